@@ -1,0 +1,51 @@
+"""The nouns of the vault: owner, version, view. Frozen, comparable, and silent in a ``repr`` about what must not be seen."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+OWNER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+#: An owner starts here; a register that was never written means this epoch.
+FIRST_EPOCH = 1
+#: Epochs are stored as u32, and ten decimal digits keep a token within 64 characters.
+MAX_EPOCH = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose tokens these are. Comes out of authentication and from nowhere else (rule 13).
+
+    ``id`` is 16 bytes, a function of the name alone: it is part of every record key, and fixed length keeps keys unambiguous.
+    """
+
+    name: str
+    id: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not OWNER_NAME.fullmatch(self.name):
+            raise ValueError("an owner's name is 1 to 64 characters out of a-z 0-9 . _ -, the first a letter or digit")
+        digest = hashlib.blake2b(self.name.encode(), digest_size=16, person=b"qv owner id").digest()
+        object.__setattr__(self, "id", digest)
+
+
+class Version(NamedTuple):
+    """Who wrote first: a hybrid logical clock (48 bits of milliseconds, 16 of counter) and the coordinator's node number.
+
+    Ordered; the lower one is the first writer. It annotates and never decides which value a token has (rule 1).
+    """
+
+    clock: int
+    node: int
+
+
+NODE_NAMES = ("n1", "n2", "n3")
+QUORUM = 2
+
+
+def node_number(name: str) -> int:
+    """1 for n1, and so on: the form in which a node's name is kept in a version."""
+    return NODE_NAMES.index(name) + 1

@@ -1,0 +1,35 @@
+"""What a coordinator needs of a replica, near or far: send a request, hear of it exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from quorumvault.protocol.messages import AnyReply, Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """No reply will come. ``sent`` is False only if the request surely never left this process (rule 12)."""
+
+    sent: bool
+
+
+OnReply = Callable[[AnyReply | Unreachable], None]
+
+
+class Peer(Protocol):
+    """A replica as its coordinator sees it. Called on the event loop's thread only, and calls back there."""
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def up(self) -> bool:
+        """Whether a request sent now has a connection to travel on."""
+        ...
+
+    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        """Never blocks and never raises; ``on_reply`` is called exactly once, perhaps before this returns."""
+        ...

@@ -1,0 +1,172 @@
+"""What nodes say to each other, and its MessagePack codec.
+
+Structs are arrays on the wire, with an integer tag first, so that a field can only ever be added at the end, with a default;
+a change that is more than that raises PROTOCOL_VERSION (a node speaks its own version and the one before).
+
+A **round** is one exchange with the replicas. Requests name the round and the view they are meant for; replies name both again
+and the disk that speaks, so that a reply can be counted once, for what it answers, in the view it was given in (rule 3).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from quorumvault.protocol.views import View, ViewId
+
+PROTOCOL_VERSION: Final = 1
+
+
+class RoundId(msgspec.Struct, frozen=True, array_like=True):
+    """Unique for ever: the coordinator's disk, a nonce drawn at its start, and a counter."""
+
+    disk: bytes
+    boot: bytes
+    counter: int
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """Base of all messages. Its repr shows the kind alone: digests and sealed bytes make whole tokens and stay unseen."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Request(Message, frozen=True):
+    round: RoundId
+    view: ViewId
+
+
+class Put(Request, frozen=True, tag=1):
+    """Store new records of one owner and epoch, behind the fence (rule 8). Parallel columns of equal length.
+
+    ``secret`` is the id of the master secret that the epoch uses; ``header`` the record header (records.py) they share.
+    """
+
+    owner: bytes
+    epoch: int
+    secret: str
+    header: bytes
+    digests: list[bytes]
+    sealed: list[bytes]
+
+
+class Get(Request, frozen=True, tag=2):
+    """Read records of one owner: parallel columns of epochs and digests."""
+
+    owner: bytes
+    epochs: list[int]
+    digests: list[bytes]
+
+
+class WriteBack(Request, frozen=True, tag=3):
+    """Read repair: whole records, exempt from the fence. Authenticated before it is sent, and again by who receives it.
+
+    ``owner_name`` is there because the keys that authenticate are derived from it.
+    """
+
+    owner_name: str
+    epochs: list[int]
+    digests: list[bytes]
+    records: list[bytes]
+
+
+class ReadEpoch(Request, frozen=True, tag=4):
+    owner: bytes
+
+
+class RaiseEpoch(Request, frozen=True, tag=5):
+    """Raise the owner's register to at least ``epoch``."""
+
+    owner: bytes
+    epoch: int
+    secret: str
+
+
+class Reply(Message, frozen=True):
+    round: RoundId
+    view: ViewId
+    disk: bytes
+
+
+class Ack(Reply, frozen=True, tag=33):
+    """Durable (rule 2). ``refused`` has the items that were not written, by index: the record that is there instead
+    (or b"" when that cannot be read). ``incarnation`` and ``sequence`` place the ack in the history of its disk."""
+
+    incarnation: int
+    sequence: int
+    refused: dict[int, bytes]
+
+
+class Stale(Reply, frozen=True, tag=34):
+    """The fence: nothing was written, the owner's epoch here is larger (rule 8)."""
+
+    epoch: int
+    secret: str
+
+
+class Holds(Reply, frozen=True, tag=35):
+    """A record, or None for absent, per digest asked for; ``unknown`` lists the indices that could not be read (rule 6)."""
+
+    records: list[bytes | None]
+    unknown: list[int]
+
+
+class EpochIs(Reply, frozen=True, tag=36):
+    """The register; epoch 0 when it was never written."""
+
+    epoch: int
+    secret: str
+
+
+class OtherView(Reply, frozen=True, tag=37):
+    """Nothing was done: this disk is in another view, which follows whole (view rule 3)."""
+
+    current: View
+
+
+class NotVoting(Reply, frozen=True, tag=38):
+    """This disk is joining: whatever it did counts for nothing (view rule 4)."""
+
+
+class Overflow(Reply, frozen=True, tag=39):
+    """The records asked for do not fit into one reply."""
+
+
+AnyRequest = Put | Get | WriteBack | ReadEpoch | RaiseEpoch
+AnyReply = Ack | Stale | Holds | EpochIs | OtherView | NotVoting | Overflow
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder = msgspec.msgpack.Decoder(AnyRequest)
+_reply_decoder = msgspec.msgpack.Decoder(AnyReply)
+
+
+def encode(message: AnyRequest | AnyReply) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_request(data: bytes | memoryview) -> AnyRequest:
+    """Raises msgspec.DecodeError for anything that is not exactly a request."""
+    return _request_decoder.decode(data)
+
+
+def decode_reply(data: bytes | memoryview) -> AnyReply:
+    """Raises msgspec.DecodeError for anything that is not exactly a reply."""
+    return _reply_decoder.decode(data)
+
+
+class Outgoing:
+    """A request on its way to several replicas: encoded at most once, whoever needs the bytes."""
+
+    __slots__ = ("_wire", "request")
+
+    def __init__(self, request: AnyRequest) -> None:
+        self.request = request
+        self._wire: bytes | None = None
+
+    @property
+    def wire(self) -> bytes:
+        if self._wire is None:
+            self._wire = encode(self.request)
+        return self._wire

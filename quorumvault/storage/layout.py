@@ -1,0 +1,65 @@
+"""The keys of a replica's store.
+
+    r | digest[0:2] | owner id (16) | epoch (u32 BE) | digest[2:20]    record of (owner, epoch, token)      -> protocol/records.py
+    e | owner id (16)                                                  the owner's epoch register           -> REGISTER below
+    m | name                                                           facts about this store ("sequence", "format", "disk")
+
+A digest is a keyed hash of the value, so its first two bytes spread records evenly over 65,536 **buckets**, and a bucket
+is one range scan: r | bucket. No key is made without an owner (rule 13).
+
+    REGISTER  0x01 | epoch (u32 BE) | id of the master secret that the epoch uses (ASCII)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+STORE_FORMAT = 1
+RECORD = b"r"
+REGISTER = b"e"
+META = b"m"
+BUCKET_BYTES = 2
+
+FORMAT_KEY = META + b"format"
+DISK_KEY = META + b"disk"
+SEQUENCE_KEY = META + b"sequence"
+
+_REGISTER_FORMAT = b"\x01"
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+
+
+def record_keys(owner: bytes, epochs: Iterable[int], digests: Iterable[bytes]) -> list[bytes]:
+    """Keys for parallel columns of epochs and digests of one owner."""
+    scopes: dict[int, bytes] = {}
+    keys = []
+    for epoch, digest in zip(epochs, digests, strict=True):
+        scope = scopes.get(epoch)
+        if scope is None:
+            scope = scopes[epoch] = owner + _U32.pack(epoch)
+        keys.append(b"r" + digest[:2] + scope + digest[2:])
+    return keys
+
+
+def register_key(owner: bytes) -> bytes:
+    return REGISTER + owner
+
+
+def encode_register(epoch: int, secret: str) -> bytes:
+    return _REGISTER_FORMAT + _U32.pack(epoch) + secret.encode()
+
+
+def decode_register(value: bytes) -> tuple[int, str]:
+    """(epoch, secret id). ValueError for bytes that are no register."""
+    if value[:1] != _REGISTER_FORMAT or len(value) < 1 + _U32.size:
+        raise ValueError("not a register of a known format")
+    return _U32.unpack_from(value, 1)[0], value[5:].decode()
+
+
+def encode_sequence(sequence: int) -> bytes:
+    return _U64.pack(sequence)
+
+
+def decode_sequence(value: bytes) -> int:
+    return int(_U64.unpack(value)[0])

@@ -1,0 +1,35 @@
+"""The contract of a replica's store: an ordered map of bytes with one way to write, which is durable when it returns.
+
+Implemented by leveldb.py and memory.py; tests/contract/test_store.py holds both to it. Not thread-safe: one thread owns a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Final, Protocol
+
+
+class Corrupt(Enum):
+    """What ``get`` gives for a key whose block fails its checksum: not a value, and not absent (rule 11)."""
+
+    CORRUPT = "corrupt"
+
+
+CORRUPT: Final = Corrupt.CORRUPT
+
+
+class Store(Protocol):
+    def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
+        """The values in the order of the keys; None for absent."""
+        ...
+
+    def write(self, puts: Mapping[bytes, bytes]) -> None:
+        """All of it or nothing, and on disk when it returns. Raises StorageFailed; after that nothing may be written."""
+        ...
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key starts with prefix, in the order of keys. Raises StorageFailed on a corrupt block."""
+        ...
+
+    def close(self) -> None: ...
