@@ -1,13 +1,40 @@
-"""Drives rounds over the replicas on behalf of requests. (Interface; body follows.)"""
+"""The coordinator: carries out requests of clients by holding rounds with the replicas.
+
+It knows no HTTP and no disk. The operations themselves are pure (protocol/operations.py); here they meet peers and time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import itertools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from quorumvault.model import Owner
+from quorumvault.config import Timeouts
+from quorumvault.crypto.keys import Keyring
+from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_token
+from quorumvault.errors import NoQuorum, Outcome
+from quorumvault.exchange import Exchange, Target
+from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
+from quorumvault.peers.peer import Peer
+from quorumvault.protocol import operations, records
+from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.messages import Outgoing, Put, RaiseEpoch, RoundId, WriteBack
+from quorumvault.protocol.operations import Ask, QuorumLost, SecretMissing, Steps
+from quorumvault.protocol.read import Open
+from quorumvault.protocol.rounds import ViewRefused
+from quorumvault.protocol.views import View
+from quorumvault.protocol.write import Repaired
+
+ResultT = TypeVar("ResultT")
+
+#: Owners whose last seen epoch is kept: a guess that saves a round, nothing that is relied on.
+_KNOWN_EPOCHS = 4096
+#: Tokens that are no tokens are looked up under an epoch that is never issued, so that they cost what others cost (trap 18).
+_NO_EPOCH = 0
 
 
 class Missing(Enum):
@@ -27,7 +54,7 @@ class Tokenized:
 
 
 class Vault(Protocol):
-    """What the API needs. All raise NoQuorum; canonical forms are those of crypto/canonical.py."""
+    """What the API needs of a coordinator. All raise NoQuorum; canonical forms are those of crypto/canonical.py."""
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized: ...
 
@@ -40,3 +67,164 @@ class Vault(Protocol):
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
         """The active epoch afterwards. Raises EpochAhead."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who coordinates: makes round ids unique for ever, and versions say who wrote first."""
+
+    node: str
+    disk: bytes
+    boot: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A round that was held: its decision, by node why a replica took no part, and whether any may have written."""
+
+    decision: object
+    trouble: dict[str, str]
+    wrote: bool
+
+
+class Coordinator:
+    """Implements Vault over three peers, the node's own replica among them (``peers`` is by node name).
+
+    ``wall_ms`` is milliseconds since 1970, for versions only. ``on_read_repair(node, count)`` hears of records written back.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        peers: Mapping[str, Peer],
+        view: View | None,
+        keyring: Keyring,
+        timeouts: Timeouts,
+        clock: HybridClock,
+        wall_ms: Callable[[], int],
+        on_read_repair: Callable[[str, int], None],
+    ) -> None:
+        self.view = view
+        self._identity = identity
+        self._peers = peers
+        self._keyring = keyring
+        self._timeouts = timeouts
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._on_read_repair = on_read_repair
+        self._rounds = itertools.count(1)
+        self._epochs: dict[Owner, int] = {}
+
+    async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
+        if not canonicals:
+            register = await self._run(operations.read_epoch(owner, self._keyring), writes=True)
+            return Tokenized(register.epoch, [])
+        distinct = list(dict.fromkeys(canonicals))
+        version = Version(self._clock.tick(self._wall_ms()), node_number(self._identity.node))
+        start = self._epochs.get(owner, FIRST_EPOCH)
+        steps = operations.tokenize(owner, distinct, self._keyring, records.header(version), start)
+        written = await self._run(steps, writes=True)
+        self._remember(owner, written.epoch)
+        tokens: list[str | None] = [*format_tokens(written.epoch, written.digests)]
+        for index in written.collided:
+            tokens[index] = None
+        if len(distinct) == len(canonicals):
+            return Tokenized(written.epoch, tokens)
+        by_value = dict(zip(distinct, tokens, strict=True))
+        return Tokenized(written.epoch, [by_value[canonical] for canonical in canonicals])
+
+    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
+        distinct = list(dict.fromkeys(tokens))
+        keys = [parse_token(token) or (_NO_EPOCH, _dummy_digest(token)) for token in distinct]
+        epochs, digests = [epoch for epoch, _ in keys], [digest for _, digest in keys]
+        found = await self._run(operations.read_records(owner, epochs, digests, self._keyring), writes=False)
+        values = [self._open(owner, epoch, digest, record) for epoch, digest, record in zip(epochs, digests, found, strict=True)]
+        if len(distinct) == len(tokens):
+            return values
+        by_token = dict(zip(distinct, values, strict=True))
+        return [by_token[token] for token in tokens]
+
+    def _open(self, owner: Owner, epoch: int, digest: bytes, record: bytes | Open | None) -> bytes | Missing:
+        if record is None:
+            return Missing.NOT_FOUND
+        if isinstance(record, bytes):
+            sealed = records.sealed_of(record)
+            return self._keyring.epoch_keys(owner, epoch).sealer.open(sealed, digest) or Missing.UNAVAILABLE
+        return Missing.COLLISION if record is Open.COLLISION else Missing.UNAVAILABLE
+
+    async def epoch(self, owner: Owner) -> int:
+        register = await self._run(operations.read_epoch(owner, self._keyring), writes=False)
+        self._remember(owner, register.epoch)
+        return register.epoch
+
+    async def rotate(self, owner: Owner, from_epoch: int) -> int:
+        active = await self._run(operations.rotate(owner, from_epoch, self._keyring), writes=True)
+        self._remember(owner, active)
+        return active
+
+    def learn(self, view: View | None) -> None:
+        """A peer's view. Naming a newer view is safe for a coordinator: whether it counts is up to the replicas (rule 4)."""
+        if view is not None and (self.view is None or view.id > self.view.id):
+            self.view = view
+
+    def _remember(self, owner: Owner, epoch: int) -> None:
+        if len(self._epochs) >= _KNOWN_EPOCHS:
+            self._epochs.pop(next(iter(self._epochs)))
+        self._epochs[owner] = max(epoch, self._epochs.pop(owner, FIRST_EPOCH))
+
+    async def _run(self, steps: Steps[ResultT], *, writes: bool) -> ResultT:
+        """Drive an operation to its end. NoQuorum says which nodes did not take part, and of a write whether it may stand."""
+        deadline = asyncio.get_running_loop().time() + self._timeouts.request
+        held = _Held(None, {}, False)
+        outcome: Outcome = "none"
+        try:
+            while True:
+                ask = steps.send(held.decision)
+                held = await self._hold(ask, deadline)
+                outcome = "unknown" if held.wrote else outcome
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        except (QuorumLost, SecretMissing) as error:
+            trouble = "; ".join(f"{node}: {reason}" for node, reason in sorted(held.trouble.items()))
+            detail = f"fewer than {QUORUM} nodes could decide this ({trouble or str(error) or 'it changed too often meanwhile'})"
+            raise NoQuorum(detail, outcome=outcome if writes else None) from None
+
+    async def _hold(self, ask: Ask, deadline: float) -> _Held:
+        """Hold one round."""
+        view = self.view
+        if view is None:
+            return _Held(None, {self._identity.node: "knows no view, since it has no disk and no peer was reached"}, False)
+        if ask.view is not None and ask.view != view.id:
+            return _Held(ViewRefused(view), {}, False)
+        targets = [target for target in self._targets(view) if ask.disk in (None, target.disk)]
+        down = {target.peer.node: "down" for target in targets if not target.peer.up}
+        if len(targets) - len(down) < min(QUORUM, len(targets)):
+            return _Held(None, down, False)
+        round_id = RoundId(self._identity.disk, self._identity.boot, next(self._rounds))
+        loop = asyncio.get_running_loop()
+        request = ask.request(round_id, view.id)
+        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets)
+        decision = await exchange.run(
+            first=len(targets) if ask.everyone else QUORUM,
+            hedge=self._timeouts.hedge,
+            deadline=min(deadline, loop.time() + self._timeouts.round),
+        )
+        if isinstance(decision, ViewRefused):
+            self.learn(decision.view)
+        if isinstance(decision, Repaired) and isinstance(request, WriteBack):
+            self._on_read_repair(targets[0].peer.node, len(request.digests) - len(decision.refused))
+        return _Held(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch))
+
+    def _targets(self, view: View) -> list[Target]:
+        """The view's replicas: this node's first, then those that are up, taking turns."""
+        turn = next(self._rounds) % 2
+
+        def order(node: str) -> tuple[bool, bool, bool]:
+            return not self._peers[node].up, node != self._identity.node, (node_number(node) % 2 == turn)
+
+        return [Target(self._peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]
+
+
+def _dummy_digest(token: str) -> bytes:
+    """A digest to look up in place of what is no token; no crypto, so that its cost is not told apart either."""
+    return zlib.crc32(token.encode()).to_bytes(4, "big") * (DIGEST_BYTES // 4)

@@ -8,7 +8,7 @@ from quorumvault.protocol.views import Mode, View
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
-    """``secrets`` maps the id of each secret to its fingerprint; ``fields`` and ``keys`` are fingerprints of those files' meaning."""
+    """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of what those files mean."""
 
     cluster_id: str
     protocol: int

@@ -138,8 +138,8 @@ AnyRequest = Put | Get | WriteBack | ReadEpoch | RaiseEpoch
 AnyReply = Ack | Stale | Holds | EpochIs | OtherView | NotVoting | Overflow
 
 _encoder = msgspec.msgpack.Encoder()
-_request_decoder = msgspec.msgpack.Decoder(AnyRequest)
-_reply_decoder = msgspec.msgpack.Decoder(AnyReply)
+_request_decoder: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)
+_reply_decoder: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)
 
 
 def encode(message: AnyRequest | AnyReply) -> bytes:

@@ -1,0 +1,85 @@
+"""One round over real peers: send, collect, hedge, give up in time. Thin: what the replies mean is the round's business.
+
+Requests that write go to all three replicas at once, and the first two that suffice decide (trap 10). Reads go to two, and to
+the third when one of them cannot answer, when they do not settle it, or when they take longer than the hedge delay.
+A reply that comes after the decision finds the exchange done and is dropped.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from quorumvault.peers.peer import Peer, Unreachable
+from quorumvault.protocol.messages import AnyReply, NotVoting, OtherView, Outgoing
+from quorumvault.protocol.rounds import Round
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A replica of the round's view: the peer to ask, and the disk that has to answer."""
+
+    peer: Peer
+    disk: bytes
+
+
+class Exchange:
+    """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part."""
+
+    def __init__(self, loop: AbstractEventLoop, round_: Round[Any], outgoing: Outgoing, targets: Iterable[Target]) -> None:
+        self._loop = loop
+        self._round = round_
+        self._outgoing = outgoing
+        self._unasked: Iterator[Target] = iter(tuple(targets))
+        self._waiting: dict[str, Target] = {}
+        self._decided: Future[object] = loop.create_future()
+        self.trouble: dict[str, str] = {}
+
+    async def run(self, *, first: int, hedge: float, deadline: float) -> object:
+        """Ask ``first`` targets, one more when those asked do not suffice or after ``hedge`` seconds; decide by ``deadline``."""
+        timers = [self._loop.call_at(deadline, self._expire), self._loop.call_later(hedge, self._ask_next)]
+        try:
+            for _ in range(first):
+                self._ask_next()
+            return await self._decided
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def _ask_next(self) -> None:
+        target = next(self._unasked, None)
+        if target is None or self._decided.done():
+            return
+        self._waiting[target.peer.node] = target
+        target.peer.send(self._outgoing, lambda reply: self._on_reply(target, reply))
+
+    def _on_reply(self, target: Target, reply: AnyReply | Unreachable) -> None:
+        if self._decided.done() or self._waiting.pop(target.peer.node, None) is None:
+            return
+        if isinstance(reply, Unreachable):
+            self._give_up(target, "lost in mid-request" if reply.sent else "unreachable")
+        elif isinstance(reply, OtherView):
+            self._decide(self._round.receive(reply))
+            self._give_up(target, "in another view")
+        elif reply.disk != target.disk:
+            self._give_up(target, "runs with a disk that the cluster does not know")
+        elif isinstance(reply, NotVoting):
+            self._give_up(target, "joining, not voting yet")
+        else:
+            self._decide(self._round.receive(reply))
+        if not self._waiting:
+            self._ask_next()
+
+    def _give_up(self, target: Target, why: str) -> None:
+        self.trouble[target.peer.node] = why
+        self._decide(self._round.give_up(target.disk))
+
+    def _expire(self) -> None:
+        for target in (*self._waiting.values(), *self._unasked):
+            self._give_up(target, "no answer in time")
+
+    def _decide(self, decision: object) -> None:
+        if decision is not None and not self._decided.done():
+            self._decided.set_result(decision)

@@ -1,0 +1,186 @@
+"""What a coordinator does, as procedures without IO: each yields the rounds it needs and is sent what they decided.
+
+    tokenize      Put behind the fence; adopt a later epoch, derive again, retry                     (rules 4, 8)
+    read_records  Get; write back what one replica lacks, before the answer                          (rules 5, 6)
+    read_epoch    the largest of two registers, written back to two                                  (rule 7)
+    rotate        read_epoch, then raise to from + 1 if it still is ``from``                         (rule 7)
+
+The same generators are driven by the event loop (coordinator.py), and step by step by models and simulators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import EpochAhead, Invalid, TooLarge
+from quorumvault.model import MAX_EPOCH, Owner
+from quorumvault.protocol import records
+from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound, Register
+from quorumvault.protocol.messages import AnyRequest, Get, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.read import Open, ReadResult, ReadRound
+from quorumvault.protocol.rounds import Round, TooMuch, ViewRefused
+from quorumvault.protocol.views import View, ViewId
+from quorumvault.protocol.write import Adopt, Committed, Repaired, RepairRound, WriteRound
+
+#: Rounds of one operation. Each further one means that the cluster changed under the last (a rotate, a view, another writer):
+#: more in a row than this is no race but a fault, and the client is told to come back.
+ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One round to hold: how to make its request and its decider, and whom to ask.
+
+    ``everyone`` at once, or else two replicas and the third only when they do not settle it. ``disk`` narrows it to one replica,
+    and ``view`` to the view in which that made sense.
+    """
+
+    request: Callable[[RoundId, ViewId], AnyRequest]
+    round: Callable[[RoundId, View], Round[Any]]
+    everyone: bool = True
+    disk: bytes | None = None
+    view: ViewId | None = None
+
+
+ResultT = TypeVar("ResultT")
+#: Yields rounds to hold, is sent their decisions, returns the result of the operation.
+Steps = Generator[Ask, object, ResultT]
+
+
+class QuorumLost(Exception):
+    """The operation cannot be brought to an end: too few replicas took part."""
+
+
+class SecretMissing(Exception):
+    """The owner's epoch uses a master secret that is not configured here."""
+
+    def __init__(self, register: Register) -> None:
+        super().__init__(f"epoch {register.epoch} uses master secret {register.secret!r}, which this node does not have")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Digests in the order of the values; ``collided`` has the indices whose token belongs to another value."""
+
+    epoch: int
+    digests: list[bytes] = field(repr=False)
+    collided: frozenset[int]
+
+
+def tokenize(owner: Owner, canonicals: Sequence[bytes], keyring: Keyring, header: bytes, epoch: int) -> Steps[Written]:
+    """Commit a batch of canonical forms under one epoch, ``epoch`` or the later one that the fence makes it adopt."""
+    for _ in range(ATTEMPTS):
+        keys = keyring.epoch_keys(owner, epoch)
+        digests = keys.digests(canonicals)
+        sealed = keys.sealer.seal(canonicals, digests)
+
+        def put(
+            round_id: RoundId, view: ViewId, epoch: int = epoch, columns: tuple[list[bytes], list[bytes]] = (digests, sealed)
+        ) -> Put:
+            return Put(round_id, view, owner.id, epoch, keyring.secret_id, header, *columns)
+
+        decision = yield Ask(put, WriteRound)
+        match decision:
+            case Committed(collided=collided):
+                return Written(epoch, digests, collided)
+            case Adopt(epoch=later, secret=secret):
+                _require_secret(Register(later, secret), keyring)
+                epoch = later
+            case ViewRefused():
+                continue
+            case _:
+                break
+    raise QuorumLost
+
+
+def read_records(owner: Owner, epochs: list[int], digests: list[bytes], keyring: Keyring) -> Steps[list[bytes | Open | None]]:
+    """The records of parallel columns of epochs and digests: each held by two replicas, or absent from two, or why not."""
+
+    def authentic(index: int, record: bytes) -> bool:
+        sealer = keyring.epoch_keys(owner, epochs[index]).sealer
+        return records.holds_value(record) and sealer.open(records.sealed_of(record), digests[index]) is not None
+
+    for attempt in range(ATTEMPTS):
+        decision = yield Ask(
+            lambda round_id, view: Get(round_id, view, owner.id, epochs, digests),
+            lambda round_id, view: ReadRound(round_id, view, authentic),
+            everyone=attempt > 0,
+        )
+        if isinstance(decision, ViewRefused):
+            continue
+        if isinstance(decision, TooMuch):
+            raise TooLarge("the values of these tokens do not fit into one answer: ask for fewer tokens at once")
+        if not isinstance(decision, ReadResult):
+            break
+        if (yield from _write_back(owner, epochs, digests, decision)):
+            return decision.records
+    raise QuorumLost
+
+
+def _write_back(owner: Owner, epochs: list[int], digests: list[bytes], read: ReadResult) -> Steps[bool]:
+    """Bring each record that only one replica held to a second one. False if anything kept it from that: read again."""
+    for disk, indices in read.repairs.items():
+        columns = (
+            [epochs[index] for index in indices],
+            [digests[index] for index in indices],
+            [record for index in indices if isinstance(record := read.records[index], bytes)],
+        )
+        decision = yield Ask(
+            lambda round_id, view, columns=columns: WriteBack(round_id, view, owner.name, *columns),  # type: ignore[misc]
+            lambda round_id, view, disk=disk: RepairRound(round_id, view, disk),  # type: ignore[misc]
+            disk=disk,
+            view=read.view,
+        )
+        if decision != Repaired(frozenset()):
+            return False
+    return True
+
+
+def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
+    """The owner's active epoch, at least what any rotate that has returned left behind."""
+    for _ in range(ATTEMPTS):
+        decision = yield Ask(lambda round_id, view: ReadEpoch(round_id, view, owner.id), EpochRound, everyone=False)
+        if isinstance(decision, ViewRefused):
+            continue
+        if not isinstance(decision, EpochRead):
+            break
+        if decision.settled or (yield from _raise_epoch(owner, decision.register)):
+            _require_secret(decision.register, keyring)
+            return decision.register
+    raise QuorumLost
+
+
+def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
+    """The active epoch after moving on from ``from_epoch``. Idempotent: it does not count up, it raises to ``from_epoch + 1``."""
+    active = (yield from read_epoch(owner, keyring)).epoch
+    if active > from_epoch:
+        return active
+    if active < from_epoch:
+        raise EpochAhead(f"the active epoch is {active}: rotate from that one", active_epoch=active)
+    if active == MAX_EPOCH:
+        raise Invalid(f"epoch {MAX_EPOCH} is the last one")
+    for _ in range(ATTEMPTS):
+        if (yield from _raise_epoch(owner, Register(active + 1, keyring.secret_id))):
+            return active + 1
+    raise QuorumLost
+
+
+def _raise_epoch(owner: Owner, register: Register) -> Steps[bool]:
+    """Bring two registers to at least this one. False if a newer view came in between."""
+    decision = yield Ask(
+        lambda round_id, view: RaiseEpoch(round_id, view, owner.id, register.epoch, register.secret),
+        RaiseRound,
+    )
+    if isinstance(decision, Raised):
+        return True
+    if isinstance(decision, ViewRefused):
+        return False
+    raise QuorumLost
+
+
+def _require_secret(register: Register, keyring: Keyring) -> None:
+    if register.secret not in ("", keyring.secret_id):
+        raise SecretMissing(register)

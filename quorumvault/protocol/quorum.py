@@ -1,0 +1,46 @@
+"""Counting: a round's answers, once for each disk, and what follows from them.
+
+PENDING while both ends are open, WON when a quorum said yes, LOST as soon as a quorum can no longer be had: not at the time-out.
+With N = 3 and two needed, any two quorums share a replica (Dynamo, SOSP '07; Attiya, Bar-Noy, Dolev 1995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+from quorumvault.model import QUORUM
+
+
+class Outcome(Enum):
+    PENDING = "pending"
+    WON = "won"
+    LOST = "lost"
+
+
+class Tally:
+    """Yes and no of the disks of one view. A disk's first answer stands; a disk outside the view has no voice (rule 3)."""
+
+    def __init__(self, disks: Iterable[bytes], needed: int = QUORUM) -> None:
+        self._open = set(disks)
+        self._needed = needed
+        self._yes = 0
+
+    def vote(self, disk: bytes, *, yes: bool) -> bool:
+        """Whether the answer counted."""
+        if disk not in self._open:
+            return False
+        self._open.remove(disk)
+        self._yes += yes
+        return True
+
+    @property
+    def pending(self) -> int:
+        """How many disks have not answered."""
+        return len(self._open)
+
+    @property
+    def outcome(self) -> Outcome:
+        if self._yes >= self._needed:
+            return Outcome.WON
+        return Outcome.PENDING if self._yes + self.pending >= self._needed else Outcome.LOST

@@ -1,0 +1,142 @@
+"""The read round: a value is returned when two replicas hold it, "not found" when two say absent (rules 5, 6, 10, 11).
+
+What one replica holds and another lacks has to be written back to the second before it may be returned: the round says what and
+where, and the coordinator does it. Unequal bytes are settled by all three replicas or not at all. ``judge`` is that whole table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from quorumvault.model import QUORUM
+from quorumvault.protocol.messages import AnyReply, Holds, RoundId
+from quorumvault.protocol.quorum import Outcome
+from quorumvault.protocol.records import CONFLICT_MARK, holds_value, sealed_of
+from quorumvault.protocol.rounds import Round
+from quorumvault.protocol.views import View, ViewId
+
+
+class Silence(Enum):
+    """What a replica has to say of a record when it is neither its bytes nor "absent" (which is None)."""
+
+    UNKNOWN = "unknown"
+
+
+class Open(Enum):
+    """Why a key has no answer."""
+
+    UNDECIDED = "undecided"  # a replica that has not answered could decide
+    UNAVAILABLE = "unavailable"
+    COLLISION = "collision"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBackNeeded:
+    """This record, once one more replica that said absent has it, is the answer."""
+
+    record: bytes
+
+
+#: Of one replica: a record, None for absent, or nothing to be relied on.
+State = bytes | Silence | None
+#: Of a key: its record, None for not found, why not, or what to do first.
+Verdict = bytes | Open | WriteBackNeeded | None
+
+
+def judge(states: Sequence[State], pending: int) -> Verdict:
+    """What the answers of up to three replicas make of one key, while ``pending`` others may still answer.
+
+    A conflict mark is neither value nor absent. Where two values, or a mark, are in sight, nothing short of all three is trusted.
+    """
+    values = [state for state in states if isinstance(state, bytes) and holds_value(state)]
+    votes = Counter(map(sealed_of, values))
+    marked = CONFLICT_MARK in states
+    absent = states.count(None)
+    if votes and max(votes.values()) >= QUORUM:
+        winner = max(votes, key=votes.__getitem__)
+        return min(value for value in values if sealed_of(value) == winner)
+    if absent >= QUORUM and not marked:
+        return None
+    contested = marked or len(votes) > 1
+    if values and absent and not contested:
+        return WriteBackNeeded(values[0])
+    if pending:
+        return Open.UNDECIDED
+    if not contested or Silence.UNKNOWN in states or len(states) < 3:
+        return Open.UNAVAILABLE
+    if absent and not marked:
+        return WriteBackNeeded(min(values))
+    return Open.COLLISION
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """``records`` in the order of the keys: a record, None for not found, or why not (UNAVAILABLE, COLLISION).
+
+    ``repairs`` maps a disk to the indices of what it lacks: ``records`` there may be used only after that disk has them, in
+    the same view.
+    """
+
+    view: ViewId
+    records: list[bytes | Open | None]
+    repairs: dict[bytes, list[int]]
+
+
+class ReadRound(Round[ReadResult]):
+    """Decides a Get. ``authentic(index, record)`` tells rotten bytes from the value of the key at that index (trap 7)."""
+
+    def __init__(self, round_id: RoundId, view: View, authentic: Callable[[int, bytes], bool]) -> None:
+        super().__init__(round_id, view)
+        self._authentic = authentic
+        self._answers: dict[bytes, Holds] = {}
+
+    def _accepts(self, reply: AnyReply) -> bool:
+        return isinstance(reply, Holds)
+
+    def _take(self, reply: AnyReply) -> None:
+        if isinstance(reply, Holds):
+            self._answers[reply.disk] = reply
+
+    def _decision(self) -> ReadResult | None:
+        if self._tally.outcome is not Outcome.WON:
+            return None
+        first, *others = self._answers.values()
+        # The common case in a few steps whatever the size of the batch: all answered alike, and nobody met a conflict.
+        alike = all(first.records == other.records and not (first.unknown or other.unknown) for other in others)
+        if alike and CONFLICT_MARK not in first.records:
+            return ReadResult(self.view.id, list(first.records), {})
+        return self._judge_each()
+
+    def _judge_each(self) -> ReadResult | None:
+        columns = {disk: self._states(answer) for disk, answer in self._answers.items()}
+        records: list[bytes | Open | None] = []
+        repairs: dict[bytes, list[int]] = {}
+        for index, states in enumerate(zip(*columns.values(), strict=True)):
+            verdict = judge(states, self._tally.pending)
+            if isinstance(verdict, bytes) or verdict is None:
+                records.append(verdict)
+                continue
+            verdict = judge([self._trusted(index, state) for state in states], self._tally.pending)
+            if verdict is Open.UNDECIDED:
+                return None
+            if isinstance(verdict, WriteBackNeeded):
+                lacking = next(disk for disk, states in columns.items() if states[index] is None)
+                repairs.setdefault(lacking, []).append(index)
+                verdict = verdict.record
+            records.append(verdict)
+        return ReadResult(self.view.id, records, repairs)
+
+    @staticmethod
+    def _states(answer: Holds) -> list[State]:
+        states: list[State] = list(answer.records)
+        for index in answer.unknown:
+            states[index] = Silence.UNKNOWN
+        return states
+
+    def _trusted(self, index: int, state: State) -> State:
+        if isinstance(state, bytes) and state != CONFLICT_MARK and not self._authentic(index, state):
+            return Silence.UNKNOWN
+        return state

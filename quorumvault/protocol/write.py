@@ -1,0 +1,94 @@
+"""The write round: put records behind the fence (rules 1, 4, 8, 10).
+
+A batch is committed when two active replicas acknowledged it in the round's view. A replica refuses single items under whose key
+it holds other bytes. Such an item is settled by counting: two replicas that took it commit it; two that hold something else make
+a collision, because then it can never have two. One of each waits for the third, and if that one is silent the round is Lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quorumvault.model import QUORUM
+from quorumvault.protocol.messages import Ack, AnyReply, RoundId, Stale
+from quorumvault.protocol.quorum import Outcome
+from quorumvault.protocol.rounds import Round
+from quorumvault.protocol.views import View
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Every item is on two replicas, but for those at ``collided``, by index: their token belongs to another value."""
+
+    collided: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The fence: a replica knows a later epoch. Derive the batch again for it and retry."""
+
+    epoch: int
+    secret: str
+
+
+class WriteRound(Round[Committed | Adopt]):
+    """Decides a Put."""
+
+    def __init__(self, round_id: RoundId, view: View) -> None:
+        super().__init__(round_id, view)
+        self._acks: list[Ack] = []
+        self._later = Adopt(0, "")
+
+    def _accepts(self, reply: AnyReply) -> bool:
+        return isinstance(reply, Ack)
+
+    def _take(self, reply: AnyReply) -> None:
+        if isinstance(reply, Ack):
+            self._acks.append(reply)
+        elif isinstance(reply, Stale) and reply.epoch > self._later.epoch:
+            self._later = Adopt(reply.epoch, reply.secret)
+
+    def _decision(self) -> Committed | Adopt | None:
+        if self._tally.outcome is Outcome.WON:
+            collided = self._collided()
+            if collided is not None:
+                return Committed(collided)
+        return self._later if self._later.epoch else None
+
+    def _collided(self) -> frozenset[int] | None:
+        """The items that can never have two replicas; None while any item is open."""
+        collided = []
+        for index in {index for ack in self._acks for index in ack.refused}:
+            refusals = [ack.refused[index] for ack in self._acks if index in ack.refused]
+            if len(self._acks) - len(refusals) >= QUORUM:
+                continue
+            # An empty refusal is a record that cannot be read (rule 11): neither this value nor another one.
+            if sum(map(bool, refusals)) < QUORUM:
+                return None
+            collided.append(index)
+        return frozenset(collided)
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """The write-back stands, but for items where something else was found meanwhile, by index."""
+
+    refused: frozenset[int]
+
+
+class RepairRound(Round[Repaired]):
+    """Decides a WriteBack to one disk that lacked what another one of the same view holds (rule 5)."""
+
+    def __init__(self, round_id: RoundId, view: View, disk: bytes) -> None:
+        super().__init__(round_id, view, disks=(disk,), needed=1)
+        self._ack: Ack | None = None
+
+    def _accepts(self, reply: AnyReply) -> bool:
+        return isinstance(reply, Ack)
+
+    def _take(self, reply: AnyReply) -> None:
+        if isinstance(reply, Ack):
+            self._ack = reply
+
+    def _decision(self) -> Repaired | None:
+        return Repaired(frozenset(self._ack.refused)) if self._ack else None
