@@ -1,0 +1,68 @@
+"""The typed canonical form: every tokenizable value has one, no two share one, and it comes back with its type."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault.crypto import canonical
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = texts | st.integers() | st.booleans()
+
+
+@given(scalars)
+def test_the_json_value_comes_back(value: str | int | bool) -> None:
+    spelled = json.dumps(value, ensure_ascii=False).encode()
+    form = canonical.from_json(spelled)
+    assert form is not None
+    back = msgspec.json.encode(canonical.to_json(form))
+    assert json.loads(back) == value
+    assert type(json.loads(back)) is type(value)
+
+
+@given(scalars, scalars)
+def test_two_values_share_no_form(one: str | int | bool, other: str | int | bool) -> None:
+    same = type(one) is type(other) and one == other
+    forms = [canonical.from_json(json.dumps(value).encode()) for value in (one, other)]
+    assert (forms[0] == forms[1]) == same
+
+
+@given(texts)
+def test_spelling_of_strings_does_not_count(text: str) -> None:
+    assert canonical.from_json(json.dumps(text, ensure_ascii=True).encode()) == canonical.from_str(text)
+
+
+@given(st.integers())
+def test_numbers_and_digits(number: int) -> None:
+    assert canonical.from_int(number) == canonical.from_json(str(number).encode())
+
+
+def test_the_type_counts() -> None:
+    assert len({canonical.from_str("1"), canonical.from_int(1), canonical.from_bool(True), canonical.from_str("true")}) == 4
+
+
+@pytest.mark.parametrize("spelled", [b"1.5", b"1.0", b"1e2", b"1E400", b"null", b"{}", b"[]", b"-0.0"])
+def test_what_cannot_be_tokenized(spelled: bytes) -> None:
+    assert canonical.from_json(spelled) is None
+
+
+def test_an_integer_of_any_size_stays_text() -> None:
+    digits = b"9" * 60_000
+    form = canonical.from_json(digits)
+    assert form == b"i" + digits
+    assert msgspec.json.encode(canonical.to_json(form)) == digits
+
+
+def test_minus_zero_is_zero() -> None:
+    assert canonical.from_json(b"-0") == canonical.from_int(0)
+
+
+@pytest.mark.parametrize("form", [b"", b"x", b"i", b"i01", b"i1.5", b"tt", b"s\xff"])
+def test_bytes_that_are_no_form(form: bytes) -> None:
+    with pytest.raises(ValueError):
+        canonical.to_json(form)

@@ -1,0 +1,248 @@
+"""The event log: whole lines in order, whatever the file ends with, however it rotates, and while its disk is full or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault.config import EventLogSettings
+from quorumvault.eventfile import EventFile, rotated
+from quorumvault.events import Event, EventLog
+
+SETTINGS = EventLogSettings(file_bytes=10_000, keep=3, retry=0.01)
+NOON = 1_750_000_000.25
+DEADLINE = 10
+
+
+@contextlib.asynccontextmanager
+async def event_log(path: Path, settings: EventLogSettings = SETTINGS) -> AsyncIterator[EventLog]:
+    log = EventLog(path, "n1", settings, lambda: NOON)
+    log.start()
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def events_in(*paths: Path) -> list[dict[str, Any]]:
+    text = b"".join(path.read_bytes() for path in paths)
+    assert not text or text.endswith(b"\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_line_has_time_node_and_what_applies(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+
+    async def run() -> None:
+        async with event_log(path) as log:
+            await log.write(Event(event="tokenize", request_id="r1", owner="clinic", epoch=3, items=0, outcome="ok"))
+            assert path.read_bytes().count(b"\n") == 1  # with the operating system before write() returned
+
+    asyncio.run(run())
+    assert path.read_text() == (
+        '{"ts":"2025-06-15T15:06:40.250000Z","node":"n1","event":"tokenize","request_id":"r1","owner":"clinic","epoch":3,'
+        '"items":0,"outcome":"ok"}\n'
+    )
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_text_of_a_caller_cannot_break_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    purpose = 'a "quoted"\nsecond line\u2028'
+
+    async def run() -> None:
+        async with event_log(path) as log:
+            await log.write(Event(event="tokenize", purpose=purpose))
+
+    asyncio.run(run())
+    (event,) = events_in(path)
+    assert event["purpose"] == purpose
+
+
+def test_lines_of_concurrent_requests_are_all_there_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+
+    async def run() -> None:
+        async with event_log(path, EventLogSettings()) as log:
+            await asyncio.gather(*(log.write(Event(event="tokenize", items=number)) for number in range(500)))
+            log.note(Event(event="peer_down", peer="n2"))
+
+    asyncio.run(run())
+    events = events_in(path)
+    assert [event["items"] for event in events[:-1]] == list(range(500))
+    assert events[-1]["event"] == "peer_down"  # close() writes what waits
+
+
+LINES = st.lists(st.binary(min_size=1, max_size=40).map(lambda line: line.replace(b"\n", b"") + b"\n"), max_size=8)
+
+
+@given(whole=LINES, tail=st.binary(max_size=200))
+def test_a_torn_tail_is_dropped_and_every_whole_line_survives(
+    tmp_path_factory: pytest.TempPathFactory, whole: list[bytes], tail: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    path.write_bytes(b"".join(whole) + tail)
+    file = EventFile(path, SETTINGS)
+    file.append(deque([b"next\n"]))
+    file.close()
+    kept = tail[: tail.rfind(b"\n") + 1]
+    assert path.read_bytes() == b"".join(whole) + kept + b"next\n"
+
+
+def test_a_torn_tail_longer_than_a_block_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"whole\n" + bytes(200_000))
+    file = EventFile(path, EventLogSettings())
+    file.append(deque())
+    file.close()
+    assert path.read_bytes() == b"whole\n"
+
+
+@given(sizes=st.lists(st.integers(min_value=2, max_value=150), max_size=60), groups=st.integers(min_value=1, max_value=9))
+def test_rotation_keeps_the_newest_lines_in_order(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], groups: int
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    lines = [b"%d".ljust(size, b".") % number + b"\n" for number, size in enumerate(sizes)]
+    file = EventFile(path, msgspec.structs.replace(SETTINGS, file_bytes=100))
+    for first in range(groups):
+        file.append(deque(lines[first * len(lines) // groups : (first + 1) * len(lines) // groups]))
+    file.close()
+    paths = [each for each in (rotated(path, 3), rotated(path, 2), rotated(path, 1), path) if each.exists()]
+    contents = [each.read_bytes() for each in paths]
+    assert b"".join(lines).endswith(b"".join(contents))
+    assert all(len(content) <= 100 or content.count(b"\n") == 1 for content in contents)
+    assert not rotated(path, 4).exists()
+    assert len(paths) == 4 or b"".join(contents) == b"".join(lines)
+
+
+def test_a_rotation_that_failed_half_way_loses_nothing_when_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"x" * 99 + b"\n")
+    for number in (2, 3):  # 1 was moved up already when the rotation failed
+        rotated(path, number).write_bytes(b"%d\n" % number)
+    file = EventFile(path, msgspec.structs.replace(SETTINGS, file_bytes=100))
+    file.append(deque([b"next\n"]))
+    file.close()
+    assert [rotated(path, number).read_bytes()[-2:] for number in (1, 2, 3)] == [b"x\n", b"2\n", b"3\n"]
+    assert path.read_bytes() == b"next\n"
+
+
+def test_a_log_that_cannot_be_opened_is_reported_and_recovers(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "events.jsonl"
+
+    async def run() -> None:
+        async with event_log(path) as log:
+            await until(lambda: log.problem is not None)
+            await log.write(Event(event="tokenize", items=1))
+            problem = log.problem
+            assert problem == "event log: cannot be written: No such file or directory; events waiting: 1, lost: 0"
+            path.parent.mkdir()
+            await until(lambda: log.problem is None)
+            await log.write(Event(event="tokenize", items=2))
+
+    asyncio.run(run())
+    assert [event["items"] for event in events_in(path)] == [1, 2]
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Writes past ``size`` fail with EFBIG, after as much as fits: what a full disk does, and without being root."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_line_torn_by_a_full_disk_is_written_whole_later(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = deque(b"line %d\n" % number for number in range(10))
+    file = EventFile(path, SETTINGS)
+    with file_size_limit(20), pytest.raises(OSError, match="File too large"):
+        file.append(lines)
+    assert path.read_bytes() == b"line 0\nline 1\nline 2"
+    file.append(lines)
+    file.append(deque([b"end\n"]))
+    file.close()
+    assert path.read_bytes() == b"".join(b"line %d\n" % number for number in range(10)) + b"end\n"
+
+
+def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    file = EventFile(path, SETTINGS)
+    file.append(deque([b"seen\n"]))
+    path.unlink()
+    file.append(deque([b"next\n"]))
+    file.close()
+    assert path.read_bytes() == b"next\n"
+
+
+def test_a_full_queue_loses_events_and_says_how_many(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "events.jsonl"
+
+    async def run() -> None:
+        async with event_log(path, msgspec.structs.replace(SETTINGS, queue=3)) as log:
+            await until(lambda: log.problem is not None)
+            for number in range(5):
+                await log.write(Event(event="tokenize", items=number))
+            assert log.problem is not None
+            assert log.problem.endswith("events waiting: 3, lost: 2")
+            path.parent.mkdir()
+            await until(lambda: log.problem is None)
+
+    asyncio.run(run())
+    events = events_in(path)
+    assert [event["event"] for event in events] == ["tokenize"] * 3 + ["log_gap"]
+    assert events[-1]["detail"] == "2 events were lost here"
+
+
+def test_a_hanging_disk_holds_up_no_request_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    disk_goes_on = threading.Event()
+    append = EventFile.append
+
+    def hang(file: EventFile, lines: deque[bytes]) -> None:
+        assert disk_goes_on.wait(DEADLINE)
+        append(file, lines)
+
+    monkeypatch.setattr(EventFile, "append", hang)
+
+    async def run() -> None:
+        async with event_log(path, msgspec.structs.replace(SETTINGS, patience=0.02)) as log:
+            await log.write(Event(event="tokenize", items=1))
+            assert log.problem is not None
+            assert "its disk takes longer than 0.02 s; events waiting: 1" in log.problem
+            await log.write(Event(event="tokenize", items=2))
+            disk_goes_on.set()
+            await until(lambda: log.problem is None)
+
+    asyncio.run(run())
+    assert [event["items"] for event in events_in(path)] == [1, 2]
+
+
+def test_closing_a_log_that_cannot_be_written_ends(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with event_log(tmp_path / "missing" / "events.jsonl") as log:
+            await log.write(Event(event="tokenize"))
+
+    asyncio.run(run())

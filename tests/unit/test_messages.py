@@ -1,0 +1,80 @@
+"""The codec between nodes: what goes in comes out, and nothing else is taken for a message."""
+
+from __future__ import annotations
+
+import msgpack
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault.protocol import messages
+from quorumvault.protocol.messages import AnyReply, AnyRequest
+from quorumvault.protocol.views import View
+
+disks = st.binary(min_size=16, max_size=16)
+counts = st.integers(0, 2**63)
+epochs = st.integers(0, 2**32 - 1)
+views = st.builds(View, counts, disks, st.fixed_dictionaries({"n1": disks, "n2": disks, "n3": disks}))
+round_ids = st.builds(messages.RoundId, disks, st.binary(min_size=8, max_size=8), counts)
+common = {"round": round_ids, "view": st.tuples(counts, disks)}
+blobs = st.lists(st.binary(max_size=40), max_size=5)
+requests = st.one_of(
+    st.builds(messages.Put, **common, owner=disks, epoch=epochs, header=st.binary(max_size=11), digests=blobs, sealed=blobs),
+    st.builds(messages.Get, **common, owner=disks, epochs=st.lists(epochs), digests=blobs),
+    st.builds(messages.WriteBack, **common, epochs=st.lists(epochs), digests=blobs, records=blobs),
+    st.builds(messages.ReadEpoch, **common, owner=disks),
+    st.builds(messages.RaiseEpoch, **common, owner=disks, epoch=epochs),
+)
+replying = {**common, "disk": disks}
+replies = st.one_of(
+    st.builds(
+        messages.Ack, **replying, incarnation=counts, sequence=counts, refused=st.dictionaries(counts, st.binary(max_size=20))
+    ),
+    st.builds(messages.Stale, **replying, epoch=epochs),
+    st.builds(messages.Holds, **replying, records=st.lists(st.none() | st.binary(max_size=20)), unknown=st.lists(counts)),
+    st.builds(messages.EpochIs, **replying, epoch=epochs),
+    st.builds(messages.OtherView, **replying, current=views),
+    st.builds(messages.NotVoting, **replying),
+    st.builds(messages.Overflow, **replying),
+)
+
+
+@given(requests)
+def test_requests_come_back(request: AnyRequest) -> None:
+    assert messages.decode_request(messages.encode(request)) == request
+
+
+@given(replies)
+def test_replies_come_back(reply: AnyReply) -> None:
+    assert messages.decode_reply(messages.encode(reply)) == reply
+
+
+@given(requests | replies)
+def test_the_bytes_are_plain_message_pack(message: AnyRequest | AnyReply) -> None:
+    """By another implementation: an array that starts with the tag."""
+    fields = msgpack.unpackb(messages.encode(message), strict_map_key=False)
+    assert fields[0] == type(message).__struct_config__.tag
+    assert len(fields) == 1 + len(message.__struct_fields__)
+
+
+@given(st.binary(max_size=60))
+def test_other_bytes_are_refused(data: bytes) -> None:
+    for decode in (messages.decode_request, messages.decode_reply):
+        with pytest.raises(msgspec.DecodeError):
+            decode(data)
+
+
+@given(requests, replies)
+def test_a_request_is_no_reply(request: AnyRequest, reply: AnyReply) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        messages.decode_reply(messages.encode(request))
+    with pytest.raises(msgspec.DecodeError):
+        messages.decode_request(messages.encode(reply))
+
+
+@given(requests | replies)
+def test_a_repr_shows_the_kind_alone(message: AnyRequest | AnyReply) -> None:
+    assert repr(message) == f"<{type(message).__name__}>"
+    assert str(message) == repr(message)
+    assert f"{message}" == repr(message)
