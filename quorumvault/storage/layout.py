@@ -63,3 +63,8 @@ def encode_sequence(sequence: int) -> bytes:
 
 def decode_sequence(value: bytes) -> int:
     return int(_U64.unpack(value)[0])
+
+
+def secret_key(secret: str) -> bytes:
+    """Where the fingerprint of the master secret with this id is kept."""
+    return META + b"secret/" + secret.encode()

@@ -1,0 +1,346 @@
+"""The coordinator over three replicas in one process: real rounds, replicas and group commit; stores in memory; peers that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from quorumvault.config import Limits, Timeouts
+from quorumvault.coordinator import Coordinator, Identity, Missing
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring
+from quorumvault.crypto.tokens import format_token, parse_token
+from quorumvault.disk import DiskIdentity
+from quorumvault.errors import EpochAhead, NoQuorum
+from quorumvault.groupcommit import GroupCommit
+from quorumvault.model import Owner
+from quorumvault.peers.peer import OnReply, Unreachable
+from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, WriteBack
+from quorumvault.protocol.views import Mode, first_view
+from quorumvault.replica import Replica
+from quorumvault.storage import layout
+from quorumvault.storage.memory import MemoryStore
+
+ACME, OTHER = Owner("acme"), Owner("other")
+NODES = ("n1", "n2", "n3")
+DISKS = {node: node.encode() * 8 for node in NODES}
+VIEW = first_view(DISKS)
+VALUES = [canonical.from_str(text) for text in ("999-17-5017", "", "02155", "Zoë")]
+
+
+class SwitchedPeer:
+    """A replica that can be unplugged, or taken in and never answer, and that counts what it was asked."""
+
+    def __init__(self, node: str, commit: GroupCommit) -> None:
+        self.node = node
+        self.up = True
+        self.hangs = False
+        self.drops: Callable[[AnyRequest], bool] = lambda request: False
+        self.asked: list[AnyRequest] = []
+        self._commit = commit
+
+    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        self.asked.append(outgoing.request)
+        if not self.up or self.drops(outgoing.request):
+            on_reply(Unreachable(sent=False))
+        elif not self.hangs:
+            self._commit.submit(outgoing.request, on_reply)
+
+
+@dataclass
+class Trio:
+    """Three replicas, and a coordinator on each node."""
+
+    peers: dict[str, SwitchedPeer]
+    stores: dict[str, MemoryStore]
+    coordinators: dict[str, Coordinator]
+    repairs: list[tuple[str, int]]
+
+
+@asynccontextmanager
+async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> AsyncIterator[Trio]:
+    loop, limits = asyncio.get_running_loop(), Limits()
+    keyring = Keyring("m1", bytes(range(32)), digest_bits=digest_bits)
+    stores = {node: MemoryStore() for node in NODES}
+    commits = {}
+    for node in NODES:
+        identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, VIEW)
+        replica = Replica(stores[node], identity, keyring, reply_bytes=limits.reply_bytes)
+        commits[node] = GroupCommit(replica, loop, limits, on_failure=lambda failure: None)
+    peers = {node: SwitchedPeer(node, commits[node]) for node in NODES}
+    repairs: list[tuple[str, int]] = []
+    coordinators = {
+        node: Coordinator(
+            Identity(node, DISKS[node], b"boot"),
+            peers,
+            VIEW,
+            keyring,
+            timeouts or Timeouts(),
+            HybridClock(),
+            lambda: 1_000_000,
+            lambda node, count: repairs.append((node, count)),
+        )
+        for node in NODES
+    }
+    try:
+        yield Trio(peers, stores, coordinators, repairs)
+    finally:
+        for commit in commits.values():
+            commit.close()
+
+
+def in_trio(test: Callable[[Trio], Awaitable[None]], *, digest_bits: int = 160, timeouts: Timeouts | None = None) -> None:
+    async def run() -> None:
+        async with trio(digest_bits=digest_bits, timeouts=timeouts) as three:
+            await test(three)
+
+    asyncio.run(run())
+
+
+def tokens_of(tokens: list[str | None]) -> list[str]:
+    assert None not in tokens
+    return [token for token in tokens if token is not None]
+
+
+def test_what_one_node_tokenizes_every_node_resolves() -> None:
+    async def test(three: Trio) -> None:
+        written = await three.coordinators["n1"].tokenize(ACME, VALUES)
+        tokens = tokens_of(written.tokens)
+        for node in NODES:
+            assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
+            assert (await three.coordinators[node].tokenize(ACME, VALUES)).tokens == tokens
+
+    in_trio(test)
+
+
+def test_order_and_repeats_are_kept() -> None:
+    async def test(three: Trio) -> None:
+        one, two = VALUES[:2]
+        written = await three.coordinators["n1"].tokenize(ACME, [one, two, one, one, two])
+        first, second, *rest = tokens_of(written.tokens)
+        assert rest == [first, first, second]
+        assert await three.coordinators["n2"].detokenize(ACME, [second, first, second]) == [two, one, two]
+        puts = [request for request in three.peers["n2"].asked if isinstance(request, Put)]
+        assert [len(put.digests) for put in puts] == [2]
+
+    in_trio(test)
+
+
+def test_an_owner_finds_nothing_of_another_one() -> None:
+    async def test(three: Trio) -> None:
+        mine = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        theirs = tokens_of((await three.coordinators["n1"].tokenize(OTHER, VALUES)).tokens)
+        assert not set(mine) & set(theirs)
+        assert await three.coordinators["n1"].detokenize(OTHER, mine) == [Missing.NOT_FOUND] * len(mine)
+
+    in_trio(test)
+
+
+@pytest.mark.parametrize("away", NODES)
+def test_one_node_away(away: str) -> None:
+    async def test(three: Trio) -> None:
+        three.peers[away].up = False
+        for node in set(NODES) - {away}:
+            tokens = tokens_of((await three.coordinators[node].tokenize(ACME, VALUES)).tokens)
+            assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
+
+    in_trio(test)
+
+
+def test_two_nodes_away_is_no_quorum_and_never_not_found() -> None:
+    async def test(three: Trio) -> None:
+        three.peers["n2"].up = three.peers["n3"].up = False
+        coordinator = three.coordinators["n1"]
+        with pytest.raises(NoQuorum, match="n2: down; n3: down") as written:
+            await coordinator.tokenize(ACME, VALUES)
+        assert written.value.outcome == "none"
+        assert not list(three.stores["n1"].scan(layout.RECORD))
+        with pytest.raises(NoQuorum) as read:
+            await coordinator.detokenize(ACME, ["no token", format_token(1, bytes(20))])
+        assert read.value.outcome is None
+        for operation in (coordinator.epoch(ACME), coordinator.rotate(ACME, 1)):
+            with pytest.raises(NoQuorum):
+                await operation
+
+    in_trio(test)
+
+
+def test_replicas_that_hang_make_an_unknown_outcome_in_time() -> None:
+    async def test(three: Trio) -> None:
+        three.peers["n2"].hangs = three.peers["n3"].hangs = True
+        with pytest.raises(NoQuorum, match="no answer in time") as written:
+            await three.coordinators["n1"].tokenize(ACME, VALUES)
+        assert written.value.outcome == "unknown"
+        three.peers["n2"].hangs = False
+        tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        assert await three.coordinators["n2"].detokenize(ACME, tokens) == VALUES
+
+    in_trio(test, timeouts=Timeouts(request=0.3, round=0.2, hedge=0.01))
+
+
+def test_a_read_goes_past_a_replica_that_hangs() -> None:
+    async def test(three: Trio) -> None:
+        tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        for hung in ("n2", "n3"):
+            three.peers[hung].hangs = True
+            for _ in range(4):
+                assert await three.coordinators["n1"].detokenize(ACME, tokens) == VALUES
+            three.peers[hung].hangs = False
+
+    in_trio(test)
+
+
+def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer() -> None:
+    async def test(three: Trio) -> None:
+        three.peers["n2"].drops = three.peers["n3"].drops = lambda request: isinstance(request, Put)
+        with pytest.raises(NoQuorum):
+            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+        keyring = Keyring("m1", bytes(range(32)))
+        token = format_token(1, keyring.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+        assert await three.coordinators["n1"].detokenize(ACME, [token]) == VALUES[:1]
+        assert sum(count for _, count in three.repairs) == 1
+        three.peers["n1"].up = False
+        assert await three.coordinators["n2"].detokenize(ACME, [token]) == VALUES[:1]
+
+    in_trio(test)
+
+
+def test_without_a_second_replica_to_repair_there_is_no_answer() -> None:
+    async def test(three: Trio) -> None:
+        three.peers["n2"].drops = lambda request: isinstance(request, Put | WriteBack)
+        three.peers["n3"].up = False
+        with pytest.raises(NoQuorum):
+            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+        digest = Keyring("m1", bytes(range(32))).epoch_keys(ACME, 1).digests(VALUES[:1])[0]
+        with pytest.raises(NoQuorum):
+            await three.coordinators["n1"].detokenize(ACME, [format_token(1, digest)])
+
+    in_trio(test)
+
+
+def test_rotation_is_monotonic_and_idempotent_on_every_node() -> None:
+    async def test(three: Trio) -> None:
+        old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+        for node in NODES:
+            assert await three.coordinators[node].rotate(ACME, 1) == 2
+            assert await three.coordinators[node].epoch(ACME) == 2
+            written = await three.coordinators[node].tokenize(ACME, VALUES)
+            assert written.epoch == 2
+            assert not set(old) & set(tokens_of(written.tokens))
+            assert await three.coordinators[node].detokenize(ACME, old) == VALUES
+        with pytest.raises(EpochAhead) as ahead:
+            await three.coordinators["n1"].rotate(ACME, 7)
+        assert ahead.value.active_epoch == 2
+        assert await three.coordinators["n3"].epoch(OTHER) == 1
+
+    in_trio(test)
+
+
+def test_the_fence_holds_where_the_rotate_was_not_heard() -> None:
+    async def test(three: Trio) -> None:
+        await three.coordinators["n1"].tokenize(ACME, VALUES)
+        three.peers["n1"].up = False
+        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+        three.peers["n1"].up = True
+        for pair in ("n2", "n3"):
+            three.peers[pair].up = False
+            assert (await three.coordinators["n1"].tokenize(ACME, VALUES)).epoch == 2
+            three.peers[pair].up = True
+
+    in_trio(test)
+
+
+def test_a_tokenize_of_nothing_reads_the_epoch_by_quorum() -> None:
+    async def test(three: Trio) -> None:
+        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+        written = await three.coordinators["n1"].tokenize(ACME, [])
+        assert (written.epoch, written.tokens) == (2, [])
+        three.peers["n2"].up = three.peers["n3"].up = False
+        with pytest.raises(NoQuorum):
+            await three.coordinators["n1"].tokenize(ACME, [])
+
+    in_trio(test)
+
+
+def test_the_epoch_of_a_token_raises_no_register() -> None:
+    async def test(three: Trio) -> None:
+        await three.coordinators["n1"].detokenize(ACME, [format_token(9, bytes(20))])
+        assert await three.coordinators["n1"].epoch(ACME) == 1
+
+    in_trio(test)
+
+
+def test_tokens_that_are_not_there_cost_the_same_whatever_they_are() -> None:
+    """Trap 18: another owner's, one never issued, and no token at all make the same messages and storage reads."""
+
+    async def test(three: Trio) -> None:
+        theirs = tokens_of((await three.coordinators["n1"].tokenize(OTHER, VALUES[:1])).tokens)[0]
+        costs = set()
+        for token in (theirs, format_token(1, bytes(20)), format_token(9, bytes(20)), "no token", "", "x" * 5000):
+            for peer in three.peers.values():
+                peer.asked.clear()
+            assert await three.coordinators["n1"].detokenize(ACME, [token]) == [Missing.NOT_FOUND]
+            asked = [request for node in NODES for request in three.peers[node].asked]
+            assert all(isinstance(request, Get) for request in asked)
+            costs.add((len(asked), tuple(len(r.digests) for r in asked if isinstance(r, Get))))
+        assert costs == {(2, (1, 1))}
+
+    in_trio(test)
+
+
+def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten() -> None:
+    async def test(three: Trio) -> None:
+        known: dict[str, bytes] = {}
+        collisions = 0
+        for number in range(600):
+            form = canonical.from_int(number)
+            (token,) = (await three.coordinators[NODES[number % 3]].tokenize(ACME, [form])).tokens
+            if token is None:
+                collisions += 1
+            else:
+                assert token not in known
+                known[token] = form
+        assert collisions == 600 - len(known)
+        assert len(known) <= 256
+        assert await three.coordinators["n2"].detokenize(ACME, list(known)) == list(known.values())
+
+    in_trio(test, digest_bits=8)
+
+
+def test_two_values_of_one_batch_that_meet_in_one_token() -> None:
+    async def test(three: Trio) -> None:
+        forms = [canonical.from_int(number) for number in range(600)]
+        written = await three.coordinators["n1"].tokenize(ACME, forms)
+        kept = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
+        assert len(kept) == len({token for token in written.tokens if token})
+        assert written.tokens.count(None) == 600 - len(kept)
+        assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
+
+    in_trio(test, digest_bits=8)
+
+
+def test_many_at_once_make_one_record_a_value() -> None:
+    async def test(three: Trio) -> None:
+        answers = await asyncio.gather(*(three.coordinators[NODES[n % 3]].tokenize(ACME, VALUES) for n in range(32)))
+        assert len({tuple(tokens_of(written.tokens)) for written in answers}) == 1
+        for store in three.stores.values():
+            assert len(list(store.scan(layout.RECORD))) == len(VALUES)
+
+    in_trio(test)
+
+
+def test_parse_of_what_was_issued() -> None:
+    async def test(three: Trio) -> None:
+        written = await three.coordinators["n1"].tokenize(ACME, VALUES)
+        for token in tokens_of(written.tokens):
+            parsed = parse_token(token)
+            assert parsed is not None
+            assert parsed[0] == written.epoch
+
+    in_trio(test)
