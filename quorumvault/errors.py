@@ -6,9 +6,12 @@ No message, here or at a call site, may carry a value, an API key or a whole tok
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 Outcome = Literal["none", "unknown"]
+
+#: Tries that an error message lists, the last ones: a client may have made dozens.
+_TRIES_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,33 @@ class ItemError:
     path: str | None = None
 
 
+class Asked(NamedTuple):
+    """One try of a client: the node's URL, and what came of it in a few words."""
+
+    node: str
+    outcome: str
+
+
 class QuorumVaultError(Exception):
     """Any failure that is answered, or told to an operator, in words."""
+
+    #: Whether sending the same again, later or to another node, can help.
+    retryable: ClassVar[bool] = False
+    #: Set by the client: its tries in order, and the id under which the event logs of those nodes have the request.
+    asked: tuple[Asked, ...] = ()
+    request_id: str | None = None
+    #: Why the client made no further try, if there would have been a reason for one.
+    gave_up: str | None = None
+
+    def __str__(self) -> str:
+        words = super().__str__()
+        if self.asked:
+            words += " [" + "; ".join(f"{node}: {outcome}" for node, outcome in self.asked[-_TRIES_SHOWN:]) + "]"
+        if self.gave_up:
+            words += f" [{self.gave_up}]"
+        if self.request_id:
+            words += f" [request {self.request_id}]"
+        return words
 
 
 class RequestError(QuorumVaultError):
@@ -31,9 +59,10 @@ class RequestError(QuorumVaultError):
     status: ClassVar[int]
     code: ClassVar[str]
     title: ClassVar[str]
-    retryable: ClassVar[bool] = False
     #: Seconds for ``Retry-After``, where the contract asks for that header.
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
+    #: For writes that are refused or fail: whether some node may have stored something (rule 12).
+    outcome: Outcome | None = None
 
     def __init__(self, detail: str, *, errors: tuple[ItemError, ...] = ()) -> None:
         super().__init__(detail)
@@ -110,7 +139,17 @@ class Busy(RequestError):
 
 
 class RateLimited(RequestError):
-    status, code, title, retryable, retry_after = 429, "rate-limited", "This key's rate is used up", True, 1
+    status, code, title, retryable = 429, "rate-limited", "This key's rate is used up", True
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Internal(RequestError):
+    """A fault of this program: the one answer for every exception that nobody foresaw."""
+
+    status, code, title = 500, "internal", "Something went wrong in this node"
 
 
 class NoQuorum(RequestError):
@@ -123,8 +162,18 @@ class NoQuorum(RequestError):
         self.outcome = outcome
 
 
+class Unreachable(NoQuorum):
+    """Raised by the client: no node gave any answer. Not in the contract's table, since nobody was there to send it."""
+
+    title = "No node answered"
+
+
 class Draining(RequestError):
     status, code, title, retryable, retry_after = 503, "draining", "This node is about to stop", True, 1
+
+    def __init__(self, detail: str, *, outcome: Outcome | None = None) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
 
 
 class ConfigError(QuorumVaultError):
@@ -134,5 +183,48 @@ class ConfigError(QuorumVaultError):
         super().__init__(f"{where}: {key}: {expected}" if key else f"{where}: {expected}")
 
 
+class KeyFileRefused(QuorumVaultError):
+    """A change to the API keys that was not made, in words that say what to do instead."""
+
+
+class InitRefused(QuorumVaultError):
+    """A directory in which no cluster was made, and why."""
+
+
 class StorageFailed(QuorumVaultError):
     """The store cannot be trusted any more: the process ends with exit 3 before anything else is acknowledged (rule 11)."""
+
+
+class StoreMissing(StorageFailed):
+    """There is no store where the disk's identity says that there is one: whatever it acknowledged is lost with it."""
+
+
+class UnexpectedAnswer(QuorumVaultError):
+    """Raised by the client: something answered that does not keep to the API, a proxy perhaps, or another service."""
+
+
+class TokensNotFound(QuorumVaultError):
+    """Raised by the client when asked to: some tokens have no value. ``indexes`` are their places, each occurrence one."""
+
+    def __init__(self, indexes: tuple[int, ...], asked_for: int) -> None:
+        self.indexes = indexes
+        first = ", ".join(map(str, indexes[:5])) + (", …" if len(indexes) > 5 else "")
+        super().__init__(f"{len(indexes)} of {asked_for} tokens have no value here, at index {first}")
+
+
+class EpochMoved(QuorumVaultError):
+    """Raised by the client: the epoch was rotated again and again while one call of many requests was under way."""
+
+    retryable = True
+
+
+class IntegerTooLong(QuorumVaultError):
+    """Raised by the client: Python refuses to convert an integer of so many digits; its JSON text can still be had."""
+
+
+class InputError(QuorumVaultError):
+    """A file cannot be processed as it is: which file, which line, what is wrong there."""
+
+    def __init__(self, source: str, line: int, problem: str) -> None:
+        self.line = line
+        super().__init__(f"{source}: line {line}: {problem}")

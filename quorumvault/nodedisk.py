@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from quorumvault.config import NodeConfig
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.disk import DiskIdentity, raise_incarnation, read_identity
-from quorumvault.errors import ConfigError, StorageFailed
+from quorumvault.errors import ConfigError, StorageFailed, StoreMissing
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.storage import layout
-from quorumvault.storage.leveldb import LevelDBStore, StoreMissing
+from quorumvault.storage.leveldb import LevelDBStore
 from quorumvault.storage.store import Store
 
 logger = logging.getLogger("quorumvault.disk")

@@ -1,23 +1,25 @@
 """A small world, explored exhaustively: the real operations, rounds and replicas, and every order in which messages can arrive.
 
-A state is: what the three stores hold, and for each operation the decisions it was sent and the replies its present round has
-got. Operations are generators, which cannot be copied; they are functions of their decisions, so they are made again from those.
-States are kept in a set, so that each is explored once whatever path led there.
+A state is: what each of the three stores holds, and for each operation the decisions that it was sent, what its present round has
+heard, and which of its older messages are still under way. Operations are generators and cannot be copied; but they are functions
+of their decisions, so they are made again from those. Stores and progresses are interned as small numbers and what one message
+does to them is remembered, so that a state is a single integer and most steps are a look-up.
 
 One step is one message: a request reaches a replica, is handled, and its reply reaches the coordinator at once. A message that
-never arrives is a step that is never taken, which covers loss and crashes of coordinators; ``lose`` is the coordinator's giving up.
+never arrives is a step that is never taken, which covers loss and coordinators that die. ``losses`` bounds how often a
+coordinator gives a replica up and goes on without it; ``stragglers`` are requests that still arrive when their round was decided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity
-from quorumvault.protocol.messages import AnyReply, RoundId, encode
+from quorumvault.protocol.messages import AnyReply, Get, ReadEpoch, RoundId, encode
 from quorumvault.protocol.operations import Ask, QuorumLost, Steps
-from quorumvault.protocol.rounds import Round
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Replica
 from quorumvault.storage.memory import MemoryStore
@@ -26,160 +28,224 @@ NODES = ("n1", "n2", "n3")
 DISKS = {node: node.encode() * 8 for node in NODES}
 VIEW = first_view(DISKS)
 KEYRING = Keyring("m1", bytes(32))
+#: The result of an operation that found no quorum: it may have happened or not.
 LOST = object()
+
+T = TypeVar("T")
+_FIELD_BITS = 16
+_FIELD = (1 << _FIELD_BITS) - 1
+
+
+@dataclass(frozen=True)
+class Owed:
+    """What a client knows when its operation begins, and the answer may not fall behind: a value must be found, an epoch reached."""
+
+    found: frozenset[bytes] = frozenset()
+    epoch: int = 1
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What a client asks for: a name for the history, and the operation's generator made anew."""
+    """What a client asks for: the generator, made anew; and what its result obliges all later answers to."""
 
     name: str
     steps: Callable[[], Steps[object]]
+    obliges: Callable[[object], Owed]
+    breaks: Callable[[object, Owed], str | None]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an operation is. ``heard`` are the replies (None: given up) of the present round, by node, in order.
+    """How far an operation is. ``heard``: replies of the present round by node, None for a replica that was given up."""
 
-    ``after`` has the operations that had ended when this one began; ``result`` is set when it has ended.
-    """
-
-    after: frozenset[int]
-    decisions: tuple[object, ...] = ()
-    heard: tuple[tuple[str, AnyReply | None], ...] = ()
-    late: frozenset[tuple[int, str]] = frozenset()
-    result: object = None
-    ended: bool = False
+    owed: Owed
+    decisions: tuple[int, ...] = ()
+    heard: frozenset[tuple[int, int | None]] = frozenset()
+    late: frozenset[tuple[int, int]] = frozenset()
+    result: int | None = None
 
 
-Stores = tuple[frozenset[tuple[bytes, bytes]], ...]
+class Table(Generic[T]):
+    """Interns values as small numbers."""
+
+    def __init__(self) -> None:
+        self.values: list[T] = []
+        self._numbers: dict[Hashable, int] = {}
+
+    def number(self, value: T, key: Hashable) -> int:
+        number = self._numbers.setdefault(key, len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
 
 
-@dataclass(frozen=True)
-class State:
-    stores: Stores = (frozenset(), frozenset(), frozenset())
-    progress: tuple[Progress | None, ...] = ()
-    losses: int = 0
-    trace: tuple[str, ...] = ()
-
-    def key(self) -> tuple[object, ...]:
-        """What makes two states the same: not how they came about, and not the order of replies that decided nothing yet."""
-        return self.stores, self.losses, tuple(map(_key_of, self.progress))
-
-
-def _key_of(progress: Progress | None) -> object:
-    if progress is None:
-        return None
-    heard = frozenset((node, reply and encode(reply)) for node, reply in progress.heard)
-    return progress.after, repr(progress.decisions), heard, progress.late, repr(progress.result), progress.ended
+class Violation(AssertionError):
+    pass
 
 
 class World:
-    """Explores all states of some operations. ``losses`` bounds how often a coordinator gives a replica up."""
+    """Explores all states of some operations."""
 
-    def __init__(self, operations: list[Operation], *, keyring: Keyring = KEYRING, losses: int = 0) -> None:
+    def __init__(
+        self, operations: list[Operation], *, keyring: Keyring = KEYRING, losses: int = 0, stragglers: bool = True
+    ) -> None:
         self._operations = operations
         self._keyring = keyring
         self._losses = losses
+        self._stragglers = stragglers
+        self._stores: Table[dict[bytes, bytes]] = Table()
+        self._progress: Table[Progress | None] = Table()
+        self._decisions: Table[object] = Table()
+        self._replies: Table[AnyReply] = Table()
+        self._results: Table[object] = Table()
+        self._steps: dict[tuple[int, int, int, int, bool], tuple[int, int]] = {}
+        self._visits: dict[tuple[int, int], list[tuple[int, bool]]] = {}
 
-    def explore(self, check: Callable[[State, int], None]) -> int:
-        """Calls check(state, operation) whenever an operation has just ended. Returns the number of distinct states."""
-        start = State(progress=(None,) * len(self._operations))
-        seen, queue = {start.key()}, [start]
+    def explore(self) -> int:
+        """Visits every state. Returns their number; raises Violation with a way that leads there."""
+        empty, unborn = self._stores.number({}, ()), self._progress.number(None, None)
+        assert empty == unborn == 0
+        came_from = {0: 0}
+        queue = [0]
         while queue:
             state = queue.pop()
-            for following, ended in self._following(state):
-                if ended is not None:
-                    check(following, ended)
-                if (key := following.key()) not in seen:
-                    seen.add(key)
+            for number, following in self._following(state):
+                if following not in came_from:
+                    came_from[following] = state
                     queue.append(following)
-        return len(seen)
+                    self._check(number, following, came_from)
+        return len(came_from)
 
-    def _following(self, state: State) -> Iterator[tuple[State, int | None]]:
-        for number, progress in enumerate(state.progress):
-            if progress is None:
-                done = frozenset(other for other, p in enumerate(state.progress) if p is not None and p.ended)
-                yield self._with(state, number, Progress(after=done), "begins"), None
+    def _following(self, state: int) -> Iterator[tuple[int, int]]:
+        """(operation that moves, state it leads to). A state has 16 bits for each store, each operation, and the losses."""
+        stores = [state >> _FIELD_BITS * node & _FIELD for node in range(3)]
+        losses_at = _FIELD_BITS * (3 + len(self._operations))
+        for number in range(len(self._operations)):
+            at = _FIELD_BITS * (3 + number)
+            interned = state >> at & _FIELD
+            if interned == 0:
+                yield number, state + (self._intern(Progress(self._owed(state))) << at)
                 continue
-            if not progress.ended:
-                heard = {node for node, _ in progress.heard}
-                ask = self._ask(number, progress.decisions)
-                for node in NODES:
-                    if node not in heard and ask.disk in (None, DISKS[node]):
-                        yield from self._visit(state, number, progress, ask, node)
-            yield from self._late(state, number, progress)
+            for node, late in self._visits.get((number, interned)) or self._visits_of(number, interned):
+                key = (number, interned, node, stores[node], late)
+                store, after = self._steps.get(key) or self._step(*key)
+                moved = state + ((store - stores[node]) << _FIELD_BITS * node)
+                yield number, moved + ((after - interned) << at)
+                if not late and state >> losses_at < self._losses:
+                    given_up = self._intern(self._hear(number, self._born(interned), node, None))
+                    yield number, state + ((given_up - interned) << at) + (1 << losses_at)
 
-    def _visit(self, state: State, number: int, progress: Progress, ask: Ask, node: str) -> Iterator[tuple[State, int | None]]:
-        stores, reply = self._handle(state.stores, number, len(progress.decisions), ask, node)
-        yield self._hear(replace(state, stores=stores), number, progress, ask, node, reply)
-        if state.losses < self._losses:
-            yield self._hear(replace(state, losses=state.losses + 1), number, progress, ask, node, None)
+    def _born(self, interned: int) -> Progress:
+        progress = self._progress.values[interned]
+        assert progress is not None
+        return progress
 
-    def _late(self, state: State, number: int, progress: Progress) -> Iterator[tuple[State, int | None]]:
-        """Requests of rounds that were decided without them still arrive."""
-        for round_number, node in progress.late:
-            ask = self._ask(number, progress.decisions[:round_number])
-            stores, _ = self._handle(state.stores, number, round_number, ask, node)
-            rest = replace(progress, late=progress.late - {(round_number, node)})
-            yield self._with(replace(state, stores=stores), number, rest, f"late to {node}"), None
+    def _visits_of(self, number: int, interned: int) -> list[tuple[int, bool]]:
+        """Where messages of this operation can still arrive: nodes of its present round, and late ones of decided rounds."""
+        progress = self._born(interned)
+        visits = [(node, True) for node in sorted({node for _, node in progress.late})]
+        if progress.result is None:
+            heard = {node for node, _ in progress.heard}
+            ask = self._ask(number, progress.decisions)
+            visits += [(node, False) for node in range(3) if node not in heard and _asks(ask, node)]
+        self._visits[number, interned] = visits
+        return visits
 
-    def _hear(
-        self, state: State, number: int, progress: Progress, ask: Ask, node: str, reply: AnyReply | None
-    ) -> tuple[State, int | None]:
-        heard = (*progress.heard, (node, reply))
-        round_number = len(progress.decisions)
-        round_ = ask.round(self._round_id(number, round_number), VIEW)
+    def _step(self, number: int, interned: int, node: int, store: int, late: bool) -> tuple[int, int]:
+        progress = self._born(interned)
+        round_number = min(r for r, n in progress.late if n == node) if late else len(progress.decisions)
+        after, reply = self._handle(number, progress.decisions[:round_number], node, store)
+        if late:
+            following = replace(progress, late=progress.late - {(round_number, node)})
+        else:
+            following = self._hear(number, progress, node, self._replies.number(reply, encode(reply)))
+        self._steps[number, interned, node, store, late] = step = (after, self._intern(following))
+        return step
+
+    def _handle(self, number: int, decisions: tuple[int, ...], node: int, store: int) -> tuple[int, AnyReply]:
+        memory = MemoryStore()
+        memory.write(self._stores.values[store])
+        identity = DiskIdentity("c", NODES[node], DISKS[NODES[node]], 1, Mode.ACTIVE, VIEW)
+        replica = Replica(memory, identity, self._keyring, reply_bytes=1 << 20)
+        request = self._ask(number, decisions).request(_round_id(number, len(decisions)), VIEW.id)
+        (reply,) = replica.handle([request])
+        # The sequence number counts writes and decides nothing here; without it states fold that differ in it alone.
+        after = {key: value for key, value in memory.scan(b"") if not key.startswith(b"m")}
+        return self._stores.number(after, frozenset(after.items())), reply
+
+    def _hear(self, number: int, progress: Progress, node: int, reply: int | None) -> Progress:
+        heard = progress.heard | {(node, reply)}
+        ask = self._ask(number, progress.decisions)
+        round_ = ask.round(_round_id(number, len(progress.decisions)), VIEW)
         decision = None
-        for who, said in heard:
-            decision = _feed(round_, who, said)
+        for who, said in sorted(heard, key=lambda pair: pair == (node, reply)):
+            decision = round_.give_up(DISKS[NODES[who]]) if said is None else round_.receive(self._replies.values[said])
         if decision is None:
-            return self._with(state, number, replace(progress, heard=heard), f"{node} {'answers' if reply else 'silent'}"), None
-        asked = {who for who, _ in heard}
-        left = {(round_number, other) for other in NODES if other not in asked and ask.disk in (None, DISKS[other])}
-        decisions = (*progress.decisions, decision)
-        ended, result = self._result(number, decisions)
-        following = Progress(progress.after, decisions, (), progress.late | left, result, ended)
-        return self._with(state, number, following, f"{node} decides {decision}"), number if ended else None
+            return replace(progress, heard=heard)
+        late = progress.late
+        if self._stragglers and not isinstance(ask.request(_round_id(number, 0), VIEW.id), Get | ReadEpoch):
+            asked = {who for who, _ in heard}
+            late |= {(len(progress.decisions), other) for other in range(3) if other not in asked and _asks(ask, other)}
+        decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
+        return Progress(progress.owed, decisions, frozenset(), late, self._result(number, decisions))
 
-    def _handle(self, stores: Stores, number: int, round_number: int, ask: Ask, node: str) -> tuple[Stores, AnyReply]:
-        index = NODES.index(node)
-        store = MemoryStore()
-        store.write(dict(stores[index]))
-        identity = DiskIdentity("c", node, DISKS[node], 1, Mode.ACTIVE, VIEW)
-        replica = Replica(store, identity, self._keyring, reply_bytes=1 << 20)
-        (reply,) = replica.handle([ask.request(self._round_id(number, round_number), VIEW.id)])
-        # The sequence number counts writes and decides nothing; leaving it out folds states that differ in it alone.
-        after = frozenset((key, value) for key, value in store.scan(b"") if not key.startswith(b"m"))
-        return (*stores[:index], after, *stores[index + 1 :]), reply
-
-    def _ask(self, number: int, decisions: tuple[object, ...]) -> Ask:
+    def _ask(self, number: int, decisions: tuple[int, ...]) -> Ask:
         steps = self._operations[number].steps()
         ask = next(steps)
         for decision in decisions:
-            ask = steps.send(decision)
+            ask = steps.send(self._decisions.values[decision])
         return ask
 
-    def _result(self, number: int, decisions: tuple[object, ...]) -> tuple[bool, object]:
-        steps = self._operations[number].steps()
-        next(steps)
+    def _result(self, number: int, decisions: tuple[int, ...]) -> int | None:
         try:
-            for decision in decisions:
-                steps.send(decision)
+            self._ask(number, decisions)
         except StopIteration as end:
-            return True, end.value
+            return self._results.number(end.value, repr(end.value))
         except QuorumLost:
-            return True, LOST
-        return False, None
+            return self._results.number(LOST, None)
+        return None
 
-    def _with(self, state: State, number: int, progress: Progress, what: str) -> State:
-        everyone = (*state.progress[:number], progress, *state.progress[number + 1 :])
-        return replace(state, progress=everyone, trace=(*state.trace, f"{self._operations[number].name}: {what}"))
+    def _owed(self, state: int) -> Owed:
+        found, epoch = frozenset[bytes](), 1
+        for number, operation in enumerate(self._operations):
+            progress = self._progress.values[state >> _FIELD_BITS * (3 + number) & _FIELD]
+            if progress is None or progress.result is None or (result := self._results.values[progress.result]) is LOST:
+                continue
+            more = operation.obliges(result)
+            found, epoch = found | more.found, max(epoch, more.epoch)
+        return Owed(found, epoch)
 
-    @staticmethod
-    def _round_id(number: int, round_number: int) -> RoundId:
-        return RoundId(b"c%d" % number, b"boot", round_number)
+    def _check(self, number: int, state: int, came_from: dict[int, int]) -> None:
+        progress = self._born(state >> _FIELD_BITS * (3 + number) & _FIELD)
+        if progress.result is None or (result := self._results.values[progress.result]) is LOST:
+            return
+        operation = self._operations[number]
+        if broken := operation.breaks(result, progress.owed):
+            raise Violation(f"{operation.name}: {broken}\n" + "\n".join(self._told(state, came_from)))
+
+    def _told(self, state: int, came_from: dict[int, int]) -> Iterator[str]:
+        path = [state]
+        while path[-1]:
+            path.append(came_from[path[-1]])
+        for before, after in zip(path[:0:-1], path[-2::-1], strict=True):
+            moved = before ^ after
+            for number, operation in enumerate(self._operations):
+                if moved >> _FIELD_BITS * (3 + number) & _FIELD:
+                    where = [node for at, node in enumerate(NODES) if moved >> _FIELD_BITS * at & _FIELD]
+                    progress = self._born(after >> _FIELD_BITS * (3 + number) & _FIELD)
+                    decisions = [self._decisions.values[decision] for decision in progress.decisions]
+                    heard = sorted(NODES[node] for node, _ in progress.heard)
+                    yield f"  {operation.name}: decided {decisions}, then heard {heard}; wrote to {where}"
+
+    def _intern(self, progress: Progress) -> int:
+        number = self._progress.number(progress, progress)
+        assert number <= _FIELD
+        return number
 
 
-def _feed(round_: Round[object], node: str, reply: AnyReply | None) -> object:
-    return round_.give_up(DISKS[node]) if reply is None else round_.receive(reply)
+def _asks(ask: Ask, node: int) -> bool:
+    return ask.disk in (None, DISKS[NODES[node]])
+
+
+def _round_id(number: int, round_number: int) -> RoundId:
+    return RoundId(b"c%d" % number, b"boot", round_number)

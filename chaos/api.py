@@ -1,0 +1,59 @@
+"""HTTP to one node: one request, one answer. No retries and no failover, which would hide what is looked for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+#: A node gives up on a request after 5 s by itself; one that has not answered by now never will.
+TIMEOUT = 10.0
+
+
+class Unanswered(Exception):
+    """No answer came: refused, cut off, or too late. What was asked may have happened, or not."""
+
+
+class Answer(NamedTuple):
+    """Status and decoded JSON body (None if there is none)."""
+
+    status: int
+    body: Any
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Api:
+    """One node's API for the owner of one key. Every call raises ``Unanswered`` if no answer came."""
+
+    address: str
+    key: str | None = None
+
+    def get(self, path: str, timeout: float = TIMEOUT) -> Answer:
+        return self._send("GET", path, None, timeout)
+
+    def post(self, path: str, body: object, timeout: float = TIMEOUT) -> Answer:
+        return self._send("POST", path, json.dumps(body).encode(), timeout)
+
+    def tokenize(self, values: Iterable[str | int | bool | None]) -> Answer:
+        return self.post("/tokenize", {"values": list(values)})
+
+    def detokenize(self, tokens: Iterable[str | None]) -> Answer:
+        return self.post("/detokenize", {"tokens": list(tokens)})
+
+    def _send(self, method: Literal["GET", "POST"], path: str, body: bytes | None, timeout: float) -> Answer:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {self.key}"
+        connection = http.client.HTTPConnection(self.address, timeout=timeout)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unanswered(f"{method} {path} at {self.address}: {error!r}") from error
+        finally:
+            connection.close()
+        is_json = (response.getheader("Content-Type") or "").partition(";")[0].endswith("json")
+        return Answer(response.status, json.loads(content) if is_json else None)

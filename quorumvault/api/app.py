@@ -1,0 +1,59 @@
+"""The HTTP API: its routes, and the application around them.
+
+Frame                       request id on every response; what nobody foresaw becomes 500
+  Starlette                 404, 405; RequestError becomes a problem
+    Guard                   key, permission, admission, body; one event a request
+      tokenize, detokenize  the operations: bytes in, bytes out, on a Vault
+    Status                  health and limits, for everybody
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from quorumvault.api.detokenize import detokenize
+from quorumvault.api.epochs import epoch, rotate
+from quorumvault.api.frame import Frame
+from quorumvault.api.guard import Guard, Operation
+from quorumvault.api.problems import answer_request_error, answer_routing_error
+from quorumvault.api.rates import Rates
+from quorumvault.api.services import Services
+from quorumvault.api.status import Status, fields
+from quorumvault.api.tokenize import tokenize
+from quorumvault.errors import RequestError
+
+TOKENIZE = Operation("tokenize", "tokenize", writes=True, answer=tokenize)
+DETOKENIZE = Operation("detokenize", "detokenize", writes=False, answer=detokenize)
+ROTATE = Operation("rotate_epoch", "rotate", writes=True, answer=rotate)
+EPOCH = Operation("epoch", None, writes=False, answer=epoch)
+FIELDS = Operation("fields", None, writes=False, answer=fields)
+
+
+def routes(services: Services) -> list[Route]:
+    rates, status = Rates(services.clock), Status(services)
+    return [
+        Route("/tokenize", Guard(services, rates, TOKENIZE).endpoint, methods=["POST"]),
+        Route("/detokenize", Guard(services, rates, DETOKENIZE).endpoint, methods=["POST"]),
+        Route("/rotate-epoch", Guard(services, rates, ROTATE).endpoint, methods=["POST"]),
+        Route("/epoch", Guard(services, rates, EPOCH).endpoint, methods=["GET"]),
+        Route("/fields", Guard(services, rates, FIELDS).endpoint, methods=["GET"]),
+        Route("/health", status.health, methods=["GET"]),
+        Route("/livez", status.live, methods=["GET"]),
+        Route("/readyz", status.ready, methods=["GET"]),
+        Route("/limits", status.limits, methods=["GET"]),
+    ]
+
+
+def create_app(services: Services) -> Starlette:
+    """The ASGI application of one node. GET routes answer HEAD too; the server leaves the body out."""
+    app = Starlette(
+        routes=routes(services),
+        middleware=[Middleware(Frame, request_ids=services.request_ids)],
+        exception_handlers={RequestError: answer_request_error, HTTPException: answer_routing_error},
+    )
+    # By default the router would answer a trailing slash with a redirect, which clients follow as a GET.
+    app.router.redirect_slashes = False
+    return app

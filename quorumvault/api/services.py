@@ -1,0 +1,37 @@
+"""What the API is built on: handed in by the node, or by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from quorumvault.api.admission import Admission
+from quorumvault.api.health import Health
+from quorumvault.config import Limits, Timeouts
+from quorumvault.coordinator import Vault
+from quorumvault.events import Event
+from quorumvault.fields import FieldSet
+from quorumvault.keyfile import KeyTable
+
+
+class EventSink(Protocol):
+    """Where the line about a request goes. Never raises: a log that cannot be written shows in /health and stops nothing."""
+
+    async def write(self, event: Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """``keys`` gives the table in force; ``clock`` is monotonic, in seconds; ``request_ids`` makes a fresh id."""
+
+    vault: Vault
+    keys: Callable[[], KeyTable]
+    fields: FieldSet
+    events: EventSink
+    limits: Limits
+    timeouts: Timeouts
+    health: Callable[[], Health]
+    admission: Admission
+    clock: Callable[[], float]
+    request_ids: Callable[[], str]

@@ -1,0 +1,151 @@
+"""``quorumvault dev``: a cluster of three nodes in one terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from asyncio.subprocess import Process
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from quorumvault.addresses import Address
+from quorumvault.cli.children import NodeProcesses
+from quorumvault.cli.main import ERROR
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_json
+from quorumvault.cli.status import is_ready
+from quorumvault.client import AsyncClient
+from quorumvault.config import LOG_LEVELS, Cluster, load_cluster
+from quorumvault.errors import ConfigError
+from quorumvault.initialise import MAX_BASE_PORT, init, plan_nodes
+from quorumvault.keyfile import PERMISSIONS, create_key
+from quorumvault.model import QUORUM, Owner
+from quorumvault.secretfiles import write_private
+
+_OWNER = "dev"
+_POLL_SECONDS = 0.1
+
+
+@click.command(epilog="\b\nExample:\n  quorumvault dev")
+@click.argument("directory", metavar="[DIR]", default="quorumvault-dev", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--base-port",
+    metavar="P",
+    type=click.IntRange(1, MAX_BASE_PORT),
+    default=8700,
+    show_default=True,
+    help="The first API port of a new cluster; one that is there keeps its ports.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    envvar="QUORUMVAULT_LOG_LEVEL",
+    default="error",
+    show_default=True,
+    help="Of the nodes' logs, which go to stderr.",
+)
+@json_option
+def dev(directory: Path, base_port: int, log_level: str, as_json: bool) -> int:
+    """Run three nodes on this machine, for development; Ctrl-C stops them all.
+
+    DIR is made if need be (quorumvault-dev by default), and used again the next time, with the same API key.
+    """
+    cluster, key = prepare(directory, base_port)
+    return asyncio.run(run(cluster, key, log_level, as_json))
+
+
+def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
+    """The cluster in ``directory``, made if there is none, and an API key for it, kept in secrets/dev.key."""
+    file = directory.absolute() / "cluster.yaml"
+    kept = file.parent / "secrets" / "dev.key"
+    now, entropy = datetime.now(UTC), secrets.token_bytes
+    if not file.exists():
+        made = init(directory, plan_nodes(["127.0.0.1"], base_port), [Owner(_OWNER)], now=now, entropy=entropy)
+        write_private(kept, made.api_keys[_OWNER] + "\n")
+    cluster = load_cluster(file)
+    if not all(_is_loopback(endpoints.listen_api) for endpoints in cluster.nodes.values()):
+        raise ConfigError(file, "nodes", "expected loopback addresses: dev runs all three nodes on this machine; see serve")
+    if not kept.exists():
+        key = create_key(
+            cluster.api_keys, _OWNER, now=now, entropy=entropy, allow=PERMISSIONS, note="made by dev", new_owner=True
+        )
+        write_private(kept, key.text + "\n")
+    return cluster, kept.read_text(encoding="ascii").strip()
+
+
+def _is_loopback(address: Address) -> bool:
+    return address.host in ("localhost", "::1") or address.host.startswith("127.")
+
+
+async def run(cluster: Cluster, key: str, log_level: str, as_json: bool) -> int:
+    """Until a signal says stop, or all nodes have ended."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    nodes = NodeProcesses(cluster, log_level, lambda node, process: _tell_end(cluster, node, process, nodes))
+    try:
+        await nodes.start()
+        if not as_json:
+            _describe(cluster, key, nodes)
+        ends = [asyncio.create_task(event.wait()) for event in (stop, nodes.all_ended)]
+        announcing = asyncio.create_task(_announce(cluster, key, nodes, as_json))
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*ends, announcing):
+            task.cancel()
+        await asyncio.wait((*ends, announcing))
+    finally:
+        click.echo("Stopping ...", err=True)
+        await nodes.stop()
+    return 0 if stop.is_set() else ERROR
+
+
+async def _announce(cluster: Cluster, key: str, nodes: NodeProcesses, as_json: bool) -> None:
+    """Wait until every node that runs is ready, then say so."""
+    urls = cluster.api_urls()
+    async with AsyncClient(list(urls.values())) as client:
+        while True:
+            ready = {health.url for health in await client.health() if is_ready(health)}
+            if len(nodes.running) >= QUORUM and all(urls[node] in ready for node in nodes.running):
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+    if as_json:
+        print_json({"cluster": str(cluster.file), "api_key": key, "nodes": _facts(cluster, nodes)})
+    else:
+        click.echo(f"Ready: {', '.join(nodes.running)}. Ctrl-C stops all.")
+
+
+def _facts(cluster: Cluster, nodes: NodeProcesses) -> dict[str, dict[str, object]]:
+    return {
+        node: {"api": url, "pid": nodes.running[node].pid, "data": str(cluster.data_directory(node))}
+        for node, url in cluster.api_urls().items()
+        if node in nodes.running
+    }
+
+
+def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
+    facts = _facts(cluster, nodes)
+    click.echo("Three nodes on this machine, for development: one disk holds all copies, and nothing is encrypted on the wire.\n")
+    for node, fact in facts.items():
+        click.echo(f"  {node}  {fact['api']}  pid {fact['pid']}  data {fact['data']}")
+    first = next(iter(facts.values()))["api"]
+    last = list(facts)[-1]
+    click.echo(
+        f"""
+In another terminal:
+  export QUORUMVAULT_API_KEY={key}
+  curl -s {first}/tokenize -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
+-d '{{"values": ["Ada Lovelace", 42]}}'
+  kill -9 {facts[last]["pid"]}   # {last} dies, and the other two go on
+"""
+    )
+
+
+def _tell_end(cluster: Cluster, node: str, process: Process, nodes: NodeProcesses) -> None:
+    code = process.returncode or 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    left = ", ".join(nodes.running)
+    click.echo(f"{node} (pid {process.pid}) {how}; {f'{left} go on' if left else 'none is left'}. To start it again:", err=True)
+    click.echo(f"  quorumvault serve --config {cluster.file} --node {node}", err=True)

@@ -1,0 +1,104 @@
+"""``quorumvault events``: the event logs of the nodes whose data is on this machine, merged by time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import msgspec
+
+from quorumvault.cli.options import config_option
+from quorumvault.config import load_cluster
+from quorumvault.errors import ConfigError
+from quorumvault.eventreader import Entry, EventReader
+from quorumvault.events import FILE_NAME, Event
+
+#: Between two looks at files that are followed.
+_POLL_SECONDS = 0.25
+_BEFORE_THE_REST = ("ts", "node", "event", "outcome")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which events are wanted; None and no kinds let everything through."""
+
+    request_id: str | None
+    owner: str | None
+    kinds: tuple[str, ...]
+
+    def wants(self, event: Event) -> bool:
+        return (
+            self.request_id in (None, event.request_id)
+            and self.owner in (None, event.owner)
+            and (not self.kinds or event.event in self.kinds)
+        )
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  quorumvault events --config vault/cluster.yaml -n 50
+  quorumvault events --config vault/cluster.yaml --follow --owner clinic-a --kind detokenize"""
+)
+@config_option
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="How many, the last ones.")
+@click.option("--follow", is_flag=True, help="Then show what is added, until Ctrl-C.")
+@click.option("--request-id", metavar="ID", help="Only this request: the X-Request-ID of its answer.")
+@click.option("--owner", metavar="NAME", help="Only this owner's.")
+@click.option("--kind", "kinds", metavar="EVENT", multiple=True, help="Only these events, such as tokenize; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print the lines as they are in the files: a JSON object each.")
+def events(
+    config: Path, lines: int, follow: bool, request_id: str | None, owner: str | None, kinds: tuple[str, ...], as_json: bool
+) -> None:
+    """Show the last events of all nodes whose data is on this machine, by time.
+
+    Each line tells who asked for what, when, and how it ended; no values and no tokens.
+    """
+    cluster = load_cluster(config)
+    paths = [cluster.data_directory(node) / FILE_NAME for node in cluster.nodes]
+    if not follow and not any(path.exists() for path in paths):
+        raise ConfigError(cluster.data, "", f"no node has an event log here (n1/{FILE_NAME}, …): it has not run on this machine")
+    filters = Filters(request_id, owner, kinds)
+    show = _show_line if as_json else _show_text
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(contextlib.closing(EventReader(path, cluster.events.keep))) for path in paths]
+        for entry in last_of(readers, lines, filters):
+            show(entry)
+        if follow:
+            stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+            follow_all(readers, filters, show, time.sleep)
+
+
+def last_of(readers: Iterable[EventReader], count: int, filters: Filters) -> list[Entry]:
+    """The last ``count`` of all nodes together."""
+    found = _by_time(entry for reader in readers for entry in reader.last(count, filters.wants))
+    return found[len(found) - count :] if count < len(found) else found
+
+
+def follow_all(
+    readers: Iterable[EventReader], filters: Filters, show: Callable[[Entry], None], sleep: Callable[[float], None]
+) -> None:
+    """Show what is added, for as long as ``sleep`` does not raise."""
+    while True:
+        for entry in _by_time(entry for reader in readers for entry in reader.more(filters.wants)):
+            show(entry)
+        sleep(_POLL_SECONDS)
+
+
+def _by_time(entries: Iterable[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry.event.ts)
+
+
+def _show_line(entry: Entry) -> None:
+    click.echo(entry.line, nl=False)
+
+
+def _show_text(entry: Entry) -> None:
+    fields = msgspec.structs.asdict(entry.event)
+    words = [str(fields[name] or "-") for name in _BEFORE_THE_REST]
+    words += [f"{name}={value}" for name, value in fields.items() if name not in _BEFORE_THE_REST and value is not None]
+    click.echo(" ".join(words))

@@ -1,0 +1,83 @@
+"""``quorumvault init``: make a cluster's directory."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_json
+from quorumvault.initialise import MAX_BASE_PORT, Initialised, plan_nodes
+from quorumvault.initialise import init as make_cluster
+from quorumvault.model import Owner
+
+DEFAULT_OWNER = "default"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  quorumvault init vault
+  quorumvault init vault --host 10.0.0.1,10.0.0.2,10.0.0.3 --owner clinic-a --owner clinic-b"""
+)
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--host",
+    metavar="H1,H2,H3",
+    default="127.0.0.1",
+    show_default=True,
+    help="One host for all three nodes, or three. Three nodes on one host get ports P, P+1, P+2 for the API and P+10, P+11, P+12 "
+    "for each other; on three hosts each gets P and P+10.",
+)
+@click.option(
+    "--base-port", metavar="P", type=click.IntRange(1, MAX_BASE_PORT), default=8700, show_default=True, help="The first API port."
+)
+@click.option(
+    "--owner",
+    "owners",
+    metavar="NAME",
+    multiple=True,
+    default=(DEFAULT_OWNER,),
+    show_default=True,
+    help="Whose tokens will be kept; repeat it for several. Each gets an API key that may tokenize, detokenize and rotate.",
+)
+@json_option
+def init(directory: Path, host: str, base_port: int, owners: tuple[str, ...], as_json: bool) -> None:
+    """Make a cluster in DIR: configuration, secrets, the first API keys and three empty nodes.
+
+    The API keys are printed this once. DIR may exist if it is empty.
+    """
+    try:
+        nodes = plan_nodes([part.strip() for part in host.split(",")], base_port)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--host") from None
+    try:
+        wanted = [Owner(name) for name in dict.fromkeys(owners)]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--owner") from None
+    made = make_cluster(directory, nodes, wanted, now=datetime.now(UTC), entropy=secrets.token_bytes)
+    if as_json:
+        print_json(_answer(made))
+    else:
+        _tell(made)
+
+
+def _answer(made: Initialised) -> dict[str, object]:
+    nodes = {node: {"api": f"http://{at.api}", "peer": str(at.peer)} for node, at in made.nodes.items()}
+    return {"cluster": str(made.cluster_file), "nodes": nodes, "api_keys": dict(made.api_keys)}
+
+
+def _tell(made: Initialised) -> None:
+    click.echo(f"A cluster is in {made.cluster_file.parent}. Copy secrets/ to a safe place: no value can be read without it.\n")
+    click.echo("API keys, shown this once:")
+    for owner, key in made.api_keys.items():
+        click.echo(f"  {owner}  {key}")
+    click.echo("\nStart the nodes, each where its address is:")
+    for node in made.nodes:
+        click.echo(f"  quorumvault serve --config {made.cluster_file} --node {node}")
+    click.echo(
+        f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={','.join(f'http://{at.api}' for at in made.nodes.values())}"
+    )

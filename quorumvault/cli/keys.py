@@ -1,0 +1,119 @@
+"""``quorumvault keys``: who may ask. Works on the key file, which holds hashes; nodes read it again on SIGHUP."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import click
+
+from quorumvault.cli.options import config_option, json_option
+from quorumvault.cli.output import print_json, print_table
+from quorumvault.config import load_cluster
+from quorumvault.keyfile import DEFAULT_ALLOW, PERMISSIONS, Permission, create_key, read_keyfile, revoke_key
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke API keys.
+
+    \b
+    Example:
+      quorumvault keys list --config vault/cluster.yaml
+    """
+
+
+def _permissions(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Permission, ...]:
+    words = tuple(word.strip() for word in value.split(","))
+    for word in words:
+        if word not in PERMISSIONS:
+            raise click.BadParameter(f"{word!r} is none of {', '.join(PERMISSIONS)}")
+    return cast("tuple[Permission, ...]", words)
+
+
+@keys.command(
+    epilog="\b\nExample:\n  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow tokenize --note 'load'"
+)
+@config_option
+@click.option("--owner", required=True, metavar="NAME", help="Whose tokens the key gives access to.")
+@click.option("--new-owner", is_flag=True, help="NAME has no key yet, and that is not a slip of the pen.")
+@click.option(
+    "--allow",
+    callback=_permissions,
+    metavar="PERMISSION,…",
+    default=",".join(DEFAULT_ALLOW),
+    show_default=True,
+    help=f"What the key may do, separated by commas, out of {', '.join(PERMISSIONS)}.",
+)
+@click.option("--note", default="", help="What the key is for; kept in the file.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N requests a second on each node."
+)
+@json_option
+def create(
+    config: Path, owner: str, new_owner: bool, allow: tuple[Permission, ...], note: str, rate: float | None, as_json: bool
+) -> None:
+    """Make an API key and print it, this once."""
+    key = create_key(
+        load_cluster(config).api_keys,
+        owner,
+        now=datetime.now(UTC),
+        entropy=secrets.token_bytes,
+        allow=allow,
+        note=note,
+        rate=rate,
+        new_owner=new_owner,
+    )
+    if as_json:
+        print_json({"id": key.id, "key": key.text, "owner": owner, "allow": allow})
+        return
+    click.echo(key.text)
+    click.echo(f"Key {key.id} of {owner} may {', '.join(allow)}. It is not shown again.", err=True)
+    _tell_nodes()
+
+
+@keys.command("list", epilog="\b\nExample:\n  quorumvault keys list --config vault/cluster.yaml")
+@config_option
+@json_option
+def list_(config: Path, as_json: bool) -> None:
+    """Show all API keys by their ids, revoked ones too."""
+    file = read_keyfile(load_cluster(config).api_keys)
+    if as_json:
+        shown = [
+            {
+                "id": e.id,
+                "owner": e.owner,
+                "allow": e.allow,
+                "rate": e.rate,
+                "note": e.note,
+                "created": e.created,
+                "revoked": e.revoked,
+            }
+            for e in file.keys
+        ]
+        print_json({"keys": shown})
+        return
+    print_table(
+        ["id", "owner", "allow", "created", "revoked", "note"],
+        [[e.id, e.owner, ",".join(e.allow), e.created, e.revoked or "", e.note] for e in file.keys],
+    )
+
+
+@keys.command(epilog="\b\nExample:\n  quorumvault keys revoke --config vault/cluster.yaml 3fq7tzd2")
+@config_option
+@click.argument("key_id", metavar="ID")
+@json_option
+def revoke(config: Path, key_id: str, as_json: bool) -> None:
+    """Revoke the API key with this ID. Nodes refuse it once they have read the file again."""
+    entry = revoke_key(load_cluster(config).api_keys, key_id, now=datetime.now(UTC))
+    if as_json:
+        print_json({"id": entry.id, "owner": entry.owner, "revoked": entry.revoked})
+        return
+    click.echo(f"Key {entry.id} of {entry.owner} is revoked since {entry.revoked}.")
+    _tell_nodes()
+
+
+def _tell_nodes() -> None:
+    click.echo("Running nodes take it on SIGHUP (kill -HUP PID), or at their next start; each host needs the new file.", err=True)

@@ -1,0 +1,87 @@
+"""The command ``quorumvault``: its commands, and the one place where errors become words and exit codes.
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 no quorum (for ``serve``: storage failed), 4 partial (some tokens not found).
+A command returns its exit code, or None for 0, and raises for anything that went wrong.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from quorumvault.errors import Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound
+
+ERROR, USAGE, NO_QUORUM, STORAGE_FAILED, PARTIAL = 1, 2, 3, 3, 4
+
+#: Loaded when they are used or listed: a command pays for its own imports only.
+_COMMANDS = {
+    "init": "quorumvault.cli.init",
+    "serve": "quorumvault.cli.serve",
+    "dev": "quorumvault.cli.dev",
+    "keys": "quorumvault.cli.keys",
+    "status": "quorumvault.cli.status",
+    "wait": "quorumvault.cli.status",
+    "rotate": "quorumvault.cli.status",
+    "events": "quorumvault.cli.events",
+    "tokenize": "quorumvault.cli.files",
+    "detokenize": "quorumvault.cli.files",
+}
+
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (click.UsageError, USAGE),
+    (NoQuorum, NO_QUORUM),
+    (Draining, NO_QUORUM),
+    (StorageFailed, STORAGE_FAILED),
+    (TokensNotFound, PARTIAL),
+)
+
+
+class Commands(click.Group):
+    """A group that loads its commands late and reports all errors alike."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        return command
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kwargs["standalone_mode"] = False
+        kwargs.setdefault("prog_name", "quorumvault")
+        try:
+            sys.exit(super().main(*args, **kwargs))
+        except (click.ClickException, click.Abort, QuorumVaultError, OSError) as error:
+            click.echo(f"quorumvault: {_words(error)}", err=True)
+            sys.exit(_exit_code(error))
+
+
+def _exit_code(error: Exception) -> int:
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), ERROR)
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case click.Abort():
+            return "interrupted"
+        case click.UsageError(ctx=click.Context() as context):
+            return f"{error.format_message()}\nSee: {context.command_path} --help"
+        case click.ClickException():
+            return error.format_message()
+        case OSError(filename=None):
+            return error.strerror or type(error).__name__
+        case OSError():
+            return f"{error.filename}: {error.strerror}"
+        case _:
+            return str(error)
+
+
+@click.group("quorumvault", cls=Commands, epilog="Each command has an example in its own --help.")
+@click.version_option(package_name="quorumvault", message="%(prog)s %(version)s")
+def main() -> None:
+    """A replicated token vault: three nodes replace identifiers by tokens, and give them back to whoever may have them."""

@@ -1,0 +1,102 @@
+"""Options that commands share: where the nodes are, who is asking and why, and output for machines.
+
+    @click.command()
+    @connection_options
+    @json_option
+    def status(connection: Connection, as_json: bool) -> None:
+        with connection.open() as client: ...
+
+Flag, then QUORUMVAULT_* variable, then default: what is not given here is left to the client, which reads the environment.
+The API key comes from a file or from the environment, never from an argument: those are in every process list.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quorumvault.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quorumvault.client import Client
+
+#: A key is some 50 characters; a file much longer than that was named by mistake.
+_KEY_FILE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the command line says about reaching the cluster; the API key is read when the client is opened."""
+
+    urls: tuple[str, ...]
+    key_file: Path | None
+    purpose: str | None
+    cacert: Path | None
+
+    def open(self) -> Client:
+        """A client for these nodes: a context manager. Raises ConfigError for a bad URL, key file or certificate file."""
+        from quorumvault.client import Client
+
+        key = None if self.key_file is None else _read_key(self.key_file)
+        return Client(self.urls or None, api_key=key, purpose=self.purpose, cacert=self.cacert)
+
+
+def _read_key(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(path, "", f"the API key cannot be read: {error.strerror}") from None
+    key = text.strip()
+    if not key or len(text) > _KEY_FILE_BYTES or len(key.split()) > 1 or not key.isascii():
+        raise ConfigError(path, "", "expected one API key and nothing else")
+    return key.decode()
+
+
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --url, --key-file, --purpose and --cacert; the command gets them as one argument, ``connection``."""
+
+    @functools.wraps(command)
+    def with_connection(
+        *args: Any, url: tuple[str, ...], key_file: Path | None, purpose: str | None, cacert: Path | None, **kwargs: Any
+    ) -> Any:
+        return command(*args, connection=Connection(url, key_file, purpose, cacert), **kwargs)
+
+    decorated: Callable[..., Any] = with_connection
+    for option in reversed(_CONNECTION):
+        decorated = option(decorated)
+    return decorated
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_CONNECTION = (
+    click.option(
+        "--url",
+        multiple=True,
+        metavar="URL",
+        help="A node's address; repeat it for several. Default: QUORUMVAULT_URL (comma-separated), then http://127.0.0.1:8700.",
+    ),
+    click.option("--key-file", type=_FILE, help="A file with the API key in it. Default: the key in QUORUMVAULT_API_KEY."),
+    click.option("--purpose", envvar="QUORUMVAULT_PURPOSE", help="Why: kept in the event log of the node that answers."),
+    click.option(
+        "--cacert",
+        type=_FILE,
+        envvar="QUORUMVAULT_CACERT",
+        help="Certificates (PEM) to trust for https instead of the system's.",
+    ),
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for machines.")
+
+config_option = click.option(
+    "--config",
+    type=_FILE,
+    envvar="QUORUMVAULT_CONFIG",
+    default=Path("cluster.yaml"),
+    help="The cluster's configuration. Default: QUORUMVAULT_CONFIG, then cluster.yaml in this directory.",
+)

@@ -1,0 +1,41 @@
+"""``quorumvault serve``: run one node in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quorumvault.cli.logs import log_to_stderr
+from quorumvault.cli.options import config_option
+from quorumvault.cli.process import forbid_core_dumps, stop_with
+from quorumvault.config import LOG_LEVELS, load_node
+
+
+@click.command(epilog="\b\nExample:\n  quorumvault serve --config vault/cluster.yaml --node n1")
+@config_option
+@click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    envvar="QUORUMVAULT_LOG_LEVEL",
+    help="Default: QUORUMVAULT_LOG_LEVEL, then log_level of the configuration.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Log JSON objects, one a line.")
+@click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
+def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent: int | None) -> int:
+    """Run one node until SIGTERM or Ctrl-C, then serve what is under way and stop.
+
+    Logs go to stderr. SIGHUP makes it read the API keys and its peers' addresses again. Exit codes: 0 stopped as asked,
+    1 configuration, 3 the store failed.
+    """
+    import uvloop
+
+    from quorumvault.node import serve as serve_node
+
+    forbid_core_dumps()
+    if parent is not None:
+        stop_with(parent)
+    settings = load_node(config, node)
+    log_to_stderr(node, log_level or settings.cluster.log_level, as_json=as_json)
+    return uvloop.run(serve_node(settings))

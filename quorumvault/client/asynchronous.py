@@ -1,0 +1,129 @@
+"""The asyncio client: a shell that does what the plans say, and awaits where client/sync.py blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import httpx2
+
+from quorumvault.client import wire
+from quorumvault.client.operations import Operations
+from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, Value
+from quorumvault.client.settings import resolve
+from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
+
+
+class AsyncClient:
+    """``Client`` for asyncio: the same arguments, methods, results and errors; the methods are coroutines.
+
+    async with quorumvault.AsyncClient() as vault:
+        tokens = await vault.tokenize(["123-45-6789", 42, None])
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str] | None = None,
+        *,
+        api_key: str | None = None,
+        purpose: str | None = None,
+        cacert: Path | str | None = None,
+        policy: ClientPolicy | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
+        settings = resolve(urls, api_key, purpose, cacert, os.environ)
+        self.urls = settings.urls
+        self._policy = policy or ClientPolicy()
+        self._clock, self._sleep = clock, sleep
+        self._plans = Operations.of(settings, self._policy, clock, rng or random.SystemRandom())
+        self._http = httpx2.AsyncClient(
+            transport=transport, verify=settings.tls, trust_env=False, limits=wire.limits(self._policy)
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.urls)})"
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """See Client.close."""
+        await self._http.aclose()
+
+    async def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
+        """See Client.tokenize."""
+        return await self._run(self._plans.tokenize(values, deadline))
+
+    async def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> TokenizedRecords:
+        """See Client.tokenize_records."""
+        return await self._run(self._plans.tokenize_records(records, deadline))
+
+    async def detokenize(
+        self, tokens: Sequence[str | None], *, missing: Literal["null", "error"] = "null", deadline: float | None = None
+    ) -> list[Result]:
+        """See Client.detokenize."""
+        return await self._run(self._plans.detokenize(tokens, missing, deadline))
+
+    async def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
+        """See Client.rotate."""
+        return await self._run(self._plans.rotate(from_epoch, deadline))
+
+    async def epoch(self, *, deadline: float | None = None) -> int:
+        """See Client.epoch."""
+        return await self._run(self._plans.epoch(deadline))
+
+    async def fields(self, *, deadline: float | None = None) -> list[str]:
+        """See Client.fields."""
+        return await self._run(self._plans.fields(deadline))
+
+    async def limits(self, *, deadline: float | None = None) -> Limits:
+        """See Client.limits."""
+        return await self._run(self._plans.limits(deadline))
+
+    async def health(self) -> list[NodeHealth]:
+        """See Client.health."""
+        return await self._run(self._plans.health())
+
+    async def _run(self, plan: Plan[ResultT]) -> ResultT:
+        outcome: Outcome = None
+        while True:
+            try:
+                step = plan.send(outcome)
+            except StopIteration as stop:
+                result: ResultT = stop.value
+                return result
+            if isinstance(step, Pause):
+                await self._sleep(step.seconds)
+                outcome = None
+            else:
+                outcome = await self._send(step)
+
+    async def _send(self, send: Send) -> Reply | NoReply:
+        timeout = wire.timeout(send, self._policy, self._clock())
+        body = bytearray()
+        try:
+            async with self._http.stream(
+                send.method, send.url, headers=send.headers, content=send.body, timeout=timeout
+            ) as response:
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > self._policy.reply_bytes:
+                        return wire.OVERLONG
+                    if self._clock() > send.until:
+                        return wire.SILENT
+        except httpx2.HTTPError as error:
+            return wire.no_reply(error)
+        return wire.reply(response, bytes(body))

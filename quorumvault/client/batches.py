@@ -1,0 +1,155 @@
+"""Values to JSON texts, and lists of them cut into bodies that a node takes. Pure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from quorumvault import errors
+from quorumvault.client.results import Limits, Value
+from quorumvault.crypto.canonical import from_json
+from quorumvault.errors import ItemError
+
+#: Bad items that one error lists, as in the API.
+_ERRORS_LISTED = 100
+_encode = msgspec.json.Encoder().encode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+class _Unfit(Exception):
+    """Why one item cannot be sent, in words that do not show it."""
+
+
+def encode_value(value: Value) -> bytes | None:
+    """The JSON text of a value, None for null."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            return _encode(value)
+        except UnicodeEncodeError:
+            raise _Unfit("a string with a lone surrogate is no Unicode text") from None
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, int):
+        return _encode_int(value)
+    if isinstance(value, msgspec.Raw):
+        return _checked(bytes(value))
+    if isinstance(value, float):
+        raise _Unfit("a number with a fraction has no one spelling: send it as a string")
+    raise _Unfit(f"a {type(value).__name__} cannot be tokenized: send a string, an integer, a boolean or None")
+
+
+def _encode_int(value: int) -> bytes:
+    try:
+        return b"%d" % value
+    except ValueError:
+        limit = sys.get_int_max_str_digits()
+        raise _Unfit(f"Python converts no integer of more than {limit} digits: send msgspec.Raw with its digits") from None
+
+
+def _checked(raw: bytes) -> bytes | None:
+    try:
+        text = bytes(_skip(raw))
+        canonical = from_json(text)
+    except (ValueError, RecursionError):
+        raise _Unfit("this msgspec.Raw is no JSON text") from None
+    if canonical is None and text != b"null":
+        raise _Unfit("an object, an array, or a number with a fraction or an exponent: send it as a string")
+    return None if canonical is None else text
+
+
+def encode_token(token: str | None) -> bytes | None:
+    if token is None:
+        return None
+    if not isinstance(token, str):
+        raise _Unfit("a token is a string")
+    try:
+        return _encode(token)
+    except UnicodeEncodeError:
+        raise _Unfit("a string with a lone surrogate is no Unicode text") from None
+
+
+def encode_record(record: Mapping[str, Any]) -> bytes:
+    # Not msgspec: it would send NaN as null, and dates as strings that come back as such.
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise _Unfit("a string with a lone surrogate is no Unicode text") from None
+    except (TypeError, ValueError, RecursionError):
+        raise _Unfit("a record is a dictionary of strings, finite numbers, booleans, None, lists and dictionaries") from None
+
+
+def encode_all(
+    items: Sequence[Any], encode: Callable[[Any], bytes | None], error: type[errors.RequestError]
+) -> list[bytes | None]:
+    """Every item's JSON text. Raises ``error`` that lists the items that have none."""
+    texts: list[bytes | None] = []
+    bad: list[ItemError] = []
+    for index, item in enumerate(items):
+        try:
+            texts.append(encode(item))
+        except _Unfit as unfit:
+            bad.append(ItemError(index, error.code, str(unfit)))
+    if bad:
+        raise refusal(error, bad)
+    return texts
+
+
+def refusal(kind: type[errors.RequestError], bad: Sequence[ItemError]) -> errors.RequestError:
+    """An error that lists bad items, and says in its words what is wrong with the first."""
+    first = bad[0]
+    place = f"item {first.index}" + (f", {first.path}" if first.path else "")
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    return kind(f"{place}: {first.detail}{more}", errors=tuple(bad[:_ERRORS_LISTED]))
+
+
+def check_sizes(texts: Sequence[bytes | None], limits: Limits) -> None:
+    """Raises ValueTooLarge for values that no request can carry, before any is sent."""
+    bad = []
+    for index, text in enumerate(texts):
+        if text is None or len(text) <= limits.value_bytes:
+            continue
+        size = _value_bytes(text)
+        if size > limits.value_bytes:
+            words = f"a value of {size:,} bytes; a node takes {limits.value_bytes:,}"
+            bad.append(ItemError(index, errors.ValueTooLarge.code, words))
+    if bad:
+        raise refusal(errors.ValueTooLarge, bad)
+
+
+def _value_bytes(text: bytes) -> int:
+    """Bytes of the value as a node counts them: a string in UTF-8 without its quotes and escapes, an integer's digits."""
+    return len(_decode_string(text).encode()) if text.startswith(b'"') else len(text)
+
+
+def cut(texts: Sequence[bytes], limits: Limits, envelope: int) -> list[slice]:
+    """Cuts texts into runs, each within the limits once joined by commas in an envelope of so many bytes.
+
+    Raises TooLarge for a text that fills more than a body alone.
+    """
+    room = limits.body_bytes - envelope
+    runs: list[slice] = []
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        needed = len(text) + 1
+        if needed > room:
+            words = f"{needed + envelope:,} bytes; a node takes bodies of {limits.body_bytes:,}"
+            raise refusal(errors.TooLarge, [ItemError(index, errors.TooLarge.code, words)])
+        if index > start and (size + needed > room or index - start == limits.items):
+            runs.append(slice(start, index))
+            start, size = index, 0
+        size += needed
+    if start < len(texts):
+        runs.append(slice(start, len(texts)))
+    return runs
+
+
+def body(name: str, texts: Sequence[bytes]) -> bytes:
+    """One member that has a list: what /tokenize and /detokenize take."""
+    return b'{"%b":[%b]}' % (name.encode(), b",".join(texts))

@@ -1,0 +1,70 @@
+"""Which node to ask next, and whether the retry budget still allows it. Shared by all calls of one client, from any thread.
+
+Requests go around the nodes, so that each coordinates its part. A node that cannot be reached is asked after the others for a
+while, and no node is asked before the time that its ``Retry-After`` named. Threads may race here: single reads and writes are
+atomic, and the worst that comes of it is a request at the second-best node, or one retry more.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container, Sequence
+
+from quorumvault.client.policy import ClientPolicy
+
+
+class Nodes:
+    """The nodes' URLs, and what was learnt about them."""
+
+    def __init__(self, urls: Sequence[str], policy: ClientPolicy, first: int = 0) -> None:
+        self.urls = tuple(urls)
+        self._set_back_for = policy.set_back
+        self._turns = itertools.count(first)
+        self._back_until = dict.fromkeys(self.urls, 0.0)
+        self._not_before = dict.fromkeys(self.urls, 0.0)
+
+    def choose(self, now: float, tried: Container[str]) -> str | None:
+        """The next node in turn that was not tried and may be asked now, a doubtful one last; None if there is none."""
+        turn = next(self._turns) % len(self.urls)
+        ready = [url for url in self.urls[turn:] + self.urls[:turn] if url not in tried and self._not_before[url] <= now]
+        return next((url for url in ready if self._back_until[url] <= now), ready[0] if ready else None)
+
+    def earliest(self) -> float:
+        """When the first node may be asked again."""
+        return min(self._not_before.values())
+
+    def set_back(self, url: str, now: float) -> None:
+        self._back_until[url] = now + self._set_back_for
+
+    def answered(self, url: str) -> None:
+        self._back_until[url] = 0.0
+
+    def defer(self, url: str, until: float) -> None:
+        """Not before then: the node said so."""
+        self._not_before[url] = until
+
+    def defer_all(self, until: float) -> None:
+        for url in self.urls:
+            self._not_before[url] = until
+
+
+class RetryBudget:
+    """Retries saved up, refilled by time and by requests (as in Finagle and in gRPC's retry throttling)."""
+
+    def __init__(self, policy: ClientPolicy, now: float) -> None:
+        self._policy = policy
+        self._saved = policy.retries_saved
+        self._counted_at = now
+
+    def earn(self) -> None:
+        """A request has begun."""
+        self._saved = min(self._saved + self._policy.retries_per_request, self._policy.retries_saved)
+
+    def spend(self, now: float) -> bool:
+        """Whether one more try is allowed; it is counted if so."""
+        refilled = self._saved + (now - self._counted_at) * self._policy.retries_per_second
+        self._saved, self._counted_at = min(refilled, self._policy.retries_saved), now
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True

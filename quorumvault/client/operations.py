@@ -1,0 +1,207 @@
+"""The operations of the API as plans: what both clients run. Pure.
+
+tokenize    values -> JSON texts -> the distinct ones -> runs within GET /limits -> a request each -> tokens in order.
+            A rotation in between leaves runs of two epochs: the older ones are tokenized again, so that one call has one epoch.
+detokenize  tokens, likewise; a mixture of epochs is rightful there.
+
+Everywhere ``deadline`` is in seconds from now, for the whole call; None leaves each request its own (ClientPolicy.request).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from quorumvault import errors
+from quorumvault.client import batches
+from quorumvault.client.answers import (
+    EpochAnswer,
+    FieldsAnswer,
+    RecordsAnswer,
+    TokensAnswer,
+    read,
+    read_health,
+    read_records,
+    read_results,
+    read_tokens,
+)
+from quorumvault.client.attempts import Attempts
+from quorumvault.client.nodes import Nodes
+from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, Value
+from quorumvault.client.settings import Settings
+from quorumvault.client.steps import Answered, Call, Clock, Plan, Send, exchange
+
+EpochT = TypeVar("EpochT", TokensAnswer, RecordsAnswer)
+
+_NULL = Result("null")
+#: Records of one request. A node bounds the configured values of them all together (100,000), which are not counted here.
+_RECORDS = 1000
+
+
+class _Batch(NamedTuple):
+    """Items to send: the operation, the body's member, the JSON texts, and each one's index in what the caller gave."""
+
+    path: str
+    member: str
+    texts: list[bytes]
+    places: list[int]
+
+    def runs(self, limits: Limits) -> list[slice]:
+        try:
+            return batches.cut(self.texts, limits, envelope=len(batches.body(self.member, ())))
+        except errors.TooLarge as error:
+            raise self.placed(error, 0) from None
+
+    def placed(self, error: errors.RequestError, start: int) -> errors.RequestError:
+        """The same error about the caller's items: a node counted from the start of a run."""
+        known = [item for item in error.errors if 0 <= start + item.index < len(self.places)]
+        items = [dataclasses.replace(item, index=self.places[start + item.index]) for item in known]
+        return batches.refusal(type(error), items) if items else error
+
+
+class Operations:
+    """Plans for one client."""
+
+    def __init__(self, attempts: Attempts, policy: ClientPolicy, clock: Clock) -> None:
+        self._attempts = attempts
+        self._policy = policy
+        self._clock = clock
+        self._limits: Limits | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, policy: ClientPolicy, clock: Clock, rng: Random) -> Operations:
+        """For nodes that were not asked yet; clients start at different ones."""
+        nodes = Nodes(settings.urls, policy, first=rng.randrange(len(settings.urls)))
+        return cls(Attempts(nodes, policy, settings.headers, settings.api_key, clock, rng), policy, clock)
+
+    def tokenize(self, values: Sequence[Value], deadline: float | None = None) -> Plan[list[str | None]]:
+        until = self._until(deadline)
+        texts = batches.encode_all(values, batches.encode_value, errors.NotTokenizable)
+        batch = _distinct("/tokenize", "values", texts)
+        limits = yield from self._limits_in_force(until)
+        batches.check_sizes(texts, limits)
+        answers = yield from self._of_one_epoch(batch, limits, until, read_tokens)
+        tokens = dict(zip(batch.texts, (token for answer in answers for token in answer.tokens), strict=True))
+        return [None if text is None else tokens[text] for text in texts]
+
+    def tokenize_records(self, records: Sequence[Mapping[str, Any]], deadline: float | None = None) -> Plan[TokenizedRecords]:
+        until = self._until(deadline)
+        texts = [text for text in batches.encode_all(records, batches.encode_record, errors.Invalid) if text is not None]
+        batch = _Batch("/tokenize", "records", texts, list(range(len(texts))))
+        limits = yield from self._limits_in_force(until)
+        fewer = msgspec.structs.replace(limits, items=min(limits.items, _RECORDS))
+        answers = yield from self._of_one_epoch(batch, fewer, until, read_records)
+        if not answers:
+            return TokenizedRecords((yield from self.epoch(deadline)), [], {})
+        replaced: dict[str, int] = {}
+        for answer in answers:
+            for path, count in answer.replaced.items():
+                replaced[path] = replaced.get(path, 0) + count
+        return TokenizedRecords(answers[0].epoch, [_load(text) for answer in answers for text in answer.records], replaced)
+
+    def detokenize(
+        self, tokens: Sequence[str | None], missing: Literal["null", "error"] = "null", deadline: float | None = None
+    ) -> Plan[list[Result]]:
+        until = self._until(deadline)
+        texts = batches.encode_all(tokens, batches.encode_token, errors.Invalid)
+        batch = _distinct("/detokenize", "tokens", texts)
+        limits = yield from self._limits_in_force(until)
+        found: dict[bytes, Result] = {}
+        for run in batch.runs(limits):
+            answered = yield from self._send(batch, run, until)
+            found.update(zip(batch.texts[run], read_results(answered, run.stop - run.start), strict=True))
+        results = [_NULL if text is None else found[text] for text in texts]
+        lacking = tuple(index for index, result in enumerate(results) if result.status == "not_found")
+        if lacking and missing == "error":
+            raise errors.TokensNotFound(lacking, len(results))
+        return results
+
+    def rotate(self, from_epoch: int, deadline: float | None = None) -> Plan[int]:
+        body = msgspec.json.encode({"from_epoch": from_epoch})
+        answered = yield from self._attempts.request(Call("POST", "/rotate-epoch", body, writes=True), self._until(deadline))
+        return read(answered, EpochAnswer).active_epoch
+
+    def epoch(self, deadline: float | None = None) -> Plan[int]:
+        answered = yield from self._attempts.request(Call("GET", "/epoch"), self._until(deadline))
+        return read(answered, EpochAnswer).active_epoch
+
+    def fields(self, deadline: float | None = None) -> Plan[list[str]]:
+        answered = yield from self._attempts.request(Call("GET", "/fields"), self._until(deadline))
+        return read(answered, FieldsAnswer).fields
+
+    def limits(self, deadline: float | None = None) -> Plan[Limits]:
+        return (yield from self._limits_in_force(self._until(deadline)))
+
+    def _limits_in_force(self, until: float | None) -> Plan[Limits]:
+        """Asked once in a client's life: they change with a node's configuration file only."""
+        if self._limits is None:
+            answered = yield from self._attempts.request(Call("GET", "/limits", needs_key=False), until)
+            self._limits = read(answered, Limits)
+        return self._limits
+
+    def health(self) -> Plan[list[NodeHealth]]:
+        """Each node once, in the order of their URLs, without retries: that one is away is the answer."""
+        call, reports = Call("GET", "/health", needs_key=False), []
+        for url in self._attempts.nodes.urls:
+            silence = self._policy.health_silence
+            headers = self._attempts.headers_of(call)
+            outcome = yield from exchange(Send(url + call.path, call.method, headers, None, silence, self._clock() + 2 * silence))
+            reports.append(read_health(url, outcome))
+        return reports
+
+    def _until(self, deadline: float | None) -> float | None:
+        return None if deadline is None else self._clock() + deadline
+
+    def _send(self, batch: _Batch, run: slice, until: float | None) -> Plan[Answered]:
+        call = Call("POST", batch.path, batches.body(batch.member, batch.texts[run]), writes=batch.path == "/tokenize")
+        try:
+            return (yield from self._attempts.request(call, until))
+        except errors.RequestError as error:
+            if not error.errors:
+                raise
+            placed = batch.placed(error, run.start)
+            placed.asked, placed.request_id = error.asked, error.request_id
+            raise placed from None
+
+    def _of_one_epoch(
+        self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Answered, int], EpochT]
+    ) -> Plan[list[EpochT]]:
+        """The answers to a batch's runs; those that a rotation overtook are asked for again."""
+        stale = runs = batch.runs(limits)
+        answers: dict[int, EpochT] = {}
+        for _ in range(self._policy.epoch_passes):
+            for run in stale:
+                answered = yield from self._send(batch, run, until)
+                answers[run.start] = read_answer(answered, run.stop - run.start)
+            newest = max((answer.epoch for answer in answers.values()), default=0)
+            stale = [run for run in runs if answers[run.start].epoch < newest]
+            if not stale:
+                return [answers[run.start] for run in runs]
+        raise errors.EpochMoved("the epoch was rotated each time that a part of this call was done: call again when that is over")
+
+
+def _distinct(path: str, member: str, texts: Sequence[bytes | None]) -> _Batch:
+    """Each text once, at its first place; nulls ask for nothing."""
+    places: dict[bytes, int] = {}
+    for index, text in enumerate(texts):
+        if text is not None:
+            places.setdefault(text, index)
+    return _Batch(path, member, list(places), list(places.values()))
+
+
+def _load(record: msgspec.Raw) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = json.loads(bytes(record))
+    except ValueError:
+        limit = sys.get_int_max_str_digits()
+        raise errors.IntegerTooLong(
+            f"a record has an integer of more than {limit} digits: raise that with sys.set_int_max_str_digits"
+        ) from None
+    return loaded

@@ -1,0 +1,118 @@
+"""What the client hands back. Silent in a ``repr`` about values and tokens."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from quorumvault import errors
+
+#: What can be tokenized. A Raw is a JSON text of one of the others: how a longer integer than Python converts is sent.
+Value = str | int | bool | msgspec.Raw | None
+
+_INTEGER = re.compile(rb"-?[0-9]+")
+_decode = msgspec.json.decode
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was found for one token.
+
+    ``status`` is ``ok``, ``not_found``, ``null`` (no token was asked about), ``unavailable`` (it could not be told, ask again)
+    or ``collision`` (two values met in this token, neither is given out).
+    """
+
+    status: str
+    json: bytes = field(default=b"null", repr=False)
+    """The value's JSON text; ``null`` if there is none."""
+
+    @property
+    def found(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def value(self) -> str | int | bool | None:
+        """The value with its type; None for a token that is not found, and for null.
+
+        Raises NoQuorum for ``unavailable`` and TokenCollision for ``collision``: neither is the absence of a value.
+        Raises IntegerTooLong for an integer of more digits than ``sys.get_int_max_str_digits()``.
+        """
+        if self.status == "unavailable":
+            raise errors.NoQuorum("this token's value could not be told, though the others of its request could: ask again")
+        if self.status == "collision":
+            raise errors.TokenCollision("two values met in this token: neither is given out")
+        return _python_value(self.json)
+
+
+def _python_value(json: bytes) -> str | int | bool | None:
+    # msgspec converts the integers that fit 64 bits, and some longer ones; Python refuses those of too many digits.
+    if _INTEGER.fullmatch(json):
+        try:
+            return int(json)
+        except ValueError:
+            limit = sys.get_int_max_str_digits()
+            raise errors.IntegerTooLong(
+                f"this integer has {len(json.lstrip(b'-'))} digits and Python converts up to {limit}: "
+                "raise that with sys.set_int_max_str_digits, or take Result.json"
+            ) from None
+    value: str | bool | None = _decode(json, type=str | bool | None)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedRecords:
+    """Records with the configured fields replaced, all of one epoch, in the order they were given.
+
+    ``replaced`` counts for each configured path the values that became tokens, zeros included.
+    """
+
+    epoch: int
+    records: list[dict[str, Any]] = field(repr=False)
+    replaced: dict[str, int]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a node takes in one request: items, bytes of the body, bytes of one value."""
+
+    items: int
+    body_bytes: int
+    value_bytes: int
+
+
+class QuorumHealth(msgspec.Struct, frozen=True):
+    """Active replicas that are needed, and that this node reaches, itself included."""
+
+    needed: int
+    reachable: int
+
+
+class PeerHealth(msgspec.Struct, frozen=True):
+    """How a node sees one of its peers: ``up`` or ``down``, and joining or active if it knows."""
+
+    status: str
+    state: str | None = None
+
+
+class Health(msgspec.Struct, frozen=True):
+    """A node's own account: ``ok``, ``degraded`` (a quorum, not all) or ``unavailable``."""
+
+    status: str
+    node: str
+    state: str
+    quorum: QuorumHealth
+    peers: dict[str, PeerHealth]
+    warnings: list[str] = msgspec.field(default_factory=list)
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """What the node at ``url`` says of itself; ``report`` is None if it said nothing, and ``problem`` why."""
+
+    url: str
+    report: Health | None
+    problem: str | None = None

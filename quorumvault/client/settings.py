@@ -1,0 +1,81 @@
+"""What a client is told: by arguments, else by the environment, else by default."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from quorumvault.errors import ConfigError
+
+DEFAULT_URL = "http://127.0.0.1:8700"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the nodes are, and what goes into the headers of every request."""
+
+    urls: tuple[str, ...]
+    api_key: str | None = field(repr=False)
+    purpose: str | None
+    tls: ssl.SSLContext = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that do not depend on the request; the API key is added where one is needed."""
+        headers = {"Accept": "application/json, application/problem+json", "User-Agent": "quorumvault-python"}
+        return headers if self.purpose is None else {**headers, "X-Purpose": self.purpose}
+
+
+def resolve(
+    urls: str | Sequence[str] | None,
+    api_key: str | None,
+    purpose: str | None,
+    cacert: Path | str | None,
+    environment: Mapping[str, str],
+) -> Settings:
+    """Raises ConfigError that names the argument or variable at fault."""
+    if urls is None:
+        where, texts = "QUORUMVAULT_URL", environment.get("QUORUMVAULT_URL", DEFAULT_URL).split(",")
+    else:
+        where, texts = "url", urls.split(",") if isinstance(urls, str) else list(urls)
+    nodes = tuple(dict.fromkeys(_checked_url(where, text.strip()) for text in texts if text.strip()))
+    if not nodes:
+        raise ConfigError(where, "", "expected one URL or more, separated by commas")
+    key = environment.get("QUORUMVAULT_API_KEY") if api_key is None else api_key
+    if key is not None and not _is_visible(key):
+        raise ConfigError("QUORUMVAULT_API_KEY" if api_key is None else "api_key", "", "expected visible ASCII characters only")
+    if purpose is not None and not (_is_visible(purpose) and len(purpose) <= 128):
+        raise ConfigError("purpose", "", "expected 1 to 128 visible ASCII characters, no spaces")
+    return Settings(nodes, key, purpose, _tls(nodes, cacert))
+
+
+def _is_visible(text: str) -> bool:
+    return bool(text) and all("!" <= character <= "~" for character in text)
+
+
+def _checked_url(where: str, text: str) -> str:
+    """A node's base URL without a slash at its end. What is wrong is not quoted: a URL may hold a password."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(where, "", "expected http://HOST:PORT or https://HOST:PORT") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ConfigError(where, "", "expected http://HOST:PORT or https://HOST:PORT")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(where, "", "expected no user, query or fragment in a URL: the API key goes into QUORUMVAULT_API_KEY")
+    return text.rstrip("/")
+
+
+def _tls(urls: Sequence[str], cacert: Path | str | None) -> ssl.SSLContext:
+    if not any(url.startswith("https:") for url in urls):
+        # Loading the system's certificates takes longer than a command against a local cluster. This trusts none.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        return ssl.create_default_context(cafile=cacert)
+    except OSError as error:
+        words = getattr(error, "reason", None) or error.strerror or "unreadable"
+        raise ConfigError(cacert, "", f"expected a file of certificates in PEM: {words}") from None

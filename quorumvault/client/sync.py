@@ -1,0 +1,142 @@
+"""The blocking client: a shell that does what the plans say."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import httpx2
+
+from quorumvault.client import wire
+from quorumvault.client.operations import Operations
+from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, Value
+from quorumvault.client.settings import resolve
+from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
+
+
+class Client:
+    """A client of a QuorumVault cluster. Use it as a context manager, from as many threads as you like.
+
+        with quorumvault.Client("http://n1:8700,http://n2:8700,http://n3:8700", api_key=key) as vault:
+            tokens = vault.tokenize(["123-45-6789", 42, None])
+            values = [result.value for result in vault.detokenize(tokens)]
+
+    ``urls``: nodes, one string with commas or a sequence; else ``QUORUMVAULT_URL``, else http://127.0.0.1:8700. Any node will
+    do; with several, requests go around, and a node that fails is left for the others.
+    ``api_key``: else ``QUORUMVAULT_API_KEY``. ``purpose``: why, for the nodes' event logs. ``cacert``: a PEM file for https.
+    ``policy``: patience and limits. ``transport``, ``clock``, ``sleep`` and ``rng`` are there for tests.
+
+    Every method may raise: NoQuorum, or Unreachable which is one, when no retry helped in time; NotPermitted, Unauthenticated
+    and the other classes of ``quorumvault.errors`` for what no retry can help; UnexpectedAnswer for what no node says. They
+    name the nodes asked and the request id. ``deadline`` bounds a whole call, in seconds; without it each of the call's
+    requests has ``policy.request``.
+
+    Proxies and .netrc of the environment are not used: values go to the nodes that were named, and nowhere else.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str] | None = None,
+        *,
+        api_key: str | None = None,
+        purpose: str | None = None,
+        cacert: Path | str | None = None,
+        policy: ClientPolicy | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
+        settings = resolve(urls, api_key, purpose, cacert, os.environ)
+        self.urls = settings.urls
+        self._policy = policy or ClientPolicy()
+        self._clock, self._sleep = clock, sleep
+        self._plans = Operations.of(settings, self._policy, clock, rng or random.SystemRandom())
+        self._http = httpx2.Client(transport=transport, verify=settings.tls, trust_env=False, limits=wire.limits(self._policy))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.urls)})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes its connections. Calls under way in other threads fail."""
+        self._http.close()
+
+    def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
+        """Their tokens, in order, all of one epoch; None for None. The type of a value counts: "1", 1 and True differ.
+
+        Any number of values: they are sent in as many requests as the nodes' limits ask for, each distinct one once. When this
+        returns, every mapping is durable on two nodes at least. Raises NotTokenizable, AlreadyTokenized or ValueTooLarge that
+        list the places (``errors``) of values that won't do; tokens are deterministic, so a repeat is always safe.
+        """
+        return self._run(self._plans.tokenize(values, deadline))
+
+    def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> TokenizedRecords:
+        """Records with the values at the configured fields (``fields()``) replaced by tokens, all of one epoch."""
+        return self._run(self._plans.tokenize_records(records, deadline))
+
+    def detokenize(
+        self, tokens: Sequence[str | None], *, missing: Literal["null", "error"] = "null", deadline: float | None = None
+    ) -> list[Result]:
+        """A Result for each token, in order, of whatever epochs; status ``null`` for None.
+
+        Malformed, unknown and another owner's tokens are ``not_found`` alike: their value is None, or, with ``missing="error"``,
+        TokensNotFound is raised. Not found is never said for want of a quorum.
+        """
+        return self._run(self._plans.detokenize(tokens, missing, deadline))
+
+    def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
+        """Begins the epoch after ``from_epoch``, unless that was done; the active epoch afterwards. Raises EpochAhead."""
+        return self._run(self._plans.rotate(from_epoch, deadline))
+
+    def epoch(self, *, deadline: float | None = None) -> int:
+        """The key's owner's active epoch, by quorum."""
+        return self._run(self._plans.epoch(deadline))
+
+    def fields(self, *, deadline: float | None = None) -> list[str]:
+        """The configured fields: JSONPath expressions."""
+        return self._run(self._plans.fields(deadline))
+
+    def limits(self, *, deadline: float | None = None) -> Limits:
+        """What a node takes in one request; asked once, then remembered."""
+        return self._run(self._plans.limits(deadline))
+
+    def health(self) -> list[NodeHealth]:
+        """What each node says of itself, in the order of ``urls``. Needs no key; raises nothing for a node that is away."""
+        return self._run(self._plans.health())
+
+    def _run(self, plan: Plan[ResultT]) -> ResultT:
+        outcome: Outcome = None
+        while True:
+            try:
+                step = plan.send(outcome)
+            except StopIteration as stop:
+                result: ResultT = stop.value
+                return result
+            outcome = self._sleep(step.seconds) if isinstance(step, Pause) else self._send(step)
+
+    def _send(self, send: Send) -> Reply | NoReply:
+        timeout = wire.timeout(send, self._policy, self._clock())
+        body = bytearray()
+        try:
+            with self._http.stream(send.method, send.url, headers=send.headers, content=send.body, timeout=timeout) as response:
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > self._policy.reply_bytes:
+                        return wire.OVERLONG
+                    if self._clock() > send.until:
+                        return wire.SILENT
+        except httpx2.HTTPError as error:
+            return wire.no_reply(error)
+        return wire.reply(response, bytes(body))

@@ -1,0 +1,42 @@
+"""Between the plans and httpx2: what both shells translate alike."""
+
+from __future__ import annotations
+
+import httpx2
+
+from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.steps import Failure, NoReply, Reply, Send
+
+
+def limits(policy: ClientPolicy) -> httpx2.Limits:
+    return httpx2.Limits(
+        max_connections=policy.connections, max_keepalive_connections=policy.connections, keepalive_expiry=policy.keep_alive
+    )
+
+
+def timeout(send: Send, policy: ClientPolicy, now: float) -> httpx2.Timeout:
+    """``pool`` is the wait for other calls of this client to be done with their connections."""
+    connect = min(policy.connect, send.silence)
+    return httpx2.Timeout(connect=connect, read=send.silence, write=send.silence, pool=max(send.until - now, 0.0))
+
+
+def reply(response: httpx2.Response, body: bytes) -> Reply:
+    seconds = response.headers.get("Retry-After", "")
+    return Reply(response.status_code, float(seconds) if seconds.isascii() and seconds.isdecimal() else None, body)
+
+
+def no_reply(error: httpx2.HTTPError) -> NoReply:
+    """Texts of the library only where they tell of a system's error: a protocol error may quote what was received."""
+    if isinstance(error, httpx2.ConnectError):
+        return NoReply(Failure.REFUSED, str(error) or "connecting failed")
+    if isinstance(error, httpx2.ConnectTimeout):
+        return NoReply(Failure.REFUSED, "connecting took too long")
+    if isinstance(error, httpx2.PoolTimeout):
+        return NoReply(Failure.BROKEN, "every connection of this client is in use")
+    if isinstance(error, httpx2.TimeoutException):
+        return SILENT
+    return NoReply(Failure.BROKEN, "while sending or receiving")
+
+
+SILENT = NoReply(Failure.SILENT, "connected")
+OVERLONG = NoReply(Failure.OVERLONG, "more than ClientPolicy.reply_bytes")

@@ -1,0 +1,179 @@
+"""Making a cluster's directory: configuration, secrets, first API keys, and three empty stores.
+
+    DIR/cluster.yaml   fields.yaml   api_keys.yaml           all three nodes need these
+    DIR/secrets/       cluster.key   master-s1.key           0700, files 0600; these too
+    DIR/n1/ n2/ n3/    disk.json     store/                  one node each: its identity, outside of the store that it names
+
+The three disks make view 1, active from the start (rule 14). That is safe here only: nothing has ever been acknowledged.
+
+cluster.yaml is written first under another name, which claims the directory, and gets its own name last. So a directory has
+either a whole cluster or none, and one that an interrupted init left behind says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import resources
+from ipaddress import ip_address
+from pathlib import Path
+
+from quorumvault.addresses import WILDCARDS, Address, Endpoints
+from quorumvault.disk import DiskIdentity, write_identity
+from quorumvault.errors import InitRefused
+from quorumvault.keyfile import PERMISSIONS, create_key, new_keyfile
+from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
+from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
+from quorumvault.secretfiles import SECRET_BYTES, write_secret
+from quorumvault.storage.leveldb import LevelDBStore
+
+#: Peer ports are this far above API ports, which leaves room for a few of either.
+PEER_OFFSET = 10
+#: So that the last peer port is one.
+MAX_BASE_PORT = 65_535 - PEER_OFFSET - len(NODE_NAMES) + 1
+
+_CLUSTER = "cluster.yaml"
+_UNFINISHED = "cluster.yaml.unfinished"
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    """What was made. ``api_keys`` has each owner's key: shown once, stored nowhere."""
+
+    cluster_file: Path
+    nodes: Mapping[str, Endpoints]
+    api_keys: Mapping[str, str] = field(repr=False)
+
+
+def plan_nodes(hosts: Sequence[str], base_port: int) -> dict[str, Endpoints]:
+    """Addresses of the three nodes on one host, with ports of their own, or on three hosts with the same ports.
+
+    ValueError says what is wrong with the hosts or the port.
+    """
+    for host in hosts:
+        _check_host(host)
+    if len(set(hosts)) != len(hosts) or len(hosts) not in (1, len(NODE_NAMES)):
+        raise ValueError(f"expected one host for all nodes, or {len(NODE_NAMES)} different ones separated by commas")
+    if not 1 <= base_port <= MAX_BASE_PORT:
+        raise ValueError(f"expected a base port from 1 to {MAX_BASE_PORT}")
+    if len(hosts) == 1:
+        places = [(hosts[0], base_port + number) for number in range(len(NODE_NAMES))]
+    else:
+        places = [(host, base_port) for host in hosts]
+    return {node: _at(host, port) for node, (host, port) in zip(NODE_NAMES, places, strict=True)}
+
+
+def _at(host: str, port: int) -> Endpoints:
+    api, peer = Address(host, port), Address(host, port + PEER_OFFSET)
+    return Endpoints(api, peer, listen_api=api, listen_peer=peer)
+
+
+def _check_host(host: str) -> None:
+    if host in WILDCARDS:
+        raise ValueError(f"{host} is no address that others can reach; name the host, and set listen_api in cluster.yaml")
+    if ":" in host:
+        ip_address(host)
+    elif not _HOST_NAME.fullmatch(host) or len(host) > 253:
+        raise ValueError(f"{host!r} is neither an IP address nor a host name")
+
+
+def init(
+    directory: Path, nodes: Mapping[str, Endpoints], owners: Sequence[Owner], *, now: datetime, entropy: Callable[[int], bytes]
+) -> Initialised:
+    """Make a cluster in ``directory``, which may be missing but has to be empty. Raises InitRefused.
+
+    ``entropy(n)`` gives n random bytes: ``secrets.token_bytes``. If it fails half-way the directory is empty again.
+    """
+    directory = directory.absolute()
+    cluster_id = entropy(8).hex()
+    _claim(directory, cluster_yaml(cluster_id, nodes))
+    try:
+        _write_secrets(directory / "secrets", entropy)
+        _write_new(directory / "fields.yaml", _template("fields.yaml"))
+        keys = _write_keys(directory / "api_keys.yaml", owners, now, entropy)
+        _make_disks(directory, cluster_id, entropy)
+        (directory / _UNFINISHED).rename(directory / _CLUSTER)
+    except BaseException:
+        _empty(directory)
+        raise
+    _sync_directory(directory)
+    return Initialised(directory / _CLUSTER, nodes, keys)
+
+
+def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints]) -> str:
+    """The text of a cluster.yaml, with a comment on every key."""
+    values = {"cluster_id": cluster_id}
+    for node, endpoints in nodes.items():
+        values |= {f"{node}_api": str(endpoints.api), f"{node}_peer": str(endpoints.peer)}
+    return string.Template(_template(_CLUSTER)).substitute(values)
+
+
+def _template(name: str) -> str:
+    return resources.files("quorumvault").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _claim(directory: Path, text: str) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / _CLUSTER).exists():
+        raise InitRefused(f"{directory}: there is a cluster here already ({_CLUSTER}); nothing was changed")
+    if (directory / _UNFINISHED).exists():
+        raise InitRefused(f"{directory}: an earlier init did not end (or still runs); remove what is in there and try again")
+    if any(directory.iterdir()):
+        raise InitRefused(f"{directory}: expected an empty directory, or one that does not exist yet; nothing was changed")
+    _write_new(directory / _UNFINISHED, text)
+
+
+def _write_new(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_secrets(directory: Path, entropy: Callable[[int], bytes]) -> None:
+    directory.mkdir(mode=0o700)
+    write_secret(directory / "cluster.key", entropy(SECRET_BYTES))
+    write_secret(directory / "master-s1.key", entropy(SECRET_BYTES))
+    _sync_directory(directory)
+
+
+def _write_keys(path: Path, owners: Sequence[Owner], now: datetime, entropy: Callable[[int], bytes]) -> dict[str, str]:
+    new_keyfile(path)
+    return {
+        owner.name: create_key(
+            path, owner.name, now=now, entropy=entropy, allow=PERMISSIONS, note="made by init", new_owner=True
+        ).text
+        for owner in owners
+    }
+
+
+def _make_disks(directory: Path, cluster_id: str, entropy: Callable[[int], bytes]) -> None:
+    view = first_view({node: entropy(DISK_BYTES) for node in NODE_NAMES})
+    for node, disk in view.disks.items():
+        place = directory / node
+        place.mkdir(mode=0o700)
+        LevelDBStore.create(place / STORE_DIRECTORY, disk).close()
+        write_identity(place / IDENTITY_FILE, DiskIdentity(cluster_id, node, disk, 0, Mode.ACTIVE, view))
+
+
+def _empty(directory: Path) -> None:
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

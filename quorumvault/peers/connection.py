@@ -1,0 +1,281 @@
+"""One connection between two nodes, as either end sees it: bytes in, messages out. The ends differ in link.py and server.py.
+
+    connected -> handshake (handshake.py) -> greetings -> open: requests and replies, pings and pongs -> over
+
+``over`` is entered once, at once, and for one reason, which is the hook ``ended``; the socket may take a moment more to close.
+Until the connection is open one deadline holds for all of it; from then on the other side has to be heard in time.
+
+Messages that are sent during one turn of the event loop, or while the transport does not take more, leave as one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, cast
+
+import msgspec
+
+from quorumvault.config import Limits, Timeouts
+from quorumvault.peers import facts as saying
+from quorumvault.peers.facts import Greeting, NodeFacts
+from quorumvault.peers.frames import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, Envelope, FrameError, FrameReader, FrameWriter, Kind
+from quorumvault.peers.handshake import ClusterSecret, Handshake, HandshakeError, Session
+
+DecodedT = TypeVar("DecodedT")
+
+#: The reason for which a node that stops ends its connections.
+STOPPING: Final = "this node stops"
+_TRAFFIC = (Kind.REQUEST, Kind.REPLY, Kind.NO_REPLY)
+#: Of what another node gives as its reason: enough for a sentence or two in a log.
+_REASON_CHARS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """What all connections of this node have in common. ``random_bytes(n)`` makes nonces: os.urandom, or a test's own."""
+
+    secret: ClusterSecret = field(repr=False)
+    facts: Callable[[], NodeFacts] = field(repr=False)
+    random_bytes: Callable[[int], bytes] = field(repr=False)
+    limits: Limits
+    timeouts: Timeouts
+
+
+def decoded(decode: Callable[[bytes | memoryview], DecodedT], body: bytes | memoryview) -> DecodedT:
+    """``decode(body)``; a body that is not what it should be is a FrameError, and ends the connection."""
+    try:
+        return decode(body)
+    except ValueError as error:
+        raise FrameError(f"a message that cannot be read ({error}): do both nodes run the same release?") from None
+
+
+def _decode_text(body: bytes | memoryview) -> str:
+    return msgspec.msgpack.decode(body, type=str)
+
+
+class Connection(asyncio.Protocol, ABC):
+    """One end. Subclasses say which messages besides the common ones they take, and what follows from the transitions."""
+
+    def __init__(self, local: LocalNode, handshake: Handshake, *, expected: Collection[str]) -> None:
+        """``expected``: names that the node at the other end may have."""
+        self._loop = asyncio.get_running_loop()
+        self._local = local
+        self._handshake = handshake
+        self._expected = expected
+        self._deadline = self._loop.call_later(local.timeouts.handshake, self._not_open_in_time)
+        self._heard = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._reader: FrameReader | None = None
+        self._writer: FrameWriter | None = None
+        self._queue: deque[Envelope] = deque()
+        self._queued_bytes = 0
+        self._flush_due = False
+        self._paused = False
+        #: What the other side said of itself last; None until its greeting is accepted.
+        self.facts: NodeFacts | None = None
+        #: Why it is over, if it is.
+        self.reason: str | None = None
+        #: Set when the socket is closed.
+        self.closed = asyncio.Event()
+
+    # What the ends do differently.
+
+    def secured(self) -> None:
+        """Both sides have proved themselves; frames can be sent."""
+
+    @abstractmethod
+    def greeted(self, facts: NodeFacts) -> None:
+        """The other side's greeting was accepted, and the connection is open."""
+
+    @abstractmethod
+    def received(self, envelope: Envelope) -> None:
+        """A request, a reply, or the word that there is none, on an open connection. FrameError if this end is not to get it."""
+
+    def regulate(self) -> None:
+        """What waits to be sent went out, or did not. An end that wants to hold the other back does it here."""
+
+    @abstractmethod
+    def ended(self, reason: str) -> None:
+        """The connection is over; called once. What is still in the queue never left."""
+
+    # Sending.
+
+    def send(self, kind: Kind, correlation: int, body: bytes) -> None:
+        """Puts a message into the queue; it leaves with the others of this turn of the loop."""
+        if self.reason is not None:
+            return
+        self._queue.append(Envelope(kind, correlation, body))
+        self._queued_bytes += len(body) + ENVELOPE_OVERHEAD
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def fits(self, body: bytes) -> bool:
+        """Whether a message with this body is small enough for a frame."""
+        return len(body) + ENVELOPE_OVERHEAD + FRAME_OVERHEAD <= self._local.limits.frame_bytes
+
+    @property
+    def unsent_bytes(self) -> int:
+        """In the queue, and in the transport's buffer."""
+        return self._queued_bytes + (0 if self._transport is None else self._transport.get_write_buffer_size())
+
+    def unsent(self, kind: Kind) -> set[int]:
+        """Correlation ids of the messages of a kind that are still in the queue."""
+        return {envelope.correlation for envelope in self._queue if envelope.kind == kind}
+
+    def send_greeting(self, to: str) -> None:
+        self.send(Kind.GREETING, 0, saying.encode(Greeting(to, self._local.facts())))
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._writer is None or self._transport is None:
+            return
+        while self._queue and not self._paused and self.reason is None:
+            self._transport.writelines(self._writer.frame(self._next_batch()))
+        self.regulate()
+
+    def _next_batch(self) -> list[Envelope]:
+        """The messages of the next frame: at least one, and more as long as they are small together."""
+        batch: list[Envelope] = []
+        size = 0
+        while self._queue:
+            size_of_next = len(self._queue[0].body) + ENVELOPE_OVERHEAD
+            if batch and size + size_of_next > self._local.limits.coalesce_bytes:
+                break
+            batch.append(self._queue.popleft())
+            size += size_of_next
+        self._queued_bytes -= size
+        return batch
+
+    # Ending.
+
+    def fail(self, reason: str) -> None:
+        """Ends the connection at once; what was not sent is dropped."""
+        self._end(reason)
+        if self._transport is None:
+            self.closed.set()
+        else:
+            self._transport.abort()
+
+    def close(self, reason: str) -> None:
+        """Ends the connection; what was sent before still goes out, if the other side takes it before the deadline."""
+        if self.reason is not None:
+            return
+        self._paused = False  # whatever waits is the transport's now
+        self._flush()
+        self._end(reason)
+        if self._transport is not None:
+            self._transport.close()
+            self._deadline = self._loop.call_later(self._local.timeouts.handshake, self._transport.abort)
+
+    def _end(self, reason: str) -> None:
+        self._deadline.cancel()
+        if self.reason is None:
+            self.reason = reason
+            self.ended(reason)
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self.reason is not None:
+            self._transport.abort()
+            return
+        if opening := self._handshake.start():
+            self._transport.write(opening)
+
+    def data_received(self, data: bytes) -> None:
+        if self.reason is not None:
+            return
+        self._heard = self._loop.time()
+        try:
+            if self._reader is None:
+                data = self._shake_hands(data)
+            if self._reader is not None:
+                self._take(self._reader.feed(data))
+        except (HandshakeError, FrameError) as error:
+            self.fail(str(error))
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(self._why_lost(error))
+        self.closed.set()
+
+    def _why_lost(self, error: Exception | None) -> str:
+        if self._reader is None:
+            return "closed by the other side before it proved itself: compare the cluster secret's file on both nodes"
+        if error is None:
+            return "closed by the other side"
+        # Other errors than the network's are slips in this process; their words may have in them what no log may have.
+        return f"the connection broke: {error if isinstance(error, OSError) else type(error).__name__}"
+
+    # Receiving.
+
+    def _shake_hands(self, data: bytes) -> bytes:
+        """Takes the handshake a step on; returns the bytes that follow it."""
+        step = self._handshake.receive(data)
+        if step.send and self._transport is not None:
+            self._transport.write(step.send)
+        if step.session is not None:
+            self._secure(step.session)
+        return step.rest
+
+    def _secure(self, session: Session) -> None:
+        self._writer = FrameWriter(session.sending)
+        self._reader = FrameReader(session.receiving, self._local.limits.frame_bytes)
+        self.secured()
+
+    def _take(self, envelopes: list[Envelope]) -> None:
+        for envelope in envelopes:
+            if self.facts is not None and envelope.kind in _TRAFFIC:
+                self.received(envelope)
+            else:
+                self._take_common(envelope)
+            if self.reason is not None:
+                return
+
+    def _take_common(self, envelope: Envelope) -> None:
+        if envelope.kind == Kind.REFUSAL:
+            reason = decoded(_decode_text, envelope.body)
+            self.fail(f"refused by the other side: {reason[:_REASON_CHARS]!r}")
+        elif envelope.kind == Kind.GREETING and self.facts is None:
+            self._greet(envelope)
+        elif envelope.kind in (Kind.PING, Kind.PONG) and self.facts is not None:
+            self.facts = decoded(saying.decode_facts, envelope.body)
+            if envelope.kind == Kind.PING:
+                self.send(Kind.PONG, 0, saying.encode(self._local.facts()))
+        else:
+            raise FrameError(f"a message of kind {envelope.kind} out of turn: do both nodes run the same release?")
+
+    def _greet(self, envelope: Envelope) -> None:
+        greeting = decoded(saying.decode_greeting, envelope.body)
+        refusal = saying.refusal(self._local.facts(), greeting, self._expected)
+        if refusal is not None:
+            self.send(Kind.REFUSAL, 0, msgspec.msgpack.encode(refusal))
+            self.close(f"refused: {refusal}")
+            return
+        self._deadline.cancel()
+        self._deadline = self._loop.call_later(self._local.timeouts.silence, self._listen_for_life)
+        self.facts = greeting.facts
+        self.greeted(greeting.facts)
+
+    def _not_open_in_time(self) -> None:
+        self.fail(f"the handshake took more than {self._local.timeouts.handshake:g} s: does the other process hang?")
+
+    def _listen_for_life(self) -> None:
+        silence = self._local.timeouts.silence
+        left = self._heard + silence - self._loop.time()
+        if left > 0:
+            self._deadline = self._loop.call_later(left, self._listen_for_life)
+        else:
+            self.fail(f"nothing was heard for {silence:g} s: the other process hangs, or the network between is cut")

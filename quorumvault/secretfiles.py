@@ -1,0 +1,58 @@
+"""Files that hold a secret: 32 random bytes as 64 hexadecimal digits and a newline, mode 0600.
+
+A secret that group or others can read is refused, as ssh refuses such a key: a warning would be read after the fact.
+What is checked is the open file and not its name, so nothing can be swapped in between.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from quorumvault.errors import ConfigError
+
+SECRET_BYTES = 32
+_HEX_DIGITS = 2 * SECRET_BYTES
+_EXPECTED = f"expected {_HEX_DIGITS} hexadecimal digits ({SECRET_BYTES} bytes) and nothing else"
+
+
+def read_secret(where: Path, key: str, path: Path) -> bytes:
+    """The SECRET_BYTES bytes in ``path``, as named by ``key`` of the file ``where``. Raises ConfigError, with no text of it."""
+    text = _read_private(where, key, path)
+    try:
+        secret = bytes.fromhex(text.decode("ascii").strip())
+    except ValueError:  # UnicodeDecodeError too: its message would show a byte
+        raise ConfigError(where, key, f"{path}: {_EXPECTED}") from None
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(where, key, f"{path}: {_EXPECTED}, not {len(secret)} bytes")
+    return secret
+
+
+def _read_private(where: Path, key: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigError(where, key, f"{path}: expected a file")
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigError(
+                    where, key, f"{path}: expected mode 0600, not {stat.S_IMODE(mode):04o} (others could read it); chmod 600 it"
+                )
+            return file.read(4 * _HEX_DIGITS)
+    except OSError as error:
+        raise ConfigError(where, key, f"{path}: expected a readable secret file: {error.strerror}") from None
+
+
+def write_secret(path: Path, secret: bytes) -> None:
+    """Write a new secret file, synced. FileExistsError if there is one: a secret is never overwritten."""
+    write_private(path, secret.hex() + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Create ``path`` with mode 0600 from its first instant, and sync it. FileExistsError if it exists."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

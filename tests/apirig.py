@@ -1,0 +1,267 @@
+"""The HTTP API over a vault in memory: the same tokens as the real one, no replicas, and faults on request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+from starlette.types import Message
+
+from quorumvault.api.admission import Admission
+from quorumvault.api.app import create_app
+from quorumvault.api.health import Health, PeerHealth, QuorumHealth
+from quorumvault.api.services import Services
+from quorumvault.config import Limits, Timeouts
+from quorumvault.coordinator import Missing, Tokenized
+from quorumvault.crypto.keys import Keyring
+from quorumvault.crypto.tokens import format_tokens
+from quorumvault.errors import EpochAhead
+from quorumvault.events import Event
+from quorumvault.fields import FieldSet
+from quorumvault.keyfile import DEFAULT_ALLOW, PERMISSIONS, ApiKey, KeyTable, Permission
+from quorumvault.model import FIRST_EPOCH, Owner
+
+CLINIC, LAB = Owner("clinic"), Owner("lab")
+FIELDS = ("$.ssn", "$.name.family", "$.contacts[*].phone")
+HEALTHY = Health(
+    status="ok",
+    node="n1",
+    state="active",
+    quorum=QuorumHealth(reachable=3),
+    peers={"n2": PeerHealth("up", "active"), "n3": PeerHealth("up", "active")},
+    warnings=[],
+    version="0.1.0",
+)
+#: Small enough to be met in a test.
+SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, in_flight_bytes=6000)
+
+
+class FakeVault:
+    """Implements Vault. ``asked`` has every list of values or tokens it was given; ``failure`` is raised once it has been noted."""
+
+    def __init__(self, digest_bits: int = 160) -> None:
+        self._keyring = Keyring("s1", bytes(32), digest_bits=digest_bits)
+        self._values: dict[tuple[Owner, str], bytes] = {}
+        self._epochs: dict[Owner, int] = {}
+        self.asked: list[tuple[str, list[Any]]] = []
+        self.failure: Exception | None = None
+        self.unavailable: set[str] = set()
+        self.collided: set[str] = set()
+        #: Set while calls may return; ``reached`` is set when one waits for that.
+        self.gate: asyncio.Event | None = None
+        self.reached = asyncio.Event()
+
+    async def _note(self, operation: str, arguments: Iterable[Any]) -> None:
+        self.asked.append((operation, list(arguments)))
+        if self.gate is not None:
+            self.reached.set()
+            await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def _active(self, owner: Owner) -> int:
+        return self._epochs.get(owner, FIRST_EPOCH)
+
+    async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
+        await self._note("tokenize", canonicals)
+        epoch = self._active(owner)
+        tokens = format_tokens(epoch, self._keyring.epoch_keys(owner, epoch).digests(canonicals))
+        kept = [self._values.setdefault((owner, token), value) for token, value in zip(tokens, canonicals, strict=True)]
+        fitting = zip(tokens, kept, canonicals, strict=True)
+        return Tokenized(epoch, [token if held == value else None for token, held, value in fitting])
+
+    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
+        await self._note("detokenize", tokens)
+        return [self._look_up(owner, token) for token in tokens]
+
+    def _look_up(self, owner: Owner, token: str) -> bytes | Missing:
+        if token in self.unavailable:
+            return Missing.UNAVAILABLE
+        if token in self.collided:
+            return Missing.COLLISION
+        return self._values.get((owner, token), Missing.NOT_FOUND)
+
+    def colliding_values(self, owner: Owner) -> tuple[str, str]:
+        """Two values with one token in the first epoch; there are some among a few if tokens are cut short."""
+        seen: dict[bytes, str] = {}
+        for value in map(str, itertools.count()):
+            (digest,) = self._keyring.epoch_keys(owner, FIRST_EPOCH).digests([b"s" + value.encode()])
+            if digest in seen:
+                return seen[digest], value
+            seen[digest] = value
+        raise AssertionError
+
+    async def epoch(self, owner: Owner) -> int:
+        await self._note("epoch", [])
+        return self._active(owner)
+
+    async def rotate(self, owner: Owner, from_epoch: int) -> int:
+        await self._note("rotate", [from_epoch])
+        active = self._active(owner)
+        if from_epoch > active:
+            raise EpochAhead("the active epoch is smaller", active_epoch=active)
+        self._epochs[owner] = max(active, from_epoch + 1)
+        return self._epochs[owner]
+
+
+class EventList:
+    """Implements EventSink."""
+
+    def __init__(self) -> None:
+        self.written: list[Event] = []
+
+    async def write(self, event: Event) -> None:
+        self.written.append(event)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def key_text(key_id: str) -> str:
+    return f"qvk_{key_id}_{(key_id * 32)[:32]}"
+
+
+def api_key(key_id: str, owner: Owner, allow: Iterable[Permission] = DEFAULT_ALLOW, rate: float | None = None) -> ApiKey:
+    return ApiKey(key_id, owner, frozenset(allow), rate, hashlib.sha256(key_text(key_id).encode()).digest())
+
+
+KEYS = KeyTable(
+    [CLINIC, LAB],
+    [
+        api_key("clinic", CLINIC),
+        api_key("lab", LAB),
+        api_key("admin", CLINIC, PERMISSIONS),
+        api_key("reader", CLINIC, ["detokenize"]),
+        api_key("slow", CLINIC, rate=2),
+    ],
+)
+
+
+def bearer(key_id: str = "clinic") -> dict[str, str]:
+    return {"Authorization": f"Bearer {key_text(key_id)}"}
+
+
+@dataclass
+class Rig:
+    """An application, what is behind it, and a client in front of it."""
+
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    vault: FakeVault = field(default_factory=FakeVault)
+    fields: Sequence[str] = FIELDS
+    health: Health = HEALTHY
+
+    def __post_init__(self) -> None:
+        ids = itertools.count(1)
+        self.events = EventList()
+        self.clock = Clock()
+        self.keys = KEYS
+        self.admission = Admission(self.limits)
+        self.services = Services(
+            vault=self.vault,
+            keys=lambda: self.keys,
+            fields=FieldSet.compile(self.fields, "fields.yaml"),
+            events=self.events,
+            limits=self.limits,
+            timeouts=self.timeouts,
+            health=lambda: self.health,
+            admission=self.admission,
+            clock=self.clock,
+            request_ids=lambda: f"fresh-{next(ids)}",
+        )
+        self.app: Starlette = create_app(self.services)
+        self.client = TestClient(self.app, headers=bearer())
+
+    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None, key: str = "clinic") -> Any:
+        """Send JSON (or bytes as they are) as the key's holder; the response, of the test client."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", **bearer(key), **(headers or {})}
+        return self.client.post(path, content=content, headers=sent)
+
+    def tokens(self, values: Sequence[Any], key: str = "clinic") -> list[Any]:
+        answer = self.post("/tokenize", {"values": values}, key=key)
+        assert answer.status_code == 200, answer.text
+        tokens: list[Any] = answer.json()["tokens"]
+        return tokens
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A response as ASGI messages have it."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Connection:
+    """One request at the level of ASGI: chunks when they are wanted, or a client that stays silent, or leaves."""
+
+    def __init__(self, app: Starlette, path: str, headers: Mapping[str, str]) -> None:
+        self._app = app
+        self.headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": self.headers,
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8700),
+        }
+        self.incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self.sent: list[Message] = []
+        #: Chunks that the application has asked for.
+        self.received = 0
+
+    def chunk(self, data: bytes, more: bool = True) -> None:
+        self.incoming.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    def leave(self) -> None:
+        self.incoming.put_nowait({"type": "http.disconnect"})
+
+    async def _receive(self) -> Message:
+        self.received += 1
+        return await self.incoming.get()
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def run(self) -> Raw | None:
+        """The response, or None if there was none."""
+        await self._app(self._scope, self._receive, self._send)
+        if not self.sent:
+            return None
+        body = b"".join(message.get("body", b"") for message in self.sent[1:])
+        return Raw(self.sent[0]["status"], self.sent[0]["headers"], body)
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def without_id(problem: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: member for name, member in problem.items() if name != "request_id"}
+
+

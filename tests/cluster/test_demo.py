@@ -1,0 +1,103 @@
+"""bin/demo, as a person runs it: it ends well, it tells the truth, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import chaos.cluster
+from chaos import demo
+
+ROOT = Path(__file__).parents[2]
+
+#: What a person's own file may look like: a byte order mark, CRLF, quotes where none are needed, no line end at its end.
+OWN = (
+    '\ufeffMRN,"NAME",NOTE,SSN\r\n'
+    '007,"Ödön ""Ed"" Kovács","first, line\r\nsecond line",999-12-3456\r\n'
+    '008,"",,\r\n'
+    '009,Ödön,"x",999-12-3456'
+).encode()  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """main() is written for a process of its own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def run(*arguments: str | Path, temporary: Path) -> subprocess.CompletedProcess[str]:
+    """A process with nothing on its input, as in a pipe; ``temporary`` is its folder for temporary files."""
+    return subprocess.run(
+        [sys.executable, "-m", "chaos.demo", *arguments],
+        cwd=temporary.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    made = tmp_path / "temporary"
+    made.mkdir()
+    return made
+
+
+def test_it_ends_well_on_invented_records(temporary: Path) -> None:
+    done = run(temporary=temporary)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "✗" not in done.stdout
+    assert "claims held" in done.stdout.splitlines()[-1]
+    assert list(temporary.iterdir()) == []
+
+
+def test_it_ends_well_on_a_file_of_ones_own_and_shows_none_of_it(tmp_path: Path, temporary: Path) -> None:
+    (tmp_path / "own.csv").write_bytes(OWN)
+    done = run("--input", "own.csv", "--column", "NAME,SSN", temporary=temporary)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not any(secret in done.stdout + done.stderr for secret in ("Kovács", "999-12-3456", "second line"))
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--input", "missing.csv"), "missing.csv: No such file"),
+        (("--input", "own.csv", "--column", "NAME,AGE"), "no column AGE; the file's columns are MRN, NAME, NOTE, SSN"),
+        (("--input", "plain.csv"), "the file's columns are colour, size"),
+        (("--input", "ragged.csv", "--column", "a"), "record 2 has 1 cells, the header 2"),
+        (("--column", "NAME"), "--column goes with --input"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_words(tmp_path: Path, temporary: Path, arguments: tuple[str, ...], words: str) -> None:
+    (tmp_path / "own.csv").write_bytes(OWN)
+    (tmp_path / "plain.csv").write_text("colour,size\nred,1\n")
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3\n")
+    done = run(*arguments, temporary=temporary)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_it_notices_a_vault_that_gives_back_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    liar = tmp_path / "quorumvault"
+    real = chaos.cluster.executable()
+    liar.write_text(f'#!/bin/sh\nif [ "$1" = detokenize ]; then \'{real}\' "$@" | tr 5 6; else exec \'{real}\' "$@"; fi\n')
+    liar.chmod(0o755)
+    monkeypatch.setattr(chaos.cluster, "executable", lambda: str(liar))
+    assert demo.main([]) == 1
+    assert "✗ through n2 every value comes back" in capsys.readouterr().out

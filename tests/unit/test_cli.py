@@ -1,0 +1,103 @@
+"""What all commands have in common: help with an example, output for machines, and errors as one line and an exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from quorumvault.cli import main
+from quorumvault.cli.main import ERROR, NO_QUORUM, PARTIAL, USAGE
+from quorumvault.errors import ConfigError, Draining, NoQuorum, StorageFailed, TokensNotFound, Unauthenticated
+
+
+def all_commands() -> Iterator[tuple[str, ...]]:
+    with click.Context(main) as context:
+        for name in main.list_commands(context):
+            command = main.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from ((name, subcommand) for subcommand in command.commands)
+            else:
+                yield (name,)
+
+
+@pytest.mark.parametrize("command", list(all_commands()), ids=" ".join)
+def test_every_command_has_an_example_and_json(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"quorumvault {' '.join(command)}" in result.output.split("Example")[1]
+    assert "--json" in result.output
+
+
+def test_the_list_of_commands() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    for name in ("init", "serve", "dev", "keys", "status", "wait", "rotate", "events"):
+        assert f"\n  {name} " in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("cluster.yaml", "nodes", "is missing"), ERROR),
+        (Unauthenticated("no such key"), ERROR),
+        (NoQuorum("only n1 answered"), NO_QUORUM),
+        (Draining("n1 is about to stop"), NO_QUORUM),
+        (StorageFailed("the disk is full"), 3),
+        (TokensNotFound((1,), 3), PARTIAL),
+        (click.BadParameter("no", param_hint="--x"), USAGE),
+        (OSError(28, "No space left on device", "out.csv"), ERROR),
+        (click.Abort(), ERROR),
+    ],
+)
+def test_an_error_is_a_line_and_an_exit_code(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "get_command", lambda context, name: failing)
+    result = CliRunner().invoke(main, ["failing"])
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("quorumvault: ")
+    assert result.stderr.count("\n") == (2 if code == USAGE else 1)
+
+
+def test_a_usage_error_says_where_help_is() -> None:
+    result = CliRunner().invoke(main, ["rotate", "--from", "0"])
+    assert result.exit_code == USAGE
+    assert result.stderr.startswith("quorumvault: Invalid value for '--from'")
+    assert result.stderr.endswith("See: quorumvault rotate --help\n")
+
+
+@pytest.mark.parametrize("arguments", [["no-such"], ["--no-such"], ["rotate"], ["serve"], ["wait"], ["keys", "create"]])
+def test_usage_errors(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == USAGE
+    assert result.stderr.startswith("quorumvault: ")
+
+
+def test_serve_names_file_and_key_of_a_bad_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("cluster_ids: c1\n")
+    command = [sys.executable, "-m", "quorumvault", "serve", "--config", str(file), "--node", "n1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == ERROR
+    assert done.stderr == f"quorumvault: {file}: cluster_ids: unknown key; did you mean cluster_id?\n"
+    assert done.stdout == ""
+
+
+def test_the_configuration_file_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {"QUORUMVAULT_CONFIG": str(tmp_path / "variable.yaml")}
+    result = CliRunner().invoke(main, ["keys", "list"], env=named)
+    assert "variable.yaml" in result.stderr
+    result = CliRunner().invoke(main, ["keys", "list", "--config", str(tmp_path / "flag.yaml")], env=named)
+    assert "flag.yaml" in result.stderr
+    monkeypatch.chdir(tmp_path)
+    assert f"{tmp_path}/cluster.yaml: " in CliRunner().invoke(main, ["keys", "list"]).stderr

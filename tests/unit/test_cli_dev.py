@@ -1,0 +1,38 @@
+"""What ``dev`` prepares. Its running nodes are in tests/cluster/test_dev.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quorumvault.cli.dev import prepare
+from quorumvault.errors import ConfigError
+from quorumvault.keyfile import load_keys
+
+
+def test_the_second_start_has_the_same_cluster_and_key(tmp_path: Path) -> None:
+    cluster, key = prepare(tmp_path / "dev", 9000)
+    assert cluster.api_urls()["n3"] == "http://127.0.0.1:9002"
+    assert (tmp_path / "dev" / "secrets" / "dev.key").stat().st_mode & 0o777 == 0o600
+    again, same_key = prepare(tmp_path / "dev", 8700)
+    assert (again, same_key) == (cluster, key)
+    found = load_keys(cluster.api_keys).authenticate(key)
+    assert found is not None
+    assert (found.owner.name, found.allow) == ("dev", {"tokenize", "detokenize", "rotate"})
+
+
+def test_a_cluster_without_a_key_of_its_own_gets_one(tmp_path: Path) -> None:
+    cluster, lost = prepare(tmp_path, 9000)
+    (tmp_path / "secrets" / "dev.key").unlink()
+    _, key = prepare(tmp_path, 9000)
+    assert key != lost
+    assert load_keys(cluster.api_keys).authenticate(key) is not None
+
+
+def test_a_cluster_on_other_machines_is_refused(tmp_path: Path) -> None:
+    prepare(tmp_path, 9000)
+    file = tmp_path / "cluster.yaml"
+    file.write_text(file.read_text().replace("127.0.0.1:9002", "10.0.0.3:9002"))
+    with pytest.raises(ConfigError, match="expected loopback addresses"):
+        prepare(tmp_path, 9000)

@@ -1,0 +1,146 @@
+"""``status``, ``wait`` and ``rotate`` against small HTTP servers that answer as nodes do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.cli import main
+from quorumvault.cli.status import wait_until_ready
+from quorumvault.client import Health, NodeHealth
+from quorumvault.client.results import QuorumHealth
+from quorumvault.errors import NoQuorum
+
+KEY = "qvk_aaaaaaaa_" + "b" * 32
+
+
+def health(status: str, reachable: int, **more: object) -> dict[str, object]:
+    peers = {"n2": {"status": "up", "state": "active"}, "n3": {"status": "down"}}
+    quorum = {"needed": 2, "reachable": reachable}
+    return {
+        "status": status,
+        "node": "n1",
+        "state": "active",
+        "quorum": quorum,
+        "peers": peers,
+        "warnings": [],
+        "version": "1",
+    } | more
+
+
+@contextlib.contextmanager
+def node(*answers: tuple[int, dict[str, object]]) -> Iterator[str]:
+    """A server on loopback that gives these answers in turn, and the last one for ever; yields its URL."""
+    left = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, answer = left.pop(0) if len(left) > 1 else left[0]
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json" if status < 400 else "application/problem+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 (the name that http.server calls)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """A URL at which nobody listens."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler, bind_and_activate=False) as server:
+        server.server_bind()  # bound and not listening: the port is taken, and connecting to it is refused
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(main, arguments, env={"QUORUMVAULT_API_KEY": KEY, **environment})
+
+
+def test_status_of_a_node_and_of_one_that_is_away(nobody: str) -> None:
+    with node((200, health("degraded", 2, warnings=["n2 has other fields"]))) as url:
+        result = run("status", "--url", url, "--url", nobody)
+    assert result.exit_code == 0
+    heading, first, second, warning = result.stdout.splitlines()
+    assert heading.split("\t")[:3] == ["url", "node", "status"]
+    assert first.split("\t") == [url, "n1", "degraded", "active", "2 (2 needed)", "n2 up (active), n3 down", "1"]
+    assert second.startswith(f"{nobody}\t\t")
+    assert warning == f"{url}: n2 has other fields"
+
+
+def test_status_without_a_quorum_exits_3_with_output() -> None:
+    with node((503, health("unavailable", 1))) as url:
+        result = run("status", "--json", QUORUMVAULT_URL=url)
+    assert result.exit_code == 3
+    answer = json.loads(result.stdout)
+    assert answer["quorum"] is False
+    assert answer["nodes"][0]["url"] == url
+    assert answer["nodes"][0]["health"]["quorum"] == {"needed": 2, "reachable": 1}
+
+
+def test_the_url_flag_goes_before_the_variable(nobody: str) -> None:
+    with node((200, health("ok", 3))) as url:
+        result = run("status", "--json", "--url", url, QUORUMVAULT_URL=nobody)
+    assert [each["url"] for each in json.loads(result.stdout)["nodes"]] == [url]
+
+
+def test_wait_goes_on_until_every_node_is_ready() -> None:
+    late = ((503, health("unavailable", 1)), (200, health("ok", 3, state="draining")), (200, health("ok", 3)))
+    with node((200, health("ok", 3))) as first, node(*late) as second:
+        result = run("wait", "--ready", "--url", first, "--url", second)
+    assert result.exit_code == 0
+    assert result.stdout == f"ready: {first}, {second}\n"
+
+
+def test_wait_gives_up_and_names_who_is_late(nobody: str) -> None:
+    result = run("wait", "--ready", "--timeout", "0", "--url", nobody)
+    assert result.exit_code == 3
+    assert f"not ready after 0 s: {nobody}: " in result.stderr
+
+
+def test_wait_asks_again_until_its_time_is_up() -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    unready = NodeHealth("http://n1", Health("unavailable", "n1", "active", QuorumHealth(2, 1), {}))
+    asked = []
+    with pytest.raises(NoQuorum, match="not ready after 1 s: http://n1: unavailable, active, reaches 1 nodes"):
+        wait_until_ready(lambda: asked.append(1) or [unready], 1.0, clock=lambda: now, sleep=sleep)
+    assert len(asked) > 5
+
+
+def test_rotate() -> None:
+    with node((200, {"active_epoch": 4})) as url:
+        assert run("rotate", "--from", "3", "--url", url, "--json").stdout == '{"active_epoch":4}\n'
+        assert run("rotate", "--from", "3", "--url", url).stdout == "The active epoch is 4.\n"
+
+
+def test_rotate_from_an_epoch_that_is_ahead() -> None:
+    problem = {"type": "about:blank", "title": "ahead", "status": 409, "detail": "the active epoch is 2", "code": "epoch-ahead"}
+    with node((409, {**problem, "retryable": False, "request_id": "r", "active_epoch": 2})) as url:
+        result = run("rotate", "--from", "9", "--url", url)
+    assert result.exit_code == 1
+    assert "the active epoch is 2" in result.stderr

@@ -1,0 +1,242 @@
+"""Exact JSON: what check_json_text lets pass is what a second reader lets pass, and what passes comes back as it was spelled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from quorumvault.errors import Invalid, Malformed
+from quorumvault.jsontext import MAX_DEPTH, Document, check_json_text, opened
+
+NUMBERS = ["0", "-0", "1", "1.10", "1.0", "1e400", "-1E+2", "0.000", "123456789012345678901234567890"]
+blanks = st.sampled_from(["", "", " ", "\n\t", "\r\n  "])
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(['"', "{", "}[", "\\", "\\ud800", "null"])
+#: Few, so that objects repeat them.
+names = st.sampled_from(["a", "b", "é", "a b", '"', "{", "\\"]) | texts
+
+
+@st.composite
+def strings(draw: st.DrawFn, content: st.SearchStrategy[str]) -> str:
+    return json.dumps(draw(content), ensure_ascii=draw(st.booleans()))
+
+
+@st.composite
+def arrays(draw: st.DrawFn, items: st.SearchStrategy[str]) -> str:
+    blank = draw(blanks)
+    return "[" + blank + f"{blank},".join(draw(st.lists(items, max_size=4))) + blank + "]"
+
+
+@st.composite
+def objects(draw: st.DrawFn, items: st.SearchStrategy[str]) -> str:
+    blank = draw(blanks)
+    members = draw(st.lists(st.tuples(strings(names), items), max_size=5))
+    return "{" + blank + f",{blank}".join(f"{name}{blank}:{blank}{item}" for name, item in members) + blank + "}"
+
+
+scalars = st.sampled_from([*NUMBERS, "true", "false", "null"]) | strings(texts)
+values = st.recursive(scalars, lambda inner: arrays(inner) | objects(inner), max_leaves=12)
+records = objects(values)
+
+
+class Spelling(str):
+    """A number as it is spelled, for a reader that must not take it for a string."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spelling) and str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def read(text: bytes | str) -> Any:
+    """With the standard library: numbers by their spelling; dicts keep the last of repeated names, in the first one's place."""
+    return json.loads(text, parse_int=Spelling, parse_float=Spelling)
+
+
+def read_without_repeats(text: bytes) -> Any:
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs), "a name is there twice"
+        return dict(pairs)
+
+    return json.loads(text, parse_int=Spelling, parse_float=Spelling, object_pairs_hook=members)
+
+
+def in_order(value: Any) -> Any:
+    """Such that == minds the order of members."""
+    if isinstance(value, dict):
+        return [(name, in_order(member)) for name, member in value.items()]
+    return [in_order(item) for item in value] if isinstance(value, list) else value
+
+
+@given(records)
+def test_a_record_comes_back_with_its_numbers_its_order_and_no_name_twice(text: str) -> None:
+    check_json_text(text.encode())
+    back = Document.parse(text.encode()).encode()
+    assert in_order(read_without_repeats(back)) == in_order(read(text))
+
+
+@given(st.lists(scalars, max_size=6))
+@example(["9" * 5000])
+def test_scalars_keep_every_byte(members: list[str]) -> None:
+    record = "{" + ",".join(f'"m{n}":{text}' for n, text in enumerate(members)) + "}"
+    assert Document.parse(record.encode()).encode() == record.encode()
+
+
+def test_members_keep_every_byte_unless_a_name_is_there_twice() -> None:
+    untouched = b'{"a":{"b": "\\u00e9\\/", "c" :[1 , {"d":1e400}]},"e":"{"}'
+    assert Document.parse(untouched).encode() == untouched
+    repeats = b'{"a":{"b": "\\u00e9\\/", "c" :[1.10 , {"d":0,"d":1e400}]},"e":"{"}'
+    assert Document.parse(repeats).encode() == '{"a":{"b":"é/","c":[1.10,{"d":1e400}]},"e":"{"}'.encode()
+
+
+def test_blanks_around_a_member_go_and_those_inside_stay() -> None:
+    assert Document.parse(b' { "a" : [1 , 2] ,\n"b": "x  " } ').encode() == b'{"a":[1 , 2],"b":"x  "}'
+
+
+def test_the_last_of_repeated_names_counts_at_every_depth() -> None:
+    record = b'{"a":1,"b":[{"x":1.10,"x":2.20}],"c":{"y":{"z":1,"\\u007a":null}},"a":3}'
+    assert Document.parse(record).encode() == b'{"a":3,"b":[{"x":2.20}],"c":{"y":{"z":null}}}'
+
+
+@pytest.mark.parametrize("text", [b"1", b"null", b'"{}"', b"[{}]", b"true"])
+def test_only_an_object_is_a_record(text: bytes) -> None:
+    with pytest.raises(Invalid, match="JSON object"):
+        Document.parse(text)
+
+
+def test_opening_leaves_what_is_written_as_it_was() -> None:
+    document = Document.parse(b'{"a":[1.10,[2]],"b":{"c":1},"d":"[1]","e":7}')
+    first, inner = opened(document.members, "a"), opened(document.members, "b")
+    assert isinstance(first, list)
+    assert isinstance(inner, dict)
+    assert opened(first, 1) == [msgspec.Raw(b"2")]
+    assert opened(document.members, "d") is None
+    assert opened(document.members, "e") is None
+    assert opened(document.members, "a") is first
+    assert document.encode() == b'{"a":[1.10,[2]],"b":{"c":1},"d":"[1]","e":7}'
+
+
+# What is no JSON.
+
+
+def deepest(text: str) -> int:
+    """The depth of a JSON text, one character at a time."""
+    depth = most = 0
+    quoted = escaped = False
+    for character in text:
+        if quoted:
+            quoted = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        elif character == '"':
+            quoted = True
+        elif character in "{[":
+            depth += 1
+            most = max(most, depth)
+        elif character in "}]":
+            depth -= 1
+    return most
+
+
+def is_acceptable(body: bytes) -> bool:
+    """By the standard library, which takes a lone surrogate, NaN, and any depth."""
+
+    def refuse(_: str) -> None:
+        raise ValueError
+
+    def pairs(members: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        return members
+
+    try:
+        text = body.decode()
+        value = json.loads(text, parse_constant=refuse, parse_int=str, parse_float=str, object_pairs_hook=pairs)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return deepest(text) <= MAX_DEPTH
+
+
+def accepts(body: bytes) -> bool:
+    try:
+        check_json_text(body)
+    except Malformed:
+        return False
+    return True
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """JSON with a few pieces put in or taken out: mostly no JSON any more, but near it."""
+    body = bytearray(draw(values).encode())
+    pieces = st.sampled_from([*map(bytes, zip(b'"\\{}[],:0\n\xc3')), b"NaN", b"\\ud800", b"\\udc00"])
+    for piece in draw(st.lists(pieces, max_size=3)):
+        place = draw(st.integers(0, len(body)))
+        body[place : place + draw(st.integers(0, 1))] = piece
+    return bytes(body)
+
+
+@given(damaged() | st.binary(max_size=12))
+@example(b"")
+@example(b"\xef\xbb\xbf{}")
+@example(b"[" * 100_000)
+@example(b'{"":' * 100_000)
+@example(b'["' + b"[" * 100)
+@example(b'["' + b"[" * 100 + b'"]')
+@example(b'["\\\\",' + b"[" * 63 + b"]" * 63 + b',"\\"' + b"[" * 100 + b'"]')
+@example(b'["","","[","]",""]')
+def test_two_readers_agree_about_what_is_json(body: bytes) -> None:
+    assert accepts(body) == is_acceptable(body)
+
+
+@given(values, st.integers(1, MAX_DEPTH + 3), st.integers(1, MAX_DEPTH + 3))
+def test_the_limit_of_depth_is_exact(text: str, outside: int, beside: int) -> None:
+    beside_it = "[" * beside + "]" * beside
+    body = "[" * outside + f"{text},{beside_it}" + "]" * outside
+    assert accepts(body.encode()) == (deepest(body) <= MAX_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"ssn":"secret \xff"}', "not UTF-8 at byte 15"),
+        (b'{"ssn":"secret \xed\xa0\x80"}', "not UTF-8 at byte 15"),
+        (b'{"a":"secret \\ud800"}', "surrogate without its other half at byte 13"),
+        (b'{"a":"secret \\uDC00"}', "surrogate without its other half at byte 13"),
+        (b'{"secret":{"\\ud800":1}}', "surrogate without its other half at byte 12"),
+        (b'["\\ud83d\\ude00 secret","\\\\ud800","\\\\\\ud800\\\\udc00"]', "surrogate without its other half at byte 36"),
+        (b'["secret \\ud800\\ud800\\udc00"]', "surrogate without its other half at byte 9"),
+        (b'["secret \\ud800\\udc00\\udc00"]', "surrogate without its other half at byte 21"),
+        (b'{"secret":NaN}', "byte 10"),
+        (b'{"secret":-Infinity}', "byte 11"),
+        (b'{"a":"secret"} {}', "trailing characters (byte 16)"),
+        (b'{"a":"secret",}', "byte 14"),
+        (b'{"a":secret}', "byte 5"),
+        (b'{"a":"secret', "truncated"),
+        (b'{"a":"secret' + b"[" * 100, "truncated"),
+        (b'{"secret":"}}}}","a":' + b"[" * 64, "nested deeper than 64 at byte 84"),
+    ],
+)
+def test_a_refusal_names_the_place_and_nothing_of_what_is_there(body: bytes, words: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        check_json_text(body)
+    assert words in caught.value.detail
+    assert "secret" not in caught.value.detail
+
+
+def test_the_place_of_what_is_too_deep() -> None:
+    body = '{"é[\\"[":["[[[",' + "[" * 62
+    check_json_text((body + "]" * 62 + "]}").encode())
+    with pytest.raises(Malformed, match=f"at byte {len(body.encode())}$"):
+        check_json_text((body + "[").encode())
+
+
+@given(damaged())
+def test_what_passes_the_check_can_be_taken_apart(body: bytes) -> None:
+    record = b'{"a":' + body + b"}"
+    if accepts(record):
+        assert read_without_repeats(Document.parse(record).encode()) == read(record)
