@@ -30,9 +30,7 @@ _FORMAT = 1
 _MAX_NUMBER = 2**53 - 1
 _LOCK_FILE = "lock"
 
-_Count = Annotated[int, Meta(ge=0, le=_MAX_NUMBER)]
 _Hex = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * DISK_BYTES}}}\Z")]
-_Name = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ class DiskIdentity:
     """Whose disk this is, and how it stands.
 
     ``disk`` is its id, DISK_BYTES long; ``incarnation`` counts its starts; ``view`` is None until it has entered one.
+    ValueError for parts that do not fit together.
     """
 
     cluster_id: str
@@ -49,6 +48,14 @@ class DiskIdentity:
     mode: Mode
     view: View | None
 
+    def __post_init__(self) -> None:
+        if self.node not in NODE_NAMES:
+            raise ValueError(f"a node is one of {', '.join(NODE_NAMES)}")
+        if len(self.disk) != DISK_BYTES:
+            raise ValueError(f"a disk id has {DISK_BYTES} bytes")
+        if self.mode is Mode.ACTIVE and (self.view is None or self.view.disks.get(self.node) != self.disk):
+            raise ValueError(f"an active disk is in a view that lists it as its node's, {self.node}")
+
 
 class _FormatOnly(msgspec.Struct):
     """Read first: what else is in the file depends on it."""
@@ -57,17 +64,17 @@ class _FormatOnly(msgspec.Struct):
 
 
 class _ViewFile(msgspec.Struct, forbid_unknown_fields=True):
-    number: _Count
+    number: Annotated[int, Meta(ge=1, le=_MAX_NUMBER)]
     joiner: _Hex
     disks: dict[str, _Hex]
 
 
 class _IdentityFile(msgspec.Struct, forbid_unknown_fields=True):
     format: int
-    cluster_id: _Name
-    node: _Name
+    cluster_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    node: str
     disk: _Hex
-    incarnation: _Count
+    incarnation: Annotated[int, Meta(ge=0, le=_MAX_NUMBER)]
     mode: Mode
     view: _ViewFile | None
 
@@ -84,10 +91,9 @@ def read_identity(path: Path) -> DiskIdentity | None:
         found = msgspec.json.decode(data, type=_FormatOnly).format
         if found != _FORMAT:
             raise ConfigError(path, "format", f"expected {_FORMAT}, found {found}; run the version that wrote it")
-        identity = _from_file(msgspec.json.decode(data, type=_IdentityFile))
-    except (msgspec.MsgspecError, ValueError) as error:  # UnicodeDecodeError is a ValueError too
+        return _from_file(msgspec.json.decode(data, type=_IdentityFile))
+    except (ValueError, RecursionError) as error:  # what msgspec raises are ValueErrors too, but for text nested too deeply
         raise ConfigError(path, "", f"expected a disk identity of format {_FORMAT}: {error}") from None
-    return identity
 
 
 def write_identity(path: Path, identity: DiskIdentity) -> None:
@@ -140,28 +146,18 @@ def lock_data_directory(directory: Path) -> Iterator[None]:
 
 
 def _from_file(file: _IdentityFile) -> DiskIdentity:
-    """ValueError for parts that are well-formed each and do not fit together."""
-    if file.node not in NODE_NAMES:
-        raise ValueError(f"node: expected one of {', '.join(NODE_NAMES)}")
-    disk, view = bytes.fromhex(file.disk), None
-    if file.view is not None:
-        view = _view_from_file(file.view)
-    if file.mode is Mode.ACTIVE and (view is None or view.disks[file.node] != disk):
-        raise ValueError(f"view: expected one that lists this disk as {file.node}'s, since its mode is {Mode.ACTIVE}")
-    return DiskIdentity(file.cluster_id, file.node, disk, file.incarnation, file.mode, view)
+    view = None if file.view is None else _view_from_file(file.view)
+    return DiskIdentity(file.cluster_id, file.node, bytes.fromhex(file.disk), file.incarnation, file.mode, view)
 
 
 def _view_from_file(file: _ViewFile) -> View:
-    if file.number < 1:
-        raise ValueError("view.number: expected 1 or more")
     disks = {node: bytes.fromhex(disk) for node, disk in file.disks.items()}
     if disks.keys() != set(NODE_NAMES) or len(set(disks.values())) != len(NODE_NAMES):
-        raise ValueError(f"view.disks: expected a different disk for each of {', '.join(NODE_NAMES)}")
+        raise ValueError(f"a view lists a different disk for each of {', '.join(NODE_NAMES)}")
     return View(file.number, bytes.fromhex(file.joiner), disks)
 
 
 def _to_file(identity: DiskIdentity) -> _IdentityFile:
-    view = identity.view
     return _IdentityFile(
         format=_FORMAT,
         cluster_id=identity.cluster_id,
@@ -169,5 +165,9 @@ def _to_file(identity: DiskIdentity) -> _IdentityFile:
         disk=identity.disk.hex(),
         incarnation=identity.incarnation,
         mode=identity.mode,
-        view=view and _ViewFile(view.number, view.joiner.hex(), {node: disk.hex() for node, disk in view.disks.items()}),
+        view=None if identity.view is None else _view_to_file(identity.view),
     )
+
+
+def _view_to_file(view: View) -> _ViewFile:
+    return _ViewFile(view.number, view.joiner.hex(), {node: disk.hex() for node, disk in view.disks.items()})

@@ -263,5 +263,3 @@ JSON = {"Content-Type": "application/json"}
 
 def without_id(problem: Mapping[str, Any]) -> dict[str, Any]:
     return {name: member for name, member in problem.items() if name != "request_id"}
-
-

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,9 @@ from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.peers.server import PeerServer
 from quorumvault.protocol.messages import AnyReply, AnyRequest, EpochIs, Outgoing, ReadEpoch, RoundId
 from quorumvault.protocol.views import Mode
+
+#: Runs a scenario on some event loop: the fixture of that name in tests/contract.
+Run = Callable[[Coroutine[object, object, None]], None]
 
 ANY_PORT = Address("127.0.0.1", 0)
 SECRET = ClusterSecret(b"s" * 32)
@@ -58,13 +61,12 @@ def facts_of(node: str, **changes: Any) -> NodeFacts:
 def local_node(
     node: str,
     *,
-    facts: NodeFacts | None = None,
+    facts: Callable[[], NodeFacts] | None = None,
     secret: ClusterSecret = SECRET,
     limits: Limits = LIMITS,
     timeouts: Timeouts = TIMEOUTS,
 ) -> LocalNode:
-    mine = facts or facts_of(node)
-    return LocalNode(secret, lambda: mine, os.urandom, limits, timeouts)
+    return LocalNode(secret, facts or (lambda: facts_of(node)), os.urandom, limits, timeouts)
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -229,6 +231,7 @@ class _Half(asyncio.Protocol):
         self._other: _Half | None = None
         self._waiting = b""
         self._over = False
+        self._hang_up = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -251,7 +254,10 @@ class _Half(asyncio.Protocol):
         if self._waiting and self._other is not None and not self._relay.frozen:
             data, self._waiting = self._waiting, b""
             self._relay.seen[self._origin] += data
-            self._other._transport.write(self._relay.change(self._origin, data))
+            if not self._other._over:
+                self._other._transport.write(self._relay.change(self._origin, data))
+        if self._hang_up and not self._relay.frozen:
+            self._transport.close()
 
     def end(self) -> None:
         self._transport.abort()
@@ -260,7 +266,8 @@ class _Half(asyncio.Protocol):
         self._over = True
         self._relay.halves.discard(self)
         if self._other is not None:
-            self._other._transport.close()
+            self._other._hang_up = True
+            self._other.pass_on()
 
 
 class RawDialler:

@@ -112,6 +112,7 @@ def tokenize(job: Job, if_token: Literal["fail", "keep"], connection: Connection
     """Replace the values in columns of FILE, or of standard input, by tokens.
 
     Everything else stays as it is, nulls too: in CSV an empty cell without quotes. Files are text: a number in CSV is a string.
+    JSON Lines keep the spelling of every other member, and lose the white space between members.
     At the end it prints the rows, the values in each column, and the epoch of the tokens.
     """
     with _opened(job, connection) as work:

@@ -79,6 +79,8 @@ class Attempts:
         lap, tried = 0, set[str]()
         while True:
             now = self._clock()
+            if now >= until:
+                raise self._given_up(tries, "the time is up")
             node = self.nodes.choose(now, tried)
             if node is None:
                 yield from self._pause(lap, now, until, tries)
@@ -92,8 +94,6 @@ class Attempts:
             success = self._judge(node, outcome, tries)
             if success is not None:
                 return Answered(success.body, tuple(tries.asked), headers["X-Request-ID"])
-            if self._clock() >= until:
-                raise self._given_up(tries, "the time is up")
 
     def _pause(self, lap: int, now: float, until: float, tries: _Tries) -> Plan[None]:
         longest = min(self._policy.backoff_first * 2.0 ** min(lap, _DOUBLINGS), self._policy.backoff_last)
@@ -146,6 +146,6 @@ class Attempts:
         if error is None and tries.asked:
             error = errors.Unreachable("no node answered: do they run, and are these their URLs?")
         elif error is None:
-            error = errors.Unreachable("every node has asked not to be asked again so soon")
+            error = errors.Unreachable("no node could be asked in the time that there was")
         error.gave_up = why
         return error

@@ -76,6 +76,8 @@ def encode_token(token: str | None) -> bytes | None:
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
+    if not isinstance(record, Mapping):
+        raise _Unfit("a record is a dictionary")
     # Not msgspec: it would send NaN as null, and dates as strings that come back as such.
     try:
         return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -89,6 +91,8 @@ def encode_all(
     items: Sequence[Any], encode: Callable[[Any], bytes | None], error: type[errors.RequestError]
 ) -> list[bytes | None]:
     """Every item's JSON text. Raises ``error`` that lists the items that have none."""
+    if isinstance(items, str | bytes):
+        raise TypeError("expected a sequence of items, not one: a string would be taken for its characters")
     texts: list[bytes | None] = []
     bad: list[ItemError] = []
     for index, item in enumerate(items):

@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol, ABC):
         self.facts: NodeFacts | None = None
         #: Why it is over, if it is.
         self.reason: str | None = None
-        #: Set when the socket is closed.
+        #: Set when the socket is closed, or will not be opened.
         self.closed = asyncio.Event()
 
     # What the ends do differently.
@@ -168,7 +168,9 @@ class Connection(asyncio.Protocol, ABC):
         self._paused = False  # whatever waits is the transport's now
         self._flush()
         self._end(reason)
-        if self._transport is not None:
+        if self._transport is None:
+            self.closed.set()
+        else:
             self._transport.close()
             self._deadline = self._loop.call_later(self._local.timeouts.handshake, self._transport.abort)
 
@@ -207,13 +209,17 @@ class Connection(asyncio.Protocol, ABC):
         self._paused = False
         self._flush()
 
+    def eof_received(self) -> None:
+        # At once: left to itself the transport would first send what it has, to one that has gone.
+        self.fail(self._why_lost(None))
+
     def connection_lost(self, error: Exception | None) -> None:
         self._end(self._why_lost(error))
         self.closed.set()
 
     def _why_lost(self, error: Exception | None) -> str:
         if self._reader is None:
-            return "closed by the other side before it proved itself: compare the cluster secret's file on both nodes"
+            return "closed by the other side before it proved itself: have both the same cluster secret, and is it its peer port?"
         if error is None:
             return "closed by the other side"
         # Other errors than the network's are slips in this process; their words may have in them what no log may have.

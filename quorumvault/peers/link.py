@@ -96,21 +96,16 @@ class Link:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        if self._connection is not None:
-            await self._connection.closed.wait()
 
     async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
-        attempt = 0
+        timeouts, attempt = self._local.timeouts, 0
         while True:
-            began = loop.time()
-            await self._connect()
             # A connection that held for less than that was no success: two processes under one name would chase each other.
-            attempt = 0 if loop.time() - began > self._local.timeouts.reconnect_last else attempt + 1
-            await asyncio.sleep(reconnect_wait(attempt, self._local.timeouts, self._rng))
+            attempt = 0 if await self._connect() > timeouts.reconnect_last else attempt + 1
+            await asyncio.sleep(reconnect_wait(attempt, timeouts, self._rng))
 
-    async def _connect(self) -> None:
-        """One connection, from dialling to its end."""
+    async def _connect(self) -> float:
+        """One connection, from dialling to its end; the seconds for which requests could be sent on it."""
         connection = self._connection = _Dialled(self, self._local)
         local_address = None if self._source is None else (self._source, 0)
         try:
@@ -120,7 +115,9 @@ class Link:
                 )
         except OSError as error:  # TimeoutError and ssl.SSLError are such
             connection.fail(f"cannot connect: {error or 'no answer in time'}: is the node running, and is its address right?")
+            return 0.0
         await connection.closed.wait()
+        return connection.open_seconds
 
     def opened(self, connection: _Dialled, facts: NodeFacts) -> None:
         """Called by the connection, when requests can be sent on it."""
@@ -150,6 +147,8 @@ class _Dialled(Connection):
         self._waiting: dict[int, OnReply] = {}
         self._last_id = 0
         self._next_ping: asyncio.TimerHandle | None = None
+        self._opened_at: float | None = None
+        self.open_seconds = 0.0
 
     def request(self, wire: bytes, on_reply: OnReply) -> bool:
         """Sends a request, unless a limit is met: then nothing was done, and ``on_reply`` will not be called."""
@@ -169,6 +168,7 @@ class _Dialled(Connection):
         self.send_greeting(self._link.node)
 
     def greeted(self, facts: NodeFacts) -> None:
+        self._opened_at = self._loop.time()
         self._link.opened(self, facts)
         self._ping()
 
@@ -187,6 +187,8 @@ class _Dialled(Connection):
     def ended(self, reason: str) -> None:
         if self._next_ping is not None:
             self._next_ping.cancel()
+        if self._opened_at is not None:
+            self.open_seconds = self._loop.time() - self._opened_at
         self._link.ended(self, reason)
         # From the loop and not from here: a caller that fails, or sends again at once, disturbs none of the others.
         unsent = self.unsent(Kind.REQUEST)

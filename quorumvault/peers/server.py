@@ -160,14 +160,16 @@ class _Accepted(Connection):
 
     def regulate(self) -> None:
         """Take up what waits as far as the limits have it, and read on if nothing is left over."""
-        if self._taking_up or self._transport is None:
+        if self._taking_up:
             return
         self._taking_up = True
-        while self._waiting and self._has_room() and self.reason is None:
+        while self._waiting and self._has_room():
             self._take_up(self._waiting.popleft())
         self._taking_up = False
-        read = not self._waiting and self._has_room()
-        if read == self._reading or self.reason is not None:
+        self._read(not self._waiting and self._has_room())
+
+    def _read(self, read: bool) -> None:
+        if read == self._reading or self._transport is None or self.reason is not None:
             return
         self._reading = read
         if read:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
 
 import msgspec
 import pytest
-import uvloop
 
 from quorumvault.config import Limits
 from quorumvault.peers.link import reconnect_wait
@@ -20,6 +18,7 @@ from tests.linkrig import (
     TIMEOUTS,
     Asker,
     Relay,
+    Run,
     StubReplica,
     eventually,
     facts_of,
@@ -28,19 +27,6 @@ from tests.linkrig import (
     request,
     serving,
 )
-
-Run = Callable[[Coroutine[object, object, None]], None]
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Run:
-    def run(scenario: Coroutine[object, object, None]) -> None:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            runner.run(scenario)
-
-    return run
 
 
 def test_a_request_gets_its_reply(run: Run) -> None:
@@ -90,7 +76,7 @@ def test_large_messages_go_both_ways(run: Run) -> None:
     run(scenario())
 
 
-def frames_seen(stream: bytes, handshake: int) -> list[int]:
+def frames_seen(stream: bytearray, handshake: int) -> list[int]:
     """The lengths of the frames that follow the handshake's bytes."""
     lengths, at = [], handshake
     while at < len(stream):
@@ -222,13 +208,15 @@ def test_a_peer_that_falls_silent_is_down_and_its_requests_are_uncertain(run: Ru
 
 def test_an_idle_link_stays_up_and_brings_news(run: Run) -> None:
     async def scenario() -> None:
-        facts = [facts_of("n2")]
-        async with serving(StubReplica(), timeouts=IMPATIENT) as server, linking(server.address, timeouts=IMPATIENT) as linked:
+        news = [facts_of("n2")]
+        async with (
+            serving(StubReplica(), timeouts=IMPATIENT, facts=lambda: news[-1]) as server,
+            linking(server.address, timeouts=IMPATIENT) as linked,
+        ):
             await linked.up()
-            assert linked.link.facts == facts[0]
-            news = facts_of("n2", incarnation=9, keys="others")
-            object.__setattr__(server._local, "facts", lambda: news)
-            await eventually(lambda: linked.link.facts == news)
+            assert linked.link.facts == news[0]
+            news.append(facts_of("n2", incarnation=9, keys="others"))
+            await eventually(lambda: linked.link.facts == news[1])
             assert server.connected == {"n1": facts_of("n1")}
 
     run(scenario())

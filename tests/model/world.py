@@ -7,7 +7,8 @@ does to them is remembered, so that a state is a single integer and most steps a
 
 One step is one message: a request reaches a replica, is handled, and its reply reaches the coordinator at once. A message that
 never arrives is a step that is never taken, which covers loss and coordinators that die. ``losses`` bounds how often a
-coordinator gives a replica up and goes on without it; ``stragglers`` are requests that still arrive when their round was decided.
+coordinator gives a replica up and goes on without it. An operation begins with its first message: to begin earlier would only
+lessen what its client knows by then. ``stragglers`` are requests that still arrive when their round was decided.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _FIELD = (1 << _FIELD_BITS) - 1
 
 @dataclass(frozen=True)
 class Owed:
-    """What a client knows when its operation begins, and the answer may not fall behind: a value must be found, an epoch reached."""
+    """What is known when an operation begins, and its answer may not fall behind: a value to be found, an epoch to be reached."""
 
     found: frozenset[bytes] = frozenset()
     epoch: int = 1
@@ -46,12 +47,16 @@ class Owed:
 
 @dataclass(frozen=True)
 class Operation:
-    """What a client asks for: the generator, made anew; and what its result obliges all later answers to."""
+    """What a client asks for: the generator, made anew; and what its result obliges all later answers to.
+
+    ``after`` is the number of the operation that the same client does first.
+    """
 
     name: str
     steps: Callable[[], Steps[object]]
     obliges: Callable[[object], Owed]
     breaks: Callable[[object, Owed], str | None]
+    after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Progress:
     heard: frozenset[tuple[int, int | None]] = frozenset()
     late: frozenset[tuple[int, int]] = frozenset()
     result: int | None = None
+    broken: str | None = None
 
 
 class Table(Generic[T]):
@@ -122,18 +128,26 @@ class World:
         losses_at = _FIELD_BITS * (3 + len(self._operations))
         for number in range(len(self._operations)):
             at = _FIELD_BITS * (3 + number)
-            interned = state >> at & _FIELD
-            if interned == 0:
-                yield number, state + (self._intern(Progress(self._owed(state))) << at)
-                continue
+            interned = was = state >> at & _FIELD
+            if was == 0:
+                if not self._may_begin(number, state):
+                    continue
+                interned = self._intern(Progress(self._owed(state)))
             for node, late in self._visits.get((number, interned)) or self._visits_of(number, interned):
                 key = (number, interned, node, stores[node], late)
                 store, after = self._steps.get(key) or self._step(*key)
                 moved = state + ((store - stores[node]) << _FIELD_BITS * node)
-                yield number, moved + ((after - interned) << at)
+                yield number, moved + ((after - was) << at)
                 if not late and state >> losses_at < self._losses:
                     given_up = self._intern(self._hear(number, self._born(interned), node, None))
-                    yield number, state + ((given_up - interned) << at) + (1 << losses_at)
+                    yield number, state + ((given_up - was) << at) + (1 << losses_at)
+
+    def _may_begin(self, number: int, state: int) -> bool:
+        first = self._operations[number].after
+        if first is None:
+            return True
+        progress = self._progress.values[state >> _FIELD_BITS * (3 + first) & _FIELD]
+        return progress is not None and progress.result is not None
 
     def _born(self, interned: int) -> Progress:
         progress = self._progress.values[interned]
@@ -156,7 +170,8 @@ class World:
         round_number = min(r for r, n in progress.late if n == node) if late else len(progress.decisions)
         after, reply = self._handle(number, progress.decisions[:round_number], node, store)
         if late:
-            following = replace(progress, late=progress.late - {(round_number, node)})
+            left = progress.late - {(round_number, node)}
+            following = replace(progress, late=left, decisions=progress.decisions if left or progress.result is None else ())
         else:
             following = self._hear(number, progress, node, self._replies.number(reply, encode(reply)))
         self._steps[number, interned, node, store, late] = step = (after, self._intern(following))
@@ -187,7 +202,13 @@ class World:
             asked = {who for who, _ in heard}
             late |= {(len(progress.decisions), other) for other in range(3) if other not in asked and _asks(ask, other)}
         decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
-        return Progress(progress.owed, decisions, frozenset(), late, self._result(number, decisions))
+        result = self._result(number, decisions)
+        if result is None:
+            return Progress(progress.owed, decisions, frozenset(), late)
+        answer = self._results.values[result]
+        broken = None if answer is LOST else self._operations[number].breaks(answer, progress.owed)
+        # What it was owed, and how it came to its result, matters no more, but for the requests that are still under way.
+        return Progress(Owed(), decisions if late else (), frozenset(), late, result, broken)
 
     def _ask(self, number: int, decisions: tuple[int, ...]) -> Ask:
         steps = self._operations[number].steps()
@@ -216,12 +237,9 @@ class World:
         return Owed(found, epoch)
 
     def _check(self, number: int, state: int, came_from: dict[int, int]) -> None:
-        progress = self._born(state >> _FIELD_BITS * (3 + number) & _FIELD)
-        if progress.result is None or (result := self._results.values[progress.result]) is LOST:
-            return
-        operation = self._operations[number]
-        if broken := operation.breaks(result, progress.owed):
-            raise Violation(f"{operation.name}: {broken}\n" + "\n".join(self._told(state, came_from)))
+        broken = self._born(state >> _FIELD_BITS * (3 + number) & _FIELD).broken
+        if broken:
+            raise Violation(f"{self._operations[number].name}: {broken}\n" + "\n".join(self._told(state, came_from)))
 
     def _told(self, state: int, came_from: dict[int, int]) -> Iterator[str]:
         path = [state]

@@ -34,7 +34,7 @@ URLS = ("http://n1", "http://n2", "http://n3")
 # Values and batches
 
 
-@given(st.lists(st.binary(min_size=1, max_size=30), max_size=50), st.integers(1, 7), st.integers(40, 100))
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=50), st.integers(1, 7), st.integers(50, 100))
 def test_cut_keeps_the_order_and_the_limits(texts: list[bytes], items: int, size: int) -> None:
     limits = Limits(items=items, body_bytes=size, value_bytes=100)
     runs = client_batches.cut(texts, limits, envelope=len(client_batches.body("values", ())))
@@ -152,10 +152,10 @@ def test_records_come_back_in_order_with_counts() -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [{"a": float("nan")}, {"a": b"x"}, {"a": "\ud800"}, {"a": 10**5000}],
-    ids=["nan", "bytes", "surrogate", "digits"],
+    [{"a": float("nan")}, {"a": b"x"}, {"a": "\ud800"}, {"a": 10**5000}, ["a"]],
+    ids=["nan", "bytes", "surrogate", "digits", "list"],
 )
-def test_a_record_that_is_no_json_is_refused_before_anything_is_sent(record: dict[str, Any]) -> None:
+def test_a_record_that_is_no_json_is_refused_before_anything_is_sent(record: Any) -> None:
     handler = Handler()
     with handler.client() as vault, pytest.raises(errors.Invalid) as caught:
         vault.tokenize_records([{}, record])
@@ -175,6 +175,13 @@ def test_a_value_that_cannot_be_sent_is_refused_with_its_place(value: Any) -> No
     assert [item.index for item in caught.value.errors] == [2, 3]
     assert "item 2" in str(caught.value)
     assert handler.requests == []
+
+
+def test_one_string_is_no_sequence_of_values() -> None:
+    with Handler().client() as vault:
+        for operation in (vault.tokenize, vault.detokenize, vault.tokenize_records):
+            with pytest.raises(TypeError):
+                operation("123-45-6789")  # type: ignore[operator]
 
 
 def test_a_value_that_is_too_large_is_refused_before_it_is_sent() -> None:

@@ -160,6 +160,29 @@ def test_the_deadline_of_a_call_bounds_its_tries() -> None:
     assert [send.until for send in script.sends] == [1010.0, 1010.0]
 
 
+def test_a_deadline_that_is_past_leaves_no_time_for_a_try() -> None:
+    script = Script()
+    with pytest.raises(errors.Unreachable, match="the time is up"):
+        script.run(READ, lambda node, number: OK, deadline=1000.0)
+    assert script.sends == []
+
+
+ANYTHING = st.sampled_from([REFUSED, SILENT, BROKEN, NO_QUORUM, problem(429, "busy", 3), problem(503, "draining", 1)])
+
+
+@given(st.lists(ANYTHING, min_size=200, max_size=200), st.floats(0, 9), st.floats(0.001, 60))
+def test_whatever_happens_the_plan_keeps_its_bounds(outcomes: list[Reply | NoReply], takes: float, deadline: float) -> None:
+    script = Script()
+    until = 1000 + min(deadline, script.policy.request)
+    with pytest.raises(errors.QuorumVaultError) as caught:
+        script.run(READ, lambda node, number: outcomes[number - 1], deadline=1000 + deadline, takes=takes)
+    assert caught.value.retryable
+    assert caught.value.gave_up
+    assert all(0 < send.silence <= script.policy.silence and send.until == until for send in script.sends)
+    assert len(script.sends) <= 1 + script.policy.retries_saved + script.policy.retries_per_second * script.policy.request
+    assert script.clock.now - takes <= until
+
+
 def test_retries_have_a_budget_that_refills() -> None:
     policy = ClientPolicy(retries_saved=2, retries_per_second=1, retries_per_request=0)
     script = Script(URLS, policy)

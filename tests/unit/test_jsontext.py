@@ -75,6 +75,7 @@ def in_order(value: Any) -> Any:
 
 
 @given(records)
+@example('{"a":{"b":' + "9" * 5000 + "}}")
 def test_a_record_comes_back_with_its_numbers_its_order_and_no_name_twice(text: str) -> None:
     check_json_text(text.encode())
     back = Document.parse(text.encode()).encode()

@@ -221,7 +221,7 @@ def test_configured_columns_of_csv() -> None:
         table.select_configured(["$.SSN", "$.a.phone"])
 
 
-JSON_LINES = b'{"ssn": "123", "lab": 1.10, "n": [1, {"x": 1e400}]}\r\n\n  {"ssn":null,"lab":"b"}\n{"lab": 2}'
+JSON_LINES = b'{"ssn": "123", "lab": 1.10, "n": [1,{"x":1e400}]}\r\n\n  {"ssn":null,"lab":"b"}\n{"lab": 2}'
 
 
 def test_json_lines_keep_the_spelling_of_what_is_not_replaced() -> None:

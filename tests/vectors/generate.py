@@ -1,6 +1,6 @@
 """Writes tokens.json beside this file, from the project's own code. Run once a format version; the file is then a promise.
 
-    python -m tests.vectors.generate
+python -m tests.vectors.generate
 """
 
 from __future__ import annotations
@@ -14,7 +14,22 @@ from quorumvault.crypto.tokens import format_token
 from quorumvault.model import Owner
 
 SECRETS = ("00" * 32, "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")
-VALUES = ('"999-17-5017"', '""', '"02155"', '"2155"', "2155", "-7", "0", "true", "false", '"true"', '"Zoë"', '"Zoe\\u0308"', '"患者"', '" a "')
+VALUES = (
+    '"999-17-5017"',
+    '""',
+    '"02155"',
+    '"2155"',
+    "2155",
+    "-7",
+    "0",
+    "true",
+    "false",
+    '"true"',
+    '"Zoë"',
+    '"Zoe\\u0308"',
+    '"患者"',
+    '" a "',
+)
 VALUES_AT_BLOCK_BORDERS = tuple(json.dumps("x" * length) for length in (14, 15, 16, 31, 32))
 HUGE = "123456789" * 12
 

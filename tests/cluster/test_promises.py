@@ -1,0 +1,305 @@
+"""What the vault promises, with real processes that are killed, frozen, wiped and restarted while clients go on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import resource
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import plyvel
+import pytest
+
+from chaos.api import Unanswered
+from chaos.cluster import NODES, Cluster, wait_for
+
+OWNER, OTHER = "clinic", "registry"
+
+
+@dataclass
+class Acknowledged:
+    """What clients were told: token by value. Every value has one token, whoever asked."""
+
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def add(self, values: list[str], body: Any) -> None:
+        for value, token in zip(values, body["tokens"], strict=True):
+            assert self.tokens.setdefault(value, token) == token
+
+
+@contextmanager
+def streaming(cluster: Cluster, acknowledged: Acknowledged) -> Iterator[threading.Event]:
+    """Clients at all nodes tokenize new values until the block ends. The event is set by each answer."""
+    stop, progress = threading.Event(), threading.Event()
+    counter = itertools.count()
+
+    def client(node: str) -> None:
+        while not stop.is_set():
+            values = [f"value {next(counter)}" for _ in range(10)]
+            try:
+                answer = cluster.api(node, OWNER).tokenize(values)
+            except Unanswered:
+                stop.wait(0.05)
+                continue
+            assert answer.status in (200, 503), answer
+            if answer.status == 200:
+                acknowledged.add(values, answer.body)
+                progress.set()
+
+    with ThreadPoolExecutor(len(NODES)) as pool:
+        clients = [pool.submit(client, node) for node in NODES]
+        try:
+            yield progress
+        finally:
+            stop.set()
+        for done in clients:
+            done.result()
+
+
+def passes(progress: threading.Event, answers: int = 10) -> None:
+    """Waits for some more answers."""
+    for _ in range(answers):
+        progress.clear()
+        assert progress.wait(20), "no request succeeded any more"
+
+
+def resolves(cluster: Cluster, node: str, tokens: dict[str, str]) -> None:
+    """Every token stands for its value, through this node."""
+    values, asked = list(tokens), list(tokens.values())
+    for start in range(0, len(values), 5_000):
+        answer = cluster.api(node, OWNER).detokenize(asked[start : start + 5_000])
+        assert answer.status == 200, answer
+        assert [result.get("value") for result in answer.body["results"]] == values[start : start + 5_000]
+
+
+def through_each_pair(cluster: Cluster, check: Callable[[str], None]) -> None:
+    for pair in combinations(NODES, 2):
+        (away,) = set(NODES) - set(pair)
+        cluster.kill(away)
+        cluster.wait_ready(*pair)
+        for node in pair:
+            check(node)
+        cluster.start(away)
+        cluster.wait_ready(reachable=3)
+
+
+def test_nothing_acknowledged_is_lost_when_a_node_is_killed_in_the_middle(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    with streaming(own_cluster, acknowledged) as progress:
+        for victim in NODES:
+            passes(progress)
+            own_cluster.kill(victim)
+            passes(progress)
+            own_cluster.start(victim)
+            own_cluster.wait_ready(victim)
+    own_cluster.wait_ready(reachable=3)
+    assert len(acknowledged.tokens) > 500
+    through_each_pair(own_cluster, lambda node: resolves(own_cluster, node, acknowledged.tokens))
+
+
+def test_nothing_acknowledged_is_lost_when_all_three_are_killed_and_started_again(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    with streaming(own_cluster, acknowledged) as progress:
+        passes(progress, 30)
+        own_cluster.kill()
+        own_cluster.start()
+        own_cluster.wait_ready()
+        passes(progress)
+    for node in NODES:
+        resolves(own_cluster, node, acknowledged.tokens)
+
+
+def test_thirty_two_clients_with_the_same_values_get_one_token_a_value_and_make_one_record(own_cluster: Cluster) -> None:
+    values = [f"patient {n}" for n in range(50)]
+    together = threading.Barrier(32)
+
+    def client(number: int) -> list[str]:
+        together.wait()
+        chosen = random.Random(number).sample(values, len(values))
+        answer = own_cluster.api(NODES[number % 3], OWNER).tokenize(chosen)
+        assert answer.status == 200, answer
+        by_value = dict(zip(chosen, answer.body["tokens"], strict=True))
+        return [by_value[value] for value in values]
+
+    with ThreadPoolExecutor(32) as pool:
+        assert len({tuple(tokens) for tokens in pool.map(client, range(32))}) == 1
+    own_cluster.stop()
+    stores = [dict(records(own_cluster, node)) for node in NODES]
+    assert len(stores[0]) == len(values)
+    assert stores[0] == stores[1] == stores[2]
+
+
+def records(cluster: Cluster, node: str) -> Iterator[tuple[bytes, bytes]]:
+    """What is stored on a node that does not run."""
+    with plyvel.DB(str(cluster.directory / node / "store"), create_if_missing=False) as db:
+        yield from db.iterator(prefix=b"r")
+
+
+@dataclass
+class Shown:
+    """The largest epoch that any answered rotate has shown. Rises before a client can begin after it."""
+
+    epoch: int = 1
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def raise_to(self, epoch: int) -> None:
+        with self.lock:
+            self.epoch = max(self.epoch, epoch)
+
+
+class Race:
+    """Clients that rotate and clients that tokenize, through nodes taken by chance, until told to stop."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.shown = Shown()
+        self.rounds = itertools.count()
+        self.stop = threading.Event()
+        self._cluster = cluster
+
+    def _ask(self, node: str, path: str, body: object) -> Any:
+        try:
+            answer = self._cluster.api(node, OWNER).post(path, body, timeout=1.0)
+        except Unanswered:
+            return None
+        assert answer.status in (200, 503), answer
+        return answer.body if answer.status == 200 else None
+
+    def rotate(self, seed: int) -> None:
+        chance = random.Random(seed)
+        while not self.stop.is_set():
+            answer = self._ask(chance.choice(NODES), "/rotate-epoch", {"from_epoch": self.shown.epoch})
+            if answer is not None:
+                self.shown.raise_to(answer["active_epoch"])
+
+    def tokenize(self, seed: int) -> None:
+        chance = random.Random(seed)
+        while not self.stop.is_set():
+            floor = self.shown.epoch
+            values = [] if chance.random() < 0.1 else [f"v{chance.randrange(20)}"]
+            answer = self._ask(chance.choice(NODES), "/tokenize", {"values": values})
+            if answer is not None:
+                assert answer["epoch"] >= floor, "an epoch that a finished rotate had left behind"
+                assert all(token.startswith(f"qv_{answer['epoch']}_") for token in answer["tokens"])
+                next(self.rounds)
+
+    def goes_on(self, rounds: int, clients: Sequence[Future[None]]) -> None:
+        """Waits for so many more rounds. A client that failed shows why."""
+        goal = self.done + rounds
+        progress = wait_for(lambda: self.done >= goal or any(client.done() for client in clients), 30)
+        for client in clients:
+            if client.done():
+                client.result()
+        assert progress, f"{goal - self.done} of {rounds} rounds are missing after 30 s"
+
+    @property
+    def done(self) -> int:
+        """Tokenize requests answered so far; what ``count`` gives next, read without taking it."""
+        return int(repr(self.rounds)[len("count(") : -1])
+
+
+def test_rotation_races_tokenization_for_thousands_of_rounds(own_cluster: Cluster) -> None:
+    race = Race(own_cluster)
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(race.rotate if seed < 2 else race.tokenize, seed) for seed in range(8)]
+        try:
+            for victim in itertools.islice(itertools.cycle(NODES), 6):
+                own_cluster.pause(victim)
+                race.goes_on(150, clients)
+                own_cluster.resume(victim)
+                race.goes_on(250, clients)
+        finally:
+            race.stop.set()
+    assert race.done > 2_000
+    assert race.shown.epoch > 100
+
+
+def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cluster: Cluster) -> None:
+    own_cluster.kill("n1")
+    own_cluster.wait_ready("n2", "n3")
+    values = [f"written while n1 was away {n}" for n in range(20)]
+    tokens = own_cluster.api("n2", OWNER).tokenize(values).body["tokens"]
+    own_cluster.kill("n2", "n3")
+    shutil.rmtree(own_cluster.directory / "n3")
+    own_cluster.start("n1", "n3")
+    assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and states(own_cluster, "n3") == "joining", 20)
+    assert wait_for(lambda: own_cluster.health("n1").body["peers"]["n3"]["status"] == "up", 20)
+    for node in ("n1", "n3"):
+        for asked in (tokens, ["no token"]):
+            answer = own_cluster.api(node, OWNER).detokenize(asked)
+            assert (answer.status, answer.body["code"]) == (503, "no-quorum")
+    assert "n3 has no disk" in "\n".join(own_cluster.health("n3").body["warnings"])
+    own_cluster.start("n2")
+    own_cluster.wait_ready("n1", "n2", "n3")
+    for node in NODES:
+        resolves(own_cluster, node, dict(zip(values, tokens, strict=True)))
+    assert states(own_cluster, "n3") == "joining"
+    assert not (own_cluster.directory / "n3" / "store").exists()
+
+
+def states(cluster: Cluster, node: str) -> str | None:
+    answer = cluster.health(node)
+    return answer.body["state"] if answer else None
+
+
+def test_a_disk_that_cannot_be_written_ends_the_node_with_exit_code_3(own_cluster: Cluster) -> None:
+    """A limit on file sizes makes the next append of the log fail half-way, as a full disk does."""
+    before = own_cluster.api("n1", OWNER).tokenize(["before"]).body["tokens"]
+    process = own_cluster.nodes["n3"].require_process()
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))
+    values = [f"{n} " + "x" * 1_000 for n in range(20)]
+    after = own_cluster.api("n1", OWNER).tokenize(values).body["tokens"]
+    assert process.wait(20) == 3
+    own_cluster.wait_ready("n1", "n2")
+    resolves(own_cluster, "n2", dict(zip(["before", *values], before + after, strict=True)))
+
+
+def test_no_plaintext_and_no_key_in_anything_that_the_nodes_write(own_cluster: Cluster) -> None:
+    marked = [f"MARKED-{n}-Zoë-patient" for n in range(5)]
+    api = own_cluster.api("n1", OWNER)
+    tokens = api.tokenize(marked).body["tokens"]
+    resolves(own_cluster, "n2", dict(zip(marked, tokens, strict=True)))
+    for body in (
+        {"values": [marked[0], 1.5]},
+        {"values": [{"MARKED-6": marked[0]}]},
+        {"records": [{"ssn": [marked[0]]}]},
+        {"record": {"ssn": marked[1], "name": marked[2]}, marked[3]: 1},
+        {"values": [marked[0] + "x" * 70_000]},
+        {"values": [tokens[0]]},
+    ):
+        answer = api.post("/tokenize", body)
+        assert answer.status == 422
+        assert "MARKED" not in str(answer.body)
+    assert api.post("/detokenize", {"token": marked[4]}).status == 404
+    own_cluster.kill("n3")
+    own_cluster.wait_ready("n1", "n2")
+    own_cluster.kill("n2")
+    assert api.tokenize(marked).status == 503
+    own_cluster.start("n2", "n3")
+    own_cluster.wait_ready(reachable=3)
+    own_cluster.stop()
+    forbidden = [text.encode(coding) for text in ("MARKED", "Zoë-patient") for coding in ("utf-8", "utf-16-le")]
+    forbidden += [own_cluster.api_key(OWNER).encode(), *(token.encode() for token in tokens)]
+    found = []
+    for file in own_cluster.directory.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            found += [f"{file.name} has {text[:6]!r}…" for text in forbidden if text in content or text.hex().encode() in content]
+    assert found == []
+
+
+@pytest.mark.parametrize("away", NODES)
+def test_an_owner_finds_nothing_of_another_one_whatever_is_down(cluster: Cluster, away: str) -> None:
+    values = [f"shared {n}" for n in range(10)]
+    node = next(name for name in NODES if name != away)
+    mine = cluster.api(node, OWNER).tokenize(values).body["tokens"]
+    theirs = cluster.api(node, OTHER).tokenize(values).body["tokens"]
+    assert not set(mine) & set(theirs)
+    answer = cluster.api(away, OTHER).detokenize([*mine, *theirs])
+    assert [result["status"] for result in answer.body["results"]] == ["not_found"] * 10 + ["ok"] * 10

@@ -1,0 +1,191 @@
+"""The store's contract (storage/store.py), held to by every store there is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from quorumvault.errors import StorageFailed
+from quorumvault.storage import layout
+from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.storage.memory import MemoryStore
+from quorumvault.storage.store import CORRUPT, Store
+from tests.faultystore import FaultyStore
+
+DISK = bytes(range(16))
+#: What a store on disk says about itself; not for those who use it.
+DESCRIPTION = {layout.FORMAT_KEY, layout.DISK_KEY}
+
+Make = Callable[[Path], Store]
+MAKERS: dict[str, Make] = {
+    "memory": lambda home: MemoryStore(),
+    "leveldb": lambda home: LevelDBStore.create(home / "store", DISK),
+    "faulty": lambda home: FaultyStore(MemoryStore()),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = MAKERS[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_new_store_holds_nothing(store: Store) -> None:
+    assert store.get([b"r1", b"e1"]) == [None, None]
+    assert [key for key, _ in store.scan(b"") if key not in DESCRIPTION] == []
+
+
+def test_values_come_in_the_order_of_the_keys_and_as_often_as_asked(store: Store) -> None:
+    store.write({b"r1": b"one", b"r2": b"two"})
+    assert store.get([b"r2", b"r9", b"r1", b"r2"]) == [b"two", None, b"one", b"two"]
+    assert store.get([]) == []
+
+
+def test_an_empty_value_is_not_absent(store: Store) -> None:
+    store.write({b"r1": b""})
+    assert store.get([b"r1", b"r2"]) == [b"", None]
+    assert list(store.scan(b"r")) == [(b"r1", b"")]
+
+
+def test_a_batch_is_visible_whole_when_write_returns(store: Store) -> None:
+    batch = {b"r%04d" % number: b"%d" % number * 50 for number in range(5000)}
+    store.write(batch)
+    assert store.get(list(batch)) == list(batch.values())
+
+
+def test_the_last_value_written_counts(store: Store) -> None:
+    store.write({b"e1": b"old", b"e2": b"kept"})
+    store.write({b"e1": b"new"})
+    assert store.get([b"e1", b"e2"]) == [b"new", b"kept"]
+    assert list(store.scan(b"e")) == [(b"e1", b"new"), (b"e2", b"kept")]
+
+
+def test_a_batch_with_anything_but_bytes_in_it_leaves_nothing(store: Store) -> None:
+    with pytest.raises(TypeError):
+        store.write({b"r1": b"one", b"r2": None})  # type: ignore[dict-item]
+    assert store.get([b"r1", b"r2"]) == [None, None]
+    store.write({b"r1": b"one"})
+    assert store.get([b"r1"]) == [b"one"]
+
+
+def test_an_empty_batch_changes_nothing(store: Store) -> None:
+    store.write({b"r1": b"one"})
+    store.write({})
+    assert list(store.scan(b"r")) == [(b"r1", b"one")]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        (b"r", [b"r", b"r\x00", b"r\x00\xff", b"ra", b"r\xff", b"r\xff\x00", b"r\xff\xff\xff"]),
+        (b"r\x00", [b"r\x00", b"r\x00\xff"]),
+        (b"r\xff", [b"r\xff", b"r\xff\x00", b"r\xff\xff\xff"]),
+        (b"r\xff\xff", [b"r\xff\xff\xff"]),
+        (b"\xff", [b"\xff", b"\xff\xff"]),
+        (b"\xff\xff\xff", []),
+        (b"q", []),
+        (b"t", []),
+    ],
+)
+def test_a_scan_has_every_key_with_the_prefix_in_order(store: Store, prefix: bytes, expected: list[bytes]) -> None:
+    keys = [b"\xff\xff", b"s", b"r\xff\xff\xff", b"ra", b"r\x00\xff", b"r", b"p\xff", b"r\xff\x00", b"\xff", b"r\x00", b"r\xff"]
+    for key in keys:
+        store.write({key: b"value of " + key})
+    assert list(store.scan(prefix)) == [(key, b"value of " + key) for key in expected]
+
+
+def test_a_scan_shows_the_store_as_it_was_when_it_was_asked_for(store: Store) -> None:
+    store.write({b"r1": b"one", b"r3": b"three"})
+    pairs = store.scan(b"r")
+    store.write({b"r2": b"two", b"r3": b"other"})
+    assert next(pairs) == (b"r1", b"one")
+    store.write({b"r4": b"four"})
+    assert list(pairs) == [(b"r3", b"three")]
+
+
+def test_scans_may_run_side_by_side_and_stop_half_way(store: Store) -> None:
+    store.write({b"r%d" % number: b"" for number in range(10)})
+    one, other = store.scan(b"r"), store.scan(b"r")
+    assert [next(one)[0], next(other)[0], next(one)[0]] == [b"r0", b"r0", b"r1"]
+    del one
+    assert len(list(other)) == 9
+
+
+def test_a_closed_store_refuses_everything(store: Store) -> None:
+    store.write({b"r1": b"one"})
+    store.close()
+    store.close()
+    for refused in (lambda: store.get([b"r1"]), lambda: store.write({b"r2": b""}), lambda: store.scan(b"r")):
+        with pytest.raises(StorageFailed, match="closed"):
+            refused()
+
+
+def test_a_corrupt_key_spoils_no_other(tmp_path: Path) -> None:
+    store = FaultyStore(MemoryStore())
+    store.write({b"r1": b"one", b"r2": b"two"})
+    store.corrupt.add(b"r1")
+    assert store.get([b"r1", b"r2", b"r3"]) == [CORRUPT, b"two", None]
+    with pytest.raises(StorageFailed):
+        list(store.scan(b"r"))
+
+
+def test_a_write_that_failed_leaves_what_was_there() -> None:
+    store = FaultyStore(MemoryStore())
+    store.write({b"r1": b"one"})
+    store.fail_write = True
+    for _ in range(2):
+        with pytest.raises(StorageFailed):
+            store.write({b"r1": b"other", b"r2": b"two"})
+    assert store.get([b"r1", b"r2"]) == [b"one", None]
+
+
+#: Few bytes, so that keys meet and have each other as prefixes.
+BYTES = st.lists(st.sampled_from(b"\x00r\xfe\xff"), max_size=4).map(bytes)
+
+
+class StoreAsDict(RuleBasedStateMachine):
+    """A store is a dict that remembers; it may be closed and opened again between any two calls."""
+
+    make: Make
+
+    @initialize()
+    def create(self) -> None:
+        self.home = tempfile.TemporaryDirectory()
+        self.store = self.make(Path(self.home.name))
+        self.model: dict[bytes, bytes] = {}
+
+    @rule(puts=st.dictionaries(BYTES, st.binary(max_size=100), max_size=8))
+    def write(self, puts: dict[bytes, bytes]) -> None:
+        self.store.write(puts)
+        self.model |= puts
+
+    @rule(keys=st.lists(BYTES, max_size=8))
+    def get(self, keys: list[bytes]) -> None:
+        assert self.store.get(keys) == [self.model.get(key) for key in keys]
+
+    @rule(prefix=BYTES)
+    def scan(self, prefix: bytes) -> None:
+        found = [(key, value) for key, value in self.store.scan(prefix) if key not in DESCRIPTION]
+        assert found == sorted((key, value) for key, value in self.model.items() if key.startswith(prefix))
+
+    @rule()
+    def reopen(self) -> None:
+        if isinstance(self.store, LevelDBStore):
+            self.store.close()
+            self.store = LevelDBStore.open(Path(self.home.name) / "store", DISK)
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.home.cleanup()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_store_is_a_dict_that_remembers(name: str) -> None:
+    machine = type("Machine", (StoreAsDict,), {"make": staticmethod(MAKERS[name])})
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20))

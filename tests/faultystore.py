@@ -1,0 +1,38 @@
+"""A store with faults of a test's choosing, around a store that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from quorumvault.errors import StorageFailed
+from quorumvault.storage.store import CORRUPT, Corrupt, Store
+
+
+class FaultyStore:
+    """``corrupt`` has the keys that cannot be read; with ``fail_write`` set, the next write fails, and every one after it."""
+
+    def __init__(self, inner: Store) -> None:
+        self.corrupt: set[bytes] = set()
+        self.fail_write = False
+        self._inner = inner
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
+        values = self._inner.get(keys)
+        return [CORRUPT if key in self.corrupt else value for key, value in zip(keys, values, strict=True)]
+
+    def write(self, puts: Mapping[bytes, bytes]) -> None:
+        if self.fail_write:
+            raise StorageFailed("the disk is full, as the test asked")
+        self._inner.write(puts)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._readable(self._inner.scan(prefix))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _readable(self, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in pairs:
+            if key in self.corrupt:
+                raise StorageFailed("a block is corrupt, as the test asked")
+            yield key, value
