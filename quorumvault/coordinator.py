@@ -11,11 +11,11 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from quorumvault.config import Timeouts
 from quorumvault.crypto.keys import Keyring
-from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_token
+from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_tokens
 from quorumvault.errors import NoQuorum, Outcome
 from quorumvault.exchange import Exchange, Target
 from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
@@ -43,6 +43,9 @@ class Missing(Enum):
     NOT_FOUND = "not_found"
     UNAVAILABLE = "unavailable"
     COLLISION = "collision"
+
+
+_MISSING = {None: Missing.NOT_FOUND, Open.COLLISION: Missing.COLLISION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,22 +138,29 @@ class Coordinator:
 
     async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
-        keys = [parse_token(token) or (_NO_EPOCH, _dummy_digest(token)) for token in distinct]
+        keys = [key or (_NO_EPOCH, _dummy_digest(token)) for key, token in zip(parse_tokens(distinct), distinct, strict=True)]
         epochs, digests = [epoch for epoch, _ in keys], [digest for _, digest in keys]
         found = await self._run(operations.read_records(owner, epochs, digests, self._keyring), writes=False)
-        values = [self._open(owner, epoch, digest, record) for epoch, digest, record in zip(epochs, digests, found, strict=True)]
+        values = self._open(owner, epochs, digests, found)
         if len(distinct) == len(tokens):
             return values
         by_token = dict(zip(distinct, values, strict=True))
         return [by_token[token] for token in tokens]
 
-    def _open(self, owner: Owner, epoch: int, digest: bytes, record: bytes | Open | None) -> bytes | Missing:
-        if record is None:
-            return Missing.NOT_FOUND
-        if isinstance(record, bytes):
-            sealed = records.sealed_of(record)
-            return self._keyring.epoch_keys(owner, epoch).sealer.open(sealed, digest) or Missing.UNAVAILABLE
-        return Missing.COLLISION if record is Open.COLLISION else Missing.UNAVAILABLE
+    def _open(
+        self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
+    ) -> list[bytes | Missing]:
+        """The canonical forms in the records that were found, epoch by epoch, and words for the others."""
+        values: list[bytes | Missing] = [
+            Missing.UNAVAILABLE if isinstance(record, bytes) else _MISSING.get(record, Missing.UNAVAILABLE) for record in found
+        ]
+        for epoch in set(epochs):
+            at = [index for index, record in enumerate(found) if epochs[index] == epoch and isinstance(record, bytes)]
+            sealed = [records.sealed_of(cast("bytes", found[index])) for index in at]
+            opened = self._keyring.epoch_keys(owner, epoch).sealer.open_all(sealed, [digests[index] for index in at])
+            for index, canonical in zip(at, opened, strict=True):
+                values[index] = canonical or Missing.UNAVAILABLE
+        return values
 
     async def epoch(self, owner: Owner) -> int:
         register = await self._run(operations.read_epoch(owner, self._keyring), writes=False)

@@ -56,8 +56,8 @@ def open_disk(config: NodeConfig) -> NodeDisk:
 
 def _without_disk(config: NodeConfig, why: str) -> NodeDisk:
     problem = (
-        f"{config.node} has no disk that the cluster knows ({why}): it stays joining, serves requests through the other nodes and "
-        "votes on nothing; stop it and put its data directory back, or leave it so: this version cannot give it a new disk"
+        f"{config.node} has no disk that the cluster knows ({why}): it stays joining, serves requests through the "
+        "other nodes and votes on nothing; stop it and put its data directory back: this version cannot give it a new disk"
     )
     logger.error(problem)
     stranger = DiskIdentity(config.cluster.cluster_id, config.node, os.urandom(DISK_BYTES), 0, Mode.JOINING, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity
@@ -122,30 +123,22 @@ class Replica:
             present = staged.get(key, stored)
             if present is None:
                 staged[key] = record
-            elif present is CORRUPT or not records.is_record(present):
+            elif present is CORRUPT:
                 refused[index] = UNREADABLE
-            elif present != record:
-                self._settle(key, present, record, index, staged, refused)
+            elif present[records.HEADER_BYTES :] != record[records.HEADER_BYTES :]:
+                refused[index] = present if records.is_record(present) else UNREADABLE
+            elif record < present:
+                staged[key] = records.merge(present, record)  # the same value by an earlier writer
         return refused
-
-    @staticmethod
-    def _settle(
-        key: bytes, present: bytes, record: bytes, index: int, staged: dict[bytes, bytes], refused: dict[int, bytes]
-    ) -> None:
-        merged = records.merge(present, record)
-        if merged == records.CONFLICT_MARK:
-            refused[index] = present
-        elif merged != present:
-            staged[key] = merged  # The same value by an earlier writer: the lower version stays.
 
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
         found = self._store.get(keys)
         if staged:
             found = [staged.get(key, stored) for key, stored in zip(keys, found, strict=True)]
-        held = [record if isinstance(record, bytes) and records.is_record(record) else None for record in found]
-        unknown = [index for index, record in enumerate(found) if record is not None and held[index] is None]
-        if sum(len(record) for record in held if record) > self._reply_bytes:
+        unknown = [index for index, record in enumerate(found) if record is CORRUPT] if CORRUPT in found else []
+        held = [None if record is CORRUPT else record for record in found] if unknown else cast("list[bytes | None]", found)
+        if sum(map(len, filter(None, held))) > self._reply_bytes:
             return messages.Overflow(get.round, get.view, self._identity.disk)
         return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
 

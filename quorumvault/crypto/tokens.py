@@ -18,7 +18,7 @@ from quorumvault.model import MAX_EPOCH
 DIGEST_BYTES = 20
 _PREFIX = "qv_"
 _BODY_CHARS = 2 * (DIGEST_BYTES + 4)
-_MAX_CHARS = len(_PREFIX) + len(str(MAX_EPOCH)) + 1 + _BODY_CHARS
+_EPOCH_DIGITS = len(str(MAX_EPOCH))
 
 
 def format_tokens(epoch: int, digests: Iterable[bytes]) -> list[str]:
@@ -32,21 +32,45 @@ def format_token(epoch: int, digest: bytes) -> str:
     return format_tokens(epoch, (digest,))[0]
 
 
-def parse_token(token: str) -> tuple[int, bytes] | None:
-    """(epoch, digest) of a well-formed token, else None. What parses, formats back to the very same text."""
-    if not token.startswith(_PREFIX) or len(token) > _MAX_CHARS:
-        return None
-    digits, separator, body = token[len(_PREFIX) :].partition("_")
-    if not (separator and digits.isascii() and digits.isdigit() and len(body) == _BODY_CHARS):
+def parse_tokens(texts: Iterable[str]) -> list[tuple[int, bytes] | None]:
+    """(epoch, digest) of each well-formed token, None for other text. What parses, formats back to the very same text."""
+    seen: dict[str, tuple[int, int] | None] = {}
+    parsed: list[tuple[int, bytes] | None] = []
+    crc32, unhex = zlib.crc32, bytes.fromhex
+    for text in texts:
+        prefix, _, body = text.rpartition("_")
+        if prefix in seen:
+            known = seen[prefix]
+        else:
+            known = seen[prefix] = _parse_prefix(prefix)
+        if known is None or len(body) != _BODY_CHARS:
+            parsed.append(None)
+            continue
+        epoch, seed = known
+        try:
+            data = unhex(body)
+        except ValueError:
+            parsed.append(None)
+            continue
+        digest = data[:DIGEST_BYTES]
+        genuine = crc32(digest, seed) == int.from_bytes(data[DIGEST_BYTES:]) and data.hex() == body
+        parsed.append((epoch, digest) if genuine else None)
+    return parsed
+
+
+def _parse_prefix(prefix: str) -> tuple[int, int] | None:
+    """Of "qv_7": the epoch, and the CRC of "qv_7_". None for what no token begins with."""
+    digits = prefix[len(_PREFIX) :]
+    if not prefix.startswith(_PREFIX) or len(digits) > _EPOCH_DIGITS or not (digits.isascii() and digits.isdigit()):
         return None
     epoch = int(digits)
-    if not 1 <= epoch <= MAX_EPOCH:
+    if digits[0] == "0" or epoch > MAX_EPOCH:
         return None
-    try:
-        digest = bytes.fromhex(body)[:DIGEST_BYTES]
-    except ValueError:
-        return None
-    return (epoch, digest) if format_token(epoch, digest) == token else None
+    return epoch, zlib.crc32(f"{prefix}_".encode())
+
+
+def parse_token(text: str) -> tuple[int, bytes] | None:
+    return parse_tokens((text,))[0]
 
 
 def is_token(text: str) -> bool:

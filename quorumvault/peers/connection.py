@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol, ABC):
         elif envelope.kind == Kind.GREETING and self.facts is None:
             self._greet(envelope)
         elif envelope.kind in (Kind.PING, Kind.PONG) and self.facts is not None:
-            self.facts = decoded(saying.decode_facts, envelope.body)
+            self.facts = self._news(self.facts, decoded(saying.decode_facts, envelope.body))
             if envelope.kind == Kind.PING:
                 self.send(Kind.PONG, 0, saying.encode(self._local.facts()))
         else:
@@ -274,6 +274,11 @@ class Connection(asyncio.Protocol, ABC):
         self._deadline = self._loop.call_later(self._local.timeouts.silence, self._listen_for_life)
         self.facts = greeting.facts
         self.greeted(greeting.facts)
+
+    def _news(self, known: NodeFacts, told: NodeFacts) -> NodeFacts:
+        if (told.node, told.disk) != (known.node, known.disk):
+            raise FrameError("a node that turned into another one: it has to greet anew")
+        return told
 
     def _not_open_in_time(self) -> None:
         self.fail(f"the handshake took more than {self._local.timeouts.handshake:g} s: does the other process hang?")

@@ -13,7 +13,7 @@ is one range scan: r | bucket. No key is made without an owner (rule 13).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 STORE_FORMAT = 1
 RECORD = b"r"
@@ -30,16 +30,10 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 
 
-def record_keys(owner: bytes, epochs: Iterable[int], digests: Iterable[bytes]) -> list[bytes]:
+def record_keys(owner: bytes, epochs: Sequence[int], digests: Sequence[bytes]) -> list[bytes]:
     """Keys for parallel columns of epochs and digests of one owner."""
-    scopes: dict[int, bytes] = {}
-    keys = []
-    for epoch, digest in zip(epochs, digests, strict=True):
-        scope = scopes.get(epoch)
-        if scope is None:
-            scope = scopes[epoch] = owner + _U32.pack(epoch)
-        keys.append(b"r" + digest[:2] + scope + digest[2:])
-    return keys
+    scopes = {epoch: owner + _U32.pack(epoch) for epoch in set(epochs)}
+    return [b"r" + digest[:2] + scopes[epoch] + digest[2:] for epoch, digest in zip(epochs, digests, strict=True)]
 
 
 def register_key(owner: bytes) -> bytes:

@@ -245,6 +245,7 @@ GARBAGE = {
     "a reply": Envelope(Kind.REPLY, 1, encode(reply_to(request(1)))),
     "a second greeting": Envelope(Kind.GREETING, 0, saying.encode(Greeting("n2", facts_of("n1")))),
     "no facts": Envelope(Kind.PING, 0, b"\x90"),
+    "another node's facts": Envelope(Kind.PING, 0, saying.encode(facts_of("n3"))),
     "unknown": Envelope(99, 0, b""),
 }
 

@@ -1,0 +1,532 @@
+"""Rot, crashes and full disks under a real LevelDB: no wrong value, no false "absent", no write after one that failed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import plyvel  # type: ignore[import-untyped]
+import pytest
+
+from quorumvault.errors import ConfigError, StorageFailed, StoreMissing
+from quorumvault.storage import layout
+from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.storage.store import CORRUPT
+
+DISK = bytes(range(16))
+OWNER = b"an owner's id..."
+RECORDS = 600
+BATCH = 20
+FOOTER = 48
+#: The first block also holds the store's description, without which it does not open.
+SECOND_BLOCK = 3000
+
+
+def _key(number: int) -> bytes:
+    digest = random.Random(number).randbytes(20)
+    return layout.record_keys(OWNER, [1], [digest])[0]
+
+
+#: Record keys as they are on disk: spread by their hash, so that neighbours on disk were not written together.
+KEYS = [_key(number) for number in range(RECORDS)]
+ABSENT = [_key(number) for number in range(RECORDS, 2 * RECORDS)]
+PAIRS = {key: random.Random(key).randbytes(20 + number % 60) for number, key in enumerate(KEYS)}
+
+
+class Disk(NamedTuple):
+    """A closed store, and its newest file of one kind."""
+
+    path: Path
+    file: Path
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Disk:
+    """A store whose records all are in its log, in batches of BATCH."""
+    path = tmp_path_factory.mktemp("log") / "store"
+    store = LevelDBStore.create(path, DISK)
+    for first in range(0, RECORDS, BATCH):
+        store.write({key: PAIRS[key] for key in KEYS[first : first + BATCH]})
+    store.close()
+    (file,) = path.glob("*.log")
+    return Disk(path, file)
+
+
+@pytest.fixture(scope="module")
+def table(log: Disk, tmp_path_factory: pytest.TempPathFactory) -> Disk:
+    """The same store after a start, which turns the log into a table."""
+    path = tmp_path_factory.mktemp("table") / "store"
+    shutil.copytree(log.path, path)
+    LevelDBStore.open(path, DISK).close()
+    (file,) = path.glob("*.ldb")
+    return Disk(path, file)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Callable[[Disk, bytes], Path]:
+    """Makes copies of a store in which one file has other contents."""
+    places: Iterator[Path] = (tmp_path / str(number) / "store" for number in range(100_000))
+
+    def damage(disk: Disk, contents: bytes) -> Path:
+        place = next(places)
+        shutil.copytree(disk.path, place)
+        (place / disk.file.name).write_bytes(contents)
+        return place
+
+    return damage
+
+
+def _flipped(contents: bytes, bit: int) -> bytes:
+    changed = bytearray(contents)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def _holds_what_was_written(path: Path) -> bool:
+    """Whether every record came back; one that did not is CORRUPT or made the store fail, and is neither wrong nor absent."""
+    try:
+        store = LevelDBStore.open(path, DISK)
+    except StorageFailed:
+        return False
+    try:
+        found = store.get(KEYS)
+        absent = store.get(ABSENT)
+        scanned = list(store.scan(layout.RECORD))
+    except StorageFailed:
+        return False
+    finally:
+        store.close()
+    assert all(value in (PAIRS[key], CORRUPT) for key, value in zip(KEYS, found, strict=True))
+    assert set(absent) <= {None, CORRUPT}
+    assert scanned == sorted(PAIRS.items()), "a scan that ended had not seen everything"
+    return CORRUPT not in found
+
+
+class Parts(NamedTuple):
+    """Where things are in a table: data blocks from 0 to ``filter_start``, the filter from there to ``filter_end``."""
+
+    filter_start: int
+    filter_end: int
+    footer: int
+
+
+def _varints(data: bytes, count: int) -> list[int]:
+    numbers, number, shift = [], 0, 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(number)
+            number = shift = 0
+            if len(numbers) == count:
+                break
+    return numbers
+
+
+def _parts(contents: bytes) -> Parts:
+    """Read from the footer: (offset, size) of the meta-index, whose one entry has (offset, size) of the filter block."""
+    offset, size = _varints(contents[-FOOTER:], 2)
+    _, _, entry = contents[offset : offset + size].partition(b"filter.leveldb.BuiltinBloomFilter2")
+    filter_start, filter_size = _varints(entry, 2)
+    return Parts(filter_start, filter_start + filter_size, len(contents) - FOOTER)
+
+
+def test_a_flipped_bit_in_a_table_hides_and_changes_nothing(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    contents = table.file.read_bytes()
+    parts, chance = _parts(contents), random.Random(6)
+    regions = {
+        "data": (0, parts.filter_start, 150),
+        "filter": (parts.filter_start, parts.filter_end, 60),
+        "index": (parts.filter_end, parts.footer, 60),
+        "footer": (parts.footer, len(contents), 80),
+    }
+    whole = dict.fromkeys(regions, 0)
+    for region, (start, end, flips) in regions.items():
+        for bit in chance.sample(range(8 * start, 8 * end), flips):
+            path = damaged(table, _flipped(contents, bit))
+            whole[region] += _holds_what_was_written(path)
+            shutil.rmtree(path)
+    assert whole["data"] == 0, "a flip in a data block went unseen"
+    assert whole["filter"] == 60, "a table is read without its filter if that is rotten"
+
+
+def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    """The last block too, where an iterator's end could pass for the end of the records."""
+    contents = table.file.read_bytes()
+    corrupt: set[bytes] = set()
+    for offset in range(SECOND_BLOCK, _parts(contents).filter_start, 1000):
+        store = LevelDBStore.open(damaged(table, _flipped(contents, 8 * offset)), DISK)
+        found = dict(zip(KEYS, store.get(KEYS), strict=True))
+        hit = {key for key, value in found.items() if value is CORRUPT}
+        assert 0 < len(hit) < 60
+        assert all(found[key] == PAIRS[key] for key in KEYS if key not in hit)
+        with pytest.raises(StorageFailed, match="cannot be scanned: Corruption"):
+            list(store.scan(layout.RECORD))
+        store.close()
+        corrupt |= hit
+    first_block = sorted(KEYS)[:60]
+    assert corrupt >= set(KEYS).difference(first_block)
+
+
+def test_a_scan_needs_only_the_blocks_that_it_reads(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    contents = table.file.read_bytes()
+    store = LevelDBStore.open(damaged(table, _flipped(contents, 8 * (_parts(contents).filter_start - 100))), DISK)
+    assert list(store.scan(b"r\x00")) == sorted((key, value) for key, value in PAIRS.items() if key.startswith(b"r\x00"))
+    with pytest.raises(StorageFailed, match="cannot be scanned"):
+        list(store.scan(b"s"))
+    store.close()
+
+
+def test_a_store_that_cannot_say_whose_it_is_does_not_open(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    with pytest.raises(StorageFailed, match="description is corrupt"):
+        LevelDBStore.open(damaged(table, _flipped(table.file.read_bytes(), 800)), DISK)
+
+
+def test_what_only_a_rotten_block_could_tell_is_corrupt_not_absent(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    contents = table.file.read_bytes()
+    start, end, _ = _parts(contents)
+    without_filter = contents[:start] + bytes(end - start) + contents[end:]
+    store = LevelDBStore.open(damaged(table, _flipped(without_filter, 8 * 5000)), DISK)
+    assert set(store.get(ABSENT)) == {None, CORRUPT}
+    store.close()
+
+
+def test_a_zeroed_filter_hides_no_record(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    contents = table.file.read_bytes()
+    start, end, _ = _parts(contents)
+    path = damaged(table, contents[:start] + bytes(end - start) + contents[end:])
+    trusting = plyvel.DB(str(path), bloom_filter_bits=10)
+    hidden = sum(trusting.get(key) is None for key in KEYS)
+    trusting.close()
+    assert hidden > 0, "the filter is not what this test takes it for"
+    assert _holds_what_was_written(path)
+
+
+def test_a_missing_table_is_no_absence(table: Disk, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(table.path, path)
+    (path / table.file.name).unlink()
+    with pytest.raises(StorageFailed, match="missing files"):
+        LevelDBStore.open(path, DISK)
+
+
+def test_rot_that_a_compaction_meets_stops_the_writes_and_drops_nothing(
+    table: Disk, damaged: Callable[[Disk, bytes], Path]
+) -> None:
+    contents = table.file.read_bytes()
+    path = damaged(table, _flipped(contents, 8 * 5000))
+    store = LevelDBStore.open(path, DISK)
+    before = store.get(KEYS)
+    ballast = {key: bytes(15_000) for key in ABSENT}
+
+    def write_until_compactions_come() -> None:
+        for _ in range(200):
+            store.write(ballast)
+
+    with pytest.raises(StorageFailed, match="cannot be written: Corruption"):
+        write_until_compactions_come()
+    assert store.get(KEYS) == before
+    store.close()
+
+
+def _batches_kept(path: Path) -> int | None:
+    """How many of the batches are there, the first ones, each whole; None if the store does not open."""
+    try:
+        store = LevelDBStore.open(path, DISK)
+    except StorageFailed:
+        return None
+    found = store.get(KEYS)
+    store.close()
+    kept = sum(value is not None for value in found)
+    assert kept % BATCH == 0
+    assert found == [PAIRS[key] for key in KEYS[:kept]] + [None] * (RECORDS - kept)
+    return kept // BATCH
+
+
+BATCHES = RECORDS // BATCH
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100, 1000])
+def test_a_log_that_a_crash_cut_short_opens_without_the_batch_that_was_being_written(
+    cut: int, log: Disk, damaged: Callable[[Disk, bytes], Path]
+) -> None:
+    kept = _batches_kept(damaged(log, log.file.read_bytes()[:-cut]))
+    assert kept == BATCHES - 1
+
+
+@pytest.mark.parametrize("length", [1, 7, 64, 512, 1000])
+@pytest.mark.parametrize("tail", [bytes, lambda length: random.Random(length).randbytes(length)], ids=["zeros", "garbage"])
+def test_a_log_whose_last_record_is_torn_is_refused(
+    tail: Callable[[int], bytes], length: int, log: Disk, damaged: Callable[[Disk, bytes], Path]
+) -> None:
+    path = damaged(log, log.file.read_bytes()[:-length] + tail(length))
+    with pytest.raises(StorageFailed, match="cannot be opened: Corruption"):
+        LevelDBStore.open(path, DISK)
+
+
+@pytest.mark.parametrize("length", [1, 6, 7, 8, 100, 5000, 100_000])
+@pytest.mark.parametrize("tail", [bytes, lambda length: random.Random(length).randbytes(length)], ids=["zeros", "garbage"])
+def test_what_follows_the_last_record_costs_no_batch(
+    tail: Callable[[int], bytes], length: int, log: Disk, damaged: Callable[[Disk, bytes], Path]
+) -> None:
+    assert _batches_kept(damaged(log, log.file.read_bytes() + tail(length))) in (BATCHES, None)
+
+
+def test_a_flipped_bit_in_the_log_is_refused(log: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    """But for the one case that the module's docstring names, and then whole batches at the end are gone, and nothing else."""
+    contents, chance = log.file.read_bytes(), random.Random(7)
+    refused = 0
+    for bit in chance.sample(range(8 * len(contents)), 200):
+        path = damaged(log, _flipped(contents, bit))
+        kept = _batches_kept(path)
+        shutil.rmtree(path)
+        assert kept != BATCHES
+        refused += kept is None
+    assert refused >= 195
+
+
+def test_a_flipped_bit_in_the_manifest_is_refused(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    (file,) = table.path.glob("MANIFEST-*")
+    contents = file.read_bytes()
+    for bit in random.Random(8).sample(range(8 * len(contents)), 100):
+        path = damaged(Disk(table.path, file), _flipped(contents, bit))
+        with pytest.raises(StorageFailed, match="cannot be opened"):
+            LevelDBStore.open(path, DISK)
+        shutil.rmtree(path)
+
+
+def _run(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+WRITES_UNTIL_KILLED = """
+import sys
+from itertools import count
+from pathlib import Path
+from quorumvault.storage.leveldb import LevelDBStore
+store = LevelDBStore.create(Path(sys.argv[1]), bytes(range(16)))
+for number in count():
+    store.write({b"r%d.%d" % (number, item): b"%d" % number for item in range(100)})
+    print(number, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    with _run(WRITES_UNTIL_KILLED, tmp_path / "store") as writer:
+        assert writer.stdout is not None
+        first = [int(writer.stdout.readline()) for _ in range(50)]
+        writer.kill()
+        acknowledged = [*first, *map(int, writer.stdout)]
+    store = LevelDBStore.open(tmp_path / "store", DISK)
+    for number in acknowledged:
+        assert store.get([b"r%d.%d" % (number, item) for item in range(100)]) == [b"%d" % number] * 100
+    begun = store.get([b"r%d.%d" % (acknowledged[-1] + 1, item) for item in range(100)])
+    assert len(set(begun)) == 1, "half a batch"
+    store.close()
+
+
+FILLS_ITS_DISK = """
+import resource, sys
+from pathlib import Path
+from quorumvault.errors import StorageFailed
+from quorumvault.storage.leveldb import LevelDBStore
+
+path = Path(sys.argv[1])
+store = LevelDBStore.create(path, bytes(range(16)))
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))   # Python ignores SIGXFSZ: a write beyond this gives EFBIG
+
+def sizes():
+    return {file.name: file.stat().st_size for file in path.iterdir()}
+
+acknowledged = 0
+try:
+    while True:
+        store.write({b"r%d" % acknowledged: bytes(3000)})
+        acknowledged += 1
+except StorageFailed as error:
+    first = str(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))     # there is room again
+full = sizes()
+for _ in range(3):
+    try:
+        store.write({b"rlate": b""})
+    except StorageFailed as error:
+        assert str(error).startswith(first) and "nothing more is written" in str(error), error
+    else:
+        sys.exit("a write went through after one had failed")
+assert sizes() == full
+assert store.get([b"r0", b"rlate"]) == [bytes(3000), None]
+print(acknowledged)
+print(first)
+"""
+
+
+def test_after_a_failed_write_nothing_is_written_though_there_is_room_again(tmp_path: Path) -> None:
+    with _run(FILLS_ITS_DISK, tmp_path / "store") as writer:
+        acknowledged, failure = writer.communicate(timeout=60)[0].splitlines()
+    assert writer.returncode == 0
+    assert f"{tmp_path}/store: cannot be written: IO error: " in failure
+    assert "File too large" in failure
+    store = LevelDBStore.open(tmp_path / "store", DISK)
+    assert store.get([b"r%d" % number for number in range(int(acknowledged))]) == [bytes(3000)] * int(acknowledged)
+    assert store.get([b"rlate"]) == [None]
+    store.close()
+
+
+def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LevelDB does not unless asked, and only a power cut would show it."""
+    asked: list[object] = []
+
+    class Watched:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self._db = real(*arguments, **options)
+
+        def write_batch(self, **options: object) -> object:
+            asked.append(options.get("sync"))
+            return self._db.write_batch(**options)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._db, name)
+
+    real = plyvel.DB
+    monkeypatch.setattr(plyvel, "DB", Watched)
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    store.write({b"r1": b"one"})
+    store.close()
+    assert asked == [True, True]
+
+
+def test_the_name_of_a_new_store_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    LevelDBStore.create(tmp_path / "store", DISK).close()
+    assert synced == [str(tmp_path)]
+
+
+OPENS_AND_HOLDS = """
+import sys
+from pathlib import Path
+from quorumvault.storage.leveldb import LevelDBStore
+store = LevelDBStore.open(Path(sys.argv[1]), bytes(range(16)))
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_store_that_another_process_has_open_is_a_matter_for_the_operator(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    LevelDBStore.create(path, DISK).close()
+    with _run(OPENS_AND_HOLDS, path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(ConfigError, match=f"{path}: expected to be the only process"):
+            LevelDBStore.open(path, DISK)
+        holder.communicate()
+    LevelDBStore.open(path, DISK).close()
+
+
+def test_a_store_is_open_once_in_a_process_too(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    with pytest.raises(ConfigError, match="another one has it"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "refusal"),
+    [
+        ("Permission denied", ConfigError),
+        ("No space left on device", ConfigError),
+        ("Too many open files", ConfigError),
+        ("Input/output error", StorageFailed),
+    ],
+)
+def test_what_is_wrong_around_a_store_is_no_damage_to_it(
+    reason: str, refusal: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LevelDBStore.create(tmp_path / "store", DISK).close()
+
+    def refuse(*_: object, **options: object) -> None:
+        raise plyvel.IOError(f"IO error: {tmp_path}/store/000003.log: {reason}".encode())
+
+    monkeypatch.setattr(plyvel, "DB", refuse)
+    with pytest.raises(refusal, match=f"cannot be opened: IO error: .*{reason}"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+
+
+def test_opening_never_creates(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("missing", "empty"):
+        with pytest.raises(StoreMissing, match=f"{tmp_path}/{name}: there is no store"):
+            LevelDBStore.open(tmp_path / name, DISK)
+    assert os.listdir(tmp_path) == ["empty"]
+    assert os.listdir(tmp_path / "empty") == []
+
+
+def test_a_store_that_lost_its_way_to_its_files_is_damaged_not_missing(table: Disk, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(table.path, path)
+    (path / "CURRENT").unlink()
+    before = sorted(os.listdir(path))
+    with pytest.raises(StorageFailed, match="CURRENT is missing") as refused:
+        LevelDBStore.open(path, DISK)
+    assert not isinstance(refused.value, StoreMissing)
+    assert sorted(os.listdir(path)) == before
+
+
+@pytest.mark.parametrize("contents", [b"", b"MANIFEST-000099\n", b"garbage"])
+def test_a_rotten_current_file_is_damage(contents: bytes, table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        LevelDBStore.open(damaged(Disk(table.path, table.path / "CURRENT"), contents), DISK)
+
+
+def test_another_disks_store_is_refused(tmp_path: Path) -> None:
+    LevelDBStore.create(tmp_path / "store", DISK).close()
+    with pytest.raises(StorageFailed, match=f"expected the store of disk {'ff' * 16}, found that of disk {DISK.hex()}"):
+        LevelDBStore.open(tmp_path / "store", b"\xff" * 16)
+    LevelDBStore.open(tmp_path / "store", DISK).close()
+
+
+def test_a_store_of_another_format_is_left_for_the_version_that_wrote_it(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    store.write({layout.FORMAT_KEY: b"\x02"})
+    store.close()
+    with pytest.raises(ConfigError, match="expected a store of format 01, found 02"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+
+
+def test_a_store_whose_creation_was_interrupted_is_refused(tmp_path: Path) -> None:
+    plyvel.DB(str(tmp_path / "store"), create_if_missing=True).close()
+    with pytest.raises(StorageFailed, match="creation was interrupted"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+
+
+def test_creating_never_touches_what_is_there(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    store.write({b"r1": b"one"})
+    store.close()
+    (tmp_path / "empty").mkdir()
+    for name in ("store", "empty"):
+        with pytest.raises(ConfigError, match=f"{tmp_path}/{name}: expected to make a new store here: File exists"):
+            LevelDBStore.create(tmp_path / name, b"\xff" * 16)
+    store = LevelDBStore.open(tmp_path / "store", DISK)
+    assert store.get([b"r1"]) == [b"one"]
+    store.close()
+
+
+def test_a_batch_that_cannot_be_put_together_is_not_written(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    with pytest.raises(TypeError):
+        store.write({b"r1": b"one", b"r2": None})  # type: ignore[dict-item]
+    assert store.get([b"r1", b"r2"]) == [None, None]
+    store.write({b"r1": b"one"})
+    assert store.get([b"r1"]) == [b"one"]
+    store.close()
