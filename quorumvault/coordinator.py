@@ -22,12 +22,12 @@ from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
 from quorumvault.peers.peer import Peer
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import Outgoing, Put, RaiseEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
 from quorumvault.protocol.operations import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.rounds import ViewRefused
 from quorumvault.protocol.views import View
-from quorumvault.protocol.write import Repaired
+from quorumvault.protocol.write import Adopt, Committed, Repaired
 
 ResultT = TypeVar("ResultT")
 
@@ -72,6 +72,22 @@ class Vault(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Hears what a coordinator did, for metrics and the event log. Called on the event loop's thread; must not raise."""
+
+    def read_repaired(self, node: str, records: int) -> None:
+        """Records that this node lacked were written back to it, before they were answered (rule 5)."""
+        ...
+
+    def fence_retried(self) -> None:
+        """A batch met the fence, and is derived again for a later epoch (rule 8)."""
+        ...
+
+    def unacknowledged(self, node: str, records: int) -> None:
+        """Records were committed on the two other replicas, and this peer did not acknowledge them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who coordinates: makes round ids unique for ever, and versions say who wrote first."""
@@ -93,7 +109,7 @@ class _Held:
 class Coordinator:
     """Implements Vault over three peers, the node's own replica among them (``peers`` is by node name).
 
-    ``wall_ms`` is milliseconds since 1970, for versions only. ``on_read_repair(node, count)`` hears of records written back.
+    ``wall_ms`` is milliseconds since 1970, for versions only.
     """
 
     def __init__(
@@ -105,7 +121,7 @@ class Coordinator:
         timeouts: Timeouts,
         clock: HybridClock,
         wall_ms: Callable[[], int],
-        on_read_repair: Callable[[str, int], None],
+        observer: Observer,
     ) -> None:
         self.view = view
         self._identity = identity
@@ -114,7 +130,7 @@ class Coordinator:
         self._timeouts = timeouts
         self._clock = clock
         self._wall_ms = wall_ms
-        self._on_read_repair = on_read_repair
+        self._observer = observer
         self._rounds = itertools.count(1)
         self._epochs: dict[Owner, int] = {}
 
@@ -221,9 +237,22 @@ class Coordinator:
         )
         if isinstance(decision, ViewRefused):
             self.learn(decision.view)
-        if isinstance(decision, Repaired) and isinstance(request, WriteBack):
-            self._on_read_repair(targets[0].peer.node, len(request.digests) - len(decision.refused))
+        self._tell(request, decision, exchange, targets)
         return _Held(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch))
+
+    def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
+        """What the observer wants to know of a round."""
+        match request, decision:
+            case WriteBack(digests=digests), Repaired(refused=refused):
+                self._observer.read_repaired(targets[0].peer.node, len(digests) - len(refused))
+            case Put(), Adopt():
+                self._observer.fence_retried()
+            case Put(digests=digests), Committed():
+                exchange.watch_missed(lambda node: self._tell_missed(node, len(digests)))
+
+    def _tell_missed(self, node: str, records: int) -> None:
+        if node != self._identity.node:
+            self._observer.unacknowledged(node, records)
 
     def _targets(self, view: View) -> list[Target]:
         """The view's replicas: this node's first, then those that are up, taking turns."""

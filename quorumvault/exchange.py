@@ -2,18 +2,18 @@
 
 Requests that write go to all three replicas at once, and the first two that suffice decide (trap 10). Reads go to two, and to
 the third when one of them cannot answer, when they do not settle it, or when they take longer than the hedge delay.
-A reply that comes after the decision finds the exchange done and is dropped.
+A reply that comes after the decision changes nothing; it only tells whether the third replica has the write too.
 """
 
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from quorumvault.peers.peer import Peer, Unreachable
-from quorumvault.protocol.messages import AnyReply, NotVoting, OtherView, Outgoing
+from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
 from quorumvault.protocol.rounds import Round
 
 
@@ -35,6 +35,7 @@ class Exchange:
         self._unasked: Iterator[Target] = iter(tuple(targets))
         self._waiting: dict[str, Target] = {}
         self._decided: Future[object] = loop.create_future()
+        self._on_missed: Callable[[str], None] = lambda node: None
         self.trouble: dict[str, str] = {}
 
     async def run(self, *, first: int, hedge: float, deadline: float) -> object:
@@ -48,6 +49,12 @@ class Exchange:
             for timer in timers:
                 timer.cancel()
 
+    def watch_missed(self, on_missed: Callable[[str], None]) -> None:
+        """Of a write that was decided: hear of each node that did not acknowledge it, those known by now at once."""
+        self._on_missed = on_missed
+        for node in self.trouble:
+            on_missed(node)
+
     def _ask_next(self) -> None:
         target = next(self._unasked, None)
         if target is None or self._decided.done():
@@ -56,9 +63,11 @@ class Exchange:
         target.peer.send(self._outgoing, lambda reply: self._on_reply(target, reply))
 
     def _on_reply(self, target: Target, reply: AnyReply | Unreachable) -> None:
-        if self._decided.done() or self._waiting.pop(target.peer.node, None) is None:
+        if self._waiting.pop(target.peer.node, None) is None:
             return
-        if isinstance(reply, Unreachable):
+        if self._decided.done():
+            self._take_late(target, reply)
+        elif isinstance(reply, Unreachable):
             self._give_up(target, "lost in mid-request" if reply.sent else "unreachable")
         elif isinstance(reply, OtherView):
             self._decide(self._round.receive(reply))
@@ -71,6 +80,11 @@ class Exchange:
             self._decide(self._round.receive(reply))
         if not self._waiting:
             self._ask_next()
+
+    def _take_late(self, target: Target, reply: AnyReply | Unreachable) -> None:
+        if not isinstance(reply, Ack):
+            self.trouble[target.peer.node] = "did not acknowledge"
+            self._on_missed(target.peer.node)
 
     def _give_up(self, target: Target, why: str) -> None:
         self.trouble[target.peer.node] = why

@@ -24,7 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from quorumvault.addresses import WILDCARDS, Address, Endpoints
-from quorumvault.disk import DiskIdentity, write_identity
+from quorumvault.disk import DiskIdentity, sync_directory, write_identity
 from quorumvault.errors import InitRefused
 from quorumvault.keyfile import PERMISSIONS, create_key, new_keyfile
 from quorumvault.model import NODE_NAMES, Owner
@@ -103,7 +103,7 @@ def init(
     except BaseException:
         _empty(directory)
         raise
-    _sync_directory(directory)
+    sync_directory(directory)
     return Initialised(directory / _CLUSTER, nodes, keys)
 
 
@@ -141,7 +141,7 @@ def _write_secrets(directory: Path, entropy: Callable[[int], bytes]) -> None:
     directory.mkdir(mode=0o700)
     write_secret(directory / "cluster.key", entropy(SECRET_BYTES))
     write_secret(directory / "master-s1.key", entropy(SECRET_BYTES))
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def _write_keys(path: Path, owners: Sequence[Owner], now: datetime, entropy: Callable[[int], bytes]) -> dict[str, str]:
@@ -169,11 +169,3 @@ def _empty(directory: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,7 +29,7 @@ from quorumvault.coordinator import Coordinator, Identity
 from quorumvault.crypto.keys import Keyring, fingerprint
 from quorumvault.disk import lock_data_directory
 from quorumvault.errors import ConfigError
-from quorumvault.events import Event, EventLog
+from quorumvault.events import FILE_NAME, Event, EventLog
 from quorumvault.fields import load_fields
 from quorumvault.groupcommit import GroupCommit
 from quorumvault.httpserver import HttpServer, listening_socket
@@ -82,7 +82,7 @@ class Node:
         self._keys = load_keys(cluster.api_keys)
         self._keyring = Keyring(cluster.secrets.master.id, config.master_secret)
         self._clock = HybridClock()
-        self._events = EventLog(config.data_directory / "events.jsonl", config.node, cluster.events, time.time)
+        self._events = EventLog(config.data_directory / FILE_NAME, config.node, cluster.events, time.time)
         self._admission = Admission(cluster.limits)
         self._storage = self._start_storage()
         local = LocalNode(

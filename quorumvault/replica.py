@@ -43,10 +43,7 @@ class Replica:
         self._keyring = keyring
         self._reply_bytes = reply_bytes
         self._votes = votes(identity.disk, identity.mode, identity.view)
-        (sequence,) = store.get([layout.SEQUENCE_KEY])
-        if sequence is CORRUPT:
-            raise StorageFailed("the store's sequence number is corrupt")
-        self._sequence = layout.decode_sequence(sequence) if isinstance(sequence, bytes) else 0
+        self._sequence = _read_sequence(store)
 
     def handle(self, requests: Sequence[AnyRequest]) -> list[AnyReply]:
         """Replies in the order of the requests, all durable. Raises StorageFailed: then nothing may be answered any more."""
@@ -160,3 +157,16 @@ class Replica:
     def _raise(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
         if register.epoch > self._register(owner, staged).epoch:
             staged[layout.register_key(owner)] = layout.encode_register(register.epoch, register.secret)
+
+
+def _read_sequence(store: Store) -> int:
+    """The number of the last group that was written; 0 on a disk that has not taken any."""
+    (value,) = store.get([layout.SEQUENCE_KEY])
+    if value is None:
+        return 0
+    try:
+        if value is CORRUPT:
+            raise ValueError("its block is corrupt")
+        return layout.decode_sequence(value)
+    except ValueError as error:
+        raise StorageFailed(f"the store's sequence number cannot be read: {error}") from error

@@ -2,6 +2,7 @@
 
 A request names exactly one of several things; msgspec has no union for that, so its struct has all of them, unset but one.
 Members that are to go out as they came in stay ``msgspec.Raw``, bytes that nobody has looked at: ``check_json_text`` has to.
+GET /openapi.json is made of these types too: their docstrings and ``Meta`` are what its readers see.
 """
 
 from __future__ import annotations
@@ -13,11 +14,22 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from quorumvault.api.problems import ItemProblem
-from quorumvault.crypto.canonical import JSONValue
 from quorumvault.errors import Invalid, Malformed
 from quorumvault.jsontext import check_json_text
 
-OnError = Literal["fail", "item"]
+OnError = Annotated[
+    Literal["fail", "item"],
+    Meta(description='"fail": one bad item, and nothing is done. "item": null in the place of each bad one, and a list of them.'),
+]
+Record = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+#: A value as it is spelled; whether it can be tokenized is judged item by item, so that all that cannot are listed.
+Value = Annotated[Raw, Meta(extra_json_schema={"type": ["string", "integer", "boolean", "null"]})]
+#: The digits of an integer of any length.
+Digits = Annotated[Raw, Meta(extra_json_schema={"type": "integer"})]
+Epoch = Annotated[int, Meta(ge=1, description="The owner's active epoch: that of every token in this answer.")]
+Replaced = Annotated[
+    dict[str, int], Meta(description="How many values each configured path had; zeros show a path that leads nowhere.")
+]
 
 
 class Silent(msgspec.Struct, frozen=True):
@@ -28,45 +40,57 @@ class Silent(msgspec.Struct, frozen=True):
 
 
 class Body(Silent, frozen=True, forbid_unknown_fields=True):
-    """A request. ``takes`` is its form in words, for whoever sent another one."""
+    """A request. ``takes`` is its form in words, for whoever sent another one; of ``one_of``, exactly one has to be there."""
 
     takes: ClassVar[str]
+    one_of: ClassVar[tuple[str, ...]] = ()
 
 
 class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
-    """POST /tokenize, with values that are all text: they are decoded as they are wanted."""
+    """What to tokenize: one record, records, or values."""
 
     takes = 'send one of "record": {…}, "records": [{…}, …] and "values": […], and if need be "on_error": "fail" or "item"'
+    one_of = ("record", "records", "values")
 
-    record: Raw | UnsetType = UNSET
-    records: list[Raw] | UnsetType = UNSET
+    record: Record | UnsetType = UNSET
+    records: list[Record] | UnsetType = UNSET
+    values: list[Value] | UnsetType = UNSET
+    on_error: OnError = "fail"
+
+
+class TextTokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
+    """The same with values that are all text, as most are: they are decoded at once. Numbers have to be seen as spelled."""
+
+    takes = TokenizeBody.takes
+    one_of = TokenizeBody.one_of
+
+    record: Record | UnsetType = UNSET
+    records: list[Record] | UnsetType = UNSET
     values: list[str | None] | UnsetType = UNSET
     on_error: OnError = "fail"
 
 
-class MixedTokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
-    """POST /tokenize, with values of any type: numbers have to be seen as they are spelled."""
-
-    takes = TokenizeBody.takes
-
-    record: Raw | UnsetType = UNSET
-    records: list[Raw] | UnsetType = UNSET
-    values: list[Raw] | UnsetType = UNSET
-    on_error: OnError = "fail"
-
-
 class DetokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
-    """POST /detokenize."""
+    """What to look up: one token, tokens, or records with tokens at the configured fields."""
 
     takes = 'send one of "token": "…", "tokens": ["…", null, …] and "records": [{…}, …]'
+    one_of = ("token", "tokens", "records")
 
     token: str | UnsetType = UNSET
     tokens: list[str | None] | UnsetType = UNSET
-    records: list[Raw] | UnsetType = UNSET
+    records: list[Record] | UnsetType = UNSET
+
+
+class RetokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
+    """The tokens to move to the active epoch."""
+
+    takes = 'send "tokens": ["…", null, …]'
+
+    tokens: list[str | None]
 
 
 class RotateBody(Body, frozen=True, forbid_unknown_fields=True):
-    """POST /rotate-epoch."""
+    """The epoch that is to be left."""
 
     takes = 'send "from_epoch": the epoch that is to be left, an integer, 1 or larger'
 
@@ -74,46 +98,57 @@ class RotateBody(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class ValuesTokenized(Silent, frozen=True, omit_defaults=True):
-    """``errors`` is there, perhaps empty, if the request asked for on_error "item"; so in the two below."""
+    """Tokens in the order of the values. ``errors`` is there, perhaps empty, if ``on_error`` was "item"."""
 
-    epoch: int
+    epoch: Epoch
     tokens: list[str | None]
     errors: list[ItemProblem] | UnsetType = UNSET
 
 
 class RecordTokenized(Silent, frozen=True, omit_defaults=True):
-    epoch: int
-    record: Raw | None
-    replaced: dict[str, int]
+    """The record with tokens at the configured fields. ``errors`` is there, perhaps empty, if ``on_error`` was "item"."""
+
+    epoch: Epoch
+    record: Record | None
+    replaced: Replaced
     errors: list[ItemProblem] | UnsetType = UNSET
 
 
 class RecordsTokenized(Silent, frozen=True, omit_defaults=True):
-    epoch: int
-    records: list[Raw | None]
-    replaced: dict[str, int]
+    """Records in their order. ``errors`` is there, perhaps empty, if ``on_error`` was "item"."""
+
+    epoch: Epoch
+    records: list[Record | None]
+    replaced: Replaced
     errors: list[ItemProblem] | UnsetType = UNSET
 
 
 class TokenDetokenized(Silent, frozen=True):
+    """The value with its JSON type."""
+
     token: str
-    value: JSONValue
+    value: str | bool | Digits
 
 
-class Found(Silent, frozen=True, gc=False, tag_field="status", tag="ok"):
-    """One result of many, with its value. ``gc=False``: it cannot be part of a cycle, and there may be 10,000."""
-
-    value: JSONValue
+Status = Literal["ok", "not_found", "unavailable", "collision", "null"]
 
 
-class NoValue(msgspec.Struct, frozen=True):
-    """One result of many, without a value: not_found, unavailable, collision, or null for a null."""
+class ValueResult(Silent, frozen=True, gc=False):
+    """One result of many; ``value``, with its JSON type, only with status "ok".
 
-    status: str
+    "not_found": a quorum answered and none has it. "unavailable": it could not be told, ask again. "collision": two values met
+    in this token, and neither is given out. "null": nothing was asked.
+    """
+
+    # gc=False: it cannot be part of a cycle, and there may be 10,000.
+    status: Status
+    value: str | bool | Digits | UnsetType = UNSET
 
 
 class TokensDetokenized(Silent, frozen=True):
-    results: list[Found | NoValue]
+    """Results in the order of the tokens; the counts are of occurrences."""
+
+    results: list[ValueResult]
     found: int
     not_found: int
 
@@ -123,32 +158,52 @@ class MissingField(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     index: int
     path: str
-    status: str | None = None
+    status: Literal["unavailable", "collision"] | UnsetType = UNSET
 
 
 class RecordsDetokenized(Silent, frozen=True):
-    records: list[Raw | None]
+    """Records in their order, with values where tokens were found."""
+
+    records: list[Record | None]
     found: int
     not_found: int
     missing: list[MissingField]
 
 
+class TokenResult(Silent, frozen=True, gc=False):
+    """One result of many; ``token``, in the active epoch, only with status "ok". The other statuses: see ValueResult."""
+
+    status: Status
+    token: str | UnsetType = UNSET
+
+
+class TokensRetokenized(Silent, frozen=True):
+    """Results in the order of the tokens, all of one epoch."""
+
+    epoch: Epoch
+    results: list[TokenResult]
+
+
 class Live(msgspec.Struct, frozen=True):
-    """GET /livez: that there is an answer at all is what it says."""
+    """That there is an answer at all is what it says."""
 
     status: Literal["ok"] = "ok"
 
 
 class ActiveEpoch(msgspec.Struct, frozen=True):
-    active_epoch: int
+    """The owner's active epoch, by quorum."""
+
+    active_epoch: Annotated[int, Meta(ge=1)]
 
 
 class ConfiguredFields(msgspec.Struct, frozen=True):
+    """JSONPath expressions (RFC 9535): the members of records that are replaced."""
+
     fields: list[str]
 
 
 class LimitsInForce(msgspec.Struct, frozen=True):
-    """``record_values`` bounds the configured values in all records of a request together."""
+    """What this node takes. ``record_values`` bounds the configured values in all records of a request together."""
 
     items: int
     record_values: int
@@ -160,23 +215,24 @@ class LimitsInForce(msgspec.Struct, frozen=True):
 BodyT = TypeVar("BodyT", bound=Body)
 
 encode = msgspec.json.Encoder().encode
-_strings = msgspec.json.Decoder(TokenizeBody)
-_mixed = msgspec.json.Decoder(MixedTokenizeBody)
+_tokenize_text = msgspec.json.Decoder(TextTokenizeBody)
+_tokenize = msgspec.json.Decoder(TokenizeBody)
 _detokenize = msgspec.json.Decoder(DetokenizeBody)
+_retokenize = msgspec.json.Decoder(RetokenizeBody)
 _rotate = msgspec.json.Decoder(RotateBody)
 
 
-def parse_tokenize(body: bytes) -> TokenizeBody | MixedTokenizeBody:
+def parse_tokenize(body: bytes) -> TokenizeBody | TextTokenizeBody:
     """Raises Malformed, Invalid. First as text alone, which is what most requests hold, and the fastest to decode."""
-    request: TokenizeBody | MixedTokenizeBody
+    request: TokenizeBody | TextTokenizeBody
     try:
-        request = _strings.decode(body)
+        request = _tokenize_text.decode(body)
     except (ValueError, RecursionError):
         check_json_text(body)
-        request = _decode(_mixed, body)
+        request = _decode(_tokenize, body)
     if request.record is not UNSET or request.records is not UNSET:
         check_json_text(body)
-    _require_one(request, request.record, request.records, request.values)
+    _require_one(request)
     return request
 
 
@@ -185,8 +241,13 @@ def parse_detokenize(body: bytes) -> DetokenizeBody:
     request = _decode(_detokenize, body)
     if request.records is not UNSET:
         check_json_text(body)
-    _require_one(request, request.token, request.tokens, request.records)
+    _require_one(request)
     return request
+
+
+def parse_retokenize(body: bytes) -> RetokenizeBody:
+    """Raises Malformed, Invalid."""
+    return _decode(_retokenize, body)
 
 
 def parse_rotate(body: bytes) -> RotateBody:
@@ -205,8 +266,8 @@ def _decode(decoder: msgspec.json.Decoder[BodyT], body: bytes) -> BodyT:
         raise Malformed("the body is not JSON") from None
 
 
-def _require_one(request: Body, *things: object) -> None:
-    given = sum(thing is not UNSET for thing in things)
+def _require_one(request: Body) -> None:
+    given = sum(getattr(request, name) is not UNSET for name in request.one_of)
     if given != 1:
         raise Invalid(f"the body names {given} things to work on; {request.takes}")
 

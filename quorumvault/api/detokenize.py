@@ -13,12 +13,11 @@ from msgspec import UNSET, Raw
 
 from quorumvault.api import faults
 from quorumvault.api.bodies import (
-    Found,
     MissingField,
-    NoValue,
     RecordsDetokenized,
     TokenDetokenized,
     TokensDetokenized,
+    ValueResult,
     encode,
     parse_detokenize,
 )
@@ -30,8 +29,8 @@ from quorumvault.crypto.canonical import to_json
 from quorumvault.errors import NoQuorum, NotFound, RequestError, TokenCollision
 from quorumvault.model import Owner
 
-_NULL_RESULT = NoValue("null")
-_RESULTS = {missing: NoValue(missing.value) for missing in Missing}
+_NULL_RESULT = ValueResult("null")
+_RESULTS = {missing: ValueResult(missing.value) for missing in Missing}
 _text = msgspec.json.Decoder(str).decode
 
 
@@ -72,7 +71,7 @@ async def _ask(services: Services, owner: Owner, tokens: list[str], counts: Coun
 async def _detokenize_tokens(services: Services, owner: Owner, tokens: Sequence[str | None], counts: Counts) -> TokensDetokenized:
     faults.require_count(len(tokens), services.limits.items, "tokens")
     answers = await _ask(services, owner, [token for token in tokens if token is not None], counts)
-    results = [Found(to_json(answer)) if isinstance(answer, bytes) else _RESULTS[answer] for answer in answers]
+    results = [ValueResult("ok", to_json(answer)) if isinstance(answer, bytes) else _RESULTS[answer] for answer in answers]
     if len(results) < len(tokens):
         told = iter(results)
         results = [_NULL_RESULT if token is None else next(told) for token in tokens]
@@ -89,6 +88,6 @@ async def _detokenize_records(services: Services, owner: Owner, raws: Sequence[R
         if isinstance(answer, bytes):
             slot.replace(to_json(answer))
         else:
-            missing.append(MissingField(record, slot.path, None if answer is Missing.NOT_FOUND else answer.value))
+            missing.append(MissingField(record, slot.path, _missing_status(answer)))
     counts.replaced = counts.found
     return RecordsDetokenized(records.encode(), counts.found or 0, counts.not_found or 0, missing)

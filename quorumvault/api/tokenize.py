@@ -13,9 +13,9 @@ from msgspec import UNSET, Raw, UnsetType
 
 from quorumvault.api import faults
 from quorumvault.api.bodies import (
-    MixedTokenizeBody,
     RecordsTokenized,
     RecordTokenized,
+    TextTokenizeBody,
     TokenizeBody,
     ValuesTokenized,
     encode,
@@ -46,7 +46,7 @@ async def tokenize(services: Services, owner: Owner, body: bytes, counts: Counts
 
 
 async def _tokenize_values(
-    services: Services, owner: Owner, request: TokenizeBody | MixedTokenizeBody, lenient: bool, counts: Counts
+    services: Services, owner: Owner, request: TokenizeBody | TextTokenizeBody, lenient: bool, counts: Counts
 ) -> ValuesTokenized:
     values = _judge_values(request, services.limits)
     if not lenient:
@@ -74,12 +74,12 @@ class _Values:
     bad: list[ItemError]
 
 
-def _judge_values(request: TokenizeBody | MixedTokenizeBody, limits: Limits) -> _Values:
+def _judge_values(request: TokenizeBody | TextTokenizeBody, limits: Limits) -> _Values:
     values = request.values or []
     faults.require_count(len(values), limits.items, "values")
     bad: list[ItemError] = []
     canonicals: list[bytes | None]
-    if isinstance(request, TokenizeBody):
+    if isinstance(request, TextTokenizeBody):
         canonicals = [None if text is None else from_str(text) for text in request.values or []]
     else:
         raws = [bytes(raw) for raw in request.values or []]

@@ -1,8 +1,10 @@
-"""What a node's process asks of the kernel: no core dumps, and not to outlive who started it (prctl(2), Linux)."""
+"""What a node's process asks of kernel and runtime: no core dumps, not to outlive who started it (prctl(2), Linux), and to hold
+on to memory that it will need again in a moment."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -11,6 +13,13 @@ from quorumvault.errors import QuorumVaultError
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+
+# mallopt(3). A batch is some hundred kilobytes that come and go with every request: left alone, glibc hands them back to the
+# kernel each time and faults them in again, which took a third of the throughput. Up to this much stays instead.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_KEPT_BYTES, _GROWN_BYTES, _MAPPED_BYTES = 32 << 20, 4 << 20, 32 << 20
+#: Objects between two looks for garbage in cycles: a batch of 10,000 makes some 50,000 objects and not one cycle.
+_GC_OBJECTS = 100_000
 
 
 def forbid_core_dumps() -> None:
@@ -21,6 +30,16 @@ def forbid_core_dumps() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def expect_batches() -> None:
+    """Tune memory for requests that take a lot at once and give it all back. To be called when all modules are loaded."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl does not
+    if mallopt is not None:
+        for option, value in ((_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_TOP_PAD, _GROWN_BYTES), (_M_MMAP_THRESHOLD, _MAPPED_BYTES)):
+            mallopt(option, value)
+    gc.freeze()
+    gc.set_threshold(_GC_OBJECTS, 10, 10)
 
 
 def stop_with(parent: int) -> None:

@@ -8,7 +8,7 @@ import click
 
 from quorumvault.cli.logs import log_to_stderr
 from quorumvault.cli.options import config_option
-from quorumvault.cli.process import forbid_core_dumps, stop_with
+from quorumvault.cli.process import expect_batches, forbid_core_dumps, stop_with
 from quorumvault.config import LOG_LEVELS, load_node
 
 
@@ -38,4 +38,5 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
         stop_with(parent)
     settings = load_node(config, node)
     log_to_stderr(node, log_level or settings.cluster.log_level, as_json=as_json)
+    expect_batches()
     return uvloop.run(serve_node(settings))

@@ -9,6 +9,7 @@ and the disk that speaks, so that a reply can be counted once, for what it answe
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Final
 
 import msgspec
@@ -38,6 +39,11 @@ class Request(Message, frozen=True):
     view: ViewId
 
 
+def _require_equal(*columns: Sized) -> None:
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError("parallel columns differ in length")
+
+
 class Put(Request, frozen=True, tag=1):
     """Store new records of one owner and epoch, behind the fence (rule 8). Parallel columns of equal length.
 
@@ -51,6 +57,9 @@ class Put(Request, frozen=True, tag=1):
     digests: list[bytes]
     sealed: list[bytes]
 
+    def __post_init__(self) -> None:
+        _require_equal(self.digests, self.sealed)
+
 
 class Get(Request, frozen=True, tag=2):
     """Read records of one owner: parallel columns of epochs and digests."""
@@ -58,6 +67,9 @@ class Get(Request, frozen=True, tag=2):
     owner: bytes
     epochs: list[int]
     digests: list[bytes]
+
+    def __post_init__(self) -> None:
+        _require_equal(self.epochs, self.digests)
 
 
 class WriteBack(Request, frozen=True, tag=3):
@@ -70,6 +82,9 @@ class WriteBack(Request, frozen=True, tag=3):
     epochs: list[int]
     digests: list[bytes]
     records: list[bytes]
+
+    def __post_init__(self) -> None:
+        _require_equal(self.epochs, self.digests, self.records)
 
 
 class ReadEpoch(Request, frozen=True, tag=4):

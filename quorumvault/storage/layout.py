@@ -56,6 +56,9 @@ def encode_sequence(sequence: int) -> bytes:
 
 
 def decode_sequence(value: bytes) -> int:
+    """ValueError for bytes that are no sequence number."""
+    if len(value) != _U64.size:
+        raise ValueError("not a sequence number")
     return int(_U64.unpack(value)[0])
 
 

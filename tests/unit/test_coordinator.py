@@ -1,4 +1,4 @@
-"""The coordinator over three replicas in one process: real rounds, replicas and group commit; stores in memory; peers that can fail."""
+"""The coordinator over three replicas in one process: all real but for the stores, in memory, and the peers, which can fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Owner
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Replica
 from quorumvault.storage import layout
@@ -60,6 +60,14 @@ class Trio:
     stores: dict[str, MemoryStore]
     coordinators: dict[str, Coordinator]
     repairs: list[tuple[str, int]]
+
+    async def settled(self) -> None:
+        """Until each replica has handled all that was sent to it: an answer waits for two of the three."""
+        for peer in self.peers.values():
+            handled = asyncio.get_running_loop().create_future()
+            request = ReadEpoch(RoundId(b"", b"", 0), VIEW.id, ACME.id)
+            peer.send(Outgoing(request), handled.set_result)
+            await handled
 
 
 @asynccontextmanager
@@ -329,6 +337,7 @@ def test_many_at_once_make_one_record_a_value() -> None:
     async def test(three: Trio) -> None:
         answers = await asyncio.gather(*(three.coordinators[NODES[n % 3]].tokenize(ACME, VALUES) for n in range(32)))
         assert len({tuple(tokens_of(written.tokens)) for written in answers}) == 1
+        await three.settled()
         for store in three.stores.values():
             assert len(list(store.scan(layout.RECORD))) == len(VALUES)
 

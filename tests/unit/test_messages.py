@@ -18,11 +18,30 @@ epochs = st.integers(0, 2**32 - 1)
 views = st.builds(View, counts, disks, st.fixed_dictionaries({"n1": disks, "n2": disks, "n3": disks}))
 round_ids = st.builds(messages.RoundId, disks, st.binary(min_size=8, max_size=8), counts)
 common = {"round": round_ids, "view": st.tuples(counts, disks)}
-blobs = st.lists(st.binary(max_size=40), max_size=5)
+
+
+def columns(*cells: st.SearchStrategy[object]) -> st.SearchStrategy[list[list[object]]]:
+    """Parallel columns: equally long, one for each kind of cell."""
+    rows = st.lists(st.tuples(*cells), max_size=5)
+    return rows.map(lambda rows: [list(column) for column in zip(*rows, strict=True)] or [[] for _ in cells])
+
+
+blob = st.binary(max_size=40)
+heads = st.tuples(round_ids, common["view"])
 requests = st.one_of(
-    st.builds(messages.Put, **common, owner=disks, epoch=epochs, header=st.binary(max_size=11), digests=blobs, sealed=blobs),
-    st.builds(messages.Get, **common, owner=disks, epochs=st.lists(epochs), digests=blobs),
-    st.builds(messages.WriteBack, **common, epochs=st.lists(epochs), digests=blobs, records=blobs),
+    st.builds(
+        lambda head, body, columns: messages.Put(*head, *body, *columns),
+        heads,
+        st.tuples(disks, epochs, st.text(max_size=5), st.binary(max_size=11)),
+        columns(blob, blob),
+    ),
+    st.builds(lambda head, owner, columns: messages.Get(*head, owner, *columns), heads, disks, columns(epochs, blob)),
+    st.builds(
+        lambda head, owner, columns: messages.WriteBack(*head, owner, *columns),
+        heads,
+        st.text(max_size=5),
+        columns(epochs, blob, blob),
+    ),
     st.builds(messages.ReadEpoch, **common, owner=disks),
     st.builds(messages.RaiseEpoch, **common, owner=disks, epoch=epochs),
 )
@@ -78,3 +97,10 @@ def test_a_repr_shows_the_kind_alone(message: AnyRequest | AnyReply) -> None:
     assert repr(message) == f"<{type(message).__name__}>"
     assert str(message) == repr(message)
     assert f"{message}" == repr(message)
+
+
+def test_columns_of_unequal_length_are_no_request() -> None:
+    get = messages.Get(messages.RoundId(b"d", b"b", 1), (1, b""), b"o", [1], [b"d"])
+    fields = msgpack.unpackb(messages.encode(get), strict_map_key=False)
+    with pytest.raises(msgspec.ValidationError, match="differ in length"):
+        messages.decode_request(msgpack.packb([*fields[:-1], []]))

@@ -1,0 +1,129 @@
+"""A run: each measurement of the vault between two of the floor, the whole plan several times over.
+
+A shared machine is slower in one minute than in the next, and CPU seconds grow with it: cores that share a cache, a clock that
+goes down. What is measured within the same seconds is slowed alike, so it is their ratio that says something.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bench.floor import Floor
+from bench.load import Load
+from bench.plan import Group, Plan
+from bench.processes import Memory
+from bench.work import Corpus, Operation, Task
+
+#: In batches of this size both are filled before the run.
+_PREFILL_BATCH = 1_000
+_PREFILL_AT_ONCE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class FloorSample:
+    """So many values, one request after the other. ``cpu`` in seconds, LevelDB's own thread included."""
+
+    values: int
+    seconds: float
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement of the vault, and the floor before and after it. ``latencies`` in seconds, of each request.
+
+    ``disk_bytes`` are those of all three stores, which hold ``records`` each.
+    """
+
+    operation: Operation
+    batch: int
+    at_once: int
+    values: int
+    seconds: float
+    latencies: array[float]
+    nodes_cpu: float
+    client_cpu: float
+    floors: tuple[FloorSample, FloorSample]
+    memory: Memory
+    disk_bytes: int
+    records: int
+
+
+class Bench:
+    """Runs a plan on a cluster and on the floor. ``tell`` hears what is going to be measured, and how much of it is done."""
+
+    def __init__(self, load: Load, floor: Floor, plan: Plan, tell: Callable[[str, float], None]) -> None:
+        self._load = load
+        self._plan = plan
+        self._tell = tell
+        self._corpus = Corpus(plan.stride, seed=1)
+        self._floor = floor
+        self._floor_corpus = Corpus(plan.stride, seed=2)
+        self._floor_calls = {
+            Operation.NEW: floor.new,
+            Operation.REPEATED: floor.repeated,
+            Operation.RECOVERED: floor.recovered,
+            Operation.COLD: floor.recovered,
+        }
+
+    def run(self) -> list[Sample]:
+        """Raises LoadFailed, WrongAnswer, FloorBroken: a run with a bad answer has no figures."""
+        self._tell("filling", 0.0)
+        self._prefill()
+        rounds = [group for _ in range(self._plan.repetitions) for group in self._plan.groups]
+        samples: list[Sample] = []
+        for done, group in enumerate(rounds):
+            self._tell(f"{group.operation.value}, batches of {group.batch:,}", done / len(rounds))
+            samples += self._measure(group)
+        return samples
+
+    def _prefill(self) -> None:
+        requests = max(1, self._plan.prefill // _PREFILL_BATCH)
+        task = self._corpus.task(Operation.NEW, _PREFILL_BATCH, requests)
+        self._corpus.settle(task, self._load.drive(task.operation.path, task.bodies, _PREFILL_AT_ONCE).driven.bodies)
+        task = self._floor_corpus.task(Operation.NEW, _PREFILL_BATCH, requests)
+        self._floor_corpus.settle(task, list(map(self._floor.new, task.bodies)))
+
+    def _measure(self, group: Group) -> Iterator[Sample]:
+        before = self._measure_floor(group)
+        for at_once in group.at_once:
+            requests = self._plan.requests_of(group.batch, at_once)
+            task = self._corpus.task(group.operation, group.batch, requests)
+            if group.operation is Operation.COLD:
+                self._load.restart()
+            driving = self._load.drive(task.operation.path, task.bodies, at_once)
+            after = self._measure_floor(group)
+            self._corpus.settle(task, driving.driven.bodies)
+            yield Sample(
+                operation=group.operation,
+                batch=group.batch,
+                at_once=at_once,
+                values=task.count,
+                seconds=driving.driven.seconds,
+                latencies=driving.driven.latencies,
+                nodes_cpu=driving.nodes_cpu,
+                client_cpu=driving.client_cpu,
+                floors=(before, after),
+                memory=self._load.memory(),
+                disk_bytes=self._load.disk_bytes(),
+                records=self._corpus.records,
+            )
+            before = after
+
+    def _measure_floor(self, group: Group) -> FloorSample:
+        task = self._floor_corpus.task(group.operation, group.batch, self._plan.floor_requests[group.batch])
+        if group.operation is Operation.COLD:
+            self._floor.reopen()
+        sample, answers = _time(self._floor_calls[group.operation], task)
+        self._floor_corpus.settle(task, answers)
+        return sample
+
+
+def _time(call: Callable[[bytes], bytes], task: Task) -> tuple[FloorSample, list[bytes]]:
+    begun, cpu = time.perf_counter(), time.process_time()
+    answers = [call(body) for body in task.bodies]
+    cpu, seconds = time.process_time() - cpu, time.perf_counter() - begun
+    return FloorSample(task.count, seconds, cpu), answers

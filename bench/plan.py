@@ -1,0 +1,78 @@
+"""What is measured, in which order, how often, and with how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.work import Operation
+
+BATCHES = (1, 100, 1_000, 10_000)
+AT_ONCE = (1, 6, 16)
+#: Pairs of value and token that a run keeps, to ask for them again.
+_KEPT = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One operation at one batch size, with each number of requests at once in turn."""
+
+    operation: Operation
+    batch: int
+    at_once: tuple[int, ...] = AT_ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``requests`` and ``floor_requests``: how many one measurement has, by batch size.
+
+    ``prefill`` values are stored in the vault and by the floor before anything is measured.
+    """
+
+    name: str
+    groups: tuple[Group, ...]
+    repetitions: int
+    prefill: int
+    requests: Mapping[int, int]
+    floor_requests: Mapping[int, int]
+
+    def requests_of(self, batch: int, at_once: int) -> int:
+        """Enough for two turns of each that is at once, whatever the plan says."""
+        return max(self.requests[batch], 2 * at_once)
+
+    @property
+    def stride(self) -> int:
+        """Every how many-th pair is kept."""
+        new = sum(
+            group.batch * self.requests_of(group.batch, at_once)
+            for group in self.groups
+            if group.operation is Operation.NEW
+            for at_once in group.at_once
+        )
+        return max(1, (self.prefill + self.repetitions * new) // _KEPT)
+
+
+FULL = Plan(
+    name="full",
+    groups=tuple(Group(operation, batch) for operation in Operation for batch in BATCHES),
+    repetitions=3,
+    prefill=200_000,
+    requests={1: 1_000, 100: 500, 1_000: 60, 10_000: 8},
+    floor_requests={1: 300, 100: 500, 1_000: 50, 10_000: 5},
+)
+
+#: What changes must not make much worse, in half a minute.
+SMOKE = Plan(
+    name="smoke",
+    groups=(
+        Group(Operation.NEW, 1_000, (6,)),
+        Group(Operation.REPEATED, 1_000, (6,)),
+        Group(Operation.RECOVERED, 1_000, (6,)),
+        Group(Operation.NEW, 1, (1, 16)),
+    ),
+    repetitions=3,
+    prefill=20_000,
+    requests={1: 400, 1_000: 30},
+    floor_requests={1: 200, 1_000: 20},
+)
+PLANS = {plan.name: plan for plan in (FULL, SMOKE)}

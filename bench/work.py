@@ -1,0 +1,107 @@
+"""What is asked, and whether the answers are right: requests made before the clock runs, answers checked after it has stopped.
+
+Values are as long as a social security number with a dash or a full name, 15 characters, and no two runs share any. A value that
+is repeated and a token that is to be resolved are drawn evenly from all that were stored so far, so that they lie anywhere in
+the tables, as they would in a vault that has been in use.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+
+from bench.bodies import Results, TokensAsked, TokensGiven, Values
+
+_encode = msgspec.json.Encoder().encode
+_tokens_given = msgspec.json.Decoder(TokensGiven).decode
+_results = msgspec.json.Decoder(Results).decode
+
+
+class Operation(Enum):
+    """The four things that are measured. ``COLD`` is ``RECOVERED`` right after all nodes were killed and started again."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    RECOVERED = "recovered"
+    COLD = "recovered, cold"
+
+    @property
+    def path(self) -> str:
+        return "/tokenize" if self in (Operation.NEW, Operation.REPEATED) else "/detokenize"
+
+
+class WrongAnswer(Exception):
+    """An answer that is not what it has to be: how fast it came is of no interest."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Task:
+    """Requests of one batch size: ``values`` and ``tokens`` go together, batch by batch; a new value has no token yet."""
+
+    operation: Operation
+    values: list[list[str]]
+    tokens: list[list[str]]
+    bodies: list[bytes]
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.values))
+
+
+class Corpus:
+    """What one vault, or the floor, was given. Of the pairs it keeps every ``stride``-th, to ask for them again."""
+
+    def __init__(self, stride: int, seed: int) -> None:
+        self.records = 0
+        self._stride = stride
+        self._random = random.Random(seed)
+        self._prefix = secrets.token_hex(3)
+        self._made = 0
+        self._values: list[str] = []
+        self._tokens: list[str] = []
+
+    def task(self, operation: Operation, batch: int, requests: int) -> Task:
+        """All but NEW need ``batch`` pairs that were kept."""
+        if operation is Operation.NEW:
+            values = [self._new_values(batch) for _ in range(requests)]
+            return Task(operation, values, [], [_encode(Values(each)) for each in values])
+        drawn = [self._random.sample(range(len(self._values)), batch) for _ in range(requests)]
+        values = [[self._values[at] for at in each] for each in drawn]
+        tokens = [[self._tokens[at] for at in each] for each in drawn]
+        if operation is Operation.REPEATED:
+            return Task(operation, values, tokens, [_encode(Values(each)) for each in values])
+        return Task(operation, values, tokens, [_encode(TokensAsked(each)) for each in tokens])
+
+    def settle(self, task: Task, answers: Sequence[bytes]) -> None:
+        """Checks every answer, and remembers what is new. Raises WrongAnswer."""
+        if task.operation is Operation.NEW:
+            tokens = [_tokens_given(answer).tokens for answer in answers]
+            _require([len(set(each)) for each in tokens] == list(map(len, task.values)), "each new value has a token of its own")
+            for values, given in zip(task.values, tokens, strict=True):
+                self._remember(values, given)
+        elif task.operation is Operation.REPEATED:
+            _require([_tokens_given(answer).tokens for answer in answers] == task.tokens, "the same value has the same token")
+        else:
+            values = [[result.value for result in _results(answer).results] for answer in answers]
+            _require(values == task.values, "a token gives back its value")
+
+    def _new_values(self, count: int) -> list[str]:
+        first = self._made
+        self._made += count
+        return [f"{self._prefix}-{number:08}" for number in range(first, self._made)]
+
+    def _remember(self, values: Sequence[str], tokens: Sequence[str]) -> None:
+        skip = -self.records % self._stride
+        self._values += values[skip :: self._stride]
+        self._tokens += tokens[skip :: self._stride]
+        self.records += len(values)
+
+
+def _require(held: bool, what: str) -> None:
+    if not held:
+        raise WrongAnswer(f"it does not hold that {what}")

@@ -1,0 +1,152 @@
+"""How a store on disk is made, opened and written; and what is refused, in words that an operator can act on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import plyvel  # type: ignore[import-untyped]
+import pytest
+
+from quorumvault.errors import ConfigError, StorageFailed, StoreMissing
+from quorumvault.storage import layout
+from quorumvault.storage.leveldb import LevelDBStore
+
+DISK = bytes(range(16))
+
+
+def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LevelDB does not unless asked, and only a power cut would show it."""
+    asked: list[object] = []
+
+    class Watched:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self._db = real(*arguments, **options)
+
+        def write_batch(self, **options: object) -> object:
+            asked.append(options.get("sync"))
+            return self._db.write_batch(**options)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._db, name)
+
+    real = plyvel.DB
+    monkeypatch.setattr(plyvel, "DB", Watched)
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    store.write({b"r1": b"one"})
+    store.close()
+    assert asked == [True, True]
+
+
+def test_the_name_of_a_new_store_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    LevelDBStore.create(tmp_path / "store", DISK).close()
+    assert synced == [str(tmp_path)]
+
+
+OPENS_AND_HOLDS = """
+import sys
+from pathlib import Path
+from quorumvault.storage.leveldb import LevelDBStore
+store = LevelDBStore.open(Path(sys.argv[1]), bytes(range(16)))
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_store_that_another_process_has_open_is_a_matter_for_the_operator(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    LevelDBStore.create(path, DISK).close()
+    command = [sys.executable, "-c", OPENS_AND_HOLDS, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(ConfigError, match=f"{path}: expected to be the only process"):
+            LevelDBStore.open(path, DISK)
+        holder.communicate()
+    LevelDBStore.open(path, DISK).close()
+
+
+def test_a_store_is_open_once_in_a_process_too(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    with pytest.raises(ConfigError, match="another one has it"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "refusal"),
+    [
+        ("Permission denied", ConfigError),
+        ("No space left on device", ConfigError),
+        ("Too many open files", ConfigError),
+        ("Input/output error", StorageFailed),
+    ],
+)
+def test_what_is_wrong_around_a_store_is_no_damage_to_it(
+    reason: str, refusal: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LevelDBStore.create(tmp_path / "store", DISK).close()
+
+    def refuse(*_: object, **options: object) -> None:
+        raise plyvel.IOError(f"IO error: {tmp_path}/store/000003.log: {reason}".encode())
+
+    monkeypatch.setattr(plyvel, "DB", refuse)
+    with pytest.raises(refusal, match=f"cannot be opened: IO error: .*{reason}"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+
+
+def test_opening_never_creates(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("missing", "empty"):
+        with pytest.raises(StoreMissing, match=f"{tmp_path}/{name}: there is no store"):
+            LevelDBStore.open(tmp_path / name, DISK)
+    assert os.listdir(tmp_path) == ["empty"]
+    assert os.listdir(tmp_path / "empty") == []
+
+
+def test_another_disks_store_is_refused(tmp_path: Path) -> None:
+    LevelDBStore.create(tmp_path / "store", DISK).close()
+    with pytest.raises(StorageFailed, match=f"expected the store of disk {'ff' * 16}, found that of disk {DISK.hex()}"):
+        LevelDBStore.open(tmp_path / "store", b"\xff" * 16)
+    LevelDBStore.open(tmp_path / "store", DISK).close()
+
+
+def test_a_store_of_another_format_is_left_for_the_version_that_wrote_it(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    store.write({layout.FORMAT_KEY: b"\x02"})
+    store.close()
+    with pytest.raises(ConfigError, match="expected a store of format 01, found 02"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+
+
+def test_a_store_whose_creation_was_interrupted_is_refused(tmp_path: Path) -> None:
+    plyvel.DB(str(tmp_path / "store"), create_if_missing=True).close()
+    with pytest.raises(StorageFailed, match="creation was interrupted"):
+        LevelDBStore.open(tmp_path / "store", DISK)
+
+
+def test_creating_never_touches_what_is_there(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    store.write({b"r1": b"one"})
+    store.close()
+    (tmp_path / "empty").mkdir()
+    for name in ("store", "empty"):
+        with pytest.raises(ConfigError, match=f"{tmp_path}/{name}: expected to make a new store here: File exists"):
+            LevelDBStore.create(tmp_path / name, b"\xff" * 16)
+    store = LevelDBStore.open(tmp_path / "store", DISK)
+    assert store.get([b"r1"]) == [b"one"]
+    store.close()
+
+
+def test_a_batch_that_cannot_be_put_together_is_not_written(tmp_path: Path) -> None:
+    store = LevelDBStore.create(tmp_path / "store", DISK)
+    with pytest.raises(TypeError):
+        store.write({b"r1": b"one", b"r2": None})  # type: ignore[dict-item]
+    assert store.get([b"r1", b"r2"]) == [None, None]
+    store.write({b"r1": b"one"})
+    assert store.get([b"r1"]) == [b"one"]
+    store.close()
