@@ -15,14 +15,14 @@ import hashlib
 import secrets
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import plyvel  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from bench.bodies import Epoch, Result, Results, TokensAsked, TokensGiven, Values
+from bench.bodies import Result, Results, TokensAsked, TokensGiven, Values
 
 COPIES, QUORUM = 3, 2
 
@@ -54,9 +54,10 @@ class FloorBroken(Exception):
 
 
 class Floor:
-    """Three stores under one directory, and the keys of one owner's one epoch. Bodies of requests in, bodies of answers out."""
+    """Three stores in a new directory, and the keys of one owner's one epoch. Bodies of requests in, bodies of answers out."""
 
     def __init__(self, directory: Path) -> None:
+        directory.mkdir()
         self._paths = [directory / str(copy) for copy in range(COPIES)]
         self._stores = [_open(path) for path in self._paths]
         self._hash = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=_DIGEST_BYTES)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.http import Driven, Lanes, encode
-from bench.processes import Memory, cpu_seconds, disk_bytes, memory
+from bench.processes import Memory, cpu_seconds, disk_bytes, memory, until_quiet
 from chaos.cluster import NODES, Cluster
 
 OWNER = "bench"
 
-#: On a machine that has other work too, a request that takes long is to give a bad figure, not an end of the run.
-_PATIENCE = "\n# The benchmark's:\ntimeouts:\n  request: 60.0\n  round: 30.0\n"
+#: On a machine that has other work too, a request that takes long has to give a bad figure, and not to end the run.
+_PATIENCE = "\n# The benchmark's:\ntimeouts:\n  request: 60.0\n  round: 30.0\n  silence: 30.0\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """What came back, and CPU seconds: of the client's one thread, and of the three nodes."""
+    """What came back, and CPU seconds: of the client's one thread, and of the three nodes, up to the end of their compactions."""
 
     driven: Driven
     client_cpu: float
@@ -40,7 +41,7 @@ class Load:
         with Lanes(self._addresses, at_once) as lanes:
             client, nodes = time.thread_time(), self._nodes_cpu()
             driven = lanes.drive(requests)
-            return Driving(driven, time.thread_time() - client, self._nodes_cpu() - nodes)
+            return Driving(driven, time.thread_time() - client, until_quiet(self._nodes_cpu) - nodes)
 
     def restart(self) -> None:
         """Kills all nodes and starts them again: what they kept in memory is gone. The kernel keeps its cache of their files."""
@@ -51,9 +52,9 @@ class Load:
         """Of the node that has most."""
         return max(memory(self._cluster.pid(name)) for name in NODES)
 
-    def disk_bytes(self) -> int:
-        """Of the three stores together."""
-        return sum(disk_bytes(self._cluster.directory / name / "store") for name in NODES)
+    def disk_bytes(self) -> float:
+        """Of one store: the mean of the three."""
+        return statistics.fmean(disk_bytes(self._cluster.directory / name / "store") for name in NODES)
 
     def _nodes_cpu(self) -> float:
         return sum(cpu_seconds(self._cluster.pid(name)) for name in NODES)

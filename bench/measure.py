@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from bench.floor import Floor
 from bench.load import Load
 from bench.plan import Group, Plan
-from bench.processes import Memory
+from bench.processes import Memory, until_quiet
 from bench.work import Corpus, Operation, Task
 
 #: In batches of this size both are filled before the run.
@@ -24,18 +24,23 @@ _PREFILL_AT_ONCE = 6
 
 @dataclass(frozen=True, slots=True)
 class FloorSample:
-    """So many values, one request after the other. ``cpu`` in seconds, LevelDB's own thread included."""
+    """So many values, one request after the other. CPU in seconds: of the loops, and of the compactions in LevelDB's thread."""
 
     values: int
     seconds: float
-    cpu: float
+    loop_cpu: float
+    compaction_cpu: float
+
+    @property
+    def cpu(self) -> float:
+        return self.loop_cpu + self.compaction_cpu
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One measurement of the vault, and the floor before and after it. ``latencies`` in seconds, of each request.
 
-    ``disk_bytes`` are those of all three stores, which hold ``records`` each.
+    ``disk_bytes`` are those of one store, which holds ``records``.
     """
 
     operation: Operation
@@ -48,7 +53,7 @@ class Sample:
     client_cpu: float
     floors: tuple[FloorSample, FloorSample]
     memory: Memory
-    disk_bytes: int
+    disk_bytes: float
     records: int
 
 
@@ -123,7 +128,8 @@ class Bench:
 
 
 def _time(call: Callable[[bytes], bytes], task: Task) -> tuple[FloorSample, list[bytes]]:
-    begun, cpu = time.perf_counter(), time.process_time()
+    begun, cpu, loop_cpu = time.perf_counter(), time.process_time(), time.thread_time()
     answers = [call(body) for body in task.bodies]
-    cpu, seconds = time.process_time() - cpu, time.perf_counter() - begun
-    return FloorSample(task.count, seconds, cpu), answers
+    seconds, loop_cpu = time.perf_counter() - begun, time.thread_time() - loop_cpu
+    compaction_cpu = until_quiet(time.process_time) - cpu - loop_cpu
+    return FloorSample(task.count, seconds, loop_cpu, compaction_cpu), answers

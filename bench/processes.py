@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 _CPU_OF_PROCESS = 2
+#: Less than a tenth of one core for this long is quiet; nodes that only ping each other need a hundredth.
+_GLANCE_SECONDS = 0.025
+_QUIET_CPU_SECONDS = 0.1 * _GLANCE_SECONDS
+_QUIET_AFTER_SECONDS = 10.0
 
 
 def cpu_seconds(pid: int) -> float:
@@ -19,8 +24,21 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | _CPU_OF_PROCESS)
 
 
+def until_quiet(cpu: Callable[[], float]) -> float:
+    """Waits until a CPU clock all but stands still, and reads it. LevelDB compacts on, in a thread of its own, after a write has
+    returned; that is part of what the write cost. A clock that does not come to rest is read after ten seconds."""
+    deadline = time.monotonic() + _QUIET_AFTER_SECONDS
+    before = cpu()
+    while True:
+        time.sleep(_GLANCE_SECONDS)
+        now = cpu()
+        if now - before < _QUIET_CPU_SECONDS or time.monotonic() > deadline:
+            return now
+        before = now
+
+
 class Memory(NamedTuple):
-    """MiB in RAM. ``own`` cannot be had back; ``mapped`` are pages of files, tables above all, which the kernel takes if need be."""
+    """MiB in RAM. ``mapped`` are pages of files, above all tables, which the kernel takes back if need be; ``own`` the rest."""
 
     own: float
     mapped: float

@@ -1,12 +1,14 @@
 """What a run says: samples become one cell for each operation, batch size and number of requests at once.
 
-Of the repetitions the median counts, figure by figure. A ratio to the floor is taken within each repetition first, between
-measurements that are seconds apart, and then its median; it is not the ratio of two medians.
+Of what is timed, and of memory, the median of the repetitions counts, figure by figure. CPU is added up over them: compactions
+come in lumps, at every eighty thousandth value or so, which a median would leave out or count twice. Vault and floor are
+measured in turn, seconds apart, and how far the ratios of single repetitions lie apart says how far to trust the whole.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -15,17 +17,13 @@ import msgspec
 from bench.measure import FloorSample, Sample
 from bench.work import Operation
 
-#: Targets, for a machine of two cores that runs nodes and client. Told in the report, and asserted nowhere.
-TARGET_RATIO = 2.2
-TARGET_SPEED_UP = 2.0
-
 CLIENT = "bench/http.py: one process, one thread, epoll, requests encoded beforehand, answers checked afterwards"
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """CPU is in seconds a million values; ``ratio`` that of the nodes to the floor's; ``client_share`` of one core.
+    """CPU is in seconds a million values; ``ratio`` is the nodes' to the floor's, of all repetitions and of the extreme ones.
 
-    Memory in MiB of the node that has most, disk in bytes for each record on each node.
+    ``client_share`` is of one core. Memory in MiB, of the node that has most; disk in bytes for each record on each node.
     """
 
     operation: Operation
@@ -37,7 +35,10 @@ class Cell(msgspec.Struct, frozen=True):
     p99_ms: float
     nodes_cpu: float
     client_cpu: float
+    floor_cpu: float
     ratio: float
+    lowest_ratio: float
+    highest_ratio: float
     ratio_with_client: float
     client_share: float
     own_mib: float
@@ -46,13 +47,13 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class FloorCell(msgspec.Struct, frozen=True):
-    """``spread``: how far the dearest repetition is above the cheapest, as a part of it."""
+    """CPU in seconds a million values: in all, and the part of it that LevelDB's compactions took."""
 
     operation: Operation
     batch: int
     values_per_second: float
     cpu: float
-    spread: float
+    compaction_cpu: float
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -67,11 +68,10 @@ class Report(msgspec.Struct, frozen=True):
     cells: list[Cell]
     floor: list[FloorCell]
 
-    def cell(self, operation: Operation, batch: int, at_once: int) -> Cell | None:
-        return next((c for c in self.cells if (c.operation, c.batch, c.at_once) == (operation, batch, at_once)), None)
-
-    def floor_of(self, cell: Cell) -> FloorCell:
-        return next(f for f in self.floor if (f.operation, f.batch) == (cell.operation, cell.batch))
+    def cell(self, operation: Operation, batch: int, at_once: int) -> Cell:
+        """KeyError if it was not measured."""
+        key = (operation, batch, at_once)
+        return {(cell.operation, cell.batch, cell.at_once): cell for cell in self.cells}[key]
 
 
 def summarise(samples: Sequence[Sample], *, made: str, machine: str, plan: str, repetitions: int) -> Report:
@@ -98,6 +98,11 @@ def _cell(samples: Sequence[Sample]) -> Cell:
         return statistics.median(map(figure, samples))
 
     latencies = list(itertools.chain.from_iterable(sample.latencies for sample in samples))
+    values = sum(sample.values for sample in samples)
+    nodes_cpu = sum(sample.nodes_cpu for sample in samples) / values
+    client_cpu = sum(sample.client_cpu for sample in samples) / values
+    floor_cpu = _floor_cpu(samples)
+    ratios = [sample.nodes_cpu / sample.values / _floor_cpu([sample]) for sample in samples]
     return Cell(
         operation=samples[0].operation,
         batch=samples[0].batch,
@@ -106,36 +111,39 @@ def _cell(samples: Sequence[Sample]) -> Cell:
         values_per_second=median(lambda sample: sample.values / sample.seconds),
         median_ms=statistics.median(latencies) * 1e3,
         p99_ms=percentile(latencies, 99) * 1e3,
-        nodes_cpu=median(lambda sample: sample.nodes_cpu / sample.values * 1e6),
-        client_cpu=median(lambda sample: sample.client_cpu / sample.values * 1e6),
-        ratio=median(lambda sample: sample.nodes_cpu / sample.values / floor_cpu(sample)),
-        ratio_with_client=median(lambda sample: (sample.nodes_cpu + sample.client_cpu) / sample.values / floor_cpu(sample)),
+        nodes_cpu=nodes_cpu * 1e6,
+        client_cpu=client_cpu * 1e6,
+        floor_cpu=floor_cpu * 1e6,
+        ratio=nodes_cpu / floor_cpu,
+        lowest_ratio=min(ratios),
+        highest_ratio=max(ratios),
+        ratio_with_client=(nodes_cpu + client_cpu) / floor_cpu,
         client_share=median(lambda sample: sample.client_cpu / sample.seconds),
         own_mib=median(lambda sample: sample.memory.own),
         mapped_mib=median(lambda sample: sample.memory.mapped),
-        disk_bytes_per_record=median(lambda sample: sample.disk_bytes / sample.records / 3),
+        disk_bytes_per_record=median(lambda sample: sample.disk_bytes / sample.records),
     )
 
 
-def floor_cpu(sample: Sample) -> float:
-    """CPU seconds a value, of the measurements of the floor before and after a sample together."""
-    return sum(floor.cpu for floor in sample.floors) / sum(floor.values for floor in sample.floors)
+def _floor_cpu(samples: Sequence[Sample]) -> float:
+    """CPU seconds a value, of all measurements of the floor before and after samples."""
+    floors = [floor for sample in samples for floor in sample.floors]
+    return sum(floor.cpu for floor in floors) / sum(floor.values for floor in floors)
 
 
 def _floor_cell(operation: Operation, batch: int, samples: Sequence[FloorSample]) -> FloorCell:
-    costs = [sample.cpu / sample.values for sample in samples]
     speed = statistics.median(sample.values / sample.seconds for sample in samples)
-    return FloorCell(operation, batch, speed, statistics.median(costs) * 1e6, max(costs) / min(costs) - 1)
+    millions = sum(sample.values for sample in samples) / 1e6
+    cpu, compaction_cpu = sum(sample.cpu for sample in samples), sum(sample.compaction_cpu for sample in samples)
+    return FloorCell(operation, batch, speed, cpu / millions, compaction_cpu / millions)
 
 
 def percentile(numbers: Sequence[float], percent: int) -> float:
-    """Between neighbours, in proportion; of one number, itself."""
-    if len(numbers) == 1:
-        return numbers[0]
-    return statistics.quantiles(numbers, n=100, method="inclusive")[percent - 1]
+    """By nearest rank: the smallest of the numbers that so many percent of them do not exceed. Of few, the largest."""
+    return sorted(numbers)[math.ceil(len(numbers) * percent / 100) - 1]
 
 
-def speed_up(report: Report) -> float | None:
-    """How many times as many single tokenize requests a second 16 at once are as one at a time."""
+def speed_up(report: Report) -> float:
+    """How many times as many single tokenize requests a second 16 at once are as one at a time. KeyError if not measured."""
     alone, together = report.cell(Operation.NEW, 1, 1), report.cell(Operation.NEW, 1, 16)
-    return None if alone is None or together is None else together.values_per_second / alone.values_per_second
+    return together.values_per_second / alone.values_per_second

@@ -87,8 +87,8 @@ class Corpus:
         elif task.operation is Operation.REPEATED:
             _require([_tokens_given(answer).tokens for answer in answers] == task.tokens, "the same value has the same token")
         else:
-            values = [[result.value for result in _results(answer).results] for answer in answers]
-            _require(values == task.values, "a token gives back its value")
+            told = [[result.value for result in _results(answer).results] for answer in answers]
+            _require(told == task.values, "a token gives back its value")
 
     def _new_values(self, count: int) -> list[str]:
         first = self._made

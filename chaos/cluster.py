@@ -81,19 +81,19 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def free_base_port() -> int:
-    """A port P such that P and all PORT_OFFSETS from it could be bound just now."""
+def free_base_port(hosts: Sequence[str] = (HOST,)) -> int:
+    """A port P such that P and all PORT_OFFSETS from it could be bound just now, on each of the hosts."""
     for base in random.sample(PORT_RANGE, len(PORT_RANGE)):
-        if all(_can_bind(base + offset) for offset in PORT_OFFSETS):
+        if all(_can_bind(host, base + offset) for host in hosts for offset in PORT_OFFSETS):
             return base
-    raise ClusterError(f"no six free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {HOST}")
+    raise ClusterError(f"no six free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {', '.join(hosts)}")
 
 
-def _can_bind(port: int) -> bool:
+def _can_bind(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
@@ -101,10 +101,11 @@ def _can_bind(port: int) -> bool:
 
 @dataclass(slots=True)
 class Node:
-    """One node: where it listens, where it logs, and the process that runs it, if one does."""
+    """One node: where it listens, the directory it is served from, where it logs, and the process that runs it, if one does."""
 
     name: str
     address: str
+    directory: Path
     log: Path
     process: subprocess.Popen[bytes] | None = None
 
@@ -133,15 +134,22 @@ class Cluster:
 
     def __init__(self, directory: Path, addresses: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
         self.directory = directory
-        self.nodes = {name: Node(name, address, directory / "logs" / f"{name}.log") for name, address in addresses.items()}
+        self.nodes = {
+            name: Node(name, address, directory, directory / "logs" / f"{name}.log") for name, address in addresses.items()
+        }
         self._api_keys = dict(api_keys)
 
     @classmethod
-    def create(cls, directory: Path, owners: Sequence[str], base_port: int | None = None) -> Self:
-        """Runs ``quorumvault init`` for a directory that has no cluster yet; each owner gets an API key."""
-        port = free_base_port() if base_port is None else base_port
+    def create(
+        cls, directory: Path, owners: Sequence[str], base_port: int | None = None, hosts: Sequence[str] = (HOST,)
+    ) -> Self:
+        """Runs ``quorumvault init`` for a directory that has no cluster yet; each owner gets an API key.
+
+        ``hosts``: one address of this machine, or three.
+        """
+        port = free_base_port(hosts) if base_port is None else base_port
         naming = [argument for owner in owners for argument in ("--owner", owner)]
-        done = _run("init", str(directory), "--json", "--base-port", str(port), *naming)
+        done = run("init", str(directory), "--json", "--base-port", str(port), "--host", ",".join(hosts), *naming)
         if done.returncode != 0:
             raise ClusterError(f"quorumvault init ended with exit code {done.returncode}:\n{done.stderr.decode().strip()}")
         made = json.loads(done.stdout)
@@ -176,7 +184,7 @@ class Cluster:
 
     def command(self, *arguments: str, via: str, owner: str) -> subprocess.CompletedProcess[bytes]:
         """Runs a client command, such as ``tokenize FILE``, against one node. The exit code is the caller's to judge."""
-        return _run(*arguments, QUORUMVAULT_URL=self.url(via), QUORUMVAULT_API_KEY=self._api_keys[owner])
+        return run(*arguments, QUORUMVAULT_URL=self.url(via), QUORUMVAULT_API_KEY=self._api_keys[owner])
 
     # What can be done to them.
 
@@ -185,7 +193,7 @@ class Cluster:
         for node in self._named(names):
             if node.running:
                 raise ClusterError(f"{node.name} runs already")
-            serve = [executable(), "serve", "--config", str(self.directory / "cluster.yaml"), "--node", node.name]
+            serve = [executable(), "serve", "--config", str(node.directory / "cluster.yaml"), "--node", node.name]
             with node.log.open("ab") as log:
                 node.process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *serve],
@@ -267,7 +275,7 @@ class Cluster:
         return [self.nodes[name] for name in names or NODES]
 
 
-def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Runs one ``quorumvault`` command to its end, with nothing on its standard input."""
     try:
         return subprocess.run(

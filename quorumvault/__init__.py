@@ -5,6 +5,8 @@
     with qv.Client("http://n1:8700,http://n2:8700,http://n3:8700") as vault:
         tokens = vault.tokenize(["123-45-6789", None])
 
+    qv.detokenize(duckdb.connect(), "from 'claims.parquet'", columns="ssn")  # extra: analytics
+
 The names here are the public ones; each is imported when it is first used, so that a node does not load the client.
 """
 
@@ -14,16 +16,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quorumvault.analytics.duckdb import detokenize as detokenize
+    from quorumvault.analytics.duckdb import register as register
+    from quorumvault.analytics.duckdb import tokenize as tokenize
     from quorumvault.client import AsyncClient as AsyncClient
     from quorumvault.client import Client as Client
     from quorumvault.client import ClientPolicy as ClientPolicy
     from quorumvault.client import Result as Result
     from quorumvault.client import TokenizedRecords as TokenizedRecords
+    from quorumvault.client import TokenResult as TokenResult
     from quorumvault.errors import AlreadyTokenized as AlreadyTokenized
+    from quorumvault.errors import ColumnError as ColumnError
     from quorumvault.errors import EpochAhead as EpochAhead
     from quorumvault.errors import EpochMoved as EpochMoved
     from quorumvault.errors import NoQuorum as NoQuorum
     from quorumvault.errors import NotPermitted as NotPermitted
+    from quorumvault.errors import NotText as NotText
     from quorumvault.errors import NotTokenizable as NotTokenizable
     from quorumvault.errors import QuorumVaultError as QuorumVaultError
     from quorumvault.errors import RateLimited as RateLimited
@@ -34,13 +42,15 @@ if TYPE_CHECKING:
     from quorumvault.errors import Unreachable as Unreachable
     from quorumvault.errors import ValueTooLarge as ValueTooLarge
 
-_CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "TokenizedRecords")
+_CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "TokenizedRecords", "TokenResult")
 _ERRORS = (
     "AlreadyTokenized",
+    "ColumnError",
     "EpochAhead",
     "EpochMoved",
     "NoQuorum",
     "NotPermitted",
+    "NotText",
     "NotTokenizable",
     "QuorumVaultError",
     "RateLimited",
@@ -51,16 +61,28 @@ _ERRORS = (
     "Unreachable",
     "ValueTooLarge",
 )
-_HOMES = dict.fromkeys(_CLIENT, "quorumvault.client") | dict.fromkeys(_ERRORS, "quorumvault.errors")
+_ANALYTICS = ("detokenize", "register", "tokenize")
+_HOMES = (
+    dict.fromkeys(_CLIENT, "quorumvault.client")
+    | dict.fromkeys(_ERRORS, "quorumvault.errors")
+    | dict.fromkeys(_ANALYTICS, "quorumvault.analytics.duckdb")
+)
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - computed from the one list
+#: Without those of an extra that may not be installed.
+__all__ = sorted(_HOMES.keys() - set(_ANALYTICS))  # noqa: PLE0605 - computed from the one list
 
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    try:
+        return getattr(importlib.import_module(home), name)
+    except ModuleNotFoundError as error:
+        if name not in _ANALYTICS:
+            raise
+        words = f"quorumvault.{name} needs {error.name}: pip install 'quorumvault[analytics]'"
+        raise ModuleNotFoundError(words, name=error.name) from None
 
 
 def __dir__() -> list[str]:

@@ -59,6 +59,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * KiB
     #: HTTP requests under way at once in one node; more are refused with 429 before their body is read.
     in_flight: Count = 64
+    #: HTTP connections, idle ones included. They share the file descriptors with the store, which fails for good without one.
+    connections: Count = 1024
+    #: The request line and headers of one request.
+    head_bytes: Count = 64 * 1024
     #: Their bodies together: bounds memory, since 64 full bodies would be a gigabyte.
     in_flight_bytes: Count = 128 * MiB
     #: What a replica reads for one Get before it answers Overflow: 10,000 values of 64 KiB would be 640 MB.
@@ -83,6 +87,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In seconds, by the monotonic clock."""
 
+    #: The head of a request, from the connection or from its first byte on.
+    head: Seconds = 10.0
     #: A request's body, from the end of its headers to its last byte: 16 MiB at 0.5 MB/s. It holds its place meanwhile.
     body: Seconds = 30.0
     #: A client's request from its body's last byte to an answer, whatever it takes in rounds.

@@ -56,6 +56,14 @@ class Tokenized:
     tokens: list[str | None] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Retokenized:
+    """``tokens`` of one epoch, in the order of those that they stand in for, or why there is none."""
+
+    epoch: int
+    tokens: list[str | Missing] = field(repr=False)
+
+
 class Vault(Protocol):
     """What the API needs of a coordinator. All raise NoQuorum; canonical forms are those of crypto/canonical.py."""
 
@@ -63,6 +71,10 @@ class Vault(Protocol):
 
     async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
         """Canonical forms in the order of the tokens, which may be any text."""
+        ...
+
+    async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized:
+        """The tokens that their values have in the active epoch; a token of that epoch comes back itself."""
         ...
 
     async def epoch(self, owner: Owner) -> int: ...
@@ -135,14 +147,29 @@ class Coordinator:
         self._epochs: dict[Owner, int] = {}
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
+        return await self._commit(owner, canonicals, self._deadline())
+
+    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
+        return await self._look_up(owner, tokens, self._deadline(), writes=False)
+
+    async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized:
+        deadline = self._deadline()
+        values = await self._look_up(owner, tokens, deadline, writes=True)
+        written = await self._commit(owner, [value for value in values if isinstance(value, bytes)], deadline)
+        fresh = iter(written.tokens)
+        moved = [(next(fresh) or Missing.COLLISION) if isinstance(value, bytes) else value for value in values]
+        return Retokenized(written.epoch, moved)
+
+    async def _commit(self, owner: Owner, canonicals: Sequence[bytes], deadline: float) -> Tokenized:
+        """Behind the fence if there is anything to write, and else the epoch by quorum (rule 8)."""
         if not canonicals:
-            register = await self._run(operations.read_epoch(owner, self._keyring), writes=True)
+            register = await self._run(operations.read_epoch(owner, self._keyring), deadline, writes=True)
             return Tokenized(register.epoch, [])
         distinct = list(dict.fromkeys(canonicals))
         version = Version(self._clock.tick(self._wall_ms()), node_number(self._identity.node))
         start = self._epochs.get(owner, FIRST_EPOCH)
         steps = operations.tokenize(owner, distinct, self._keyring, records.header(version), start)
-        written = await self._run(steps, writes=True)
+        written = await self._run(steps, deadline, writes=True)
         self._remember(owner, written.epoch)
         tokens: list[str | None] = [*format_tokens(written.epoch, written.digests)]
         for index in written.collided:
@@ -152,11 +179,12 @@ class Coordinator:
         by_value = dict(zip(distinct, tokens, strict=True))
         return Tokenized(written.epoch, [by_value[canonical] for canonical in canonicals])
 
-    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
+    async def _look_up(self, owner: Owner, tokens: Sequence[str], deadline: float, *, writes: bool) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
         keys = [key or (_NO_EPOCH, _dummy_digest(token)) for key, token in zip(parse_tokens(distinct), distinct, strict=True)]
         epochs, digests = [epoch for epoch, _ in keys], [digest for _, digest in keys]
-        found = await self._run(operations.read_records(owner, epochs, digests, self._keyring), writes=False)
+        steps = operations.read_records(owner, epochs, digests, self._keyring)
+        found = await self._run(steps, deadline, writes=writes)
         values = self._open(owner, epochs, digests, found)
         if len(distinct) == len(tokens):
             return values
@@ -167,11 +195,14 @@ class Coordinator:
         self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
     ) -> list[bytes | Missing]:
         """The canonical forms in the records that were found, epoch by epoch, and words for the others."""
+        by_epoch: dict[int, list[int]] = {}
         values: list[bytes | Missing] = [
             Missing.UNAVAILABLE if isinstance(record, bytes) else _MISSING.get(record, Missing.UNAVAILABLE) for record in found
         ]
-        for epoch in set(epochs):
-            at = [index for index, record in enumerate(found) if epochs[index] == epoch and isinstance(record, bytes)]
+        for index, record in enumerate(found):
+            if isinstance(record, bytes):
+                by_epoch.setdefault(epochs[index], []).append(index)
+        for epoch, at in by_epoch.items():
             sealed = [records.sealed_of(cast("bytes", found[index])) for index in at]
             opened = self._keyring.epoch_keys(owner, epoch).sealer.open_all(sealed, [digests[index] for index in at])
             for index, canonical in zip(at, opened, strict=True):
@@ -179,12 +210,12 @@ class Coordinator:
         return values
 
     async def epoch(self, owner: Owner) -> int:
-        register = await self._run(operations.read_epoch(owner, self._keyring), writes=False)
+        register = await self._run(operations.read_epoch(owner, self._keyring), self._deadline(), writes=False)
         self._remember(owner, register.epoch)
         return register.epoch
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
-        active = await self._run(operations.rotate(owner, from_epoch, self._keyring), writes=True)
+        active = await self._run(operations.rotate(owner, from_epoch, self._keyring), self._deadline(), writes=True)
         self._remember(owner, active)
         return active
 
@@ -198,9 +229,12 @@ class Coordinator:
             self._epochs.pop(next(iter(self._epochs)))
         self._epochs[owner] = max(epoch, self._epochs.pop(owner, FIRST_EPOCH))
 
-    async def _run(self, steps: Steps[ResultT], *, writes: bool) -> ResultT:
+    def _deadline(self) -> float:
+        """Of a request that begins now, by the event loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeouts.request
+
+    async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
         """Drive an operation to its end. NoQuorum says which nodes did not take part, and of a write whether it may stand."""
-        deadline = asyncio.get_running_loop().time() + self._timeouts.request
         held = _Held(None, {}, False)
         outcome: Outcome = "none"
         try:

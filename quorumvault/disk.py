@@ -21,14 +21,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from quorumvault.errors import ConfigError, StorageFailed
+from quorumvault.errors import ConfigError, DirectoryInUse, StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import DISK_BYTES, Mode, View
 
 _FORMAT = 1
 #: The largest number that every reader of JSON keeps exactly.
 _MAX_NUMBER = 2**53 - 1
-_LOCK_FILE = "lock"
+LOCK_FILE = "lock"
 
 _Hex = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * DISK_BYTES}}}\Z")]
 
@@ -129,19 +129,21 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def lock_data_directory(directory: Path) -> Iterator[None]:
-    """Owns a data directory until the block ends, or the process. Raises ConfigError if another process has it.
+    """Owns a data directory until the block ends, or the process. Raises DirectoryInUse, ConfigError.
 
     The lock file stays: to remove it would let two processes lock two files of one name.
     """
     try:
-        file = (directory / _LOCK_FILE).open("ab")
+        file = (directory / LOCK_FILE).open("ab")
     except OSError as error:
         raise ConfigError(directory, "", f"expected a data directory that can be written to: {error.strerror}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(directory, "", "expected to be the only process on this data directory; another one runs") from None
+            raise DirectoryInUse(
+                directory, "", "expected to be the only process on this data directory; another one runs"
+            ) from None
         yield
 
 

@@ -5,12 +5,13 @@ No message, here or at a call site, may carry a value, an API key or a whole tok
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 Outcome = Literal["none", "unknown"]
 
-#: Tries that an error message lists, the last ones: a client may have made dozens.
+#: Different tries that an error message lists: a client may have made dozens.
 _TRIES_SHOWN = 6
 
 
@@ -31,6 +32,13 @@ class Asked(NamedTuple):
     outcome: str
 
 
+def _tries(asked: tuple[Asked, ...]) -> str:
+    """The same outcome at the same node is said once, with how often."""
+    times = Counter(asked)
+    last = list(times)[-_TRIES_SHOWN:]
+    return "; ".join(f"{each.node}: {each.outcome}" + (f" ({times[each]} times)" if times[each] > 1 else "") for each in last)
+
+
 class QuorumVaultError(Exception):
     """Any failure that is answered, or told to an operator, in words."""
 
@@ -45,7 +53,8 @@ class QuorumVaultError(Exception):
     def __str__(self) -> str:
         words = super().__str__()
         if self.asked:
-            words += " [" + "; ".join(f"{node}: {outcome}" for node, outcome in self.asked[-_TRIES_SHOWN:]) + "]"
+            words += f" [{_tries(self.asked)}]"
+            words += f" [sending it again {'may' if self.retryable else 'does not'} help]"
         if self.gave_up:
             words += f" [{self.gave_up}]"
         if self.request_id:
@@ -183,6 +192,22 @@ class ConfigError(QuorumVaultError):
         super().__init__(f"{where}: {key}: {expected}" if key else f"{where}: {expected}")
 
 
+class DirectoryInUse(ConfigError):
+    """Another process owns the data directory."""
+
+
+class PackRefused(QuorumVaultError):
+    """A node that was not packed, and why."""
+
+
+class NotRunning(QuorumVaultError):
+    """Nobody answers at the administrative socket of a node."""
+
+
+class RunsElsewhere(QuorumVaultError):
+    """A peer speaks with another process under this node's name, which lives: two must not vote as one. Ends a node, exit 1."""
+
+
 class KeyFileRefused(QuorumVaultError):
     """A change to the API keys that was not made, in words that say what to do instead."""
 
@@ -204,12 +229,18 @@ class UnexpectedAnswer(QuorumVaultError):
 
 
 class TokensNotFound(QuorumVaultError):
-    """Raised by the client when asked to: some tokens have no value. ``indexes`` are their places, each occurrence one."""
+    """Raised by the client when asked to: some tokens have no value. ``indexes`` are their places, each occurrence one.
 
-    def __init__(self, indexes: tuple[int, ...], asked_for: int) -> None:
+    Of a table's ``column`` they are rows, counted from 0, and only the first few of ``count``.
+    """
+
+    def __init__(self, indexes: tuple[int, ...], asked_for: int, *, count: int | None = None, column: str | None = None) -> None:
         self.indexes = indexes
-        first = ", ".join(map(str, indexes[:5])) + (", …" if len(indexes) > 5 else "")
-        super().__init__(f"{len(indexes)} of {asked_for} tokens have no value here, at index {first}")
+        self.count = len(indexes) if count is None else count
+        self.column = column
+        first = ", ".join(map(str, indexes[:5])) + (", …" if self.count > 5 else "")
+        where = f"at index {first}" if column is None else f"column {column}, rows {first}"
+        super().__init__(f"{self.count} of {asked_for} tokens have no value here, {where}")
 
 
 class EpochMoved(QuorumVaultError):
@@ -220,6 +251,14 @@ class EpochMoved(QuorumVaultError):
 
 class IntegerTooLong(QuorumVaultError):
     """Raised by the client: Python refuses to convert an integer of so many digits; its JSON text can still be had."""
+
+
+class NotText(QuorumVaultError):
+    """Raised by a SQL function: the value is there, and it is no text."""
+
+
+class ColumnError(QuorumVaultError):
+    """A column of a table that cannot be worked on: which one, what is wrong with it, what to do."""
 
 
 class InputError(QuorumVaultError):

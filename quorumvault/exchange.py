@@ -14,7 +14,7 @@ from typing import Any
 
 from quorumvault.peers.peer import Peer, Unreachable
 from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
-from quorumvault.protocol.rounds import Round
+from quorumvault.protocol.rounds import Lost, Round
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ class Exchange:
             return
         if self._decided.done():
             self._take_late(target, reply)
-        elif isinstance(reply, Unreachable):
+            return
+        if isinstance(reply, Unreachable):
             self._give_up(target, "lost in mid-request" if reply.sent else "unreachable")
         elif isinstance(reply, OtherView):
             self._decide(self._round.receive(reply))
@@ -93,6 +94,7 @@ class Exchange:
     def _expire(self) -> None:
         for target in (*self._waiting.values(), *self._unasked):
             self._give_up(target, "no answer in time")
+        self._decide(Lost())
 
     def _decide(self, decision: object) -> None:
         if decision is not None and not self._decided.done():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
@@ -33,6 +34,7 @@ class GroupCommit:
         self._loop = loop
         self._limits = limits
         self._on_failure = on_failure
+        self._began: float | None = None
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
@@ -44,15 +46,23 @@ class GroupCommit:
             return
         self._entries.put((request, on_reply))
 
-    def close(self) -> None:
-        """Handles what is queued, then ends the thread. Its replies are delivered if the loop still runs."""
+    def close(self, seconds: float | None = None) -> bool:
+        """Handles what is queued, then ends the thread; False if that takes longer. Waits: not for the event loop's thread."""
         self._entries.put(None)
-        self._thread.join()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def stalled(self, seconds: float) -> bool:
+        """Whether the group at hand has been with the disk for longer than this."""
+        began = self._began
+        return began is not None and time.monotonic() - began > seconds
 
     def _run(self) -> None:
         try:
             while group := self._next_group():
+                self._began = time.monotonic()
                 replies = self._replica.handle([request for request, _ in group])
+                self._began = None
                 self._loop.call_soon_threadsafe(_deliver, group, replies)
         except BaseException as failure:  # whatever it is: the state of the store is no longer known
             logger.critical("storage failed: %s: %s", type(failure).__name__, failure)
@@ -84,4 +94,7 @@ def _size(request: AnyRequest) -> int:
 
 def _deliver(group: list[_Entry], replies: list[AnyReply]) -> None:
     for (_, on_reply), reply in zip(group, replies, strict=True):
-        on_reply(reply)
+        try:
+            on_reply(reply)
+        except Exception as error:  # of one requester; the others of the group have a right to their replies
+            logger.error("a reply could not be delivered: %s", type(error).__name__)

@@ -14,8 +14,9 @@ import uvicorn
 from starlette.applications import Starlette
 
 from quorumvault.addresses import Address
-from quorumvault.config import Timeouts
+from quorumvault.config import Limits, Timeouts
 from quorumvault.errors import ConfigError
+from quorumvault.httpprotocol import bounded
 
 #: Connections that wait to be accepted, and seconds that an idle one is kept for its client's next request.
 _BACKLOG = 1024
@@ -38,10 +39,10 @@ def listening_socket(where: Path, key: str, address: Address) -> socket.socket:
 class HttpServer:
     """Serves one application on one socket."""
 
-    def __init__(self, app: Starlette, listener: socket.socket, timeouts: Timeouts) -> None:
+    def __init__(self, app: Starlette, listener: socket.socket, limits: Limits, timeouts: Timeouts) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=bounded(limits, timeouts),
             ws="none",
             lifespan="off",
             log_config=None,

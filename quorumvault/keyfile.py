@@ -36,6 +36,7 @@ import yaml
 from msgspec import Meta
 
 from quorumvault.config import build
+from quorumvault.disk import sync_directory
 from quorumvault.errors import ConfigError, KeyFileRefused
 from quorumvault.model import Owner
 from quorumvault.secretfiles import write_private
@@ -264,11 +265,7 @@ def _replace(path: Path, file: KeyFile) -> None:
     draft.unlink(missing_ok=True)  # left by a process that died here; nobody else is at it, see _changing
     write_private(draft, _render(file))
     os.replace(draft, path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 def _render(file: KeyFile) -> str:

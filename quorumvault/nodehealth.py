@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+import msgspec
+
 from quorumvault.api.health import Health, PeerHealth, QuorumHealth
 from quorumvault.model import QUORUM
 from quorumvault.peers.facts import NodeFacts
@@ -14,7 +16,10 @@ from quorumvault.protocol.views import View, votes
 
 def describe(mine: NodeFacts, view: View | None, links: Mapping[str, Link], problems: Iterable[str]) -> Health:
     """``view`` is the newest that this node knows; ``problems`` are this node's own, in words."""
-    reachable = int(_active(mine, view)) + sum(link.up and _active(link.facts, view) for link in links.values())
+    others = sum(link.up and _active(link.facts, view) for link in links.values())
+    alone = not any(link.up for link in links.values())
+    # Until another one is there nobody is established; what a node lacks then is their voices and not its own.
+    reachable = others + _active(msgspec.structs.replace(mine, established=mine.established or alone), view)
     warnings = [*problems, *_differences(mine, links)]
     status: Literal["ok", "degraded", "unavailable"] = "ok"
     if reachable < QUORUM:
@@ -33,7 +38,9 @@ def describe(mine: NodeFacts, view: View | None, links: Mapping[str, Link], prob
 
 
 def _active(facts: NodeFacts | None, view: View | None) -> bool:
-    return facts is not None and view is not None and view.lists(facts.disk) and votes(facts.disk, facts.mode, facts.view)
+    if facts is None or view is None:
+        return False
+    return facts.established and view.lists(facts.disk) and votes(facts.disk, facts.mode, facts.view)
 
 
 def _peer(link: Link) -> PeerHealth:

@@ -45,6 +45,11 @@ class Replica:
         self._votes = votes(identity.disk, identity.mode, identity.view)
         self._sequence = _read_sequence(store)
 
+    @property
+    def sequence(self) -> int:
+        """How many writes its disk has seen. Of all that is here this alone may be read on another thread."""
+        return self._sequence
+
     def handle(self, requests: Sequence[AnyRequest]) -> list[AnyReply]:
         """Replies in the order of the requests, all durable. Raises StorageFailed: then nothing may be answered any more."""
         staged: dict[bytes, bytes] = {}

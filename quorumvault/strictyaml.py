@@ -40,7 +40,7 @@ def load_yaml(path: Path) -> object:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(path, "", f"a file that can be read ({error.strerror})") from None
+        raise ConfigError(path, "", f"expected a file that can be read: {error.strerror}") from None
     if len(text) > MAX_BYTES:
         raise ConfigError(path, "", f"a file of at most {MAX_BYTES} bytes")
     try:

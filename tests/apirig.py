@@ -19,7 +19,7 @@ from quorumvault.api.app import create_app
 from quorumvault.api.health import Health, PeerHealth, QuorumHealth
 from quorumvault.api.services import Services
 from quorumvault.config import Limits, Timeouts
-from quorumvault.coordinator import Missing, Tokenized
+from quorumvault.coordinator import Missing, Retokenized, Tokenized
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens
 from quorumvault.errors import EpochAhead
@@ -39,12 +39,13 @@ HEALTHY = Health(
     warnings=[],
     version="0.1.0",
 )
+METRICS = b"# TYPE quorumvault_in_flight gauge\nquorumvault_in_flight 0.0\n"
 #: Small enough to be met in a test.
 SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, in_flight_bytes=6000)
 
 
 class FakeVault:
-    """Implements Vault. ``asked`` has every list of values or tokens it was given; ``failure`` is raised once it has been noted."""
+    """Implements Vault. ``asked`` has every list of values or tokens it was given; ``failure`` is raised after that."""
 
     def __init__(self, digest_bits: int = 160) -> None:
         self._keyring = Keyring("s1", bytes(32), digest_bits=digest_bits)
@@ -71,6 +72,9 @@ class FakeVault:
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
         await self._note("tokenize", canonicals)
+        return self._commit(owner, canonicals)
+
+    def _commit(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
         epoch = self._active(owner)
         tokens = format_tokens(epoch, self._keyring.epoch_keys(owner, epoch).digests(canonicals))
         kept = [self._values.setdefault((owner, token), value) for token, value in zip(tokens, canonicals, strict=True)]
@@ -80,6 +84,14 @@ class FakeVault:
     async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
         await self._note("detokenize", tokens)
         return [self._look_up(owner, token) for token in tokens]
+
+    async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized:
+        await self._note("retokenize", tokens)
+        values = [self._look_up(owner, token) for token in tokens]
+        written = self._commit(owner, [value for value in values if isinstance(value, bytes)])
+        fresh = iter(written.tokens)
+        moved = [next(fresh) or Missing.COLLISION if isinstance(value, bytes) else value for value in values]
+        return Retokenized(written.epoch, moved)
 
     def _look_up(self, owner: Owner, token: str) -> bytes | Missing:
         if token in self.unavailable:
@@ -179,6 +191,7 @@ class Rig:
             limits=self.limits,
             timeouts=self.timeouts,
             health=lambda: self.health,
+            metrics=lambda: METRICS,
             admission=self.admission,
             clock=self.clock,
             request_ids=lambda: f"fresh-{next(ids)}",

@@ -15,6 +15,7 @@ import msgspec
 from quorumvault.addresses import Address
 from quorumvault.config import Limits, Timeouts
 from quorumvault.peers import facts as saying
+from quorumvault.peers.claims import Claims
 from quorumvault.peers.connection import LocalNode
 from quorumvault.peers.facts import Greeting, NodeFacts
 from quorumvault.peers.frames import Envelope, FrameReader, FrameWriter, Kind
@@ -65,8 +66,18 @@ def local_node(
     secret: ClusterSecret = SECRET,
     limits: Limits = LIMITS,
     timeouts: Timeouts = TIMEOUTS,
+    claims: Claims | None = None,
+    on_taken: Callable[[str], None] = lambda reason: None,
 ) -> LocalNode:
-    return LocalNode(secret, facts or (lambda: facts_of(node)), os.urandom, limits, timeouts)
+    return LocalNode(
+        secret=secret,
+        facts=facts or (lambda: facts_of(node)),
+        claims=claims or Claims(node),
+        on_taken=on_taken,
+        random_bytes=os.urandom,
+        limits=limits,
+        timeouts=timeouts,
+    )
 
 
 async def eventually(condition: Callable[[], object]) -> None:

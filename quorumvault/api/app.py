@@ -9,24 +9,29 @@ Frame                       request id on every response; what nobody foresaw be
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from quorumvault.api import arrow
 from quorumvault.api.detokenize import detokenize
 from quorumvault.api.epochs import epoch, rotate
 from quorumvault.api.frame import Frame
 from quorumvault.api.guard import Guard, Operation
 from quorumvault.api.problems import answer_request_error, answer_routing_error
 from quorumvault.api.rates import Rates
+from quorumvault.api.retokenize import retokenize
 from quorumvault.api.services import Services
 from quorumvault.api.status import Status, fields
 from quorumvault.api.tokenize import tokenize
 from quorumvault.errors import RequestError
 
-TOKENIZE = Operation("tokenize", "tokenize", writes=True, answer=tokenize)
-DETOKENIZE = Operation("detokenize", "detokenize", writes=False, answer=detokenize)
+TOKENIZE = Operation("tokenize", "tokenize", writes=True, answer=tokenize, arrow=arrow.tokenize)
+DETOKENIZE = Operation("detokenize", "detokenize", writes=False, answer=detokenize, arrow=arrow.detokenize)
+RETOKENIZE = Operation("retokenize", "tokenize", writes=True, answer=retokenize, arrow=arrow.retokenize)
 ROTATE = Operation("rotate_epoch", "rotate", writes=True, answer=rotate)
 EPOCH = Operation("epoch", None, writes=False, answer=epoch)
 FIELDS = Operation("fields", None, writes=False, answer=fields)
@@ -37,6 +42,7 @@ def routes(services: Services) -> list[Route]:
     return [
         Route("/tokenize", Guard(services, rates, TOKENIZE).endpoint, methods=["POST"]),
         Route("/detokenize", Guard(services, rates, DETOKENIZE).endpoint, methods=["POST"]),
+        Route("/retokenize", Guard(services, rates, RETOKENIZE).endpoint, methods=["POST"]),
         Route("/rotate-epoch", Guard(services, rates, ROTATE).endpoint, methods=["POST"]),
         Route("/epoch", Guard(services, rates, EPOCH).endpoint, methods=["GET"]),
         Route("/fields", Guard(services, rates, FIELDS).endpoint, methods=["GET"]),
@@ -44,14 +50,21 @@ def routes(services: Services) -> list[Route]:
         Route("/livez", status.live, methods=["GET"]),
         Route("/readyz", status.ready, methods=["GET"]),
         Route("/limits", status.limits, methods=["GET"]),
+        Route("/metrics", status.metrics, methods=["GET"]),
+        Route("/openapi.json", status.openapi, methods=["GET"]),
     ]
 
 
 def create_app(services: Services) -> Starlette:
-    """The ASGI application of one node. GET routes answer HEAD too; the server leaves the body out."""
+    """The ASGI application of one node."""
+    return framed(routes(services), services.request_ids)
+
+
+def framed(routes: Sequence[Route], request_ids: Callable[[], str]) -> Starlette:
+    """Routes, with what is around all of them. GET routes answer HEAD too; the server leaves the body out."""
     app = Starlette(
-        routes=routes(services),
-        middleware=[Middleware(Frame, request_ids=services.request_ids)],
+        routes=routes,
+        middleware=[Middleware(Frame, request_ids=request_ids)],
         exception_handlers={RequestError: answer_request_error, HTTPException: answer_routing_error},
     )
     # By default the router would answer a trailing slash with a redirect, which clients follow as a GET.

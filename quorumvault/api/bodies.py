@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from quorumvault.api.problems import ItemProblem
+from quorumvault.coordinator import Missing
 from quorumvault.errors import Invalid, Malformed
 from quorumvault.jsontext import check_json_text
 
@@ -130,7 +131,8 @@ class TokenDetokenized(Silent, frozen=True):
     value: str | bool | Digits
 
 
-Status = Literal["ok", "not_found", "unavailable", "collision", "null"]
+Status = Annotated[str, Meta(extra_json_schema={"enum": ["ok", *(missing.value for missing in Missing), "null"]})]
+Untold = Annotated[str, Meta(extra_json_schema={"enum": [Missing.UNAVAILABLE.value, Missing.COLLISION.value]})]
 
 
 class ValueResult(Silent, frozen=True, gc=False):
@@ -158,7 +160,7 @@ class MissingField(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     index: int
     path: str
-    status: Literal["unavailable", "collision"] | UnsetType = UNSET
+    status: Untold | None = None
 
 
 class RecordsDetokenized(Silent, frozen=True):

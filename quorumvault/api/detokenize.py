@@ -88,6 +88,6 @@ async def _detokenize_records(services: Services, owner: Owner, raws: Sequence[R
         if isinstance(answer, bytes):
             slot.replace(to_json(answer))
         else:
-            missing.append(MissingField(record, slot.path, _missing_status(answer)))
+            missing.append(MissingField(record, slot.path, None if answer is Missing.NOT_FOUND else answer.value))
     counts.replaced = counts.found
     return RecordsDetokenized(records.encode(), counts.found or 0, counts.not_found or 0, missing)

@@ -18,7 +18,8 @@ from quorumvault.errors import (
     ValueTooLarge,
 )
 
-_REFUSALS: dict[str, type[RequestError]] = {
+#: What can be wrong with an item, by its code.
+REFUSALS: dict[str, type[RequestError]] = {
     kind.code: kind for kind in (Invalid, NotTokenizable, AlreadyTokenized, ValueTooLarge, TokenCollision)
 }
 #: The canonical form of a string that starts like a token; whether it is one takes longer to say.
@@ -71,7 +72,7 @@ def refuse_any(bad: Sequence[ItemError], limits: Limits) -> None:
     listed = tuple(in_order(bad)[: limits.errors_listed])
     first, more = listed[0], len(bad) - len(listed)
     rest = f" ({more} faults are not listed)" if more else ""
-    raise _REFUSALS[first.code](f"item {first.index}: {first.detail}; nothing is returned{rest}", errors=listed)
+    raise REFUSALS[first.code](f"item {first.index}: {first.detail}; nothing is returned{rest}", errors=listed)
 
 
 def require_count(count: int, most: int, what: str) -> None:

@@ -8,7 +8,7 @@
     429      rate-limited    /
     415      the body's media type
     413      its length, as announced and as it arrives
-    400      JSON            \\
+    400      JSON, or Arrow  \\
     422      labels, form     }  the operation, with the bytes
     409/503  the vault       /
 """
@@ -18,15 +18,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from quorumvault.api.auth import authenticate, permit
-from quorumvault.api.intake import declared_length, read_body, require_json, require_length
+from quorumvault.api.intake import Form, declared_length, form_of, read_body, require_length
 from quorumvault.api.labels import Labels, labels_of, require_well_formed
 from quorumvault.api.rates import Rates
 from quorumvault.api.services import Services
+from quorumvault.config import Limits
 from quorumvault.errors import RequestError
 from quorumvault.events import Event
 from quorumvault.jsontext import check_json_text
@@ -45,15 +47,19 @@ class Counts:
     replaced: int | None = None
 
 
+Answer: TypeAlias = Callable[[Services, Owner, bytes, Counts], Awaitable[bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """``event`` is its name in the log; ``permission`` None is any key. ``answer`` gets the owner and the body (empty for a
-    GET), and gives the JSON of a success; it raises RequestError for the rest."""
+    GET), and gives the JSON of a success; it raises RequestError for the rest. ``arrow`` is the same for streams of Arrow."""
 
     event: str
     permission: Permission | None
     writes: bool
-    answer: Callable[[Services, Owner, bytes, Counts], Awaitable[bytes]]
+    answer: Answer
+    arrow: Answer | None = None
 
 
 class Guard:
@@ -71,7 +77,7 @@ class Guard:
         outcome = "internal"
         try:
             key = authenticate(request.headers, self._services.keys())
-            content = await self._answer(request, labels, key, counts)
+            response = await self._answer(request, labels, key, counts)
             outcome = "ok"
         except RequestError as error:
             outcome = error.code
@@ -84,9 +90,9 @@ class Guard:
             raise
         finally:
             await self._services.events.write(self._event(labels, key, counts, outcome, started))
-        return Response(content, headers={"Cache-Control": "no-store"}, media_type="application/json")
+        return response
 
-    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> bytes:
+    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> Response:
         operation, services = self._operation, self._services
         if operation.permission is not None:
             permit(key, operation.permission)
@@ -95,15 +101,18 @@ class Guard:
         room = length if length <= services.limits.body_bytes else 0
         with services.admission.enter(room, "none" if operation.writes else None) as place:
             self._rates.spend(key)
-            body = b""
+            body, answer, form = b"", operation.answer, Form.JSON
             if request.method == "POST":
-                require_json(request.headers)
+                form = form_of(request.headers, takes_arrow=operation.arrow is not None)
                 require_length(length, services.limits.body_bytes)
                 body = await read_body(request, place, services.limits.body_bytes, services.timeouts.body)
+            if operation.arrow is not None and form is Form.ARROW:
+                answer = operation.arrow
             if labels.malformed and request.method == "POST":
-                check_json_text(body)  # which comes first
+                _check(form, body, services.limits)  # which comes first
             require_well_formed(labels)
-            return await operation.answer(services, key.owner, body, counts)
+            content = await answer(services, key.owner, body, counts)
+            return Response(content, headers={"Cache-Control": "no-store"}, media_type=form.value)
 
     def _event(self, labels: Labels, key: ApiKey | None, counts: Counts, outcome: str, started: float) -> Event:
         return Event(
@@ -120,3 +129,13 @@ class Guard:
             outcome=outcome,
             duration_ms=round((self._services.clock() - started) * 1000, 3),
         )
+
+
+def _check(form: Form, body: bytes, limits: Limits) -> None:
+    """Raises Malformed for a body that is not in the form it is said to be in."""
+    if form is Form.ARROW:
+        from quorumvault.api.arrowstream import read_stream  # loads pyarrow
+
+        read_stream(body, limits)
+    else:
+        check_json_text(body)

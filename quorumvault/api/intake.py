@@ -1,14 +1,16 @@
 """A body before it is looked at: its media type (415), its length (413), the time it takes to arrive.
 
-The type has to be said: `application/json`, alone or with `charset=utf-8`. A body of no type is not guessed at, and one of
-another type (curl -d sends a form's) is refused with the header to send. Compressed bodies are refused: their real size
-would only show when they are unpacked.
+The type has to be said: `application/json`, alone or with `charset=utf-8`, or where columns are taken that of an Arrow stream.
+A body of no type is not guessed at, and one of another type (curl -d sends a form's) is refused with the header to send.
+Compressed bodies are refused: their real size would only show when they are unpacked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
+from enum import Enum
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -19,15 +21,32 @@ from quorumvault.errors import Malformed, TooLarge, UnsupportedMediaType
 _JSON = re.compile(r'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?[ \t]*', re.IGNORECASE)
 
 
-def require_json(headers: Headers) -> None:
-    """Raises UnsupportedMediaType."""
+class Form(Enum):
+    """What a body is, and its answer too."""
+
+    JSON = "application/json"
+    ARROW = "application/vnd.apache.arrow.stream"
+
+
+def arrow_installed() -> bool:
+    """Whether this node has pyarrow, which is not loaded to find that out."""
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def form_of(headers: Headers, takes_arrow: bool) -> Form:
+    """The form that the headers announce. Raises UnsupportedMediaType."""
     if "content-encoding" in headers:
         raise UnsupportedMediaType("send the body as it is, without Content-Encoding")
     types = headers.getlist("content-type")
+    if takes_arrow and [kind.strip().lower() for kind in types] == [Form.ARROW.value]:
+        if arrow_installed():
+            return Form.ARROW
+        raise UnsupportedMediaType("this node reads no Arrow, since pyarrow is not installed (extra: analytics); send JSON")
     if len(types) != 1 or not _JSON.fullmatch(types[0]):
         raise UnsupportedMediaType(
             "send JSON and say so in one header, Content-Type: application/json; its only parameter is charset=utf-8"
         )
+    return Form.JSON
 
 
 def declared_length(headers: Headers) -> int:

@@ -12,7 +12,7 @@ from starlette.types import Scope
 from quorumvault.errors import Invalid
 
 #: VCHAR of RFC 5234: no space, no control character, so nothing that could break a line of a log.
-_LABEL = re.compile(r"[\x21-\x7e]{1,128}")
+LABEL = re.compile(r"[\x21-\x7e]{1,128}")
 _SCOPE_KEY = "quorumvault.labels"
 
 
@@ -37,7 +37,7 @@ def read_labels(headers: Headers, fresh: Callable[[], str]) -> Labels:
 
 
 def _only(values: list[str]) -> str | None:
-    return values[0] if len(values) == 1 and _LABEL.fullmatch(values[0]) else None
+    return values[0] if len(values) == 1 and LABEL.fullmatch(values[0]) else None
 
 
 def require_well_formed(labels: Labels) -> None:

@@ -5,11 +5,15 @@ No value, API key or whole token gets in here: details are written in this progr
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from quorumvault.api.faults import REFUSALS
 from quorumvault.api.labels import labels_of
 from quorumvault.errors import (
     EpochAhead,
@@ -17,33 +21,41 @@ from quorumvault.errors import (
     ItemError,
     MethodNotAllowed,
     NotFound,
+    Outcome,
     RequestError,
     Unauthenticated,
 )
 
 MEDIA_TYPE = "application/problem+json"
 
+Code = Annotated[str, Meta(extra_json_schema={"enum": sorted({kind.code for kind in RequestError.__subclasses__()})})]
+ItemCode = Annotated[str, Meta(extra_json_schema={"enum": sorted(REFUSALS)})]
+
 
 class ItemProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is wrong with one item. ``path`` only within records; ``detail`` only in a problem."""
 
     index: int
-    code: str
+    code: ItemCode
     path: str | None = None
     detail: str | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The members of RFC 9457, then the contract's own. ``outcome`` for writes (503), ``active_epoch`` for epoch-ahead (409)."""
+    """RFC 9457: an error, for programs by its ``code`` and for people by its ``detail``. It never has a value in it.
+
+    ``outcome`` comes with 503 for writes: "none", or "unknown" if some node may have stored something, which a repeat makes good.
+    ``active_epoch`` comes with epoch-ahead (409). ``errors`` lists bad items, up to 100.
+    """
 
     type: str
     title: str
     status: int
     detail: str
-    code: str
+    code: Code
     request_id: str
-    retryable: bool
-    outcome: str | None = None
+    retryable: Annotated[bool, Meta(description="Whether sending the same again, later or to another node, can help.")]
+    outcome: Outcome | None = None
     active_epoch: int | None = None
     errors: list[ItemProblem] = []
 
@@ -52,8 +64,8 @@ def item_problem(error: ItemError) -> ItemProblem:
     return ItemProblem(error.index, error.code, error.path, error.detail)
 
 
-def problem_response(error: RequestError, request_id: str) -> Response:
-    problem = Problem(
+def problem_of(error: RequestError, request_id: str) -> Problem:
+    return Problem(
         type=f"urn:quorumvault:problem:{error.code}",
         title=error.title,
         status=error.status,
@@ -65,7 +77,10 @@ def problem_response(error: RequestError, request_id: str) -> Response:
         active_epoch=error.active_epoch if isinstance(error, EpochAhead) else None,
         errors=[item_problem(item) for item in error.errors],
     )
-    return Response(msgspec.json.encode(problem), error.status, _headers(error), MEDIA_TYPE)
+
+
+def problem_response(error: RequestError, request_id: str) -> Response:
+    return Response(msgspec.json.encode(problem_of(error, request_id)), error.status, _headers(error), MEDIA_TYPE)
 
 
 def _headers(error: RequestError) -> dict[str, str]:

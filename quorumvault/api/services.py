@@ -23,7 +23,8 @@ class EventSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """``keys`` gives the table in force; ``clock`` is monotonic, in seconds; ``request_ids`` makes a fresh id."""
+    """``keys`` gives the table in force; ``metrics`` Prometheus' text format; ``clock`` is monotonic, in seconds;
+    ``request_ids`` makes a fresh id."""
 
     vault: Vault
     keys: Callable[[], KeyTable]
@@ -32,6 +33,7 @@ class Services:
     limits: Limits
     timeouts: Timeouts
     health: Callable[[], Health]
+    metrics: Callable[[], bytes]
     admission: Admission
     clock: Callable[[], float]
     request_ids: Callable[[], str]

@@ -1,11 +1,11 @@
-"""What a node says of itself: /fields to whoever has a key, /health, /livez, /readyz and /limits to everybody.
+"""What a node says of itself: /fields to whoever has a key, /health, /livez, /readyz, /limits and /metrics to everybody.
 
 Nothing here counts as a request under way, so a node that is full still says how it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import functools
 
 import msgspec
 from starlette.requests import Request
@@ -16,10 +16,18 @@ from quorumvault.api.bodies import ConfiguredFields, LimitsInForce, Live, encode
 from quorumvault.api.guard import Counts
 from quorumvault.api.health import Health
 from quorumvault.api.labels import labels_of, require_well_formed
+from quorumvault.api.openapi import document
 from quorumvault.api.services import Services
 from quorumvault.model import Owner
 
-_Endpoint = Callable[[Request], Awaitable[Response]]
+#: The text format that every release of Prometheus reads.
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@functools.cache
+def _openapi() -> bytes:
+    """Always the same. Made when it is first asked for, which takes some milliseconds."""
+    return encode(document())
 
 
 async def fields(services: Services, _owner: Owner, _body: bytes, _counts: Counts) -> bytes:
@@ -51,11 +59,17 @@ class Status:
         in_force = LimitsInForce(limits.items, limits.record_values, limits.body_bytes, limits.value_bytes, limits.in_flight)
         return _open_response(request, encode(in_force))
 
+    async def metrics(self, request: Request) -> Response:
+        return _open_response(request, self._services.metrics(), media_type=_PROMETHEUS)
+
+    async def openapi(self, request: Request) -> Response:
+        return _open_response(request, _openapi())
+
 
 def _health_response(request: Request, health: Health) -> Response:
     return _open_response(request, encode(health), 503 if health.status == "unavailable" else 200)
 
 
-def _open_response(request: Request, content: bytes, status: int = 200) -> Response:
+def _open_response(request: Request, content: bytes, status: int = 200, media_type: str = "application/json") -> Response:
     require_well_formed(labels_of(request.scope))
-    return Response(content, status, {"Cache-Control": "no-store"}, "application/json")
+    return Response(content, status, {"Cache-Control": "no-store"}, media_type)

@@ -16,11 +16,11 @@ STANDARD = Path("-")
 
 
 @contextlib.contextmanager
-def destination(path: Path, *, force: bool) -> Iterator[BinaryIO]:
+def destination(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``path`` when the block ends well; standard output for ``-``.
 
     Until then it is a hidden file in the same directory. Raises UsageError if ``path`` exists, unless ``force``; and for what is
-    no regular file in any case, since a device would be replaced by a file.
+    no regular file in any case, since a device would be replaced by a file. ``mode`` is the file's, less the umask.
     """
     if path == STANDARD:
         yield sys.stdout.buffer
@@ -33,7 +33,11 @@ def destination(path: Path, *, force: bool) -> Iterator[BinaryIO]:
         raise click.UsageError(f"{path} exists: name another file, or give --force to replace it")
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with unfinished.open("xb") as file:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

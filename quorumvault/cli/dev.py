@@ -13,10 +13,10 @@ import click
 
 from quorumvault.addresses import Address
 from quorumvault.cli.children import NodeProcesses
+from quorumvault.cli.healths import is_ready
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json
-from quorumvault.cli.status import is_ready
 from quorumvault.client import AsyncClient
 from quorumvault.config import LOG_LEVELS, Cluster, load_cluster
 from quorumvault.errors import ConfigError
@@ -29,7 +29,7 @@ _OWNER = "dev"
 _POLL_SECONDS = 0.1
 
 
-@click.command(epilog="\b\nExample:\n  quorumvault dev")
+@click.command(short_help="Run three nodes here, for development.", epilog="\b\nExample:\n  quorumvault dev")
 @click.argument("directory", metavar="[DIR]", default="quorumvault-dev", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--base-port",
@@ -127,7 +127,7 @@ def _facts(cluster: Cluster, nodes: NodeProcesses) -> dict[str, dict[str, object
 
 def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
     facts = _facts(cluster, nodes)
-    click.echo("Three nodes on this machine, for development: one disk holds all copies, and nothing is encrypted on the wire.\n")
+    click.echo("Three nodes on this machine, for development: one disk holds all copies, and the API is plain HTTP.\n")
     for node, fact in facts.items():
         click.echo(f"  {node}  {fact['api']}  pid {fact['pid']}  data {fact['data']}")
     first = next(iter(facts.values()))["api"]
@@ -136,6 +136,7 @@ def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
         f"""
 In another terminal:
   export QUORUMVAULT_API_KEY={key}
+  export QUORUMVAULT_URL={",".join(str(fact["api"]) for fact in facts.values())}
   curl -s {first}/tokenize -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
 -d '{{"values": ["Ada Lovelace", 42]}}'
   kill -9 {facts[last]["pid"]}   # {last} dies, and the other two go on
@@ -146,6 +147,11 @@ In another terminal:
 def _tell_end(cluster: Cluster, node: str, process: Process, nodes: NodeProcesses) -> None:
     code = process.returncode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    left = ", ".join(nodes.running)
-    click.echo(f"{node} (pid {process.pid}) {how}; {f'{left} go on' if left else 'none is left'}. To start it again:", err=True)
+    click.echo(f"{node} (pid {process.pid}) {how}; {_who_goes_on(list(nodes.running))}. To start it again:", err=True)
     click.echo(f"  quorumvault serve --config {cluster.file} --node {node}", err=True)
+
+
+def _who_goes_on(left: list[str]) -> str:
+    if not left:
+        return "none is left"
+    return f"{', '.join(left)} {'goes' if len(left) == 1 else 'go'} on"

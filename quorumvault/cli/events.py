@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,11 @@ class Filters:
 
 
 @click.command(
+    short_help="Show what the nodes did, by time.",
     epilog="""\b
 Examples:
   quorumvault events --config vault/cluster.yaml -n 50
-  quorumvault events --config vault/cluster.yaml --follow --owner clinic-a --kind detokenize"""
+  quorumvault events --config vault/cluster.yaml --follow --owner clinic-a --kind detokenize""",
 )
 @config_option
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="How many, the last ones.")
@@ -66,11 +68,15 @@ def events(
     show = _show_line if as_json else _show_text
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(contextlib.closing(EventReader(path, cluster.events.keep))) for path in paths]
-        for entry in last_of(readers, lines, filters):
-            show(entry)
+        last = last_of(readers, lines, filters)
         if follow:
             stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-            follow_all(readers, filters, show, time.sleep)
+            follow_all(readers, last, filters, show, time.sleep)
+        else:
+            for entry in last:
+                show(entry)
+            if not last:
+                click.echo("There is no such event.", err=True)
 
 
 def last_of(readers: Iterable[EventReader], count: int, filters: Filters) -> list[Entry]:
@@ -80,17 +86,38 @@ def last_of(readers: Iterable[EventReader], count: int, filters: Filters) -> lis
 
 
 def follow_all(
-    readers: Iterable[EventReader], filters: Filters, show: Callable[[Entry], None], sleep: Callable[[float], None]
+    readers: Iterable[EventReader],
+    last: Iterable[Entry],
+    filters: Filters,
+    show: Callable[[Entry], None],
+    sleep: Callable[[float], None],
 ) -> None:
-    """Show what is added, for as long as ``sleep`` does not raise."""
-    while True:
-        for entry in _by_time(entry for reader in readers for entry in reader.more(filters.wants)):
+    """Show the ``last`` entries and what is added, in the order of time, for as long as ``sleep`` does not raise.
+
+    A node writes its lines a little after the time in them. So each entry is held until the next look, when what other nodes
+    did before it has been written as well.
+    """
+    held = deque(last)
+    try:
+        while True:
+            horizon = _time(held[-1]) if held else ""
+            held = deque(_by_time([*held, *(entry for reader in readers for entry in reader.more(filters.wants))]))
+            while held and _time(held[0]) <= horizon:
+                show(held[0])
+                held.popleft()
+            sleep(_POLL_SECONDS)
+    finally:
+        for entry in held:
             show(entry)
-        sleep(_POLL_SECONDS)
 
 
 def _by_time(entries: Iterable[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: entry.event.ts)
+    return sorted(entries, key=_time)
+
+
+def _time(entry: Entry) -> str:
+    """RFC 3339 in UTC with six digits of a second: its order as text is its order in time."""
+    return entry.event.ts
 
 
 def _show_line(entry: Entry) -> None:

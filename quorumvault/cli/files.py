@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,7 +96,10 @@ def _format_of(source: Path) -> str:
     return found
 
 
-@click.command(epilog="\b\nExample:\n  quorumvault tokenize patients.csv --column SSN,PASSPORT -o patients.tokens.csv")
+@click.command(
+    short_help="Replace values in a file by tokens.",
+    epilog="\b\nExample:\n  quorumvault tokenize patients.csv --column SSN,PASSPORT -o patients.tokens.csv",
+)
 @_file_options
 @click.option(
     "--if-token",
@@ -123,7 +125,10 @@ def tokenize(job: Job, if_token: Literal["fail", "keep"], connection: Connection
         click.echo("The epoch was rotated meanwhile: tokenize once more to have all tokens of one epoch.", err=True)
 
 
-@click.command(epilog="\b\nExample:\n  quorumvault detokenize patients.tokens.csv --column SSN,PASSPORT -o patients.csv")
+@click.command(
+    short_help="Replace tokens in a file by their values.",
+    epilog="\b\nExample:\n  quorumvault detokenize patients.tokens.csv --column SSN,PASSPORT -o patients.csv",
+)
 @_file_options
 @click.option(
     "--missing",
@@ -170,7 +175,7 @@ def _opened(job: Job, connection: Connection) -> Iterator[Work]:
             table.select_named(job.columns)
         else:
             table.select_configured(vault.fields())
-        yield Work(table, lines.source, vault, sink, stack.enter_context(_progress(stream)))
+        yield Work(table, lines.source, vault, sink, stack.enter_context(_progress(job, stream)))
 
 
 @contextlib.contextmanager
@@ -183,27 +188,15 @@ def _column_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(stream: BinaryIO) -> Iterator[Progress]:
-    """Shown on standard error, and only if that is a terminal."""
-    if not sys.stderr.isatty():
+def _progress(job: Job, stream: BinaryIO) -> Iterator[Progress]:
+    """Shown on standard error, and only if that is a terminal to which no rows are written."""
+    if not sys.stderr.isatty() or (job.output == STANDARD and sys.stdout.isatty()):
         yield lambda rows, size: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from quorumvault.cli.progress import progress_bar
 
-    parts = (TextColumn("{task.fields[rows]:,} rows"), BarColumn(), TimeElapsedColumn())
-    with Bar(*parts, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=_size(stream), rows=0)
-        yield lambda rows, size: bar.update(task, advance=size, rows=rows)
-
-
-def _size(stream: BinaryIO) -> int | None:
-    """The length of a file; None for a stream, whose end nobody knows."""
-    try:
-        return os.fstat(stream.fileno()).st_size or None
-    except OSError:
-        return None
+    with progress_bar(stream) as progress:
+        yield progress
 
 
 def _report(job: Job, as_json: bool, done: Tokenized | Detokenized, words: str) -> None:

@@ -18,10 +18,11 @@ DEFAULT_OWNER = "default"
 
 
 @click.command(
+    short_help="Make a new cluster in a directory.",
     epilog="""\b
 Examples:
   quorumvault init vault
-  quorumvault init vault --host 10.0.0.1,10.0.0.2,10.0.0.3 --owner clinic-a --owner clinic-b"""
+  quorumvault init vault --host 10.0.0.1,10.0.0.2,10.0.0.3 --owner clinic-a --owner clinic-b""",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option(

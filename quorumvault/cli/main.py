@@ -6,13 +6,14 @@ A command returns its exit code, or None for 0, and raises for anything that wen
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from typing import Any, NoReturn
 
 import click
 
-from quorumvault.errors import Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound
+from quorumvault.errors import Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
 
 ERROR, USAGE, NO_QUORUM, STORAGE_FAILED, PARTIAL = 1, 2, 3, 3, 4
 
@@ -21,13 +22,16 @@ _COMMANDS = {
     "init": "quorumvault.cli.init",
     "serve": "quorumvault.cli.serve",
     "dev": "quorumvault.cli.dev",
+    "pack": "quorumvault.cli.pack",
     "keys": "quorumvault.cli.keys",
+    "admin": "quorumvault.cli.admin",
     "status": "quorumvault.cli.status",
     "wait": "quorumvault.cli.status",
     "rotate": "quorumvault.cli.status",
     "events": "quorumvault.cli.events",
     "tokenize": "quorumvault.cli.files",
     "detokenize": "quorumvault.cli.files",
+    "completion": "quorumvault.cli.completion",
 }
 
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -51,6 +55,12 @@ class Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            ctx.fail(f"There is no command {args[0]!r}{f'; did you mean {near[0]}?' if near else '.'}")
+        return super().resolve_command(ctx, args)
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "quorumvault")
@@ -73,6 +83,8 @@ def _words(error: Exception) -> str:
             return f"{error.format_message()}\nSee: {context.command_path} --help"
         case click.ClickException():
             return error.format_message()
+        case Unauthenticated() if error.asked:
+            return f"{error} (the key is that of --key-file, else of QUORUMVAULT_API_KEY)"
         case OSError(filename=None):
             return error.strerror or type(error).__name__
         case OSError():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from quorumvault.errors import ConfigError
 
@@ -93,7 +94,23 @@ _CONNECTION = (
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for machines.")
 
-config_option = click.option(
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --config; the command gets it as ``config``."""
+
+    @functools.wraps(command)
+    def with_config(*args: Any, config: Path, **kwargs: Any) -> Any:
+        source = click.get_current_context().get_parameter_source("config")
+        if source is ParameterSource.DEFAULT and not config.exists():  # who named no file may not know that one was looked for
+            raise ConfigError(
+                config.absolute(), "", "there is no such file; name the cluster's with --config or QUORUMVAULT_CONFIG"
+            )
+        return command(*args, config=config, **kwargs)
+
+    return _CONFIG(with_config)
+
+
+_CONFIG = click.option(
     "--config",
     type=_FILE,
     envvar="QUORUMVAULT_CONFIG",

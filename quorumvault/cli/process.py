@@ -32,6 +32,12 @@ def forbid_core_dumps() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
+def take_descriptors() -> None:
+    """As many file descriptors as the system allows: connections and the store share them, and many systems start at 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def expect_batches() -> None:
     """Tune memory for requests that take a lot at once and give it all back. To be called when all modules are loaded."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl does not

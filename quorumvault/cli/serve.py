@@ -8,11 +8,11 @@ import click
 
 from quorumvault.cli.logs import log_to_stderr
 from quorumvault.cli.options import config_option
-from quorumvault.cli.process import expect_batches, forbid_core_dumps, stop_with
+from quorumvault.cli.process import expect_batches, forbid_core_dumps, stop_with, take_descriptors
 from quorumvault.config import LOG_LEVELS, load_node
 
 
-@click.command(epilog="\b\nExample:\n  quorumvault serve --config vault/cluster.yaml --node n1")
+@click.command(short_help="Run one node.", epilog="\b\nExample:\n  quorumvault serve --config vault/cluster.yaml --node n1")
 @config_option
 @click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
 @click.option(
@@ -38,5 +38,6 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
         stop_with(parent)
     settings = load_node(config, node)
     log_to_stderr(node, log_level or settings.cluster.log_level, as_json=as_json)
+    take_descriptors()
     expect_batches()
     return uvloop.run(serve_node(settings))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import click
-import msgspec
 
+from quorumvault.cli import healths
 from quorumvault.cli.main import NO_QUORUM
 from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import print_json, print_table
+from quorumvault.cli.watch import watch as watch_health
 from quorumvault.client import NodeHealth
 from quorumvault.errors import NoQuorum
 
@@ -18,44 +21,43 @@ from quorumvault.errors import NoQuorum
 _POLL_SECONDS = 0.1
 
 
-@click.command(epilog="\b\nExample:\n  quorumvault status --url http://10.0.0.1:8700 --url http://10.0.0.2:8700")
+@click.command(
+    short_help="Show how the nodes are.",
+    epilog="""\b
+Examples:
+  quorumvault status --url http://10.0.0.1:8700 --url http://10.0.0.2:8700 --url http://10.0.0.3:8700
+  quorumvault status --watch""",
+)
 @connection_options
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Look every second until Ctrl-C: on a terminal a table that is drawn anew, in a pipe a line for each node that changed.",
+)
 @json_option
-def status(connection: Connection, as_json: bool) -> int:
-    """Show how each node sees itself and its peers. Exit 3 if none of them can serve requests."""
+def status(connection: Connection, watch: bool, as_json: bool) -> int:
+    """Show how each node sees itself and its peers, with their warnings.
+
+    Asks the nodes named by --url, and no others. Exit 3 if none of them can serve requests.
+    """
     with connection.open() as client:
-        healths = client.health()
+        if watch:
+            watch_health(client.health, as_json=as_json, now=lambda: datetime.now(UTC), sleep=time.sleep)
+            return 0
+        answers = client.health()
     if as_json:
-        print_json({"quorum": any(map(is_ready, healths)), "nodes": [_answer(health) for health in healths]})
+        print_json(healths.as_object(answers))
+    elif sys.stdout.isatty():
+        print_table(healths.COLUMNS[:-1], [healths.row(answer)[:-1] for answer in answers])
+        for warning in healths.warnings(answers):
+            click.echo(warning)
     else:
-        print_table(["url", "node", "status", "state", "reachable", "peers", "version"], [_row(health) for health in healths])
-        for health in healths:
-            for warning in health.report.warnings if health.report else ():
-                click.echo(f"{health.url}: {warning}")
-    return 0 if any(map(is_ready, healths)) else NO_QUORUM
-
-
-def is_ready(health: NodeHealth) -> bool:
-    """Whether the node takes requests and reaches a quorum."""
-    report = health.report
-    return report is not None and report.status in ("ok", "degraded") and report.state != "draining"
-
-
-def _row(health: NodeHealth) -> list[str]:
-    report = health.report
-    if report is None:
-        return [health.url, "", health.problem or "no answer", "", "", "", ""]
-    peers = ", ".join(f"{node} {peer.status}" + (f" ({peer.state})" if peer.state else "") for node, peer in report.peers.items())
-    quorum = f"{report.quorum.reachable} ({report.quorum.needed} needed)"
-    return [health.url, report.node, report.status, report.state, quorum, peers, report.version]
-
-
-def _answer(health: NodeHealth) -> dict[str, object]:
-    return {"url": health.url, "health": msgspec.to_builtins(health.report), "problem": health.problem}
+        print_table(healths.COLUMNS, [healths.row(answer) for answer in answers])
+    return 0 if any(map(healths.is_ready, answers)) else NO_QUORUM
 
 
 @click.command(
-    epilog="\b\nExample:\n  quorumvault wait --ready --timeout 60 --url http://10.0.0.1:8700 --url http://10.0.0.2:8700"
+    epilog="\b\nExample:\n  quorumvault wait --ready --timeout 60 --url http://10.0.0.1:8700 --url http://10.0.0.2:8700",
 )
 @connection_options
 @click.option("--ready", is_flag=True, required=True, help="Wait until every node named by --url serves requests.")
@@ -66,11 +68,11 @@ def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> 
     if not ready:
         raise click.UsageError("say what to wait for: --ready")
     with connection.open() as client:
-        healths = wait_until_ready(client.health, timeout, clock=time.monotonic, sleep=time.sleep)
+        answers = wait_until_ready(client.health, timeout, clock=time.monotonic, sleep=time.sleep)
     if as_json:
-        print_json({"ready": True, "nodes": [_answer(health) for health in healths]})
+        print_json({"ready": True, **healths.as_object(answers)})
     else:
-        click.echo(f"ready: {', '.join(health.url for health in healths)}")
+        click.echo(f"ready: {', '.join(answer.url for answer in answers)}")
 
 
 def wait_until_ready(
@@ -78,21 +80,15 @@ def wait_until_ready(
 ) -> Sequence[NodeHealth]:
     """Ask until all are ready, and return their last answers. After ``timeout`` seconds: NoQuorum, which names the others."""
     end = clock() + timeout
-    while not all(map(is_ready, healths := ask())):
+    while not all(map(healths.is_ready, answers := ask())):
         if clock() >= end:
-            late = "; ".join(f"{health.url}: {_why(health)}" for health in healths if not is_ready(health))
+            late = "; ".join(f"{each.url}: {healths.why_not_ready(each)}" for each in answers if not healths.is_ready(each))
             raise NoQuorum(f"not ready after {timeout:g} s: {late}")
         sleep(_POLL_SECONDS)
-    return healths
+    return answers
 
 
-def _why(health: NodeHealth) -> str:
-    if health.report is None:
-        return health.problem or "no answer"
-    return f"{health.report.status}, {health.report.state}, reaches {health.report.quorum.reachable} nodes"
-
-
-@click.command(epilog="\b\nExample:\n  quorumvault rotate --from 1")
+@click.command(short_help="Leave an epoch behind.", epilog="\b\nExample:\n  quorumvault rotate --from 1")
 @connection_options
 @click.option("--from", "from_epoch", type=click.IntRange(min=1), required=True, metavar="E", help="The epoch to leave behind.")
 @json_option

@@ -8,7 +8,18 @@ settings.py    arguments and environment              results.py, policy.py     
 
 from quorumvault.client.asynchronous import AsyncClient
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.results import Health, Limits, NodeHealth, Result, TokenizedRecords, Value
+from quorumvault.client.results import Health, Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.sync import Client
 
-__all__ = ["AsyncClient", "Client", "ClientPolicy", "Health", "Limits", "NodeHealth", "Result", "TokenizedRecords", "Value"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientPolicy",
+    "Health",
+    "Limits",
+    "NodeHealth",
+    "Result",
+    "TokenResult",
+    "TokenizedRecords",
+    "Value",
+]

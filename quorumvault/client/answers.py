@@ -34,6 +34,16 @@ class ResultsAnswer(msgspec.Struct, frozen=True):
     results: list[ResultAnswer]
 
 
+class MovedToken(msgspec.Struct, frozen=True):
+    status: str
+    token: str | None = None
+
+
+class MovedAnswer(msgspec.Struct, frozen=True):
+    epoch: int
+    results: list[MovedToken]
+
+
 class EpochAnswer(msgspec.Struct, frozen=True):
     active_epoch: int
 
@@ -115,6 +125,13 @@ def read_results(answered: Answered, count: int) -> list[Result]:
     if len(answer.results) != count:
         raise _unexpected(answered, f"{len(answer.results)} results for {count} tokens")
     return [Result(item.status, bytes(item.value)) for item in answer.results]
+
+
+def read_moved(answered: Answered, count: int) -> MovedAnswer:
+    answer = read(answered, MovedAnswer)
+    if len(answer.results) != count:
+        raise _unexpected(answered, f"{len(answer.results)} results for {count} tokens")
+    return answer
 
 
 def read_health(url: str, outcome: Reply | NoReply) -> NodeHealth:

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import httpx2
 
 from quorumvault.client import wire
-from quorumvault.client.operations import Operations
+from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, Value
+from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.settings import resolve
 from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
 
@@ -24,8 +24,11 @@ from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply
 class AsyncClient:
     """``Client`` for asyncio: the same arguments, methods, results and errors; the methods are coroutines.
 
-    async with quorumvault.AsyncClient() as vault:
+    import quorumvault as qv
+
+    async with qv.AsyncClient("http://n1:8700,http://n2:8700,http://n3:8700", api_key=key) as vault:
         tokens = await vault.tokenize(["123-45-6789", 42, None])
+        values = [result.value for result in await vault.detokenize(tokens)]
     """
 
     def __init__(
@@ -76,6 +79,14 @@ class AsyncClient:
     ) -> list[Result]:
         """See Client.detokenize."""
         return await self._run(self._plans.detokenize(tokens, missing, deadline))
+
+    async def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
+        """See Client.exchange_arrow."""
+        return await self._run(self._plans.exchange_arrow(operation, body, deadline))
+
+    async def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
+        """See Client.retokenize."""
+        return await self._run(self._plans.retokenize(tokens, deadline))
 
     async def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
         """See Client.rotate."""

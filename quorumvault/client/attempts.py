@@ -2,7 +2,8 @@
 
     a *lap* asks every node once, without waiting in between: another node may have room, or the other side of a partition
     after a lap: wait, longer each time, half of it random; and never ask a node before its Retry-After is over
-    over when: answered · the deadline comes before the next try · the retry budget is used up
+    a node that stays silent is left soon for one that answers, if the budget has a retry; else it is waited for
+    over when: answered · the deadline comes before the next try, or before the retry budget has one more
 
 Everything the API does may be repeated, so whatever says ``retryable`` is, and so is silence. What comes out at the end is the
 last problem that a node told, since that knows more than a connection that failed.
@@ -68,10 +69,10 @@ class Attempts:
         headers = {**self._headers, "X-Request-ID": f"{self._rng.getrandbits(128):032x}"}
         if call.needs_key:
             if self._key_header is None:
-                raise errors.Unauthenticated("there is no API key: pass api_key, or set QUORUMVAULT_API_KEY")
+                raise errors.Unauthenticated("there is no API key: set QUORUMVAULT_API_KEY, or name one (--key-file, api_key)")
             headers["Authorization"] = self._key_header
         if call.body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = call.media
         return headers
 
     def _try_nodes(self, call: Call, headers: dict[str, str], until: float, tries: _Tries) -> Plan[Answered]:
@@ -86,10 +87,10 @@ class Attempts:
                 yield from self._pause(lap, now, until, tries)
                 lap, tried = lap + 1, set()
                 continue
-            if tries.asked and not self._budget.spend(now):
-                raise self._given_up(tries, "the retry budget is used up")
+            if tries.asked:
+                yield from self._afford(until, tries)
             tried.add(node)
-            silence = min(self._policy.silence, until - now)
+            silence = self._patience(node, call, until)
             outcome = yield from exchange(Send(node + call.path, call.method, headers, call.body, silence, until))
             success = self._judge(node, outcome, tries)
             if success is not None:
@@ -101,6 +102,21 @@ class Attempts:
         if now + wait >= until:
             raise self._given_up(tries, "the time is up")
         yield Pause(wait)
+
+    def _afford(self, until: float, tries: _Tries) -> Plan[None]:
+        """Takes a retry out of the budget, once there is one."""
+        while (wait := self._budget.wait(self._clock()) * self._rng.uniform(1.0, 1.5)) > 0:
+            if self._clock() + wait >= until:
+                raise self._given_up(tries, "the retry budget is used up")
+            yield Pause(wait)
+        self._budget.spend()
+
+    def _patience(self, node: str, call: Call, until: float) -> float:
+        """How long this node may stay silent."""
+        now, patience = self._clock(), self._policy.silence
+        if self.nodes.others_answer(node) and not self._budget.wait(now):
+            patience = min(patience, self._policy.failover + len(call.body or b"") / self._policy.failover_bytes)
+        return min(patience, until - now)
 
     def _judge(self, node: str, outcome: Reply | NoReply, tries: _Tries) -> Reply | None:
         """A success, or None if a retry can help; raises what no retry can help."""

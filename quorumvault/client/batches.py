@@ -132,23 +132,35 @@ def _value_bytes(text: bytes) -> int:
     return len(_decode_string(text).encode()) if text.startswith(b'"') else len(text)
 
 
-def cut(texts: Sequence[bytes], limits: Limits, envelope: int) -> list[slice]:
+def record_values(record: bytes) -> int:
+    """No fewer than the configured values in a record's JSON text, whichever fields are configured.
+
+    Each of them is, or has in it, a leaf of its own, and between two leaves there is a comma.
+    """
+    return record.count(b",") + 1
+
+
+def cut(texts: Sequence[bytes], limits: Limits, envelope: int, values: Callable[[bytes], int] = lambda text: 0) -> list[slice]:
     """Cuts texts into runs, each within the limits once joined by commas in an envelope of so many bytes.
 
+    ``values`` says how much of ``limits.record_values`` a text takes; one that takes more goes alone, and the node judges it.
     Raises TooLarge for a text that fills more than a body alone.
     """
     room = limits.body_bytes - envelope
     runs: list[slice] = []
-    start, size = 0, 0
+    start, size, held = 0, 0, 0
     for index, text in enumerate(texts):
+        weight = values(text)
         needed = len(text) + 1
         if needed > room:
             words = f"{needed + envelope:,} bytes; a node takes bodies of {limits.body_bytes:,}"
             raise refusal(errors.TooLarge, [ItemError(index, errors.TooLarge.code, words)])
-        if index > start and (size + needed > room or index - start == limits.items):
+        full = size + needed > room or index - start == limits.items or held + weight > limits.record_values
+        if index > start and full:
             runs.append(slice(start, index))
-            start, size = index, 0
+            start, size, held = index, 0, 0
         size += needed
+        held += weight
     if start < len(texts):
         runs.append(slice(start, len(texts)))
     return runs

@@ -1,13 +1,15 @@
 """Which node to ask next, and whether the retry budget still allows it. Shared by all calls of one client, from any thread.
 
-Requests go around the nodes, so that each coordinates its part. A node that cannot be reached is asked after the others for a
-while, and no node is asked before the time that its ``Retry-After`` named. Threads may race here: single reads and writes are
-atomic, and the worst that comes of it is a request at the second-best node, or one retry more.
+Requests go around the nodes, so that each coordinates its part. A node that cannot be reached is in doubt: it is asked after the
+others for a while, and then by one call at a time, until it answers (a circuit breaker, half open). No node is asked before the
+time that its ``Retry-After`` named. Threads may race here: single reads and writes are atomic, and the worst that comes of it is
+a request at the second-best node, or one retry more.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Container, Sequence
 
 from quorumvault.client.policy import ClientPolicy
@@ -20,6 +22,7 @@ class Nodes:
         self.urls = tuple(urls)
         self._set_back_for = policy.set_back
         self._turns = itertools.count(first)
+        #: Until when a node in doubt is asked last; 0 for one that is not in doubt.
         self._back_until = dict.fromkeys(self.urls, 0.0)
         self._not_before = dict.fromkeys(self.urls, 0.0)
 
@@ -27,7 +30,14 @@ class Nodes:
         """The next node in turn that was not tried and may be asked now, a doubtful one last; None if there is none."""
         turn = next(self._turns) % len(self.urls)
         ready = [url for url in self.urls[turn:] + self.urls[:turn] if url not in tried and self._not_before[url] <= now]
-        return next((url for url in ready if self._back_until[url] <= now), ready[0] if ready else None)
+        url = next((url for url in ready if self._back_until[url] <= now), ready[0] if ready else None)
+        if url is not None and self._back_until[url]:
+            self.set_back(url, now)  # who asks it now finds out for all
+        return url
+
+    def others_answer(self, url: str) -> bool:
+        """Whether a node other than this one is not in doubt."""
+        return any(not until for other, until in self._back_until.items() if other != url)
 
     def earliest(self) -> float:
         """When the first node may be asked again."""
@@ -60,11 +70,14 @@ class RetryBudget:
         """A request has begun."""
         self._saved = min(self._saved + self._policy.retries_per_request, self._policy.retries_saved)
 
-    def spend(self, now: float) -> bool:
-        """Whether one more try is allowed; it is counted if so."""
+    def wait(self, now: float) -> float:
+        """Seconds until one more try is allowed; 0 if it is."""
         refilled = self._saved + (now - self._counted_at) * self._policy.retries_per_second
         self._saved, self._counted_at = min(refilled, self._policy.retries_saved), now
-        if self._saved < 1:
-            return False
+        if self._saved >= 1:
+            return 0.0
+        return (1 - self._saved) / self._policy.retries_per_second if self._policy.retries_per_second else math.inf
+
+    def spend(self) -> None:
+        """One more try is made."""
         self._saved -= 1
-        return True

@@ -2,7 +2,9 @@
 
 tokenize    values -> JSON texts -> the distinct ones -> runs within GET /limits -> a request each -> tokens in order.
             A rotation in between leaves runs of two epochs: the older ones are tokenized again, so that one call has one epoch.
-detokenize  tokens, likewise; a mixture of epochs is rightful there.
+detokenize  tokens, likewise; a mixture of epochs is rightful there. Values that together are too long for one answer are asked
+            for in halves: only the nodes know how long they are.
+retokenize  tokens, likewise, to one epoch, as in tokenize.
 
 Everywhere ``deadline`` is in seconds from now, for the whole call; None leaves each request its own (ClientPolicy.request).
 """
@@ -23,10 +25,12 @@ from quorumvault.client import batches
 from quorumvault.client.answers import (
     EpochAnswer,
     FieldsAnswer,
+    MovedAnswer,
     RecordsAnswer,
     TokensAnswer,
     read,
     read_health,
+    read_moved,
     read_records,
     read_results,
     read_tokens,
@@ -34,15 +38,17 @@ from quorumvault.client.answers import (
 from quorumvault.client.attempts import Attempts
 from quorumvault.client.nodes import Nodes
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, Value
+from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.settings import Settings
 from quorumvault.client.steps import Answered, Call, Clock, Plan, Send, exchange
 
-EpochT = TypeVar("EpochT", TokensAnswer, RecordsAnswer)
+#: What takes columns in place of JSON, and what their media type is.
+ArrowOperation = Literal["tokenize", "detokenize", "retokenize"]
+ARROW = "application/vnd.apache.arrow.stream"
+AnswerT = TypeVar("AnswerT")
+EpochT = TypeVar("EpochT", TokensAnswer, RecordsAnswer, MovedAnswer)
 
-_NULL = Result("null")
-#: Records of one request. A node bounds the configured values of them all together (100,000), which are not counted here.
-_RECORDS = 1000
+_NULL, _NULL_TOKEN = Result("null"), TokenResult("null")
 
 
 class _Batch(NamedTuple):
@@ -54,8 +60,11 @@ class _Batch(NamedTuple):
     places: list[int]
 
     def runs(self, limits: Limits) -> list[slice]:
+        envelope = len(batches.body(self.member, ()))
         try:
-            return batches.cut(self.texts, limits, envelope=len(batches.body(self.member, ())))
+            if self.member == "records":
+                return batches.cut(self.texts, limits, envelope, batches.record_values)
+            return batches.cut(self.texts, limits, envelope)
         except errors.TooLarge as error:
             raise self.placed(error, 0) from None
 
@@ -96,8 +105,7 @@ class Operations:
         texts = [text for text in batches.encode_all(records, batches.encode_record, errors.Invalid) if text is not None]
         batch = _Batch("/tokenize", "records", texts, list(range(len(texts))))
         limits = yield from self._limits_in_force(until)
-        fewer = msgspec.structs.replace(limits, items=min(limits.items, _RECORDS))
-        answers = yield from self._of_one_epoch(batch, fewer, until, read_records)
+        answers = yield from self._of_one_epoch(batch, limits, until, read_records)
         if not answers:
             return TokenizedRecords((yield from self.epoch(deadline)), [], {})
         replaced: dict[str, int] = {}
@@ -113,15 +121,26 @@ class Operations:
         texts = batches.encode_all(tokens, batches.encode_token, errors.Invalid)
         batch = _distinct("/detokenize", "tokens", texts)
         limits = yield from self._limits_in_force(until)
-        found: dict[bytes, Result] = {}
-        for run in batch.runs(limits):
-            answered = yield from self._send(batch, run, until)
-            found.update(zip(batch.texts[run], read_results(answered, run.stop - run.start), strict=True))
+        answers = yield from self._answers(batch, batch.runs(limits), until, read_results)
+        found = dict(zip(batch.texts, (result for _, results in answers for result in results), strict=True))
         results = [_NULL if text is None else found[text] for text in texts]
         lacking = tuple(index for index, result in enumerate(results) if result.status == "not_found")
         if lacking and missing == "error":
             raise errors.TokensNotFound(lacking, len(results))
         return results
+
+    def exchange_arrow(self, operation: ArrowOperation, body: bytes, deadline: float | None = None) -> Plan[bytes]:
+        call = Call("POST", f"/{operation}", body, writes=operation != "detokenize", media=ARROW)
+        return (yield from self._attempts.request(call, self._until(deadline))).body
+
+    def retokenize(self, tokens: Sequence[str | None], deadline: float | None = None) -> Plan[list[TokenResult]]:
+        until = self._until(deadline)
+        texts = batches.encode_all(tokens, batches.encode_token, errors.Invalid)
+        batch = _distinct("/retokenize", "tokens", texts)
+        limits = yield from self._limits_in_force(until)
+        answers = yield from self._of_one_epoch(batch, limits, until, read_moved)
+        moved = dict(zip(batch.texts, (token for answer in answers for token in answer.results), strict=True))
+        return [_NULL_TOKEN if text is None else TokenResult(moved[text].status, moved[text].token) for text in texts]
 
     def rotate(self, from_epoch: int, deadline: float | None = None) -> Plan[int]:
         body = msgspec.json.encode({"from_epoch": from_epoch})
@@ -159,8 +178,28 @@ class Operations:
     def _until(self, deadline: float | None) -> float | None:
         return None if deadline is None else self._clock() + deadline
 
+    def _answers(
+        self, batch: _Batch, runs: Sequence[slice], until: float | None, read_answer: Callable[[Answered, int], AnswerT]
+    ) -> Plan[list[tuple[slice, AnswerT]]]:
+        """What is answered to each run, in order; halves in the place of a run whose values are too much for one answer."""
+        answers: list[tuple[slice, AnswerT]] = []
+        waiting = [*reversed(runs)]
+        while waiting:
+            run = waiting.pop()
+            size = run.stop - run.start
+            try:
+                answered = yield from self._send(batch, run, until)
+            except errors.TooLarge:
+                if size == 1:
+                    raise
+                middle = run.start + size // 2
+                waiting += [slice(middle, run.stop), slice(run.start, middle)]
+                continue
+            answers.append((run, read_answer(answered, size)))
+        return answers
+
     def _send(self, batch: _Batch, run: slice, until: float | None) -> Plan[Answered]:
-        call = Call("POST", batch.path, batches.body(batch.member, batch.texts[run]), writes=batch.path == "/tokenize")
+        call = Call("POST", batch.path, batches.body(batch.member, batch.texts[run]), writes=batch.path != "/detokenize")
         try:
             return (yield from self._attempts.request(call, until))
         except errors.RequestError as error:
@@ -174,16 +213,15 @@ class Operations:
         self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Answered, int], EpochT]
     ) -> Plan[list[EpochT]]:
         """The answers to a batch's runs; those that a rotation overtook are asked for again."""
-        stale = runs = batch.runs(limits)
-        answers: dict[int, EpochT] = {}
+        stale = batch.runs(limits)
+        answers: dict[int, tuple[slice, EpochT]] = {}
         for _ in range(self._policy.epoch_passes):
-            for run in stale:
-                answered = yield from self._send(batch, run, until)
-                answers[run.start] = read_answer(answered, run.stop - run.start)
-            newest = max((answer.epoch for answer in answers.values()), default=0)
-            stale = [run for run in runs if answers[run.start].epoch < newest]
+            for run, answer in (yield from self._answers(batch, stale, until, read_answer)):
+                answers[run.start] = run, answer
+            newest = max((answer.epoch for _, answer in answers.values()), default=0)
+            stale = [run for run, answer in answers.values() if answer.epoch < newest]
             if not stale:
-                return [answers[run.start] for run in runs]
+                return [answers[start][1] for start in sorted(answers)]
         raise errors.EpochMoved("the epoch was rotated each time that a part of this call was done: call again when that is over")
 
 

@@ -12,18 +12,25 @@ class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request: float = 30.0
     #: Until a connection stands: two retransmissions of a lost packet fit.
     connect: float = 4.0
-    #: Silence within one try. Nodes answer within 5 s (Timeouts.request); one that does not is stopped, or cut off.
+    #: Silence within one try while another node is there to ask and the retry budget allows it. A node answers in milliseconds,
+    #: or in a second if its disk has trouble; one that hangs (it is stopped, or cut off) costs a call this long.
+    failover: float = 1.5
+    #: Large requests take longer: for each so many bytes of a body, failover comes a second later.
+    failover_bytes: int = 128 * 1024
+    #: The same with no other node to turn to. Nodes answer within 5 s (Timeouts.request).
     silence: float = 7.0
     #: The same for a question about health, which a node answers without any other.
     health_silence: float = 2.0
-    #: A node that refused a connection or stayed silent is asked after the others for this long: twice what finding it out costs.
-    set_back: float = 15.0
+    #: A node that refused a connection or stayed silent is asked after the others for this long; then one call tries it. The
+    #: longest that a node which is back waits for work, and some three times what finding out that it is not back costs.
+    set_back: float = 5.0
     #: The first and the longest wait once every node was tried; doubled in between, the upper half of each random.
     backoff_first: float = 0.1
     backoff_last: float = 2.0
-    #: Retries that all calls of one client may have saved up, and what refills them: some for one caller that waits out an
-    #: outage, and a tenth of the requests, so that many callers at once do not multiply the load on a cluster in trouble.
-    retries_saved: float = 20.0
+    #: Retries that all calls of one client may have saved up, and what refills them. As many as it has connections, since a node
+    #: that dies takes all calls at it along; some for one caller that waits out an outage; and a tenth of the requests, so that
+    #: many callers at once do not multiply the load on a cluster in trouble. A call that wants another waits for it.
+    retries_saved: float = 64.0
     retries_per_second: float = 2.0
     retries_per_request: float = 0.1
     #: An idle connection is dropped after this long, before uvicorn does so after 5 s, perhaps as a request is sent.

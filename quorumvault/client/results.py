@@ -41,11 +41,15 @@ class Result:
         Raises NoQuorum for ``unavailable`` and TokenCollision for ``collision``: neither is the absence of a value.
         Raises IntegerTooLong for an integer of more digits than ``sys.get_int_max_str_digits()``.
         """
-        if self.status == "unavailable":
-            raise errors.NoQuorum("this token's value could not be told, though the others of its request could: ask again")
-        if self.status == "collision":
-            raise errors.TokenCollision("two values met in this token: neither is given out")
+        _raise_untold(self.status)
         return _python_value(self.json)
+
+
+def _raise_untold(status: str) -> None:
+    if status == "unavailable":
+        raise errors.NoQuorum("this token's value could not be told, though the others of its request could: ask again")
+    if status == "collision":
+        raise errors.TokenCollision("two values met in this token: neither is given out")
 
 
 def _python_value(json: bytes) -> str | int | bool | None:
@@ -64,6 +68,27 @@ def _python_value(json: bytes) -> str | int | bool | None:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenResult:
+    """What became of one token: ``status`` is one of those of ``Result``."""
+
+    status: str
+    _token: str | None = field(default=None, repr=False)
+
+    @property
+    def found(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def token(self) -> str | None:
+        """The token that stands for the same value in the active epoch; None for one that is not found, and for null.
+
+        Raises NoQuorum for ``unavailable`` and TokenCollision for ``collision``, as ``Result.value`` does.
+        """
+        _raise_untold(self.status)
+        return self._token
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedRecords:
     """Records with the configured fields replaced, all of one epoch, in the order they were given.
 
@@ -76,11 +101,13 @@ class TokenizedRecords:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a node takes in one request: items, bytes of the body, bytes of one value."""
+    """What a node takes in one request: items, configured values in all its records, bytes of the body, bytes of one value."""
 
     items: int
     body_bytes: int
     value_bytes: int
+    #: A node that does not tell takes no less.
+    record_values: int = 10_000
 
 
 class QuorumHealth(msgspec.Struct, frozen=True):

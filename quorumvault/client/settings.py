@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from quorumvault.errors import ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:8700"
+_ACCEPT = "application/json, application/problem+json, application/vnd.apache.arrow.stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Settings:
     @property
     def headers(self) -> dict[str, str]:
         """Those that do not depend on the request; the API key is added where one is needed."""
-        headers = {"Accept": "application/json, application/problem+json", "User-Agent": "quorumvault-python"}
+        headers = {"Accept": _ACCEPT, "User-Agent": "quorumvault-python"}
         return headers if self.purpose is None else {**headers, "X-Purpose": self.purpose}
 
 

@@ -23,13 +23,14 @@ Clock = Callable[[], float]
 
 
 class Call(NamedTuple):
-    """A request as the API has it, whichever node it goes to. ``writes``: its outcome can be unknown."""
+    """A request as the API has it, whichever node it goes to. ``writes``: its outcome can be unknown. ``media``: of the body."""
 
     method: str
     path: str
     body: bytes | None = None
     needs_key: bool = True
     writes: bool = False
+    media: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

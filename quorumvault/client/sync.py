@@ -13,17 +13,20 @@ from typing import Any, Literal
 import httpx2
 
 from quorumvault.client import wire
-from quorumvault.client.operations import Operations
+from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, Value
+from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.settings import resolve
 from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
+from quorumvault.errors import QuorumVaultError
 
 
 class Client:
     """A client of a QuorumVault cluster. Use it as a context manager, from as many threads as you like.
 
-        with quorumvault.Client("http://n1:8700,http://n2:8700,http://n3:8700", api_key=key) as vault:
+        import quorumvault as qv
+
+        with qv.Client("http://n1:8700,http://n2:8700,http://n3:8700", api_key=key) as vault:
             tokens = vault.tokenize(["123-45-6789", 42, None])
             values = [result.value for result in vault.detokenize(tokens)]
 
@@ -34,8 +37,9 @@ class Client:
 
     Every method may raise: NoQuorum, or Unreachable which is one, when no retry helped in time; NotPermitted, Unauthenticated
     and the other classes of ``quorumvault.errors`` for what no retry can help; UnexpectedAnswer for what no node says. They
-    name the nodes asked and the request id. ``deadline`` bounds a whole call, in seconds; without it each of the call's
-    requests has ``policy.request``.
+    say which nodes were asked (``asked``), under which id their event logs have it (``request_id``), and whether calling again
+    can help (``retryable``). Every operation may be repeated. ``deadline`` bounds a whole call, in seconds; without it each of
+    the call's requests has ``policy.request``.
 
     Proxies and .netrc of the environment are not used: values go to the nodes that were named, and nowhere else.
     """
@@ -55,6 +59,8 @@ class Client:
     ) -> None:
         settings = resolve(urls, api_key, purpose, cacert, os.environ)
         self.urls = settings.urls
+        #: What a SQL function of ``quorumvault.register`` raised last: DuckDB passes on no more of it than the text.
+        self.last_error: QuorumVaultError | None = None
         self._policy = policy or ClientPolicy()
         self._clock, self._sleep = clock, sleep
         self._plans = Operations.of(settings, self._policy, clock, rng or random.SystemRandom())
@@ -76,6 +82,9 @@ class Client:
     def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
         """Their tokens, in order, all of one epoch; None for None. The type of a value counts: "1", 1 and True differ.
 
+            >>> vault.tokenize(["123-45-6789", 42, None])
+            ['qv_1_...', 'qv_1_...', None]
+
         Any number of values: they are sent in as many requests as the nodes' limits ask for, each distinct one once. When this
         returns, every mapping is durable on two nodes at least. Raises NotTokenizable, AlreadyTokenized or ValueTooLarge that
         list the places (``errors``) of values that won't do; tokens are deterministic, so a repeat is always safe.
@@ -83,7 +92,14 @@ class Client:
         return self._run(self._plans.tokenize(values, deadline))
 
     def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> TokenizedRecords:
-        """Records with the values at the configured fields (``fields()``) replaced by tokens, all of one epoch."""
+        """Records with the values at the configured fields (``fields()``) replaced by tokens, all of one epoch.
+
+        >>> done = vault.tokenize_records([{"ssn": "123-45-6789", "age": 41}])
+        >>> done.records
+        [{'ssn': 'qv_1_...', 'age': 41}]
+        >>> done.replaced
+        {'$.ssn': 1}
+        """
         return self._run(self._plans.tokenize_records(records, deadline))
 
     def detokenize(
@@ -91,29 +107,78 @@ class Client:
     ) -> list[Result]:
         """A Result for each token, in order, of whatever epochs; status ``null`` for None.
 
+            >>> token, = vault.tokenize(["123-45-6789"])
+            >>> for result in vault.detokenize([token, None, "no token"]):
+            ...     print(result.status, result.value)
+            ok 123-45-6789
+            null None
+            not_found None
+
         Malformed, unknown and another owner's tokens are ``not_found`` alike: their value is None, or, with ``missing="error"``,
         TokensNotFound is raised. Not found is never said for want of a quorum.
         """
         return self._run(self._plans.detokenize(tokens, missing, deadline))
 
+    def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
+        """One request with an Arrow stream for a body, within the nodes' limits, and the stream that answers it.
+
+        The streams are client/arrow.py's business; ``quorumvault.analytics`` has what takes columns of any length.
+        """
+        return self._run(self._plans.exchange_arrow(operation, body, deadline))
+
+    def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
+        """The tokens that the same values have in the active epoch, in order, all of that epoch; no value is shown.
+
+            >>> old, = vault.tokenize(["123-45-6789"])
+            >>> vault.rotate(1)
+            2
+            >>> [result.token for result in vault.retokenize([old, None, "no token"])]
+            ['qv_2_...', None, None]
+
+        A token that is there already comes back itself. The statuses are those of ``detokenize``; the key has to be allowed to
+        tokenize.
+        """
+        return self._run(self._plans.retokenize(tokens, deadline))
+
     def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
-        """Begins the epoch after ``from_epoch``, unless that was done; the active epoch afterwards. Raises EpochAhead."""
+        """Begins the epoch after ``from_epoch``, unless that was done; the active epoch afterwards. Raises EpochAhead.
+
+        >>> vault.rotate(vault.epoch())
+        2
+        """
         return self._run(self._plans.rotate(from_epoch, deadline))
 
     def epoch(self, *, deadline: float | None = None) -> int:
-        """The key's owner's active epoch, by quorum."""
+        """The key's owner's active epoch, by quorum.
+
+        >>> vault.epoch()
+        1
+        """
         return self._run(self._plans.epoch(deadline))
 
     def fields(self, *, deadline: float | None = None) -> list[str]:
-        """The configured fields: JSONPath expressions."""
+        """The configured fields: JSONPath expressions.
+
+        >>> vault.fields()
+        ['$.ssn']
+        """
         return self._run(self._plans.fields(deadline))
 
     def limits(self, *, deadline: float | None = None) -> Limits:
-        """What a node takes in one request; asked once, then remembered."""
+        """What a node takes in one request; asked once, then remembered. Longer calls are made of several requests.
+
+        >>> vault.limits().items
+        10000
+        """
         return self._run(self._plans.limits(deadline))
 
     def health(self) -> list[NodeHealth]:
-        """What each node says of itself, in the order of ``urls``. Needs no key; raises nothing for a node that is away."""
+        """What each node says of itself, in the order of ``urls``. Needs no key; raises nothing for a node that is away.
+
+        >>> for node in vault.health():
+        ...     print(node.report.status if node.report else node.problem)
+        ok
+        """
         return self._run(self._plans.health())
 
     def _run(self, plan: Plan[ResultT]) -> ResultT:

@@ -1,9 +1,10 @@
 """One connection between two nodes, as either end sees it: bytes in, messages out. The ends differ in link.py and server.py.
 
-    connected -> handshake (handshake.py) -> greetings -> open: requests and replies, pings and pongs -> over
+    connected -> handshake (handshake.py) -> greetings -> claim (claims.py) -> open: requests, replies, pings, pongs -> over
 
 ``over`` is entered once, at once, and for one reason, which is the hook ``ended``; the socket may take a moment more to close.
-Until the connection is open one deadline holds for all of it; from then on the other side has to be heard in time.
+Until the greeting of the other side is there one deadline holds for all of it; then the other side has to be heard in time. A
+claim may have to wait until an older connection has been silent for too long, so the dialler's deadline allows for that.
 
 Messages that are sent during one turn of the event loop, or while the transport does not take more, leave as one frame.
 """
@@ -21,6 +22,7 @@ import msgspec
 
 from quorumvault.config import Limits, Timeouts
 from quorumvault.peers import facts as saying
+from quorumvault.peers.claims import Claims
 from quorumvault.peers.facts import Greeting, NodeFacts
 from quorumvault.peers.frames import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, Envelope, FrameError, FrameReader, FrameWriter, Kind
 from quorumvault.peers.handshake import ClusterSecret, Handshake, HandshakeError, Session
@@ -36,10 +38,15 @@ _REASON_CHARS = 400
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """What all connections of this node have in common. ``random_bytes(n)`` makes nonces: os.urandom, or a test's own."""
+    """What all connections of this node have in common. ``random_bytes(n)`` makes nonces: os.urandom, or a test's own.
+
+    ``on_taken(reason)`` is called when another node says that this one's name is another process's, which lives.
+    """
 
     secret: ClusterSecret = field(repr=False)
     facts: Callable[[], NodeFacts] = field(repr=False)
+    claims: Claims = field(repr=False)
+    on_taken: Callable[[str], None] = field(repr=False)
     random_bytes: Callable[[int], bytes] = field(repr=False)
     limits: Limits
     timeouts: Timeouts
@@ -57,6 +64,10 @@ def _decode_text(body: bytes | memoryview) -> str:
     return msgspec.msgpack.decode(body, type=str)
 
 
+#: Seconds by which a timer may fire late before that says something about this process.
+_LATE = 0.2
+
+
 class Connection(asyncio.Protocol, ABC):
     """One end. Subclasses say which messages besides the common ones they take, and what follows from the transitions."""
 
@@ -68,6 +79,8 @@ class Connection(asyncio.Protocol, ABC):
         self._expected = expected
         self._deadline = self._loop.call_later(local.timeouts.handshake, self._not_open_in_time)
         self._heard = 0.0
+        self._pings = 0
+        self._greeting_came = False
         self._transport: asyncio.Transport | None = None
         self._reader: FrameReader | None = None
         self._writer: FrameWriter | None = None
@@ -75,7 +88,13 @@ class Connection(asyncio.Protocol, ABC):
         self._queued_bytes = 0
         self._flush_due = False
         self._paused = False
-        #: What the other side said of itself last; None until its greeting is accepted.
+        #: The host at the other end.
+        self.remote = "an unknown address"
+        #: Pings that were answered.
+        self.pongs = 0
+        #: The other side is a node, and has not said yet what it thinks of this one.
+        self.undecided = False
+        #: What the other side said of itself last; None until the connection is open.
         self.facts: NodeFacts | None = None
         #: Why it is over, if it is.
         self.reason: str | None = None
@@ -89,7 +108,7 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def greeted(self, facts: NodeFacts) -> None:
-        """The other side's greeting was accepted, and the connection is open."""
+        """The other side may use this connection, which is open from now on."""
 
     @abstractmethod
     def received(self, envelope: Envelope) -> None:
@@ -114,6 +133,11 @@ class Connection(asyncio.Protocol, ABC):
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether there is a socket, and the connection not over."""
+        return self._transport is not None and self.reason is None
+
     def fits(self, body: bytes) -> bool:
         """Whether a message with this body is small enough for a frame."""
         return len(body) + ENVELOPE_OVERHEAD + FRAME_OVERHEAD <= self._local.limits.frame_bytes
@@ -126,6 +150,12 @@ class Connection(asyncio.Protocol, ABC):
     def unsent(self, kind: Kind) -> set[int]:
         """Correlation ids of the messages of a kind that are still in the queue."""
         return {envelope.correlation for envelope in self._queue if envelope.kind == kind}
+
+    def ping(self) -> int:
+        """Tells this node's facts, and asks for the other side's. The ping's number: see ``pongs``."""
+        self._pings += 1
+        self.send(Kind.PING, 0, saying.encode(self._local.facts()))
+        return self._pings
 
     def send_greeting(self, to: str) -> None:
         self.send(Kind.GREETING, 0, saying.encode(Greeting(to, self._local.facts())))
@@ -179,11 +209,14 @@ class Connection(asyncio.Protocol, ABC):
         if self.reason is None:
             self.reason = reason
             self.ended(reason)
+            self._local.claims.release(self)
 
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if peername := transport.get_extra_info("peername"):
+            self.remote = peername[0]
         if self.reason is not None:
             self._transport.abort()
             return
@@ -251,42 +284,73 @@ class Connection(asyncio.Protocol, ABC):
                 return
 
     def _take_common(self, envelope: Envelope) -> None:
+        self.undecided = False
         if envelope.kind == Kind.REFUSAL:
             reason = decoded(_decode_text, envelope.body)
             self.fail(f"refused by the other side: {reason[:_REASON_CHARS]!r}")
-        elif envelope.kind == Kind.GREETING and self.facts is None:
+        elif envelope.kind == Kind.TAKEN:
+            reason = decoded(_decode_text, envelope.body)[:_REASON_CHARS]
+            self._local.on_taken(reason)
+            self.fail(reason)
+        elif envelope.kind == Kind.GREETING and not self._greeting_came:
             self._greet(envelope)
-        elif envelope.kind in (Kind.PING, Kind.PONG) and self.facts is not None:
+        elif envelope.kind == Kind.PING and self.facts is not None:
             self.facts = self._news(self.facts, decoded(saying.decode_facts, envelope.body))
-            if envelope.kind == Kind.PING:
-                self.send(Kind.PONG, 0, saying.encode(self._local.facts()))
+            self.send(Kind.PONG, 0, saying.encode(self._local.facts()))
+        elif envelope.kind == Kind.PONG and self.facts is not None and self.pongs < self._pings:
+            self.facts = self._news(self.facts, decoded(saying.decode_facts, envelope.body))
+            self.pongs += 1
+            self._local.claims.answered(self)
         else:
             raise FrameError(f"a message of kind {envelope.kind} out of turn: do both nodes run the same release?")
 
     def _greet(self, envelope: Envelope) -> None:
+        self._greeting_came = True
         greeting = decoded(saying.decode_greeting, envelope.body)
         refusal = saying.refusal(self._local.facts(), greeting, self._expected)
         if refusal is not None:
-            self.send(Kind.REFUSAL, 0, msgspec.msgpack.encode(refusal))
-            self.close(f"refused: {refusal}")
+            self._refuse(Kind.REFUSAL, refusal)
             return
         self._deadline.cancel()
         self._deadline = self._loop.call_later(self._local.timeouts.silence, self._listen_for_life)
-        self.facts = greeting.facts
-        self.greeted(greeting.facts)
+        self._local.claims.claim(self, greeting.facts)
+
+    def _refuse(self, kind: Kind, reason: str) -> None:
+        self.send(kind, 0, msgspec.msgpack.encode(reason))
+        self.close(f"refused: {reason}")
+
+    # What the claims call.
+
+    def welcome(self, facts: NodeFacts) -> None:
+        self.facts = facts
+        self.greeted(facts)
+
+    def turn_away(self, reason: str) -> None:
+        self._refuse(Kind.TAKEN, reason)
 
     def _news(self, known: NodeFacts, told: NodeFacts) -> NodeFacts:
-        if (told.node, told.disk) != (known.node, known.disk):
+        if (told.node, told.disk, told.boot) != (known.node, known.disk, known.boot):
             raise FrameError("a node that turned into another one: it has to greet anew")
         return told
+
+    def await_greeting(self) -> None:
+        """The handshake is over in time. From here the other side may have to wait for its older connections (claims.py)."""
+        timeouts = self._local.timeouts
+        self.undecided = True
+        self._deadline.cancel()
+        self._deadline = self._loop.call_later(timeouts.handshake + timeouts.silence, self._not_open_in_time)
 
     def _not_open_in_time(self) -> None:
         self.fail(f"the handshake took more than {self._local.timeouts.handshake:g} s: does the other process hang?")
 
     def _listen_for_life(self) -> None:
         silence = self._local.timeouts.silence
-        left = self._heard + silence - self._loop.time()
+        now = self._loop.time()
+        left = self._heard + silence - now
         if left > 0:
             self._deadline = self._loop.call_later(left, self._listen_for_life)
+        elif now - self._deadline.when() > _LATE:
+            # This loop itself was held up. What the other side said meanwhile is read in the turn that follows.
+            self._deadline = self._loop.call_later(_LATE, self._listen_for_life)
         else:
             self.fail(f"nothing was heard for {silence:g} s: the other process hangs, or the network between is cut")

@@ -12,7 +12,8 @@ from quorumvault.protocol.views import Mode, View
 class NodeFacts(msgspec.Struct, frozen=True):
     """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of what those files mean.
 
-    A map on the wire: a later version may add a fact, which an older one skips.
+    ``boot`` is a nonce of this start of the process; ``established`` says whether it may vote (standing.py). A map on the
+    wire: a later version may add a fact, with a default, which an older one skips.
     """
 
     cluster_id: str
@@ -26,6 +27,8 @@ class NodeFacts(msgspec.Struct, frozen=True):
     secrets: dict[str, str]
     fields: str
     keys: str
+    boot: bytes = b""
+    established: bool = True
 
 
 class Greeting(msgspec.Struct, frozen=True):

@@ -49,6 +49,8 @@ class Kind(IntEnum):
     REPLY = 6
     #: Boolean: no reply will come, and whether the request may have been carried out nevertheless.
     NO_REPLY = 7
+    #: Text: another process under the name of the other side lives, so that one has to stop. The last message.
+    TAKEN = 8
 
 
 class Envelope(NamedTuple):

@@ -19,7 +19,6 @@ import msgspec
 
 from quorumvault.addresses import Address
 from quorumvault.config import Timeouts
-from quorumvault.peers import facts as saying
 from quorumvault.peers.connection import STOPPING, Connection, LocalNode, decoded
 from quorumvault.peers.facts import NodeFacts
 from quorumvault.peers.frames import Envelope, FrameError, Kind
@@ -28,6 +27,8 @@ from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.messages import AnyReply, Outgoing, decode_reply
 
 logger = logging.getLogger("quorumvault.peers")
+
+_MOVED = "its address has changed"
 
 
 def reconnect_wait(attempt: int, timeouts: Timeouts, rng: random.Random) -> float:
@@ -41,7 +42,7 @@ def _decode_bool(body: bytes | memoryview) -> bool:
 
 
 class Link:
-    """The peer ``node``, at ``address``, which is read before each dialling: SIGHUP may change it.
+    """The peer ``node``, at ``address``, until it is said to ``move``.
 
     ``source`` is the host that is bound before connecting; None leaves it to the kernel. ``on_change`` hears of each up and down.
     """
@@ -70,6 +71,7 @@ class Link:
         self._facts: NodeFacts | None = None
         self._task: asyncio.Task[None] | None = None
         self._connection: _Dialled | None = None
+        self._on_failure: Callable[[], None] | None = None
 
     @property
     def up(self) -> bool:
@@ -88,19 +90,45 @@ class Link:
         """Begin to dial, on the running event loop. Once."""
         self._task = asyncio.get_running_loop().create_task(self._keep_connected(), name=f"link to {self.node}")
 
+    def move(self, address: Address) -> None:
+        """The peer is at this address from now on. A connection to another one ends, and that one is dialled no more."""
+        if address == self.address:
+            return
+        logger.info("%s is at %s from now on, and no more at %s", self.node, address, self.address)
+        self.address = address
+        if self._connection is not None:
+            self._connection.fail(_MOVED)
+
+    def dial_now(self, on_failure: Callable[[], None]) -> None:
+        """Try at once, if the link is down, and call ``on_failure`` if nobody is there, or refuses this node.
+
+        An attempt that has got to the other side's port already counts: whoever is there can still answer it. One that breaks
+        between a node's proof that it is there and its word says nothing; the next one does.
+        """
+        if self._task is None or self.up:
+            return
+        self._on_failure = on_failure
+        connection = self._connection
+        if connection is not None and not connection.under_way:
+            self._connection = None
+            connection.fail("dialled anew")
+            self._task.cancel()
+            self.start()
+
     async def close(self) -> None:
         """End it: everything that waits is told that no reply will come."""
+        task, self._task = self._task, None
         if self._connection is not None:
             self._connection.fail(STOPPING)
-        if self._task is not None:
-            self._task.cancel()
+        if task is not None:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
     async def _keep_connected(self) -> None:
         timeouts, attempt = self._local.timeouts, 0
         while True:
-            # A connection that held for less than that was no success: two processes under one name would chase each other.
+            # A connection that held for less than that was no success: who is cut off each time is not to dial at full speed.
             attempt = 0 if await self._connect() > timeouts.reconnect_last else attempt + 1
             await asyncio.sleep(reconnect_wait(attempt, timeouts, self._rng))
 
@@ -114,27 +142,33 @@ class Link:
                     lambda: connection, self.address.host, self.address.port, local_addr=local_address, ssl=self._tls
                 )
         except OSError as error:  # TimeoutError and ssl.SSLError are such
-            connection.fail(f"cannot connect: {error or 'no answer in time'}: is the node running, and is its address right?")
+            why = error.strerror or str(error) or "no answer in time"
+            connection.fail(f"cannot connect to {self.address}: {why}: is the node running, and is its address right?")
             return 0.0
         await connection.closed.wait()
         return connection.open_seconds
 
     def opened(self, connection: _Dialled, facts: NodeFacts) -> None:
         """Called by the connection, when requests can be sent on it."""
-        self._open, self.last_error = connection, None
+        self._open, self.last_error, self._on_failure = connection, None, None
         logger.info("%s is up at %s: disk %s, version %s", self.node, self.address, facts.disk.hex(), facts.version)
         self._on_change(self)
 
     def ended(self, connection: _Dialled, reason: str) -> None:
         """Called by the connection, open or not. Dialling goes on, but what was said once is not said each time."""
+        if connection is not self._connection:
+            return
         was_up, news = self._open is connection, reason != self.last_error
         self._facts = self.facts
         self._open, self.last_error = None, reason
         if was_up or news:
-            level = logging.INFO if reason == STOPPING else logging.WARNING
+            level = logging.INFO if reason in (STOPPING, _MOVED) else logging.WARNING
             logger.log(level, "%s is down, at %s: %s", self.node, self.address, reason)
         if was_up:
             self._on_change(self)
+        elif self._on_failure is not None and not connection.undecided:
+            on_failure, self._on_failure = self._on_failure, None
+            on_failure()
 
 
 class _Dialled(Connection):
@@ -165,6 +199,7 @@ class _Dialled(Connection):
         return True
 
     def secured(self) -> None:
+        self.await_greeting()
         self.send_greeting(self._link.node)
 
     def greeted(self, facts: NodeFacts) -> None:
@@ -197,5 +232,5 @@ class _Dialled(Connection):
         self._waiting.clear()
 
     def _ping(self) -> None:
-        self.send(Kind.PING, 0, saying.encode(self._local.facts()))
+        self.ping()
         self._next_ping = self._loop.call_later(self._local.timeouts.ping, self._ping)

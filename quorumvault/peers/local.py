@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from quorumvault.groupcommit import GroupCommit
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.messages import Outgoing
 
 
 class LocalPeer:
-    """``replica`` is None on a node that has no disk (joining): it coordinates through the others."""
+    """``replica`` is None on a node that has no disk (joining): it coordinates through the others. So does one that has, as long
+    as it is not ``established`` (standing.py)."""
 
-    def __init__(self, node: str, replica: GroupCommit | None) -> None:
+    def __init__(self, node: str, replica: GroupCommit | None, established: Callable[[], bool]) -> None:
         self.node = node
         self._replica = replica
+        self._established = established
 
     @property
     def up(self) -> bool:
-        return self._replica is not None
+        return self._replica is not None and self._established()
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        if self._replica is None:
-            on_reply(Unreachable(sent=False))
-        else:
+        if self._replica is not None and self._established():
             self._replica.submit(outgoing.request, on_reply)
+        else:
+            on_reply(Unreachable(sent=False))

@@ -1,7 +1,8 @@
 """The peer port: what other nodes ask of this node's replica comes in here.
 
     strangers   connected, and not yet through handshake and greeting: at most limits.peer_strangers, the oldest goes first
-    live        by node name: one connection each; a newer one replaces the older, which is a half-open leftover
+    live        by node name: one connection each; a newer one of the same process replaces the older, a half-open leftover
+                (another process under that name is a matter for claims.py)
 
 While a connection has too many requests under way, or too many replies that the other side does not take, no more of its
 requests are taken up, and it is not read: then TCP holds the other side back, whose own limits tell its coordinators.
@@ -62,6 +63,11 @@ class PeerServer:
     def connected(self) -> Mapping[str, NodeFacts]:
         """The nodes that have a connection to this one, with what they said of themselves last."""
         return {node: connection.facts for node, connection in self._live.items() if connection.facts is not None}
+
+    def tell(self) -> None:
+        """This node's facts have changed: say them to all that are connected, before they ask for them."""
+        for connection in self._live.values():
+            connection.ping()
 
     async def start(self) -> None:
         """Raises OSError if the address cannot be had."""
@@ -140,13 +146,6 @@ class _Accepted(Connection):
         self._under_way = 0
         self._under_way_bytes = 0
         self._reading = True
-        #: The host it comes from.
-        self.remote = "an unknown address"
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if peername := transport.get_extra_info("peername"):
-            self.remote = peername[0]
-        super().connection_made(transport)
 
     def greeted(self, facts: NodeFacts) -> None:
         self._server.opened(self, facts)

@@ -106,7 +106,7 @@ def read_records(owner: Owner, epochs: list[int], digests: list[bytes], keyring:
     for attempt in range(ATTEMPTS):
         decision = yield Ask(
             lambda round_id, view: Get(round_id, view, owner.id, epochs, digests),
-            lambda round_id, view: ReadRound(round_id, view, authentic),
+            lambda round_id, view: ReadRound(round_id, view, len(digests), authentic),
             everyone=attempt > 0,
         )
         if isinstance(decision, ViewRefused):

@@ -86,18 +86,21 @@ class ReadResult:
 
 
 class ReadRound(Round[ReadResult]):
-    """Decides a Get. ``authentic(index, record)`` tells rotten bytes from the value of the key at that index (trap 7)."""
+    """Decides a Get of ``count`` keys. ``authentic(index, record)`` tells rotten bytes from that key's value (trap 7)."""
 
-    def __init__(self, round_id: RoundId, view: View, authentic: Callable[[int, bytes], bool]) -> None:
+    def __init__(self, round_id: RoundId, view: View, count: int, authentic: Callable[[int, bytes], bool]) -> None:
         super().__init__(round_id, view)
+        self._count = count
         self._authentic = authentic
         self._answers: dict[bytes, Holds] = {}
 
     def _accepts(self, reply: AnyReply) -> bool:
-        return isinstance(reply, Holds)
+        if not isinstance(reply, Holds) or len(reply.records) != self._count:
+            return False
+        return all(0 <= index < self._count for index in reply.unknown)
 
     def _take(self, reply: AnyReply) -> None:
-        if isinstance(reply, Holds):
+        if isinstance(reply, Holds) and self._accepts(reply):
             self._answers[reply.disk] = reply
 
     def _decision(self) -> ReadResult | None:

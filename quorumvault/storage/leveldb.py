@@ -198,6 +198,9 @@ def _check_directory(path: Path) -> None:
         raise StoreMissing(f"{path}: there is no store")
     if "CURRENT" not in names:
         raise StorageFailed(f"{path}: the store is damaged, or its creation was interrupted: the file CURRENT is missing")
+    # An open store always has one. Without it LevelDB opens what the tables have, and the last acknowledged batches are absent.
+    if not any(name.endswith(".log") for name in names):
+        raise StorageFailed(f"{path}: the store is damaged: its log is missing")
 
 
 def _connect(path: Path, *, create: bool) -> plyvel.DB:

@@ -1,27 +1,46 @@
-"""The load client asks all three nodes, checks what they answer, and reports figures for each phase."""
+"""The benchmark against real nodes: every operation is measured, the right processes are charged, and a bad answer ends a run."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from bench.floor import Floor
 from bench.http import Lanes, LoadFailed, encode
-from bench.load import Sizes, measure
-from chaos.cluster import NODES, Cluster
+from bench.load import Load
+from bench.measure import Bench
+from bench.plan import Group, Plan
+from bench.work import Operation
+from chaos.cluster import Cluster
+
+#: All that a run does, as little of it as there can be.
+_TINY = Plan(
+    name="tiny",
+    groups=tuple(Group(operation, 10, (1, 2)) for operation in Operation),
+    repetitions=2,
+    prefill=1_000,
+    requests={10: 4},
+    floor_requests={10: 3},
+)
 
 
-def test_it_measures_every_phase(cluster: Cluster) -> None:
-    report = measure(cluster, Sizes(values=3_000, singles=12))
-    assert [(phase.name, phase.at_once) for phase in report.phases] == [
-        ("new", 6),
-        ("repeated", 6),
-        ("recovered", 6),
-        ("single new", 1),
-        ("single recovered", 1),
-        ("single new", 16),
-        ("single recovered", 16),
-    ]
-    assert all(phase.values_per_second > 0 and 0 < phase.median_ms <= phase.p99_ms for phase in report.phases)
-    assert report.rss_mib.keys() == set(NODES)
+def test_it_measures_every_cell_of_a_plan(own_cluster: Cluster, tmp_path: Path) -> None:
+    floor = Floor(tmp_path / "floor")
+    told: list[tuple[str, float]] = []
+    samples = Bench(Load(own_cluster), floor, _TINY, lambda doing, done: told.append((doing, done))).run()
+    floor.close()
+    cells = [(operation, at_once) for operation in Operation for at_once in (1, 2)]
+    assert [(sample.operation, sample.at_once) for sample in samples] == cells * 2
+    assert [done for _, done in told] == [0, *(number / 8 for number in range(8))]
+    for sample in samples:
+        assert sample.values == 40
+        assert len(sample.latencies) == 4
+        assert all(0 < latency <= sample.seconds for latency in sample.latencies)
+        assert min(sample.nodes_cpu, sample.client_cpu, *(floor.cpu for floor in sample.floors)) > 0
+        assert sample.memory.own > 1
+    assert samples[-1].records == 1_000 + 2 * 2 * 40
+    assert samples[-1].disk_bytes > samples[-1].records * 60
 
 
 def test_it_stops_at_an_answer_that_is_none(cluster: Cluster) -> None:

@@ -152,7 +152,7 @@ def test_413_too_large(rig: Rig) -> None:
         {"Content-Type": "application/json; charset=latin-1"},
         {"Content-Type": "application/json; profile=x"},
         {"Content-Type": "application/problem+json"},
-        {"Content-Type": "application/vnd.apache.arrow.stream"},
+        {"Content-Type": "application/vnd.apache.arrow.file"},
         {"Content-Type": "application/json, application/json"},
         {"Content-Type": ""},
         {"Content-Encoding": "gzip"},

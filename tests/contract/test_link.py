@@ -165,6 +165,41 @@ def test_a_link_comes_back_when_its_peer_does(run: Run) -> None:
     run(scenario())
 
 
+def test_a_link_follows_its_peer_to_another_address(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving(StubReplica()) as old, serving(StubReplica(at_once=True)) as new, linking(old.address) as linked:
+            await linked.up()
+            asker = Asker(linked.link)
+            asker.ask()
+            linked.link.move(old.address)
+            assert linked.link.up
+            linked.link.move(new.address)
+            assert not linked.link.up
+            assert linked.link.last_error == "its address has changed"
+            await linked.up()
+            await eventually(lambda: asker.settled == 1)
+            assert asker.replies == [Unreachable(sent=False)]  # it still was in the queue
+            asker.ask()
+            await eventually(lambda: asker.settled == 2)
+            assert isinstance(asker.replies[1], EpochIs)
+            assert linked.changes == [True, False, True]
+
+    run(scenario())
+
+
+def test_a_link_that_dials_in_vain_is_told_where_its_peer_is(run: Run) -> None:
+    async def scenario() -> None:
+        async with serving(StubReplica()) as server:
+            nobody = server.address
+        async with linking(nobody) as linked, serving(StubReplica()) as server:
+            await eventually(lambda: linked.link.last_error)
+            linked.link.move(server.address)
+            await linked.up()
+            assert linked.link.last_error is None
+
+    run(scenario())
+
+
 def test_a_peer_that_accepts_and_never_answers_is_down(run: Run) -> None:
     async def scenario() -> None:
         def mute() -> asyncio.Protocol:

@@ -16,6 +16,7 @@ from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
 from quorumvault.storage.memory import MemoryStore
 from quorumvault.storage.store import CORRUPT, Store
+from quorumvault.storage.timed import TimedStore
 from tests.faultystore import FaultyStore
 
 DISK = bytes(range(16))
@@ -27,6 +28,7 @@ MAKERS: dict[str, Make] = {
     "memory": lambda home: MemoryStore(),
     "leveldb": lambda home: LevelDBStore.create(home / "store", DISK),
     "faulty": lambda home: FaultyStore(MemoryStore()),
+    "timed": lambda home: TimedStore(MemoryStore(), lambda: 0.0, lambda seconds: None),
 }
 
 

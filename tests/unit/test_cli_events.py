@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from quorumvault.cli import main
+from quorumvault.cli import events, main
 from quorumvault.cli.events import Filters, follow_all, last_of
 from quorumvault.eventfile import rotated
 from quorumvault.eventreader import Entry, EventReader
@@ -58,7 +58,8 @@ def test_events_as_text_name_what_they_show(config: Path) -> None:
 
 def test_filters_go_before_the_number_of_lines(config: Path) -> None:
     assert "items=7" in show(config, "--owner", "b", "--kind", "tokenize", "-n", "1").stdout
-    assert show(config, "--owner", "nobody").stdout == ""
+    nothing = show(config, "--owner", "nobody")
+    assert (nothing.exit_code, nothing.stdout, nothing.stderr) == (0, "", "There is no such event.\n")
 
 
 def test_a_machine_without_a_log_is_an_error(config: Path) -> None:
@@ -126,9 +127,55 @@ def test_following_sees_whole_lines_once_over_rotations(tmp_path: Path) -> None:
 
     assert reader.last(5, ALL.wants) == []
     with pytest.raises(KeyboardInterrupt):
-        follow_all([reader], ALL, shown.append, sleep)
+        follow_all([reader], [], ALL, shown.append, sleep)
     reader.close()
     assert seconds(shown) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_three_files_that_are_followed_interleave_by_time(tmp_path: Path) -> None:
+    """Nodes write a little later than the time in a line says, each by itself: what n1 did at 6 may be read after n2's 7."""
+    paths = [tmp_path / f"{node}.jsonl" for node in ("n1", "n2", "n3")]
+    readers = [EventReader(path, keep=1) for path in paths]
+    shown: list[Entry] = []
+    counts: list[int] = []
+
+    def append(node: int, *at: int) -> None:
+        with paths[node - 1].open("ab") as file:
+            file.writelines(map(line, at))
+
+    append(1, 1, 4)
+    append(2, 2)
+    steps = [
+        lambda: (append(3, 5), append(2, 7)),
+        lambda: (append(1, 6), append(3, 8, 10)),
+        lambda: append(2, 9),
+        lambda: None,
+        lambda: append(1, 11, 13),
+        lambda: append(3, 12),
+    ]
+
+    def sleep(_: float) -> None:
+        counts.append(len(shown))
+        if not steps:
+            raise KeyboardInterrupt
+        steps.pop(0)()
+
+    with pytest.raises(KeyboardInterrupt):
+        follow_all(readers, last_of(readers, 2, ALL), ALL, shown.append, sleep)
+    assert seconds(shown) == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]
+    assert counts == [2, 2, 5, 8, 8, 8, 11]
+    for reader in readers:
+        reader.close()
+
+
+def test_following_shows_the_last_events_at_once_and_ends_well_on_ctrl_c(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(events.time, "sleep", interrupt)
+    result = show(config, "--follow", "-n", "2", "--owner", "b")
+    assert result.exit_code == 0
+    assert [text.split()[0][17:19] for text in result.stdout.splitlines()] == ["03", "04"]
 
 
 def test_what_was_shown_is_not_shown_again(tmp_path: Path) -> None:

@@ -81,11 +81,29 @@ def test_status_of_a_node_and_of_one_that_is_away(nobody: str) -> None:
     with node((200, health("degraded", 2, warnings=["n2 has other fields"]))) as url:
         result = run("status", "--url", url, "--url", nobody)
     assert result.exit_code == 0
-    heading, first, second, warning = result.stdout.splitlines()
-    assert heading.split("\t")[:3] == ["url", "node", "status"]
-    assert first.split("\t") == [url, "n1", "degraded", "active", "2 (2 needed)", "n2 up (active), n3 down", "1"]
-    assert second.startswith(f"{nobody}\t\t")
-    assert warning == f"{url}: n2 has other fields"
+    heading, first, second = (line.split("\t") for line in result.stdout.splitlines())
+    assert heading == ["node", "url", "status", "state", "reachable", "peers", "version", "warnings"]
+    assert first == ["n1", url, "degraded", "active", "2 of 3", "n3 down", "1", "n2 has other fields"]
+    assert second[:3] == ["?", nobody, "no answer"]
+    assert "no connection" in second[-1]
+
+
+@pytest.mark.parametrize(
+    ("peers", "shown"),
+    [
+        ({"n2": {"status": "up", "state": "active"}, "n3": {"status": "up", "state": "active"}}, "all active"),
+        ({"n2": {"status": "up", "state": "joining"}, "n3": {"status": "down", "state": "active"}}, "n2 joining, n3 down"),
+        ({"n2": {"status": "up"}, "n3": {"status": "down"}}, "n2 up, n3 down"),
+    ],
+)
+def test_peers_are_named_that_are_not_as_they_should_be(peers: dict[str, object], shown: str) -> None:
+    with node((200, health("ok", 3, peers=peers))) as url:
+        assert run("status", "--url", url).stdout.splitlines()[1].split("\t")[5] == shown
+
+
+def test_key_files_that_differ_are_shown(nobody: str) -> None:
+    with node((200, health("degraded", 3, warnings=["n2 has other API keys", "n3 has other API keys"]))) as url:
+        assert run("status", "--url", url).stdout.endswith("\tn2 has other API keys; n3 has other API keys\n")
 
 
 def test_status_without_a_quorum_exits_3_with_output() -> None:
@@ -127,7 +145,9 @@ def test_wait_asks_again_until_its_time_is_up() -> None:
 
     unready = NodeHealth("http://n1", Health("unavailable", "n1", "active", QuorumHealth(2, 1), {}))
     asked = []
-    with pytest.raises(NoQuorum, match="not ready after 1 s: http://n1: unavailable, active, reaches 1 nodes"):
+    with pytest.raises(
+        NoQuorum, match="not ready after 1 s: http://n1: unavailable, active, reaches 1 of the 2 active replicas it needs"
+    ):
         wait_until_ready(lambda: asked.append(1) or [unready], 1.0, clock=lambda: now, sleep=sleep)
     assert len(asked) > 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import json
 import subprocess
 import sys
@@ -44,6 +45,34 @@ def test_cut_keeps_the_order_and_the_limits(texts: list[bytes], items: int, size
         assert len(client_batches.body("values", texts[run])) <= size
 
 
+@given(st.lists(st.integers(0, 12), max_size=50), st.integers(1, 10))
+def test_cut_keeps_the_limit_of_values_in_records_together(leaves: list[int], most: int) -> None:
+    texts = [client_batches.encode_record({"list": [0] * count}) for count in leaves]
+    limits = Limits(items=100, body_bytes=10_000, value_bytes=100, record_values=most)
+    runs = client_batches.cut(texts, limits, 20, client_batches.record_values)
+    assert [text for run in runs for text in texts[run]] == texts
+    for run in runs:
+        held = sum(leaves[run])
+        assert held <= most or run.stop - run.start == 1
+
+
+json_trees = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.text(max_size=3), parts, max_size=4),
+    max_leaves=20,
+)
+
+
+def leaves_of(part: Any) -> int:
+    members = list(part.values()) if isinstance(part, dict) else part
+    return sum(map(leaves_of, members)) if isinstance(members, list) and members else 1
+
+
+@given(st.dictionaries(st.text(max_size=3), json_trees, max_size=5))
+def test_a_record_never_has_more_values_than_are_counted(record: dict[str, Any]) -> None:
+    assert leaves_of(record) <= client_batches.record_values(client_batches.encode_record(record))
+
+
 def test_cut_refuses_what_fits_no_body() -> None:
     with pytest.raises(errors.TooLarge) as caught:
         client_batches.cut([b"1", b"1" * 100], Limits(10, 100, 100), envelope=20)
@@ -77,6 +106,8 @@ class Handler:
         body = json.loads(request.content)
         self.bodies.append(body)
         epoch = self.epochs.pop(0) if len(self.epochs) > 1 else self.epochs[0]
+        if request.url.path == "/retokenize":
+            return httpx2.Response(200, json={"epoch": epoch, "results": [self.moved(token, epoch) for token in body["tokens"]]})
         if "tokens" in body:
             return httpx2.Response(200, json={"results": [self.result(token) for token in body["tokens"]]})
         if "values" in body:
@@ -88,6 +119,10 @@ class Handler:
     @staticmethod
     def result(token: str) -> dict[str, Any]:
         return {"status": token} if token.startswith(("not", "un", "col")) else {"status": "ok", "value": token.upper()}
+
+    @staticmethod
+    def moved(token: str, epoch: int) -> dict[str, Any]:
+        return {"status": token} if token.startswith(("not", "un", "col")) else {"status": "ok", "token": f"{epoch}:{token}"}
 
     def client(self, **options: Any) -> Client:
         return Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(self), **options)
@@ -226,6 +261,70 @@ def test_results_are_in_order_and_repeats_are_asked_once() -> None:
     assert [body["tokens"] for body in handler.bodies] == [["a", "not_found", "b"], ["c"]]
 
 
+def test_tokens_move_in_order_and_repeats_are_asked_once() -> None:
+    handler = Handler()
+    with handler.client() as vault:
+        moved = vault.retokenize(["a", None, "not_found", "a", "b", "c"])
+    assert [result.token for result in moved] == ["1:a", None, None, "1:a", "1:b", "1:c"]
+    assert [result.status for result in moved] == ["ok", "null", "not_found", "ok", "ok", "ok"]
+    assert [result.found for result in moved] == [True, False, False, True, True, True]
+    assert [body["tokens"] for body in handler.bodies] == [["a", "not_found", "b"], ["c"]]
+    assert "1:a" not in repr(moved)
+
+
+def test_one_retokenize_has_one_epoch_whatever_is_rotated_meanwhile() -> None:
+    with Handler(epochs=[1, 2, 2]).client() as vault:
+        moved = vault.retokenize(["a", "b", "c", "d"])
+    assert [result.token for result in moved] == ["2:a", "2:b", "2:c", "2:d"]
+
+
+def test_what_could_not_be_moved_is_no_absence() -> None:
+    with Handler().client() as vault:
+        unavailable, collision = vault.retokenize(["unavailable", "collision"])
+    with pytest.raises(errors.NoQuorum):
+        _ = unavailable.token
+    with pytest.raises(errors.TokenCollision):
+        _ = collision.token
+
+
+@pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
+def test_values_that_are_too_long_for_one_answer_are_asked_for_in_halves(operation: str) -> None:
+    handler = Handler(limits={"items": 9, "body_bytes": 10_000, "value_bytes": 100, "record_values": 100})
+    sizes: list[int] = []
+
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "POST":
+            sizes.append(len(json.loads(request.content)["tokens"]))
+            if sizes[-1] > 2:
+                return httpx2.Response(413, json={"detail": "ask for fewer", "code": "too-large", "retryable": False})
+        return handler(request)
+
+    tokens = [chr(ord("a") + number) for number in range(11)]
+    with Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node)) as vault:
+        results: list[Any] = getattr(vault, operation)(tokens)
+    got = [result.value if isinstance(result, Result) else result.token for result in results]
+    assert got == [token.upper() if operation == "detokenize" else f"1:{token}" for token in tokens]
+    assert sizes == [9, 4, 2, 2, 5, 2, 3, 1, 2, 2]
+
+
+def test_one_value_that_is_too_long_for_an_answer_is_an_error() -> None:
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/limits":
+            return httpx2.Response(200, json={"items": 9, "body_bytes": 10_000, "value_bytes": 100})
+        return httpx2.Response(413, json={"detail": "ask for fewer", "code": "too-large", "retryable": False})
+
+    with Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node)) as vault, pytest.raises(errors.TooLarge):
+        vault.detokenize(["a", "b"])
+
+
+def test_records_go_in_requests_within_the_limit_of_their_values() -> None:
+    handler = Handler(limits={"items": 100, "body_bytes": 100_000, "value_bytes": 100, "record_values": 7})
+    with handler.client() as vault:
+        done = vault.tokenize_records([{"a": number, "b": [1, 2]} for number in range(5)])
+    assert len(done.records) == 5
+    assert [len(body["records"]) for body in handler.bodies] == [2, 2, 1]
+
+
 def test_missing_tokens_can_be_an_error_that_shows_places_only() -> None:
     with Handler().client() as vault, pytest.raises(errors.TokensNotFound) as caught:
         vault.detokenize(["a", "not_found", None, "not_found"], missing="error")
@@ -324,7 +423,8 @@ def test_health_asks_every_node_once() -> None:
 
 def test_no_repr_shows_a_key_a_value_or_a_token() -> None:
     with Handler().client() as vault:
-        shown = [repr(vault), repr(vault.detokenize(["hush"])), repr(resolve(None, KEY, None, None, {}))]
+        shown = [repr(vault), repr(vault.detokenize(["hush"])), repr(vault.retokenize(["hush"]))]
+        shown.append(repr(resolve(None, KEY, None, None, {})))
         vault.tokenize(["hush"])
     shown.append(repr(Send(URLS[0], "POST", {"Authorization": KEY}, b"hush", 1, 1)))
     shown.append(repr(Reply(200, None, b"hush")))
@@ -378,13 +478,50 @@ def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
             Client("https://a", cacert=path)
 
 
-def test_public_names_are_all_there_and_nothing_heavy_is_imported_for_them() -> None:
+# What it costs to import, and what its examples say
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level modules from outside the standard library that a fresh interpreter has loaded after this statement."""
+    check = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {check}"], capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.decode().split()} - sys.stdlib_module_names - {"__main__"}
+
+
+def test_public_names_are_all_there() -> None:
     assert {name: getattr(quorumvault, name) for name in quorumvault.__all__}
     assert set(quorumvault.__all__) <= set(dir(quorumvault))
     with pytest.raises(AttributeError):
         _ = quorumvault.nothing
-    check = "import sys, quorumvault; sys.exit('httpx2' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_nothing_heavy_is_imported_before_it_is_used() -> None:
+    assert imported_by("import quorumvault as qv") == {"quorumvault"}
+    assert imported_by("import quorumvault as qv; qv.NoQuorum; dir(qv)") == {"quorumvault"}
+    client = imported_by("import quorumvault as qv; qv.Client")
+    assert client >= {"quorumvault", "httpx2", "msgspec"}
+    assert not client & {"cryptography", "plyvel", "pyarrow", "starlette", "uvicorn", "uvloop", "yaml"}
+
+
+def documented() -> list[doctest.DocTest]:
+    finder = doctest.DocTestFinder(recurse=False)
+    methods = [member for name, member in vars(Client).items() if not name.startswith("_") and callable(member)]
+    return [test for method in methods for test in finder.find(method) if test.examples]
+
+
+@pytest.mark.parametrize("example", documented(), ids=lambda example: example.name)
+def test_the_examples_of_the_operations_do_what_they_say(example: doctest.DocTest) -> None:
+    with served(Rig(fields=["$.ssn"]).app) as url, Client(url, api_key=key_text("admin")) as vault:
+        example.globs = {"vault": vault}
+        assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
+
+
+def test_every_operation_has_an_example() -> None:
+    operations = {name for name in vars(Client) if not name.startswith("_")} - {"close", "exchange_arrow"}
+    assert {example.name for example in documented()} == operations
 
 
 # Both shells, over sockets, to the real API
@@ -404,6 +541,7 @@ def test_the_blocking_client_does_the_round_trip(api: str) -> None:
         tokens = vault.tokenize(VALUES)
         assert all(token is None or is_token(token) for token in tokens)
         assert [result.value for result in vault.detokenize([*tokens, "qv_1_none"])] == [*VALUES, None]
+        assert [result.token for result in vault.retokenize([*tokens, "qv_1_none"])] == [*tokens, None]
         assert vault.fields() == ["$.ssn", "$.name.family", "$.contacts[*].phone"]
         assert vault.limits().items == SMALL.items
         done = vault.tokenize_records([{"ssn": "123-45-6789", "x": 1.25}, {}])
@@ -426,6 +564,7 @@ def test_the_asyncio_client_does_the_same(api: str) -> None:
         async with AsyncClient(api, api_key=key_text("admin")) as vault:
             tokens = await vault.tokenize(VALUES)
             assert [result.value for result in await vault.detokenize(tokens)] == VALUES
+            assert [result.token for result in await vault.retokenize(tokens)] == tokens
             assert (await vault.tokenize_records([{"ssn": "123-45-6789"}])).records == [{"ssn": tokens[0]}]
             assert await vault.fields()
             assert (await vault.limits()).items == SMALL.items

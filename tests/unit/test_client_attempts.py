@@ -26,6 +26,7 @@ OK = Reply(200, None, b"{}")
 URLS = ("http://n1", "http://n2", "http://n3")
 WRITE = Call("POST", "/tokenize", b"{}", writes=True)
 READ = Call("POST", "/detokenize", b"{}")
+EPOCH = Call("GET", "/epoch")
 
 
 def problem(status: int, code: str, retry_after: float | None = None, **members: Any) -> Reply:
@@ -100,6 +101,53 @@ def test_and_is_asked_last_for_a_while(failure: NoReply) -> None:
     assert "n1" in script.asked[4:]
 
 
+def test_a_node_in_doubt_is_tried_by_one_call_at_a_time() -> None:
+    script = Script()
+    script.run(READ, lambda node, number: SILENT if node == "http://n1" else OK)
+    now = script.clock.now + script.policy.set_back + 1
+    chosen = [script.nodes.choose(now, set()) for _ in range(6)]
+    assert chosen.count("http://n1") == 1
+    script.nodes.answered("http://n1")
+    assert {script.nodes.choose(now, set()) for _ in range(3)} == set(URLS)
+
+
+def test_a_silent_node_is_left_soon_for_one_that_answers() -> None:
+    script = Script()
+    script.run(EPOCH, lambda node, number: SILENT if node == "http://n1" else OK)
+    assert [send.silence for send in script.sends] == [script.policy.failover] * 2
+    assert script.policy.failover <= 2.0
+
+
+def test_and_later_if_much_was_asked_of_it() -> None:
+    script = Script()
+    sizes = [10, script.policy.failover_bytes, 16 << 20]
+    for size in sizes:
+        script.run(Call("POST", "/tokenize", bytes(size), writes=True), lambda node, number: OK)
+    assert [round(send.silence, 3) for send in script.sends] == [1.5, 2.5, script.policy.silence]
+
+
+def test_a_silent_node_is_waited_for_if_there_is_no_other() -> None:
+    script = Script(URLS[:1])
+    script.run(READ, lambda node, number: OK)
+    assert [send.silence for send in script.sends] == [script.policy.silence]
+
+
+def test_the_last_node_that_is_not_in_doubt_is_waited_for() -> None:
+    """All of them are slow, not dead: somebody has to be heard out."""
+    script = Script()
+    script.run(EPOCH, lambda node, number: SILENT if number < 3 else OK)
+    script.run(EPOCH, lambda node, number: OK)
+    failover, silence = script.policy.failover, script.policy.silence
+    assert [send.silence for send in script.sends] == [failover, failover, silence, silence]
+    assert script.asked == ["n1", "n2", "n3", "n3"]
+
+
+def test_a_silent_node_is_waited_for_if_no_retry_could_follow() -> None:
+    script = Script(policy=ClientPolicy(retries_saved=0))
+    script.run(READ, lambda node, number: OK)
+    assert [send.silence for send in script.sends] == [script.policy.silence]
+
+
 def test_a_broken_connection_says_nothing_about_the_next_one() -> None:
     script = Script(URLS[:2])
     script.run(READ, lambda node, number: BROKEN if number == 1 else OK)
@@ -153,10 +201,10 @@ def test_a_wait_that_would_end_after_the_deadline_is_not_begun() -> None:
 
 
 def test_the_deadline_of_a_call_bounds_its_tries() -> None:
-    script = Script()
+    script = Script(URLS[:1])
     with pytest.raises(errors.Unreachable, match="the time is up"):
         script.run(READ, lambda node, number: SILENT, deadline=1010.0, takes=7.0)
-    assert [send.silence for send in script.sends] == [7.0, 3.0]
+    assert [send.silence for send in script.sends] == [7.0, pytest.approx(3.0 - script.pauses[0])]
     assert [send.until for send in script.sends] == [1010.0, 1010.0]
 
 
@@ -172,7 +220,7 @@ ANYTHING = st.sampled_from([REFUSED, SILENT, BROKEN, NO_QUORUM, problem(429, "bu
 
 @given(st.lists(ANYTHING, min_size=200, max_size=200), st.floats(0, 9), st.floats(0.001, 60))
 def test_whatever_happens_the_plan_keeps_its_bounds(outcomes: list[Reply | NoReply], takes: float, deadline: float) -> None:
-    script = Script()
+    script = Script(policy=ClientPolicy(retries_saved=20))
     until = 1000 + min(deadline, script.policy.request)
     with pytest.raises(errors.QuorumVaultError) as caught:
         script.run(READ, lambda node, number: outcomes[number - 1], deadline=1000 + deadline, takes=takes)
@@ -183,18 +231,22 @@ def test_whatever_happens_the_plan_keeps_its_bounds(outcomes: list[Reply | NoRep
     assert script.clock.now - takes <= until
 
 
-def test_retries_have_a_budget_that_refills() -> None:
-    policy = ClientPolicy(retries_saved=2, retries_per_second=1, retries_per_request=0)
+def test_retries_have_a_budget_and_wait_for_its_refilling() -> None:
+    policy = ClientPolicy(retries_saved=2, retries_per_second=1, retries_per_request=0, backoff_first=0.001, backoff_last=0.001)
     script = Script(URLS, policy)
+    with pytest.raises(errors.NoQuorum, match="the retry budget is used up") as caught:
+        script.run(READ, lambda node, number: NO_QUORUM)
+    assert caught.value.retryable
+    assert 3 + 15 <= len(script.sends) <= 3 + policy.request
+    assert policy.request - 2 <= script.clock.now - 1000 <= policy.request
+
+
+def test_what_the_budget_will_not_allow_in_time_is_not_waited_for() -> None:
+    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
     with pytest.raises(errors.NoQuorum, match="the retry budget is used up"):
         script.run(READ, lambda node, number: NO_QUORUM)
     assert len(script.sends) == 3
-    with pytest.raises(errors.NoQuorum, match="the retry budget is used up"):
-        script.run(READ, lambda node, number: NO_QUORUM)
-    assert len(script.sends) == 4
-    script.clock.now += 1
-    script.run(READ, lambda node, number: NO_QUORUM if number == 5 else OK)
-    assert len(script.sends) == 6
+    assert sum(script.pauses) <= script.policy.backoff_first
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=200))
@@ -202,13 +254,16 @@ def test_a_budget_never_allows_more_than_was_saved_and_earned(events: list[tuple
     policy = ClientPolicy(retries_saved=5, retries_per_second=0.5, retries_per_request=0.1)
     now, earned, spent = 0.0, 0, 0
     budget = RetryBudget(policy, now)
-    for wait, is_request in events:
-        now += wait
+    for passed, is_request in events:
+        now += passed
         if is_request:
             budget.earn()
             earned += 1
+        elif not budget.wait(now):
+            budget.spend()
+            spent += 1
         else:
-            spent += budget.spend(now)
+            assert not budget.wait(now + budget.wait(now) + 1e-6)
     assert spent <= 5 + 0.5 * now + 0.1 * earned + 1e-6
 
 
@@ -236,6 +291,7 @@ def test_what_no_retry_can_help_is_raised_at_once(reply: Reply, kind: type[error
     assert [asked.node for asked in caught.value.asked] == ["http://n1"]
     assert caught.value.request_id == script.sends[0].headers["X-Request-ID"]
     assert caught.value.request_id in str(caught.value)
+    assert "sending it again does not help" in str(caught.value)
     assert not caught.value.retryable
 
 
@@ -255,7 +311,7 @@ def test_an_answer_that_is_too_long_is_not_asked_for_again() -> None:
 
 
 def test_the_error_is_the_last_that_a_node_told() -> None:
-    script = Script(policy=ClientPolicy(retries_saved=2))
+    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
     with pytest.raises(errors.NoQuorum) as caught:
         script.run(READ, lambda node, number: NO_QUORUM if number == 1 else REFUSED)
     assert not isinstance(caught.value, errors.Unreachable)
@@ -276,7 +332,7 @@ def test_the_error_is_the_last_that_a_node_told() -> None:
 def test_the_outcome_of_a_write_is_none_only_if_no_try_may_have_stored_anything(
     outcomes: list[Reply | NoReply], expected: str
 ) -> None:
-    script = Script(policy=ClientPolicy(retries_saved=2))
+    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
     with pytest.raises(errors.NoQuorum) as caught:
         script.run(WRITE, lambda node, number: outcomes[number - 1])
     assert caught.value.outcome == expected

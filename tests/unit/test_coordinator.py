@@ -13,14 +13,14 @@ from quorumvault.config import Limits, Timeouts
 from quorumvault.coordinator import Coordinator, Identity, Missing
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
-from quorumvault.crypto.tokens import format_token, parse_token
+from quorumvault.crypto.tokens import format_token, parse_token, parse_tokens
 from quorumvault.disk import DiskIdentity
 from quorumvault.errors import EpochAhead, NoQuorum
 from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Owner
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Replica
 from quorumvault.storage import layout
@@ -40,6 +40,8 @@ class SwitchedPeer:
         self.node = node
         self.up = True
         self.hangs = False
+        #: What was taken in meanwhile: how to answer it after all.
+        self.unanswered: list[tuple[AnyRequest, OnReply]] = []
         self.drops: Callable[[AnyRequest], bool] = lambda request: False
         self.asked: list[AnyRequest] = []
         self._commit = commit
@@ -48,18 +50,38 @@ class SwitchedPeer:
         self.asked.append(outgoing.request)
         if not self.up or self.drops(outgoing.request):
             on_reply(Unreachable(sent=False))
-        elif not self.hangs:
+        elif self.hangs:
+            self.unanswered.append((outgoing.request, on_reply))
+        else:
             self._commit.submit(outgoing.request, on_reply)
+
+
+class Diary:
+    """Implements Observer."""
+
+    def __init__(self) -> None:
+        self.repairs: list[tuple[str, int]] = []
+        self.missed: list[tuple[str, int]] = []
+        self.fence_retries = 0
+
+    def read_repaired(self, node: str, records: int) -> None:
+        self.repairs.append((node, records))
+
+    def fence_retried(self) -> None:
+        self.fence_retries += 1
+
+    def unacknowledged(self, node: str, records: int) -> None:
+        self.missed.append((node, records))
 
 
 @dataclass
 class Trio:
-    """Three replicas, and a coordinator on each node."""
+    """Three replicas, and a coordinator on each node; all of these keep one diary."""
 
     peers: dict[str, SwitchedPeer]
     stores: dict[str, MemoryStore]
     coordinators: dict[str, Coordinator]
-    repairs: list[tuple[str, int]]
+    diary: Diary
 
     async def settled(self) -> None:
         """Until each replica has handled all that was sent to it: an answer waits for two of the three."""
@@ -81,7 +103,7 @@ async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> A
         replica = Replica(stores[node], identity, keyring, reply_bytes=limits.reply_bytes)
         commits[node] = GroupCommit(replica, loop, limits, on_failure=lambda failure: None)
     peers = {node: SwitchedPeer(node, commits[node]) for node in NODES}
-    repairs: list[tuple[str, int]] = []
+    diary = Diary()
     coordinators = {
         node: Coordinator(
             Identity(node, DISKS[node], b"boot"),
@@ -91,12 +113,12 @@ async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> A
             timeouts or Timeouts(),
             HybridClock(),
             lambda: 1_000_000,
-            lambda node, count: repairs.append((node, count)),
+            diary,
         )
         for node in NODES
     }
     try:
-        yield Trio(peers, stores, coordinators, repairs)
+        yield Trio(peers, stores, coordinators, diary)
     finally:
         for commit in commits.values():
             commit.close()
@@ -211,7 +233,7 @@ def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer()
         keyring = Keyring("m1", bytes(range(32)))
         token = format_token(1, keyring.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
         assert await three.coordinators["n1"].detokenize(ACME, [token]) == VALUES[:1]
-        assert sum(count for _, count in three.repairs) == 1
+        assert sum(count for _, count in three.diary.repairs) == 1
         three.peers["n1"].up = False
         assert await three.coordinators["n2"].detokenize(ACME, [token]) == VALUES[:1]
 
@@ -260,6 +282,7 @@ def test_the_fence_holds_where_the_rotate_was_not_heard() -> None:
             three.peers[pair].up = False
             assert (await three.coordinators["n1"].tokenize(ACME, VALUES)).epoch == 2
             three.peers[pair].up = True
+        assert three.diary.fence_retries == 1
 
     in_trio(test)
 
@@ -272,6 +295,93 @@ def test_a_tokenize_of_nothing_reads_the_epoch_by_quorum() -> None:
         three.peers["n2"].up = three.peers["n3"].up = False
         with pytest.raises(NoQuorum):
             await three.coordinators["n1"].tokenize(ACME, [])
+
+    in_trio(test)
+
+
+def test_tokens_of_several_epochs_move_to_the_active_one() -> None:
+    async def test(three: Trio) -> None:
+        old = []
+        for epoch in (1, 2, 3):
+            old += tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+            assert await three.coordinators["n2"].rotate(ACME, epoch) == epoch + 1
+        new = tokens_of((await three.coordinators["n3"].tokenize(ACME, VALUES)).tokens)
+        absent = format_token(2, bytes(20))
+        for node in NODES:
+            moved = await three.coordinators[node].retokenize(ACME, [*old, absent, *new, "no token", new[0]])
+            assert moved.epoch == 4
+            assert moved.tokens == [*new * 3, Missing.NOT_FOUND, *new, Missing.NOT_FOUND, new[0]]
+
+    in_trio(test)
+
+
+def test_whatever_a_rotate_overtakes_each_retokenize_has_one_epoch() -> None:
+    async def test(three: Trio) -> None:
+        old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        for epoch in range(1, 9):
+            rotation = asyncio.create_task(three.coordinators[NODES[epoch % 3]].rotate(ACME, epoch))
+            moves = (three.coordinators[NODES[n % 3]].retokenize(ACME, old) for n in range(6))
+            for moved in await asyncio.gather(*moves):
+                assert moved.epoch in (epoch, epoch + 1)
+                tokens = [token for token in moved.tokens if isinstance(token, str)]
+                assert [parsed and parsed[0] for parsed in parse_tokens(tokens)] == [moved.epoch] * len(VALUES)
+                assert await three.coordinators["n3"].detokenize(ACME, tokens) == VALUES
+            await rotation
+
+    in_trio(test)
+
+
+def test_a_retokenize_after_a_rotate_never_has_an_older_epoch() -> None:
+    async def test(three: Trio) -> None:
+        old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        three.peers["n1"].up = False
+        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+        three.peers["n1"].up = True
+        for tokens in (old, [], ["no token"]):
+            assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 2
+
+    in_trio(test)
+
+
+def test_a_retokenize_of_nothing_found_reads_the_epoch_by_quorum() -> None:
+    async def test(three: Trio) -> None:
+        for tokens in ([], ["no token"], [format_token(1, bytes(20))]):
+            for peer in three.peers.values():
+                peer.asked.clear()
+            assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 1
+            asked = [type(request) for node in NODES for request in three.peers[node].asked]
+            assert asked.count(ReadEpoch) == asked.count(Get) == 2
+        three.peers["n2"].up = three.peers["n3"].up = False
+        with pytest.raises(NoQuorum) as refused:
+            await three.coordinators["n1"].retokenize(ACME, ["no token"])
+        assert refused.value.outcome == "none"
+
+    in_trio(test)
+
+
+def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move() -> None:
+    async def test(three: Trio) -> None:
+        forms = [canonical.from_int(number) for number in range(200)]
+        written = await three.coordinators["n1"].tokenize(ACME, forms)
+        old = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
+        await three.coordinators["n1"].rotate(ACME, 1)
+        moved = await three.coordinators["n2"].retokenize(ACME, list(old))
+        kept = {token: form for token, form in zip(moved.tokens, old.values(), strict=True) if isinstance(token, str)}
+        assert 0 < len(kept) == len(old) - moved.tokens.count(Missing.COLLISION) < len(old)
+        assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
+
+    in_trio(test, digest_bits=8)
+
+
+def test_a_token_of_the_active_epoch_goes_through_the_read_and_the_fence() -> None:
+    async def test(three: Trio) -> None:
+        tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        for peer in three.peers.values():
+            peer.asked.clear()
+        moved = await three.coordinators["n1"].retokenize(ACME, tokens)
+        assert (moved.epoch, moved.tokens) == (1, tokens)
+        asked = [type(request) for node in NODES for request in three.peers[node].asked]
+        assert (asked.count(Get), asked.count(Put)) == (2, 3)
 
     in_trio(test)
 
@@ -351,5 +461,37 @@ def test_parse_of_what_was_issued() -> None:
             parsed = parse_token(token)
             assert parsed is not None
             assert parsed[0] == written.epoch
+
+    in_trio(test)
+
+
+def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later() -> None:
+    async def test(three: Trio) -> None:
+        vault, diary = three.coordinators["n1"], three.diary
+        await vault.tokenize(ACME, VALUES[:2])
+        assert diary.missed == []
+        three.peers["n2"].up = False
+        await vault.tokenize(ACME, VALUES[:3])
+        assert diary.missed == [("n2", 3)]
+        three.peers["n2"].up, three.peers["n2"].hangs = True, True
+        await vault.tokenize(ACME, VALUES[:1])
+        await vault.tokenize(ACME, VALUES[:4])
+        assert diary.missed == [("n2", 3)]  # it may be slow, and nothing worse
+        (asked, acknowledged), (_, lost) = three.peers["n2"].unanswered
+        acknowledged(Ack(asked.round, asked.view, DISKS["n2"], 1, 1, {}))
+        lost(Unreachable(sent=True))
+        assert diary.missed == [("n2", 3), ("n2", 4)]
+
+    in_trio(test)
+
+
+def test_what_was_not_committed_is_owed_to_nobody_and_a_node_owes_itself_nothing() -> None:
+    async def test(three: Trio) -> None:
+        three.peers["n1"].up = False
+        await three.coordinators["n1"].tokenize(ACME, VALUES)
+        three.peers["n2"].drops = lambda request: isinstance(request, Put)
+        with pytest.raises(NoQuorum):
+            await three.coordinators["n1"].tokenize(ACME, VALUES)
+        assert three.diary.missed == []
 
     in_trio(test)

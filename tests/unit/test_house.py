@@ -22,15 +22,16 @@ LAYERS = (
     ("network", ("peers",)),
     ("replica", ("replica", "groupcommit", "peers.local")),
     ("coordinator", ("exchange", "coordinator")),
-    ("interface", ("api", "fields", "keyfile", "events", "eventfile", "eventreader")),
-    ("node", ("node", "nodedisk", "nodehealth", "httpserver", "initialise")),
-    ("client", ("client", "__init__", "tabular")),
+    ("interface", ("api", "fields", "keyfile", "events", "eventfile", "eventreader", "metrics")),
+    ("node", ("node", "nodedisk", "nodehealth", "freespace", "admin", "httpprotocol", "httpserver", "initialise", "packing")),
+    ("client", ("client", "analytics", "__init__", "tabular")),
     ("commands", ("cli", "__main__")),
 )
 
 #: What a part may import of the project, where that is less than its layer allows. Clients of the API share with the server what
 #: errors there are and what makes two values one; what judges from outside shares nothing at all.
 ONLY = {
+    "quorumvault.analytics": ("quorumvault.analytics", "quorumvault.client", "quorumvault.errors", "quorumvault.crypto.tokens"),
     "quorumvault.client": ("quorumvault.client", "quorumvault.errors", "quorumvault.crypto.canonical"),
     "quorumvault.protocol": ("quorumvault.protocol", "quorumvault.crypto", "quorumvault.model", "quorumvault.errors"),
     "chaos": ("chaos",),
@@ -81,7 +82,7 @@ def _module_name(path: Path) -> str:
 MODULES = {_module_name(path): tree for path, tree in SOURCE.items()}
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+def imports(tree: ast.AST) -> Iterator[str]:
     """Everything imported anywhere in it, functions and type checking included."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -96,7 +97,7 @@ def _fits(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def _layer(module: str) -> int | None:
+def layer_of(module: str) -> int | None:
     """Which layer a module of the package is in."""
     inner = "__init__" if module == "quorumvault" else module.removeprefix("quorumvault.")
     places = [(len(name), place) for place, (_, names) in enumerate(LAYERS) for name in names if _fits(inner, (name,))]
@@ -108,18 +109,18 @@ PACKAGE = sorted(name for name in MODULES if name.startswith("quorumvault."))
 
 @pytest.mark.parametrize("module", PACKAGE)
 def test_imports_point_down(module: str) -> None:
-    own = _layer(module)
+    own = layer_of(module)
     assert own is not None, f"{module} is in no layer: give it a place in LAYERS"
-    for imported in _imports(MODULES[module]):
+    for imported in imports(MODULES[module]):
         assert not _fits(imported, ("chaos", "bench", "tests")), f"{module} imports {imported}"
         if _fits(imported, ("quorumvault",)):
-            other = _layer(imported)
+            other = layer_of(imported)
             assert other is not None, f"{module} imports {imported}, which is in no layer"
             assert other <= own, f"{module} ({LAYERS[own][0]}) imports {imported} ({LAYERS[other][0]})"
 
 
 def test_no_module_needs_itself() -> None:
-    graph = {module: [name for name in _imports(tree) if name in MODULES and name != module] for module, tree in MODULES.items()}
+    graph = {module: [name for name in imports(tree) if name in MODULES and name != module] for module, tree in MODULES.items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
@@ -128,14 +129,14 @@ def test_a_part_imports_only_what_it_may(part: str) -> None:
     modules = [name for name in MODULES if _fits(name, (part,))]
     assert modules
     for module in modules:
-        ours = [name for name in _imports(MODULES[module]) if _fits(name, ("quorumvault", "chaos", "bench", "tests"))]
+        ours = [name for name in imports(MODULES[module]) if _fits(name, ("quorumvault", "chaos", "bench", "tests"))]
         assert [name for name in ours if not _fits(name, ONLY[part])] == [], module
 
 
 def test_the_protocol_is_pure() -> None:
     for module in PACKAGE:
         if _fits(module, ("quorumvault.protocol",)):
-            assert {name.partition(".")[0] for name in _imports(MODULES[module])} & IMPURE == set(), module
+            assert {name.partition(".")[0] for name in imports(MODULES[module])} & IMPURE == set(), module
 
 
 @pytest.mark.parametrize("path", SOURCE, ids=lambda path: str(path.relative_to(ROOT)))

@@ -120,16 +120,16 @@ class TestWriting:
 
 
 class TestReading:
-    def read(self, *, honest: bool = True) -> ReadRound:
-        return ReadRound(ROUND, VIEW, lambda index, record: honest)
+    def read(self, count: int = 1, *, honest: bool = True) -> ReadRound:
+        return ReadRound(ROUND, VIEW, count, lambda index, record: honest)
 
     def test_two_alike(self) -> None:
-        round_ = self.read()
+        round_ = self.read(2)
         assert round_.receive(holds(D1, record(b"a"), None)) is None
         assert round_.receive(holds(D2, record(b"a"), None)) == ReadResult(VIEW.id, [record(b"a"), None], {})
 
     def test_one_holder_is_to_be_repaired_where_it_lacks(self) -> None:
-        round_ = self.read()
+        round_ = self.read(2)
         round_.receive(holds(D3, None, record(b"b")))
         assert round_.receive(holds(D1, record(b"a"), None)) == ReadResult(
             VIEW.id, [record(b"a"), record(b"b")], {D3: [0], D1: [1]}
@@ -164,6 +164,11 @@ class TestReading:
         round_.give_up(D1)
         assert round_.receive(holds(D2, None)) is None
         assert round_.give_up(D3) == Lost()
+
+    def test_an_answer_of_another_length_is_none(self) -> None:
+        round_ = self.read()
+        assert round_.receive(holds(D1, None, None)) is None
+        assert round_.receive(holds(D2, None, unknown=(1,))) == Lost()
 
     def test_too_much_for_one_answer(self) -> None:
         assert self.read().receive(Overflow(ROUND, VIEW.id, D1)) == TooMuch()

@@ -1,0 +1,7 @@
+"""The drawings of diagrams/: D2 sources, the SVG beside each, and the programs that draw what can be drawn from what runs.
+
+modules.py   who imports whom, by folder
+routes.py    the paths of the API and of the administrative socket
+running.py   processes, sockets and files of a cluster that runs
+__main__.py  bin/diagrams: writes 3-as-built.d2, and renders every source
+"""

@@ -1,0 +1,49 @@
+"""The administrative socket, <data>/nX/admin.sock: a Unix socket for its owner (mode 0600) and for nobody on the network.
+
+The address of such a socket has room for 107 bytes (unix(7)), and data directories may lie deeper than that. So both ends go
+through a descriptor of the directory: /proc/self/fd/N/admin.sock, which is short and, on Linux, the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quorumvault.errors import ConfigError
+
+FILE_NAME = "admin.sock"
+
+
+@contextmanager
+def short_path(directory: Path) -> Iterator[str]:
+    """A short name of the socket in ``directory``, good in this process until the block ends. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{FILE_NAME}"
+    finally:
+        os.close(descriptor)
+
+
+def listen(directory: Path) -> socket.socket:
+    """A listening socket in ``directory``, which this process has locked: one that is there was left by a process that is gone.
+
+    Raises ConfigError.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # before there is a file, which gets this mode with its name
+        with short_path(directory) as path:
+            remove(directory)
+            listener.bind(path)
+        listener.listen()  # who finds the file can connect, and waits until the node is ready to answer
+    except OSError as error:
+        listener.close()
+        raise ConfigError(directory / FILE_NAME, "", f"expected to make a socket here: {error.strerror}") from None
+    return listener
+
+
+def remove(directory: Path) -> None:
+    (directory / FILE_NAME).unlink(missing_ok=True)

@@ -1,0 +1,223 @@
+"""The one batch function: columns of any length through the vault, each distinct text of a window asked about once.
+
+    batches  ->  windows of up to WINDOW_ROWS  ->  distinct texts  ->  runs within GET /limits  ->  a request each, in threads
+    rows in their order  <-  an index for each row  <-  what was answered for each distinct text
+
+Memory is that of one window, whatever the length of the input. Text that is no token is never sent to be looked up: it might
+be anybody's diagnosis. One call has tokens of one epoch: what a rotation overtakes within a window is asked for again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quorumvault import errors
+from quorumvault.client import Limits, batches
+from quorumvault.client.arrow import Column, decode, encode
+from quorumvault.client.operations import ArrowOperation
+from quorumvault.crypto.tokens import parse_tokens
+from quorumvault.errors import ItemError
+
+#: Rows that are looked at together: some 60 MB of tokens. More would find more repeats, and less would keep fewer requests busy.
+WINDOW_ROWS: Final = 500_000
+#: Requests under way at once: two for each node of a cluster, so that none waits for the client. A node takes 64.
+IN_FLIGHT: Final = 6
+#: Times that parts of a window are tokenized again because the epoch was rotated meanwhile.
+_EPOCH_PASSES: Final = 8
+#: The column that is sent, and the one that comes back.
+_COLUMNS: dict[ArrowOperation, tuple[str, str]] = {
+    "tokenize": ("value", "token"),
+    "detokenize": ("token", "value"),
+    "retokenize": ("token", "token"),
+}
+#: Of a stream: its schema and the envelope of its batch; and for each row what is not text.
+_STREAM_BYTES, _ROW_BYTES = 2048, 9
+
+#: Statuses of texts that are no answer: nothing is known of them, or neither of two values is given out.
+_FAILURES: dict[str, tuple[type[errors.RequestError], str]] = {
+    "unavailable": (errors.NoQuorum, "a token's value could not be told, though the others of its request could: ask again"),
+    "collision": (errors.TokenCollision, "two values met in a token: neither is given out"),
+}
+
+
+class ArrowVault(Protocol):
+    """What is needed of a Client. It is called from several threads."""
+
+    def limits(self) -> Limits: ...
+
+    def exchange_arrow(self, operation: ArrowOperation, body: bytes) -> bytes: ...
+
+
+def look_up(
+    vault: ArrowVault,
+    operation: ArrowOperation,
+    arrays: Iterable[Any],
+    *,
+    in_flight: int = IN_FLIGHT,
+    window_rows: int = WINDOW_ROWS,
+) -> Iterator[Any]:
+    """For pyarrow arrays of text: record batches ``text``, ``result``, ``status``, a row for each, in order.
+
+    ``arrays`` may be as long or as short as they come. ``result`` is the value or the token, null unless ``status`` is ``ok``:
+
+        null       there was no text          not_found  no value of this owner's has this token
+        not_token  text of another form       not_text   the value is a number or a boolean: use Client.detokenize
+
+    Raises what the client raises; NoQuorum and TokenCollision if one token alone could not be told; of values that cannot be
+    tokenized the error lists the rows, counted through all arrays. EpochMoved: the owner's epoch was rotated after some batches
+    were yielded; whoever has them begins again.
+    """
+    passage = _Passage(vault, operation)
+    with ThreadPoolExecutor(in_flight, thread_name_prefix="quorumvault") as passage.pool:
+        start = 0
+        for window in _windows(arrays, window_rows):
+            try:
+                batch = passage.through(window)
+            except errors.RequestError as error:
+                raise _moved(error, start) from None
+            yield batch
+            start += len(window)
+
+
+class _Passage:
+    """Windows on their way through the vault, all of one epoch."""
+
+    pool: ThreadPoolExecutor
+
+    def __init__(self, vault: ArrowVault, operation: ArrowOperation) -> None:
+        self._vault = vault
+        self._operation: Final = operation
+        self._asks, self._answers = _COLUMNS[operation]
+        self._epoch: int | None = None
+
+    def through(self, window: Any) -> Any:
+        encoded = window.dictionary_encode()
+        texts = encoded.dictionary
+        sent = self._sendable(texts)
+        try:
+            results, statuses = self._ask(texts.filter(sent))
+        except errors.RequestError as error:
+            raise _in_rows(error, encoded.indices, pc.indices_nonzero(sent)) from None
+        if len(results) < len(texts):
+            results = pc.replace_with_mask(pa.nulls(len(texts), pa.large_utf8()), sent, results)
+            statuses = pc.replace_with_mask(pa.repeat("not_token", len(texts)), sent, statuses)
+        of_rows = statuses.take(encoded.indices).fill_null("null")
+        return pa.record_batch({"text": window, "result": results.take(encoded.indices), "status": of_rows})
+
+    def _sendable(self, texts: Any) -> Any:
+        if self._asks == "value":
+            return pa.repeat(True, len(texts))
+        return pa.array([parsed is not None for parsed in parse_tokens(texts.to_pylist())], pa.bool_())
+
+    def _ask(self, texts: Any) -> tuple[Any, Any]:
+        """Results and statuses of distinct texts, all of which are sent."""
+        runs = _cut(texts, self._vault.limits())
+        if not runs:
+            return pa.array([], pa.large_utf8()), pa.array([], pa.utf8())
+        columns: dict[int, Column] = {}
+        stale = runs
+        for _ in range(_EPOCH_PASSES):
+            columns.update(zip([run.start for run in stale], self._exchange(texts, stale), strict=True))
+            stale = self._stale(runs, columns)
+            if not stale:
+                return _joined([columns[run.start] for run in runs])
+        raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
+
+    def _exchange(self, texts: Any, runs: list[slice]) -> list[Column]:
+        def exchange(run: slice) -> Column:
+            count = run.stop - run.start
+            try:
+                body = self._vault.exchange_arrow(self._operation, encode(self._asks, texts.slice(run.start, count)))
+            except errors.RequestError as error:
+                raise _moved(error, run.start) from None
+            return decode(body, self._answers, count)
+
+        return list(self.pool.map(exchange, runs)) if len(runs) > 1 else [exchange(run) for run in runs]
+
+    def _stale(self, runs: list[slice], columns: dict[int, Column]) -> list[slice]:
+        """The runs that a rotation has overtaken."""
+        if self._answers == "value":
+            return []
+        newest = max(column.epoch or 0 for column in columns.values())
+        if self._epoch is not None and newest > self._epoch:
+            raise errors.EpochMoved("the epoch was rotated after a part of this was done: begin again")
+        stale = [run for run in runs if (columns[run.start].epoch or 0) < newest]
+        if not stale:
+            self._epoch = newest
+        return stale
+
+
+def _windows(arrays: Iterable[Any], rows: int) -> Iterator[Any]:
+    """The same rows as large_utf8 arrays of so many rows each, the last one shorter."""
+    held: list[Any] = []
+    room = rows
+    for array in arrays:
+        start = 0
+        while start < len(array):
+            part = array.slice(start, room)
+            held.append(part.cast(pa.large_utf8()))
+            start, room = start + len(part), room - len(part)
+            if room == 0:
+                yield pa.concat_arrays(held)
+                held, room = [], rows
+    if held:
+        yield pa.concat_arrays(held)
+
+
+def _cut(texts: Any, limits: Limits) -> list[slice]:
+    """Runs of texts, each for one request."""
+    runs: list[slice] = []
+    room = limits.body_bytes - _STREAM_BYTES
+    start = size = 0
+    for index, length in enumerate(pc.binary_length(texts).to_pylist()):
+        needed = length + _ROW_BYTES
+        if index > start and (size + needed > room or index - start == limits.items):
+            runs.append(slice(start, index))
+            start, size = index, 0
+        size += needed
+    if start < len(texts):
+        runs.append(slice(start, len(texts)))
+    return runs
+
+
+def _joined(columns: list[Column]) -> tuple[Any, Any]:
+    """Results and statuses of all runs. Raises for a token that could not be told."""
+    results = pa.concat_arrays([column.texts for column in columns])
+    if columns[0].statuses is None:
+        return results, pa.repeat("ok", len(results))
+    statuses = pa.concat_arrays([column.statuses for column in columns])
+    for status, (kind, words) in _FAILURES.items():
+        if pc.any(pc.equal(statuses, status)).as_py():
+            raise kind(words)
+    return results, statuses
+
+
+def _in_rows(error: errors.RequestError, indices: Any, sent: Any) -> errors.RequestError:
+    """An error about texts that were sent, as one about the rows that have them first."""
+    placed: list[ItemError] = []
+    for item in error.errors:
+        if not 0 <= item.index < len(sent):
+            continue
+        row = pc.index(indices, sent[item.index].as_py()).as_py()
+        placed.append(dataclasses.replace(item, index=row))
+    return _about(error, placed)
+
+
+def _moved(error: errors.RequestError, start: int) -> errors.RequestError:
+    """An error about items that were counted from ``start``."""
+    return _about(error, [dataclasses.replace(item, index=start + item.index) for item in error.errors])
+
+
+def _about(error: errors.RequestError, items: list[ItemError]) -> errors.RequestError:
+    """The same error about other items."""
+    if not items:
+        return error
+    placed = batches.refusal(type(error), items)
+    placed.asked, placed.request_id = error.asked, error.request_id
+    return placed

@@ -1,0 +1,378 @@
+"""DuckDB: tokens and values in its tables, each distinct one looked up once.
+
+    import duckdb, quorumvault as qv
+    con = duckdb.connect()
+    qv.detokenize(con, "from 'claims.parquet'", columns="patient_ssn").show()
+
+    source -> temporary table -> its distinct texts -> vault (arrow.py) -> left join in the order of the rows -> temporary table
+
+The source is evaluated once: a sampled query would give other rows the second time. The rows handed back are in a temporary table
+of the connection, the relation's ``alias``, which goes when the connection is closed or when it is dropped. It holds values: so
+does what DuckDB spills, in ``temp_directory``, by default a folder ``.tmp`` where the process runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import duckdb
+import pyarrow as pa
+
+from quorumvault import errors
+from quorumvault.analytics.arrow import look_up
+from quorumvault.client import Client
+from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, TokensNotFound
+
+#: A query, such as "from 'claims.parquet'", or a relation of the same connection.
+Source: TypeAlias = "str | duckdb.DuckDBPyRelation"
+Operation: TypeAlias = Literal["tokenize", "detokenize"]
+
+_TEXT = ("varchar", "enum")
+_INEXACT = ("float", "double")
+#: What DuckDB writes as text in one way alone, whatever its settings.
+_CASTABLE = (
+    *(
+        "boolean",
+        "tinyint",
+        "smallint",
+        "integer",
+        "bigint",
+        "hugeint",
+        "utinyint",
+        "usmallint",
+        "uinteger",
+        "ubigint",
+        "uhugeint",
+    ),
+    *("decimal", "uuid", "date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"),
+)
+#: Rows that an error names.
+_ROWS_SHOWN = 5
+#: Times that a whole column is tokenized again because the epoch was rotated meanwhile.
+_EPOCH_PASSES = 8
+_numbers = itertools.count(1)
+
+
+def detokenize(
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    columns: str | Sequence[str],
+    *,
+    missing: Literal["null", "error"] = "null",
+    client: Client | None = None,
+) -> duckdb.DuckDBPyRelation:
+    """The rows of ``source`` in their order, with values in place of the tokens in ``columns`` (VARCHAR or ENUM).
+
+    Beside each such column is another with ``_status`` to its name: ``ok``, ``null``, ``not_found``, ``not_token`` (other text,
+    which is not sent to anybody), or ``not_text`` (the value is a number or a boolean: Client.detokenize has it). The value is
+    NULL unless the status is ``ok``; with ``missing="error"`` any of the last three raises TokensNotFound.
+    ``client``: else one by the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY), closed at the end.
+
+    Raises ColumnError for a column that is not there or not text, duckdb.Error for what is wrong with the query, and what the
+    client raises: an outage is never NULL. The connection stays usable, and keeps nothing of a call that failed.
+    """
+    if missing not in ("null", "error"):
+        raise ValueError('missing is "null" or "error"')
+    with (
+        _input(con, source, columns, casts=(), statuses=True) as table,
+        _client(client) as vault,
+        _looked_up(table, vault, "detokenize"),
+    ):
+        return _result(table, "detokenized", strict=missing == "error")
+
+
+def tokenize(
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    columns: str | Sequence[str],
+    *,
+    cast: str | Sequence[str] = (),
+    client: Client | None = None,
+) -> duckdb.DuckDBPyRelation:
+    """The rows of ``source`` in their order, with tokens in place of the values in ``columns``; all tokens are of one epoch.
+
+    Text is tokenized. Numbers, dates and booleans only if their columns are also in ``cast``: they are tokenized as the text that
+    DuckDB writes, so a ZIP code that was read as BIGINT has lost its zeros and gets another token than the text. FLOAT and DOUBLE
+    are refused. NULL stays NULL. ``client`` and errors: see ``detokenize``; AlreadyTokenized and ValueTooLarge name rows.
+    """
+    with (
+        _input(con, source, columns, casts=_names(cast), statuses=False) as table,
+        _client(client) as vault,
+        _looked_up(table, vault, "tokenize"),
+    ):
+        return _result(table, "tokenized", strict=False)
+
+
+def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Client:
+    """SQL functions ``detokenize(token)`` and ``tokenize(value)``, VARCHAR to VARCHAR, for this connection and its cursors.
+
+    For queries typed by hand: they ask for each 2,048 rows anew, where ``quorumvault.detokenize`` asks once for each text.
+    NULL for NULL, for a token that is not found, and for text that is no token; whatever else is in the way raises
+    duckdb.InvalidInputException with the error's code in its text, and the error itself is then in ``client.last_error``.
+    A second call replaces the functions. Answers the client, which lives as long as they do.
+    """
+    vault = Client() if client is None else client
+    operations: tuple[Operation, ...] = ("tokenize", "detokenize")
+    for operation in operations:
+        with contextlib.suppress(duckdb.InvalidInputException):  # there was none to replace
+            con.remove_function(operation)
+        function: Any = _scalar(vault, operation)
+        con.create_function(
+            operation, function, ["VARCHAR"], "VARCHAR", type="arrow", null_handling="special", side_effects=False
+        )  # type: ignore[call-overload]
+    return vault
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the input. ``text`` is the SQL of what is looked up, None if the column stays as it is.
+
+    Texts are compared byte by byte, with ``collate c``, whatever collation the column or the connection has.
+    """
+
+    name: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """The rows that a source gave, in a temporary table; ``number`` tells the names of this call from those of others."""
+
+    con: duckdb.DuckDBPyConnection
+    number: int
+    columns: tuple[_Column, ...]
+    statuses: bool
+
+    @property
+    def table(self) -> str:
+        return f"temp.qv_input_{self.number}"
+
+    @property
+    def lookup(self) -> str:
+        return f"qv_lookup_{self.number}"
+
+    @property
+    def replaced(self) -> list[_Column]:
+        return [column for column in self.columns if column.text is not None]
+
+    def count(self, expression: str) -> int:
+        return _number(self.con, f"select {expression} from {self.table} i")
+
+
+@contextlib.contextmanager
+def _input(
+    con: duckdb.DuckDBPyConnection, source: Source, columns: str | Sequence[str], casts: Sequence[str], statuses: bool
+) -> Iterator[_Input]:
+    """Evaluates a source, once its columns are known to be fit for it."""
+    relation = _query(con, source) if isinstance(source, str) else source
+    table = _Input(con, next(_numbers), _plan(relation, _names(columns), casts, statuses), statuses)
+    view = f"qv_source_{table.number}"
+    try:
+        relation.query(view, f"create temp table qv_input_{table.number} as from {view}")
+        try:
+            table.count("count(*)")
+        except duckdb.CatalogException:
+            raise ValueError("the relation belongs to another connection than the one that is given") from None
+        yield table
+    finally:
+        _drop(con, table.table)
+
+
+def _query(con: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
+    if [statement.type for statement in con.extract_statements(query)] != [duckdb.StatementType.SELECT]:
+        raise ValueError("source is one query that reads rows, such as \"from 'claims.parquet'\", or a relation")
+    return con.sql(query)
+
+
+def _plan(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts: Sequence[str], statuses: bool) -> tuple[_Column, ...]:
+    """What becomes of each column. DuckDB does not tell names apart by their case alone. Raises ColumnError."""
+    kinds = dict(zip((name.lower() for name in relation.columns), relation.types, strict=True))
+    if len(kinds) < len(relation.columns):
+        raise ColumnError("two columns of the source have one name: give one of them another in the query")
+    for name in (*wanted, *casts):
+        if name.lower() not in kinds:
+            raise ColumnError(f"the source has no column {name}; it has {', '.join(relation.columns)}")
+        if statuses and f"{name}_status".lower() in kinds:
+            raise ColumnError(f"the source has a column {name}_status, which is where the status of {name} goes: rename it")
+    casting = {name.lower() for name in casts}
+    chosen = {name.lower() for name in wanted}
+    if casting - chosen:
+        raise ColumnError(f"cast names {', '.join(sorted(casting - chosen))}, which is not among the columns to tokenize")
+    for name in chosen:
+        _require_text(name, kinds[name], may_cast=not statuses, cast=name in casting)
+    return tuple(
+        _Column(name, f"cast(i.{_quoted(name)} as varchar) collate c" if name.lower() in chosen else None)
+        for name in relation.columns
+    )
+
+
+def _require_text(name: str, kind: Any, may_cast: bool, cast: bool) -> None:
+    if kind.id in _TEXT:
+        return
+    if not may_cast:
+        raise ColumnError(f"column {name} is {kind}: tokens are VARCHAR")
+    if kind.id in _INEXACT:
+        raise ColumnError(f"column {name} is {kind}, whose text is not exact: format it in the query, then tokenize that text")
+    if kind.id not in _CASTABLE:
+        raise ColumnError(f"column {name} is {kind}: only text can be tokenized, and what a query makes of it")
+    if not cast:
+        raise ColumnError(
+            f"column {name} is {kind}, and only text is tokenized: read it as VARCHAR (of CSV files: all_varchar), "
+            f'or add cast="{name}" to take the text that DuckDB writes for it'
+        )
+
+
+@contextlib.contextmanager
+def _looked_up(table: _Input, vault: Client, operation: Operation) -> Iterator[None]:
+    """Makes ``table.lookup`` known to the connection: a row for each distinct text."""
+    parts = " union all ".join(f"select {column.text} as text from {table.table} i" for column in table.replaced)
+    texts = table.con.sql(f"select distinct text from ({parts}) where text is not null").to_arrow_table()
+    try:
+        found = _of_one_epoch(vault, operation, texts.column("text").chunks)
+    except RequestError as error:
+        raise _in_rows(error, table, texts) from None
+    table.con.register(table.lookup, found)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(duckdb.Error):
+            table.con.unregister(table.lookup)
+
+
+def _of_one_epoch(vault: Client, operation: Operation, arrays: Sequence[Any]) -> Any:
+    for _ in range(_EPOCH_PASSES):
+        with contextlib.suppress(errors.EpochMoved):
+            batches = list(look_up(vault, operation, arrays))
+            return pa.Table.from_batches(batches, None if batches else _NOTHING)
+    raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
+
+
+_NOTHING = pa.schema([("text", pa.large_utf8()), ("result", pa.large_utf8()), ("status", pa.utf8())])
+
+
+def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
+    """The joined rows, in a table of their own. ``strict``: what was not found raises TokensNotFound."""
+    name = f"qv_{what}_{table.number}"
+    joins = [f"left join {table.lookup} l{place} on {column.text} = l{place}.text" for place, column in enumerate(table.replaced)]
+    try:
+        table.con.execute(
+            f"create temp table {name} as select {', '.join(_selected(table))} "
+            f"from {table.table} i {' '.join(joins)} order by i.rowid"
+        )
+        _require_whole(table, name)
+        if strict:
+            for column in table.replaced:
+                _require_found(table, name, column)
+    except BaseException:
+        _drop(table.con, f"temp.{name}")
+        raise
+    return table.con.table(f"temp.{name}").set_alias(name)
+
+
+def _selected(table: _Input) -> Iterator[str]:
+    place = itertools.count()
+    for column in table.columns:
+        own = f"i.{_quoted(column.name)}"
+        if column.text is None:
+            yield own
+            continue
+        looked_up = f"l{next(place)}"
+        yield f"{looked_up}.result as {_quoted(column.name)}"
+        if table.statuses:
+            yield f"if({own} is null, 'null', {looked_up}.status) as {_quoted(column.name + '_status')}"
+
+
+def _require_whole(table: _Input, name: str) -> None:
+    """Each row is there once, and each text has its answer, whatever a collation or a view of the user's made of the join."""
+    whole = _number(table.con, f"select count(*) from temp.{name}") == table.count("count(*)")
+    for column in table.replaced:
+        filled = _quoted(column.name + "_status" if table.statuses else column.name)
+        wanted = "count(*)" if table.statuses else f"count({column.text})"
+        whole = whole and _number(table.con, f"select count({filled}) from temp.{name}") == table.count(wanted)
+    if not whole:
+        raise QuorumVaultError(
+            "a row was lost or has no answer in the join of the rows with what was looked up; nothing is returned"
+        )
+
+
+def _require_found(table: _Input, name: str, column: _Column) -> None:
+    lacking = f"from temp.{name} where {_quoted(column.name + '_status')} not in ('ok', 'null')"
+    count = _number(table.con, f"select count(*) {lacking}")
+    if count:
+        rows = table.con.execute(f"select rowid {lacking} order by rowid limit {_ROWS_SHOWN}").fetchall()
+        asked_for = table.count(f"count({column.text})")
+        raise TokensNotFound(tuple(row for (row,) in rows), asked_for, count=count, column=column.name)
+
+
+def _in_rows(error: RequestError, table: _Input, texts: Any) -> RequestError:
+    """An error about distinct texts, as one about the first row of the source that has each, in whichever column."""
+    placed = []
+    for item in error.errors[:_ROWS_SHOWN]:
+        text = texts.column("text")[item.index].as_py()
+        for column in table.replaced:
+            found = table.con.execute(f"select min(rowid) from {table.table} i where {column.text} = ?", [text]).fetchall()
+            if found[0][0] is not None:
+                placed.append(errors.ItemError(found[0][0], item.code, item.detail, column.name))
+                break
+    if not placed:
+        return error
+    first, more = placed[0], len(error.errors) - 1
+    words = f"row {first.index}, column {first.path}: {first.detail}" + (f" (and {more} more values)" if more else "")
+    renamed = type(error)(words, errors=tuple(placed))
+    renamed.asked, renamed.request_id = error.asked, error.request_id
+    return renamed
+
+
+def _scalar(vault: Client, operation: Operation) -> Callable[[Any], Any]:
+    """A SQL function over Arrow. DuckDB calls it in several threads, and passes on no more of an error than its text."""
+
+    def function(texts: Any) -> Any:
+        arrays = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+        try:
+            batches = list(look_up(vault, operation, arrays))
+            if any("not_text" in batch.column("status").unique().to_pylist() for batch in batches):
+                raise errors.NotText("a value is a number or a boolean, which no column of text can have: use Client.detokenize")
+        except QuorumVaultError as error:
+            vault.last_error = error
+            raise _InSql(f"{getattr(error, 'code', type(error).__name__)}: {error}") from error
+        results = [batch.column("result").cast(pa.utf8()) for batch in batches]
+        return pa.concat_arrays(results) if results else pa.array([], pa.utf8())
+
+    function.__name__ = operation
+    return function
+
+
+class _InSql(Exception):
+    """What a SQL function raises, in DuckDB's text of it."""
+
+
+@contextlib.contextmanager
+def _client(client: Client | None) -> Iterator[Client]:
+    if client is not None:
+        yield client
+        return
+    with Client() as own:
+        yield own
+
+
+def _names(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    ((number,),) = con.execute(query).fetchall()  # all: a result that is not fetched to its end keeps the connection busy
+    return int(number)
+
+
+def _drop(con: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Whatever state the connection is in: an error that is under way matters more."""
+    with contextlib.suppress(duckdb.Error):
+        con.execute(f"drop table if exists {table}")

@@ -1,0 +1,35 @@
+"""``quorumvault completion``: the shell's part of completing commands and options with Tab."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_json
+
+#: The variable through which the script asks this program; its name is click's, made of the program's.
+_VARIABLE = "_QUORUMVAULT_COMPLETE"
+
+
+@click.command(
+    short_help="Print the script for completion in a shell.",
+    epilog="""\b
+Examples:
+  quorumvault completion bash > quorumvault.bash   # then: source quorumvault.bash
+  quorumvault completion zsh > _quorumvault        # in a directory of $fpath
+  quorumvault completion fish > quorumvault.fish   # in ~/.config/fish/completions""",
+)
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
+@json_option
+@click.pass_context
+def completion(context: click.Context, shell: str, as_json: bool) -> None:
+    """Print the script that makes SHELL, which is bash, zsh or fish, complete this program's commands and options."""
+    root, kind = context.find_root(), get_completion_class(shell)
+    if kind is None:
+        raise click.BadParameter(f"no completion for {shell}", param_hint="SHELL")
+    script = kind(root.command, {}, root.info_name or "quorumvault", _VARIABLE).source()
+    if as_json:
+        print_json({"shell": shell, "script": script})
+    else:
+        click.echo(script)

@@ -1,0 +1,69 @@
+"""What nodes say of themselves, as rows for people and as JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from quorumvault.client import NodeHealth
+
+#: Warnings can be long: in a table on a terminal they are below it.
+COLUMNS = ("node", "url", "status", "state", "reachable", "peers", "version", "warnings")
+
+
+def is_ready(health: NodeHealth) -> bool:
+    """Whether the node takes requests and reaches a quorum."""
+    report = health.report
+    return report is not None and report.status in ("ok", "degraded") and report.state != "draining"
+
+
+def why_not_ready(health: NodeHealth) -> str:
+    report = health.report
+    if report is None:
+        return health.problem or "no answer"
+    reachable, needed = report.quorum.reachable, report.quorum.needed
+    return f"{report.status}, {report.state}, reaches {reachable} of the {needed} active replicas it needs"
+
+
+def row(health: NodeHealth) -> tuple[str, ...]:
+    """The cells of COLUMNS. A node that did not answer has no name here: nobody but itself could say it."""
+    report = health.report
+    if report is None:
+        return ("?", health.url, "no answer", "", "", "", "", health.problem or "")
+    reachable = f"{report.quorum.reachable} of {len(report.peers) + 1}"
+    return (
+        report.node,
+        health.url,
+        report.status,
+        report.state,
+        reachable,
+        _peers(health),
+        report.version,
+        "; ".join(report.warnings),
+    )
+
+
+def _peers(health: NodeHealth) -> str:
+    """The peers that are not up and active, which is what one looks for."""
+    peers = health.report.peers if health.report else {}
+    states = {node: (peer.state or "up") if peer.status == "up" else "down" for node, peer in peers.items()}
+    odd = [f"{node} {state}" for node, state in states.items() if state != "active"]
+    return ", ".join(odd) or "all active"
+
+
+def warnings(healths: Iterable[NodeHealth]) -> list[str]:
+    """One line each, with who says it."""
+    lines = []
+    for health in healths:
+        if health.report is None:
+            lines.append(f"{health.url}: {health.problem or 'no answer'}")
+        else:
+            lines += [f"{health.report.node}: {warning}" for warning in health.report.warnings]
+    return lines
+
+
+def as_object(healths: Iterable[NodeHealth]) -> dict[str, object]:
+    """For --json: ``quorum`` is whether any node can serve requests."""
+    nodes = [{"url": each.url, "health": msgspec.to_builtins(each.report), "problem": each.problem} for each in healths]
+    return {"quorum": any(map(is_ready, healths)), "nodes": nodes}

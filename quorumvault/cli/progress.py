@@ -1,0 +1,53 @@
+"""How far a file is, on a terminal's standard error: rows, rows a second, time left. Loaded where there is such a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from quorumvault.cli import conversion
+
+
+class _Rate(ProgressColumn):
+    """Rows a second since the start: over the last moments it would jump, since batches are some moments long."""
+
+    def render(self, task: Task) -> Text:
+        rows, seconds = task.fields["rows"], task.elapsed
+        return Text(f"{rows / seconds:,.0f} rows/s" if rows and seconds else "")
+
+
+@contextlib.contextmanager
+def progress_bar(stream: BinaryIO) -> Iterator[conversion.Progress]:
+    """Of a table that is read from ``stream``. It vanishes at the end."""
+    total = _size(stream)
+    rows = TextColumn("{task.fields[rows]:,} rows")
+    if total is None:
+        columns: tuple[ProgressColumn, ...] = (rows, _Rate(), TimeElapsedColumn())
+    else:
+        columns = (rows, BarColumn(), TaskProgressColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total, rows=0)
+        yield lambda rows, size: bar.update(task, advance=size, rows=rows)
+
+
+def _size(stream: BinaryIO) -> int | None:
+    """The length of a file; None for a stream, whose end nobody knows."""
+    try:
+        return os.fstat(stream.fileno()).st_size or None
+    except OSError:
+        return None

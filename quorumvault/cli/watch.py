@@ -1,0 +1,91 @@
+"""``quorumvault status --watch``: how the nodes are, again and again until Ctrl-C.
+
+On a terminal it is one table, drawn anew at each look; in a pipe a line for each node that has changed since the last one, or
+with --json an object whenever anything has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+
+import click
+
+from quorumvault.cli import healths
+from quorumvault.cli.output import print_json, table
+from quorumvault.client import NodeHealth
+
+#: Between two looks.
+_SECONDS = 1.0
+
+Show = Callable[[Sequence[NodeHealth]], None]
+
+
+def watch(
+    ask: Callable[[], Sequence[NodeHealth]], *, as_json: bool, now: Callable[[], datetime], sleep: Callable[[float], None]
+) -> None:
+    """Ask and show, for as long as nobody interrupts it."""
+    with contextlib.suppress(KeyboardInterrupt), _display(as_json, now) as show:
+        while True:
+            show(ask())
+            sleep(_SECONDS)
+
+
+def _display(as_json: bool, now: Callable[[], datetime]) -> contextlib.AbstractContextManager[Show]:
+    if as_json:
+        return contextlib.nullcontext(_Objects(now))
+    if sys.stdout.isatty():
+        return _live(now)
+    return contextlib.nullcontext(_Lines(now))
+
+
+class _Lines:
+    """Shows rows that have changed, each with the time at which that was seen."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._shown: dict[str, tuple[str, ...]] = {}
+        click.echo("\t".join(("time", *healths.COLUMNS)))
+
+    def __call__(self, answers: Sequence[NodeHealth]) -> None:
+        for answer in answers:
+            row = healths.row(answer)
+            if row != self._shown.get(answer.url):
+                self._shown[answer.url] = row
+                click.echo("\t".join((_stamp(self._now()), *row)))
+
+
+class _Objects:
+    """Shows all of it when any of it has changed."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._shown: dict[str, object] | None = None
+
+    def __call__(self, answers: Sequence[NodeHealth]) -> None:
+        answer = healths.as_object(answers)
+        if answer != self._shown:
+            self._shown = answer
+            print_json({"time": _stamp(self._now()), **answer})
+
+
+@contextlib.contextmanager
+def _live(now: Callable[[], datetime]) -> Iterator[Show]:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as live:
+
+        def show(answers: Sequence[NodeHealth]) -> None:
+            rows = table(healths.COLUMNS[:-1], [healths.row(answer)[:-1] for answer in answers])
+            below = [*healths.warnings(answers), f"{_stamp(now())}; Ctrl-C ends this"]
+            live.update(Group(rows, "", *map(Text, below)), refresh=True)
+
+        yield show
+
+
+def _stamp(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,45 @@
+"""Columns of text to Arrow streams and back: what ``Client.exchange_arrow`` sends, and what it is answered. Needs pyarrow."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from quorumvault.errors import UnexpectedAnswer
+
+#: What the schema of an answer with tokens says of them.
+_EPOCH = b"quorumvault.epoch"
+
+
+class Column(NamedTuple):
+    """An answer. ``statuses`` (utf8) is there if the operation can fail for a single text, ``epoch`` if there are tokens."""
+
+    texts: Any
+    statuses: Any = None
+    epoch: int | None = None
+
+
+def encode(name: str, texts: Any) -> bytes:
+    """The stream that asks about these texts, a pyarrow.Array."""
+    batch = pa.record_batch({name: texts})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def decode(body: bytes, name: str, count: int) -> Column:
+    """What a stream says in column ``name`` and in ``status``. Raises UnexpectedAnswer unless it has so many rows."""
+    try:
+        table = pa.ipc.open_stream(body).read_all()
+        table.validate(full=True)
+        texts = table.column(name).cast(pa.large_utf8()).combine_chunks()
+        statuses = table.column("status").cast(pa.utf8()).combine_chunks() if "status" in table.schema.names else None
+        epoch = (table.schema.metadata or {}).get(_EPOCH)
+        column = Column(texts, statuses, None if epoch is None else int(epoch))
+    except (pa.ArrowException, KeyError, ValueError, OSError):
+        raise UnexpectedAnswer("an answer that does not keep to the API: is this the URL of a QuorumVault node?") from None
+    if len(texts) != count:
+        raise UnexpectedAnswer(f"{len(texts)} rows for {count}: is this the URL of a QuorumVault node?")
+    return column

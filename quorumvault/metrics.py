@@ -1,0 +1,228 @@
+"""What a node counts and measures, for Prometheus: GET /metrics. docs/operations.md says what each of it means.
+
+    requests         one event each in the event log, counted on its way there (CountedRequests)
+    rounds           what the coordinator tells its observer
+    syncs            writes of the store, timed (storage/timed.py); the only ones that come from the storage thread
+    the node itself  read when somebody asks (Reading)
+
+Labels are names that this program knows: of operations, outcomes, nodes and states. Nothing that a caller sends becomes one, so
+there is a bounded number of series, and no owner, token or value in them.
+
+Counts are plain numbers here, and become prometheus-client's metric families when they are asked for. Its own Counter and
+Histogram take ten times as long, some 12 microseconds a request, and add a ``_created`` series to each of ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from quorumvault.errors import Busy, Draining, NotPermitted, RateLimited, Unauthenticated
+from quorumvault.events import Event
+from quorumvault.protocol.views import Mode
+
+#: A node that is about to stop says so in place of its disk's mode.
+DRAINING = "draining"
+STATES = (*(mode.value for mode in Mode), DRAINING)
+#: Outcomes of requests of which nothing was read but their head.
+REJECTIONS = tuple(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited))
+
+#: Seconds. A request takes a millisecond at best, and ends in a 503 after Timeouts.request at the latest.
+_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Seconds. A sync takes 0.1 ms on a good disk, 10 on one that turns; after Timeouts.round nobody waits for it any more.
+_SYNC_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Reading(NamedTuple):
+    """How a node is at this moment. ``reachable`` counts active replicas, its own included; ``disk_free``: bytes, if known."""
+
+    state: str
+    reachable: int
+    peers_up: Mapping[str, bool]
+    in_flight: int
+    disk_free: int | None
+
+
+class _Histogram:
+    """Counts values by the bucket they fall into. One thread observes; another may read, and is at most one value behind."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        bounds = [*map(str, self._bounds), "+Inf"]
+        family.add_metric(labels, list(zip(bounds, itertools.accumulate(self._counts), strict=True)), self._sum)
+
+
+class _Owed:
+    """What one peer is known to lack: records, and since when, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.since: float | None = None
+
+
+class Metrics:
+    """``read`` tells how the node is; ``clock`` is monotonic, in seconds. Used on the event loop's thread, but for ``synced``."""
+
+    def __init__(self, peers: Iterable[str], read: Callable[[], Reading], clock: Callable[[], float]) -> None:
+        self._read = read
+        self._clock = clock
+        self._requests: Counter[tuple[str, str]] = Counter()
+        self._items: Counter[str] = Counter()
+        self._durations: dict[str, _Histogram] = {}
+        self._rejected = dict.fromkeys(REJECTIONS, 0)
+        self._read_repairs = 0
+        self._fence_retries = 0
+        self._owed = {peer: _Owed() for peer in peers}
+        self._syncs = _Histogram(_SYNC_BUCKETS)
+
+    # What happened.
+
+    def request(self, event: Event) -> None:
+        """A request was answered, and this is its event."""
+        operation, outcome = event.event, event.outcome or ""
+        self._requests[operation, outcome] += 1
+        if event.items:
+            self._items[operation] += event.items
+        if outcome in self._rejected:
+            self._rejected[outcome] += 1
+        durations = self._durations.get(operation)
+        if durations is None:
+            durations = self._durations[operation] = _Histogram(_REQUEST_BUCKETS)
+        durations.observe((event.duration_ms or 0.0) / 1000)
+
+    def read_repaired(self, records: int) -> None:
+        self._read_repairs += records
+
+    def fence_retried(self) -> None:
+        self._fence_retries += 1
+
+    def unacknowledged(self, peer: str, records: int) -> None:
+        """Records were committed, and this peer did not acknowledge them."""
+        owed = self._owed[peer]
+        owed.records += records
+        if owed.since is None:
+            owed.since = self._clock()
+
+    def synced(self, seconds: float) -> None:
+        """The store wrote a batch and synced it. Called on the storage thread."""
+        self._syncs.observe(seconds)
+
+    # What is told of it.
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' text format 0.0.4."""
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Implements prometheus_client's Collector."""
+        yield from self._about_requests()
+        yield from self._about_node(self._read())
+        yield from self._about_replication()
+
+    def _about_requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "quorumvault_requests_total",
+            "Requests to operations that need an API key, by how they ended: ok, or the code of the error.",
+            labels=["operation", "outcome"],
+        )
+        for (operation, outcome), count in self._requests.items():
+            requests.add_metric([operation, outcome], count)
+        durations = HistogramMetricFamily(
+            "quorumvault_request_duration_seconds", "From a request's head to its answer.", labels=["operation"]
+        )
+        for operation, histogram in self._durations.items():
+            histogram.add_to(durations, [operation])
+        items = CounterMetricFamily(
+            "quorumvault_items_total", "Values and tokens in those requests, nulls left out.", labels=["operation"]
+        )
+        for operation, count in self._items.items():
+            items.add_metric([operation], count)
+        rejected = CounterMetricFamily(
+            "quorumvault_rejected_total",
+            "Requests refused before their body was read, by the code of the error.",
+            labels=["reason"],
+        )
+        for reason, count in self._rejected.items():
+            rejected.add_metric([reason], count)
+        yield from (requests, durations, items, rejected)
+
+    def _about_node(self, reading: Reading) -> Iterator[Metric]:
+        up = GaugeMetricFamily("quorumvault_peer_up", "1 if this node has a connection to the peer, else 0.", labels=["peer"])
+        for peer, is_up in reading.peers_up.items():
+            up.add_metric([peer], is_up)
+        state = GaugeMetricFamily(
+            "quorumvault_node_state", "1 for the state that this node is in, 0 for the others.", labels=["state"]
+        )
+        for name in STATES:
+            state.add_metric([name], name == reading.state)
+        reachable = GaugeMetricFamily(
+            "quorumvault_quorum_reachable", "Active replicas within this node's reach, its own included. 2 are needed."
+        )
+        reachable.add_metric([], reading.reachable)
+        in_flight = GaugeMetricFamily("quorumvault_in_flight", "Requests under way that have been let in.")
+        in_flight.add_metric([], reading.in_flight)
+        disk_free = GaugeMetricFamily(
+            "quorumvault_disk_free_bytes", "Free space on the file system of this node's data directory."
+        )
+        if reading.disk_free is not None:
+            disk_free.add_metric([], reading.disk_free)
+        yield from (up, state, reachable, in_flight, disk_free)
+
+    def _about_replication(self) -> Iterator[Metric]:
+        records = GaugeMetricFamily(
+            "quorumvault_peer_owed_records",
+            "Records that this node committed since its start without the peer's acknowledgement. Those that reads have repaired "
+            "there since are still counted.",
+            labels=["peer"],
+        )
+        seconds = GaugeMetricFamily(
+            "quorumvault_peer_owed_seconds",
+            "Since the first of peer_owed_records was committed; 0 if there is none.",
+            labels=["peer"],
+        )
+        for peer, owed in self._owed.items():
+            records.add_metric([peer], owed.records)
+            seconds.add_metric([peer], 0 if owed.since is None else self._clock() - owed.since)
+        syncs = HistogramMetricFamily(
+            "quorumvault_sync_duration_seconds", "One write to this node's store, synced. Requests at the same time share one."
+        )
+        self._syncs.add_to(syncs, [])
+        read_repairs = CounterMetricFamily(
+            "quorumvault_read_repairs_total", "Records that a read found on one replica only, and wrote to a second."
+        )
+        read_repairs.add_metric([], self._read_repairs)
+        fence_retries = CounterMetricFamily(
+            "quorumvault_fence_retries_total", "Batches that met a rotated epoch, and were derived again for it."
+        )
+        fence_retries.add_metric([], self._fence_retries)
+        yield from (records, seconds, syncs, read_repairs, fence_retries)
+
+
+class EventSink(Protocol):
+    async def write(self, event: Event) -> None: ...
+
+
+class CountedRequests:
+    """An event log in which every event is a request's: counts each, and passes it on."""
+
+    def __init__(self, log: EventSink, metrics: Metrics) -> None:
+        self._log = log
+        self._metrics = metrics
+
+    async def write(self, event: Event) -> None:
+        self._metrics.request(event)
+        await self._log.write(event)

@@ -1,0 +1,125 @@
+"""What operators rely on, with real processes: /metrics that follows what happens, SIGHUP, and the exit codes of ``serve``."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from chaos.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
+from tests.cluster.conftest import OWNERS
+
+SECONDS = 30
+
+
+def metrics(cluster: Cluster, node: str) -> dict[str, float]:
+    """Samples by name and labels as they stand in the text: ``quorumvault_peer_up{peer="n2"}``."""
+    with urllib.request.urlopen(f"{cluster.url(node)}/metrics", timeout=SECONDS) as answer:
+        text = answer.read().decode()
+    assert list(text_string_to_metric_families(text))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")}
+
+
+def becomes(cluster: Cluster, node: str, sample: str, value: float) -> bool:
+    return wait_for(lambda: metrics(cluster, node)[sample] == value, SECONDS)
+
+
+def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
+    clinic = own_cluster.api("n1", "clinic")
+    tokens = clinic.tokenize(["a", "b", None]).body["tokens"]
+    assert clinic.detokenize([*tokens, "qv_1_unknown"]).status == 200
+    assert own_cluster.api("n1").tokenize(["without a key"]).status == 401
+    before = metrics(own_cluster, "n1")
+    assert before['quorumvault_requests_total{operation="tokenize",outcome="ok"}'] == 1
+    assert before['quorumvault_requests_total{operation="tokenize",outcome="unauthenticated"}'] == 1
+    assert before['quorumvault_rejected_total{reason="unauthenticated"}'] == 1
+    assert (
+        before['quorumvault_items_total{operation="tokenize"}'],
+        before['quorumvault_items_total{operation="detokenize"}'],
+    ) == (2, 3)
+    assert before["quorumvault_sync_duration_seconds_count"] >= 1
+    assert before['quorumvault_node_state{state="active"}'] == 1
+    assert before["quorumvault_quorum_reachable"] == 3
+    assert before["quorumvault_in_flight"] == 0
+    assert before["quorumvault_disk_free_bytes"] > 0
+    assert before['quorumvault_peer_owed_records{peer="n3"}'] == 0
+    own_cluster.kill("n3")
+    assert becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n3"}', 0)
+    missed = clinic.tokenize(["c", "d", "e"]).body["tokens"]
+    after = metrics(own_cluster, "n1")
+    assert after['quorumvault_peer_up{peer="n2"}'] == 1
+    assert after["quorumvault_quorum_reachable"] == 2
+    assert after['quorumvault_peer_owed_records{peer="n3"}'] == 3
+    assert after['quorumvault_peer_owed_seconds{peer="n3"}'] > 0
+    own_cluster.start("n3")
+    own_cluster.wait_ready(reachable=3)
+    assert own_cluster.api("n3", "clinic").detokenize(missed).body["found"] == 3
+    assert metrics(own_cluster, "n3")["quorumvault_read_repairs_total"] == 3
+    clinic.post("/rotate-epoch", {"from_epoch": 1})
+    assert own_cluster.api("n2", "clinic").tokenize(["f"]).body["epoch"] == 2
+    assert metrics(own_cluster, "n2")["quorumvault_fence_retries_total"] == 1
+
+
+def test_a_node_that_is_asked_to_stop_says_that_it_drains_and_exits_0(own_cluster: Cluster) -> None:
+    for node, number in (("n2", signal.SIGTERM), ("n1", signal.SIGINT)):
+        process = own_cluster.nodes[node].require_process()
+        process.send_signal(number)
+        assert becomes(own_cluster, node, 'quorumvault_node_state{state="draining"}', 1)
+        health = own_cluster.health(node)
+        assert health is not None
+        assert health.body["state"] == "draining"
+        assert process.wait(SECONDS) == 0
+
+
+def test_a_peer_that_moved_is_found_after_sighup(own_cluster: Cluster) -> None:
+    file = own_cluster.directory / "cluster.yaml"
+    own_cluster.stop("n2")
+    with socket.create_server((HOST, 0)) as probe:
+        address = f"{HOST}:{probe.getsockname()[1]}"
+    old = yaml.safe_load(file.read_text())["nodes"]["n2"]["peer"]
+    text = file.read_text()
+    file.write_text("no configuration\n")
+    own_cluster.nodes["n1"].require_process().send_signal(signal.SIGHUP)
+    assert wait_for(lambda: "peer addresses stay as they were" in own_cluster.nodes["n1"].log.read_text(), SECONDS)
+    file.write_text(text.replace(old, address))
+    own_cluster.start("n2")
+    own_cluster.nodes["n1"].require_process().send_signal(signal.SIGHUP)
+    assert becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n2"}', 1)
+    assert metrics(own_cluster, "n3")['quorumvault_peer_up{peer="n2"}'] == 0  # nobody told it
+    own_cluster.nodes["n3"].require_process().send_signal(signal.SIGHUP)
+    own_cluster.wait_ready(reachable=3)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of which no node was started."""
+    with Cluster.create(tmp_path / "cluster", OWNERS) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "says"),
+    [
+        (lambda home: (home / "api_keys.yaml").write_text("owners: []\n"), 1, "api_keys.yaml: keys: is missing"),
+        (lambda home: (home / "secrets" / "cluster.key").chmod(0o644), 1, "expected mode 0600, not 0644"),
+        (lambda home: (home / "n1" / "store" / "CURRENT").unlink(), 3, "the file CURRENT is missing"),
+    ],
+    ids=["bad configuration", "a secret for all to read", "a damaged store"],
+)
+def test_serve_ends_at_once_with_words_and_an_exit_code(
+    made: Cluster, damage: Callable[[Path], object], code: int, says: str
+) -> None:
+    damage(made.directory)
+    command = [executable(), "serve", "--config", str(made.directory / "cluster.yaml"), "--node", "n1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=READY_SECONDS, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+    assert done.stderr.startswith("quorumvault: ")
+    assert "Traceback" not in done.stderr

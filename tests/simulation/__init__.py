@@ -1,0 +1,17 @@
+"""A seeded simulator: the real coordinator, rounds and replicas in a world where time, network, disks and clocks are simulated.
+
+    timeline.py   events in virtual time; the event loop that a coordinator runs on
+    network.py    messages between nodes: late, lost, twice, out of order, one way only
+    disks.py      a replica's store on a disk that loses, fills up, slows down and rots
+    nodes.py      a node: its disk, and the process on it that dies, is stopped and starts again
+    faults.py     what goes wrong, and when it is mended
+    clients.py    what clients ask for
+    history.py    what they asked and what they were told
+    checkers.py   what may never be told
+    world.py      a scenario out of a seed, and its run
+    mutants.py    safeties undone one at a time, each of which the checkers have to notice
+    shrink.py     the smallest run that still fails
+    run.py        the command line: bin/simulate
+
+Everything is drawn from the seed: same seed, same run, to the last byte.
+"""

@@ -1,0 +1,80 @@
+"""A disk, as a replica's store sees it: what is not synced is lost in a crash, and what is stored can rot.
+
+A write is in the cache until ``sync``. A crash in between keeps the last batch whole or not at all, as LevelDB's log does; which
+one is the world's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from quorumvault.errors import StorageFailed
+from quorumvault.storage import layout
+from quorumvault.storage.store import CORRUPT, Corrupt
+
+
+class Disk:
+    """Implements Store. It outlives the processes that use it.
+
+    ``full``: the next write fails. ``slow``: seconds that a sync takes beyond the usual. ``unreadable`` and ``flipped`` are the
+    keys whose block fails its checksum, and those whose bytes were changed without that being seen.
+    """
+
+    def __init__(self) -> None:
+        self.full = False
+        self.slow = 0.0
+        self.unreadable: set[bytes] = set()
+        self.flipped: set[bytes] = set()
+        self.rotten: set[bytes] = set()
+        self.stored: dict[bytes, bytes] = {}
+        self._cached: dict[bytes, bytes] = {}
+
+    @property
+    def unsynced(self) -> bool:
+        return bool(self._cached)
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
+        cached, stored = self._cached, self.stored
+        if not cached and not self.unreadable:
+            return [stored.get(key) for key in keys]
+        return [cached.get(key, CORRUPT if key in self.unreadable else stored.get(key)) for key in keys]
+
+    def write(self, puts: Mapping[bytes, bytes]) -> None:
+        if self.full:
+            raise StorageFailed("the simulated disk is full")
+        self._cached.update(puts)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter(sorted((key, value) for key, value in {**self.stored, **self._cached}.items() if key.startswith(prefix)))
+
+    def holds(self, key: bytes) -> bytes | None:
+        """What is there now, synced or not, whatever rotted."""
+        return self._cached.get(key, self.stored.get(key))
+
+    def close(self) -> None:
+        """Nothing: the disk goes on without its process."""
+
+    def sync(self) -> None:
+        self.stored.update(self._cached)
+        self._cached.clear()
+
+    def crash(self, *, keeps: bool) -> None:
+        """The process died: the unsynced batch is there, or it is not."""
+        if keeps:
+            self.sync()
+        self._cached.clear()
+
+    def rot(self, dice: int, *, seen: bool) -> None:
+        """One stored record becomes unreadable (``seen``), or its last bit is flipped under a good checksum."""
+        records = [key for key in self.stored if key.startswith(layout.RECORD)]
+        if not records:
+            return
+        # What was written lately is what clients still ask for.
+        key = records[-1 - dice % min(len(records), 8)]
+        self.rotten.add(key)
+        if seen:
+            self.unreadable.add(key)
+        else:
+            record = self.stored[key]
+            self.stored[key] = record[:-1] + bytes([record[-1] ^ 1])
+            self.flipped.add(key)

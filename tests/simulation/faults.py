@@ -1,0 +1,174 @@
+"""What goes wrong: a plan of faults drawn from the seed, each with its time, its place and its end.
+
+Two lines of faults run beside each other, so that they also meet. No fault takes a disk away: what was synced stays, or rots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.messages import Message, Put, RaiseEpoch, WriteBack
+from tests.simulation.network import Cut
+from tests.simulation.nodes import Cluster, Node
+
+#: Seconds without a fault, and seconds of one, at most, on each of the lines.
+_LINES = ((0.8, 1.2), (2.0, 2.5))
+_HOUR_MS = 3_600_000
+#: Messages of which a node may die sending a few.
+_SENDING = (Message, Put, RaiseEpoch, RaiseEpoch, WriteBack)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``dice`` decides whatever is left open: the node, how many sends, which record."""
+
+    kind: str
+    begins: float
+    ends: float
+    dice: int
+
+    def __str__(self) -> str:
+        return f"{self.begins:8.3f} to {self.ends:8.3f}  {self.kind} of {NODE_NAMES[self.dice % 3]}, dice {self.dice}"
+
+
+Mend = Callable[[], object]
+
+
+def plan(rng: Random, seconds: float) -> tuple[Fault, ...]:
+    """Faults for so many seconds, in the order in which they begin."""
+    kinds = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
+    faults = []
+    for calm, trouble in _LINES:
+        now = rng.random() * calm
+        while now < seconds:
+            ends = now + 0.05 + rng.random() * trouble
+            faults.append(Fault(rng.choice(kinds), now, ends, rng.getrandbits(24)))
+            now = ends + rng.random() * calm
+    return tuple(sorted(faults, key=lambda fault: fault.begins))
+
+
+def begin(fault: Fault, cluster: Cluster) -> Mend:
+    """Let it happen. What is returned mends it."""
+    node = cluster[NODE_NAMES[fault.dice % 3]]
+    return KINDS[fault.kind][0](fault, node, cluster)
+
+
+def mend_everything(cluster: Cluster) -> None:
+    """Nothing is broken any more: all nodes run, on disks and over links that work."""
+    for node in cluster.values():
+        node.network.mend_all()
+        node.disk.full, node.disk.slow = False, 0.0
+        if node.process is not None:
+            node.process.sends_left = None
+        node.go_on()
+        node.start()
+
+
+def _crash(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    node.crash()
+    return node.start
+
+
+def _crash_sending(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """It dies between two messages of one round, or of one group of replies: of whatever kind, or of one that writes."""
+    if node.process is not None:
+        node.process.sends_left = fault.dice // 3 % 3
+        node.process.dies_sending = _SENDING[fault.dice // 9 % len(_SENDING)]
+
+    def mend() -> None:
+        if node.process is not None:
+            node.process.sends_left = None
+        node.start()
+
+    return mend
+
+
+def _crash_all(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """At once; or, by the dice, at the moment at which the node has answered its next client."""
+    if fault.dice // 3 & 3:
+        node.cuts_power = True
+    else:
+        node.cut_power()
+
+    def start() -> None:
+        node.cuts_power = False
+        for each in cluster.values():
+            each.start()
+
+    return start
+
+
+def _stop(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    node.stop()
+    return node.go_on
+
+
+def _partition(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """By the dice: a node from both others, a node from one other, or one direction of either."""
+    others = [name for name in NODE_NAMES if name != node.name]
+    choice = fault.dice // 3
+    if choice & 1:
+        others = [others[choice >> 1 & 1]]
+    wires = [(node.name, other) for other in others] if choice & 4 else []
+    if choice & 8 or not wires:
+        wires += [(other, node.name) for other in others]
+    how = Cut.DROPS if choice & 16 else Cut.HOLDS
+    for wire in wires:
+        node.network.cut(wire, how)
+
+    def mend() -> None:
+        for wire in wires:
+            node.network.mend(wire)
+
+    return mend
+
+
+def _bad_network(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    node.network.misbehave()
+    return node.network.behave
+
+
+def _slow_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    node.disk.slow = 0.6
+    return partial(setattr, node.disk, "slow", 0.0)
+
+
+def _full_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    node.disk.full = True
+
+    def free() -> None:
+        node.disk.full = False
+        node.start()
+
+    return free
+
+
+def _rot(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """Blocks that fail their checksum, anywhere; bits flipped behind the checksum's back on one disk only, of the three."""
+    seen = node.name != NODE_NAMES[0]
+    node.disk.rot(fault.dice // 3, seen=seen)
+    return lambda: None
+
+
+def _clock_jump(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    node.clock_error += _HOUR_MS if fault.dice & 8 else -_HOUR_MS
+    return lambda: None
+
+
+#: What happens, and how often beside the others.
+KINDS: dict[str, tuple[Callable[[Fault, Node, Cluster], Mend], int]] = {
+    "crash": (_crash, 3),
+    "crash while sending": (_crash_sending, 6),
+    "crash of all": (_crash_all, 3),
+    "stop": (_stop, 2),
+    "partition": (_partition, 5),
+    "bad network": (_bad_network, 6),
+    "slow disk": (_slow_disk, 2),
+    "full disk": (_full_disk, 1),
+    "rot": (_rot, 2),
+    "clock jump": (_clock_jump, 1),
+}

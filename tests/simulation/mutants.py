@@ -1,0 +1,330 @@
+"""Safeties undone one at a time. Each has to be noticed by the checkers: one that survives is a hole in them.
+
+A mutant replaces functions of the real code, or of what the simulator has in the place of threads and links, while it is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count, cycle, repeat
+from typing import Any
+
+from quorumvault import replica as replicas
+from quorumvault.coordinator import Coordinator, Tokenized
+from quorumvault.crypto.sealing import Sealer
+from quorumvault.errors import NoQuorum
+from quorumvault.exchange import Exchange
+from quorumvault.model import FIRST_EPOCH
+from quorumvault.protocol import messages, operations, read, rounds
+from quorumvault.protocol.epochs import EpochRead, EpochRound, RaiseRound, Register
+from quorumvault.protocol.operations import Steps
+from quorumvault.protocol.quorum import Tally
+from quorumvault.protocol.read import Open, ReadRound, WriteBackNeeded
+from quorumvault.protocol.write import WriteRound
+from quorumvault.replica import Replica
+from quorumvault.storage import layout
+from tests.simulation import nodes
+from tests.simulation.disks import Disk
+from tests.simulation.nodes import Line, Storage
+
+Patch = tuple[object, str, object]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``undoes`` says which safety, with its rule of the protocol where it has one."""
+
+    name: str
+    undoes: str
+    patches: tuple[Patch, ...]
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    saved = [(owner, name, vars(owner).get(name)) for owner, name, _ in mutant.patches]
+    try:
+        for owner, name, replacement in mutant.patches:
+            setattr(owner, name, replacement)
+        yield
+    finally:
+        for owner, name, original in saved:
+            if original is None:  # it was inherited
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+def _nothing_back(*_: object) -> Steps[bool]:
+    yield from ()
+    return True
+
+
+_real_sync = Storage._sync
+
+
+def _answer_before_sync(self: Storage, answers: Any) -> None:
+    self._answer(answers)
+    if self._process.schedule.alive:
+        _real_sync(self, [])
+
+
+_real_put = Replica._put
+
+
+def _put_repeats_unfenced(self: Replica, put: messages.Put, staged: dict[bytes, bytes]) -> Any:
+    held = self._store.get(layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests))
+    if all(isinstance(record, bytes) and record.endswith(sealed) for record, sealed in zip(held, put.sealed, strict=True)):
+        return replicas._Durable(put, {})
+    return _real_put(self, put, staged)
+
+
+def _put_without_raising(self: Replica, put: messages.Put, staged: dict[bytes, bytes]) -> Any:
+    before = staged.get(layout.register_key(put.owner))
+    outcome = _real_put(self, put, staged)
+    if before is None:
+        staged.pop(layout.register_key(put.owner), None)
+    return outcome
+
+
+def _vote_again(self: Tally, disk: bytes, *, yes: bool) -> bool:
+    self._open.discard(disk)
+    self._yes += yes
+    return True
+
+
+_real_on_reply = Exchange._on_reply
+
+
+def _hear_again(self: Exchange, target: Any, reply: Any) -> None:
+    self._waiting[target.peer.node] = target
+    _real_on_reply(self, target, reply)
+
+
+def _take_again(self: Line, reply: messages.AnyReply) -> None:
+    on_reply = self._waiting.get(self.correlation(reply))
+    if on_reply is not None:
+        on_reply(reply)
+
+
+_real_hold = Coordinator._hold
+
+
+def _other_ids(self: Coordinator) -> Iterator[int]:
+    """Ids that no writing round has."""
+    ids: Iterator[int] = vars(self).setdefault("_others", count(1 << 60))
+    return ids
+
+
+class _Named(float):
+    """A deadline, and the id of the request that has it."""
+
+    request: int
+
+
+_real_run = Coordinator._run
+
+
+def _run_with_request_id(self: Coordinator, steps: Any, deadline: float, **options: Any) -> Any:
+    named = _Named(deadline)
+    named.request = next(vars(self).setdefault("_requests", count()))
+    return _real_run(self, steps, named, **options)
+
+
+async def _hold_under_request_id(self: Coordinator, ask: Any, deadline: float) -> Any:
+    """The writing rounds of one request have one id, which came along with its deadline."""
+    self._rounds = repeat(deadline.request) if isinstance(deadline, _Named) and ask.round is WriteRound else _other_ids(self)
+    return await _real_hold(self, ask, deadline)
+
+
+async def _hold_under_few_ids(self: Coordinator, ask: Any, deadline: float) -> Any:
+    """The ids of writing rounds come again after a few, and are the same in each life."""
+    self._rounds = vars(self).setdefault("_few", cycle(range(4))) if ask.round is WriteRound else _other_ids(self)
+    return await _real_hold(self, ask, deadline)
+
+
+def _last_writer_wins(self: Replica, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
+    for key, record, stored in zip(keys, incoming, self._store.get(keys), strict=True):
+        present = staged.get(key, stored)
+        if not isinstance(present, bytes) or record > present:
+            staged[key] = record
+    return {}
+
+
+_real_get = Replica._get
+
+
+def _corrupt_is_absent(self: Replica, get: messages.Get, staged: dict[bytes, bytes]) -> messages.AnyReply:
+    reply = _real_get(self, get, staged)
+    if isinstance(reply, messages.Holds):
+        return messages.Holds(reply.round, reply.view, reply.disk, reply.records, [])
+    return reply
+
+
+def _silence_is_absent(self: ReadRound, disk: bytes) -> Any:
+    if not self._answers:
+        return rounds.Round.give_up(self, disk)
+    if not self._tally.vote(disk, yes=True):
+        return None
+    asked = len(next(iter(self._answers.values())).records)
+    self._answers[disk] = messages.Holds(self.id, self.view.id, disk, [None] * asked, [])
+    return self._decide()
+
+
+class _OneAck(WriteRound):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._tally = Tally(self.view.disks.values(), 1)
+
+
+class _OneAnswer(ReadRound):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._tally = Tally(self.view.disks.values(), 1)
+
+
+class _OneRaise(RaiseRound):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._tally = Tally(self.view.disks.values(), 1)
+
+
+class _FirstEpoch(EpochRound):
+    def _decision(self) -> EpochRead | None:
+        first = self._answers[0] if self._answers else None
+        return first and EpochRead(first if first.epoch else Register(FIRST_EPOCH, ""), settled=True)
+
+
+class _EpochKept(EpochRound):
+    def _decision(self) -> EpochRead | None:
+        decision = super()._decision()
+        return decision and EpochRead(decision.register, settled=True)
+
+
+_real_handle = Replica._handle
+
+
+def _raise_by_one(self: Replica, request: messages.AnyRequest, staged: dict[bytes, bytes]) -> Any:
+    if isinstance(request, messages.RaiseEpoch):
+        epoch = max(self._register(request.owner, staged).epoch, FIRST_EPOCH) + 1
+        staged[layout.register_key(request.owner)] = layout.encode_register(epoch, request.secret)
+        return replicas._Durable(request, {})
+    return _real_handle(self, request, staged)
+
+
+def _rotate_counting_up(owner: Any, from_epoch: int, keyring: Any) -> Steps[int]:
+    active = (yield from operations.read_epoch(owner, keyring)).epoch
+    if not (yield from operations._raise_epoch(owner, Register(active + 1, keyring.secret_id))):
+        raise operations.QuorumLost
+    return active + 1
+
+
+_real_record_keys = layout.record_keys
+
+
+def _keys_without_owner(owner: bytes, epochs: Any, digests: Any) -> list[bytes]:
+    return _real_record_keys(bytes(len(owner)), epochs, digests)
+
+
+_real_commit = Coordinator._commit
+
+
+async def _trust_the_hint(self: Coordinator, owner: Any, canonicals: Any, deadline: float) -> Tokenized:
+    if not canonicals:
+        return Tokenized(self._epochs.get(owner, FIRST_EPOCH), [])
+    return await _real_commit(self, owner, canonicals, deadline)
+
+
+_real_judge = read.judge
+
+
+def _two_settle_a_contest(states: Any, pending: int) -> read.Verdict:
+    verdict = _real_judge(states, pending)
+    values = [state for state in states if isinstance(state, bytes)]
+    return min(values) if verdict is Open.UNDECIDED and values else verdict
+
+
+def _seen_once_is_enough(states: Any, pending: int) -> read.Verdict:
+    verdict = _real_judge(states, pending)
+    return verdict.record if isinstance(verdict, WriteBackNeeded) else verdict
+
+
+def _one_absent_is_enough(states: Any, pending: int) -> read.Verdict:
+    verdict = _real_judge(states, pending)
+    return None if isinstance(verdict, Open | WriteBackNeeded) and None in states else verdict
+
+
+def _write_back_unread(self: Replica, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> Any:
+    keys = _real_record_keys(replicas.Owner(repair.owner_name).id, repair.epochs, repair.digests)
+    return replicas._Durable(repair, self._store_once(keys, repair.records, staged))
+
+
+async def _unknown_is_none(self: Coordinator, *arguments: Any, **options: Any) -> Any:
+    try:
+        return await _real_run(self, *arguments, **options)
+    except NoQuorum as lost:
+        raise NoQuorum(lost.detail, outcome="none") from None
+
+
+_real_write = Disk.write
+
+
+def _write_error_ignored(self: Disk, puts: Any) -> None:
+    if not self.full:
+        _real_write(self, puts)
+
+
+def _seal_differently(self: Sealer, canonicals: Any, digests: Any, _numbers: Iterator[int] = count()) -> list[bytes]:  # noqa: B008
+    sealed = []
+    for canonical, digest in zip(canonicals, digests, strict=True):
+        salt = bytes([next(_numbers) % 128])
+        sealed.append(self._siv.encrypt(canonical + b"\x80" + salt, [self._context + digest]))
+    return sealed
+
+
+def _replaced(name: str, undoes: str, owner: object, attribute: str, replacement: object) -> Mutant:
+    return Mutant(name, undoes, ((owner, attribute, replacement),))
+
+
+_never: Callable[..., bool] = lambda *_: False  # noqa: E731
+
+_ALL = (
+    _replaced("overwrite", "write-once (1): the later writer by the clock wins", Replica, "_store_once", _last_writer_wins),
+    _replaced("refusal-counts", "write-once (1): a replica that refused counts as one that took it",
+              WriteRound, "_collided", lambda self: frozenset()),
+    _replaced("ack-before-sync", "ack means durable (2)", Storage, "_sync", _answer_before_sync),
+    _replaced("no-sync", "ack means durable (2): the sync does nothing until the process ends", Disk, "sync", lambda self: None),
+    _replaced("write-error-ignored", "a store that cannot be trusted stops (11)", Disk, "write", _write_error_ignored),
+    Mutant("reply-counts-twice", "a replica counts once (3)", (
+        (Tally, "vote", _vote_again), (Exchange, "_on_reply", _hear_again), (Line, "take", _take_again))),
+    Mutant("request-id", "a round has an id of its own (3): late replies of an earlier try count", (
+        (Coordinator, "_run", _run_with_request_id), (Coordinator, "_hold", _hold_under_request_id))),
+    Mutant("ids-come-again", "the id of a round is unique for ever (3)", (
+        (nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold", _hold_under_few_ids))),
+    _replaced("one-ack", "committed by two (4)", operations, "WriteRound", _OneAck),
+    _replaced("no-write-back", "read = committed (5): no read repair", operations, "_write_back", _nothing_back),
+    _replaced("seen-once", "read = committed (5): one holder is enough", read, "judge", _seen_once_is_enough),
+    _replaced("one-answer", "reads ask two (5, 6)", operations, "ReadRound", _OneAnswer),
+    _replaced("one-absent", "not found needs two (6)", read, "judge", _one_absent_is_enough),
+    _replaced("silence-is-absent", "a time-out is not absent (6)", ReadRound, "give_up", _silence_is_absent),
+    _replaced("corrupt-is-absent", "a corrupt block is not absent (6, 11)", Replica, "_get", _corrupt_is_absent),
+    _replaced("first-epoch", "the largest of two registers (7)", operations, "EpochRound", _FirstEpoch),
+    _replaced("epoch-not-written-back", "an epoch is written back before use (7)", operations, "EpochRound", _EpochKept),
+    _replaced("raise-by-one", "a max-register (7): a repeated message raises again", Replica, "_handle", _raise_by_one),
+    _replaced("rotate-counts-up", "rotate goes to from + 1 (7): it counts up", operations, "rotate", _rotate_counting_up),
+    _replaced("one-raise", "rotate writes to two (7)", operations, "RaiseRound", _OneRaise),
+    _replaced("no-fence", "the fence (8)", replicas, "fenced", _never),
+    _replaced("repeats-unfenced", "the fence holds for repeats too (8)", Replica, "_put", _put_repeats_unfenced),
+    _replaced("put-raises-nothing", "a put raises a smaller register (8)", Replica, "_put", _put_without_raising),
+    _replaced("hint-trusted", "an empty batch reads the epoch by quorum (8)", Coordinator, "_commit", _trust_the_hint),
+    _replaced("contest-by-two", "a contest is settled by all three (10)", read, "judge", _two_settle_a_contest),
+    _replaced("seal-differs", "two coordinators write the same bytes (10)", Sealer, "seal", _seal_differently),
+    Mutant("rot-spreads", "what is written back is authentic (11, trap 7)", (
+        (ReadRound, "_trusted", lambda self, index, state: state), (Replica, "_write_back", _write_back_unread))),
+    _replaced("unknown-is-failed", "unknown is an outcome (12)", Coordinator, "_run", _unknown_is_none),
+    _replaced("key-without-owner", "the owner is in every key (13)", layout, "record_keys", _keys_without_owner),
+    _replaced("one-register", "each owner has a register (13)", layout, "register_key", lambda owner: layout.REGISTER),
+)  # fmt: skip
+
+MUTANTS = {mutant.name: mutant for mutant in _ALL}

@@ -1,0 +1,94 @@
+"""The network: one-way links between nodes that delay, lose, duplicate, reorder and hold back messages.
+
+Each message finds its own delay, so that order is never kept. A cut is of one direction. It drops what is sent, or holds it until
+it is mended, as a connection does whose packets are sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from random import Random
+from typing import Any
+
+from tests.simulation.timeline import Timeline
+
+#: Seconds that a message takes at best, and how much more most take.
+_LEAST, _SPREAD = 0.0003, 0.002
+#: Some take much longer, up to this.
+_LATE = 0.4
+#: After this long without a sign of life a peer counts as down, as with the timeouts of a real link.
+SILENCE = 2.0
+
+Wire = tuple[str, str]
+
+
+class Cut(Enum):
+    DROPS = "drops"
+    HOLDS = "holds"
+
+
+class Network:
+    """``lose``, ``repeat`` and ``late`` are chances per message."""
+
+    def __init__(self, timeline: Timeline, rng: Random) -> None:
+        self.behave()
+        self._timeline = timeline
+        self._rng = rng
+        self._cuts: dict[Wire, tuple[Cut, float]] = {}
+        self._held: list[tuple[Wire, Callable[..., object], tuple[Any, ...]]] = []
+
+    def behave(self) -> None:
+        """As networks do on good days."""
+        self.lose, self.repeat, self.late = 0.0, 0.05, 0.01
+
+    def misbehave(self) -> None:
+        """Messages are lost, come twice, and come late, and so out of order."""
+        self.lose, self.repeat, self.late = 0.25, 0.5, 0.3
+
+    def cut(self, wire: Wire, how: Cut) -> None:
+        self._cuts[wire] = (how, self._timeline.now)
+
+    def mend(self, wire: Wire) -> None:
+        self._cuts.pop(wire, None)
+        held, self._held = self._held, []
+        for message in held:
+            if message[0] == wire:
+                self._deliver(message[1], message[2])
+            else:
+                self._held.append(message)
+
+    def mend_all(self) -> None:
+        self.behave()
+        for wire in list(self._cuts):
+            self.mend(wire)
+
+    def silent(self, wire: Wire) -> bool:
+        """Whether the one end has not heard of the other, either way, for so long that the link is down."""
+        if not self._cuts:
+            return False
+        cuts = (self._cuts.get(wire), self._cuts.get((wire[1], wire[0])))
+        return any(cut is not None and self._timeline.now - cut[1] > SILENCE for cut in cuts)
+
+    def carry(self, wire: Wire, deliver: Callable[..., object], *args: Any) -> bool:
+        """Take a message. False if it is lost for good."""
+        if wire in self._cuts:
+            if self._cuts[wire][0] is Cut.DROPS:
+                return False
+            self._held.append((wire, deliver, args))
+            return True
+        if self.lose and self._rng.random() < self.lose:
+            return False
+        if self.repeat and self._rng.random() < self.repeat:
+            self._deliver(deliver, args)
+        self._deliver(deliver, args)
+        return True
+
+    def _deliver(self, deliver: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._timeline.at(self._timeline.now + self.delay(), None, deliver, *args)
+
+    def delay(self) -> float:
+        chance = self._rng.random
+        if chance() < self.late:
+            return _LEAST + chance() * _LATE
+        return _LEAST + chance() * _SPREAD

@@ -1,0 +1,284 @@
+"""A node: a disk and a clock that last, and the process on it that coordinates and replicates until it dies.
+
+The coordinator, its exchanges, its rounds and the replica are the real ones. Simulated is what is between them: the storage
+thread (Storage, for groupcommit.py) and the links to the other nodes (Line, for peers/link.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+from quorumvault.config import Timeouts
+from quorumvault.coordinator import Coordinator, Identity
+from quorumvault.crypto.keys import Keyring
+from quorumvault.disk import DiskIdentity
+from quorumvault.errors import StorageFailed
+from quorumvault.model import NODE_NAMES
+from quorumvault.peers.peer import OnReply, Unreachable
+from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RoundId
+from quorumvault.protocol.records import version_of
+from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
+from quorumvault.replica import Replica
+from tests.simulation.disks import Disk
+from tests.simulation.network import Network
+from tests.simulation.timeline import Schedule, Timeline, drive
+
+DISKS = {name: name.encode().ljust(DISK_BYTES, b".") for name in NODE_NAMES}
+VIEW = first_view(DISKS)
+TIMEOUTS = Timeouts()
+_REPLY_BYTES = 1 << 20
+#: Seconds that a sync takes at least, and what it takes beyond that at most, on a good disk.
+_SYNC, _SYNC_SPREAD = 0.0005, 0.004
+#: Milliseconds since 1970 when the simulation begins.
+_EPOCH_MS = 1_700_000_000_000
+
+Cluster = dict[str, "Node"]
+
+
+class Observer:
+    """A coordinator's observer that wants to know nothing."""
+
+    def read_repaired(self, node: str, records: int) -> None: ...
+
+    def fence_retried(self) -> None: ...
+
+    def unacknowledged(self, node: str, records: int) -> None: ...
+
+
+class Node:
+    """What lasts. ``process`` is None while none runs.
+
+    ``clock_error`` is by how many milliseconds its clock is wrong. ``cuts_power``: all nodes die when it next answers a client.
+    """
+
+    def __init__(self, name: str, timeline: Timeline, network: Network, rng: Random, keyring: Keyring, cluster: Cluster) -> None:
+        self.name = name
+        self.disk = Disk()
+        self.clock_error = 0
+        self.cuts_power = False
+        self.process: Process | None = None
+        self.timeline = timeline
+        self.network = network
+        self.rng = rng
+        self.keyring = keyring
+        self.cluster = cluster
+        self.down_since = 0.0
+        self._incarnation = 0
+
+    def start(self) -> None:
+        if self.process is None:
+            self._incarnation += 1
+            self.process = Process(self, self._incarnation)
+
+    def crash(self) -> None:
+        """At once, in whatever it was doing. Clients and peers may notice by their connections, and may not."""
+        process = self.process
+        if process is None:
+            return
+        self.process, process.schedule.alive = None, False
+        self.down_since = self.timeline.now
+        self.disk.crash(keeps=self.rng.random() < 0.5)
+        for broken in process.calls.values():
+            self.timeline.at(self.timeline.now + self.network.delay(), None, broken)
+        for other in self.cluster.values():
+            if other.process is not None:
+                other.process.lines[self.name].break_off()
+
+    def cut_power(self) -> None:
+        """All nodes at once."""
+        for node in self.cluster.values():
+            node.crash()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.schedule.stopped = True
+
+    def go_on(self) -> None:
+        if self.process is not None and self.process.schedule.stopped:
+            self.process.schedule.go_on()
+
+    def wall_ms(self) -> int:
+        return _EPOCH_MS + int(self.timeline.now * 1000) + self.clock_error
+
+
+class Process:
+    """One life of a node. ``calls`` has, by operation, how to tell its client that the connection broke."""
+
+    def __init__(self, node: Node, incarnation: int) -> None:
+        self.node = node
+        self.schedule = Schedule(node.timeline)
+        self.calls: dict[int, Callable[[], object]] = {}
+        #: Dies when it has sent so many more messages of that kind; never if None.
+        self.sends_left: int | None = None
+        self.dies_sending: type[Message] = Message
+        self._clock = HybridClock()
+        disk = DISKS[node.name]
+        identity = DiskIdentity("simulated", node.name, disk, incarnation, Mode.ACTIVE, VIEW)
+        self._storage = Storage(self, Replica(node.disk, identity, node.keyring, reply_bytes=_REPLY_BYTES))
+        self.lines = {name: Line(self, name) for name in NODE_NAMES}
+        self.coordinator = Coordinator(
+            Identity(node.name, disk, boot_nonce(incarnation)),
+            self.lines,
+            VIEW,
+            node.keyring,
+            TIMEOUTS,
+            self._clock,
+            node.wall_ms,
+            Observer(),
+        )
+
+    def call(
+        self, op: int, work: Callable[[], Coroutine[Any, Any, object]], done: Callable[[object, Exception | None], object]
+    ) -> None:
+        """A client's request arrives."""
+
+        def ended(result: object, error: Exception | None) -> None:
+            self.calls.pop(op, None)
+            done(result, error)
+            if self.node.cuts_power:
+                self.node.cuts_power = False
+                self.node.cut_power()
+
+        self.node.timeline.at(self.node.timeline.now, self.schedule, lambda: drive(work(), ended))
+
+    def submit(self, request: AnyRequest, on_reply: Callable[[AnyReply], object]) -> None:
+        """A coordinator's request arrives."""
+        if isinstance(request, Put):
+            self._clock.observe(version_of(request.header).clock, self.node.wall_ms())
+        self._storage.submit(request, on_reply)
+
+    def may_send(self, message: Message) -> bool:
+        """False once it has died in the middle of sending."""
+        if self.sends_left is not None and self.schedule.alive and isinstance(message, self.dies_sending):
+            self.sends_left -= 1
+            if self.sends_left < 0:
+                self.node.crash()
+        return self.schedule.alive
+
+
+def boot_nonce(incarnation: int) -> bytes:
+    """Another one at each start: with the disk and a counter it makes round ids unique."""
+    return b"boot%d" % incarnation
+
+
+class Storage:
+    """The storage thread: groups of requests, each answered when its write is synced."""
+
+    def __init__(self, process: Process, replica: Replica) -> None:
+        self._process = process
+        self._replica = replica
+        self._queue: list[tuple[AnyRequest, Callable[[AnyReply], object]]] = []
+        self._busy = False
+
+    def submit(self, request: AnyRequest, on_reply: Callable[[AnyReply], object]) -> None:
+        self._queue.append((request, on_reply))
+        if not self._busy:
+            self._handle()
+
+    def _handle(self) -> None:
+        group, self._queue = self._queue, []
+        try:
+            replies = self._replica.handle([request for request, _ in group])
+        except StorageFailed:
+            self._process.node.crash()
+            return
+        answers = [(on_reply, reply) for (_, on_reply), reply in zip(group, replies, strict=True)]
+        if self._process.node.disk.unsynced:
+            self._sync(answers)
+        else:
+            self._answer(answers)
+
+    def _sync(self, answers: list[tuple[Callable[[AnyReply], object], AnyReply]]) -> None:
+        node = self._process.node
+        self._busy = True
+        seconds = _SYNC + node.rng.random() * (_SYNC_SPREAD + node.disk.slow)
+        node.timeline.at(node.timeline.now + seconds, self._process.schedule, self._synced, answers)
+
+    def _synced(self, answers: list[tuple[Callable[[AnyReply], object], AnyReply]]) -> None:
+        self._process.node.disk.sync()
+        self._busy = False
+        self._answer(answers)
+        if self._queue and self._process.schedule.alive:
+            self._handle()
+
+    def _answer(self, answers: list[tuple[Callable[[AnyReply], object], AnyReply]]) -> None:
+        for on_reply, reply in answers:
+            if not self._process.schedule.alive:
+                return
+            on_reply(reply)
+
+
+class Line:
+    """A process's way to one replica, its own among them. Implements Peer: hears of each request once.
+
+    Replies find their request by its round. A message that is repeated is handled twice, and its second reply finds nothing.
+    """
+
+    def __init__(self, process: Process, to: str) -> None:
+        self.node = to
+        self._process = process
+        self._wire = (process.node.name, to)
+        self._local = to == process.node.name
+        self._waiting: dict[object, OnReply] = {}
+
+    @property
+    def up(self) -> bool:
+        if self._local:
+            return True
+        node = self._process.node
+        away = node.cluster[self.node].process is None and node.timeline.now > node.cluster[self.node].down_since + 0.01
+        return not away and not node.network.silent(self._wire)
+
+    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        process, request = self._process, outgoing.request
+        if self._local:
+            process.submit(request, on_reply)
+            return
+        if not process.may_send(request):
+            return
+        if not self.up:
+            on_reply(Unreachable(sent=False))
+            return
+        self._waiting[self.correlation(request)] = on_reply
+        node = process.node
+        if not node.network.carry(self._wire, self._arrive, request) and node.rng.random() < 0.3:
+            self.break_off()
+
+    @staticmethod
+    def correlation(message: AnyRequest | AnyReply) -> object:
+        round_id: RoundId = message.round
+        return round_id
+
+    def break_off(self) -> None:
+        """The connection is gone: whatever waits on it has no reply, and may have been done."""
+        waiting, self._waiting = self._waiting, {}
+        schedule = self._process.schedule
+        for on_reply in waiting.values():
+            schedule.call_soon(on_reply, Unreachable(sent=True))
+
+    def _arrive(self, request: AnyRequest) -> None:
+        """At the other node, whichever process runs there by now."""
+        there = self._process.node.cluster[self.node].process
+        if there is not None:
+            there.schedule.call_soon(self._handle, there, request)
+
+    def _handle(self, there: Process, request: AnyRequest) -> None:
+        there.submit(request, lambda reply: self._send_back(there, reply))
+
+    def _send_back(self, there: Process, reply: AnyReply) -> None:
+        if there.may_send(reply):
+            there.node.network.carry((self._wire[1], self._wire[0]), self._return, reply)
+
+    def _return(self, reply: AnyReply) -> None:
+        """At the node that asked, whichever process runs there by now: a late reply may meet the next one."""
+        asker = self._process.node.process
+        if asker is not None:
+            asker.schedule.call_soon(asker.lines[self.node].take, reply)
+
+    def take(self, reply: AnyReply) -> None:
+        on_reply = self._waiting.pop(self.correlation(reply), None)
+        if on_reply is not None:
+            on_reply(reply)

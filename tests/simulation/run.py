@@ -1,0 +1,120 @@
+"""The command line of the simulator.
+
+bin/simulate --seed 17             one seed and its trace hash, the same each time; if it fails, why, and a smaller run
+bin/simulate --seeds 600           that many seeds, from --seed on or from 1
+bin/simulate --mutants [NAME …]    undo each safety, or those named, and count the seeds until it is noticed
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from tests.simulation.history import Invoke, lines
+from tests.simulation.mutants import MUTANTS, Mutant, applied
+from tests.simulation.shrink import shrink
+from tests.simulation.world import Run, run, scenario
+
+#: Seeds after which a mutant has survived.
+MUTANT_SEEDS = 400
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if all was as it has to be: no seed failed, every mutant was noticed."""
+    parser = argparse.ArgumentParser(prog="bin/simulate", description="Simulate three nodes, their clients and faults by a seed.")
+    parser.add_argument("--seed", type=int, help="run this seed; with --seeds, begin with it")
+    parser.add_argument("--seeds", type=int, help="run so many seeds")
+    parser.add_argument("--mutants", nargs="*", metavar="NAME", help=f"undo safeties: {', '.join(MUTANTS)}")
+    parser.add_argument("--no-shrink", action="store_true", help="show the first run that fails as it is")
+    options = parser.parse_args(arguments)
+    if options.mutants is not None:
+        unknown = sorted(set(options.mutants) - MUTANTS.keys())
+        if unknown:
+            parser.error(f"no such mutant: {', '.join(unknown)}")
+        return hunt([MUTANTS[name] for name in options.mutants or MUTANTS], options.seeds or MUTANT_SEEDS)
+    if options.seed is None and options.seeds is None:
+        parser.error("expected --seed, --seeds or --mutants")
+    first = 1 if options.seed is None else options.seed
+    if options.seeds is None:
+        return replay(first, smaller=not options.no_shrink)
+    return sweep(range(first, first + options.seeds), smaller=not options.no_shrink)
+
+
+def replay(seed: int, *, smaller: bool) -> int:
+    done = run(scenario(seed))
+    if done.violation is not None:
+        tell_failure(done, smaller=smaller)
+        return 1
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(done.outcomes.items()))
+    print(f"seed {seed}: trace {done.trace}")
+    print(f"{done.operations} operations ({outcomes}), {done.overlapping:.0%} beside a fault; {len(done.scenario.faults)} faults")
+    print(f"{done.seconds:.1f} simulated seconds, {done.events} events, no rule broken")
+    return 0
+
+
+def sweep(seeds: range, *, smaller: bool) -> int:
+    """Many seeds; ends with the first that fails."""
+    began = time.perf_counter()
+    simulated, operations, kinds = 0.0, 0, Counter[str]()
+    for number, seed in enumerate(seeds, 1):
+        done = run(scenario(seed))
+        if done.violation is not None:
+            tell_failure(done, smaller=smaller)
+            return 1
+        simulated, operations = simulated + done.seconds, operations + done.operations
+        kinds.update(fault.kind for fault in done.scenario.faults)
+        if number % 100 == 0:
+            print(f"{number} of {len(seeds)} seeds", file=sys.stderr)
+    took = time.perf_counter() - began
+    print(f"seeds {seeds.start} to {seeds.stop - 1}: no rule broken")
+    print(f"{operations} operations; faults: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
+    print(f"{simulated / 3600:.2f} simulated hours in {took:.1f} s, {simulated / took:.0f} times real time")
+    print(f"{60 * len(seeds) / took:.0f} seeds a minute")
+    return 0
+
+
+def hunt(mutants: Sequence[Mutant], seeds: int) -> int:
+    """How many seeds each mutant took, and by which rule it was noticed. 1 if one was not."""
+    survivors = []
+    for mutant in mutants:
+        done = first_failure(mutant, range(1, seeds + 1))
+        if done is None or done.violation is None:
+            survivors.append(mutant.name)
+        found = f"seed {done.scenario.seed:3}: {done.violation.rule}" if done and done.violation else f"survived {seeds} seeds"
+        print(f"{mutant.name:24}{found:32}{mutant.undoes}", flush=True)
+    print(f"{len(mutants) - len(survivors)} of {len(mutants)} mutants noticed")
+    return 1 if survivors else 0
+
+
+def first_failure(mutant: Mutant, seeds: range) -> Run | None:
+    """The run that notices the mutant, if one of these seeds does."""
+    with applied(mutant):
+        return next((done for seed in seeds if (done := run(scenario(seed))).violation is not None), None)
+
+
+def tell_failure(done: Run, *, smaller: bool) -> None:
+    """The seed first; then the rule, what happened, and what was broken at the time."""
+    print(f"seed {done.scenario.seed} fails: {done.violation}")
+    print(f"once more: bin/simulate --seed {done.scenario.seed}")
+    if smaller:
+        before = done
+        done = shrink(done)
+        print(
+            f"shrunk from {before.asked} calls and {len(before.scenario.faults)} faults "
+            f"to {done.asked} and {len(done.scenario.faults)}: {done.violation}"
+        )
+    print("\nfaults, in seconds:")
+    for fault in done.scenario.faults:
+        print(f"  {fault}")
+    print("\nhistory: seconds, operation, node, owner, what was asked; -> what came of it")
+    final = {event.op for event in done.history.events if isinstance(event, Invoke) and event.final}
+    for event, line in zip(done.history.events, lines(done.history), strict=True):
+        if event.op not in final:
+            print(f"  {line}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

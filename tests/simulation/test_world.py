@@ -1,0 +1,127 @@
+"""Seeds that hold, the same run each time, and mutants that are noticed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quorumvault.errors import StorageFailed
+from quorumvault.storage.store import CORRUPT
+from tests.simulation.disks import Disk
+from tests.simulation.faults import KINDS
+from tests.simulation.history import Outcome
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.run import first_failure, main
+from tests.simulation.shrink import shrink
+from tests.simulation.world import run, scenario
+
+ROOT = Path(__file__).parents[2]
+SEEDS = range(1, 41)
+#: A seed by which each is noticed, or soon after it. All mutants, from the first seed on, are for bin/simulate --mutants.
+SAMPLE = {
+    "overwrite": 4,
+    "no-sync": 1,
+    "write-error-ignored": 10,
+    "put-raises-nothing": 4,
+    "one-ack": 1,
+    "no-write-back": 6,
+    "one-answer": 1,
+    "one-absent": 1,
+    "silence-is-absent": 2,
+    "corrupt-is-absent": 4,
+    "first-epoch": 2,
+    "raise-by-one": 3,
+    "rotate-counts-up": 1,
+    "no-fence": 1,
+    "repeats-unfenced": 1,
+    "hint-trusted": 1,
+    "rot-spreads": 21,
+    "contest-by-two": 36,
+    "seal-differs": 1,
+    "ids-come-again": 15,
+    "unknown-is-failed": 10,
+    "key-without-owner": 1,
+    "one-register": 1,
+    "refusal-counts": 4,
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_rule_is_broken(seed: int) -> None:
+    done = run(scenario(seed))
+    assert done.violation is None, f"bin/simulate --seed {seed}: {done.violation}"
+    assert done.asked >= 200
+    assert done.overlapping >= 0.2
+    assert done.outcomes[Outcome.OK] > done.asked / 3
+
+
+def test_every_kind_of_fault_happens() -> None:
+    assert {fault.kind for seed in SEEDS for fault in scenario(seed).faults} == KINDS.keys()
+
+
+def traced(hash_seed: str) -> str:
+    """What another process prints for a seed: sets and dicts of strings have another order there."""
+    command = [sys.executable, "-m", "tests.simulation.run", "--seed", "8"]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_a_seed_is_the_same_run_each_time() -> None:
+    trace = run(scenario(8)).trace
+    assert run(scenario(8)).trace == trace
+    assert run(scenario(9)).trace != trace
+    assert traced("1") == traced("2")
+    assert f"seed 8: trace {trace}" in traced("3")
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_mutant_is_noticed(name: str) -> None:
+    done = first_failure(MUTANTS[name], range(SAMPLE[name], SAMPLE[name] + 60))
+    assert done is not None
+    assert done.violation is not None
+    assert done.violation.rule != "exception", done.violation.detail
+
+
+def test_a_mutant_leaves_nothing_behind() -> None:
+    before = [vars(owner).get(name) for mutant in MUTANTS.values() for owner, name, _ in mutant.patches]
+    for mutant in MUTANTS.values():
+        first_failure(mutant, range(0))
+    assert before == [vars(owner).get(name) for mutant in MUTANTS.values() for owner, name, _ in mutant.patches]
+
+
+def test_a_failing_seed_is_told_and_shrunk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, replacement = MUTANTS["no-fence"].patches[0]
+    monkeypatch.setattr(owner, name, replacement)  # type: ignore[arg-type]
+    assert main(["--seed", "1", "--no-shrink"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("seed 1 fails: fence: ")
+    assert told[1] == "once more: bin/simulate --seed 1"
+    failed = run(scenario(1))
+    smaller = shrink(failed, runs=60)
+    assert smaller.violation is not None
+    assert smaller.violation.rule == "fence"
+    assert smaller.asked < failed.asked / 2
+    assert len(smaller.scenario.faults) <= len(failed.scenario.faults)
+
+
+def test_a_disk_loses_what_was_not_synced_and_nothing_else() -> None:
+    disk = Disk()
+    disk.write({b"r1": b"one"})
+    disk.sync()
+    disk.write({b"r2": b"two", b"r3": b"three"})
+    assert disk.get([b"r1", b"r2", b"r3", b"r4"]) == [b"one", b"two", b"three", None]
+    disk.crash(keeps=False)
+    assert disk.get([b"r1", b"r2", b"r3"]) == [b"one", None, None]
+    disk.write({b"r2": b"two", b"r3": b"three"})
+    disk.crash(keeps=True)
+    assert disk.get([b"r2", b"r3"]) == [b"two", b"three"]
+    disk.rot(0, seen=True)
+    disk.rot(1, seen=False)
+    assert disk.get([b"r2", b"r3"]) == [b"tw" + bytes([ord("o") ^ 1]), CORRUPT]
+    disk.full = True
+    with pytest.raises(StorageFailed):
+        disk.write({b"r5": b"five"})

@@ -1,0 +1,201 @@
+"""A scenario out of a seed, and its run: three nodes, clients, faults; then all is mended, and all is read through every node."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import cast
+
+import msgspec
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.crypto.tokens import parse_token
+from quorumvault.model import NODE_NAMES, QUORUM, Owner
+from quorumvault.protocol import records
+from quorumvault.storage import layout
+from tests.simulation import clients, faults
+from tests.simulation.checkers import Violation, check
+from tests.simulation.clients import OWNERS, Call, Client
+from tests.simulation.faults import Fault, Mend
+from tests.simulation.history import Action, Complete, History, Invoke, Outcome
+from tests.simulation.network import Network
+from tests.simulation.nodes import Cluster, Node
+from tests.simulation.timeline import Timeline
+
+_CLIENTS, _CALLS = 8, 27
+#: Seconds of faults: about as long as the clients take.
+_FAULTY_SECONDS = 7.0
+#: Seconds from the end of the last fault until everything that was under way has ended, by its deadline.
+_CALM = 10.0
+_SECRET = bytes(range(32))
+_WIDE, _NARROW = Keyring("m1", _SECRET), Keyring("m1", _SECRET, digest_bits=8)
+#: Every so many seeds one has its tokens cut to 8 bits, so that values meet in them.
+_NARROW_EVERY = 4
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """All that a run is made of. ``calls`` has what each client does."""
+
+    seed: int
+    narrow: bool
+    calls: tuple[tuple[Call, ...], ...]
+    faults: tuple[Fault, ...]
+
+
+def scenario(seed: int) -> Scenario:
+    rng = Random(seed)
+    return Scenario(
+        seed,
+        seed % _NARROW_EVERY == 0,
+        tuple(clients.plan(rng, _CALLS) for _ in range(_CLIENTS)),
+        faults.plan(rng, _FAULTY_SECONDS),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a scenario. ``trace`` is a hash of the history, of the disks, and of all that was drawn by chance."""
+
+    scenario: Scenario
+    history: History
+    trace: str
+    seconds: float
+    events: int
+    violation: Violation | None
+
+    @property
+    def overlapping(self) -> float:
+        """The share of client operations during which something was broken."""
+        ends = {event.op: event.at for event in self.history.events if isinstance(event, Complete)}
+        spans = [(e.at, ends.get(e.op, self.seconds)) for e in self.history.events if isinstance(e, Invoke) and not e.final]
+        hit = sum(any(f.begins <= end and start <= f.ends for f in self.scenario.faults) for start, end in spans)
+        return hit / len(spans)
+
+    @property
+    def asked(self) -> int:
+        return sum(map(len, self.scenario.calls))
+
+    @property
+    def operations(self) -> int:
+        return sum(isinstance(event, Invoke) for event in self.history.events)
+
+    @property
+    def outcomes(self) -> Counter[Outcome]:
+        return Counter(event.outcome for event in self.history.events if isinstance(event, Complete))
+
+
+class World:
+    """Three nodes and their clients. ``epochs`` is the largest that any client was shown, by owner."""
+
+    def __init__(self, chosen: Scenario) -> None:
+        self.narrow = chosen.narrow
+        self.keyring = _NARROW if chosen.narrow else _WIDE
+        self.events: list[Invoke | Complete] = []
+        self.epochs: dict[str, int] = {}
+        self.timeline = Timeline()
+        self._rng = Random(~chosen.seed)
+        self.network = Network(self.timeline, self._rng)
+        self.cluster: Cluster = {}
+        self._mends: dict[Fault, Mend] = {}
+        for name in NODE_NAMES:
+            self.cluster[name] = Node(name, self.timeline, self.network, self._rng, self.keyring, self.cluster)
+        for node in self.cluster.values():
+            node.start()
+        for fault in chosen.faults:
+            self.timeline.at(fault.begins, None, self._begin, fault)
+            self.timeline.at(fault.ends, None, self._mend, fault)
+
+    def invoke(self, event: Invoke) -> int:
+        self.events.append(event)
+        return event.op
+
+    def complete(self, event: Complete) -> None:
+        self.events.append(event)
+        if event.epoch:
+            owner = cast("Invoke", self.events[event.op]).owner
+            self.epochs[owner] = max(event.epoch, self.epochs.get(owner, 0))
+
+    def _begin(self, fault: Fault) -> None:
+        self._mends[fault] = faults.begin(fault, self.cluster)
+
+    def _mend(self, fault: Fault) -> None:
+        self._mends.pop(fault)()
+
+    def play(self, calls: Sequence[Sequence[Call]]) -> None:
+        """Until all clients have asked for everything, and all faults are mended."""
+        for each in calls:
+            Client(self, each)
+        self.timeline.run()
+        faults.mend_everything(self.cluster)
+        self.timeline.run(self.timeline.now + _CALM)
+
+    def read_everything(self) -> None:
+        """By each owner and through each node: every token that was asked for or given, whoever's it is, and the epoch."""
+        tokens = tuple(dict.fromkeys(token for event in self.events for token in _tokens(event)))
+        for node in NODE_NAMES:
+            for owner in OWNERS:
+                Client(self, ()).ask(Action.DETOKENIZE, owner, node, tokens, final=True)
+                Client(self, ()).ask(Action.EPOCH, owner, node, (), final=True)
+                self.timeline.run()
+
+    def history(self) -> History:
+        rotten = {key for node in self.cluster.values() for key in node.disk.rotten}
+        tokens = {token for event in self.events for token in _tokens(event)} if rotten else set()
+        excused = frozenset((owner.name, token) for owner in OWNERS for token in tokens if _key(owner, token) in rotten)
+        return History(self.events, self.narrow, excused)
+
+    def trace(self) -> str:
+        stored = [sorted(node.disk.stored.items()) for node in self.cluster.values()]
+        return hashlib.blake2b(
+            msgspec.msgpack.encode((self.events, stored, repr(self._rng.getstate()))), digest_size=8
+        ).hexdigest()
+
+
+def run(chosen: Scenario) -> Run:
+    """Plays it, and checks what clients were told, and what the disks hold before and after all is read."""
+    world = World(chosen)
+    violation = None
+    try:
+        world.play(chosen.calls)
+        check(world.history())
+        check_disks(world.history(), world.cluster)
+        world.read_everything()
+        check(world.history())
+        check_disks(world.history(), world.cluster)
+    except Violation as found:
+        violation = found
+    except Exception as error:
+        violation = Violation("exception", f"{type(error).__name__}: {error}")
+        violation.__cause__ = error
+    return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, violation)
+
+
+def check_disks(history: History, cluster: Cluster) -> None:
+    """In calm: no two disks hold different values for a key, and two hold each that a client was given (rules 1, 4, 5)."""
+    invoked = {event.op: event for event in history.events if isinstance(event, Invoke)}
+    given = dict.fromkeys(
+        (invoked[event.op].owner, token) for event in history.events for token in _tokens(event) if isinstance(event, Complete)
+    )
+    owners = {owner.name: owner for owner in OWNERS}
+    for name, token in given:
+        key = _key(owners[name], token)
+        held = [node.disk.holds(key) for node in cluster.values() if key not in node.disk.rotten]
+        votes = Counter(records.sealed_of(record) for record in held if record is not None)
+        if len(votes) > 1 and not history.narrow:
+            raise Violation("agreement", f"{token} of {name} stands for different values on different disks")
+        if max(votes.values(), default=0) < QUORUM and (name, token) not in history.excused:
+            raise Violation("committed", f"{token} of {name} was given to a client, and fewer than two disks hold it")
+
+
+def _key(owner: Owner, token: str) -> bytes:
+    epoch, digest = cast("tuple[int, bytes]", parse_token(token))
+    return layout.record_keys(owner.id, [epoch], [digest])[0]
+
+
+def _tokens(event: Invoke | Complete) -> Iterator[str]:
+    texts = event.given if isinstance(event, Invoke) else event.answers
+    return (text for text in texts if text is not None and text.startswith("qv_"))

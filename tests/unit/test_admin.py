@@ -1,0 +1,177 @@
+"""The administrative socket: who can reach it, what it answers, and what the command line makes of that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx2
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.admin.app import Controls, create_admin_app
+from quorumvault.admin.bodies import FactsStatus, NodeStatus, PeerStatus, Reloaded, Stopping, ViewStatus
+from quorumvault.admin.client import AdminClient
+from quorumvault.admin.socket import FILE_NAME, listen, short_path
+from quorumvault.api.health import Health, PeerHealth, QuorumHealth
+from quorumvault.cli import main
+from quorumvault.cli.dev import prepare
+from quorumvault.config import Limits, Timeouts
+from quorumvault.errors import ConfigError, NotRunning
+from quorumvault.httpserver import HttpServer
+
+ResultT = TypeVar("ResultT")
+
+DISKS = {"n1": "aa" * 16, "n2": "bb" * 16, "n3": "cc" * 16}
+HEALTH = Health("degraded", "n1", "active", QuorumHealth(2), {"n2": PeerHealth("up")}, ["n2 has other API keys"], "1.2.3")
+MINE = FactsStatus("1.2.3", DISKS["n1"], 7, "active", True, ViewStatus(1, None, DISKS), {"s1": "f1"}, "fields-1", "keys-1")
+THEIRS = FactsStatus("1.2.4", DISKS["n2"], 3, "active", True, None, {"s1": "f1"}, "fields-1", "keys-2")
+STATUS = NodeStatus(
+    node="n1",
+    pid=4711,
+    api="127.0.0.1:8700",
+    peer="127.0.0.1:8710",
+    data="/srv/vault/n1",
+    facts=MINE,
+    sequence=99,
+    health=HEALTH,
+    peers={
+        "n2": PeerStatus("127.0.0.1:8711", True, None, True, THEIRS),
+        "n3": PeerStatus("127.0.0.1:8712", False, "cannot connect", False, None),
+    },
+    in_flight=2,
+    limits=Limits(),
+    timeouts=Timeouts(),
+)
+
+
+def serving(
+    directory: Path, ask: Callable[[], ResultT], reloaded: Reloaded | None = None, stops: list[int] | None = None
+) -> ResultT:
+    """What ``ask`` returns, on another thread, while a node answers at the socket in ``directory``."""
+    controls = Controls(
+        status=lambda: STATUS,
+        reload=lambda: reloaded or Reloaded(["API keys"], {}),
+        stop=lambda: (stops if stops is not None else []).append(1),
+    )
+
+    async def serve() -> ResultT:
+        server = HttpServer(create_admin_app(controls, lambda: "r-1"), listen(directory), Limits(), Timeouts())
+        server.start()
+        try:
+            return await asyncio.to_thread(ask)
+        finally:
+            await server.stop()
+
+    return asyncio.run(serve())
+
+
+def test_what_the_node_says_arrives(tmp_path: Path) -> None:
+    stops: list[int] = []
+    client = AdminClient(tmp_path)
+    assert serving(tmp_path, client.status) == STATUS
+    refused = Reloaded([], {"API keys": "no such file"})
+    assert serving(tmp_path, client.reload, refused) == refused
+    assert serving(tmp_path, client.stop, stops=stops) == Stopping()
+    assert stops == [1]
+
+
+def test_the_socket_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        listen(tmp_path).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_a_directory_too_deep_for_the_address_of_a_socket_will_do(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as plain, pytest.raises(OSError, match="too long"):
+        plain.bind(str(deep / FILE_NAME))
+    assert serving(deep, AdminClient(deep).status) == STATUS
+
+
+def test_a_socket_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
+    listen(tmp_path).close()
+    assert (tmp_path / FILE_NAME).exists()
+    with pytest.raises(NotRunning, match=r"admin\.sock.*does the node run"):
+        AdminClient(tmp_path).status()
+    assert serving(tmp_path, AdminClient(tmp_path).status) == STATUS
+
+
+def test_no_socket_where_something_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    with pytest.raises(ConfigError, match=r"admin\.sock: expected to make a socket here"):
+        listen(tmp_path)
+
+
+def test_other_paths_and_methods_are_refused_as_the_api_refuses_them(tmp_path: Path) -> None:
+    def ask() -> list[tuple[int, str]]:
+        with (
+            short_path(tmp_path) as uds,
+            httpx2.Client(transport=httpx2.HTTPTransport(uds=uds), base_url="http://node") as client,
+        ):
+            answers = [client.get("/stop"), client.get("/status/"), client.post("/tokenize")]
+        return [(answer.status_code, answer.json()["code"]) for answer in answers]
+
+    assert serving(tmp_path, ask) == [(405, "method-not-allowed"), (404, "not-found"), (404, "not-found")]
+
+
+# The command line.
+
+
+def command(directory: Path, *arguments: str, reloaded: Reloaded | None = None) -> Result:
+    """An administrative command for n1 of a new cluster in ``directory``, while that node answers."""
+    cluster, _ = prepare(directory, 9000)
+    full = ["admin", *arguments, "--config", str(cluster.file), "--node", "n1"]
+    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), reloaded)
+
+
+def test_status_for_people(tmp_path: Path) -> None:
+    result = command(tmp_path, "status")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert "process\t4711, version 1.2.3, 2 of 64 requests under way" in lines
+    assert "status\tdegraded, active, reaches 2 nodes" in lines
+    assert f"disk\t{DISKS['n1']}, start 7, write 99" in lines
+    assert "view\t1: n1 aaaaaaaa, n2 bbbbbbbb, n3 cccccccc" in lines
+    assert "n2\t127.0.0.1:8711\tup\tup\t1.2.4\tactive\tbbbbbbbb\t-\tsame\tsame\tOTHER\t" in lines
+    assert "n3\t127.0.0.1:8712\tdown\tdown\t-\t-\t-\t-\t-\t-\t-\tcannot connect" in lines
+    assert lines[-1] == "n2 has other API keys"
+
+
+def test_status_for_machines(tmp_path: Path) -> None:
+    answer = json.loads(command(tmp_path, "status", "--json").output)
+    assert (answer["node"], answer["sequence"], answer["facts"]["view"]["disks"]) == ("n1", 99, DISKS)
+
+
+def test_a_reload_that_is_refused_in_part_says_what_stays_and_fails(tmp_path: Path) -> None:
+    result = command(tmp_path, "reload", reloaded=Reloaded(["peer addresses"], {"API keys": "api_keys.yaml: is missing"}))
+    assert result.exit_code == 1
+    assert result.stdout == "n1 has read its peer addresses again.\n"
+    assert result.stderr == "The API keys stay as they were: api_keys.yaml: is missing\n"
+
+
+def test_stop(tmp_path: Path) -> None:
+    result = command(tmp_path, "stop")
+    assert (result.exit_code, result.output) == (0, "n1 drains, and ends when that is done.\n")
+
+
+def test_a_node_that_does_not_run_or_does_not_exist(tmp_path: Path) -> None:
+    cluster, _ = prepare(tmp_path, 9000)
+    asked = ["admin", "status", "--config", str(cluster.file)]
+    missing = CliRunner().invoke(main, [*asked, "--node", "n2"])
+    assert missing.exit_code == 1
+    assert "n2/admin.sock" in missing.stderr
+    assert "does the node run, on this host, and as this user?" in missing.stderr
+    unknown = CliRunner().invoke(main, [*asked, "--node", "n4"])
+    assert unknown.exit_code == 1
+    assert "no node 'n4' in this cluster; expected one of n1, n2, n3" in unknown.stderr

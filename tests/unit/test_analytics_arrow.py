@@ -1,0 +1,220 @@
+"""The batch function over a vault in memory that counts what it is asked."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorumvault import errors
+from quorumvault.analytics.arrow import look_up
+from quorumvault.client import Limits
+from quorumvault.client.arrow import decode, encode
+from quorumvault.crypto.tokens import format_token
+from quorumvault.errors import ItemError
+
+EPOCH = b"quorumvault.epoch"
+
+
+def token(number: int, epoch: int = 1) -> str:
+    return format_token(epoch, number.to_bytes(20, "big"))
+
+
+def stream(columns: dict[str, Any], epoch: int | None = None) -> bytes:
+    batch = pa.record_batch(columns)
+    if epoch is not None:
+        batch = batch.replace_schema_metadata({EPOCH: str(epoch)})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+class Vault:
+    """Implements ArrowVault: the token of "7" has the number 7. ``epochs`` is used up request by request, its last one stays."""
+
+    def __init__(self, items: int = 4, body_bytes: int = 10_000, epochs: Iterable[int] = (1,)) -> None:
+        self._limits = Limits(items=items, body_bytes=body_bytes, value_bytes=1000)
+        self._epochs = list(epochs)
+        self._lock = threading.Lock()
+        self.asked: list[list[str]] = []
+        self.statuses: dict[str, str] = {}
+        self.before: Callable[[list[str]], None] = lambda texts: None
+
+    def limits(self) -> Limits:
+        return self._limits
+
+    def exchange_arrow(self, operation: str, body: bytes) -> bytes:
+        (column,) = pa.ipc.open_stream(body).read_all().columns
+        texts = column.to_pylist()
+        with self._lock:
+            self.asked.append(texts)
+            epoch = self._epochs.pop(0) if len(self._epochs) > 1 else self._epochs[0]
+        self.before(texts)
+        if operation == "tokenize":
+            return stream({"token": pa.array([token(int(text), epoch) for text in texts])}, epoch)
+        words = [self.statuses.get(text, "ok") for text in texts]
+        if operation == "retokenize":
+            moved = [token(int(text.split("_")[2][:40], 16), epoch) for text in texts]
+            return stream({"token": pa.array(moved), "status": pa.array(words)}, epoch)
+        values = [
+            str(int(text.split("_")[2][:40], 16)) if word == "ok" else None for text, word in zip(texts, words, strict=True)
+        ]
+        return stream({"value": pa.array(values), "status": pa.array(words)})
+
+
+def rows(batches: Iterable[Any], name: str = "result") -> list[Any]:
+    return [item for batch in batches for item in batch.column(name).to_pylist()]
+
+
+texts = st.one_of(st.none(), st.integers(0, 9).map(token), st.sampled_from(["", "plain", token(3).upper(), token(3)[:-1]]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(texts, max_size=9), max_size=6),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.sampled_from([pa.utf8(), pa.string_view()]),
+)
+def test_rows_keep_their_order_however_they_come(parts: list[list[Any]], window: int, items: int, kind: Any) -> None:
+    vault = Vault(items=items)
+    vault.statuses[token(5)] = "not_found"
+    batches = list(look_up(vault, "detokenize", [pa.array(part, kind) for part in parts], window_rows=window))
+    asked = [text for part in parts for text in part]
+    expected: list[tuple[Any, str]] = []
+    for text in asked:
+        if text is None:
+            expected.append((None, "null"))
+        elif text not in map(token, range(10)):
+            expected.append((None, "not_token"))
+        else:
+            number = int(text.split("_")[2][:40], 16)
+            expected.append((None, "not_found") if number == 5 else (str(number), "ok"))
+    assert rows(batches, "text") == asked
+    assert list(zip(rows(batches), rows(batches, "status"), strict=True)) == expected
+    sent = [text for request in vault.asked for text in request]
+    assert all(1 <= len(request) <= items for request in vault.asked)
+    assert set(sent) <= set(map(token, range(10)))
+
+
+def test_each_distinct_text_of_a_window_is_sent_once_in_full_requests() -> None:
+    vault = Vault(items=4)
+    batches = list(look_up(vault, "tokenize", [pa.array([str(number % 6)]) for number in range(100)]))
+    assert rows(batches) == [token(number % 6) for number in range(100)]
+    assert sorted(map(sorted, vault.asked)) == [["0", "1", "2", "3"], ["4", "5"]]
+    assert set(rows(batches, "status")) == {"ok"}
+
+
+def test_requests_are_cut_by_their_bytes_too() -> None:
+    vault = Vault(items=1000, body_bytes=2048 + 100)
+    numbers = [f"{number:030}" for number in range(10)]
+    assert rows(look_up(vault, "tokenize", [pa.array(numbers)])) == [token(number) for number in range(10)]
+    assert {len(request) for request in vault.asked} == {2}
+
+
+def test_several_requests_are_under_way_at_once() -> None:
+    vault = Vault(items=1)
+    together = threading.Barrier(3, timeout=20)
+    vault.before = lambda texts: together.wait() and None
+    assert rows(look_up(vault, "tokenize", [pa.array(["1", "2", "3"])], in_flight=3)) == [token(1), token(2), token(3)]
+
+
+def test_nothing_to_ask_asks_nothing() -> None:
+    vault = Vault()
+    assert list(look_up(vault, "detokenize", [])) == []
+    batches = list(look_up(vault, "detokenize", [pa.array([], pa.utf8()), pa.array([None, "plain"])]))
+    assert rows(batches, "status") == ["null", "not_token"]
+    assert vault.asked == []
+
+
+def test_what_a_rotation_overtakes_within_a_window_is_asked_for_again() -> None:
+    vault = Vault(items=1, epochs=[1, 2, 2])
+    tokens = rows(look_up(vault, "tokenize", [pa.array(["1", "2"])], in_flight=1))
+    assert tokens == [token(1, 2), token(2, 2)]
+    assert len(vault.asked) == 3
+
+
+def test_retokenize_is_one_more_operation_of_one_epoch() -> None:
+    vault = Vault(items=1, epochs=[2, 3, 3])
+    batches = list(look_up(vault, "retokenize", [pa.array([token(1), None, "plain", token(2)])], in_flight=1))
+    assert rows(batches) == [token(1, 3), None, None, token(2, 3)]
+    assert rows(batches, "status") == ["ok", "null", "not_token", "ok"]
+
+
+def test_a_rotation_between_windows_is_told() -> None:
+    batches = look_up(Vault(epochs=[1, 2]), "tokenize", [pa.array(["1", "2"])], window_rows=1)
+    next(batches)
+    with pytest.raises(errors.EpochMoved, match="begin again"):
+        next(batches)
+    with pytest.raises(errors.EpochMoved, match="each time"):
+        list(look_up(Vault(items=1, epochs=range(1, 40)), "tokenize", [pa.array(["1", "2"])], in_flight=1))
+
+
+@pytest.mark.parametrize(("status", "kind"), [("unavailable", errors.NoQuorum), ("collision", errors.TokenCollision)])
+def test_what_could_not_be_told_is_never_a_null(status: str, kind: type[Exception]) -> None:
+    vault = Vault()
+    vault.statuses[token(2)] = status
+    with pytest.raises(kind):
+        list(look_up(vault, "detokenize", [pa.array([token(1), token(2)])]))
+
+
+def test_a_value_that_is_no_text_is_no_value_here() -> None:
+    vault = Vault()
+    vault.statuses[token(2)] = "not_text"
+    batches = list(look_up(vault, "detokenize", [pa.array([token(2)])]))
+    assert (rows(batches), rows(batches, "status")) == ([None], ["not_text"])
+
+
+def test_errors_name_the_rows_that_were_given() -> None:
+    vault = Vault(items=2)
+
+    def refuse(texts: list[str]) -> None:
+        if "9" in texts:
+            item = ItemError(texts.index("9"), "already-tokenized", "it is one")
+            raise errors.AlreadyTokenized("item 0: it is one", errors=(item,))
+
+    vault.before = refuse
+    arrays = [pa.array(["1", None, "1", "2"]), pa.array(["3", "4", "3", "9"])]
+    for window in (3, 4, 100):
+        with pytest.raises(errors.AlreadyTokenized, match="item 7: it is one") as caught:
+            list(look_up(vault, "tokenize", arrays, window_rows=window))
+        assert [item.index for item in caught.value.errors] == [7]
+
+
+def test_an_outage_is_the_error_that_it_is() -> None:
+    vault = Vault(items=1)
+
+    def refuse(texts: list[str]) -> None:
+        raise errors.NoQuorum("n2: down; n3: down", outcome="unknown")
+
+    vault.before = refuse
+    with pytest.raises(errors.NoQuorum) as caught:
+        list(look_up(vault, "tokenize", [pa.array(["1", "2"])]))
+    assert caught.value.outcome == "unknown"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        stream({"token": pa.array(["a", "b"])}),
+        stream({"value": pa.array(["a"])}),
+        stream({"value": pa.array([1, 2])})[:-9],
+        stream({"value": pa.array([[1], [2]])}),
+    ],
+)
+def test_an_answer_that_is_none(body: bytes) -> None:
+    with pytest.raises(errors.UnexpectedAnswer):
+        decode(body, "value", 2)
+
+
+def test_a_stream_has_one_column() -> None:
+    assert pa.ipc.open_stream(encode("token", pa.array(["a"]))).read_all().to_pydict() == {"token": ["a"]}
