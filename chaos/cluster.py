@@ -140,9 +140,7 @@ class Cluster:
         self._api_keys = dict(api_keys)
 
     @classmethod
-    def create(
-        cls, directory: Path, owners: Sequence[str], base_port: int | None = None, hosts: Sequence[str] = (HOST,)
-    ) -> Self:
+    def create(cls, directory: Path, owners: Sequence[str], base_port: int | None = None, hosts: Sequence[str] = (HOST,)) -> Self:
         """Runs ``quorumvault init`` for a directory that has no cluster yet; each owner gets an API key.
 
         ``hosts``: one address of this machine, or three.

@@ -24,7 +24,7 @@ from chaos import sample
 from chaos.api import Answer, Unanswered
 from chaos.cluster import NODES, Cluster, ClusterError, wait_for
 from chaos.narration import ClaimFailed, Narrator
-from chaos.records import Input, UsageError, check_columns, configured_columns, invent_input, read_input
+from chaos.records import Input, UsageError, check_columns, check_values, configured_columns, invent_input, read_input
 from chaos.table import Table
 
 OWNER, OTHER = "clinic", "registry"
@@ -284,6 +284,7 @@ def demonstrate(chosen: argparse.Namespace, tell: Narrator) -> None:
             if columns is None:
                 fields = _good(cluster.api("n1", OWNER).get("/fields")).body["fields"]
                 columns = configured_columns(fields, records.table)
+            check_values(columns, records.table)
             run(Show(cluster, tell, directory, records, columns))
 
 

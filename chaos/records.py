@@ -66,5 +66,11 @@ def configured_columns(fields: Sequence[str], table: Table) -> Sequence[str]:
     return columns
 
 
+def check_values(columns: Sequence[str], table: Table) -> None:
+    """A demonstration on nothing would hold every claim."""
+    if not any(table.cells(columns)):
+        raise UsageError(f"no row has a value in {', '.join(columns)}: there is nothing to tokenize")
+
+
 def _column_list(table: Table) -> str:
     return f"the file's columns are {', '.join(table.header)}"

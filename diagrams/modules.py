@@ -1,7 +1,7 @@
 """The modules of the package by layer and folder, and which folder needs which.
 
-The layers are those that a test holds every import to. Left out are arrows that follow from others (the transitive reduction: Aho,
-Garey and Ullman, "The Transitive Reduction of a Directed Graph", 1972), and those to the lowest layer, which everything uses.
+The layers are those that a test holds every import to. Arrows that follow from others are left out (the transitive reduction: Aho,
+Garey and Ullman, "The Transitive Reduction of a Directed Graph", 1972).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def draw() -> str:
         needs[box] |= {_box(name) for name in imports(MODULES[module]) if name in PACKAGE} - {box}
     lines = [f"  {_key(box)}: {_label(box, boxes[box])} {{class: {LAYERS[box[0]][0]}}}" for box in sorted(boxes, reverse=True)]
     for start, ends in sorted(reduced(needs).items(), reverse=True):
-        lines += [f"  {_key(start)} -> {_key(end)}" for end in sorted(ends) if end[0]]
-    return "\n".join(("modules: quorumvault, by folder: an arrow means imports {", *lines, "}\n"))
+        lines += [f"  {_key(start)} -> {_key(end)}" for end in sorted(ends)]
+    return "\n".join(("modules: the package, by folder; who imports whom {", *lines, "}\n"))
 
 
 def reduced(graph: Graph) -> dict[Box, set[Box]]:

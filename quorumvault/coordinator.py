@@ -257,7 +257,8 @@ class Coordinator:
         if ask.view is not None and ask.view != view.id:
             return _Held(ViewRefused(view), {}, False)
         targets = [target for target in self._targets(view) if ask.disk in (None, target.disk)]
-        down = {target.peer.node: "down" for target in targets if not target.peer.up}
+        own = self._identity.node
+        down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
         if len(targets) - len(down) < min(QUORUM, len(targets)):
             return _Held(None, down, False)
         round_id = RoundId(self._identity.disk, self._identity.boot, next(self._rounds))

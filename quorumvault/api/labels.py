@@ -9,10 +9,14 @@ from typing import NamedTuple, cast
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from quorumvault.crypto.tokens import is_token
 from quorumvault.errors import Invalid
 
 #: VCHAR of RFC 5234: no space, no control character, so nothing that could break a line of a log.
 LABEL = re.compile(r"[\x21-\x7e]{1,128}")
+#: Labels go into the event log, where no API key and no token may be, whoever put it there.
+_KEY = re.compile(r"qvk_[a-z0-9]+_[a-z0-9]+")
+_WORD = re.compile(r"\w+")
 _SCOPE_KEY = "quorumvault.labels"
 
 
@@ -37,13 +41,15 @@ def read_labels(headers: Headers, fresh: Callable[[], str]) -> Labels:
 
 
 def _only(values: list[str]) -> str | None:
-    return values[0] if len(values) == 1 and LABEL.fullmatch(values[0]) else None
+    if len(values) != 1 or not LABEL.fullmatch(values[0]) or _KEY.search(values[0]):
+        return None
+    return None if any(map(is_token, _WORD.findall(values[0]))) else values[0]
 
 
 def require_well_formed(labels: Labels) -> None:
     """Raises Invalid."""
     if labels.malformed is not None:
-        raise Invalid(f"{labels.malformed} has to be one header of 1 to 128 visible ASCII characters, without spaces")
+        raise Invalid(f"{labels.malformed} has to be one header of 1 to 128 visible ASCII characters, no spaces, no key or token")
 
 
 def attach(scope: Scope, labels: Labels) -> None:

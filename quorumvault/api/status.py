@@ -14,7 +14,6 @@ from starlette.responses import Response
 from quorumvault.api.admission import Phase
 from quorumvault.api.bodies import ConfiguredFields, LimitsInForce, Live, encode
 from quorumvault.api.guard import Counts
-from quorumvault.api.health import Health
 from quorumvault.api.labels import labels_of, require_well_formed
 from quorumvault.api.openapi import document
 from quorumvault.api.services import Services
@@ -41,15 +40,18 @@ class Status:
         self._services = services
 
     async def health(self, request: Request) -> Response:
-        return _health_response(request, self._services.health())
+        return self._health(request, unless=self._services.admission.phase is Phase.DRAINING)
 
     async def ready(self, request: Request) -> Response:
         """Like /health, and 503 from the moment that the node is asked to stop."""
+        return self._health(request, unless=self._services.admission.phase is not Phase.SERVING)
+
+    def _health(self, request: Request, *, unless: bool) -> Response:
         health = self._services.health()
-        if self._services.admission.phase is not Phase.SERVING:
+        if unless:
             warnings = [*health.warnings, "this node is about to stop"]
             health = msgspec.structs.replace(health, status="unavailable", warnings=warnings)
-        return _health_response(request, health)
+        return _open_response(request, encode(health), 503 if health.status == "unavailable" else 200)
 
     async def live(self, request: Request) -> Response:
         return _open_response(request, encode(Live()))
@@ -64,10 +66,6 @@ class Status:
 
     async def openapi(self, request: Request) -> Response:
         return _open_response(request, _openapi())
-
-
-def _health_response(request: Request, health: Health) -> Response:
-    return _open_response(request, encode(health), 503 if health.status == "unavailable" else 200)
 
 
 def _open_response(request: Request, content: bytes, status: int = 200, media_type: str = "application/json") -> Response:

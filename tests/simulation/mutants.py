@@ -16,7 +16,7 @@ from quorumvault.coordinator import Coordinator, Tokenized
 from quorumvault.crypto.sealing import Sealer
 from quorumvault.errors import NoQuorum
 from quorumvault.exchange import Exchange
-from quorumvault.model import FIRST_EPOCH
+from quorumvault.model import FIRST_EPOCH, Owner
 from quorumvault.protocol import messages, operations, read, rounds
 from quorumvault.protocol.epochs import EpochRead, EpochRound, RaiseRound, Register
 from quorumvault.protocol.operations import Steps
@@ -134,13 +134,13 @@ def _run_with_request_id(self: Coordinator, steps: Any, deadline: float, **optio
 
 async def _hold_under_request_id(self: Coordinator, ask: Any, deadline: float) -> Any:
     """The writing rounds of one request have one id, which came along with its deadline."""
-    self._rounds = repeat(deadline.request) if isinstance(deadline, _Named) and ask.round is WriteRound else _other_ids(self)
+    self._rounds = repeat(deadline.request) if isinstance(deadline, _Named) and ask.round is WriteRound else _other_ids(self)  # type: ignore[assignment]
     return await _real_hold(self, ask, deadline)
 
 
 async def _hold_under_few_ids(self: Coordinator, ask: Any, deadline: float) -> Any:
     """The ids of writing rounds come again after a few, and are the same in each life."""
-    self._rounds = vars(self).setdefault("_few", cycle(range(4))) if ask.round is WriteRound else _other_ids(self)
+    self._rounds = vars(self).setdefault("_few", cycle(range(4))) if ask.round is WriteRound else _other_ids(self)  # type: ignore[assignment]
     return await _real_hold(self, ask, deadline)
 
 
@@ -192,8 +192,10 @@ class _OneRaise(RaiseRound):
 
 class _FirstEpoch(EpochRound):
     def _decision(self) -> EpochRead | None:
-        first = self._answers[0] if self._answers else None
-        return first and EpochRead(first if first.epoch else Register(FIRST_EPOCH, ""), settled=True)
+        if not self._answers:
+            return None
+        first = self._answers[0]
+        return EpochRead(first if first.epoch else Register(FIRST_EPOCH, ""), settled=True)
 
 
 class _EpochKept(EpochRound):
@@ -256,7 +258,7 @@ def _one_absent_is_enough(states: Any, pending: int) -> read.Verdict:
 
 
 def _write_back_unread(self: Replica, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> Any:
-    keys = _real_record_keys(replicas.Owner(repair.owner_name).id, repair.epochs, repair.digests)
+    keys = _real_record_keys(Owner(repair.owner_name).id, repair.epochs, repair.digests)
     return replicas._Durable(repair, self._store_once(keys, repair.records, staged))
 
 

@@ -109,7 +109,7 @@ class Process:
 
     def __init__(self, node: Node, incarnation: int) -> None:
         self.node = node
-        self.schedule = Schedule(node.timeline)
+        self.schedule = Schedule(node.timeline)  # type: ignore[abstract]
         self.calls: dict[int, Callable[[], object]] = {}
         #: Dies when it has sent so many more messages of that kind; never if None.
         self.sends_left: int | None = None

@@ -45,7 +45,7 @@ def unknown(op: int) -> Complete:
     return Complete(op, Outcome.UNKNOWN)
 
 
-GOOD = {
+GOOD: dict[str, list[Invoke | Complete]] = {
     "a value seen while it is written, after a read that did not see it": [
         invoke(0, Action.TOKENIZE, "=a"),
         invoke(1, Action.DETOKENIZE, TOKEN),

@@ -95,7 +95,7 @@ def test_a_mutant_leaves_nothing_behind() -> None:
 
 def test_a_failing_seed_is_told_and_shrunk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name, replacement = MUTANTS["no-fence"].patches[0]
-    monkeypatch.setattr(owner, name, replacement)  # type: ignore[arg-type]
+    monkeypatch.setattr(owner, name, replacement)
     assert main(["--seed", "1", "--no-shrink"]) == 1
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("seed 1 fails: fence: ")

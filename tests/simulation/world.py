@@ -142,6 +142,11 @@ class World:
                 Client(self, ()).ask(Action.EPOCH, owner, node, (), final=True)
                 self.timeline.run()
 
+    def check(self) -> None:
+        history = self.history()
+        check(history)
+        check_disks(history, self.cluster)
+
     def history(self) -> History:
         rotten = {key for node in self.cluster.values() for key in node.disk.rotten}
         tokens = {token for event in self.events for token in _tokens(event)} if rotten else set()
@@ -161,11 +166,9 @@ def run(chosen: Scenario) -> Run:
     violation = None
     try:
         world.play(chosen.calls)
-        check(world.history())
-        check_disks(world.history(), world.cluster)
+        world.check()
         world.read_everything()
-        check(world.history())
-        check_disks(world.history(), world.cluster)
+        world.check()
     except Violation as found:
         violation = found
     except Exception as error:
