@@ -13,12 +13,23 @@ from diagrams import modules, routes, running
 FOLDER = Path(__file__).parent
 AS_BUILT = FOLDER / "3-as-built.d2"
 
-_HEAD = """\
+_AS_BUILT = """\
 # Drawn by bin/diagrams from what runs: the modules' imports, the routes of the applications, and a cluster's processes in /proc.
 # A test compares the first two with the code.
 direction: down
-vars: {d2-config: {layout-engine: elk; pad: 20}}
+vars: {{d2-config: {{layout-engine: elk; pad: 20}}}}
+classes: {{part: {{style.border-radius: 6; style.fill: "#f7f9fc"}}}}
+*.style.fill: "#ffffff"
 grid-columns: 2
+grid-gap: 20
+
+{modules}
+right: "" {{
+grid-columns: 1
+style.stroke-width: 0
+
+{routes}
+{running}}}
 """
 
 
@@ -29,9 +40,12 @@ def main() -> None:
         cluster.api("n1", "clinic").tokenize(["so that each node has something to keep"])
         cluster.api("n2", "clinic").tokenize(["and its log an event"])
         cluster.api("n3", "clinic").tokenize(["and its log an event"])
-        AS_BUILT.write_text(f"{_HEAD}\n{modules.draw()}\n{routes.draw()}\n{running.draw(cluster)}")
+        text = _AS_BUILT.format(modules=modules.draw(), routes=routes.draw(), running=running.draw(cluster))
+    AS_BUILT.write_text(text)
     for source in sorted(FOLDER.glob("*.d2")):
-        subprocess.run([Path(sys.executable).with_name("d2"), source, source.with_suffix(".svg")], check=True)
+        drawing = source.with_suffix(".svg")
+        subprocess.run([Path(sys.executable).with_name("d2"), source, drawing], check=True)
+        drawing.chmod(0o644)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The modules of the package by layer and folder, and which folder needs which.
 
-The layers are those that a test holds every import to. Arrows that follow from others are left out (the transitive reduction: Aho,
+The layers are those that a test holds every import to. Arrows that follow from others are left out (transitive reduction: Aho,
 Garey and Ullman, "The Transitive Reduction of a Directed Graph", 1972).
 """
 
@@ -27,10 +27,10 @@ def draw() -> str:
         box = _box(module)
         boxes[box].append(module)
         needs[box] |= {_box(name) for name in imports(MODULES[module]) if name in PACKAGE} - {box}
-    lines = [f"  {_key(box)}: {_label(box, boxes[box])} {{class: {LAYERS[box[0]][0]}}}" for box in sorted(boxes, reverse=True)]
+    lines = [f"  {_key(box)}: {_label(box, boxes[box])} {{class: part}}" for box in sorted(boxes, reverse=True)]
     for start, ends in sorted(reduced(needs).items(), reverse=True):
         lines += [f"  {_key(start)} -> {_key(end)}" for end in sorted(ends)]
-    return "\n".join(("modules: the package, by folder; who imports whom {", *lines, "}\n"))
+    return "\n".join(('modules: "The package by folder, and who imports whom" {', *lines, "}\n"))
 
 
 def reduced(graph: Graph) -> dict[Box, set[Box]]:

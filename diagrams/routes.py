@@ -22,7 +22,7 @@ def draw() -> str:
     admin = [f"    {_name(route)}" for route in _routes(create_admin_app(Mock(spec=Controls), str).routes)]
     return "\n".join(
         (
-            "routes: what a node answers {",
+            'routes: "What a node answers" {\n  grid-rows: 1',
             '  api: "HTTP, the API port" {\n    shape: sql_table',
             *api,
             "  }",

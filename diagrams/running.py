@@ -1,6 +1,6 @@
 """A cluster that runs, as the kernel sees it: who listens where, who is connected to whom, and which files there are.
 
-Read from /proc/PID/fd and /proc/net/tcp (proc(5)). A node forbids other processes of its user to look into it, so this takes root.
+Read from /proc/PID/fd and /proc/net/tcp (proc(5)). A node forbids other processes of its user to look into it: this takes root.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from chaos.cluster import PORT_OFFSETS, Cluster
 _FIRST_PORT = 8700
 _PEER_OFFSET = 10
 _LISTENS = "0A"
+_SHARED = ("cluster.yaml", "fields.yaml", "api_keys.yaml", "secrets")
 #: LevelDB's files are numbered.
 _NUMBER = re.compile(r"\d{6}")
 
@@ -32,36 +34,35 @@ class Socket(NamedTuple):
 def draw(cluster: Cluster) -> str:
     """D2 text of one container."""
     first = min(int(node.address.rpartition(":")[2]) for node in cluster.nodes.values())
-    listens: dict[int, str] = {}
-    dials: list[tuple[str, int]] = []
-    lines: list[str] = []
     tcp = _tcp_sockets()
+    opened = {name: _open_files(cluster.pid(name)) for name in cluster.nodes}
+    sockets = {name: {tcp[link] for link in opened[name] if link in tcp} for name in cluster.nodes}
+    listeners = {socket.local: name for name in cluster.nodes for socket in sockets[name] if not socket.remote}
+    assert {port - first for port in listeners} == set(PORT_OFFSETS), listeners
+    lines: list[str] = []
     for name in cluster.nodes:
-        opened = _open_files(cluster.pid(name))
-        sockets = [tcp[link] for link in opened if link in tcp]
-        offsets = sorted(socket.local - first for socket in sockets if not socket.remote)
-        assert set(offsets) <= set(PORT_OFFSETS), offsets
-        listens |= {socket.local: name for socket in sockets if not socket.remote}
-        dials += [(name, socket.remote) for socket in sockets]
-        rows = [*map(_port_row, offsets), *_file_rows(cluster.directory, cluster.directory / name, opened)]
-        lines += _table(name, f"{name}, a process", rows)
+        ports = sorted(port - first for port, listener in listeners.items() if listener == name)
+        links = sorted(
+            (listeners[socket.remote], socket.remote - first) for socket in sockets[name] if socket.remote in listeners
+        )
+        files = _file_rows(cluster.directory, cluster.directory / name, opened[name])
+        lines += _table(name, f"{name}, a process", [*map(_port_row, ports), *starmap(_link_row, links), *files])
     shared = [row for path in _SHARED for row in _file_rows(cluster.directory, cluster.directory / path, set())]
-    lines += _table("shared", "all three read, at start", shared)
-    links = {(name, listens[port]) for name, port in dials if port in listens}
-    lines += [f"  {one} <-> {other}: a link each way" for one, other in sorted(links) if one < other and (other, one) in links]
-    return "\n".join(("running: three nodes on one machine, as init makes them {", *lines, "}\n"))
+    lines += _table("shared", "Read by all three at start", shared)
+    return "\n".join(('running: "Three nodes on one machine, as init makes them" {', "  grid-rows: 2", *lines, "}\n"))
 
 
-_SHARED = ("cluster.yaml", "fields.yaml", "api_keys.yaml", "secrets")
-
-
-def _table(key: str, title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
-    cells = [f'    "{left}": "{right}"' for left, right in rows]
+def _table(key: str, title: str, rows: Iterable[tuple[str, str]]) -> list[str]:
+    cells = [f'    "{left}": "{right}"' for left, right in dict(rows).items()]
     return [f'  {key}: "{title}" {{', "    shape: sql_table", *cells, "  }"]
 
 
 def _port_row(offset: int) -> tuple[str, str]:
-    return f"TCP {_FIRST_PORT + offset}", "its peers" if offset >= _PEER_OFFSET else "clients"
+    return f"TCP {_FIRST_PORT + offset}", "listens to its peers" if offset >= _PEER_OFFSET else "listens to clients"
+
+
+def _link_row(peer: str, offset: int) -> tuple[str, str]:
+    return f"TCP to {_FIRST_PORT + offset}", f"its link to {peer}"
 
 
 def _file_rows(directory: Path, path: Path, opened: set[str]) -> Iterator[tuple[str, str]]:
@@ -71,7 +72,7 @@ def _file_rows(directory: Path, path: Path, opened: set[str]) -> Iterator[tuple[
         if stat.S_ISDIR(status.st_mode):
             continue
         name = _NUMBER.sub("n", str(file.relative_to(directory)))
-        how = "the operator" if stat.S_ISSOCK(status.st_mode) else "held open" if str(file) in opened else ""
+        how = "listens to the operator" if stat.S_ISSOCK(status.st_mode) else "held open" if str(file) in opened else ""
         yield name, f"{stat.S_IMODE(status.st_mode):04o} {how}".strip()
 
 

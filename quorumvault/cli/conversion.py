@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal, Protocol, TypeVar
 
 import msgspec
 
-from quorumvault.client import Client, Result
+from quorumvault.client import Client
 from quorumvault.crypto.tokens import is_token, parse_token
 from quorumvault.errors import InputError, RequestError
 from quorumvault.tabular.table import Cell, Row, Table
@@ -25,6 +25,8 @@ BATCH_SIZE = 4 << 20
 #: One for each node.
 IN_FLIGHT = 3
 
+#: Of one token: the status that the vault gave it, and what takes its place if that is "ok".
+Answer = tuple[str, str | msgspec.Raw | None]
 #: Told how many rows are done, and how many bytes more.
 Progress = Callable[[int, int], None]
 
@@ -50,10 +52,14 @@ class Tokenized:
 
 @dataclass(slots=True)
 class Detokenized:
-    """What was done: tokens that became values per column; tokens that did not, and why; cells that had no token in them."""
+    """What was done: tokens that were replaced per column; tokens that were not, and why; cells that had no token in them.
+
+    ``epochs`` are those of new tokens, so there are none where values came back.
+    """
 
     values: dict[str, int]
     rows: int = 0
+    epochs: list[int] = field(default_factory=list)
     not_found: int = 0
     unavailable: int = 0
     collision: int = 0
@@ -66,6 +72,7 @@ class Detokenized:
     def add(self, other: Detokenized) -> None:
         _add(self.values, other.values)
         self.rows += other.rows
+        self.epochs = sorted({*self.epochs, *other.epochs})
         self.not_found += other.not_found
         self.unavailable += other.unavailable
         self.collision += other.collision
@@ -169,15 +176,18 @@ class Detokenizer:
                     tokens.append(value)
                 else:
                     done.no_token += 1
-        for (row, cell), result in zip(places, self._vault.detokenize(tokens), strict=True):
-            self._settle(row, cell, result, done)
+        for (row, cell), (status, replacement) in zip(places, self._look_up(tokens, done), strict=True):
+            self._settle(row, cell, status, replacement, done)
         return done
 
-    def _settle(self, row: Row, cell: Cell, result: Result, done: Detokenized) -> None:
+    def _look_up(self, tokens: list[str], done: Detokenized) -> list[Answer]:
+        return [(result.status, msgspec.Raw(result.json) if result.found else None) for result in self._vault.detokenize(tokens)]
+
+    def _settle(self, row: Row, cell: Cell, status: str, replacement: str | msgspec.Raw | None, done: Detokenized) -> None:
         column = self._columns[cell.column]
-        match result.status:
+        match status:
             case "ok":
-                cell.replace(msgspec.Raw(result.json))
+                cell.replace(replacement)
                 done.values[column] += 1
             case "unavailable":
                 done.unavailable += 1
@@ -189,6 +199,17 @@ class Detokenizer:
                     raise InputError(self._source, row.line, f"{column}: no value of yours has this token")
                 if self._missing == "null":
                     cell.replace(None)
+
+
+class Retokenizer(Detokenizer):
+    """Like its parent, and what takes a token's place is the token of the active epoch."""
+
+    def _look_up(self, tokens: list[str], done: Detokenized) -> list[Answer]:
+        answers: list[Answer] = [(result.status, result.token) for result in self._vault.retokenize(tokens)]
+        moved = [token for _, token in answers if isinstance(token, str)]
+        # One call of the client gives tokens of one epoch.
+        done.epochs.extend(epoch for epoch, _ in filter(None, map(parse_token, moved[:1])))
+        return answers
 
 
 def convert_table(table: Table, converter: Converter[DoneT], sink: BinaryIO, progress: Progress) -> DoneT:

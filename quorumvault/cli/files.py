@@ -1,4 +1,4 @@
-"""``quorumvault tokenize`` and ``detokenize``: files and standard input, JSON Lines and CSV."""
+"""``quorumvault tokenize``, ``detokenize`` and ``retokenize``: files and standard input, JSON Lines and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import click
 import msgspec
 
-from quorumvault.cli.conversion import Detokenized, Detokenizer, Progress, Tokenized, Tokenizer, convert_table
+from quorumvault.cli.conversion import Detokenized, Detokenizer, Progress, Retokenizer, Tokenized, Tokenizer, convert_table
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
@@ -27,7 +27,7 @@ _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 class Job(NamedTuple):
-    """What both commands are told about files."""
+    """What these commands are told about files."""
 
     source: Path
     output: Path
@@ -81,6 +81,15 @@ _FILE_OPTIONS = (
 )
 
 
+_missing_option = click.option(
+    "--missing",
+    type=click.Choice(["keep", "null", "error"]),
+    default="keep",
+    show_default=True,
+    help="What to do with a cell whose token is not found.",
+)
+
+
 def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
     """Names with commas between them; one that has a comma in it is quoted as in CSV."""
     names = tuple(name for row in csv.reader(texts) for name in row)
@@ -130,13 +139,7 @@ def tokenize(job: Job, if_token: Literal["fail", "keep"], connection: Connection
     epilog="\b\nExample:\n  quorumvault detokenize patients.tokens.csv --column SSN,PASSPORT -o patients.csv",
 )
 @_file_options
-@click.option(
-    "--missing",
-    type=click.Choice(["keep", "null", "error"]),
-    default="keep",
-    show_default=True,
-    help="What to do with a cell whose token is not found.",
-)
+@_missing_option
 @connection_options
 @json_option
 def detokenize(job: Job, missing: Literal["keep", "null", "error"], connection: Connection, as_json: bool) -> int:
@@ -147,7 +150,31 @@ def detokenize(job: Job, missing: Literal["keep", "null", "error"], connection: 
     with _opened(job, connection) as work:
         detokenizer = Detokenizer(work.table, work.source, work.vault, missing=missing)
         done = convert_table(work.table, detokenizer, work.sink, work.progress)
-    _report(job, as_json, done, _detokenized_words(done))
+    _report(job, as_json, done, _replaced_words(done, "values that came back"))
+    return PARTIAL if done.partial else 0
+
+
+@click.command(
+    short_help="Move tokens in a file to the active epoch.",
+    epilog="\b\nExample:\n  quorumvault retokenize patients.tokens.csv --column SSN,PASSPORT -o patients.new.csv",
+)
+@_file_options
+@_missing_option
+@connection_options
+@json_option
+def retokenize(job: Job, missing: Literal["keep", "null", "error"], connection: Connection, as_json: bool) -> int:
+    """Replace the tokens in columns of FILE, or of standard input, by those of the active epoch. No value is shown.
+
+    Needs a key that may tokenize. A token that is of that epoch already stays as it is, and so does a cell that has no token in
+    it. Exit 4 if some token could not be moved.
+    """
+    with _opened(job, connection) as work:
+        retokenizer = Retokenizer(work.table, work.source, work.vault, missing=missing)
+        done = convert_table(work.table, retokenizer, work.sink, work.progress)
+    epochs = ", ".join(map(str, done.epochs)) or "unknown: no token"
+    _report(job, as_json, done, f"{_replaced_words(done, 'tokens that were moved')}; epoch {epochs}")
+    if len(done.epochs) > 1:
+        click.echo("The epoch was rotated meanwhile: retokenize once more to have all tokens of one epoch.", err=True)
     return PARTIAL if done.partial else 0
 
 
@@ -206,20 +233,20 @@ def _report(job: Job, as_json: bool, done: Tokenized | Detokenized, words: str) 
 
 
 def _tokenized_words(done: Tokenized) -> str:
-    words = f"{_rows_words(done, 'became tokens')}; epoch {', '.join(map(str, done.epochs)) or 'unknown: no value'}"
+    words = f"{_rows_words(done, 'values that became tokens')}; epoch {', '.join(map(str, done.epochs)) or 'unknown: no value'}"
     return words + (f"; {done.kept_tokens:,} cells had tokens already" if done.kept_tokens else "")
 
 
-def _detokenized_words(done: Detokenized) -> str:
+def _replaced_words(done: Detokenized, what: str) -> str:
     counts = (
         (done.not_found, "tokens not found"),
         (done.unavailable, "tokens could not be told, ask again"),
         (done.collision, "tokens in which two values met"),
         (done.no_token, "cells without a token"),
     )
-    return "; ".join([_rows_words(done, "came back"), *(f"{count:,} {what}" for count, what in counts if count)])
+    return "; ".join([_rows_words(done, what), *(f"{count:,} {what}" for count, what in counts if count)])
 
 
 def _rows_words(done: Tokenized | Detokenized, what: str) -> str:
     columns = ", ".join(f"{column} {count:,}" for column, count in done.values.items())
-    return f"{done.rows:,} rows; values that {what}: {columns}"
+    return f"{done.rows:,} rows; {what}: {columns}"

@@ -31,6 +31,7 @@ _COMMANDS = {
     "events": "quorumvault.cli.events",
     "tokenize": "quorumvault.cli.files",
     "detokenize": "quorumvault.cli.files",
+    "retokenize": "quorumvault.cli.files",
     "completion": "quorumvault.cli.completion",
 }
 

@@ -79,7 +79,7 @@ def test_a_node_that_leaves_is_healthy_and_not_ready(rig: Rig) -> None:
     assert ready.json()["warnings"] == ["this node is about to stop"]
     rig.admission.refuse_new()
     assert rig.client.get("/readyz").status_code == 503
-    assert rig.client.get("/health").status_code == 200
+    assert rig.client.get("/health").status_code == 503
     assert rig.client.get("/livez").json() == {"status": "ok"}
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from quorumvault.cli import conversion, main
 from quorumvault.client import ClientPolicy, sync
 from quorumvault.config import Limits
-from quorumvault.crypto.tokens import is_token
+from quorumvault.crypto.tokens import format_token, is_token
 from quorumvault.errors import NoQuorum
 from tests.apirig import CLINIC, Rig, key_text
 from tests.served import served
@@ -77,6 +77,28 @@ def test_csv_there_and_back_is_byte_for_byte_the_same(run: Runner) -> None:
     assert result.stderr == "4 rows; values that came back: ssn 3, given name 3, note 3, zip 3\n"
     assert Path("back.csv").read_bytes() == PATIENTS
     assert sorted(path.name for path in Path().iterdir()) == ["back.csv", "patients.csv", "tokens.csv"]
+
+
+def test_tokens_move_to_the_active_epoch_and_still_stand_for_the_same_values(run: Runner) -> None:
+    Path("patients.csv").write_bytes(PATIENTS)
+    run("tokenize", "patients.csv", "--column", "ssn,note", "-o", "old.csv")
+    assert run("rotate", "--from", "1").exit_code == 0
+    moved = run("retokenize", "old.csv", "--column", "ssn,note,zip", "-o", "new.csv")
+    assert moved.exit_code == 0, moved.stderr
+    assert moved.stderr == "4 rows; tokens that were moved: ssn 3, note 3, zip 0; 3 cells without a token; epoch 2\n"
+    old, new = cells(Path("old.csv").read_bytes()), cells(Path("new.csv").read_bytes())
+    assert all(row[1].startswith("qv_2_") for row in new[1:] if row and row[1])
+    assert [[row[0], *row[2:3], *row[4:]] for row in new if row] == [[row[0], *row[2:3], *row[4:]] for row in old if row]
+    run("detokenize", "new.csv", "--column", "ssn,note", "-o", "back.csv")
+    assert Path("back.csv").read_bytes() == PATIENTS
+
+
+def test_a_token_that_cannot_be_moved_stays_and_is_told(run: Runner) -> None:
+    unknown = format_token(1, bytes(20))
+    result = run("retokenize", "--format", "csv", "--column", "ssn", stdin=f"ssn\n{unknown}\n".encode())
+    assert result.exit_code == 4
+    assert result.stdout == f"ssn\n{unknown}\n"
+    assert "1 tokens not found; epoch unknown: no token" in result.stderr
 
 
 def test_csv_of_the_configured_fields_through_standard_streams(run: Runner) -> None:
