@@ -125,10 +125,9 @@ def _write_nothing_back(*arguments: Any) -> Iterator[Any]:
     return True
 
 
-def _overwrites(
-    key: bytes, present: bytes, record: bytes, index: int, staged: dict[bytes, bytes], refused: dict[int, bytes]
-) -> None:
-    staged[key] = record
+def _overwrites(self: Replica, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
+    staged.update(zip(keys, incoming, strict=True))
+    return {}
 
 
 class _FirstReply(epochs.EpochRound):
@@ -157,7 +156,7 @@ UNDONE: dict[str, tuple[object, str, object, list[Operation]]] = {
     "the largest of two epochs": (operations, "EpochRound", _FirstReply, ROTATE_EPOCHS),
     "writing an epoch back": (operations, "EpochRound", _NotWrittenBack, ROTATE_EPOCHS),
     "two replicas for a value": (read, "judge", _hasty, PUT_GET_GET),
-    "write-once": (Replica, "_settle", staticmethod(_overwrites), COLLIDING[:3]),
+    "write-once": (Replica, "_store_once", _overwrites, COLLIDING[:3]),
     "two acknowledgements": (rounds, "Tally", lambda disks, needed: Tally(disks, 1), PUT_GET_GET),
 }
 

@@ -155,6 +155,7 @@ def test_the_summary_for_machines(run: Runner) -> None:
         "unavailable": 0,
         "collision": 0,
         "no_token": 0,
+        "epochs": [],
     }
 
 
