@@ -94,11 +94,12 @@ def _measure(plan: Plan, directory: Path | None) -> Report:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A bar on standard error, if that is a terminal."""
+    """A bar on standard error, if that is a terminal. It has no thread of its own: that would be charged to the floor."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    with Progress(*columns, console=console, auto_refresh=False, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=1.0)
-        yield lambda doing, done: bar.update(task, description=doing, completed=done)
+        yield lambda doing, done: bar.update(task, description=doing, completed=done, refresh=True)
 
 
 def _save(report: Report, figures: Path | None, picture: Path | None, text: Path | None) -> None:

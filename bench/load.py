@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.http import Driven, Lanes, encode
-from bench.processes import Memory, cpu_seconds, disk_bytes, memory, until_quiet
+from bench.processes import Memory, cpu_seconds, disk_bytes, memory, until_idle
 from chaos.cluster import NODES, Cluster
 
 OWNER = "bench"
@@ -41,23 +41,32 @@ class Load:
         with Lanes(self._addresses, at_once) as lanes:
             client, nodes = time.thread_time(), self._nodes_cpu()
             driven = lanes.drive(requests)
-            return Driving(driven, time.thread_time() - client, until_quiet(self._nodes_cpu) - nodes)
+            client = time.thread_time() - client
+            until_idle(*self._pids())
+            return Driving(driven, client, self._nodes_cpu() - nodes)
 
     def restart(self) -> None:
-        """Kills all nodes and starts them again: what they kept in memory is gone. The kernel keeps its cache of their files."""
+        """Kills all nodes, starts them again and lets them come to rest: what they kept in memory is gone.
+
+        The kernel keeps its cache of their files.
+        """
         self._cluster.restart()
         self._cluster.wait_ready(reachable=len(NODES))
+        until_idle(*self._pids())
 
     def memory(self) -> Memory:
         """Of the node that has most."""
-        return max(memory(self._cluster.pid(name)) for name in NODES)
+        return max(map(memory, self._pids()))
 
     def disk_bytes(self) -> float:
         """Of one store: the mean of the three."""
         return statistics.fmean(disk_bytes(self._cluster.directory / name / "store") for name in NODES)
 
     def _nodes_cpu(self) -> float:
-        return sum(cpu_seconds(self._cluster.pid(name)) for name in NODES)
+        return sum(map(cpu_seconds, self._pids()))
+
+    def _pids(self) -> list[int]:
+        return [self._cluster.pid(name) for name in NODES]
 
 
 def start(directory: Path) -> Cluster:

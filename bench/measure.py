@@ -6,6 +6,7 @@ goes down. What is measured within the same seconds is slowed alike, so it is th
 
 from __future__ import annotations
 
+import os
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from bench.floor import Floor
 from bench.load import Load
 from bench.plan import Group, Plan
-from bench.processes import Memory, until_quiet
+from bench.processes import Memory, until_idle
 from bench.work import Corpus, Operation, Task
 
 #: In batches of this size both are filled before the run.
@@ -122,6 +123,7 @@ class Bench:
         task = self._floor_corpus.task(group.operation, group.batch, self._plan.floor_requests[group.batch])
         if group.operation is Operation.COLD:
             self._floor.reopen()
+            until_idle(os.getpid())
         sample, answers = _time(self._floor_calls[group.operation], task)
         self._floor_corpus.settle(task, answers)
         return sample
@@ -131,5 +133,5 @@ def _time(call: Callable[[bytes], bytes], task: Task) -> tuple[FloorSample, list
     begun, cpu, loop_cpu = time.perf_counter(), time.process_time(), time.thread_time()
     answers = [call(body) for body in task.bodies]
     seconds, loop_cpu = time.perf_counter() - begun, time.thread_time() - loop_cpu
-    compaction_cpu = until_quiet(time.process_time) - cpu - loop_cpu
-    return FloorSample(task.count, seconds, loop_cpu, compaction_cpu), answers
+    until_idle(os.getpid())
+    return FloorSample(task.count, seconds, loop_cpu, time.process_time() - cpu - loop_cpu), answers

@@ -1,7 +1,7 @@
 """A report as a picture, in SVG: throughput above, CPU as a multiple of the floor's below, a panel for each operation.
 
     values/s (logarithmic)   | new  | repeated | recovered | recovered, cold |     a line for each number of requests at once;
-    nodes' CPU ÷ floor's     | …    | …        | …         | …               |     the floor itself is dashed
+    nodes' CPU ÷ floor's     | …    | …        | …         | …               |     the floor is dashed
 
 All panels of a row share their scale, so that heights can be compared across.
 """
@@ -18,6 +18,7 @@ from bench.work import Operation
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 230.0, 190.0
 _GAP, _LEFT, _TOP, _BETWEEN, _BOTTOM = 26.0, 78.0, 132.0, 108.0, 50.0
+_DECADES_IN_STEPS = 2
 #: Colours that are told apart by people who see no red or no green, and in grey (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 _TITLE = "QuorumVault: throughput, and CPU beside the floor's"
@@ -38,20 +39,15 @@ class Scale:
 
 
 def logarithmic(figures: Iterable[float]) -> Scale:
-    """From the power of ten below all figures to the one above."""
+    """Between numbers that begin with 1, 2 or 5, or over more than two decades with 1 alone."""
     known = list(figures)
-    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    high = max(high, low + 1)
-    return Scale(lambda figure: (math.log10(figure) - low) / (high - low), [10.0**power for power in range(low, high + 1)])
-
-
-def linear(figures: Iterable[float]) -> Scale:
-    """From 0 to a round number above all figures, in four to eight steps."""
-    most = max(figures)
-    unit = 10.0 ** math.floor(math.log10(most))
-    step = next(unit * part for part in (0.1, 0.2, 0.5, 1, 2) if most / (unit * part) <= 8)
-    steps = math.ceil(most / step)
-    return Scale(lambda figure: figure / (steps * step), [step * number for number in range(steps + 1)])
+    low, high = math.log10(min(known)), math.log10(max(known))
+    leading = (1, 2, 5) if high - low <= _DECADES_IN_STEPS else (1,)
+    steps = sorted(first * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 2) for first in leading)
+    below = max(step for step in steps if step <= min(known))
+    above = min(step for step in steps if step >= max(known) and step > below)
+    span = math.log10(above / below)
+    return Scale(lambda figure: math.log10(figure / below) / span, [step for step in steps if below <= step <= above])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +115,11 @@ def _rows(report: Report, at_once: Sequence[int]) -> list[Row]:
     figures = [cell.values_per_second for cell in report.cells] + [floor.values_per_second for floor in report.floor]
     return [
         Row("Values a second (logarithmic)", logarithmic(figures), speeds),
-        Row("CPU of the three nodes, as a multiple of the floor's", linear(cell.ratio for cell in report.cells), ratios),
+        Row(
+            "CPU of the three nodes, as a multiple of the floor's (logarithmic)",
+            logarithmic([1.0, *(cell.ratio for cell in report.cells)]),
+            ratios,
+        ),
     ]
 
 

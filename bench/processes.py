@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 _CPU_OF_PROCESS = 2
-#: Less than a tenth of one core for this long is quiet; nodes that only ping each other need a hundredth.
-_GLANCE_SECONDS = 0.025
-_QUIET_CPU_SECONDS = 0.1 * _GLANCE_SECONDS
-_QUIET_AFTER_SECONDS = 10.0
+#: In proc(5)'s words: on a core or waiting for one, and waiting for a disk.
+_BUSY = ("R", "D")
+_GLANCE_SECONDS, _CALM_GLANCES = 0.01, 3
+_IDLE_AFTER_SECONDS = 10.0
 
 
 def cpu_seconds(pid: int) -> float:
@@ -24,17 +24,30 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | _CPU_OF_PROCESS)
 
 
-def until_quiet(cpu: Callable[[], float]) -> float:
-    """Waits until a CPU clock all but stands still, and reads it. LevelDB compacts on, in a thread of its own, after a write has
-    returned; that is part of what the write cost. A clock that does not come to rest is read after ten seconds."""
-    deadline = time.monotonic() + _QUIET_AFTER_SECONDS
-    before = cpu()
-    while True:
+def until_idle(*pids: int) -> None:
+    """Waits until no thread of these processes has anything to do, this one aside; ten seconds at most.
+
+    LevelDB compacts on, in a thread of its own, after a write has returned: that is part of what the write cost. Its
+    state says when it is done, which its CPU time does not where it has to wait for a core.
+    """
+    deadline = time.monotonic() + _IDLE_AFTER_SECONDS
+    calm = 0
+    while calm < _CALM_GLANCES and time.monotonic() < deadline:
         time.sleep(_GLANCE_SECONDS)
-        now = cpu()
-        if now - before < _QUIET_CPU_SECONDS or time.monotonic() > deadline:
-            return now
-        before = now
+        calm = 0 if any(map(_busy, pids)) else calm + 1
+
+
+def _busy(pid: int) -> bool:
+    own = str(threading.get_native_id())
+    return any(_state(task) in _BUSY for task in Path(f"/proc/{pid}/task").iterdir() if task.name != own)
+
+
+def _state(task: Path) -> str:
+    """One letter, none for a thread that has just ended."""
+    try:
+        return task.joinpath("stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class Memory(NamedTuple):

@@ -18,11 +18,12 @@ import itertools
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from quorumvault.api.services import EventSink
 from quorumvault.errors import Busy, Draining, NotPermitted, RateLimited, Unauthenticated
 from quorumvault.events import Event
 from quorumvault.protocol.views import Mode
@@ -30,7 +31,7 @@ from quorumvault.protocol.views import Mode
 #: A node that is about to stop says so in place of its disk's mode.
 DRAINING = "draining"
 STATES = (*(mode.value for mode in Mode), DRAINING)
-#: Outcomes of requests of which nothing was read but their head.
+#: Outcomes of requests that were refused for what their head says, or for want of room for their body.
 REJECTIONS = tuple(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited))
 
 #: Seconds. A request takes a millisecond at best, and ends in a 503 after Timeouts.request at the latest.
@@ -153,7 +154,7 @@ class Metrics:
             items.add_metric([operation], count)
         rejected = CounterMetricFamily(
             "quorumvault_rejected_total",
-            "Requests refused before their body was read, by the code of the error.",
+            "Requests refused before their body was read whole, by the code of the error.",
             labels=["reason"],
         )
         for reason, count in self._rejected.items():
@@ -210,10 +211,6 @@ class Metrics:
         )
         fence_retries.add_metric([], self._fence_retries)
         yield from (records, seconds, syncs, read_repairs, fence_retries)
-
-
-class EventSink(Protocol):
-    async def write(self, event: Event) -> None: ...
 
 
 class CountedRequests:

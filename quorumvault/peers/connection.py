@@ -77,7 +77,9 @@ class Connection(asyncio.Protocol, ABC):
         self._local = local
         self._handshake = handshake
         self._expected = expected
-        self._deadline = self._loop.call_later(local.timeouts.handshake, self._not_open_in_time)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._set_deadline(local.timeouts.handshake, self._not_open_in_time)
         self._heard = 0.0
         self._pings = 0
         self._greeting_came = False
@@ -202,10 +204,11 @@ class Connection(asyncio.Protocol, ABC):
             self.closed.set()
         else:
             self._transport.close()
-            self._deadline = self._loop.call_later(self._local.timeouts.handshake, self._transport.abort)
+            self._set_deadline(self._local.timeouts.handshake, self._transport.abort)
 
     def _end(self, reason: str) -> None:
-        self._deadline.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self.reason is None:
             self.reason = reason
             self.ended(reason)
@@ -311,8 +314,7 @@ class Connection(asyncio.Protocol, ABC):
         if refusal is not None:
             self._refuse(Kind.REFUSAL, refusal)
             return
-        self._deadline.cancel()
-        self._deadline = self._loop.call_later(self._local.timeouts.silence, self._listen_for_life)
+        self._set_deadline(self._local.timeouts.silence, self._listen_for_life)
         self._local.claims.claim(self, greeting.facts)
 
     def _refuse(self, kind: Kind, reason: str) -> None:
@@ -337,8 +339,14 @@ class Connection(asyncio.Protocol, ABC):
         """The handshake is over in time. From here the other side may have to wait for its older connections (claims.py)."""
         timeouts = self._local.timeouts
         self.undecided = True
-        self._deadline.cancel()
-        self._deadline = self._loop.call_later(timeouts.handshake + timeouts.silence, self._not_open_in_time)
+        self._set_deadline(timeouts.handshake + timeouts.silence, self._not_open_in_time)
+
+    def _set_deadline(self, seconds: float, on_expiry: Callable[[], None]) -> None:
+        """Instead of the one that there is. ``_due`` is when it expires, which not every loop's handles can tell."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._due = self._loop.time() + seconds
+        self._deadline = self._loop.call_later(seconds, on_expiry)
 
     def _not_open_in_time(self) -> None:
         self.fail(f"the handshake took more than {self._local.timeouts.handshake:g} s: does the other process hang?")
@@ -348,9 +356,9 @@ class Connection(asyncio.Protocol, ABC):
         now = self._loop.time()
         left = self._heard + silence - now
         if left > 0:
-            self._deadline = self._loop.call_later(left, self._listen_for_life)
-        elif now - self._deadline.when() > _LATE:
+            self._set_deadline(left, self._listen_for_life)
+        elif now - self._due > _LATE:
             # This loop itself was held up. What the other side said meanwhile is read in the turn that follows.
-            self._deadline = self._loop.call_later(_LATE, self._listen_for_life)
+            self._set_deadline(_LATE, self._listen_for_life)
         else:
             self.fail(f"nothing was heard for {silence:g} s: the other process hangs, or the network between is cut")
