@@ -42,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = replace(plan, repetitions=chosen.repetitions)
     try:
         if chosen.write is not None:
-            replace_section(chosen.write.read_text(), "")  # before the minutes, not after them
+            _with_section(chosen.write, "")  # before the minutes, not after them
         report = _measure(plan, chosen.directory)
         show(report, sys.stdout)
         _save(report, chosen.json, chosen.svg, chosen.write)
     except (ClusterError, LoadFailed, WrongAnswer, FloorBroken, MarksMissing, OSError) as error:
         print(f"bin/bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return _exit_code(report) if plan.name == SMOKE.name else 0
 
 
@@ -73,10 +75,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return int(text)
 
 
 def _measure(plan: Plan, directory: Path | None) -> Report:
@@ -105,12 +106,19 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 def _save(report: Report, figures: Path | None, picture: Path | None, text: Path | None) -> None:
     """Writes what was asked for. Beside a Markdown file come a picture and figures of the same name."""
     if text is not None:
-        text.write_text(replace_section(text.read_text(), markdown(report, text.with_suffix(".svg").name)))
+        text.write_text(_with_section(text, markdown(report, text.with_suffix(".svg").name)))
         figures, picture = figures or text.with_suffix(".json"), picture or text.with_suffix(".svg")
     if figures is not None:
         figures.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     if picture is not None:
         picture.write_text(draw(report))
+
+
+def _with_section(path: Path, section: str) -> str:
+    try:
+        return replace_section(path.read_text(), section)
+    except MarksMissing as error:
+        raise MarksMissing(f"{path}: {error}") from None
 
 
 def _exit_code(report: Report) -> int:

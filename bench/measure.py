@@ -92,6 +92,7 @@ class Bench:
         self._corpus.settle(task, self._load.drive(task.operation.path, task.bodies, _PREFILL_AT_ONCE).driven.bodies)
         task = self._floor_corpus.task(Operation.NEW, _PREFILL_BATCH, requests)
         self._floor_corpus.settle(task, list(map(self._floor.new, task.bodies)))
+        until_idle(os.getpid())
 
     def _measure(self, group: Group) -> Iterator[Sample]:
         before = self._measure_floor(group)
@@ -130,8 +131,13 @@ class Bench:
 
 
 def _time(call: Callable[[bytes], bytes], task: Task) -> tuple[FloorSample, list[bytes]]:
-    begun, cpu, loop_cpu = time.perf_counter(), time.process_time(), time.thread_time()
+    others = _cpu_of_other_threads()
+    begun, cpu = time.perf_counter(), time.thread_time()
     answers = [call(body) for body in task.bodies]
-    seconds, loop_cpu = time.perf_counter() - begun, time.thread_time() - loop_cpu
+    seconds, cpu = time.perf_counter() - begun, time.thread_time() - cpu
     until_idle(os.getpid())
-    return FloorSample(task.count, seconds, loop_cpu, time.process_time() - cpu - loop_cpu), answers
+    return FloorSample(task.count, seconds, cpu, _cpu_of_other_threads() - others), answers
+
+
+def _cpu_of_other_threads() -> float:
+    return time.process_time() - time.thread_time()

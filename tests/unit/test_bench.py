@@ -186,7 +186,9 @@ def test_a_file_without_a_place_is_refused_before_anything_is_measured(
     path = tmp_path / "other.md"
     path.write_text("no marks")
     assert main(["--write", str(path)]) == 1
-    assert "bin/bench writes from here" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "bin/bench writes from here" in error
 
 
 def test_the_document_has_the_marks() -> None:
