@@ -18,9 +18,8 @@ from bench.plan import Group, Plan
 from bench.processes import Memory, until_idle
 from bench.work import Corpus, Operation, Task
 
-#: In batches of this size both are filled before the run.
-_PREFILL_BATCH = 1_000
-_PREFILL_AT_ONCE = 6
+#: How both are filled, and read to warm them up.
+_BATCH, _AT_ONCE = 1_000, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +77,24 @@ class Bench:
     def run(self) -> list[Sample]:
         """Raises LoadFailed, WrongAnswer, FloorBroken: a run with a bad answer has no figures."""
         self._tell("filling", 0.0)
-        self._prefill()
+        self._unmeasured(Operation.NEW, self._plan.prefill)
         rounds = [group for _ in range(self._plan.repetitions) for group in self._plan.groups]
         samples: list[Sample] = []
+        previous = None
         for done, group in enumerate(rounds):
             self._tell(f"{group.operation.value}, batches of {group.batch:,}", done / len(rounds))
+            if group.operation not in (previous, Operation.COLD):
+                self._unmeasured(Operation.RECOVERED, self._plan.warm_up)
+            previous = group.operation
             samples += self._measure(group)
         return samples
 
-    def _prefill(self) -> None:
-        requests = max(1, self._plan.prefill // _PREFILL_BATCH)
-        task = self._corpus.task(Operation.NEW, _PREFILL_BATCH, requests)
-        self._corpus.settle(task, self._load.drive(task.operation.path, task.bodies, _PREFILL_AT_ONCE).driven.bodies)
-        task = self._floor_corpus.task(Operation.NEW, _PREFILL_BATCH, requests)
-        self._floor_corpus.settle(task, list(map(self._floor.new, task.bodies)))
+    def _unmeasured(self, operation: Operation, values: int) -> None:
+        requests = values // _BATCH
+        task = self._corpus.task(operation, _BATCH, requests)
+        self._corpus.settle(task, self._load.drive(task.operation.path, task.bodies, _AT_ONCE).driven.bodies)
+        task = self._floor_corpus.task(operation, _BATCH, requests)
+        self._floor_corpus.settle(task, list(map(self._floor_calls[operation], task.bodies)))
         until_idle(os.getpid())
 
     def _measure(self, group: Group) -> Iterator[Sample]:

@@ -27,13 +27,15 @@ class Plan:
     """``requests`` and ``floor_requests``: how many one measurement has, by batch size.
 
     ``prefill`` values are stored in the vault and by the floor before anything is measured, and then by both about as many:
-    the more records LevelDB holds, the more a new one costs it in compactions.
+    the more records LevelDB holds, the more a new one costs it in compactions. ``warm_up`` values are read from both before an
+    operation has its turn: LevelDB also compacts what reads find scattered over files, most of it right after writes.
     """
 
     name: str
     groups: tuple[Group, ...]
     repetitions: int
     prefill: int
+    warm_up: int
     requests: Mapping[int, int]
     floor_requests: Mapping[int, int]
 
@@ -58,6 +60,7 @@ FULL = Plan(
     groups=tuple(Group(operation, batch) for operation in Operation for batch in BATCHES),
     repetitions=3,
     prefill=300_000,
+    warm_up=100_000,
     requests={1: 800, 100: 300, 1_000: 40, 10_000: 4},
     floor_requests={1: 300, 100: 225, 1_000: 30, 10_000: 12},
 )
@@ -73,6 +76,7 @@ SMOKE = Plan(
     ),
     repetitions=3,
     prefill=20_000,
+    warm_up=10_000,
     requests={1: 400, 1_000: 40},
     floor_requests={1: 200, 1_000: 20},
 )

@@ -20,6 +20,7 @@ _TINY = Plan(
     groups=tuple(Group(operation, 10, (1, 2)) for operation in Operation),
     repetitions=2,
     prefill=1_000,
+    warm_up=1_000,
     requests={10: 4},
     floor_requests={10: 3},
 )
