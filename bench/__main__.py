@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bin/bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("bin/bench: interrupted; nothing was written", file=sys.stderr)
         return 130
     return _exit_code(report) if plan.name == SMOKE.name else 0
 
