@@ -29,7 +29,7 @@ from bench.work import WrongAnswer
 from chaos.cluster import ClusterError
 
 _EXAMPLES = """examples:
-  bin/bench                               some minutes; tables, and how they stand to the targets
+  bin/bench                               about ten minutes; tables, and how they stand to the targets
   bin/bench smoke                         half a minute; exit code 1 if a ratio to the floor is out of its bound
   bin/bench --write docs/benchmarks.md    the tables into that file, a plot and the figures as JSON beside it
 """
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(report, sys.stdout)
         _save(report, chosen.json, chosen.svg, chosen.write)
     except (ClusterError, LoadFailed, WrongAnswer, FloorBroken, MarksMissing, OSError) as error:
-        print(f"bin/bench: {error}", file=sys.stderr)
+        print(f"bin/bench: {error}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bin/bench: interrupted; nothing was written", file=sys.stderr)

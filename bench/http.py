@@ -18,8 +18,11 @@ from typing import Self
 
 #: Room for one answer: 10,000 tokens are below 1 MiB.
 _ANSWER_BYTES = 2 << 20
-#: A node itself gives up after 5 s.
-_SILENCE_SECONDS = 15.0
+#: Longer than a node itself takes to give up, with the deadlines that load.py gives it.
+_SILENCE_SECONDS = 90.0
+#: A node closes a connection that no request comes over (its deadlines ``head`` and keep-alive, 10 s and more). One that was idle
+#: for this long is not used again, so that none is closed under a request.
+_KEPT_SECONDS = 2.0
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -49,37 +52,47 @@ class Lane:
     """One request at a time, to each of the nodes in turn, over a connection to each that stays open."""
 
     def __init__(self, addresses: Sequence[str], first: int) -> None:
+        self._addresses = addresses
         self._sockets = [_connect(address) for address in addresses]
-        self._turn = first
+        self._idle_since = [time.perf_counter()] * len(addresses)
+        self._node = first % len(addresses)
         self._buffer = bytearray(_ANSWER_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
         self._head_bytes = 0
         self._answer_bytes = 0
-        self._current = self._sockets[0]
         self.request = -1
         self.sent_at = 0.0
 
-    def filenos(self) -> list[int]:
-        return [connection.fileno() for connection in self._sockets]
+    def fileno(self) -> int:
+        """Of the connection that the answer to the last request comes from."""
+        return self._sockets[self._node].fileno()
 
     def send(self, number: int, request: bytes) -> None:
-        self._current = self._sockets[self._turn % len(self._sockets)]
-        self._turn += 1
+        self._node = (self._node + 1) % len(self._sockets)
         self._filled = self._answer_bytes = 0
         self.request = number
         self.sent_at = time.perf_counter()
-        self._current.sendall(request)
+        if self.sent_at - self._idle_since[self._node] > _KEPT_SECONDS:
+            self._sockets[self._node].close()
+            self._sockets[self._node] = _connect(self._addresses[self._node])
+        try:
+            self._sockets[self._node].sendall(request)
+        except TimeoutError:
+            raise LoadFailed(f"a node did not read a request of {len(request)} bytes within {_SILENCE_SECONDS:g} s") from None
 
     def receive(self) -> bool:
         """Takes what has arrived. True if that completes the answer."""
-        count = self._current.recv_into(self._view[self._filled :])
+        count = self._sockets[self._node].recv_into(self._view[self._filled :])
         if count == 0:
             raise LoadFailed("a node closed the connection")
         self._filled += count
         if not self._answer_bytes:
             self._read_head()
-        return 0 < self._answer_bytes <= self._filled
+        if not 0 < self._answer_bytes <= self._filled:
+            return False
+        self._idle_since[self._node] = time.perf_counter()
+        return True
 
     def body(self) -> bytes:
         return bytes(self._view[self._head_bytes : self._answer_bytes])
@@ -120,36 +133,41 @@ class Lanes:
         """Sends all requests, each as soon as a lane is free. Raises ``LoadFailed`` at the first bad answer."""
         latencies = array("d", bytes(8 * len(requests)))
         bodies = [b""] * len(requests)
-        lane_of = {fileno: lane for lane in self._lanes for fileno in lane.filenos()}
         waiting = iter(enumerate(requests))
         with select.epoll() as poll:
-            for fileno in lane_of:
-                poll.register(fileno, select.EPOLLIN)
             begun = time.perf_counter()
-            busy = sum(_send_next(lane, waiting) for lane in self._lanes)
+            busy = {lane.fileno(): lane for lane in self._lanes if _send_next(lane, waiting, poll)}
             while busy:
                 ready = poll.poll(_SILENCE_SECONDS)
                 if not ready:
                     raise LoadFailed(f"no answer within {_SILENCE_SECONDS:g} s")
                 for fileno, _ in ready:
-                    lane = lane_of[fileno]
+                    lane = busy[fileno]
                     if lane.receive():
                         latencies[lane.request] = time.perf_counter() - lane.sent_at
                         bodies[lane.request] = lane.body()
-                        busy -= not _send_next(lane, waiting)
+                        poll.unregister(fileno)
+                        del busy[fileno]
+                        if _send_next(lane, waiting, poll):
+                            busy[lane.fileno()] = lane
             return Driven(time.perf_counter() - begun, latencies, bodies)
 
 
-def _send_next(lane: Lane, waiting: enumerate[bytes]) -> bool:
+def _send_next(lane: Lane, waiting: enumerate[bytes], poll: select.epoll) -> bool:
+    """Only connections that an answer is awaited from are polled: a node may close the others when it likes."""
     following = next(waiting, None)
     if following is None:
         return False
     lane.send(*following)
+    poll.register(lane.fileno(), select.EPOLLIN)
     return True
 
 
 def _connect(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    connection = socket.create_connection((host, int(port)), timeout=_SILENCE_SECONDS)
+    try:
+        connection = socket.create_connection((host, int(port)), timeout=_SILENCE_SECONDS)
+    except OSError as error:
+        raise LoadFailed(f"{address}: cannot be connected to: {error}") from None
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

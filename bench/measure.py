@@ -86,7 +86,12 @@ class Bench:
             if group.operation not in (previous, Operation.COLD):
                 self._unmeasured(Operation.RECOVERED, self._plan.warm_up)
             previous = group.operation
-            samples += self._measure(group)
+            try:
+                samples += self._measure(group)
+            except Exception as error:
+                repetition = done // len(self._plan.groups) + 1
+                error.add_note(f"while measuring: {group.operation.value}, batches of {group.batch:,}, repetition {repetition}")
+                raise
         return samples
 
     def _unmeasured(self, operation: Operation, values: int) -> None:
@@ -139,7 +144,7 @@ def _time(call: Callable[[bytes], bytes], task: Task) -> tuple[FloorSample, list
     answers = [call(body) for body in task.bodies]
     seconds, cpu = time.perf_counter() - begun, time.thread_time() - cpu
     until_idle(os.getpid())
-    return FloorSample(task.count, seconds, cpu, _cpu_of_other_threads() - others), answers
+    return FloorSample(task.count, seconds, cpu, max(0.0, _cpu_of_other_threads() - others)), answers
 
 
 def _cpu_of_other_threads() -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import bench.http
 from bench.floor import Floor
 from bench.http import Lanes, LoadFailed, encode
 from bench.load import Load
@@ -42,6 +43,20 @@ def test_it_measures_every_cell_of_a_plan(own_cluster: Cluster, tmp_path: Path) 
         assert sample.memory.own > 1
     assert samples[-1].records == 1_000 + 2 * 2 * 40
     assert samples[-1].disk_bytes > samples[-1].records * 60
+
+
+def test_a_connection_that_was_idle_is_not_used_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes close those. Here none is kept at all, so that each request has to find a new one."""
+    monkeypatch.setattr("bench.http._KEPT_SECONDS", 0.0)
+    connect, opened = bench.http._connect, []
+    monkeypatch.setattr("bench.http._connect", lambda address: opened.append(address) or connect(address))
+    addresses = [node.address for node in cluster.nodes.values()]
+    request = encode("/tokenize", cluster.api_key("bench"), b'{"values":["1"]}')
+    with Lanes(addresses, 2) as lanes:
+        driven = lanes.drive([request] * 10)
+    assert len(driven.bodies) == 10
+    assert len(set(driven.bodies)) == 1
+    assert len(opened) == 2 * len(addresses) + 10
 
 
 def test_it_stops_at_an_answer_that_is_none(cluster: Cluster) -> None:
