@@ -192,6 +192,13 @@ class ConfigError(QuorumVaultError):
         super().__init__(f"{where}: {key}: {expected}" if key else f"{where}: {expected}")
 
 
+class BadArgument(ConfigError):
+    """What the caller gave for an argument of the client cannot be used; on the command line it is the option of that name."""
+
+    def __init__(self, argument: str, expected: str) -> None:
+        super().__init__(argument, "", expected)
+
+
 class DirectoryInUse(ConfigError):
     """Another process owns the data directory."""
 

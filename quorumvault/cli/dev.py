@@ -19,6 +19,7 @@ from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json
 from quorumvault.client import AsyncClient
 from quorumvault.config import LOG_LEVELS, Cluster, load_cluster
+from quorumvault.disk import lock_data_directory
 from quorumvault.errors import ConfigError
 from quorumvault.initialise import MAX_BASE_PORT, init, plan_nodes
 from quorumvault.keyfile import PERMISSIONS, create_key
@@ -68,6 +69,10 @@ def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
     cluster = load_cluster(file)
     if not all(_is_loopback(endpoints.listen_api) for endpoints in cluster.nodes.values()):
         raise ConfigError(file, "nodes", "expected loopback addresses: dev runs all three nodes on this machine; see serve")
+    for node in cluster.nodes:
+        if cluster.data_directory(node).exists():
+            with lock_data_directory(cluster.data_directory(node)):
+                pass  # a node that runs would answer in the name of one that could not be started
     if not kept.exists():
         key = create_key(
             cluster.api_keys, _OWNER, now=now, entropy=entropy, allow=PERMISSIONS, note="made by dev", new_owner=True

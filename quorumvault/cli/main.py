@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from quorumvault.errors import Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
+from quorumvault.errors import BadArgument, Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
 
 ERROR, USAGE, NO_QUORUM, STORAGE_FAILED, PARTIAL = 1, 2, 3, 3, 4
 
@@ -37,6 +37,7 @@ _COMMANDS = {
 
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (click.UsageError, USAGE),
+    (BadArgument, USAGE),
     (NoQuorum, NO_QUORUM),
     (Draining, NO_QUORUM),
     (StorageFailed, STORAGE_FAILED),
@@ -84,6 +85,8 @@ def _words(error: Exception) -> str:
             return f"{error.format_message()}\nSee: {context.command_path} --help"
         case click.ClickException():
             return error.format_message()
+        case BadArgument():
+            return f"--{error}"  # the client's arguments and the options that give them have the same names
         case Unauthenticated() if error.asked:
             return f"{error} (the key is that of --key-file, else of QUORUMVAULT_API_KEY)"
         case OSError(filename=None):

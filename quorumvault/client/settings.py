@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from quorumvault.errors import ConfigError
+from quorumvault.errors import BadArgument, ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:8700"
 _ACCEPT = "application/json, application/problem+json, application/vnd.apache.arrow.stream"
@@ -37,19 +37,17 @@ def resolve(
     cacert: Path | str | None,
     environment: Mapping[str, str],
 ) -> Settings:
-    """Raises ConfigError that names the argument or variable at fault."""
-    if urls is None:
-        where, texts = "QUORUMVAULT_URL", environment.get("QUORUMVAULT_URL", DEFAULT_URL).split(",")
-    else:
-        where, texts = "url", urls.split(",") if isinstance(urls, str) else list(urls)
-    nodes = tuple(dict.fromkeys(_checked_url(where, text.strip()) for text in texts if text.strip()))
-    if not nodes:
-        raise ConfigError(where, "", "expected one URL or more, separated by commas")
+    """Raises BadArgument that names the argument at fault, or ConfigError that names the variable."""
+    try:
+        nodes = _nodes(environment.get("QUORUMVAULT_URL", DEFAULT_URL) if urls is None else urls)
+    except ValueError as error:
+        raise (ConfigError("QUORUMVAULT_URL", "", str(error)) if urls is None else BadArgument("url", str(error))) from None
     key = environment.get("QUORUMVAULT_API_KEY") if api_key is None else api_key
     if key is not None and not _is_visible(key):
-        raise ConfigError("QUORUMVAULT_API_KEY" if api_key is None else "api_key", "", "expected visible ASCII characters only")
+        expected = "expected visible ASCII characters only"
+        raise ConfigError("QUORUMVAULT_API_KEY", "", expected) if api_key is None else BadArgument("api_key", expected)
     if purpose is not None and not (_is_visible(purpose) and len(purpose) <= 128):
-        raise ConfigError("purpose", "", "expected 1 to 128 visible ASCII characters, no spaces")
+        raise BadArgument("purpose", "expected 1 to 128 visible ASCII characters, no spaces")
     return Settings(nodes, key, purpose, _tls(nodes, cacert))
 
 
@@ -57,17 +55,26 @@ def _is_visible(text: str) -> bool:
     return bool(text) and all("!" <= character <= "~" for character in text)
 
 
-def _checked_url(where: str, text: str) -> str:
+def _nodes(urls: str | Sequence[str]) -> tuple[str, ...]:
+    """ValueError says what was expected."""
+    texts = urls.split(",") if isinstance(urls, str) else list(urls)
+    nodes = tuple(dict.fromkeys(_checked_url(text.strip()) for text in texts if text.strip()))
+    if not nodes:
+        raise ValueError("expected one URL or more, separated by commas")
+    return nodes
+
+
+def _checked_url(text: str) -> str:
     """A node's base URL without a slash at its end. What is wrong is not quoted: a URL may hold a password."""
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ConfigError(where, "", "expected http://HOST:PORT or https://HOST:PORT") from None
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ConfigError(where, "", "expected http://HOST:PORT or https://HOST:PORT")
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ConfigError(where, "", "expected no user, query or fragment in a URL: the API key goes into QUORUMVAULT_API_KEY")
+        raise ValueError("expected no user, query or fragment in a URL: the API key goes into QUORUMVAULT_API_KEY")
     return text.rstrip("/")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from quorumvault.cli.dev import prepare
-from quorumvault.errors import ConfigError
+from quorumvault.disk import lock_data_directory
+from quorumvault.errors import ConfigError, DirectoryInUse
 from quorumvault.keyfile import load_keys
 
 
@@ -28,6 +29,12 @@ def test_a_cluster_without_a_key_of_its_own_gets_one(tmp_path: Path) -> None:
     _, key = prepare(tmp_path, 9000)
     assert key != lost
     assert load_keys(cluster.api_keys).authenticate(key) is not None
+
+
+def test_a_cluster_that_runs_is_not_started_twice(tmp_path: Path) -> None:
+    cluster, _ = prepare(tmp_path, 9000)
+    with lock_data_directory(cluster.data_directory("n2")), pytest.raises(DirectoryInUse, match="n2: expected to be the only"):
+        prepare(tmp_path, 9000)
 
 
 def test_a_cluster_on_other_machines_is_refused(tmp_path: Path) -> None:
