@@ -16,6 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.checks import judge
+from bench.files import command
+from bench.files import report as files_report
+from bench.files.child import CommandFailed
+from bench.files.plan import FILES, FILES_PLANS
+from bench.files.report import FilesReport
+from bench.files.run import WrongCopy
 from bench.floor import Floor, FloorBroken
 from bench.http import LoadFailed
 from bench.load import Load, start
@@ -24,35 +30,66 @@ from bench.plan import PLANS, SMOKE, Plan
 from bench.plot import draw
 from bench.processes import machine
 from bench.report import Report, summarise
-from bench.table import MarksMissing, markdown, replace_section, show
+from bench.table import BEGIN, END, MarksMissing, as_list, as_markdown, markdown, replace_section, show, show_all
 from bench.work import WrongAnswer
 from chaos.cluster import ClusterError
+
+#: Where the figures of files go in a document.
+FILES_MARKS = ("<!-- bin/bench files writes from here -->", "<!-- bin/bench files writes up to here -->")
 
 _EXAMPLES = """examples:
   bin/bench                               about ten minutes; tables, and how they stand to the targets
   bin/bench smoke                         half a minute; exit code 1 if a ratio to the floor is out of its bound
+  bin/bench files                         half an hour: whole files beside DuckDB alone, 10 and 20 million rows
+  bin/bench files-smoke                   the same with small files; exit code 1 if a look-up is made twice; its times say nothing
   bin/bench --write docs/benchmarks.md    the tables into that file, a plot and the figures as JSON beside it
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = _parser().parse_args(arguments)
-    plan = PLANS[chosen.plan]
-    if chosen.repetitions is not None:
-        plan = replace(plan, repetitions=chosen.repetitions)
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.plan in FILES_PLANS and chosen.svg is not None:
+        parser.error("there is no picture of files")
     try:
-        if chosen.write is not None:
-            _with_section(chosen.write, "")  # before the minutes, not after them
-        report = _measure(plan, chosen.directory)
-        show(report, sys.stdout)
-        _save(report, chosen.json, chosen.svg, chosen.write)
-    except (ClusterError, LoadFailed, WrongAnswer, FloorBroken, MarksMissing, OSError) as error:
+        return _run_files(chosen) if chosen.plan in FILES_PLANS else _run_vault(chosen)
+    except (ClusterError, CommandFailed, LoadFailed, WrongAnswer, WrongCopy, FloorBroken, MarksMissing, OSError) as error:
         print(f"bin/bench: {error}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bin/bench: interrupted; nothing was written", file=sys.stderr)
         return 130
+
+
+def _run_vault(chosen: argparse.Namespace) -> int:
+    plan = PLANS[chosen.plan]
+    if chosen.repetitions is not None:
+        plan = replace(plan, repetitions=chosen.repetitions)
+    if chosen.write is not None:
+        _with_section(chosen.write, "")  # before the minutes, not after them
+    report = _measure(plan, chosen.directory)
+    show(report, sys.stdout)
+    _save(report, chosen.json, chosen.svg, chosen.write)
     return _exit_code(report) if plan.name == SMOKE.name else 0
+
+
+def _run_files(chosen: argparse.Namespace) -> int:
+    plan = FILES_PLANS[chosen.plan]
+    if chosen.repetitions is not None:
+        plan = replace(plan, repetitions=chosen.repetitions)
+    if chosen.write is not None:
+        _with_section(chosen.write, "", FILES_MARKS)
+    with _progress() as tell:
+        report = command.measure(plan, chosen.directory, lambda doing: tell(doing, 0.0))
+    show_all(files_report.tables(report), files_report.findings(report), sys.stdout)
+    figures = chosen.json
+    if chosen.write is not None:
+        section = [as_list(files_report.findings(report)), *map(as_markdown, files_report.tables(report))]
+        chosen.write.write_text(_with_section(chosen.write, "\n\n".join(section), FILES_MARKS))
+        figures = figures or chosen.write.with_name(f"{chosen.write.stem}-files.json")
+    if figures is not None:
+        _write_json(report, figures)
+    return 0 if plan.name == FILES.name or files_report.holds(report) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("plan", nargs="?", choices=sorted(PLANS), default="full", help="what is measured (default: full)")
+    parser.add_argument(
+        "plan", nargs="?", choices=sorted([*PLANS, *FILES_PLANS]), default="full", help="what is measured (default: full)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw them there")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the tables between the marks of that file")
@@ -110,14 +149,18 @@ def _save(report: Report, figures: Path | None, picture: Path | None, text: Path
         text.write_text(_with_section(text, markdown(report, text.with_suffix(".svg").name)))
         figures, picture = figures or text.with_suffix(".json"), picture or text.with_suffix(".svg")
     if figures is not None:
-        figures.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        _write_json(report, figures)
     if picture is not None:
         picture.write_text(draw(report))
 
 
-def _with_section(path: Path, section: str) -> str:
+def _write_json(report: Report | FilesReport, path: Path) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+
+
+def _with_section(path: Path, section: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     try:
-        return replace_section(path.read_text(), section)
+        return replace_section(path.read_text(), section, marks)
     except MarksMissing as error:
         raise MarksMissing(f"{path}: {error}") from None
 

@@ -39,11 +39,11 @@ class Load:
         """Raises LoadFailed at the first answer that is not 200."""
         requests = [encode(path, self._key, body) for body in bodies]
         with Lanes(self._addresses, at_once) as lanes:
-            client, nodes = time.thread_time(), self._nodes_cpu()
+            client, nodes = time.thread_time(), self.nodes_cpu()
             driven = lanes.drive(requests)
             client = time.thread_time() - client
             until_idle(*self._pids())
-            return Driving(driven, client, self._nodes_cpu() - nodes)
+            return Driving(driven, client, self.nodes_cpu() - nodes)
 
     def restart(self) -> None:
         """Kills all nodes, starts them again and lets them come to rest: what they kept in memory is gone.
@@ -62,7 +62,8 @@ class Load:
         """Of one store: the mean of the three."""
         return statistics.fmean(disk_bytes(self._cluster.directory / name / "store") for name in NODES)
 
-    def _nodes_cpu(self) -> float:
+    def nodes_cpu(self) -> float:
+        """CPU seconds of the three nodes so far."""
         return sum(map(cpu_seconds, self._pids()))
 
     def _pids(self) -> list[int]:

@@ -85,14 +85,19 @@ def _figure(figure: float) -> str:
 
 def show(report: Report, out: TextIO) -> None:
     """Drawn tables on a terminal, aligned text elsewhere; then the findings."""
+    show_all(tables(report), findings(report), out)
+
+
+def show_all(drawn: Sequence[Table], sentences: Sequence[str], out: TextIO) -> None:
+    """The same for tables and sentences of whatever report."""
     if out.isatty():
         console = Console(file=out)
-        for table in tables(report):
+        for table in drawn:
             console.print(_drawn(table))
-        for finding in findings(report):
-            console.print(f"• {finding}", highlight=False, markup=False)
+        for sentence in sentences:
+            console.print(f"• {sentence}", highlight=False, markup=False)
     else:
-        out.write("\n".join([*map(_plain, tables(report)), *findings(report), ""]))
+        out.write("\n".join([*map(_plain, drawn), *sentences, ""]))
 
 
 def _drawn(table: Table) -> RichTable:
@@ -117,21 +122,24 @@ def _plain(table: Table) -> str:
 
 def markdown(report: Report, picture: str) -> str:
     """The findings as a list, the picture by its file name, and the tables."""
-    parts = [
-        "\n".join(f"- {finding}" for finding in findings(report)),
-        f"![Throughput, and CPU as a multiple of the floor's]({picture})",
-    ]
-    for table in tables(report):
-        rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
-        rows = [f"| {' | '.join(row)} |" for row in table.rows]
-        parts.append("\n".join([f"### {table.title}", f"| {' | '.join(table.columns)} |", rule, *rows]))
-    return "\n\n".join(parts)
+    image = f"![Throughput, and CPU as a multiple of the floor's]({picture})"
+    return "\n\n".join([as_list(findings(report)), image, *map(as_markdown, tables(report))])
 
 
-def replace_section(text: str, section: str) -> str:
+def as_list(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def as_markdown(table: Table) -> str:
+    rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
+    rows = [f"| {' | '.join(row)} |" for row in table.rows]
+    return "\n".join([f"### {table.title}", f"| {' | '.join(table.columns)} |", rule, *rows])
+
+
+def replace_section(text: str, section: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """The text with the section in place of what stood between the marks. Raises MarksMissing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise MarksMissing(f"expected the lines {BEGIN!r} and {END!r}, in this order")
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+        raise MarksMissing(f"expected the lines {marks[0]!r} and {marks[1]!r}, in this order")
+    return f"{before}{begin}\n\n{section}\n\n{end}{after}"

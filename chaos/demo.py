@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from chaos import sample
+from chaos import analysis, sample
 from chaos.api import Answer, Unanswered
 from chaos.cluster import NODES, Cluster, ClusterError, wait_for
 from chaos.narration import ClaimFailed, Narrator
@@ -80,6 +80,7 @@ def run(show: Show) -> None:
     second = rotate(show, first)
     lose_two_nodes(show, first)
     come_back(show, first, second)
+    analyse(show)
     look_at_disks(show)
     stop(show)
 
@@ -187,6 +188,12 @@ def come_back(show: Show, first: bytes, second: bytes) -> None:
     show.claim_recovered("and so do those of epoch 2, which were made while n3 was dead", show.detokenize(second, "n3"))
     again = show.tokenize("n3") == second
     tell.claim("n3 missed the rotation, and still gives out tokens of epoch 2: the same ones", again, "others")
+
+
+def analyse(show: Show) -> None:
+    directory = show.directory / "analysis"
+    tables = analysis.lay_out(show.records, show.columns, directory / "plain")
+    analysis.analyse(show.cluster, show.tell, directory, OWNER, OTHER, tables)
 
 
 def look_at_disks(show: Show) -> None:

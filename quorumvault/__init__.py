@@ -6,6 +6,7 @@
         tokens = vault.tokenize(["123-45-6789", None])
 
     qv.detokenize(duckdb.connect(), "from 'claims.parquet'", columns="ssn")  # extra: analytics
+    qv.spark.detokenize(df, columns="ssn")  # extra: spark
 
 The names here are the public ones; each is imported when it is first used, so that a node does not load the client.
 """
@@ -16,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quorumvault.analytics import spark as spark
     from quorumvault.analytics.duckdb import detokenize as detokenize
     from quorumvault.analytics.duckdb import register as register
     from quorumvault.analytics.duckdb import tokenize as tokenize
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from quorumvault.client import Result as Result
     from quorumvault.client import TokenizedRecords as TokenizedRecords
     from quorumvault.client import TokenResult as TokenResult
+    from quorumvault.client import tokens_all_epochs as tokens_all_epochs
     from quorumvault.errors import AlreadyTokenized as AlreadyTokenized
     from quorumvault.errors import ColumnError as ColumnError
     from quorumvault.errors import EpochAhead as EpochAhead
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from quorumvault.errors import Unreachable as Unreachable
     from quorumvault.errors import ValueTooLarge as ValueTooLarge
 
-_CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "TokenizedRecords", "TokenResult")
+_CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "TokenizedRecords", "TokenResult", "tokens_all_epochs")
 _ERRORS = (
     "AlreadyTokenized",
     "ColumnError",
@@ -67,23 +70,27 @@ _HOMES = (
     | dict.fromkeys(_ERRORS, "quorumvault.errors")
     | dict.fromkeys(_ANALYTICS, "quorumvault.analytics.duckdb")
 )
+#: Names that are modules, by the extra that they need.
+_MODULES = {"spark": "quorumvault.analytics.spark"}
 
 #: Without those of an extra that may not be installed.
 __all__ = sorted(_HOMES.keys() - set(_ANALYTICS))  # noqa: PLE0605 - computed from the one list
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
+    home = _MODULES.get(name) or _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(home), name)
+        module = importlib.import_module(home)
     except ModuleNotFoundError as error:
-        if name not in _ANALYTICS:
+        if not home.startswith("quorumvault.analytics."):
             raise
-        words = f"quorumvault.{name} needs {error.name}: pip install 'quorumvault[analytics]'"
+        extra = name if name in _MODULES else "analytics"
+        words = f"quorumvault.{name} needs {error.name}: pip install 'quorumvault[{extra}]'"
         raise ModuleNotFoundError(words, name=error.name) from None
+    return module if name in _MODULES else getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

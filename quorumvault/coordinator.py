@@ -79,6 +79,10 @@ class Vault(Protocol):
 
     async def epoch(self, owner: Owner) -> int: ...
 
+    async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
+        """For each value its tokens of epochs 1 to ``last``, issued or not. Asks nobody."""
+        ...
+
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
         """The active epoch afterwards. Raises EpochAhead."""
         ...
@@ -213,6 +217,13 @@ class Coordinator:
         register = await self._run(operations.read_epoch(owner, self._keyring), self._deadline(), writes=False)
         self._remember(owner, register.epoch)
         return register.epoch
+
+    async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
+        by_epoch: list[list[str]] = []
+        for epoch in range(FIRST_EPOCH, last + 1):
+            by_epoch.append(format_tokens(epoch, self._keyring.epoch_keys(owner, epoch).digests(canonicals)))
+            await asyncio.sleep(0)  # an owner may have had thousands of epochs, and nobody else is to wait for all their keys
+        return [list(tokens) for tokens in zip(*by_epoch, strict=True)]
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
         active = await self._run(operations.rotate(owner, from_epoch, self._keyring), self._deadline(), writes=True)

@@ -21,7 +21,7 @@ from quorumvault.api.services import Services
 from quorumvault.config import Limits, Timeouts
 from quorumvault.coordinator import Missing, Retokenized, Tokenized
 from quorumvault.crypto.keys import Keyring
-from quorumvault.crypto.tokens import format_tokens
+from quorumvault.crypto.tokens import format_token, format_tokens
 from quorumvault.errors import EpochAhead
 from quorumvault.events import Event
 from quorumvault.fields import FieldSet
@@ -113,6 +113,11 @@ class FakeVault:
     async def epoch(self, owner: Owner) -> int:
         await self._note("epoch", [])
         return self._active(owner)
+
+    async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
+        await self._note("derive", canonicals)
+        keys = {epoch: self._keyring.epoch_keys(owner, epoch) for epoch in range(FIRST_EPOCH, last + 1)}
+        return [[format_token(epoch, *keys[epoch].digests([value])) for epoch in keys] for value in canonicals]
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
         await self._note("rotate", [from_epoch])

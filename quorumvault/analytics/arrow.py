@@ -59,6 +59,7 @@ def look_up(
     operation: ArrowOperation,
     arrays: Iterable[Any],
     *,
+    strict: bool = True,
     in_flight: int = IN_FLIGHT,
     window_rows: int = WINDOW_ROWS,
 ) -> Iterator[Any]:
@@ -69,11 +70,12 @@ def look_up(
         null       there was no text          not_found  no value of this owner's has this token
         not_token  text of another form       not_text   the value is a number or a boolean: use Client.detokenize
 
-    Raises what the client raises; NoQuorum and TokenCollision if one token alone could not be told; of values that cannot be
+    Raises what the client raises; NoQuorum and TokenCollision if one token alone could not be told, which are the statuses
+    ``unavailable`` and ``collision`` instead if it is not to be ``strict``; of values that cannot be
     tokenized the error lists the rows, counted through all arrays. EpochMoved: the owner's epoch was rotated after some batches
     were yielded; whoever has them begins again.
     """
-    passage = _Passage(vault, operation)
+    passage = _Passage(vault, operation, strict)
     with ThreadPoolExecutor(in_flight, thread_name_prefix="quorumvault") as passage.pool:
         start = 0
         for window in _windows(arrays, window_rows):
@@ -90,8 +92,9 @@ class _Passage:
 
     pool: ThreadPoolExecutor
 
-    def __init__(self, vault: ArrowVault, operation: ArrowOperation) -> None:
+    def __init__(self, vault: ArrowVault, operation: ArrowOperation, strict: bool) -> None:
         self._vault = vault
+        self._strict = strict
         self._operation: Final = operation
         self._asks, self._answers = _COLUMNS[operation]
         self._epoch: int | None = None
@@ -126,7 +129,7 @@ class _Passage:
             columns.update(zip([run.start for run in stale], self._exchange(texts, stale), strict=True))
             stale = self._stale(runs, columns)
             if not stale:
-                return _joined([columns[run.start] for run in runs])
+                return _joined([columns[run.start] for run in runs], self._strict)
         raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
 
     def _exchange(self, texts: Any, runs: list[slice]) -> list[Column]:
@@ -186,13 +189,13 @@ def _cut(texts: Any, limits: Limits) -> list[slice]:
     return runs
 
 
-def _joined(columns: list[Column]) -> tuple[Any, Any]:
-    """Results and statuses of all runs. Raises for a token that could not be told."""
+def _joined(columns: list[Column], strict: bool) -> tuple[Any, Any]:
+    """Results and statuses of all runs. If ``strict``, raises for a token that could not be told."""
     results = pa.concat_arrays([column.texts for column in columns])
     if columns[0].statuses is None:
         return results, pa.repeat("ok", len(results))
     statuses = pa.concat_arrays([column.statuses for column in columns])
-    for status, (kind, words) in _FAILURES.items():
+    for status, (kind, words) in _FAILURES.items() if strict else ():
         if pc.any(pc.equal(statuses, status)).as_py():
             raise kind(words)
     return results, statuses

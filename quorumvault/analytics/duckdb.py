@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up
+from quorumvault.analytics.columns import quoted, require_text
 from quorumvault.client import Client
 from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, TokensNotFound
 
@@ -31,25 +32,6 @@ from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, Toke
 Source: TypeAlias = "str | duckdb.DuckDBPyRelation"
 Operation: TypeAlias = Literal["tokenize", "detokenize"]
 
-_TEXT = ("varchar", "enum")
-_INEXACT = ("float", "double")
-#: What DuckDB writes as text in one way alone, whatever its settings.
-_CASTABLE = (
-    *(
-        "boolean",
-        "tinyint",
-        "smallint",
-        "integer",
-        "bigint",
-        "hugeint",
-        "utinyint",
-        "usmallint",
-        "uinteger",
-        "ubigint",
-        "uhugeint",
-    ),
-    *("decimal", "uuid", "date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"),
-)
 #: Rows that an error names.
 _ROWS_SHOWN = 5
 #: Times that a whole column is tokenized again because the epoch was rotated meanwhile.
@@ -203,27 +185,11 @@ def _plan(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts: Seque
     if casting - chosen:
         raise ColumnError(f"cast names {', '.join(sorted(casting - chosen))}, which is not among the columns to tokenize")
     for name in chosen:
-        _require_text(name, kinds[name], may_cast=not statuses, cast=name in casting)
+        require_text(name, kinds[name], may_cast=not statuses, cast=name in casting)
     return tuple(
-        _Column(name, f"cast(i.{_quoted(name)} as varchar) collate c" if name.lower() in chosen else None)
+        _Column(name, f"cast(i.{quoted(name)} as varchar) collate c" if name.lower() in chosen else None)
         for name in relation.columns
     )
-
-
-def _require_text(name: str, kind: Any, may_cast: bool, cast: bool) -> None:
-    if kind.id in _TEXT:
-        return
-    if not may_cast:
-        raise ColumnError(f"column {name} is {kind}: tokens are VARCHAR")
-    if kind.id in _INEXACT:
-        raise ColumnError(f"column {name} is {kind}, whose text is not exact: format it in the query, then tokenize that text")
-    if kind.id not in _CASTABLE:
-        raise ColumnError(f"column {name} is {kind}: only text can be tokenized, and what a query makes of it")
-    if not cast:
-        raise ColumnError(
-            f"column {name} is {kind}, and only text is tokenized: read it as VARCHAR (of CSV files: all_varchar), "
-            f'or add cast="{name}" to take the text that DuckDB writes for it'
-        )
 
 
 @contextlib.contextmanager
@@ -276,21 +242,21 @@ def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
 def _selected(table: _Input) -> Iterator[str]:
     place = itertools.count()
     for column in table.columns:
-        own = f"i.{_quoted(column.name)}"
+        own = f"i.{quoted(column.name)}"
         if column.text is None:
             yield own
             continue
         looked_up = f"l{next(place)}"
-        yield f"{looked_up}.result as {_quoted(column.name)}"
+        yield f"{looked_up}.result as {quoted(column.name)}"
         if table.statuses:
-            yield f"if({own} is null, 'null', {looked_up}.status) as {_quoted(column.name + '_status')}"
+            yield f"if({own} is null, 'null', {looked_up}.status) as {quoted(column.name + '_status')}"
 
 
 def _require_whole(table: _Input, name: str) -> None:
     """Each row is there once, and each text has its answer, whatever a collation or a view of the user's made of the join."""
     whole = _number(table.con, f"select count(*) from temp.{name}") == table.count("count(*)")
     for column in table.replaced:
-        filled = _quoted(column.name + "_status" if table.statuses else column.name)
+        filled = quoted(column.name + "_status" if table.statuses else column.name)
         wanted = "count(*)" if table.statuses else f"count({column.text})"
         whole = whole and _number(table.con, f"select count({filled}) from temp.{name}") == table.count(wanted)
     if not whole:
@@ -300,7 +266,7 @@ def _require_whole(table: _Input, name: str) -> None:
 
 
 def _require_found(table: _Input, name: str, column: _Column) -> None:
-    lacking = f"from temp.{name} where {_quoted(column.name + '_status')} not in ('ok', 'null')"
+    lacking = f"from temp.{name} where {quoted(column.name + '_status')} not in ('ok', 'null')"
     count = _number(table.con, f"select count(*) {lacking}")
     if count:
         rows = table.con.execute(f"select rowid {lacking} order by rowid limit {_ROWS_SHOWN}").fetchall()
@@ -361,10 +327,6 @@ def _client(client: Client | None) -> Iterator[Client]:
 
 def _names(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -27,11 +27,13 @@ from quorumvault.api.retokenize import retokenize
 from quorumvault.api.services import Services
 from quorumvault.api.status import Status, fields
 from quorumvault.api.tokenize import tokenize
+from quorumvault.api.tokens import tokens
 from quorumvault.errors import RequestError
 
 TOKENIZE = Operation("tokenize", "tokenize", writes=True, answer=tokenize, arrow=arrow.tokenize)
 DETOKENIZE = Operation("detokenize", "detokenize", writes=False, answer=detokenize, arrow=arrow.detokenize)
 RETOKENIZE = Operation("retokenize", "tokenize", writes=True, answer=retokenize, arrow=arrow.retokenize)
+TOKENS = Operation("tokens", "tokenize", writes=False, answer=tokens)
 ROTATE = Operation("rotate_epoch", "rotate", writes=True, answer=rotate)
 EPOCH = Operation("epoch", None, writes=False, answer=epoch)
 FIELDS = Operation("fields", None, writes=False, answer=fields)
@@ -43,6 +45,7 @@ def routes(services: Services) -> list[Route]:
         Route("/tokenize", Guard(services, rates, TOKENIZE).endpoint, methods=["POST"]),
         Route("/detokenize", Guard(services, rates, DETOKENIZE).endpoint, methods=["POST"]),
         Route("/retokenize", Guard(services, rates, RETOKENIZE).endpoint, methods=["POST"]),
+        Route("/tokens", Guard(services, rates, TOKENS).endpoint, methods=["POST"]),
         Route("/rotate-epoch", Guard(services, rates, ROTATE).endpoint, methods=["POST"]),
         Route("/epoch", Guard(services, rates, EPOCH).endpoint, methods=["GET"]),
         Route("/fields", Guard(services, rates, FIELDS).endpoint, methods=["GET"]),

@@ -90,6 +90,14 @@ class RetokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
     tokens: list[str | None]
 
 
+class TokensBody(Body, frozen=True, forbid_unknown_fields=True):
+    """The values whose tokens of every epoch are wanted."""
+
+    takes = 'send "values": ["…", 42, null, …]'
+
+    values: list[Value]
+
+
 class RotateBody(Body, frozen=True, forbid_unknown_fields=True):
     """The epoch that is to be left."""
 
@@ -186,6 +194,13 @@ class TokensRetokenized(Silent, frozen=True):
     results: list[TokenResult]
 
 
+class TokensDerived(Silent, frozen=True):
+    """For each value, in order, its tokens of epochs 1, 2 and so on, the active one last; null for a null."""
+
+    epoch: Annotated[int, Meta(ge=1, description="The owner's active epoch: that of the last token of each value.")]
+    tokens: list[list[str] | None]
+
+
 class Live(msgspec.Struct, frozen=True):
     """That there is an answer at all is what it says."""
 
@@ -221,6 +236,7 @@ _tokenize_text = msgspec.json.Decoder(TextTokenizeBody)
 _tokenize = msgspec.json.Decoder(TokenizeBody)
 _detokenize = msgspec.json.Decoder(DetokenizeBody)
 _retokenize = msgspec.json.Decoder(RetokenizeBody)
+_tokens = msgspec.json.Decoder(TokensBody)
 _rotate = msgspec.json.Decoder(RotateBody)
 
 
@@ -250,6 +266,13 @@ def parse_detokenize(body: bytes) -> DetokenizeBody:
 def parse_retokenize(body: bytes) -> RetokenizeBody:
     """Raises Malformed, Invalid."""
     return _decode(_retokenize, body)
+
+
+def parse_tokens(body: bytes) -> TokensBody:
+    """Raises Malformed, Invalid."""
+    request = _decode(_tokens, body)
+    check_json_text(body)
+    return request
 
 
 def parse_rotate(body: bytes) -> RotateBody:

@@ -180,6 +180,26 @@ _RETOKENIZE = Endpoint(
         f"One column {_TEXT}, `token`.", f"Two columns in the order of the rows: `token` and `status`. {_EPOCH_METADATA}"
     ),
 )
+_TOKENS = Endpoint(
+    "POST",
+    "/tokens",
+    "The tokens of values in every epoch",
+    "Gives for each value its tokens of every epoch from the first to the active one, to find it in data that was tokenized "
+    "before a rotation and never moved. The tokens are derived, whether or not they were ever issued; nothing is stored, so a "
+    "token that was never issued still has no value. Values that cannot be tokenized are refused as by /tokenize. Values times "
+    "epochs have to be within the limit `items`.",
+    permission="tokenize",
+    request=bodies.TokensBody,
+    answers=(bodies.TokensDerived,),
+    own_errors=(errors.NotTokenizable, errors.AlreadyTokenized, errors.TooManyItems, errors.ValueTooLarge, errors.NoQuorum),
+    examples=(
+        Example(
+            "values",
+            {"values": [_SSN, None]},
+            {"epoch": 2, "tokens": [[_token(1, _SSN), _token(2, _SSN)], None]},
+        ),
+    ),
+)
 _ROTATE = Endpoint(
     "POST",
     "/rotate-epoch",
@@ -275,6 +295,7 @@ ENDPOINTS = (
     _TOKENIZE,
     _DETOKENIZE,
     _RETOKENIZE,
+    _TOKENS,
     _ROTATE,
     _EPOCH,
     _FIELDS,

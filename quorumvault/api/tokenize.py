@@ -7,7 +7,6 @@ a bad value, or a record with a bad field, gets null in its place, nothing of it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -25,12 +24,11 @@ from quorumvault.api.guard import Counts
 from quorumvault.api.problems import ItemProblem
 from quorumvault.api.records import Place, Records, read_records
 from quorumvault.api.services import Services
+from quorumvault.api.values import judge_texts, judge_values
 from quorumvault.config import Limits
-from quorumvault.crypto.canonical import from_json, from_str
+from quorumvault.crypto.canonical import from_json
 from quorumvault.errors import ItemError
 from quorumvault.model import Owner
-
-_NULL = b"null"
 
 
 async def tokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
@@ -48,7 +46,10 @@ async def tokenize(services: Services, owner: Owner, body: bytes, counts: Counts
 async def _tokenize_values(
     services: Services, owner: Owner, request: TokenizeBody | TextTokenizeBody, lenient: bool, counts: Counts
 ) -> ValuesTokenized:
-    values = _judge_values(request, services.limits)
+    if isinstance(request, TextTokenizeBody):
+        values = judge_texts(request.values or [], services.limits)
+    else:
+        values = judge_values(request.values or [], services.limits)
     if not lenient:
         faults.refuse_any(values.bad, services.limits)
     wanted = [canonical for canonical in values.canonicals if canonical is not None]
@@ -64,35 +65,6 @@ async def _tokenize_values(
             if canonical is not None and token is None:
                 values.bad.append(faults.collision(index))
     return ValuesTokenized(done.epoch, tokens, _settle(values.bad, lenient, services.limits))
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Values:
-    """Canonical forms in the order of the request; None for a null, and for what is bad."""
-
-    canonicals: list[bytes | None]
-    bad: list[ItemError]
-
-
-def _judge_values(request: TokenizeBody | TextTokenizeBody, limits: Limits) -> _Values:
-    values = request.values or []
-    faults.require_count(len(values), limits.items, "values")
-    bad: list[ItemError] = []
-    canonicals: list[bytes | None]
-    if isinstance(request, TextTokenizeBody):
-        canonicals = [None if text is None else from_str(text) for text in request.values or []]
-    else:
-        raws = [bytes(raw) for raw in request.values or []]
-        canonicals = [from_json(raw) for raw in raws]
-        bad += [
-            faults.item_error(index, faults.not_tokenizable(raw))
-            for index, (raw, canonical) in enumerate(zip(raws, canonicals, strict=True))
-            if canonical is None and raw != _NULL
-        ]
-    for index, error in faults.unfit(canonicals, limits):
-        canonicals[index] = None
-        bad.append(faults.item_error(index, error))
-    return _Values(canonicals, bad)
 
 
 async def _tokenize_records(

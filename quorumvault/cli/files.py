@@ -1,115 +1,178 @@
-"""``quorumvault tokenize``, ``detokenize`` and ``retokenize``: files and standard input, JSON Lines and CSV."""
+"""``quorumvault tokenize``, ``detokenize`` and ``retokenize``: files, folders, tables, and standard input."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import functools
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from types import FrameType
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import click
 import msgspec
 
-from quorumvault.cli.conversion import Detokenized, Detokenizer, Progress, Retokenizer, Tokenized, Tokenizer, convert_table
+from quorumvault.batch.job import IfToken, Job, Missing, Operation, Progress, Report, ignore
+from quorumvault.batch.outputs import OutputExists
+from quorumvault.batch.run import run
+from quorumvault.batch.sources import TEXT, Format, InputsError, Source, expand, format_of, is_single, split_table
+from quorumvault.batch.stream import pass_through
+from quorumvault.batch.workfolder import RunRefused, work_path
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
-from quorumvault.client import Client
-from quorumvault.tabular.csv import CsvTable
-from quorumvault.tabular.jsonlines import JsonLinesTable
-from quorumvault.tabular.lines import Lines
-from quorumvault.tabular.table import ColumnError, Table
+from quorumvault.errors import ColumnError
 
-_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_EXTRA = ("duckdb", "numpy", "pyarrow")
+_BACK = "values that came back"
 
-
-class Job(NamedTuple):
-    """What these commands are told about files."""
-
-    source: Path
-    output: Path
-    force: bool
-    columns: tuple[str, ...]
-    format: str
-
-
-def _file_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the arguments that make a Job; the command gets it as ``job``."""
-
-    @functools.wraps(command)
-    def with_job(
-        *args: Any, source: Path, output: Path, force: bool, column: tuple[str, ...], table_format: str | None, **kwargs: Any
-    ) -> Any:
-        if output != STANDARD and source != STANDARD and output.exists() and output.samefile(source):
-            raise click.UsageError("the output is the input: name another file")
-        job = Job(source, output, force, _names(column), table_format or _format_of(source))
-        return command(*args, job=job, **kwargs)
-
-    decorated: Callable[..., Any] = with_job
-    for option in reversed(_FILE_OPTIONS):
-        decorated = option(decorated)
-    return decorated
-
-
-_FILE_OPTIONS = (
-    click.argument(
-        "source", metavar="[FILE]", default="-", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-    ),
-    click.option(
-        "-o",
-        "--output",
-        default="-",
-        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-        help="A file that appears when all is done. Default: standard output.",
-    ),
-    click.option("--force", is_flag=True, help="Replace the output file if there is one."),
-    click.option(
-        "--column",
-        multiple=True,
-        metavar="A,B",
-        help="Columns, instead of the configured fields. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
-    ),
-    click.option(
-        "--format",
-        "table_format",
-        type=click.Choice(["csv", "jsonl"]),
-        help="Default: by the file's extension: .csv, .jsonl, .ndjson.",
-    ),
+column_option = click.option(
+    "--column",
+    multiple=True,
+    metavar="A,B",
+    help="Columns, instead of the configured fields. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
 )
-
-
-_missing_option = click.option(
+format_option = click.option(
+    "--format",
+    "table_format",
+    type=click.Choice(["csv", "jsonl", "parquet", "duckdb"]),
+    help="Default: by the file's extension: .csv, .jsonl, .ndjson, .parquet, .duckdb.",
+)
+force_option = click.option(
+    "--force", is_flag=True, help="Replace outputs that are there, and throw away what an unfinished run has left."
+)
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on with a run that was interrupted, if there is one: no finished part is done again."
+)
+spill_option = click.option(
+    "--spill",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where distinct values are kept on disk meanwhile. Default: beside the output. They are gone at the end.",
+)
+missing_option = click.option(
     "--missing",
     type=click.Choice(["keep", "null", "error"]),
     default="keep",
     show_default=True,
     help="What to do with a cell whose token is not found.",
 )
+_status_option = click.option(
+    "--status", is_flag=True, help="Add a column NAME_status beside each: ok, null, not_found, not_token. Parquet and DuckDB."
+)
+_cast_option = click.option(
+    "--cast",
+    multiple=True,
+    metavar="A,B",
+    help="Columns that are no text, to be tokenized as the text that DuckDB writes for them. Parquet and DuckDB. Repeatable.",
+)
+_file_options = (
+    click.argument("files", metavar="[FILES...]", nargs=-1),
+    click.option(
+        "-o",
+        "--output",
+        default="-",
+        type=click.Path(path_type=Path),
+        metavar="FILE|DIR",
+        help="A file, for one file; a folder, for several. It appears when all is done. Default: standard output.",
+    ),
+    force_option,
+    column_option,
+    format_option,
+    click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME."),
+    click.option(
+        "--rejects",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Go on when a cell cannot be done, and list it here: file, row, column, code. CSV or JSON Lines, by the extension.",
+    ),
+    resume_option,
+    spill_option,
+)
 
 
-def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
+class Request(NamedTuple):
+    """What the options of all three commands say."""
+
+    files: tuple[str, ...]
+    output: Path
+    force: bool
+    columns: tuple[str, ...]
+    format: Format | None
+    table: str | None
+    rejects: Path | None
+    resume: bool
+    spill: Path | None
+
+    def job(self, operation: Operation, **options: Any) -> Job:
+        """For ``pass_through``, what is said of rows; ``with_files`` adds the files."""
+        if self.rejects is not None and self.rejects.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
+            raise click.UsageError("--rejects: name a .csv or a .jsonl file")
+        if self.rejects is not None and options.get("missing") == "error":
+            raise click.UsageError("--missing error ends at the first token that is not found; --rejects goes on: choose one")
+        return Job(
+            operation=operation,
+            sources=(),
+            output=None,
+            columns=self.columns,
+            rejects=self.rejects,
+            resume=self.resume,
+            force=self.force,
+            spill=self.spill,
+            **options,
+        )
+
+
+def _requested(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that make a Request; the command gets it as ``request``."""
+
+    @functools.wraps(command)
+    def with_request(
+        *args: Any,
+        files: tuple[str, ...],
+        output: Path,
+        force: bool,
+        column: tuple[str, ...],
+        table_format: Format | None,
+        table: str | None,
+        rejects: Path | None,
+        resume: bool,
+        spill: Path | None,
+        **kwargs: Any,
+    ) -> Any:
+        request = Request(files or ("-",), output, force, names(column), table_format, table, rejects, resume, spill)
+        return command(*args, request=request, **kwargs)
+
+    decorated: Callable[..., Any] = with_request
+    for option in reversed(_file_options):
+        decorated = option(decorated)
+    return decorated
+
+
+def names(texts: tuple[str, ...], option: str = "--column") -> tuple[str, ...]:
     """Names with commas between them; one that has a comma in it is quoted as in CSV."""
-    names = tuple(name for row in csv.reader(texts) for name in row)
-    if len(names) < len(texts):
-        raise click.UsageError("--column: expected names of columns")
-    return names
-
-
-def _format_of(source: Path) -> str:
-    found = _FORMATS.get(source.suffix.lower())
-    if found is None:
-        raise click.UsageError("say which format it is: --format csv or --format jsonl")
+    found = tuple(name for row in csv.reader(texts) for name in row)
+    if len(found) < len(texts):
+        raise click.UsageError(f"{option}: expected names of columns")
     return found
 
 
 @click.command(
-    short_help="Replace values in a file by tokens.",
-    epilog="\b\nExample:\n  quorumvault tokenize patients.csv --column SSN,PASSPORT -o patients.tokens.csv",
+    short_help="Replace values in files by tokens.",
+    epilog="""\b
+Examples:
+  quorumvault tokenize patients.csv --column SSN,PASSPORT -o patients.tokens.csv
+  quorumvault tokenize 'raw/**/*.parquet' --column patient,zip --cast zip -o tokenized/
+  quorumvault tokenize lake.duckdb::visits --column patient -o lake.duckdb::visits_tokens""",
 )
-@_file_options
+@_requested
+@_cast_option
 @click.option(
     "--if-token",
     type=click.Choice(["fail", "keep"]),
@@ -119,134 +182,224 @@ def _format_of(source: Path) -> str:
 )
 @connection_options
 @json_option
-def tokenize(job: Job, if_token: Literal["fail", "keep"], connection: Connection, as_json: bool) -> None:
-    """Replace the values in columns of FILE, or of standard input, by tokens.
+def tokenize(request: Request, cast: tuple[str, ...], if_token: IfToken, connection: Connection, as_json: bool) -> int:
+    """Replace the values in columns of FILES, or of standard input, by tokens, all of one epoch.
 
-    Everything else stays as it is, nulls too: in CSV an empty cell without quotes. Files are text: a number in CSV is a string.
-    JSON Lines keep the spelling of every other member, and lose the white space between members.
-    At the end it prints the rows, the values in each column, and the epoch of the tokens.
+    FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
+    Everything else stays as it is, nulls too: in CSV an empty cell without quotes. Text is tokenized: a number in CSV is a
+    string. JSON Lines keep the spelling of every other member, and lose the white space between members.
+    At the end it prints the rows, the values in each column, and the epoch of the tokens. With --rejects, a cell that cannot be
+    tokenized is null.
     """
-    with _opened(job, connection) as work:
-        tokenizer = Tokenizer(work.table, work.source, work.vault, keep_tokens=if_token == "keep")  # noqa: S105
-        done = convert_table(work.table, tokenizer, work.sink, work.progress)
-    _report(job, as_json, done, _tokenized_words(done))
-    if len(done.epochs) > 1:
-        click.echo("The epoch was rotated meanwhile: tokenize once more to have all tokens of one epoch.", err=True)
+    job = request.job("tokenize", cast=names(cast, "--cast"), if_token=if_token)
+    return _carry_out(request, job, connection, "values that became tokens", as_json)
 
 
 @click.command(
-    short_help="Replace tokens in a file by their values.",
-    epilog="\b\nExample:\n  quorumvault detokenize patients.tokens.csv --column SSN,PASSPORT -o patients.csv",
+    short_help="Replace tokens in files by their values.",
+    epilog="""\b
+Examples:
+  quorumvault detokenize patients.tokens.csv --column SSN,PASSPORT -o patients.csv
+  quorumvault detokenize claims.parquet --column patient_ssn -o claims.values.parquet
+  quorumvault detokenize lake.duckdb::visits --column patient -o visits.parquet""",
 )
-@_file_options
-@_missing_option
+@_requested
+@_status_option
+@missing_option
 @connection_options
 @json_option
-def detokenize(job: Job, missing: Literal["keep", "null", "error"], connection: Connection, as_json: bool) -> int:
-    """Replace the tokens in columns of FILE, or of standard input, by their values.
+def detokenize(request: Request, status: bool, missing: Missing, connection: Connection, as_json: bool) -> int:
+    """Replace the tokens in columns of FILES, or of standard input, by their values.
 
+    FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
     A cell that has no token in it stays as it is, and is not sent. Exit 4 if the value of some token could not be had.
     """
-    with _opened(job, connection) as work:
-        detokenizer = Detokenizer(work.table, work.source, work.vault, missing=missing)
-        done = convert_table(work.table, detokenizer, work.sink, work.progress)
-    _report(job, as_json, done, _replaced_words(done, "values that came back"))
-    return PARTIAL if done.partial else 0
+    job = request.job("detokenize", status=status, missing=missing)
+    return _carry_out(request, job, connection, _BACK, as_json)
 
 
 @click.command(
-    short_help="Move tokens in a file to the active epoch.",
+    short_help="Move tokens in files to the active epoch.",
     epilog="\b\nExample:\n  quorumvault retokenize patients.tokens.csv --column SSN,PASSPORT -o patients.new.csv",
 )
-@_file_options
-@_missing_option
+@_requested
+@_status_option
+@missing_option
 @connection_options
 @json_option
-def retokenize(job: Job, missing: Literal["keep", "null", "error"], connection: Connection, as_json: bool) -> int:
-    """Replace the tokens in columns of FILE, or of standard input, by those of the active epoch. No value is shown.
+def retokenize(request: Request, status: bool, missing: Missing, connection: Connection, as_json: bool) -> int:
+    """Replace the tokens in columns of FILES, or of standard input, by those of the active epoch. No value is shown.
 
     Needs a key that may tokenize. A token that is of that epoch already stays as it is, and so does a cell that has no token in
-    it. Exit 4 if some token could not be moved.
+    it. Exit 4 if some token could not be moved. ``quorumvault migrate`` does it to a whole lake, and keeps what became of what.
     """
-    with _opened(job, connection) as work:
-        retokenizer = Retokenizer(work.table, work.source, work.vault, missing=missing)
-        done = convert_table(work.table, retokenizer, work.sink, work.progress)
-    epochs = ", ".join(map(str, done.epochs)) or "unknown: no token"
-    _report(job, as_json, done, f"{_replaced_words(done, 'tokens that were moved')}; epoch {epochs}")
-    if len(done.epochs) > 1:
-        click.echo("The epoch was rotated meanwhile: retokenize once more to have all tokens of one epoch.", err=True)
-    return PARTIAL if done.partial else 0
+    job = request.job("retokenize", status=status, missing=missing)
+    return _carry_out(request, job, connection, "tokens that were moved", as_json)
 
 
-class Work(NamedTuple):
-    """A table with its columns selected, what to call its file, and what it goes through to where."""
+def _carry_out(request: Request, job: Job, connection: Connection, what: str, as_json: bool) -> int:
+    if "-" in request.files or request.output == STANDARD:
+        report = _stream(request, job, connection)
+    else:
+        with interruptible(job := with_files(request, job)), connection.open() as vault, progress_of(job) as progress:
+            report = run(job, vault, progress)
+    print_report(report, what, as_json=as_json, err=request.output == STANDARD)
+    if job.operation != "detokenize" and len(report.epochs) > 1:
+        click.echo(f"The epoch was rotated meanwhile: {job.operation} once more to have all tokens of one epoch.", err=True)
+    return PARTIAL if report.partial else 0
 
-    table: Table
-    source: str
-    vault: Client
-    sink: BinaryIO
-    progress: Progress
+
+def with_files(request: Request, job: Job) -> Job:
+    """The job with its sources and where they go."""
+    with interruptible():
+        sources = tuple(expand(request.files, format=request.format, table=request.table))
+    is_text = sources[0].format in TEXT
+    if is_text and (job.status or job.cast):
+        raise click.UsageError("--status and --cast are for Parquet and DuckDB: text files have no types")
+    output, table = split_table(str(request.output))
+    is_folder = len(request.files) > 1 or not is_single(request.files[0])
+    if not is_folder:
+        table = _output_table(sources[0], output, table)
+    elif table is not None:
+        raise click.UsageError("several files go into a folder: -o DIR")
+    return dataclasses.replace(job, sources=sources, output=output, table=table, is_folder=is_folder)
 
 
-@contextlib.contextmanager
-def _opened(job: Job, connection: Connection) -> Iterator[Work]:
+def _output_table(source: Source, output: Path, table: str | None) -> str | None:
+    """The table that one file's output is, if it is one. Raises UsageError for a format that it cannot be."""
+    if source.format in TEXT:
+        return None
+    found = format_of(output)
+    if source.format == "duckdb" and found == "duckdb":
+        return table or source.table
+    if found != "parquet":
+        others = ", or a DuckDB file" if source.format == "duckdb" else ""
+        raise click.UsageError(f"the output of {source} is a .parquet file{others}: {output} is none")
+    return None
+
+
+def _stream(request: Request, job: Job, connection: Connection) -> Report:
+    """Standard input, or one text file, to standard output or a file."""
+    name = request.files[0]
+    if len(request.files) > 1 or not (name == "-" or is_single(name)):
+        raise click.UsageError("several files go into a folder: -o DIR")
+    if request.resume or job.status or job.cast:
+        raise click.UsageError("--resume, --status and --cast are for files: name an input and -o FILE")
+    form = request.format or format_of(Path(name))
+    if form is None:
+        raise click.UsageError("say which format it is: --format csv or --format jsonl")
+    if form not in TEXT:
+        raise click.UsageError("Parquet and DuckDB go from a file to a file: name an input and -o FILE")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_column_errors())
-        sink = stack.enter_context(destination(job.output, force=job.force))
-        standard = job.source == STANDARD
-        stream: BinaryIO = sys.stdin.buffer if standard else stack.enter_context(job.source.open("rb"))
-        lines = Lines(stream, "standard input" if standard else str(job.source))
-        table: Table = CsvTable(lines) if job.format == "csv" else JsonLinesTable(lines)
+        stack.enter_context(interruptible())
+        if name != "-":
+            expand(request.files, format=form)
+        sink = stack.enter_context(destination(request.output, force=request.force))
+        rejects = None
+        if request.rejects is not None:
+            rejects = stack.enter_context(destination(request.rejects, force=request.force))
+        stream: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
         vault = stack.enter_context(connection.open())
-        if job.columns:
-            table.select_named(job.columns)
-        else:
-            table.select_configured(vault.fields())
-        yield Work(table, lines.source, vault, sink, stack.enter_context(_progress(job, stream)))
+        progress = stack.enter_context(_progress(_size(stream), request.output == STANDARD))
+        source = "standard input" if name == "-" else name
+        return pass_through(job, vault, stream, source, form, sink, rejects, progress)
 
 
 @contextlib.contextmanager
-def _column_errors() -> Iterator[None]:
-    """Columns that the file does not have are a mistake in the command."""
+def interruptible(job: Job | None = None) -> Iterator[None]:
+    """SIGTERM like Ctrl-C, in order; what a run has left is told, and how to go on. Mistakes in the command are UsageErrors.
+
+    Raises Abort if it was interrupted.
+    """
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    with _handling(interrupt):
+        try:
+            yield
+        except (InputsError, OutputExists, ColumnError) as error:
+            raise click.UsageError(str(error)) from None
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRA:
+                raise
+            raise click.ClickException(f"Parquet and DuckDB need {error.name}: pip install 'quorumvault[analytics]'") from None
+        except BaseException as error:
+            # DuckDB makes an error of its own of an interrupt.
+            if job is not None and not isinstance(error, RunRefused) and work_path(job).is_dir():
+                click.echo(
+                    f"Finished parts are kept in {work_path(job)}: the same command with --resume goes on, --force begins again.",
+                    err=True,
+                )
+            if interrupted:
+                raise click.Abort from None
+            raise
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[None]:
+    """Signals that ask for an end; only the main thread may set what becomes of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except ColumnError as error:
-        raise click.UsageError(str(error)) from None
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextlib.contextmanager
-def _progress(job: Job, stream: BinaryIO) -> Iterator[Progress]:
-    """Shown on standard error, and only if that is a terminal to which no rows are written."""
-    if not sys.stderr.isatty() or (job.output == STANDARD and sys.stdout.isatty()):
-        yield lambda rows, size: None
-        return
-    from quorumvault.cli.progress import progress_bar
-
-    with progress_bar(stream) as progress:
+def progress_of(job: Job) -> Iterator[Progress]:
+    """Of a run over files."""
+    with _progress(sum(source.path.stat().st_size for source in job.sources), False) as progress:
         yield progress
 
 
-def _report(job: Job, as_json: bool, done: Tokenized | Detokenized, words: str) -> None:
-    """To standard error, so that it never is among the rows; as JSON to standard output if the rows went elsewhere."""
-    text = msgspec.json.encode(done).decode() if as_json else words
-    click.echo(text, err=not as_json or job.output == STANDARD)
+@contextlib.contextmanager
+def _progress(total: int | None, writes_rows: bool) -> Iterator[Progress]:
+    """Shown on standard error, and only if that is a terminal to which no rows are written."""
+    if not sys.stderr.isatty() or (writes_rows and sys.stdout.isatty()):
+        yield ignore
+        return
+    from quorumvault.cli.progress import progress_bar
+
+    with progress_bar(total) as progress:
+        yield progress
 
 
-def _tokenized_words(done: Tokenized) -> str:
-    words = f"{_rows_words(done, 'values that became tokens')}; epoch {', '.join(map(str, done.epochs)) or 'unknown: no value'}"
-    return words + (f"; {done.kept_tokens:,} cells had tokens already" if done.kept_tokens else "")
+def _size(stream: BinaryIO) -> int | None:
+    """The length of a file; None for a stream, whose end nobody knows."""
+    try:
+        return os.fstat(stream.fileno()).st_size or None
+    except OSError:
+        return None
 
 
-def _replaced_words(done: Detokenized, what: str) -> str:
+def print_report(report: Report, what: str, *, as_json: bool, err: bool = False) -> None:
+    """To standard error, so that it never is among rows; as JSON to standard output, unless there are rows there: ``err``."""
+    text = msgspec.json.encode(report).decode() if as_json else _words(report, what)
+    click.echo(text, err=err or not as_json)
+
+
+def _words(report: Report, what: str) -> str:
+    columns = ", ".join(f"{column} {count:,}" for column, count in report.values.items())
+    files = f"{report.files:,} files, " if report.files > 1 else ""
+    words = [f"{files}{report.rows:,} rows; {what}: {columns}"]
+    if what != _BACK:
+        words.append(f"epoch {', '.join(map(str, report.epochs)) or 'unknown: no token was written'}")
     counts = (
-        (done.not_found, "tokens not found"),
-        (done.unavailable, "tokens could not be told, ask again"),
-        (done.collision, "tokens in which two values met"),
-        (done.no_token, "cells without a token"),
+        (report.kept_tokens, "cells had tokens already"),
+        (report.not_found, "tokens not found"),
+        (report.unavailable, "tokens could not be told, ask again"),
+        (report.collision, "tokens in which two values met"),
+        (report.no_token, "cells without a token"),
+        (report.rejected, "cells listed as rejects"),
+        (report.look_ups, "look-ups"),
+        (report.parts_kept, "parts were there already"),
     )
-    return "; ".join([_rows_words(done, what), *(f"{count:,} {what}" for count, what in counts if count)])
-
-
-def _rows_words(done: Tokenized | Detokenized, what: str) -> str:
-    columns = ", ".join(f"{column} {count:,}" for column, count in done.values.items())
-    return f"{done.rows:,} rows; {what}: {columns}"
+    return "; ".join([*words, *(f"{count:,} {what}" for count, what in counts if count)])

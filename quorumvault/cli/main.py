@@ -32,6 +32,8 @@ _COMMANDS = {
     "tokenize": "quorumvault.cli.files",
     "detokenize": "quorumvault.cli.files",
     "retokenize": "quorumvault.cli.files",
+    "census": "quorumvault.cli.census",
+    "migrate": "quorumvault.cli.migrate",
     "completion": "quorumvault.cli.completion",
 }
 

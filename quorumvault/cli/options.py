@@ -26,9 +26,6 @@ from quorumvault.errors import ConfigError
 if TYPE_CHECKING:
     from quorumvault.client import Client
 
-#: A key is some 50 characters; a file much longer than that was named by mistake.
-_KEY_FILE_BYTES = 4096
-
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -42,21 +39,10 @@ class Connection:
     def open(self) -> Client:
         """A client for these nodes: a context manager. Raises ConfigError for a bad URL, key file or certificate file."""
         from quorumvault.client import Client
+        from quorumvault.client.settings import read_key
 
-        key = None if self.key_file is None else _read_key(self.key_file)
+        key = None if self.key_file is None else read_key(self.key_file)
         return Client(self.urls or None, api_key=key, purpose=self.purpose, cacert=self.cacert)
-
-
-def _read_key(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_KEY_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(path, "", f"the API key cannot be read: {error.strerror}") from None
-    key = text.strip()
-    if not key or len(text) > _KEY_FILE_BYTES or len(key.split()) > 1 or not key.isascii():
-        raise ConfigError(path, "", "expected one API key and nothing else")
-    return key.decode()
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:

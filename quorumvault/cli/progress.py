@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from rich.console import Console
 from rich.progress import (
@@ -20,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from quorumvault.cli import conversion
+from quorumvault.batch import job
 
 
 class _Rate(ProgressColumn):
@@ -32,9 +30,8 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress_bar(stream: BinaryIO) -> Iterator[conversion.Progress]:
-    """Of a table that is read from ``stream``. It vanishes at the end."""
-    total = _size(stream)
+def progress_bar(total: int | None) -> Iterator[job.Progress]:
+    """Of tables of so many bytes, None if nobody knows. It vanishes at the end."""
     rows = TextColumn("{task.fields[rows]:,} rows")
     if total is None:
         columns: tuple[ProgressColumn, ...] = (rows, _Rate(), TimeElapsedColumn())
@@ -43,11 +40,3 @@ def progress_bar(stream: BinaryIO) -> Iterator[conversion.Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total, rows=0)
         yield lambda rows, size: bar.update(task, advance=size, rows=rows)
-
-
-def _size(stream: BinaryIO) -> int | None:
-    """The length of a file; None for a stream, whose end nobody knows."""
-    try:
-        return os.fstat(stream.fileno()).st_size or None
-    except OSError:
-        return None

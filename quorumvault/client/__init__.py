@@ -9,7 +9,7 @@ settings.py    arguments and environment              results.py, policy.py     
 from quorumvault.client.asynchronous import AsyncClient
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.results import Health, Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
-from quorumvault.client.sync import Client
+from quorumvault.client.sync import Client, tokens_all_epochs
 
 __all__ = [
     "AsyncClient",
@@ -22,4 +22,5 @@ __all__ = [
     "TokenResult",
     "TokenizedRecords",
     "Value",
+    "tokens_all_epochs",
 ]

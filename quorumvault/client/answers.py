@@ -44,6 +44,11 @@ class MovedAnswer(msgspec.Struct, frozen=True):
     results: list[MovedToken]
 
 
+class AllEpochsAnswer(msgspec.Struct, frozen=True):
+    epoch: int
+    tokens: list[list[str]]
+
+
 class EpochAnswer(msgspec.Struct, frozen=True):
     active_epoch: int
 
@@ -131,6 +136,13 @@ def read_moved(answered: Answered, count: int) -> MovedAnswer:
     answer = read(answered, MovedAnswer)
     if len(answer.results) != count:
         raise _unexpected(answered, f"{len(answer.results)} results for {count} tokens")
+    return answer
+
+
+def read_all_epochs(answered: Answered, count: int) -> AllEpochsAnswer:
+    answer = read(answered, AllEpochsAnswer)
+    if len(answer.tokens) != count or any(len(tokens) != answer.epoch for tokens in answer.tokens):
+        raise _unexpected(answered, f"other than {answer.epoch} tokens for each of {count} values")
     return answer
 
 

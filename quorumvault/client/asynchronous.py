@@ -88,6 +88,10 @@ class AsyncClient:
         """See Client.retokenize."""
         return await self._run(self._plans.retokenize(tokens, deadline))
 
+    async def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> list[list[str] | None]:
+        """See Client.tokens_all_epochs."""
+        return await self._run(self._plans.tokens_all_epochs(values, deadline))
+
     async def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
         """See Client.rotate."""
         return await self._run(self._plans.rotate(from_epoch, deadline))

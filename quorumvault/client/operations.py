@@ -5,6 +5,7 @@ tokenize    values -> JSON texts -> the distinct ones -> runs within GET /limits
 detokenize  tokens, likewise; a mixture of epochs is rightful there. Values that together are too long for one answer are asked
             for in halves: only the nodes know how long they are.
 retokenize  tokens, likewise, to one epoch, as in tokenize.
+tokens      of every epoch: values, likewise; so many at once that the tokens of each are within the limits.
 
 Everywhere ``deadline`` is in seconds from now, for the whole call; None leaves each request its own (ClientPolicy.request).
 """
@@ -23,12 +24,14 @@ import msgspec
 from quorumvault import errors
 from quorumvault.client import batches
 from quorumvault.client.answers import (
+    AllEpochsAnswer,
     EpochAnswer,
     FieldsAnswer,
     MovedAnswer,
     RecordsAnswer,
     TokensAnswer,
     read,
+    read_all_epochs,
     read_health,
     read_moved,
     read_records,
@@ -46,8 +49,10 @@ from quorumvault.client.steps import Answered, Call, Clock, Plan, Send, exchange
 ArrowOperation = Literal["tokenize", "detokenize", "retokenize"]
 ARROW = "application/vnd.apache.arrow.stream"
 AnswerT = TypeVar("AnswerT")
-EpochT = TypeVar("EpochT", TokensAnswer, RecordsAnswer, MovedAnswer)
+EpochT = TypeVar("EpochT", TokensAnswer, RecordsAnswer, MovedAnswer, AllEpochsAnswer)
 
+#: Operations after whose failure nothing can have been stored.
+_ONLY_READ = ("/detokenize", "/tokens")
 _NULL, _NULL_TOKEN = Result("null"), TokenResult("null")
 
 
@@ -142,13 +147,28 @@ class Operations:
         moved = dict(zip(batch.texts, (token for answer in answers for token in answer.results), strict=True))
         return [_NULL_TOKEN if text is None else TokenResult(moved[text].status, moved[text].token) for text in texts]
 
+    def tokens_all_epochs(self, values: Sequence[Value], deadline: float | None = None) -> Plan[list[list[str] | None]]:
+        until = self._until(deadline)
+        texts = batches.encode_all(values, batches.encode_value, errors.NotTokenizable)
+        batch = _distinct("/tokens", "values", texts)
+        limits = yield from self._limits_in_force(until)
+        batches.check_sizes(texts, limits)
+        epochs = (yield from self._epoch(until)) if batch.texts else 1
+        fitting = msgspec.structs.replace(limits, items=max(limits.items // epochs, 1))
+        answers = yield from self._of_one_epoch(batch, fitting, until, read_all_epochs)
+        derived = dict(zip(batch.texts, (tokens for answer in answers for tokens in answer.tokens), strict=True))
+        return [None if text is None else list(derived[text]) for text in texts]
+
     def rotate(self, from_epoch: int, deadline: float | None = None) -> Plan[int]:
         body = msgspec.json.encode({"from_epoch": from_epoch})
         answered = yield from self._attempts.request(Call("POST", "/rotate-epoch", body, writes=True), self._until(deadline))
         return read(answered, EpochAnswer).active_epoch
 
     def epoch(self, deadline: float | None = None) -> Plan[int]:
-        answered = yield from self._attempts.request(Call("GET", "/epoch"), self._until(deadline))
+        return (yield from self._epoch(self._until(deadline)))
+
+    def _epoch(self, until: float | None) -> Plan[int]:
+        answered = yield from self._attempts.request(Call("GET", "/epoch"), until)
         return read(answered, EpochAnswer).active_epoch
 
     def fields(self, deadline: float | None = None) -> Plan[list[str]]:
@@ -181,7 +201,7 @@ class Operations:
     def _answers(
         self, batch: _Batch, runs: Sequence[slice], until: float | None, read_answer: Callable[[Answered, int], AnswerT]
     ) -> Plan[list[tuple[slice, AnswerT]]]:
-        """What is answered to each run, in order; halves in the place of a run whose values are too much for one answer."""
+        """What is answered to each run, in order; halves in the place of a run whose answer would be too much."""
         answers: list[tuple[slice, AnswerT]] = []
         waiting = [*reversed(runs)]
         while waiting:
@@ -189,7 +209,7 @@ class Operations:
             size = run.stop - run.start
             try:
                 answered = yield from self._send(batch, run, until)
-            except errors.TooLarge:
+            except (errors.TooLarge, errors.TooManyItems):
                 if size == 1:
                     raise
                 middle = run.start + size // 2
@@ -199,7 +219,7 @@ class Operations:
         return answers
 
     def _send(self, batch: _Batch, run: slice, until: float | None) -> Plan[Answered]:
-        call = Call("POST", batch.path, batches.body(batch.member, batch.texts[run]), writes=batch.path != "/detokenize")
+        call = Call("POST", batch.path, batches.body(batch.member, batch.texts[run]), writes=batch.path not in _ONLY_READ)
         try:
             return (yield from self._attempts.request(call, until))
         except errors.RequestError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 from quorumvault.errors import BadArgument, ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:8700"
+#: A key is some 50 characters; a file much longer than that was named by mistake.
+_KEY_FILE_BYTES = 4096
 _ACCEPT = "application/json, application/problem+json, application/vnd.apache.arrow.stream"
 
 
@@ -22,6 +25,15 @@ class Settings:
     api_key: str | None = field(repr=False)
     purpose: str | None
     tls: ssl.SSLContext = field(repr=False)
+
+    @property
+    def key_id(self) -> str | None:
+        """What of the API key is no secret: its middle; of a key of another form, some of its hash. None without a key."""
+        if self.api_key is None:
+            return None
+        parts = self.api_key.split("_")
+        is_ours = len(parts) == 3 and parts[0] == "qvk"
+        return parts[1] if is_ours else hashlib.sha256(self.api_key.encode()).hexdigest()[:12]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -49,6 +61,19 @@ def resolve(
     if purpose is not None and not (_is_visible(purpose) and len(purpose) <= 128):
         raise BadArgument("purpose", "expected 1 to 128 visible ASCII characters, no spaces")
     return Settings(nodes, key, purpose, _tls(nodes, cacert))
+
+
+def read_key(path: Path | str) -> str:
+    """The API key in a file, with nothing around it but white space. Raises ConfigError that names the file."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(path, "", f"the API key cannot be read: {error.strerror}") from None
+    key = text.strip()
+    if not key or len(text) > _KEY_FILE_BYTES or len(key.split()) > 1 or not key.isascii():
+        raise ConfigError(path, "", "expected one API key and nothing else")
+    return key.decode()
 
 
 def _is_visible(text: str) -> bool:

@@ -59,6 +59,8 @@ class Client:
     ) -> None:
         settings = resolve(urls, api_key, purpose, cacert, os.environ)
         self.urls = settings.urls
+        #: The public part of the API key, by which event logs and ``quorumvault keys list`` call it; None without a key.
+        self.key_id = settings.key_id
         #: What a SQL function of ``quorumvault.register`` raised last: DuckDB passes on no more of it than the text.
         self.last_error: QuorumVaultError | None = None
         self._policy = policy or ClientPolicy()
@@ -140,6 +142,19 @@ class Client:
         """
         return self._run(self._plans.retokenize(tokens, deadline))
 
+    def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> list[list[str] | None]:
+        """Their tokens of every epoch up to the active one, oldest first, in order; None for None. Nothing is stored.
+
+            >>> vault.rotate(1)
+            2
+            >>> vault.tokens_all_epochs(["123-45-6789", None])
+            [['qv_1_...', 'qv_2_...'], None]
+
+        To find values in data of earlier epochs. The tokens are derived: that there is one does not say that it was ever issued.
+        The key has to be allowed to tokenize; errors of single values are those of ``tokenize``.
+        """
+        return self._run(self._plans.tokens_all_epochs(values, deadline))
+
     def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
         """Begins the epoch after ``from_epoch``, unless that was done; the active epoch afterwards. Raises EpochAhead.
 
@@ -205,3 +220,18 @@ class Client:
         except httpx2.HTTPError as error:
             return wire.no_reply(error)
         return wire.reply(response, bytes(body))
+
+
+def tokens_all_epochs(value: Value, client: Client | None = None) -> list[str]:
+    """The tokens of one value in every epoch up to the active one, oldest first: to look it up in data that was not migrated.
+
+        con.execute("from 'claims/*.parquet' where list_contains(?, patient)", [qv.tokens_all_epochs("123-45-6789")])
+
+    None has none. ``client``: else one by the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY), closed at the end. Several
+    values at once, and errors: see Client.tokens_all_epochs.
+    """
+    if client is None:
+        with Client() as own:
+            return tokens_all_epochs(value, own)
+    (tokens,) = client.tokens_all_epochs([value])
+    return tokens or []

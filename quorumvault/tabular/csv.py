@@ -18,9 +18,9 @@ from typing import Final
 
 import msgspec
 
-from quorumvault.jsonpath import FieldPath
+from quorumvault.errors import ColumnError
 from quorumvault.tabular.lines import MAX_BYTES, Lines
-from quorumvault.tabular.table import ColumnError
+from quorumvault.tabular.table import Place, configured_columns, listed, require_named
 
 # Possessive (*+): a quoted cell of any length is matched without a stack, and never tried another way.
 _QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
@@ -105,33 +105,35 @@ class CsvTable:
         self._positions: tuple[int, ...] = ()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of all columns, selected or not."""
+        return tuple(self._names)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return tuple(self._names[position] for position in self._positions)
 
     def select_named(self, names: Sequence[str]) -> None:
-        lacking = [name for name in names if name not in self._names]
-        if lacking:
-            raise ColumnError(f"{self._lines.source} has no column {_listed(lacking)}; its columns: {_listed(self._names)}")
+        require_named(names, self._names, self._lines.source)
         self._select(names)
 
     def select_configured(self, paths: Sequence[str]) -> None:
-        """A field that is a single name, as ``$.SSN`` is, matches the column of that name."""
-        steps = [FieldPath.parse(path).steps for path in paths]
-        names = [step[0] for step in steps if len(step) == 1]
-        found = [name for name in names if isinstance(name, str) and name in self._names]
-        if not found:
-            words = f"has none of the configured fields ({', '.join(paths)}) as a column; its columns: {_listed(self._names)}"
-            raise ColumnError(f"{self._lines.source} {words}. Name some with --column")
-        self._select(found)
+        self._select(configured_columns(paths, self._names, self._lines.source))
 
     def _select(self, names: Sequence[str]) -> None:
         twice = [name for name in names if self._names.count(name) > 1]
         if twice:
-            raise ColumnError(f"{self._lines.source} has more than one column {_listed(twice)}: which one is meant is not clear")
+            raise ColumnError(f"{self._lines.source} has more than one column {listed(twice)}: which one is meant is not clear")
         self._positions = tuple(self._names.index(name) for name in dict.fromkeys(names))
 
     def header(self) -> bytes:
         return self._mark + self._header_text.encode()
+
+    def skip_to(self, place: Place) -> None:
+        self._lines.seek(place.offset, place.line)
+
+    def place(self, row: int) -> Place:
+        return Place(row, self._lines.offset, self._lines.number)
 
     def rows(self) -> Iterator[CsvRow]:
         width = len(self._names)
@@ -194,7 +196,3 @@ _STRAY_RETURN: Final = "has a carriage return without a line feed outside of quo
 
 def _unquoted(body: str) -> str:
     return re.sub(_QUOTED, "", body)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)

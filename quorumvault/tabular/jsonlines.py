@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from quorumvault.errors import ConfigError, Invalid, Malformed
+from quorumvault.errors import ColumnError, ConfigError, Invalid, Malformed
 from quorumvault.fields import FieldSet, Slot
 from quorumvault.jsonpath import FieldPath, concrete_path
 from quorumvault.jsontext import Document, check_json_text
 from quorumvault.tabular.lines import Lines, split_end
-from quorumvault.tabular.table import ColumnError
+from quorumvault.tabular.table import Place
 
 _NULL = msgspec.Raw(b"null")
 _decode_string = msgspec.json.Decoder(str).decode
@@ -110,15 +110,31 @@ class JsonLinesTable:
     def header(self) -> bytes:
         return self._mark
 
+    def skip_to(self, place: Place) -> None:
+        self._lines.seek(place.offset, place.line)
+        self._first = next(self._lines, b"")
+        self._records = place.row
+        self._unseen.difference_update(place.seen)
+
+    def place(self, row: int) -> Place:
+        seen = dict.fromkeys(lead for lead in self._leads if lead and lead not in self._unseen)
+        return Place(row, self._lines.offset, self._lines.number, tuple(seen))
+
     def rows(self) -> Iterator[JsonRow | BlankLine]:
         line: bytes | None = self._first
         while line:
             yield self._row(line)
             line = next(self._lines, None)
 
+    def lacking(self) -> list[str]:
+        """The selected columns that no record had so far; none as long as there was no record."""
+        if not self._records:
+            return []
+        return [column for column, lead in zip(self.columns, self._leads, strict=True) if lead in self._unseen]
+
     def check_seen(self) -> None:
-        lacking = [column for column, lead in zip(self.columns, self._leads, strict=True) if lead in self._unseen]
-        if not self._records or not lacking:
+        lacking = self.lacking()
+        if not lacking:
             return
         if self._named:
             raise ColumnError(f"no record of {self._lines.source} has {', '.join(lacking)}")

@@ -14,18 +14,23 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Lines(Iterator[bytes]):
-    """Lines with their ends, which the last one may lack. ``number`` is that of the line read last, counted from 1."""
+    """Lines with their ends, which the last one may lack.
+
+    ``number`` is that of the line read last, counted from 1; ``offset`` how many bytes were read up to its end.
+    """
 
     def __init__(self, stream: BinaryIO, source: str) -> None:
         self._stream = stream
         self.source = source
         self.number = 0
+        self.offset = 0
 
     def __next__(self) -> bytes:
         line = self._stream.readline(MAX_BYTES + 1)
         if not line:
             raise StopIteration
         self.number += 1
+        self.offset += len(line)
         if len(line) > MAX_BYTES:
             raise self.error(f"is longer than {MAX_BYTES >> 20} MiB: is this a text file of rows?")
         return line
@@ -33,6 +38,11 @@ class Lines(Iterator[bytes]):
     def error(self, problem: str, line: int | None = None) -> InputError:
         """At the line read last, unless another one is given."""
         return InputError(self.source, self.number if line is None else line, problem)
+
+    def seek(self, offset: int, number: int) -> None:
+        """Goes on after line ``number``, which ends at ``offset``. The stream has to be a file."""
+        self._stream.seek(offset)
+        self.offset, self.number = offset, number
 
     def without_mark(self) -> tuple[bytes, bytes]:
         """The byte order mark that the stream may begin with, and the rest of its first line; both empty for an empty one."""

@@ -7,9 +7,12 @@ there is nothing in it to replace.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
+
+from quorumvault.errors import ColumnError
+from quorumvault.jsonpath import FieldPath
 
 
 class Cell(Protocol):
@@ -47,6 +50,15 @@ class Row(Protocol):
     def render(self) -> bytes: ...
 
 
+class Place(NamedTuple):
+    """Between two rows: records, bytes and lines before it, and those of the columns of which something was seen there."""
+
+    row: int = 0
+    offset: int = 0
+    line: int = 0
+    seen: tuple[str, ...] = ()
+
+
 class Table(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
@@ -65,6 +77,14 @@ class Table(Protocol):
         """What stands before the rows."""
         ...
 
+    def skip_to(self, place: Place) -> None:
+        """``rows`` begins there, and what was seen before counts. Of files only."""
+        ...
+
+    def place(self, row: int) -> Place:
+        """Where ``rows`` is, which is after so many records."""
+        ...
+
     def rows(self) -> Iterator[Row]:
         """Once. Raises InputError at a line that cannot be read."""
         ...
@@ -74,5 +94,26 @@ class Table(Protocol):
         ...
 
 
-class ColumnError(Exception):
-    """The columns that were asked for are not those of the file: a mistake in the command."""
+def configured_columns(paths: Sequence[str], names: Sequence[str], source: str) -> list[str]:
+    """The columns among ``names`` that configured fields lead to: a field that is a single name, as ``$.SSN``, is the column SSN.
+
+    Raises ColumnError if there is none.
+    """
+    steps = [FieldPath.parse(path).steps for path in paths]
+    fields = [step[0] for step in steps if len(step) == 1]
+    found = [field for field in fields if isinstance(field, str) and field in names]
+    if not found:
+        words = f"has none of the configured fields ({', '.join(paths)}) as a column; its columns: {listed(names)}"
+        raise ColumnError(f"{source} {words}. Name some with --column")
+    return found
+
+
+def require_named(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
+    """Raises ColumnError unless every wanted column is among ``names``."""
+    lacking = [name for name in wanted if name not in names]
+    if lacking:
+        raise ColumnError(f"{source} has no column {listed(lacking)}; its columns: {listed(names)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 import chaos.cluster
-from chaos import demo
+from chaos import analysis, demo, sample
+from chaos.cluster import Cluster
+from chaos.narration import ClaimFailed, Narrator
+from chaos.records import invent_input
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,10 +98,24 @@ def test_what_cannot_be_done_is_refused_in_words(tmp_path: Path, temporary: Path
 def test_it_notices_a_vault_that_gives_back_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    liar = tmp_path / "quorumvault"
-    real = chaos.cluster.executable()
-    liar.write_text(f'#!/bin/sh\nif [ "$1" = detokenize ]; then \'{real}\' "$@" | tr 5 6; else exec \'{real}\' "$@"; fi\n')
-    liar.chmod(0o755)
-    monkeypatch.setattr(chaos.cluster, "executable", lambda: str(liar))
+    lie(tmp_path, monkeypatch, "detokenize", "'{real}' \"$@\" | tr 5 6")
     assert demo.main([]) == 1
     assert "✗ through n2 every value comes back" in capsys.readouterr().out
+
+
+def lie(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, instead: str) -> None:
+    """From here on one of the commands does something else; ``{real}`` is what does it well."""
+    liar, real = directory / "quorumvault", chaos.cluster.executable()
+    script = f'if [ "$1" = {command} ]; then {instead.format(real=real)}; else exec \'{real}\' "$@"; fi'
+    liar.write_text(f"#!/bin/sh\n{script}\n")
+    liar.chmod(0o755)
+    monkeypatch.setattr(chaos.cluster, "executable", lambda: str(liar))
+
+
+def test_it_notices_tables_that_were_not_moved(own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "analysis"
+    tables = analysis.lay_out(invent_input(tmp_path), sample.IDENTIFIERS, directory / "plain")
+    lie(tmp_path, monkeypatch, "migrate", "exit 0")
+    with pytest.raises(ClaimFailed, match="quorumvault census ends with exit code 0") as failed:
+        analysis.analyse(own_cluster, Narrator(io.StringIO()), directory, "clinic", "registry", tables)
+    assert "9,985 tokens of epochs before 2 are in the files given" in failed.value.saw

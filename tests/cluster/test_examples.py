@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -91,12 +94,32 @@ def _furnish(place: Path, example: Example, vault: Cluster, variables: dict[str,
         return
     (place / "vault").symlink_to(vault.directory)
     (place / "patients.csv").write_text("Id,SSN,PASSPORT\n1,999-17-5017,X1\n2,999-17-5018,\n")
+    if "--require-epoch 2" in example.line:
+        _quorumvault("rotate", "--from", "1", cwd=place, variables=variables)
+    _make_tables(place, example, vault)
     output = re.search(r"-o (\S+)", example.line)
     if "patients.tokens.csv" in example.line.replace(output[0] if output else "-o", ""):
         arguments = ("tokenize", "patients.csv", "--column", "SSN,PASSPORT", "-o", "patients.tokens.csv")
         _quorumvault(*arguments, cwd=place, variables=variables)
-    if output:
+    if output and "::" not in output[1]:
         (place / output[1]).unlink(missing_ok=True)
+
+
+def _make_tables(place: Path, example: Example, vault: Cluster) -> None:
+    """Parquet and DuckDB: values for who tokenizes, and else tokens."""
+    values: list[str] = [f"999-17-{number}" for number in range(5017, 5020)]
+    tokens = vault.api("n1", "clinic-a").tokenize(values).body["tokens"]
+    columns = {"patient": values if example.command[0] == "tokenize" else tokens, "zip": [2139, 2140, 2141], "ssn": tokens}
+    for path, table in {
+        "raw/2024/x.parquet": columns,
+        "lake/year=2024/x.parquet": columns,
+        "claims.parquet": {"patient_ssn": tokens, "cost": [1, 2, 3]},
+    }.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(table), place / path)
+    with duckdb.connect(str(place / "lake.duckdb")) as con:
+        con.register("visits_now", pa.table(columns))
+        con.execute("create table visits as from visits_now")
 
 
 def _adapted(example: Example, vault: Cluster, place: Path, variables: dict[str, str]) -> str:

@@ -26,6 +26,7 @@ CONTRACT = {
     "422 value-too-large",
     ("POST", "/detokenize"): f"{OF_A_BODY}, 404 not-found, 409 token-collision, 422 too-many-items",
     ("POST", "/retokenize"): f"{OF_A_BODY}, 422 too-many-items",
+    ("POST", "/tokens"): f"{OF_A_BODY}, 422 not-tokenizable, 422 already-tokenized, 422 too-many-items, 422 value-too-large",
     ("POST", "/rotate-epoch"): f"{OF_A_BODY}, 409 epoch-ahead",
     ("GET", "/epoch"): f"{OF_A_KEY}, 503 no-quorum",
     ("GET", "/fields"): OF_A_KEY,
@@ -38,7 +39,13 @@ CONTRACT = {
 }
 #: What any path answers to a method that it does not take, and any other path.
 EVERYWHERE = {(404, "not-found"), (405, "method-not-allowed")}
-PERMISSION = {"/tokenize": "tokenize", "/detokenize": "detokenize", "/retokenize": "tokenize", "/rotate-epoch": "rotate"}
+PERMISSION = {
+    "/tokenize": "tokenize",
+    "/detokenize": "detokenize",
+    "/retokenize": "tokenize",
+    "/tokens": "tokenize",
+    "/rotate-epoch": "rotate",
+}
 NEED_A_KEY = {*PERMISSION, "/epoch", "/fields"}
 
 
@@ -198,12 +205,14 @@ GOOD = {
     "/tokenize": {"values": ["a"]},
     "/detokenize": {"token": "x"},
     "/retokenize": {"tokens": []},
+    "/tokens": {"values": ["a"]},
     "/rotate-epoch": {"from_epoch": 1},
 }
 OVERFULL = {
     "/tokenize": {"values": ["a"] * 11},
     "/detokenize": {"tokens": ["x"] * 11},
     "/retokenize": {"tokens": ["x"] * 11},
+    "/tokens": {"values": ["a"] * 11},
 }
 
 
@@ -296,6 +305,8 @@ SUCCESSES: list[tuple[str, Any]] = [
     ("/tokenize", {"records": [{"ssn": 5}, {"ssn": []}, 7], "on_error": "item"}),
     ("/tokenize", {"values": ["a", 5, True, None]}),
     ("/tokenize", {"values": ["a", 1.5], "on_error": "item"}),
+    ("/tokens", {"values": ["a", 5, True, None]}),
+    ("/tokens", {"values": []}),
     ("/rotate-epoch", {"from_epoch": 1}),
 ]
 
@@ -381,6 +392,8 @@ def test_requests_of_examples_are_taken(document: dict[str, Any], path: str) -> 
         ("/detokenize", {"token": 5}),
         ("/detokenize", {"tokens": [True]}),
         ("/retokenize", {}),
+        ("/tokens", {}),
+        ("/tokens", {"values": [], "on_error": "item"}),
         ("/rotate-epoch", {"from_epoch": 0}),
     ],
 )

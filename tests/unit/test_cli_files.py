@@ -6,13 +6,17 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from quorumvault.cli import conversion, main
+from chaos.cluster import environment
+from quorumvault.batch import textrows
+from quorumvault.cli import main
 from quorumvault.client import ClientPolicy, sync
 from quorumvault.config import Limits
 from quorumvault.crypto.tokens import format_token, is_token
@@ -67,14 +71,14 @@ def test_csv_there_and_back_is_byte_for_byte_the_same(run: Runner) -> None:
     result = run("tokenize", "patients.csv", "--column", "ssn,given name,note,zip", "-o", "tokens.csv")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
-    assert result.stderr == "4 rows; values that became tokens: ssn 3, given name 3, note 3, zip 3; epoch 1\n"
+    assert result.stderr == "4 rows; values that became tokens: ssn 3, given name 3, note 3, zip 3; epoch 1; 9 look-ups\n"
     rows = cells(Path("tokens.csv").read_bytes())
     assert [row[0] for row in rows if row] == ["id", "1", "2", "3", "4"]
     assert rows[1][1] == rows[2][1]
     assert all(is_token(cell) for cell in rows[1][1:])
     result = run("detokenize", "tokens.csv", "--column", "ssn,given name", "--column", "note,zip", "-o", "back.csv")
     assert result.exit_code == 0, result.stderr
-    assert result.stderr == "4 rows; values that came back: ssn 3, given name 3, note 3, zip 3\n"
+    assert result.stderr == "4 rows; values that came back: ssn 3, given name 3, note 3, zip 3; 9 look-ups\n"
     assert Path("back.csv").read_bytes() == PATIENTS
     assert sorted(path.name for path in Path().iterdir()) == ["back.csv", "patients.csv", "tokens.csv"]
 
@@ -85,7 +89,7 @@ def test_tokens_move_to_the_active_epoch_and_still_stand_for_the_same_values(run
     assert run("rotate", "--from", "1").exit_code == 0
     moved = run("retokenize", "old.csv", "--column", "ssn,note,zip", "-o", "new.csv")
     assert moved.exit_code == 0, moved.stderr
-    assert moved.stderr == "4 rows; tokens that were moved: ssn 3, note 3, zip 0; 3 cells without a token; epoch 2\n"
+    assert moved.stderr == "4 rows; tokens that were moved: ssn 3, note 3, zip 0; epoch 2; 3 cells without a token; 5 look-ups\n"
     old, new = cells(Path("old.csv").read_bytes()), cells(Path("new.csv").read_bytes())
     assert all(row[1].startswith("qv_2_") for row in new[1:] if row and row[1])
     assert [[row[0], *row[2:3], *row[4:]] for row in new if row] == [[row[0], *row[2:3], *row[4:]] for row in old if row]
@@ -98,13 +102,13 @@ def test_a_token_that_cannot_be_moved_stays_and_is_told(run: Runner) -> None:
     result = run("retokenize", "--format", "csv", "--column", "ssn", stdin=f"ssn\n{unknown}\n".encode())
     assert result.exit_code == 4
     assert result.stdout == f"ssn\n{unknown}\n"
-    assert "1 tokens not found; epoch unknown: no token" in result.stderr
+    assert "epoch unknown: no token was written; 1 tokens not found; 1 look-ups" in result.stderr
 
 
 def test_csv_of_the_configured_fields_through_standard_streams(run: Runner) -> None:
     tokenized = run("tokenize", "--format", "csv", stdin=PATIENTS)
     assert tokenized.exit_code == 0, tokenized.stderr
-    assert tokenized.stderr == "4 rows; values that became tokens: ssn 3, given name 3; epoch 1\n"
+    assert tokenized.stderr == "4 rows; values that became tokens: ssn 3, given name 3; epoch 1; 5 look-ups\n"
     assert b'she said ""hi""\n and left",02139\r\n' in tokenized.stdout_bytes
     back = run("detokenize", "-", "--format", "csv", stdin=tokenized.stdout_bytes)
     assert back.exit_code == 0
@@ -145,18 +149,12 @@ def test_members_of_json_lines_can_be_named(run: Runner) -> None:
 def test_the_summary_for_machines(run: Runner) -> None:
     Path("a.csv").write_bytes(b"ssn\nx\ny\n")
     result = run("tokenize", "a.csv", "-o", "b.csv", "--json")
-    assert json.loads(result.stdout) == {"values": {"ssn": 2}, "rows": 2, "kept_tokens": 0, "epochs": [1]}
+    nothing = dict.fromkeys(["kept_tokens", "no_token", "not_found", "unavailable", "collision", "rejected", "parts_kept"], 0)
+    done = {"values": {"ssn": 2}, "rows": 2, "files": 1, "look_ups": 2, **nothing}
+    assert json.loads(result.stdout) == done | {"epochs": [1], "parts_done": 1}
     result = run("detokenize", "b.csv", "--json")
     assert result.stdout_bytes == b"ssn\nx\ny\n"
-    assert json.loads(result.stderr) == {
-        "values": {"ssn": 2},
-        "rows": 2,
-        "not_found": 0,
-        "unavailable": 0,
-        "collision": 0,
-        "no_token": 0,
-        "epochs": [],
-    }
+    assert json.loads(result.stderr) == done | {"epochs": [], "parts_done": 0}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +190,7 @@ def test_a_name_with_a_comma_is_quoted_as_in_csv(run: Runner) -> None:
 
 
 def test_a_file_that_fails_on_the_way_leaves_nothing_behind(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "BATCH_ROWS", 2)
+    monkeypatch.setattr(textrows, "BATCH_ROWS", 2)
     Path("a.csv").write_bytes(b"ssn,x\n1,\n2,\n3,\n4,5,6\n")
     result = run("tokenize", "a.csv", "-o", "b.csv")
     assert result.exit_code == 1
@@ -266,7 +264,7 @@ def test_what_could_not_be_told_is_counted_and_kept(run: Runner, rig: Rig) -> No
 
 
 def test_a_rotation_on_the_way_is_told(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "BATCH_ROWS", 2)
+    monkeypatch.setattr(textrows, "BATCH_ROWS", 2)
     original = rig.vault.tokenize
 
     async def rotate_after(owner: object, canonicals: object) -> object:
@@ -282,7 +280,7 @@ def test_a_rotation_on_the_way_is_told(run: Runner, rig: Rig, monkeypatch: pytes
 
 
 def test_tables_of_many_batches_keep_their_order(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "BATCH_ROWS", 3)
+    monkeypatch.setattr(textrows, "BATCH_ROWS", 3)
     content = b"ssn,n\n" + b"".join(b"%d,%d\n" % (number % 7, number) for number in range(50))
     tokenized = run("tokenize", "--format", "csv", stdin=content)
     assert [row[1] for row in cells(tokenized.stdout_bytes)[1:]] == [str(number) for number in range(50)]
@@ -290,7 +288,7 @@ def test_tables_of_many_batches_keep_their_order(run: Runner, monkeypatch: pytes
 
 
 def test_batches_are_bounded_in_bytes(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "BATCH_SIZE", 10)
+    monkeypatch.setattr(textrows, "BATCH_SIZE", 10)
     assert run("tokenize", "--format", "csv", stdin=b"ssn\naaaa\nbbbb\ncccc\n").exit_code == 0
     assert sorted(len(values) for operation, values in rig.vault.asked if operation == "tokenize") == [1, 2]
 
@@ -348,6 +346,83 @@ def test_the_format_has_to_be_known(run: Runner) -> None:
         assert "--format csv or --format jsonl" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere.csv",), "nowhere.csv: there is no such file or folder"),
+        (("a.csv", "b.csv"), "several files go into a folder: -o DIR"),
+        (("*.csv",), "several files go into a folder: -o DIR"),
+        (("a.csv", "--resume"), "are for files: name an input and -o FILE"),
+        (("a.csv", "-o", "c.csv", "--cast", "ssn"), "--status and --cast are for Parquet and DuckDB"),
+        (("a.csv", "-o", "c.csv", "--rejects", "r.txt"), "--rejects: name a .csv or a .jsonl file"),
+        (("a.csv", "-o", "c.csv", "--rejects", "b.csv"), "b.csv exists"),
+        (("a.parquet",), "go from a file to a file"),
+        (("a.parquet", "-o", "c.csv"), "the output of a.parquet is a .parquet file: c.csv is none"),
+        (("a.duckdb", "-o", "c.duckdb"), "say which table"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_mistake_in_the_command(run: Runner, rig: Rig, arguments: tuple[str, ...], words: str) -> None:
+    for name in ("a.csv", "b.csv", "a.parquet", "a.duckdb"):
+        Path(name).write_bytes(b"ssn\nx\n")
+    result = run("tokenize", *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert rig.vault.asked == []
+
+
+def test_folders_keep_their_paths_and_rejects_are_listed(run: Runner) -> None:
+    token = json.loads(run("tokenize", "--format", "jsonl", stdin=b'{"ssn":"x"}').stdout)["ssn"]
+    for folder in ("in/a=1", "in/b=2"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "x.csv").write_text(f"ssn,n\nx,1\n\n{token},2\n")
+    result = run("tokenize", "in", "-o", "out", "--rejects", "r.csv")
+    assert result.exit_code == 4
+    assert result.stderr == "2 files, 4 rows; values that became tokens: ssn 2; epoch 1; 2 cells listed as rejects; 1 look-ups\n"
+    assert Path("out/b=2/x.csv").read_text() == f"ssn,n\n{token},1\n\n,2\n"
+    listed = "".join(f"in/{name}/x.csv,2,ssn,already-tokenized\n" for name in ("a=1", "b=2"))
+    assert Path("r.csv").read_text() == "file,row,column,code\n" + listed
+    streamed = run("tokenize", "in/a=1/x.csv", "--rejects", "r.jsonl")
+    assert (streamed.exit_code, streamed.stdout) == (4, f"ssn,n\n{token},1\n\n,2\n")
+    assert json.loads(Path("r.jsonl").read_text()) == {
+        "file": "in/a=1/x.csv",
+        "row": 2,
+        "column": "ssn",
+        "code": "already-tokenized",
+    }
+
+
+def test_values_that_cannot_be_tokenized_are_rejects_too(run: Runner) -> None:
+    large = "x" * (Limits().value_bytes + 1)
+    records = [{"ssn": value} for value in ("a", 1.5, [1], large, 7)]
+    Path("a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    result = run("tokenize", "a.jsonl", "-o", "b.jsonl", "--rejects", "r.jsonl", "--column", "ssn")
+    assert result.exit_code == 4, result.stderr
+    cells_now = [json.loads(line)["ssn"] for line in Path("b.jsonl").read_text().splitlines()]
+    assert [cell is None for cell in cells_now] == [False, True, True, True, False]
+    codes = [(entry["row"], entry["code"]) for entry in map(json.loads, Path("r.jsonl").read_text().splitlines())]
+    assert codes == [(2, "not-tokenizable"), (3, "not-tokenizable"), (4, "value-too-large")]
+
+
+def test_text_needs_no_extra_and_parquet_says_which(run: Runner, url: str) -> None:
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    Path("a.parquet").touch()
+    program = (
+        "import sys\n"
+        "for name in ('duckdb', 'numpy', 'pyarrow'): sys.modules[name] = None\n"
+        "from quorumvault.cli import main\n"
+        "main(sys.argv[1:])"
+    )
+    variables = environment(QUORUMVAULT_URL=url, QUORUMVAULT_API_KEY=key_text("clinic"))
+    for name, code, words in (
+        ("a.csv", 0, "1 rows; values that became tokens: ssn 1; epoch 1; 1 look-ups\n"),
+        ("a.parquet", 1, "quorumvault: Parquet and DuckDB need duckdb: pip install 'quorumvault[analytics]'\n"),
+    ):
+        command = [sys.executable, "-c", program, "tokenize", name, "--column", "ssn", "-o", f"out{Path(name).suffix}"]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (code, words)
+    assert sorted(path.name for path in Path().iterdir()) == ["a.csv", "a.parquet", "out.csv"]
+
+
 def test_exit_codes_for_what_goes_wrong_over_there(url: str, tmp_path: Path) -> None:
     def tokenize(*arguments: str, key: str | None = key_text("clinic"), address: str = url) -> Result:
         environment = {"QUORUMVAULT_URL": address, "QUORUMVAULT_API_KEY": key}
@@ -363,7 +438,7 @@ def test_exit_codes_for_what_goes_wrong_over_there(url: str, tmp_path: Path) -> 
     denied = tokenize("--column", "ssn", key=key_text("reader"))
     assert denied.exit_code == 1
     assert key_text("reader") not in denied.stderr
-    assert tokenize("--purpose", "two words").exit_code == 1
+    assert tokenize("--purpose", "two words").exit_code == 2
     key_file.write_text("two keys\n")
     refused = tokenize("--key-file", str(key_file))
     assert refused.exit_code == 1

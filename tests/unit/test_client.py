@@ -103,11 +103,15 @@ class Handler:
         self.requests.append(request)
         if request.url.path == "/limits":
             return httpx2.Response(200, json=self.limits)
+        if request.url.path == "/epoch":
+            return httpx2.Response(200, json={"active_epoch": self.epochs[0]})
         body = json.loads(request.content)
         self.bodies.append(body)
         epoch = self.epochs.pop(0) if len(self.epochs) > 1 else self.epochs[0]
         if request.url.path == "/retokenize":
             return httpx2.Response(200, json={"epoch": epoch, "results": [self.moved(token, epoch) for token in body["tokens"]]})
+        if request.url.path == "/tokens":
+            return self.all_epochs(body["values"], epoch)
         if "tokens" in body:
             return httpx2.Response(200, json={"results": [self.result(token) for token in body["tokens"]]})
         if "values" in body:
@@ -115,6 +119,12 @@ class Handler:
             return httpx2.Response(200, json={"epoch": epoch, "tokens": tokens})
         records = [{**record, "epoch": epoch} for record in body["records"]]
         return httpx2.Response(200, json={"epoch": epoch, "records": records, "replaced": {"$.a": len(records), "$.b": 0}})
+
+    def all_epochs(self, values: list[str], epoch: int) -> httpx2.Response:
+        if len(values) * epoch > self.limits["items"]:
+            return httpx2.Response(422, json={"detail": "send fewer", "code": "too-many-items", "retryable": False})
+        tokens = [[f"{each}:{value}" for each in range(1, epoch + 1)] for value in values]
+        return httpx2.Response(200, json={"epoch": epoch, "tokens": tokens})
 
     @staticmethod
     def result(token: str) -> dict[str, Any]:
@@ -285,6 +295,46 @@ def test_what_could_not_be_moved_is_no_absence() -> None:
         _ = unavailable.token
     with pytest.raises(errors.TokenCollision):
         _ = collision.token
+
+
+def test_tokens_of_every_epoch_so_many_values_at_once_as_their_tokens_are_within_the_limits() -> None:
+    handler = Handler(epochs=[2], limits={"items": 4, "body_bytes": 10_000, "value_bytes": 100})
+    with handler.client() as vault:
+        derived = vault.tokens_all_epochs(["a", None, "b", "a", "c"])
+        assert vault.tokens_all_epochs([None]) == [None]
+        assert quorumvault.tokens_all_epochs("a", vault) == ["1:a", "2:a"]
+        assert quorumvault.tokens_all_epochs(None, vault) == []
+        with pytest.raises(errors.NotTokenizable):
+            vault.tokens_all_epochs([1.5])  # type: ignore[list-item]
+        with pytest.raises(errors.ValueTooLarge):
+            vault.tokens_all_epochs(["x" * 101])
+    assert derived == [["1:a", "2:a"], None, ["1:b", "2:b"], ["1:a", "2:a"], ["1:c", "2:c"]]
+    assert [body["values"] for body in handler.bodies] == [["a", "b"], ["c"], ["a"]]
+
+
+def test_a_rotation_meanwhile_makes_smaller_requests_and_one_epoch() -> None:
+    handler = Handler(epochs=[1, 2, 2], limits={"items": 3, "body_bytes": 10_000, "value_bytes": 100})
+    with handler.client() as vault:
+        derived = vault.tokens_all_epochs(["a", "b", "c", "d"])
+    assert derived == [["1:a", "2:a"], ["1:b", "2:b"], ["1:c", "2:c"], ["1:d", "2:d"]]
+    # In epoch 1 three fit; then the last; then the three again, of which only one fits in epoch 2.
+    assert ["".join(body["values"]) for body in handler.bodies] == ["abc", "d", "abc", "a", "bc", "b", "c"]
+
+
+def test_a_value_with_more_epochs_than_a_node_answers_is_an_error() -> None:
+    handler = Handler(epochs=[4])
+    with handler.client() as vault, pytest.raises(errors.TooManyItems):
+        vault.tokens_all_epochs(["a", "b"])
+
+
+def test_an_answer_with_other_than_a_token_for_each_epoch_is_unexpected() -> None:
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/tokens":
+            return httpx2.Response(200, json={"epoch": 2, "tokens": [["1:a"]]})
+        return Handler()(request)
+
+    with Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node)) as vault, pytest.raises(errors.UnexpectedAnswer):
+        vault.tokens_all_epochs(["a"])
 
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
@@ -546,7 +596,11 @@ def test_the_blocking_client_does_the_round_trip(api: str) -> None:
         assert vault.limits().items == SMALL.items
         done = vault.tokenize_records([{"ssn": "123-45-6789", "x": 1.25}, {}])
         assert done.records == [{"ssn": tokens[0], "x": 1.25}, {}]
-        assert vault.epoch() == vault.rotate(vault.epoch()) - 1
+        first = vault.epoch()
+        assert first == vault.rotate(first) - 1
+        derived = vault.tokens_all_epochs(VALUES)
+        assert [each and each[first - 1] for each in derived] == tokens
+        assert [each and each[first] for each in derived] == vault.tokenize(VALUES)
         with pytest.raises(errors.EpochAhead) as caught:
             vault.rotate(1000)
         assert caught.value.active_epoch == vault.epoch()
@@ -566,6 +620,7 @@ def test_the_asyncio_client_does_the_same(api: str) -> None:
             assert [result.value for result in await vault.detokenize(tokens)] == VALUES
             assert [result.token for result in await vault.retokenize(tokens)] == tokens
             assert (await vault.tokenize_records([{"ssn": "123-45-6789"}])).records == [{"ssn": tokens[0]}]
+            assert [each and each[-1] for each in await vault.tokens_all_epochs(VALUES)] == tokens
             assert await vault.fields()
             assert (await vault.limits()).items == SMALL.items
             assert (await vault.health())[0].report is not None

@@ -315,6 +315,24 @@ def test_tokens_of_several_epochs_move_to_the_active_one() -> None:
     in_trio(test)
 
 
+def test_what_is_derived_is_what_tokenize_gives_in_each_epoch_and_is_stored_nowhere() -> None:
+    async def test(three: Trio) -> None:
+        issued = []
+        for epoch in (1, 2, 3):
+            issued.append(tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens))
+            await three.coordinators["n1"].rotate(ACME, epoch)
+        for peer in three.peers.values():
+            peer.asked.clear()
+        derived = await three.coordinators["n3"].derive(ACME, VALUES, 3)
+        assert derived == [list(tokens) for tokens in zip(*issued, strict=True)]
+        assert await three.coordinators["n3"].derive(ACME, [], 3) == []
+        ((token,),) = await three.coordinators["n3"].derive(OTHER, VALUES[:1], 1)
+        assert all(peer.asked == [] for peer in three.peers.values())
+        assert await three.coordinators["n3"].detokenize(OTHER, [token]) == [Missing.NOT_FOUND]
+
+    in_trio(test)
+
+
 def test_whatever_a_rotate_overtakes_each_retokenize_has_one_epoch() -> None:
     async def test(three: Trio) -> None:
         old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)

@@ -37,7 +37,7 @@ CONTRACT = {
     "quorumvault_in_flight": set(),
     "quorumvault_rejected_total": {"reason"},
 }
-OPERATIONS = {"tokenize", "detokenize", "retokenize", "rotate_epoch", "epoch", "fields"}
+OPERATIONS = {"tokenize", "detokenize", "retokenize", "tokens", "rotate_epoch", "epoch", "fields"}
 PEERS = ("n2", "n3")
 #: How a request may end: all of it names of this program.
 OUTCOMES = {"ok", "disconnected", "cancelled"}

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.errors import InputError
+from quorumvault.errors import ColumnError, InputError
 from quorumvault.tabular import lines as lines_module
 from quorumvault.tabular.csv import CsvTable, decode_cell, encode_cell
 from quorumvault.tabular.jsonlines import JsonLinesTable
 from quorumvault.tabular.lines import Lines
-from quorumvault.tabular.table import ColumnError, Row, Table
+from quorumvault.tabular.table import Row, Table
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 #: Much of what CSV is about, often.

@@ -1,0 +1,65 @@
+"""A command as a process of its own, measured from outside: seconds, CPU, and the most memory that it had at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+#: Longer than any of them takes on a machine that is busy.
+_PATIENCE_SECONDS = 1800.0
+
+# Starts the command, waits for it, and writes down what it took. It is a process of a few MiB: the kernel counts the memory that
+# the process before an exec had (getrusage(2): ru_maxrss is kept), and that of the benchmark itself is large. 1 is
+# PR_SET_PDEATHSIG, 9 SIGKILL: the command ends with whoever wanted it.
+_METER = """
+import ctypes, json, os, sys, time
+report, command = sys.argv[1], sys.argv[2:]
+prctl = ctypes.CDLL(None).prctl
+prctl(1, 9)
+begun, meter = time.perf_counter(), os.getpid()
+pid = os.fork()
+if not pid:
+    prctl(1, 9)
+    if os.getppid() != meter: os._exit(1)
+    os.execv(command[0], command)
+_, status, usage = os.wait4(pid, 0)
+took = {"seconds": time.perf_counter() - begun, "cpu": usage.ru_utime + usage.ru_stime, "mib": usage.ru_maxrss / 1024}
+with open(report, "w") as file: json.dump(took, file)
+sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
+
+
+class CommandFailed(Exception):
+    """A process that was to be measured ended with another exit code than 0; the message has its last words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """``seconds`` by the clock, ``cpu`` seconds of all threads, ``mib``: the largest resident memory (Linux's ru_maxrss)."""
+
+    seconds: float
+    cpu: float
+    mib: float
+
+
+def measure(command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> tuple[Took, bytes]:
+    """What a command took, and its standard output. ``command`` begins with a path; it runs in ``directory``."""
+    report = directory / "took.json"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _METER, str(report), *command],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_PATIENCE_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+        raise CommandFailed(f"{Path(command[0]).name} ended with exit code {done.returncode}: {' / '.join(words)}")
+    return msgspec.json.decode(report.read_bytes(), type=Took), done.stdout

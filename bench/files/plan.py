@@ -1,0 +1,42 @@
+"""Which tables are copied, and how many texts go through the client alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A table of so many rows, in which so many distinct tokens stand."""
+
+    rows: int
+    distinct: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPlan:
+    """``texts``: distinct ones, for the comparison of Arrow with JSON."""
+
+    name: str
+    cases: tuple[Case, ...]
+    texts: int
+    repetitions: int
+
+    @property
+    def distinct(self) -> int:
+        """Values that have to be in the vault."""
+        return max(self.texts, *(case.distinct for case in self.cases))
+
+
+FILES = FilesPlan(
+    name="files",
+    cases=(Case(10_000_000, 100_000), Case(20_000_000, 100_000), Case(10_000_000, 5_000_000)),
+    texts=1_000_000,
+    repetitions=3,
+)
+
+#: Whether all of it still works, in half a minute. Its figures say nothing: starting a process takes longer than the work.
+FILES_SMOKE = FilesPlan(
+    name="files-smoke", cases=(Case(200_000, 2_000), Case(400_000, 2_000), Case(200_000, 50_000)), texts=20_000, repetitions=1
+)
+FILES_PLANS = {plan.name: plan for plan in (FILES, FILES_SMOKE)}

@@ -1,0 +1,48 @@
+"""Which columns may be worked on, by DuckDB's types, and how DuckDB spells their names: one rule for queries and for files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quorumvault.errors import ColumnError
+
+_TEXT = ("varchar", "enum")
+_INEXACT = ("float", "double")
+#: What DuckDB writes as text in one way alone, whatever its settings.
+_CASTABLE = (
+    *(
+        "boolean",
+        "tinyint",
+        "smallint",
+        "integer",
+        "bigint",
+        "hugeint",
+        "utinyint",
+        "usmallint",
+        "uinteger",
+        "ubigint",
+        "uhugeint",
+    ),
+    *("decimal", "uuid", "date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"),
+)
+
+
+def require_text(name: str, kind: Any, *, may_cast: bool, cast: bool) -> None:
+    """Raises ColumnError unless a column of this DuckDB type is text, or ``may_cast`` and ``cast`` make it text."""
+    if kind.id in _TEXT:
+        return
+    if not may_cast:
+        raise ColumnError(f"column {name} is {kind}: tokens are VARCHAR")
+    if kind.id in _INEXACT:
+        raise ColumnError(f"column {name} is {kind}, whose text is not exact: format it in the query, then tokenize that text")
+    if kind.id not in _CASTABLE:
+        raise ColumnError(f"column {name} is {kind}: only text can be tokenized, and what a query makes of it")
+    if not cast:
+        raise ColumnError(
+            f"column {name} is {kind}, and only text is tokenized: read it as VARCHAR (of CSV files: all_varchar), "
+            f'or add cast="{name}" (--cast {name}) to take the text that DuckDB writes for it'
+        )
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

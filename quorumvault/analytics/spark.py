@@ -1,0 +1,212 @@
+"""Spark: tokens and values in a DataFrame's columns, each distinct one looked up once, by the workers.
+
+    import quorumvault as qv
+    qv.spark.detokenize(df, "patient_ssn", key_file="/run/secrets/quorumvault.key").write.parquet("claims-with-values")
+
+    df -> distinct texts of the columns -> mapInArrow: a client in each partition (arrow.py) -> local checkpoint
+    df -> left join with that
+
+No row passes the driver. The distinct texts are looked up while the function runs, so what is in the way raises there; what
+they stand for is kept in the executors' block stores (which hold values, in memory and on disk) for as long as the DataFrame
+that is returned is referred to. The rows are joined when an action asks for them, in no particular order.
+
+``df`` is evaluated twice therefore: for its texts, and for its rows. One that gives other rows the second time (a sample of
+rows that come in any order, say) meets texts that were not looked up, and raises; ``df.localCheckpoint()`` holds it still.
+
+The API key stays out of Spark, whose plans, broadcasts and event logs are no place for it: a worker reads it from ``key_file``, a
+path on its own machine, or from its environment (QUORUMVAULT_API_KEY).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+from pyspark.errors import PythonException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StringType
+
+from quorumvault import errors
+from quorumvault.analytics.arrow import look_up
+from quorumvault.client import Client, ClientPolicy
+from quorumvault.client.settings import read_key
+from quorumvault.errors import ColumnError, EpochMoved, QuorumVaultError
+
+Operation: TypeAlias = Literal["tokenize", "detokenize"]
+
+#: Partitions that ask at once, six requests each (arrow.py): three nodes take 64 each, and are busy with much fewer.
+WORKERS = 8
+#: Distinct texts that a worker holds at once: each of its requests has as many as a node takes, with some to spare.
+_WINDOW_ROWS = 100_000
+#: Times that a whole column is tokenized again because the epoch was rotated meanwhile.
+_EPOCH_PASSES = 8
+#: Rows of a batch on its way out: values of the largest size that is allowed, 64 KiB, fit below the 2 GiB of Arrow's utf8.
+_BATCH_ROWS = 10_000
+_SCHEMA = pa.schema([("text", pa.utf8()), ("result", pa.utf8()), ("status", pa.utf8())])
+#: The last line of the traceback of an error of ours: Spark passes on its text alone. Rows of a DataFrame have no numbers.
+_OUR_ERROR = re.compile(r"^quorumvault\.errors\.(\w+): (?:item \d+: )?(.*)$", re.MULTILINE)
+#: Errors that are raised again by their class; the others have no constructor that takes words alone.
+_PASSED_ON: dict[str, type[QuorumVaultError]] = {
+    kind.__name__: kind
+    for kind in (
+        *(errors.AlreadyTokenized, errors.NotPermitted, errors.NoQuorum, errors.TokenCollision, errors.Unauthenticated),
+        *(errors.Unreachable, errors.ValueTooLarge, EpochMoved, errors.UnexpectedAnswer),
+    )
+}
+_LOST = "a text was not looked up: the DataFrame gave other rows when it was evaluated again; use df.localCheckpoint()"
+
+
+def detokenize(
+    df: DataFrame,
+    columns: str | Sequence[str],
+    *,
+    urls: str | Sequence[str] | None = None,
+    key_file: str | None = None,
+    purpose: str | None = None,
+    cacert: str | None = None,
+    policy: ClientPolicy | None = None,
+    workers: int = WORKERS,
+) -> DataFrame:
+    """The rows of ``df`` with values in place of the tokens in ``columns`` (strings).
+
+    Beside each such column is another with ``_status`` to its name: ``ok``, ``null``, ``not_found``, ``not_token`` (other text,
+    which is not sent to anybody), or ``not_text`` (the value is a number or a boolean). The value is null unless it is ``ok``.
+    ``urls``, ``key_file``, ``purpose``, ``cacert``, ``policy``: as of quorumvault.Client, but files and environment are those of
+    the workers. ``workers``: partitions that ask the nodes at once.
+
+    Raises ColumnError, and what the client raises in a worker: an outage is never null.
+    """
+    names, connection = _plan(df, columns, statuses=True), _Connection(urls, key_file, purpose, cacert, policy)
+    return _joined(df, names, _looked_up(df, names, "detokenize", connection, workers), True)
+
+
+def tokenize(
+    df: DataFrame,
+    columns: str | Sequence[str],
+    *,
+    urls: str | Sequence[str] | None = None,
+    key_file: str | None = None,
+    purpose: str | None = None,
+    cacert: str | None = None,
+    policy: ClientPolicy | None = None,
+    workers: int = WORKERS,
+) -> DataFrame:
+    """The rows of ``df`` with tokens in place of the strings in ``columns``; all tokens are of one epoch, null stays null.
+
+    Other columns have to be made strings first, in the spelling that is wanted: ``df.withColumn("zip", lpad("zip", 5, "0"))``.
+    Arguments and errors: see ``detokenize``.
+    """
+    names, connection = _plan(df, columns, statuses=False), _Connection(urls, key_file, purpose, cacert, policy)
+    return _joined(df, names, _looked_up(df, names, "tokenize", connection, workers), False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """What a worker is told of the nodes. It travels in the closure of a Spark task, so it holds no key."""
+
+    urls: str | Sequence[str] | None
+    key_file: str | None
+    purpose: str | None
+    cacert: str | None
+    policy: ClientPolicy | None
+
+    def open(self) -> Client:
+        key = None if self.key_file is None else read_key(self.key_file)
+        return Client(self.urls, api_key=key, purpose=self.purpose, cacert=self.cacert, policy=self.policy)
+
+
+def _plan(df: DataFrame, columns: str | Sequence[str], statuses: bool) -> list[str]:
+    """The names of the columns to replace. Raises ColumnError."""
+    names = [columns] if isinstance(columns, str) else list(columns)
+    if not names:
+        raise ColumnError("name one column or more")
+    kinds = {field.name: field.dataType for field in df.schema.fields}
+    folded = {name.lower() for name in kinds}  # by default Spark does not tell names apart by their case alone
+    if len(folded) < len(df.columns):
+        raise ColumnError("two columns of the DataFrame have one name: give one of them another")
+    for name in names:
+        if name not in kinds:
+            raise ColumnError(f"the DataFrame has no column {name}; it has {', '.join(df.columns)}")
+        if not isinstance(kinds[name], StringType):
+            raise ColumnError(f"column {name} is {kinds[name].simpleString()}, and only strings are looked up: cast it first")
+        if statuses and f"{name}_status".lower() in folded:
+            raise ColumnError(f"the DataFrame has a column {name}_status, which is where the status of {name} goes: rename it")
+    return names
+
+
+def _looked_up(df: DataFrame, names: Sequence[str], operation: Operation, connection: _Connection, workers: int) -> DataFrame:
+    """A row for each distinct text in these columns, kept by the executors: ``text``, ``result``, ``status``."""
+    texts = _texts(df, names[0])
+    for name in names[1:]:
+        texts = texts.union(_texts(df, name))
+    asked = texts.distinct().coalesce(workers).mapInArrow(_asker(operation, connection), from_arrow_schema(_SCHEMA))
+    for _ in range(_EPOCH_PASSES):
+        with contextlib.suppress(EpochMoved):
+            found = _kept(asked)
+            if operation == "detokenize" or _epochs(found) < 2:
+                return found
+    raise EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
+
+
+def _texts(df: DataFrame, name: str) -> DataFrame:
+    return df.select(_text(name).alias("text")).where("text is not null")
+
+
+def _text(name: str) -> Column:
+    """A column's texts as bytes compare, whatever collation it has."""
+    return F.collate(_column(name), "UTF8_BINARY")
+
+
+def _column(name: str) -> Column:
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def _asker(operation: Operation, connection: _Connection) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """What a worker does with the record batches of one partition. Spark's plans show the name of the inner function."""
+
+    def quorumvault(batches: Iterable[Any]) -> Iterator[Any]:
+        texts = (batch.column(0) for batch in batches)
+        with connection.open() as vault:
+            for window in look_up(vault, operation, texts, window_rows=_WINDOW_ROWS):
+                for start in range(0, window.num_rows, _BATCH_ROWS):
+                    yield window.slice(start, _BATCH_ROWS).cast(_SCHEMA)
+
+    return quorumvault
+
+
+def _kept(asked: DataFrame) -> DataFrame:
+    """Evaluated now, and never again: Spark frees it when nothing refers to it any more. Raises what a worker raised."""
+    try:
+        return asked.localCheckpoint()
+    except PythonException as error:
+        ours = _OUR_ERROR.findall(str(error))
+        if not ours:
+            raise
+        name, words = ours[-1]
+        raise _PASSED_ON.get(name, QuorumVaultError)(words) from None
+
+
+def _epochs(found: DataFrame) -> int:
+    """How many epochs the tokens are of: those of a partition are of one, and a rotation may come between two partitions."""
+    return int(found.select(F.substring_index("result", "_", 2)).distinct().count())
+
+
+def _joined(df: DataFrame, names: Sequence[str], found: DataFrame, statuses: bool) -> DataFrame:
+    """The columns of ``df`` in their order, with what was found for those that are named. A text without an answer raises."""
+    rows, selected = df, {name: [_column(name)] for name in df.columns}
+    for place, name in enumerate(names):
+        text, result, status = (f"quorumvault {part} {place}" for part in found.columns)
+        rows = rows.join(found.toDF(text, result, status), _text(name) == _column(text), "left")
+        lost = _column(name).isNotNull() & _column(status).isNull()
+        answered = F.when(lost, F.raise_error(_LOST)).otherwise(_column(result))
+        selected[name] = [answered.alias(name)]
+        if statuses:
+            told = F.when(_column(name).isNull(), "null").when(lost, F.raise_error(_LOST)).otherwise(_column(status))
+            selected[name].append(told.alias(f"{name}_status"))
+    return rows.select(*(column for columns in selected.values() for column in columns))

@@ -1,0 +1,36 @@
+"""POST /tokens: what tokens values have in every epoch so far, issued or not. Nothing is written, and nothing looked up.
+
+It is how a person is found in data that was not migrated. The tokens are functions of owner, epoch and value
+(docs/token-format.md); only which epoch is active has to be asked for.
+"""
+
+from __future__ import annotations
+
+from quorumvault.api import faults
+from quorumvault.api.bodies import TokensDerived, encode, parse_tokens
+from quorumvault.api.guard import Counts
+from quorumvault.api.services import Services
+from quorumvault.api.values import judge_values
+from quorumvault.errors import TooManyItems
+from quorumvault.model import Owner
+
+
+async def tokens(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
+    """The answer to a request with this body. Raises RequestError."""
+    values = judge_values(parse_tokens(body).values, services.limits)
+    faults.refuse_any(values.bad, services.limits)
+    wanted = [canonical for canonical in values.canonicals if canonical is not None]
+    counts.items = len(wanted)
+    counts.epoch = epoch = await services.vault.epoch(owner)
+    _require_room(len(wanted), epoch, services.limits.items)
+    derived = iter(await services.vault.derive(owner, wanted, epoch))
+    return encode(TokensDerived(epoch, [None if canonical is None else next(derived) for canonical in values.canonicals]))
+
+
+def _require_room(values: int, epochs: int, most: int) -> None:
+    """An answer has no more items than a request. Raises TooManyItems."""
+    if values * epochs <= most:
+        return
+    fitting = most // epochs
+    advice = f"send up to {fitting} values at once" if fitting else "raise limits.items in the nodes' cluster.yaml"
+    raise TooManyItems(f"an answer has at most {most} tokens here (GET /limits), and each value has {epochs}; {advice}")

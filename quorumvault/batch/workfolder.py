@@ -1,0 +1,156 @@
+"""The folder in which a run is kept until it is whole: ``.NAME.quorumvault`` beside its output, for nobody else to read.
+
+It holds the manifest, the parts, what is put together of them (``staged``), and the spill folder, unless that is wanted
+elsewhere. A run that fails before its first part is finished leaves nothing; later, all but the spill folder stays for --resume.
+One process at a time: it holds a lock on the folder, which ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from quorumvault.batch.job import Job, RunError
+from quorumvault.batch.manifest import Manifest, Plan, difference
+from quorumvault.batch.pieces import Piece
+from quorumvault.batch.sources import root_of
+from quorumvault.disk import sync_directory
+
+_SPILL_PREFIX = "quorumvault-spill-"
+#: Names the spill folder if that is elsewhere, so that what a killed run left of it can be found.
+_SPILL_NOTE = "spill-folder"
+
+
+class RunRefused(RunError):
+    """A run that was not begun, because of what an earlier one has left, or has not."""
+
+
+class UnfinishedRun(RunRefused):
+    """An earlier run to the same output was not ended."""
+
+
+class ManifestMismatch(RunRefused):
+    """An earlier run was about something else."""
+
+
+def work_path(job: Job) -> Path:
+    """On the same file system as the output: what is made there is renamed into its place."""
+    if job.output is None:
+        only = job.sources[0].path if len(job.sources) == 1 else root_of(job.sources)
+        target = (job.root or only).resolve()
+    else:
+        target = job.output.resolve()
+    name = target.name if job.table is None else f"{target.name}.{job.table}"
+    if job.is_folder and target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev:
+        return target / ".quorumvault"
+    return target.with_name(f".{name}.quorumvault")
+
+
+class WorkFolder:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.staged = path / "staged"
+
+    def piece(self, number: int) -> Piece:
+        return Piece(self.path, number)
+
+    def clear_staged(self) -> None:
+        """Whatever was put together of the parts is put together again: only the parts count."""
+        shutil.rmtree(self.staged, ignore_errors=True)
+        self.staged.mkdir(mode=0o700)
+
+    def sync_staged(self) -> None:
+        for path in self.staged.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(self.staged)
+
+    @contextlib.contextmanager
+    def spill(self, parent: Path | None) -> Iterator[Path]:
+        """A folder of mode 0700 for values, gone when the block ends."""
+        folder = Path(tempfile.mkdtemp(prefix=_SPILL_PREFIX, dir=self.path if parent is None else parent))
+        if parent is not None:
+            (self.path / _SPILL_NOTE).write_text(str(folder.absolute()))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _clear_spill(path: Path) -> None:
+    """Removes what a killed run has left of values."""
+    for folder in path.glob(f"{_SPILL_PREFIX}*"):
+        shutil.rmtree(folder)
+    note = path / _SPILL_NOTE
+    if note.exists():
+        folder = Path(note.read_text())
+        if folder.name.startswith(_SPILL_PREFIX) and folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        note.unlink()
+
+
+@contextlib.contextmanager
+def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
+    """The folder of a new run, or of the one that is to be resumed; it is gone at the end, unless parts are left to go on with.
+
+    With nothing to resume one begins. Raises UnfinishedRun, ManifestMismatch.
+    """
+    path = work_path(job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    with _locked(path):
+        manifest = _manifest(path, job, plan)
+        work = WorkFolder(path, manifest)
+        _clear_spill(path)
+        try:
+            yield work
+        except BaseException:
+            if not (manifest.parts or manifest.publishing):
+                shutil.rmtree(path)
+            raise
+        shutil.rmtree(path)
+
+
+def _manifest(path: Path, job: Job, plan: Plan) -> Manifest:
+    found = Manifest.load(path)
+    if found is None:
+        return _fresh(path, plan)
+    if job.resume:
+        differs = None if found.publishing else difference(found.plan, plan)
+        if differs is not None:
+            raise ManifestMismatch(
+                f"{path} is of a run that does not fit: {differs}. Ask for the same, or begin again with --force"
+            )
+        return found
+    if not job.force:
+        raise UnfinishedRun(
+            f"{path} is an unfinished run with {len(found.parts)} finished parts: --resume goes on, --force begins again"
+        )
+    return _fresh(path, plan)
+
+
+def _fresh(path: Path, plan: Plan) -> Manifest:
+    """Of a run that begins in a folder in which something may be left."""
+    _clear_spill(path)
+    for each in path.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    return Manifest.begin(path, plan)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunRefused(f"another process is at this run ({path} is locked)") from None
+        yield
+    finally:
+        os.close(descriptor)

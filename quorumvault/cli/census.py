@@ -1,0 +1,141 @@
+"""``quorumvault census``: which epochs the tokens in files are of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import click
+import msgspec
+
+from quorumvault.batch.census import Tally, count
+from quorumvault.batch.sources import Format, Source, expand
+from quorumvault.cli.files import format_option, interruptible, names
+from quorumvault.cli.main import PARTIAL
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_json, print_table
+
+column_option = click.option(
+    "--column",
+    multiple=True,
+    metavar="A,B",
+    help="Only these columns, of files that have them. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
+)
+#: Columns with older tokens that a refusal names.
+_PLACES_SHOWN = 5
+
+
+class ColumnCensus(msgspec.Struct):
+    """Tokens by epoch, and texts that are no token; nulls are not counted."""
+
+    epochs: dict[int, int]
+    no_token: int
+
+
+class FileCensus(msgspec.Struct):
+    file: str
+    columns: dict[str, ColumnCensus]
+
+
+class Census(msgspec.Struct):
+    """``scope`` says what is counted, and so what is not."""
+
+    epochs: dict[int, int]
+    files: list[FileCensus]
+    scope: str = "the files given"
+
+    def older_than(self, epoch: int) -> list[tuple[str, int]]:
+        """Places with tokens of earlier epochs, and how many."""
+        found = []
+        for file in self.files:
+            for column, counted in file.columns.items():
+                older = sum(tokens for each, tokens in counted.epochs.items() if each < epoch)
+                if older:
+                    found.append((f"{file.file}, {column}", older))
+        return found
+
+
+@click.command(
+    short_help="Count the tokens of each epoch in files.",
+    epilog="""\b
+Examples:
+  quorumvault census 'lake/**/*.parquet'
+  quorumvault census lake/ --column patient,ssn --require-epoch 2""",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@column_option
+@format_option
+@click.option("--require-epoch", type=click.IntRange(min=1), metavar="E", help="Exit 4 if tokens of epochs before E are there.")
+@json_option
+def census(
+    files: tuple[str, ...], column: tuple[str, ...], table_format: Format | None, require_epoch: int | None, as_json: bool
+) -> int:
+    """Count the tokens of each epoch in FILES, file by file and column by column.
+
+    Reads files alone and asks no node: a token is known by its form. FILES are Parquet, CSV and JSON Lines, globs, folders, and
+    tables of DuckDB (lake.duckdb::visits). Without --column all text is looked at, and columns that have tokens are listed; of
+    columns of Parquet and DuckDB that are no text, such as lists, nothing is said. With --column other text is counted too.
+
+    It speaks of the files that it was given: copies elsewhere are another matter.
+    """
+    with interruptible():
+        taken = take_census(expand(files, format=table_format), names(column))
+    if as_json:
+        print_json(taken)
+    else:
+        print_table(("file", "column", "epoch", "cells"), list(_rows(taken)))
+        click.echo(_summary(taken), err=True)
+    older = [] if require_epoch is None else taken.older_than(require_epoch)
+    if older:
+        click.echo(f"quorumvault: {_older_words(older, require_epoch or 0)}", err=True)
+    return PARTIAL if older else 0
+
+
+def take_census(sources: Sequence[Source], columns: Sequence[str]) -> Census:
+    """Raises UsageError for a column that no source has as text."""
+    tallies = [(source, count(source, columns)) for source in sources]
+    require_somewhere(columns, [tuple(counted) for _, counted in tallies])
+    total: Counter[int] = Counter()
+    for _, counted in tallies:
+        for tally in counted.values():
+            total.update(tally.tokens)
+    return Census(_in_order(total), [FileCensus(str(source), _columns(counted)) for source, counted in tallies])
+
+
+def require_somewhere(columns: Sequence[str], found: Iterable[Sequence[str]]) -> None:
+    """A file need not have each of the columns named, since files differ; one that is in none of them is a mistake."""
+    seen = {name.lower() for names in found for name in names}
+    lacking = [name for name in columns if name.lower() not in seen]
+    if lacking:
+        raise click.UsageError(f"no file given has a column of text {', '.join(lacking)}")
+
+
+def _columns(counted: dict[str, Tally]) -> dict[str, ColumnCensus]:
+    return {name: ColumnCensus(_in_order(tally.tokens), tally.no_token) for name, tally in counted.items()}
+
+
+def _in_order(tokens: Counter[int]) -> dict[int, int]:
+    return dict(sorted(tokens.items()))
+
+
+def _rows(taken: Census) -> Iterator[tuple[str, str, str, str]]:
+    for file in taken.files:
+        for column, counted in file.columns.items():
+            for epoch, tokens in counted.epochs.items():
+                yield file.file, column, str(epoch), str(tokens)
+            if counted.no_token or not counted.epochs:
+                yield file.file, column, "no token", str(counted.no_token)
+
+
+def _summary(taken: Census) -> str:
+    number = len(taken.files)
+    given = f"Of the {number} files given" if number > 1 else "Of the file given"
+    tokens = "; ".join(f"epoch {epoch}: {tokens:,} tokens" for epoch, tokens in taken.epochs.items())
+    return f"{given}: {tokens or 'no token'}."
+
+
+def _older_words(older: Sequence[tuple[str, int]], epoch: int) -> str:
+    shown = "; ".join(f"{place}: {tokens:,}" for place, tokens in older[:_PLACES_SHOWN])
+    more = f"; and in {len(older) - _PLACES_SHOWN} more columns" if len(older) > _PLACES_SHOWN else ""
+    total = sum(tokens for _, tokens in older)
+    return f"{total:,} tokens of epochs before {epoch} are in the files given ({shown}{more}): quorumvault migrate moves them"

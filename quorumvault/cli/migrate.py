@@ -1,0 +1,118 @@
+"""``quorumvault migrate``: the tokens in many files move to the active epoch, and a crosswalk says what became of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from quorumvault.batch.census import count
+from quorumvault.batch.job import Job, Missing
+from quorumvault.batch.run import run
+from quorumvault.batch.sources import Format, Source, expand, is_single, root_of
+from quorumvault.cli.census import column_option, require_somewhere
+from quorumvault.cli.files import (
+    force_option,
+    format_option,
+    interruptible,
+    missing_option,
+    names,
+    print_report,
+    progress_of,
+    resume_option,
+    spill_option,
+)
+from quorumvault.cli.main import PARTIAL
+from quorumvault.cli.options import Connection, connection_options, json_option
+
+
+@click.command(
+    short_help="Move the tokens in files to the active epoch.",
+    epilog="""\b
+Examples:
+  quorumvault migrate 'lake/**/*.parquet' --in-place --crosswalk 1-to-2.parquet
+  quorumvault migrate lake/ -o moved/ --column patient,ssn --resume""",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.option("--in-place", is_flag=True, help="Replace each of FILES, once all of them are moved.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A folder for the moved files, which keep their relative paths.",
+)
+@click.option(
+    "--crosswalk",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="X.parquet",
+    help="Write what moved: old_token, new_token, old_epoch, new_epoch.",
+)
+@column_option
+@missing_option
+@format_option
+@resume_option
+@force_option
+@spill_option
+@connection_options
+@json_option
+def migrate(
+    files: tuple[str, ...],
+    in_place: bool,
+    output: Path | None,
+    crosswalk: Path | None,
+    column: tuple[str, ...],
+    missing: Missing,
+    table_format: Format | None,
+    resume: bool,
+    force: bool,
+    spill: Path | None,
+    connection: Connection,
+    as_json: bool,
+) -> int:
+    """Replace the tokens in FILES by those of the active epoch: all of one epoch, in all files. No value is shown.
+
+    FILES are Parquet, CSV and JSON Lines, globs, folders, and tables of DuckDB (lake.duckdb::visits). Without --column they are
+    searched first for columns that have tokens. Files and crosswalk get their names once all of it is done; --resume goes on
+    after an interruption, also one in the middle of that. Exit 4 if some token could not be moved.
+
+    Needs a key that may tokenize.
+    """
+    if in_place == (output is not None):
+        raise click.UsageError("say where the moved files go: --in-place, or -o DIR")
+    with interruptible():
+        given = expand(files, format=table_format)
+        sources = plan(given, names(column))
+    if resume and not sources:
+        sources = given  # a run whose files have no tokens any more may still have to give their names to some
+    if not sources:
+        click.echo("No file given has a token in a column of text: nothing to do.", err=True)
+        return 0
+    job = Job(
+        operation="retokenize",
+        sources=tuple(sources),
+        output=output,
+        is_folder=output is not None,
+        missing=missing,
+        crosswalk=crosswalk,
+        resume=resume,
+        force=force,
+        spill=spill,
+        root=root_of(given) if len(files) > 1 or not is_single(files[0]) else None,
+    )
+    with interruptible(job), connection.open() as vault, progress_of(job) as progress:
+        report = run(job, vault, progress)
+    print_report(report, "tokens that were moved", as_json=as_json)
+    return PARTIAL if report.partial else 0
+
+
+def plan(sources: Sequence[Source], columns: Sequence[str]) -> list[Source]:
+    """The sources that have something to move, with their columns: of those named the ones that each has, else those with tokens.
+
+    Raises UsageError for a column that no source has as text.
+    """
+    found = [tuple(count(source, columns)) for source in sources]
+    require_somewhere(columns, found)
+    return [dataclasses.replace(source, columns=own) for source, own in zip(sources, found, strict=True) if own]

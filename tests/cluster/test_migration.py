@@ -1,0 +1,143 @@
+"""docs/migration.md, done: a lake of Parquet through two rotations, with the commands and the queries of that page."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import quorumvault as qv
+from chaos.cluster import NODES, Cluster, environment, executable, wait_for
+
+PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
+ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]
+JOIN, COMPOSE = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+(LOOK_UP,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+CITIES = {f"123-45-{number:04}": f"City {number % 5}" for number in range(200)}
+VISITS = [f"123-45-{number * 7919 % 200:04}" for number in range(1000)]
+VARIABLES = dict[str, str]
+
+
+@pytest.fixture
+def variables(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VARIABLES:
+    """Those that tell who asks; the process stands in a folder of its own, as the page's commands do."""
+    monkeypatch.chdir(tmp_path)
+    urls = ",".join(cluster.url(name) for name in NODES)
+    return {"QUORUMVAULT_URL": urls, "QUORUMVAULT_API_KEY": cluster.api_key("clinic")}
+
+
+@pytest.fixture
+def vault(variables: VARIABLES) -> Iterator[qv.Client]:
+    with qv.Client(variables["QUORUMVAULT_URL"], api_key=variables["QUORUMVAULT_API_KEY"]) as client:
+        yield client
+
+
+def run(variables: VARIABLES, command: list[str], expected: int = 0) -> str:
+    """As a shell would, but for the quotes around globs; standard error."""
+    arguments = [executable(), *(argument.strip("'") for argument in command[1:])]
+    done = subprocess.run(arguments, env=environment(**variables), capture_output=True, text=True, timeout=120)
+    assert done.returncode == expected, done.stderr
+    return done.stderr
+
+
+def write(path: str, columns: dict[str, Any]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pa.table(columns), path)
+
+
+def rows(query: str) -> list[tuple[Any, ...]]:
+    return duckdb.sql(query).order("all").fetchall()
+
+
+def epochs(path: str) -> set[str]:
+    return {epoch for (epoch,) in rows(f"select distinct split_part(patient, '_', 2) from '{path}'")}
+
+
+def test_the_page(variables: VARIABLES, vault: qv.Client) -> None:
+    write("lake/patients.parquet", {"patient": vault.tokenize(list(CITIES)), "city": list(CITIES.values())})
+    write("lake/year=2023/visits.parquet", {"patient": vault.tokenize(VISITS), "cost": list(range(len(VISITS)))})
+    shutil.copytree("lake/year=2023", "extract")
+    wanted = rows(JOIN.replace("left join '1-to-2.parquet' x on x.old_token = v.patient", "").replace("x.new_token, ", ""))
+    assert sum(count for _, count in wanted) == len(VISITS)
+
+    run(variables, ROTATE)
+    assert "epoch 1: 1,200 tokens" in run(variables, CENSUS)
+    assert "1,200 tokens of epochs before 2 are in the files given" in run(variables, PROVE, expected=4)
+    run(variables, MIGRATE)
+    assert "epoch 2: 1,200 tokens" in run(variables, PROVE)
+    assert epochs("lake/**/*.parquet") == {"2"}
+    assert rows("select old_token, new_token, old_epoch, new_epoch from '1-to-2.parquet'") == sorted(
+        (*tokens, 1, 2) for tokens in vault.tokens_all_epochs(list(CITIES)) if tokens
+    )
+    assert rows(JOIN) == wanted
+
+    # Between two rotations come visits of a patient that nobody had seen before.
+    write("lake/year=2024/visits.parquet", {"patient": vault.tokenize(["new"]), "cost": [0]})
+    run(variables, [part.replace("1", "2") for part in ROTATE])
+    run(variables, [part.replace("1-to-2", "2-to-3") for part in MIGRATE])
+    run(variables, [*PROVE[:-1], "3"])
+    duckdb.sql(COMPOSE)
+    derived = [tokens for tokens in vault.tokens_all_epochs([*CITIES, "new"]) if tokens]
+    from_one = [(one, three, 1, 3) for one, _, three in derived[:-1]]
+    assert rows("from '1-to-3.parquet'") == sorted([*from_one, *((two, three, 2, 3) for _, two, three in derived)])
+    assert rows(JOIN.replace("1-to-2", "1-to-3")) == wanted
+
+    looking = LOOK_UP.replace("123-45-6789", VISITS[0]) + "\nimport sys\nsys.exit(len(duckdb.fetchall()))\n"
+    found = subprocess.run([sys.executable, "-c", looking], env=environment(**variables), timeout=60)
+    assert found.returncode == VISITS.count(VISITS[0]) > 0
+    back = qv.detokenize(duckdb.connect(), "from 'lake/year=2023/visits.parquet'", "patient", missing="error", client=vault)
+    assert [patient for patient, *_ in back.fetchall()] == VISITS
+
+
+def test_a_node_killed_in_the_middle_changes_nothing(
+    own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values, urls = [f"value {number}" for number in range(40_000)], ",".join(own_cluster.url(name) for name in NODES)
+    with qv.Client(urls, api_key=own_cluster.api_key("clinic")) as vault:
+        for part in range(4):
+            write(f"lake/{part}.parquet", {"patient": vault.tokenize(values[part * 10_000 :][:10_000])})
+        vault.rotate(1)
+        variables = environment(QUORUMVAULT_URL=urls, QUORUMVAULT_API_KEY=own_cluster.api_key("clinic"))
+        command = [executable(), "migrate", "lake", "--in-place", "--crosswalk", "x.parquet"]
+        logs = [own_cluster.directory / name / "events.jsonl" for name in NODES]
+        with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE) as migrating:
+            try:
+                assert wait_for(lambda: any(b'"retokenize"' in log.read_bytes() for log in logs), 60)
+                own_cluster.kill("n2")
+                _, told = migrating.communicate(timeout=120)
+            finally:
+                migrating.kill()
+        assert migrating.returncode == 0, told
+        wanted = vault.tokenize(values)
+    moved = [row for part in range(4) for row in pyarrow.parquet.read_table(f"lake/{part}.parquet")["patient"].to_pylist()]
+    assert moved == wanted
+    assert rows("select new_token from 'x.parquet'") == sorted((token,) for token in wanted)
+
+
+def test_crosswalks_of_runs_that_overlap_make_one_row_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run saw a and b; the second met a as it was in epoch 1, b moved, and c, which is of epoch 2."""
+    monkeypatch.chdir(tmp_path)
+    names = ("old_token", "new_token", "old_epoch", "new_epoch")
+    first = [("a1", "a2", 1, 2), ("b1", "b2", 1, 2), ("d1", "d2", 1, 2)]
+    second = [("a1", "a3", 1, 3), ("b2", "b3", 2, 3), ("c2", "c3", 2, 3)]
+    for path, crosswalk in (("1-to-2.parquet", first), ("2-to-3.parquet", second)):
+        write(path, dict(zip(names, map(list, zip(*crosswalk, strict=True)), strict=True)))
+    duckdb.sql(COMPOSE)
+    assert duckdb.sql("from '1-to-3.parquet'").fetchall() == [
+        ("a1", "a3", 1, 3),
+        ("b1", "b3", 1, 3),
+        ("b2", "b3", 2, 3),
+        ("c2", "c3", 2, 3),
+        ("d1", "d2", 1, 2),  # nowhere in the second run
+    ]

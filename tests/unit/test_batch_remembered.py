@@ -1,0 +1,130 @@
+"""Answers that are remembered: asked for once, by whichever thread comes first, and forgotten when the epoch moves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quorumvault.batch.remembered import Remembered
+from quorumvault.batch.textrows import Answer, Value
+from quorumvault.crypto.tokens import format_token
+from quorumvault.errors import EpochMoved, NoQuorum
+
+
+class Vault:
+    """A Lookup that notes what it is asked, calls ``before`` each time, and gives tokens of ``epoch``."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Value]] = []
+        self.before: Callable[[], None] = lambda: None
+        self.epoch = 1
+        self.unavailable: list[Value] = []
+
+    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+        self.asked.append(list(values))
+        self.before()
+        digests = [str(value).encode().rjust(20, b"\0")[-20:] for value in values]
+        return [
+            Answer("unavailable") if value in self.unavailable else Answer("ok", format_token(self.epoch, digest))
+            for value, digest in zip(values, digests, strict=True)
+        ]
+
+
+@pytest.fixture
+def vault() -> Vault:
+    return Vault()
+
+
+@pytest.fixture
+def remembered(vault: Vault, tmp_path: Path) -> Iterator[Remembered]:
+    made = Remembered(tmp_path, vault, one_epoch=True)
+    yield made
+    made.close()
+
+
+def test_each_value_is_asked_about_once(vault: Vault, remembered: Remembered) -> None:
+    first = remembered(["a", "b", "a", "\0", "ö"])
+    assert first[0] == first[2] != first[1]
+    assert remembered(["b", "\0", "c", "ö"])[:2] == [first[1], first[3]]
+    assert vault.asked == [["a", "b", "\0", "ö"], ["c"]]
+
+
+def test_a_string_and_a_number_are_two(vault: Vault, remembered: Remembered) -> None:
+    remembered(["1"])
+    remembered([msgspec.Raw(b"1"), "1"])
+    assert [len(values) for values in vault.asked] == [1, 1]
+
+
+def test_values_come_back_as_they_were(tmp_path: Path) -> None:
+    answers = [Answer("ok", msgspec.Raw(b"1e2")), Answer("ok", "text"), Answer("not_found"), Answer("collision")]
+    made = Remembered(tmp_path, lambda values: answers, one_epoch=False)
+    for _ in range(2):
+        found = made(["a", "b", "c", "d"])
+        assert [(answer.status, answer.replacement) for answer in found] == [(each.status, each.replacement) for each in answers]
+    made.close()
+
+
+def test_a_value_that_a_thread_is_asking_about_is_waited_for(vault: Vault, remembered: Remembered) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def before() -> None:
+        asked.set()
+        assert go.wait(20)
+
+    vault.before = before
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(remembered, ["a", "b"])
+        assert asked.wait(20)
+        vault.before = go.set  # the second thread asks about its own value, and so lets the first go on
+        second = pool.submit(remembered, ["b", "c"])
+        assert first.result(20)[1] == second.result(20)[0]
+    assert vault.asked == [["a", "b"], ["c"]]
+
+
+def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered(vault: Vault, remembered: Remembered) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        asked.set()
+        assert go.wait(20)
+        raise NoQuorum("n2: down; n3: down")
+
+    vault.before = fail
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(remembered, ["a"])
+        assert asked.wait(20)
+        vault.before = go.set
+        second = pool.submit(remembered, ["a", "b"])
+        for each in (first, second):
+            with pytest.raises(NoQuorum):
+                each.result(20)
+    vault.before = lambda: None
+    assert remembered(["a", "b"])[0].status == "ok"
+    assert vault.asked == [["a"], ["b"], ["a"]]
+
+
+def test_what_could_not_be_told_is_asked_for_again(vault: Vault, remembered: Remembered) -> None:
+    vault.unavailable = ["a"]
+    assert remembered(["a", "b"])[0].status == "unavailable"
+    vault.unavailable = []
+    assert remembered(["a", "b"])[0].status == "ok"
+    assert vault.asked == [["a", "b"], ["a"]]
+
+
+def test_tokens_of_an_older_epoch_are_forgotten(vault: Vault, remembered: Remembered) -> None:
+    remembered(["a", "b"])
+    vault.epoch = 2
+    assert remembered(["a"])[0].replacement == format_token(1, b"a".rjust(20, b"\0"))
+    with pytest.raises(EpochMoved):
+        remembered(["a", "c"])
+    assert {str(answer.replacement)[:5] for answer in remembered(["a", "b", "c"])} == {"qv_2_"}
+    vault.epoch = 1
+    with pytest.raises(EpochMoved):
+        remembered(["d"])
+    remembered.forget()
+    assert remembered(["d"])[0].status == "ok"
