@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -101,13 +101,23 @@ def _can_bind(host: str, port: int) -> bool:
 
 @dataclass(slots=True)
 class Node:
-    """One node: where it listens, the directory it is served from, where it logs, and the process that runs it, if one does."""
+    """One node: where it listens, the directory it is served from, where it logs, and the process that runs it, if one does.
+
+    ``config`` is the file in that directory. ``within`` is put before its command, and ``variables`` into its environment.
+    """
 
     name: str
     address: str
     directory: Path
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    config: str = "cluster.yaml"
+    within: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.directory / self.name
 
     @property
     def running(self) -> bool:
@@ -138,6 +148,8 @@ class Cluster:
             name: Node(name, address, directory, directory / "logs" / f"{name}.log") for name, address in addresses.items()
         }
         self._api_keys = dict(api_keys)
+        #: What runs a node: the command and its first arguments, to which ``serve`` and its options are added.
+        self.command_line: tuple[str, ...] = (executable(),)
 
     @classmethod
     def create(cls, directory: Path, owners: Sequence[str], base_port: int | None = None, hosts: Sequence[str] = (HOST,)) -> Self:
@@ -191,14 +203,22 @@ class Cluster:
         for node in self._named(names):
             if node.running:
                 raise ClusterError(f"{node.name} runs already")
-            serve = [executable(), "serve", "--config", str(node.directory / "cluster.yaml"), "--node", node.name]
+            serve = [
+                *node.within,
+                *self.command_line,
+                "serve",
+                "--config",
+                str(node.directory / node.config),
+                "--node",
+                node.name,
+            ]
             with node.log.open("ab") as log:
                 node.process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *serve],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=environment(),
+                    env=environment(**node.variables),
                     start_new_session=True,  # Ctrl-C in this terminal is ours to handle
                 )
 

@@ -1,269 +1,500 @@
 """A small world, explored exhaustively: the real operations, rounds and replicas, and every order in which messages can arrive.
 
-A state is: what each of the three stores holds, and for each operation the decisions that it was sent, what its present round has
-heard, and which of its older messages are still under way. Operations are generators and cannot be copied; but they are functions
-of their decisions, so they are made again from those. Stores and progresses are interned as small numbers and what one message
-does to them is remembered, so that a state is a single integer and most steps are a look-up.
+A state is: what each of the three disks holds, how far each operation is, which requests were sent and would still change
+something where they arrive, and what finished operations have shown. One step is one of these:
 
-One step is one message: a request reaches a replica, is handled, and its reply reaches the coordinator at once. A message that
-never arrives is a step that is never taken, which covers loss and coordinators that die. ``losses`` bounds how often a
-coordinator gives a replica up and goes on without it. An operation begins with its first message: to begin earlier would only
-lessen what its client knows by then. ``stragglers`` are requests that still arrive when their round was decided.
+    a request reaches a replica, is handled, and its reply reaches the coordinator at once
+    a request reaches a replica, and its reply is lost, or comes when nobody waits for it any more
+    a coordinator gives up all replicas that its round has not heard: they crashed, are cut off, or hang
+    a replica crashes, and its disk loses what was not synced
+
+None of them has to happen, and none is bounded in number: these are all the states, whatever fails how often. A coordinator
+that dies is one that does nothing any more while what it sent still arrives. An operation begins with its first message, since
+to begin earlier would only lessen what its client knows by then. A write-back that is given up is left out: its read begins
+again, as another read does.
+
+What keeps the number of states small, and takes nothing away:
+
+- Nodes are alike, and so are operations of one kind: of all states that differ by a renaming, one is kept.
+- Replicas only grow. A request that would change nothing where it arrives never will, so it is dropped; and one that arrived
+  twice is one that arrived once. ``unsettled`` looks for a case in which that was wrong.
+- To give a replica up early is not to hear it and to give it up last: a round decides the same whether the replicas that it has
+  not heard may still answer or not, if it decides at all. This is asserted of each decision.
+- An operation that has ended is remembered by what it obliges others to.
+
+Operations are generators and cannot be copied; but they are functions of the decisions that they were sent, so they are made
+again from those. All parts of a state are interned as small numbers, and what one message does to them is remembered, so that
+most steps are look-ups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+import itertools
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from functools import partial
+from struct import Struct
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity
-from quorumvault.protocol.messages import AnyReply, Get, ReadEpoch, RoundId, encode
+from quorumvault.protocol.messages import Ack, AnyReply, AnyRequest, Get, OtherView, ReadEpoch, RoundId, encode
 from quorumvault.protocol.operations import Ask, QuorumLost, Steps
+from quorumvault.protocol.read import ReadResult
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Replica
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.storage import layout
+from tests.simulation.disks import Disk
 
 NODES = ("n1", "n2", "n3")
-DISKS = {node: node.encode() * 8 for node in NODES}
-VIEW = first_view(DISKS)
+DISKS = [node.encode() * 8 for node in NODES]
+VIEW = first_view(dict(zip(NODES, DISKS, strict=True)))
 KEYRING = Keyring("m1", bytes(32))
-#: The result of an operation that found no quorum: it may have happened or not.
-LOST = object()
+#: Replies go straight to the round that they belong to, so that all rounds can have one id.
+ROUND = RoundId(b"coordinator", b"boot", 1)
+#: Progress of an operation that has not begun, and of one that has ended.
+_UNBORN, _ENDED = 0, 1
 
 T = TypeVar("T")
-_FIELD_BITS = 16
-_FIELD = (1 << _FIELD_BITS) - 1
+KeyT = TypeVar("KeyT")
+ThreeStores = tuple[int, int, int]
+#: For each node its new number; the first changes nothing.
+_RENAMINGS = list(itertools.permutations(range(3)))
 
 
 @dataclass(frozen=True)
 class Owed:
-    """What is known when an operation begins, and its answer may not fall behind: a value to be found, an epoch to be reached."""
+    """What finished operations have shown, and later answers may not fall behind: a value to be found, an epoch to be reached."""
 
     found: frozenset[bytes] = frozenset()
     epoch: int = 1
 
+    def and_also(self, more: Owed) -> Owed:
+        return Owed(self.found | more.found, max(self.epoch, more.epoch))
+
 
 @dataclass(frozen=True)
 class Operation:
-    """What a client asks for: the generator, made anew; and what its result obliges all later answers to.
+    """What a client asks for. Operations of one ``kind`` are the same but for when they happen.
 
-    ``after`` is the number of the operation that the same client does first.
+    ``steps`` makes the generator anew. ``obliges`` says what a result shows, ``breaks`` what is wrong with one beside what is
+    owed, and ``minds`` what of that it looks at.
     """
 
-    name: str
+    kind: str
     steps: Callable[[], Steps[object]]
-    obliges: Callable[[object], Owed]
-    breaks: Callable[[object, Owed], str | None]
-    after: int | None = None
+    obliges: Callable[[Any], Owed]
+    breaks: Callable[[Any, Owed], str | None]
+    minds: Callable[[Owed], Owed]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an operation is. ``heard``: replies of the present round by node, None for a replica that was given up."""
+    """How far an operation is: what was owed when it began, its decisions, and the replies of its present round by node."""
 
-    owed: Owed
+    owed: int
     decisions: tuple[int, ...] = ()
-    heard: frozenset[tuple[int, int | None]] = frozenset()
-    late: frozenset[tuple[int, int]] = frozenset()
-    result: int | None = None
-    broken: str | None = None
+    heard: frozenset[tuple[int, int]] = frozenset()
+
+
+class State(NamedTuple):
+    """By number: three stores, requests under way, what is owed, and the operations in the order of their kinds."""
+
+    stores: ThreeStores
+    flight: int
+    owed: int
+    progress: tuple[int, ...]
+
+
+class Step(NamedTuple):
+    """What comes of a message: the operation's progress, the replica's store, requests that are sent, and what is shown."""
+
+    progress: int
+    store: int = 0
+    sent: int = 0
+    shown: int = 0
+
+
+class Content(NamedTuple):
+    """Of a disk. Where every write is synced before it is answered, nothing is ever left in the cache."""
+
+    synced: frozenset[tuple[bytes, bytes]] = frozenset()
+    cached: frozenset[tuple[bytes, bytes]] = frozenset()
+
+
+class Explored(NamedTuple):
+    """``depth`` is how many steps the farthest state is away."""
+
+    states: int
+    steps: int
+    depth: int
 
 
 class Table(Generic[T]):
-    """Interns values as small numbers."""
+    """Interns values as small numbers; the first of them gets 0."""
 
-    def __init__(self) -> None:
-        self.values: list[T] = []
-        self._numbers: dict[Hashable, int] = {}
+    def __init__(self, *values: T) -> None:
+        self.values = list(values)
+        self._numbers: dict[Hashable, int] = {value: number for number, value in enumerate(values)}
 
     def number(self, value: T, key: Hashable) -> int:
+        """``key`` is the same for values that are the same."""
         number = self._numbers.setdefault(key, len(self.values))
         if number == len(self.values):
+            assert number < 1 << 16, "a state has no more than 16 bits for each of its parts"
             self.values.append(value)
         return number
+
+
+class Memo(dict[KeyT, T]):
+    """Answers of a function, each worked out once."""
+
+    def __init__(self, function: Callable[[KeyT], T]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, key: KeyT) -> T:
+        answer = self[key] = self._function(key)
+        return answer
 
 
 class Violation(AssertionError):
     pass
 
 
-class World:
-    """Explores all states of some operations."""
+class _Broken(Exception):
+    """An answer that may not be."""
 
-    def __init__(
-        self, operations: list[Operation], *, keyring: Keyring = KEYRING, losses: int = 0, stragglers: bool = True
-    ) -> None:
-        self._operations = operations
+
+class World:
+    """Explores all states of some operations, those of one kind beside each other.
+
+    ``renaming`` false keeps states apart that differ by a renaming only.
+    """
+
+    def __init__(self, operations: Sequence[Operation], *, keyring: Keyring = KEYRING, renaming: bool = True) -> None:
+        kinds = list(dict.fromkeys(operation.kind for operation in operations))
+        self._kinds = [kinds.index(operation.kind) for operation in operations]
+        assert self._kinds == sorted(self._kinds)
+        self._operations = [next(each for each in operations if each.kind == kind) for kind in kinds]
         self._keyring = keyring
-        self._losses = losses
-        self._stragglers = stragglers
-        self._stores: Table[dict[bytes, bytes]] = Table()
-        self._progress: Table[Progress | None] = Table()
+        self._code = Struct(f"<{5 + len(operations)}H")
+        self._contents = Table(Content())
+        self._flights: Table[frozenset[tuple[int, int]]] = Table(frozenset())
+        self._owed = Table(Owed())
+        self._progress: Table[Progress | str] = Table("not begun", "ended")
         self._decisions: Table[object] = Table()
         self._replies: Table[AnyReply] = Table()
-        self._results: Table[object] = Table()
-        self._steps: dict[tuple[int, int, int, int, bool], tuple[int, int]] = {}
-        self._visits: dict[tuple[int, int], list[tuple[int, bool]]] = {}
+        self._requests: Table[AnyRequest] = Table()
+        self._remember()
+        self.rename(renaming)
 
-    def explore(self) -> int:
-        """Visits every state. Returns their number; raises Violation with a way that leads there."""
-        empty, unborn = self._stores.number({}, ()), self._progress.number(None, None)
-        assert empty == unborn == 0
-        came_from = {0: 0}
-        queue = [0]
-        while queue:
-            state = queue.pop()
-            for number, following in self._following(state):
-                if following not in came_from:
-                    came_from[following] = state
-                    queue.append(following)
-                    self._check(number, following, came_from)
-        return len(came_from)
+    def rename(self, renaming: bool) -> None:
+        """Whether states that differ by a renaming only are one from now on."""
+        self._orders.clear()
+        self._renamings = range(len(_RENAMINGS) if renaming else 1)
+        spans = [(self._kinds.index(kind), self._kinds.count(kind)) for kind in range(len(self._operations))]
+        #: Where in a state there are several operations of a kind, from and to.
+        self._twins = [(start, start + count) for start, count in spans if renaming and count > 1]
 
-    def _following(self, state: int) -> Iterator[tuple[int, int]]:
-        """(operation that moves, state it leads to). A state has 16 bits for each store, each operation, and the losses."""
-        stores = [state >> _FIELD_BITS * node & _FIELD for node in range(3)]
-        losses_at = _FIELD_BITS * (3 + len(self._operations))
-        for number in range(len(self._operations)):
-            at = _FIELD_BITS * (3 + number)
-            interned = was = state >> at & _FIELD
-            if was == 0:
-                if not self._may_begin(number, state):
-                    continue
-                interned = self._intern(Progress(self._owed(state)))
-            for node, late in self._visits.get((number, interned)) or self._visits_of(number, interned):
-                key = (number, interned, node, stores[node], late)
-                store, after = self._steps.get(key) or self._step(*key)
-                moved = state + ((store - stores[node]) << _FIELD_BITS * node)
-                yield number, moved + ((after - was) << at)
-                if not late and state >> losses_at < self._losses:
-                    given_up = self._intern(self._hear(number, self._born(interned), node, None))
-                    yield number, state + ((given_up - was) << at) + (1 << losses_at)
+    def _remember(self) -> None:
+        """What is worked out once. Keys and answers are numbers of the tables, and of nodes."""
+        self._born = Memo(self._find_born)
+        self._awaited = Memo(self._find_awaited)
+        self._steps = Memo(self._find_step)
+        self._silences = Memo(self._find_silence)
+        self._arrived = Memo(self._find_arrived)
+        self._crashed = Memo(self._find_crashed)
+        self._settled = Memo(self._find_settled)
+        self._joined = Memo(self._find_joined)
+        self._together = Memo(self._find_together)
+        self._orders = Memo(self._find_orders)
+        self._moved = [Memo(partial(self._find_moved, to)) for to in _RENAMINGS]
+        self._moved_flights = [Memo(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
 
-    def _may_begin(self, number: int, state: int) -> bool:
-        first = self._operations[number].after
-        if first is None:
-            return True
-        progress = self._progress.values[state >> _FIELD_BITS * (3 + first) & _FIELD]
-        return progress is not None and progress.result is not None
+    def explore(self, on_depth: Callable[[Explored], object] = lambda so_far: None) -> Explored:
+        """Visits every state, the nearest first. Raises Violation with a shortest way that leads to it."""
+        start = self.canonical(State((0, 0, 0), 0, 0, (_UNBORN,) * len(self._kinds)))
+        self._came_from = came_from = {start: start}
+        frontier, steps, depth = [start], 0, 0
+        while frontier:
+            further = []
+            for state in frontier:
+                try:
+                    for following in map(self.canonical, self._following(self._decode(state))):
+                        steps += 1
+                        if following not in came_from:
+                            came_from[following] = state
+                            further.append(following)
+                except _Broken as broken:
+                    raise Violation("\n".join([str(broken), *self._told(state)])) from None
+            on_depth(Explored(len(came_from), steps, depth))
+            frontier, depth = further, depth + 1
+        return Explored(len(came_from), steps, depth - 1)
 
-    def _born(self, interned: int) -> Progress:
-        progress = self._progress.values[interned]
-        assert progress is not None
-        return progress
+    def visited(self) -> Iterator[State]:
+        """The states that were explored."""
+        return map(self._decode, self._came_from)
 
-    def _visits_of(self, number: int, interned: int) -> list[tuple[int, bool]]:
-        """Where messages of this operation can still arrive: nodes of its present round, and late ones of decided rounds."""
-        progress = self._born(interned)
-        visits = [(node, True) for node in sorted({node for _, node in progress.late})]
-        if progress.result is None:
-            heard = {node for node, _ in progress.heard}
-            ask = self._ask(number, progress.decisions)
-            visits += [(node, False) for node in range(3) if node not in heard and _asks(ask, node)]
-        self._visits[number, interned] = visits
-        return visits
+    def unsettled(self) -> list[tuple[AnyRequest, Content, Content]]:
+        """Requests that would change nothing on a disk, and would on what it grew into. There must be none."""
+        grown = {(key[3], step.store) for key, step in self._steps.items()} | {
+            (key[1], new) for key, new in self._arrived.items()
+        }
+        return [
+            (request, self._contents.values[before], self._contents.values[after])
+            for (number, request), (before, after) in itertools.product(enumerate(self._requests.values), grown)
+            if self._arrived[number, before] == before and self._arrived[number, after] != after
+        ]
 
-    def _step(self, number: int, interned: int, node: int, store: int, late: bool) -> tuple[int, int]:
-        progress = self._born(interned)
-        round_number = min(r for r, n in progress.late if n == node) if late else len(progress.decisions)
-        after, reply = self._handle(number, progress.decisions[:round_number], node, store)
-        if late:
-            left = progress.late - {(round_number, node)}
-            following = replace(progress, late=left, decisions=progress.decisions if left or progress.result is None else ())
-        else:
-            following = self._hear(number, progress, node, self._replies.number(reply, encode(reply)))
-        self._steps[number, interned, node, store, late] = step = (after, self._intern(following))
-        return step
+    def canonical(self, state: State) -> bytes:
+        """The state that stands for all those that differ from this one by a renaming only: the first of them."""
+        stores, renamings = self._orders[state.stores]
+        best: list[int] = []
+        for renaming in renamings:
+            fields = [self._moved_flights[renaming][state.flight], *map(self._moved[renaming].__getitem__, state.progress)]
+            for start, end in self._twins:
+                fields[start + 1 : end + 1] = sorted(fields[start + 1 : end + 1])
+            if not best or fields < best:
+                best = fields
+        return self._code.pack(*stores, state.owed, *best)
 
-    def _handle(self, number: int, decisions: tuple[int, ...], node: int, store: int) -> tuple[int, AnyReply]:
-        memory = MemoryStore()
-        memory.write(self._stores.values[store])
-        identity = DiskIdentity("c", NODES[node], DISKS[NODES[node]], 1, Mode.ACTIVE, VIEW)
-        replica = Replica(memory, identity, self._keyring, reply_bytes=1 << 20)
-        request = self._ask(number, decisions).request(_round_id(number, len(decisions)), VIEW.id)
-        (reply,) = replica.handle([request])
-        # The sequence number counts writes and decides nothing here; without it states fold that differ in it alone.
-        after = {key: value for key, value in memory.scan(b"") if not key.startswith(b"m")}
-        return self._stores.number(after, frozenset(after.items())), reply
+    def _decode(self, code: bytes) -> State:
+        first, second, third, owed, flight, *progress = self._code.unpack(code)
+        return State((first, second, third), flight, owed, tuple(progress))
 
-    def _hear(self, number: int, progress: Progress, node: int, reply: int | None) -> Progress:
-        heard = progress.heard | {(node, reply)}
-        ask = self._ask(number, progress.decisions)
-        round_ = ask.round(_round_id(number, len(progress.decisions)), VIEW)
-        decision = None
-        for who, said in sorted(heard, key=lambda pair: pair == (node, reply)):
-            decision = round_.give_up(DISKS[NODES[who]]) if said is None else round_.receive(self._replies.values[said])
+    def _following(self, state: State) -> Iterator[State]:
+        """States that one step leads to. Raises _Broken if one of them is an answer that may not be."""
+        seen = set()
+        for at, progress in enumerate(state.progress):
+            operation = self._kinds[at]
+            if progress == _ENDED or (self._twins and (operation, progress) in seen):
+                continue
+            seen.add((operation, progress))
+            begun = progress or self._born[operation, state.owed]
+            for node in self._awaited[operation, begun]:
+                yield self._after(state, at, node, self._steps[operation, begun, node, state.stores[node]])
+            silence = self._silences[operation, begun] if progress else None
+            if silence is not None:
+                yield self._after(state, at, 0, silence._replace(store=state.stores[0]))
+        for request, node in self._flights.values[state.flight]:
+            yield self._written(state, node, self._arrived[request, state.stores[node]])
+        for node, store in enumerate(state.stores):
+            if self._crashed[store] != store:
+                yield self._written(state, node, self._crashed[store])
+
+    def _after(self, state: State, at: int, node: int, step: Step) -> State:
+        """An operation's step, taken."""
+        progress, store, sent, shown = step
+        flight = self._joined[state.flight, sent] if sent else state.flight
+        owed = self._together[state.owed, shown] if shown else state.owed
+        moved = State(state.stores, flight, owed, (*state.progress[:at], progress, *state.progress[at + 1 :]))
+        return self._written(moved, node, store)
+
+    def _written(self, state: State, node: int, store: int) -> State:
+        first, second, third = state.stores
+        stores = ((store, second, third), (first, store, third), (first, second, store))[node]
+        flight = self._settled[state.flight, stores] if state.flight else 0
+        return State(stores, flight, state.owed, state.progress)
+
+    def _find_born(self, key: tuple[int, int]) -> int:
+        operation, owed = key
+        minded = self._operations[operation].minds(self._owed.values[owed])
+        return self._intern(Progress(self._owed.number(minded, minded)))
+
+    def _find_awaited(self, begun: tuple[int, int]) -> list[int]:
+        """Nodes whose reply the present round of an operation waits for."""
+        operation, number = begun
+        progress = self._begun(number)
+        ask = self._ask(operation, progress.decisions)
+        heard = {node for node, _ in progress.heard}
+        return [node for node in range(3) if node not in heard and ask.disk in (None, DISKS[node])]
+
+    def _find_step(self, key: tuple[int, int, int, int]) -> Step:
+        """The request reaches a node, is handled, and its reply is heard."""
+        operation, number, node, store = key
+        progress = self._begun(number)
+        request = self._ask(operation, progress.decisions).request(ROUND, VIEW.id)
+        after, reply = self._handle(request, node, store)
+        # Which of the three it was is known from who was asked, and how many groups it has written decides nothing here.
+        said = msgspec.structs.replace(reply, disk=b"", **({"sequence": 0} if isinstance(reply, Ack) else {}))
+        heard = progress.heard | {(node, self._replies.number(said, encode(said)))}
+        awaited = [other for other in self._awaited[operation, number] if other != node]
+        decision = self._decide(operation, progress, heard, node, ())
         if decision is None:
-            return replace(progress, heard=heard)
-        late = progress.late
-        if self._stragglers and not isinstance(ask.request(_round_id(number, 0), VIEW.id), Get | ReadEpoch):
-            asked = {who for who, _ in heard}
-            late |= {(len(progress.decisions), other) for other in range(3) if other not in asked and _asks(ask, other)}
-        decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
-        result = self._result(number, decisions)
-        if result is None:
-            return Progress(progress.owed, decisions, frozenset(), late)
-        answer = self._results.values[result]
-        broken = None if answer is LOST else self._operations[number].breaks(answer, progress.owed)
-        # What it was owed, and how it came to its result, matters no more, but for the requests that are still under way.
-        return Progress(Owed(), decisions if late else (), frozenset(), late, result, broken)
+            step = Step(
+                self._intern(replace(progress, heard=heard)), sent=0 if progress.heard else self._sent(operation, progress)
+            )
+        else:
+            assert repr(self._decide(operation, progress, heard, node, awaited)) == repr(decision)
+            step = self._decided(operation, progress, decision)
+            step = step._replace(sent=self._joined[step.sent, self._sent(operation, progress)])
+        return step._replace(store=after)
 
-    def _ask(self, number: int, decisions: tuple[int, ...]) -> Ask:
-        steps = self._operations[number].steps()
+    def _find_silence(self, begun: tuple[int, int]) -> Step | None:
+        """All replicas that were not heard yet are given up, if that decides anything."""
+        operation, number = begun
+        progress = self._begun(number)
+        if self._ask(operation, progress.decisions).disk is not None:
+            return None
+        decision = self._decide(operation, progress, progress.heard, None, self._awaited[begun])
+        return None if decision is None else self._decided(operation, progress, decision)
+
+    def _find_arrived(self, key: tuple[int, int]) -> int:
+        """A store, after a request was handled whose reply nobody hears."""
+        request, store = key
+        return self._handle(self._requests.values[request], 0, store)[0]
+
+    def _handle(self, request: AnyRequest, node: int, store: int) -> tuple[int, AnyReply]:
+        disk = self._disk(store)
+        identity = DiskIdentity("c", NODES[node], DISKS[node], 1, Mode.ACTIVE, VIEW)
+        (reply,) = Replica(disk, identity, self._keyring, reply_bytes=1 << 20).handle([request])
+        assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (ROUND, VIEW.id, DISKS[node])
+        disk.sync()
+        return self._intern_disk(disk), reply
+
+    def _find_crashed(self, store: int) -> int:
+        disk = self._disk(store)
+        disk.crash(keeps=False)
+        return self._intern_disk(disk)
+
+    def _disk(self, store: int) -> Disk:
+        content = self._contents.values[store]
+        disk = Disk()
+        disk.stored = dict(content.synced)
+        disk.write(dict(content.cached))
+        return disk
+
+    def _intern_disk(self, disk: Disk) -> int:
+        """The sequence number counts writes and decides nothing here; without it states fold that differ in it alone."""
+        held = {pair for pair in disk.scan(b"") if pair[0] != layout.SEQUENCE_KEY}
+        synced = frozenset(pair for pair in disk.stored.items() if pair[0] != layout.SEQUENCE_KEY)
+        content = Content(synced, frozenset(held - synced))
+        return self._contents.number(content, content)
+
+    def _decide(
+        self, operation: int, progress: Progress, heard: Collection[tuple[int, int]], last: int | None, given_up: Iterable[int]
+    ) -> object:
+        """What the present round makes of these replies, that of ``last`` coming last, and of the silence of others."""
+        round_ = self._ask(operation, progress.decisions).round(ROUND, VIEW)
+        decision = None
+        for node, reply in sorted(heard, key=lambda pair: pair[0] == last):
+            decision = round_.receive(msgspec.structs.replace(self._replies.values[reply], disk=DISKS[node]))
+        for node in given_up:
+            decision = decision or round_.give_up(DISKS[node])
+        return decision
+
+    def _decided(self, operation: int, progress: Progress, decision: object) -> Step:
+        decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
+        further = Progress(progress.owed, decisions)
+        try:
+            asks = [self._ask(operation, each).request(ROUND, VIEW.id) for each in ((), decisions)]
+            if asks[0] == asks[1]:
+                further = Progress(progress.owed)
+            return Step(self._intern(further), sent=self._sent(operation, further))
+        except QuorumLost:
+            return Step(_ENDED)
+        except StopIteration as end:
+            return Step(_ENDED, shown=self._shown(operation, end.value, progress.owed))
+
+    def _shown(self, number: int, result: object, owed: int) -> int:
+        operation = self._operations[number]
+        broken = operation.breaks(result, self._owed.values[owed])
+        if broken:
+            raise _Broken(f"{operation.kind}: {broken}")
+        shown = operation.obliges(result)
+        return self._owed.number(shown, shown)
+
+    def _ask(self, operation: int, decisions: tuple[int, ...]) -> Ask:
+        """The round that an operation holds after these decisions. Raises as the operation does when it ends."""
+        steps = self._operations[operation].steps()
         ask = next(steps)
         for decision in decisions:
             ask = steps.send(self._decisions.values[decision])
         return ask
 
-    def _result(self, number: int, decisions: tuple[int, ...]) -> int | None:
-        try:
-            self._ask(number, decisions)
-        except StopIteration as end:
-            return self._results.number(end.value, repr(end.value))
-        except QuorumLost:
-            return self._results.number(LOST, None)
-        return None
+    def _begun(self, number: int) -> Progress:
+        progress = self._progress.values[number]
+        assert isinstance(progress, Progress)
+        return progress
 
-    def _owed(self, state: int) -> Owed:
-        found, epoch = frozenset[bytes](), 1
-        for number, operation in enumerate(self._operations):
-            progress = self._progress.values[state >> _FIELD_BITS * (3 + number) & _FIELD]
-            if progress is None or progress.result is None or (result := self._results.values[progress.result]) is LOST:
-                continue
-            more = operation.obliges(result)
-            found, epoch = found | more.found, max(epoch, more.epoch)
-        return Owed(found, epoch)
+    def _sent(self, operation: int, progress: Progress) -> int:
+        """The requests of the present round, if they write anything; others can do nothing but be answered."""
+        ask = self._ask(operation, progress.decisions)
+        request = ask.request(ROUND, VIEW.id)
+        if isinstance(request, Get | ReadEpoch):
+            return 0
+        number = self._requests.number(request, encode(request))
+        return self._intern_flight(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))
 
-    def _check(self, number: int, state: int, came_from: dict[int, int]) -> None:
-        broken = self._born(state >> _FIELD_BITS * (3 + number) & _FIELD).broken
-        if broken:
-            raise Violation(f"{self._operations[number].name}: {broken}\n" + "\n".join(self._told(state, came_from)))
+    def _find_settled(self, key: tuple[int, ThreeStores]) -> int:
+        """What is under way, without requests that change nothing where they arrive."""
+        flight, stores = key
+        sent = self._flights.values[flight]
+        return self._intern_flight(frozenset((r, node) for r, node in sent if self._arrived[r, stores[node]] != stores[node]))
 
-    def _told(self, state: int, came_from: dict[int, int]) -> Iterator[str]:
-        path = [state]
-        while path[-1]:
-            path.append(came_from[path[-1]])
-        for before, after in zip(path[:0:-1], path[-2::-1], strict=True):
-            moved = before ^ after
-            for number, operation in enumerate(self._operations):
-                if moved >> _FIELD_BITS * (3 + number) & _FIELD:
-                    where = [node for at, node in enumerate(NODES) if moved >> _FIELD_BITS * at & _FIELD]
-                    progress = self._born(after >> _FIELD_BITS * (3 + number) & _FIELD)
-                    decisions = [self._decisions.values[decision] for decision in progress.decisions]
-                    heard = sorted(NODES[node] for node, _ in progress.heard)
-                    yield f"  {operation.name}: decided {decisions}, then heard {heard}; wrote to {where}"
+    def _find_joined(self, flights: tuple[int, int]) -> int:
+        one, other = flights
+        return self._intern_flight(self._flights.values[one] | self._flights.values[other])
+
+    def _find_together(self, shown: tuple[int, int]) -> int:
+        one, other = shown
+        owed = self._owed.values[one].and_also(self._owed.values[other])
+        return self._owed.number(owed, owed)
+
+    def _find_orders(self, stores: ThreeStores) -> tuple[ThreeStores, list[int]]:
+        """The first of all renamings of the stores, and those that lead to it."""
+        renamed: dict[ThreeStores, list[int]] = {}
+        for renaming in self._renamings:
+            to = _RENAMINGS[renaming]
+            first, second, third = (stores[to.index(node)] for node in range(3))
+            renamed.setdefault((first, second, third), []).append(renaming)
+        return min(renamed.items())
+
+    def _find_moved(self, to: Sequence[int], number: int) -> int:
+        progress = self._progress.values[number]
+        if isinstance(progress, str):
+            return number
+        decisions = tuple(self._find_moved_decision(to, decision) for decision in progress.decisions)
+        heard = frozenset((to[node], reply) for node, reply in progress.heard)
+        return self._intern(Progress(progress.owed, decisions, heard))
+
+    def _find_moved_decision(self, to: Sequence[int], number: int) -> int:
+        decision = self._decisions.values[number]
+        if not isinstance(decision, ReadResult):
+            return number
+        moved = replace(decision, repairs={DISKS[to[DISKS.index(disk)]]: lacks for disk, lacks in decision.repairs.items()})
+        return self._decisions.number(moved, repr(moved))
+
+    def _find_moved_flight(self, to: Sequence[int], flight: int) -> int:
+        return self._intern_flight(frozenset((request, to[node]) for request, node in self._flights.values[flight]))
 
     def _intern(self, progress: Progress) -> int:
-        number = self._progress.number(progress, progress)
-        assert number <= _FIELD
-        return number
+        return self._progress.number(progress, progress)
 
+    def _intern_flight(self, flight: frozenset[tuple[int, int]]) -> int:
+        return self._flights.number(flight, flight)
 
-def _asks(ask: Ask, node: int) -> bool:
-    return ask.disk in (None, DISKS[NODES[node]])
+    def _told(self, last: bytes) -> Iterator[str]:
+        """The steps that lead to a state, and on to an answer that may not be."""
+        codes = [last]
+        while codes[-1] != self._came_from[codes[-1]]:
+            codes.append(self._came_from[codes[-1]])
+        state = self._decode(codes.pop())
+        for code in reversed(codes):
+            before, state = state, next(each for each in self._following(state) if self.canonical(each) == code)
+            yield f"  {'; '.join(self._changes(before, state))}"
 
-
-def _round_id(number: int, round_number: int) -> RoundId:
-    return RoundId(b"c%d" % number, b"boot", round_number)
+    def _changes(self, before: State, after: State) -> Iterator[str]:
+        for number, was, now in zip(self._kinds, before.progress, after.progress, strict=True):
+            progress = self._progress.values[now]
+            if was != now and isinstance(progress, Progress):
+                heard = ", ".join(f"{NODES[node]} {'given up' if r is None else 'heard'}" for node, r in sorted(progress.heard))
+                yield f"{self._operations[number].kind}, round {len(progress.decisions) + 1}: {heard or 'begins'}"
+            elif was != now:
+                yield f"{self._operations[number].kind}: ends, or its coordinator dies"
+        for node, was, now in zip(NODES, before.stores, after.stores, strict=True):
+            if was != now:
+                yield f"{node} holds something else"

@@ -6,12 +6,14 @@
     nodes.py      a node: its disk, and the process on it that dies, is stopped and starts again
     faults.py     what goes wrong, and when it is mended
     clients.py    what clients ask for
-    history.py    what they asked and what they were told
-    checkers.py   what may never be told
+    witnesses.py  who said "absent" to whom
     world.py      a scenario out of a seed, and its run
     mutants.py    safeties undone one at a time, each of which the checkers have to notice
     shrink.py     the smallest run that still fails
     run.py        the command line: bin/simulate
+
+What they asked and were told is a history, and what may never be told is judged by checkers, which both are shared with the
+harness that breaks real processes: chaos/history.py, chaos/checkers.py.
 
 Everything is drawn from the seed: same seed, same run, to the last byte.
 """

@@ -12,12 +12,12 @@ from functools import lru_cache, partial
 from random import Random
 from typing import TYPE_CHECKING
 
+from chaos.history import Action, Complete, Invoke, Outcome
 from quorumvault.coordinator import Coordinator, Missing, Retokenized, Tokenized
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochAhead, NoQuorum
 from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Owner
-from tests.simulation.history import Action, Complete, Invoke, Outcome
 from tests.simulation.timeline import Timer
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class Client:
             case NoQuorum(outcome=outcome), _:
                 self._end(op, Outcome.UNKNOWN if outcome == "unknown" else Outcome.FAIL)
             case EpochAhead(), _:
+                self._world.branches["rotate from an epoch to come"] += 1
                 self._end(op, Outcome.FAIL)
             case _:
                 raise AssertionError(f"a client was answered {result!r}") from error

@@ -6,7 +6,7 @@ one is the world's choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from quorumvault.errors import StorageFailed
 from quorumvault.storage import layout
@@ -64,9 +64,9 @@ class Disk:
             self.sync()
         self._cached.clear()
 
-    def rot(self, dice: int, *, seen: bool) -> None:
-        """One stored record becomes unreadable (``seen``), or its last bit is flipped under a good checksum."""
-        records = [key for key in self.stored if key.startswith(layout.RECORD)]
+    def rot(self, dice: int, *, seen: bool, spared: Container[bytes] = ()) -> None:
+        """One stored record becomes unreadable (``seen``), or its last bit is flipped under a good checksum; not a spared one."""
+        records = [key for key in self.stored if key.startswith(layout.RECORD) and key not in spared]
         if not records:
             return
         # What was written lately is what clients still ask for.

@@ -133,7 +133,8 @@ def _bad_network(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _slow_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    node.disk.slow = 0.6
+    """Slow, or by the dice so slow that nobody waits for it."""
+    node.disk.slow = 6.0 if fault.dice & 0x18 == 0 else 0.6
     return partial(setattr, node.disk, "slow", 0.0)
 
 
@@ -148,9 +149,13 @@ def _full_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 
 
 def _rot(fault: Fault, node: Node, cluster: Cluster) -> Mend:
-    """Blocks that fail their checksum, anywhere; bits flipped behind the checksum's back on one disk only, of the three."""
-    seen = node.name != NODE_NAMES[0]
-    node.disk.rot(fault.dice // 3, seen=seen)
+    """A block that fails its checksum, or bits flipped behind the checksum's back; the latter not of one record on two disks.
+
+    Two disks with the same wrong bytes would be two votes for them.
+    """
+    flipped = {key for other in cluster.values() if other is not node for key in other.disk.flipped}
+    seen = bool(fault.dice & 0x80)
+    node.disk.rot(fault.dice // 3, seen=seen, spared=() if seen else flipped)
     return lambda: None
 
 

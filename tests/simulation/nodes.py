@@ -6,6 +6,7 @@ thread (Storage, for groupcommit.py) and the links to the other nodes (Line, for
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
@@ -20,14 +21,19 @@ from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RoundId
 from quorumvault.protocol.records import version_of
-from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
+from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.replica import Replica
 from tests.simulation.disks import Disk
 from tests.simulation.network import Network
 from tests.simulation.timeline import Schedule, Timeline, drive
+from tests.simulation.witnesses import Witnesses
 
 DISKS = {name: name.encode().ljust(DISK_BYTES, b".") for name in NODE_NAMES}
-VIEW = first_view(DISKS)
+#: The view that all disks are in, and the one before it, when the last node had another disk: all that some coordinators know.
+FORMER_VIEW = first_view({**DISKS, NODE_NAMES[-1]: b"lost".ljust(DISK_BYTES, b".")})
+VIEW = View(FORMER_VIEW.number + 1, DISKS[NODE_NAMES[-1]], DISKS)
+#: How many of the starts leave a coordinator with the view before.
+_BEHIND = 0.15
 TIMEOUTS = Timeouts()
 _REPLY_BYTES = 1 << 20
 #: Seconds that a sync takes at least, and what it takes beyond that at most, on a good disk.
@@ -39,13 +45,19 @@ Cluster = dict[str, "Node"]
 
 
 class Observer:
-    """A coordinator's observer that wants to know nothing."""
+    """A coordinator's observer that counts, in ``branches``, what is rare."""
 
-    def read_repaired(self, node: str, records: int) -> None: ...
+    def __init__(self, branches: Counter[str]) -> None:
+        self._branches = branches
 
-    def fence_retried(self) -> None: ...
+    def read_repaired(self, node: str, records: int) -> None:
+        self._branches["write-back"] += 1
 
-    def unacknowledged(self, node: str, records: int) -> None: ...
+    def fence_retried(self) -> None:
+        self._branches["fence retry"] += 1
+
+    def unacknowledged(self, node: str, records: int) -> None:
+        self._branches["committed by two"] += 1
 
 
 class Node:
@@ -54,8 +66,20 @@ class Node:
     ``clock_error`` is by how many milliseconds its clock is wrong. ``cuts_power``: all nodes die when it next answers a client.
     """
 
-    def __init__(self, name: str, timeline: Timeline, network: Network, rng: Random, keyring: Keyring, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        name: str,
+        timeline: Timeline,
+        network: Network,
+        rng: Random,
+        keyring: Keyring,
+        cluster: Cluster,
+        witnesses: Witnesses,
+        branches: Counter[str],
+    ) -> None:
         self.name = name
+        self.witnesses = witnesses
+        self.branches = branches
         self.disk = Disk()
         self.clock_error = 0
         self.cuts_power = False
@@ -80,6 +104,8 @@ class Node:
             return
         self.process, process.schedule.alive = None, False
         self.down_since = self.timeline.now
+        if self.disk.unsynced:
+            self.branches["crash before a sync"] += 1
         self.disk.crash(keeps=self.rng.random() < 0.5)
         for broken in process.calls.values():
             self.timeline.at(self.timeline.now + self.network.delay(), None, broken)
@@ -122,12 +148,12 @@ class Process:
         self.coordinator = Coordinator(
             Identity(node.name, disk, boot_nonce(incarnation)),
             self.lines,
-            VIEW,
+            FORMER_VIEW if node.rng.random() < _BEHIND else VIEW,
             node.keyring,
             TIMEOUTS,
             self._clock,
             node.wall_ms,
-            Observer(),
+            Observer(node.branches),
         )
 
     def call(
@@ -137,12 +163,14 @@ class Process:
 
         def ended(result: object, error: Exception | None) -> None:
             self.calls.pop(op, None)
+            self.node.witnesses.close(op)
             done(result, error)
             if self.node.cuts_power:
                 self.node.cuts_power = False
                 self.node.cut_power()
 
-        self.node.timeline.at(self.node.timeline.now, self.schedule, lambda: drive(work(), ended))
+        steps_of = self.node.witnesses.steps_of
+        self.node.timeline.at(self.node.timeline.now, self.schedule, lambda: drive(steps_of(op, work()), ended))
 
     def submit(self, request: AnyRequest, on_reply: Callable[[AnyReply], object]) -> None:
         """A coordinator's request arrives."""
@@ -183,6 +211,7 @@ class Storage:
         try:
             replies = self._replica.handle([request for request, _ in group])
         except StorageFailed:
+            self._process.node.branches["stopped by its disk"] += 1
             self._process.node.crash()
             return
         answers = [(on_reply, reply) for (_, on_reply), reply in zip(group, replies, strict=True)]
@@ -234,15 +263,16 @@ class Line:
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
         process, request = self._process, outgoing.request
+        hear = process.node.witnesses.asked(request, on_reply)
         if self._local:
-            process.submit(request, on_reply)
+            process.submit(request, hear)
             return
         if not process.may_send(request):
             return
         if not self.up:
             on_reply(Unreachable(sent=False))
             return
-        self._waiting[self.correlation(request)] = on_reply
+        self._waiting[self.correlation(request)] = hear
         node = process.node
         if not node.network.carry(self._wire, self._arrive, request) and node.rng.random() < 0.3:
             self.break_off()

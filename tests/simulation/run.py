@@ -3,6 +3,7 @@
 bin/simulate --seed 17             one seed and its trace hash, the same each time; if it fails, why, and a smaller run
 bin/simulate --seeds 600           that many seeds, from --seed on or from 1
 bin/simulate --mutants [NAME …]    undo each safety, or those named, and count the seeds until it is noticed
+bin/simulate --exhaustive [SCOPE …]    no seeds: all states of small worlds, or of those named (tests/model/)
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
 
-from tests.simulation.history import Invoke, lines
+from chaos.history import Invoke, lines
+from tests.model import run as exhaustive
 from tests.simulation.mutants import MUTANTS, Mutant, applied
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run, run, scenario
@@ -28,15 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="run this seed; with --seeds, begin with it")
     parser.add_argument("--seeds", type=int, help="run so many seeds")
     parser.add_argument("--mutants", nargs="*", metavar="NAME", help=f"undo safeties: {', '.join(MUTANTS)}")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="undo so many safeties at a time; %(default)s by default"
+    )
+    parser.add_argument("--exhaustive", nargs="*", metavar="SCOPE", help=f"explore small worlds: {', '.join(exhaustive.SCOPES)}")
     parser.add_argument("--no-shrink", action="store_true", help="show the first run that fails as it is")
     options = parser.parse_args(arguments)
+    if options.exhaustive is not None:
+        return exhaustive.main(options.exhaustive)
     if options.mutants is not None:
         unknown = sorted(set(options.mutants) - MUTANTS.keys())
         if unknown:
             parser.error(f"no such mutant: {', '.join(unknown)}")
-        return hunt([MUTANTS[name] for name in options.mutants or MUTANTS], options.seeds or MUTANT_SEEDS)
+        return hunt(options.mutants or list(MUTANTS), options.seeds or MUTANT_SEEDS, options.jobs)
     if options.seed is None and options.seeds is None:
-        parser.error("expected --seed, --seeds or --mutants")
+        parser.error("expected --seed, --seeds, --mutants or --exhaustive")
     first = 1 if options.seed is None else options.seed
     if options.seeds is None:
         return replay(first, smaller=not options.no_shrink)
@@ -58,7 +68,7 @@ def replay(seed: int, *, smaller: bool) -> int:
 def sweep(seeds: range, *, smaller: bool) -> int:
     """Many seeds; ends with the first that fails."""
     began, began_cpu = time.perf_counter(), time.process_time()
-    simulated, operations, kinds = 0.0, 0, Counter[str]()
+    simulated, operations, kinds, branches = 0.0, 0, Counter[str](), Counter[str]()
     for number, seed in enumerate(seeds, 1):
         done = run(scenario(seed))
         if done.violation is not None:
@@ -66,27 +76,50 @@ def sweep(seeds: range, *, smaller: bool) -> int:
             return 1
         simulated, operations = simulated + done.seconds, operations + done.operations
         kinds.update(fault.kind for fault in done.scenario.faults)
+        branches.update(done.branches)
         if number % 100 == 0:
             print(f"{number} of {len(seeds)} seeds", file=sys.stderr)
     took, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     print(f"seeds {seeds.start} to {seeds.stop - 1}: no rule broken")
-    print(f"{operations} operations; faults: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
+    print(f"{operations} operations; faults: " + _listed(kinds))
+    print(f"what is rare: {_listed(branches)}")
     print(f"{simulated / 3600:.2f} simulated hours in {took:.1f} s, {simulated / took:.0f} times real time")
     print(f"{60 * len(seeds) / took:.0f} seeds a minute, {60 * len(seeds) / cpu:.0f} in a minute of one core")
     return 0
 
 
-def hunt(mutants: Sequence[Mutant], seeds: int) -> int:
+class Noticed(NamedTuple):
+    """How many seeds a mutant took, and the rule by which it was noticed: empty if it survived them all."""
+
+    mutant: str
+    seeds: int
+    rule: str
+
+
+def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
     """How many seeds each mutant took, and by which rule it was noticed. 1 if one was not."""
-    survivors = []
-    for mutant in mutants:
-        done = first_failure(mutant, range(1, seeds + 1))
-        if done is None or done.violation is None:
-            survivors.append(mutant.name)
-        found = f"seed {done.scenario.seed:3}: {done.violation.rule}" if done and done.violation else f"survived {seeds} seeds"
-        print(f"{mutant.name:24}{found:32}{mutant.undoes}", flush=True)
-    print(f"{len(mutants) - len(survivors)} of {len(mutants)} mutants noticed")
+    with ProcessPoolExecutor(jobs) as pool:
+        found = []
+        for noticed in pool.map(notice, names, [seeds] * len(names)):
+            found.append(noticed)
+            print(f"{len(found)} of {len(names)}: {noticed.mutant}", file=sys.stderr, flush=True)
+    print(f"{'mutant':24}{'seeds':>7}  {'noticed by':22}undoes")
+    for noticed in found:
+        print(f"{noticed.mutant:24}{noticed.seeds:7}  {noticed.rule or 'NOBODY':22}{MUTANTS[noticed.mutant].undoes}")
+    survivors = [noticed.mutant for noticed in found if not noticed.rule]
+    print(f"{len(found) - len(survivors)} of {len(found)} mutants noticed")
     return 1 if survivors else 0
+
+
+def notice(name: str, seeds: int) -> Noticed:
+    done = first_failure(MUTANTS[name], range(1, seeds + 1))
+    if done is None or done.violation is None:
+        return Noticed(name, seeds, "")
+    return Noticed(name, done.scenario.seed, done.violation.rule)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
 
 
 def first_failure(mutant: Mutant, seeds: range) -> Run | None:

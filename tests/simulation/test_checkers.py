@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.simulation import checkers
-from tests.simulation.checkers import Violation, check
-from tests.simulation.history import Action, Complete, History, Invoke, Outcome
+from chaos import checkers
+from chaos.checkers import Violation, check
+from chaos.history import Action, Complete, History, Invoke, Outcome
 
 BAD = sorted((Path(__file__).parents[1] / "histories" / "bad").glob("*.json"))
 TOKEN, OTHER = "qv_1_aa", "qv_1_bb"

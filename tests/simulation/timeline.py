@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future, events
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from heapq import heappop, heappush
 from typing import Any
 
@@ -108,7 +108,9 @@ class Schedule(asyncio.AbstractEventLoop):
         return False
 
 
-def drive(coroutine: Coroutine[Any, Any, object], done: Callable[[object, Exception | None], object]) -> None:
+def drive(
+    coroutine: Coroutine[Any, Any, object] | Generator[Any, None, object], done: Callable[[object, Exception | None], object]
+) -> None:
     """Runs a coroutine that awaits futures of its process's loop; ``done`` hears its result or its error."""
 
     def step(_: object = None) -> None:

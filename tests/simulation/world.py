@@ -11,19 +11,20 @@ from typing import cast
 
 import msgspec
 
+from chaos.checkers import COLLISION, NOT_FOUND, UNAVAILABLE, Violation, check
+from chaos.history import Action, Complete, History, Invoke, Outcome
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import NODE_NAMES, QUORUM, Owner
 from quorumvault.protocol import records
 from quorumvault.storage import layout
 from tests.simulation import clients, faults
-from tests.simulation.checkers import Violation, check
 from tests.simulation.clients import OWNERS, Call, Client
 from tests.simulation.faults import Fault, Mend
-from tests.simulation.history import Action, Complete, History, Invoke, Outcome
 from tests.simulation.network import Network
 from tests.simulation.nodes import Cluster, Node
 from tests.simulation.timeline import Timeline
+from tests.simulation.witnesses import Witnesses
 
 _CLIENTS, _CALLS = 8, 27
 #: Seconds of faults: about as long as the clients take.
@@ -58,13 +59,17 @@ def scenario(seed: int) -> Scenario:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a scenario. ``trace`` is a hash of the history, of the disks, and of all that was drawn by chance."""
+    """What came of a scenario. ``trace`` is a hash of the history, of the disks, and of all that was drawn by chance.
+
+    ``branches`` counts what is rare: ways of the protocol that were taken, and words that clients were told.
+    """
 
     scenario: Scenario
     history: History
     trace: str
     seconds: float
     events: int
+    branches: Counter[str]
     violation: Violation | None
 
     @property
@@ -97,12 +102,16 @@ class World:
         self.events: list[Invoke | Complete] = []
         self.epochs: dict[str, int] = {}
         self.timeline = Timeline()
+        self.branches: Counter[str] = Counter()
+        self.witnesses = Witnesses(self.branches)
         self._rng = Random(~chosen.seed)
         self.network = Network(self.timeline, self._rng)
         self.cluster: Cluster = {}
         self._mends: dict[Fault, Mend] = {}
         for name in NODE_NAMES:
-            self.cluster[name] = Node(name, self.timeline, self.network, self._rng, self.keyring, self.cluster)
+            self.cluster[name] = Node(
+                name, self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches
+            )
         for node in self.cluster.values():
             node.start()
         for fault in chosen.faults:
@@ -115,9 +124,11 @@ class World:
 
     def complete(self, event: Complete) -> None:
         self.events.append(event)
+        asked = cast("Invoke", self.events[event.op])
         if event.epoch:
-            owner = cast("Invoke", self.events[event.op]).owner
-            self.epochs[owner] = max(event.epoch, self.epochs.get(owner, 0))
+            self.epochs[asked.owner] = max(event.epoch, self.epochs.get(asked.owner, 0))
+        self.branches.update(_words(event))
+        self.witnesses.check(asked, event)
 
     def _begin(self, fault: Fault) -> None:
         self._mends[fault] = faults.begin(fault, self.cluster)
@@ -174,7 +185,7 @@ def run(chosen: Scenario) -> Run:
     except Exception as error:
         violation = Violation("exception", f"{type(error).__name__}: {error}")
         violation.__cause__ = error
-    return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, violation)
+    return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, world.branches, violation)
 
 
 def check_disks(history: History, cluster: Cluster) -> None:
@@ -197,6 +208,15 @@ def check_disks(history: History, cluster: Cluster) -> None:
 def _key(owner: Owner, token: str) -> bytes:
     epoch, digest = cast("tuple[int, bytes]", parse_token(token))
     return layout.record_keys(owner.id, [epoch], [digest])[0]
+
+
+def _words(event: Complete) -> Iterator[str]:
+    """What is rare to be told."""
+    if event.outcome is not Outcome.OK:
+        yield event.outcome.value
+    for answer in event.answers:
+        if answer is None or answer in (NOT_FOUND, UNAVAILABLE, COLLISION):
+            yield answer or COLLISION
 
 
 def _tokens(event: Invoke | Complete) -> Iterator[str]:

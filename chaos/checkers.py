@@ -9,9 +9,9 @@ nothing may take effect at any time, or never.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tests.simulation.history import Action, Complete, History, Invoke, Outcome
+from chaos.history import Action, Complete, History, Invoke, Outcome
 
 NOT_FOUND, UNAVAILABLE, COLLISION = "not_found", "unavailable", "collision"
 _WORDS = frozenset({NOT_FOUND, UNAVAILABLE, COLLISION})
@@ -20,10 +20,11 @@ _FIRST_EPOCH = 1
 
 @dataclass(frozen=True)
 class Violation(Exception):
-    """``rule`` is a short name, the same for the same kind of wrong."""
+    """``rule`` is a short name, the same for the same kind of wrong; ``op`` is where it shows, -1 at the very end."""
 
     rule: str
     detail: str
+    op: int = -1
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.detail}"
@@ -45,10 +46,13 @@ def check(history: History) -> None:
     """Raises Violation at the first event that cannot be right."""
     checker = _Checker(history)
     for event in history.events:
-        if isinstance(event, Invoke):
-            checker.begin(event)
-        else:
-            checker.end(event)
+        try:
+            if isinstance(event, Invoke):
+                checker.begin(event)
+            else:
+                checker.end(event)
+        except Violation as found:
+            raise replace(found, op=event.op) from None
     checker.finish()
 
 
@@ -60,7 +64,8 @@ class _Checker:
         #: Keys that stand for a value, and which, None while that has not been seen.
         self._values: dict[Key, str | None] = {}
         self._issuers: dict[str, str] = {}
-        self._tokens: dict[tuple[str, str, int], str] = {}
+        #: By owner, value, and the token's beginning, which shows its epoch.
+        self._tokens: dict[tuple[str, str, str], str] = {}
         self._collided: set[Key] = set()
         #: How many operations may have written a value, and may have opened an epoch.
         self._writers: Counter[Key] = Counter()
@@ -123,9 +128,6 @@ class _Checker:
                 self._require_narrow(invoke.op, value)
                 continue
             self._issue(invoke, event.epoch, token, value)
-            name = (invoke.owner, value, event.epoch)
-            if self._tokens.setdefault(name, token) != token:
-                raise Violation("deterministic", f"operation {event.op}: {value} has a second token in epoch {event.epoch}")
 
     def _issue(self, invoke: Invoke, epoch: int, token: str, value: str | None) -> None:
         if not token.startswith(f"qv_{epoch}_"):
@@ -145,6 +147,9 @@ class _Checker:
                 others = sorted(owner for (owner, written), count in self._writers.items() if written == value and count > 0)
                 rule = "isolation" if others else "value from nowhere"
                 raise Violation(rule, f"operation {event.op}: {invoke.owner} reads {value}, which it never wrote; {others} did")
+            issuer = self._issuers.get(token, invoke.owner)
+            if issuer != invoke.owner and not self._history.narrow:
+                raise Violation("isolation", f"operation {event.op}: {invoke.owner} reads {token}, which was issued to {issuer}")
             self._stands_for(invoke, token, value)
 
     def _check_moved(self, begun: _Begun, event: Complete) -> None:
@@ -176,7 +181,10 @@ class _Checker:
             raise Violation("write-once", f"operation {invoke.op}: {token} stands for {value}, and for {known} before")
         if key in self._collided:
             raise Violation("collision for good", f"operation {invoke.op}: {token} stands for {value} after it had collided")
-        self._values[key] = known if value is None else value
+        self._values[key] = value = known if value is None else value
+        epoch = token.rpartition("_")[0]
+        if value is not None and self._tokens.setdefault((invoke.owner, value, epoch), token) != token:
+            raise Violation("deterministic", f"operation {invoke.op}: {value} has a second token in its epoch, {token}")
 
     def _require_narrow(self, op: int, what: str) -> None:
         if not self._history.narrow:

@@ -5,13 +5,16 @@
     fail      it was told that nothing was done
     unknown   it was told nothing, or that it may have happened; it may yet
 
-Values are written "=…", tokens as they are, and what stands in for either is a word of the contract (not_found, …). An operation
-without a second event is unknown. The same shape comes out of the simulator and, as JSON, out of files.
+Values are written "=…", tokens as they are or by a short name, "qv_<epoch>_<number>", and what stands in for either is a word
+of the contract (not_found, …). An operation without a second event is unknown. The same shape comes out of the simulator, out
+of the harness, and out of files; the harness's also have what was done to the nodes meanwhile, which no checker looks at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
@@ -30,6 +33,10 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+#: The client that reads everything back at the end.
+READER = -1
+
+
 class Invoke(msgspec.Struct, frozen=True, tag="invoke", tag_field="event"):
     """``given`` are values or tokens; ``epoch`` is what a rotate is from. ``final``: asked when nothing was broken any more."""
 
@@ -41,16 +48,18 @@ class Invoke(msgspec.Struct, frozen=True, tag="invoke", tag_field="event"):
     epoch: int = 0
     at: float = 0.0
     final: bool = False
+    client: int = 0
 
 
 class Complete(msgspec.Struct, frozen=True, tag="complete", tag_field="event"):
-    """``answers`` stand beside what was given; None is a value that met another one in its token."""
+    """``answers`` stand beside what was given; None is a value that met another one in its token. ``why``: a word for none."""
 
     op: int
     outcome: Outcome
     answers: tuple[str | None, ...] = ()
     epoch: int = 0
     at: float = 0.0
+    why: str = ""
 
 
 class History(msgspec.Struct, frozen=True):
@@ -62,6 +71,57 @@ class History(msgspec.Struct, frozen=True):
     excused: frozenset[tuple[str, str]] = frozenset()
     #: What bad histories in files are an example of.
     breaks: str | None = None
+
+
+class Begun(msgspec.Struct, frozen=True, tag="run", tag_field="event"):
+    """The first record of a file: what was planned. ``seconds`` of work; ``command`` is what runs a node."""
+
+    seed: int
+    profile: str
+    started: str
+    seconds: float
+    faults: tuple[str, ...]
+    net: str
+    command: tuple[str, ...]
+
+
+class FaultBegan(msgspec.Struct, frozen=True, tag="fault-begin", tag_field="event"):
+    """``nodes`` are those that cannot serve as they should because of it; a link that is cut may leave none.
+
+    ``at`` is when applying it began, so that records before this one may be of a later time.
+    """
+
+    number: int
+    kind: str
+    nodes: tuple[str, ...]
+    at: float
+    words: str
+
+
+class FaultEnded(msgspec.Struct, frozen=True, tag="fault-end", tag_field="event"):
+    number: int
+    at: float
+    words: str
+
+
+class Note(msgspec.Struct, frozen=True, tag="note", tag_field="event"):
+    at: float
+    words: str
+
+
+Record = Begun | Invoke | Complete | FaultBegan | FaultEnded | Note
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a file of the harness, one JSON object a line. Raises OSError, msgspec.MsgspecError."""
+    decoder = msgspec.json.Decoder(Record)
+    with path.open("rb") as file:
+        return [decoder.decode(line) for line in file]
+
+
+def calls(records: Iterable[Record]) -> History:
+    """What checkers look at."""
+    return History([record for record in records if isinstance(record, Invoke | Complete)])
 
 
 def lines(history: History) -> list[str]:

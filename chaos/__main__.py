@@ -1,0 +1,160 @@
+"""The command line of the harness.
+
+bin/chaos run --minutes 5 --faults kill,pause,partition --seed 7 --report DIR
+bin/chaos run --net namespaces       three hosts in network namespaces instead of proxies on loopback; as root
+bin/chaos long                       all faults for three quarters of an hour
+bin/chaos demo                       two minutes, narrated
+bin/chaos mutants [NAME ...]         broken builds, each of which has to be noticed
+bin/chaos report DIR                 the page of a run that was made before
+
+Exit codes: 0 valid · 1 invalid · 2 usage · 3 unknown, or the harness could not do its work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from random import SystemRandom
+from typing import NoReturn
+
+import msgspec
+
+from chaos import mutants, namespaces, nemesis, report
+from chaos.abilities import missing
+from chaos.cluster import ClusterError
+from chaos.host import Unavailable, private_mounts
+from chaos.nemesis import FAMILIES, Kind
+from chaos.run import Options, run
+from chaos.sites import on_loopback
+from chaos.summary import Verdict
+from chaos.tellers import NarratingTeller, Teller
+
+EXIT_CODES = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
+_USAGE, _HARNESS = 2, 3
+#: Shorter runs are for tests; longer ones may have longer faults, and longer calms, which show that nothing comes late.
+_BRISK_MINUTES, _STEADY_MINUTES = 1.0, 10.0
+_LONG_MINUTES = 45.0
+#: Requests a second through each node: a tenth of what one core can take, since all share this machine.
+_RATE = 20.0
+#: What the narrated run shows, in this order.
+_SHOWN = (
+    Kind.KILL_IN_MID_REQUEST, Kind.PAUSE, Kind.CUT_OFF, Kind.ONE_WAY, Kind.ONE_TO_ONE, Kind.KILL_STARTING, Kind.SLOW_SYNCS,
+    Kind.FULL_DISK, Kind.FLIPPED_TABLE, Kind.TORN_LOG, Kind.DISK_GONE, Kind.KILL_ALL,
+)  # fmt: skip
+_NARRATED_SEED = 1
+#: Enough for half a dozen faults.
+_MUTANT_SECONDS = 45.0
+#: Of calm, at the end of a script and of the narrated run.
+_AFTER_SECONDS = 5.0
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bin/chaos", description="Break real nodes while clients work, and judge what the clients were told."
+    )
+    commands = parser.add_subparsers(dest="profile", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--report", type=Path, metavar="DIR", help="a new directory for history, figures and page")
+    common.add_argument("--net", choices=("proxies", "namespaces"), default="proxies", help="what is between the nodes")
+    planned = argparse.ArgumentParser(add_help=False, parents=[common])
+    planned.add_argument("--seed", type=int, help="of faults and workload; default: one that is said")
+    planned.add_argument("--faults", default=",".join(FAMILIES), metavar="A,B", help=f"default: {','.join(FAMILIES)}")
+    planned.add_argument("--rate", type=float, default=_RATE, help="requests a second through each node, %(default)g by default")
+    planned.add_argument(
+        "--lost-disks", choices=("put-back", "rejoin"), default="put-back", help="what becomes of disks that were lost or damaged"
+    )
+    planned.add_argument("--node-command", default="", metavar="COMMAND", help="runs a node; default: quorumvault")
+    one = commands.add_parser("run", parents=[planned], help="one run")
+    one.add_argument("--minutes", type=float, default=2.0, help="of work; %(default)g by default")
+    long = commands.add_parser("long", parents=[planned], help="all faults for three quarters of an hour")
+    long.add_argument("--minutes", type=float, default=_LONG_MINUTES, help="of work; %(default)g by default")
+    commands.add_parser("demo", parents=[common], help="two minutes, narrated")
+    broken = commands.add_parser("mutants", help="broken builds, each of which has to be noticed")
+    broken.add_argument("--seconds", type=float, default=_MUTANT_SECONDS, help="of work, each; %(default)g by default")
+    broken.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
+    page = commands.add_parser("report", help="the page of a run that was made before")
+    page.add_argument("directory", type=Path)
+    return parser.parse_args(arguments)
+
+
+def options_of(chosen: argparse.Namespace) -> tuple[Options, dict[str, str]]:
+    """What to run, and which faults cannot be had here. ValueError if that is none of those asked for."""
+    narrated = chosen.profile == "demo"
+    asked = _SHOWN if narrated else nemesis.chosen(chosen.faults.split(","))
+    unavailable = missing(asked, chosen.net)
+    kinds = [kind for kind in asked if kind not in unavailable]
+    if not kinds:
+        raise ValueError("; ".join(f"{kind.label}: {why}" for kind, why in unavailable.items()))
+    if narrated:
+        seed, rate, command, rejoins = _NARRATED_SEED, _RATE, [], False
+        plan = nemesis.script(seed, kinds, nemesis.BRISK)
+        seconds = plan[-1].ends + _AFTER_SECONDS
+    else:
+        seed = SystemRandom().randrange(1 << 32) if chosen.seed is None else chosen.seed
+        rate, command, rejoins = chosen.rate, chosen.node_command.split(), chosen.lost_disks == "rejoin"
+        seconds = 60 * chosen.minutes
+        plan = nemesis.plan(seed, seconds, kinds, _pace(chosen.minutes))
+    directory = chosen.report or Path(tempfile.mkdtemp(prefix="quorumvault-chaos-report-"))
+    options = Options(seed, chosen.profile, seconds, plan, kinds, rate, chosen.net, directory, command, rejoins)
+    return options, {kind.label: why for kind, why in unavailable.items()}
+
+
+def _pace(minutes: float) -> nemesis.Pace:
+    if minutes < _BRISK_MINUTES:
+        return nemesis.BRISK
+    return nemesis.STEADY if minutes < _STEADY_MINUTES else nemesis.LONG
+
+
+def perform(chosen: argparse.Namespace) -> int:
+    options, unavailable = options_of(chosen)
+    tell = NarratingTeller(sys.stdout) if chosen.profile == "demo" else Teller(sys.stdout)
+    tell.begins(options, unavailable)
+    if any(fault.kind is Kind.FULL_DISK for fault in options.plan):
+        private_mounts()
+    site = namespaces.in_namespaces if chosen.net == "namespaces" else on_loopback
+    summary = asyncio.run(run(options, site, unavailable, tell))
+    tell.ends(options, summary, report.write(options.report))
+    return EXIT_CODES[summary.verdict]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = parse_arguments(given)
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        if chosen.profile == "report":
+            print(report.write(chosen.directory))
+            return 0
+        if chosen.profile == "mutants":
+            return mutants.hunt(chosen.names, chosen.seconds)
+        if chosen.report is not None and chosen.report.exists() and any(chosen.report.iterdir()):
+            raise ValueError(f"{chosen.report} is not empty; name a new directory")
+        if chosen.net == "namespaces" and namespaces.VARIABLE not in os.environ:
+            return namespaces.run_inside(given)
+        return perform(chosen)
+    except ValueError as error:
+        return _failed(error, _USAGE)
+    except (ClusterError, Unavailable, OSError, msgspec.MsgspecError) as error:
+        return _failed(error, _HARNESS)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _failed(error: Exception, code: int) -> int:
+    print(f"bin/chaos: {error}", file=sys.stderr)
+    return code
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """A signal as an exception, so that what was made is taken down on the way out."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""Applies a plan of faults (nemesis.py) to a cluster that runs, one after the other or at once, and takes each back at its end.
+
+Whatever is done here can be undone, and ``heal`` undoes all of it: before the work begins, and after it, however it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from random import Random
+from typing import NamedTuple, Protocol
+
+from chaos import disks
+from chaos.cluster import NODES, Cluster
+from chaos.disks import Damage, Injector
+from chaos.host import Unavailable
+from chaos.nemesis import MAY_STOP, Fault, Kind
+from chaos.network import Network, Weather
+from chaos.recorder import Recorder
+from chaos.summary import Exit
+
+#: Exit code of a node whose store cannot be trusted.
+_STORAGE_EXIT = 3
+_POLL_SECONDS = 0.05
+#: A kill in mid-request waits so long for one to come.
+_MID_REQUEST_SECONDS = 1.0
+#: What most requests take, from their first byte on.
+_REQUEST_SECONDS = 0.004
+_SLOW = Weather(delay=0.05, spread=0.2)
+_LOSSY = Weather(loss=0.1)
+_REPEATED = Weather(twice=0.1)
+
+Mend = Callable[[], Awaitable[None]]
+
+
+class Traffic(Protocol):
+    """What clients do meanwhile."""
+
+    def under_way(self, node: str) -> int:
+        """Requests through this node that wait for their answer."""
+        ...
+
+    async def next_request(self, node: str) -> None:
+        """Waits until one is about to be sent to this node."""
+        ...
+
+
+class Applied(NamedTuple):
+    """What was done, in words, and what undoes it."""
+
+    words: str
+    mend: Mend
+
+
+class Faults:
+    """``injector`` is None where none can be had. ``rejoins``: a node that has lost its disk gets a new one by itself, so that
+    nothing is put back; in a build that cannot do that, each disk comes back as it was.
+
+    Used on the event loop's thread, which is the one that started the nodes and outlives them.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        network: Network,
+        injector: Injector | None,
+        traffic: Traffic,
+        recorder: Recorder,
+        *,
+        rejoins: bool,
+    ) -> None:
+        #: Processes that ended by themselves, and those of the plan that could not be applied, with the reason.
+        self.exits: list[Exit] = []
+        self.skipped: dict[str, str] = {}
+        self._cluster = cluster
+        self._network = network
+        self._injector = injector
+        self._traffic = traffic
+        self._recorder = recorder
+        self._rejoins = rejoins
+        self._active: dict[int, tuple[Fault, Applied]] = {}
+        #: Nodes whose process was ended here, until they are started again.
+        self._down: set[str] = set()
+        self._apply: dict[Kind, Callable[[Fault], Awaitable[Applied]]] = {
+            Kind.KILL: self._kill,
+            Kind.KILL_IN_MID_REQUEST: self._kill_in_mid_request,
+            Kind.KILL_STARTING: self._kill_starting,
+            Kind.KILL_ALL: self._kill_all,
+            Kind.PAUSE: self._pause,
+            Kind.CUT_OFF: self._cut,
+            Kind.ONE_WAY: self._cut,
+            Kind.ONE_TO_ONE: self._cut,
+            Kind.SLOW_LINKS: partial(self._disturb, weather=_SLOW),
+            Kind.LOSSY_LINKS: partial(self._disturb, weather=_LOSSY),
+            Kind.REPEATED_BYTES: partial(self._disturb, weather=_REPEATED),
+            Kind.FULL_DISK: self._fill,
+            Kind.FAILING_SYNCS: self._fail_syncs,
+            Kind.SLOW_SYNCS: self._slow_syncs,
+            Kind.FLIPPED_TABLE: partial(self._damage_store, damage=disks.flip_table),
+            Kind.FLIPPED_LOG: partial(self._damage_store, damage=disks.flip_log),
+            Kind.TORN_LOG: partial(self._damage_store, damage=disks.tear_log),
+            Kind.DISK_GONE: self._take_disk_away,
+        }
+
+    async def follow(self, plan: Sequence[Fault], tell: Callable[[Fault, str, bool], None]) -> None:
+        """All of the plan, at its times on the recorder's clock from now on. ``tell`` hears of each begin and end."""
+        zero = self._recorder.now
+        async with asyncio.TaskGroup() as tasks:
+            for fault in plan:
+                tasks.create_task(self._follow_one(fault, zero, tell), name=f"fault {fault.number}")
+
+    async def _follow_one(self, fault: Fault, zero: float, tell: Callable[[Fault, str, bool], None]) -> None:
+        await asyncio.sleep(zero + fault.begins - self._recorder.now)
+        began = self._recorder.now
+        try:
+            applied = await self._apply[fault.kind](fault)
+        except Unavailable as why:
+            self.skipped[fault.kind.label] = str(why)
+            self._recorder.note(f"no {fault.kind.label} of {fault.node}: {why}")
+            return
+        self._active[fault.number] = fault, applied
+        self._recorder.fault_began(fault.number, fault.kind.label, fault.on, began, applied.words)
+        tell(fault, applied.words, True)
+        await asyncio.sleep(zero + fault.ends - self._recorder.now)
+        await applied.mend()
+        del self._active[fault.number]
+        self._recorder.fault_ended(fault.number, "mended")
+        tell(fault, applied.words, False)
+
+    async def heal(self) -> None:
+        """Nothing is broken any more: all that was done is undone, and every node is started."""
+        for number, (_, applied) in tuple(self._active.items()):
+            await applied.mend()
+            del self._active[number]
+        for name in NODES:
+            await self._start(name)
+
+    async def watch(self) -> None:
+        """Note each process that ends by itself, until cancelled. Which ones may, a fault decides that is on them just then."""
+        while True:
+            for name, node in self._cluster.nodes.items():
+                code = None if node.process is None else node.process.poll()
+                if code is not None and name not in self._down:
+                    self._down.add(name)
+                    causes = [fault.kind for fault, _ in self._active.values() if fault.node == name]
+                    expected = code == _STORAGE_EXIT and not MAY_STOP.isdisjoint(causes)
+                    words = ", ".join(kind.label for kind in causes) or "nothing was done to it"
+                    self.exits.append(Exit(name, self._recorder.now, code, expected, words))
+                    self._recorder.note(f"{name} ended by itself with exit code {code}: {words}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _start(self, name: str) -> None:
+        self._down.discard(name)
+        if not self._cluster.nodes[name].running:
+            self._cluster.start(name)
+
+    def _stop(self, *names: str) -> None:
+        """Kill those that run; all at once, as far as signals are."""
+        self._down.update(names)
+        running = [name for name in names if self._cluster.nodes[name].running]
+        if running:
+            self._cluster.kill(*running)
+
+    async def _kill(self, fault: Fault) -> Applied:
+        at_hand = self._traffic.under_way(fault.node)
+        self._stop(fault.node)
+        return Applied(f"{fault.node} is killed, with {at_hand} requests at hand", partial(self._start, fault.node))
+
+    async def _kill_in_mid_request(self, fault: Fault) -> Applied:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MID_REQUEST_SECONDS):
+                await self._traffic.next_request(fault.node)
+        await asyncio.sleep(Random(fault.dice).random() * _REQUEST_SECONDS)
+        return await self._kill(fault)
+
+    async def _kill_starting(self, fault: Fault) -> Applied:
+        seconds = 0.02 + Random(fault.dice).random() * 0.8
+        self._stop(fault.node)
+        await self._start(fault.node)
+        await asyncio.sleep(seconds)
+        self._stop(fault.node)
+        words = f"{fault.node} is killed, and killed again {seconds:.2f} s after it was started"
+        return Applied(words, partial(self._start, fault.node))
+
+    async def _kill_all(self, fault: Fault) -> Applied:
+        self._stop(*NODES)
+
+        async def start_all() -> None:
+            for name in NODES:
+                await self._start(name)
+
+        return Applied("all three are killed at once", start_all)
+
+    async def _pause(self, fault: Fault) -> Applied:
+        if not self._cluster.nodes[fault.node].running:
+            raise Unavailable("it does not run")
+        self._cluster.pause(fault.node)
+
+        async def resume() -> None:
+            self._cluster.resume(fault.node)
+
+        return Applied(f"{fault.node} is stopped (SIGSTOP)", resume)
+
+    async def _cut(self, fault: Fault) -> Applied:
+        await self._network.cut(fault.wires, loses=bool(fault.dice & 2))
+        return Applied(f"nothing passes {_arrows(fault)}", partial(self._network.mend, fault.wires))
+
+    async def _disturb(self, fault: Fault, weather: Weather) -> Applied:
+        await self._network.disturb(fault.wires, weather)
+        what = "bytes are lost" if weather.loss else "bytes come twice" if weather.twice else "everything is slow"
+        return Applied(f"{what} {_arrows(fault)}", partial(self._network.mend, fault.wires))
+
+    async def _fill(self, fault: Fault) -> Applied:
+        return self._until_undone(fault, await asyncio.to_thread(disks.fill, self._cluster.nodes[fault.node].data))
+
+    async def _fail_syncs(self, fault: Fault) -> Applied:
+        return self._until_undone(fault, self._required_injector().fail_syncs(fault.node))
+
+    async def _slow_syncs(self, fault: Fault) -> Applied:
+        milliseconds = Random(fault.dice).choice((100, 400, 1000, 3000))
+        damage = self._required_injector().slow_syncs(fault.node, milliseconds)
+
+        async def mend() -> None:
+            damage.undo()
+
+        return Applied(f"{fault.node}: {damage.words}", mend)
+
+    def _until_undone(self, fault: Fault, damage: Damage) -> Applied:
+        """Something from which a running node has to stop. It may be about to: so it is started anew in any case."""
+
+        async def mend() -> None:
+            self._stop(fault.node)
+            damage.undo()
+            await self._start(fault.node)
+
+        return Applied(f"{fault.node}: {damage.words}", mend)
+
+    async def _damage_store(self, fault: Fault, damage: Callable[..., Damage]) -> Applied:
+        store = self._cluster.nodes[fault.node].data / "store"
+        return await self._while_down(fault, lambda: damage(store, Random(fault.dice)))
+
+    async def _take_disk_away(self, fault: Fault) -> Applied:
+        return await self._while_down(fault, lambda: disks.take_away(self._cluster.nodes[fault.node].data))
+
+    async def _while_down(self, fault: Fault, make: Callable[[], Damage]) -> Applied:
+        """Something that happens to a disk while no process has it open. Its node is started then, and may refuse."""
+        if self._rejoins and not await asyncio.to_thread(self._all_active):
+            raise Unavailable("a node has not joined again yet, and no second disk may be lost meanwhile")
+        self._stop(fault.node)
+        try:
+            damage = make()
+        finally:
+            await self._start(fault.node)
+
+        async def mend() -> None:
+            if not self._rejoins:
+                self._stop(fault.node)
+                damage.undo()
+            await self._start(fault.node)
+
+        return Applied(f"{fault.node} is killed and started again: {damage.words}", mend)
+
+    def _all_active(self) -> bool:
+        answers = [self._cluster.health(name) for name in NODES]
+        return all(answer is not None and answer.body["state"] == "active" for answer in answers)
+
+    def _required_injector(self) -> Injector:
+        if self._injector is None:
+            raise Unavailable("there is no library in front of the disks")
+        return self._injector
+
+
+def _arrows(fault: Fault) -> str:
+    """Wires for people: "n1 ↔ n2, n1 → n3"."""
+    shown = []
+    for source, target in sorted(fault.wires):
+        if (target, source) not in fault.wires:
+            shown.append(f"{source} → {target}")
+        elif source < target:
+            shown.append(f"{source} ↔ {target}")
+    return ", ".join(shown)

@@ -1,0 +1,76 @@
+"""After everything is mended: all that is known is read back, through each node, and from each two of the three disks.
+
+While one node is down, the two others have to agree between them: what was acknowledged by two is on one of these at least.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from chaos.checkers import UNAVAILABLE
+from chaos.cluster import NODES, READY_SECONDS, Cluster, ClusterError
+from chaos.history import READER, Action, Outcome
+from chaos.nemesis import others
+from chaos.recorder import Recorder
+from chaos.summary import FinalReads
+from chaos.workload import OWNERS, Asked, Workload
+
+#: Contract: a request takes at least 10,000 items. Values of the moment that are asked for once more.
+_BATCH, _AGAIN = 2_000, 500
+_ATTEMPTS = 4
+#: To be back from whatever it was: twice what a node may take to start.
+BACK_SECONDS = 2 * READY_SECONDS
+
+
+async def ready(cluster: Cluster, *names: str, reachable: int) -> str | None:
+    """Waits until these nodes are. Why they are not, or None."""
+    try:
+        await asyncio.to_thread(cluster.wait_ready, *names, reachable=reachable, seconds=BACK_SECONDS)
+    except ClusterError as error:
+        return str(error)
+    return None
+
+
+async def read_back(
+    cluster: Cluster, workload: Workload, recorder: Recorder, order: Sequence[str]
+) -> tuple[FinalReads, list[str]]:
+    """``order``: which node is down first. What was read, and which nodes did not come back in time."""
+    tokens = {owner: list(known.every) for owner, known in workload.known.items()}
+    count = sum(map(len, tokens.values()))
+    ways: list[str] = []
+    problems: list[str] = []
+    async for way, through in _ways(cluster, order, problems):
+        recorder.note(f"reading everything back: {way}")
+        ways.append(way)
+        for owner in OWNERS:
+            for first in range(0, len(tokens[owner]), _BATCH):
+                await _insist(workload, Asked(Action.DETOKENIZE, owner, tuple(tokens[owner][first : first + _BATCH])), through)
+            await _insist(workload, Asked(Action.TOKENIZE, owner, workload.values(owner, _AGAIN)), through)
+            await _insist(workload, Asked(Action.EPOCH, owner), through)
+    return FinalReads(count, count * len(ways), tuple(ways)), problems
+
+
+async def _insist(workload: Workload, asked: Asked, through: str) -> None:
+    """Asks until all of it is told, a few times: a machine with other work may make a node late. The last time it has to be."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        told = await workload.ask(asked, through, client=READER, final=attempt == _ATTEMPTS)
+        if told.outcome is Outcome.OK and UNAVAILABLE not in told.answers:
+            return
+
+
+async def _ways(cluster: Cluster, order: Sequence[str], problems: list[str]) -> AsyncIterator[tuple[str, str]]:
+    """(in words, the node to ask), as the cluster is while it is yielded. Ends early if a node does not come back."""
+    for down in order:
+        cluster.kill(down)
+        for through in others(down):
+            if problem := await ready(cluster, *others(down), reachable=2):
+                problems.append(problem)
+                return
+            yield f"through {through}, {down} down", through
+        cluster.start(down)
+        if problem := await ready(cluster, reachable=len(NODES)):
+            problems.append(problem)
+            return
+    for through in NODES:
+        yield f"through {through}, all three up", through

@@ -1,0 +1,64 @@
+"""What is asked of the machine that all runs on: its tools, and mounts that end with the run."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+_SECONDS = 60.0
+#: Linux's, for unshare(2).
+_CLONE_NEWNS = 0x00020000
+
+
+class Unavailable(Exception):
+    """This cannot be done on this machine, or not now; the message says why."""
+
+
+def tool(*command: str) -> None:
+    """Runs a command that has to succeed, and soon. Raises Unavailable with what it said."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{command[0]}: {error}") from None
+    if done.returncode != 0:
+        raise Unavailable(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def private_mounts() -> None:
+    """From here on what this process mounts is seen by it and its children alone, and is gone with them. Raises Unavailable."""
+    if os.geteuid() != 0:
+        raise Unavailable("a small file system can be mounted by root alone")
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) != 0:
+        raise Unavailable(f"no mounts of its own: {os.strerror(ctypes.get_errno())}")
+    tool("mount", "--make-rprivate", "/")
+
+
+@contextlib.contextmanager
+def small_disk(data: Path, megabytes: int) -> Iterator[None]:
+    """A file system of its own, in memory, under a node's data. After ``private_mounts``; the node runs inside the block only."""
+    aside = data.with_name(f"{data.name}.aside")
+    move_all(data, aside)
+    tool("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "chaos", str(data))
+    try:
+        move_all(aside, data)
+        yield
+        move_all(data, aside)
+    finally:
+        tool("umount", str(data))
+    move_all(aside, data)
+    aside.rmdir()
+
+
+def move_all(source: Path, target: Path) -> None:
+    """What is in one directory into another, between file systems too. Sockets are gone then: nobody listens at them."""
+    target.mkdir(mode=0o700, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_socket():
+            path.unlink()
+        else:
+            shutil.move(path, target / path.name)

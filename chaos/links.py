@@ -1,0 +1,143 @@
+"""A TCP proxy on each link between two nodes, so that links can be cut, slowed and garbled by any user on one machine.
+
+    n1 ──dials──▶ proxy n1→n2 ──dials──▶ n2          bytes one way are wire (n1, n2), the others (n2, n1)
+
+Each node is started with a view of its own in which its peers' addresses are those of its proxies. A node dials each of the
+others, so there are six proxies, and each wire has a share in two of them: that of requests and that of replies.
+
+A wire that is cut holds back what was sent, as TCP does with packets that nobody acknowledges, and delivers it once it is
+mended. A connection that is opened meanwhile gets no further than to the proxy. Bytes that are lost or come twice spoil the
+stream, which no real network does to TCP; nodes have to notice, since each of their frames is authenticated, and begin anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Mapping
+from random import Random
+
+from chaos.nemesis import Wire
+from chaos.network import Weather
+
+_CHUNK_BYTES = 64 * 1024
+_CALM = Weather()
+
+
+class _WireState:
+    """How one direction is just now."""
+
+    def __init__(self) -> None:
+        self.weather = _CALM
+        self.loses = False
+        self.passes = asyncio.Event()
+        self.passes.set()
+
+    @property
+    def spoils(self) -> bool:
+        """Whether what passes, or has to wait, is not to be relied on afterwards."""
+        return self.loses or self.weather.loss > 0 or self.weather.twice > 0
+
+
+class Links:
+    """The proxies between nodes at these peer addresses (host, port). Implements Network; ``open`` first, ``close`` at the end.
+
+    ``seed`` decides which bytes are late, lost or repeated, as far as the machine's own timing lets it.
+    """
+
+    def __init__(self, peers: Mapping[str, tuple[str, int]], seed: int) -> None:
+        self._peers = dict(peers)
+        self._rng = Random(seed)
+        self._wires = {(a, b): _WireState() for a in peers for b in peers if a != b}
+        self._servers: dict[Wire, asyncio.Server] = {}
+        self._connections: dict[asyncio.Task[None], Wire] = {}
+
+    async def open(self) -> None:
+        for dialler, listener in self._wires:
+            link = _Link(self, dialler, listener)
+            self._servers[dialler, listener] = await asyncio.start_server(link.serve, self._peers[listener][0], 0)
+
+    def address(self, dialler: str, listener: str) -> str:
+        """HOST:PORT at which ``dialler`` reaches ``listener``."""
+        host, port = self._servers[dialler, listener].sockets[0].getsockname()[:2]
+        return f"{host}:{port}"
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        await self._end(self._connections)
+
+    async def cut(self, wires: Collection[Wire], *, loses: bool) -> None:
+        for wire in wires:
+            self._wires[wire].passes.clear()
+            self._wires[wire].loses = loses
+
+    async def disturb(self, wires: Collection[Wire], weather: Weather) -> None:
+        for wire in wires:
+            self._wires[wire].weather = weather
+
+    async def mend(self, wires: Collection[Wire]) -> None:
+        """What was held back is delivered. Connections on which something is lost end; those that were only late go on."""
+        spoilt = {link for wire in wires if self._wires[wire].spoils for link in (wire, wire[::-1])}
+        await self._end([task for task, link in self._connections.items() if link in spoilt])
+        for wire in wires:
+            state = self._wires[wire]
+            state.weather, state.loses = _CALM, False
+            state.passes.set()
+
+    async def _end(self, connections: Collection[asyncio.Task[None]]) -> None:
+        tasks = list(connections)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def carry(self, dialler: str, listener: str, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        """One connection, until either end closes it or the stream is spoilt."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = dialler, listener
+        try:
+            there, back = self._wires[dialler, listener], self._wires[listener, dialler]
+            await there.passes.wait()
+            await back.passes.wait()
+            far, ask = await asyncio.open_connection(*self._peers[listener])
+            with contextlib.closing(ask):
+                pumps = [asyncio.create_task(self._pump(there, near, ask)), asyncio.create_task(self._pump(back, far, answer))]
+                try:
+                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for pump in pumps:
+                        pump.cancel()
+                    await asyncio.gather(*pumps, return_exceptions=True)
+        except OSError:
+            pass  # nobody listens there: the dialler's connection ends, as if it had been refused
+        finally:
+            del self._connections[task]
+
+    async def _pump(self, wire: _WireState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            weather = wire.weather
+            if weather.delay:
+                await asyncio.sleep(weather.delay + self._rng.random() * weather.spread)
+            await wire.passes.wait()
+            if self._rng.random() < weather.loss:
+                continue
+            writer.write(data * 2 if self._rng.random() < weather.twice else data)
+            await writer.drain()
+
+
+class _Link:
+    """One proxy: takes the connections of ``dialler`` to ``listener``."""
+
+    def __init__(self, links: Links, dialler: str, listener: str) -> None:
+        self._links = links
+        self._dialler = dialler
+        self._listener = listener
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._links.carry(self._dialler, self._listener, reader, writer)
+        except asyncio.CancelledError:
+            pass  # ended from outside: the task is over, and the server has no further use for it
+        finally:
+            writer.transport.abort()

@@ -1,0 +1,88 @@
+"""The harness on builds that are broken on purpose: each has to be noticed, or the harness is blind to what it undoes.
+
+Which there are, and what runs them, belongs to the tests: nodes are started by that module in place of ``quorumvault``, and it
+says as JSON what it has. Nothing that is broken is in the package, and nothing of it is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from chaos import history, nemesis
+from chaos.abilities import missing
+from chaos.history import Invoke
+from chaos.host import private_mounts
+from chaos.nemesis import Kind
+from chaos.run import Options, SilentTeller, run
+from chaos.sites import on_loopback
+from chaos.summary import Summary, Verdict
+
+_BROKEN = (sys.executable, "-P", "-m", "tests.chaos.broken")
+_LIST_SECONDS = 60.0
+_RATE = 25.0
+#: Seeds after which a mutant has survived.
+_SEEDS = 3
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """``undoes`` says which safety; ``faults`` are the kinds or families that have to do with it."""
+
+    name: str
+    undoes: str
+    faults: tuple[str, ...]
+
+
+def known() -> list[Mutant]:
+    """Those that there are."""
+    done = subprocess.run([*_BROKEN, "--list"], capture_output=True, timeout=_LIST_SECONDS, check=True)
+    return msgspec.json.decode(done.stdout, type=list[Mutant])
+
+
+def hunt(names: Sequence[str], seconds: float) -> int:
+    """Says of each mutant, or of those named, by which rule it was noticed, and when; ``seconds`` of work each.
+
+    1 if one was not. ValueError for a name that none has.
+    """
+    mutants = known()
+    if unknown := sorted(set(names) - {mutant.name for mutant in mutants}):
+        raise ValueError(f"no such mutant: {', '.join(unknown)}; expected {', '.join(mutant.name for mutant in mutants)}")
+    wanted = [mutant for mutant in mutants if not names or mutant.name in names]
+    if any(Kind.FULL_DISK in nemesis.chosen(mutant.faults) for mutant in wanted):
+        private_mounts()
+    survivors = 0
+    for mutant in wanted:
+        found = next((found for seed in range(1, _SEEDS + 1) if (found := noticed(mutant, seed, seconds)) is not None), None)
+        survivors += found is None
+        print(f"{mutant.name:24}{found or f'survived {_SEEDS} runs':52}{mutant.undoes}", flush=True)
+    print(f"{len(wanted) - survivors} of {len(wanted)} mutants noticed")
+    return 1 if survivors else 0
+
+
+def noticed(mutant: Mutant, seed: int, seconds: float) -> str | None:
+    """By which rule, and after how long; None if it was not."""
+    with tempfile.TemporaryDirectory(prefix="quorumvault-chaos-mutant-") as name:
+        report = Path(name)
+        summary = break_nodes(mutant, seed, seconds, report)
+        if summary.verdict is not Verdict.INVALID or summary.violation is None:
+            return None
+        op = summary.violation.op
+        at = next((r.at for r in history.read(report / "history.jsonl") if isinstance(r, Invoke) and r.op == op), None)
+        when = "" if at is None else f", after {at:.1f} s"
+        return f"seed {seed}: {summary.violation.rule}{when}"
+
+
+def break_nodes(mutant: Mutant, seed: int, seconds: float, report: Path) -> Summary:
+    """A short run with this mutant in all three nodes."""
+    asked = nemesis.chosen(mutant.faults)
+    unavailable = missing(asked, "proxies")
+    kinds = [kind for kind in asked if kind not in unavailable]
+    plan = nemesis.plan(seed, seconds, kinds, nemesis.BRISK)
+    options = Options(seed, "mutant", seconds, plan, kinds, _RATE, "proxies", report, (*_BROKEN, mutant.name))
+    return asyncio.run(run(options, on_loopback, {}, SilentTeller()))

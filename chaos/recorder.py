@@ -1,0 +1,66 @@
+"""The history as it happens: each record is a line of a file at once, so that a run that breaks off leaves what it saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from chaos.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
+
+#: Of times, in digits of a second.
+_DIGITS = 4
+
+
+class Recorder:
+    """Numbers operations and writes records, in the order of the calls. One thread only."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._encode = msgspec.json.Encoder().encode
+        self._zero = time.monotonic()
+        self._ops = 0
+
+    @classmethod
+    @contextmanager
+    def to(cls, path: Path) -> Iterator[Recorder]:
+        with path.open("wb") as file:
+            yield cls(file)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the run began."""
+        return round(time.monotonic() - self._zero, _DIGITS)
+
+    def begin(self, begun: Begun) -> None:
+        self._write(begun)
+
+    def invoke(
+        self, action: Action, owner: str, node: str, given: tuple[str, ...], epoch: int, *, client: int, final: bool = False
+    ) -> int:
+        """Called before the request is sent. The number of the operation."""
+        op = self._ops
+        self._ops += 1
+        self._write(Invoke(op, action, owner, node, given, epoch, self.now, final, client))
+        return op
+
+    def complete(self, op: int, outcome: Outcome, answers: tuple[str | None, ...] = (), epoch: int = 0, why: str = "") -> None:
+        """Called after the answer has come."""
+        self._write(Complete(op, outcome, answers, epoch, self.now, why))
+
+    def fault_began(self, number: int, kind: str, nodes: tuple[str, ...], at: float, words: str) -> None:
+        """``at``: since when it is being applied; that it was, and how, is known a little later."""
+        self._write(FaultBegan(number, kind, nodes, at, words))
+
+    def fault_ended(self, number: int, words: str) -> None:
+        self._write(FaultEnded(number, self.now, words))
+
+    def note(self, words: str) -> None:
+        self._write(Note(self.now, words))
+
+    def _write(self, record: Record) -> None:
+        self._file.write(self._encode(record) + b"\n")

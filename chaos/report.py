@@ -1,0 +1,188 @@
+"""The page of a run: what it came to, for people, in one HTML file that needs nothing else.
+
+``write`` reads what a run left in its directory (summary.json, history.jsonl) and writes report.html beside it, by the template
+of the same name. What the page says is worked out here; how it looks is in the template.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from chaos import history, timechart
+from chaos.history import Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
+from chaos.summary import Share, Summary, Verdict
+
+PAGE = "report.html"
+#: Pairs of a call that are shown where none of them is known to matter.
+_PAIRS = 4
+#: What a rule's detail may name: a token, or a value.
+_NAMED = re.compile(r"qv_\d+_\w+|=[\w#-]+")
+_MEANINGS = {
+    Verdict.VALID: "No answer breaks a rule, and enough was asked to say so.",
+    Verdict.INVALID: "An answer breaks a rule: the store was wrong.",
+    Verdict.UNKNOWN: "Nothing wrong was seen, and not enough was seen to say that nothing is.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What was given, and what was answered for it, if anything. ``named``: the broken rule is about it."""
+
+    given: str
+    answer: str | None
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that a violation is about, or a fault between two of them (``words``). ``more``: pairs that are not shown."""
+
+    at: float
+    words: str = ""
+    invoke: Invoke | None = None
+    complete: Complete | None = None
+    pairs: tuple[Pair, ...] = ()
+    more: int = 0
+    guilty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A figure in large letters; ``held`` is None where nothing is aimed at."""
+
+    figure: str
+    words: str
+    held: bool | None = None
+
+
+def write(directory: Path) -> Path:
+    """The page of the run in this directory. Raises OSError, msgspec.MsgspecError."""
+    summary = msgspec.json.decode((directory / "summary.json").read_bytes(), type=Summary)
+    page = directory / PAGE
+    page.write_text(render(summary, history.read(directory / "history.jsonl")), encoding="utf-8")
+    return page
+
+
+def render(summary: Summary, records: Sequence[Record]) -> str:
+    """The page's HTML."""
+    begun = next((record for record in records if isinstance(record, Begun)), None)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(ms=_milliseconds, seconds=_seconds, share=_share, clock=timechart.clock)
+    return environment.get_template(PAGE).render(
+        run=summary,
+        meaning=_MEANINGS[summary.verdict],
+        replay=replay(summary, begun),
+        tiles=tiles(summary),
+        chart=timechart.draw(summary),
+        longest=_longest(summary),
+        calls=list(concerned(summary, records)) if summary.violation else [],
+        notes=[record for record in records if isinstance(record, Note)],
+    )
+
+
+def replay(summary: Summary, begun: Begun | None) -> str:
+    """The command that does the same to the nodes again; what they do then depends on the machine, too."""
+    if summary.profile == "mutant":
+        return shlex.join(["bin/chaos", "mutants", *summary.command[-1:]])
+    if summary.profile not in ("run", "long") or begun is None:
+        return f"bin/chaos {summary.profile}"
+    options = [
+        "--minutes",
+        f"{begun.seconds / 60:g}",
+        "--seed",
+        str(summary.seed),
+        "--faults",
+        ",".join(begun.faults),
+        "--net",
+        begun.net,
+    ]
+    return shlex.join(["bin/chaos", summary.profile, *options])
+
+
+def tiles(summary: Summary) -> list[Tile]:
+    """What a reader wants to know first."""
+    aims, operations = summary.aims, summary.operations.values()
+    asked, ok = sum(each.asked for each in operations), sum(each.ok for each in operations)
+    served, worst = aims.served, aims.recovery_worst
+    return [
+        Tile(
+            f"{asked:,}",
+            f"requests while {len(summary.faults)} faults came and went, {_share(Share(asked, ok))} of them answered",
+        ),
+        Tile(
+            _share(served),
+            f"answered by the other two with one node down, from 1 s on (aim: {aims.served_aim:.1%})",
+            served.ok >= aims.served_aim * served.asked if served.asked else None,
+        ),
+        Tile(
+            _seconds(worst),
+            f"at most until all was well again (aim: {aims.recovery_aim:g} s; median: {_seconds(aims.recovery_median)})",
+            None if worst is None else worst <= aims.recovery_aim,
+        ),
+        Tile(f"{summary.final.reads:,}", f"reads at the end, of {summary.final.tokens:,} tokens, {len(summary.final.ways)} ways"),
+    ]
+
+
+def concerned(summary: Summary, records: Sequence[Record]) -> Iterator[Call]:
+    """The calls that a violation is about, in the order of their invokes, and the faults between the first and the last."""
+    violation = summary.violation
+    if violation is None:
+        return
+    ops, named = frozenset(violation.ops), frozenset(_NAMED.findall(violation.detail))
+    completes = {record.op: record for record in records if isinstance(record, Complete) and record.op in ops}
+    waiting = set(ops)
+    for record in records:
+        match record:
+            case Invoke(op=op) if op in ops:
+                waiting.discard(op)
+                yield _call(record, completes.get(op), named, guilty=op == violation.op)
+            case FaultBegan(number=number, words=words, at=at) if waiting != ops and waiting:
+                yield Call(at, f"fault {number} begins: {words}")
+            case FaultEnded(number=number, words=words, at=at) if waiting != ops and waiting:
+                yield Call(at, f"fault {number} ends: {words}")
+
+
+def _call(invoke: Invoke, complete: Complete | None, named: frozenset[str], *, guilty: bool) -> Call:
+    answers = complete.answers if complete is not None and complete.outcome is Outcome.OK else ()
+    answered = [*answers, *[None] * (len(invoke.given) - len(answers))]
+    pairs = [
+        Pair(given, ("collision" if answer is None else answer) if answers else None, bool(named & {given, answer}))
+        for given, answer in zip(invoke.given, answered, strict=True)
+    ]
+    distinct = list(dict.fromkeys(pairs))
+    shown = [pair for pair in distinct if pair.named] or distinct[:_PAIRS]
+    return Call(invoke.at, "", invoke, complete, tuple(shown), len(distinct) - len(shown), guilty)
+
+
+def _longest(summary: Summary) -> float:
+    """The scale of the bars that show recoveries: seconds, at least the aim."""
+    times = (seconds for fault in summary.faults for seconds in (fault.back_seconds, fault.calm_seconds))
+    return max([summary.aims.recovery_aim, *filter(None, times)])
+
+
+def _share(share: Share) -> str:
+    """In per cent, never rounded up to all."""
+    if not share.asked:
+        return "–"
+    return "100 %" if share.ok == share.asked else f"{min(100 * share.ok / share.asked, 99.99):.2f} %"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.2f} s"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1e3:.1f}"

@@ -1,0 +1,243 @@
+"""One run: a cluster is made, clients work, faults come and go, everything is mended and read back, and the history is judged.
+
+plan (nemesis.py) ─▶ faults.py ─▶ processes, disks, links          history.jsonl ─▶ checkers.py ─▶ verdict.py ─┐
+workload.py ─▶ asking.py ─▶ HTTP of three nodes ─▶ recorder.py ─▶ history.jsonl ─▶ measures.py ────────────────┴▶ summary.json
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import msgspec
+
+from chaos import history, measures
+from chaos.asking import Names, NodeClient
+from chaos.cluster import NODES, Cluster, ClusterError
+from chaos.disks import Injector
+from chaos.faults import Faults
+from chaos.final import read_back, ready
+from chaos.history import Begun, Outcome, Record
+from chaos.host import Unavailable, small_disk
+from chaos.nemesis import SMALL_DISK, Fault, Kind
+from chaos.recorder import Recorder
+from chaos.sites import Site
+from chaos.spelling import Speller
+from chaos.summary import Exit, Summary, Verdict
+from chaos.verdict import Observed, judge
+from chaos.workload import OWNERS, Workload
+
+#: Where ``quorumvault init`` puts it: 64 hexadecimal digits.
+MASTER_SECRET = "secrets/master-s1.key"
+HISTORY, SUMMARY, TOKENS = "history.jsonl", "summary.json", "tokens.tsv"
+#: Of the small disk. Data and event log of a long run fit into it many times.
+_SMALL_DISK_MEGABYTES = 256
+
+
+class Teller(Protocol):
+    """Hears what happens, with the time since the run began."""
+
+    def say(self, at: float, words: str) -> None: ...
+
+    def began(self, at: float, fault: Fault, words: str) -> None: ...
+
+    def ended(self, at: float, fault: Fault, counts: Mapping[Outcome, int]) -> None:
+        """``counts``: what came of the requests that ended meanwhile."""
+        ...
+
+
+class SilentTeller:
+    """For those who look at the summary alone."""
+
+    def say(self, at: float, words: str) -> None: ...
+
+    def began(self, at: float, fault: Fault, words: str) -> None: ...
+
+    def ended(self, at: float, fault: Fault, counts: Mapping[Outcome, int]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run. ``plan`` has the faults, ``kinds`` those asked for; ``command`` runs a node if it is not the default.
+
+    ``rate``: requests a second through each node. ``rejoins``: see Faults.
+    """
+
+    seed: int
+    profile: str
+    seconds: float
+    plan: Sequence[Fault]
+    kinds: Sequence[Kind]
+    rate: float
+    net: str
+    report: Path
+    command: Sequence[str] = ()
+    rejoins: bool = False
+
+
+async def run(options: Options, site: Site, unavailable: dict[str, str], tell: Teller) -> Summary:
+    """Everything but the HTML report. Raises ClusterError, Unavailable if the harness cannot do its work."""
+    options.report.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="quorumvault-chaos-") as name:
+        place = Path(name)
+        with Recorder.to(options.report / HISTORY) as recorder:
+            observed, names = await _on_site(options, site, place, recorder, tell)
+        observed.unavailable = {**unavailable, **observed.unavailable}
+        summary = summarise(options, history.read(options.report / HISTORY), observed)
+        (options.report / SUMMARY).write_bytes(msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+        (options.report / TOKENS).write_text("".join(f"{short}\t{token}\n" for short, token in names.table()))
+        kept = "cluster/logs" if summary.verdict is Verdict.VALID else "cluster"
+        shutil.copytree(place / kept, options.report / kept, ignore=shutil.ignore_patterns("*.sock"))
+    return summary
+
+
+async def _on_site(options: Options, site: Site, place: Path, recorder: Recorder, tell: Teller) -> tuple[Observed, Names]:
+    async with site(place, options.seed) as (cluster, network):
+        cluster.command_line = tuple(options.command) or cluster.command_line
+        recorder.begin(_begun(options, cluster))
+        injector = _injector(cluster, place)
+        names = Names(Speller(bytes.fromhex((cluster.directory / MASTER_SECRET).read_text())))
+        with contextlib.ExitStack() as stack:
+            if any(fault.kind is Kind.FULL_DISK for fault in options.plan):
+                stack.enter_context(small_disk(cluster.nodes[SMALL_DISK].data, _SMALL_DISK_MEGABYTES))
+            stack.callback(cluster.close)
+            clients = {
+                name: NodeClient(cluster.nodes[name].address, {owner: cluster.api_key(owner) for owner in OWNERS}, names)
+                for name in NODES
+            }
+            try:
+                workload = Workload(clients, names, recorder, options.seed, options.rate)
+                faults = Faults(cluster, network, injector, workload, recorder, rejoins=options.rejoins)
+                return await _work(options, cluster, workload, faults, recorder, tell), names
+            finally:
+                for client in clients.values():
+                    await client.close()
+
+
+async def _work(
+    options: Options, cluster: Cluster, workload: Workload, faults: Faults, recorder: Recorder, tell: Teller
+) -> Observed:
+    await faults.heal()
+    if problem := await ready(cluster, reachable=len(NODES)):
+        raise ClusterError(problem)
+    observed = Observed(
+        breaches=workload.breaches,
+        exits=faults.exits,
+        unavailable=faults.skipped,
+        planned=len(options.plan),
+        version=_version(cluster),
+    )
+    tell.say(recorder.now, f"three nodes serve; {options.seconds:g} s of work begin, with {len(options.plan)} faults")
+    recorder.note("the work begins")
+    watch = asyncio.create_task(faults.watch())
+    ends = recorder.now + options.seconds
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(workload.run(lambda: recorder.now < ends))
+            tasks.create_task(faults.follow(options.plan, _Telling(tell, workload, recorder)))
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    finally:
+        watch.cancel()
+        await faults.heal()
+    recorder.note("everything is mended")
+    if problem := await ready(cluster, reachable=len(NODES)):
+        observed.not_ready.append(problem)
+        return observed
+    tell.say(recorder.now, "everything is mended; what is known is read back, through each node and from each two disks")
+    order = Random(options.seed).sample(NODES, len(NODES))
+    observed.final, problems = await read_back(cluster, workload, recorder, order)
+    observed.not_ready += problems
+    if not problems:
+        for name, code in cluster.stop().items():
+            if code != 0:
+                observed.exits.append(Exit(name, recorder.now, code, expected=False, words="it was asked to stop (SIGTERM)"))
+    return observed
+
+
+def _first(failure: BaseException) -> BaseException:
+    """Of the failures of tasks that ran beside each other, and of those beside these, the one to tell."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+class _Telling:
+    """What a fault meant for clients, once it is over."""
+
+    def __init__(self, tell: Teller, workload: Workload, recorder: Recorder) -> None:
+        self._tell = tell
+        self._workload = workload
+        self._recorder = recorder
+        self._before: dict[int, dict[Outcome, int]] = {}
+
+    def __call__(self, fault: Fault, words: str, begins: bool) -> None:
+        if begins:
+            self._before[fault.number] = dict(self._workload.counts)
+            self._tell.began(self._recorder.now, fault, words)
+        else:
+            before = self._before.pop(fault.number)
+            counts = {outcome: count - before[outcome] for outcome, count in self._workload.counts.items()}
+            self._tell.ended(self._recorder.now, fault, counts)
+
+
+def _injector(cluster: Cluster, place: Path) -> Injector | None:
+    """In front of every disk, if it can be had: then a kill loses what a power cut loses."""
+    try:
+        injector = Injector(place)
+    except Unavailable:
+        return None
+    for name, node in cluster.nodes.items():
+        node.variables = injector.variables(name)
+    return injector
+
+
+def _version(cluster: Cluster) -> str:
+    answer = cluster.health(NODES[0])
+    return "" if answer is None else str(answer.body["version"])
+
+
+def _begun(options: Options, cluster: Cluster) -> Begun:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    kinds = tuple(kind.label for kind in options.kinds)
+    return Begun(options.seed, options.profile, started, options.seconds, kinds, options.net, cluster.command_line)
+
+
+def summarise(options: Options, records: Sequence[Record], observed: Observed) -> Summary:
+    """The verdict on a history, and its figures."""
+    found = measures.measured(records)
+    seen = measures.faults(found)
+    judgement = judge(history.calls(records), observed, applied=len(seen))
+    width = measures.bucket_seconds(found.end)
+    begun = next(record for record in records if isinstance(record, Begun))
+    return Summary(
+        verdict=judgement.verdict,
+        reasons=judgement.reasons,
+        violation=judgement.broken,
+        seed=options.seed,
+        profile=options.profile,
+        started=begun.started,
+        seconds=options.seconds,
+        net=options.net,
+        command=begun.command,
+        version=observed.version,
+        bucket_seconds=width,
+        operations=measures.operations(found.calls),
+        series=measures.series(found.calls, found.end, width),
+        availability=measures.availability(found.calls, NODES, found.end, width),
+        faults=seen,
+        fault_counts=dict(Counter(fault.kind for fault in seen)),
+        unavailable=observed.unavailable,
+        aims=measures.aims(seen),
+        final=observed.final,
+        exits=tuple(observed.exits),
+    )

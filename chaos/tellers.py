@@ -1,0 +1,137 @@
+"""What a run says on its way: line by line, or as a story with the reasons."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from chaos.history import Outcome
+from chaos.narration import ClaimFailed, Narrator
+from chaos.nemesis import Fault, Kind
+from chaos.run import Options
+from chaos.summary import Summary, Verdict
+
+#: What is to be seen of each thing that goes wrong.
+_REASONS = {
+    Kind.KILL: "What it acknowledged is synced on two disks. The two others serve on.",
+    Kind.KILL_IN_MID_REQUEST: "What became of its requests, nobody knows: each is written down as unknown, not as failed.",
+    Kind.KILL_STARTING: "A node may die at any instant, also in the midst of its start.",
+    Kind.KILL_ALL: "With them goes what they had not synced. What was acknowledged has to be there afterwards.",
+    Kind.PAUSE: "It takes connections and answers nothing. The others wait 50 ms for it at most, then they ask the third.",
+    Kind.CUT_OFF: "It runs, and cannot know what the two others agree on: it has to refuse rather than say 'not found'.",
+    Kind.ONE_WAY: "What it says is heard and it hears nothing, or the other way round: a half-open network.",
+    Kind.ONE_TO_ONE: "Each of the two still reaches the third, so that all three serve.",
+    Kind.SLOW_LINKS: "Late answers count only for the round that asked.",
+    Kind.LOSSY_LINKS: "Connections break, and are made anew.",
+    Kind.REPEATED_BYTES: "A frame that is not the next one ends the connection.",
+    Kind.FULL_DISK: "The first write that fails ends the process, exit code 3, before anything else is acknowledged.",
+    Kind.FAILING_SYNCS: "A sync that failed may have kept anything: the process ends, exit code 3.",
+    Kind.SLOW_SYNCS: "Two quick disks are enough.",
+    Kind.FLIPPED_TABLE: "A block that is rotten is not absent: the two others decide, or the node stops.",
+    Kind.FLIPPED_LOG: "A log that is damaged is not opened.",
+    Kind.TORN_LOG: "The end of a write that nobody was told of: it is dropped, or the node stops.",
+    Kind.DISK_GONE: "It serves through the two others and votes on nothing: its 'absent' would be a lie.",
+}
+
+
+class Teller:
+    """A line each, on one stream."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def begins(self, options: Options, unavailable: Mapping[str, str]) -> None:
+        self._print(
+            f"seed {options.seed}: {options.seconds:g} s of work, {len(options.plan)} faults; history in {options.report}"
+        )
+        for kind, why in unavailable.items():
+            self._print(f"no {kind}: {why}")
+
+    def say(self, at: float, words: str) -> None:
+        self._print(f"{at:7.1f} s  {words}")
+
+    def began(self, at: float, fault: Fault, words: str) -> None:
+        self.say(at, f"{fault.kind.label}: {words}")
+
+    def ended(self, at: float, fault: Fault, counts: Mapping[Outcome, int]) -> None:
+        self.say(at, f"{fault.kind.label} is over; meanwhile {_counted(counts)}")
+
+    def ends(self, options: Options, summary: Summary, page: Path) -> None:
+        for line in (*_figures(summary), f"{summary.verdict}: {'; '.join(summary.reasons) or 'no rule was broken'}"):
+            self._print(line)
+        if summary.verdict is not Verdict.VALID:
+            self._print(f"once more: {again(options)}")
+        self._print(str(page))
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
+
+
+class NarratingTeller:
+    """The same for somebody who watches: each thing that goes wrong, and what is to be seen of it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._tell = Narrator(out)
+
+    def begins(self, options: Options, unavailable: Mapping[str, str]) -> None:
+        self._tell.step("Three nodes start, each a process of its own, and clients begin to ask all of them at once")
+        for kind, why in unavailable.items():
+            self._tell.say(f"Not shown here: {kind}. {why[:1].upper()}{why[1:]}.")
+
+    def say(self, at: float, words: str) -> None:
+        self._tell.say(f"{at:.0f} s: {words}")
+
+    def began(self, at: float, fault: Fault, words: str) -> None:
+        self._tell.step(words)
+        self._tell.say(_REASONS[fault.kind])
+
+    def ended(self, at: float, fault: Fault, counts: Mapping[Outcome, int]) -> None:
+        self._tell.say(f"Mended at {at:.0f} s. Meanwhile {_counted(counts)}.")
+
+    def ends(self, options: Options, summary: Summary, page: Path) -> None:
+        self._tell.step("What the clients were told is judged")
+        for line in _figures(summary):
+            self._tell.say(line)
+        asked = sum(operation.asked for operation in summary.operations.values())
+        text = f"of {asked:,} requests none was answered wrongly, and whatever was acknowledged is there"
+        try:
+            self._tell.claim(text, summary.verdict is Verdict.VALID, f"{summary.verdict}: {'; '.join(summary.reasons)}")
+        except ClaimFailed as failed:
+            self._tell.failed(failed)
+        self._tell.say(f"With pictures: {page}")
+
+
+def again(options: Options) -> str:
+    """The command that makes the same plan once more. When requests meet it is up to the machine."""
+    if options.profile == "demo":
+        return f"bin/chaos demo --net {options.net}"
+    arguments: Sequence[str] = (
+        *("--seed", str(options.seed), "--minutes", f"{options.seconds / 60:g}", "--net", options.net),
+        *("--rate", f"{options.rate:g}", "--faults", ",".join(kind.label for kind in options.kinds)),
+        *(("--lost-disks", "rejoin") if options.rejoins else ()),
+        *(("--node-command", " ".join(options.command)) if options.command else ()),
+    )
+    return f"bin/chaos {options.profile} {shlex.join(arguments)}"
+
+
+def _counted(counts: Mapping[Outcome, int]) -> str:
+    told = f"{counts[Outcome.OK]} requests were answered"
+    return f"{told}, {counts[Outcome.FAIL]} refused, and of {counts[Outcome.UNKNOWN]} nothing is known"
+
+
+def _figures(summary: Summary) -> Sequence[str]:
+    asked = sum(operation.asked for operation in summary.operations.values())
+    ok = sum(operation.ok for operation in summary.operations.values())
+    lines = [f"{asked:,} requests, {ok:,} of them answered; {sum(summary.fault_counts.values())} faults"]
+    served, worst = summary.aims.served, summary.aims.recovery_worst
+    if served.asked:
+        share = served.ok / served.asked
+        lines.append(
+            f"with one node down or cut off, {share:.2%} of {served.asked:,} requests through the two others were answered"
+        )
+    if worst is not None:
+        lines.append(f"all was well again within {worst:.1f} s at the latest")
+    lines.append(f"{summary.final.tokens:,} tokens were read back in {len(summary.final.ways)} ways")
+    return lines

@@ -1,0 +1,269 @@
+"""A run as a picture, in SVG: everything that has a time, one above the other, over one axis.
+
+    faults        a bar for each, named, in as many lanes as they need; each shades all that is below it
+    tokenize      latency of the requests that were answered, by bucket: median and 99th percentile (logarithmic);
+                  and requests a second: asked, and answered
+    …             the same for each operation, on the same scales of latency
+    through n1    of the requests through that node, the share that was answered
+
+Colours are classes, given by the page's style sheet, so that they follow its theme.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from chaos.summary import FaultSeen, Series, Summary, Through
+
+_LEFT, _WIDTH, _RIGHT = 132.0, 1060.0, 18.0
+_LANE, _LATENCY, _RATE, _SHARE = 17.0, 84.0, 34.0, 26.0
+_BETWEEN, _INSIDE, _TOP, _AXIS = 20.0, 12.0, 22.0, 24.0
+#: Where the names of panels begin.
+_NAME = 4.0
+#: What a letter of a label takes at most, and how many faults can be labelled by more than their number.
+_LETTER, _NAMED = 6.3, 40
+_TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+_TICKS = 14
+_MINUTE = 60
+
+Place = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Of time: ``seconds`` in ``buckets`` over the width of the picture."""
+
+    bucket: float
+    buckets: int
+
+    @property
+    def seconds(self) -> float:
+        return self.bucket * max(self.buckets, 1)
+
+    def x(self, at: float) -> float:
+        return _LEFT + min(max(at / self.seconds, 0.0), 1.0) * _WIDTH
+
+    @property
+    def ticks(self) -> list[float]:
+        step = next((step for step in _TICK_STEPS if self.seconds / step <= _TICKS), _TICK_STEPS[-1])
+        return [float(at) for at in range(0, math.floor(self.seconds) + 1, step)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A fault in its lane; ``label`` begins at its left end, or ends at the right end of the picture."""
+
+    fault: FaultSeen
+    lane: int
+    label: str
+
+
+def draw(summary: Summary) -> Markup:
+    """An ``svg`` element."""
+    axis = Axis(summary.bucket_seconds, _buckets(summary))
+    bars = lanes(summary.faults, axis)
+    top = _TOP + _LANE * (1 + max((bar.lane for bar in bars), default=0)) + _BETWEEN
+    parts, bottom = _panels(summary, axis, top)
+    marks = [_bar(bar, axis, bottom) for bar in bars]
+    height = bottom + _AXIS
+    return Markup("").join(
+        [
+            Markup(
+                '<svg class="timechart" role="img" aria-labelledby="timechart-title timechart-text" viewBox="0 0 {:g} {:g}">'
+            ).format(_LEFT + _WIDTH + _RIGHT, height),
+            Markup('<title id="timechart-title">Latency, throughput and availability over time</title>'),
+            Markup('<desc id="timechart-text">{}</desc>').format(_described(summary)),
+            _text(_NAME, _TOP + 12, "faults", "name"),
+            *marks,
+            *parts,
+            *_time_axis(axis, _TOP, bottom),
+            Markup("</svg>"),
+        ]
+    )
+
+
+def lanes(faults: Sequence[FaultSeen], axis: Axis) -> list[Bar]:
+    """Each fault in the first lane that has room for its bar and its label."""
+    ends: list[float] = []
+    bars = []
+    for fault in faults:
+        label = f"{fault.number} {fault.kind} {' '.join(fault.nodes)}".rstrip() if len(faults) <= _NAMED else str(fault.number)
+        begins = min(axis.x(fault.began), _LEFT + _WIDTH - _LETTER * len(label))
+        lane = next((lane for lane, end in enumerate(ends) if end < begins), len(ends))
+        ends[lane:] = [max(axis.x(fault.ended), begins + _LETTER * len(label)) + _INSIDE, *ends[lane + 1 :]]
+        bars.append(Bar(fault, lane, label))
+    return bars
+
+
+def clock(at: float) -> str:
+    """A time of the run, in seconds or in minutes and seconds."""
+    return f"{at:g} s" if at < _MINUTE else f"{int(at) // _MINUTE}:{int(at) % _MINUTE:02}"
+
+
+def _buckets(summary: Summary) -> int:
+    lengths = [len(series.asked) for series in summary.series.values()]
+    lengths += [len(through.asked) for through in summary.availability.values()]
+    return max([*lengths, math.ceil(max((fault.ended for fault in summary.faults), default=0.0) / summary.bucket_seconds)])
+
+
+def _described(summary: Summary) -> str:
+    faults = "; ".join(f"{fault.kind} from {fault.began:.0f} to {fault.ended:.0f} s" for fault in summary.faults)
+    return f"Faults: {faults or 'none'}. The figures are in the tables below the picture."
+
+
+def _panels(summary: Summary, axis: Axis, top: float) -> tuple[list[Markup], float]:
+    """All panels, and where the last one ends."""
+    parts: list[Markup] = []
+    low, high = _decades(figure for series in summary.series.values() for figure in (*series.p50, *series.p99) if figure)
+    for action, series in sorted(summary.series.items(), key=lambda pair: -sum(pair[1].asked)):
+        parts += _latency(action, series, axis, top, (low, high))
+        parts += _rate(series, axis, top + _LATENCY + _INSIDE)
+        top += _LATENCY + _INSIDE + _RATE + _BETWEEN
+    for node, through in sorted(summary.availability.items()):
+        parts += _share(node, through, axis, top)
+        for left in summary.exits:
+            if left.node == node:
+                parts.append(
+                    _exit_mark(axis.x(left.at), top, f"{left.at:.1f} s: {node} ended with exit code {left.code}: {left.words}")
+                )
+        top += _SHARE + _INSIDE
+    return parts, top
+
+
+def _decades(figures: Iterable[float]) -> tuple[int, int]:
+    """Powers of ten around the figures, of which there may be none."""
+    known = [figure for figure in figures if figure > 0]
+    if not known:
+        return -3, 0
+    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
+    return low, max(high, low + 1)
+
+
+def _latency(action: str, series: Series, axis: Axis, top: float, decades: tuple[int, int]) -> list[Markup]:
+    low, high = decades
+    bottom = top + _LATENCY
+
+    def y(seconds: float) -> float:
+        return bottom - (math.log10(seconds) - low) / (high - low) * _LATENCY
+
+    parts = [_text(_NAME, top + 13, action, "name")]
+    for power in range(low, high + 1):
+        parts += [_rule(y(10.0**power)), _text(_LEFT - 8, y(10.0**power) + 4, _duration(10.0**power), "tick", "end")]
+    parts.append(_path("band", _areas(series.p50, series.p99, axis, y)))
+    parts.append(_path("p99", _steps(series.p99, axis, y)))
+    parts.append(_path("p50", _steps(series.p50, axis, y)))
+    return parts
+
+
+def _rate(series: Series, axis: Axis, top: float) -> list[Markup]:
+    asked, ok = ([count / axis.bucket for count in counts] for counts in (series.asked, series.ok))
+    most = max([*asked, 1 / axis.bucket])
+    bottom = top + _RATE
+
+    def y(rate: float) -> float:
+        return bottom - rate / most * _RATE
+
+    return [
+        _path("lost", _areas([0.0] * len(asked), asked, axis, y)),
+        _path("answered", _areas([0.0] * len(ok), ok, axis, y)),
+        _rule(bottom, "axis"),
+        _text(_LEFT - 8, top + 9, f"{most:.3g}/s", "tick", "end"),
+        _text(_LEFT - 8, bottom + 3, "0", "tick", "end"),
+    ]
+
+
+def _share(node: str, through: Through, axis: Axis, top: float) -> list[Markup]:
+    shares = [ok / asked if asked else None for asked, ok in zip(through.asked, through.ok, strict=True)]
+    whole = [None if share is None else 1.0 for share in shares]
+    bottom = top + _SHARE
+
+    def y(share: float) -> float:
+        return bottom - share * _SHARE
+
+    return [
+        _text(_NAME, top + 17, f"through {node}", "name"),
+        _path("lost", _areas([0.0] * len(whole), whole, axis, y)),
+        _path("answered", _areas([0.0] * len(shares), shares, axis, y)),
+        _rule(bottom, "axis"),
+    ]
+
+
+def _runs(*columns: Sequence[float | None]) -> Iterator[tuple[int, int]]:
+    """From where to where all columns have figures."""
+    start = None
+    for at, row in enumerate([*zip(*columns, strict=True), (None,)]):
+        if None in row:
+            if start is not None:
+                yield start, at
+            start = None
+        elif start is None:
+            start = at
+
+
+def _steps(figures: Sequence[float | None], axis: Axis, y: Place) -> str:
+    """A line that keeps each figure for as long as its bucket lasts."""
+    path = []
+    for start, end in _runs(figures):
+        path.append(f"M{axis.x(start * axis.bucket):.1f} {y(figures[start] or 0.0):.1f}")
+        path += [f"V{y(figures[at] or 0.0):.1f}H{axis.x((at + 1) * axis.bucket):.1f}" for at in range(start, end)]
+    return "".join(path)
+
+
+def _areas(low: Sequence[float | None], high: Sequence[float | None], axis: Axis, y: Place) -> str:
+    """What lies between two such lines."""
+    path = []
+    for start, end in _runs(low, high):
+        path.append(f"M{axis.x(start * axis.bucket):.1f} {y(low[start] or 0.0):.1f}")
+        path += [f"V{y(high[at] or 0.0):.1f}H{axis.x((at + 1) * axis.bucket):.1f}" for at in range(start, end)]
+        path += [f"V{y(low[at] or 0.0):.1f}H{axis.x(at * axis.bucket):.1f}" for at in reversed(range(start, end))]
+        path.append("Z")
+    return "".join(path)
+
+
+def _bar(bar: Bar, axis: Axis, bottom: float) -> Markup:
+    """The bar, its label, and its shade over all panels."""
+    fault = bar.fault
+    left, top = axis.x(fault.began), _TOP + bar.lane * _LANE
+    width = max(axis.x(fault.ended) - left, 2.0)
+    right = left + _LETTER * len(bar.label) > _LEFT + _WIDTH
+    return Markup(
+        '<g class="fault"><title>{} {}, {:.1f} to {:.1f} s: {}</title>'
+        '<rect class="shade" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>'
+        '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:g}" rx="2"/>{}</g>'
+    ).format(
+        fault.number, fault.kind, fault.began, fault.ended, fault.words,
+        left, top, width, bottom - top,
+        left, top, width, _LANE - 3,
+        _text(_LEFT + _WIDTH if right else left + 4, top + 11, bar.label, "label", "end" if right else "start"),
+    )  # fmt: skip
+
+
+def _exit_mark(x: float, top: float, words: str) -> Markup:
+    return Markup('<path class="exit" d="M{:.1f} {:.1f}l-5 -8h10z"><title>{}</title></path>').format(x, top + 8, words)
+
+
+def _time_axis(axis: Axis, top: float, bottom: float) -> Iterator[Markup]:
+    for at in axis.ticks:
+        yield Markup('<path class="grid" d="M{0:.1f} {1:.1f}V{2:.1f}"/>').format(axis.x(at), top, bottom)
+        yield _text(axis.x(at), bottom + 16, clock(at), "tick", "middle")
+        yield _text(axis.x(at), top - 8, clock(at), "tick", "middle")
+
+
+def _rule(y: float, name: str = "grid") -> Markup:
+    return Markup('<path class="{}" d="M{:g} {:.1f}h{:g}"/>').format(name, _LEFT, y, _WIDTH)
+
+
+def _path(name: str, d: str) -> Markup:
+    return Markup('<path class="{}" d="{}"/>').format(name, d) if d else Markup("")
+
+
+def _text(x: float, y: float, text: str, name: str, anchor: str = "start") -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(name, x, y, anchor, escape(text))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds >= 1 else f"{seconds * 1e3:g} ms"

@@ -1,0 +1,105 @@
+"""Valid, invalid, or unknown: what a run has shown.
+
+Invalid is what is certainly wrong: a history that breaks a rule (checkers.py), an answer that the contract does not have, a
+node that ended by itself with nothing done to its disk, or one that did not come back. Unknown is a run that saw nothing wrong
+and not enough to say that nothing is. Only what is left is valid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from chaos.checkers import Violation, check
+from chaos.history import Action, Complete, History, Invoke, Outcome
+from chaos.summary import NOTHING_READ, Broken, Exit, FinalReads, Verdict
+
+#: Operations that are shown for one that breaks a rule: those before it that had to do with the same tokens or values.
+_SHOWN = 40
+_NOWHERE = -1
+#: A value or a token of a history, as it stands in words about it.
+_NAME = re.compile(r"=[^\s;,]+|qv_[0-9]+_[0-9a-z]+")
+
+
+@dataclass
+class Observed:
+    """What was seen beside the history. ``unavailable``: faults that could not be applied, and why."""
+
+    breaches: list[tuple[int, str]] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    not_ready: list[str] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    final: FinalReads = NOTHING_READ
+    planned: int = 0
+    version: str = ""
+
+
+class Judgement(NamedTuple):
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    broken: Broken | None
+
+
+def judge(history: History, observed: Observed, applied: int) -> Judgement:
+    """``applied``: how many faults were, of those that were planned."""
+    broken = _broken(history, observed)
+    if broken is not None:
+        return Judgement(Verdict.INVALID, (f"{broken.rule}: {broken.detail}",), broken)
+    missing = tuple(_missing(history, observed, applied))
+    return Judgement(Verdict.UNKNOWN if missing else Verdict.VALID, missing, None)
+
+
+def _broken(history: History, observed: Observed) -> Broken | None:
+    """The first rule that is broken, in the order of what matters most."""
+    try:
+        check(history)
+    except Violation as found:
+        about = frozenset(_NAME.findall(found.detail))
+        return Broken(found.rule, found.detail, found.op, related(history, found.op, about))
+    for op, words in observed.breaches:
+        return Broken("contract", words, op, (op,))
+    for exit_ in observed.exits:
+        if not exit_.expected:
+            detail = f"{exit_.node} ended by itself at {exit_.at:.1f} s with exit code {exit_.code}: {exit_.words}"
+            return Broken("ended by itself", detail, _NOWHERE, ())
+    for words in observed.not_ready:
+        return Broken("not back", words, _NOWHERE, ())
+    return None
+
+
+def _missing(history: History, observed: Observed, applied: int) -> Iterable[str]:
+    """What a valid run has shown, and this one has not."""
+    actions = {event.op: event.action for event in history.events if isinstance(event, Invoke)}
+    done = {actions[event.op] for event in history.events if isinstance(event, Complete) and event.outcome is Outcome.OK}
+    for action in Action:
+        if action not in done:
+            yield f"no {action} succeeded"
+    if not observed.final.tokens:
+        yield "what was stored was not read back at the end"
+    if observed.planned and not applied:
+        yield "none of the faults could be applied"
+
+
+def related(history: History, op: int, about: frozenset[str]) -> tuple[int, ...]:
+    """The last operations up to this one in which one of these values or tokens occurs.
+
+    Where it is about none of them it is about the epoch, and so about all that showed or opened one of the same owner.
+    """
+    told = {event.op: event for event in history.events if isinstance(event, Complete)}
+    asked = {event.op: event for event in history.events if isinstance(event, Invoke)}
+    if op not in asked:
+        return ()
+
+    def concerns(invoke: Invoke) -> bool:
+        if about:
+            return not about.isdisjoint(_names(invoke, told.get(invoke.op)))
+        return invoke.owner == asked[op].owner and invoke.action is not Action.DETOKENIZE
+
+    return (*[invoke.op for invoke in asked.values() if invoke.op < op and concerns(invoke)][-_SHOWN:], op)
+
+
+def _names(invoke: Invoke, complete: Complete | None) -> set[str]:
+    answers = () if complete is None else complete.answers
+    return {name for name in (*invoke.given, *answers) if name is not None}

@@ -1,0 +1,55 @@
+"""The command line of the small worlds: bin/simulate --exhaustive [SCOPE …], or python -m tests.model.run [SCOPE …].
+
+Explores all states of each scope, those that take minutes too, and says how many there are. 1 if one of them is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from tests.model.scopes import LARGE, SMALL
+from tests.model.world import Explored, Violation
+
+SCOPES = SMALL | LARGE
+#: Seconds between two words about how far a scope is.
+_TELL_EVERY = 10.0
+
+
+def main(names: Sequence[str]) -> int:
+    """``names`` are of scopes; none means all."""
+    unknown = [name for name in names if name not in SCOPES]
+    if unknown:
+        print(f"no such scope: {', '.join(unknown)}; expected one of {', '.join(SCOPES)}", file=sys.stderr)
+        return 2
+    for name in names or SCOPES:
+        world, began = SCOPES[name].world(), time.perf_counter()
+        try:
+            found = world.explore(partial(_Progress(), name))
+        except Violation as violation:
+            print(f"{name}: {violation}")
+            return 1
+        took = time.perf_counter() - began
+        if wrong := world.unsettled():
+            print(f"{name}: {len(wrong)} requests were dropped that would have changed something later")
+            return 1
+        print(f"{name:38}{found.states:12,} states{found.steps:14,} steps, depth {found.depth:2}{took:9.1f} s", flush=True)
+    return 0
+
+
+class _Progress:
+    """Tells how far it is, on a terminal's error stream, now and then."""
+
+    def __init__(self) -> None:
+        self._told = time.perf_counter()
+
+    def __call__(self, name: str, so_far: Explored) -> None:
+        if time.perf_counter() - self._told > _TELL_EVERY:
+            self._told = time.perf_counter()
+            print(f"{name}: {so_far.states:,} states so far, depth {so_far.depth}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

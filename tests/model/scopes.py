@@ -1,0 +1,138 @@
+"""What small worlds are about: a few operations on one key and one register, and what may never come of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring
+from quorumvault.model import Owner, Version
+from quorumvault.protocol import operations, records
+from quorumvault.protocol.epochs import Register
+from quorumvault.protocol.operations import Written
+from quorumvault.protocol.read import Open
+from tests.model.world import KEYRING, Operation, Owed, World
+
+OWNER = Owner("acme")
+#: Tokens are cut to 8 bits, so that two values meet in one.
+NARROW = Keyring("m1", bytes(32), digest_bits=8)
+VALUE = canonical.from_str("value")
+#: All rotates are from epoch 1.
+LAST_EPOCH = 2
+
+
+def digest_of(value: bytes, keyring: Keyring = KEYRING) -> bytes:
+    return keyring.epoch_keys(OWNER, 1).digests([value])[0]
+
+
+#: Another value with VALUE's token in epoch 1.
+OTHER = next(v for v in map(canonical.from_int, range(10_000)) if digest_of(v, NARROW) == digest_of(VALUE, NARROW))
+
+
+def put(kind: str = "put", clock: int = 1, value: bytes = VALUE, keyring: Keyring = KEYRING) -> Operation:
+    header = records.header(Version(clock, 1))
+    sealed = frozenset(keyring.epoch_keys(OWNER, 1).sealer.seal([value], [digest_of(value, keyring)]))
+
+    def stands(result: Written) -> bool:
+        return result.epoch == 1 and not result.collided
+
+    def breaks(result: Written, owed: Owed) -> str | None:
+        if stands(result) and owed.found - sealed:
+            return "acknowledged under a token that stands for another value"
+        return _wrong_epoch(result.epoch, owed)
+
+    return Operation(
+        kind,
+        lambda: operations.tokenize(OWNER, [value], keyring, header, 1),
+        lambda result: Owed(sealed if stands(result) else frozenset(), result.epoch),
+        breaks,
+        lambda owed: Owed(owed.found - sealed, owed.epoch),
+    )
+
+
+def get(keyring: Keyring = KEYRING) -> Operation:
+    digest = digest_of(VALUE, keyring)
+
+    def breaks(result: list[bytes | Open | None], owed: Owed) -> str | None:
+        (found,) = result
+        if len(owed.found) > 1:
+            return "two values were acknowledged or seen under one token"
+        if found is None and owed.found:
+            return "not found, after it was acknowledged or seen"
+        if isinstance(found, bytes) and owed.found - {records.sealed_of(found)}:
+            return "another value than the one that was acknowledged or seen"
+        return None
+
+    return Operation(
+        "get",
+        lambda: operations.read_records(OWNER, [1], [digest], keyring),
+        lambda result: Owed(frozenset(records.sealed_of(found) for found in result if isinstance(found, bytes))),
+        breaks,
+        lambda owed: Owed(owed.found),
+    )
+
+
+def rotate() -> Operation:
+    return Operation(
+        "rotate", lambda: operations.rotate(OWNER, 1, KEYRING), lambda epoch: Owed(epoch=epoch), _wrong_epoch, _only_epoch
+    )
+
+
+def read_epoch() -> Operation:
+    def breaks(register: Register, owed: Owed) -> str | None:
+        return _wrong_epoch(register.epoch, owed)
+
+    return Operation(
+        "epoch", lambda: operations.read_epoch(OWNER, KEYRING), lambda register: Owed(epoch=register.epoch), breaks, _only_epoch
+    )
+
+
+def _only_epoch(owed: Owed) -> Owed:
+    return Owed(epoch=owed.epoch)
+
+
+def _wrong_epoch(epoch: int, owed: Owed) -> str | None:
+    if epoch > LAST_EPOCH:
+        return "an epoch that no rotate has opened"
+    return "an epoch older than one that was shown" if epoch < owed.epoch else None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Operations that run beside each other. ``mutants`` are those of the simulator that must not pass here unnoticed."""
+
+    operations: tuple[Operation, ...]
+    keyring: Keyring = KEYRING
+    mutants: tuple[str, ...] = ()
+
+    def world(self, *, renaming: bool = True) -> World:
+        return World(self.operations, keyring=self.keyring, renaming=renaming)
+
+
+A, B, C = put("put a", 1), put("put b", 2), put("put c", 2, OTHER, NARROW)
+A_NARROW, GET_NARROW = put("put a", 1, VALUE, NARROW), get(NARROW)
+PUT, GET, ROTATE, EPOCH = put(), get(), rotate(), read_epoch()
+
+#: Explored by the test suite. Two writers write one value, with versions of their own; two values meet in one token.
+SMALL = {
+    "put-get-get": Scope(
+        (PUT, GET, GET), mutants=("one-ack", "no-write-back", "seen-once", "one-answer", "one-absent", "no-sync")
+    ),
+    "two-writers-get": Scope((A, B, GET), mutants=("silence-is-absent",)),
+    "two-values-get": Scope((A_NARROW, C, GET_NARROW), NARROW, ("overwrite", "refusal-counts")),
+    "two-values-get-get": Scope((A_NARROW, C, GET_NARROW, GET_NARROW), NARROW, ("contest-by-two",)),
+    "rotate-epoch-epoch": Scope((ROTATE, EPOCH, EPOCH), mutants=("first-epoch", "epoch-not-written-back", "one-raise")),
+    "rotate-rotate-epoch": Scope((ROTATE, ROTATE, EPOCH), mutants=("raise-by-one", "rotate-counts-up")),
+    "rotate-put-put": Scope((PUT, PUT, ROTATE), mutants=("no-fence", "repeats-unfenced", "put-raises-nothing")),
+    "put-get-rotate": Scope((PUT, GET, ROTATE)),
+}
+#: Explored by hand: what takes minutes.
+LARGE = {
+    "put-put-get-rotate": Scope((PUT, PUT, GET, ROTATE)),
+    "two-writers-get-get-rotate": Scope((A, B, GET, GET, ROTATE)),
+    "two-values-get-rotate": Scope((A_NARROW, C, GET_NARROW, ROTATE), NARROW),
+    "two-values-get-get-rotate": Scope((A_NARROW, C, GET_NARROW, GET_NARROW, ROTATE), NARROW),
+    "put-put-get-get-rotate": Scope((PUT, PUT, GET, GET, ROTATE)),
+    "put-put-put-get-rotate": Scope((PUT, PUT, PUT, GET, ROTATE)),
+    "put-put-rotate-rotate-epoch": Scope((PUT, PUT, ROTATE, ROTATE, EPOCH)),
+}

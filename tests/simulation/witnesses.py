@@ -1,0 +1,79 @@
+"""Who said what to whom: a "not found" has two witnesses, disks that said "absent" in the last round that asked (rule 6).
+
+This is seen on the replies' way to the coordinator, and not in what it made of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Generator
+from typing import Any, cast
+
+from chaos.checkers import NOT_FOUND, Violation
+from chaos.history import Complete, Invoke
+from quorumvault.crypto.tokens import parse_token
+from quorumvault.model import QUORUM
+from quorumvault.peers.peer import OnReply, Unreachable
+from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Holds, OtherView, RoundId
+
+#: Epoch and digest: a key of the owner whose operation it is.
+_Key = tuple[int, bytes]
+
+
+class Witnesses:
+    """``branches`` counts replies that refused a view."""
+
+    def __init__(self, branches: Counter[str]) -> None:
+        self._branches = branches
+        self._asking: int | None = None
+        #: By round, the disks that said "absent" for each key; and the rounds of operations under way.
+        self._absent: dict[RoundId, dict[_Key, set[bytes]]] = {}
+        self._rounds: defaultdict[int, list[RoundId]] = defaultdict(list)
+        #: By operation that has ended at its coordinator, how many witnesses each key has.
+        self._counts: dict[int, dict[_Key, int]] = {}
+
+    def steps_of(self, op: int, work: Coroutine[Any, Any, object]) -> Generator[Any, None, object]:
+        """Runs a coroutine step by step; rounds that begin meanwhile are of this operation."""
+        while True:
+            self._asking = op
+            try:
+                future = work.send(None)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._asking = None
+            yield future
+
+    def asked(self, request: AnyRequest, on_reply: OnReply) -> OnReply:
+        """A request is sent. Its reply is to be heard through what is returned."""
+        if isinstance(request, Get) and self._asking is not None and request.round not in self._absent:
+            self._absent[request.round] = {key: set() for key in zip(request.epochs, request.digests, strict=True)}
+            self._rounds[self._asking].append(request.round)
+
+        def hear(reply: AnyReply | Unreachable) -> None:
+            if isinstance(reply, OtherView):
+                self._branches["view refusal"] += 1
+            absent = self._absent.get(request.round)
+            if absent is not None and isinstance(reply, Holds) and reply.round == request.round:
+                for index, (disks, record) in enumerate(zip(absent.values(), reply.records, strict=True)):
+                    if record is None and index not in reply.unknown:
+                        disks.add(reply.disk)
+            on_reply(reply)
+
+        return hear
+
+    def close(self, op: int) -> None:
+        """The coordinator has its answer: what is heard from now on had no part in it."""
+        counts = self._counts[op] = {}
+        for round_id in self._rounds.pop(op, ()):
+            counts.update({key: len(disks) for key, disks in self._absent.pop(round_id).items()})
+
+    def check(self, asked: Invoke, told: Complete) -> None:
+        """Raises Violation if a client was told "not found" on the word of fewer than two disks."""
+        counts = self._counts.pop(told.op, {})
+        for token, answer in zip(asked.given, told.answers, strict=False):
+            if answer != NOT_FOUND:
+                continue
+            found = counts.get(cast("_Key", parse_token(token)), 0)
+            if found < QUORUM:
+                raise Violation("witnesses", f"operation {told.op}: {token} is not found, by the word of {found} disks")

@@ -1,0 +1,273 @@
+"""Applying faults: each is taken back at its end, and all of them if the run breaks off. And what a command line asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from chaos.__main__ import options_of, parse_arguments
+from chaos.cluster import NODES, Cluster
+from chaos.faults import Faults
+from chaos.history import FaultBegan, FaultEnded, Note, read
+from chaos.nemesis import BRISK, MAY_STOP, Fault, Kind, Pace, Wire, script
+from chaos.network import Weather
+from chaos.recorder import Recorder
+from chaos.tellers import again
+
+SECONDS = 20.0
+NOW = Pace((0.0, 0.0), (0.0, 0.0))
+
+
+HOUR = Pace((0.0, 0.0), (3600.0, 3600.0))
+
+
+@dataclass
+class FakeProcess:
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        return self.code
+
+
+@dataclass
+class FakeNode:
+    name: str
+    data: Path
+    process: FakeProcess | None = None
+    stopped: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class FakeCluster:
+    """Processes that are none. ``journal`` has what was done to them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.nodes = {name: FakeNode(name, directory / name) for name in NODES}
+        self.journal: list[tuple[str, ...]] = []
+        for node in self.nodes.values():
+            (node.data / "store").mkdir(parents=True)
+            (node.data / "store" / "000003.log").write_bytes(bytes(70_000))
+            (node.data / "store" / "000002.ldb").write_bytes(bytes(1_000))
+
+    def start(self, name: str) -> None:
+        assert not self.nodes[name].running
+        self.nodes[name].process = FakeProcess()
+        self.journal.append(("start", name))
+
+    def kill(self, *names: str) -> None:
+        for name in names:
+            assert self.nodes[name].running
+            self.nodes[name].process = FakeProcess(-9)
+        self.journal.append(("kill", *names))
+
+    def pause(self, name: str) -> None:
+        self.nodes[name].stopped = True
+
+    def resume(self, name: str) -> None:
+        self.nodes[name].stopped = False
+
+
+@dataclass
+class FakeNetwork:
+    broken: set[Wire] = field(default_factory=set)
+
+    async def cut(self, wires: Collection[Wire], *, loses: bool) -> None:
+        self.broken |= set(wires)
+
+    async def disturb(self, wires: Collection[Wire], weather: Weather) -> None:
+        assert weather != Weather()
+        self.broken |= set(wires)
+
+    async def mend(self, wires: Collection[Wire]) -> None:
+        self.broken -= set(wires)
+
+
+class Idle:
+    """No traffic: a kill in mid-request waits for none."""
+
+    def under_way(self, node: str) -> int:
+        return 0
+
+    async def next_request(self, node: str) -> None: ...
+
+
+@dataclass
+class Rig:
+    cluster: FakeCluster
+    network: FakeNetwork
+    faults: Faults
+    path: Path
+    told: list[tuple[str, bool]] = field(default_factory=list)
+
+    def tell(self, fault: Fault, words: str, begins: bool) -> None:
+        self.told.append((fault.kind.label, begins))
+
+    def whole(self) -> bool:
+        nodes = self.cluster.nodes.values()
+        return all(node.running and not node.stopped for node in nodes) and not self.network.broken
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    cluster, network = FakeCluster(tmp_path), FakeNetwork()
+    with Recorder.to(tmp_path / "history.jsonl") as recorder:
+        faults = Faults(cast("Cluster", cluster), network, None, Idle(), recorder, rejoins=False)
+        yield Rig(cluster, network, faults, tmp_path / "history.jsonl")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - another task makes it true
+            await asyncio.sleep(0.001)
+
+
+def files(cluster: FakeCluster) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for node in cluster.nodes.values() for path in node.data.rglob("*") if path.is_file()}
+
+
+#: A full disk would be this machine's.
+HERE = [kind for kind in Kind if kind not in (Kind.FULL_DISK, Kind.SLOW_SYNCS, Kind.FAILING_SYNCS)]
+
+
+@pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.label)
+def test_what_is_done_is_undone(kind: Kind, rig: Rig) -> None:
+    before = files(rig.cluster)
+
+    async def scenario() -> None:
+        await rig.faults.heal()
+        await rig.faults.follow(script(1, [kind], NOW), rig.tell)
+
+    asyncio.run(scenario())
+    assert rig.whole()
+    assert files(rig.cluster) == before
+    assert rig.told == [(kind.label, True), (kind.label, False)]
+
+
+@pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.label)
+def test_a_run_that_breaks_off_is_healed(kind: Kind, rig: Rig) -> None:
+    before = files(rig.cluster)
+
+    async def scenario() -> None:
+        await rig.faults.heal()
+        following = asyncio.create_task(rig.faults.follow(script(1, [kind], HOUR), rig.tell))
+        await until(lambda: bool(rig.told))
+        assert not rig.whole() or files(rig.cluster) != before
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await rig.faults.heal()
+
+    asyncio.run(scenario())
+    assert rig.whole()
+    assert files(rig.cluster) == before
+
+
+def test_a_fault_that_cannot_be_had_is_left_out_and_said(rig: Rig) -> None:
+    async def scenario() -> None:
+        await rig.faults.heal()
+        await rig.faults.follow(script(1, [Kind.SLOW_SYNCS, Kind.PAUSE], NOW), rig.tell)
+
+    asyncio.run(scenario())
+    assert rig.faults.skipped == {"slow-syncs": "there is no library in front of the disks"}
+    assert rig.told == [("pause", True), ("pause", False)]
+    assert rig.cluster.journal == [("start", name) for name in NODES]
+
+
+def watched(rig: Rig, kind: Kind | None, code: int) -> bool:
+    """Whether a process that ends so was expected to, with that fault on its node or none."""
+
+    async def scenario() -> None:
+        await rig.faults.heal()
+        watch = asyncio.create_task(rig.faults.watch())
+        plan = script(1, [kind], HOUR) if kind else ()
+        following = asyncio.create_task(rig.faults.follow(plan, rig.tell))
+        await until(lambda: not plan or bool(rig.told))
+        rig.cluster.nodes[plan[0].node if plan else "n1"].process = FakeProcess(code)
+        await until(lambda: bool(rig.faults.exits))
+        watch.cancel()
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+
+    asyncio.run(scenario())
+    (exit_,) = rig.faults.exits
+    assert exit_.code == code
+    return exit_.expected
+
+
+def test_a_process_may_end_by_itself_only_for_its_disk_and_only_so(rig: Rig) -> None:
+    assert Kind.TORN_LOG in MAY_STOP
+    assert watched(rig, Kind.TORN_LOG, 3)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(Kind.TORN_LOG, 1), (Kind.PAUSE, 3), (None, 3), (None, 0)])
+def test_else_it_is_noted_as_wrong(kind: Kind | None, code: int, rig: Rig) -> None:
+    assert not watched(rig, kind, code)
+
+
+def test_faults_are_in_the_history_with_their_ends(rig: Rig) -> None:
+    async def scenario() -> None:
+        await rig.faults.heal()
+        for kind in (Kind.ONE_TO_ONE, Kind.KILL_ALL):
+            await rig.faults.follow(script(1, [kind], NOW), rig.tell)
+
+    asyncio.run(scenario())
+    rig.faults._recorder._file.flush()
+    records = [record for record in read(rig.path) if not isinstance(record, Note)]
+    assert [type(record) for record in records] == [FaultBegan, FaultEnded] * 2
+    assert [record.nodes for record in records if isinstance(record, FaultBegan)] == [(), NODES]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--seed", "7", "--minutes", "3.5", "--faults", "pause,partition,torn"],
+        [
+            "run",
+            "--seed",
+            "7",
+            "--minutes",
+            "0.5",
+            "--faults",
+            "kill",
+            "--lost-disks",
+            "rejoin",
+            "--node-command",
+            "python -m broken",
+        ],
+        ["long", "--seed", "9", "--faults", "partition,gone", "--rate", "7", "--minutes", "50"],
+    ],
+)
+def test_the_command_that_is_said_makes_the_same_run(arguments: list[str], tmp_path: Path) -> None:
+    where = ["--report", str(tmp_path)]
+    first, _ = options_of(parse_arguments([*arguments, *where]))
+    program, *words = shlex.split(again(first))
+    second, _ = options_of(parse_arguments([*words, *where]))
+    assert program == "bin/chaos"
+    assert first.plan
+    assert second == first
+
+
+def test_faults_that_a_network_of_namespaces_does_not_have_are_left_out(tmp_path: Path) -> None:
+    where = ["--report", str(tmp_path), "--net", "namespaces", "--seed", "1"]
+    options, unavailable = options_of(parse_arguments(["run", "--faults", "links,pause", *where]))
+    assert [kind.label for kind in options.kinds] == ["pause", "lossy-links"]
+    assert unavailable.keys() == {"slow-links", "repeated-bytes"}
+    with pytest.raises(ValueError, match="slow-links: in network namespaces"):
+        options_of(parse_arguments(["run", "--faults", "slow-links", *where]))
+
+
+def test_the_narrated_run_is_below_two_minutes(tmp_path: Path) -> None:
+    options, _ = options_of(parse_arguments(["demo", "--report", str(tmp_path)]))
+    assert options.seconds < 100
+    assert BRISK.trouble[0] <= options.plan[0].ends - options.plan[0].begins

@@ -1,0 +1,236 @@
+"""The page of a run: whole, by itself, and true to what the run left; with a violation, without, and of a run that broke off."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chaos import report, timechart
+from chaos.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
+from chaos.summary import (
+    NOTHING_READ,
+    Aims,
+    Broken,
+    Exit,
+    FaultSeen,
+    FinalReads,
+    Operation,
+    Series,
+    Share,
+    Summary,
+    Through,
+    Verdict,
+)
+from chaos.timechart import Axis, lanes
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
+BEGUN = Begun(7, "run", "2026-01-02T03:04:05+00:00", 90.0, ("kill", "pause"), "proxies", ("quorumvault",))
+KILLED, STOPPED = "n1 is killed, with 3 requests at hand", "n2 is stopped (SIGSTOP) & goes on <later>"
+FAULTS = (
+    FaultSeen(0, "kill", ("n1",), 2.0, 4.0, KILLED, True, Share(200, 200), 0.25, 0.5),
+    FaultSeen(1, "pause", ("n2",), 5.0, 7.5, STOPPED, True, Share(150, 149), None, 6.25),
+)
+RECORDS: list[Record] = [
+    BEGUN,
+    Note(0.0, "the work begins"),
+    Invoke(0, Action.TOKENIZE, "acme", "n1", ("=1", "=2", "=3"), at=1.0),
+    Complete(0, Outcome.OK, ("qv_1_0", "qv_1_1", "qv_1_2"), 1, at=1.004),
+    Invoke(1, Action.DETOKENIZE, "zeta", "n3", ("qv_1_9",), at=1.5),
+    FaultBegan(0, "kill", ("n1",), 2.0, KILLED),
+    Invoke(2, Action.DETOKENIZE, "acme", "n2", ("qv_1_1",), at=3.0),
+    Complete(2, Outcome.FAIL, at=3.5, why="no-quorum"),
+    FaultEnded(0, 4.0, "n1 runs again"),
+    Invoke(3, Action.DETOKENIZE, "acme", "n2", ("qv_1_0", "qv_1_1"), at=4.5),
+    Complete(3, Outcome.OK, ("=1", "not_found"), at=4.512),
+    FaultBegan(1, "pause", ("n2",), 5.0, STOPPED),
+]
+VIOLATION = Broken("lost", "operation 3: qv_1_1 is not found, and stood for =2 before", 3, (0, 2, 3))
+
+
+def summary(**changed: object) -> Summary:
+    valid = Summary(
+        verdict=Verdict.VALID,
+        reasons=(),
+        violation=None,
+        seed=7,
+        profile="run",
+        started=BEGUN.started,
+        seconds=90.0,
+        net="proxies",
+        command=BEGUN.command,
+        version="0.1.0",
+        bucket_seconds=0.5,
+        operations={
+            "detokenize": Operation(40, 38, 1, 1, 90, 0.004, 0.02, 0.31),
+            "rotate": Operation(1, 0, 1, 0, 0, None, None, None),
+        },
+        series={"detokenize": Series((10, 0, 20, 10), (10, 0, 19, 9), (0.004, None, 0.005, 0.3), (0.01, None, 0.02, 0.31))},
+        availability={"n1": Through((5, 0, 9), (5, 0, 0)), "n2": Through((4, 4, 4), (4, 3, 4))},
+        faults=FAULTS,
+        fault_counts={"kill": 1, "pause": 1},
+        unavailable={"full-disk": "takes root"},
+        aims=Aims(Share(350, 349), 0.999, 6.25, 3.375, 5.0),
+        final=FinalReads(3, 9, ("through n1", "through n2", "through n3")),
+        exits=(Exit("n3", 6.0, 3, True, "its disk is full"),),
+    )
+    return msgspec.structs.replace(valid, **changed)
+
+
+NOTHING = summary(
+    verdict=Verdict.UNKNOWN, reasons=("too little was asked",), operations={}, series={}, availability={}, faults=(),
+    fault_counts={}, unavailable={}, aims=Aims(Share(0, 0), 0.999, None, None, 5.0), final=NOTHING_READ, exits=(), version="",
+)  # fmt: skip
+INVALID = summary(verdict=Verdict.INVALID, reasons=(f"lost: {VIOLATION.detail}",), violation=VIOLATION)
+RUNS = {"valid": (summary(), RECORDS), "invalid": (INVALID, RECORDS), "broken off": (NOTHING, [])}
+
+
+class Page(HTMLParser):
+    """Elements by name, with their attributes; every one that is opened is closed, in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[str] = []
+        self._open: list[str] = []
+        self._text = ""
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "tr":
+            self._text = ""
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        if tag == "tr":
+            self.rows.append(" ".join(self._text.split()))
+
+    def handle_data(self, data: str) -> None:
+        self._text += data + " "
+
+    def attributes(self, name: str) -> list[str]:
+        return [value for _, attributes in self.elements if (value := attributes.get(name)) is not None]
+
+
+@pytest.fixture(params=RUNS)
+def html(request: pytest.FixtureRequest) -> str:
+    return report.render(*RUNS[request.param])
+
+
+def test_the_page_is_whole_and_needs_nothing_else(html: str) -> None:
+    page = Page(html)
+    ids = page.attributes("id")
+    assert max(Counter(ids).values()) == 1
+    assert set(" ".join(page.attributes("aria-labelledby")).split()) <= set(ids)
+    assert not re.search(r"https?:|url\(|@import|<script|<link|\b(?:src|href)=", html)
+    headings = [tag for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
+    assert headings[0] == "h1"
+    assert headings.count("h1") == 1
+
+
+def test_the_picture_is_an_image_that_says_what_it_shows(html: str) -> None:
+    svg = html[html.index("<svg") : html.index("</svg>") + len("</svg>")]
+    image = ElementTree.fromstring(svg)
+    assert image.get("role") == "img"
+    assert [child.tag for child in image][:2] == ["title", "desc"]
+    assert not re.search(r"\b(?:nan|inf)\b", svg)
+
+
+def test_the_verdict_comes_first() -> None:
+    for run, records in RUNS.values():
+        html = report.render(run, records)
+        text = re.sub(r"<[^>]+>", " ", html[html.index("<body>") :])
+        assert f"three nodes under faults {run.verdict}" in " ".join(text.split())
+        assert all(reason in text for reason in run.reasons)
+
+
+def test_figures_are_there_beside_the_picture() -> None:
+    rows = Page(report.render(summary(), RECORDS)).rows
+    assert "0 10 10 4.0 10.0" in rows
+    assert "1 20 19 5.0 20.0" in rows
+    assert "detokenize 40 38 1 1 90 4.0 20.0 310.0" in rows
+    assert "rotate 1 0 1 0 0 – – –" in rows
+    assert f"0 kill n1 2.0 4.0 {KILLED} 100 % of 200 0.25 s 0.50 s" in rows
+    assert f"1 pause n2 5.0 7.5 {STOPPED} 99.33 % of 150 – 6.25 s" in rows
+    assert "6.0 n3 3 its disk is full yes" in rows
+
+
+def test_an_aim_that_was_missed_is_not_rounded_away() -> None:
+    served = {
+        tile.words.split(",")[0]: tile for tile in report.tiles(summary(aims=Aims(Share(10**6, 10**6 - 1), 0.999, 5.0, 1.0, 5.0)))
+    }
+    assert [(tile.figure, tile.held) for tile in served.values()][1:3] == [("99.99 %", True), ("5.00 s", True)]
+    missed = report.tiles(summary())
+    assert [(tile.figure, tile.held) for tile in missed[1:3]] == [("99.71 %", False), ("6.25 s", False)]
+    assert [tile.held for tile in report.tiles(NOTHING)] == [None] * 4
+
+
+def test_a_violation_is_shown_by_its_calls_with_what_they_have_in_common() -> None:
+    html = report.render(INVALID, RECORDS)
+    rows = Page(html).rows
+    start = next(number for number, row in enumerate(rows) if row.startswith("1.000"))
+    assert rows[start : start + 5] == [
+        "1.000 4.0 0 n1 acme tokenize =2 → qv_1_1 and 2 more ok, epoch 1",
+        f"2.000 fault 0 begins: {KILLED}",
+        "3.000 500.0 2 n2 acme detokenize qv_1_1 fail: no-quorum",
+        "4.000 fault 0 ends: n1 runs again",
+        "4.500 12.0 3 n2 acme detokenize qv_1_1 → not_found and 1 more ok",
+    ]
+    assert html.count('<tr class="guilty">') == 1
+    assert "qv_1_9" not in html
+
+
+def test_words_of_a_run_are_text() -> None:
+    html = report.render(INVALID, RECORDS)
+    assert "<later>" not in html
+    assert html.count("&lt;later&gt;") == html.count("later") > 1
+
+
+def test_the_run_can_be_had_again() -> None:
+    assert report.replay(summary(), BEGUN) == "bin/chaos run --minutes 1.5 --seed 7 --faults kill,pause --net proxies"
+    assert report.replay(summary(profile="demo"), BEGUN) == "bin/chaos demo"
+    assert report.replay(summary(profile="mutant", command=("run", "no-sync")), BEGUN) == "bin/chaos mutants no-sync"
+
+
+def test_the_page_is_written_beside_what_it_is_made_of(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_bytes(msgspec.json.encode(INVALID))
+    (tmp_path / "history.jsonl").write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in RECORDS))
+    (tmp_path / "tokens.tsv").write_text("qv_1_1\tqv_1_a_whole_token\n")
+    page = report.write(tmp_path)
+    assert page == tmp_path / "report.html"
+    assert page.read_text() == report.render(INVALID, RECORDS)
+    assert set(re.findall(r"qv_\w+", page.read_text())) == {"qv_1_1"}
+
+
+def test_faults_that_meet_and_labels_that_are_long_have_lanes_of_their_own() -> None:
+    axis = Axis(1.0, 120)
+    faults = [
+        FaultSeen(n, "kill", ("n1",), at, at + 5.0, "", True, Share(0, 0), None, None)
+        for n, at in enumerate((0.0, 3.0, 60.0, 118.0))
+    ]
+    bars = lanes(faults, axis)
+    assert [bar.lane for bar in bars] == [0, 1, 0, 0]
+    assert [bar.label for bar in bars[:2]] == ["0 kill n1", "1 kill n1"]
+    assert {bar.label for bar in lanes(faults * 20, axis)} == {"0", "1", "2", "3"}
+
+
+def test_a_line_has_no_figures_where_there_are_none() -> None:
+    axis = Axis(1.0, 4)
+    path = timechart._steps((1.0, None, 2.0, 3.0), axis, lambda figure: figure)
+    assert path.count("M") == 2
+    assert path.endswith(f"V3.0H{axis.x(4.0):.1f}")
+    assert timechart._steps((None, None), axis, lambda figure: figure) == ""
