@@ -137,7 +137,7 @@ def test_a_file_shows_rows_rate_and_time_left(run: Run, table: Path, tmp_path: P
     tokenizing = run("tokenize", str(table), "--column", "name", "-o", str(tmp_path / "tokens.csv"))
     assert tokenizing.end() == 0
     assert re.search(r"12,000 rows .* 100% [0-9,]+ rows/s .* left", tokenizing.text)
-    assert tokenizing.text.splitlines()[-1] == "12,000 rows; values that became tokens: name 12,000; epoch 1"
+    assert tokenizing.text.splitlines()[-1] == "12,000 rows; values that became tokens: name 12,000; epoch 1; 12,000 look-ups"
 
 
 def test_what_is_redirected_has_no_progress_in_it(run: Run, table: Path, tmp_path: Path) -> None:
@@ -160,5 +160,5 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(run: Run, tmp_path: P
     waiting.press(b"id,name\n1,Ada\n")
     waiting.press(CTRL_C)
     assert waiting.end() == 1
-    assert waiting.text.splitlines()[-1] == "quorumvault: interrupted"
+    assert waiting.text.splitlines()[-1].removeprefix("^C") == "quorumvault: interrupted"  # the terminal may echo the key
     assert list(tmp_path.iterdir()) == []

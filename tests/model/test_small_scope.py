@@ -13,8 +13,8 @@ from tests.simulation.mutants import MUTANTS, applied
 LEAST_STATES = {
     "put-get-get": 400,
     "two-writers-get": 800,
-    "two-values-get": 3_000,
-    "two-values-get-get": 80_000,
+    "two-values-get": 1_500,
+    "two-values-get-get": 15_000,
     "rotate-epoch-epoch": 500,
     "rotate-rotate-epoch": 1_000,
     "rotate-put-put": 10_000,
