@@ -18,7 +18,7 @@ _WORDS = frozenset({NOT_FOUND, UNAVAILABLE, COLLISION})
 _FIRST_EPOCH = 1
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Python sets the traceback and the cause of what is raised
 class Violation(Exception):
     """``rule`` is a short name, the same for the same kind of wrong; ``op`` is where it shows, -1 at the very end."""
 

@@ -124,15 +124,12 @@ SMALL = {
     "rotate-epoch-epoch": Scope((ROTATE, EPOCH, EPOCH), mutants=("first-epoch", "epoch-not-written-back", "one-raise")),
     "rotate-rotate-epoch": Scope((ROTATE, ROTATE, EPOCH), mutants=("raise-by-one", "rotate-counts-up")),
     "rotate-put-put": Scope((PUT, PUT, ROTATE), mutants=("no-fence", "repeats-unfenced", "put-raises-nothing")),
-    "put-get-rotate": Scope((PUT, GET, ROTATE)),
-}
-#: Explored by hand: what takes minutes.
-LARGE = {
     "put-put-get-rotate": Scope((PUT, PUT, GET, ROTATE)),
-    "two-writers-get-get-rotate": Scope((A, B, GET, GET, ROTATE)),
-    "two-values-get-rotate": Scope((A_NARROW, C, GET_NARROW, ROTATE), NARROW),
-    "two-values-get-get-rotate": Scope((A_NARROW, C, GET_NARROW, GET_NARROW, ROTATE), NARROW),
+}
+#: Explored by hand: what takes minutes. Two values in one token with two reads and a rotate are more than 16 million states.
+LARGE = {
     "put-put-get-get-rotate": Scope((PUT, PUT, GET, GET, ROTATE)),
-    "put-put-put-get-rotate": Scope((PUT, PUT, PUT, GET, ROTATE)),
-    "put-put-rotate-rotate-epoch": Scope((PUT, PUT, ROTATE, ROTATE, EPOCH)),
+    "put-put-rotate-rotate": Scope((PUT, PUT, ROTATE, ROTATE)),
+    "two-writers-get-rotate": Scope((A, B, GET, ROTATE)),
+    "two-values-get-rotate": Scope((A_NARROW, C, GET_NARROW, ROTATE), NARROW),
 }

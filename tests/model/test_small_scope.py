@@ -11,14 +11,14 @@ from tests.simulation.mutants import MUTANTS, applied
 
 #: States there are at least, each standing for all those that differ from it by a renaming only.
 LEAST_STATES = {
-    "put-get-get": 400,
-    "two-writers-get": 800,
+    "put-get-get": 1_000,
+    "two-writers-get": 3_000,
     "two-values-get": 1_500,
-    "two-values-get-get": 15_000,
+    "two-values-get-get": 20_000,
     "rotate-epoch-epoch": 500,
     "rotate-rotate-epoch": 1_000,
     "rotate-put-put": 10_000,
-    "put-get-rotate": 15_000,
+    "put-put-get-rotate": 200_000,
 }
 
 

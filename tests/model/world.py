@@ -10,8 +10,7 @@ something where they arrive, and what finished operations have shown. One step i
 
 None of them has to happen, and none is bounded in number: these are all the states, whatever fails how often. A coordinator
 that dies is one that does nothing any more while what it sent still arrives. An operation begins with its first message, since
-to begin earlier would only lessen what its client knows by then. A write-back that is given up is left out: its read begins
-again, as another read does.
+to begin earlier would only lessen what its client knows by then.
 
 What keeps the number of states small, and takes nothing away:
 
@@ -20,7 +19,8 @@ What keeps the number of states small, and takes nothing away:
   twice is one that arrived once. ``unsettled`` looks for a case in which that was wrong.
 - To give a replica up early is not to hear it and to give it up last: a round decides the same whether the replicas that it has
   not heard may still answer or not, if it decides at all. This is asserted of each decision.
-- An operation that has ended is remembered by what it obliges others to.
+- An operation that has ended is remembered by what it obliges others to; and one that asks again what it asked first is where it
+  began, so that it may try for ever, and not only as often as the code does.
 
 Operations are generators and cannot be copied; but they are functions of the decisions that they were sent, so they are made
 again from those. All parts of a state are interned as small numbers, and what one message does to them is remembered, so that
@@ -337,8 +337,6 @@ class World:
         """All replicas that were not heard yet are given up, if that decides anything."""
         operation, number = begun
         progress = self._begun(number)
-        if self._ask(operation, progress.decisions).disk is not None:
-            return None
         decision = self._decide(operation, progress, progress.heard, None, self._awaited[begun])
         return None if decision is None else self._decided(operation, progress, decision)
 
@@ -390,8 +388,8 @@ class World:
         decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
         further = Progress(progress.owed, decisions)
         try:
-            asks = [self._ask(operation, each).request(ROUND, VIEW.id) for each in ((), decisions)]
-            if asks[0] == asks[1]:
+            asked = self._ask(operation, decisions).request(ROUND, VIEW.id)
+            if asked == self._ask(operation, ()).request(ROUND, VIEW.id):
                 further = Progress(progress.owed)
             return Step(self._intern(further), sent=self._sent(operation, further))
         except QuorumLost:
