@@ -42,7 +42,16 @@ class Api:
     def detokenize(self, tokens: Iterable[str | None]) -> Answer:
         return self.post("/detokenize", {"tokens": list(tokens)})
 
+    def text(self, path: str, timeout: float = TIMEOUT) -> str:
+        """What is there, whatever its type."""
+        return self._exchange("GET", path, None, timeout)[2].decode()
+
     def _send(self, method: Literal["GET", "POST"], path: str, body: bytes | None, timeout: float) -> Answer:
+        status, kind, content = self._exchange(method, path, body, timeout)
+        return Answer(status, json.loads(content) if kind.partition(";")[0].endswith("json") else None)
+
+    def _exchange(self, method: Literal["GET", "POST"], path: str, body: bytes | None, timeout: float) -> tuple[int, str, bytes]:
+        """Status, content type, and content."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -50,10 +59,8 @@ class Api:
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            content = response.read()
+            return response.status, response.getheader("Content-Type") or "", response.read()
         except (OSError, http.client.HTTPException) as error:
             raise Unanswered(f"{method} {path} at {self.address}: {error!r}") from error
         finally:
             connection.close()
-        is_json = (response.getheader("Content-Type") or "").partition(";")[0].endswith("json")
-        return Answer(response.status, json.loads(content) if is_json else None)

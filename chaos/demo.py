@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from chaos import analysis, sample
+from chaos import analysis, sample, trouble
 from chaos.api import Answer, Unanswered
 from chaos.cluster import NODES, Cluster, ClusterError, wait_for
 from chaos.narration import ClaimFailed, Narrator
+from chaos.partitions import Partitions
 from chaos.records import Input, UsageError, check_columns, check_values, configured_columns, invent_input, read_input
 from chaos.table import Table
 
@@ -39,9 +40,10 @@ _FIRST_EPOCH_TOKEN = re.compile(r"qv_1_[a-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """What each step works with: the cluster, the records, the columns to replace, and the narrator."""
+    """What each step works with: the cluster and its links, the records, the columns to replace, and the narrator."""
 
     cluster: Cluster
+    links: Partitions
     tell: Narrator
     directory: Path
     records: Input
@@ -80,7 +82,10 @@ def run(show: Show) -> None:
     second = rotate(show, first)
     lose_two_nodes(show, first)
     come_back(show, first, second)
+    trouble.kill_in_mid_request(show.cluster, show.tell, OWNER)
+    trouble.cut_off(show.cluster, show.links, show.tell, OWNER)
     analyse(show)
+    trouble.timeline(show.cluster, show.tell)
     look_at_disks(show)
     stop(show)
 
@@ -286,13 +291,13 @@ def demonstrate(chosen: argparse.Namespace, tell: Narrator) -> None:
     with workplace(chosen.keep) as directory:
         if records is None:
             records, columns = invent_input(directory), sample.IDENTIFIERS
-        with Cluster.create(directory / "cluster", (OWNER, OTHER)) as cluster:
+        with Cluster.create(directory / "cluster", (OWNER, OTHER)) as cluster, Partitions(cluster) as links:
             start(cluster, tell)
             if columns is None:
                 fields = _good(cluster.api("n1", OWNER).get("/fields")).body["fields"]
                 columns = configured_columns(fields, records.table)
             check_values(columns, records.table)
-            run(Show(cluster, tell, directory, records, columns))
+            run(Show(cluster, links, tell, directory, records, columns))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

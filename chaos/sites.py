@@ -20,19 +20,27 @@ Site = Callable[[Path, int], AbstractAsyncContextManager[tuple[Cluster, Network]
 
 @contextlib.asynccontextmanager
 async def on_loopback(place: Path, seed: int) -> AsyncIterator[tuple[Cluster, Network]]:
-    """Each node has a configuration of its own, in which its peers' addresses are those of its proxies."""
     with Cluster.create(place / "cluster", OWNERS) as cluster:
-        settings = yaml.safe_load((cluster.directory / "cluster.yaml").read_text())
-        links = Links({name: _host_port(settings["nodes"][name]["peer"]) for name in NODES}, seed)
-        await links.open()
-        try:
-            for name, node in cluster.nodes.items():
-                node.config = f"cluster-{name}.yaml"
-                (cluster.directory / node.config).write_text(_view_of(name, settings, links))
-            yield cluster, links
-        finally:
-            cluster.close()
-            await links.close()
+        async with behind_proxies(cluster, seed) as links:
+            try:
+                yield cluster, links
+            finally:
+                cluster.close()
+
+
+@contextlib.asynccontextmanager
+async def behind_proxies(cluster: Cluster, seed: int) -> AsyncIterator[Links]:
+    """The cluster was not started yet: each node gets a configuration in which its peers' addresses are those of its proxies."""
+    settings = yaml.safe_load((cluster.directory / "cluster.yaml").read_text())
+    links = Links({name: _host_port(settings["nodes"][name]["peer"]) for name in NODES}, seed)
+    await links.open()
+    try:
+        for name, node in cluster.nodes.items():
+            node.config = f"cluster-{name}.yaml"
+            (cluster.directory / node.config).write_text(_view_of(name, settings, links))
+        yield links
+    finally:
+        await links.close()
 
 
 def _host_port(address: str) -> tuple[str, int]:

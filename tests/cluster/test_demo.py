@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import chaos.cluster
-from chaos import analysis, demo, sample
+from chaos import analysis, demo, sample, trouble
 from chaos.cluster import Cluster
 from chaos.narration import ClaimFailed, Narrator
 from chaos.records import invent_input
@@ -119,3 +119,24 @@ def test_it_notices_tables_that_were_not_moved(own_cluster: Cluster, tmp_path: P
     with pytest.raises(ClaimFailed, match="quorumvault census ends with exit code 0") as failed:
         analysis.analyse(own_cluster, Narrator(io.StringIO()), directory, "clinic", "registry", tables)
     assert "9,985 tokens of epochs before 2 are in the files given" in failed.value.saw
+
+
+def test_it_notices_a_timeline_that_lacks_a_node(own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lie(tmp_path, monkeypatch, "events", "'{real}' \"$@\" | grep -v '\"n3\"'")
+    with pytest.raises(ClaimFailed) as failed:
+        trouble.timeline(own_cluster, Narrator(io.StringIO()))
+    assert "events of n1, n2, ordered: True" in failed.value.saw
+
+
+class Whole:
+    """Links that nothing is done to."""
+
+    def cut_off(self, node: str) -> None: ...
+
+    def mend(self, node: str) -> None: ...
+
+
+def test_it_notices_a_node_that_is_not_cut_off(own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trouble, "_NOTICE_SECONDS", 0.1)
+    with pytest.raises(ClaimFailed, match="n1 notices that it is alone"):
+        trouble.cut_off(own_cluster, Whole(), Narrator(io.StringIO()), "clinic")
