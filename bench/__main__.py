@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench import overload
 from bench.checks import judge
 from bench.files import command
 from bench.files import report as files_report
@@ -43,10 +44,14 @@ _EXAMPLES = """examples:
   bin/bench files                         half an hour: whole files beside DuckDB alone, 10 and 20 million rows
   bin/bench files-smoke                   the same with small files; exit code 1 if a look-up is made twice; its times say nothing
   bin/bench --write docs/benchmarks.md    the tables into that file, a plot and the figures as JSON beside it
+  bin/bench overload                      three times the load that the cluster can take; exit code 1 if it does not hold up
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["overload"]:
+        return overload.main(arguments[1:])
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if chosen.plan in FILES_PLANS and chosen.svg is not None:

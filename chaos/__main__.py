@@ -67,7 +67,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     planned.add_argument("--faults", default=",".join(FAMILIES), metavar="A,B", help=f"default: {','.join(FAMILIES)}")
     planned.add_argument("--rate", type=float, default=_RATE, help="requests a second through each node, %(default)g by default")
     planned.add_argument(
-        "--lost-disks", choices=("put-back", "rejoin"), default="put-back", help="what becomes of disks that were lost or damaged"
+        "--lost-disks", choices=("put-back", "rejoin"), default="rejoin", help="what becomes of disks that were lost or damaged"
     )
     planned.add_argument("--node-command", default="", metavar="COMMAND", help="runs a node; default: quorumvault")
     one = commands.add_parser("run", parents=[planned], help="one run")

@@ -77,14 +77,18 @@ def tear_log(store: Path, rng: Random) -> Damage:
     return Damage(f"{len(tail)} bytes at the end of {log.name}: {what}", cut)
 
 
+def empty(data: Path) -> None:
+    for path in data.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def take_away(data: Path) -> Damage:
     """The data directory is empty, as when its volume was not mounted. Undone, it is as it was; what came meanwhile is gone."""
     away = data.with_name(f"{data.name}.away")
     move_all(data, away)
 
     def put_back() -> None:
-        for path in data.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        empty(data)
         move_all(away, data)
         away.rmdir()
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from chaos import disks
-from chaos.cluster import NODES, Cluster
+from chaos.cluster import NODES, Cluster, ClusterError, run
 from chaos.disks import Damage, Injector
 from chaos.host import Unavailable
 from chaos.nemesis import MAY_STOP, Fault, Kind
@@ -242,7 +242,19 @@ class Faults:
         return await self._while_down(fault, lambda: damage(store, Random(fault.dice)))
 
     async def _take_disk_away(self, fault: Fault) -> Applied:
-        return await self._while_down(fault, lambda: disks.take_away(self._cluster.nodes[fault.node].data))
+        applied = await self._while_down(fault, lambda: disks.take_away(self._cluster.nodes[fault.node].data))
+        return Applied(applied.words, partial(self._replace, fault.node)) if self._rejoins else applied
+
+    async def _replace(self, name: str) -> None:
+        """What an operator does: without its identity a node does not take itself a new disk, since its volume may be missing."""
+        self._stop(name)
+        disks.empty(self._cluster.nodes[name].data)
+        done = await asyncio.to_thread(run, "init", str(self._cluster.directory), "--replace", name)
+        if done.returncode != 0:
+            raise ClusterError(
+                f"quorumvault init --replace {name} ended with exit code {done.returncode}: {done.stderr.decode()}"
+            )
+        await self._start(name)
 
     async def _while_down(self, fault: Fault, make: Callable[[], Damage]) -> Applied:
         """Something that happens to a disk while no process has it open. Its node is started then, and may refuse."""

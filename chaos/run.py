@@ -40,7 +40,8 @@ from chaos.workload import OWNERS, Workload
 MASTER_SECRET = "secrets/master-s1.key"
 HISTORY, SUMMARY, TOKENS = "history.jsonl", "summary.json", "tokens.tsv"
 #: Of the small disk. Data and event log of a long run fit into it many times.
-_SMALL_DISK_MEGABYTES = 256
+#: More than a node wants to have free before it takes writes again (640 MiB).
+_SMALL_DISK_MEGABYTES = 800
 
 
 class Teller(Protocol):

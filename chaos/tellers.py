@@ -110,7 +110,7 @@ def again(options: Options) -> str:
     arguments: Sequence[str] = (
         *("--seed", str(options.seed), "--minutes", f"{options.seconds / 60:g}", "--net", options.net),
         *("--rate", f"{options.rate:g}", "--faults", ",".join(kind.label for kind in options.kinds)),
-        *(("--lost-disks", "rejoin") if options.rejoins else ()),
+        *(() if options.rejoins else ("--lost-disks", "put-back")),
         *(("--node-command", " ".join(options.command)) if options.command else ()),
     )
     return f"bin/chaos {options.profile} {shlex.join(arguments)}"

@@ -40,6 +40,7 @@ def _at_least(least: int) -> Meta:
 
 #: No wait in a node is longer than an hour: more is a slip of units.
 Seconds = Annotated[float, Meta(gt=0, le=3600, description="a number of seconds, more than 0 and at most 3600")]
+LongSeconds = Annotated[float, Meta(gt=0, le=2_678_400, description="a number of seconds, more than 0 and at most 31 days")]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=3600, description="a number of seconds, from 0 to 3600")]
 Count = Annotated[int, _at_least(1)]
 
@@ -59,14 +60,18 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * KiB
     #: HTTP requests under way at once in one node; more are refused with 429 before their body is read.
     in_flight: Count = 64
+    #: What one API key may hold of the places and the bytes of those, in percent: one that sends its bodies slowly, for as long
+    #: as a body may take, leaves room for others.
+    key_share: Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")] = 75
     #: HTTP connections, idle ones included. They share the file descriptors with the store, which fails for good without one.
     connections: Count = 1024
     #: The request line and headers of one request.
     head_bytes: Count = 64 * 1024
     #: Their bodies together: bounds memory, since 64 full bodies would be a gigabyte.
     in_flight_bytes: Count = 128 * MiB
-    #: What a replica reads for one Get before it answers Overflow: 10,000 values of 64 KiB would be 640 MB.
-    reply_bytes: Count = 32 * MiB
+    #: What a replica reads for one Get before it answers Overflow, and is asked for less: it holds the storage thread, and the
+    #: event loops of two nodes, for some 40 ms.
+    reply_bytes: Count = 4 * MiB
     #: One frame between nodes: the largest body, sealed, with room for its envelope.
     frame_bytes: Count = 48 * MiB
     #: Small messages to one peer share a frame up to this: there a frame's own cost is next to nothing, and none of them is read
@@ -74,14 +79,22 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coalesce_bytes: Count = 64 * KiB
     #: Connections to the peer port that have not proved to be a node; one more drops the oldest: a true node is one briefly.
     peer_strangers: Count = 64
-    #: Unsent bytes to one peer; beyond it the peer counts as unreachable for new messages.
+    #: Of messages to one peer that are unsent, or wait for their reply; beyond it the peer counts as unreachable for new ones.
     peer_queue_bytes: Count = 64 * MiB
     #: Requests to one peer that wait for their reply; beyond it likewise.
     peer_in_flight: Count = 4096
     #: Requests waiting for the storage thread: a bound that health never meets.
     storage_queue: Count = 16_384
+    #: Bytes of those: what a disk that hangs makes its node hold of writes that the two others have acknowledged long since.
+    storage_queue_bytes: Count = 128 * MiB
     #: Bytes of puts that share one sync: bounds the memory and the latency of a group commit.
     group_bytes: Count = 8 * MiB
+    #: One piece of a copy for a joining disk: some 800 records, a millisecond or two of the storage thread of who gives it.
+    copy_bytes: Count = 64 * KiB
+    #: Free space below which a node refuses writes. LevelDB must not meet the end of the disk with what is under way: a group
+    #: and the largest message (56 MiB) in a log, two buffers of that size becoming tables, and a compaction, which writes its
+    #: tables before it removes the old ones (up to 12 tables of level 0 and what they overlap, some 250 MiB).
+    free_space_floor: Count = 512 * MiB
 
 
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +123,20 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_notice: SecondsOrNone = 1.0
     #: Then new requests get 503 and those under way have this long to end.
     drain: SecondsOrNone = 10.0
+
+
+class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node does behind its requests so that three replicas stay the same."""
+
+    #: Records that one peer missed and for which hints are kept, 20 bytes each: 40 MB, an hour of 500 new tokens a second.
+    #: Beyond it everything is compared instead, which at that size costs no more.
+    hints: Count = 2_000_000
+    #: Seconds between two comparisons with a peer. One that finds nothing moves some kilobytes; what it finds, handoff has lost.
+    anti_entropy: Seconds = 300.0
+    #: Seconds in which every record on disk is read and authenticated once: a day. Rot that waits may meet a second fault.
+    scrub: LongSeconds = 86_400.0
+    #: Of a node's time, what handoff, comparing, and the scrub each may take: the rest is the clients'.
+    share: Annotated[float, Meta(ge=0.01, le=1, description="a number from 0.01 to 1")] = 0.5
 
 
 class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,6 +184,7 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: Annotated[LogLevel, Meta(description="one of debug, info, warning, error")] = "info"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    healing: HealingSettings = HealingSettings()
     events: EventLogSettings = EventLogSettings()
 
 
@@ -164,9 +192,11 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _ORDERED: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     ("limits.value_bytes", operator.lt, "limits.reply_bytes"),  # else the largest value could never be read back
     ("limits.reply_bytes", operator.lt, "limits.frame_bytes"),
+    ("limits.copy_bytes", operator.lt, "limits.frame_bytes"),
     ("limits.body_bytes", operator.lt, "limits.frame_bytes"),
     ("limits.body_bytes", operator.le, "limits.in_flight_bytes"),
     ("limits.frame_bytes", operator.le, "limits.peer_queue_bytes"),
+    ("limits.frame_bytes", operator.le, "limits.storage_queue_bytes"),
     ("timeouts.hedge", operator.lt, "timeouts.round"),
     ("timeouts.round", operator.le, "timeouts.request"),
     ("timeouts.ping", operator.lt, "timeouts.silence"),  # else every idle link would count as down
@@ -188,6 +218,7 @@ class Cluster:
     log_level: LogLevel
     limits: Limits
     timeouts: Timeouts
+    healing: HealingSettings
     events: EventLogSettings
 
     def data_directory(self, node: str) -> Path:
@@ -250,6 +281,7 @@ def load_cluster(path: Path) -> Cluster:
         log_level=settings.log_level,
         limits=settings.limits,
         timeouts=settings.timeouts,
+        healing=settings.healing,
         events=settings.events,
     )
 

@@ -15,13 +15,14 @@ from typing import Protocol, TypeVar, cast
 
 from quorumvault.config import Timeouts
 from quorumvault.crypto.keys import Keyring
-from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_tokens
+from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_alike, parse_tokens
 from quorumvault.errors import NoQuorum, Outcome
 from quorumvault.exchange import Exchange, Target
 from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
 from quorumvault.peers.peer import Peer
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.epochs import Raised
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
 from quorumvault.protocol.operations import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.read import Open
@@ -35,6 +36,8 @@ ResultT = TypeVar("ResultT")
 _KNOWN_EPOCHS = 4096
 #: Tokens that are no tokens are looked up under an epoch that is never issued, so that they cost what others cost (trap 18).
 _NO_EPOCH = 0
+#: Records that are opened at one go: a millisecond's worth of small ones, some tens of milliseconds of the largest.
+_OPENED = 512
 
 
 class Missing(Enum):
@@ -99,8 +102,8 @@ class Observer(Protocol):
         """A batch met the fence, and is derived again for a later epoch (rule 8)."""
         ...
 
-    def unacknowledged(self, node: str, records: int) -> None:
-        """Records were committed on the two other replicas, and this peer did not acknowledge them."""
+    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
+        """This was committed on the two other replicas, and this peer, whose disk in the view that is, did not acknowledge it."""
         ...
 
 
@@ -185,11 +188,14 @@ class Coordinator:
 
     async def _look_up(self, owner: Owner, tokens: Sequence[str], deadline: float, *, writes: bool) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
-        keys = [key or (_NO_EPOCH, _dummy_digest(token)) for key, token in zip(parse_tokens(distinct), distinct, strict=True)]
-        epochs, digests = [epoch for epoch, _ in keys], [digest for _, digest in keys]
+        epochs, digests = _keys_of(distinct)
         steps = operations.read_records(owner, epochs, digests, self._keyring)
         found = await self._run(steps, deadline, writes=writes)
-        values = self._open(owner, epochs, digests, found)
+        values = self._open(owner, epochs[:_OPENED], digests[:_OPENED], found[:_OPENED])
+        for start in range(_OPENED, len(found), _OPENED):
+            await asyncio.sleep(0)  # everybody else's turn
+            part = slice(start, start + _OPENED)
+            values += self._open(owner, epochs[part], digests[part], found[part])
         if len(distinct) == len(tokens):
             return values
         by_token = dict(zip(distinct, values, strict=True))
@@ -199,6 +205,10 @@ class Coordinator:
         self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
     ) -> list[bytes | Missing]:
         """The canonical forms in the records that were found, epoch by epoch, and words for the others."""
+        if len(set(epochs)) == 1 and set(map(type, found)) == {bytes}:  # in the common case without a look at each
+            sealed = [records.sealed_of(record) for record in cast("Sequence[bytes]", found)]
+            opened = self._keyring.epoch_keys(owner, epochs[0]).sealer.open_all(sealed, digests)
+            return [canonical or Missing.UNAVAILABLE for canonical in opened]
         by_epoch: dict[int, list[int]] = {}
         values: list[bytes | Missing] = [
             Missing.UNAVAILABLE if isinstance(record, bytes) else _MISSING.get(record, Missing.UNAVAILABLE) for record in found
@@ -248,15 +258,17 @@ class Coordinator:
         """Drive an operation to its end. NoQuorum says which nodes did not take part, and of a write whether it may stand."""
         held = _Held(None, {}, False)
         outcome: Outcome = "none"
+        troubles: dict[str, str] = {}
         try:
             while True:
                 ask = steps.send(held.decision)
                 held = await self._hold(ask, deadline)
+                troubles |= held.trouble
                 outcome = "unknown" if held.wrote else outcome
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         except (QuorumLost, SecretMissing) as error:
-            trouble = "; ".join(f"{node}: {reason}" for node, reason in sorted(held.trouble.items()))
+            trouble = "; ".join(f"{node}: {reason}" for node, reason in sorted(troubles.items()))
             detail = f"fewer than {QUORUM} nodes could decide this ({trouble or str(error) or 'it changed too often meanwhile'})"
             raise NoQuorum(detail, outcome=outcome if writes else None) from None
 
@@ -293,12 +305,13 @@ class Coordinator:
                 self._observer.read_repaired(targets[0].peer.node, len(digests) - len(refused))
             case Put(), Adopt():
                 self._observer.fence_retried()
-            case Put(digests=digests), Committed():
-                exchange.watch_missed(lambda node: self._tell_missed(node, len(digests)))
+            case (Put(), Committed()) | (RaiseEpoch(), Raised()):
+                disks = {target.peer.node: target.disk for target in targets}
+                exchange.watch_missed(lambda node: self._tell_missed(node, disks[node], request))
 
-    def _tell_missed(self, node: str, records: int) -> None:
-        if node != self._identity.node:
-            self._observer.unacknowledged(node, records)
+    def _tell_missed(self, node: str, disk: bytes, request: AnyRequest) -> None:
+        if node != self._identity.node and isinstance(request, Put | RaiseEpoch):
+            self._observer.unacknowledged(node, disk, request)
 
     def _targets(self, view: View) -> list[Target]:
         """The view's replicas: this node's first, then those that are up, taking turns."""
@@ -308,6 +321,16 @@ class Coordinator:
             return not self._peers[node].up, node != self._identity.node, (node_number(node) % 2 == turn)
 
         return [Target(self._peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]
+
+
+def _keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
+    """Columns of epochs and digests of texts that may be tokens."""
+    alike = parse_alike(tokens)
+    if alike is not None:
+        epoch, digests = alike
+        return [epoch] * len(digests), digests
+    keys = [key or (_NO_EPOCH, _dummy_digest(token)) for key, token in zip(parse_tokens(tokens), tokens, strict=True)]
+    return [epoch for epoch, _ in keys], [digest for _, digest in keys]
 
 
 def _dummy_digest(token: str) -> bytes:

@@ -215,8 +215,16 @@ class RunsElsewhere(QuorumVaultError):
     """A peer speaks with another process under this node's name, which lives: two must not vote as one. Ends a node, exit 1."""
 
 
+class DiskReplaced(QuorumVaultError):
+    """This node's disk has been given up for another one, in a view that a peer is in: what it has counts no more. Exit 1."""
+
+
 class KeyFileRefused(QuorumVaultError):
     """A change to the API keys that was not made, in words that say what to do instead."""
+
+
+class RecoveryRefused(QuorumVaultError):
+    """Disks that were not recovered, why, and what can be done."""
 
 
 class InitRefused(QuorumVaultError):
@@ -225,6 +233,10 @@ class InitRefused(QuorumVaultError):
 
 class StorageFailed(QuorumVaultError):
     """The store cannot be trusted any more: the process ends with exit 3 before anything else is acknowledged (rule 11)."""
+
+
+class StoreCorrupt(StorageFailed):
+    """What is stored is not what was written: the disk has to be replaced by a copy of the others' (rule 11, view rule 6)."""
 
 
 class StoreMissing(StorageFailed):

@@ -37,6 +37,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``ts`` (RFC 3339, UTC, microseconds) and ``node`` are set by the log. ``items``, ``found``, ``not_found`` and ``replaced``
     are counts of values; ``outcome`` is "ok" or the error's code; ``duration_ms`` is from the request's head to its answer.
+    ``more``: how many requests besides this one the line stands for (refusals.py).
     """
 
     ts: str = ""
@@ -55,6 +56,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     duration_ms: float | None = None
     peer: str | None = None
     detail: str | None = None
+    more: int | None = None
 
 
 class EventLog:

@@ -76,7 +76,7 @@ class Exchange:
         elif reply.disk != target.disk:
             self._give_up(target, "runs with a disk that the cluster does not know")
         elif isinstance(reply, NotVoting):
-            self._give_up(target, "joining, not voting yet")
+            self._give_up(target, "refuses writes: disk full" if reply.full else "joining, not voting yet")
         else:
             self._decide(self._round.receive(reply))
         if not self._waiting:

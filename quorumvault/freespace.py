@@ -1,31 +1,103 @@
-"""How much room is left where a node's data is. Asked on a thread: a file system may hang, and the event loop never waits for one
-(trap 20)."""
+"""How much room is left where a node's data is, and whether that is enough to write.
+
+LevelDB that meets the end of its disk leaves a torn record behind, and the process has to end (rule 11). So below a floor of
+free space (``limits.free_space_floor``) the replica refuses writes before LevelDB gets to see them, and still serves reads.
+
+    room --free < floor--> full --free >= floor + a quarter of it--> room
+
+Without the quarter in between, each table that a compaction writes or removes would turn the node over. The storage thread asks
+before each group of writes, so that what is written between a look and the next is one group, which the floor has room for. When
+nobody writes, the event loop has it looked at on a thread of its own: a file system may hang, and the loop never waits for one
+(trap 20).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
+import logging
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
-#: Between two looks.
+logger = logging.getLogger("quorumvault.disk")
+
+#: Between two looks of the event loop.
 _SECONDS = 5.0
+#: Of the floor, that has to be free above it before writes are taken again.
+_HYSTERESIS = 0.25
+
+
+def free_bytes(directory: Path) -> int:
+    """What an unprivileged process may still write there. Raises OSError."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
 
 
 class FreeSpace:
-    """``bytes`` is None until it was asked for the first time, and while it cannot be told."""
+    """``bytes`` is what was seen last: None until somebody looked, and while it cannot be told. ``full``: writes are refused.
 
-    def __init__(self, directory: Path) -> None:
+    ``on_change(full)`` is called on the event loop's thread; changes that follow each other at once may be told as none.
+    ``look`` may be called on any thread.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        floor: int,
+        on_change: Callable[[bool], None],
+        *,
+        free: Callable[[Path], int] = free_bytes,
+    ) -> None:
         self.bytes: int | None = None
+        self.full = False
         self._directory = directory
+        self._floor = floor
+        self._free = free
+        self._on_change = on_change
+        self._told = False
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+
+    @property
+    def problem(self) -> str | None:
+        """Words for /health; None while writes are taken."""
+        if not self.full:
+            return None
+        left = "an unknown number of" if self.bytes is None else f"{self.bytes:,}"
+        return (
+            f"disk full: {left} bytes are free at {self._directory}, and limits.free_space_floor is {self._floor:,}: "
+            f"this node refuses writes and serves reads; make room, and it goes on by itself"
+        )
+
+    def has_room(self) -> bool:
+        """Look, and answer whether writes are to be taken. Some 2 microseconds on a local disk."""
+        with self._lock:
+            try:
+                free = self._free(self._directory)
+            except OSError:
+                # It cannot be told. Whether a write can be done is for the write to say.
+                self.bytes = None
+                return not self.full
+            self.bytes = free
+            full = free < self._floor * (1 + _HYSTERESIS) if self.full else free < self._floor
+            if full != self.full:
+                self.full = full
+                self._loop.call_soon_threadsafe(self._tell)
+            return not full
 
     async def watch(self) -> None:
         """Look again and again, until cancelled. One look at a time: a disk that hangs takes one thread and no more."""
         while True:
-            self.bytes = await asyncio.to_thread(self._look)
+            await asyncio.to_thread(self.has_room)
             await asyncio.sleep(_SECONDS)
 
-    def _look(self) -> int | None:
-        try:
-            return shutil.disk_usage(self._directory).free
-        except OSError:
-            return None
+    def _tell(self) -> None:
+        if self.full == self._told:
+            return
+        self._told = self.full
+        if self.full:
+            logger.error(self.problem)
+        else:
+            logger.warning("there is room at %s again: this node takes writes", self._directory)
+        self._on_change(self.full)

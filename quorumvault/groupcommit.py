@@ -12,16 +12,27 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from quorumvault.config import Limits
 from quorumvault.peers.peer import Unreachable
-from quorumvault.protocol.messages import AnyReply, AnyRequest, Put
-from quorumvault.replica import Replica
+from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Put, WriteBack
+from quorumvault.replica import Job, Replica
 
 logger = logging.getLogger("quorumvault.storage")
 
 OnReply = Callable[[AnyReply | Unreachable], None]
-_Entry = tuple[AnyRequest, OnReply]
+
+#: What reading one record counts for in a group and in the queue: thousands of reads take as long as a write of some megabytes.
+_READ_BYTES = 1024
+
+
+class _Entry(NamedTuple):
+    """``size``: in bytes of what it holds, or in reads that are as much work."""
+
+    request: AnyRequest | Job
+    on_reply: OnReply
+    size: int
 
 
 class GroupCommit:
@@ -35,16 +46,21 @@ class GroupCommit:
         self._limits = limits
         self._on_failure = on_failure
         self._began: float | None = None
+        #: Of what waits, and of the group at hand. On the event loop's thread only.
+        self._held_bytes = 0
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
-    def submit(self, request: AnyRequest, on_reply: OnReply) -> None:
+    def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None:
         """Called on the event loop's thread, where ``on_reply`` is called later."""
-        if self._entries.qsize() >= self._limits.storage_queue:
+        size = _size(request)
+        limits = self._limits
+        if self._entries.qsize() >= limits.storage_queue or self._held_bytes + size > limits.storage_queue_bytes:
             on_reply(Unreachable(sent=False))
             return
-        self._entries.put((request, on_reply))
+        self._held_bytes += size
+        self._entries.put(_Entry(request, on_reply, size))
 
     def close(self, seconds: float | None = None) -> bool:
         """Handles what is queued, then ends the thread; False if that takes longer. Waits: not for the event loop's thread."""
@@ -61,9 +77,9 @@ class GroupCommit:
         try:
             while group := self._next_group():
                 self._began = time.monotonic()
-                replies = self._replica.handle([request for request, _ in group])
+                replies = self._replica.handle([entry.request for entry in group])
                 self._began = None
-                self._loop.call_soon_threadsafe(_deliver, group, replies)
+                self._loop.call_soon_threadsafe(self._deliver, group, replies)
         except BaseException as failure:  # whatever it is: the state of the store is no longer known
             logger.critical("storage failed: %s: %s", type(failure).__name__, failure)
             self._on_failure(failure)
@@ -75,7 +91,7 @@ class GroupCommit:
         room = self._limits.group_bytes
         while entry is not None:
             group.append(entry)
-            room -= _size(entry[0])
+            room -= entry.size
             if room <= 0:
                 break
             try:
@@ -87,14 +103,22 @@ class GroupCommit:
                 self._entries.put(None)
         return group
 
+    def _deliver(self, group: list[_Entry], replies: list[Any]) -> None:
+        for entry, reply in zip(group, replies, strict=True):
+            self._held_bytes -= entry.size
+            try:
+                entry.on_reply(reply)
+            except Exception as error:  # of one requester; the others of the group have a right to their replies
+                logger.error("a reply could not be delivered: %s", type(error).__name__)
 
-def _size(request: AnyRequest) -> int:
-    return sum(map(len, request.sealed)) if isinstance(request, Put) else 0
 
-
-def _deliver(group: list[_Entry], replies: list[AnyReply]) -> None:
-    for (_, on_reply), reply in zip(group, replies, strict=True):
-        try:
-            on_reply(reply)
-        except Exception as error:  # of one requester; the others of the group have a right to their replies
-            logger.error("a reply could not be delivered: %s", type(error).__name__)
+def _size(request: AnyRequest | Job) -> int:
+    match request:
+        case Put(sealed=sealed):
+            return sum(map(len, sealed))
+        case WriteBack(records=records):
+            return sum(map(len, records))
+        case Get(digests=digests):
+            return _READ_BYTES * len(digests)
+        case _:
+            return 0

@@ -16,7 +16,8 @@ import os
 import re
 import shutil
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
@@ -32,13 +33,14 @@ from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
 from quorumvault.secretfiles import SECRET_BYTES, write_secret
 from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.storage.store import Store
 
 #: Peer ports are this far above API ports, which leaves room for a few of either.
 PEER_OFFSET = 10
 #: So that the last peer port is one.
 MAX_BASE_PORT = 65_535 - PEER_OFFSET - len(NODE_NAMES) + 1
 
-_CLUSTER = "cluster.yaml"
+CLUSTER_FILE = "cluster.yaml"
 _UNFINISHED = "cluster.yaml.unfinished"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
@@ -58,7 +60,7 @@ def plan_nodes(hosts: Sequence[str], base_port: int) -> dict[str, Endpoints]:
     ValueError says what is wrong with the hosts or the port.
     """
     for host in hosts:
-        _check_host(host)
+        check_host(host)
     if len(set(hosts)) != len(hosts) or len(hosts) not in (1, len(NODE_NAMES)):
         raise ValueError(f"expected one host for all nodes, or {len(NODE_NAMES)} different ones separated by commas")
     if not 1 <= base_port <= MAX_BASE_PORT:
@@ -75,7 +77,8 @@ def _at(host: str, port: int) -> Endpoints:
     return Endpoints(api, peer, listen_api=api, listen_peer=peer)
 
 
-def _check_host(host: str) -> None:
+def check_host(host: str) -> None:
+    """ValueError for what is neither an address of one machine nor a name."""
     if host in WILDCARDS:
         raise ValueError(f"{host} is no address that others can reach; name the host, and set listen_api in cluster.yaml")
     if ":" in host:
@@ -92,19 +95,33 @@ def init(
     ``entropy(n)`` gives n random bytes: ``secrets.token_bytes``. If it fails half-way the directory is empty again.
     """
     directory = directory.absolute()
-    cluster_id = entropy(8).hex()
-    _claim(directory, cluster_yaml(cluster_id, nodes))
-    try:
+    cluster_id = new_cluster_id(entropy)
+    with new_cluster(directory, cluster_yaml(cluster_id, nodes)) as cluster_file:
         _write_secrets(directory / "secrets", entropy)
         _write_new(directory / "fields.yaml", _template("fields.yaml"))
         keys = _write_keys(directory / "api_keys.yaml", owners, now, entropy)
-        _make_disks(directory, cluster_id, entropy)
-        (directory / _UNFINISHED).rename(directory / _CLUSTER)
+        make_disks(directory, cluster_id, entropy)
+    return Initialised(cluster_file, nodes, keys)
+
+
+def new_cluster_id(entropy: Callable[[int], bytes]) -> str:
+    return entropy(8).hex()
+
+
+@contextmanager
+def new_cluster(directory: Path, text: str) -> Iterator[Path]:
+    """Claims a directory for a cluster with this cluster.yaml, which is there when the block has ended, and not before.
+
+    If the block fails the directory is empty again. Raises InitRefused for one that has anything in it.
+    """
+    _claim(directory, text)
+    try:
+        yield directory / CLUSTER_FILE
+        (directory / _UNFINISHED).rename(directory / CLUSTER_FILE)
     except BaseException:
         _empty(directory)
         raise
     sync_directory(directory)
-    return Initialised(directory / _CLUSTER, nodes, keys)
 
 
 def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints]) -> str:
@@ -112,7 +129,7 @@ def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints]) -> str:
     values = {"cluster_id": cluster_id}
     for node, endpoints in nodes.items():
         values |= {f"{node}_api": str(endpoints.api), f"{node}_peer": str(endpoints.peer)}
-    return string.Template(_template(_CLUSTER)).substitute(values)
+    return string.Template(_template(CLUSTER_FILE)).substitute(values)
 
 
 def _template(name: str) -> str:
@@ -121,8 +138,8 @@ def _template(name: str) -> str:
 
 def _claim(directory: Path, text: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    if (directory / _CLUSTER).exists():
-        raise InitRefused(f"{directory}: there is a cluster here already ({_CLUSTER}); nothing was changed")
+    if (directory / CLUSTER_FILE).exists():
+        raise InitRefused(f"{directory}: there is a cluster here already ({CLUSTER_FILE}); nothing was changed")
     if (directory / _UNFINISHED).exists():
         raise InitRefused(f"{directory}: an earlier init did not end (or still runs); remove what is in there and try again")
     if any(directory.iterdir()):
@@ -154,12 +171,17 @@ def _write_keys(path: Path, owners: Sequence[Owner], now: datetime, entropy: Cal
     }
 
 
-def _make_disks(directory: Path, cluster_id: str, entropy: Callable[[int], bytes]) -> None:
+def make_disks(
+    directory: Path, cluster_id: str, entropy: Callable[[int], bytes], fill: Callable[[str, Store], None] | None = None
+) -> None:
+    """The three disks of view 1, empty unless ``fill(node, store)`` puts something in, which has to be the same in each."""
     view = first_view({node: entropy(DISK_BYTES) for node in NODE_NAMES})
     for node, disk in view.disks.items():
         place = directory / node
         place.mkdir(mode=0o700)
-        LevelDBStore.create(place / STORE_DIRECTORY, disk).close()
+        with closing(LevelDBStore.create(place / STORE_DIRECTORY, disk)) as store:
+            if fill is not None:
+                fill(node, store)
         write_identity(place / IDENTITY_FILE, DiskIdentity(cluster_id, node, disk, 0, Mode.ACTIVE, view))
 
 

@@ -26,13 +26,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from quorumvault.api.services import EventSink
 from quorumvault.errors import Busy, Draining, NotPermitted, RateLimited, Unauthenticated
 from quorumvault.events import Event
+from quorumvault.healing.handoff import Owed
+from quorumvault.healing.rejoin import Progress
+from quorumvault.healing.scrub import ScrubCounts
+from quorumvault.protocol.antientropy import Compared
 from quorumvault.protocol.views import Mode
 
-#: A node that is about to stop says so in place of its disk's mode.
+#: An active node that refuses writes, and one that is about to stop, say so in place of their disk's mode.
+FULL = "full"
 DRAINING = "draining"
-STATES = (*(mode.value for mode in Mode), DRAINING)
+STATES = (*(mode.value for mode in Mode), FULL, DRAINING)
 #: Outcomes of requests that were refused for what their head says, or for want of room for their body.
 REJECTIONS = tuple(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited))
+
+#: How a comparison with a peer may end.
+COMPARISONS = ("equal", "mended", "failed")
 
 #: Seconds. A request takes a millisecond at best, and ends in a 503 after Timeouts.request at the latest.
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -41,13 +49,19 @@ _SYNC_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 
 
 class Reading(NamedTuple):
-    """How a node is at this moment. ``reachable`` counts active replicas, its own included; ``disk_free``: bytes, if known."""
+    """How a node is at this moment. ``reachable`` counts active replicas, its own included; ``disk_free``: bytes, if known.
+
+    ``owed``: what each peer is known to lack. ``joining``: how far this node's disk is, while it is no replica yet.
+    """
 
     state: str
     reachable: int
     peers_up: Mapping[str, bool]
     in_flight: int
     disk_free: int | None
+    owed: Mapping[str, Owed]
+    scrub: ScrubCounts
+    joining: Progress | None = None
 
 
 class _Histogram:
@@ -67,27 +81,20 @@ class _Histogram:
         family.add_metric(labels, list(zip(bounds, itertools.accumulate(self._counts), strict=True)), self._sum)
 
 
-class _Owed:
-    """What one peer is known to lack: records, and since when, by the monotonic clock."""
-
-    def __init__(self) -> None:
-        self.records = 0
-        self.since: float | None = None
-
-
 class Metrics:
-    """``read`` tells how the node is; ``clock`` is monotonic, in seconds. Used on the event loop's thread, but for ``synced``."""
+    """``read`` tells how the node is. Used on the event loop's thread, but for ``synced``."""
 
-    def __init__(self, peers: Iterable[str], read: Callable[[], Reading], clock: Callable[[], float]) -> None:
+    def __init__(self, peers: Iterable[str], read: Callable[[], Reading]) -> None:
         self._read = read
-        self._clock = clock
         self._requests: Counter[tuple[str, str]] = Counter()
         self._items: Counter[str] = Counter()
         self._durations: dict[str, _Histogram] = {}
         self._rejected = dict.fromkeys(REJECTIONS, 0)
         self._read_repairs = 0
         self._fence_retries = 0
-        self._owed = {peer: _Owed() for peer in peers}
+        self._handed_off = dict.fromkeys(peers, 0)
+        self._comparisons = dict.fromkeys(COMPARISONS, 0)
+        self._mended = 0
         self._syncs = _Histogram(_SYNC_BUCKETS)
 
     # What happened.
@@ -111,12 +118,18 @@ class Metrics:
     def fence_retried(self) -> None:
         self._fence_retries += 1
 
-    def unacknowledged(self, peer: str, records: int) -> None:
-        """Records were committed, and this peer did not acknowledge them."""
-        owed = self._owed[peer]
-        owed.records += records
-        if owed.since is None:
-            owed.since = self._clock()
+    def handed_off(self, peer: str, records: int) -> None:
+        """The peer has all that it was owed."""
+        self._handed_off[peer] += records
+
+    def compared(self, outcome: Compared | str) -> None:
+        """This replica was compared with a peer's, or could not be."""
+        if isinstance(outcome, str):
+            self._comparisons["failed"] += 1
+            return
+        mended = outcome.taken + outcome.given
+        self._comparisons["mended" if mended or outcome.raised else "equal"] += 1
+        self._mended += mended
 
     def synced(self, seconds: float) -> None:
         """The store wrote a batch and synced it. Called on the storage thread."""
@@ -131,8 +144,10 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Implements prometheus_client's Collector."""
         yield from self._about_requests()
-        yield from self._about_node(self._read())
-        yield from self._about_replication()
+        reading = self._read()
+        yield from self._about_node(reading)
+        yield from self._about_replication(reading)
+        yield from self._about_healing(reading.scrub)
 
     def _about_requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -174,6 +189,15 @@ class Metrics:
             "quorumvault_quorum_reachable", "Active replicas within this node's reach, its own included. 2 are needed."
         )
         reachable.add_metric([], reading.reachable)
+        joining = reading.joining or Progress()
+        copied = GaugeMetricFamily(
+            "quorumvault_join_records", "Records that this node's joining disk has copied, from both others; 0 for an active one."
+        )
+        copied.add_metric([], joining.records)
+        expected = GaugeMetricFamily(
+            "quorumvault_join_records_expected", "About how many those will be at the end; 0 while that is not known."
+        )
+        expected.add_metric([], joining.expected or 0)
         in_flight = GaugeMetricFamily("quorumvault_in_flight", "Requests under way that have been let in.")
         in_flight.add_metric([], reading.in_flight)
         disk_free = GaugeMetricFamily(
@@ -181,23 +205,23 @@ class Metrics:
         )
         if reading.disk_free is not None:
             disk_free.add_metric([], reading.disk_free)
-        yield from (up, state, reachable, in_flight, disk_free)
+        yield from (up, state, reachable, copied, expected, in_flight, disk_free)
 
-    def _about_replication(self) -> Iterator[Metric]:
+    def _about_replication(self, reading: Reading) -> Iterator[Metric]:
         records = GaugeMetricFamily(
             "quorumvault_peer_owed_records",
-            "Records that this node committed since its start without the peer's acknowledgement. Those that reads have repaired "
-            "there since are still counted.",
+            "Records that this node committed without the peer's acknowledgement, and has not handed off yet. Those that reads "
+            "have repaired there since are still counted.",
             labels=["peer"],
         )
         seconds = GaugeMetricFamily(
             "quorumvault_peer_owed_seconds",
-            "Since the first of peer_owed_records was committed; 0 if there is none.",
+            "Since the oldest of what the peer is owed was committed; 0 if there is none.",
             labels=["peer"],
         )
-        for peer, owed in self._owed.items():
+        for peer, owed in reading.owed.items():
             records.add_metric([peer], owed.records)
-            seconds.add_metric([peer], 0 if owed.since is None else self._clock() - owed.since)
+            seconds.add_metric([peer], owed.seconds)
         syncs = HistogramMetricFamily(
             "quorumvault_sync_duration_seconds", "One write to this node's store, synced. Requests at the same time share one."
         )
@@ -211,6 +235,31 @@ class Metrics:
         )
         fence_retries.add_metric([], self._fence_retries)
         yield from (records, seconds, syncs, read_repairs, fence_retries)
+
+    def _about_healing(self, scrub: ScrubCounts) -> Iterator[Metric]:
+        handed_off = CounterMetricFamily(
+            "quorumvault_handoff_records_total", "Records that this node brought to a peer that had missed them.", labels=["peer"]
+        )
+        for peer, count in self._handed_off.items():
+            handed_off.add_metric([peer], count)
+        comparisons = CounterMetricFamily(
+            "quorumvault_anti_entropy_total",
+            "Comparisons of this replica with a peer's: nothing differed, something was mended, or it did not come about.",
+            labels=["outcome"],
+        )
+        for outcome, count in self._comparisons.items():
+            comparisons.add_metric([outcome], count)
+        totals = (
+            ("quorumvault_anti_entropy_records_total", "Records that comparisons brought here or to a peer.", self._mended),
+            ("quorumvault_scrub_records_total", "Records that this node read again from its disk and checked.", scrub.checked),
+            ("quorumvault_scrub_corrupt_total", "Records among those that were not what was written.", scrub.corrupt),
+            ("quorumvault_scrub_mended_total", "Of these, those that were replaced by what the other nodes have.", scrub.mended),
+        )
+        yield from (handed_off, comparisons)
+        for name, help_text, value in totals:
+            total = CounterMetricFamily(name, help_text)
+            total.add_metric([], value)
+            yield total
 
 
 class CountedRequests:

@@ -6,7 +6,7 @@
                                                              └▶ LocalPeer ─┐
     Links of n2, n3 ─ ─▶ PeerServer ────────────────────────────────────▶ GroupCommit ▶ Replica ▶ Store   (storage thread)
 
-Exit codes of ``serve``: 0 stopped as asked, 1 configuration (ConfigError, RunsElsewhere), 3 storage (StorageFailed).
+Exit codes of ``serve``: 0 stopped as asked; 1 configuration (ConfigError, RunsElsewhere, DiskReplaced); 3 StorageFailed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as installed_version
 from random import SystemRandom
 
@@ -25,7 +27,7 @@ import msgspec
 
 from quorumvault.admin import socket as admin_socket
 from quorumvault.admin.app import Controls, create_admin_app
-from quorumvault.admin.bodies import NodeStatus, Reloaded
+from quorumvault.admin.bodies import NodeStatus, Reloaded, Repaired, Verified
 from quorumvault.admin.status import show_facts, show_peers
 from quorumvault.api.admission import Admission, Phase
 from quorumvault.api.app import create_app
@@ -34,16 +36,24 @@ from quorumvault.api.services import Services
 from quorumvault.config import NodeConfig, load_cluster
 from quorumvault.coordinator import Coordinator, Identity
 from quorumvault.crypto.keys import Keyring, fingerprint
-from quorumvault.disk import lock_data_directory
-from quorumvault.errors import ConfigError, RunsElsewhere
+from quorumvault.disk import DiskIdentity, lock_data_directory, write_identity
+from quorumvault.errors import ConfigError, QuorumVaultError, RunsElsewhere, StorageFailed, StoreCorrupt
 from quorumvault.events import FILE_NAME, Event, EventLog
 from quorumvault.fields import load_fields
 from quorumvault.freespace import FreeSpace
 from quorumvault.groupcommit import GroupCommit
+from quorumvault.healing.asking import Storage
+from quorumvault.healing.handoff import Owed
+from quorumvault.healing.healer import Healer, Surroundings
+from quorumvault.healing.pace import Pace
+from quorumvault.healing.rejoin import Rejoin
+from quorumvault.healing.scrub import ScrubCounts
 from quorumvault.httpserver import HttpServer, listening_socket
 from quorumvault.keyfile import load_keys
+from quorumvault.membership import Around, Membership
 from quorumvault.metrics import DRAINING, CountedRequests, Metrics, Reading
-from quorumvault.nodedisk import NodeDisk, open_disk
+from quorumvault.nodedisk import IDENTITY_FILE, NodeDisk, distrust, open_disk, provide
+from quorumvault.nodehealing import HealingNews, neighbours, repair, verify
 from quorumvault.nodehealth import describe
 from quorumvault.peers.claims import Claims
 from quorumvault.peers.connection import LocalNode
@@ -56,8 +66,11 @@ from quorumvault.peers.server import PeerServer
 from quorumvault.peers.standing import Standing
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyRequest, NotVoting, Put
+from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyRequest, NotVoting, Put, RaiseEpoch
+from quorumvault.protocol.views import Mode
+from quorumvault.refusals import RefusalsTogether
 from quorumvault.replica import Replica
+from quorumvault.storage.store import Store
 from quorumvault.storage.timed import TimedStore
 
 logger = logging.getLogger("quorumvault.node")
@@ -85,8 +98,8 @@ async def serve(config: NodeConfig) -> int:
         await node.start()
         await node.stopping.wait()
         await node.stop()
-        if node.taken is not None:
-            raise RunsElsewhere(node.taken)
+        if node.ending is not None:
+            raise node.ending
     return 0
 
 
@@ -96,6 +109,7 @@ class _Observer:
 
     metrics: Metrics
     events: EventLog
+    missed: Callable[[str, bytes, Put | RaiseEpoch], None]
 
     def read_repaired(self, node: str, records: int) -> None:
         self.metrics.read_repaired(records)
@@ -104,8 +118,8 @@ class _Observer:
     def fence_retried(self) -> None:
         self.metrics.fence_retried()
 
-    def unacknowledged(self, node: str, records: int) -> None:
-        self.metrics.unacknowledged(node, records)
+    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
+        self.missed(node, disk, request)
 
 
 class Node:
@@ -114,8 +128,8 @@ class Node:
     def __init__(self, config: NodeConfig, disk: NodeDisk) -> None:
         cluster = config.cluster
         self.stopping = asyncio.Event()
-        #: Why this process may not go on: the words of a peer that speaks with another one under this node's name.
-        self.taken: str | None = None
+        #: Why this process may not go on.
+        self.ending: QuorumVaultError | None = None
         self._config = config
         self._boot = os.urandom(BOOT_BYTES)
         self._disk = disk
@@ -124,29 +138,50 @@ class Node:
         self._keyring = Keyring(cluster.secrets.master.id, config.master_secret)
         self._clock = HybridClock()
         self._events = EventLog(config.data_directory / FILE_NAME, config.node, cluster.events, time.time)
+        self._refusals = RefusalsTogether(self._events)
         self._admission = Admission(cluster.limits)
-        self._metrics = Metrics(config.peers, self._reading, time.monotonic)
-        self._free_space = FreeSpace(config.data_directory)
+        self._metrics = Metrics(config.peers, self._reading)
+        self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         self._replica: Replica | None = None
-        self._storage = self._start_storage()
+        self._storage = None if disk.store is None else self._start_storage(disk.store, disk.identity)
         local = self._local_node()
         self._links = {node: self._link(node, local) for node in config.peers}
         self._standing = Standing(self._links.values(), self._on_standing_change)
         self._peer_server = PeerServer(config.endpoints.listen_peer, local, others=config.peers, submit=self._submit)
         self._coordinator = self._make_coordinator()
+        around = Around(lambda: self._storage, self._coordinator.learn, self._on_identity_change, self._events.note, self._end)
+        self._membership = Membership(disk.identity, around, self._make_rejoin)
+        self._healer = self._make_healer()
+        self._healing = False
         listener = listening_socket(cluster.file, f"nodes.{config.node}.api", config.endpoints.listen_api)
         self._http = HttpServer(create_app(self._services()), listener, cluster.limits, cluster.timeouts)
-        controls = Controls(self._status, self._reload, self.stopping.set)
+        controls = Controls(self._status, self._reload, self.stopping.set, self._repair, self._verify)
         admin_listener = admin_socket.listen(config.data_directory)
         self._admin = HttpServer(create_admin_app(controls, _request_id), admin_listener, cluster.limits, cluster.timeouts)
 
-    def _start_storage(self) -> GroupCommit | None:
-        store, limits = self._disk.store, self._config.cluster.limits
-        if store is None:
-            return None
-        store = TimedStore(store, time.perf_counter, self._metrics.synced)
-        self._replica = Replica(store, self._disk.identity, self._keyring, reply_bytes=limits.reply_bytes)
-        return GroupCommit(self._replica, asyncio.get_running_loop(), limits, on_failure=lambda failure: os._exit(STORAGE_EXIT))
+    def _start_storage(self, store: Store, identity: DiskIdentity) -> GroupCommit:
+        limits = self._config.cluster.limits
+        self._replica = Replica(
+            TimedStore(store, time.perf_counter, self._metrics.synced),
+            identity,
+            self._keyring,
+            reply_bytes=limits.reply_bytes,
+            copy_bytes=limits.copy_bytes,
+            keep=partial(self._keep, asyncio.get_running_loop()),
+            has_room=self._free_space.has_room,
+        )
+        return GroupCommit(self._replica, asyncio.get_running_loop(), limits, self._on_storage_failure)
+
+    def _keep(self, loop: asyncio.AbstractEventLoop, identity: DiskIdentity) -> None:
+        """Called on the storage thread."""
+        write_identity(self._config.data_directory / IDENTITY_FILE, identity)
+        loop.call_soon_threadsafe(self._membership.became, identity)
+
+    def _on_storage_failure(self, failure: BaseException) -> None:
+        """Called on the storage thread."""
+        if isinstance(failure, StoreCorrupt):
+            distrust(self._config.data_directory, str(failure))
+        os._exit(STORAGE_EXIT)
 
     def _local_node(self) -> LocalNode:
         cluster = self._config.cluster
@@ -158,6 +193,7 @@ class Node:
             random_bytes=os.urandom,
             limits=cluster.limits,
             timeouts=cluster.timeouts,
+            on_facts=self._on_facts,
         )
 
     def _link(self, node: str, local: LocalNode) -> Link:
@@ -166,7 +202,7 @@ class Node:
 
     def _make_coordinator(self) -> Coordinator:
         node, disk = self._config.node, self._disk.identity
-        peers: dict[str, Peer] = {**self._links, node: LocalPeer(node, self._storage, lambda: self._standing.established)}
+        peers = self._peers()
         return Coordinator(
             Identity(node, disk.disk, self._boot),
             peers,
@@ -175,8 +211,93 @@ class Node:
             self._config.cluster.timeouts,
             self._clock,
             wall_ms,
-            _Observer(self._metrics, self._events),
+            _Observer(self._metrics, self._events, self._missed),
         )
+
+    def _peers(self) -> dict[str, Peer]:
+        node = self._config.node
+        return {**self._links, node: LocalPeer(node, lambda: self._storage, lambda: self._standing.established)}
+
+    def _make_healer(self) -> Healer | None:
+        """Without a disk there is nothing to heal, or to heal from."""
+        cluster, storage, replica = self._config.cluster, self._storage, self._replica
+        if storage is None or replica is None:
+            return None
+        replica.owners.introduce(self._keys.owners)
+        around = Surroundings(
+            node=self._config.node,
+            disk=lambda: self._membership.identity.disk,
+            nonce=os.urandom(BOOT_BYTES),
+            peers=self._peers(),
+            view=lambda: self._coordinator.view,
+            neighbours=lambda: neighbours(self._links, self._coordinator.view),
+            announce=self._peer_server.tell,
+            give_up=self._give_up,
+            wall_ms=wall_ms,
+            rng=SystemRandom(),
+        )
+        return Healer(around, storage, cluster.healing, cluster.timeouts, HealingNews(self._metrics, self._events))
+
+    def _missed(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
+        if self._healer is not None:
+            self._healer.missed(node, disk, request)
+
+    def _owed(self) -> dict[str, Owed]:
+        return {node: Owed(0, 0.0) if self._healer is None else self._healer.owed(node) for node in self._links}
+
+    def _give_up(self, why: str) -> None:
+        """This disk cannot be trusted, and both others are there to make up for it (rule 11)."""
+        logger.critical("%s gives up its disk: %s", self._config.node, why)
+        distrust(self._config.data_directory, why)
+        os._exit(STORAGE_EXIT)
+
+    def _make_rejoin(self) -> Rejoin:
+        cluster = self._config.cluster
+        return Rejoin(
+            lambda: self._membership.identity,
+            os.urandom(BOOT_BYTES),
+            self._links,
+            self._provide_storage,
+            lambda: self._standing.established,
+            Pace(cluster.healing.share),
+            timeout=cluster.timeouts.round,
+        )
+
+    async def _provide_storage(self) -> Storage:
+        """Of the disk that joins. A lost one is replaced first (view rule 6). Raises ConfigError."""
+        storage = self._storage
+        if storage is None:
+            try:
+                identity, store = await asyncio.to_thread(provide, self._config, self._disk.identity)
+            except StorageFailed as failure:
+                logger.critical("%s gets no new disk: %s", self._config.node, failure)
+                os._exit(STORAGE_EXIT)
+            self._disk, self._membership.identity = NodeDisk(identity, store), identity
+            storage = self._storage = self._start_storage(store, identity)
+            self._healer = self._make_healer()
+        return storage
+
+    def _on_identity_change(self) -> None:
+        self._start_healing()
+        self._peer_server.tell()
+
+    def _start_healing(self) -> None:
+        """Once its disk is active: a joining one copies everything, and has nothing to give yet."""
+        if self._healer is not None and not self._healing and self._membership.identity.mode is Mode.ACTIVE:
+            self._healing = True
+            self._healer.start()
+
+    def _end(self, reason: QuorumVaultError) -> None:
+        """This process must not go on."""
+        self.ending = self.ending or reason
+        self._standing.withdraw()
+        self.stopping.set()
+
+    async def _repair(self) -> Repaired:
+        return await repair(self._healer, self._config.node, self._links)
+
+    async def _verify(self) -> Verified:
+        return await verify(self._healer, self._config.node, self._links)
 
     def _services(self) -> Services:
         cluster = self._config.cluster
@@ -184,7 +305,7 @@ class Node:
             vault=self._coordinator,
             keys=lambda: self._keys,
             fields=self._fields,
-            events=CountedRequests(self._events, self._metrics),
+            events=CountedRequests(self._refusals, self._metrics),
             limits=cluster.limits,
             timeouts=cluster.timeouts,
             health=self._health,
@@ -207,6 +328,9 @@ class Node:
             raise ConfigError(file, key, f"cannot listen on {endpoints.listen_peer}: {error.strerror}") from None
         for link in self._links.values():
             link.start()
+        self._start_healing()
+        if self._disk.store is not None or self._disk.replaceable:
+            self._membership.start()
         self._http.start()
         self._admin.start()
         for stop in (signal.SIGTERM, signal.SIGINT):
@@ -216,7 +340,7 @@ class Node:
 
     async def stop(self) -> None:
         """Drain, unless this process must not go on. Then close from the outside in."""
-        if self.taken is None:
+        if self.ending is None:
             await self._drain()
             await self._http.stop()
             await self._leave_cluster()
@@ -224,7 +348,11 @@ class Node:
             await self._leave_cluster()
             await self._http.stop()
         self._watching.cancel()
+        await self._membership.stop()
+        if self._healer is not None:
+            await self._healer.stop()
         await self._close_storage()
+        self._refusals.flush()
         await self._events.close()
         await self._admin.stop()
         admin_socket.remove(self._config.data_directory)
@@ -262,14 +390,14 @@ class Node:
         if isinstance(request, Put) and records.holds_value(request.header + b"?"):
             self._clock.observe(records.version_of(request.header).clock, wall_ms())
         if self._storage is None:
-            on_reply(NotVoting(request.round, request.view, self._disk.identity.disk))
+            on_reply(NotVoting(request.round, request.view, self._membership.identity.disk))
         elif not self._standing.established:
             on_reply(Unreachable(sent=False))
         else:
             self._storage.submit(request, on_reply)
 
     def _facts(self) -> NodeFacts:
-        disk, cluster = self._disk.identity, self._config.cluster
+        disk, cluster = self._membership.identity, self._config.cluster
         return NodeFacts(
             cluster_id=cluster.cluster_id,
             protocol=PROTOCOL_VERSION,
@@ -284,6 +412,8 @@ class Node:
             keys=self._keys.fingerprint,
             boot=self._boot,
             established=self._standing.established and not self._stalled,
+            full=self._free_space.full,
+            giving_up=self._healer is not None and self._healer.scrub.giving_up,
         )
 
     @property
@@ -293,8 +423,10 @@ class Node:
 
     def _health(self) -> Health:
         stalled = "its disk has not ended a write for long: it answers nothing as a replica" if self._stalled else None
-        problems = [problem for problem in (self._disk.problem, stalled, self._events.problem) if problem]
-        health = describe(self._facts(), self._coordinator.view, self._links, problems)
+        problems = [
+            problem for problem in (self._disk.problem, stalled, self._free_space.problem, self._events.problem) if problem
+        ]
+        health = describe(self._facts(), self._coordinator.view, self._links, problems, self._owed(), self._membership.progress)
         return health if self._admission.phase is Phase.SERVING else msgspec.structs.replace(health, state=DRAINING)
 
     def _status(self) -> NodeStatus:
@@ -317,21 +449,27 @@ class Node:
     def _reading(self) -> Reading:
         health = self._health()
         peers_up = {node: link.up for node, link in self._links.items()}
-        return Reading(health.state, health.quorum.reachable, peers_up, self._admission.in_flight, self._free_space.bytes)
+        scrub = ScrubCounts() if self._healer is None else self._healer.scrub.counts
+        in_flight, free = self._admission.in_flight, self._free_space.bytes
+        joining = self._membership.progress
+        return Reading(health.state, health.quorum.reachable, peers_up, in_flight, free, self._owed(), scrub, joining)
 
     def _on_link_change(self, link: Link) -> None:
-        if link.up and link.facts is not None:
-            self._coordinator.learn(link.facts.view)
         self._standing.link_changed(link)
         self._events.note(Event(event="peer_up" if link.up else "peer_down", peer=link.node, detail=link.last_error))
+
+    def _on_facts(self, facts: NodeFacts) -> None:
+        self._membership.heard(facts)
 
     def _on_standing_change(self) -> None:
         self._peer_server.tell()
 
+    def _on_room_change(self, full: bool) -> None:
+        self._peer_server.tell()
+        self._events.note(Event(event="disk_full" if full else "disk_has_room", detail=self._free_space.problem))
+
     def _on_taken(self, reason: str) -> None:
-        self.taken = self.taken or reason
-        self._standing.withdraw()
-        self.stopping.set()
+        self._end(RunsElsewhere(reason))
 
     def _reload(self) -> Reloaded:
         """The API keys, and where the peers are. A file that is wrong is refused whole, and what is in force stays."""
@@ -350,6 +488,8 @@ class Node:
 
     def _reload_keys(self) -> None:
         self._keys = load_keys(self._config.cluster.api_keys)
+        if self._replica is not None:
+            self._replica.owners.introduce(self._keys.owners)
 
     def _reload_addresses(self) -> None:
         nodes = load_cluster(self._config.cluster.file).nodes

@@ -7,19 +7,30 @@ from typing import Literal
 
 import msgspec
 
-from quorumvault.api.health import Health, PeerHealth, QuorumHealth
+from quorumvault.api.health import Health, JoiningHealth, PeerHealth, QuorumHealth
+from quorumvault.healing.handoff import Owed
+from quorumvault.healing.rejoin import Progress
+from quorumvault.metrics import FULL
 from quorumvault.model import QUORUM
 from quorumvault.peers.facts import NodeFacts
 from quorumvault.peers.link import Link
-from quorumvault.protocol.views import View, votes
+from quorumvault.protocol.views import Mode, View, votes
 
 
-def describe(mine: NodeFacts, view: View | None, links: Mapping[str, Link], problems: Iterable[str]) -> Health:
-    """``view`` is the newest that this node knows; ``problems`` are this node's own, in words."""
-    others = sum(link.up and _active(link.facts, view) for link in links.values())
+def describe(
+    mine: NodeFacts,
+    view: View | None,
+    links: Mapping[str, Link],
+    problems: Iterable[str],
+    owed: Mapping[str, Owed],
+    joining: Progress | None,
+) -> Health:
+    """``view`` is the newest that this node knows; ``problems`` are this node's own, in words; ``owed`` by peer what it lacks;
+    ``joining``, how far its disk is if it is joining."""
+    others = sum(link.up and is_active(link.facts, view) for link in links.values())
     alone = not any(link.up for link in links.values())
     # Until another one is there nobody is established; what a node lacks then is their voices and not its own.
-    reachable = others + _active(msgspec.structs.replace(mine, established=mine.established or alone), view)
+    reachable = others + is_active(msgspec.structs.replace(mine, established=mine.established or alone), view)
     warnings = [*problems, *_differences(mine, links)]
     status: Literal["ok", "degraded", "unavailable"] = "ok"
     if reachable < QUORUM:
@@ -29,23 +40,33 @@ def describe(mine: NodeFacts, view: View | None, links: Mapping[str, Link], prob
     return Health(
         status=status,
         node=mine.node,
-        state=mine.mode.value,
+        state=_state(mine),
         quorum=QuorumHealth(reachable),
-        peers={node: _peer(link) for node, link in links.items()},
+        peers={node: _peer(link, owed[node]) for node, link in links.items()},
         warnings=warnings,
         version=mine.version,
+        joining=msgspec.UNSET if joining is None else _joining(joining),
     )
 
 
-def _active(facts: NodeFacts | None, view: View | None) -> bool:
+def is_active(facts: NodeFacts | None, view: View | None) -> bool:
+    """Whether a node with these facts votes in this view."""
     if facts is None or view is None:
         return False
     return facts.established and view.lists(facts.disk) and votes(facts.disk, facts.mode, facts.view)
 
 
-def _peer(link: Link) -> PeerHealth:
-    state = link.facts.mode.value if link.facts else None
-    return PeerHealth("up", state) if link.up else PeerHealth("down", state)
+def _state(facts: NodeFacts) -> str:
+    return FULL if facts.full and facts.mode is Mode.ACTIVE else facts.mode.value
+
+
+def _joining(progress: Progress) -> JoiningHealth:
+    return JoiningHealth(progress.records, progress.expected, progress.source, progress.waits_for)
+
+
+def _peer(link: Link, owed: Owed) -> PeerHealth:
+    state = _state(link.facts) if link.facts else None
+    return PeerHealth("up" if link.up else "down", state, owed.records, round(owed.seconds, 1))
 
 
 def _differences(mine: NodeFacts, links: Mapping[str, Link]) -> list[str]:
@@ -55,6 +76,8 @@ def _differences(mine: NodeFacts, links: Mapping[str, Link]) -> list[str]:
         if not link.up or theirs is None:
             warnings += [f"{node} is down: {link.last_error}"] if link.last_error else []
             continue
+        if theirs.full:
+            warnings.append(f"{node} refuses writes: disk full")
         if theirs.fields != mine.fields:
             warnings.append(f"{node} has other fields")
         if theirs.keys != mine.keys:

@@ -25,7 +25,7 @@ from quorumvault.config import Cluster, NodeConfig
 from quorumvault.disk import LOCK_FILE, lock_data_directory, read_identity
 from quorumvault.errors import ConfigError, DirectoryInUse, PackRefused
 from quorumvault.events import FILE_NAME as EVENT_LOG
-from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
+from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY, is_set_aside
 
 #: What LevelDB makes anew at each start: its lock, and what it tells about its work.
 _OF_LEVELDB = ("LOCK", "LOG", "LOG.old")
@@ -43,8 +43,8 @@ class Packed:
 def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
     """Write the tar of this node. Raises PackRefused if it runs or has no disk, ConfigError for what lies elsewhere."""
     cluster, directory = config.cluster, config.data_directory
-    base, data = cluster.file.parent, _name(cluster, "data", directory)
-    shared = {_name(cluster, key, path) for key, path in _shared_files(cluster)}
+    base, data = cluster.file.parent, portable_name(cluster, "data", directory)
+    shared = {portable_name(cluster, key, path) for key, path in shared_files(cluster)}
     identity = read_identity(directory / IDENTITY_FILE)
     if identity is None:
         raise PackRefused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")
@@ -62,7 +62,7 @@ def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
         ) from None
 
 
-def _shared_files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
+def shared_files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
     """What all nodes have: the key of cluster.yaml that names it, and the file."""
     base, secrets = cluster.file.parent, cluster.secrets
     yield "", cluster.file
@@ -72,7 +72,7 @@ def _shared_files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
     yield "secrets.master.file", base / secrets.master.file
 
 
-def _name(cluster: Cluster, key: str, path: Path) -> Path:
+def portable_name(cluster: Cluster, key: str, path: Path) -> Path:
     """The name under which it is unpacked again, next to the same cluster.yaml."""
     base = cluster.file.parent
     name = Path(os.path.relpath(path, base))
@@ -93,7 +93,8 @@ def _stays(name: Path) -> bool:
     """Whether a file of a data directory is of no use elsewhere."""
     if name.parent == Path(STORE_DIRECTORY):
         return name.name in _OF_LEVELDB
-    return name.parts[0] in (LOCK_FILE, socket.FILE_NAME) or name.parts[0].startswith(EVENT_LOG)
+    first = name.parts[0]
+    return first in (LOCK_FILE, socket.FILE_NAME) or first.startswith(EVENT_LOG) or is_set_aside(first)
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: Path) -> None:

@@ -3,27 +3,40 @@
 A group of requests is handled at once and shares one synced write (group commit, rule 2): no reply of a group exists before
 that write has returned. It runs alone, on the store's own thread, which makes the fence and the write one critical
 section (rule 8).
+
+A disk that is nearly full takes no write, and answers all that needs none: reads, the fence, and writes of what it has already.
+
+What concerns the disk as a whole, its view and copies of it, is dealt with behind a group's write. So all that was acknowledged
+in the old view is in the store before the new one is entered, and a piece of a copy has what was acknowledged before it (11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
+from quorumvault.copying import merge_piece, read_piece
 from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity
-from quorumvault.errors import StorageFailed
+from quorumvault.errors import StoreCorrupt
+from quorumvault.hintstore import HintStore
+from quorumvault.inventory import Inventory, OwnerNames
 from quorumvault.model import Owner
 from quorumvault.protocol import messages, records
 from quorumvault.protocol.epochs import Register, fenced
 from quorumvault.protocol.messages import AnyReply, AnyRequest
-from quorumvault.protocol.views import votes
+from quorumvault.protocol.views import Mode, View, may_enter, votes
 from quorumvault.storage import layout
+from quorumvault.storage.buckets import BucketSums
 from quorumvault.storage.store import CORRUPT, Corrupt, Store
 
 #: What a replica answers for a record that it holds but cannot read.
 UNREADABLE = b""
+#: Records read between two looks at how large a reply has become.
+_READ_AT_ONCE = 64
+#: What may have to be written to disk, and can be refused for want of room.
+_WRITES = (messages.Put, messages.WriteBack, messages.RaiseEpoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +47,145 @@ class _Durable:
     refused: dict[int, bytes]
 
 
-class Replica:
-    """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work of this node's own with its replica, in turn with the requests. The reply is what it returns."""
 
-    def __init__(self, store: Store, identity: DiskIdentity, keyring: Keyring, *, reply_bytes: int) -> None:
+    work: Callable[[Replica], object]
+
+
+#: What waits for the group's write.
+_BEHIND_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, Job)
+_Behind = messages.AskView | messages.ProposeView | messages.Copy | Job
+
+
+class Replica:
+    """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy.
+
+    ``has_room`` is asked before each group that wants to write: False for a disk that is nearly full (freespace.py).
+    ``keep`` makes an identity durable before it returns (disk.py), or raises StorageFailed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        identity: DiskIdentity,
+        keyring: Keyring,
+        *,
+        reply_bytes: int,
+        copy_bytes: int,
+        keep: Callable[[DiskIdentity], None],
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._store = store
         self._identity = identity
         self._keyring = keyring
         self._reply_bytes = reply_bytes
+        self._copy_bytes = copy_bytes
+        self._keep = keep
+        self._has_room = has_room
         self._votes = votes(identity.disk, identity.mode, identity.view)
         self._sequence = _read_sequence(store)
+        self._sums = BucketSums()
+        #: How many reads have met a block that fails its checksum.
+        self.corrupt_reads = 0
+        #: Records of the store that the group at hand replaces.
+        self._replaced: dict[bytes, bytes] = {}
+        self.owners = OwnerNames(store)
+        #: What the store holds as a whole. On the store's thread only, as everything here.
+        self.hints = HintStore(store)
+        self.inventory = Inventory(store, self._sums, self.owners, keyring, reply_bytes=reply_bytes)
+
+    @property
+    def identity(self) -> DiskIdentity:
+        """As it is durable. May be read on another thread."""
+        return self._identity
 
     @property
     def sequence(self) -> int:
-        """How many writes its disk has seen. Of all that is here this alone may be read on another thread."""
+        """How many writes its disk has seen. May be read on another thread."""
         return self._sequence
 
-    def handle(self, requests: Sequence[AnyRequest]) -> list[AnyReply]:
-        """Replies in the order of the requests, all durable. Raises StorageFailed: then nothing may be answered any more."""
+    def handle(self, requests: Sequence[AnyRequest | Job]) -> list[Any]:
+        """Replies in the order of the requests, all durable: AnyReply to a request, to a job what it returned.
+
+        Raises StorageFailed: then nothing may be answered any more.
+        """
         staged: dict[bytes, bytes] = {}
-        outcomes = [self._handle(request, staged) for request in requests]
+        self._replaced = {}
+        full = any(isinstance(request, _WRITES) for request in requests) and not self._has_room()
+        outcomes = [self._handle_full(request) if full else self._handle(request, staged) for request in requests]
         if staged:
-            self._sequence += 1
-            staged[layout.SEQUENCE_KEY] = layout.encode_sequence(self._sequence)
-            self._store.write(staged)
-        return [self._vote(outcome) for outcome in outcomes]
+            self._write(staged)
+        return [self._handle_behind(each) if isinstance(each, _BEHIND_WRITE) else self._vote(each) for each in outcomes]
+
+    # What a joining disk's own node has it do: jobs.
+
+    def enter(self, view: View) -> None:
+        """This joining disk is in ``view``, which lists it."""
+        self._become(replace(self._identity, view=view))
+
+    def activate(self, view: View) -> None:
+        """This disk is whole: it votes in ``view`` (12)."""
+        self._become(replace(self._identity, mode=Mode.ACTIVE, view=view))
+
+    def merge(self, keys: list[bytes], values: list[bytes]) -> bool:
+        """Bring a piece of another disk's store together with what is here. False if there is no room for it: nothing is done."""
+        if not self._has_room():
+            return False
+        self.mend(keys, values)
+        return True
+
+    def mend(self, keys: list[bytes], values: list[bytes]) -> int:
+        """The same of what anti-entropy found missing here, as long as there is room. How many of the keys it changed."""
+        if not self._has_room():
+            return 0
+        if staged := merge_piece(self._store, self._keyring, keys, values):
+            there = zip(staged, self._store.get(list(staged)), strict=True)
+            self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
+            changed = len(staged)
+            self._write(staged)
+            return changed
+        return 0
+
+    def _write(self, staged: dict[bytes, bytes]) -> None:
+        self._sequence += 1
+        staged[layout.SEQUENCE_KEY] = layout.encode_sequence(self._sequence)
+        self._store.write(staged)
+        self._sums.wrote(staged, self._replaced)
+
+    def _become(self, identity: DiskIdentity) -> None:
+        self._keep(identity)
+        self._identity = identity
+        self._votes = votes(identity.disk, identity.mode, identity.view)
+
+    def _handle_behind(self, request: _Behind) -> object:
+        match request:
+            case Job():
+                return request.work(self)
+            case messages.ProposeView(proposed=view):
+                mine = self._identity
+                if mine.mode is Mode.ACTIVE and mine.view is not None and may_enter(mine.disk, mine.view, view):
+                    self._become(replace(mine, view=view))
+            case messages.Copy():
+                return self._copy(request)
+        identity = self._identity
+        return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view)
+
+    def _copy(self, copy: messages.Copy) -> AnyReply:
+        view, disk = self._identity.view, self._identity.disk
+        if not self._votes or view is None:
+            return messages.NotVoting(copy.round, copy.view, disk)
+        if copy.view != view.id:
+            return messages.OtherView(copy.round, copy.view, disk, view)
+        try:
+            piece = read_piece(self._store, copy.after, self._copy_bytes)
+        except StoreCorrupt:
+            # It serves what it can read: to stop it would take a second disk away while the first one is missing.
+            return messages.NotCopied(copy.round, copy.view, disk)
+        return messages.Copied(copy.round, copy.view, disk, piece.keys, piece.values, piece.last)
+
+    # What coordinators ask for.
 
     def _vote(self, outcome: AnyReply | _Durable) -> AnyReply:
         if isinstance(outcome, messages.OtherView):
@@ -71,7 +198,17 @@ class Replica:
             return messages.Ack(request.round, request.view, disk, incarnation, self._sequence, outcome.refused)
         return outcome
 
-    def _handle(self, request: AnyRequest, staged: dict[bytes, bytes]) -> AnyReply | _Durable:
+    def _handle_full(self, request: AnyRequest | Job) -> AnyReply | _Durable | _Behind:
+        """Of a disk without room. What would have to be written is dropped, and the request with it."""
+        unwritten: dict[bytes, bytes] = {}
+        outcome = self._handle(request, unwritten)
+        if not unwritten or isinstance(request, Job):
+            return outcome
+        return messages.NotVoting(request.round, request.view, self._identity.disk, full=True)
+
+    def _handle(self, request: AnyRequest | Job, staged: dict[bytes, bytes]) -> AnyReply | _Durable | _Behind:
+        if isinstance(request, _BEHIND_WRITE):
+            return request
         view = self._identity.view
         if view is not None and request.view != view.id:
             return messages.OtherView(request.round, request.view, self._identity.disk, view)
@@ -88,6 +225,8 @@ class Replica:
             case messages.RaiseEpoch():
                 self._raise(request.owner, Register(request.epoch, request.secret), staged)
                 return _Durable(request, {})
+            case _:
+                return self.inventory.answer(request, self._identity.disk)
 
     def _put(self, put: messages.Put, staged: dict[bytes, bytes]) -> AnyReply | _Durable:
         theirs = Register(put.epoch, put.secret)
@@ -95,6 +234,7 @@ class Replica:
         if fenced(mine, theirs):
             return messages.Stale(put.round, put.view, self._identity.disk, mine.epoch, mine.secret)
         self._raise(put.owner, theirs, staged)
+        self._keep_name(put.owner, put.owner_name, staged)
         keys = layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests)
         header = put.header
         return _Durable(put, self._store_once(keys, [header + sealed for sealed in put.sealed], staged))
@@ -102,6 +242,7 @@ class Replica:
     def _write_back(self, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> _Durable:
         """Read repair: only what is authentic for its key is taken in (trap 7); the fence does not apply to what is old."""
         owner = Owner(repair.owner_name)
+        self._keep_name(owner.id, owner.name, staged)
         keys = layout.record_keys(owner.id, repair.epochs, repair.digests)
         forged = {
             index
@@ -126,22 +267,40 @@ class Replica:
             if present is None:
                 staged[key] = record
             elif present is CORRUPT:
+                self.corrupt_reads += 1
                 refused[index] = UNREADABLE
             elif present[records.HEADER_BYTES :] != record[records.HEADER_BYTES :]:
                 refused[index] = present if records.is_record(present) else UNREADABLE
             elif record < present:
                 staged[key] = records.merge(present, record)  # the same value by an earlier writer
+                if isinstance(stored, bytes):
+                    self._replaced[key] = stored
         return refused
+
+    def _keep_name(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
+        """Records are authenticated with keys that come from their owner's name, and keys of the store have its id alone."""
+        if name and self.owners.kept(owner) is None:
+            staged[layout.owner_key(owner)] = name.encode()
 
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
-        found = self._store.get(keys)
-        if staged:
-            found = [staged.get(key, stored) for key, stored in zip(keys, found, strict=True)]
-        unknown = [index for index, record in enumerate(found) if record is CORRUPT] if CORRUPT in found else []
-        held = [None if record is CORRUPT else record for record in found] if unknown else cast("list[bytes | None]", found)
-        if sum(map(len, filter(None, held))) > self._reply_bytes:
-            return messages.Overflow(get.round, get.view, self._identity.disk)
+        held: list[bytes | None] = []
+        unknown: list[int] = []
+        room = self._reply_bytes
+        for start in range(0, len(keys), _READ_AT_ONCE):
+            part = keys[start : start + _READ_AT_ONCE]
+            found = self._store.get(part)
+            if staged:
+                found = [staged.get(key, stored) for key, stored in zip(part, found, strict=True)]
+            if CORRUPT in found:
+                unknown += [start + index for index, record in enumerate(found) if record is CORRUPT]
+                found = [None if record is CORRUPT else record for record in found]
+            readable = cast("list[bytes | None]", found)
+            held += readable
+            room -= sum(map(len, filter(None, readable)))
+            if room < 0:
+                return messages.Overflow(get.round, get.view, self._identity.disk)
+        self.corrupt_reads += len(unknown)
         return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
@@ -157,7 +316,7 @@ class Replica:
                 raise ValueError("its block is corrupt")
             return Register(*layout.decode_register(value))
         except ValueError as error:
-            raise StorageFailed(f"an epoch register cannot be read: {error}") from error
+            raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
 
     def _raise(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
         if register.epoch > self._register(owner, staged).epoch:
@@ -174,4 +333,4 @@ def _read_sequence(store: Store) -> int:
             raise ValueError("its block is corrupt")
         return layout.decode_sequence(value)
     except ValueError as error:
-        raise StorageFailed(f"the store's sequence number cannot be read: {error}") from error
+        raise StoreCorrupt(f"the store's sequence number cannot be read: {error}") from error

@@ -41,7 +41,7 @@ HEALTHY = Health(
 )
 METRICS = b"# TYPE quorumvault_in_flight gauge\nquorumvault_in_flight 0.0\n"
 #: Small enough to be met in a test.
-SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, in_flight_bytes=6000)
+SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, in_flight_bytes=6000, key_share=100)
 
 
 class FakeVault:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from quorumvault.errors import StorageFailed
+from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.storage.store import CORRUPT, Corrupt, Store
 
 
@@ -20,13 +20,13 @@ class FaultyStore:
         values = self._inner.get(keys)
         return [CORRUPT if key in self.corrupt else value for key, value in zip(keys, values, strict=True)]
 
-    def write(self, puts: Mapping[bytes, bytes]) -> None:
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         if self.fail_write:
             raise StorageFailed("the disk is full, as the test asked")
-        self._inner.write(puts)
+        self._inner.write(puts, deletes)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._readable(self._inner.scan(prefix))
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return self._readable(self._inner.scan(prefix, start))
 
     def close(self) -> None:
         self._inner.close()
@@ -34,5 +34,5 @@ class FaultyStore:
     def _readable(self, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for key, value in pairs:
             if key in self.corrupt:
-                raise StorageFailed("a block is corrupt, as the test asked")
+                raise StoreCorrupt("a block is corrupt, as the test asked")
             yield key, value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -11,17 +11,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from quorumvault.admin.bodies import NodeStatus, Reloaded, Stopping
+from quorumvault.admin.bodies import NodeStatus, Reloaded, Repaired, Stopping, Verified
 from quorumvault.api.app import framed
 
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What a node lets its operator do. ``reload`` is what SIGHUP does, ``stop`` what SIGTERM does: it returns at once."""
+    """What a node lets its operator do. ``reload`` is what SIGHUP does, ``stop`` what SIGTERM does: it returns at once.
+
+    ``repair`` and ``verify`` compare this node's replica with the others, and take their time.
+    """
 
     status: Callable[[], NodeStatus]
     reload: Callable[[], Reloaded]
     stop: Callable[[], None]
+    repair: Callable[[], Awaitable[Repaired]]
+    verify: Callable[[], Awaitable[Verified]]
 
 
 def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlette:
@@ -37,10 +42,18 @@ def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlett
         node.stop()
         return _answer(Stopping(), 202)
 
+    async def repair(request: Request) -> Response:
+        return _answer(await node.repair())
+
+    async def verify(request: Request) -> Response:
+        return _answer(await node.verify())
+
     routes = [
         Route("/status", status, methods=["GET"]),
         Route("/reload", reload, methods=["POST"]),
         Route("/stop", stop, methods=["POST"]),
+        Route("/repair", repair, methods=["POST"]),
+        Route("/verify", verify, methods=["POST"]),
     ]
     return framed(routes, request_ids)
 

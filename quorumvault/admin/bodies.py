@@ -70,6 +70,50 @@ class Reloaded(msgspec.Struct, frozen=True):
     refused: dict[str, str]
 
 
+class PeerRepair(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a comparison with one peer came to: ``buckets`` of 65,536 that differed at last, records ``taken`` from it and
+    ``given`` to it, registers ``raised`` on either side, buckets that are ``unreadable`` on one; or the ``problem`` that kept it
+    from being made."""
+
+    buckets: int = 0
+    taken: int = 0
+    given: int = 0
+    raised: int = 0
+    unreadable: int = 0
+    problem: str | None = None
+
+
+class Repaired(msgspec.Struct, frozen=True):
+    """This node was compared with each of its peers, and what differed was mended."""
+
+    node: str
+    peers: dict[str, PeerRepair]
+
+
+class PeerDifferences(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What differs between this node and one peer: ``records`` compared, those that one of the two alone has, those that
+    are not the same, registers, buckets that cannot be read; or the ``problem`` that kept it from being found out."""
+
+    records: int = 0
+    only_here: int = 0
+    only_there: int = 0
+    unequal: int = 0
+    registers: int = 0
+    unreadable: int = 0
+    problem: str | None = None
+
+    @property
+    def identical(self) -> bool:
+        return self == PeerDifferences(self.records)
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """This node was compared with each of its peers, record by record, and nothing was changed."""
+
+    node: str
+    peers: dict[str, PeerDifferences]
+
+
 class Stopping(msgspec.Struct, frozen=True):
     """The node drains, and its process ends."""
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from quorumvault.admin.bodies import NodeStatus, Reloaded, Stopping
+from quorumvault.admin.bodies import NodeStatus, Reloaded, Repaired, Stopping, Verified
 from quorumvault.admin.socket import FILE_NAME, short_path
 from quorumvault.errors import NotRunning, UnexpectedAnswer
 
@@ -18,6 +18,8 @@ AnswerT = TypeVar("AnswerT")
 
 #: What is asked here is answered from memory; a node that takes this long hangs.
 _SECONDS = 10.0
+#: What goes through all records: some ten minutes for 100 million.
+_LONG_SECONDS = 3600.0
 
 
 class AdminClient:
@@ -36,10 +38,18 @@ class AdminClient:
         """The node drains; it still runs when this returns."""
         return self._ask("POST", "/stop", Stopping)
 
-    def _ask(self, method: str, path: str, kind: type[AnswerT]) -> AnswerT:
+    def repair(self) -> Repaired:
+        """Compare the node with its peers and mend what differs. Returns when that is done."""
+        return self._ask("POST", "/repair", Repaired, seconds=_LONG_SECONDS)
+
+    def verify(self) -> Verified:
+        """Compare the node with its peers, record by record. Returns when that is done."""
+        return self._ask("POST", "/verify", Verified, seconds=_LONG_SECONDS)
+
+    def _ask(self, method: str, path: str, kind: type[AnswerT], *, seconds: float = _SECONDS) -> AnswerT:
         where = self._directory / FILE_NAME
         try:
-            with short_path(self._directory) as address, closing(_Connection(address)) as connection:
+            with short_path(self._directory) as address, closing(_Connection(address, seconds)) as connection:
                 connection.request(method, path)
                 answer = connection.getresponse()
                 content = answer.read()
@@ -54,8 +64,8 @@ class AdminClient:
 class _Connection(http.client.HTTPConnection):
     """HTTP on a Unix socket."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
+    def __init__(self, address: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._address = address
 
     def connect(self) -> None:

@@ -99,7 +99,7 @@ class Guard:
         length = declared_length(request.headers)
         # What is beyond the limit will not be read, so no room is asked for it.
         room = length if length <= services.limits.body_bytes else 0
-        with services.admission.enter(room, "none" if operation.writes else None) as place:
+        with services.admission.enter(key.id, room, "none" if operation.writes else None) as place:
             self._rates.spend(key)
             body, answer, form = b"", operation.answer, Form.JSON
             if request.method == "POST":

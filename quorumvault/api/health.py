@@ -17,14 +17,33 @@ class QuorumHealth(msgspec.Struct, frozen=True):
 
 
 class PeerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A peer as this node sees it. ``state`` is what the peer last said of itself, absent if it was never heard."""
+    """A peer as this node sees it. ``state`` is what the peer last said of itself, absent if it was never heard.
+
+    ``owed_records`` that this node committed the peer has not acknowledged and was not handed yet, the oldest of them since
+    ``owed_seconds``; both are absent if there are none.
+    """
 
     status: Literal["up", "down"]
     state: str | None = None
+    owed_records: int = 0
+    owed_seconds: float = 0.0
+
+
+class JoiningHealth(msgspec.Struct, frozen=True):
+    """How far a joining disk is: records that it copied, from both others, of about how many; the node that it copies from;
+    and what it waits for, in words, if it cannot go on."""
+
+    records: int
+    expected: int | None
+    source: str | None
+    waits_for: str | None
 
 
 class Health(msgspec.Struct, frozen=True):
-    """``ok``: all replicas are reachable and there is no warning; ``degraded``: a quorum is; ``unavailable``: none."""
+    """``ok``: all replicas are reachable and there is no warning; ``degraded``: a quorum is; ``unavailable``: none.
+
+    ``joining`` is there while this node's disk is on its way to become a replica.
+    """
 
     status: Literal["ok", "degraded", "unavailable"]
     node: str
@@ -33,3 +52,4 @@ class Health(msgspec.Struct, frozen=True):
     peers: dict[str, PeerHealth]
     warnings: list[str]
     version: str
+    joining: JoiningHealth | msgspec.UnsetType = msgspec.UNSET

@@ -24,6 +24,7 @@ from quorumvault.api.guard import Counts
 from quorumvault.api.problems import ItemProblem
 from quorumvault.api.records import Place, Records, read_records
 from quorumvault.api.services import Services
+from quorumvault.api.turns import turn
 from quorumvault.api.values import judge_texts, judge_values
 from quorumvault.config import Limits
 from quorumvault.crypto.canonical import from_json
@@ -34,22 +35,24 @@ from quorumvault.model import Owner
 async def tokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
     """The answer to a request with this body. Raises RequestError."""
     request = parse_tokenize(body)
+    await turn(len(body))
     lenient = request.on_error == "item"
     if request.record is not UNSET:
         answer = await _tokenize_records(services, owner, [request.record], lenient, counts)
         return encode(RecordTokenized(answer.epoch, answer.records[0], answer.replaced, answer.errors))
     if request.records is not UNSET:
         return encode(await _tokenize_records(services, owner, request.records, lenient, counts))
-    return encode(await _tokenize_values(services, owner, request, lenient, counts))
+    return encode(await _tokenize_values(services, owner, request, len(body), lenient, counts))
 
 
 async def _tokenize_values(
-    services: Services, owner: Owner, request: TokenizeBody | TextTokenizeBody, lenient: bool, counts: Counts
+    services: Services, owner: Owner, request: TokenizeBody | TextTokenizeBody, size: int, lenient: bool, counts: Counts
 ) -> ValuesTokenized:
     if isinstance(request, TextTokenizeBody):
         values = judge_texts(request.values or [], services.limits)
     else:
         values = judge_values(request.values or [], services.limits)
+    await turn(size)
     if not lenient:
         faults.refuse_any(values.bad, services.limits)
     wanted = [canonical for canonical in values.canonicals if canonical is not None]

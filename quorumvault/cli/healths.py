@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from quorumvault.client import NodeHealth
+from quorumvault.client.results import Health, PeerHealth
 
 #: Warnings can be long: in a table on a terminal they are below it.
 COLUMNS = ("node", "url", "status", "state", "reachable", "peers", "version", "warnings")
@@ -36,7 +37,7 @@ def row(health: NodeHealth) -> tuple[str, ...]:
         report.node,
         health.url,
         report.status,
-        report.state,
+        _state(report),
         reachable,
         _peers(health),
         report.version,
@@ -44,12 +45,27 @@ def row(health: NodeHealth) -> tuple[str, ...]:
     )
 
 
+def _state(report: Health) -> str:
+    """With how far it is, for a disk that joins."""
+    joining = report.joining
+    if joining is None or joining.waits_for is not None:
+        return report.state if joining is None else f"{report.state} (waits: {joining.waits_for})"
+    whole = "" if joining.expected is None else f" of about {joining.expected:,}"
+    return f"{report.state} ({joining.records:,}{whole} records copied)"
+
+
 def _peers(health: NodeHealth) -> str:
-    """The peers that are not up and active, which is what one looks for."""
+    """The peers that are not up and active, or lack records, which is what one looks for."""
     peers = health.report.peers if health.report else {}
-    states = {node: (peer.state or "up") if peer.status == "up" else "down" for node, peer in peers.items()}
-    odd = [f"{node} {state}" for node, state in states.items() if state != "active"]
-    return ", ".join(odd) or "all active"
+    return ", ".join(filter(None, (_peer(node, peer) for node, peer in peers.items()))) or "all active"
+
+
+def _peer(node: str, peer: PeerHealth) -> str:
+    state = (peer.state or "up") if peer.status == "up" else "down"
+    owed = f"lacks {peer.owed_records:,} records since {peer.owed_seconds:.0f} s" if peer.owed_records else ""
+    if state == "active" and not owed:
+        return ""
+    return f"{node} {state} ({owed})" if owed else f"{node} {state}"
 
 
 def warnings(healths: Iterable[NodeHealth]) -> list[str]:

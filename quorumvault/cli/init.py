@@ -1,4 +1,4 @@
-"""``quorumvault init``: make a cluster's directory."""
+"""``quorumvault init``: make a cluster's directory, or a new disk for one of its nodes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json
 from quorumvault.initialise import MAX_BASE_PORT, Initialised, plan_nodes
 from quorumvault.initialise import init as make_cluster
 from quorumvault.model import Owner
+from quorumvault.replacement import replace_disk
 
 DEFAULT_OWNER = "default"
 
 
 @click.command(
-    short_help="Make a new cluster in a directory.",
+    short_help="Make a new cluster in a directory, or a new disk for one of its nodes.",
     epilog="""\b
 Examples:
   quorumvault init vault
-  quorumvault init vault --host 10.0.0.1,10.0.0.2,10.0.0.3 --owner clinic-a --owner clinic-b""",
+  quorumvault init vault --host 10.0.0.1,10.0.0.2,10.0.0.3 --owner clinic-a --owner clinic-b
+  quorumvault init vault --replace n2 --host 10.0.0.4""",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
@@ -45,12 +48,32 @@ Examples:
     show_default=True,
     help="Whose tokens will be kept; repeat it for several. Each gets an API key that may tokenize, detokenize and rotate.",
 )
+@click.option(
+    "--replace",
+    metavar="NODE",
+    help="Of the cluster in DIR, give this node a new disk in the place of one that is lost; with --host H, on another host.",
+)
 @json_option
-def init(directory: Path, host: str, base_port: int, owners: tuple[str, ...], as_json: bool) -> None:
+@click.pass_context
+def init(
+    context: click.Context,
+    directory: Path,
+    host: str,
+    base_port: int,
+    owners: tuple[str, ...],
+    replace: str | None,
+    as_json: bool,
+) -> None:
     """Make a cluster in DIR: configuration, secrets, the first API keys and three empty nodes.
 
     The API keys are printed this once. DIR may exist if it is empty.
+
+    With --replace, DIR has a cluster, and one of its nodes gets a new and empty disk, which joins the two others when it is
+    served. What was in the node's data directory is set aside under another name, and nothing is removed.
     """
+    if replace is not None:
+        _replace(context, directory, replace, host, as_json=as_json)
+        return
     try:
         nodes = plan_nodes([part.strip() for part in host.split(",")], base_port)
     except ValueError as error:
@@ -64,6 +87,36 @@ def init(directory: Path, host: str, base_port: int, owners: tuple[str, ...], as
         print_json(_answer(made))
     else:
         _tell(made)
+
+
+def _replace(context: click.Context, directory: Path, node: str, host: str, *, as_json: bool) -> None:
+    given = {
+        name for name in ("host", "base_port", "owners") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if given - {"host"}:
+        raise click.UsageError("--replace goes with --host and --json alone: ports, owners and keys are the cluster's")
+    try:
+        made = replace_disk(directory, node, host if given else None, entropy=secrets.token_bytes)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--host") from None
+    at = made.endpoints
+    if as_json:
+        aside = None if made.set_aside is None else str(made.set_aside)
+        where = {"api": f"http://{at.api}", "peer": str(at.peer)}
+        print_json({"cluster": str(made.cluster_file), "node": node, "disk": made.disk.hex(), "set_aside": aside, **where})
+        return
+    click.echo(f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}.")
+    if made.set_aside is not None:
+        click.echo(f"What was there is in {made.set_aside} now. Keep it until {node} is active again.")
+    if given:
+        click.echo(
+            f"{node} is at {at.api} and {at.peer} from now on: copy {made.cluster_file} to the other hosts, and send their nodes "
+            f"SIGHUP (or: quorumvault admin reload)."
+        )
+    click.echo(
+        f"\nStart it on its host; it joins by itself when both others are active:\n  quorumvault serve --config "
+        f"{made.cluster_file} --node {node}"
+    )
 
 
 def _answer(made: Initialised) -> dict[str, object]:

@@ -118,10 +118,24 @@ class QuorumHealth(msgspec.Struct, frozen=True):
 
 
 class PeerHealth(msgspec.Struct, frozen=True):
-    """How a node sees one of its peers: ``up`` or ``down``, and joining or active if it knows."""
+    """How a node sees one of its peers: ``up`` or ``down``, and joining or active if it knows.
+
+    ``owed_records`` are those that the node knows the peer to lack, the oldest of them for ``owed_seconds``.
+    """
 
     status: str
     state: str | None = None
+    owed_records: int = 0
+    owed_seconds: float = 0.0
+
+
+class JoiningHealth(msgspec.Struct, frozen=True):
+    """How far a joining disk is: records that it copied, of about how many, from which node, and what it waits for."""
+
+    records: int = 0
+    expected: int | None = None
+    source: str | None = None
+    waits_for: str | None = None
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -134,6 +148,7 @@ class Health(msgspec.Struct, frozen=True):
     peers: dict[str, PeerHealth]
     warnings: list[str] = msgspec.field(default_factory=list)
     version: str = ""
+    joining: JoiningHealth | None = None
 
 
 @dataclass(frozen=True, slots=True)

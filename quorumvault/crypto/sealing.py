@@ -9,7 +9,7 @@ Deterministic on purpose: two coordinators that race write the same bytes, and e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -44,12 +44,11 @@ class Sealer:
         # What is authentic was padded by ``seal``: the last 0x80 is where the padding begins.
         return padded[: padded.rindex(b"\x80")]
 
-    def open_all(self, sealed: Iterable[bytes], digests: Iterable[bytes]) -> list[bytes | None]:
+    def open_all(self, sealed: Sequence[bytes], digests: Sequence[bytes]) -> list[bytes | None]:
         """``open`` of each pair, in order."""
         decrypt, context = self._siv.decrypt, self._context
-        pairs = list(zip(sealed, digests, strict=True))
         try:
-            padded = [decrypt(one, [context + digest]) for one, digest in pairs]
+            padded = [decrypt(one, [context + digest]) for one, digest in zip(sealed, digests, strict=True)]
         except (InvalidTag, ValueError):
-            return [self.open(one, digest) for one, digest in pairs]
+            return [self.open(one, digest) for one, digest in zip(sealed, digests, strict=True)]
         return [one[: one.rindex(b"\x80")] for one in padded]

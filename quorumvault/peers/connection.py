@@ -40,7 +40,8 @@ _REASON_CHARS = 400
 class LocalNode:
     """What all connections of this node have in common. ``random_bytes(n)`` makes nonces: os.urandom, or a test's own.
 
-    ``on_taken(reason)`` is called when another node says that this one's name is another process's, which lives.
+    ``on_taken(reason)`` is called when another node says that this one's name is another process's, which lives;
+    ``on_facts`` whenever one has said something of itself.
     """
 
     secret: ClusterSecret = field(repr=False)
@@ -50,6 +51,7 @@ class LocalNode:
     random_bytes: Callable[[int], bytes] = field(repr=False)
     limits: Limits
     timeouts: Timeouts
+    on_facts: Callable[[NodeFacts], None] = field(default=lambda facts: None, repr=False)
 
 
 def decoded(decode: Callable[[bytes | memoryview], DecodedT], body: bytes | memoryview) -> DecodedT:
@@ -326,6 +328,7 @@ class Connection(asyncio.Protocol, ABC):
     def welcome(self, facts: NodeFacts) -> None:
         self.facts = facts
         self.greeted(facts)
+        self._local.on_facts(facts)
 
     def turn_away(self, reason: str) -> None:
         self._refuse(Kind.TAKEN, reason)
@@ -333,6 +336,7 @@ class Connection(asyncio.Protocol, ABC):
     def _news(self, known: NodeFacts, told: NodeFacts) -> NodeFacts:
         if (told.node, told.disk, told.boot) != (known.node, known.disk, known.boot):
             raise FrameError("a node that turned into another one: it has to greet anew")
+        self._local.on_facts(told)
         return told
 
     def await_greeting(self) -> None:

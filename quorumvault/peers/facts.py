@@ -12,8 +12,9 @@ from quorumvault.protocol.views import Mode, View
 class NodeFacts(msgspec.Struct, frozen=True):
     """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of what those files mean.
 
-    ``boot`` is a nonce of this start of the process; ``established`` says whether it may vote (standing.py). A map on the
-    wire: a later version may add a fact, with a default, which an older one skips.
+    ``boot`` is a nonce of this start of the process; ``established`` says whether it may vote (standing.py); ``full``,
+    whether it refuses writes for want of room; ``giving_up``, whether it is about to give up its disk (healing/scrub.py). A map
+    on the wire: a later version may add a fact, with a default, which an older one skips.
     """
 
     cluster_id: str
@@ -29,6 +30,8 @@ class NodeFacts(msgspec.Struct, frozen=True):
     keys: str
     boot: bytes = b""
     established: bool = True
+    full: bool = False
+    giving_up: bool = False
 
 
 class Greeting(msgspec.Struct, frozen=True):

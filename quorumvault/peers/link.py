@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from ssl import SSLContext
+from typing import NamedTuple
 
 import msgspec
 
@@ -83,7 +84,10 @@ class Link:
         return self._facts if self._open is None else self._open.facts
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        if self._open is None or not self._open.request(outgoing.wire, on_reply):
+        """See Peer. A peer of an older release is not sent what it does not know."""
+        connection, facts = self._open, self.facts
+        understood = facts is not None and outgoing.request.since <= facts.protocol
+        if connection is None or not understood or not connection.request(outgoing.wire, on_reply):
             on_reply(Unreachable(sent=False))
 
     def start(self) -> None:
@@ -171,6 +175,13 @@ class Link:
             on_failure()
 
 
+class _Waiting(NamedTuple):
+    """A request that has not been answered; ``size`` in bytes, as it was sent. Who waits holds all of it in memory."""
+
+    on_reply: OnReply
+    size: int
+
+
 class _Dialled(Connection):
     """The dialler's end of a connection: sends requests and pings, takes replies and pongs."""
 
@@ -178,7 +189,8 @@ class _Dialled(Connection):
         handshake = Dialling(local.secret, local.random_bytes(NONCE_BYTES))
         super().__init__(local, handshake, expected=(link.node,))
         self._link = link
-        self._waiting: dict[int, OnReply] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._waiting_bytes = 0
         self._last_id = 0
         self._next_ping: asyncio.TimerHandle | None = None
         self._opened_at: float | None = None
@@ -189,12 +201,13 @@ class _Dialled(Connection):
         limits = self._local.limits
         if (
             len(self._waiting) >= limits.peer_in_flight
-            or self.unsent_bytes + len(wire) > limits.peer_queue_bytes
+            or self._waiting_bytes + len(wire) > limits.peer_queue_bytes
             or not self.fits(wire)
         ):
             return False
         self._last_id += 1
-        self._waiting[self._last_id] = on_reply
+        self._waiting[self._last_id] = _Waiting(on_reply, len(wire))
+        self._waiting_bytes += len(wire)
         self.send(Kind.REQUEST, self._last_id, wire)
         return True
 
@@ -214,10 +227,11 @@ class _Dialled(Connection):
             reply = Unreachable(sent=decoded(_decode_bool, envelope.body))
         else:
             raise FrameError("a request, on a connection that this node dialled")
-        on_reply = self._waiting.pop(envelope.correlation, None)
-        if on_reply is None:
+        waiting = self._waiting.pop(envelope.correlation, None)
+        if waiting is None:
             raise FrameError("a reply to nothing that was asked")
-        on_reply(reply)
+        self._waiting_bytes -= waiting.size
+        waiting.on_reply(reply)
 
     def ended(self, reason: str) -> None:
         if self._next_ping is not None:
@@ -227,8 +241,8 @@ class _Dialled(Connection):
         self._link.ended(self, reason)
         # From the loop and not from here: a caller that fails, or sends again at once, disturbs none of the others.
         unsent = self.unsent(Kind.REQUEST)
-        for correlation, on_reply in self._waiting.items():
-            self._loop.call_soon(on_reply, Unreachable(sent=correlation not in unsent))
+        for correlation, waiting in self._waiting.items():
+            self._loop.call_soon(waiting.on_reply, Unreachable(sent=correlation not in unsent))
         self._waiting.clear()
 
     def _ping(self) -> None:

@@ -10,20 +10,21 @@ from quorumvault.protocol.messages import Outgoing
 
 
 class LocalPeer:
-    """``replica`` is None on a node that has no disk (joining): it coordinates through the others. So does one that has, as long
+    """``replica`` gives None while a node has no disk (joining): it coordinates through the others. So does one that has, as long
     as it is not ``established`` (standing.py)."""
 
-    def __init__(self, node: str, replica: GroupCommit | None, established: Callable[[], bool]) -> None:
+    def __init__(self, node: str, replica: Callable[[], GroupCommit | None], established: Callable[[], bool]) -> None:
         self.node = node
         self._replica = replica
         self._established = established
 
     @property
     def up(self) -> bool:
-        return self._replica is not None and self._established()
+        return self._replica() is not None and self._established()
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        if self._replica is not None and self._established():
-            self._replica.submit(outgoing.request, on_reply)
+        replica = self._replica()
+        if replica is not None and self._established():
+            replica.submit(outgoing.request, on_reply)
         else:
             on_reply(Unreachable(sent=False))

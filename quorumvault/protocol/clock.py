@@ -10,6 +10,11 @@ _COUNTER_BITS = 16
 _FOLLOWED_MS = 24 * 3600 * 1000
 
 
+def wall_ms_of(reading: int) -> int:
+    """The milliseconds since 1970 in a reading."""
+    return reading >> _COUNTER_BITS
+
+
 class HybridClock:
     def __init__(self) -> None:
         self._last = 0

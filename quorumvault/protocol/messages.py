@@ -1,7 +1,8 @@
 """What nodes say to each other, and its MessagePack codec.
 
 Structs are arrays on the wire, with an integer tag first, so that a field can only ever be added at the end, with a default;
-a change that is more than that raises PROTOCOL_VERSION (a node speaks its own version and the one before).
+a change that is more than that raises PROTOCOL_VERSION (a node speaks its own version and the one before, to which it sends no
+message that is ``since`` a later one).
 
 A **round** is one exchange with the replicas. Requests name the round and the view they are meant for; replies name both again
 and the disk that speaks, so that a reply can be counted once, for what it answers, in the view it was given in (rule 3).
@@ -10,13 +11,13 @@ and the disk that speaks, so that a reply can be counted once, for what it answe
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
-from quorumvault.protocol.views import View, ViewId
+from quorumvault.protocol.views import Mode, View, ViewId
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 
 class RoundId(msgspec.Struct, frozen=True, array_like=True):
@@ -35,6 +36,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Request(Message, frozen=True):
+    """``since``: the first protocol version that has it."""
+
+    since: ClassVar[int] = 1
+
     round: RoundId
     view: ViewId
 
@@ -48,6 +53,7 @@ class Put(Request, frozen=True, tag=1):
     """Store new records of one owner and epoch, behind the fence (rule 8). Parallel columns of equal length.
 
     ``secret`` is the id of the master secret that the epoch uses; ``header`` the record header (records.py) they share.
+    ``owner_name`` is kept beside them: a replica that is to authenticate its records later on needs it.
     """
 
     owner: bytes
@@ -56,6 +62,7 @@ class Put(Request, frozen=True, tag=1):
     header: bytes
     digests: list[bytes]
     sealed: list[bytes]
+    owner_name: str = ""
 
     def __post_init__(self) -> None:
         _require_equal(self.digests, self.sealed)
@@ -97,6 +104,61 @@ class RaiseEpoch(Request, frozen=True, tag=5):
     owner: bytes
     epoch: int
     secret: str
+
+
+class AskView(Request, frozen=True, tag=10):
+    """Of a joining disk, which may be in no view (joining.py): in which view is this disk, and how? The answer is a ViewIs."""
+
+    since: ClassVar[int] = 2
+
+
+class ProposeView(Request, frozen=True, tag=11):
+    """Enter this view, if view rule 9 allows it. Answered with a ViewIs once that is durable."""
+
+    since: ClassVar[int] = 2
+
+    proposed: View
+
+
+class Copy(Request, frozen=True, tag=12):
+    """The next registers and records of this disk, in the order of their keys, from the first one behind ``after`` on."""
+
+    since: ClassVar[int] = 2
+
+    after: bytes
+
+
+class AskSums(Request, frozen=True, tag=16):
+    """The fingerprints of what this replica holds (buckets.py): one a group if ``groups`` is empty, or one a bucket of them."""
+
+    since: ClassVar[int] = 2
+
+    groups: list[int]
+
+
+class AskListing(Request, frozen=True, tag=17):
+    """The records of the buckets from ``first`` on, before ``end``: as many whole buckets as one answer takes."""
+
+    since: ClassVar[int] = 2
+
+    first: int
+    end: int
+
+
+class Fetch(Request, frozen=True, tag=18):
+    """Whole records, by their places (storage/layout.py), whoever's they are."""
+
+    since: ClassVar[int] = 2
+
+    places: list[bytes]
+
+
+class AskRegisters(Request, frozen=True, tag=19):
+    """The epoch registers of owners, in the order of their ids, from the first one behind ``after`` on."""
+
+    since: ClassVar[int] = 2
+
+    after: bytes
 
 
 class Reply(Message, frozen=True):
@@ -142,15 +204,86 @@ class OtherView(Reply, frozen=True, tag=37):
 
 
 class NotVoting(Reply, frozen=True, tag=38):
-    """This disk is joining: whatever it did counts for nothing (view rule 4)."""
+    """Whatever this disk did counts for nothing: it is joining (view rule 4), or, if ``full``, it is active and has written
+    nothing, because there is no room left for it."""
+
+    full: bool = False
 
 
 class Overflow(Reply, frozen=True, tag=39):
     """The records asked for do not fit into one reply."""
 
 
-AnyRequest = Put | Get | WriteBack | ReadEpoch | RaiseEpoch
-AnyReply = Ack | Stale | Holds | EpochIs | OtherView | NotVoting | Overflow
+class ViewIs(Reply, frozen=True, tag=42):
+    """The disk that speaks is in this view, in this mode; None: it has not entered any yet."""
+
+    mode: Mode
+    current: View | None
+
+
+class Copied(Reply, frozen=True, tag=43):
+    """Parallel columns of the store's keys and values; ``last``: there are no more behind them."""
+
+    keys: list[bytes]
+    values: list[bytes]
+    last: bool
+
+    def __post_init__(self) -> None:
+        _require_equal(self.keys, self.values)
+
+
+class NotCopied(Reply, frozen=True, tag=44):
+    """What comes next in the store cannot be read."""
+
+
+class Sums(Reply, frozen=True, tag=48):
+    """Unsigned integers of 64 bits, big-endian, in the order asked for; None while this replica is still counting."""
+
+    sums: bytes | None
+
+
+class Listing(Reply, frozen=True, tag=49):
+    """What is in the buckets before ``next``: parallel columns of places and of the hashes of their records.
+
+    ``unreadable`` lists the buckets of which nothing can be said.
+    """
+
+    next: int
+    places: list[bytes]
+    hashes: list[bytes]
+    unreadable: list[int]
+
+    def __post_init__(self) -> None:
+        _require_equal(self.places, self.hashes)
+
+
+class Fetched(Reply, frozen=True, tag=50):
+    """The first of the records asked for, at least one; None for one that is not there, or cannot be read.
+
+    ``names`` has the names of their owners, by id.
+    """
+
+    records: list[bytes | None]
+    names: dict[bytes, str]
+
+
+class Registers(Reply, frozen=True, tag=51):
+    """Parallel columns; no rows at the end. A name is empty if this replica does not know it."""
+
+    owners: list[bytes]
+    names: list[str]
+    epochs: list[int]
+    secrets: list[str]
+
+    def __post_init__(self) -> None:
+        _require_equal(self.owners, self.names, self.epochs, self.secrets)
+
+
+#: What a replica is asked about its holdings as a whole, for comparing them with another one's, and what it answers.
+Survey = AskSums | AskListing | Fetch | AskRegisters
+Surveyed = Sums | Listing | Fetched | Registers
+AnyRequest = Put | Get | WriteBack | ReadEpoch | RaiseEpoch | AskView | ProposeView | Copy | Survey
+AnyReply = Ack | Stale | Holds | EpochIs | OtherView | NotVoting | Overflow | ViewIs | Copied | NotCopied | Surveyed
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)

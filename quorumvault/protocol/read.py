@@ -7,7 +7,7 @@ where, and the coordinator does it. Unequal bytes are settled by all three repli
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -67,8 +67,9 @@ def judge(states: Sequence[State], pending: int) -> Verdict:
         return Open.UNDECIDED
     if not contested or Silence.UNKNOWN in states or len(states) < 3:
         return Open.UNAVAILABLE
-    if absent and not marked:
+    if absent and values:
         return WriteBackNeeded(min(values))
+    # No value can ever be on two of these disks: so it stays.
     return Open.COLLISION
 
 
@@ -86,10 +87,21 @@ class ReadResult:
 
 
 class ReadRound(Round[ReadResult]):
-    """Decides a Get of ``count`` keys. ``authentic(index, record)`` tells rotten bytes from that key's value (trap 7)."""
+    """Decides a Get of ``count`` keys. ``authentic(index, record)`` tells rotten bytes from that key's value (trap 7).
 
-    def __init__(self, round_id: RoundId, view: View, count: int, authentic: Callable[[int, bytes], bool]) -> None:
-        super().__init__(round_id, view)
+    ``without``: disks that have no voice here, since what they lack cannot be written back to them.
+    """
+
+    def __init__(
+        self,
+        round_id: RoundId,
+        view: View,
+        count: int,
+        authentic: Callable[[int, bytes], bool],
+        *,
+        without: Collection[bytes] = (),
+    ) -> None:
+        super().__init__(round_id, view, disks=[disk for disk in view.disks.values() if disk not in without])
         self._count = count
         self._authentic = authentic
         self._answers: dict[bytes, Holds] = {}

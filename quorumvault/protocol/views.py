@@ -44,6 +44,11 @@ def first_view(disks: dict[str, bytes]) -> View:
     return View(1, NO_DISK, disks)
 
 
+def successor(view: View, node: str, disk: bytes) -> View:
+    """View rule 8: the view that a joining disk proposes, in which it has its node's slot."""
+    return View(view.number + 1, disk, {**view.disks, node: disk})
+
+
 def votes(disk: bytes, mode: Mode, view: View | None) -> bool:
     """View rule 4: only an active disk that its own view lists."""
     return mode is Mode.ACTIVE and view is not None and view.lists(disk)

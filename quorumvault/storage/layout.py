@@ -2,10 +2,12 @@
 
     r | digest[0:2] | owner id (16) | epoch (u32 BE) | digest[2:20]    record of (owner, epoch, token)      -> protocol/records.py
     e | owner id (16)                                                  the owner's epoch register           -> REGISTER below
-    m | name                                                           facts about this store ("sequence", "format", "disk")
+    h | disk (16) | number (u64 BE)                                    a hint: what that disk missed -> protocol/handoff.py
+    m | name                                                           facts about this store ("sequence", "format", "disk"),
+                                                                       and the names of owners, by their id
 
 A digest is a keyed hash of the value, so its first two bytes spread records evenly over 65,536 **buckets**, and a bucket
-is one range scan: r | bucket. No key is made without an owner (rule 13).
+is one range scan: r | bucket. No key is made without an owner (rule 13). What follows the r is a record's **place**.
 
     REGISTER  0x01 | epoch (u32 BE) | id of the master secret that the epoch uses (ASCII)
 """
@@ -18,12 +20,16 @@ from collections.abc import Sequence
 STORE_FORMAT = 1
 RECORD = b"r"
 REGISTER = b"e"
+HINT = b"h"
 META = b"m"
 BUCKET_BYTES = 2
+#: Of a place: bucket, owner id, epoch, rest of the digest.
+PLACE_BYTES = 40
 
 FORMAT_KEY = META + b"format"
 DISK_KEY = META + b"disk"
 SEQUENCE_KEY = META + b"sequence"
+OWNER = META + b"owner/"
 
 _REGISTER_FORMAT = b"\x01"
 _U32 = struct.Struct(">I")
@@ -36,8 +42,39 @@ def record_keys(owner: bytes, epochs: Sequence[int], digests: Sequence[bytes]) -
     return [b"r" + digest[:2] + scopes[epoch] + digest[2:] for epoch, digest in zip(epochs, digests, strict=True)]
 
 
+def parse_place(place: bytes) -> tuple[bytes, int, bytes]:
+    """(owner id, epoch, digest) of a record's place. ValueError for bytes that are none."""
+    if len(place) != PLACE_BYTES:
+        raise ValueError("not the place of a record")
+    return place[2:18], _U32.unpack_from(place, 18)[0], place[:2] + place[22:]
+
+
+def bucket_prefix(bucket: int) -> bytes:
+    """What the keys of a bucket's records begin with; that of bucket 0 is before all of them."""
+    return RECORD + bucket.to_bytes(BUCKET_BYTES, "big")
+
+
+def bucket_of(key: bytes) -> int:
+    """Of a record's key."""
+    return key[1] << 8 | key[2]
+
+
 def register_key(owner: bytes) -> bytes:
     return REGISTER + owner
+
+
+def owner_key(owner: bytes) -> bytes:
+    """Where the name of the owner with this id is kept: the keys that open its records are derived from the name."""
+    return OWNER + owner
+
+
+def hint_key(disk: bytes, number: int) -> bytes:
+    return HINT + disk + _U64.pack(number)
+
+
+def parse_hint_key(key: bytes) -> tuple[bytes, int]:
+    """(disk, number) of a hint."""
+    return key[1:-8], int(_U64.unpack(key[-8:])[0])
 
 
 def encode_register(epoch: int, secret: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from quorumvault.errors import StorageFailed
 from quorumvault.storage.store import Corrupt
@@ -19,13 +19,15 @@ class MemoryStore:
         self._check_open()
         return [self._pairs.get(key) for key in keys]
 
-    def write(self, puts: Mapping[bytes, bytes]) -> None:
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         self._check_open()
+        for key in deletes:
+            self._pairs.pop(key, None)
         self._pairs.update(puts)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         self._check_open()
-        return iter(sorted(pair for pair in self._pairs.items() if pair[0].startswith(prefix)))
+        return iter(sorted(pair for pair in self._pairs.items() if pair[0].startswith(prefix) and pair[0] >= start))
 
     def close(self) -> None:
         self._closed = True

@@ -5,7 +5,7 @@ Implemented by leveldb.py and memory.py; tests/contract/test_store.py holds both
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
@@ -24,12 +24,18 @@ class Store(Protocol):
         """The values in the order of the keys; None for absent."""
         ...
 
-    def write(self, puts: Mapping[bytes, bytes]) -> None:
-        """All of it or nothing, and on disk when it returns. Raises StorageFailed; after that nothing may be written."""
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        """All of it or nothing, and on disk when it returns: first the deletes (a key that is absent is none), then the puts.
+
+        Raises StorageFailed; after that nothing may be written. No record is ever deleted.
+        """
         ...
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All pairs whose key starts with prefix, in the order of keys. Raises StorageFailed on a corrupt block."""
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key starts with prefix, from ``start`` on, in the order of keys, as they were when this was called.
+
+        Raises StorageFailed on a corrupt block, at once or when it is met.
+        """
         ...
 
     def close(self) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from quorumvault.storage.store import Corrupt, Store
 
@@ -18,13 +18,13 @@ class TimedStore:
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
         return self._store.get(keys)
 
-    def write(self, puts: Mapping[bytes, bytes]) -> None:
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         started = self._clock()
-        self._store.write(puts)
+        self._store.write(puts, deletes)
         self._on_write(self._clock() - started)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._store.scan(prefix)
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return self._store.scan(prefix, start)
 
     def close(self) -> None:
         self._store.close()

@@ -27,7 +27,7 @@ SECONDS = 60
 SOME_KEY = "3fq7tzd2"
 #: What has to be there before, for those that work on a cluster of which no node runs: an empty directory, or a new cluster.
 IN_AN_EMPTY_DIRECTORY = {"init", "dev"}
-WITH_A_NEW_CLUSTER = {"serve", "pack"}
+WITH_A_NEW_CLUSTER = {"serve", "pack", "recover"}
 
 
 class Example(NamedTuple):
@@ -87,9 +87,10 @@ def variables(vault: Cluster) -> dict[str, str]:
 
 def _furnish(place: Path, example: Example, vault: Cluster, variables: dict[str, str]) -> None:
     """What the example takes for granted."""
-    if example.command[0] in IN_AN_EMPTY_DIRECTORY:
+    replaces = "--replace" in example.line
+    if example.command[0] in IN_AN_EMPTY_DIRECTORY and not replaces:
         return
-    if example.command[0] in WITH_A_NEW_CLUSTER:
+    if example.command[0] in WITH_A_NEW_CLUSTER or replaces:
         _quorumvault("init", "vault", "--base-port", str(free_base_port()), cwd=place, variables=variables)
         return
     (place / "vault").symlink_to(vault.directory)

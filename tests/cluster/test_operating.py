@@ -61,7 +61,10 @@ def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
     own_cluster.start("n3")
     own_cluster.wait_ready(reachable=3)
     assert own_cluster.api("n3", "clinic").detokenize(missed).body["found"] == 3
-    assert metrics(own_cluster, "n3")["quorumvault_read_repairs_total"] == 3
+    assert becomes(own_cluster, "n1", 'quorumvault_peer_owed_records{peer="n3"}', 0)
+    healed = metrics(own_cluster, "n1")
+    assert healed['quorumvault_peer_owed_seconds{peer="n3"}'] == 0
+    assert healed['quorumvault_handoff_records_total{peer="n3"}'] == 3
     clinic.post("/rotate-epoch", {"from_epoch": 1})
     assert own_cluster.api("n2", "clinic").tokenize(["f"]).body["epoch"] == 2
     assert metrics(own_cluster, "n2")["quorumvault_fence_retries_total"] == 1

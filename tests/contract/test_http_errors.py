@@ -261,7 +261,7 @@ def test_422_value_too_large(rig: Rig) -> None:
 
 
 def test_429_busy(rig: Rig) -> None:
-    with rig.admission.enter(0, None), rig.admission.enter(0, None):
+    with rig.admission.enter("one", 0, None), rig.admission.enter("other", 0, None):
         is_problem(rig.post("/tokenize", {"values": []}), 429, "busy", retryable=True)
         is_problem(rig.client.get("/epoch"), 429, "busy", retryable=True)
         assert rig.client.get("/health").status_code == 200
@@ -269,7 +269,7 @@ def test_429_busy(rig: Rig) -> None:
 
 
 def test_429_busy_with_bytes(rig: Rig) -> None:
-    with rig.admission.enter(5900, None):
+    with rig.admission.enter("other", 5900, None):
         is_problem(rig.post("/tokenize", {"values": ["x" * 100]}), 429, "busy", retryable=True)
         assert rig.post("/tokenize", {"values": []}).status_code == 200
 

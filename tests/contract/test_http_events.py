@@ -112,7 +112,7 @@ def test_what_fails_in_the_vault_is_there_with_what_was_asked(rig: Rig) -> None:
 
 
 def test_a_request_that_is_not_admitted(rig: Rig) -> None:
-    with rig.admission.enter(0, None), rig.admission.enter(0, None):
+    with rig.admission.enter("one", 0, None), rig.admission.enter("other", 0, None):
         rig.client.get("/epoch")
     assert only_event(rig)["outcome"] == "busy"
     for _ in range(3):

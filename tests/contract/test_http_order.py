@@ -137,6 +137,6 @@ def test_a_request_without_a_fault_goes_through(rig: Rig) -> None:
 
 
 def test_busy_comes_before_what_is_wrong_with_the_body(rig: Rig) -> None:
-    with rig.admission.enter(0, None), rig.admission.enter(0, None):
+    with rig.admission.enter("one", 0, None), rig.admission.enter("other", 0, None):
         assert rig.post("/tokenize", b"{", {"Content-Type": "text/plain"}).status_code == 429
         assert rig.post("/tokenize", b"{", key="reader").status_code == 403

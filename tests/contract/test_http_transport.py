@@ -86,7 +86,7 @@ def test_a_body_that_does_not_come_is_given_up(rig: Rig) -> None:
 
 
 def test_chunks_hold_bytes_until_they_are_answered(rig: Rig) -> None:
-    with rig.admission.enter(5000, None):
+    with rig.admission.enter("other", 5000, None):
         request = connection(rig)
         request.chunk(b" " * 900)
         request.chunk(b" " * 900)

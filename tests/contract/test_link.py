@@ -11,11 +11,13 @@ import pytest
 from quorumvault.config import Limits
 from quorumvault.peers.link import reconnect_wait
 from quorumvault.peers.peer import Unreachable
-from quorumvault.protocol.messages import EpochIs, Outgoing
+from quorumvault.protocol.messages import AskView, EpochIs, Outgoing, RoundId
 from tests.linkrig import (
     ANY_PORT,
+    DISK,
     IMPATIENT,
     TIMEOUTS,
+    VIEW,
     Asker,
     Relay,
     Run,
@@ -41,6 +43,19 @@ def test_a_request_gets_its_reply(run: Run) -> None:
             assert reply.round.counter == 1
             assert linked.link.last_error is None
             assert linked.changes == [True]
+
+    run(scenario())
+
+
+def test_a_peer_of_an_older_release_is_not_sent_what_it_does_not_know(run: Run) -> None:
+    async def scenario() -> None:
+        replica, answers = StubReplica(at_once=True), list[object]()
+        async with serving(replica, facts=lambda: facts_of("n2", protocol=1)) as server, linking(server.address) as linked:
+            await linked.up()
+            linked.link.send(Outgoing(AskView(RoundId(DISK, b"boot", 1), VIEW)), answers.append)
+            assert answers == [Unreachable(sent=False)]
+            Asker(linked.link).ask()
+            await eventually(lambda: replica.taken == 1)
 
     run(scenario())
 
@@ -308,6 +323,29 @@ def test_requests_that_wait_are_bounded(run: Run) -> None:
             await eventually(lambda: asker.settled == 2)
             asker.ask()
             await eventually(lambda: replica.taken == 4)
+
+    run(scenario())
+
+
+def test_bytes_that_a_slow_peer_makes_its_asker_hold_are_bounded(run: Run) -> None:
+    """It has read them long since, and does not answer: each is held by who waits for the answer."""
+
+    async def scenario() -> None:
+        replica, limits = StubReplica(), Limits(peer_queue_bytes=1000, frame_bytes=600)
+        async with serving(replica) as server, linking(server.address, limits=limits) as linked:
+            await linked.up()
+            large = msgspec.structs.replace(request(1), owner=b"o" * 300)
+            replies: list[list[object]] = [[] for _ in range(4)]
+            for sent, got in enumerate(replies[:2], start=1):
+                linked.link.send(Outgoing(large), got.append)
+                await eventually(lambda sent=sent: replica.taken == sent)  # type: ignore[misc]
+            linked.link.send(Outgoing(large), replies[2].append)
+            assert replies == [[], [], [Unreachable(sent=False)], []]
+            replica.answer()
+            await eventually(lambda: replies[0])
+            linked.link.send(Outgoing(large), replies[3].append)
+            await eventually(lambda: replica.taken == 3)
+            assert replies[3] == []
 
     run(scenario())
 

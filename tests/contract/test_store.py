@@ -104,6 +104,31 @@ def test_a_scan_shows_the_store_as_it_was_when_it_was_asked_for(store: Store) ->
     assert list(pairs) == [(b"r3", b"three")]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "start", "expected"),
+    [
+        (b"r", b"", [b"r", b"r1", b"r2", b"r3"]),
+        (b"r", b"r2", [b"r2", b"r3"]),
+        (b"r", b"r1\xff", [b"r2", b"r3"]),
+        (b"r", b"a", [b"r", b"r1", b"r2", b"r3"]),
+        (b"r", b"r9", []),
+        (b"r", b"s", []),
+        (b"", b"r3", [b"r3", b"s"]),
+    ],
+)
+def test_a_scan_may_begin_further_on(store: Store, prefix: bytes, start: bytes, expected: list[bytes]) -> None:
+    store.write(dict.fromkeys([b"q", b"r", b"r1", b"r2", b"r3", b"s"], b""))
+    assert [key for key, _ in store.scan(prefix, start)] == expected
+
+
+def test_what_is_deleted_is_absent_and_may_be_written_again(store: Store) -> None:
+    store.write({b"h1": b"one", b"h2": b"two", b"h3": b"three"})
+    store.write({b"h4": b"four"}, [b"h1", b"h3", b"h9"])
+    assert store.get([b"h1", b"h2", b"h3", b"h4"]) == [None, b"two", None, b"four"]
+    store.write({b"h1": b"again"}, [b"h1"])
+    assert list(store.scan(b"h")) == [(b"h1", b"again"), (b"h2", b"two"), (b"h4", b"four")]
+
+
 def test_scans_may_run_side_by_side_and_stop_half_way(store: Store) -> None:
     store.write({b"r%d" % number: b"" for number in range(10)})
     one, other = store.scan(b"r"), store.scan(b"r")
@@ -155,19 +180,21 @@ class StoreAsDict(RuleBasedStateMachine):
         self.store = self.make(Path(self.home.name))
         self.model: dict[bytes, bytes] = {}
 
-    @rule(puts=st.dictionaries(BYTES, st.binary(max_size=100), max_size=8))
-    def write(self, puts: dict[bytes, bytes]) -> None:
-        self.store.write(puts)
-        self.model |= puts
+    @rule(puts=st.dictionaries(BYTES, st.binary(max_size=100), max_size=8), deletes=st.lists(BYTES, max_size=3))
+    def write(self, puts: dict[bytes, bytes], deletes: list[bytes]) -> None:
+        # What says whose store it is, is no more to be deleted than records are.
+        gone = [key for key in deletes if key not in DESCRIPTION]
+        self.store.write(puts, gone)
+        self.model = {key: value for key, value in self.model.items() if key not in gone} | puts
 
     @rule(keys=st.lists(BYTES, max_size=8))
     def get(self, keys: list[bytes]) -> None:
         assert self.store.get(keys) == [self.model.get(key) for key in keys]
 
-    @rule(prefix=BYTES)
-    def scan(self, prefix: bytes) -> None:
-        found = [(key, value) for key, value in self.store.scan(prefix) if key not in DESCRIPTION]
-        assert found == sorted((key, value) for key, value in self.model.items() if key.startswith(prefix))
+    @rule(prefix=BYTES, start=BYTES)
+    def scan(self, prefix: bytes, start: bytes) -> None:
+        found = [(key, value) for key, value in self.store.scan(prefix, start) if key not in DESCRIPTION]
+        assert found == sorted((key, value) for key, value in self.model.items() if key.startswith(prefix) and key >= start)
 
     @rule()
     def reopen(self) -> None:

@@ -348,7 +348,8 @@ class World:
     def _handle(self, request: AnyRequest, node: int, store: int) -> tuple[int, AnyReply]:
         disk = self._disk(store)
         identity = DiskIdentity("c", NODES[node], DISKS[node], 1, Mode.ACTIVE, VIEW)
-        (reply,) = Replica(disk, identity, self._keyring, reply_bytes=1 << 20).handle([request])
+        replica = Replica(disk, identity, self._keyring, reply_bytes=1 << 20, copy_bytes=1 << 20, keep=lambda _: None)
+        (reply,) = replica.handle([request])
         assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (ROUND, VIEW.id, DISKS[node])
         disk.sync()
         return self._intern_disk(disk), reply

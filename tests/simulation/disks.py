@@ -6,9 +6,9 @@ one is the world's choice.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-from quorumvault.errors import StorageFailed
+from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.storage import layout
 from quorumvault.storage.store import CORRUPT, Corrupt
 
@@ -27,7 +27,7 @@ class Disk:
         self.flipped: set[bytes] = set()
         self.rotten: set[bytes] = set()
         self.stored: dict[bytes, bytes] = {}
-        self._cached: dict[bytes, bytes] = {}
+        self._cached: dict[bytes, bytes | None] = {}
 
     @property
     def unsynced(self) -> bool:
@@ -39,13 +39,23 @@ class Disk:
             return [stored.get(key) for key in keys]
         return [cached.get(key, CORRUPT if key in self.unreadable else stored.get(key)) for key in keys]
 
-    def write(self, puts: Mapping[bytes, bytes]) -> None:
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         if self.full:
             raise StorageFailed("the simulated disk is full")
+        self._cached.update(dict.fromkeys(deletes))
         self._cached.update(puts)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return iter(sorted((key, value) for key, value in {**self.stored, **self._cached}.items() if key.startswith(prefix)))
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        held = {**self.stored, **self._cached}.items()
+        found = sorted((key, value) for key, value in held if value is not None and key.startswith(prefix) and key >= start)
+        return self._readable(found, self.unreadable - self._cached.keys())
+
+    @staticmethod
+    def _readable(pairs: list[tuple[bytes, bytes]], unreadable: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in pairs:
+            if key in unreadable:
+                raise StoreCorrupt("a simulated block fails its checksum")
+            yield key, value
 
     def holds(self, key: bytes) -> bytes | None:
         """What is there now, synced or not, whatever rotted."""
@@ -55,7 +65,11 @@ class Disk:
         """Nothing: the disk goes on without its process."""
 
     def sync(self) -> None:
-        self.stored.update(self._cached)
+        for key, value in self._cached.items():
+            if value is None:
+                self.stored.pop(key, None)
+            else:
+                self.stored[key] = value
         self._cached.clear()
 
     def crash(self, *, keeps: bool) -> None:

@@ -179,8 +179,8 @@ class _OneAck(WriteRound):
 
 
 class _OneAnswer(ReadRound):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._tally = Tally(self.view.disks.values(), 1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -19,10 +20,10 @@ from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RoundId
+from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RaiseEpoch, RoundId
 from quorumvault.protocol.records import version_of
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
-from quorumvault.replica import Replica
+from quorumvault.replica import Job, Replica
 from tests.simulation.disks import Disk
 from tests.simulation.network import Network
 from tests.simulation.timeline import Schedule, Timeline, drive
@@ -36,6 +37,8 @@ VIEW = View(FORMER_VIEW.number + 1, DISKS[NODE_NAMES[-1]], DISKS)
 _BEHIND = 0.15
 TIMEOUTS = Timeouts()
 _REPLY_BYTES = 1 << 20
+#: A few records: so that a copy has pieces, and things happen in between.
+_COPY_BYTES = 512
 #: Seconds that a sync takes at least, and what it takes beyond that at most, on a good disk.
 _SYNC, _SYNC_SPREAD = 0.0005, 0.004
 #: Milliseconds since 1970 when the simulation begins.
@@ -45,10 +48,11 @@ Cluster = dict[str, "Node"]
 
 
 class Observer:
-    """A coordinator's observer that counts, in ``branches``, what is rare."""
+    """A coordinator's observer that counts, in ``branches``, what is rare, and tells who hands it off of what was missed."""
 
     def __init__(self, branches: Counter[str]) -> None:
         self._branches = branches
+        self.missed: Callable[[str, bytes, Put | RaiseEpoch], object] = lambda node, disk, request: None
 
     def read_repaired(self, node: str, records: int) -> None:
         self._branches["write-back"] += 1
@@ -56,8 +60,9 @@ class Observer:
     def fence_retried(self) -> None:
         self._branches["fence retry"] += 1
 
-    def unacknowledged(self, node: str, records: int) -> None:
+    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         self._branches["committed by two"] += 1
+        self.missed(node, disk, request)
 
 
 class Node:
@@ -90,12 +95,23 @@ class Node:
         self.keyring = keyring
         self.cluster = cluster
         self.down_since = 0.0
-        self._incarnation = 0
+        #: Hears of each new process: for what is to run beside its coordinator.
+        self.started: Callable[[Process], object] = lambda process: None
+        self.incarnation = 0
+        #: As it is durable.
+        self.identity = DiskIdentity("simulated", name, DISKS[name], 0, Mode.ACTIVE, VIEW)
+
+    def lose_disk(self, disk: bytes) -> None:
+        """What it stored is gone; where it was there is a new disk with this id, which is empty, and joins (view rule 6)."""
+        self.crash()
+        self.disk = Disk()
+        self.identity = DiskIdentity("simulated", self.name, disk, 0, Mode.JOINING, None)
 
     def start(self) -> None:
         if self.process is None:
-            self._incarnation += 1
-            self.process = Process(self, self._incarnation)
+            self.incarnation += 1
+            self.process = Process(self, self.incarnation)
+            self.started(self.process)
 
     def crash(self) -> None:
         """At once, in whatever it was doing. Clients and peers may notice by their connections, and may not."""
@@ -140,20 +156,20 @@ class Process:
         #: Dies when it has sent so many more messages of that kind; never if None.
         self.sends_left: int | None = None
         self.dies_sending: type[Message] = Message
+        self.observer = Observer(node.branches)
         self._clock = HybridClock()
-        disk = DISKS[node.name]
-        identity = DiskIdentity("simulated", node.name, disk, incarnation, Mode.ACTIVE, VIEW)
-        self._storage = Storage(self, Replica(node.disk, identity, node.keyring, reply_bytes=_REPLY_BYTES))
+        identity = replace(node.identity, incarnation=incarnation)
+        self.storage = Storage(self, make_replica(node, identity))
         self.lines = {name: Line(self, name) for name in NODE_NAMES}
         self.coordinator = Coordinator(
-            Identity(node.name, disk, boot_nonce(incarnation)),
+            Identity(node.name, identity.disk, boot_nonce(incarnation)),
             self.lines,
-            FORMER_VIEW if node.rng.random() < _BEHIND else VIEW,
+            FORMER_VIEW if identity.view == VIEW and node.rng.random() < _BEHIND else identity.view,
             node.keyring,
             TIMEOUTS,
             self._clock,
             node.wall_ms,
-            Observer(node.branches),
+            self.observer,
         )
 
     def call(
@@ -176,7 +192,7 @@ class Process:
         """A coordinator's request arrives."""
         if isinstance(request, Put):
             self._clock.observe(version_of(request.header).clock, self.node.wall_ms())
-        self._storage.submit(request, on_reply)
+        self.storage.submit(request, on_reply)
 
     def may_send(self, message: Message) -> bool:
         """False once it has died in the middle of sending."""
@@ -185,6 +201,13 @@ class Process:
             if self.sends_left < 0:
                 self.node.crash()
         return self.schedule.alive
+
+
+def make_replica(node: Node, identity: DiskIdentity) -> Replica:
+    def keep(became: DiskIdentity) -> None:
+        node.identity = became
+
+    return Replica(node.disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
 
 
 def boot_nonce(incarnation: int) -> bytes:
@@ -198,10 +221,10 @@ class Storage:
     def __init__(self, process: Process, replica: Replica) -> None:
         self._process = process
         self._replica = replica
-        self._queue: list[tuple[AnyRequest, Callable[[AnyReply], object]]] = []
+        self._queue: list[tuple[AnyRequest | Job, Callable[[Any], object]]] = []
         self._busy = False
 
-    def submit(self, request: AnyRequest, on_reply: Callable[[AnyReply], object]) -> None:
+    def submit(self, request: AnyRequest | Job, on_reply: Callable[[Any], object]) -> None:
         self._queue.append((request, on_reply))
         if not self._busy:
             self._handle()
@@ -220,20 +243,20 @@ class Storage:
         else:
             self._answer(answers)
 
-    def _sync(self, answers: list[tuple[Callable[[AnyReply], object], AnyReply]]) -> None:
+    def _sync(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
         node = self._process.node
         self._busy = True
         seconds = _SYNC + node.rng.random() * (_SYNC_SPREAD + node.disk.slow)
         node.timeline.at(node.timeline.now + seconds, self._process.schedule, self._synced, answers)
 
-    def _synced(self, answers: list[tuple[Callable[[AnyReply], object], AnyReply]]) -> None:
+    def _synced(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
         self._process.node.disk.sync()
         self._busy = False
         self._answer(answers)
         if self._queue and self._process.schedule.alive:
             self._handle()
 
-    def _answer(self, answers: list[tuple[Callable[[AnyReply], object], AnyReply]]) -> None:
+    def _answer(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
         for on_reply, reply in answers:
             if not self._process.schedule.alive:
                 return

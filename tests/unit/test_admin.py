@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault.admin.app import Controls, create_admin_app
-from quorumvault.admin.bodies import FactsStatus, NodeStatus, PeerStatus, Reloaded, Stopping, ViewStatus
+from quorumvault.admin.bodies import (
+    FactsStatus,
+    NodeStatus,
+    PeerDifferences,
+    PeerRepair,
+    PeerStatus,
+    Reloaded,
+    Repaired,
+    Stopping,
+    Verified,
+    ViewStatus,
+)
 from quorumvault.admin.client import AdminClient
 from quorumvault.admin.socket import FILE_NAME, listen, short_path
 from quorumvault.api.health import Health, PeerHealth, QuorumHealth
@@ -49,16 +60,32 @@ STATUS = NodeStatus(
     limits=Limits(),
     timeouts=Timeouts(),
 )
+REPAIRED = Repaired("n1", {"n2": PeerRepair(3, 1200, 7, 1), "n3": PeerRepair()})
+VERIFIED = Verified("n1", {"n2": PeerDifferences(1_000_000), "n3": PeerDifferences(1_000_000)})
+
+
+def answers(what: ResultT) -> Callable[[], Awaitable[ResultT]]:
+    async def answer() -> ResultT:
+        return what
+
+    return answer
 
 
 def serving(
-    directory: Path, ask: Callable[[], ResultT], reloaded: Reloaded | None = None, stops: list[int] | None = None
+    directory: Path,
+    ask: Callable[[], ResultT],
+    reloaded: Reloaded | None = None,
+    stops: list[int] | None = None,
+    repaired: Repaired = REPAIRED,
+    verified: Verified = VERIFIED,
 ) -> ResultT:
     """What ``ask`` returns, on another thread, while a node answers at the socket in ``directory``."""
     controls = Controls(
         status=lambda: STATUS,
         reload=lambda: reloaded or Reloaded(["API keys"], {}),
         stop=lambda: (stops if stops is not None else []).append(1),
+        repair=answers(repaired),
+        verify=answers(verified),
     )
 
     async def serve() -> ResultT:
@@ -80,6 +107,8 @@ def test_what_the_node_says_arrives(tmp_path: Path) -> None:
     assert serving(tmp_path, client.reload, refused) == refused
     assert serving(tmp_path, client.stop, stops=stops) == Stopping()
     assert stops == [1]
+    assert serving(tmp_path, client.repair) == REPAIRED
+    assert serving(tmp_path, client.verify) == VERIFIED
 
 
 def test_the_socket_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path) -> None:
@@ -175,3 +204,56 @@ def test_a_node_that_does_not_run_or_does_not_exist(tmp_path: Path) -> None:
     unknown = CliRunner().invoke(main, [*asked, "--node", "n4"])
     assert unknown.exit_code == 1
     assert "no node 'n4' in this cluster; expected one of n1, n2, n3" in unknown.stderr
+
+
+def healing(directory: Path, *arguments: str, repaired: Repaired = REPAIRED, verified: Verified = VERIFIED) -> Result:
+    """``repair`` or ``verify`` through n1 of a new cluster in ``directory``, while that node answers."""
+    prepare(directory, 9000)
+    full = [arguments[0], str(directory), "--node", "n1", *arguments[1:]]
+    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), repaired=repaired, verified=verified)
+
+
+def test_repair_says_what_it_mended(tmp_path: Path) -> None:
+    result = healing(tmp_path, "repair")
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "n1 and n2: 1,200 records taken, 7 given, 1 epochs raised",
+        "n1 and n3: 0 records taken, 0 given, 0 epochs raised",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (PeerRepair(problem="n2 does not answer"), "n1 and n2: not compared: n2 does not answer"),
+        (PeerRepair(2, 0, 5, 0, 2), "n1 and n2: 0 records taken, 5 given, 0 epochs raised, 2 buckets cannot be read"),
+    ],
+)
+def test_a_repair_that_is_not_whole_fails(tmp_path: Path, found: PeerRepair, words: str) -> None:
+    result = healing(tmp_path, "repair", repaired=Repaired("n1", {"n2": found}))
+    assert (result.exit_code, result.output) == (1, f"{words}\n")
+
+
+def test_verify_says_that_all_are_identical(tmp_path: Path) -> None:
+    result = healing(tmp_path, "verify")
+    assert result.exit_code == 0
+    assert result.output == "n1 and n2: 1,000,000 records, identical\nn1 and n3: 1,000,000 records, identical\n"
+    assert json.loads(healing(tmp_path / "other", "verify", "--json").output)["peers"]["n2"] == {"records": 1_000_000}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            PeerDifferences(10, 1, 2, 3, 4, 5),
+            "10 records: 1 only on n1, 2 only on n2, 3 not the same, 4 epochs not the same, 5 b",
+        ),
+        (PeerDifferences(10, registers=1), "10 records: 1 epochs not the same"),
+        (PeerDifferences(problem="n2 does not vote"), "not compared: n2 does not vote"),
+    ],
+)
+def test_verify_fails_unless_all_are(tmp_path: Path, found: PeerDifferences, words: str) -> None:
+    result = healing(tmp_path, "verify", verified=Verified("n1", {"n2": found, "n3": PeerDifferences(10)}))
+    assert result.exit_code == 1
+    assert result.output.startswith(f"n1 and n2: {words}")
+    assert result.output.endswith("n1 and n3: 10 records, identical\n")

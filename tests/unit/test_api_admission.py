@@ -16,12 +16,13 @@ from quorumvault.config import Limits
 from quorumvault.errors import Busy, Draining, RateLimited
 from tests.apirig import CLINIC, Clock, api_key
 
-LIMITS = Limits(in_flight=2, in_flight_bytes=100)
+LIMITS = Limits(in_flight=2, in_flight_bytes=100, key_share=100)
+KEY, OTHER = "3fq7tzd2", "k2222222"
 
 
 def test_places_are_given_back_whatever_happens() -> None:
     admission = Admission(LIMITS)
-    with contextlib.suppress(KeyError), admission.enter(60, None):
+    with contextlib.suppress(KeyError), admission.enter(KEY, 60, None):
         assert (admission.in_flight, admission.in_flight_bytes) == (1, 60)
         raise KeyError
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
@@ -29,27 +30,67 @@ def test_places_are_given_back_whatever_happens() -> None:
 
 def test_one_request_too_many_is_refused() -> None:
     admission = Admission(LIMITS)
-    with admission.enter(0, None), admission.enter(0, None):
-        with pytest.raises(Busy) as refused, admission.enter(0, None):
+    with admission.enter(KEY, 0, None), admission.enter(KEY, 0, None):
+        with pytest.raises(Busy) as refused, admission.enter(KEY, 0, None):
             pass
         assert refused.value.retry_after == 1
-    with admission.enter(0, None):
+    with admission.enter(KEY, 0, None):
         assert admission.in_flight == 1
 
 
 def test_bytes_that_do_not_fit_are_refused_and_leave_nothing_behind() -> None:
     admission = Admission(LIMITS)
-    with admission.enter(60, None):
-        with pytest.raises(Busy), admission.enter(41, None):
+    with admission.enter(KEY, 60, None):
+        with pytest.raises(Busy), admission.enter(KEY, 41, None):
             pass
         assert (admission.in_flight, admission.in_flight_bytes) == (1, 60)
-        with admission.enter(40, None):
+        with admission.enter(KEY, 40, None):
             assert admission.in_flight_bytes == 100
+
+
+def test_a_key_has_its_share_of_the_places_and_others_have_the_rest() -> None:
+    admission = Admission(Limits(in_flight=8, key_share=50))
+    with ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(admission.enter(KEY, 0, None))
+        with pytest.raises(Busy, match=f"key {KEY} has 4 requests under way here") as refused, admission.enter(KEY, 0, None):
+            pass
+        assert refused.value.retry_after == 1
+        for _ in range(4):
+            held.enter_context(admission.enter(OTHER, 0, None))
+        with pytest.raises(Busy, match="8 requests are under way here"), admission.enter("third", 0, None):
+            pass
+    with admission.enter(KEY, 0, None):
+        assert admission.in_flight == 1
+
+
+def test_a_key_has_its_share_of_the_bytes_and_always_room_for_one_whole_body() -> None:
+    body = 16 << 20
+    for most, share, bodies in ((8 * body, 50, 4), (body, 50, 1), (2 * body, 10, 1)):
+        admission = Admission(Limits(in_flight_bytes=most, key_share=share))
+        with ExitStack() as held:
+            for _ in range(bodies):
+                held.enter_context(admission.enter(KEY, body, None))
+            with pytest.raises(Busy), admission.enter(KEY, body, None):
+                pass
+            assert admission.in_flight_bytes == bodies * body
+            place = held.enter_context(admission.enter(KEY, 0, None))
+            with pytest.raises(Busy):
+                place.hold(body)
+        assert admission.in_flight_bytes == 0
+
+
+def test_what_one_key_gave_back_it_may_have_again() -> None:
+    admission = Admission(Limits(in_flight=4, key_share=50))
+    for _ in range(10):
+        with admission.enter(KEY, 10, None), admission.enter(KEY, 10, None):
+            pass
+    assert admission._by_key == {}
 
 
 def test_a_body_that_grows_holds_the_most_it_had() -> None:
     admission = Admission(LIMITS)
-    with admission.enter(10, None) as place:
+    with admission.enter(KEY, 10, None) as place:
         for size in (5, 30, 20, 70):
             place.hold(size)
         assert admission.in_flight_bytes == 70
@@ -62,10 +103,10 @@ def test_a_body_that_grows_holds_the_most_it_had() -> None:
 def test_a_node_leaves_before_it_drains() -> None:
     admission = Admission(LIMITS)
     admission.announce_stop()
-    with admission.enter(0, None):
+    with admission.enter(KEY, 0, None):
         assert admission.phase is Phase.LEAVING
     admission.refuse_new()
-    with pytest.raises(Draining) as refused, admission.enter(0, "none"):
+    with pytest.raises(Draining) as refused, admission.enter(KEY, 0, "none"):
         pass
     assert (refused.value.outcome, refused.value.retry_after) == ("none", 1)
 
@@ -79,8 +120,8 @@ def test_idle_waits_for_the_last_request() -> None:
             order.append("idle")
 
         with ExitStack() as second:
-            with admission.enter(0, None):
-                second.enter_context(admission.enter(0, None))
+            with admission.enter(KEY, 0, None):
+                second.enter_context(admission.enter(KEY, 0, None))
                 waiting = asyncio.create_task(wait())
             await asyncio.sleep(0)
             order.append("one is left")
@@ -93,13 +134,13 @@ def test_idle_waits_for_the_last_request() -> None:
 
 @given(st.lists(st.integers(0, 120), max_size=20))
 def test_what_is_counted_is_what_is_held(sizes: list[int]) -> None:
-    admission = Admission(Limits(in_flight=5, in_flight_bytes=100))
+    admission = Admission(Limits(in_flight=5, in_flight_bytes=100, key_share=100))
     with ExitStack() as held:
         taken: list[int] = []
         for size in sizes:
             fits = len(taken) < 5 and sum(taken) + size <= 100
             try:
-                held.enter_context(admission.enter(size, None))
+                held.enter_context(admission.enter(KEY, size, None))
             except Busy:
                 assert not fits
             else:

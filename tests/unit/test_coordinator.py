@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -20,7 +21,7 @@ from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Owner
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Replica
 from quorumvault.storage import layout
@@ -70,8 +71,9 @@ class Diary:
     def fence_retried(self) -> None:
         self.fence_retries += 1
 
-    def unacknowledged(self, node: str, records: int) -> None:
-        self.missed.append((node, records))
+    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
+        assert disk == DISKS[node]
+        self.missed.append((node, len(request.digests) if isinstance(request, Put) else 0))
 
 
 @dataclass
@@ -82,6 +84,8 @@ class Trio:
     stores: dict[str, MemoryStore]
     coordinators: dict[str, Coordinator]
     diary: Diary
+    #: Nodes whose disks have no room.
+    full: set[str]
 
     async def settled(self) -> None:
         """Until each replica has handled all that was sent to it: an answer waits for two of the three."""
@@ -92,15 +96,28 @@ class Trio:
             await handled
 
 
+def _has_room(full: set[str], node: str) -> bool:
+    return node not in full
+
+
 @asynccontextmanager
 async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> AsyncIterator[Trio]:
     loop, limits = asyncio.get_running_loop(), Limits()
     keyring = Keyring("m1", bytes(range(32)), digest_bits=digest_bits)
     stores = {node: MemoryStore() for node in NODES}
     commits = {}
+    full: set[str] = set()
     for node in NODES:
         identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, VIEW)
-        replica = Replica(stores[node], identity, keyring, reply_bytes=limits.reply_bytes)
+        replica = Replica(
+            stores[node],
+            identity,
+            keyring,
+            reply_bytes=limits.reply_bytes,
+            copy_bytes=1 << 20,
+            keep=lambda identity: None,
+            has_room=partial(_has_room, full, node),
+        )
         commits[node] = GroupCommit(replica, loop, limits, on_failure=lambda failure: None)
     peers = {node: SwitchedPeer(node, commits[node]) for node in NODES}
     diary = Diary()
@@ -118,7 +135,7 @@ async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> A
         for node in NODES
     }
     try:
-        yield Trio(peers, stores, coordinators, diary)
+        yield Trio(peers, stores, coordinators, diary, full)
     finally:
         for commit in commits.values():
             commit.close()

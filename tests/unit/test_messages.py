@@ -30,10 +30,11 @@ blob = st.binary(max_size=40)
 heads = st.tuples(round_ids, common["view"])
 requests = st.one_of(
     st.builds(
-        lambda head, body, columns: messages.Put(*head, *body, *columns),
+        lambda head, body, columns, name: messages.Put(*head, *body, *columns, name),
         heads,
         st.tuples(disks, epochs, st.text(max_size=5), st.binary(max_size=11)),
         columns(blob, blob),
+        st.text(max_size=5),
     ),
     st.builds(lambda head, owner, columns: messages.Get(*head, owner, *columns), heads, disks, columns(epochs, blob)),
     st.builds(
@@ -44,6 +45,10 @@ requests = st.one_of(
     ),
     st.builds(messages.ReadEpoch, **common, owner=disks),
     st.builds(messages.RaiseEpoch, **common, owner=disks, epoch=epochs),
+    st.builds(messages.AskSums, **common, groups=st.lists(counts)),
+    st.builds(messages.AskListing, **common, first=counts, end=counts),
+    st.builds(messages.Fetch, **common, places=st.lists(blob)),
+    st.builds(messages.AskRegisters, **common, after=blob),
 )
 replying = {**common, "disk": disks}
 replies = st.one_of(
@@ -54,8 +59,26 @@ replies = st.one_of(
     st.builds(messages.Holds, **replying, records=st.lists(st.none() | st.binary(max_size=20)), unknown=st.lists(counts)),
     st.builds(messages.EpochIs, **replying, epoch=epochs),
     st.builds(messages.OtherView, **replying, current=views),
-    st.builds(messages.NotVoting, **replying),
+    st.builds(messages.NotVoting, **replying, full=st.booleans()),
     st.builds(messages.Overflow, **replying),
+    st.builds(messages.Sums, **replying, sums=st.none() | blob),
+    st.builds(
+        lambda head, columns, unreadable: messages.Listing(*head, *columns, unreadable),
+        st.tuples(round_ids, common["view"], disks, counts),
+        columns(blob, blob),
+        st.lists(counts),
+    ),
+    st.builds(
+        messages.Fetched,
+        **replying,
+        records=st.lists(st.none() | blob),
+        names=st.dictionaries(disks, st.text(max_size=5)),
+    ),
+    st.builds(
+        lambda head, columns: messages.Registers(*head, *columns),
+        st.tuples(round_ids, common["view"], disks),
+        columns(disks, st.text(max_size=5), epochs, st.text(max_size=5)),
+    ),
 )
 
 

@@ -15,7 +15,10 @@ from starlette.testclient import TestClient
 from quorumvault.api.app import create_app
 from quorumvault.errors import RequestError
 from quorumvault.events import Event
-from quorumvault.metrics import REJECTIONS, STATES, CountedRequests, Metrics, Reading
+from quorumvault.healing.handoff import Owed
+from quorumvault.healing.scrub import ScrubCounts
+from quorumvault.metrics import COMPARISONS, REJECTIONS, STATES, CountedRequests, Metrics, Reading
+from quorumvault.protocol.antientropy import Compared
 from quorumvault.storage.memory import MemoryStore
 from quorumvault.storage.timed import TimedStore
 from tests.apirig import METRICS, Clock, EventList, Rig, bearer
@@ -30,15 +33,24 @@ CONTRACT = {
     "quorumvault_node_state": {"state"},
     "quorumvault_peer_owed_records": {"peer"},
     "quorumvault_peer_owed_seconds": {"peer"},
+    "quorumvault_handoff_records_total": {"peer"},
+    "quorumvault_anti_entropy_total": {"outcome"},
+    "quorumvault_anti_entropy_records_total": set(),
+    "quorumvault_scrub_records_total": set(),
+    "quorumvault_scrub_corrupt_total": set(),
+    "quorumvault_scrub_mended_total": set(),
     "quorumvault_read_repairs_total": set(),
     "quorumvault_fence_retries_total": set(),
     "quorumvault_disk_free_bytes": set(),
     "quorumvault_sync_duration_seconds": set(),
     "quorumvault_in_flight": set(),
+    "quorumvault_join_records": set(),
+    "quorumvault_join_records_expected": set(),
     "quorumvault_rejected_total": {"reason"},
 }
 OPERATIONS = {"tokenize", "detokenize", "retokenize", "tokens", "rotate_epoch", "epoch", "fields"}
 PEERS = ("n2", "n3")
+OWED = {peer: Owed(0, 0.0) for peer in PEERS}
 #: How a request may end: all of it names of this program.
 OUTCOMES = {"ok", "disconnected", "cancelled"}
 
@@ -47,11 +59,13 @@ OUTCOMES = {"ok", "disconnected", "cancelled"}
 class Gauged:
     """Metrics of n1, under a clock and of a node that the test moves."""
 
-    reading: Reading = field(default_factory=lambda: Reading("active", 3, {"n2": True, "n3": True}, 0, 5_000_000))
+    reading: Reading = field(
+        default_factory=lambda: Reading("active", 3, {"n2": True, "n3": True}, 0, 5_000_000, OWED, ScrubCounts())
+    )
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(PEERS, lambda: self.reading, self.clock)
+        self.metrics = Metrics(PEERS, lambda: self.reading)
 
     def value(self, name: str, **labels: str) -> float | None:
         return next((s.value for s in samples(self.metrics.text()) if (s.name, s.labels) == (name, labels)), None)
@@ -140,10 +154,11 @@ def test_rejections_are_there_from_the_start_and_counted_beside_the_requests(gau
 
 def test_the_node_is_as_it_is_when_asked(gauged: Gauged) -> None:
     assert gauged.value("quorumvault_disk_free_bytes") == 5_000_000
-    gauged.reading = Reading("joining", 2, {"n2": True, "n3": False}, 4, None)
+    gauged.reading = Reading("joining", 2, {"n2": True, "n3": False}, 4, None, OWED, ScrubCounts())
     assert {state: gauged.value("quorumvault_node_state", state=state) for state in STATES} == {
         "active": 0,
         "joining": 1,
+        "full": 0,
         "draining": 0,
     }
     assert gauged.value("quorumvault_quorum_reachable") == 2
@@ -152,16 +167,26 @@ def test_the_node_is_as_it_is_when_asked(gauged: Gauged) -> None:
     assert gauged.value("quorumvault_disk_free_bytes") is None
 
 
-def test_what_a_peer_did_not_acknowledge_is_owed_since_the_first_of_it(gauged: Gauged) -> None:
-    for name in ("quorumvault_peer_owed_records", "quorumvault_peer_owed_seconds"):
-        assert [gauged.value(name, peer=peer) for peer in PEERS] == [0, 0]
-    gauged.metrics.unacknowledged("n3", 100)
-    gauged.clock.now += 60
-    gauged.metrics.unacknowledged("n3", 1)
-    gauged.clock.now += 5
-    assert gauged.value("quorumvault_peer_owed_records", peer="n3") == 101
-    assert gauged.value("quorumvault_peer_owed_seconds", peer="n3") == 65
-    assert gauged.value("quorumvault_peer_owed_records", peer="n2") == 0
+def test_what_a_peer_is_owed_is_as_it_is_when_asked(gauged: Gauged) -> None:
+    gauged.reading = gauged.reading._replace(owed={"n2": Owed(0, 0.0), "n3": Owed(101, 65.0)})
+    assert [gauged.value("quorumvault_peer_owed_records", peer=peer) for peer in PEERS] == [0, 101]
+    assert [gauged.value("quorumvault_peer_owed_seconds", peer=peer) for peer in PEERS] == [0, 65]
+
+
+def test_what_was_healed_is_counted(gauged: Gauged) -> None:
+    gauged.metrics.handed_off("n3", 7)
+    gauged.metrics.handed_off("n3", 2)
+    for outcome in (Compared(), Compared(buckets=2, taken=3, given=1), Compared(raised=1), "n3 does not answer"):
+        gauged.metrics.compared(outcome)
+    scrub = ScrubCounts()
+    scrub.checked, scrub.corrupt, scrub.mended = 1000, 3, 2
+    gauged.reading = gauged.reading._replace(scrub=scrub)
+    assert [gauged.value("quorumvault_handoff_records_total", peer=peer) for peer in PEERS] == [0, 9]
+    ended = {outcome: gauged.value("quorumvault_anti_entropy_total", outcome=outcome) for outcome in COMPARISONS}
+    assert ended == {"equal": 1, "mended": 2, "failed": 1}
+    assert gauged.value("quorumvault_anti_entropy_records_total") == 4
+    names = ("records", "corrupt", "mended")
+    assert [gauged.value(f"quorumvault_scrub_{name}_total") for name in names] == [1000, 3, 2]
 
 
 def test_repairs_count_records_and_the_fence_batches(gauged: Gauged) -> None:
@@ -210,7 +235,12 @@ def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> No
     text = gauged.metrics.text().decode()
     for foreign in ("outside", token, "clinic", "lab", "slow", "qvk", "qv_"):
         assert foreign not in text
-    allowed = {"operation": OPERATIONS, "outcome": OUTCOMES | set(codes()), "peer": set(PEERS), "state": set(STATES)}
+    allowed = {
+        "operation": OPERATIONS,
+        "outcome": OUTCOMES | set(COMPARISONS) | set(codes()),
+        "peer": set(PEERS),
+        "state": set(STATES),
+    }
     allowed["reason"] = set(REJECTIONS)
     for sample in samples(gauged.metrics.text()):
         for label, word in sample.labels.items():

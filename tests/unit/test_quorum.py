@@ -75,7 +75,16 @@ def test_two_values_need_all_three() -> None:
     assert judge([A, B, C], 0) is Open.COLLISION
     assert judge([A, B, MARK], 0) is Open.COLLISION
     assert judge([A, B, ABSENT], 0) == WriteBackNeeded(B)
-    assert judge([A, MARK, ABSENT], 0) is Open.COLLISION
+    assert judge([A, MARK, ABSENT], 0) == WriteBackNeeded(A)
+    assert judge([A, MARK, MARK], 0) is Open.COLLISION
+
+
+def test_what_collided_cannot_have_a_value_when_one_of_the_three_is_silent_later() -> None:
+    for states in product(EVERY, repeat=3):
+        if judge(states, 0) is Open.COLLISION:
+            for silent in range(3):
+                later = judge([state for index, state in enumerate(states) if index != silent], 0)
+                assert not isinstance(later, bytes | WriteBackNeeded), states
 
 
 def test_order_of_answers_does_not_count() -> None:

@@ -1,0 +1,183 @@
+"""An open-loop load client: requests are sent when they are due, whether or not earlier ones have been answered.
+
+A client that waits for an answer before it sends the next request slows down with what it measures, and an overload never comes
+about (Schroeder, Wierman, Harchol-Balter, "Open Versus Closed", NSDI '06; "coordinated omission"). Here each request has its
+time; a latency counts from then on, also if the client itself was late.
+
+There are no retries: what is refused is counted, and gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import select
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from bench.http import LoadFailed
+
+#: Connections to one node, of which it takes 1,024. A request that is due when all are busy is not sent, and counted.
+_CONNECTIONS = 300
+_READ_BYTES = 1 << 18
+#: After the last request was due: longer than a node takes to give up.
+_GRACE_SECONDS = 15.0
+_HEAD = re.compile(rb"\AHTTP/1\.1 (\d{3}) .*?\r\ncontent-length: *(\d+)\r\n.*?\r\n\r\n", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """``request``: its number. ``due``: from the start of the run on; ``seconds``: from when it was due until it was answered."""
+
+    request: int
+    status: int
+    due: float
+    seconds: float
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``unsent``: requests for which no connection was free; ``broken``: those whose connection ended without an answer."""
+
+    seconds: float
+    answered: list[Answered]
+    unsent: int
+    broken: int
+
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status for answer in self.answered)
+
+
+class _Connection:
+    """One request at a time. A socket that does not block; what the kernel does not take at once waits in ``unsent``."""
+
+    __slots__ = ("due", "filled", "node", "request", "socket", "unsent")
+
+    def __init__(self, node: int, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.node = node
+        self.request = -1
+        self.due = 0.0
+        self.filled = bytearray()
+        self.unsent = b""
+        self.socket = socket.socket()
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.socket.connect_ex((host, int(port))) not in (0, errno.EINPROGRESS):
+            raise LoadFailed(f"{address}: cannot be connected to")
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def send(self, number: int, due: float, request: bytes) -> None:
+        self.request, self.due, self.unsent = number, due, request
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        except BlockingIOError:
+            return
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """Status and body, once they are here. ConnectionError if they will not be."""
+        data = self.socket.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError
+        self.filled += data
+        head = _HEAD.match(self.filled)
+        if head is None or len(self.filled) < head.end() + int(head[2]):
+            return None
+        status, body = int(head[1]), bytes(self.filled[head.end() :])
+        self.filled.clear()
+        return status, body
+
+
+class OpenLoop:
+    """Sends to each of the nodes in turn, over as many connections as it takes."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+        self._idle: list[deque[_Connection]] = [deque() for _ in addresses]
+        self._busy: dict[int, _Connection] = {}
+        self._open = [0] * len(addresses)
+        self._poll = select.epoll()
+        self._broken = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for connection in (*self._busy.values(), *(idle for of_node in self._idle for idle in of_node)):
+            connection.socket.close()
+        self._poll.close()
+
+    def run(self, requests: Sequence[bytes], rate: float) -> Run:
+        """So many requests a second, evenly. Returns when the last one is answered, or given up."""
+        answered: list[Answered] = []
+        unsent = number = self._broken = 0
+        begun = time.perf_counter()
+        last = begun + len(requests) / rate
+        while number < len(requests) or (self._busy and time.perf_counter() < last + _GRACE_SECONDS):
+            now = time.perf_counter()
+            while number < len(requests) and (due := begun + number / rate) <= now:
+                unsent += not self._send(number, due, requests[number])
+                number += 1
+            until_next = begun + number / rate - time.perf_counter() if number < len(requests) else 0.1
+            for fileno, events in self._poll.poll(max(0.0, until_next)):
+                self._serve(self._busy[fileno], events, begun, answered)
+        self._give_up()
+        return Run(time.perf_counter() - begun, answered, unsent, self._broken)
+
+    def _send(self, number: int, due: float, request: bytes) -> bool:
+        node = number % len(self._addresses)
+        if self._idle[node]:
+            connection = self._idle[node].pop()  # the one used last: others may have been closed by the node for being idle
+        elif self._open[node] < _CONNECTIONS:
+            connection = _Connection(node, self._addresses[node])
+            self._open[node] += 1
+        else:
+            return False
+        self._busy[connection.fileno()] = connection
+        try:
+            connection.send(number, due, request)
+        except ConnectionError:
+            self._end(connection)
+            return True
+        self._poll.register(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if connection.unsent else 0))
+        return True
+
+    def _serve(self, connection: _Connection, events: int, begun: float, answered: list[Answered]) -> None:
+        try:
+            if events & select.EPOLLOUT:
+                connection.flush()
+                if not connection.unsent:
+                    self._poll.modify(connection.fileno(), select.EPOLLIN)
+            answer = connection.receive() if events & ~select.EPOLLOUT else None
+        except ConnectionError:
+            self._poll.unregister(connection.fileno())
+            self._end(connection)
+            return
+        if answer is not None:
+            now = time.perf_counter()
+            answered.append(Answered(connection.request, answer[0], connection.due - begun, now - connection.due, answer[1]))
+            self._poll.unregister(connection.fileno())
+            del self._busy[connection.fileno()]
+            self._idle[connection.node].append(connection)
+
+    def _end(self, connection: _Connection) -> None:
+        self._broken += 1
+        self._open[connection.node] -= 1
+        del self._busy[connection.fileno()]
+        connection.socket.close()
+
+    def _give_up(self) -> None:
+        for connection in list(self._busy.values()):
+            self._poll.unregister(connection.fileno())
+            self._end(connection)

@@ -1,0 +1,145 @@
+"""``quorumvault recover``: offline, when too few disks are left that open."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_json
+from quorumvault.config import load_node
+from quorumvault.errors import RecoveryRefused
+from quorumvault.model import NODE_NAMES
+from quorumvault.rebuild import Rebuilt
+from quorumvault.rebuild import rebuild as rebuild_from
+from quorumvault.recovery import Cut, Recovery
+from quorumvault.recovery import recover as recover_disks
+
+_LOSS = (
+    "{node} alone cannot know what the two other disks acknowledged without it: tokens of values that were tokenized while "
+    "{node} was away will be not found, and an epoch that was rotated meanwhile will not be active. If a second disk can be had, "
+    "bring it to {directory}: without --only nothing is lost. Otherwise say --accept-loss"
+)
+
+
+@click.command(
+    short_help="Mend stores that do not open, with all nodes stopped.",
+    epilog="""\b
+Examples:
+  quorumvault recover vault
+  quorumvault recover vault --only n1 --accept-loss --into vault-2""",
+)
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--only",
+    metavar="NODE",
+    type=click.Choice(NODE_NAMES),
+    help="Two disks are lost: make a new cluster out of this node's, and lose what it does not have.",
+)
+@click.option("--accept-loss", is_flag=True, help="Has to be said with --only.")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="NEW",
+    help="With --only: the new cluster's directory, missing or empty.",
+)
+@json_option
+def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | None, as_json: bool) -> None:
+    """Cut off what a power cut has torn, and bring the stores in DIR to the same content.
+
+    For when no two nodes start any more. One that does not start while two others run needs none of this: it is started again,
+    or replaced, and copies theirs.
+
+    All nodes have to be stopped. DIR needs the data directories of at least two of them; from hosts of their own they are
+    copied here, and back afterwards. What was cut is kept in DIR/nX/torn.
+    """
+    tell = _progress()
+    if only is None:
+        if accept_loss or into is not None:
+            raise click.UsageError("--accept-loss and --into go with --only: without it nothing is lost")
+        recovered = recover_disks([load_node(directory / "cluster.yaml", node) for node in NODE_NAMES], tell)
+        if as_json:
+            print_json(_recovery(recovered))
+        else:
+            _tell_recovery(recovered)
+        return
+    if into is None:
+        raise click.UsageError("--only makes a new cluster: say where, --into NEW")
+    if not accept_loss:
+        raise RecoveryRefused(_LOSS.format(node=only, directory=directory))
+    rebuilt = rebuild_from(load_node(directory / "cluster.yaml", only), into, entropy=secrets.token_bytes, tell=tell)
+    if as_json:
+        print_json(_rebuilt(rebuilt))
+    else:
+        _tell_rebuilt(rebuilt, only)
+
+
+def _progress() -> Callable[[str], None]:
+    """On a terminal a line for each step: a store of many records takes minutes."""
+    on_terminal = sys.stderr.isatty()
+    return lambda words: click.echo(words, err=True) if on_terminal else None
+
+
+def _cut(cut: Cut) -> dict[str, object]:
+    return {"log": str(cut.log), "kept": cut.kept, "cut": cut.cut, "entries": cut.entries, "copy": str(cut.copy)}
+
+
+def _recovery(recovered: Recovery) -> dict[str, object]:
+    nodes = {
+        node: {"cuts": [_cut(cut) for cut in recovered.cuts[node]], "added": added} for node, added in recovered.added.items()
+    }
+    return {"records": recovered.records, "nodes": nodes, "left_out": recovered.left_out}
+
+
+def _rebuilt(rebuilt: Rebuilt) -> dict[str, object]:
+    return {
+        "cluster": str(rebuilt.cluster_file),
+        "records": rebuilt.records,
+        "newest": rebuilt.newest,
+        "whole": rebuilt.whole,
+        "distrusted": rebuilt.distrusted,
+        "cuts": [_cut(cut) for cut in rebuilt.cuts],
+    }
+
+
+def _tell_recovery(recovered: Recovery) -> None:
+    for node, reason in recovered.left_out.items():
+        click.echo(f"{node}: left out: {reason}")
+    for node, added in recovered.added.items():
+        _tell_cuts(node, recovered.cuts[node])
+        click.echo(f"{node}: {added:,} entries that others had and it had not")
+    click.echo(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
+    if any(recovered.cuts.values()):
+        click.echo("What was cut was never acknowledged, unless a disk has damaged it since. The copies can be removed.")
+    for node in recovered.left_out:
+        click.echo(f"{node} had no part in this. Once the others run, start it too, and if it does not start, replace its disk.")
+
+
+def _tell_cuts(node: str, cuts: Sequence[Cut]) -> None:
+    if not cuts:
+        click.echo(f"{node}: nothing was torn")
+    for cut in cuts:
+        entries = "" if cut.entries is None else f", a write of {cut.entries:,} entries"
+        click.echo(f"{node}: {cut.log.name}: cut {cut.cut:,} bytes behind {cut.kept:,}{entries}; kept as {cut.copy}")
+
+
+def _tell_rebuilt(rebuilt: Rebuilt, only: str) -> None:
+    _tell_cuts(only, rebuilt.cuts)
+    newest = "" if rebuilt.newest is None else f", the newest first written at {rebuilt.newest:%Y-%m-%d %H:%M:%S} UTC"
+    directory = rebuilt.cluster_file.parent
+    click.echo(f"\nA new cluster is in {directory}, with all that {only} had: {rebuilt.records:,} records{newest}.")
+    if rebuilt.distrusted is not None:
+        click.echo(f"{only} did not trust its disk: {rebuilt.distrusted}")
+    if not rebuilt.whole:
+        click.echo(f"{only} was still joining its old cluster, and had only a part of what that one had.")
+    click.echo(
+        f"What the two other disks acknowledged without {only} is gone: those tokens are not found any more, and rotations may "
+        f"have to be\nrepeated. Who was given such tokens can tell which. A value that is tokenized again gets the same token."
+    )
+    click.echo("\nEach node's part for its host:")
+    for node in NODE_NAMES:
+        click.echo(f"  quorumvault pack {directory} --node {node}")

@@ -1,0 +1,90 @@
+"""A copy of another disk's store, piece by piece: reading a piece there, and bringing it together with what is here (rule 11).
+
+What is copied is what disks have in common: registers, names of owners, records, in this order. A register becomes the larger one
+of the two; a record is merged as rule 10 has it. Bytes that no owner's key opens are no value, only unknown (rule 11), so
+they give way to a record that is authentic, and never make a conflict with it. Where nothing else is to be had they are kept:
+what is unreadable here is unknown to whoever asks, as it was on the disk that it came from, and not absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import StoreCorrupt
+from quorumvault.model import Owner
+from quorumvault.protocol import records
+from quorumvault.storage import layout
+from quorumvault.storage.store import CORRUPT, Store
+
+_COPIED = (layout.REGISTER, layout.OWNER, layout.RECORD)
+
+
+class Piece(NamedTuple):
+    """Parallel columns of keys and values, in the order of the keys. ``last``: there are none behind them."""
+
+    keys: list[bytes]
+    values: list[bytes]
+    last: bool
+
+
+def read_piece(store: Store, after: bytes, size: int) -> Piece:
+    """What follows the key ``after`` (b"": the first one) in the store, up to so many bytes, and one pair at least.
+
+    Raises StoreCorrupt if it meets a block that cannot be read.
+    """
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for prefix in _COPIED:
+        if after[: len(prefix)] > prefix:
+            continue
+        for key, value in store.scan(prefix, after + b"\0" if after else b""):
+            keys.append(key)
+            values.append(value)
+            size -= len(key) + len(value)
+            if size <= 0:
+                return Piece(keys, values, last=False)
+    return Piece(keys, values, last=True)
+
+
+def merge_piece(store: Store, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes]) -> dict[bytes, bytes]:
+    """What has to be written for the store to have at least what the piece has. Raises StoreCorrupt if it cannot be read."""
+    staged: dict[bytes, bytes] = {}
+    for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
+        if mine is CORRUPT:
+            raise StoreCorrupt("what was copied from another disk cannot be read again")
+        merged = theirs if mine is None else mine if mine == theirs else _merge(store, keyring, key, mine, theirs)
+        if merged != mine:
+            staged[key] = merged
+    return staged
+
+
+def _merge(store: Store, keyring: Keyring, key: bytes, mine: bytes, theirs: bytes) -> bytes:
+    if key.startswith(layout.REGISTER):
+        return max(mine, theirs, key=_register)
+    if not key.startswith(layout.RECORD):
+        return mine
+    merged = records.merge(mine, theirs)
+    if merged != records.CONFLICT_MARK or records.CONFLICT_MARK in (mine, theirs):
+        return merged
+    owner, epoch, digest = layout.parse_place(key[1:])
+    (name,) = store.get([layout.owner_key(owner)])
+    if not isinstance(name, bytes):
+        return merged
+    sealer = keyring.epoch_keys(Owner(name.decode()), epoch).sealer
+    authentic = [
+        record
+        for record in (mine, theirs)
+        if records.holds_value(record) and sealer.open(records.sealed_of(record), digest) is not None
+    ]
+    if len(authentic) == 1:
+        return authentic[0]
+    return merged if authentic else mine
+
+
+def _register(value: bytes) -> tuple[int, str]:
+    try:
+        return layout.decode_register(value)
+    except ValueError as error:
+        raise StoreCorrupt(f"an epoch register cannot be read: {error}") from None

@@ -1,0 +1,87 @@
+"""What a node does with its healing: the news of it go to the metrics and the event log, and its outcome to operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quorumvault.admin.bodies import PeerDifferences, PeerRepair, Repaired, Verified
+from quorumvault.events import Event, EventLog
+from quorumvault.healing.asking import NoAnswer
+from quorumvault.healing.healer import Healer
+from quorumvault.healing.scrub import Neighbours, ScrubCounts
+from quorumvault.metrics import Metrics
+from quorumvault.nodehealth import is_active
+from quorumvault.peers.link import Link
+from quorumvault.protocol.antientropy import CannotCompare, Compared
+from quorumvault.protocol.views import View
+
+_NO_DISK = "this node has no disk that could be compared"
+
+
+@dataclass(frozen=True, slots=True)
+class HealingNews:
+    """Implements Listener (healing/healer.py)."""
+
+    metrics: Metrics
+    events: EventLog
+
+    def handed_off(self, node: str, records: int) -> None:
+        self.metrics.handed_off(node, records)
+        self.events.note(Event(event="handoff", peer=node, items=records, outcome="ok"))
+
+    def compared(self, node: str, outcome: Compared | str) -> None:
+        self.metrics.compared(outcome)
+        if isinstance(outcome, str):
+            self.events.note(Event(event="anti_entropy", peer=node, outcome="failed", detail=outcome))
+        else:
+            detail = f"{outcome.buckets} buckets differed, {outcome.taken} records taken, {outcome.given} given, "
+            detail += f"{outcome.raised} epochs raised"
+            mended = outcome.taken + outcome.given
+            self.events.note(Event(event="anti_entropy", peer=node, items=mended, outcome="ok", detail=detail))
+
+    def scrubbed(self, counts: ScrubCounts) -> None:
+        detail = f"since the start {counts.checked} records checked, {counts.corrupt} corrupt, {counts.mended} mended"
+        self.events.note(Event(event="scrub", outcome="ok", detail=detail))
+
+
+def neighbours(links: Mapping[str, Link], view: View | None) -> Neighbours:
+    """How the peers are, as far as a node that thinks of giving up its disk has to know."""
+    giving_up = frozenset(node for node, link in links.items() if link.up and link.facts is not None and link.facts.giving_up)
+    return Neighbours(all(link.up and is_active(link.facts, view) for link in links.values()), giving_up)
+
+
+async def repair(healer: Healer | None, node: str, peers: Mapping[str, Link]) -> Repaired:
+    """Compare with all peers and mend what differs, now."""
+    if healer is None:
+        return Repaired(node, {peer: PeerRepair(problem=_NO_DISK) for peer in peers})
+    outcomes = await healer.anti_entropy.repair()
+    return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()})
+
+
+def _repair_of(outcome: Compared | str) -> PeerRepair:
+    if isinstance(outcome, str):
+        return PeerRepair(problem=outcome)
+    return PeerRepair(outcome.buckets, outcome.taken, outcome.given, outcome.raised, outcome.unreadable)
+
+
+async def verify(healer: Healer | None, node: str, peers: Mapping[str, Link]) -> Verified:
+    """Compare with all peers, record by record, and mend nothing."""
+    found: dict[str, PeerDifferences] = {}
+    for peer in peers:
+        try:
+            if healer is None:
+                raise NoAnswer(_NO_DISK)
+            differences = await healer.anti_entropy.verify(peer)
+        except (NoAnswer, CannotCompare) as error:
+            found[peer] = PeerDifferences(problem=str(error))
+        else:
+            found[peer] = PeerDifferences(
+                differences.records,
+                differences.only_here,
+                differences.only_there,
+                differences.unequal,
+                differences.registers,
+                differences.unreadable,
+            )
+    return Verified(node, found)

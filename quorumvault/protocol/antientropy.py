@@ -1,0 +1,264 @@
+"""Anti-entropy: compares this node's replica with one peer's, and says what to bring from where to where.
+
+    registers   all of them, the larger one counts                              a page at a time
+    groups      256 sums of either side; if they are equal, that was all        2 KiB
+    buckets     the 256 sums of each group that differs                         2 KiB a group
+    listings    place and hash of each record in a bucket that differs          56 bytes a record
+    records     those that one side lacks or has otherwise
+
+What this side lacks is fetched and merged; what the peer lacks is written back to it. Where both have something and it is not
+the same, the peer's is merged here, and ours there when the peer compares itself with us. Absence never deletes and a merge may
+be repeated, so writes that go on meanwhile do no harm (trap 17): what is under way shows as a difference, and is there when it
+is to be written.
+
+A procedure without IO, as operations.py: it yields what it needs and is sent what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field
+
+from quorumvault.protocol.buckets import BUCKETS, bucket_of, differing, ranges
+from quorumvault.protocol.messages import (
+    AskListing,
+    AskRegisters,
+    AskSums,
+    Fetch,
+    Fetched,
+    Listing,
+    Registers,
+    RoundId,
+    Sums,
+    Survey,
+)
+from quorumvault.protocol.views import ViewId
+
+#: Groups whose bucket sums are asked for at once: 32 KiB.
+_GROUPS_AT_ONCE = 16
+#: Records that are fetched, merged or written back at once: some milliseconds of the storage thread.
+BATCH_RECORDS = 512
+
+
+class CannotCompare(Exception):
+    """Not now, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskOne:
+    """Ask this node's own replica, or the peer's. Sent: its answer, of the kind that belongs to the request."""
+
+    of_peer: bool
+    request: Callable[[RoundId, ViewId], Survey]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRegisters:
+    """Bring the peer's registers together with this node's. Sent: how many of them were raised."""
+
+    registers: Registers
+
+
+@dataclass(frozen=True, slots=True)
+class GiveRegister:
+    """Raise the peer's register of this owner to this node's."""
+
+    owner: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRecords:
+    """Bring the peer's records, by place, together with this node's, those that are authentic. Sent: how many changed any."""
+
+    names: dict[bytes, str]
+    records: dict[bytes, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBackRecords:
+    """Write this node's records at these places to the peer, as far as they are authentic. Sent: how many it took."""
+
+    places: list[bytes] = field(repr=False)
+
+
+Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords
+
+
+@dataclass(slots=True)
+class Compared:
+    """What a comparison came to: ``given`` records the peer lacked, ``taken`` ones this node did; ``raised`` registers of either.
+
+    ``buckets`` counts those that differed, ``unreadable`` buckets that one of the two could not read.
+    """
+
+    buckets: int = 0
+    taken: int = 0
+    given: int = 0
+    raised: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: Compared) -> Compared:
+        """Of two comparisons in a row: what was mended adds up, what was found to differ is as of the last one."""
+        mended = (self.taken + other.taken, self.given + other.given, self.raised + other.raised)
+        return Compared(other.buckets, *mended, other.unreadable)
+
+
+#: Yields steps, is sent their outcome, returns what it came to. Raises CannotCompare.
+Comparing = Generator[Step, object, Compared]
+
+
+def compare() -> Comparing:
+    """Both replicas, from registers down to records, and mend what differs."""
+    compared = Compared()
+    yield from _compare_registers(compared)
+    buckets = yield from _differing_buckets()
+    compared.buckets = len(buckets)
+    for first, end in ranges(buckets):
+        yield from _compare_listings(first, end, compared)
+    return compared
+
+
+def _compare_registers(compared: Compared) -> Generator[Step, object, None]:
+    theirs: dict[bytes, int] = {}
+    for of_peer in (True, False):
+        page = yield from _registers(of_peer, b"")
+        while page.owners:
+            epochs = dict(zip(page.owners, page.epochs, strict=True))
+            if of_peer:
+                theirs |= epochs
+                raised = yield MergeRegisters(page)
+                compared.raised += raised if isinstance(raised, int) else 0
+            for owner in () if of_peer else [owner for owner, epoch in epochs.items() if epoch > theirs.get(owner, 0)]:
+                yield GiveRegister(owner)
+                compared.raised += 1
+            page = yield from _registers(of_peer, page.owners[-1])
+
+
+def _registers(of_peer: bool, after: bytes) -> Generator[Step, object, Registers]:
+    page = yield AskOne(of_peer, lambda round_id, view: AskRegisters(round_id, view, after))
+    if not isinstance(page, Registers) or (page.owners and page.owners[-1] <= after):
+        raise CannotCompare("registers that cannot be used")
+    return page
+
+
+def _differing_buckets() -> Generator[Step, object, list[int]]:
+    groups = yield from _differing_sums([])
+    buckets: list[int] = []
+    for at in range(0, len(groups), _GROUPS_AT_ONCE):
+        some = groups[at : at + _GROUPS_AT_ONCE]
+        buckets += [some[index >> 8] << 8 | index & 0xFF for index in (yield from _differing_sums(some))]
+    return buckets
+
+
+def _differing_sums(groups: list[int]) -> Generator[Step, object, list[int]]:
+    sums = []
+    for of_peer in (True, False):
+        answer = yield AskOne(of_peer, lambda round_id, view: AskSums(round_id, view, groups))
+        if not isinstance(answer, Sums) or answer.sums is None:
+            raise CannotCompare("the peer is still counting" if of_peer else "this node is still counting")
+        sums.append(answer.sums)
+    try:
+        return differing(*sums)
+    except ValueError as error:
+        raise CannotCompare(str(error)) from None
+
+
+def _compare_listings(first: int, end: int, compared: Compared) -> Generator[Step, object, None]:
+    while first < end:
+        following, (theirs, mine), unreadable = yield from list_both(first, end)
+        compared.unreadable += len(unreadable)
+        lacking = [place for place, seen in theirs.items() if mine.get(place) != seen]
+        yield from _fetch(lacking, compared)
+        missed = [place for place in mine if place not in theirs]
+        for batch in batches(missed):
+            given = yield WriteBackRecords(batch)
+            compared.given += given if isinstance(given, int) else 0
+        first = following
+
+
+def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, list[dict[bytes, bytes]], set[int]]]:
+    """(where the next slice begins, [the peer's, this node's] places with hashes, buckets that one of them cannot read)."""
+    listings: list[list[Listing]] = []
+    until = end
+    for of_peer in (True, False):
+        slices: list[Listing] = []
+        at = first
+        while at < until:
+            answer = yield AskOne(of_peer, lambda round_id, view, at=at, until=until: AskListing(round_id, view, at, until))  # type: ignore[misc]
+            if not isinstance(answer, Listing) or not at < answer.next <= until:
+                raise CannotCompare("a listing that cannot be used")
+            slices.append(answer)
+            at = answer.next
+            if of_peer:
+                until = at  # the peer says how far this slice goes
+        listings.append(slices)
+    unreadable = {bucket for slices in listings for each in slices for bucket in each.unreadable}
+    return until, [_readable(slices, unreadable) for slices in listings], unreadable
+
+
+def _readable(slices: Iterable[Listing], unreadable: set[int]) -> dict[bytes, bytes]:
+    return {
+        place: seen
+        for each in slices
+        for place, seen in zip(each.places, each.hashes, strict=True)
+        if bucket_of(place) not in unreadable
+    }
+
+
+def _fetch(places: list[bytes], compared: Compared) -> Generator[Step, object, None]:
+    while places:
+        asked = places[:BATCH_RECORDS]
+        fetched = yield AskOne(True, lambda round_id, view, asked=asked: Fetch(round_id, view, asked))  # type: ignore[misc]
+        if not isinstance(fetched, Fetched) or not 0 < len(fetched.records) <= len(asked):
+            raise CannotCompare("records that were not asked for")
+        found = {place: record for place, record in zip(asked, fetched.records, strict=False) if record is not None}
+        taken = yield MergeRecords(fetched.names, found)
+        compared.taken += taken if isinstance(taken, int) else 0
+        places = places[len(fetched.records) :]
+
+
+def batches(places: Sequence[bytes]) -> Iterator[list[bytes]]:
+    for at in range(0, len(places), BATCH_RECORDS):
+        yield list(places[at : at + BATCH_RECORDS])
+
+
+@dataclass(slots=True)
+class Differences:
+    """What a comparison of everything, record by record, found between this node and a peer."""
+
+    records: int = 0
+    only_here: int = 0
+    only_there: int = 0
+    unequal: int = 0
+    registers: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: Differences) -> Differences:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Differences(*(one + another for one, another in pairs))
+
+    def __bool__(self) -> bool:
+        return any(astuple(self)[1:])
+
+
+def verify(first: int, end: int = BUCKETS) -> Generator[Step, object, tuple[int, Differences]]:
+    """Compare a slice of buckets by the bytes that are on disk, whatever the sums say, and mend nothing.
+
+    (where the next slice begins, what differs).
+    """
+    following, (theirs, mine), unreadable = yield from list_both(first, end)
+    both = theirs.keys() & mine.keys()
+    unequal = sum(theirs[place] != mine[place] for place in both)
+    only_here, only_there = len(mine) - len(both), len(theirs) - len(both)
+    return following, Differences(len(both) + only_here + only_there, only_here, only_there, unequal, 0, len(unreadable))
+
+
+def verify_registers() -> Generator[Step, object, Differences]:
+    """How many registers differ. They are few: as many as there are owners."""
+    found: list[set[tuple[bytes, int, str]]] = [set(), set()]
+    for registers, of_peer in zip(found, (True, False), strict=True):
+        page = yield from _registers(of_peer, b"")
+        while page.owners:
+            registers.update(zip(page.owners, page.epochs, page.secrets, strict=True))
+            page = yield from _registers(of_peer, page.owners[-1])
+    return Differences(registers=len({owner for owner, *_ in found[0] ^ found[1]}))

@@ -1,0 +1,42 @@
+"""Buckets: the 65,536 parts of the key space by the first two bytes of a digest, which compare replicas part by part.
+
+Pure arithmetic over what replicas say of theirs (messages.Sums, messages.Listing); where the fingerprints come from is
+storage/buckets.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+BUCKETS: Final = 1 << 16
+GROUPS: Final = 256
+GROUP_SIZE: Final = BUCKETS // GROUPS
+SUM_BYTES: Final = 8
+
+
+def bucket_of(place: bytes) -> int:
+    """Of a record's place, which begins with its bucket."""
+    return place[0] << 8 | place[1]
+
+
+def differing(one: bytes, other: bytes) -> list[int]:
+    """The indices at which two answers with sums of equal length differ. ValueError for other lengths."""
+    if len(one) != len(other) or len(one) % SUM_BYTES:
+        raise ValueError("not the sums of the same buckets")
+    if one == other:
+        return []
+    return [at // SUM_BYTES for at in range(0, len(one), SUM_BYTES) if one[at : at + SUM_BYTES] != other[at : at + SUM_BYTES]]
+
+
+def ranges(buckets: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ascending buckets as ranges (first, end) of those that follow each other."""
+    first = end = None
+    for bucket in buckets:
+        if first is None or bucket != end:
+            if first is not None and end is not None:
+                yield first, end
+            first = bucket
+        end = bucket + 1
+    if first is not None and end is not None:
+        yield first, end

@@ -1,0 +1,145 @@
+"""A new cluster out of the one disk that is left of an old one: the way out when two are lost, which loses what that disk lacks.
+
+    INTO/cluster.yaml   the old one's text, under a new cluster id     fields.yaml, api_keys.yaml, secrets/: as they were
+    INTO/n1/ n2/ n3/    three new disks in view 1, active, each with all that the old disk has
+
+With two of three disks lost there is no quorum, and no rule by which the third may go on: what the other two acknowledged without
+it cannot be known here. So it does not go on; its records begin a new cluster. Disks of the old one that turn up after all are
+another cluster's, and can never vote beside the new ones. Tokens stay what they are: they depend on the master secret alone.
+
+The old directory is left as it was, but for a torn tail (recovery.py). The new one is whole, or is not there (initialise.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from quorumvault.config import NodeConfig
+from quorumvault.disk import lock_data_directory, sync_directory
+from quorumvault.errors import ConfigError, RecoveryRefused
+from quorumvault.initialise import make_disks, new_cluster, new_cluster_id
+from quorumvault.nodedisk import why_distrusted
+from quorumvault.packing import portable_name, shared_files
+from quorumvault.protocol import records
+from quorumvault.protocol.clock import wall_ms_of
+from quorumvault.protocol.views import Mode
+from quorumvault.recovery import Cut, Tell, cut_torn_tail, identity_of, open_store, pairs_of
+from quorumvault.storage import layout
+from quorumvault.storage.store import Store
+
+#: What is written with one sync.
+_BATCH_BYTES = 8 << 20
+_CLUSTER_ID = re.compile(r"^cluster_id:.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """``newest``: when the newest record of the old disk was first written, by its writer's clock; None if there is none.
+
+    ``whole``: False if the old disk was still joining, and has a part of what its cluster had. ``distrusted``: why its node did
+    not trust it, if that is so.
+    """
+
+    cluster_file: Path
+    records: int
+    newest: datetime | None
+    cuts: list[Cut]
+    whole: bool
+    distrusted: str | None
+
+
+def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], tell: Tell) -> Rebuilt:
+    """Make a cluster in ``into``, which may be missing but has to be empty, out of this node's disk.
+
+    Raises RecoveryRefused if there is no such disk, ConfigError if its node runs, StorageFailed if it cannot be read to its end,
+    InitRefused if there is something in ``into``.
+    """
+    cluster, into = config.cluster, into.absolute()
+    with lock_data_directory(_existing(config)):
+        identity = identity_of(config)
+        if identity is None:
+            raise RecoveryRefused(f"{config.data_directory}: there is no disk of {config.node} here")
+        shared = [(path, portable_name(cluster, key, path)) for key, path in shared_files(cluster) if path != cluster.file]
+        data = portable_name(cluster, "data", cluster.data)
+        cuts = cut_torn_tail(config.data_directory)
+        with closing(open_store(config, identity)) as old:
+            cluster_id = new_cluster_id(entropy)
+            with new_cluster(into, _with_id(cluster.file, cluster_id)) as cluster_file:
+                for path, name in shared:
+                    _copy(path, into / name)
+                (into / data).mkdir(parents=True, exist_ok=True)
+                found = _Census()
+
+                def fill(node: str, store: Store) -> None:
+                    tell(f"{node}: gets what the disk of {config.node} has")
+                    found.restart()
+                    _fill(old, store, found)
+
+                make_disks(into / data, cluster_id, entropy, fill)
+            distrusted = why_distrusted(config.data_directory)
+    return Rebuilt(cluster_file, found.records, found.newest, cuts, identity.mode is Mode.ACTIVE, distrusted)
+
+
+class _Census:
+    """What was seen while a store was copied."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.records = 0
+        self._clock = 0
+
+    def count(self, key: bytes, value: bytes) -> None:
+        if key.startswith(layout.RECORD):
+            self.records += 1
+            if records.holds_value(value):
+                self._clock = max(self._clock, records.version_of(value).clock)
+
+    @property
+    def newest(self) -> datetime | None:
+        return datetime.fromtimestamp(wall_ms_of(self._clock) / 1000, UTC) if self._clock else None
+
+
+def _fill(old: Store, new: Store, found: _Census) -> None:
+    batch: dict[bytes, bytes] = {}
+    room = _BATCH_BYTES
+    for key, value in pairs_of(old):
+        found.count(key, value)
+        batch[key] = value
+        room -= len(key) + len(value)
+        if room <= 0:
+            new.write(batch)
+            batch, room = {}, _BATCH_BYTES
+    if batch:
+        new.write(batch)
+
+
+def _existing(config: NodeConfig) -> Path:
+    if not config.data_directory.is_dir():
+        raise RecoveryRefused(f"{config.data_directory}: there is no such directory")
+    return config.data_directory
+
+
+def _with_id(file: Path, cluster_id: str) -> str:
+    """The file's text with another cluster id. All else, comments too, is as it was."""
+    text, count = _CLUSTER_ID.subn(f"cluster_id: {cluster_id}", file.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ConfigError(file, "cluster_id", "expected on a line of its own, so that the new cluster's can take its place")
+    return text
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """With its mode, and in directories of the same modes."""
+    copy.parent.mkdir(mode=path.parent.stat().st_mode & 0o777, parents=True, exist_ok=True)
+    shutil.copy2(path, copy)
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_directory(copy.parent)

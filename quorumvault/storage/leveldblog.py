@@ -1,0 +1,168 @@
+"""LevelDB's write-ahead log, read apart from LevelDB: where its last whole record ends, and whether what follows is a torn tail.
+
+    block     32 KiB, the last one shorter: records one after the other; fewer than 7 bytes at its end are left empty
+    record    0: CRC-32C over type and data, masked (u32)   4: length of the data (u16)   6: type (u8)   7: data
+    type      1 FULL      a batch, whole
+              2 FIRST, 3 MIDDLE, 4 LAST                     a batch in pieces, one a block
+    batch     0: sequence number (u64)   8: entries (u32)   12: entries
+
+Integers are little-endian. Source: doc/log_format.md and db/log_format.h of LevelDB; the batch: db/write_batch.cc.
+
+A store writes one batch after the other, each synced before the next one begins. So a power cut leaves at most one batch that is
+not whole, and nothing behind it; of that batch any part may be there, be zeros, or be whatever the disk had there before. If on
+the other hand a batch that is later than the last whole one begins behind the damage, the damage is in the middle: what is broken
+had been synced, perhaps acknowledged, and was damaged since. That is no torn tail, and nothing here mends it.
+
+What cannot be told apart: a last batch that was torn, and one that was synced and has rotted (Alagappan et al., FAST '18).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from google_crc32c import value as crc32c
+
+from quorumvault.errors import StoreCorrupt
+
+BLOCK_BYTES: Final = 32 * 1024
+_HEADER = struct.Struct("<IHB")
+_BATCH = struct.Struct("<QI")
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+_MASK_DELTA = 0xA282EAD8
+#: The sixth byte of a header of a record in which a batch begins.
+_BEGINNING = re.compile(rb"[\x01\x02]")
+
+
+class LogScan(NamedTuple):
+    """Of one log: ``size`` bytes, of which the first ``whole`` are whole batches, ``batches`` of them.
+
+    ``first`` and ``last`` are the numbers of their first and last entry, 0 if there is no batch. ``torn_entries``: how many
+    entries the batch behind them has, where its beginning is still there.
+    """
+
+    size: int
+    whole: int
+    batches: int
+    first: int
+    last: int
+    torn_entries: int | None
+
+    @property
+    def torn(self) -> int:
+        """Bytes behind the last whole batch."""
+        return self.size - self.whole
+
+
+class _Record(NamedTuple):
+    kind: int
+    data: bytes
+    end: int
+
+
+class _Batch(NamedTuple):
+    """As much of a batch as is there: its first bytes, where its last valid record ends, and whether that is the end of it."""
+
+    head: bytes
+    end: int
+    whole: bool
+
+    @property
+    def named(self) -> bool:
+        """Whether enough of it is there to know its numbers."""
+        return len(self.head) == _BATCH.size
+
+    @property
+    def sequence(self) -> int:
+        """Of its first entry; each entry has the next number. 0 if it is not known."""
+        return _BATCH.unpack(self.head)[0] if self.named else 0
+
+    @property
+    def entries(self) -> int | None:
+        return _BATCH.unpack(self.head)[1] if self.named else None
+
+
+def scan_logs(store: Path) -> list[tuple[Path, LogScan]]:
+    """All logs of a store, the oldest first. Raises StoreCorrupt for damage in the middle of what they have together, or OSError.
+
+    There are two while a table is made of the first one's batches. And a log that a crash cut short may still be there when its
+    successor has been written to: then the numbers go on without a gap, since nothing was lost that had a number.
+    """
+    paths = sorted(store.glob("*.log"), key=lambda path: int(path.stem))
+    scans = [(path, _scan_file(path)) for path in paths]
+    last = 0
+    for number, (path, scan) in enumerate(scans):
+        last = scan.last or last
+        following = next((later for _, later in scans[number + 1 :] if later.batches), None)
+        if scan.torn and following is not None and (not last or following.first > last + 1):
+            raise StoreCorrupt(f"{path}: what follows its first {scan.whole} bytes is damaged, and a later log goes on behind it")
+    return scans
+
+
+def _scan_file(path: Path) -> LogScan:
+    try:
+        return scan_log(path.read_bytes())
+    except StoreCorrupt as error:
+        raise StoreCorrupt(f"{path}: {error}") from None
+
+
+def scan_log(log: bytes) -> LogScan:
+    """Raises StoreCorrupt for damage in the middle."""
+    whole = batches = first = last = 0
+    # A batch that is not later than the one before it is of an older log, on a disk whose blocks show what was in them.
+    while (batch := _read_batch(log, whole)).whole and batch.sequence > last:
+        whole, batches, last = batch.end, batches + 1, batch.sequence + (batch.entries or 0) - 1
+        first = first or batch.sequence
+    behind = whole if batch.whole else batch.end
+    if any(not later.named or later.sequence > last for later in _batches_behind(log, behind)):
+        raise StoreCorrupt(
+            f"a log is damaged in the middle, behind its first {whole} bytes: batches follow that were written later, so this "
+            f"was no write that a crash cut short"
+        )
+    return LogScan(len(log), whole, batches, first, last, None if batch.whole else batch.entries)
+
+
+def _read_batch(log: bytes, at: int) -> _Batch:
+    """The batch that begins at ``at``, if one does."""
+    record = _record_at(log, at)
+    if record is None or record.kind not in (FULL, FIRST):
+        return _Batch(b"", at, whole=False)
+    head = record.data[: _BATCH.size]
+    while record.kind not in (FULL, LAST):
+        following = _record_at(log, record.end)
+        if following is None or following.kind not in (MIDDLE, LAST):
+            return _Batch(head, record.end, whole=False)
+        record = following
+        head += record.data[: _BATCH.size - len(head)]  # the first piece is short, or empty, if little of its block was left
+    return _Batch(head, record.end, whole=True)
+
+
+def _batches_behind(log: bytes, at: int) -> Iterator[_Batch]:
+    """What begins behind ``at``, wherever a record may start there."""
+    for found in _BEGINNING.finditer(log, at + _HEADER.size):
+        batch = _read_batch(log, found.start() - _HEADER.size + 1)
+        if batch.head or batch.whole:
+            yield batch
+
+
+def _record_at(log: bytes, at: int) -> _Record | None:
+    """The record at ``at``, or at the next block if none fits there; None if there is no valid one."""
+    if BLOCK_BYTES - at % BLOCK_BYTES < _HEADER.size:
+        at += BLOCK_BYTES - at % BLOCK_BYTES
+    if at + _HEADER.size > len(log):
+        return None
+    checksum, length, kind = _HEADER.unpack_from(log, at)
+    end = at + _HEADER.size + length
+    if not FULL <= kind <= LAST or end > len(log) or end - at > BLOCK_BYTES - at % BLOCK_BYTES:
+        return None
+    if checksum != _mask(crc32c(log[at + _HEADER.size - 1 : end])):
+        return None
+    return _Record(kind, log[at + _HEADER.size : end], end)
+
+
+def _mask(checksum: int) -> int:
+    """As LevelDB stores it: a CRC over data that has CRCs in it would be weak (util/crc32c.h)."""
+    return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFF_FFFF

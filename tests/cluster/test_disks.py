@@ -1,0 +1,280 @@
+"""Disks that fill up under running nodes and have room again; logs torn by a power cut; and two disks lost at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chaos.cluster import NODES, Cluster, environment, run, wait_for
+from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming, through_each_pair
+
+ROOT = Path(__file__).parents[2]
+MiB = 1 << 20
+FLOOR = 24 * MiB
+
+
+@pytest.fixture
+def idle_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """One that is not started yet, with a floor that a small disk has room for."""
+    with Cluster.create(tmp_path / "cluster", (OWNER,)) as made:
+        path = made.directory / "cluster.yaml"
+        settings = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(settings | {"limits": {"free_space_floor": FLOOR}}))
+        yield made
+
+
+class ToldDisk:
+    """A node's disk whose free space is what a file says."""
+
+    def __init__(self, cluster: Cluster, node: str) -> None:
+        self._told = cluster.directory / f"{node}.free"
+        self.empty()
+        at = cluster.nodes[node]
+        serve = ["serve", "--config", str(at.directory / "cluster.yaml"), "--node", node, "--parent", str(os.getpid())]
+        with at.log.open("ab") as log:
+            at.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.roomy", str(self._told), *serve],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                cwd=ROOT,
+            )
+
+    def fill(self) -> None:
+        self._tell(FLOOR - 1)
+
+    def empty(self) -> None:
+        self._tell(1 << 40)
+
+    def _tell(self, free: int) -> None:
+        """Whole at any moment, since the node reads it at any moment."""
+        fresh = self._told.with_suffix(".new")
+        fresh.write_text(str(free))
+        fresh.replace(self._told)
+
+
+class SmallDisk:
+    """A node's disk that really is small: a file system in memory, with a file in it that takes the room."""
+
+    SIZE = 80 * MiB
+
+    def __init__(self, cluster: Cluster, node: str) -> None:
+        self._place = cluster.directory / node
+        self._ballast = self._place / "ballast"
+        cluster.start(node)
+
+    @classmethod
+    @contextmanager
+    def mounted(cls, cluster: Cluster, node: str) -> Iterator[None]:
+        """What the node has is on the small disk from here on, until the block ends."""
+        place, aside = cluster.directory / node, cluster.directory / f"{node}.aside"
+        place.rename(aside)
+        place.mkdir(mode=0o700)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={cls.SIZE}", "none", str(place)], check=True)
+        try:
+            shutil.copytree(aside, place, dirs_exist_ok=True)
+            yield
+        finally:
+            cluster.close()
+            subprocess.run(["umount", str(place)], check=True)
+
+    def fill(self) -> None:
+        free = shutil.disk_usage(self._place).free
+        self._ballast.write_bytes(bytes(max(0, free - FLOOR + MiB)))
+
+    def empty(self) -> None:
+        self._ballast.unlink()
+
+
+def may_mount(place: Path) -> bool:
+    """Root in a container may not."""
+    if os.geteuid() != 0:
+        return False
+    if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True, check=False).returncode != 0:
+        return False
+    subprocess.run(["umount", str(place)], check=True)
+    return True
+
+
+Disk = ToldDisk | SmallDisk
+
+
+@pytest.fixture(params=["told", "small"])
+def disk_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Cluster, str, ExitStack], Disk]:
+    """Where no file system can be mounted, the disk is told to be full in both cases."""
+
+    def told(cluster: Cluster, node: str, ending: ExitStack) -> Disk:
+        return ToldDisk(cluster, node)
+
+    def small(cluster: Cluster, node: str, ending: ExitStack) -> Disk:
+        ending.enter_context(SmallDisk.mounted(cluster, node))
+        return SmallDisk(cluster, node)
+
+    return small if request.param == "small" and may_mount(tmp_path) else told
+
+
+def state(cluster: Cluster, node: str) -> str | None:
+    answer = cluster.health(node)
+    return None if answer is None else answer.body["state"]
+
+
+def sees(cluster: Cluster, node: str, other: str, expected: str) -> bool:
+    answer = cluster.health(node)
+    return answer is not None and answer.body["peers"][other].get("state") == expected
+
+
+def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(
+    idle_cluster: Cluster, disk_kind: Callable[[Cluster, str, ExitStack], Disk]
+) -> None:
+    cluster, acknowledged = idle_cluster, Acknowledged()
+    with ExitStack() as ending:
+        disk = disk_kind(cluster, "n3", ending)
+        cluster.start("n1", "n2")
+        cluster.wait_ready(reachable=3)
+        pid = cluster.pid("n3")
+        with streaming(cluster, acknowledged) as progress:
+            passes(progress)
+            disk.fill()
+            assert wait_for(lambda: state(cluster, "n3") == "full", 20)
+            assert wait_for(lambda: sees(cluster, "n1", "n3", "full"), 20)
+            passes(progress, 30)
+        warned = cluster.health("n3").body
+        assert (warned["status"], warned["quorum"]["reachable"]) == ("degraded", 3)
+        assert any(words.startswith("disk full: ") for words in warned["warnings"])
+        assert "n3 refuses writes: disk full" in cluster.health("n1").body["warnings"]
+        for node in NODES:
+            resolves(cluster, node, acknowledged.tokens)
+        disk.empty()
+        assert wait_for(lambda: state(cluster, "n3") == "active", 20)
+        cluster.kill("n1")
+        cluster.wait_ready("n2", "n3")
+        again = [f"after {n}" for n in range(20)]
+        acknowledged.add(again, cluster.api("n3", OWNER).tokenize(again).body)
+        assert cluster.pid("n3") == pid
+        kinds = [line for line in (cluster.directory / "n3" / "events.jsonl").read_text().splitlines() if '"disk_' in line]
+        assert ['"disk_full"' in line for line in kinds] == [True, False]
+        cluster.kill("n2", "n3")
+        cluster.start()
+        cluster.wait_ready(reachable=3)
+        through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
+
+
+def tear(cluster: Cluster, node: str, chance: random.Random) -> None:
+    """What a power cut leaves of a write that was under way: the beginning of it, and the rest as the disk had it before."""
+    log = max((cluster.directory / node / "store").glob("*.log"), key=lambda path: int(path.stem))
+    with log.open("ab") as file:
+        file.write(struct.pack("<IHB", chance.getrandbits(32), 200, 1) + chance.randbytes(200 + chance.randrange(5_000)))
+
+
+def test_after_a_power_cut_that_tore_one_log_that_node_rejoins_by_itself(own_cluster: Cluster) -> None:
+    cluster, acknowledged = own_cluster, Acknowledged()
+    with streaming(cluster, acknowledged) as progress:
+        passes(progress)
+        cluster.kill()
+    tear(cluster, "n3", random.Random(3))
+    cluster.start()
+    assert cluster.nodes["n3"].require_process().wait(20) == 3
+    cluster.wait_ready("n1", "n2")
+    cluster.start("n3")
+    assert wait_for(lambda: state(cluster, "n3") == "active", 60)
+    cluster.wait_ready(reachable=3)
+    through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
+
+
+@pytest.mark.parametrize("torn", [("n1", "n2"), NODES])
+def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_acknowledged_is_lost(
+    own_cluster: Cluster, torn: tuple[str, ...]
+) -> None:
+    """Too few are left to copy from. The nodes say so, and wait, however often they are started; then their operator comes."""
+    cluster, acknowledged, chance = own_cluster, Acknowledged(), random.Random(1)
+    with streaming(cluster, acknowledged) as progress:
+        passes(progress)
+        cluster.kill("n1")
+        passes(progress)
+        cluster.start("n1")
+        cluster.wait_ready("n1")
+        passes(progress)
+        cluster.kill()
+    for node in torn:
+        tear(cluster, node, chance)
+    for node in torn:
+        cluster.start(node)
+        assert cluster.nodes[node].require_process().wait(20) == 3
+    cluster.start()
+    assert wait_for(lambda: all(state(cluster, node) == "joining" for node in torn), 20)
+    assert cluster.api(torn[0], OWNER).tokenize(["new"]).status == 503
+    cluster.kill()
+    done = run("recover", str(cluster.directory), "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    told = json.loads(done.stdout)
+    assert told["left_out"] == {}
+    assert {node for node, what in told["nodes"].items() if what["cuts"]} == set(torn)
+    assert told["records"] >= len(acknowledged.tokens)
+    cluster.start()
+    cluster.wait_ready(reachable=3)
+    through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
+
+
+def test_with_two_disks_lost_the_third_begins_a_new_cluster(own_cluster: Cluster, tmp_path: Path) -> None:
+    known = Acknowledged()
+    values = [f"known {n}" for n in range(50)]
+    known.add(values, own_cluster.api("n1", OWNER).tokenize(values).body)
+    for node in NODES:
+        resolves(own_cluster, node, known.tokens)
+    own_cluster.kill()
+    for node in ("n2", "n3"):
+        shutil.rmtree(own_cluster.directory / node)
+    tear(own_cluster, "n1", random.Random(2))
+    refused = run("recover", str(own_cluster.directory))
+    assert refused.returncode == 1
+    assert b"bring another one here" in refused.stderr
+    new = tmp_path / "new"
+    done = run("recover", str(own_cluster.directory), "--only", "n1", "--accept-loss", "--into", str(new), "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["records"] == len(values)
+    (new / "logs").mkdir()
+    addresses = {node: own_cluster.nodes[node].address for node in NODES}
+    with Cluster(new, addresses, {OWNER: own_cluster.api_key(OWNER)}) as cluster:
+        cluster.start()
+        cluster.wait_ready(reachable=3)
+        through_each_pair(cluster, lambda node: resolves(cluster, node, known.tokens))
+        again = cluster.api("n2", OWNER).tokenize(values).body["tokens"]
+        assert again == list(known.tokens.values())
+
+
+def test_two_full_disks_refuse_what_is_new_say_why_and_lose_nothing(idle_cluster: Cluster) -> None:
+    cluster, acknowledged = idle_cluster, Acknowledged()
+    disks = {node: ToldDisk(cluster, node) for node in ("n2", "n3")}
+    cluster.start("n1")
+    cluster.wait_ready(reachable=3)
+    known = [f"known {n}" for n in range(20)]
+    acknowledged.add(known, cluster.api("n1", OWNER).tokenize(known).body)
+    for disk in disks.values():
+        disk.fill()
+    for node in disks:
+        assert wait_for(lambda node=node: state(cluster, node) == "full", 20)  # type: ignore[misc]
+    for node in NODES:
+        refused = cluster.api(node, OWNER).tokenize(["new"])
+        assert (refused.status, refused.body["code"], refused.body["outcome"]) == (503, "no-quorum", "unknown")
+        for full in disks:
+            assert f"{full}: refuses writes: disk full" in refused.body["detail"]
+        resolves(cluster, node, acknowledged.tokens)
+        assert cluster.health(node).status == 200
+    for disk in disks.values():
+        disk.empty()
+    assert wait_for(lambda: cluster.api("n1", OWNER).tokenize(["new"]).status == 200, 20)
+    for pair in combinations(NODES, 2):
+        assert all(cluster.api(node, OWNER).tokenize(known).status == 200 for node in pair)

@@ -1,0 +1,188 @@
+"""More than the nodes can take: what they answer is right, what they refuse is refused as agreed, and then all is as before."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+
+from bench.http import encode
+from bench.load import OWNER
+from bench.openloop import OpenLoop
+from bench.overload import BATCH, Overload, Phase, judge, measure
+from chaos.api import Api
+from chaos.cluster import NODES, Cluster, wait_for
+
+
+def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(cluster: Cluster) -> None:
+    overload = measure(cluster, times=3.0, seconds=1.0)
+    assert overload.capacity > 0
+    assert overload.places == 3 * 64
+    assert [phase.name for phase in overload.phases] == ["before", "overload", "after"]
+    for phase in overload.phases:
+        assert set(phase.statuses) <= {"200", "429", "503"}
+        assert phase.broken == 0
+        assert phase.most_mib > 1
+    for node in NODES:
+        metrics = _metrics(cluster, node)
+        assert metrics["quorumvault_in_flight"] == 0
+    assert len(judge(overload)) == 4
+
+
+def _metrics(cluster: Cluster, node: str) -> dict[str, float]:
+    host, _, port = cluster.nodes[node].address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        text = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
+    lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("quorumvault_"))
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_a_key_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> None:
+    """It takes all the places that a key may have, and holds them; its own further requests are refused, and nobody else's."""
+    request = encode("/tokenize", cluster.api_key(OWNER), b'{"values":["slow"]}')
+    address = cluster.nodes["n1"].address
+    with _held(address, request[:-5], 48) as connections:
+        slow = cluster.api("n1", OWNER)
+        assert wait_for(lambda: slow.tokenize(["refused"]).status == 429, 20)
+        refused = slow.tokenize(["refused"])
+        assert (refused.body["code"], refused.body["retryable"]) == ("busy", True)
+        assert "as many as a key may have" in refused.body["detail"]
+        for other in ("clinic", "registry"):
+            assert cluster.api("n1", other).tokenize([f"of {other}"]).status == 200
+        for connection in connections:
+            connection.sendall(request[-5:])
+        assert [connection.recv(12) for connection in connections] == [b"HTTP/1.1 200"] * 48
+    assert slow.tokenize(["and now"]).status == 200
+
+
+@contextmanager
+def _held(address: str, beginning: bytes, count: int) -> Iterator[list[socket.socket]]:
+    host, _, port = address.rpartition(":")
+    connections = []
+    try:
+        for _ in range(count):
+            connections.append(socket.create_connection((host, int(port)), timeout=20))
+            connections[-1].sendall(beginning)
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_a_stranger_s_requests_leave_a_line_a_second_in_the_event_log(cluster: Cluster) -> None:
+    log = cluster.directory / "n2" / "events.jsonl"
+    before, begun = log.stat().st_size, time.monotonic()
+    stranger = Api(cluster.nodes["n2"].address, "nobody's key")
+    assert [stranger.tokenize(["x"]).status for _ in range(200)] == [401] * 200
+
+    def lines() -> list[dict[str, object]]:
+        with log.open("rb") as file:
+            file.seek(before)
+            new = [msgspec.json.decode(line) for line in file.read().splitlines()]
+        return [line for line in new if line.get("outcome") == "unauthenticated"]
+
+    assert wait_for(lambda: sum(1 + int(str(line.get("more", 0))) for line in lines()) == 200, 20)
+    assert len(lines()) <= 2 + time.monotonic() - begun
+
+
+# The client that makes the load, against a server that does what a test says.
+
+
+class Server:
+    """Answers each request on a connection with the next of its answers; None ends the connection."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._answers = iter(answers)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            while connection.recv(1 << 16):
+                answer = next(self._answers, None)
+                if answer is None:
+                    return
+                connection.sendall(answer)
+
+
+def answer(status: int, body: bytes = b"{}") -> bytes:
+    return b"HTTP/1.1 %d Some Words\r\nserver: s\r\nContent-Length: %d\r\nx: y\r\n\r\n%b" % (status, len(body), body)
+
+
+@contextmanager
+def served(*answers: bytes | None) -> Iterator[Server]:
+    server = Server(*answers)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def test_every_request_has_its_answer_and_connections_are_kept() -> None:
+    with served(*[answer(200, b"first"), answer(429), answer(200, b"x" * 500_000)]) as server, OpenLoop([server.address]) as loop:
+        for status, body in ((200, b"first"), (429, b"{}"), (200, b"x" * 500_000)):
+            run = loop.run([b"request"], rate=100)
+            (answered,) = run.answered
+            assert (answered.request, answered.status, answered.body) == (0, status, body)
+            assert (run.unsent, run.broken) == (0, 0)
+            assert 0 < answered.seconds <= run.seconds
+        assert server.connections == 1
+
+
+def test_requests_are_sent_when_they_are_due_and_not_when_there_is_an_answer() -> None:
+    """Nobody answers: all of them are sent all the same, each over a connection of its own, and counted when that ends."""
+    with served() as server, OpenLoop([server.address, server.address]) as loop:
+        run = loop.run([b"request"] * 20, rate=1_000)
+        assert (run.answered, run.unsent, run.broken) == ([], 0, 20)
+        assert server.connections == 20
+
+
+def test_a_request_for_which_no_connection_is_free_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.openloop._CONNECTIONS", 2)
+    monkeypatch.setattr("bench.openloop._GRACE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, OpenLoop([f"127.0.0.1:{silent.getsockname()[1]}"]) as loop:
+        run = loop.run([b"request"] * 5, rate=1_000)
+    assert (run.answered, run.unsent, run.broken) == ([], 3, 2)
+
+
+def phase(name: str, **changed: object) -> Phase:
+    usual = Phase(
+        name=name, offered=50, goodput=50, median_ms=5, p99_ms=10, statuses={"200": 500}, unsent=0, broken=0, most_mib=50
+    )
+    return msgspec.structs.replace(usual, **changed)
+
+
+def verdicts(before: Phase, during: Phase, after: Phase) -> list[bool]:
+    overload = Overload("some machine", BATCH, 3.0, 100.0, 192, [before, during, after])
+    return [verdict.held for verdict in judge(overload)]
+
+
+def test_what_is_held_against_an_overload() -> None:
+    before, during, after = phase("before"), phase("overload", goodput=90, p99_ms=2000, most_mib=100), phase("after")
+    assert verdicts(before, during, after) == [True, True, True, True]
+    assert verdicts(before, msgspec.structs.replace(during, goodput=79), after)[0] is False
+    assert verdicts(before, msgspec.structs.replace(during, p99_ms=4300), after)[1] is False
+    assert verdicts(before, msgspec.structs.replace(during, most_mib=151), after)[2] is False
+    assert verdicts(before, during, msgspec.structs.replace(after, p99_ms=51))[3] is False
+    assert verdicts(before, during, msgspec.structs.replace(after, statuses={"200": 499, "429": 1}))[3] is False

@@ -1,0 +1,202 @@
+"""Lost disks, with real processes: a node whose disk is gone gets a new one, under load, and is a replica like any other then."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import plyvel
+import pytest
+
+from chaos.cluster import Cluster, run, wait_for
+from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming
+
+#: Of a node on one host with others: its peer port is so far above that of its API.
+PEER_OFFSET = 10
+#: Many times what it takes: for a machine that has other work.
+SECONDS = 60.0
+
+
+def state(cluster: Cluster, node: str) -> str | None:
+    answer = cluster.health(node)
+    return None if answer is None else answer.body["state"]
+
+
+def becomes_active(cluster: Cluster, node: str) -> None:
+    assert wait_for(lambda: state(cluster, node) == "active", SECONDS), cluster.nodes[node].log_tail()
+    cluster.wait_ready(reachable=3)
+
+
+def replace(cluster: Cluster, node: str) -> None:
+    done = run("init", str(cluster.directory), "--replace", node)
+    assert done.returncode == 0, done.stderr
+
+
+def exits(cluster: Cluster, node: str, code: int) -> str:
+    """Waits until it has; the last line that it said."""
+    process = cluster.nodes[node].process
+    assert process is not None
+    assert process.wait(SECONDS) == code, cluster.nodes[node].log_tail()
+    return cluster.nodes[node].log.read_text().splitlines()[-1]
+
+
+def fill(cluster: Cluster, acknowledged: Acknowledged, thousands: int) -> None:
+    for number in range(thousands):
+        values = [f"stored {number * 1000 + each}" for each in range(1000)]
+        acknowledged.add(values, cluster.api("n1", OWNER).tokenize(values).body)
+
+
+def rot(cluster: Cluster, node: str) -> None:
+    """Has the records of a stopped node moved from its log to tables, and breaks one of them."""
+    directory = cluster.directory / node / "store"
+    with plyvel.DB(str(directory)) as db:
+        db.compact_range()
+    table = max(directory.glob("*.ldb"), key=lambda path: path.stat().st_size)
+    with table.open("r+b") as file:
+        # The footer: without it the table is none.
+        file.seek(-16, os.SEEK_END)
+        file.write(bytes(16))
+
+
+def event_names(cluster: Cluster, node: str) -> list[str]:
+    log = (cluster.directory / node / "events.jsonl").read_text()
+    return [line.split('"event":"')[1].split('"')[0] for line in log.splitlines()]
+
+
+def test_a_lost_disk_is_replaced_under_load_and_its_node_is_as_good_as_any_other(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 5)
+    with streaming(own_cluster, acknowledged) as progress:
+        passes(progress)
+        own_cluster.kill("n2")
+        shutil.rmtree(own_cluster.directory / "n2")
+        passes(progress)
+        replace(own_cluster, "n2")
+        own_cluster.start("n2")
+        becomes_active(own_cluster, "n2")
+        passes(progress)
+    names = event_names(own_cluster, "n2")
+    assert [name for name in names if name in ("join_started", "view_entered", "join_done")] == [
+        "join_started", "view_entered", "join_done",
+    ]  # fmt: skip
+    for away, node in (("n1", "n2"), ("n3", "n2")):
+        own_cluster.kill(away)
+        own_cluster.wait_ready(node)
+        resolves(own_cluster, node, acknowledged.tokens)
+        own_cluster.start(away)
+        own_cluster.wait_ready(reachable=3)
+
+
+def test_a_joining_node_serves_through_the_others_and_waits_for_both(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 1)
+    own_cluster.kill("n2", "n3")
+    replace(own_cluster, "n2")
+    own_cluster.start("n2")
+    assert wait_for(lambda: state(own_cluster, "n2") == "joining", SECONDS)
+    answer = own_cluster.api("n1", OWNER).tokenize(["one disk of three"])
+    assert (answer.status, answer.body["code"]) == (503, "no-quorum")
+    own_cluster.start("n3")
+    becomes_active(own_cluster, "n2")
+    resolves(own_cluster, "n2", acknowledged.tokens)
+    assert list(own_cluster.directory.glob("n2.set-aside-1/store/CURRENT"))
+
+
+def test_a_rotten_store_is_given_up_and_the_next_start_rejoins_by_itself(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 2)
+    own_cluster.stop("n3")
+    rot(own_cluster, "n3")
+    own_cluster.start("n3")
+    exits(own_cluster, "n3", 3)
+    own_cluster.start("n3")
+    becomes_active(own_cluster, "n3")
+    own_cluster.kill("n1")
+    own_cluster.wait_ready("n2", "n3")
+    resolves(own_cluster, "n3", acknowledged.tokens)
+    assert list(own_cluster.directory.glob("n3/store.set-aside-1/CURRENT"))
+
+
+def test_a_store_that_is_gone_is_made_anew_where_the_identity_is_left(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 1)
+    own_cluster.kill("n2")
+    shutil.rmtree(own_cluster.directory / "n2" / "store")
+    own_cluster.start("n2")
+    becomes_active(own_cluster, "n2")
+    own_cluster.kill("n1")
+    own_cluster.wait_ready("n2", "n3")
+    resolves(own_cluster, "n2", acknowledged.tokens)
+
+
+@pytest.mark.parametrize("instant", [0.0, 0.05, 0.3], ids="after {} s".format)
+def test_both_survivors_and_the_joining_node_are_killed_in_the_middle(own_cluster: Cluster, instant: float) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 10)
+    own_cluster.kill("n2")
+    replace(own_cluster, "n2")
+    own_cluster.start("n2")
+    assert wait_for(lambda: "n2" in str(own_cluster.health("n2")), SECONDS)
+    # At different instants, none of which has to be met: whatever was under way, it goes on from there.
+    wait_for(lambda: state(own_cluster, "n2") == "active", instant)
+    own_cluster.kill()
+    own_cluster.start()
+    becomes_active(own_cluster, "n2")
+    own_cluster.kill("n3")
+    own_cluster.wait_ready("n1", "n2")
+    resolves(own_cluster, "n2", acknowledged.tokens)
+
+
+def test_the_old_disk_that_comes_back_stops_and_says_why(own_cluster: Cluster) -> None:
+    own_cluster.kill("n2")
+    replace(own_cluster, "n2")
+    own_cluster.start("n2")
+    becomes_active(own_cluster, "n2")
+    old, new = own_cluster.directory / "n2.set-aside-1", own_cluster.directory / "n2"
+    own_cluster.kill("n2")
+    new.rename(own_cluster.directory / "new")
+    old.rename(new)
+    own_cluster.start("n2")
+    last = exits(own_cluster, "n2", 1)
+    assert "n2 has been given another disk" in last
+    assert "--replace n2" in last
+
+
+def test_the_old_disk_that_is_started_beside_the_new_one_is_sent_away(own_cluster: Cluster, tmp_path: Path) -> None:
+    own_cluster.kill("n2")
+    replace(own_cluster, "n2")
+    own_cluster.start("n2")
+    becomes_active(own_cluster, "n2")
+    for name in ("fields.yaml", "api_keys.yaml", "secrets"):
+        (tmp_path / name).symlink_to(own_cluster.directory / name)
+    (own_cluster.directory / "n2.set-aside-1").rename(tmp_path / "n2")
+    address = own_cluster.nodes["n2"].address
+    peer = f"127.0.0.1:{int(address.rpartition(':')[2]) + PEER_OFFSET}"
+    text = (own_cluster.directory / "cluster.yaml").read_text()
+    for known in (address, peer):
+        text = text.replace(f'"{known}"', f'"{known.replace("127.0.0.1", "127.0.0.2")}"')
+    (tmp_path / "cluster.yaml").write_text(text)
+    (tmp_path / "logs").mkdir()
+    with Cluster(tmp_path, {"n2": address.replace("127.0.0.1", "127.0.0.2")}, {}) as beside:
+        beside.start("n2")
+        assert "n2 runs elsewhere already" in exits(beside, "n2", 1)
+    assert state(own_cluster, "n2") == "active"
+
+
+def test_a_node_moves_to_another_address_without_a_restart_of_the_others(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 1)
+    own_cluster.kill("n2")
+    done = run("init", str(own_cluster.directory), "--replace", "n2", "--host", "127.0.0.2")
+    assert done.returncode == 0, done.stderr
+    pids = [own_cluster.pid(node) for node in ("n1", "n3")]
+    for pid in pids:
+        os.kill(pid, signal.SIGHUP)
+    node = own_cluster.nodes["n2"]
+    node.address = node.address.replace("127.0.0.1", "127.0.0.2")
+    own_cluster.start("n2")
+    becomes_active(own_cluster, "n2")
+    assert [own_cluster.pid(each) for each in ("n1", "n3")] == pids
+    resolves(own_cluster, "n2", acknowledged.tokens)

@@ -1,0 +1,188 @@
+"""Three nodes in one process that heal each other: real replicas, storage threads and coordinators, and ways that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from quorumvault.config import HealingSettings, Limits, Timeouts
+from quorumvault.coordinator import Coordinator, Identity
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring
+from quorumvault.disk import DiskIdentity
+from quorumvault.groupcommit import GroupCommit
+from quorumvault.healing.healer import Healer, Surroundings
+from quorumvault.healing.scrub import Neighbours, ScrubCounts
+from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.peers.peer import OnReply, Unreachable
+from quorumvault.protocol.antientropy import Compared
+from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch
+from quorumvault.protocol.views import Mode, first_view
+from quorumvault.replica import Job, Replica
+from quorumvault.storage import layout
+from quorumvault.storage.memory import MemoryStore
+from quorumvault.storage.store import Store
+
+CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
+DISKS = {node: node.encode() * 8 for node in NODE_NAMES}
+VIEW = first_view(DISKS)
+KEYRING = Keyring("m1", bytes(range(32)))
+#: Healing that does not rest: tests call it, and wait for nothing else.
+SETTINGS = HealingSettings(share=1.0, scrub=0.001)
+
+
+def values(first: int, end: int) -> list[bytes]:
+    """Canonical forms of the texts of these numbers."""
+    return [canonical.from_str(str(number)) for number in range(first, end)]
+
+
+class Way:
+    """A replica as one node sees it. ``up`` and ``loses`` are for tests to set; what is lost is told at once."""
+
+    def __init__(self, node: str, commit: GroupCommit) -> None:
+        self.node = node
+        self.up = True
+        self.loses: Callable[[AnyRequest], bool] = lambda request: False
+        self.asked: list[AnyRequest] = []
+        self._commit = commit
+
+    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        self.asked.append(outgoing.request)
+        if not self.up or self.loses(outgoing.request):
+            on_reply(Unreachable(sent=False))
+        else:
+            self._commit.submit(outgoing.request, on_reply)
+
+
+@dataclass
+class Diary:
+    """What one node's healing, and its coordinator, told. Implements Listener and Observer."""
+
+    missed: Callable[[str, bytes, Put | RaiseEpoch], None] = lambda node, disk, request: None
+    handoffs: list[tuple[str, int]] = field(default_factory=list)
+    comparisons: list[tuple[str, Compared | str]] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+    announced: int = 0
+    read_repairs: int = 0
+
+    def handed_off(self, node: str, records: int) -> None:
+        self.handoffs.append((node, records))
+
+    def compared(self, node: str, outcome: Compared | str) -> None:
+        self.comparisons.append((node, outcome))
+
+    def scrubbed(self, counts: ScrubCounts) -> None: ...
+
+    def announce(self) -> None:
+        self.announced += 1
+
+    def read_repaired(self, node: str, records: int) -> None:
+        self.read_repairs += records
+
+    def fence_retried(self) -> None: ...
+
+    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
+        self.missed(node, disk, request)
+
+
+class Node:
+    """``ways``: to each replica, its own among them. ``now`` is its wall clock, in milliseconds. ``healer`` can be made anew."""
+
+    def __init__(self, name: str, stores: Mapping[str, Store], commits: Mapping[str, GroupCommit], settings: HealingSettings):
+        self.name = name
+        self.store = stores[name]
+        self.commit = commits[name]
+        self.ways = {node: Way(node, commit) for node, commit in commits.items()}
+        self.diary = Diary()
+        self.now = 1_000_000
+        self.neighbours = Neighbours(all_active=True, giving_up=frozenset())
+        self._settings = settings
+        identity = Identity(name, DISKS[name], b"boot")
+        self.coordinator = Coordinator(
+            identity, self.ways, VIEW, KEYRING, Timeouts(), HybridClock(), lambda: self.now, self.diary
+        )
+        self.healer = self.restart_healing()
+
+    def restart_healing(self) -> Healer:
+        """As a restart of the process does: what was in memory is gone."""
+        around = Surroundings(
+            node=self.name,
+            disk=lambda: DISKS[self.name],
+            nonce=b"healing",
+            peers=self.ways,
+            view=lambda: self.coordinator.view,
+            neighbours=lambda: self.neighbours,
+            announce=self.diary.announce,
+            give_up=self.diary.given_up.append,
+            wall_ms=lambda: self.now,
+            rng=random.Random(self.name),
+        )
+        self.healer = Healer(around, self.commit, self._settings, Timeouts(), self.diary)
+        self.diary.missed = self.healer.missed
+        return self.healer
+
+    def records(self) -> dict[bytes, bytes]:
+        return dict(self.store.scan(layout.RECORD))
+
+    def common(self) -> dict[bytes, bytes]:
+        """What disks have in common once they are healed."""
+        return self.records() | dict(self.store.scan(layout.REGISTER)) | dict(self.store.scan(layout.OWNER))
+
+    def hints(self) -> list[bytes]:
+        return [key for key, _ in self.store.scan(layout.HINT)]
+
+    async def settled(self) -> None:
+        """Until its storage thread has done all that was asked of it by now."""
+        done = asyncio.get_running_loop().create_future()
+        self.commit.submit(Job(lambda replica: None), done.set_result)
+        await done
+
+
+class Cluster(dict[str, Node]):
+    def cut_off(self, name: str) -> None:
+        """Nobody reaches this node."""
+        for node in self.values():
+            node.ways[name].up = False
+
+    def bring_back(self, name: str) -> None:
+        for node in self.values():
+            node.ways[name].up = True
+
+    async def settled(self) -> None:
+        for node in self.values():
+            await node.settled()
+
+
+@asynccontextmanager
+async def cluster(stores: Mapping[str, Store] | None = None, settings: HealingSettings = SETTINGS) -> AsyncIterator[Cluster]:
+    """Nodes over these stores, or over empty ones in memory. Nothing runs in the background: tests call ``healer``'s parts."""
+    used = stores or {node: MemoryStore() for node in NODE_NAMES}
+    limits = Limits()
+    commits = {}
+    for name in NODE_NAMES:
+        identity = DiskIdentity("cluster", name, DISKS[name], 1, Mode.ACTIVE, VIEW)
+        replica = Replica(
+            used[name], identity, KEYRING, reply_bytes=limits.reply_bytes, copy_bytes=1 << 20, keep=lambda identity: None
+        )
+        commits[name] = GroupCommit(replica, asyncio.get_running_loop(), limits, on_failure=lambda failure: None)
+    try:
+        yield Cluster({name: Node(name, used, commits, settings) for name in NODE_NAMES})
+    finally:
+        for commit in commits.values():
+            commit.close()
+
+
+def in_cluster(
+    test: Callable[[Cluster], Awaitable[None]],
+    stores: Mapping[str, Store] | None = None,
+    settings: HealingSettings = SETTINGS,
+) -> None:
+    async def run() -> None:
+        async with cluster(stores, settings) as nodes:
+            await test(nodes)
+
+    asyncio.run(run())

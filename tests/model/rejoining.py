@@ -1,0 +1,536 @@
+"""A small world in which disks are replaced, explored exhaustively: the real joining, views, replicas, operations and rounds.
+
+    disks        of each node those that it has, one after the other: an old one may live on when its slot is given to another
+    operations   of clients, each by a coordinator that names the view which it knows, and learns another one from a refusal
+    joins        of the disks that want a slot; each can crash at any time, and begins anew from what is durable
+
+At each step one message is handled, and its answer arrives; or an answer is lost on its way to a joining disk, or never comes; or
+a node learns a peer's view (10); or a joining disk crashes, or a node loses what it has not made durable. A message to a node
+reaches one of the disks that it has. Whoever is not heard of any more is one that takes no further step.
+
+A joining is a generator and cannot be copied. But what it does next follows from what it asks for, from the view that it has
+entered and from its copies; so each such state is kept as the first replies that lead to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from quorumvault.disk import DiskIdentity
+from quorumvault.protocol import joining
+from quorumvault.protocol.joining import Activate, Ask, Displaced, Enter, Joining, Merge
+from quorumvault.protocol.messages import (
+    AnyReply,
+    AnyRequest,
+    NotVoting,
+    OtherView,
+    ProposeView,
+    Put,
+    RoundId,
+    WriteBack,
+    encode,
+)
+from quorumvault.protocol.operations import Ask as Round
+from quorumvault.protocol.operations import QuorumLost
+from quorumvault.protocol.rounds import ViewRefused
+from quorumvault.protocol.views import Mode, View, first_view
+from quorumvault.replica import Replica
+from quorumvault.storage import layout
+from quorumvault.storage.memory import MemoryStore
+from tests.model import world
+from tests.model.world import KEYRING, NODES, Operation, Owed, Table, Violation
+
+#: The disks of the first view, by node.
+DISKS = dict(zip(NODES, world.DISKS, strict=True))
+#: The result of an operation that found no quorum: it may have happened or not.
+LOST = object()
+_NOTHING = Owed()
+ResultT = TypeVar("ResultT")
+FIRST = first_view(DISKS)
+_ROUND = RoundId(b"", b"", 0)
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation that a client asks for. ``after`` is the number of the one that the same client asks for first."""
+
+    name: str
+    operation: Operation
+    after: int | None = None
+
+
+@dataclass(frozen=True)
+class Disk:
+    """``pairs``: its store. ``durable`` and ``view``: the view as it is on disk, and as the process has it; they should agree."""
+
+    pairs: frozenset[tuple[bytes, bytes]] = frozenset()
+    mode: Mode = Mode.JOINING
+    durable: View | None = None
+    view: View | None = None
+
+    @property
+    def _key(self) -> Hashable:
+        return self.pairs, self.mode, self.durable and self.durable.id, self.view and self.view.id
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Disk) and self._key == other._key
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an operation is. ``heard``: replies of the present round by node. ``late``: requests under way, and to whom."""
+
+    owed: Owed
+    view: int
+    decisions: tuple[int, ...] = ()
+    heard: frozenset[tuple[str, int | None]] = frozenset()
+    late: frozenset[tuple[int, str]] = frozenset()
+    result: int | None = None
+    broken: str | None = None
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How far a joining is: the replies that it was sent, and those that it has for the question at hand."""
+
+    entered: int
+    sent: tuple[frozenset[tuple[str, int]], ...] = ()
+    heard: frozenset[tuple[str, int | None]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Joiner:
+    """A disk that wants the slot of its node."""
+
+    node: str
+    disk: bytes
+
+
+#: Numbers of disk states, of operations' progresses, of joinings.
+State = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+_DONE = -1
+
+
+class RejoinWorld:
+    """Explores all states of some operations while some disks join.
+
+    ``stored``: what old disks hold at the beginning, by node; ``owed``: what that obliges all answers to. ``copy_bytes``: 1
+    copies each pair by itself. ``lost``: nodes whose old disk does not live on. Views are numbered up to ``views``: two disks
+    that want one slot could take it from each other for ever. Without ``losses`` no joining disk crashes, or waits in vain.
+    """
+
+    def __init__(
+        self,
+        operations: list[Call],
+        joiners: list[Joiner],
+        *,
+        stored: Mapping[str, Mapping[bytes, bytes]] = MappingProxyType({}),
+        owed: Owed = _NOTHING,
+        copy_bytes: int = 1 << 20,
+        lost: Collection[str] = (),
+        stragglers: bool = True,
+        losses: bool = True,
+        views: int = 3,
+    ) -> None:
+        self._operations = operations
+        self._joiners = joiners
+        self._stored = {node: frozenset(stored.get(node, {}).items()) for node in NODES}
+        self._always_owed = owed
+        self._copy_bytes = copy_bytes
+        self._stragglers = stragglers
+        self._losses = losses
+        self._highest = views
+        self._ids = [*DISKS.values(), *(joiner.disk for joiner in joiners)]
+        self._nodes = [*DISKS, *(joiner.node for joiner in joiners)]
+        self._live = {node: [at for at, name in enumerate(self._nodes) if name == node] for node in NODES}
+        for node in lost:
+            self._live[node].remove(NODES.index(node))
+        self._disks: Table[Disk] = Table()
+        self._views: Table[View | None] = Table()
+        self._view(None)
+        self._progress: Table[Progress | None] = Table()
+        self._progress.number(None, None)
+        self._joints: Table[Joint] = Table()
+        self._requests: Table[AnyRequest] = Table()
+        self._replies: Table[AnyReply] = Table()
+        self._decisions: Table[object] = Table()
+        self._results: Table[object] = Table()
+        self._canonical: dict[Hashable, Joint] = {}
+        self._handled: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._visited: dict[tuple[int, int], list[tuple[str, int]]] = {}
+        self._delivered: dict[tuple[int, int, str, int, int, int], tuple[int, int]] = {}
+        self._asking: dict[tuple[int, int], Ask | Activate] = {}
+        self._replied: dict[tuple[int, int, str, int | None, int], tuple[int, int]] = {}
+        self._begun: dict[tuple[int, int], int] = {}
+
+    # Exploring.
+
+    def explore(self) -> int:
+        """Visits every state. Returns their number; raises Violation with the steps that lead there."""
+        first = self._first()
+        came_from: dict[State, tuple[State, str] | None] = {first: None}
+        queue = [first]
+        while queue:
+            state = queue.pop()
+            for told, following in self._following(state):
+                if following not in came_from:
+                    came_from[following] = (state, told)
+                    queue.append(following)
+                    self._check(following, came_from)
+        return len(came_from)
+
+    def _first(self) -> State:
+        old = [Disk(self._stored[node], Mode.ACTIVE, FIRST, FIRST) for node in NODES]
+        new = self._disks.number(empty := Disk(), empty)
+        disks = (*(self._disks.number(disk, disk) for disk in old), *(new for _ in self._joiners))
+        return disks, tuple(0 for _ in self._operations), tuple(self._fresh(at, new) for at in range(len(self._joiners)))
+
+    def _following(self, state: State) -> Iterator[tuple[str, State]]:
+        disks, progresses, joints = state
+        for at in range(len(self._operations)):
+            for told, disk, held, progress in self._operation_steps(state, at):
+                yield told, (_put(disks, disk, held), _put(progresses, at, progress), joints)
+        for at in range(len(self._joiners)):
+            for told, changed, joint in self._join_steps(state, at):
+                yield told, (changed, progresses, _put(joints, at, joint))
+        for told, disk, held in self._node_steps(state):
+            yield told, (_put(disks, disk, held), progresses, joints)
+
+    def _check(self, state: State, came_from: dict[State, tuple[State, str] | None]) -> None:
+        for at, number in enumerate(state[1]):
+            progress = self._progress.values[number]
+            if progress is not None and progress.broken:
+                steps = []
+                where = came_from[state]
+                while where is not None:
+                    steps.append(where[1])
+                    where = came_from[where[0]]
+                raise Violation(f"{self._operations[at].name}: {progress.broken}\n" + "\n".join(reversed(steps)))
+
+    def apart(self) -> list[State]:
+        """The states in which the first and the last node are in different views, and no learning from each other mends it."""
+        seen, queue, found = {first := self._first()}, [first], []
+        while queue:
+            state = queue.pop()
+            views = {self._view(self._disks.values[state[0][at]].view) for at in (0, 2)}
+            if len(views) > 1 and not list(self._node_steps(state)):
+                found.append(state)
+            for _, following in self._following(state):
+                if following not in seen:
+                    seen.add(following)
+                    queue.append(following)
+        return found
+
+    # Disks.
+
+    def _handle(self, at: int, held: int, request: int) -> tuple[int, int]:
+        """A request reaches a disk: its state afterwards, and the reply."""
+        known = self._handled.get((at, held, request))
+        if known is None:
+            known = self._handled[at, held, request] = self._handle_anew(at, held, self._requests.values[request])
+        return known
+
+    def _handle_anew(self, at: int, held: int, request: AnyRequest) -> tuple[int, int]:
+        after, (reply,) = self._with_replica(at, held, lambda replica: replica.handle([request]))
+        return after, self._reply(reply)
+
+    def _with_replica(self, at: int, held: int, work: Callable[[Replica], ResultT]) -> tuple[int, ResultT]:
+        disk = self._disks.values[held]
+        memory = MemoryStore()
+        memory.write(dict(disk.pairs))
+        durable = [disk.durable]
+
+        def keep(identity: DiskIdentity) -> None:
+            durable[0] = identity.view
+
+        identity = DiskIdentity("c", self._nodes[at], self._ids[at], 1, disk.mode, disk.view)
+        replica = Replica(memory, identity, KEYRING, reply_bytes=1 << 20, copy_bytes=self._copy_bytes, keep=keep)
+        result = work(replica)
+        # The sequence number counts writes and decides nothing here; without it states fold that differ in it alone.
+        pairs = frozenset(pair for pair in memory.scan(b"") if pair[0] != layout.SEQUENCE_KEY)
+        mine = replica.identity
+        after = Disk(pairs, mine.mode, durable[0], mine.view)
+        return self._disks.number(after, after), result
+
+    def _node_steps(self, state: State) -> Iterator[tuple[str, int, int]]:
+        """A node learns the view of another one's disk; or loses what it has not made durable."""
+        disks = state[0]
+        live = [at for node in NODES for at in self._live[node]]
+        for at in live:
+            disk = self._disks.values[disks[at]]
+            if disk.durable != disk.view:
+                lost = replace(disk, view=disk.durable)
+                yield f"{self._name(at)} crashes, and forgets its view", at, self._disks.number(lost, lost)
+            if disk.mode is not Mode.ACTIVE:
+                continue
+            for other in live:
+                view = self._disks.values[disks[other]].view
+                if view is None or view == disk.view or self._nodes[other] == self._nodes[at]:
+                    continue
+                request = self._request(ProposeView(_ROUND, joining.NO_VIEW, view))
+                after, _ = self._handle(at, disks[at], request)
+                if after != disks[at]:
+                    yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
+
+    # Operations, each by a coordinator.
+
+    def _operation_steps(self, state: State, at: int) -> Iterator[tuple[str, int, int, int]]:
+        disks, progresses, _ = state
+        interned = progresses[at]
+        if interned:
+            starts = [interned]
+        elif self._may_begin(at, progresses):
+            # A coordinator knows a view that some disk is in.
+            seen = {self._view(self._disks.values[disks[number]].view) for live in self._live.values() for number in live} - {0}
+            starts = [self._interned(at, Progress(self._owed(progresses), view)) for view in sorted(seen)]
+        else:
+            return
+        for start in starts:
+            for node, late in self._visits(at, start):
+                for disk in self._live[node]:
+                    held, progress = self._deliver(at, start, node, disk, disks[disk], late)
+                    what = "a late message of " if late >= 0 else ""
+                    yield f"{what}{self._operations[at].name} at {self._name(disk)}", disk, held, progress
+
+    def _may_begin(self, at: int, progresses: tuple[int, ...]) -> bool:
+        first = self._operations[at].after
+        before = None if first is None else self._progress.values[progresses[first]]
+        return first is None or (before is not None and before.result is not None)
+
+    def _visits(self, at: int, interned: int) -> list[tuple[str, int]]:
+        """Where a message can arrive: (node, -1) of the present round, or (node, number of the request) of a decided one."""
+        visits = self._visited.get((at, interned))
+        if visits is None:
+            progress = self._born(interned)
+            visits = [(node, number) for number, node in sorted(progress.late)]
+            if progress.result is None:
+                heard, round_, view = {node for node, _ in progress.heard}, self._round(at, progress), self._view_of(progress)
+                visits += [(node, -1) for node in NODES if node not in heard and round_.disk in (None, view.disks[node])]
+            self._visited[at, interned] = visits
+        return visits
+
+    def _deliver(self, at: int, interned: int, node: str, disk: int, held: int, late: int) -> tuple[int, int]:
+        key = (at, interned, node, disk, held, late)
+        known = self._delivered.get(key)
+        if known is None:
+            progress = self._born(interned)
+            if late >= 0:
+                after, _ = self._handle(disk, held, late)
+                left = progress.late - {(late, node)}
+                following = replace(progress, late=left)
+            else:
+                view = self._view_of(progress)
+                request = self._request(self._round(at, progress).request(_round_id(at, len(progress.decisions)), view.id))
+                after, reply = self._handle(disk, held, request)
+                following = self._hear(at, progress, node, reply, request)
+            known = self._delivered[key] = (after, self._interned(at, following))
+        return known
+
+    def _hear(self, at: int, progress: Progress, node: str, reply: int, request: int) -> Progress:
+        heard = progress.heard | {(node, reply)}
+        view, ask = self._view_of(progress), self._round(at, progress)
+        round_ = ask.round(_round_id(at, len(progress.decisions)), view)
+        decision: object = None
+        for who, said in sorted(heard, key=lambda pair: (pair == (node, reply), pair)):
+            answer, disk = self._replies.values[said], view.disks[who]
+            decision = None
+            if isinstance(answer, OtherView):
+                decision = round_.receive(answer)
+            if decision is None and (isinstance(answer, OtherView | NotVoting) or answer.disk != disk):
+                decision = round_.give_up(disk)
+            elif decision is None:
+                decision = round_.receive(answer)
+        if decision is None:
+            return replace(progress, heard=heard)
+        late = progress.late
+        if self._stragglers and isinstance(self._requests.values[request], Put | WriteBack):
+            asked = {who for who, _ in heard}
+            late |= {(request, other) for other in NODES if other not in asked and ask.disk in (None, view.disks[other])}
+        newer = self._view(decision.view) if isinstance(decision, ViewRefused) else progress.view
+        decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
+        return Progress(progress.owed, newer, decisions, frozenset(), late)
+
+    def _interned(self, at: int, progress: Progress) -> int:
+        """With what follows by itself: a round that names another view than the coordinator knows, and the end."""
+        while progress.result is None:
+            result = self._result(at, progress.decisions)
+            if result is not None:
+                answer = self._results.values[result]
+                broken = None if answer is LOST else self._operations[at].operation.breaks(answer, progress.owed)
+                # How it came to its result matters no more, but for the requests that are still under way.
+                progress = Progress(Owed(), 0, (), frozenset(), progress.late, result, broken)
+                break
+            view, ask = self._view_of(progress), self._round(at, progress)
+            if ask.view in (None, view.id):
+                break
+            refused = ViewRefused(view)
+            progress = replace(progress, decisions=(*progress.decisions, self._decisions.number(refused, repr(refused))))
+        return self._progress.number(progress, progress)
+
+    def _round(self, at: int, progress: Progress) -> Round:
+        steps = self._operations[at].operation.steps()
+        ask = next(steps)
+        for decision in progress.decisions:
+            ask = steps.send(self._decisions.values[decision])
+        return ask
+
+    def _result(self, at: int, decisions: tuple[int, ...]) -> int | None:
+        try:
+            self._round(at, Progress(Owed(), 0, decisions))
+        except StopIteration as end:
+            return self._results.number(end.value, repr(end.value))
+        except QuorumLost:
+            return self._results.number(LOST, None)
+        return None
+
+    def _owed(self, progresses: tuple[int, ...]) -> Owed:
+        found, epoch = self._always_owed.found, self._always_owed.epoch
+        for at, interned in enumerate(progresses):
+            progress = self._progress.values[interned]
+            if progress is None or progress.result is None or (result := self._results.values[progress.result]) is LOST:
+                continue
+            more = self._operations[at].operation.obliges(result)
+            found, epoch = found | more.found, max(epoch, more.epoch)
+        return Owed(found, epoch)
+
+    # Disks that join.
+
+    def _join_steps(self, state: State, at: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
+        disks, _, joints = state
+        if joints[at] == _DONE:
+            return
+        disk, name = len(DISKS) + at, self._name(len(DISKS) + at)
+        fresh = self._fresh(at, disks[disk])
+        if fresh != joints[at] and self._losses:
+            yield f"{name} crashes", disks, fresh
+        step = self._step(at, joints[at])
+        if isinstance(step, Activate):
+            held, _ = self._with_replica(disk, disks[disk], lambda replica: replica.activate(step.view))
+            yield f"{name} is active in {_say(step.view)}", _put(disks, disk, held), _DONE
+            return
+        heard = {node for node, _ in self._joints.values[joints[at]].heard}
+        asked = step.request(_ROUND)
+        if isinstance(asked, ProposeView) and asked.proposed.number > self._highest:
+            return
+        request = self._request(asked)
+        for node in step.nodes:
+            if node in heard:
+                continue
+            if self._losses:
+                held, joint = self._answered(at, joints[at], node, None, disks[disk])
+                yield f"{name} hears nothing from {node}", _put(disks, disk, held), joint
+            for other in self._live[node]:
+                theirs, reply = self._handle(other, disks[other], request)
+                told, after = f"{name} asks {self._name(other)}: {asked}", _put(disks, other, theirs)
+                held, joint = self._answered(at, joints[at], node, reply, disks[disk])
+                yield told, _put(after, disk, held), joint
+                if theirs != disks[other] and self._losses:
+                    held, joint = self._answered(at, joints[at], node, None, disks[disk])
+                    yield f"{told}, and the answer is lost", _put(after, disk, held), joint
+
+    def _answered(self, at: int, joint: int, node: str, reply: int | None, held: int) -> tuple[int, int]:
+        """What an answer makes of the joining and of its disk, with all that is done before it asks again."""
+        key = (at, joint, node, reply, held)
+        known = self._replied.get(key)
+        if known is None:
+            known = self._replied[key] = self._answered_anew(*key)
+        return known
+
+    def _answered_anew(self, at: int, number: int, node: str, reply: int | None, held: int) -> tuple[int, int]:
+        joint, step = self._joints.values[number], self._step(at, number)
+        heard = joint.heard | {(node, reply)}
+        assert isinstance(step, Ask)
+        if len(heard) < len(step.nodes):
+            return held, self._joints.number(waits := replace(joint, heard=heard), waits)
+        told = frozenset((who, said) for who, said in heard if said is not None)
+        steps, _ = self._drive(self._joiners[at], joint)
+        sent = (*joint.sent, told)
+        try:
+            doing = steps.send({who: self._replies.values[said] for who, said in told})
+            while not isinstance(doing, Ask | Activate):
+                if isinstance(doing, Enter | Merge):
+                    held = self._do(len(DISKS) + at, held, doing)
+                doing, sent = next(steps), (*sent, frozenset())
+        except Displaced:
+            return held, _DONE
+        return held, self._canonical_joint(self._joiners[at], steps, doing, Joint(joint.entered, sent))
+
+    def _do(self, disk: int, held: int, step: Enter | Merge) -> int:
+        def work(replica: Replica) -> None:
+            if isinstance(step, Enter):
+                replica.enter(step.view)
+            else:
+                assert replica.merge(step.keys, step.values)
+
+        return self._with_replica(disk, held, work)[0]
+
+    def _canonical_joint(self, joiner: Joiner, steps: Joining, step: Ask | Activate, joint: Joint) -> int:
+        known = steps.gi_frame.f_locals
+        entered, copies = known["entered"], known["copies"]
+        asks = (step.nodes, encode(step.request(_ROUND))) if isinstance(step, Ask) else step.view.id
+        key = (joiner, asks, entered and entered.id, copies.view, *map(frozenset, (copies.after.items(), copies.done)))
+        joint = self._canonical.setdefault(key, joint)
+        return self._joints.number(joint, joint)
+
+    def _fresh(self, at: int, held: int) -> int:
+        """A joining that begins with what is durable."""
+        if (at, held) not in self._begun:
+            joint = Joint(self._view(self._disks.values[held].durable))
+            self._begun[at, held] = self._canonical_joint(self._joiners[at], *self._drive(self._joiners[at], joint), joint)
+        return self._begun[at, held]
+
+    def _drive(self, joiner: Joiner, joint: Joint) -> tuple[Joining, Ask | Activate]:
+        """The joining, as far as it is, and its present step."""
+        steps = joining.join(joiner.node, joiner.disk, self._views.values[joint.entered])
+        step = next(steps)
+        for told in joint.sent:
+            step = steps.send({node: self._replies.values[reply] for node, reply in told})
+        assert isinstance(step, Ask | Activate)
+        return steps, step
+
+    def _step(self, at: int, joint: int) -> Ask | Activate:
+        if (at, joint) not in self._asking:
+            self._asking[at, joint] = self._drive(self._joiners[at], self._joints.values[joint])[1]
+        return self._asking[at, joint]
+
+    # Names and numbers.
+
+    def _born(self, interned: int) -> Progress:
+        progress = self._progress.values[interned]
+        assert progress is not None
+        return progress
+
+    def _view_of(self, progress: Progress) -> View:
+        view = self._views.values[progress.view]
+        assert view is not None
+        return view
+
+    def _view(self, view: View | None) -> int:
+        return self._views.number(view, view and view.id)
+
+    def _request(self, request: AnyRequest) -> int:
+        return self._requests.number(request, encode(request))
+
+    def _reply(self, reply: AnyReply) -> int:
+        return self._replies.number(reply, encode(reply))
+
+    def _name(self, at: int) -> str:
+        return self._nodes[at] if at < len(DISKS) else f"the new disk of {self._nodes[at]}"
+
+
+def _put(numbers: tuple[int, ...], at: int, number: int) -> tuple[int, ...]:
+    return (*numbers[:at], number, *numbers[at + 1 :])
+
+
+def _say(view: View) -> str:
+    return f"{view.number} of {view.joiner!r}"
+
+
+def _round_id(at: int, round_number: int) -> RoundId:
+    return RoundId(b"c%d" % at, b"boot", round_number)

@@ -1,0 +1,157 @@
+"""Nodes that heal: handoff, anti-entropy and scrub run on simulated processes, while things go wrong and after that.
+
+While clients ask, each process hands off, compares and scrubs at times of its own. In the end every node repairs; then the disks
+have to hold the same, without a single read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+from chaos.checkers import Violation
+from quorumvault.config import HealingSettings
+from quorumvault.healing.asking import NoAnswer
+from quorumvault.healing.healer import Healer, Surroundings
+from quorumvault.healing.scrub import Neighbours, ScrubCounts
+from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.antientropy import Compared
+from quorumvault.storage import layout
+from tests.simulation.disks import Disk
+from tests.simulation.nodes import DISKS, TIMEOUTS, VIEW, Cluster, Process, boot_nonce
+from tests.simulation.timeline import drive
+from tests.simulation.world import Run, Scenario, World
+
+#: Small, so that hints overflow too; and a pass of the scrub takes four seconds.
+SETTINGS = HealingSettings(hints=40, anti_entropy=2.0, scrub=4.0, share=0.5)
+#: Between two turns of each loop of a process, and until when there are any.
+_TURN, _UNTIL = 0.25, 9.0
+#: Repairs of all nodes, one after the other, in the end. What a mark makes of the others takes one more.
+_REPAIRS = 3
+
+
+class _Silent:
+    """Implements Listener."""
+
+    def handed_off(self, node: str, records: int) -> None: ...
+
+    def compared(self, node: str, outcome: Compared | str) -> None: ...
+
+    def scrubbed(self, counts: ScrubCounts) -> None: ...
+
+
+class Healing:
+    """Attaches a healer to each process of a world, those to come too."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self._world = world
+        self._seed = seed
+        self.healers: dict[str, Healer] = {}
+        #: What went wrong in a loop: an error that its node would have logged.
+        self.failures: list[Exception] = []
+        for node in world.cluster.values():
+            node.started = self._begin
+            if node.process is not None:
+                self._begin(node.process)
+
+    def _begin(self, process: Process) -> None:
+        node = process.node
+        around = Surroundings(
+            node=node.name,
+            disk=lambda: DISKS[node.name],
+            nonce=b"heal" + boot_nonce(node.incarnation),
+            peers=process.lines,
+            view=lambda: VIEW,
+            neighbours=lambda: Neighbours(all_active=False, giving_up=frozenset()),
+            announce=lambda: None,
+            give_up=lambda why: None,
+            wall_ms=node.wall_ms,
+            rng=Random(f"{self._seed} {node.name} {node.incarnation}"),
+        )
+        healer = Healer(around, process.storage, SETTINGS, TIMEOUTS, _Silent())
+        self.healers[node.name] = healer
+        process.observer.missed = healer.missed
+        for once in (healer.handoff.once, healer.anti_entropy.once, healer.scrub.once):
+            self._repeat(process, once)
+
+    def _repeat(self, process: Process, once: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        timeline = process.node.timeline
+
+        def again(_: object = None, error: Exception | None = None) -> None:
+            if error is not None and not isinstance(error, NoAnswer):
+                self.failures.append(error)
+            if timeline.now < _UNTIL:
+                timeline.at(timeline.now + _TURN, process.schedule, lambda: drive(once(), again))
+
+        again()
+
+    def repair(self) -> None:
+        """In calm: what hints are left, a pass of each scrub, and comparisons until nothing differs."""
+        for _ in range(_REPAIRS):
+            for name in NODE_NAMES:
+                healer = self.healers[name]
+                self._run(name, healer.handoff.once)
+                passes = healer.scrub.counts.passes
+                while healer.scrub.counts.passes == passes:
+                    self._run(name, healer.scrub.once)
+                if not healer.anti_entropy.counted:
+                    self._run(name, healer.anti_entropy.once)
+        for _ in range(_REPAIRS):
+            for name in NODE_NAMES:
+                self._run(name, self.healers[name].anti_entropy.repair)
+
+    def _run(self, name: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        process = self._world.cluster[name].process
+        assert process is not None
+        ended: list[Exception | None] = []
+        timeline = self._world.timeline
+        timeline.at(timeline.now + _TURN, process.schedule, lambda: drive(work(), lambda _, error: ended.append(error)))
+        timeline.run()
+        if not ended:
+            raise Violation("healing", f"{name}: it did not end")
+        if ended[0] is not None and not isinstance(ended[0], NoAnswer):
+            raise ended[0]
+
+
+def run_healing(chosen: Scenario) -> Run:
+    """As world.run, on nodes that heal. The disks have to be the same before anybody reads, and all has to hold after that."""
+    world = World(chosen)
+    violation = None
+    try:
+        healing = Healing(world, chosen.seed)
+        world.play(chosen.calls)
+        if healing.failures:
+            raise healing.failures[0]
+        world.check()
+        healing.repair()
+        check_converged(world.cluster)
+        world.check()
+        world.read_everything()
+        world.check()
+        check_converged(world.cluster)
+    except Violation as found:
+        violation = found
+    except Exception as error:
+        violation = Violation("exception", f"{type(error).__name__}: {error}")
+        violation.__cause__ = error
+    return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, world.branches, violation)
+
+
+def check_converged(cluster: Cluster) -> None:
+    """All disks hold the same records and registers, but for buckets in which one of them has a block that cannot be read."""
+    disks = [node.disk for node in cluster.values()]
+    unreadable = {layout.bucket_of(key) for disk in disks for key in disk.unreadable}
+    one, *others = (_common(disk, unreadable) for disk in disks)
+    for other in others:
+        differing = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+        if differing:
+            raise Violation("convergence", f"{len(differing)} keys differ after all was healed: {differing[0].hex()}")
+
+
+def _common(disk: Disk, unreadable: set[int]) -> dict[bytes, bytes]:
+    return {
+        key: value
+        for key, value in disk.stored.items()
+        if key.startswith(layout.REGISTER) or (key.startswith(layout.RECORD) and layout.bucket_of(key) not in unreadable)
+    }

@@ -1,0 +1,141 @@
+"""Fingerprints of buckets: whatever was written, in whatever order, they are those of what is there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorumvault.model import Owner, Version
+from quorumvault.protocol import records
+from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, bucket_of, differing, ranges
+from quorumvault.storage import layout
+from quorumvault.storage.buckets import BucketSums, encode_sums, fingerprint, record_hash, total
+
+OWNERS = [Owner("clinic").id, Owner("registry").id]
+
+#: Few buckets, so that records meet in them.
+digests = st.builds(
+    lambda bucket, rest: bucket.to_bytes(2, "big") + rest,
+    st.sampled_from([0, 1, 255, 256, 65535]),
+    st.binary(min_size=18, max_size=18),
+)
+keys = st.builds(
+    lambda owner, epoch, digest: layout.record_keys(owner, [epoch], [digest])[0],
+    st.sampled_from(OWNERS),
+    st.integers(1, 3),
+    digests,
+)
+versions = st.builds(Version, st.integers(0, 2**64 - 1), st.integers(1, 3))
+sealed = st.binary(min_size=32, max_size=48)
+values = st.builds(lambda version, sealed: records.header(version) + sealed, versions, sealed)
+contents = st.dictionaries(keys, values | st.just(records.CONFLICT_MARK), max_size=12)
+
+
+def sums_of(content: dict[bytes, bytes]) -> list[int]:
+    by_bucket: dict[int, list[tuple[bytes, bytes]]] = {}
+    for key, record in content.items():
+        by_bucket.setdefault(layout.bucket_of(key), []).append((key, record))
+    return [total(by_bucket.get(bucket, ())) for bucket in range(BUCKETS)]
+
+
+def counted() -> BucketSums:
+    sums = BucketSums()
+    for bucket in range(BUCKETS):
+        sums.learn(bucket, 0)
+    return sums
+
+
+@settings(max_examples=25)
+@given(st.lists(contents, max_size=6))
+def test_sums_that_are_kept_up_are_those_that_a_scan_comes_to(batches: Sequence[dict[bytes, bytes]]) -> None:
+    sums, content = counted(), dict[bytes, bytes]()
+    for batch in batches:
+        replaced = {key: content[key] for key in batch if key in content}
+        sums.wrote({**batch, layout.SEQUENCE_KEY: b"12345678", layout.register_key(OWNERS[0]): b"\x01\0\0\0\1"}, replaced)
+        content |= batch
+    expected = sums_of(content)
+    assert [sums[bucket] for bucket in range(BUCKETS)] == expected
+    assert sums.of_groups() == [sum(expected[at : at + GROUP_SIZE]) % 2**64 for at in range(0, BUCKETS, GROUP_SIZE)]
+    assert sums.of_group(255) == expected[-GROUP_SIZE:]
+
+
+@settings(max_examples=25)
+@given(contents, contents, st.sets(st.sampled_from([0, 1, 255, 256, 65535])))
+def test_buckets_that_are_scanned_between_writes_miss_none(
+    before: dict[bytes, bytes], after: dict[bytes, bytes], scanned: set[int]
+) -> None:
+    """Some are counted before the second batch, some after it."""
+    sums = BucketSums()
+    sums.wrote(before, {})
+    expected = sums_of(before)
+    for bucket in scanned:
+        sums.learn(bucket, expected[bucket])
+    sums.wrote(after, {key: before[key] for key in after if key in before})
+    expected = sums_of(before | after)
+    assert {bucket: sums[bucket] for bucket in scanned} == {bucket: expected[bucket] for bucket in scanned}
+    for bucket in set(range(BUCKETS)) - scanned:
+        assert sums[bucket] == 0
+        sums.learn(bucket, expected[bucket])
+    assert [sums[bucket] for bucket in range(BUCKETS)] == expected
+
+
+@given(keys, versions, versions, sealed)
+def test_the_version_is_part_of_a_fingerprint(key: bytes, one: Version, other: Version, sealed: bytes) -> None:
+    """All bits of it, as long as the tag is odd; half of all tags are, and all are random."""
+    odd = sealed[:7] + bytes([sealed[7] | 1]) + sealed[8:]
+    same = fingerprint(key, records.header(one) + odd) == fingerprint(key, records.header(other) + odd)
+    # The product keeps 64 bits of a version's 72: clocks that differ by 2^55 and more may meet.
+    assert same == ((one.clock << 9 | one.node << 1) % 2**64 == (other.clock << 9 | other.node << 1) % 2**64)
+
+
+def test_records_that_change_places_do_not_keep_the_sum() -> None:
+    """Two records whose versions are swapped: a sum of plain versions and tags would not see it."""
+    one, other = (layout.record_keys(OWNERS[0], [1], [bytes(19) + bytes([number])])[0] for number in (1, 2))
+    early, late = records.header(Version(5, 1)), records.header(Version(9, 2))
+    tags = bytes(range(1, 33)), bytes(range(101, 133))
+    assert total([(one, early + tags[0]), (other, late + tags[1])]) != total([(one, late + tags[0]), (other, early + tags[1])])
+
+
+def test_a_mark_counts_for_the_key_that_it_is_under() -> None:
+    one, other = (layout.record_keys(OWNERS[0], [1], [bytes(19) + bytes([number])])[0] for number in (1, 2))
+    assert fingerprint(one, records.CONFLICT_MARK) != fingerprint(other, records.CONFLICT_MARK)
+
+
+@given(values, st.integers(0))
+def test_a_listing_shows_every_bit(record: bytes, at: int) -> None:
+    at %= 8 * len(record)
+    flipped = bytearray(record)
+    flipped[at // 8] ^= 1 << at % 8
+    assert record_hash(bytes(flipped)) != record_hash(record)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20), st.sets(st.integers(0, 19)))
+def test_sums_that_differ_are_found(sums: list[int], changed: set[int]) -> None:
+    other = [value ^ 1 if at in changed else value for at, value in enumerate(sums)]
+    assert differing(encode_sums(sums), encode_sums(other)) == sorted(at for at in changed if at < len(sums))
+
+
+@pytest.mark.parametrize(("one", "other"), [(bytes(8), bytes(16)), (bytes(7), bytes(7)), (b"", bytes(8))])
+def test_sums_of_other_buckets_are_not_compared(one: bytes, other: bytes) -> None:
+    with pytest.raises(ValueError, match="not the sums of the same buckets"):
+        differing(one, other)
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_ranges_are_the_buckets_and_do_not_touch(buckets: set[int]) -> None:
+    found = list(ranges(sorted(buckets)))
+    assert [bucket for first, end in found for bucket in range(first, end)] == sorted(buckets)
+    assert all(end < first for (_, end), (first, _) in itertools.pairwise(found))
+
+
+def test_a_place_has_its_bucket_in_front_and_comes_apart_again() -> None:
+    digest = bytes(range(100, 120))
+    (key,) = layout.record_keys(OWNERS[1], [7], [digest])
+    assert layout.parse_place(key[1:]) == (OWNERS[1], 7, digest)
+    assert bucket_of(key[1:]) == layout.bucket_of(key) == 100 << 8 | 101
+    assert key.startswith(layout.bucket_prefix(100 << 8 | 101))
+    assert GROUPS * GROUP_SIZE == BUCKETS

@@ -1,0 +1,126 @@
+"""What one group takes, and how much may wait for the storage thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from quorumvault.config import Limits
+from quorumvault.groupcommit import GroupCommit
+from quorumvault.peers.peer import Unreachable
+from quorumvault.protocol.messages import Get, Put, ReadEpoch, RoundId, WriteBack
+
+HEAD = (RoundId(b"D" * 16, b"boot", 1), (1, bytes(16)))
+KiB = 1 << 10
+
+
+class HeldReplica:
+    """Handles a group when it is let, and remembers how large the groups were."""
+
+    def __init__(self) -> None:
+        self.go = threading.Semaphore(0)
+        self.began = threading.Semaphore(0)
+        self.groups: list[int] = []
+
+    def handle(self, requests: Sequence[Any]) -> list[Any]:
+        self.groups.append(len(requests))
+        self.began.release()
+        assert self.go.acquire(timeout=20)
+        return [f"reply to {id(request)}" for request in requests]
+
+
+def put(size: int) -> Put:
+    return Put(*HEAD, b"o" * 16, 1, "s1", b"h" * 11, [b"d" * 20], [bytes(size)])
+
+
+def write_back(size: int) -> WriteBack:
+    return WriteBack(*HEAD, "clinic", [1], [b"d" * 20], [bytes(size)])
+
+
+def get(count: int) -> Get:
+    return Get(*HEAD, b"o" * 16, [1] * count, [b"d" * 20] * count)
+
+
+ASK = ReadEpoch(*HEAD, b"o" * 16)
+
+
+class Scene:
+    """A storage thread that is busy with a first group, so that all that follows waits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.replica = HeldReplica()
+        self.failures: list[BaseException] = []
+        self.replies: list[Any] = []
+        self.commit = GroupCommit(self.replica, asyncio.get_running_loop(), limits, self.failures.append)  # type: ignore[arg-type]
+        self.submit(ASK)
+        assert self.replica.began.acquire(timeout=20)
+
+    def submit(self, *requests: Any) -> None:
+        for request in requests:
+            self.commit.submit(request, self.replies.append)
+
+    @property
+    def refused(self) -> int:
+        return self.replies.count(Unreachable(sent=False))
+
+    async def settle(self, replies: int) -> None:
+        """Until so many have been replied to, refusals included."""
+        self.replica.go.release(100)
+        async with asyncio.timeout(20):
+            while len(self.replies) < replies:  # noqa: ASYNC110 - replies are called back, and none of them is the last
+                await asyncio.sleep(0.001)
+
+    async def end(self) -> None:
+        self.replica.go.release(100)
+        assert await asyncio.to_thread(self.commit.close, 20)
+        assert self.failures == []
+
+
+def test_a_group_is_as_large_as_its_bytes_whatever_kind_they_are_of() -> None:
+    async def scene() -> None:
+        for requests, groups in (
+            ([put(4 * KiB)] * 5, [2, 2, 1]),
+            ([write_back(4 * KiB)] * 5, [2, 2, 1]),
+            ([get(4)] * 5, [2, 2, 1]),
+            ([put(3 * KiB), get(2), write_back(3 * KiB), get(8), ASK, ASK], [3, 1, 2]),
+            ([ASK] * 100, [100]),
+            ([put(100 * KiB), put(1)], [1, 1]),
+        ):
+            one = Scene(Limits(group_bytes=8 * KiB))
+            one.submit(*requests)
+            await one.settle(1 + len(requests))
+            assert one.replica.groups == [1, *groups]
+            await one.end()
+
+    asyncio.run(scene())
+
+
+def test_bytes_that_wait_for_the_disk_are_bounded() -> None:
+    """Writes that the two other replicas have acknowledged go on coming while this disk hangs."""
+
+    async def scene() -> None:
+        one = Scene(Limits(storage_queue_bytes=10 * KiB))
+        one.submit(*[put(4 * KiB)] * 2, get(2))
+        assert one.refused == 0
+        one.submit(put(1), get(1), write_back(1))
+        assert one.refused == 3
+        one.submit(ASK)
+        assert one.refused == 3
+        await one.settle(8)
+        one.submit(*[put(4 * KiB)] * 2)
+        assert one.refused == 3
+        await one.end()
+
+    asyncio.run(scene())
+
+
+def test_requests_that_wait_are_bounded() -> None:
+    async def scene() -> None:
+        one = Scene(Limits(storage_queue=3))
+        one.submit(*[ASK] * 5)
+        assert one.refused == 2
+        await one.end()
+
+    asyncio.run(scene())

@@ -1,0 +1,167 @@
+"""Joining, step by step: what it asks, what it waits for, where it goes on, and when it gives up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quorumvault.protocol.joining import NO_VIEW, Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Wait, join
+from quorumvault.protocol.messages import AskView, Copied, Copy, NotCopied, OtherView, ProposeView, RoundId, ViewIs
+from quorumvault.protocol.views import Mode, View, first_view, successor
+
+DISKS = {node: node.encode() * 8 for node in ("n1", "n2", "n3")}
+OLD = first_view(DISKS)
+FRESH = b"d" * 16
+NEW = successor(OLD, "n2", FRESH)
+ROUND = RoundId(b"", b"", 0)
+
+
+def stands(node: str, view: View | None = OLD, mode: Mode = Mode.ACTIVE, disk: bytes | None = None) -> ViewIs:
+    return ViewIs(ROUND, NO_VIEW, disk or DISKS[node], mode, view)
+
+
+def both(view: View = OLD) -> dict[str, ViewIs]:
+    return {"n1": stands("n1", view), "n3": stands("n3", view)}
+
+
+def piece(node: str, keys: list[bytes], *, last: bool) -> dict[str, Copied]:
+    return {node: Copied(ROUND, NEW.id, DISKS[node], keys, [b""] * len(keys), last)}
+
+
+class Script:
+    """A joining that is told what it hears. ``step`` is the present one."""
+
+    def __init__(self, entered: View | None = None) -> None:
+        self._steps = join("n2", FRESH, entered)
+        self.step: Step = next(self._steps)
+
+    def hears(self, told: Any = None) -> Step:
+        self.step = self._steps.send({} if told is None else told)
+        return self.step
+
+    def asks(self, kind: type, *nodes: str) -> Any:
+        """The request that is asked for now."""
+        assert isinstance(self.step, Ask)
+        assert self.step.nodes == nodes
+        request = self.step.request(ROUND)
+        assert isinstance(request, kind)
+        return request
+
+    def copying(self) -> Script:
+        """Up to the first piece of n1."""
+        self.hears(both(NEW))
+        assert self.step == Enter(NEW)
+        self.hears()
+        return self
+
+
+def test_the_whole_way() -> None:
+    joining = Script()
+    joining.asks(AskView, "n1", "n3")
+    assert joining.hears(both()) == Prepare()
+    joining.hears()
+    assert joining.asks(ProposeView, "n1", "n3").proposed == NEW
+    joining.hears(both(NEW))
+    joining.asks(AskView, "n1", "n3")
+    assert joining.hears(both(NEW)) == Enter(NEW)
+    joining.hears()
+    assert joining.asks(Copy, "n1").after == b""
+    assert joining.hears(piece("n1", [b"r1", b"r2"], last=False)) == Merge("n1", [b"r1", b"r2"], [b"", b""])
+    joining.hears()
+    assert joining.asks(Copy, "n1").after == b"r2"
+    joining.hears(piece("n1", [], last=True))
+    joining.hears()
+    assert joining.asks(Copy, "n3").view == NEW.id
+    joining.hears(piece("n3", [b"r1"], last=True))
+    assert joining.hears() == Activate(NEW)
+    with pytest.raises(StopIteration) as end:
+        joining.hears()
+    assert end.value.value == NEW
+
+
+@pytest.mark.parametrize(
+    ("told", "who"),
+    [
+        ({}, "n1"),
+        ({"n1": stands("n1")}, "n3"),
+        ({"n1": stands("n1", mode=Mode.JOINING), "n3": stands("n3")}, "n1"),
+        ({"n1": stands("n1"), "n3": stands("n3", None, Mode.JOINING)}, "n3"),
+        ({"n1": stands("n1"), "n3": stands("n3", disk=b"?" * 16)}, "n3"),
+        ({"n1": stands("n1"), "n3": OtherView(ROUND, NO_VIEW, DISKS["n3"], OLD)}, "n3"),
+    ],
+)
+def test_it_waits_for_both_others_to_be_active_and_listed(told: dict[str, Any], who: str) -> None:
+    joining = Script()
+    step = joining.hears(told)
+    assert isinstance(step, Wait)
+    assert step.why.startswith(who)
+    joining.hears()
+    joining.asks(AskView, "n1", "n3")
+
+
+def test_one_that_is_behind_is_told_of_the_newer_view_and_asked_again() -> None:
+    joining = Script()
+    joining.hears({"n1": stands("n1", NEW), "n3": stands("n3")})
+    assert joining.step == Prepare()
+    joining.hears()
+    assert joining.asks(ProposeView, "n3").proposed == NEW
+    joining.hears({"n3": stands("n3", NEW)})
+    joining.asks(AskView, "n1", "n3")
+
+
+def test_a_view_that_was_not_entered_by_both_is_no_reason_to_copy() -> None:
+    joining = Script()
+    joining.hears(both())
+    joining.hears()
+    step = joining.hears({"n1": stands("n1", NEW), "n3": stands("n3")})
+    assert step == Wait("n3 has not entered view 2")
+
+
+def test_a_copy_that_was_interrupted_goes_on_behind_its_last_key() -> None:
+    joining = Script().copying()
+    joining.hears(piece("n1", [b"r1"], last=True))
+    joining.hears()
+    joining.hears(piece("n3", [b"r1", b"r5"], last=False))
+    joining.hears()
+    assert joining.hears() == Wait("n3 does not go on with the copy")
+    joining.hears()
+    joining.hears(both(NEW))
+    assert joining.asks(Copy, "n3").after == b"r5"
+
+
+def test_what_a_source_cannot_read_is_waited_for() -> None:
+    joining = Script().copying()
+    assert joining.hears({"n1": NotCopied(ROUND, NEW.id, DISKS["n1"])}) == Wait("n1 cannot read all of its store")
+
+
+def test_a_piece_of_another_disk_or_view_is_none() -> None:
+    for stranger in (Copied(ROUND, NEW.id, b"?" * 16, [], [], True), Copied(ROUND, OLD.id, DISKS["n1"], [], [], True)):
+        joining = Script().copying()
+        assert isinstance(joining.hears({"n1": stranger}), Wait)
+
+
+def test_a_view_that_came_in_between_begins_the_copies_anew() -> None:
+    joining = Script().copying()
+    joining.hears(piece("n1", [b"r1"], last=True))
+    joining.hears()
+    joining.hears()  # n3 does not answer: wait
+    joining.hears()
+    later = View(7, FRESH, NEW.disks)
+    assert joining.hears(both(later)) == Enter(later)
+    joining.hears()
+    assert joining.asks(Copy, "n1").after == b""
+
+
+def test_a_disk_that_had_entered_a_view_gives_up_its_slot_to_a_newer_one() -> None:
+    joining = Script(entered=NEW)
+    with pytest.raises(Displaced) as displaced:
+        joining.hears(both(successor(NEW, "n2", b"e" * 16)))
+    assert displaced.value.view.number == 3
+
+
+def test_a_disk_that_had_entered_none_takes_the_slot() -> None:
+    joining = Script()
+    joining.hears(both(successor(OLD, "n2", b"e" * 16)))
+    joining.hears()
+    assert joining.asks(ProposeView, "n1", "n3").proposed.number == 3

@@ -1,0 +1,185 @@
+"""A node's disk at start: trusted, lost, or its operator's business; and a new one in a lost one's place, crashes and all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from quorumvault import nodedisk
+from quorumvault.config import NodeConfig, load_node
+from quorumvault.disk import read_identity, write_identity
+from quorumvault.errors import ConfigError, StorageFailed
+from quorumvault.initialise import init, plan_nodes
+from quorumvault.model import Owner
+from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, MOST_SET_ASIDE, STORE_DIRECTORY, distrust, open_disk, provide
+from quorumvault.protocol.views import Mode
+from quorumvault.storage import layout
+from quorumvault.storage.leveldb import LevelDBStore
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> NodeConfig:
+    nodes = plan_nodes(["127.0.0.1"], 9000)
+    init(tmp_path / "vault", nodes, [Owner("clinic")], now=datetime(2026, 1, 1, tzinfo=UTC), entropy=os.urandom)
+    return load_node(tmp_path / "vault" / "cluster.yaml", "n2")
+
+
+def started(config: NodeConfig) -> nodedisk.NodeDisk:
+    """Opened, and closed again."""
+    disk = open_disk(config)
+    if disk.store is not None:
+        disk.store.close()
+    return disk
+
+
+def tear(config: NodeConfig) -> None:
+    (config.data_directory / STORE_DIRECTORY / "CURRENT").write_text("nothing")
+
+
+def replaced(config: NodeConfig) -> nodedisk.NodeDisk:
+    """What the start after a new disk was provided finds."""
+    lost = started(config)
+    assert lost.replaceable
+    identity, store = provide(config, lost.identity)
+    store.close()
+    assert (identity.disk, identity.mode, identity.view, identity.incarnation) == (lost.identity.disk, Mode.JOINING, None, 1)
+    return started(config)
+
+
+def test_a_whole_disk_is_what_it_was_and_a_start_older(config: NodeConfig) -> None:
+    before = read_identity(config.data_directory / IDENTITY_FILE)
+    assert before is not None
+    disk = started(config)
+    assert (disk.identity, disk.problem, disk.replaceable) == (replace(before, incarnation=1), None, False)
+
+
+def test_a_store_that_does_not_open_ends_the_process_and_is_lost_from_the_next_start_on(config: NodeConfig) -> None:
+    before = read_identity(config.data_directory / IDENTITY_FILE)
+    tear(config)
+    with pytest.raises(StorageFailed):
+        open_disk(config)
+    lost = started(config)
+    assert (lost.store, lost.identity.mode, lost.identity.view, lost.replaceable) == (None, Mode.JOINING, None, True)
+    # Until others are there to copy from, all that it had stays where it was.
+    assert read_identity(config.data_directory / IDENTITY_FILE) == before
+    assert (config.data_directory / STORE_DIRECTORY / "CURRENT").read_text() == "nothing"
+
+
+def test_a_lost_disk_s_store_is_set_aside_for_an_empty_one_under_a_new_id(config: NodeConfig) -> None:
+    tear(config)
+    with pytest.raises(StorageFailed):
+        open_disk(config)
+    fresh = replaced(config)
+    assert fresh.store is not None
+    assert (fresh.identity.mode, fresh.identity.view, fresh.identity.incarnation) == (Mode.JOINING, None, 2)
+    assert (config.data_directory / "store.set-aside-1" / "CURRENT").read_text() == "nothing"
+    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+
+
+def test_a_store_that_is_gone_is_lost_at_once(config: NodeConfig) -> None:
+    (config.data_directory / STORE_DIRECTORY).rename(config.data_directory / "elsewhere")
+    assert replaced(config).store is not None
+    assert not (config.data_directory / "store.set-aside-1").exists()
+
+
+def test_what_was_found_at_run_time_counts_at_the_next_start(config: NodeConfig) -> None:
+    distrust(config.data_directory, "a register cannot be read")
+    lost = started(config)
+    assert lost.replaceable
+    assert "a register cannot be read" in str(lost.problem)
+
+
+@pytest.mark.parametrize("step", ["write_identity", "set_aside", "sync_directory", "raise_incarnation"])
+def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
+    config: NodeConfig, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distrust(config.data_directory, "for the test")
+    lost = started(config)
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nodedisk, step, crash)
+        with pytest.raises(Crash):
+            provide(config, lost.identity)
+    after = started(config)
+    if after.store is None:
+        assert after.replaceable
+        after = replaced(config)
+    assert (after.identity.mode, after.identity.view) == (Mode.JOINING, None)
+    assert after.store is not None
+
+
+def test_no_identity_is_for_the_operator(config: NodeConfig) -> None:
+    (config.data_directory / IDENTITY_FILE).unlink()
+    disk = started(config)
+    assert (disk.store, disk.replaceable) == (None, False)
+    assert "--replace n2" in str(disk.problem)
+    assert not (config.data_directory / IDENTITY_FILE).exists()
+
+
+def _another_cluster(config: NodeConfig) -> None:
+    path = config.data_directory / IDENTITY_FILE
+    identity = read_identity(path)
+    assert identity is not None
+    write_identity(path, replace(identity, cluster_id="another"))
+
+
+def _another_secret(config: NodeConfig) -> None:
+    identity = read_identity(config.data_directory / IDENTITY_FILE)
+    assert identity is not None
+    with closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)) as store:
+        store.write({layout.secret_key(config.cluster.secrets.master.id): b"another"})
+
+
+def _later_format(config: NodeConfig) -> None:
+    identity = read_identity(config.data_directory / IDENTITY_FILE)
+    assert identity is not None
+    with closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)) as store:
+        store.write({layout.FORMAT_KEY: bytes([layout.STORE_FORMAT + 1])})
+
+
+def _unreadable_identity(config: NodeConfig) -> None:
+    (config.data_directory / IDENTITY_FILE).write_text("{")
+
+
+@pytest.mark.parametrize("slip", [_another_cluster, _another_secret, _later_format, _unreadable_identity])
+def test_what_an_operator_has_to_mend_is_no_reason_to_give_up(config: NodeConfig, slip: Callable[[NodeConfig], None]) -> None:
+    slip(config)
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            open_disk(config)
+    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+
+
+def test_a_store_that_another_process_has_open_is_not_given_up(config: NodeConfig) -> None:
+    identity = read_identity(config.data_directory / IDENTITY_FILE)
+    assert identity is not None
+    with closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)), pytest.raises(ConfigError):
+        open_disk(config)
+    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+
+
+def test_a_disk_that_spoils_one_store_after_the_other_is_for_the_operator(config: NodeConfig) -> None:
+    for number in range(MOST_SET_ASIDE):
+        distrust(config.data_directory, f"rot {number}")
+        assert replaced(config).store is not None
+    distrust(config.data_directory, "rot again")
+    disk = started(config)
+    assert not disk.replaceable
+    assert "look at the disk" in str(disk.problem)
+
+
+def test_a_disk_that_takes_nothing_any_more_is_distrusted_in_words_only(tmp_path: Path) -> None:
+    distrust(tmp_path / "gone", "for the test")
+    assert list(tmp_path.iterdir()) == []

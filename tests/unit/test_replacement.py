@@ -1,0 +1,155 @@
+"""``init --replace``: what was there is set aside, what is new is empty and joining, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.cli import main
+from quorumvault.config import load_cluster, load_node
+from quorumvault.disk import lock_data_directory, read_identity
+from quorumvault.errors import ConfigError, InitRefused
+from quorumvault.initialise import init, plan_nodes
+from quorumvault.model import Owner
+from quorumvault.nodedisk import IDENTITY_FILE, open_disk
+from quorumvault.protocol.views import Mode
+from quorumvault.replacement import replace_disk
+
+HOSTS = ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Path:
+    init(tmp_path / "vault", plan_nodes(HOSTS, 9000), [Owner("clinic")], now=datetime(2026, 1, 1, tzinfo=UTC), entropy=os.urandom)
+    return tmp_path / "vault"
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def command(vault: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["init", str(vault), "--replace", *arguments])
+
+
+def test_a_new_disk_is_empty_and_joining_and_the_old_one_is_set_aside_whole(vault: Path) -> None:
+    before = files(vault / "n2")
+    made = replace_disk(vault, "n2", None, entropy=os.urandom)
+    identity = read_identity(vault / "n2" / IDENTITY_FILE)
+    assert identity is not None
+    assert (identity.disk, identity.mode, identity.view) == (made.disk, Mode.JOINING, None)
+    assert made.set_aside == vault / "n2.set-aside-1"
+    assert {name: data for name, data in files(made.set_aside).items() if name != "lock"} == before
+    disk = open_disk(load_node(vault / "cluster.yaml", "n2"))
+    assert disk.store is not None
+    disk.store.close()
+
+
+def test_a_second_time_takes_the_next_name(vault: Path) -> None:
+    asides = [replace_disk(vault, "n2", None, entropy=os.urandom).set_aside for _ in range(2)]
+    assert asides == [vault / "n2.set-aside-1", vault / "n2.set-aside-2"]
+
+
+def test_where_a_volume_is_mounted_the_contents_are_set_aside(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a directory cannot be renamed."""
+    before = files(vault / "n2")
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == vault / "n2")
+    first, second = (replace_disk(vault, "n2", None, entropy=os.urandom) for _ in range(2))
+    assert (first.set_aside, second.set_aside) == (vault / "n2" / "n2.set-aside-1", vault / "n2" / "n2.set-aside-2")
+    assert files(vault / "n2" / "n2.set-aside-1") == {name: data for name, data in before.items() if name != "lock"}
+    identity = read_identity(vault / "n2" / "disk.json")
+    assert identity is not None
+    assert (identity.mode, identity.disk) == (Mode.JOINING, second.disk)
+
+
+def test_a_directory_that_is_gone_needs_nothing_set_aside(vault: Path) -> None:
+    (vault / "n3").rename(vault / "elsewhere")
+    assert replace_disk(vault, "n3", None, entropy=os.urandom).set_aside is None
+    assert (vault / "n3").stat().st_mode & 0o777 == 0o700
+
+
+def test_nothing_else_changes(vault: Path) -> None:
+    others = {name: data for name, data in files(vault).items() if not name.startswith("n2/")}
+    replace_disk(vault, "n2", None, entropy=os.urandom)
+    assert {name: data for name, data in files(vault).items() if not name.startswith("n2")} == others
+
+
+def test_a_node_that_runs_is_left_alone(vault: Path) -> None:
+    with lock_data_directory(vault / "n2"):
+        before = files(vault)
+        with pytest.raises(InitRefused, match="n2 runs with this data"):
+            replace_disk(vault, "n2", None, entropy=os.urandom)
+        assert files(vault) == before
+
+
+@pytest.mark.parametrize(("host", "api"), [("10.0.0.4", "10.0.0.4:9000"), ("fd00::4", "[fd00::4]:9000"), ("db2", "db2:9000")])
+def test_another_host_changes_the_addresses_of_that_node_and_no_other_line(vault: Path, host: str, api: str) -> None:
+    file = vault / "cluster.yaml"
+    file.chmod(0o640)
+    before = file.read_text().splitlines()
+    made = replace_disk(vault, "n2", host, entropy=os.urandom)
+    changed = [(old, new) for old, new in zip(before, file.read_text().splitlines(), strict=True) if old != new]
+    assert [old.strip() for old, _ in changed] == ['api: "127.0.0.12:9000"', 'peer: "127.0.0.12:9010"']
+    assert str(made.endpoints.api) == api
+    assert load_cluster(file).nodes["n2"] == made.endpoints
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_an_address_to_listen_at_is_not_for_a_program_to_change(vault: Path) -> None:
+    file = vault / "cluster.yaml"
+    text = file.read_text()
+    file.write_text(text.replace('    api: "127.0.0.12:9000"', '    api: "127.0.0.12:9000"\n    listen_api: "127.0.0.12:9000"'))
+    before = files(vault)
+    with pytest.raises(InitRefused, match=r"nodes\.n2\.listen_api"):
+        replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom)
+    assert files(vault) == before
+
+
+def test_only_a_node_of_a_cluster_can_be_replaced(vault: Path, tmp_path: Path) -> None:
+    with pytest.raises(InitRefused, match="no node 'n4'"):
+        replace_disk(vault, "n4", None, entropy=os.urandom)
+    with pytest.raises(ConfigError):
+        replace_disk(tmp_path / "nothing", "n2", None, entropy=os.urandom)
+
+
+def test_the_command_says_what_was_set_aside_and_what_to_do(vault: Path) -> None:
+    result = command(vault, "n2", "--host", "10.0.0.4")
+    assert result.exit_code == 0, result.output
+    for words in ("n2.set-aside-1", "SIGHUP", f"quorumvault serve --config {vault}/cluster.yaml --node n2"):
+        assert words in result.output
+
+
+def test_the_command_for_machines(vault: Path) -> None:
+    answer = json.loads(command(vault, "n3", "--json").output)
+    assert answer["set_aside"] == str(vault / "n3.set-aside-1")
+    assert (answer["node"], answer["api"], answer["peer"]) == ("n3", "http://127.0.0.13:9000", "127.0.0.13:9010")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("n2", "--owner", "clinic"), "--replace goes with"),
+        (("n2", "--base-port", "9000"), "--replace goes with"),
+        (("n2", "--host", "0.0.0.0"), "--host"),
+        (("n2", "--host", "a b"), "--host"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_a_usage_error(vault: Path, arguments: tuple[str, ...], words: str) -> None:
+    before = files(vault)
+    result = command(vault, *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert files(vault) == before
+
+
+def test_the_new_disk_can_be_packed(vault: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    disk = replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom).disk
+    result = CliRunner().invoke(main, ["pack", str(vault), "--node", "n2", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["disk"] == disk.hex()
