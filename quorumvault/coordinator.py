@@ -23,6 +23,7 @@ from quorumvault.peers.peer import Peer
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.epochs import Raised
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
 from quorumvault.protocol.operations import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.read import Open
@@ -100,6 +101,10 @@ class Observer(Protocol):
 
     def fence_retried(self) -> None:
         """A batch met the fence, and is derived again for a later epoch (rule 8)."""
+        ...
+
+    def acknowledged(self, disk: bytes, mark: Mark) -> None:
+        """A round counts on this: that disk has been so far."""
         ...
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
@@ -287,7 +292,7 @@ class Coordinator:
         round_id = RoundId(self._identity.disk, self._identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
         request = ask.request(round_id, view.id)
-        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets)
+        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self._observer.acknowledged)
         decision = await exchange.run(
             first=len(targets) if ask.everyone else QUORUM,
             hedge=self._timeouts.hedge,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quorumvault.peers.peer import Peer, Unreachable
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
 from quorumvault.protocol.rounds import Lost, Round
 
@@ -26,12 +27,23 @@ class Target:
 
 
 class Exchange:
-    """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part."""
+    """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part.
 
-    def __init__(self, loop: AbstractEventLoop, round_: Round[Any], outgoing: Outgoing, targets: Iterable[Target]) -> None:
+    ``on_ack`` hears how far a disk is whose acknowledgement counts, before the round is decided by it.
+    """
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        round_: Round[Any],
+        outgoing: Outgoing,
+        targets: Iterable[Target],
+        on_ack: Callable[[bytes, Mark], None],
+    ) -> None:
         self._loop = loop
         self._round = round_
         self._outgoing = outgoing
+        self._on_ack = on_ack
         self._unasked: Iterator[Target] = iter(tuple(targets))
         self._waiting: dict[str, Target] = {}
         self._decided: Future[object] = loop.create_future()
@@ -78,6 +90,8 @@ class Exchange:
         elif isinstance(reply, NotVoting):
             self._give_up(target, "refuses writes: disk full" if reply.full else "joining, not voting yet")
         else:
+            if isinstance(reply, Ack):
+                self._on_ack(reply.disk, Mark(reply.incarnation, reply.sequence))
             self._decide(self._round.receive(reply))
         if not self._waiting:
             self._ask_next()

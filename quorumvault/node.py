@@ -17,8 +17,6 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as installed_version
 from random import SystemRandom
@@ -47,14 +45,16 @@ from quorumvault.healing.handoff import Owed
 from quorumvault.healing.healer import Healer, Surroundings
 from quorumvault.healing.pace import Pace
 from quorumvault.healing.rejoin import Rejoin
+from quorumvault.healing.remembering import Memory
 from quorumvault.healing.scrub import ScrubCounts
 from quorumvault.httpserver import HttpServer, listening_socket
 from quorumvault.keyfile import load_keys
 from quorumvault.membership import Around, Membership
 from quorumvault.metrics import DRAINING, CountedRequests, Metrics, Reading
 from quorumvault.nodedisk import IDENTITY_FILE, NodeDisk, distrust, open_disk, provide
-from quorumvault.nodehealing import HealingNews, neighbours, repair, verify
+from quorumvault.nodehealing import neighbours, repair, verify
 from quorumvault.nodehealth import describe
+from quorumvault.nodenews import CoordinatorNews, HealingNews
 from quorumvault.peers.claims import Claims
 from quorumvault.peers.connection import LocalNode
 from quorumvault.peers.facts import NodeFacts
@@ -103,25 +103,6 @@ async def serve(config: NodeConfig) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Observer:
-    """What the coordinator tells goes to the metrics, and to the event log if it is an event."""
-
-    metrics: Metrics
-    events: EventLog
-    missed: Callable[[str, bytes, Put | RaiseEpoch], None]
-
-    def read_repaired(self, node: str, records: int) -> None:
-        self.metrics.read_repaired(records)
-        self.events.note(Event(event="read_repair", peer=node, items=records, outcome="ok"))
-
-    def fence_retried(self) -> None:
-        self.metrics.fence_retried()
-
-    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        self.missed(node, disk, request)
-
-
 class Node:
     """The composition root. Everything that a node is made of is made here, and passed what it needs."""
 
@@ -144,6 +125,7 @@ class Node:
         self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         self._replica: Replica | None = None
         self._storage = None if disk.store is None else self._start_storage(disk.store, disk.identity)
+        self._memory = self._make_memory()
         local = self._local_node()
         self._links = {node: self._link(node, local) for node in config.peers}
         self._standing = Standing(self._links.values(), self._on_standing_change)
@@ -211,8 +193,12 @@ class Node:
             self._config.cluster.timeouts,
             self._clock,
             wall_ms,
-            _Observer(self._metrics, self._events, self._missed),
+            CoordinatorNews(self._metrics, self._events, self._memory.acknowledged, self._missed),
         )
+
+    def _make_memory(self) -> Memory:
+        later = asyncio.get_running_loop().call_later
+        return Memory(lambda: self._replica, lambda: self._storage, lambda: self._coordinator.view, later, self._give_up)
 
     def _peers(self) -> dict[str, Peer]:
         node = self._config.node
@@ -246,7 +232,7 @@ class Node:
         return {node: Owed(0, 0.0) if self._healer is None else self._healer.owed(node) for node in self._links}
 
     def _give_up(self, why: str) -> None:
-        """This disk cannot be trusted, and both others are there to make up for it (rule 11)."""
+        """This disk cannot be trusted (rule 11): it is found wanting by the scrub, or by what others remember of it."""
         logger.critical("%s gives up its disk: %s", self._config.node, why)
         distrust(self._config.data_directory, why)
         os._exit(STORAGE_EXIT)
@@ -260,6 +246,7 @@ class Node:
             self._provide_storage,
             lambda: self._standing.established,
             Pace(cluster.healing.share),
+            self._memory,
             timeout=cluster.timeouts.round,
         )
 
@@ -351,6 +338,7 @@ class Node:
         await self._membership.stop()
         if self._healer is not None:
             await self._healer.stop()
+        self._memory.write()
         await self._close_storage()
         self._refusals.flush()
         await self._events.close()
@@ -414,6 +402,8 @@ class Node:
             established=self._standing.established and not self._stalled,
             full=self._free_space.full,
             giving_up=self._healer is not None and self._healer.scrub.giving_up,
+            sequence=0 if self._replica is None else self._replica.sequence,
+            marks=dict(self._memory.known),
         )
 
     @property
@@ -459,6 +449,7 @@ class Node:
         self._events.note(Event(event="peer_up" if link.up else "peer_down", peer=link.node, detail=link.last_error))
 
     def _on_facts(self, facts: NodeFacts) -> None:
+        self._memory.heard(facts)
         self._membership.heard(facts)
 
     def _on_standing_change(self) -> None:

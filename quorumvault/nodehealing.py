@@ -1,48 +1,19 @@
-"""What a node does with its healing: the news of it go to the metrics and the event log, and its outcome to operators."""
+"""What a node does with its healing: how its peers are, and what came of it, for operators."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from quorumvault.admin.bodies import PeerDifferences, PeerRepair, Repaired, Verified
-from quorumvault.events import Event, EventLog
 from quorumvault.healing.asking import NoAnswer
 from quorumvault.healing.healer import Healer
-from quorumvault.healing.scrub import Neighbours, ScrubCounts
-from quorumvault.metrics import Metrics
+from quorumvault.healing.scrub import Neighbours
 from quorumvault.nodehealth import is_active
 from quorumvault.peers.link import Link
 from quorumvault.protocol.antientropy import CannotCompare, Compared
 from quorumvault.protocol.views import View
 
 _NO_DISK = "this node has no disk that could be compared"
-
-
-@dataclass(frozen=True, slots=True)
-class HealingNews:
-    """Implements Listener (healing/healer.py)."""
-
-    metrics: Metrics
-    events: EventLog
-
-    def handed_off(self, node: str, records: int) -> None:
-        self.metrics.handed_off(node, records)
-        self.events.note(Event(event="handoff", peer=node, items=records, outcome="ok"))
-
-    def compared(self, node: str, outcome: Compared | str) -> None:
-        self.metrics.compared(outcome)
-        if isinstance(outcome, str):
-            self.events.note(Event(event="anti_entropy", peer=node, outcome="failed", detail=outcome))
-        else:
-            detail = f"{outcome.buckets} buckets differed, {outcome.taken} records taken, {outcome.given} given, "
-            detail += f"{outcome.raised} epochs raised"
-            mended = outcome.taken + outcome.given
-            self.events.note(Event(event="anti_entropy", peer=node, items=mended, outcome="ok", detail=detail))
-
-    def scrubbed(self, counts: ScrubCounts) -> None:
-        detail = f"since the start {counts.checked} records checked, {counts.corrupt} corrupt, {counts.mended} mended"
-        self.events.note(Event(event="scrub", outcome="ok", detail=detail))
 
 
 def neighbours(links: Mapping[str, Link], view: View | None) -> Neighbours:

@@ -6,14 +6,15 @@ such disk, or two, are copied anew from what is left (rejoin). If it hit all thr
     cut    behind the last whole batch of a log, unless later batches follow (storage/leveldblog.py); a copy is kept aside
     read   all of each store; one that cannot be read to its end is left out
     unite  every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another
-    trust  the note that it could not be opened is removed (nodedisk.py); its sequence number passes all that peers can remember
+    trust  the note that it could not be opened is removed (nodedisk.py); its mark passes all that peers can remember (marks.py)
 
 What was torn had not been synced, so nobody was told that it stands. But a last batch that was acknowledged and has rotted since
 looks the same. That is why the stores are united before any of them votes again: an acknowledged record is on two disks, and
 stays unless both lost it. Two disks suffice for that, since every record that was acknowledged is on one of any two.
 
 Only disks that may vote take part: active, listed in the newest view that any of those at hand is in, and distrusted for no other
-reason than that they could not be opened. The others are left as they are.
+reason than that they could not be opened. The others are left as they are. An operator who has put all machines back from older
+copies may have these take part too (``accept_older``): then what was acknowledged after the copies were taken is gone.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quorumvault.config import NodeConfig
 from quorumvault.copying import merge_piece, read_piece
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, sync_directory
+from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, sync_directory, write_identity
 from quorumvault.errors import ConfigError, RecoveryRefused, StorageFailed
+from quorumvault.healing.remembering import PUT_BACK
 from quorumvault.model import QUORUM
 from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, STORE_DIRECTORY, check_secret, why_distrusted
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.views import votes
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
@@ -43,8 +46,8 @@ from quorumvault.storage.store import Store
 TORN_DIRECTORY = "torn"
 #: What is read, and written with one sync, at a time.
 _PIECE_BYTES = 8 << 20
-#: More than a log has batches: it is 8 MiB long, one group of writes apart, and a batch takes some tens of bytes.
-_BEYOND_A_LOG = 1 << 20
+#: More than a disk writes between any copy of it and today, thousands a second for years; and more often than it is started.
+_BEYOND_MEMORY = Mark(incarnation=1 << 20, sequence=1 << 40)
 
 Tell = Callable[[str], None]
 
@@ -73,14 +76,14 @@ class Recovery:
     records: int
 
 
-def recover(nodes: Sequence[NodeConfig], tell: Tell) -> Recovery:
+def recover(nodes: Sequence[NodeConfig], tell: Tell, *, accept_older: bool = False) -> Recovery:
     """Cut torn tails off the stores of these nodes, and bring the stores to the same content. Can be repeated.
 
     ``tell`` hears what is being done. Raises RecoveryRefused if fewer than two disks can be used, ConfigError if a node runs,
     StorageFailed if a store cannot be written.
     """
     with ExitStack() as ending:
-        identities, left_out = _voters(_lock(nodes, ending))
+        identities, left_out = _voters(_lock(nodes, ending), accept_older=accept_older)
         _require_quorum(identities, left_out)
         cuts: dict[str, list[Cut]] = {}
         stores: dict[str, LevelDBStore] = {}
@@ -100,7 +103,7 @@ def recover(nodes: Sequence[NodeConfig], tell: Tell) -> Recovery:
         added = _unite(stores, keyring, tell)
         for config in nodes:
             if config.node in stores:
-                _trust_again(config.data_directory, stores[config.node])
+                _trust_again(config.data_directory, identities[config.node], stores[config.node])
         return Recovery(cuts, added, left_out, count_records(next(iter(stores.values()))))
 
 
@@ -129,7 +132,7 @@ def identity_of(config: NodeConfig) -> DiskIdentity | None:
     return identity
 
 
-def _voters(found: Iterable[_Found]) -> tuple[dict[str, DiskIdentity], dict[str, str]]:
+def _voters(found: Iterable[_Found], *, accept_older: bool) -> tuple[dict[str, DiskIdentity], dict[str, str]]:
     """Those that may vote in the newest view, and why the others may not."""
     left_out: dict[str, str] = {}
     there: dict[str, DiskIdentity] = {}
@@ -138,7 +141,8 @@ def _voters(found: Iterable[_Found]) -> tuple[dict[str, DiskIdentity], dict[str,
             left_out[each.node] = "its disk is not here"
         else:
             there[each.node] = each.identity
-            if each.distrusted is not None and CANNOT_BE_OPENED not in each.distrusted:
+            pardoned = (CANNOT_BE_OPENED, PUT_BACK) if accept_older else (CANNOT_BE_OPENED,)
+            if each.distrusted is not None and not any(reason in each.distrusted for reason in pardoned):
                 left_out[each.node] = f"it was distrusted: {each.distrusted}"
     views = [identity.view for identity in there.values() if identity.view is not None]
     newest = max(views, key=lambda view: view.id, default=None)
@@ -198,11 +202,13 @@ def open_store(config: NodeConfig, identity: DiskIdentity) -> LevelDBStore:
     return store
 
 
-def _trust_again(data_directory: Path, store: Store) -> None:
-    """What was cut may have had numbers that peers remember of this disk: with less it would be taken for an old copy."""
+def _trust_again(data_directory: Path, identity: DiskIdentity, store: Store) -> None:
+    """What is gone may have had numbers that peers remember of this disk: with less it would be taken for an old copy."""
     (held,) = store.get([layout.SEQUENCE_KEY])
     sequence = layout.decode_sequence(held) if isinstance(held, bytes) else 0
-    store.write({layout.SEQUENCE_KEY: layout.encode_sequence(sequence + _BEYOND_A_LOG)})
+    store.write({layout.SEQUENCE_KEY: layout.encode_sequence(sequence + _BEYOND_MEMORY.sequence)})
+    started = replace(identity, incarnation=identity.incarnation + _BEYOND_MEMORY.incarnation)
+    write_identity(data_directory / IDENTITY_FILE, started)
     (data_directory / DISTRUSTED_FILE).unlink(missing_ok=True)
     sync_directory(data_directory)
 

@@ -25,6 +25,7 @@ from quorumvault.inventory import Inventory, OwnerNames
 from quorumvault.model import Owner
 from quorumvault.protocol import messages, records
 from quorumvault.protocol.epochs import Register, fenced
+from quorumvault.protocol.marks import Mark, Marks
 from quorumvault.protocol.messages import AnyReply, AnyRequest
 from quorumvault.protocol.views import Mode, View, may_enter, votes
 from quorumvault.storage import layout
@@ -86,6 +87,10 @@ class Replica:
         self._has_room = has_room
         self._votes = votes(identity.disk, identity.mode, identity.view)
         self._sequence = _read_sequence(store)
+        #: Where this process began.
+        self.start = Mark(identity.incarnation, self._sequence)
+        #: What is durable here of what other disks are remembered for.
+        self.remembered = _read_marks(store)
         self._sums = BucketSums()
         #: How many reads have met a block that fails its checksum.
         self.corrupt_reads = 0
@@ -112,7 +117,6 @@ class Replica:
         Raises StorageFailed: then nothing may be answered any more.
         """
         staged: dict[bytes, bytes] = {}
-        self._replaced = {}
         full = any(isinstance(request, _WRITES) for request in requests) and not self._has_room()
         outcomes = [self._handle_full(request) if full else self._handle(request, staged) for request in requests]
         if staged:
@@ -125,9 +129,22 @@ class Replica:
         """This joining disk is in ``view``, which lists it."""
         self._become(replace(self._identity, view=view))
 
-    def activate(self, view: View) -> None:
-        """This disk is whole: it votes in ``view`` (12)."""
+    def activate(self, view: View, marks: Marks) -> None:
+        """This disk is whole: it votes in ``view`` (12). What is known of the others' disks by then it has to remember (11)."""
+        self.remember(marks)
         self._become(replace(self._identity, mode=Mode.ACTIVE, view=view))
+
+    def remember(self, marks: Marks) -> None:
+        """This, and nothing else, of other disks, unless there is no room for it.
+
+        It is no write that others have to remember in their turn: they would tell each other of it for ever.
+        """
+        if marks == self.remembered or not self._has_room():
+            return
+        puts = {layout.mark_key(disk): layout.encode_mark(*mark) for disk, mark in marks.items()}
+        gone = [key for disk in self.remembered if (key := layout.mark_key(disk)) not in puts]
+        self._store.write(puts, gone)
+        self.remembered = dict(marks)
 
     def merge(self, keys: list[bytes], values: list[bytes]) -> bool:
         """Bring a piece of another disk's store together with what is here. False if there is no room for it: nothing is done."""
@@ -149,12 +166,16 @@ class Replica:
         return 0
 
     def _write(self, staged: dict[bytes, bytes]) -> None:
-        self._sequence += 1
-        staged[layout.SEQUENCE_KEY] = layout.encode_sequence(self._sequence)
+        sequence = self._sequence + 1
+        staged[layout.SEQUENCE_KEY] = layout.encode_sequence(sequence)
         self._store.write(staged)
+        self._sequence = sequence  # not before: others are told of it, and remember it
         self._sums.wrote(staged, self._replaced)
+        self._replaced = {}
 
     def _become(self, identity: DiskIdentity) -> None:
+        """It counts as a write: a copy of this disk from before is an older one, which must not vote in a view left behind."""
+        self._write({})
         self._keep(identity)
         self._identity = identity
         self._votes = votes(identity.disk, identity.mode, identity.view)
@@ -170,7 +191,8 @@ class Replica:
             case messages.Copy():
                 return self._copy(request)
         identity = self._identity
-        return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view)
+        mark = Mark(identity.incarnation, self._sequence)
+        return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view, mark)
 
     def _copy(self, copy: messages.Copy) -> AnyReply:
         view, disk = self._identity.view, self._identity.disk
@@ -321,6 +343,14 @@ class Replica:
     def _raise(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
         if register.epoch > self._register(owner, staged).epoch:
             staged[layout.register_key(owner)] = layout.encode_register(register.epoch, register.secret)
+
+
+def _read_marks(store: Store) -> dict[bytes, Mark]:
+    try:
+        pairs = list(store.scan(layout.MARK))
+        return {layout.parse_mark_key(key): Mark(*layout.decode_mark(value)) for key, value in pairs}
+    except ValueError as error:
+        raise StoreCorrupt(f"what the store remembers of other disks cannot be read: {error}") from error
 
 
 def _read_sequence(store: Store) -> int:

@@ -20,6 +20,7 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.antientropy import Compared
 from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Job, Replica
@@ -84,6 +85,8 @@ class Diary:
         self.read_repairs += records
 
     def fence_retried(self) -> None: ...
+
+    def acknowledged(self, disk: bytes, mark: Mark) -> None: ...
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         self.missed(node, disk, request)

@@ -47,8 +47,13 @@ Examples:
     metavar="NEW",
     help="With --only: the new cluster's directory, missing or empty.",
 )
+@click.option(
+    "--accept-older",
+    is_flag=True,
+    help="All machines were put back from older copies: unite these, and lose what was acknowledged after they were taken.",
+)
 @json_option
-def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | None, as_json: bool) -> None:
+def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | None, accept_older: bool, as_json: bool) -> None:
     """Cut off what a power cut has torn, and bring the stores in DIR to the same content.
 
     For when no two nodes start any more. One that does not start while two others run needs none of this: it is started again,
@@ -61,12 +66,15 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
     if only is None:
         if accept_loss or into is not None:
             raise click.UsageError("--accept-loss and --into go with --only: without it nothing is lost")
-        recovered = recover_disks([load_node(directory / "cluster.yaml", node) for node in NODE_NAMES], tell)
+        nodes = [load_node(directory / "cluster.yaml", node) for node in NODE_NAMES]
+        recovered = recover_disks(nodes, tell, accept_older=accept_older)
         if as_json:
             print_json(_recovery(recovered))
         else:
             _tell_recovery(recovered)
         return
+    if accept_older:
+        raise click.UsageError("--accept-older is for two disks or three: with --only there is nothing that it could forget")
     if into is None:
         raise click.UsageError("--only makes a new cluster: say where, --into NEW")
     if not accept_loss:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from quorumvault.disk import DiskIdentity
 from quorumvault.healing.asking import NoAnswer, Storage, on_storage_thread
 from quorumvault.healing.pace import Pace, pause
+from quorumvault.healing.remembering import Memory
 from quorumvault.peers.peer import OnReply, Peer, Unreachable
 from quorumvault.protocol import joining
 from quorumvault.protocol.joining import Activate, Ask, Enter, Merge, Prepare, Replies, Wait
@@ -47,8 +48,8 @@ class Progress:
 class Rejoin:
     """``identity``: of the disk that joins. ``prepare``: rule 6, gives the storage thread of a disk that is there for good.
 
-    ``may_speak``: whether peers know this process as the one of its name (peers/standing.py). ``timeout``: of a question, in
-    seconds.
+    ``memory``: of the others' disks, which this one has to have before it votes. ``may_speak``: whether peers know this process
+    as the one of its name (peers/standing.py). ``timeout``: of a question, in seconds.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Rejoin:
         prepare: Callable[[], Awaitable[Storage]],
         may_speak: Callable[[], bool],
         pace: Pace,
+        memory: Memory,
         *,
         timeout: float,
     ) -> None:
@@ -69,6 +71,7 @@ class Rejoin:
         self._prepare = prepare
         self._may_speak = may_speak
         self._pace = pace
+        self._memory = memory
         self._timeout = timeout
         self._rounds = itertools.count(1)
         self._storage: Storage | None = None
@@ -104,7 +107,10 @@ class Rejoin:
             case Merge():
                 await self._merge(step)
             case Activate(view=view):
-                await self._on_disk(lambda replica: replica.activate(view))
+                for disk, mark in step.marks.items():
+                    self._memory.acknowledged(disk, mark)
+                known = dict(self._memory.known)
+                await self._on_disk(lambda replica: replica.activate(view, known))
             case Wait(why=why):
                 if self.progress.waits_for != why:
                     logger.info("this node's disk is joining, and waits: %s", why)

@@ -326,9 +326,10 @@ class Connection(asyncio.Protocol, ABC):
     # What the claims call.
 
     def welcome(self, facts: NodeFacts) -> None:
+        # What it says is heard first: it may remember of this node's disk what forbids it to vote (healing/remembering.py).
+        self._local.on_facts(facts)
         self.facts = facts
         self.greeted(facts)
-        self._local.on_facts(facts)
 
     def turn_away(self, reason: str) -> None:
         self._refuse(Kind.TAKEN, reason)

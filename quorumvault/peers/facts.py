@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.views import Mode, View
 
 
@@ -13,8 +14,9 @@ class NodeFacts(msgspec.Struct, frozen=True):
     """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of what those files mean.
 
     ``boot`` is a nonce of this start of the process; ``established`` says whether it may vote (standing.py); ``full``,
-    whether it refuses writes for want of room; ``giving_up``, whether it is about to give up its disk (healing/scrub.py). A map
-    on the wire: a later version may add a fact, with a default, which an older one skips.
+    whether it refuses writes for want of room; ``giving_up``, whether it is about to give up its disk (healing/scrub.py);
+    ``sequence``, how many writes its disk has seen, and ``marks``, how far it remembers others to have been (protocol/marks.py).
+    A map on the wire: a later version may add a fact, with a default, which an older one skips.
     """
 
     cluster_id: str
@@ -32,6 +34,8 @@ class NodeFacts(msgspec.Struct, frozen=True):
     established: bool = True
     full: bool = False
     giving_up: bool = False
+    sequence: int = 0
+    marks: dict[bytes, Mark] = {}
 
 
 class Greeting(msgspec.Struct, frozen=True):

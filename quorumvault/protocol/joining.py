@@ -4,7 +4,7 @@
     behind   one is in an older view: it is told of the newer one, and asked again                                         (10)
     propose  both are in V, and V has another disk in this slot: V' = V with this one; V' is synced where it is entered   (8, 9)
     copy     both are in a view that lists this disk: enter it, copy all of the one and then all of the other              (11)
-    done     both copies are synced: active                                                                                (12)
+    done     both copies are synced, and how far both were when the copies began is remembered: active                (11, 12)
 
 Each turn begins with the question, whatever came before, and does what the answers ask for. So it makes no difference where it
 was interrupted: by a peer that was away, by a newer view, or by the end of the process; what lasts is on the three disks.
@@ -25,6 +25,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 
 from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.marks import Mark, Marks
 from quorumvault.protocol.messages import AnyReply, AnyRequest, AskView, Copied, Copy, NotCopied, ProposeView, RoundId, ViewIs
 from quorumvault.protocol.views import NO_DISK, View, ViewId, successor, votes
 
@@ -63,9 +64,14 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """This disk is whole, and votes in that view: durable, then go on (12)."""
+    """This disk is whole, and votes in that view: durable, then go on (12).
+
+    ``marks``: how far the others' disks were when they had entered the view. A disk that comes back from a copy of before that
+    may stand in an older view, and must not vote there (marks.py).
+    """
 
     view: View
+    marks: Marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ class _Propose:
 @dataclass(frozen=True, slots=True)
 class _CopyIn:
     view: View
+    marks: Marks
 
 
 @dataclass(slots=True)
@@ -130,7 +137,7 @@ def join(node: str, disk: bytes, entered: View | None) -> Joining:
                 copies = _Copies(view.id)
             hindrance = yield from _copy(view, others, copies)
             if hindrance is None:
-                yield Activate(view)
+                yield Activate(view, turn.marks)
                 return view
         if hindrance is not None:
             yield hindrance
@@ -139,6 +146,7 @@ def join(node: str, disk: bytes, entered: View | None) -> Joining:
 def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, ...], told: Replies) -> _Propose | _CopyIn | Wait:
     """What the answers of the others ask for (7)."""
     views: dict[str, View] = {}
+    marks: dict[bytes, Mark] = {}
     for other in others:
         reply = told.get(other)
         if not isinstance(reply, ViewIs):
@@ -147,11 +155,12 @@ def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, 
         if view is None or view.disks.get(other) != reply.disk or not votes(reply.disk, reply.mode, view):
             return Wait(f"{other} is no active replica itself")
         views[other] = view
+        marks[reply.disk] = reply.mark
     newest = max(views.values(), key=lambda view: view.id)
     if behind := tuple(other for other in others if views[other].id != newest.id):
         return _Propose(newest, behind)
     if newest.disks[node] == disk:
-        return _CopyIn(newest)
+        return _CopyIn(newest, marks)
     if entered is not None and newest.id > entered.id:
         raise Displaced(newest)
     return _Propose(successor(newest, node, disk), others)

@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.views import Mode, View, ViewId
 
 PROTOCOL_VERSION: Final = 2
@@ -215,10 +216,11 @@ class Overflow(Reply, frozen=True, tag=39):
 
 
 class ViewIs(Reply, frozen=True, tag=42):
-    """The disk that speaks is in this view, in this mode; None: it has not entered any yet."""
+    """The disk that speaks is in this view, in this mode; None: it has not entered any yet. ``mark``: how far it is by then."""
 
     mode: Mode
     current: View | None
+    mark: Mark
 
 
 class Copied(Reply, frozen=True, tag=43):

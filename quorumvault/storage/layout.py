@@ -4,12 +4,14 @@
     e | owner id (16)                                                  the owner's epoch register           -> REGISTER below
     h | disk (16) | number (u64 BE)                                    a hint: what that disk missed -> protocol/handoff.py
     m | name                                                           facts about this store ("sequence", "format", "disk"),
-                                                                       and the names of owners, by their id
+                                                                       the names of owners, by their id, and what is
+                                                                       remembered of other disks -> MARK below
 
 A digest is a keyed hash of the value, so its first two bytes spread records evenly over 65,536 **buckets**, and a bucket
 is one range scan: r | bucket. No key is made without an owner (rule 13). What follows the r is a record's **place**.
 
     REGISTER  0x01 | epoch (u32 BE) | id of the master secret that the epoch uses (ASCII)
+    MARK      incarnation (u64 BE) | sequence (u64 BE), under "mark/" and the disk (16)             -> protocol/marks.py
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ FORMAT_KEY = META + b"format"
 DISK_KEY = META + b"disk"
 SEQUENCE_KEY = META + b"sequence"
 OWNER = META + b"owner/"
+MARK = META + b"mark/"
 
 _REGISTER_FORMAT = b"\x01"
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
+_MARK = struct.Struct(">QQ")
 
 
 def record_keys(owner: bytes, epochs: Sequence[int], digests: Sequence[bytes]) -> list[bytes]:
@@ -97,6 +101,26 @@ def decode_sequence(value: bytes) -> int:
     if len(value) != _U64.size:
         raise ValueError("not a sequence number")
     return int(_U64.unpack(value)[0])
+
+
+def mark_key(disk: bytes) -> bytes:
+    return MARK + disk
+
+
+def parse_mark_key(key: bytes) -> bytes:
+    """The disk."""
+    return key[len(MARK) :]
+
+
+def encode_mark(incarnation: int, sequence: int) -> bytes:
+    return _MARK.pack(incarnation, sequence)
+
+
+def decode_mark(value: bytes) -> tuple[int, int]:
+    """(incarnation, sequence). ValueError for bytes that are no mark."""
+    if len(value) != _MARK.size:
+        raise ValueError("not a mark")
+    return _MARK.unpack(value)
 
 
 def secret_key(secret: str) -> bytes:

@@ -86,7 +86,7 @@ def test_a_process_that_ended_leaves_its_name_at_once(run: Run) -> None:
 def test_a_process_that_is_cut_off_leaves_its_name_when_it_was_silent_and_does_not_get_it_back(run: Run) -> None:
     async def scenario() -> None:
         async with (
-            serving(StubReplica(), timeouts=msgspec.structs.replace(TIMEOUTS, silence=0.3)) as server,
+            serving(StubReplica(), timeouts=msgspec.structs.replace(TIMEOUTS, silence=1.0)) as server,
             Relay(server.address).running() as relay,
             twin(relay.address, b"first", msgspec.structs.replace(TIMEOUTS, ping=0.1)) as first,
         ):

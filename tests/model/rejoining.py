@@ -19,9 +19,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
+import msgspec
+
 from quorumvault.disk import DiskIdentity
 from quorumvault.protocol import joining
 from quorumvault.protocol.joining import Activate, Ask, Displaced, Enter, Joining, Merge
+from quorumvault.protocol.marks import NO_MARK
 from quorumvault.protocol.messages import (
     AnyReply,
     AnyRequest,
@@ -30,6 +33,7 @@ from quorumvault.protocol.messages import (
     ProposeView,
     Put,
     RoundId,
+    ViewIs,
     WriteBack,
     encode,
 )
@@ -238,6 +242,8 @@ class RejoinWorld:
 
     def _handle_anew(self, at: int, held: int, request: AnyRequest) -> tuple[int, int]:
         after, (reply,) = self._with_replica(at, held, lambda replica: replica.handle([request]))
+        if isinstance(reply, ViewIs):
+            reply = msgspec.structs.replace(reply, mark=NO_MARK)  # it has a sequence number: see below
         return after, self._reply(reply)
 
     def _with_replica(self, at: int, held: int, work: Callable[[Replica], ResultT]) -> tuple[int, ResultT]:
@@ -411,7 +417,7 @@ class RejoinWorld:
             yield f"{name} crashes", disks, fresh
         step = self._step(at, joints[at])
         if isinstance(step, Activate):
-            held, _ = self._with_replica(disk, disks[disk], lambda replica: replica.activate(step.view))
+            held, _ = self._with_replica(disk, disks[disk], lambda replica: replica.activate(step.view, {}))
             yield f"{name} is active in {_say(step.view)}", _put(disks, disk, held), _DONE
             return
         heard = {node for node, _ in self._joints.values[joints[at]].heard}

@@ -127,7 +127,7 @@ def _copy_first(node: str, disk: bytes, entered: View | None) -> Joining:
         hindrance: Wait | None = turn if isinstance(turn, Wait) else None
         if isinstance(turn, joining._CopyIn):
             yield Enter(turn.view)
-            yield Activate(turn.view)
+            yield Activate(turn.view, turn.marks)
             return turn.view
         if isinstance(turn, joining._Propose):
             if turn.view.joiner == disk and turn.nodes == others:

@@ -61,6 +61,11 @@ class Disk:
         """What is there now, synced or not, whatever rotted."""
         return self._cached.get(key, self.stored.get(key))
 
+    @property
+    def sequence(self) -> int:
+        """Of the last group that is synced."""
+        return layout.decode_sequence(self.stored.get(layout.SEQUENCE_KEY, layout.encode_sequence(0)))
+
     def close(self) -> None:
         """Nothing: the disk goes on without its process."""
 

@@ -60,14 +60,14 @@ class Healing:
         around = Surroundings(
             node=node.name,
             disk=lambda: DISKS[node.name],
-            nonce=b"heal" + boot_nonce(node.incarnation),
+            nonce=b"heal" + boot_nonce(node.starts),
             peers=process.lines,
             view=lambda: VIEW,
             neighbours=lambda: Neighbours(all_active=False, giving_up=frozenset()),
             announce=lambda: None,
             give_up=lambda why: None,
             wall_ms=node.wall_ms,
-            rng=Random(f"{self._seed} {node.name} {node.incarnation}"),
+            rng=Random(f"{self._seed} {node.name} {node.starts}"),
         )
         healer = Healer(around, process.storage, SETTINGS, TIMEOUTS, _Silent())
         self.healers[node.name] = healer

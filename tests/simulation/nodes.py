@@ -20,6 +20,7 @@ from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RaiseEpoch, RoundId
 from quorumvault.protocol.records import version_of
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
@@ -53,12 +54,16 @@ class Observer:
     def __init__(self, branches: Counter[str]) -> None:
         self._branches = branches
         self.missed: Callable[[str, bytes, Put | RaiseEpoch], object] = lambda node, disk, request: None
+        self.counted: Callable[[bytes, Mark], object] = lambda disk, mark: None
 
     def read_repaired(self, node: str, records: int) -> None:
         self._branches["write-back"] += 1
 
     def fence_retried(self) -> None:
         self._branches["fence retry"] += 1
+
+    def acknowledged(self, disk: bytes, mark: Mark) -> None:
+        self.counted(disk, mark)
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         self._branches["committed by two"] += 1
@@ -97,7 +102,8 @@ class Node:
         self.down_since = 0.0
         #: Hears of each new process: for what is to run beside its coordinator.
         self.started: Callable[[Process], object] = lambda process: None
-        self.incarnation = 0
+        #: How many processes there have been: what makes their nonces differ, whatever the disk says.
+        self.starts = 0
         #: As it is durable.
         self.identity = DiskIdentity("simulated", name, DISKS[name], 0, Mode.ACTIVE, VIEW)
 
@@ -109,8 +115,9 @@ class Node:
 
     def start(self) -> None:
         if self.process is None:
-            self.incarnation += 1
-            self.process = Process(self, self.incarnation)
+            self.starts += 1
+            self.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
+            self.process = Process(self)
             self.started(self.process)
 
     def crash(self) -> None:
@@ -147,9 +154,12 @@ class Node:
 
 
 class Process:
-    """One life of a node. ``calls`` has, by operation, how to tell its client that the connection broke."""
+    """One life of a node. ``calls`` has, by operation, how to tell its client that the connection broke.
 
-    def __init__(self, node: Node, incarnation: int) -> None:
+    ``established``: whether its replica answers anybody (peers/standing.py).
+    """
+
+    def __init__(self, node: Node) -> None:
         self.node = node
         self.schedule = Schedule(node.timeline)  # type: ignore[abstract]
         self.calls: dict[int, Callable[[], object]] = {}
@@ -158,11 +168,13 @@ class Process:
         self.dies_sending: type[Message] = Message
         self.observer = Observer(node.branches)
         self._clock = HybridClock()
-        identity = replace(node.identity, incarnation=incarnation)
-        self.storage = Storage(self, make_replica(node, identity))
+        self.established = True
+        identity = node.identity
+        self.replica = make_replica(node, identity)
+        self.storage = Storage(self, self.replica)
         self.lines = {name: Line(self, name) for name in NODE_NAMES}
         self.coordinator = Coordinator(
-            Identity(node.name, identity.disk, boot_nonce(incarnation)),
+            Identity(node.name, identity.disk, boot_nonce(node.starts)),
             self.lines,
             FORMER_VIEW if identity.view == VIEW and node.rng.random() < _BEHIND else identity.view,
             node.keyring,
@@ -188,8 +200,11 @@ class Process:
         steps_of = self.node.witnesses.steps_of
         self.node.timeline.at(self.node.timeline.now, self.schedule, lambda: drive(steps_of(op, work()), ended))
 
-    def submit(self, request: AnyRequest, on_reply: Callable[[AnyReply], object]) -> None:
+    def submit(self, request: AnyRequest, on_reply: OnReply) -> None:
         """A coordinator's request arrives."""
+        if not self.established:
+            on_reply(Unreachable(sent=False))
+            return
         if isinstance(request, Put):
             self._clock.observe(version_of(request.header).clock, self.node.wall_ms())
         self.storage.submit(request, on_reply)
@@ -210,9 +225,9 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
     return Replica(node.disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
 
 
-def boot_nonce(incarnation: int) -> bytes:
+def boot_nonce(starts: int) -> bytes:
     """Another one at each start: with the disk and a counter it makes round ids unique."""
-    return b"boot%d" % incarnation
+    return b"boot%d" % starts
 
 
 class Storage:
@@ -321,8 +336,8 @@ class Line:
     def _handle(self, there: Process, request: AnyRequest) -> None:
         there.submit(request, lambda reply: self._send_back(there, reply))
 
-    def _send_back(self, there: Process, reply: AnyReply) -> None:
-        if there.may_send(reply):
+    def _send_back(self, there: Process, reply: AnyReply | Unreachable) -> None:
+        if not isinstance(reply, Unreachable) and there.may_send(reply):
             there.node.network.carry((self._wire[1], self._wire[0]), self._return, reply)
 
     def _return(self, reply: AnyReply) -> None:

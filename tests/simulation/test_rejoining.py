@@ -55,11 +55,11 @@ def _nothing_comes(replica: Replica, keys: list[bytes], values: list[bytes]) -> 
 #: much too late, are for tests/model/test_rejoin.py, which meets every order.
 MUTANTS: tuple[tuple[int, str, Patch], ...] = (
     (1, "no views", (Node, "lose_disk", _same_disk)),
-    (19, "votes while it joins", (replicas, "votes", undone._joining_votes)),
+    (10, "votes while it joins", (replicas, "votes", undone._joining_votes)),
     (1, "copies nothing", (Replica, "merge", _nothing_comes)),
     (1, "copies from one", (joining, "_copy", undone._one_copy)),
     (1, "a view in memory", (Replica, "_become", undone._entered_in_memory)),
-    (13, "registers by choice", (copying, "_merge", _by_choice)),
+    (4, "registers by choice", (copying, "_merge", _by_choice)),
 )
 
 

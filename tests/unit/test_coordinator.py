@@ -21,6 +21,7 @@ from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Owner
 from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Replica
@@ -64,12 +65,16 @@ class Diary:
         self.repairs: list[tuple[str, int]] = []
         self.missed: list[tuple[str, int]] = []
         self.fence_retries = 0
+        self.marks: dict[bytes, Mark] = {}
 
     def read_repaired(self, node: str, records: int) -> None:
         self.repairs.append((node, records))
 
     def fence_retried(self) -> None:
         self.fence_retries += 1
+
+    def acknowledged(self, disk: bytes, mark: Mark) -> None:
+        self.marks[disk] = mark
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         assert disk == DISKS[node]

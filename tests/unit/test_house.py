@@ -31,6 +31,7 @@ LAYERS = (
             "nodedisk",
             "nodehealth",
             "nodehealing",
+            "nodenews",
             "membership",
             "freespace",
             "admin",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from quorumvault.protocol.joining import NO_VIEW, Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Wait, join
+from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AskView, Copied, Copy, NotCopied, OtherView, ProposeView, RoundId, ViewIs
 from quorumvault.protocol.views import Mode, View, first_view, successor
 
@@ -15,10 +16,11 @@ OLD = first_view(DISKS)
 FRESH = b"d" * 16
 NEW = successor(OLD, "n2", FRESH)
 ROUND = RoundId(b"", b"", 0)
+MARKS = {"n1": Mark(1, 100), "n2": Mark(2, 200), "n3": Mark(3, 300)}
 
 
 def stands(node: str, view: View | None = OLD, mode: Mode = Mode.ACTIVE, disk: bytes | None = None) -> ViewIs:
-    return ViewIs(ROUND, NO_VIEW, disk or DISKS[node], mode, view)
+    return ViewIs(ROUND, NO_VIEW, disk or DISKS[node], mode, view, MARKS[node])
 
 
 def both(view: View = OLD) -> dict[str, ViewIs]:
@@ -74,7 +76,7 @@ def test_the_whole_way() -> None:
     joining.hears()
     assert joining.asks(Copy, "n3").view == NEW.id
     joining.hears(piece("n3", [b"r1"], last=True))
-    assert joining.hears() == Activate(NEW)
+    assert joining.hears() == Activate(NEW, {DISKS["n1"]: MARKS["n1"], DISKS["n3"]: MARKS["n3"]})
     with pytest.raises(StopIteration) as end:
         joining.hears()
     assert end.value.value == NEW

@@ -1,0 +1,81 @@
+"""A disk that is put back from an older copy, with real processes: it never votes, and its node rejoins."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from chaos.cluster import Cluster
+from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming
+from tests.cluster.test_rejoin import becomes_active, exits, fill
+
+
+def copy_of(cluster: Cluster, node: str) -> Path:
+    """Its data directory as it is now; the node is down."""
+    copy = cluster.directory / f"copy-of-{node}"
+    shutil.copytree(cluster.directory / node, copy, ignore=shutil.ignore_patterns("admin.sock"))
+    return copy
+
+
+def put_back(cluster: Cluster, node: str, copy: Path) -> None:
+    shutil.rmtree(cluster.directory / node)
+    copy.rename(cluster.directory / node)
+
+
+def test_a_disk_put_back_while_the_others_run_is_found_out_and_replaced(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 1)
+    own_cluster.kill("n2")
+    copy = copy_of(own_cluster, "n2")
+    own_cluster.start("n2")
+    own_cluster.wait_ready(reachable=3)
+    with streaming(own_cluster, acknowledged) as progress:
+        passes(progress)
+        own_cluster.kill("n2")
+        put_back(own_cluster, "n2", copy)
+        own_cluster.start("n2")
+        last = exits(own_cluster, "n2", 3)
+        assert "put back from an older copy" in last
+        own_cluster.start("n2")
+        becomes_active(own_cluster, "n2")
+        passes(progress)
+    for away in ("n1", "n3"):
+        own_cluster.kill(away)
+        own_cluster.wait_ready("n2")
+        resolves(own_cluster, "n2", acknowledged.tokens)
+        own_cluster.start(away)
+        own_cluster.wait_ready(reachable=3)
+
+
+def test_it_is_found_out_by_nodes_that_were_stopped_meanwhile_and_by_one_alone(own_cluster: Cluster) -> None:
+    """What n1 remembers is on its disk. n3 is away: the lie would be told to whoever asks n1 and n2."""
+    acknowledged = Acknowledged()
+    own_cluster.stop("n2")
+    copy = copy_of(own_cluster, "n2")
+    own_cluster.start("n2")
+    own_cluster.wait_ready(reachable=3)
+    own_cluster.kill("n1")
+    own_cluster.wait_ready("n2", "n3")
+    values = [f"seen by n2 and n3 {number}" for number in range(50)]
+    acknowledged.add(values, own_cluster.api("n3", OWNER).tokenize(values).body)
+    own_cluster.start("n1")
+    own_cluster.wait_ready(reachable=3)
+    own_cluster.stop("n1", "n2", "n3")
+    put_back(own_cluster, "n2", copy)
+    own_cluster.start("n1")
+    own_cluster.start("n2")
+    exits(own_cluster, "n2", 3)
+    own_cluster.start("n2", "n3")
+    becomes_active(own_cluster, "n2")
+    resolves(own_cluster, "n2", acknowledged.tokens)
+
+
+def test_a_disk_that_is_moved_without_losing_anything_is_taken_for_what_it_is(own_cluster: Cluster) -> None:
+    acknowledged = Acknowledged()
+    fill(own_cluster, acknowledged, 1)
+    own_cluster.stop("n2")
+    put_back(own_cluster, "n2", copy_of(own_cluster, "n2"))
+    own_cluster.start("n2")
+    own_cluster.wait_ready(reachable=3)
+    own_cluster.kill("n1")
+    resolves(own_cluster, "n2", acknowledged.tokens)

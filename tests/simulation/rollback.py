@@ -1,0 +1,146 @@
+"""Disks that are put back from older copies, while clients ask, other disks are lost and other things go wrong.
+
+    copy       somebody copies a node's disk while it runs
+    put back   later the node dies and starts from the copy: under the same identity, and without what it acknowledged since
+    standing   no process votes before one peer has told it what it remembers, and the other one too or not in time (standing.py)
+    given up   of a disk of which a peer remembers more, and replaced by an empty one, which joins
+
+A copy is put back only when both others have remembered more of the disk for a while: that is how far the promise goes
+(docs/decisions/0011). They may lose their power at that very moment. No second disk is lost meanwhile, for that would be two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from chaos.checkers import Violation
+from quorumvault.disk import DiskIdentity
+from quorumvault.model import NODE_NAMES
+from quorumvault.peers.facts import NodeFacts
+from quorumvault.protocol.marks import NO_MARK, Mark, contradicts
+from quorumvault.protocol.views import DISK_BYTES, Mode
+from quorumvault.storage import layout
+from tests.simulation.disks import Disk
+from tests.simulation.nodes import Node, Process
+from tests.simulation.rejoining import Rejoining, run_rejoining
+from tests.simulation.world import Run, Scenario, World
+
+#: When a disk is copied, and how much later it may be put back; tried again until the others remember enough.
+_COPIES, _KEPT, _AGAIN = (0.3, 2.0, 3.7), 1.5, 0.2
+#: Tries after each other at which the others have to remember it: longer than it takes them to write it down.
+_ENOUGH = 4
+#: How often all lose their power when a disk is put back.
+_POWER = 0.4
+#: Seconds for which a process that one peer has greeted waits for the other one, and in which a process that ended starts again.
+_GRACE, _RESTART = 0.3, 0.2
+#: After that nothing is put back any more, so that all can become whole.
+_LAST = 7.0
+
+
+@dataclass(frozen=True)
+class _Copy:
+    stored: dict[bytes, bytes]
+    identity: DiskIdentity
+
+
+class RollingBack(Rejoining):
+    def __init__(self, world: World, seed: int) -> None:
+        #: By process, which starts of others it has heard of.
+        self._heard_of: dict[Process, set[tuple[str, bytes]]] = {}
+        #: By node, the disk that was put back last.
+        self._put: dict[str, bytes] = {}
+        self.put_back = 0
+        self.found_out = 0
+        super().__init__(world, seed)
+        self._rng = rng = Random(f"copies {seed}")
+        for at in _COPIES:
+            node = self._cluster[rng.choice(NODE_NAMES)]
+            world.timeline.at(at + rng.random(), None, self._copy, node, rng.random() * _KEPT)
+
+    def _copy(self, node: Node, kept: float) -> None:
+        if node.identity.mode is Mode.ACTIVE:
+            copy = _Copy(dict(node.disk.stored), node.identity)
+            self._world.timeline.at(self._world.timeline.now + kept, None, self._return, node, copy, 0)
+
+    def _return(self, node: Node, copy: _Copy, tries: int) -> None:
+        """The disk is what it was, as soon as the others have remembered long enough that it was more."""
+        now = self._world.timeline.now
+        if now > _LAST or node.identity.disk != copy.identity.disk:
+            return
+        tries = tries + 1 if self.settled and not self._returning and self._remembered(node, copy) else 0
+        if tries < _ENOUGH:
+            self._world.timeline.at(now + _AGAIN, None, self._return, node, copy, tries)
+            return
+        self.put_back += 1
+        self._put[node.name] = copy.identity.disk
+        down = [*self._cluster.values()] if self._rng.random() < _POWER else [node]
+        for each in down:
+            each.crash()
+            self._world.timeline.at(now + _RESTART, None, each.start)
+        node.disk = Disk()
+        node.disk.stored.update(copy.stored)
+        node.identity = copy.identity
+
+    def _remembered(self, node: Node, copy: _Copy) -> bool:
+        """Whether the processes of both others remember more of it than the copy has."""
+        sequence = layout.decode_sequence(copy.stored.get(layout.SEQUENCE_KEY, layout.encode_sequence(0)))
+        start = Mark(copy.identity.incarnation + 1, sequence)
+        others = [other.process for other in self._cluster.values() if other is not node]
+        known = [self._memories[other].known.get(copy.identity.disk, NO_MARK) for other in others if other is not None]
+        return len(known) == len(others) and all(contradicts(mark, start, sequence) for mark in known)
+
+    def _lose(self, node: Node, away: float) -> None:
+        if not self._returning:
+            super()._lose(node, away)
+
+    def _begin(self, process: Process) -> None:
+        process.established = False
+        self._heard_of[process] = set()
+        super()._begin(process)
+
+    def _take(self, process: Process, facts: NodeFacts) -> None:
+        """As the first words over a link: they are heard before it is up."""
+        super()._take(process, facts)
+        heard = self._heard_of[process]
+        if process.schedule.alive and (facts.node, facts.boot) not in heard:
+            heard.add((facts.node, facts.boot))
+            self._greet_back(process, facts.node)
+            if len({name for name, _ in heard}) == len(NODE_NAMES) - 1:
+                process.established = True
+            else:
+                process.schedule.call_later(_GRACE, self._establish, process)
+
+    def _greet_back(self, process: Process, to: str) -> None:
+        process.node.network.carry((process.node.name, to), self._hear, to, self._facts(process))
+
+    def _establish(self, process: Process) -> None:
+        process.established = True
+
+    def _put_back(self, node: Node, why: str) -> None:
+        if node.name not in self._returning:
+            super()._put_back(node, why)
+        self.found_out += 1
+        node.lose_disk(b"%s-%d" % (node.name.encode(), self.found_out) + bytes(DISK_BYTES - len(node.name) - 2))
+        self._world.timeline.at(self._world.timeline.now + _RESTART, None, node.start)
+
+    @property
+    def _returning(self) -> set[str]:
+        """Nodes whose disk was put back, and is not replaced yet by one that is whole."""
+        there = {node.name: node.identity for node in self._cluster.values()}
+        return {name for name, disk in self._put.items() if there[name].disk == disk or there[name].mode is Mode.JOINING}
+
+    @property
+    def settled(self) -> bool:
+        processes = [node.process for node in self._cluster.values()]
+        return super().settled and all(process is None or process.established for process in processes)
+
+    def check(self) -> None:
+        super().check()
+        if self._returning:
+            raise Violation("marks", "a disk that was put back votes, though both others remember that it held more")
+
+
+def run_rollback(chosen: Scenario) -> Run:
+    """As run_rejoining, with disks that are put back too."""
+    return run_rejoining(chosen, RollingBack)
