@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from quorumvault.protocol.marks import Mark
+from quorumvault.protocol.marks import NO_MARK, Mark
 from quorumvault.protocol.views import Mode, View, ViewId
 
 PROTOCOL_VERSION: Final = 2
@@ -220,7 +220,7 @@ class ViewIs(Reply, frozen=True, tag=42):
 
     mode: Mode
     current: View | None
-    mark: Mark
+    mark: Mark = NO_MARK
 
 
 class Copied(Reply, frozen=True, tag=43):

@@ -157,7 +157,7 @@ def _one_is_enough(node: str, disk: bytes, entered: View | None, others: tuple[s
     views = [reply.current for reply in told.values() if isinstance(reply, messages.ViewIs) and reply.current is not None]
     newest = max(views, key=lambda view: view.id, default=None)
     if newest is not None and newest.disks[node] == disk:
-        return joining._CopyIn(newest)
+        return joining._CopyIn(newest, {})
     return _real_next_turn(node, disk, entered, others, told)
 
 
@@ -167,7 +167,7 @@ def _whatever_they_are(node: str, disk: bytes, entered: View | None, others: tup
     if len(told) < len(others) or not views:
         return Wait("they do not answer")
     newest = max(views, key=lambda view: view.id)
-    return joining._CopyIn(newest) if newest.lists(disk) else joining._Propose(joining.successor(newest, node, disk), others)
+    return joining._CopyIn(newest, {}) if newest.lists(disk) else joining._Propose(joining.successor(newest, node, disk), others)
 
 
 def _whoever_enters(turn: Any, disk: bytes) -> Generator[Any, Any, Any]:
