@@ -19,13 +19,13 @@ from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_alike, 
 from quorumvault.errors import NoQuorum, Outcome
 from quorumvault.exchange import Exchange, Target
 from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
-from quorumvault.peers.peer import Peer
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.epochs import Raised
 from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
 from quorumvault.protocol.operations import Ask, QuorumLost, SecretMissing, Steps
+from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.rounds import ViewRefused
 from quorumvault.protocol.views import View

@@ -8,11 +8,12 @@ what is unreadable here is unknown to whoever asks, as it was on the disk that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
+from quorumvault.inventory import OwnerNames
 from quorumvault.model import Owner
 from quorumvault.protocol import records
 from quorumvault.storage import layout
@@ -48,19 +49,29 @@ def read_piece(store: Store, after: bytes, size: int) -> Piece:
     return Piece(keys, values, last=True)
 
 
-def merge_piece(store: Store, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes]) -> dict[bytes, bytes]:
-    """What has to be written for the store to have at least what the piece has. Raises StoreCorrupt if it cannot be read."""
+def merge_piece(
+    store: Store, owners: OwnerNames, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes]
+) -> dict[bytes, bytes]:
+    """What has to be written for the store to have at least what the piece has. ``owners`` are those of the store.
+
+    Raises StoreCorrupt if the store cannot be read.
+    """
     staged: dict[bytes, bytes] = {}
+
+    def owner_of(owner_id: bytes) -> Owner | None:
+        name = staged.get(layout.owner_key(owner_id))  # it comes before its records, perhaps in this very piece
+        return owners.get(owner_id) if name is None else Owner(name.decode())
+
     for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
         if mine is CORRUPT:
             raise StoreCorrupt("what was copied from another disk cannot be read again")
-        merged = theirs if mine is None else mine if mine == theirs else _merge(store, keyring, key, mine, theirs)
+        merged = theirs if mine is None else mine if mine == theirs else _merge(owner_of, keyring, key, mine, theirs)
         if merged != mine:
             staged[key] = merged
     return staged
 
 
-def _merge(store: Store, keyring: Keyring, key: bytes, mine: bytes, theirs: bytes) -> bytes:
+def _merge(owner_of: Callable[[bytes], Owner | None], keyring: Keyring, key: bytes, mine: bytes, theirs: bytes) -> bytes:
     if key.startswith(layout.REGISTER):
         return max(mine, theirs, key=_register)
     if not key.startswith(layout.RECORD):
@@ -68,16 +79,12 @@ def _merge(store: Store, keyring: Keyring, key: bytes, mine: bytes, theirs: byte
     merged = records.merge(mine, theirs)
     if merged != records.CONFLICT_MARK or records.CONFLICT_MARK in (mine, theirs):
         return merged
-    owner, epoch, digest = layout.parse_place(key[1:])
-    (name,) = store.get([layout.owner_key(owner)])
-    if not isinstance(name, bytes):
+    owner_id, epoch, digest = layout.parse_place(key[1:])
+    owner = owner_of(owner_id)
+    if owner is None:
         return merged
-    sealer = keyring.epoch_keys(Owner(name.decode()), epoch).sealer
-    authentic = [
-        record
-        for record in (mine, theirs)
-        if records.holds_value(record) and sealer.open(records.sealed_of(record), digest) is not None
-    ]
+    sealer = keyring.epoch_keys(owner, epoch).sealer
+    authentic = [record for record in (mine, theirs) if records.authentic(record, digest, sealer)]
     if len(authentic) == 1:
         return authentic[0]
     return merged if authentic else mine

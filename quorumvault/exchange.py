@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from quorumvault.peers.peer import Peer, Unreachable
 from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
+from quorumvault.protocol.peer import Peer, Unreachable
 from quorumvault.protocol.rounds import Lost, Round
 
 

@@ -15,13 +15,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from quorumvault.config import Limits
-from quorumvault.peers.peer import Unreachable
-from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Put, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Get, Put, WriteBack
+from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.replica import Job, Replica
 
 logger = logging.getLogger("quorumvault.storage")
-
-OnReply = Callable[[AnyReply | Unreachable], None]
 
 #: What reading one record counts for in a group and in the queue: thousands of reads take as long as a write of some megabytes.
 _READ_BYTES = 1024

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
+from quorumvault.bucketsums import BucketSums, encode_sums, total
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
@@ -19,7 +20,6 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
 from quorumvault.storage import layout
-from quorumvault.storage.buckets import BucketSums, encode_sums, record_hash, total
 from quorumvault.storage.store import CORRUPT, Store
 
 #: Some two milliseconds: what a request may have to wait behind a slice.
@@ -100,8 +100,6 @@ class Inventory:
         self._keyring = keyring
         self._slice_records = slice_records
         self._reply_bytes = reply_bytes
-        #: How many reads of a bucket have met a block that fails its checksum.
-        self.corrupt_reads = 0
 
     # What peers ask.
 
@@ -132,7 +130,7 @@ class Inventory:
                 listing.unreadable.append(bucket)
                 continue
             listing.places.extend(key[1:] for key, _ in pairs)
-            listing.hashes.extend(record_hash(record) for _, record in pairs)
+            listing.hashes.extend(records.record_hash(record) for _, record in pairs)
         return structs.replace(listing, next=first)
 
     def _fetch(self, places: Sequence[bytes]) -> tuple[list[bytes | None], dict[bytes, str]]:
@@ -155,7 +153,6 @@ class Inventory:
         try:
             return self._read_registers(head, after)
         except StoreCorrupt:
-            self.corrupt_reads += 1
             return messages.NotCopied(*head)
 
     def _read_registers(self, head: Head, after: bytes) -> messages.Registers:
@@ -235,8 +232,7 @@ class Inventory:
         owner = self._owners.get(owner_id)
         if owner is None:
             return None
-        sealer = self._keyring.epoch_keys(owner, epoch).sealer
-        return records.holds_value(record) and sealer.open(records.sealed_of(record), digest) is not None
+        return records.authentic(record, digest, self._keyring.epoch_keys(owner, epoch).sealer)
 
     def _slice(self, first: int, end: int) -> Iterator[tuple[int, _Pairs | None]]:
         """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice."""
@@ -266,5 +262,4 @@ class Inventory:
         try:
             return list(self._store.scan(layout.bucket_prefix(bucket)))
         except StoreCorrupt:
-            self.corrupt_reads += 1
             return None

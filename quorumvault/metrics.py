@@ -186,20 +186,24 @@ class Metrics:
         for name in STATES:
             state.add_metric([name], name == reading.state)
         reachable = GaugeMetricFamily(
-            "quorumvault_quorum_reachable", "Active replicas within this node's reach, its own included. 2 are needed."
+            "quorumvault_quorum_reachable",
+            "Active replicas within this node's reach, its own included. 2 are needed.",
+            value=reading.reachable,
         )
-        reachable.add_metric([], reading.reachable)
         joining = reading.joining or Progress()
         copied = GaugeMetricFamily(
-            "quorumvault_join_records", "Records that this node's joining disk has copied, from both others; 0 for an active one."
+            "quorumvault_join_records",
+            "Records that this node's joining disk has copied, from both others; 0 for an active one.",
+            value=joining.records,
         )
-        copied.add_metric([], joining.records)
         expected = GaugeMetricFamily(
-            "quorumvault_join_records_expected", "About how many those will be at the end; 0 while that is not known."
+            "quorumvault_join_records_expected",
+            "About how many those will be at the end; 0 while that is not known.",
+            value=joining.expected or 0,
         )
-        expected.add_metric([], joining.expected or 0)
-        in_flight = GaugeMetricFamily("quorumvault_in_flight", "Requests under way that have been let in.")
-        in_flight.add_metric([], reading.in_flight)
+        in_flight = GaugeMetricFamily(
+            "quorumvault_in_flight", "Requests under way that have been let in.", value=reading.in_flight
+        )
         disk_free = GaugeMetricFamily(
             "quorumvault_disk_free_bytes", "Free space on the file system of this node's data directory."
         )
@@ -227,13 +231,15 @@ class Metrics:
         )
         self._syncs.add_to(syncs, [])
         read_repairs = CounterMetricFamily(
-            "quorumvault_read_repairs_total", "Records that a read found on one replica only, and wrote to a second."
+            "quorumvault_read_repairs_total",
+            "Records that a read found on one replica only, and wrote to a second.",
+            value=self._read_repairs,
         )
-        read_repairs.add_metric([], self._read_repairs)
         fence_retries = CounterMetricFamily(
-            "quorumvault_fence_retries_total", "Batches that met a rotated epoch, and were derived again for it."
+            "quorumvault_fence_retries_total",
+            "Batches that met a rotated epoch, and were derived again for it.",
+            value=self._fence_retries,
         )
-        fence_retries.add_metric([], self._fence_retries)
         yield from (records, seconds, syncs, read_repairs, fence_retries)
 
     def _about_healing(self, scrub: ScrubCounts) -> Iterator[Metric]:
@@ -257,9 +263,7 @@ class Metrics:
         )
         yield from (handed_off, comparisons)
         for name, help_text, value in totals:
-            total = CounterMetricFamily(name, help_text)
-            total.add_metric([], value)
-            yield total
+            yield CounterMetricFamily(name, help_text, value=value)
 
 
 class CountedRequests:

@@ -61,12 +61,12 @@ from quorumvault.peers.facts import NodeFacts
 from quorumvault.peers.handshake import ClusterSecret
 from quorumvault.peers.link import Link
 from quorumvault.peers.local import LocalPeer
-from quorumvault.peers.peer import OnReply, Peer, Unreachable
 from quorumvault.peers.server import PeerServer
 from quorumvault.peers.standing import Standing
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyRequest, NotVoting, Put, RaiseEpoch
+from quorumvault.protocol.peer import OnReply, Peer, Unreachable
 from quorumvault.protocol.views import Mode
 from quorumvault.refusals import RefusalsTogether
 from quorumvault.replica import Replica

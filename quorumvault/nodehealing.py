@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from quorumvault.admin.bodies import PeerDifferences, PeerRepair, Repaired, Verified
 from quorumvault.healing.asking import NoAnswer
 from quorumvault.healing.healer import Healer
@@ -33,7 +35,7 @@ async def repair(healer: Healer | None, node: str, peers: Mapping[str, Link]) ->
 def _repair_of(outcome: Compared | str) -> PeerRepair:
     if isinstance(outcome, str):
         return PeerRepair(problem=outcome)
-    return PeerRepair(outcome.buckets, outcome.taken, outcome.given, outcome.raised, outcome.unreadable)
+    return msgspec.convert(outcome, PeerRepair, from_attributes=True)
 
 
 async def verify(healer: Healer | None, node: str, peers: Mapping[str, Link]) -> Verified:
@@ -47,12 +49,5 @@ async def verify(healer: Healer | None, node: str, peers: Mapping[str, Link]) ->
         except (NoAnswer, CannotCompare) as error:
             found[peer] = PeerDifferences(problem=str(error))
         else:
-            found[peer] = PeerDifferences(
-                differences.records,
-                differences.only_here,
-                differences.only_there,
-                differences.unequal,
-                differences.registers,
-                differences.unreadable,
-            )
+            found[peer] = msgspec.convert(differences, PeerDifferences, from_attributes=True)
     return Verified(node, found)

@@ -33,6 +33,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, sync_directory, write_identity
 from quorumvault.errors import ConfigError, RecoveryRefused, StorageFailed
 from quorumvault.healing.remembering import PUT_BACK
+from quorumvault.inventory import OwnerNames
 from quorumvault.model import QUORUM
 from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, STORE_DIRECTORY, check_secret, why_distrusted
 from quorumvault.protocol.marks import Mark
@@ -244,9 +245,10 @@ def _unite(stores: Mapping[str, Store], keyring: Keyring, tell: Tell) -> dict[st
 def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
     """How many pairs the sink lacked."""
     written, after, last = 0, b"", False
+    owners = OwnerNames(sink)
     while not last:
         keys, values, last = read_piece(source, after, _PIECE_BYTES)
-        staged = merge_piece(sink, keyring, keys, values)
+        staged = merge_piece(sink, owners, keyring, keys, values)
         if staged:
             sink.write(staged)
             written += len(staged)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from quorumvault.bucketsums import BucketSums
 from quorumvault.copying import merge_piece, read_piece
 from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity
@@ -29,8 +30,8 @@ from quorumvault.protocol.marks import Mark, Marks
 from quorumvault.protocol.messages import AnyReply, AnyRequest
 from quorumvault.protocol.views import Mode, View, may_enter, votes
 from quorumvault.storage import layout
-from quorumvault.storage.buckets import BucketSums
 from quorumvault.storage.store import CORRUPT, Corrupt, Store
+from quorumvault.storage.watched import WatchedStore
 
 #: What a replica answers for a record that it holds but cannot read.
 UNREADABLE = b""
@@ -78,7 +79,7 @@ class Replica:
         keep: Callable[[DiskIdentity], None],
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._store = store
+        self._store = store = WatchedStore(store)
         self._identity = identity
         self._keyring = keyring
         self._reply_bytes = reply_bytes
@@ -92,19 +93,23 @@ class Replica:
         #: What is durable here of what other disks are remembered for.
         self.remembered = _read_marks(store)
         self._sums = BucketSums()
-        #: How many reads have met a block that fails its checksum.
-        self.corrupt_reads = 0
         #: Records of the store that the group at hand replaces.
         self._replaced: dict[bytes, bytes] = {}
         self.owners = OwnerNames(store)
-        #: What the store holds as a whole. On the store's thread only, as everything here.
+        #: Of this node's coordinator: what peers have missed. On the store's thread only, as everything here.
         self.hints = HintStore(store)
+        #: What the store holds as a whole.
         self.inventory = Inventory(store, self._sums, self.owners, keyring, reply_bytes=reply_bytes)
 
     @property
     def identity(self) -> DiskIdentity:
         """As it is durable. May be read on another thread."""
         return self._identity
+
+    @property
+    def corrupt_reads(self) -> int:
+        """How many reads of its store have met a block that fails its checksum."""
+        return self._store.corrupt_reads
 
     @property
     def sequence(self) -> int:
@@ -157,7 +162,7 @@ class Replica:
         """The same of what anti-entropy found missing here, as long as there is room. How many of the keys it changed."""
         if not self._has_room():
             return 0
-        if staged := merge_piece(self._store, self._keyring, keys, values):
+        if staged := merge_piece(self._store, self.owners, self._keyring, keys, values):
             there = zip(staged, self._store.get(list(staged)), strict=True)
             self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
             changed = len(staged)
@@ -269,8 +274,7 @@ class Replica:
         forged = {
             index
             for index, (epoch, digest, record) in enumerate(zip(repair.epochs, repair.digests, repair.records, strict=True))
-            if not records.holds_value(record)
-            or self._keyring.epoch_keys(owner, epoch).sealer.open(records.sealed_of(record), digest) is None
+            if not records.authentic(record, digest, self._keyring.epoch_keys(owner, epoch).sealer)
         }
         taken = [index for index in range(len(keys)) if index not in forged]
         refused = self._store_once([keys[index] for index in taken], [repair.records[index] for index in taken], staged)
@@ -289,7 +293,6 @@ class Replica:
             if present is None:
                 staged[key] = record
             elif present is CORRUPT:
-                self.corrupt_reads += 1
                 refused[index] = UNREADABLE
             elif present[records.HEADER_BYTES :] != record[records.HEADER_BYTES :]:
                 refused[index] = present if records.is_record(present) else UNREADABLE
@@ -322,7 +325,6 @@ class Replica:
             room -= sum(map(len, filter(None, readable)))
             if room < 0:
                 return messages.Overflow(get.round, get.view, self._identity.disk)
-        self.corrupt_reads += len(unknown)
         return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:

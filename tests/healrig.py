@@ -17,11 +17,11 @@ from quorumvault.groupcommit import GroupCommit
 from quorumvault.healing.healer import Healer, Surroundings
 from quorumvault.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.model import NODE_NAMES, Owner
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.antientropy import Compared
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch
+from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Job, Replica
 from quorumvault.storage import layout

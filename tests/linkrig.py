@@ -21,9 +21,9 @@ from quorumvault.peers.facts import Greeting, NodeFacts
 from quorumvault.peers.frames import Envelope, FrameReader, FrameWriter, Kind
 from quorumvault.peers.handshake import ClusterSecret, Dialling
 from quorumvault.peers.link import Link
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.peers.server import PeerServer
 from quorumvault.protocol.messages import AnyReply, AnyRequest, EpochIs, Outgoing, ReadEpoch, RoundId
+from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.protocol.views import Mode
 
 #: Runs a scenario on some event loop: the fixture of that name in tests/contract.

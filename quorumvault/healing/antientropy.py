@@ -151,9 +151,9 @@ class AntiEntropy:
     async def _count(self) -> None:
         first = 0
         while first < BUCKETS:
-            self._pace.begin()
+            began = self._pace.begin()
             first = await on_storage_thread(self._storage, lambda replica: replica.inventory.count(first))  # noqa: B023
-            await self._pace.rest()
+            await self._pace.rest(began)
         self.counted = True
         logger.info("all buckets of the store are counted")
 
@@ -178,9 +178,9 @@ class AntiEntropy:
                 await self._giver.give_register(node, owner)
                 return None
             case MergeRecords():
-                self._pace.begin()
+                began = self._pace.begin()
                 taken = await on_storage_thread(self._storage, lambda replica: merge_records(replica, step))
-                await self._pace.rest()
+                await self._pace.rest(began)
                 return taken
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from quorumvault.peers.peer import OnReply, Peer, Unreachable
 from quorumvault.protocol.messages import AnyReply, AnyRequest, NotVoting, OtherView, Outgoing, RoundId
+from quorumvault.protocol.peer import OnReply, Peer, Unreachable
 from quorumvault.protocol.views import View, ViewId
 from quorumvault.replica import Job, Replica
 

@@ -29,13 +29,13 @@ class Giver:
         under_way: deque[Asked] = deque()
         for batch in batches(places):
             while batch:
-                self._pace.begin()
+                began = self._pace.begin()
                 collected = await on_storage_thread(self._storage, lambda replica, batch=batch: replica.inventory.collect(batch))  # type: ignore[misc]
                 batch = batch[collected.looked_at :]
                 under_way.extend(self._write_back(node, owner.name, found) for owner, found in collected.records.items())
                 while len(under_way) > _UNDER_WAY:
                     given += await _taken(under_way.popleft())
-                await self._pace.rest()
+                await self._pace.rest(began)
         while under_way:
             given += await _taken(under_way.popleft())
         return given

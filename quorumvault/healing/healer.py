@@ -14,9 +14,9 @@ from quorumvault.healing.giving import Giver
 from quorumvault.healing.handoff import Handoff, Owed
 from quorumvault.healing.pace import Background, Pace
 from quorumvault.healing.scrub import Neighbours, Scrub, ScrubCounts
-from quorumvault.peers.peer import Peer
 from quorumvault.protocol.antientropy import Compared
 from quorumvault.protocol.messages import Put, RaiseEpoch
+from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import View
 
 #: Between two looks at whether there is anything to do: short against what a person notices, and of no weight.

@@ -17,18 +17,18 @@ _TURN = 1e-4
 
 class Pace:
     """Rests after each piece of work so that it takes up ``share`` of the time at most: under load each piece takes longer,
-    and so does the rest."""
+    and so does the rest. Loops can share one: what began is theirs to remember."""
 
     def __init__(self, share: float) -> None:
         self._ratio = (1 - share) / share
-        self._began = 0.0
 
-    def begin(self) -> None:
-        self._began = asyncio.get_running_loop().time()
+    def begin(self) -> float:
+        """When a piece of work begins: what ``rest`` has to be told at its end."""
+        return asyncio.get_running_loop().time()
 
-    async def rest(self) -> None:
-        """To be called when the work that began is done. At least a turn of the event loop goes by."""
-        await pause((asyncio.get_running_loop().time() - self._began) * self._ratio)
+    async def rest(self, began: float) -> None:
+        """At least a turn of the event loop goes by."""
+        await pause((asyncio.get_running_loop().time() - began) * self._ratio)
 
 
 async def pause(seconds: float) -> None:

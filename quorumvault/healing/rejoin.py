@@ -17,10 +17,11 @@ from quorumvault.disk import DiskIdentity
 from quorumvault.healing.asking import NoAnswer, Storage, on_storage_thread
 from quorumvault.healing.pace import Pace, pause
 from quorumvault.healing.remembering import Memory
-from quorumvault.peers.peer import OnReply, Peer, Unreachable
 from quorumvault.protocol import joining
+from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.joining import Activate, Ask, Enter, Merge, Prepare, Replies, Wait
 from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId
+from quorumvault.protocol.peer import OnReply, Peer, Unreachable
 from quorumvault.replica import Replica
 from quorumvault.storage import layout
 
@@ -28,7 +29,6 @@ logger = logging.getLogger("quorumvault.healing")
 
 #: Seconds before it asks again, when it could not go on.
 _RETRY = 0.5
-_BUCKETS = 1 << 8 * layout.BUCKET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Rejoin:
         self._memory = memory
         self._timeout = timeout
         self._rounds = itertools.count(1)
+        self._began = 0.0
         self._storage: Storage | None = None
         self._copied = _Copied()
 
@@ -123,7 +124,7 @@ class Rejoin:
         if not self._may_speak():
             return {}
         loop = asyncio.get_running_loop()
-        self._pace.begin()
+        self._began = self._pace.begin()
         waiting: dict[str, asyncio.Future[AnyReply | Unreachable]] = {node: loop.create_future() for node in ask.nodes}
         timers = [loop.call_later(self._timeout, _settling(answer), Unreachable(sent=True)) for answer in waiting.values()]
         rounds: dict[str, RoundId] = {}
@@ -146,7 +147,7 @@ class Rejoin:
             await pause(_RETRY)
         self._copied.count(piece)
         self._show(waits_for=None)
-        await self._pace.rest()
+        await self._pace.rest(self._began)
 
     async def _disk(self) -> Storage:
         if self._storage is None:
@@ -182,7 +183,7 @@ class _Copied:
         fresh = [key for key in piece.keys if key.startswith(layout.RECORD)]
         self.records += len(fresh)
         if fresh:
-            share = (layout.bucket_of(fresh[-1]) + 1) / _BUCKETS
+            share = (layout.bucket_of(fresh[-1]) + 1) / BUCKETS
             whole = round((self.records - self._before) / share)
             # Both copies have about as many.
             self.expected = self._before + whole if self._before else 2 * whole

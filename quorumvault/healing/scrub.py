@@ -104,7 +104,7 @@ class Scrub:
         self._consider_giving_up()
         now = asyncio.get_running_loop().time()
         if now >= self._due:
-            self._pace.begin()
+            began = self._pace.begin()
             first = self._bucket
             findings = await on_storage_thread(self._storage, lambda replica: replica.inventory.inspect(first))
             self._note(findings)
@@ -113,7 +113,7 @@ class Scrub:
             if self._bucket == 0:
                 self.counts.passes += 1
                 self._passed(self.counts)
-            await self._pace.rest()
+            await self._pace.rest(began)
         await self._mend()
 
     def _note(self, findings: Findings) -> None:
@@ -125,7 +125,7 @@ class Scrub:
             self._distrust(findings.damage)
 
     async def _notice_reads(self) -> None:
-        if await on_storage_thread(self._storage, lambda replica: replica.corrupt_reads + replica.inventory.corrupt_reads):
+        if await on_storage_thread(self._storage, lambda replica: replica.corrupt_reads):
             self._distrust("a block of its store fails its checksum")
 
     def _distrust(self, damage: str) -> None:

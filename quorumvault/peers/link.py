@@ -24,8 +24,8 @@ from quorumvault.peers.connection import STOPPING, Connection, LocalNode, decode
 from quorumvault.peers.facts import NodeFacts
 from quorumvault.peers.frames import Envelope, FrameError, Kind
 from quorumvault.peers.handshake import NONCE_BYTES, Dialling
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.messages import AnyReply, Outgoing, decode_reply
+from quorumvault.protocol.peer import OnReply, Unreachable
 
 logger = logging.getLogger("quorumvault.peers")
 

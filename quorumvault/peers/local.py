@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quorumvault.groupcommit import GroupCommit
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.messages import Outgoing
+from quorumvault.protocol.peer import OnReply, Unreachable
 
 
 class LocalPeer:

@@ -26,8 +26,8 @@ from quorumvault.peers.connection import STOPPING, Connection, LocalNode, decode
 from quorumvault.peers.facts import NodeFacts
 from quorumvault.peers.frames import Envelope, FrameError, Kind
 from quorumvault.peers.handshake import NONCE_BYTES, Listening
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.messages import AnyReply, AnyRequest, decode_request, encode
+from quorumvault.protocol.peer import OnReply, Unreachable
 
 logger = logging.getLogger("quorumvault.peers")
 

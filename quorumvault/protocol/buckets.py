@@ -1,7 +1,7 @@
 """Buckets: the 65,536 parts of the key space by the first two bytes of a digest, which compare replicas part by part.
 
 Pure arithmetic over what replicas say of theirs (messages.Sums, messages.Listing); where the fingerprints come from is
-storage/buckets.py.
+bucketsums.py.
 """
 
 from __future__ import annotations

@@ -157,8 +157,7 @@ def _read_part(
     """None if they do not fit into one reply."""
 
     def authentic(index: int, record: bytes) -> bool:
-        sealer = keyring.epoch_keys(owner, epochs[index]).sealer
-        return records.holds_value(record) and sealer.open(records.sealed_of(record), digests[index]) is not None
+        return records.authentic(record, digests[index], keyring.epoch_keys(owner, epochs[index]).sealer)
 
     unrepaired: set[bytes] = set()
     for attempt in range(ATTEMPTS):

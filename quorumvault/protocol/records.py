@@ -14,8 +14,11 @@ Sealed records compare by header as their versions do, since format and kind are
 
 from __future__ import annotations
 
+import hashlib
 import struct
+from typing import Final
 
+from quorumvault.crypto.sealing import Sealer
 from quorumvault.model import Version
 
 FORMAT = 1
@@ -23,6 +26,10 @@ _VALUE = b"\x01v"
 CONFLICT_MARK = b"\x01c"
 HEADER_BYTES = 11
 _VERSION = struct.Struct(">QB")
+#: Behind format and kind: clock and node of the version, then the first half of the SIV tag.
+_VERSION_AND_TAG = struct.Struct(">xxQBQ").unpack_from
+_MASK: Final = 2**64 - 1
+_HASH_BYTES = 16
 
 
 def header(version: Version) -> bytes:
@@ -47,6 +54,11 @@ def sealed_of(record: bytes) -> bytes:
     return record[HEADER_BYTES:]
 
 
+def authentic(record: bytes, digest: bytes, sealer: Sealer) -> bool:
+    """Whether a record's value is what was sealed under this digest, by the owner and in the epoch that the sealer is for."""
+    return holds_value(record) and sealer.open(sealed_of(record), digest) is not None
+
+
 def merge(one: bytes, other: bytes) -> bytes:
     """What two replicas' records for one key become when they are brought together: commutative, associative, idempotent.
 
@@ -55,3 +67,22 @@ def merge(one: bytes, other: bytes) -> bytes:
     if holds_value(one) and holds_value(other) and sealed_of(one) == sealed_of(other):
         return min(one, other)
     return CONFLICT_MARK
+
+
+def fingerprint(key: bytes, record: bytes) -> int:
+    """64 bits that two replicas' copies of a record have in common if they hold the same value by the same writer (buckets.py).
+
+    t (2v + 1) modulo 2^64, where v is the version and t the first half of the SIV tag. The tag is a pseudo-random function of
+    owner, epoch, digest and value, so no second hash is needed over what was hashed already. Of what is too short to be a
+    sealed value, such as a conflict mark, it is a hash over key and bytes.
+    """
+    try:
+        clock, node, tag = _VERSION_AND_TAG(record)
+    except struct.error:
+        return int.from_bytes(hashlib.blake2b(key + record, digest_size=8).digest(), "big")
+    return int(tag * (clock << 9 | node << 1 | 1) & _MASK)
+
+
+def record_hash(record: bytes) -> bytes:
+    """Over all bytes of a record, for a listing."""
+    return hashlib.blake2b(record, digest_size=_HASH_BYTES).digest()

@@ -10,8 +10,8 @@ import pytest
 
 from quorumvault.config import Limits
 from quorumvault.peers.link import reconnect_wait
-from quorumvault.peers.peer import Unreachable
 from quorumvault.protocol.messages import AskView, EpochIs, Outgoing, RoundId
+from quorumvault.protocol.peer import Unreachable
 from tests.linkrig import (
     ANY_PORT,
     DISK,

@@ -18,10 +18,10 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RaiseEpoch, RoundId
+from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.protocol.records import version_of
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.replica import Job, Replica

@@ -13,8 +13,8 @@ from chaos.checkers import NOT_FOUND, Violation
 from chaos.history import Complete, Invoke
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import QUORUM
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Holds, OtherView, RoundId
+from quorumvault.protocol.peer import OnReply, Unreachable
 
 #: Epoch and digest: a key of the owner whose operation it is.
 _Key = tuple[int, bytes]

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quorumvault.bucketsums import BucketSums, encode_sums, total
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
 from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, bucket_of, differing, ranges
+from quorumvault.protocol.records import fingerprint, record_hash
 from quorumvault.storage import layout
-from quorumvault.storage.buckets import BucketSums, encode_sums, fingerprint, record_hash, total
 
 OWNERS = [Owner("clinic").id, Owner("registry").id]
 

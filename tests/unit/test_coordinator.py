@@ -19,10 +19,10 @@ from quorumvault.disk import DiskIdentity
 from quorumvault.errors import EpochAhead, NoQuorum
 from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Owner
-from quorumvault.peers.peer import OnReply, Unreachable
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.replica import Replica
 from quorumvault.storage import layout

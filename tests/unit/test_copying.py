@@ -10,6 +10,7 @@ from quorumvault.copying import merge_piece, read_piece
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
+from quorumvault.inventory import OwnerNames
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
 from quorumvault.storage import layout
@@ -74,13 +75,25 @@ def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: d
 def test_what_becomes_of_a_record(mine: bytes | None, theirs: bytes, merged: bytes | None) -> None:
     store = MemoryStore()
     store.write(NAME | ({} if mine is None else {KEY: mine}))
-    assert merge_piece(store, NARROW, [KEY], [theirs]) == ({} if merged is None else {KEY: merged})
+    assert merge_piece(store, OwnerNames(store), NARROW, [KEY], [theirs]) == ({} if merged is None else {KEY: merged})
 
 
 def test_without_the_owner_s_name_nobody_can_tell_which_one_is_rotten() -> None:
     store = MemoryStore()
     store.write({KEY: ROTTEN})
-    assert merge_piece(store, NARROW, [KEY], [record(ONE)]) == {KEY: records.CONFLICT_MARK}
+    assert merge_piece(store, OwnerNames(store), NARROW, [KEY], [record(ONE)]) == {KEY: records.CONFLICT_MARK}
+
+
+def test_the_owner_s_name_may_come_with_the_same_piece_or_from_the_key_file() -> None:
+    store = MemoryStore()
+    store.write({KEY: ROTTEN})
+    (name,) = NAME.values()
+    (name_key,) = NAME
+    merged = merge_piece(store, OwnerNames(store), NARROW, [name_key, KEY], [name, record(ONE)])
+    assert merged == NAME | {KEY: record(ONE)}
+    owners = OwnerNames(store)
+    owners.introduce([OWNER])
+    assert merge_piece(store, owners, NARROW, [KEY], [record(ONE)]) == {KEY: record(ONE)}
 
 
 def test_a_register_becomes_the_larger_one() -> None:
@@ -88,7 +101,7 @@ def test_a_register_becomes_the_larger_one() -> None:
     for mine, theirs, merged in ((low, high, {key: high}), (high, low, {}), (low, low, {})):
         store = MemoryStore()
         store.write({key: mine})
-        assert merge_piece(store, NARROW, [key], [theirs]) == merged
+        assert merge_piece(store, OwnerNames(store), NARROW, [key], [theirs]) == merged
 
 
 def test_a_copy_that_cannot_be_read_again_is_none() -> None:
@@ -96,9 +109,10 @@ def test_a_copy_that_cannot_be_read_again_is_none() -> None:
     store.write({KEY: record(ONE)})
     store.corrupt.add(KEY)
     with pytest.raises(StoreCorrupt):
-        merge_piece(store, NARROW, [KEY], [record(ONE)])
+        merge_piece(store, OwnerNames(store), NARROW, [KEY], [record(ONE)])
+    odd = MemoryStoreWith({layout.register_key(b"o"): b"?"})
     with pytest.raises(StoreCorrupt):
-        merge_piece(MemoryStoreWith({layout.register_key(b"o"): b"?"}), NARROW, [layout.register_key(b"o")], [b"!"])
+        merge_piece(odd, OwnerNames(odd), NARROW, [layout.register_key(b"o")], [b"!"])
 
 
 class MemoryStoreWith(MemoryStore):

@@ -9,8 +9,8 @@ from typing import Any
 
 from quorumvault.config import Limits
 from quorumvault.groupcommit import GroupCommit
-from quorumvault.peers.peer import Unreachable
 from quorumvault.protocol.messages import Get, Put, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.peer import Unreachable
 
 HEAD = (RoundId(b"D" * 16, b"boot", 1), (1, bytes(16)))
 KiB = 1 << 10

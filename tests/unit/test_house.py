@@ -20,7 +20,7 @@ LAYERS = (
     ("protocol", ("protocol",)),
     ("disk", ("disk", "storage")),
     ("network", ("peers",)),
-    ("replica", ("replica", "copying", "inventory", "hintstore", "groupcommit", "peers.local")),
+    ("replica", ("replica", "copying", "inventory", "bucketsums", "hintstore", "groupcommit", "peers.local")),
     ("coordinator", ("exchange", "coordinator")),
     ("healing", ("healing",)),
     ("interface", ("api", "fields", "keyfile", "events", "eventfile", "eventreader", "metrics", "refusals")),

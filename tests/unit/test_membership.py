@@ -12,8 +12,8 @@ from quorumvault.errors import DiskReplaced, QuorumVaultError
 from quorumvault.events import Event
 from quorumvault.membership import Around, Membership
 from quorumvault.peers.facts import NodeFacts
-from quorumvault.peers.peer import OnReply
 from quorumvault.protocol.messages import AnyRequest, ProposeView
+from quorumvault.protocol.peer import OnReply
 from quorumvault.protocol.views import Mode, View, first_view, successor
 from quorumvault.replica import Job
 from tests.linkrig import facts_of

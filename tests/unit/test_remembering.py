@@ -13,8 +13,8 @@ from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.healing.remembering import PUT_BACK, SOON, Memory
 from quorumvault.peers.facts import NodeFacts, decode_facts, encode
-from quorumvault.peers.peer import Unreachable
 from quorumvault.protocol.marks import Mark
+from quorumvault.protocol.peer import Unreachable
 from quorumvault.protocol.views import Mode, View, first_view, successor
 from quorumvault.replica import Job, Replica
 from quorumvault.storage import layout

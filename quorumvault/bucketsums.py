@@ -4,11 +4,10 @@ A bucket's fingerprint is the sum, modulo 2^64, of the fingerprints of its recor
 takes away, in whatever order writes come (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", EUROCRYPT '97).
 A group is 256 buckets that follow each other, and its fingerprint the sum of theirs.
 
-A record's fingerprint is t (2v + 1), where v is its version and t the first 64 bits of its SIV tag. The tag is a pseudo-random
-function of the owner, the epoch, the digest and the value, so the sum is a random linear function of the versions, and no second
-hash over what was hashed already is needed. A missing record goes unseen once in 2^64 times, a version that differs by
-milliseconds and in nothing else once in 2^39. What it does not cover are the bytes behind the tag: whether those are what was
-written is for their authentication to tell (healing/scrub.py), and for the hash in a listing.
+A record's own fingerprint (protocol/records.py) is made of its SIV tag and its version, so the sum is a random linear function of
+the versions. A missing record goes unseen once in 2^64 times, a version that differs by milliseconds and in nothing else once in
+2^39. What it does not cover are the bytes behind the tag: whether those are what was written is for their authentication to tell
+(healing/scrub.py), and for the hash in a listing.
 
 The sums are kept up with each write and never stored. A bucket counts from when it was scanned after the start; until then, and
 when a block of it cannot be read, it is not known.
@@ -16,33 +15,15 @@ when a block of it cannot be read, it is not known.
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS
+from quorumvault.protocol.records import fingerprint
 from quorumvault.storage import layout
 
 _MASK: Final = 2**64 - 1
-#: Behind format and kind: clock and node of the version, then the first half of the tag.
-_VERSION_AND_TAG = struct.Struct(">xxQBQ").unpack_from
 _RECORD: Final = layout.RECORD[0]
-_HASH_BYTES = 16
-
-
-def fingerprint(key: bytes, record: bytes) -> int:
-    """Of one record; of what is too short to be a sealed value, such as a conflict mark, a hash over key and bytes."""
-    try:
-        clock, node, tag = _VERSION_AND_TAG(record)
-    except struct.error:
-        return int.from_bytes(hashlib.blake2b(key + record, digest_size=8).digest(), "big")
-    return int(tag * (clock << 9 | node << 1 | 1) & _MASK)
-
-
-def record_hash(record: bytes) -> bytes:
-    """Over all bytes of a record, for a listing."""
-    return hashlib.blake2b(record, digest_size=_HASH_BYTES).digest()
 
 
 def total(pairs: Iterable[tuple[bytes, bytes]]) -> int:

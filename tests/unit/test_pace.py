@@ -1,0 +1,29 @@
+"""Loops in the background rest in proportion to their work, also when they share a pace."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from quorumvault.healing import pace
+from quorumvault.healing.pace import Pace
+
+
+def test_each_piece_of_work_is_rested_for_whoever_else_began_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    async def scenario() -> None:
+        now = asyncio.get_running_loop().time()
+        await shared.rest(now - 1.5)
+        await shared.rest(now - 0.5)
+
+    shared = Pace(0.25)
+    monkeypatch.setattr(pace, "pause", rest)
+    asyncio.run(scenario())
+    one, other = rests
+    assert one >= 4.5
+    assert one - other == pytest.approx(3.0, abs=0.5)
