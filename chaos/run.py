@@ -39,8 +39,8 @@ from chaos.workload import OWNERS, Workload
 #: Where ``quorumvault init`` puts it: 64 hexadecimal digits.
 MASTER_SECRET = "secrets/master-s1.key"
 HISTORY, SUMMARY, TOKENS = "history.jsonl", "summary.json", "tokens.tsv"
-#: Of the small disk. Data and event log of a long run fit into it many times.
-#: More than a node wants to have free before it takes writes again (640 MiB).
+#: Of the small disk: more than a node wants to have free before it takes writes again (640 MiB), and many times what data and
+#: event log of a long run take.
 _SMALL_DISK_MEGABYTES = 800
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from quorumvault.config import NodeConfig
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.disk import LOCK_FILE, DiskIdentity, raise_incarnation, read_identity, sync_directory, write_identity
-from quorumvault.errors import ConfigError, StorageFailed, StoreMissing
+from quorumvault.errors import ConfigError, StorageFailed, StoreCorrupt, StoreMissing
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
@@ -70,10 +70,14 @@ def open_disk(config: NodeConfig) -> NodeDisk:
         return _lost(config, reason)
     try:
         store = LevelDBStore.open(directory / STORE_DIRECTORY, identity.disk)
-        check_secret(store, config)
     except StoreMissing as missing:
         return _lost(config, str(missing))
     except StorageFailed as failure:
+        distrust(directory, str(failure))
+        raise
+    try:
+        check_secret(store, config)
+    except StoreCorrupt as failure:  # and for nothing less: a disk too full for a write has kept all that it took before
         distrust(directory, str(failure))
         raise
     return NodeDisk(raise_incarnation(path, identity), store)
@@ -178,7 +182,7 @@ def _without_disk(config: NodeConfig, problem: str, *, replaceable: bool = False
 def check_secret(store: Store, config: NodeConfig) -> None:
     """The store remembers which secret its records were made with: under another one every value would get a second token.
 
-    Raises ConfigError for another one, StorageFailed if it cannot be told.
+    Raises ConfigError for another one, StoreCorrupt if it cannot be told, StorageFailed if it cannot be noted.
     """
     master = config.cluster.secrets.master
     key, mine = layout.secret_key(master.id), fingerprint(config.master_secret).encode()
@@ -187,7 +191,7 @@ def check_secret(store: Store, config: NodeConfig) -> None:
         store.write({key: mine})
     elif known != mine:
         if not isinstance(known, bytes):
-            raise StorageFailed("the fingerprint of the master secret in the store is corrupt")
+            raise StoreCorrupt("the fingerprint of the master secret in the store is corrupt")
         where = config.cluster.file.parent / master.file
         raise ConfigError(
             where, "", f"expected the secret {master.id!r} that this node's records were made with; this is another one"

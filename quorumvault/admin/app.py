@@ -9,10 +9,9 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from quorumvault.admin.bodies import NodeStatus, Reloaded, Repaired, Stopping, Verified
-from quorumvault.api.app import framed
+from quorumvault.api.app import Exact, framed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,11 @@ def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlett
         return _answer(await node.verify())
 
     routes = [
-        Route("/status", status, methods=["GET"]),
-        Route("/reload", reload, methods=["POST"]),
-        Route("/stop", stop, methods=["POST"]),
-        Route("/repair", repair, methods=["POST"]),
-        Route("/verify", verify, methods=["POST"]),
+        Exact("/status", status, methods=["GET"]),
+        Exact("/reload", reload, methods=["POST"]),
+        Exact("/stop", stop, methods=["POST"]),
+        Exact("/repair", repair, methods=["POST"]),
+        Exact("/verify", verify, methods=["POST"]),
     ]
     return framed(routes, request_ids)
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from quorumvault.api import arrow
 from quorumvault.api.detokenize import detokenize
@@ -39,22 +40,29 @@ EPOCH = Operation("epoch", None, writes=False, answer=epoch)
 FIELDS = Operation("fields", None, writes=False, answer=fields)
 
 
-def routes(services: Services) -> list[Route]:
+class Exact(Route):
+    """A route of one path. Starlette's own end in a ``$``, which takes a newline at the end of a path as well."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
+
+
+def routes(services: Services) -> list[Exact]:
     rates, status = Rates(services.clock), Status(services)
     return [
-        Route("/tokenize", Guard(services, rates, TOKENIZE).endpoint, methods=["POST"]),
-        Route("/detokenize", Guard(services, rates, DETOKENIZE).endpoint, methods=["POST"]),
-        Route("/retokenize", Guard(services, rates, RETOKENIZE).endpoint, methods=["POST"]),
-        Route("/tokens", Guard(services, rates, TOKENS).endpoint, methods=["POST"]),
-        Route("/rotate-epoch", Guard(services, rates, ROTATE).endpoint, methods=["POST"]),
-        Route("/epoch", Guard(services, rates, EPOCH).endpoint, methods=["GET"]),
-        Route("/fields", Guard(services, rates, FIELDS).endpoint, methods=["GET"]),
-        Route("/health", status.health, methods=["GET"]),
-        Route("/livez", status.live, methods=["GET"]),
-        Route("/readyz", status.ready, methods=["GET"]),
-        Route("/limits", status.limits, methods=["GET"]),
-        Route("/metrics", status.metrics, methods=["GET"]),
-        Route("/openapi.json", status.openapi, methods=["GET"]),
+        Exact("/tokenize", Guard(services, rates, TOKENIZE).endpoint, methods=["POST"]),
+        Exact("/detokenize", Guard(services, rates, DETOKENIZE).endpoint, methods=["POST"]),
+        Exact("/retokenize", Guard(services, rates, RETOKENIZE).endpoint, methods=["POST"]),
+        Exact("/tokens", Guard(services, rates, TOKENS).endpoint, methods=["POST"]),
+        Exact("/rotate-epoch", Guard(services, rates, ROTATE).endpoint, methods=["POST"]),
+        Exact("/epoch", Guard(services, rates, EPOCH).endpoint, methods=["GET"]),
+        Exact("/fields", Guard(services, rates, FIELDS).endpoint, methods=["GET"]),
+        Exact("/health", status.health, methods=["GET"]),
+        Exact("/livez", status.live, methods=["GET"]),
+        Exact("/readyz", status.ready, methods=["GET"]),
+        Exact("/limits", status.limits, methods=["GET"]),
+        Exact("/metrics", status.metrics, methods=["GET"]),
+        Exact("/openapi.json", status.openapi, methods=["GET"]),
     ]
 
 
@@ -63,7 +71,7 @@ def create_app(services: Services) -> Starlette:
     return framed(routes(services), services.request_ids)
 
 
-def framed(routes: Sequence[Route], request_ids: Callable[[], str]) -> Starlette:
+def framed(routes: Sequence[Exact], request_ids: Callable[[], str]) -> Starlette:
     """Routes, with what is around all of them. GET routes answer HEAD too; the server leaves the body out."""
     app = Starlette(
         routes=routes,

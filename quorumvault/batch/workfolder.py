@@ -51,6 +51,11 @@ def work_path(job: Job) -> Path:
     return target.with_name(f".{name}.quorumvault")
 
 
+def has_unfinished(job: Job) -> bool:
+    """Whether an earlier run to the same output has left something to go on with."""
+    return Manifest.load(work_path(job)) is not None
+
+
 class WorkFolder:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path

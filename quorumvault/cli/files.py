@@ -23,7 +23,7 @@ from quorumvault.batch.outputs import OutputExists
 from quorumvault.batch.run import run
 from quorumvault.batch.sources import TEXT, Format, InputsError, Source, expand, format_of, is_single, split_table
 from quorumvault.batch.stream import pass_through
-from quorumvault.batch.workfolder import RunRefused, work_path
+from quorumvault.batch.workfolder import RunRefused, has_unfinished, work_path
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
@@ -241,12 +241,20 @@ def _carry_out(request: Request, job: Job, connection: Connection, what: str, as
     if "-" in request.files or request.output == STANDARD:
         report = _stream(request, job, connection)
     else:
-        with interruptible(job := with_files(request, job)), connection.open() as vault, progress_of(job) as progress:
-            report = run(job, vault, progress)
+        report = run_files(with_files(request, job), connection)
     print_report(report, what, as_json=as_json, err=request.output == STANDARD)
     if job.operation != "detokenize" and len(report.epochs) > 1:
         click.echo(f"The epoch was rotated meanwhile: {job.operation} once more to have all tokens of one epoch.", err=True)
     return PARTIAL if report.partial else 0
+
+
+def run_files(job: Job, connection: Connection) -> Report:
+    """Over files, with what a person sees of it. One that is to go on and has nothing to go on with begins, and says so:
+    who always gives --resume, as a scheduler does, means that, and who expected finished parts has to know."""
+    with interruptible(job), connection.open() as vault, progress_of(job) as progress:
+        if job.resume and not has_unfinished(job):
+            click.echo(f"There is no unfinished run to go on with ({work_path(job)}): this one begins.", err=True)
+        return run(job, vault, progress)
 
 
 def with_files(request: Request, job: Job) -> Job:

@@ -10,7 +10,6 @@ import click
 
 from quorumvault.batch.census import count
 from quorumvault.batch.job import Job, Missing
-from quorumvault.batch.run import run
 from quorumvault.batch.sources import Format, Source, expand, is_single, root_of
 from quorumvault.cli.census import column_option, require_somewhere
 from quorumvault.cli.files import (
@@ -20,8 +19,8 @@ from quorumvault.cli.files import (
     missing_option,
     names,
     print_report,
-    progress_of,
     resume_option,
+    run_files,
     spill_option,
 )
 from quorumvault.cli.main import PARTIAL
@@ -102,8 +101,7 @@ def migrate(
         spill=spill,
         root=root_of(given) if len(files) > 1 or not is_single(files[0]) else None,
     )
-    with interruptible(job), connection.open() as vault, progress_of(job) as progress:
-        report = run(job, vault, progress)
+    report = run_files(job, connection)
     print_report(report, "tokens that were moved", as_json=as_json)
     return PARTIAL if report.partial else 0
 

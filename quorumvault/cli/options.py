@@ -69,12 +69,11 @@ _CONNECTION = (
         help="A node's address; repeat it for several. Default: QUORUMVAULT_URL (comma-separated), then http://127.0.0.1:8700.",
     ),
     click.option("--key-file", type=_FILE, help="A file with the API key in it. Default: the key in QUORUMVAULT_API_KEY."),
-    click.option("--purpose", envvar="QUORUMVAULT_PURPOSE", help="Why: kept in the event log of the node that answers."),
+    click.option("--purpose", help="Why: kept in the event log of the node that answers. Default: QUORUMVAULT_PURPOSE."),
     click.option(
         "--cacert",
         type=_FILE,
-        envvar="QUORUMVAULT_CACERT",
-        help="Certificates (PEM) to trust for https instead of the system's.",
+        help="Certificates (PEM) to trust for https. Default: QUORUMVAULT_CACERT, then the system's.",
     ),
 )
 

@@ -49,7 +49,10 @@ def resolve(
     cacert: Path | str | None,
     environment: Mapping[str, str],
 ) -> Settings:
-    """Raises BadArgument that names the argument at fault, or ConfigError that names the variable."""
+    """Raises BadArgument that names the argument at fault, or ConfigError that names the variable, or the file of certificates.
+
+    An empty QUORUMVAULT_PURPOSE or QUORUMVAULT_CACERT is none.
+    """
     try:
         nodes = _nodes(environment.get("QUORUMVAULT_URL", DEFAULT_URL) if urls is None else urls)
     except ValueError as error:
@@ -58,9 +61,12 @@ def resolve(
     if key is not None and not _is_visible(key):
         expected = "expected visible ASCII characters only"
         raise ConfigError("QUORUMVAULT_API_KEY", "", expected) if api_key is None else BadArgument("api_key", expected)
-    if purpose is not None and not (_is_visible(purpose) and len(purpose) <= 128):
-        raise BadArgument("purpose", "expected 1 to 128 visible ASCII characters, no spaces")
-    return Settings(nodes, key, purpose, _tls(nodes, cacert))
+    why = (environment.get("QUORUMVAULT_PURPOSE") or None) if purpose is None else purpose
+    if why is not None and not (_is_visible(why) and len(why) <= 128):
+        expected = "expected 1 to 128 visible ASCII characters, no spaces"
+        raise ConfigError("QUORUMVAULT_PURPOSE", "", expected) if purpose is None else BadArgument("purpose", expected)
+    trusted = (environment.get("QUORUMVAULT_CACERT") or None) if cacert is None else cacert
+    return Settings(nodes, key, why, _tls(nodes, trusted))
 
 
 def read_key(path: Path | str) -> str:

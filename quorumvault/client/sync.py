@@ -32,7 +32,8 @@ class Client:
 
     ``urls``: nodes, one string with commas or a sequence; else ``QUORUMVAULT_URL``, else http://127.0.0.1:8700. Any node will
     do; with several, requests go around, and a node that fails is left for the others.
-    ``api_key``: else ``QUORUMVAULT_API_KEY``. ``purpose``: why, for the nodes' event logs. ``cacert``: a PEM file for https.
+    ``api_key``: else ``QUORUMVAULT_API_KEY``. ``purpose``: why, for the nodes' event logs; else ``QUORUMVAULT_PURPOSE``.
+    ``cacert``: a PEM file for https; else ``QUORUMVAULT_CACERT``, else the system's certificates.
     ``policy``: patience and limits. ``transport``, ``clock``, ``sleep`` and ``rng`` are there for tests.
 
     Every method may raise: NoQuorum, or Unreachable which is one, when no retry helped in time; NotPermitted, Unauthenticated
@@ -227,7 +228,7 @@ def tokens_all_epochs(value: Value, client: Client | None = None) -> list[str]:
 
         con.execute("from 'claims/*.parquet' where list_contains(?, patient)", [qv.tokens_all_epochs("123-45-6789")])
 
-    None has none. ``client``: else one by the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY), closed at the end. Several
+    None has none. ``client``: else one by the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY, …), closed at the end. Several
     values at once, and errors: see Client.tokens_all_epochs.
     """
     if client is None:

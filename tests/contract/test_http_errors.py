@@ -101,7 +101,21 @@ def test_403_not_permitted(rig: Rig) -> None:
     assert rig.vault.asked == []
 
 
-@pytest.mark.parametrize("path", ["/", "/tokenize/", "/health/", "/Tokenize", "/tokenize/x", "//tokenize", "/v1/tokenize"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/tokenize/",
+        "/health/",
+        "/Tokenize",
+        "/tokenize/x",
+        "//tokenize",
+        "/v1/tokenize",
+        "/tokenize%0A",
+        "/health%0A",
+        "/health%0a%0a",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_404_unknown_path(rig: Rig, path: str, method: str) -> None:
     is_problem(rig.client.request(method, path, follow_redirects=False), 404, "not-found")

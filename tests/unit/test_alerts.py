@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quorumvault.metrics import REJECTIONS, STATES
+from quorumvault.metrics import COMPARISONS, REJECTIONS, STATES
 from tests.unit.test_metrics import CONTRACT, OUTCOMES, codes
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,12 @@ RULES: list[dict[str, Any]] = [
 ]
 OPERATIONS_PAGE = (ROOT / "docs" / "operations.md").read_text()
 HEADINGS = re.findall(r"^### (\w+)$", OPERATIONS_PAGE, re.MULTILINE)
-WORDS = {"state": set(STATES), "reason": set(REJECTIONS), "outcome": OUTCOMES | set(codes()), "job": {"quorumvault"}}
+WORDS = {
+    "state": set(STATES),
+    "reason": set(REJECTIONS),
+    "outcome": OUTCOMES | set(codes()) | set(COMPARISONS),
+    "job": {"quorumvault"},
+}
 
 
 @pytest.fixture(params=RULES, ids=lambda rule: rule["alert"])

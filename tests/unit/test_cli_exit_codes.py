@@ -16,10 +16,9 @@ from click.testing import CliRunner
 
 from quorumvault.api.health import QuorumHealth
 from quorumvault.cli import main
-from quorumvault.client import ClientPolicy, sync
 from quorumvault.errors import NoQuorum
 from tests.apirig import HEALTHY, Rig, key_text
-from tests.served import served
+from tests.served import no_waiting, served
 
 #: Stands for a URL at which nobody listens.
 NOBODY = "NOBODY"
@@ -102,7 +101,7 @@ def nobody() -> Iterator[str]:
 def test_exit_code(case: Case, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(fields=("$.ssn",))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sync, "ClientPolicy", lambda: ClientPolicy(request=0.1))
+    no_waiting(monkeypatch)
     CliRunner().invoke(main, ["init", "vault"])
     Path("ssn.csv").write_text("ssn\n123-45-6789\n")
     Path("tokens.csv").write_text(f"ssn\n{rig.tokens(['123-45-6789'])[0]}\n")

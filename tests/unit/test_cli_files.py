@@ -17,12 +17,11 @@ from click.testing import CliRunner, Result
 from chaos.cluster import environment
 from quorumvault.batch import textrows
 from quorumvault.cli import main
-from quorumvault.client import ClientPolicy, sync
 from quorumvault.config import Limits
 from quorumvault.crypto.tokens import format_token, is_token
 from quorumvault.errors import NoQuorum
 from tests.apirig import CLINIC, Rig, key_text
-from tests.served import served
+from tests.served import no_waiting, served
 
 PATIENTS = (
     b'\xef\xbb\xbfid,ssn,"given name",note,zip\r\n'
@@ -447,10 +446,23 @@ def test_exit_codes_for_what_goes_wrong_over_there(url: str, tmp_path: Path) -> 
 
 
 def test_a_vault_without_a_quorum_is_exit_3_and_no_file(rig: Rig, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync, "ClientPolicy", lambda: ClientPolicy(request=0.1))
+    no_waiting(monkeypatch)
     rig.vault.failure = NoQuorum("two nodes are away", outcome="unknown")
     Path("a.csv").write_bytes(b"ssn\nx\n")
     result = run("tokenize", "a.csv", "-o", "b.csv")
     assert result.exit_code == 3
     assert "two nodes are away" in result.stderr
     assert [path.name for path in Path().iterdir()] == ["a.csv"]
+
+
+def test_a_run_that_finds_nothing_to_resume_says_so_and_begins(run: Runner) -> None:
+    """A scheduler gives --resume each time; a person who expected finished parts has to hear that there are none."""
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    begun = run("tokenize", "a.csv", "-o", "b.csv", "--resume")
+    assert begun.exit_code == 0, begun.stderr
+    first, _ = begun.stderr.splitlines()
+    assert first == f"There is no unfinished run to go on with ({Path.cwd()}/.b.csv.quorumvault): this one begins."
+    assert Path("b.csv").read_bytes().startswith(b"ssn\nqv_1_")
+    again = run("tokenize", "a.csv", "-o", "b.csv", "--resume")
+    assert again.exit_code == 2
+    assert "b.csv exists" in again.stderr

@@ -495,6 +495,27 @@ def test_settings_come_from_arguments_then_from_the_environment_then_from_the_de
     assert resolve(["http://c", "http://d"], None, None, None, environment).urls == ("http://c", "http://d")
 
 
+def test_purpose_and_certificates_come_from_the_environment_too(tmp_path: Path) -> None:
+    absent = {"QUORUMVAULT_PURPOSE": "study-7", "QUORUMVAULT_CACERT": str(tmp_path / "theirs.pem")}
+    assert resolve("http://a", None, None, None, absent).purpose == "study-7"
+    assert resolve("http://a", None, "mine", None, absent).purpose == "mine"
+    assert resolve("https://a", None, None, None, {"QUORUMVAULT_PURPOSE": "", "QUORUMVAULT_CACERT": ""}).purpose is None
+    with pytest.raises(errors.ConfigError, match=r"theirs\.pem"):
+        resolve("https://a", None, None, None, absent)
+    with pytest.raises(errors.ConfigError, match=r"mine\.pem"):
+        resolve("https://a", None, None, tmp_path / "mine.pem", absent)
+    with pytest.raises(errors.ConfigError, match=r"^QUORUMVAULT_PURPOSE: expected 1 to 128 visible"):
+        resolve("http://a", None, None, None, {"QUORUMVAULT_PURPOSE": "two words"})
+
+
+def test_the_purpose_of_the_environment_reaches_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = Handler()
+    monkeypatch.setenv("QUORUMVAULT_PURPOSE", "study-7")
+    with handler.client() as vault:
+        vault.tokenize(["a"])
+    assert {request.headers["X-Purpose"] for request in handler.requests} == {"study-7"}
+
+
 @pytest.mark.parametrize(
     ("urls", "key", "purpose"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, MOST_SET_ASIDE,
 from quorumvault.protocol.views import Mode
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.storage.store import CORRUPT, Corrupt
 
 
 @pytest.fixture
@@ -120,6 +121,21 @@ def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
     assert after.store is not None
 
 
+def test_a_store_whose_fingerprint_of_the_secret_is_corrupt_is_distrusted(
+    config: NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LevelDBStore.get
+    key = layout.secret_key(config.cluster.secrets.master.id)
+
+    def get(store: LevelDBStore, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
+        return [CORRUPT if list(keys) == [key] else value for value in real(store, keys)]
+
+    monkeypatch.setattr(LevelDBStore, "get", get)
+    with pytest.raises(StorageFailed, match="fingerprint"):
+        open_disk(config)
+    assert "fingerprint" in (config.data_directory / DISTRUSTED_FILE).read_text()
+
+
 def test_no_identity_is_for_the_operator(config: NodeConfig) -> None:
     (config.data_directory / IDENTITY_FILE).unlink()
     disk = started(config)
@@ -160,6 +176,20 @@ def test_what_an_operator_has_to_mend_is_no_reason_to_give_up(config: NodeConfig
         with pytest.raises(ConfigError):
             open_disk(config)
     assert not (config.data_directory / DISTRUSTED_FILE).exists()
+
+
+def test_a_disk_too_full_for_the_first_write_keeps_its_trust(config: NodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which notes the fingerprint of the master secret: in a new store, or when there is another secret."""
+
+    def full(store: LevelDBStore, puts: object) -> None:
+        raise StorageFailed("store: cannot be written: IO error: 000005.log: No space left on device; nothing more is written")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LevelDBStore, "write", full)
+        with pytest.raises(StorageFailed, match="No space left"):
+            open_disk(config)
+    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+    assert started(config).store is not None
 
 
 def test_a_store_that_another_process_has_open_is_not_given_up(config: NodeConfig) -> None:

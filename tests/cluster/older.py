@@ -1,0 +1,111 @@
+"""A node that speaks the protocol version before this one, as a process: a stand-in for the release before, in rolling upgrades.
+
+python -m tests.cluster.older serve --config …       the command ``quorumvault``, as it was on the wire
+
+It says so in its facts, sends nothing that is ``since`` the present version and takes nothing of the kind (whoever sends it
+that is cut off, as by a node that does not know it), and neither says nor hears the fields that the present version has added.
+Its disk is today's: what an older disk looks like is in tests/golden/.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import msgspec
+from quorumvault.peers.peer import OnReply, Unreachable
+
+from quorumvault import node
+from quorumvault.cli import main as quorumvault
+from quorumvault.peers import facts as saying
+from quorumvault.peers import server
+from quorumvault.peers.facts import Greeting, NodeFacts
+from quorumvault.peers.link import Link
+from quorumvault.protocol import messages
+from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, NotVoting, Outgoing, Put
+
+
+class _Wire(NamedTuple):
+    """A version, where it had less than later ones: the fields of messages, by their number, and the facts of a node."""
+
+    fields: dict[type[messages.Message], int]
+    facts: tuple[str, ...]
+
+
+_WIRES = {
+    1: _Wire(
+        {Put: 8, NotVoting: 3},
+        (
+            "cluster_id",
+            "protocol",
+            "version",
+            "node",
+            "disk",
+            "incarnation",
+            "mode",
+            "view",
+            "secrets",
+            "fields",
+            "keys",
+            "boot",
+            "established",
+        ),
+    )
+}
+OLDER = PROTOCOL_VERSION - 1
+#: Who raises PROTOCOL_VERSION says above what there was before.
+_WIRE = _WIRES[OLDER]
+
+_encode, _decode_request = messages.encode, messages.decode_request
+_encode_facts, _send = saying.encode, Link.send
+
+
+def _encode_older(message: AnyRequest | AnyReply) -> bytes:
+    wire, fields = _encode(message), _WIRE.fields.get(type(message))
+    if fields is None:
+        return wire
+    tag, *values = msgspec.msgpack.decode(wire)
+    return msgspec.msgpack.encode([tag, *values[:fields]])
+
+
+def _decode_older(data: bytes | memoryview) -> AnyRequest:
+    request = _decode_request(data)
+    if request.since > OLDER:
+        raise msgspec.DecodeError("no such message")
+    return _decode_request(_encode_older(request))
+
+
+def _encode_older_facts(said: NodeFacts | Greeting) -> bytes:
+    plain: dict[str, Any] = msgspec.msgpack.decode(_encode_facts(said))
+    if isinstance(said, Greeting):
+        return msgspec.msgpack.encode({**plain, "facts": _older_facts(plain["facts"])})
+    return msgspec.msgpack.encode(_older_facts(plain))
+
+
+def _older_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: fact for name, fact in facts.items() if name in _WIRE.facts}
+
+
+def _send_older(self: Link, outgoing: Outgoing, on_reply: OnReply) -> None:
+    if outgoing.request.since > OLDER:
+        on_reply(Unreachable(sent=False))
+    else:
+        _send(self, outgoing, on_reply)
+
+
+def main() -> None:
+    for owner, name, older in (
+        (node, "PROTOCOL_VERSION", OLDER),
+        (messages, "encode", _encode_older),
+        (server, "encode", _encode_older),
+        (server, "decode_request", _decode_older),
+        (saying, "encode", _encode_older_facts),
+        (Link, "send", _send_older),
+    ):
+        setattr(owner, name, older)
+    sys.argv[0] = "quorumvault"
+    quorumvault()
+
+
+if __name__ == "__main__":
+    main()
