@@ -243,6 +243,10 @@ class StoreMissing(StorageFailed):
     """There is no store where the disk's identity says that there is one: whatever it acknowledged is lost with it."""
 
 
+class NoRoom(StorageFailed):
+    """The store cannot be opened on a full disk. Nothing is lost by that, and the next start finds it as it was."""
+
+
 class UnexpectedAnswer(QuorumVaultError):
     """Raised by the client: something answered that does not keep to the API, a proxy perhaps, or another service."""
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from quorumvault.config import NodeConfig
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.disk import LOCK_FILE, DiskIdentity, raise_incarnation, read_identity, sync_directory, write_identity
-from quorumvault.errors import ConfigError, StorageFailed, StoreCorrupt, StoreMissing
+from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt, StoreMissing
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
@@ -72,6 +72,8 @@ def open_disk(config: NodeConfig) -> NodeDisk:
         store = LevelDBStore.open(directory / STORE_DIRECTORY, identity.disk)
     except StoreMissing as missing:
         return _lost(config, str(missing))
+    except NoRoom:
+        raise
     except StorageFailed as failure:
         distrust(directory, str(failure))
         raise

@@ -32,7 +32,7 @@ from pathlib import Path
 import plyvel  # type: ignore[import-untyped]
 
 from quorumvault.disk import sync_directory
-from quorumvault.errors import ConfigError, StorageFailed, StoreCorrupt, StoreMissing
+from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt, StoreMissing
 from quorumvault.storage import layout
 from quorumvault.storage.leveldblog import scan_logs
 from quorumvault.storage.store import CORRUPT, Corrupt
@@ -63,9 +63,9 @@ _FORMAT = bytes([layout.STORE_FORMAT])
 CANNOT_BE_OPENED = "the store cannot be opened"
 _LOCK_REFUSED = "IO error: lock "
 #: Why a store may fail to open that is not damaged at all: what the operator has to mend, and no reason to set it aside.
-_SURROUNDINGS = tuple(
-    os.strerror(code) for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
-)
+_SURROUNDINGS = tuple(os.strerror(code) for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE))
+#: The same, but it may pass by itself: the process is to be started again.
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 class LevelDBStore:
@@ -232,6 +232,8 @@ def _connect(path: Path, *, create: bool) -> plyvel.DB:
         raise ConfigError(path, "", "expected to be the only process with this store open; another one has it")
     if words.endswith(_SURROUNDINGS):
         raise ConfigError(path, "", f"the store cannot be opened: {words}")
+    if words.endswith(_FULL):
+        raise NoRoom(f"{path}: {CANNOT_BE_OPENED}: {words}")
     raise StorageFailed(f"{path}: {CANNOT_BE_OPENED}: {words}")
 
 

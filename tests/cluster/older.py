@@ -13,7 +13,6 @@ import sys
 from typing import Any, NamedTuple
 
 import msgspec
-from quorumvault.peers.peer import OnReply, Unreachable
 
 from quorumvault import node
 from quorumvault.cli import main as quorumvault
@@ -23,6 +22,7 @@ from quorumvault.peers.facts import Greeting, NodeFacts
 from quorumvault.peers.link import Link
 from quorumvault.protocol import messages
 from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, NotVoting, Outgoing, Put
+from quorumvault.protocol.peer import OnReply, Unreachable
 
 
 class _Wire(NamedTuple):

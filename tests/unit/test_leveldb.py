@@ -10,7 +10,7 @@ from pathlib import Path
 import plyvel  # type: ignore[import-untyped]
 import pytest
 
-from quorumvault.errors import ConfigError, StorageFailed, StoreMissing
+from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreMissing
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
 
@@ -81,7 +81,7 @@ def test_a_store_is_open_once_in_a_process_too(tmp_path: Path) -> None:
     ("reason", "refusal"),
     [
         ("Permission denied", ConfigError),
-        ("No space left on device", ConfigError),
+        ("No space left on device", NoRoom),
         ("Too many open files", ConfigError),
         ("Input/output error", StorageFailed),
     ],

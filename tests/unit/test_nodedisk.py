@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import plyvel
 import pytest
 
 from quorumvault import nodedisk
@@ -189,6 +190,17 @@ def test_a_disk_too_full_for_the_first_write_keeps_its_trust(config: NodeConfig,
         with pytest.raises(StorageFailed, match="No space left"):
             open_disk(config)
     assert not (config.data_directory / DISTRUSTED_FILE).exists()
+    assert started(config).store is not None
+
+
+def test_a_disk_too_full_to_open_the_store_keeps_its_trust(config: NodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **options: object) -> None:
+        raise plyvel.IOError(b"IO error: store/000007.log: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plyvel, "DB", full)
+        with pytest.raises(StorageFailed, match="No space left"):
+            open_disk(config)
     assert started(config).store is not None
 
 
