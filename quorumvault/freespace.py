@@ -5,6 +5,9 @@ free space (``limits.free_space_floor``) the replica refuses writes before Level
 
     room --free < floor--> full --free >= floor + a quarter of it--> room
 
+The node's own bookkeeping, some hundred bytes at a time, goes on down to an eighth of the floor: a disk that is full of other
+things must still be able to enter a view, and remember what others hold.
+
 Without the quarter in between, each table that a compaction writes or removes would turn the node over. The storage thread asks
 before each group of writes, so that what is written between a look and the next is one group, which the floor has room for. When
 nobody writes, the event loop has it looked at on a thread of its own: a file system may hang, and the loop never waits for one
@@ -26,6 +29,8 @@ logger = logging.getLogger("quorumvault.disk")
 _SECONDS = 5.0
 #: Of the floor, that has to be free above it before writes are taken again.
 _HYSTERESIS = 0.25
+#: Of the floor, that is left to the node's own bookkeeping.
+_RESERVE = 0.125
 
 
 def free_bytes(directory: Path) -> int:
@@ -85,6 +90,14 @@ class FreeSpace:
                 self.full = full
                 self._loop.call_soon_threadsafe(self._tell)
             return not full
+
+    def has_reserve(self) -> bool:
+        """Look, and answer whether there is room for the node's own bookkeeping."""
+        return self.has_room() or self.bytes is None or self.bytes >= self._floor * _RESERVE
+
+    def has_room_for(self, size: int) -> bool:
+        """Look, and answer whether so many bytes more would leave the floor free. False if it cannot be told."""
+        return self.has_room() and self.bytes is not None and self.bytes - size >= self._floor
 
     async def watch(self) -> None:
         """Look again and again, until cancelled. One look at a time: a disk that hangs takes one thread and no more."""

@@ -224,6 +224,14 @@ class Inventory:
             if here is not CORRUPT and self.authentic(place, record)
         }
 
+    def authentic_at(self, places: Sequence[bytes]) -> int:
+        """How many of these places have an authentic record here."""
+        held = self._store.get([layout.RECORD + place for place in places])
+        return sum(
+            isinstance(record, bytes) and self.authentic(place, record) is True
+            for place, record in zip(places, held, strict=True)
+        )
+
     def authentic(self, place: bytes, record: bytes) -> bool | None:
         """Whether these bytes are what was sealed for this place, or a conflict mark; None if its owner is not known here."""
         if record == records.CONFLICT_MARK:

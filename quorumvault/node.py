@@ -51,7 +51,7 @@ from quorumvault.httpserver import HttpServer, listening_socket
 from quorumvault.keyfile import load_keys
 from quorumvault.membership import Around, Membership
 from quorumvault.metrics import DRAINING, CountedRequests, Metrics, Reading
-from quorumvault.nodedisk import IDENTITY_FILE, NodeDisk, distrust, open_disk, provide
+from quorumvault.nodedisk import IDENTITY_FILE, NodeDisk, distrust, open_disk, provide, remove_set_aside, store_bytes
 from quorumvault.nodehealing import neighbours, repair, verify
 from quorumvault.nodehealth import describe
 from quorumvault.nodenews import CoordinatorNews, HealingNews
@@ -94,7 +94,12 @@ async def serve(config: NodeConfig) -> int:
     """Run one node until SIGTERM or SIGINT, then 0. Raises ConfigError, RunsElsewhere, StorageFailed."""
     config.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with lock_data_directory(config.data_directory):
-        node = Node(config, open_disk(config))
+        disk = open_disk(config)
+        try:
+            node = Node(config, disk)
+        except StoreCorrupt as failure:
+            distrust(config.data_directory, str(failure))
+            raise
         await node.start()
         await node.stopping.wait()
         await node.stop()
@@ -151,6 +156,7 @@ class Node:
             copy_bytes=limits.copy_bytes,
             keep=partial(self._keep, asyncio.get_running_loop()),
             has_room=self._free_space.has_room,
+            has_reserve=self._free_space.has_reserve,
         )
         return GroupCommit(self._replica, asyncio.get_running_loop(), limits, self._on_storage_failure)
 
@@ -217,6 +223,7 @@ class Node:
             peers=self._peers(),
             view=lambda: self._coordinator.view,
             neighbours=lambda: neighbours(self._links, self._coordinator.view),
+            room_beside=lambda: self._free_space.has_room_for(store_bytes(self._config.data_directory)),
             announce=self._peer_server.tell,
             give_up=self._give_up,
             wall_ms=wall_ms,
@@ -247,6 +254,7 @@ class Node:
             lambda: self._standing.established,
             Pace(cluster.healing.share),
             self._memory,
+            self._free_space.has_room,
             timeout=cluster.timeouts.round,
         )
 
@@ -272,6 +280,7 @@ class Node:
         """Once its disk is active: a joining one copies everything, and has nothing to give yet."""
         if self._healer is not None and not self._healing and self._membership.identity.mode is Mode.ACTIVE:
             self._healing = True
+            asyncio.get_running_loop().run_in_executor(None, remove_set_aside, self._config.data_directory)
             self._healer.start()
 
     def _end(self, reason: QuorumVaultError) -> None:
@@ -401,7 +410,7 @@ class Node:
             boot=self._boot,
             established=self._standing.established and not self._stalled,
             full=self._free_space.full,
-            giving_up=self._healer is not None and self._healer.scrub.giving_up,
+            damaged=self._healer is not None and self._healer.scrub.damage is not None,
             sequence=0 if self._replica is None else self._replica.sequence,
             marks=dict(self._memory.known),
         )
@@ -413,9 +422,8 @@ class Node:
 
     def _health(self) -> Health:
         stalled = "its disk has not ended a write for long: it answers nothing as a replica" if self._stalled else None
-        problems = [
-            problem for problem in (self._disk.problem, stalled, self._free_space.problem, self._events.problem) if problem
-        ]
+        damage = None if self._healer is None else self._healer.scrub.problem
+        problems = filter(None, (self._disk.problem, stalled, damage, self._free_space.problem, self._events.problem))
         health = describe(self._facts(), self._coordinator.view, self._links, problems, self._owed(), self._membership.progress)
         return health if self._admission.phase is Phase.SERVING else msgspec.structs.replace(health, state=DRAINING)
 

@@ -11,7 +11,7 @@
     <data>/nX/distrusted           written by whoever finds that the store cannot be trusted, before the process ends (exit 3):
                                    the reason. The store is set aside at the next start, and not before both others are active,
                                    so that three nodes which lost power at once still have all that they had
-    <data>/nX/store.set-aside-1    a store that was, kept for its operator to look at and remove
+    <data>/nX/store.set-aside-1    a store that was, kept until the node is whole again without it
 
 A lost disk's node takes requests and carries them out through the two others, and votes on nothing (view rules 4 and 6).
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ logger = logging.getLogger("quorumvault.disk")
 IDENTITY_FILE = "disk.json"
 STORE_DIRECTORY = "store"
 DISTRUSTED_FILE = "distrusted"
-#: Stores that were set aside, and may be there: a disk that spoils one after the other has to be looked at, and they fill it up.
+#: Stores that were set aside, and may be there: a disk that spoils one before the next is whole has to be looked at.
 MOST_SET_ASIDE = 3
 _SET_ASIDE = ".set-aside-"
 
@@ -108,10 +109,13 @@ def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, S
     """
     directory = config.data_directory
     path, store = directory / IDENTITY_FILE, directory / STORE_DIRECTORY
-    write_identity(path, identity)
+    before = read_identity(path)
     try:
+        if before is not None and before.mode is Mode.JOINING:
+            shutil.rmtree(store, ignore_errors=True)  # it never was whole: there is nothing in it that others have not
         if store.exists():
             logger.warning("%s: the store that cannot be trusted is now %s", config.node, set_aside(store))
+        write_identity(path, identity)
         (directory / DISTRUSTED_FILE).unlink(missing_ok=True)
         sync_directory(directory)
     except OSError as error:
@@ -119,6 +123,21 @@ def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, S
     fresh = LevelDBStore.create(store, identity.disk)
     check_secret(fresh, config)
     return raise_incarnation(path, identity), fresh
+
+
+def store_bytes(directory: Path) -> int:
+    """What the store in this data directory takes up. 0 if that cannot be told."""
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(directory / STORE_DIRECTORY) if entry.is_file())
+    except OSError:
+        return 0
+
+
+def remove_set_aside(directory: Path) -> None:
+    """Stores that were set aside here, once the node is whole without them: each record that counts is on two other disks."""
+    for entry in directory.glob(f"{STORE_DIRECTORY}{_SET_ASIDE}*"):
+        shutil.rmtree(entry, ignore_errors=True)
+        logger.warning("%s, which was set aside, is removed: this node is whole without it", entry)
 
 
 def set_aside(path: Path) -> Path:

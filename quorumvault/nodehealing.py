@@ -20,8 +20,8 @@ _NO_DISK = "this node has no disk that could be compared"
 
 def neighbours(links: Mapping[str, Link], view: View | None) -> Neighbours:
     """How the peers are, as far as a node that thinks of giving up its disk has to know."""
-    giving_up = frozenset(node for node, link in links.items() if link.up and link.facts is not None and link.facts.giving_up)
-    return Neighbours(all(link.up and is_active(link.facts, view) for link in links.values()), giving_up)
+    damaged = frozenset(node for node, link in links.items() if link.up and link.facts is not None and link.facts.damaged)
+    return Neighbours(all(link.up and is_active(link.facts, view) for link in links.values()), damaged)
 
 
 async def repair(healer: Healer | None, node: str, peers: Mapping[str, Link]) -> Repaired:

@@ -12,7 +12,7 @@ in the old view is in the store before the new one is entered, and a piece of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -64,7 +64,8 @@ _Behind = messages.AskView | messages.ProposeView | messages.Copy | Job
 class Replica:
     """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy.
 
-    ``has_room`` is asked before each group that wants to write: False for a disk that is nearly full (freespace.py).
+    ``has_room`` is asked before each group that wants to write: False for a disk that is nearly full; ``has_reserve`` before what
+    this node writes for itself, which takes next to nothing (freespace.py).
     ``keep`` makes an identity durable before it returns (disk.py), or raises StorageFailed.
     """
 
@@ -78,6 +79,7 @@ class Replica:
         copy_bytes: int,
         keep: Callable[[DiskIdentity], None],
         has_room: Callable[[], bool] = lambda: True,
+        has_reserve: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store = WatchedStore(store)
         self._identity = identity
@@ -86,6 +88,7 @@ class Replica:
         self._copy_bytes = copy_bytes
         self._keep = keep
         self._has_room = has_room
+        self.has_reserve = has_reserve
         self._votes = votes(identity.disk, identity.mode, identity.view)
         self._sequence = _read_sequence(store)
         #: Where this process began.
@@ -122,6 +125,7 @@ class Replica:
         Raises StorageFailed: then nothing may be answered any more.
         """
         staged: dict[bytes, bytes] = {}
+        self._replaced = {}
         full = any(isinstance(request, _WRITES) for request in requests) and not self._has_room()
         outcomes = [self._handle_full(request) if full else self._handle(request, staged) for request in requests]
         if staged:
@@ -130,26 +134,37 @@ class Replica:
 
     # What a joining disk's own node has it do: jobs.
 
-    def enter(self, view: View) -> None:
-        """This joining disk is in ``view``, which lists it."""
-        self._become(replace(self._identity, view=view))
+    def enter(self, view: View) -> bool:
+        """This joining disk is in ``view``, which lists it. False if there is no room to write that down."""
+        return self._become(replace(self._identity, view=view))
 
-    def activate(self, view: View, marks: Marks) -> None:
-        """This disk is whole: it votes in ``view`` (12). What is known of the others' disks by then it has to remember (11)."""
-        self.remember(marks)
-        self._become(replace(self._identity, mode=Mode.ACTIVE, view=view))
+    def activate(self, view: View, marks: Marks) -> bool:
+        """This disk is whole: it votes in ``view`` (12). What is known of the others' disks by then it has to remember (11).
 
-    def remember(self, marks: Marks) -> None:
-        """This, and nothing else, of other disks, unless there is no room for it.
+        False if there is no room to write that down.
+        """
+        return self.remember(marks) and self._become(replace(self._identity, mode=Mode.ACTIVE, view=view))
+
+    def remember(self, marks: Marks) -> bool:
+        """This, and nothing else, of other disks. False if there is no room to write it down.
 
         It is no write that others have to remember in their turn: they would tell each other of it for ever.
         """
-        if marks == self.remembered or not self._has_room():
-            return
+        if marks == self.remembered:
+            return True
+        if not self.has_reserve():
+            return False
         puts = {layout.mark_key(disk): layout.encode_mark(*mark) for disk, mark in marks.items()}
         gone = [key for disk in self.remembered if (key := layout.mark_key(disk)) not in puts]
         self._store.write(puts, gone)
         self.remembered = dict(marks)
+        return True
+
+    def learn(self, owners: Iterable[Owner]) -> None:
+        """Names of owners that came with records or registers: those that are not here, or cannot be read here, are kept."""
+        fresh = {layout.owner_key(owner.id): owner.name.encode() for owner in owners if self.owners.kept(owner.id) is None}
+        if fresh and self._has_room():
+            self._write(fresh)
 
     def merge(self, keys: list[bytes], values: list[bytes]) -> bool:
         """Bring a piece of another disk's store together with what is here. False if there is no room for it: nothing is done."""
@@ -178,12 +193,15 @@ class Replica:
         self._sums.wrote(staged, self._replaced)
         self._replaced = {}
 
-    def _become(self, identity: DiskIdentity) -> None:
+    def _become(self, identity: DiskIdentity) -> bool:
         """It counts as a write: a copy of this disk from before is an older one, which must not vote in a view left behind."""
+        if not self.has_reserve():
+            return False
         self._write({})
         self._keep(identity)
         self._identity = identity
         self._votes = votes(identity.disk, identity.mode, identity.view)
+        return True
 
     def _handle_behind(self, request: _Behind) -> object:
         match request:
@@ -231,6 +249,7 @@ class Replica:
         outcome = self._handle(request, unwritten)
         if not unwritten or isinstance(request, Job):
             return outcome
+        self._replaced = {}
         return messages.NotVoting(request.round, request.view, self._identity.disk, full=True)
 
     def _handle(self, request: AnyRequest | Job, staged: dict[bytes, bytes]) -> AnyReply | _Durable | _Behind:

@@ -102,7 +102,8 @@ class Node:
         self.ways = {node: Way(node, commit) for node, commit in commits.items()}
         self.diary = Diary()
         self.now = 1_000_000
-        self.neighbours = Neighbours(all_active=True, giving_up=frozenset())
+        self.neighbours = Neighbours(all_active=True, damaged=frozenset())
+        self.room_beside = True
         self._settings = settings
         identity = Identity(name, DISKS[name], b"boot")
         self.coordinator = Coordinator(
@@ -119,6 +120,7 @@ class Node:
             peers=self.ways,
             view=lambda: self.coordinator.view,
             neighbours=lambda: self.neighbours,
+            room_beside=lambda: self.room_beside,
             announce=self.diary.announce,
             give_up=self.diary.given_up.append,
             wall_ms=lambda: self.now,

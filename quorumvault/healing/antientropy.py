@@ -17,6 +17,7 @@ from quorumvault.healing.asking import Asker, NoAnswer, Storage, on_storage_thre
 from quorumvault.healing.giving import Giver
 from quorumvault.healing.handoff import Handoff
 from quorumvault.healing.pace import Pace, pause
+from quorumvault.model import Owner
 from quorumvault.protocol.antientropy import (
     AskOne,
     CannotCompare,
@@ -186,9 +187,7 @@ class AntiEntropy:
 
 def merge_registers(replica: Replica, theirs: Registers) -> int:
     """How many this replica raised. Their owners' names come with them."""
-    keys = [layout.owner_key(owner) for owner, name in zip(theirs.owners, theirs.names, strict=True) if name]
-    values = [name.encode() for name in theirs.names if name]
-    replica.mend(keys, values)
+    replica.learn(Owner(name) for name in theirs.names if name)
     registers = zip(theirs.epochs, theirs.secrets, strict=True)
     return replica.mend(
         [layout.register_key(owner) for owner in theirs.owners],
@@ -198,7 +197,6 @@ def merge_registers(replica: Replica, theirs: Registers) -> int:
 
 def merge_records(replica: Replica, theirs: MergeRecords) -> int:
     """How many made a difference here. What is not authentic is not taken in (trap 7)."""
-    names = {layout.owner_key(owner): name.encode() for owner, name in theirs.names.items()}
-    replica.mend(list(names), list(names.values()))
+    replica.learn(map(Owner, theirs.names.values()))
     taken = replica.inventory.acceptable(theirs.records)
     return replica.mend([layout.RECORD + place for place in taken], list(taken.values()))

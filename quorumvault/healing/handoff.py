@@ -80,7 +80,13 @@ class Handoff:
         return ledger if ledger is not None and ledger.overflowed else None
 
     async def once(self) -> None:
-        """Store new hints, and hand off what can be. A peer that does not take what it is owed keeps it from no other one."""
+        """Store new hints, and hand off what can be. A peer that does not take what it is owed keeps it from no other one.
+
+        Nothing of it on a disk that is full to the brim: what was handed off would have to be deleted, which is a write too.
+        """
+        if not await on_storage_thread(self._storage, lambda replica: replica.has_reserve()):
+            return
+        self._forget_replaced()
         if not self._restored:
             await self._restore()
         while self._gone:
@@ -92,6 +98,13 @@ class Handoff:
             if owed is not None and self._asker.can_ask(node) and self._asker.listed(node) == owed.disk:
                 with suppress(NoAnswer):
                     await self._deliver(node, owed)
+
+    def _forget_replaced(self) -> None:
+        """Whatever was owed to a disk that another one has replaced is owed to nobody."""
+        for node, ledger in self._ledgers.items():
+            if ledger is not None and self._asker.listed(node) not in (None, ledger.disk):
+                self._gone.add(ledger.disk)
+                self._ledgers[node] = None
 
     def _ledger(self, node: str, disk: bytes) -> Ledger:
         """Whatever was owed to an earlier disk of that node is owed to nobody."""

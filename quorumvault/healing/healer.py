@@ -42,6 +42,7 @@ class Surroundings:
     """Of the node that is healed. ``peers`` has its own replica too; ``wall_ms`` is milliseconds since 1970.
 
     ``announce`` has the peers hear this node's facts, ``give_up(why)`` ends the process: its disk is not to be trusted.
+    ``room_beside``: whether another store like this one fits on its disk.
     """
 
     node: str
@@ -50,6 +51,7 @@ class Surroundings:
     peers: Mapping[str, Peer]
     view: Callable[[], View | None]
     neighbours: Callable[[], Neighbours]
+    room_beside: Callable[[], bool]
     announce: Callable[[], None]
     give_up: Callable[[str], None]
     wall_ms: Callable[[], int]
@@ -84,6 +86,7 @@ class Healer:
             storage,
             Pace(settings.share),
             around.neighbours,
+            around.room_beside,
             seconds=settings.scrub,
             heard_after=2 * timeouts.silence,
             announce=around.announce,

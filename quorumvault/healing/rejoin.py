@@ -29,6 +29,7 @@ logger = logging.getLogger("quorumvault.healing")
 
 #: Seconds before it asks again, when it could not go on.
 _RETRY = 0.5
+_FULL = "this node's disk is full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,9 @@ class Progress:
 class Rejoin:
     """``identity``: of the disk that joins. ``prepare``: rule 6, gives the storage thread of a disk that is there for good.
 
-    ``memory``: of the others' disks, which this one has to have before it votes. ``may_speak``: whether peers know this process
-    as the one of its name (peers/standing.py). ``timeout``: of a question, in seconds.
+    ``memory``: of the others' disks, which this one has to have before it votes. ``has_room``: on the disk, before there is a
+    store on it. ``may_speak``: whether peers know this process as the one of its name (peers/standing.py). ``timeout``: of a
+    question, in seconds.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Rejoin:
         may_speak: Callable[[], bool],
         pace: Pace,
         memory: Memory,
+        has_room: Callable[[], bool],
         *,
         timeout: float,
     ) -> None:
@@ -72,6 +75,7 @@ class Rejoin:
         self._may_speak = may_speak
         self._pace = pace
         self._memory = memory
+        self._has_room = has_room
         self._timeout = timeout
         self._rounds = itertools.count(1)
         self._began = 0.0
@@ -101,9 +105,12 @@ class Rejoin:
             case Ask():
                 return await self._ask(step)
             case Prepare():
+                while not self._has_room():
+                    self._show(waits_for=_FULL)
+                    await pause(_RETRY)
                 await self._disk()
             case Enter(view=view):
-                await self._on_disk(lambda replica: replica.enter(view))
+                await self._once_there_is_room(lambda replica: replica.enter(view))
                 self._copied = _Copied()
             case Merge():
                 await self._merge(step)
@@ -111,7 +118,7 @@ class Rejoin:
                 for disk, mark in step.marks.items():
                     self._memory.acknowledged(disk, mark)
                 known = dict(self._memory.known)
-                await self._on_disk(lambda replica: replica.activate(view, known))
+                await self._once_there_is_room(lambda replica: replica.activate(view, known))
             case Wait(why=why):
                 if self.progress.waits_for != why:
                     logger.info("this node's disk is joining, and waits: %s", why)
@@ -141,10 +148,8 @@ class Rejoin:
         return told
 
     async def _merge(self, piece: Merge) -> None:
-        """One piece, and a rest for both ends. Waits for room if there is none."""
-        while not await self._on_disk(lambda replica: replica.merge(piece.keys, piece.values)):
-            self._show(waits_for="this node's disk is full")
-            await pause(_RETRY)
+        """One piece, and a rest for both ends."""
+        await self._once_there_is_room(lambda replica: replica.merge(piece.keys, piece.values))
         self._copied.count(piece)
         self._show(waits_for=None)
         await self._pace.rest(self._began)
@@ -153,6 +158,11 @@ class Rejoin:
         if self._storage is None:
             self._storage = await self._prepare()
         return self._storage
+
+    async def _once_there_is_room(self, work: Callable[[Replica], bool]) -> None:
+        while not await self._on_disk(work):
+            self._show(waits_for=_FULL)
+            await pause(_RETRY)
 
     async def _on_disk(self, work: Callable[[Replica], object]) -> object:
         """What the work returns; tried again while too much waits for the disk."""

@@ -97,6 +97,6 @@ class Memory:
         storage.submit(Job(lambda replica: replica.remember(marks)), self._written)
 
     def _written(self, outcome: object) -> None:
-        """None from the replica. Too much waits for the disk otherwise: then again, soon."""
-        if outcome is not None:
+        """True from the replica. There is no room for it otherwise, or too much waits for the disk: then again, soon."""
+        if outcome is not True:
             self._write_soon()

@@ -8,36 +8,36 @@
 
 A store that cannot be trusted goes on while a peer is away: what it cannot read is unknown and never absent, and that is better
 than one replica less. Once both peers are active, its node gives the disk up and ends (exit 3), and the next start sets it
-aside and rejoins. Two nodes must not do that at once. So one that means to says so in its facts, waits until the others
-must have heard it, and leaves the turn to a lower name that says the same. Should two do it all the same, nothing false is said:
-a disk set aside does not vote, and requests are refused until one of the two stores is put back.
+aside and rejoins. That takes two others whose stores can be read whole, and room for another one beside this. So a node with such
+a store says so in its facts as soon as it knows, waits until the others must have heard it, and stays as it is while one of them
+says the same: between the two all can be read. Should two give up all the same, nothing false is said: a disk set aside does not
+vote, and requests are refused until one of the two stores is put back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from quorumvault.healing.antientropy import merge_records
 from quorumvault.healing.asking import Asker, NoAnswer, Storage, on_storage_thread
 from quorumvault.healing.pace import Pace
 from quorumvault.inventory import Findings
-from quorumvault.protocol import records
 from quorumvault.protocol.antientropy import MergeRecords, batches
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import Fetch, Fetched
+from quorumvault.replica import Replica
 
 logger = logging.getLogger("quorumvault.healing")
 
 
 class Neighbours(NamedTuple):
-    """Whether both peers are active within reach, and the names of those that mean to give up their disks."""
+    """Whether both peers are active within reach, and the names of those whose stores are damaged too."""
 
     all_active: bool
-    giving_up: frozenset[str]
+    damaged: frozenset[str]
 
 
 class ScrubCounts:
@@ -54,7 +54,8 @@ class Scrub:
     """Used on the event loop's thread.
 
     ``seconds`` is what a pass over all records takes, if ``pace`` allows that; ``heard_after``, when peers must have heard this
-    node's facts or lost it. ``announce`` is called when ``giving_up`` changes, and ``give_up(why)`` must end the process.
+    node's facts or lost it. ``announce`` is called when there is ``damage``, and ``give_up(why)`` must end the process.
+    ``room_beside``: whether another store of this size fits on the disk.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Scrub:
         storage: Storage,
         pace: Pace,
         neighbours: Callable[[], Neighbours],
+        room_beside: Callable[[], bool],
         *,
         seconds: float,
         heard_after: float,
@@ -76,6 +78,7 @@ class Scrub:
         self._storage = storage
         self._pace = pace
         self._neighbours = neighbours
+        self._room_beside = room_beside
         self._seconds = seconds
         self._heard_after = heard_after
         self._announce = announce
@@ -84,15 +87,21 @@ class Scrub:
         self._bucket = 0
         self._due = 0.0
         self._unmended: set[bytes] = set()
-        self._announced: float | None = None
+        #: Since when both peers are active, while there is damage.
+        self._together: float | None = None
         self.counts = ScrubCounts()
         #: Why the store cannot be trusted, if that is so.
         self.damage: str | None = None
 
     @property
-    def giving_up(self) -> bool:
-        """Whether this node means to give up its disk, and waits for its turn."""
-        return self._announced is not None
+    def problem(self) -> str | None:
+        """Words for /health; None while nothing is wrong."""
+        if self.damage is None:
+            return None
+        return (
+            f"this node's store is damaged: {self.damage}. What cannot be read here is read from the others; it is replaced when "
+            f"both others are active and undamaged, and there is room for another one beside it"
+        )
 
     def until_due(self, at_most: float) -> float:
         """Seconds until the next slice."""
@@ -132,23 +141,18 @@ class Scrub:
         if self.damage is None:
             logger.critical("this node's store cannot be trusted: %s; it is given up once both peers are active", damage)
             self.damage = damage
+            self._announce()
 
     def _consider_giving_up(self) -> None:
         if self.damage is None:
             return
         neighbours, now = self._neighbours(), asyncio.get_running_loop().time()
         if not neighbours.all_active:
-            self._set_announced(None)
-        elif self._announced is None:
-            self._set_announced(now)
-        elif now - self._announced > self._heard_after and not any(name < self._asker.node for name in neighbours.giving_up):
+            self._together = None
+        elif self._together is None:
+            self._together = now
+        elif now - self._together > self._heard_after and not neighbours.damaged and self._room_beside():
             self._give_up(self.damage)
-
-    def _set_announced(self, when: float | None) -> None:
-        changed = (when is None) != (self._announced is None)
-        self._announced = when
-        if changed:
-            self._announce()
 
     async def _mend(self) -> None:
         """Rule 11: unknown until read from both others."""
@@ -160,18 +164,18 @@ class Scrub:
                     raise NoAnswer(f"{node} answered something else")
                 answers.append(answer)
             looked_up = batch[: min(len(answer.records) for answer in answers)]
-            agreed = MergeRecords(*_agreed(looked_up, answers))
-            self.counts.mended += await on_storage_thread(self._storage, lambda replica: merge_records(replica, agreed))  # noqa: B023
+            heard = [_told(looked_up, answer) for answer in answers]
+            self.counts.mended += await on_storage_thread(self._storage, lambda replica: _replace(replica, looked_up, heard))  # noqa: B023
             self._unmended.difference_update(looked_up)
 
 
-def _agreed(places: list[bytes], answers: list[Fetched]) -> tuple[dict[bytes, str], dict[bytes, bytes]]:
-    """Names of owners, and by place what the others' records come to together."""
-    names: dict[bytes, str] = {}
-    held: dict[bytes, list[bytes]] = {}
-    for answer in answers:
-        names |= answer.names
-        for place, record in zip(places, answer.records, strict=False):
-            if record is not None:
-                held.setdefault(place, []).append(record)
-    return names, {place: functools.reduce(records.merge, found) for place, found in held.items()}
+def _told(places: list[bytes], answer: Fetched) -> MergeRecords:
+    found = zip(places, answer.records, strict=False)
+    return MergeRecords(answer.names, {place: record for place, record in found if record is not None})
+
+
+def _replace(replica: Replica, places: Sequence[bytes], heard: Sequence[MergeRecords]) -> int:
+    """How many of these are authentic then. What a peer has is judged by itself: rotten bytes are no value (rule 11)."""
+    for told in heard:
+        merge_records(replica, told)
+    return replica.inventory.authentic_at(places)

@@ -14,7 +14,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of what those files mean.
 
     ``boot`` is a nonce of this start of the process; ``established`` says whether it may vote (standing.py); ``full``,
-    whether it refuses writes for want of room; ``giving_up``, whether it is about to give up its disk (healing/scrub.py);
+    whether it refuses writes for want of room; ``damaged``, whether its store is to be replaced (healing/scrub.py);
     ``sequence``, how many writes its disk has seen, and ``marks``, how far it remembers others to have been (protocol/marks.py).
     A map on the wire: a later version may add a fact, with a default, which an older one skips.
     """
@@ -33,7 +33,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     boot: bytes = b""
     established: bool = True
     full: bool = False
-    giving_up: bool = False
+    damaged: bool = False
     sequence: int = 0
     marks: dict[bytes, Mark] = {}
 

@@ -116,7 +116,7 @@ def test_a_rotten_store_is_given_up_and_the_next_start_rejoins_by_itself(own_clu
     own_cluster.kill("n1")
     own_cluster.wait_ready("n2", "n3")
     resolves(own_cluster, "n3", acknowledged.tokens)
-    assert list(own_cluster.directory.glob("n3/store.set-aside-1/CURRENT"))
+    assert wait_for(lambda: not list(own_cluster.directory.glob("n3/store.set-aside-*")), SECONDS)
 
 
 def test_a_store_that_is_gone_is_made_anew_where_the_identity_is_left(own_cluster: Cluster) -> None:

@@ -272,9 +272,9 @@ async def _unknown_is_none(self: Coordinator, *arguments: Any, **options: Any) -
 _real_write = Disk.write
 
 
-def _write_error_ignored(self: Disk, puts: Any) -> None:
+def _write_error_ignored(self: Disk, puts: Any, deletes: Any = ()) -> None:
     if not self.full:
-        _real_write(self, puts)
+        _real_write(self, puts, deletes)
 
 
 def _seal_differently(self: Sealer, canonicals: Any, digests: Any, _numbers: Iterator[int] = count()) -> list[bytes]:  # noqa: B008

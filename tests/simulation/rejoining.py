@@ -111,6 +111,7 @@ class Rejoining:
             lambda: process.established,
             Pace(0.5),
             self._memories[process],
+            lambda: True,
             timeout=TIMEOUTS.round,
         )
 

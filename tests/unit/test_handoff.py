@@ -216,11 +216,21 @@ def test_what_is_owed_to_a_disk_that_is_gone_is_deleted() -> None:
         await n1.coordinator.tokenize(CLINIC, values(0, 3))
         await n1.healer.handoff.once()
         missed = Put(RoundId(b"", b"", 0), VIEW.id, CLINIC.id, 1, "m1", b"", [bytes(20)], [b""], CLINIC.name)
+        assert n1.healer.owed("n3").records == 3
+        assert len(n1.hints()) == 1
         n1.healer.missed("n3", b"another disk at all"[:16], missed)
-        await n1.healer.handoff.once()
         assert n1.healer.owed("n3").records == 1
-        assert [layout.parse_hint_key(key)[0] for key in n1.hints()] == [b"another disk at all"[:16]]
-        n1.restart_healing()
+        await n1.healer.handoff.once()
+        assert n1.healer.owed("n3").records == 0
+        assert n1.hints() == []
+
+    in_cluster(test)
+
+
+def test_what_an_earlier_process_kept_for_a_disk_that_is_gone_is_deleted() -> None:
+    async def test(nodes: Cluster) -> None:
+        n1 = nodes["n1"]
+        n1.store.write({layout.hint_key(b"another disk at all"[:16], 7): b"whatever"})
         await n1.healer.handoff.once()
         assert n1.hints() == []
 

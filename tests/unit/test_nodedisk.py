@@ -18,7 +18,16 @@ from quorumvault.disk import read_identity, write_identity
 from quorumvault.errors import ConfigError, StorageFailed
 from quorumvault.initialise import init, plan_nodes
 from quorumvault.model import Owner
-from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, MOST_SET_ASIDE, STORE_DIRECTORY, distrust, open_disk, provide
+from quorumvault.nodedisk import (
+    DISTRUSTED_FILE,
+    IDENTITY_FILE,
+    MOST_SET_ASIDE,
+    STORE_DIRECTORY,
+    distrust,
+    open_disk,
+    provide,
+    remove_set_aside,
+)
 from quorumvault.protocol.views import Mode
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
@@ -213,13 +222,31 @@ def test_a_store_that_another_process_has_open_is_not_given_up(config: NodeConfi
 
 
 def test_a_disk_that_spoils_one_store_after_the_other_is_for_the_operator(config: NodeConfig) -> None:
+    identity = read_identity(config.data_directory / IDENTITY_FILE)
+    assert identity is not None
     for number in range(MOST_SET_ASIDE):
+        write_identity(config.data_directory / IDENTITY_FILE, replace(identity, mode=Mode.ACTIVE))
         distrust(config.data_directory, f"rot {number}")
         assert replaced(config).store is not None
     distrust(config.data_directory, "rot again")
     disk = started(config)
     assert not disk.replaceable
     assert "look at the disk" in str(disk.problem)
+
+
+def test_a_store_that_never_was_whole_is_not_kept(config: NodeConfig) -> None:
+    distrust(config.data_directory, "rot")
+    replaced(config)
+    distrust(config.data_directory, "rot again, while it joined")
+    replaced(config)
+    assert [path.name for path in config.data_directory.glob("store*")] == ["store", "store.set-aside-1"]
+
+
+def test_what_was_set_aside_goes_when_the_node_is_whole(config: NodeConfig) -> None:
+    distrust(config.data_directory, "rot")
+    replaced(config)
+    remove_set_aside(config.data_directory)
+    assert [path.name for path in config.data_directory.glob("store*")] == ["store"]
 
 
 def test_a_disk_that_takes_nothing_any_more_is_distrusted_in_words_only(tmp_path: Path) -> None:

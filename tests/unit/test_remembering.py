@@ -29,7 +29,7 @@ FIRST = first_view(DISKS)
 FRESH = b"d" * 16
 
 
-def make_replica(store: Store, incarnation: int = 4, room: bool = True) -> Replica:
+def make_replica(store: Store, incarnation: int = 4, reserve: bool = True) -> Replica:
     identity = DiskIdentity("c", "n2", ME, incarnation, Mode.ACTIVE, FIRST)
     return Replica(
         store,
@@ -38,7 +38,7 @@ def make_replica(store: Store, incarnation: int = 4, room: bool = True) -> Repli
         reply_bytes=1 << 20,
         copy_bytes=1 << 20,
         keep=lambda _: None,
-        has_room=lambda: room,
+        has_reserve=lambda: reserve,
     )
 
 
@@ -180,8 +180,20 @@ def test_a_new_disk_gets_what_is_remembered_before_it_votes() -> None:
 
 def test_a_disk_without_room_leaves_it_in_memory() -> None:
     store = MemoryStore()
-    make_replica(store, room=False).remember({ONE: Mark(1, 1)})
+    full = make_replica(store, reserve=False)
+    assert not full.remember({ONE: Mark(1, 1)})
+    assert not full.activate(FIRST, {ONE: Mark(1, 1)})
     assert list(store.scan(layout.MARK)) == []
+
+
+def test_what_there_was_no_room_for_is_tried_again() -> None:
+    rig = Rig()
+    rig.replica = make_replica(rig.store, reserve=False)
+    rig.memory.acknowledged(ONE, Mark(1, 1))
+    rig.wait()
+    rig.replica = make_replica(rig.store)
+    rig.wait()
+    assert make_replica(rig.store).remembered == {ONE: Mark(1, 1)}
 
 
 def test_a_view_that_is_entered_counts_as_a_write() -> None:

@@ -123,6 +123,21 @@ def test_rot_where_the_others_disagree_becomes_a_mark() -> None:
     run(test)
 
 
+def test_rotten_bytes_of_a_peer_do_not_spoil_the_record_that_the_other_one_has() -> None:
+    """Else the last good copy would become a conflict."""
+
+    async def test(nodes: Cluster) -> None:
+        key = (await written(nodes))[7]
+        good = nodes["n2"].records()[key]
+        nodes["n1"].store.write({key: flip(good, -1)})
+        nodes["n3"].store.write({key: flip(good, -2)})
+        await one_pass(nodes["n1"])
+        assert nodes["n1"].records()[key] == nodes["n2"].records()[key] == good
+        assert nodes["n1"].healer.scrub.counts.mended == 1
+
+    run(test)
+
+
 def test_what_the_others_have_rotten_too_mends_nothing() -> None:
     async def test(nodes: Cluster) -> None:
         key = (await written(nodes))[7]
@@ -143,7 +158,7 @@ def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(found_by
     async def test(nodes: Cluster) -> None:
         n1, keys = nodes["n1"], await written(nodes)
         scrub = n1.healer.scrub
-        n1.neighbours = Neighbours(all_active=False, giving_up=frozenset())
+        n1.neighbours = Neighbours(all_active=False, damaged=frozenset())
         await scrub.once()
         stores["n1"].corrupt.add(keys[3])
         if found_by == "read":
@@ -153,32 +168,35 @@ def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(found_by
         else:
             await one_pass(n1)
         assert scrub.damage == "a block of its store fails its checksum"
-        assert (scrub.giving_up, n1.diary.given_up) == (False, [])
-        n1.neighbours = Neighbours(all_active=True, giving_up=frozenset())
+        assert (n1.diary.announced, n1.diary.given_up) == (1, [])
+        n1.neighbours = Neighbours(all_active=True, damaged=frozenset())
         await scrub.once()
-        assert (scrub.giving_up, n1.diary.announced, n1.diary.given_up) == (True, 1, [])
+        assert n1.diary.given_up == []  # not before the peers must have heard of it
+        scrub._heard_after = 0.0
+        await asyncio.sleep(0.001)
+        await scrub.once()
+        assert n1.diary.given_up == [scrub.damage]
 
     run(test, stores)
 
 
-def test_a_lower_name_that_gives_up_goes_first_and_a_higher_one_waits() -> None:
+@pytest.mark.parametrize(("damaged", "room", "goes"), [({"n3"}, True, False), (set(), False, False), (set(), True, True)])
+def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_for_a_new_one(
+    damaged: set[str], room: bool, goes: bool
+) -> None:
+    """Between two damaged stores all can be read; a copy of one of them could not be made whole."""
+
     async def test(nodes: Cluster) -> None:
-        for name, other, goes in (("n2", "n1", False), ("n2", "n3", True)):
-            node = nodes[name]
-            node.restart_healing()
-            node.diary.given_up.clear()
-            scrub = node.healer.scrub
-            scrub._heard_after = 0.0
-            scrub.damage = "a test said so"
-            node.neighbours = Neighbours(all_active=True, giving_up=frozenset({other}))
-            await scrub.once()
-            assert node.diary.given_up == []
-            await asyncio.sleep(0.001)
-            await scrub.once()
-            assert node.diary.given_up == (["a test said so"] if goes else [])
-            node.neighbours = Neighbours(all_active=False, giving_up=frozenset())
-            await scrub.once()
-            assert not scrub.giving_up
+        node = nodes["n2"]
+        scrub = node.healer.scrub
+        scrub._heard_after = 0.0
+        scrub.damage = "a test said so"
+        node.neighbours, node.room_beside = Neighbours(all_active=True, damaged=frozenset(damaged)), room
+        await scrub.once()
+        await asyncio.sleep(0.001)
+        await scrub.once()
+        assert node.diary.given_up == (["a test said so"] if goes else [])
+        assert "a test said so" in (scrub.problem or "")
 
     run(test)
 
