@@ -24,6 +24,8 @@ from bench.files.plan import FILES, FILES_PLANS
 from bench.files.report import FilesReport
 from bench.files.run import WrongCopy
 from bench.floor import Floor, FloorBroken
+from bench.healing import command as healing
+from bench.healing.plan import HEALING_PLANS
 from bench.http import LoadFailed
 from bench.load import Load, start
 from bench.measure import Bench
@@ -45,6 +47,9 @@ _EXAMPLES = """examples:
   bin/bench files-smoke                   the same with small files; exit code 1 if a look-up is made twice; its times say nothing
   bin/bench --write docs/benchmarks.md    the tables into that file, a plot and the figures as JSON beside it
   bin/bench overload                      three times the load that the cluster can take; exit code 1 if it does not hold up
+  bin/bench healing                       six minutes: a node is away, loses its disk, has rotten tables, at a million records
+  bin/bench healing-large                 eight minutes: start, memory, idle comparisons, new tokens among ten million records
+  bin/bench healing-smoke                 both on small data; exit code 1 if a node does not heal; its times say nothing
 """
 
 
@@ -52,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["overload"]:
         return overload.main(arguments[1:])
+    if arguments and arguments[0] in HEALING_PLANS:
+        return healing.main(arguments)
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if chosen.plan in FILES_PLANS and chosen.svg is not None:

@@ -70,11 +70,17 @@ class Load:
         return [self._cluster.pid(name) for name in NODES]
 
 
-def start(directory: Path) -> Cluster:
-    """Makes a cluster for ``Load`` and starts it. The caller closes it."""
+def prepare(directory: Path) -> Cluster:
+    """Makes a cluster for ``Load``, which is not started yet. The caller closes it."""
     cluster = Cluster.create(directory, (OWNER,))
     with (directory / "cluster.yaml").open("a") as configuration:
         configuration.write(_PATIENCE)
+    return cluster
+
+
+def start(directory: Path) -> Cluster:
+    """Makes a cluster for ``Load`` and starts it. The caller closes it."""
+    cluster = prepare(directory)
     try:
         cluster.start()
         cluster.wait_ready(reachable=len(NODES))

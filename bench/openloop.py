@@ -15,7 +15,7 @@ import select
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -118,18 +118,18 @@ class OpenLoop:
             connection.socket.close()
         self._poll.close()
 
-    def run(self, requests: Sequence[bytes], rate: float) -> Run:
-        """So many requests a second, evenly. Returns when the last one is answered, or given up."""
+    def run(self, requests: Sequence[bytes], rate: float, ended: Callable[[], bool] = lambda: False) -> Run:
+        """So many requests a second, evenly, until ``ended``. Returns when the last one sent is answered, or given up."""
         answered: list[Answered] = []
         unsent = number = self._broken = 0
-        begun = time.perf_counter()
-        last = begun + len(requests) / rate
-        while number < len(requests) or (self._busy and time.perf_counter() < last + _GRACE_SECONDS):
+        last = begun = time.perf_counter()
+        while (sending := number < len(requests) and not ended()) or (self._busy and time.perf_counter() < last + _GRACE_SECONDS):
             now = time.perf_counter()
-            while number < len(requests) and (due := begun + number / rate) <= now:
+            while sending and number < len(requests) and (due := begun + number / rate) <= now:
+                last = due
                 unsent += not self._send(number, due, requests[number])
                 number += 1
-            until_next = begun + number / rate - time.perf_counter() if number < len(requests) else 0.1
+            until_next = begun + number / rate - time.perf_counter() if sending and number < len(requests) else 0.1
             for fileno, events in self._poll.poll(max(0.0, until_next)):
                 self._serve(self._busy[fileno], events, begun, answered)
         self._give_up()

@@ -34,8 +34,8 @@ class HintStore:
     def keep(self, disk: bytes, hints: Iterable[tuple[int, Hint]]) -> None:
         self._store.write({layout.hint_key(disk, number): handoff.encode(hint) for number, hint in hints})
 
-    def forget(self, disk: bytes, number: int) -> None:
-        self._store.write({}, [layout.hint_key(disk, number)])
+    def forget(self, disk: bytes, numbers: Iterable[int]) -> None:
+        self._store.write({}, [layout.hint_key(disk, number) for number in numbers])
 
     def forget_all(self, disk: bytes) -> None:
         try:
@@ -45,8 +45,14 @@ class HintStore:
         for at in range(0, len(keys), _DELETED_AT_ONCE):
             self._store.write({}, keys[at : at + _DELETED_AT_ONCE])
 
-    def oldest(self, disk: bytes) -> Stored | None:
-        return self._first(layout.HINT + disk, b"")
+    def oldest(self, disk: bytes, count: int) -> list[Stored]:
+        """The first so many of this disk's."""
+        found: list[Stored] = []
+        following = self._first(layout.HINT + disk, b"")
+        while following is not None and len(found) < count:
+            found.append(following)
+            following = self._first(layout.HINT + disk, layout.hint_key(disk, following.number) + b"\0")
+        return found
 
     def after(self, disk: bytes, number: int) -> Stored | None:
         """The next hint behind this one, in the order of disks and numbers; (b"", 0) is before all of them."""

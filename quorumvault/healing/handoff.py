@@ -9,7 +9,7 @@ records that are authentic. What the own replica does not have is left to anti-e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +21,10 @@ from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.storage import layout
 
 ResultT = TypeVar("ResultT")
+
+#: Hints that are handed off in one go, some megabytes at most: what would be waited for once a hint, a sync among it, is waited
+#: for once for all of them.
+_HINTS_AT_ONCE = 16
 
 
 class Owed(NamedTuple):
@@ -126,7 +130,7 @@ class Handoff:
             if hint is not None and disk in nodes:
                 self._ledger(nodes[disk], disk).restore(number, hint)
             else:
-                await self._in_store(lambda hints: hints.forget(disk, number))  # noqa: B023
+                await self._in_store(lambda hints: hints.forget(disk, [number]))  # noqa: B023
             stored = await self._in_store(lambda hints: hints.after(disk, number))  # noqa: B023
         self._restored = True
 
@@ -138,16 +142,16 @@ class Handoff:
 
     async def _deliver(self, node: str, ledger: Ledger) -> None:
         delivered = 0
-        stored = await self._in_store(lambda hints: hints.oldest(ledger.disk))
-        while stored is not None and not ledger.overflowed:
-            handed, number = stored.hint, stored.number
-            if handed is not None:
-                delivered += await self._hand_off(node, handed)
-            await self._in_store(lambda hints: hints.forget(ledger.disk, number))  # noqa: B023
-            stored = await self._in_store(lambda hints: hints.oldest(ledger.disk))
-            if handed is not None:
-                ledger.handed_off(handed, None if stored is None else stored.hint)
-        if stored is None:
+        introduced: set[bytes] = set()
+        stored = await self._oldest(ledger.disk)
+        while stored and not ledger.overflowed:
+            hints, numbers = [each.hint for each in stored if each.hint is not None], [each.number for each in stored]
+            delivered += await self._hand_off(node, hints, introduced)
+            await self._in_store(lambda kept: kept.forget(ledger.disk, numbers))  # noqa: B023
+            stored = await self._oldest(ledger.disk)
+            for hint in hints:
+                ledger.handed_off(hint, stored[0].hint if stored else None)
+        if not stored:
             ledger.none_stored()
         if delivered:
             self._handed_off(node, delivered)
@@ -155,9 +159,18 @@ class Handoff:
     async def _in_store(self, work: Callable[[HintStore], ResultT]) -> ResultT:
         return await on_storage_thread(self._storage, lambda replica: work(replica.hints))
 
-    async def _hand_off(self, node: str, hint: Hint) -> int:
-        await self._giver.give_register(node, hint.owner)
-        keys = layout.record_keys(hint.owner, [hint.epoch] * len(hint.digests), hint.digests)
-        given = await self._giver.give_records(node, [key[1:] for key in keys])
+    async def _oldest(self, disk: bytes) -> list[Stored]:
+        return await self._in_store(lambda hints: hints.oldest(disk, _HINTS_AT_ONCE))
+
+    async def _hand_off(self, node: str, hints: Sequence[Hint], introduced: set[bytes]) -> int:
+        """``introduced``: owners whose registers the peer was given already. What raised one since is a hint of its own."""
+        places: list[bytes] = []
+        for hint in hints:
+            if hint.owner not in introduced or not hint.digests:
+                await self._giver.give_register(node, hint.owner)
+                introduced.add(hint.owner)
+            keys = layout.record_keys(hint.owner, [hint.epoch] * len(hint.digests), hint.digests)
+            places += [key[1:] for key in keys]
+        given = await self._giver.give_records(node, places)
         self.records[node] += given
         return given

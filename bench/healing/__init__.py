@@ -1,0 +1,12 @@
+"""Whether nodes heal in the time that is promised, and stay small: acceptance runs on a million records a node, and on ten.
+
+plan.py         how many records, which part, for how long
+stores.py       three stores with the same records, made without the nodes, and what their tokens are
+foreground.py   what clients ask meanwhile; everything read back
+damage.py       bits that flip in tables
+mending.py      a node that was away, one that lost its disk, one whose tables rot
+size.py         start, memory, an idle comparison, new tokens among many records
+figures.py      what was measured, as types
+judging.py      how that stands to its targets
+command.py      a whole run
+"""

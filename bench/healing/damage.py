@@ -1,0 +1,46 @@
+"""Bits that flip in the tables of a store: each byte of each of them is as likely as any other to be hit."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+
+class Flip(NamedTuple):
+    """Of a file, by its number among those there are: the byte, and the bit in it."""
+
+    file: int
+    offset: int
+    bit: int
+
+
+def choose(sizes: Sequence[int], count: int, rng: Random) -> list[Flip]:
+    """So many different bits in files of these sizes in bytes. ValueError if there are fewer."""
+    ends = list(itertools.accumulate(sizes))
+    flips = []
+    for position in sorted(rng.sample(range(8 * sum(sizes)), count)):
+        at, bit = divmod(position, 8)
+        file = bisect_right(ends, at)
+        flips.append(Flip(file, at - (ends[file] - sizes[file]), bit))
+    return flips
+
+
+def flip_tables(store: Path, count: int, rng: Random) -> int:
+    """Flips so many bits in the tables of a store whose node is down; answers in how many tables. ValueError if none."""
+    tables = sorted(store.glob("*.ldb"))
+    flips = choose([path.stat().st_size for path in tables], count, rng)
+    for number, of_file in itertools.groupby(flips, lambda flip: flip.file):
+        with tables[number].open("r+b") as file:
+            for _, offset, bit in of_file:
+                file.seek(offset)
+                (byte,) = file.read(1)
+                file.seek(offset)
+                file.write(bytes([byte ^ 1 << bit]))
+            file.flush()
+            os.fsync(file.fileno())
+    return len({flip.file for flip in flips})

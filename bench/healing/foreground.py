@@ -1,0 +1,225 @@
+"""What clients ask while a node heals, and what they must get: new tokens at a steady rate, all values back through one node."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, overload
+
+import msgspec
+
+from bench.bodies import TokensGiven, Values
+from bench.healing.figures import Answers, ReadBack
+from bench.healing.stores import Corpus
+from bench.http import LoadFailed, encode
+from bench.load import OWNER
+from bench.openloop import OpenLoop, Run
+from bench.report import percentile
+from bench.work import WrongAnswer
+from chaos.api import Unanswered
+from chaos.cluster import Cluster
+
+#: Values in one request.
+BATCH = 100
+#: And tokens in one that reads back.
+_READ_BATCH = 1_000
+#: A load that nobody has ended by then has lost who wanted it.
+_LONGEST_SECONDS = 1_200.0
+#: After a node that did not answer was asked.
+_RETRY_SECONDS = 0.1
+
+_body = msgspec.json.Encoder().encode
+_given = msgspec.json.Decoder(TokensGiven).decode
+
+
+@dataclass(slots=True)
+class Vault:
+    """A cluster, and what it has to have: the values with these numbers, in ranges. ``made`` is the first that was never used."""
+
+    cluster: Cluster
+    corpus: Corpus
+    made: int
+    acknowledged: list[range] = field(default_factory=list)
+
+    @property
+    def records(self) -> int:
+        return sum(map(len, self.acknowledged))
+
+    def tokenize_requests(self, count: int, batch: int) -> Sequence[bytes]:
+        """That many requests with values of the corpus that no vault has seen, made when they are looked at."""
+        return _Requests(self.corpus, self.cluster.api_key(OWNER), self.made, count, batch)
+
+    def accept(self, bodies: Sequence[bytes], batch: int) -> None:
+        """Checks the answers to all of those requests, and remembers what they acknowledge. Raises WrongAnswer."""
+        for number, body in enumerate(bodies):
+            self._acknowledge(number, body, batch)
+        self.made += batch * len(bodies)
+
+    def settle(self, run: Run, batch: int) -> None:
+        """The same, of an open loop in which some may have been refused. Raises WrongAnswer, LoadFailed."""
+        for answer in run.answered:
+            if answer.status == 200:
+                self._acknowledge(answer.request, answer.body, batch)
+            elif answer.status not in (429, 503):
+                raise LoadFailed(f"status {answer.status}: {answer.body[:500].decode(errors='replace')}")
+        self.made += batch * (len(run.answered) + run.unsent + run.broken)
+
+    def _acknowledge(self, request: int, body: bytes, batch: int) -> None:
+        first = self.made + request * batch
+        if _given(body).tokens != self.corpus.tokens(self.corpus.values(first, batch)):
+            raise WrongAnswer("it does not hold that a value has the token that its keys make")
+        self.acknowledged.append(range(first, first + batch))
+
+    def batches(self, size: int) -> Iterator[range]:
+        """All that was acknowledged, piece by piece."""
+        for numbers in self.acknowledged:
+            for first in range(numbers.start, numbers.stop, size):
+                yield range(first, min(first + size, numbers.stop))
+
+
+class _Requests(Sequence[bytes]):
+    """Encoded when they are due: an hour of them beforehand would take more memory than the nodes."""
+
+    def __init__(self, corpus: Corpus, key: str, first: int, count: int, batch: int) -> None:
+        self._corpus = corpus
+        self._key = key
+        self._first = first
+        self._count = count
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> bytes: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[bytes]: ...
+    def __getitem__(self, number: int | slice) -> bytes | list[bytes]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(self._count))]
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        values = self._corpus.values(self._first + number * self._batch, self._batch)
+        return encode("/tokenize", self._key, _body(Values(values)))
+
+
+class Foreground:
+    """An open loop of new values to some nodes, ``rate`` requests a second, for as long as its block lasts; then ``answers``."""
+
+    def __init__(self, vault: Vault, nodes: Sequence[str], rate: float) -> None:
+        self.answers: Answers | None = None
+        self._vault = vault
+        self._addresses = [vault.cluster.nodes[name].address for name in nodes]
+        self._rate = rate
+        self._ended = threading.Event()
+        self._thread = ThreadPoolExecutor(1)
+        self._run: Future[Run] | None = None
+
+    def __enter__(self) -> Self:
+        self._run = self._thread.submit(self._drive)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.shutdown()
+        if error is None and self._run is not None:
+            run = self._run.result()
+            self._vault.settle(run, BATCH)
+            self.answers = _summary(self._rate, run)
+
+    def result(self) -> Answers:
+        """Of a block that has ended. Raises LoadFailed if nothing was answered with 200."""
+        if self.answers is None:
+            raise LoadFailed("no load was driven")
+        return self.answers
+
+    def _drive(self) -> Run:
+        requests = self._vault.tokenize_requests(round(self._rate * _LONGEST_SECONDS) + 1, BATCH)
+        with OpenLoop(self._addresses) as loop:
+            return loop.run(requests, self._rate, self._ended.is_set)
+
+
+def _summary(rate: float, run: Run) -> Answers:
+    latencies = [answer.seconds for answer in run.answered if answer.status == 200]
+    if not latencies:
+        raise LoadFailed("no request was answered with 200")
+    return Answers(
+        values_per_second=rate * BATCH,
+        values=len(latencies) * BATCH,
+        median_ms=percentile(latencies, 50) * 1e3,
+        p99_ms=percentile(latencies, 99) * 1e3,
+        refused=len(run.answered) - len(latencies),
+        lost=run.unsent + run.broken,
+    )
+
+
+class Reading:
+    """Reads everything back through one node again and again, for as long as its block lasts."""
+
+    def __init__(self, vault: Vault, node: str) -> None:
+        self._counts: Counter[str] = Counter()
+        self._vault = vault
+        self._node = node
+        self._ended = threading.Event()
+        self._thread = ThreadPoolExecutor(1)
+        self._run: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._run = self._thread.submit(self._read)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.shutdown()
+        if error is None and self._run is not None:
+            self._run.result()
+
+    @property
+    def read(self) -> ReadBack:
+        return _read_back(self._counts)
+
+    def _read(self) -> None:
+        while not self._ended.is_set():
+            for numbers in self._vault.batches(_READ_BATCH):
+                if self._ended.is_set():
+                    return
+                if not _read(self._vault, self._node, numbers, self._counts):
+                    self._ended.wait(_RETRY_SECONDS)
+
+
+def read_all(vault: Vault, node: str) -> ReadBack:
+    """Everything once, through one node."""
+    counts: Counter[str] = Counter()
+    for numbers in vault.batches(_READ_BATCH):
+        _read(vault, node, numbers, counts)
+    return _read_back(counts)
+
+
+def _read(vault: Vault, node: str, numbers: range, counts: Counter[str]) -> bool:
+    """Whether there was an answer."""
+    values = vault.corpus.values(numbers.start, len(numbers))
+    try:
+        answer = vault.cluster.api(node, OWNER).detokenize(vault.corpus.tokens(values))
+    except Unanswered:
+        counts["unavailable"] += len(values)
+        return False
+    if answer.status in (429, 503):
+        counts["unavailable"] += len(values)
+        return False
+    if answer.status != 200:
+        raise LoadFailed(f"status {answer.status}: {answer.body}")
+    for value, result in zip(values, answer.body["results"], strict=True):
+        status = result["status"]
+        counts[status if status != "ok" else "right" if result["value"] == value else "wrong"] += 1
+    return True
+
+
+def _read_back(counts: Counter[str]) -> ReadBack:
+    told = ReadBack(counts["right"], counts["wrong"], counts["not_found"], counts["unavailable"])
+    if sum(counts.values()) != told.right + told.wrong + told.not_found + told.unavailable:
+        raise WrongAnswer(f"it does not hold that a token that was given out is there, or is not told yet: {dict(counts)}")
+    return told

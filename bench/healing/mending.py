@@ -1,0 +1,146 @@
+"""One node of three is broken under load: it is away for a while, loses its disk, has bits flipped in its tables."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+
+from bench.healing.damage import flip_tables
+from bench.healing.figures import Answers, Away, Lost, Rotten, Verified
+from bench.healing.foreground import BATCH, Foreground, Reading, Vault, read_all
+from bench.healing.plan import HealingPlan
+from bench.http import Lanes
+from chaos.cluster import NODES, Cluster, ClusterError, run, wait_for
+
+#: It is broken; the load goes to the others.
+BROKEN, OTHERS = NODES[-1], NODES[:-1]
+BITS = 100
+_AT_ONCE = 16
+#: A run whose node has not healed by then has no figures.
+_PATIENCE_SECONDS = 600.0
+#: What a node ends with that gives up its disk: whoever watches over it starts it again.
+_DISK_GIVEN_UP = 3
+
+
+class Mending:
+    """One such run on a cluster that has nothing else behind it. ``tell`` hears what is going on."""
+
+    def __init__(self, vault: Vault, plan: HealingPlan, tell: Callable[[str], None]) -> None:
+        self._vault = vault
+        self._cluster = vault.cluster
+        self._plan = plan
+        self._tell = tell
+
+    def away(self) -> Away:
+        capacity, rate = self._probe()
+        before = self._before(rate)
+        with Foreground(self._vault, OTHERS, rate) as meanwhile:
+            self._tell(f"{BROKEN} is down")
+            self._cluster.kill(BROKEN)
+            time.sleep(self._plan.away)
+            missed = sum(_owed(self._cluster, node) for node in OTHERS)
+            self._tell(f"{BROKEN} is back, and was owed {missed:,} records")
+            begun = time.monotonic()
+            self._cluster.start(BROKEN)
+            self._cluster.wait_ready(BROKEN)
+            ready = time.monotonic() - begun
+            _wait(lambda: not any(_owed(self._cluster, node) for node in OTHERS), f"nobody owes {BROKEN} anything")
+            caught_up = time.monotonic() - begun
+        return Away(capacity, self._plan.away, missed, ready, caught_up, before, meanwhile.result(), self._verify())
+
+    def lost(self) -> Lost:
+        capacity, rate = self._probe()
+        before = self._before(rate)
+        with Foreground(self._vault, OTHERS, rate) as meanwhile:
+            self._tell(f"the data directory of {BROKEN} is deleted")
+            self._cluster.kill(BROKEN)
+            shutil.rmtree(self._cluster.directory / BROKEN)
+            begun = time.monotonic()
+            done = run("init", str(self._cluster.directory), "--replace", BROKEN)
+            if done.returncode != 0:
+                raise ClusterError(f"quorumvault init --replace: {done.stderr.decode().strip()}")
+            self._cluster.start(BROKEN)
+            _wait(lambda: _state(self._cluster, BROKEN) == "active", f"{BROKEN} votes")
+            whole = time.monotonic() - begun
+        return Lost(capacity, whole, before, meanwhile.result(), self._verify())
+
+    def rotten(self) -> Rotten:
+        self._tell(f"bits flip in the tables of {BROKEN}")
+        self._cluster.kill(BROKEN)
+        disk = _disk(self._cluster, BROKEN)
+        tables = flip_tables(self._cluster.directory / BROKEN / "store", BITS, random.Random(self._plan.records))
+        starts = 0
+
+        def whole() -> bool:
+            """Also watches over the process, as an init system does."""
+            nonlocal starts
+            process = self._cluster.nodes[BROKEN].process
+            code = None if process is None else process.poll()
+            if code == _DISK_GIVEN_UP:
+                self._cluster.start(BROKEN)
+                starts += 1
+            elif code is not None:
+                raise ClusterError(f"{BROKEN} ended with exit code {code}; {self._cluster.nodes[BROKEN].log_tail()}")
+            return _state(self._cluster, BROKEN) == "active" and _disk(self._cluster, BROKEN) != disk
+
+        begun = time.monotonic()
+        self._cluster.start(BROKEN)
+        starts += 1
+        with Reading(self._vault, BROKEN) as reading:
+            _wait(whole, f"{BROKEN} votes with a store that is whole")
+            repaired = time.monotonic() - begun
+        self._tell(f"all that was acknowledged is read back through {BROKEN}")
+        self._cluster.wait_ready(reachable=len(NODES))
+        afterwards = read_all(self._vault, BROKEN)
+        return Rotten(BITS, tables, repaired, starts, reading.read, afterwards, self._verify())
+
+    def _probe(self) -> tuple[float, float]:
+        """What the cluster can do, in new values a second, by a closed loop on all nodes; and the load, in requests a second."""
+        self._tell("what the cluster can do")
+        requests = self._vault.tokenize_requests(self._plan.probes, BATCH)
+        with Lanes([self._cluster.nodes[name].address for name in NODES], _AT_ONCE) as lanes:
+            driven = lanes.drive(list(requests))
+        self._vault.accept(driven.bodies, BATCH)
+        rate = len(requests) / driven.seconds
+        return rate * BATCH, rate * self._plan.load
+
+    def _before(self, rate: float) -> Answers:
+        with Foreground(self._vault, OTHERS, rate) as load:
+            self._tell("the load before anything is broken")
+            time.sleep(self._plan.before)
+        return load.result()
+
+    def _verify(self) -> Verified:
+        self._tell("three replicas are compared record by record")
+        return verify(self._cluster)
+
+
+def verify(cluster: Cluster) -> Verified:
+    """``quorumvault verify`` by one node: three are identical if two are identical with it."""
+    done = run("verify", str(cluster.directory), "--node", NODES[0], "--json")
+    if not done.stdout:
+        raise ClusterError(f"quorumvault verify: {done.stderr.decode().strip()}")
+    peers = json.loads(done.stdout)["peers"]
+    return Verified(done.returncode == 0, {peer: found.get("records", 0) for peer, found in peers.items()})
+
+
+def _owed(cluster: Cluster, node: str) -> int:
+    """Records that the broken node lacks, as this node knows. Raises Unanswered."""
+    return int(cluster.api(node).get("/health").body["peers"][BROKEN].get("owed_records", 0))
+
+
+def _state(cluster: Cluster, node: str) -> str | None:
+    answer = cluster.health(node)
+    return None if answer is None else str(answer.body["state"])
+
+
+def _disk(cluster: Cluster, node: str) -> str:
+    return str(json.loads((cluster.directory / node / "disk.json").read_bytes())["disk"])
+
+
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    if not wait_for(condition, _PATIENCE_SECONDS):
+        raise ClusterError(f"it does not come about that {what}")

@@ -1,0 +1,48 @@
+"""How many records there are, and which of the runs are made with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: A node is down for a while; it loses its disk; its tables rot; and what many records cost.
+RUNS = AWAY, LOST, ROTTEN, SIZE = ("away", "lost", "rotten", "size")
+
+
+@dataclass(frozen=True, slots=True)
+class HealingPlan:
+    """``runs``: those of RUNS that belong to it. ``timed``: whether times count.
+
+    ``load``: of what the cluster can do, what clients ask for while a node is broken; ``away``: seconds for which it is down;
+    ``before``: for which the load is measured while nothing is wrong; ``probes``: requests that find out what the cluster can do.
+    ``few`` records is what new tokens are compared with, ``pairs`` times, ``new`` values each.
+    """
+
+    name: str
+    records: int
+    runs: tuple[str, ...]
+    timed: bool = True
+    load: float = 0.25
+    away: float = 60.0
+    before: float = 20.0
+    probes: int = 500
+    few: int = 100_000
+    pairs: int = 5
+    new: int = 200_000
+
+
+HEALING = HealingPlan("healing", records=1_000_000, runs=(AWAY, LOST, ROTTEN))
+HEALING_LARGE = HealingPlan("healing-large", records=10_000_000, runs=(SIZE,))
+#: Whether all of it still works, in half a minute. Its times say nothing.
+HEALING_SMOKE = HealingPlan(
+    "healing-smoke",
+    records=6_000,
+    runs=RUNS,
+    timed=False,
+    away=2.0,
+    before=1.0,
+    probes=50,
+    few=1_000,
+    pairs=1,
+    new=2_000,
+)
+HEALING_PLANS = {plan.name: plan for plan in (HEALING, HEALING_LARGE, HEALING_SMOKE)}

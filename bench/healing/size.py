@@ -1,0 +1,179 @@
+"""What many records cost: a start, memory, a comparison that finds nothing, and new tokens, beside a vault with few of them."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from bench.bodies import Results, TokensAsked
+from bench.healing.figures import New, Rss, Size
+from bench.healing.foreground import Vault
+from bench.healing.plan import HealingPlan
+from bench.healing.stores import Corpus, fill
+from bench.http import Lanes, encode
+from bench.load import OWNER, prepare
+from bench.processes import cpu_seconds, disk_bytes, memory, until_idle
+from bench.work import WrongAnswer
+from chaos.cluster import NODES, Cluster, ClusterError, run, wait_for
+
+_BATCH, _AT_ONCE = 1_000, 6
+_GLANCE_SECONDS = 0.2
+#: For ten million records on a machine that has other work.
+_PATIENCE_SECONDS = 600.0
+_IDLE_SECONDS = 2.0
+#: What a node logs when it can be compared.
+_COUNTED = "all buckets of the store are counted"
+
+_body = msgspec.json.Encoder().encode
+_results = msgspec.json.Decoder(Results).decode
+
+
+@contextmanager
+def filled(directory: Path, records: int, tell: Callable[[str], None], make: Callable[[Path], Cluster]) -> Iterator[Vault]:
+    """A cluster that has so many records, running and counted; ended with the block."""
+    with make(directory) as cluster:
+        corpus = Corpus(directory / "cluster.yaml", OWNER, seed=records)
+        fill(directory, corpus, records, lambda done: tell(f"three stores of {records:,} records: {done:,}"))
+        cluster.start()
+        cluster.wait_ready(reachable=len(NODES), seconds=_PATIENCE_SECONDS)
+        tell("the nodes count their buckets")
+        wait_counted(cluster, 1)
+        yield Vault(cluster, corpus, records, [range(records)])
+
+
+def wait_counted(cluster: Cluster, starts: int) -> None:
+    """Until each node has counted its buckets after so many starts."""
+
+    def counted() -> bool:
+        return all(cluster.nodes[name].log.read_text().count(_COUNTED) >= starts for name in NODES)
+
+    if not wait_for(counted, _PATIENCE_SECONDS):
+        raise ClusterError("the nodes do not come to count their buckets")
+
+
+class Peak:
+    """The most memory that any node of a cluster had while blocks of it lasted."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.rss = Rss(0.0, 0.0)
+        self._cluster = cluster
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        over = threading.Event()
+        thread = threading.Thread(target=self._look, args=(over,))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _look(self, over: threading.Event) -> None:
+        ended = False
+        while not ended:
+            ended = over.wait(_GLANCE_SECONDS)
+            self.rss = max(self.rss, most_memory(self._cluster), key=lambda rss: rss.total)
+
+
+def most_memory(cluster: Cluster) -> Rss:
+    return max((Rss(*memory(cluster.pid(name))) for name in NODES), key=lambda rss: rss.total)
+
+
+def measure(directory: Path, plan: HealingPlan, tell: Callable[[str], None]) -> Size:
+    """Raises ClusterError, LoadFailed, WrongAnswer."""
+    with filled(directory / "many", plan.records, tell, prepare) as many:
+        cluster = many.cluster
+        disk_mib = max(disk_bytes(directory / "many" / name / "store") for name in NODES) / (1 << 20)
+        starts = [_start_seconds(cluster, name) for name in NODES]
+        tell("the nodes count their buckets")
+        begun = time.monotonic()
+        wait_counted(cluster, 2)
+        counted = time.monotonic() - begun
+        resting = most_memory(cluster)
+        tell("a comparison that finds nothing")
+        round_bytes, round_seconds, idle_bytes = _idle_round(cluster)
+        peak, few, new = Peak(cluster), list[New](), list[New]()
+        for pair in range(1, plan.pairs + 1):
+            tell(f"new tokens among {plan.few:,} records and among {plan.records:,}: pair {pair} of {plan.pairs}")
+            with (
+                tempfile.TemporaryDirectory(prefix="few-", dir=directory) as place,
+                filled(Path(place) / "few", plan.few, lambda _: None, prepare) as vault,
+            ):
+                few.append(_tokenize(vault, plan.new))
+            with peak.watching():
+                new.append(_tokenize(many, plan.new))
+        tell("records from everywhere are read")
+        with peak.watching():
+            _read_evenly(many, plan.new, random.Random(plan.records))
+    return Size(plan.records, disk_mib, starts, counted, resting, peak.rss, round_bytes, round_seconds, idle_bytes, few, new)
+
+
+def _start_seconds(cluster: Cluster, name: str) -> float:
+    """Of one node, killed, from its process's start until it serves."""
+    cluster.kill(name)
+    begun = time.monotonic()
+    cluster.start(name)
+    cluster.wait_ready(name, seconds=_PATIENCE_SECONDS)
+    return time.monotonic() - begun
+
+
+def _idle_round(cluster: Cluster) -> tuple[int, float, float]:
+    """Bytes that the nodes wrote while one compared itself with both others, seconds, and bytes they write in those anyway."""
+    pids = [cluster.pid(name) for name in NODES]
+    cluster.wait_ready(reachable=len(NODES))
+    until_idle(*pids)
+    first, begun = _written(pids), time.monotonic()
+    time.sleep(_IDLE_SECONDS)
+    second, between = _written(pids), time.monotonic()
+    done = run("repair", str(cluster.directory), "--node", NODES[0], "--json")
+    third, ended = _written(pids), time.monotonic()
+    found = json.loads(done.stdout)["peers"] if done.stdout else {}
+    if done.returncode != 0 or any(found[name] for name in NODES[1:]):
+        raise ClusterError(f"a comparison of stores that are the same came to {found or done.stderr.decode().strip()}")
+    return third - second, ended - between, (second - first) / (between - begun) * (ended - between)
+
+
+def _written(pids: Sequence[int]) -> int:
+    """Bytes that processes have written so far, to sockets and files (proc(5), io): each message between nodes is among them.
+
+    uvloop writes to its sockets with write(2), which is counted here; send(2) would not be.
+    """
+    total = 0
+    for pid in pids:
+        words = Path(f"/proc/{pid}/io").read_text().split()
+        total += int(words[words.index("wchar:") + 1])
+    return total
+
+
+def _read_evenly(vault: Vault, count: int, rng: random.Random) -> None:
+    """So many of the records that were there from the start, drawn from all of them: that is what brings tables into memory."""
+    drawn = [
+        [vault.corpus.value(rng.randrange(vault.acknowledged[0].stop)) for _ in range(_BATCH)] for _ in range(count // _BATCH)
+    ]
+    key = vault.cluster.api_key(OWNER)
+    requests = [encode("/detokenize", key, _body(TokensAsked(vault.corpus.tokens(values)))) for values in drawn]
+    with Lanes([vault.cluster.nodes[name].address for name in NODES], _AT_ONCE) as lanes:
+        driven = lanes.drive(requests)
+    if [[result.value for result in _results(body).results] for body in driven.bodies] != drawn:
+        raise WrongAnswer("it does not hold that a token gives back its value")
+
+
+def _tokenize(vault: Vault, count: int) -> New:
+    pids = [vault.cluster.pid(name) for name in NODES]
+    requests = list(vault.tokenize_requests(count // _BATCH, _BATCH))
+    cpu = sum(map(cpu_seconds, pids))
+    with Lanes([vault.cluster.nodes[name].address for name in NODES], _AT_ONCE) as lanes:
+        driven = lanes.drive(requests)
+    until_idle(*pids)
+    cpu = sum(map(cpu_seconds, pids)) - cpu
+    vault.accept(driven.bodies, _BATCH)
+    return New(count / driven.seconds, cpu / count * 1e6)

@@ -1,0 +1,292 @@
+"""The acceptance runs: which bits flip, which values and records there are, and how figures stand to what is promised."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bench.healing.command
+from bench.__main__ import main
+from bench.healing.damage import choose, flip_tables
+from bench.healing.figures import Answers, Away, HealingReport, Lost, New, ReadBack, Rotten, Rss, Size, Verified
+from bench.healing.foreground import Vault
+from bench.healing.judging import findings, holds, judge, tables
+from bench.healing.plan import HEALING, HEALING_LARGE, HEALING_PLANS, HEALING_SMOKE
+from bench.healing.stores import Corpus, fill
+from bench.http import LoadFailed
+from bench.openloop import Answered, Run
+from bench.table import show_all
+from bench.work import WrongAnswer
+from chaos.cluster import Cluster
+from quorumvault.config import load_node
+from quorumvault.crypto.keys import Keyring
+from quorumvault.initialise import init, plan_nodes
+from quorumvault.inventory import Inventory, OwnerNames
+from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.nodedisk import open_disk
+from quorumvault.storage import layout
+from quorumvault.storage.buckets import BucketSums
+from quorumvault.storage.store import Store
+
+OWNER = "bench"
+
+# Which bits flip
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.randoms(use_true_random=False), st.data())
+def test_bits_are_chosen_once_and_within_their_files(sizes: list[int], rng: Random, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 8 * sum(sizes)))
+    flips = choose(sizes, count, rng)
+    assert len(set(flips)) == count
+    assert all(0 <= flip.offset < sizes[flip.file] and 0 <= flip.bit < 8 for flip in flips)
+
+
+def test_every_bit_is_as_likely_as_any_other_and_a_seed_chooses_the_same() -> None:
+    everything = choose([3, 1, 2], 48, Random(1))
+    assert len({(flip.file, flip.offset, flip.bit) for flip in everything}) == 48
+    flips = choose([1_000_000, 3_000_000], 4_000, Random(1))
+    assert 900 < sum(flip.file == 0 for flip in flips) < 1_100
+    assert flips == choose([1_000_000, 3_000_000], 4_000, Random(1)) != choose([1_000_000, 3_000_000], 4_000, Random(2))
+    with pytest.raises(ValueError, match="larger"):
+        choose([1], 9, Random(1))
+
+
+def test_just_those_bits_of_tables_flip_and_nothing_else_does(tmp_path: Path) -> None:
+    before = {name: bytes(size) for name, size in (("1.ldb", 100), ("2.ldb", 300), ("3.log", 50))}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    assert flip_tables(tmp_path, 60, Random(1)) == 2
+    after = {name: (tmp_path / name).read_bytes() for name in before}
+    assert list(map(len, after.values())) == [100, 300, 50]
+    assert after["3.log"] == before["3.log"]
+    assert sum(byte.bit_count() for content in after.values() for byte in content) == 60
+
+
+# Stores and corpus
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    made = tmp_path / "vault"
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    init(made, plan_nodes(["127.0.0.1"], 20_000), [Owner(OWNER)], now=now, entropy=Random(1).randbytes)
+    return made
+
+
+def records_of(store: Store) -> dict[bytes, bytes]:
+    return dict(store.scan(layout.RECORD))
+
+
+def test_three_stores_are_filled_with_the_same_authentic_records_under_their_own_disks(directory: Path) -> None:
+    corpus, told = Corpus(directory / "cluster.yaml", OWNER, seed=7), list[int]()
+    fill(directory, corpus, 12_345, told.append)
+    assert told == [10_000, 12_345]
+    found = []
+    for node in NODE_NAMES:
+        config = load_node(directory / "cluster.yaml", node)
+        disk = open_disk(config)  # which refuses a store of another disk
+        assert disk.store is not None
+        with closing(disk.store) as store:
+            found.append({prefix: dict(store.scan(prefix)) for prefix in (layout.RECORD, layout.REGISTER, layout.OWNER)})
+            keyring = Keyring("s1", config.master_secret)
+            inventory = Inventory(store, BucketSums(), OwnerNames(store), keyring, reply_bytes=1 << 20)
+            assert all(inventory.authentic(key[1:], record) for key, record in records_of(store).items())
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][layout.RECORD]) == 12_345
+    assert found[0][layout.REGISTER] == {layout.register_key(Owner(OWNER).id): layout.encode_register(1, "s1")}
+
+
+def test_values_are_those_of_the_seed_and_tokens_those_of_the_cluster(directory: Path) -> None:
+    corpus = Corpus(directory / "cluster.yaml", OWNER, seed=7)
+    values = corpus.values(5, 3)
+    assert values == Corpus(directory / "cluster.yaml", OWNER, seed=7).values(0, 8)[5:]
+    assert values == [corpus.value(number) for number in (5, 6, 7)]
+    assert {len(value) for value in corpus.values(99_999_990, 10)} == {15}
+    assert set(values).isdisjoint(Corpus(directory / "cluster.yaml", OWNER, seed=8).values(0, 10))
+    assert corpus.tokens(values) == Corpus(directory / "cluster.yaml", OWNER, seed=8).tokens(values)
+    assert corpus.tokens(values) != Corpus(directory / "cluster.yaml", "other", seed=7).tokens(values)
+
+
+# What was acknowledged
+
+
+def run_of(vault: Vault, batch: int, statuses: list[int], **changed: bytes) -> Run:
+    answered = []
+    for number, status in enumerate(statuses):
+        tokens = vault.corpus.tokens(vault.corpus.values(vault.made + number * batch, batch))
+        body = changed.get(f"answer_{number}", json.dumps({"epoch": 1, "tokens": tokens}).encode())
+        answered.append(Answered(number, status, 0.0, 0.01, body))
+    return Run(1.0, answered, unsent=1, broken=1)
+
+
+@pytest.fixture
+def vault(directory: Path) -> Vault:
+    cluster = Cluster(directory, dict.fromkeys(NODE_NAMES, "127.0.0.1:1"), {OWNER: "a key"})
+    return Vault(cluster, Corpus(directory / "cluster.yaml", OWNER, seed=7), 1_000, [range(1_000)])
+
+
+def test_only_what_was_answered_with_200_has_to_be_there(vault: Vault) -> None:
+    vault.settle(run_of(vault, 10, [200, 503, 429, 200]), 10)
+    assert vault.acknowledged == [range(1_000), range(1_000, 1_010), range(1_030, 1_040)]
+    assert vault.made == 1_060
+    assert sum(map(len, vault.batches(7))) == vault.records == 1_020
+    assert max(map(len, vault.batches(7))) == 7
+
+
+def test_a_wrong_token_or_an_answer_that_is_none_ends_the_run(vault: Vault) -> None:
+    with pytest.raises(WrongAnswer, match="its keys make"):
+        vault.settle(run_of(vault, 1, [200, 200], answer_1=b'{"epoch":1,"tokens":["qv_1_00"]}'), 1)
+    with pytest.raises(LoadFailed, match="500: oh"):
+        vault.settle(run_of(vault, 1, [200, 500], answer_1=b"oh"), 1)
+
+
+def test_requests_are_made_when_they_are_looked_at(vault: Vault) -> None:
+    requests = vault.tokenize_requests(100_000_000, 2)
+    assert len(requests) == 100_000_000
+    assert requests[3].endswith(json.dumps({"values": vault.corpus.values(1_006, 2)}, separators=(",", ":")).encode())
+    assert requests[2:4] == [requests[2], requests[3]]
+    with pytest.raises(IndexError):
+        requests[100_000_000]
+
+
+# Figures and what is promised
+
+SAME = Verified(True, {"n2": 10, "n3": 10})
+
+
+def answers(p99_ms: float = 20.0) -> Answers:
+    return Answers(5_000, 100_000, 10.0, p99_ms, 0, 0)
+
+
+AWAY = Away(20_000.0, 60.0, 300_000, 0.9, 9.9, answers(), answers(), SAME)
+
+
+def new(*values_per_second: float) -> list[New]:
+    return [New(each, 60.0) for each in values_per_second]
+
+
+LOST = Lost(20_000.0, 59.0, answers(20.0), answers(40.0), SAME)
+ROTTEN = Rotten(100, 40, 12.0, 2, ReadBack(500, 0, 0, 1_000), ReadBack(2_000, 0, 0, 0), SAME)
+SIZE = Size(
+    10_000_000, 900.0, [1.0, 4.9, 2.0], 40.0, Rss(50, 100), Rss(60, 539), 1_000_000, 0.2, 800.0, new(10, 10, 10), new(6, 9, 1)
+)
+WHOLE = HealingReport("2026-01-02", "2 × some processor", "healing", 1_000_000, AWAY, LOST, ROTTEN, SIZE)
+
+
+def missed(**changed: object) -> set[str]:
+    """What is not as promised, by the target."""
+    checks = judge(msgspec.structs.replace(WHOLE, **changed))
+    return {f"{check.figure} of {check.target}" for check in checks if not check.held}
+
+
+def replaced(struct: msgspec.Struct, **changed: object) -> object:
+    return msgspec.structs.replace(struct, **changed)
+
+
+def test_what_is_just_within_its_bounds_holds() -> None:
+    assert missed() == set()
+    assert len(judge(WHOLE)) == 2 + 3 + 3 + 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"away": replaced(AWAY, caught_up_seconds=10.1)}, "10.1 s of ≤ 10 s"),
+        ({"away": replaced(AWAY, verified=Verified(False, {"n2": 1, "n3": 2}))}, "different of identical"),
+        ({"lost": replaced(LOST, whole_seconds=60.1)}, "60.1 s of ≤ 60 s"),
+        ({"lost": replaced(LOST, meanwhile=answers(40.2))}, "2.01 times of ≤ 2 times"),
+        ({"lost": replaced(LOST, verified=Verified(False, {}))}, "different of identical"),
+        ({"rotten": replaced(ROTTEN, meanwhile=ReadBack(500, 0, 1, 0))}, "1 and 0 of 0 and 0"),
+        ({"rotten": replaced(ROTTEN, meanwhile=ReadBack(500, 1, 0, 0))}, "0 and 1 of 0 and 0"),
+        ({"rotten": replaced(ROTTEN, afterwards=ReadBack(500, 0, 0, 3))}, "3 of 500 of 0"),
+        ({"rotten": replaced(ROTTEN, verified=Verified(False, {}))}, "different of identical"),
+        ({"size": replaced(SIZE, start_seconds=[1.0, 5.0, 2.0])}, "5.00 s of < 5 s"),
+        ({"size": replaced(SIZE, peak=Rss(60, 540))}, "600 MiB of < 600 MiB"),
+        ({"size": replaced(SIZE, round_bytes=1 << 20)}, "1,048,576 of < 1,048,576"),
+        ({"size": replaced(SIZE, new_many=new(5, 5.9, 9))}, "59% of ≥ 60%"),
+    ],
+)
+def test_what_is_beyond_a_bound_is_missed(changed: dict[str, object], expected: str) -> None:
+    assert missed(**changed) == {expected}
+
+
+def test_times_do_not_count_where_a_plan_says_so_and_outcomes_do() -> None:
+    slow = msgspec.structs.replace(
+        WHOLE,
+        away=replaced(AWAY, caught_up_seconds=99.0),
+        lost=replaced(LOST, whole_seconds=99.0, meanwhile=answers(999.0)),
+        size=replaced(SIZE, start_seconds=[9.0], new_many=new(1)),
+    )
+    assert holds(judge(slow), timed=False)
+    assert not holds(judge(slow), timed=True)
+    wrong = msgspec.structs.replace(WHOLE, rotten=replaced(ROTTEN, meanwhile=ReadBack(500, 0, 1, 0)))
+    assert not holds(judge(wrong), timed=False)
+    out = StringIO()
+    show_all(tables(slow, timed=False), findings(slow), out)
+    assert out.getvalue().count("not judged") == 5
+    assert "MISSED" not in out.getvalue()
+
+
+def test_a_report_of_one_part_tells_of_that_part_alone() -> None:
+    mending = msgspec.structs.replace(WHOLE, size=None)
+    assert len(judge(mending)) == 8
+    assert [len(table.rows) for table in tables(mending, timed=True)] == [8, 4]
+    of_size = HealingReport("2026-01-02", "a machine", "healing-large", 10_000_000, size=SIZE)
+    assert [len(table.rows) for table in tables(of_size, timed=True)] == [4]
+    assert len(findings(of_size)) == 3
+
+
+# The command
+
+
+def test_plans_say_what_they_are_for() -> None:
+    assert {name: plan.runs for name, plan in HEALING_PLANS.items()} == {
+        "healing": ("away", "lost", "rotten"),
+        "healing-large": ("size",),
+        "healing-smoke": ("away", "lost", "rotten", "size"),
+    }
+    assert (HEALING.records, HEALING_LARGE.records) == (1_000_000, 10_000_000)
+    assert not HEALING_SMOKE.timed
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(9.0, 0), (11.0, 1)])
+def test_the_command_shows_writes_and_ends_with_a_code(
+    seconds: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = msgspec.structs.replace(WHOLE, away=replaced(AWAY, caught_up_seconds=seconds))
+    plans = []
+    monkeypatch.setattr(bench.healing.command, "measure", lambda plan, directory, tell: plans.append(plan) or report)
+    figures = tmp_path / "figures.json"
+    options = ["--records", "5000", "--only", "lost", "--only", "away", "--load", "50", "--json", str(figures)]
+    assert main(["healing", *options]) == code
+    assert [(plan.name, plan.records, plan.runs, plan.load) for plan in plans] == [("healing", 5000, ("lost", "away"), 0.5)]
+    assert msgspec.json.decode(figures.read_bytes(), type=HealingReport) == report
+    assert ("MISSED" in capsys.readouterr().out) == bool(code)
+
+
+def test_a_run_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*arguments: object) -> HealingReport:
+        raise LoadFailed("status 500: oh")
+
+    monkeypatch.setattr(bench.healing.command, "measure", fails)
+    assert main(["healing-smoke"]) == 1
+    assert capsys.readouterr().err == "bin/bench healing-smoke: status 500: oh\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--records", "999"], ["--records", "²"], ["--load", "0"], ["--load", "101"], ["--only", "size"], ["--only", "none"]],
+)
+def test_options_that_are_none_are_refused(options: list[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["healing", *options])
+    assert refused.value.code == 2
