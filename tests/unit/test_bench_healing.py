@@ -27,6 +27,7 @@ from bench.openloop import Answered, Run
 from bench.table import show_all
 from bench.work import WrongAnswer
 from chaos.cluster import Cluster
+from quorumvault.bucketsums import BucketSums
 from quorumvault.config import load_node
 from quorumvault.crypto.keys import Keyring
 from quorumvault.initialise import init, plan_nodes
@@ -34,7 +35,6 @@ from quorumvault.inventory import Inventory, OwnerNames
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.nodedisk import open_disk
 from quorumvault.storage import layout
-from quorumvault.storage.buckets import BucketSums
 from quorumvault.storage.store import Store
 
 OWNER = "bench"
