@@ -454,3 +454,17 @@ def test_a_vault_without_a_quorum_is_exit_3_and_no_file(rig: Rig, run: Runner, m
     assert result.exit_code == 3
     assert "two nodes are away" in result.stderr
     assert [path.name for path in Path().iterdir()] == ["a.csv"]
+
+
+def test_a_list_of_rejects_that_is_the_output_or_the_input_is_refused(run: Runner) -> None:
+    Path("patients.csv").write_bytes(PATIENTS)
+    for arguments, stdin in (
+        (("patients.csv", "-o", "out.csv", "--rejects", "./out.csv"), b""),
+        (("patients.csv", "-o", "out.csv", "--rejects", "patients.csv"), b""),
+        (("patients.csv", "--rejects", "patients.csv"), b""),
+        (("-", "--format", "csv", "-o", "out.csv", "--rejects", "./out.csv"), PATIENTS),
+    ):
+        result = run("tokenize", *arguments, "--column", "ssn", "--force", stdin=stdin)
+        assert result.exit_code == 2, result.stderr
+        assert "name another" in result.stderr
+    assert {path.name: path.read_bytes() for path in Path().iterdir()} == {"patients.csv": PATIENTS}
