@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from quorumvault.errors import ColumnError
@@ -46,3 +47,11 @@ def require_text(name: str, kind: Any, *, may_cast: bool, cast: bool) -> None:
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def unlike(name: str, names: Sequence[str]) -> str:
+    """A name that none of these is, whatever its case, quoted."""
+    taken = {each.casefold() for each in names}
+    while name in taken:
+        name += "_"
+    return quoted(name)

@@ -8,7 +8,8 @@
 
 The source is evaluated once: a sampled query would give other rows the second time. The rows handed back are in a temporary table
 of the connection, the relation's ``alias``, which goes when the connection is closed or when it is dropped. It holds values: so
-does what DuckDB spills, in ``temp_directory``, by default a folder ``.tmp`` where the process runs.
+does what DuckDB spills, in ``temp_directory``, by default a folder ``.tmp`` where the process runs. Their order is the source's,
+unless the connection has ``preserve_insertion_order`` off: DuckDB then keeps no order, of tables neither.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pyarrow as pa
 
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up
-from quorumvault.analytics.columns import quoted, require_text
+from quorumvault.analytics.columns import quoted, require_text, unlike
 from quorumvault.client import Client
 from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, TokensNotFound
 
@@ -92,7 +93,8 @@ def tokenize(
 def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Client:
     """SQL functions ``detokenize(token)`` and ``tokenize(value)``, VARCHAR to VARCHAR, for this connection and its cursors.
 
-    For queries typed by hand: they ask for each 2,048 rows anew, where ``quorumvault.detokenize`` asks once for each text.
+    For queries typed by hand: they ask for each 2,048 rows anew, where ``quorumvault.detokenize`` asks once for each text. Tokens
+    of such a batch are of one epoch: a rotation in the middle of a query leaves two in its column, ``quorumvault.tokenize`` one.
     NULL for NULL, for a token that is not found, and for text that is no token; whatever else is in the way raises
     duckdb.InvalidInputException with the error's code in its text, and the error itself is then in ``client.last_error``.
     A second call replaces the functions. Answers the client, which lives as long as they do.
@@ -122,10 +124,15 @@ class _Column:
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """The rows that a source gave, in a temporary table; ``number`` tells the names of this call from those of others."""
+    """The rows that a source gave, in a temporary table; ``number`` tells the names of this call from those of others.
+
+    ``row`` is a column of their numbers, from 0, in SQL. DuckDB's own are hidden by a column ``rowid``, which may have anything
+    in it, and are others until a transaction is committed.
+    """
 
     con: duckdb.DuckDBPyConnection
     number: int
+    row: str
     columns: tuple[_Column, ...]
     statuses: bool
 
@@ -151,10 +158,12 @@ def _input(
 ) -> Iterator[_Input]:
     """Evaluates a source, once its columns are known to be fit for it."""
     relation = _query(con, source) if isinstance(source, str) else source
-    table = _Input(con, next(_numbers), _plan(relation, _names(columns), casts, statuses), statuses)
+    row = unlike("row", relation.columns)
+    table = _Input(con, next(_numbers), row, _plan(relation, _names(columns), casts, statuses), statuses)
     view = f"qv_source_{table.number}"
     try:
-        relation.query(view, f"create temp table qv_input_{table.number} as from {view}")
+        numbered = f"select row_number() over () - 1 as {row}, * from {view}"
+        relation.query(view, f"create temp table qv_input_{table.number} as {numbered}")
         try:
             table.count("count(*)")
         except duckdb.CatalogException:
@@ -227,12 +236,12 @@ def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
     try:
         table.con.execute(
             f"create temp table {name} as select {', '.join(_selected(table))} "
-            f"from {table.table} i {' '.join(joins)} order by i.rowid"
+            f"from {table.table} i {' '.join(joins)} order by i.{table.row}"
         )
         _require_whole(table, name)
         if strict:
             for column in table.replaced:
-                _require_found(table, name, column)
+                _require_found(table, column)
     except BaseException:
         _drop(table.con, f"temp.{name}")
         raise
@@ -265,11 +274,11 @@ def _require_whole(table: _Input, name: str) -> None:
         )
 
 
-def _require_found(table: _Input, name: str, column: _Column) -> None:
-    lacking = f"from temp.{name} where {quoted(column.name + '_status')} not in ('ok', 'null')"
+def _require_found(table: _Input, column: _Column) -> None:
+    lacking = f"from {table.table} i join {table.lookup} l on {column.text} = l.text where l.status <> 'ok'"
     count = _number(table.con, f"select count(*) {lacking}")
     if count:
-        rows = table.con.execute(f"select rowid {lacking} order by rowid limit {_ROWS_SHOWN}").fetchall()
+        rows = table.con.execute(f"select i.{table.row} {lacking} order by 1 limit {_ROWS_SHOWN}").fetchall()
         asked_for = table.count(f"count({column.text})")
         raise TokensNotFound(tuple(row for (row,) in rows), asked_for, count=count, column=column.name)
 
@@ -280,7 +289,8 @@ def _in_rows(error: RequestError, table: _Input, texts: Any) -> RequestError:
     for item in error.errors[:_ROWS_SHOWN]:
         text = texts.column("text")[item.index].as_py()
         for column in table.replaced:
-            found = table.con.execute(f"select min(rowid) from {table.table} i where {column.text} = ?", [text]).fetchall()
+            query = f"select min(i.{table.row}) from {table.table} i where {column.text} = ?"
+            found = table.con.execute(query, [text]).fetchall()
             if found[0][0] is not None:
                 placed.append(errors.ItemError(found[0][0], item.code, item.detail, column.name))
                 break

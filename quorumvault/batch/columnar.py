@@ -75,8 +75,9 @@ def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Seq
     strangers = [name for name in job.cast if name not in columns]
     if strangers:
         raise ColumnError(f"--cast names {', '.join(strangers)}, which is not among the columns to tokenize")
+    taken = {name.casefold() for name in names}
     for name in columns:
-        if job.status and f"{name}_status" in types:
+        if job.status and f"{name}_status".casefold() in taken:
             raise ColumnError(f"{source} has a column {name}_status, which is where the status of {name} goes")
         try:
             require_text(name, types[name], may_cast=job.operation == "tokenize", cast=name in job.cast)

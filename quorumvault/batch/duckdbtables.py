@@ -18,8 +18,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from quorumvault.analytics.columns import quoted
-from quorumvault.batch.answers import CODE, Answers, registered
+from quorumvault.analytics.columns import quoted, unlike
+from quorumvault.batch.answers import CODE, MEMORY_LIMIT, Answers, registered
 from quorumvault.batch.conversion import Done
 from quorumvault.batch.job import Counts, Job, Progress, RunError
 from quorumvault.batch.pieces import Piece, Reject, RejectList
@@ -111,7 +111,7 @@ class TableConversion:
         self._reader = reader
         self._columns = list(columns)
         self._names = list(reader.types())
-        self._id = _unlike("row", self._names)
+        self._id = unlike("row", self._names)
         self._answers = answers
         self._con = reader.con
         if job.output is None:
@@ -204,11 +204,33 @@ class TableConversion:
             file.unlink()
 
 
-def put_table(staged: Path, path: Path, table: str) -> None:
-    """Puts a table into a file that exists, in the place of one of that name, in one transaction."""
-    with duckdb.connect() as con, attached(con, path, read_only=False) as target, attached(con, staged, read_only=True) as source:
-        con.execute(f"create schema if not exists {target}.{quoted(_schema_and_name(table)[0])}")
-        con.execute(f"create or replace table {qualified(target, table)} as from {qualified(source, table)}")
+def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
+    """Puts a table into a file that exists, in one transaction. Spills beside ``staged``.
+
+    One of that name is replaced if that is wished. Else it stays, and the answer is whether it is the same, row by row.
+    """
+    settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(staged.with_suffix(".spill"))}
+    with contextlib.ExitStack() as stack:
+        con = stack.enter_context(duckdb.connect(config=settings))
+        database = stack.enter_context(attached(con, path, read_only=False))
+        target, source = (
+            qualified(name, table) for name in (database, stack.enter_context(attached(con, staged, read_only=True)))
+        )
+        con.execute(f"create schema if not exists {database}.{quoted(_schema_and_name(table)[0])}")
+        try:
+            con.execute(f"create {'or replace ' if replacing else ''}table {target} as from {source}")
+        except duckdb.CatalogException:
+            if replacing:
+                raise RunError(f"{path} has something called {table} that is no table: it is not replaced") from None
+            return _summary(con, target) == _summary(con, source)
+    return True
+
+
+def _summary(con: duckdb.DuckDBPyConnection, table: str) -> tuple[object, ...]:
+    """Of what is in a table: two that have the same are the same, rows, their order, names and types."""
+    relation = con.sql(f"from {table}")
+    (found,) = con.execute(f"select count(*), bit_xor(hash(rowid, *columns(*))) from {table}").fetchall()
+    return (relation.columns, relation.types, found)
 
 
 def has_table(path: Path, table: str) -> bool:
@@ -230,14 +252,6 @@ def _schema_and_name(table: str) -> tuple[str, str]:
 def _text(name: str) -> str:
     """Texts are compared byte by byte, whatever collation a column has."""
     return f"cast(i.{quoted(name)} as varchar) collate c"
-
-
-def _unlike(name: str, names: Sequence[str]) -> str:
-    """A name that none of these is, whatever its case."""
-    taken = {each.lower() for each in names}
-    while name in taken:
-        name += "_"
-    return quoted(name)
 
 
 def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -9,6 +9,7 @@ A list that only grows costs the same for the first part and the ten thousandth.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -27,10 +28,14 @@ FORMAT = 1
 _MANIFEST, _PARTS = "manifest.json", "parts.jsonl"
 #: Of the beginning and of the end of a file, as much as goes into its fingerprint: headers, and the footer of Parquet.
 _SAMPLED_BYTES = 64 << 10
+#: What a DuckDB file has beside it: rows are there that were committed, and have not come into the file itself yet.
+_DUCKDB_LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
 
 
 class SourcePlan(msgspec.Struct, frozen=True):
     """A source, and a fingerprint of its file: size, time of the last change (ns), SHA-256 over its beginning and its end.
+
+    The digest is also over all that of the logs of a DuckDB file.
 
     ``path`` is for people; ``target`` and the paths in a Plan are quoted as in a URL, since a name may be no text in UTF-8.
     """
@@ -79,6 +84,8 @@ class _Manifest(msgspec.Struct, frozen=True):
     plan: Plan
     #: All is made, and is being given its names: what is there of the sources does not count any more.
     publishing: bool = False
+    #: Whether names are taken from files that have them: --force, of the command that made it all.
+    replacing: bool = False
 
 
 class Manifest:
@@ -106,9 +113,9 @@ class Manifest:
         except FileNotFoundError:
             return None
         except msgspec.DecodeError:
-            raise RunError(f"{path} is no manifest of this version: --force begins again") from None
+            raise RunError(f"{path} is no manifest of this version: remove {folder} to begin again") from None
         if content.format != FORMAT:
-            raise RunError(f"{path} has format {content.format} and this version knows {FORMAT}: --force begins again")
+            raise RunError(f"{path} has format {content.format}, this version knows {FORMAT}: remove {folder} to begin again")
         return manifest
 
     @property
@@ -119,9 +126,19 @@ class Manifest:
     def publishing(self) -> bool:
         return self._content.publishing
 
-    def publish(self) -> None:
+    @property
+    def replacing(self) -> bool:
+        return self._content.replacing
+
+    @staticmethod
+    def discard(folder: Path) -> None:
+        """Durable when it returns. Whatever else is in the folder is nobody's then: it can be removed in any order."""
+        (folder / _MANIFEST).unlink(missing_ok=True)
+        sync_directory(folder)
+
+    def publish(self, *, replacing: bool) -> None:
         """Durable when it returns: from here on a resumed run only gives names."""
-        self._content = _Manifest(FORMAT, self.plan, publishing=True)
+        self._content = _Manifest(FORMAT, self.plan, publishing=True, replacing=replacing)
         self._write()
 
     def add(self, part: Part) -> None:
@@ -170,14 +187,24 @@ def path_of(quoted: str) -> Path:
 
 def fingerprint(source: Source, target: tuple[Path, str | None]) -> SourcePlan:
     """Raises OSError if the file cannot be read."""
-    with source.path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        sample = hashlib.sha256(file.read(_SAMPLED_BYTES))
-        file.seek(max(0, found.st_size - _SAMPLED_BYTES))
-        sample.update(file.read(_SAMPLED_BYTES))
+    sample = hashlib.sha256()
+    found = _sample(source.path, sample)
+    for suffix in _DUCKDB_LOGS if source.format == "duckdb" else ():
+        with contextlib.suppress(FileNotFoundError):
+            log = _sample(source.path.with_name(source.path.name + suffix), sample)
+            sample.update(f"{suffix} {log.st_size} {log.st_mtime_ns}".encode())
     path, digest = printable(source.path.absolute()), sample.hexdigest()
     output, table = quoted_path(target[0]), target[1]
     return SourcePlan(path, source.table, source.columns, output, table, found.st_size, found.st_mtime_ns, digest)
+
+
+def _sample(path: Path, sample: hashlib._Hash) -> os.stat_result:
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        sample.update(file.read(_SAMPLED_BYTES))
+        file.seek(max(0, found.st_size - _SAMPLED_BYTES))
+        sample.update(file.read(_SAMPLED_BYTES))
+    return found
 
 
 def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence[tuple[Path, str | None]]) -> Plan:
@@ -210,16 +237,16 @@ _WORDS = {
 }
 
 
-def difference(old: Plan, new: Plan) -> str | None:
-    """What of a plan is not as it was, in words; None if nothing is."""
+def difference(old: Plan, new: Plan, *, publishing: bool) -> str | None:
+    """What of a plan is not as it was, in words; None if nothing is. Once it is ``publishing``, sources may have changed."""
     for name, words in _WORDS.items():
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
             return f"{words} was {_shown(before)} and is {_shown(after)}"
-    if [_named(source) for source in old.sources] != [_named(source) for source in new.sources]:
+    if old.in_place != new.in_place or [_named(source) for source in old.sources] != [_named(source) for source in new.sources]:
         return "the input files, or the outputs, are not the same ones"
     for before, after in zip(old.sources, new.sources, strict=True):
-        if before != after:
+        if before != after and not publishing:
             return f"{after.path} has changed since"
     return None
 

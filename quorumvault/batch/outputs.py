@@ -1,15 +1,19 @@
-"""Where outputs go, and how they get their names: checked before anything happens, given when all of them are whole."""
+"""Where outputs go, and how they get their names: checked before anything happens, given when all of them are whole.
+
+What is made stays in the work folder until every name is given: a name is a second link to it. So whatever is interrupted can be
+done again, and what is there already is known by being the same file.
+"""
 
 from __future__ import annotations
 
-import os
+import errno
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from quorumvault.batch.job import Job, RunError
-from quorumvault.batch.manifest import Plan, path_of
 from quorumvault.batch.sources import InputsError, printable
 from quorumvault.disk import sync_directory
 
@@ -32,68 +36,123 @@ class Target(NamedTuple):
 
 
 class Outputs:
-    """The target of each source, in their order."""
+    """The target of each source, in their order, and lists."""
 
-    def __init__(self, targets: list[Target], rejects: Path | None, crosswalk: Path | None, *, in_place: bool) -> None:
-        self.targets = targets
-        self._in_place = in_place
-        self._lists = {REJECTS: rejects, CROSSWALK: crosswalk}
+    def __init__(self, job: Job) -> None:
+        self.targets = list(_targets(job))
+        self._job = job
+        self._in_place = job.output is None
+        self._lists = {
+            name: Target(path) for name, path in ((CROSSWALK, job.crosswalk), (REJECTS, job.rejects)) if path is not None
+        }
 
-    @classmethod
-    def of(cls, job: Job) -> Outputs:
-        return cls(list(_targets(job)), job.rejects, job.crosswalk, in_place=job.output is None)
-
-    @classmethod
-    def of_plan(cls, plan: Plan) -> Outputs:
-        targets = [Target(path_of(source.target), source.target_table) for source in plan.sources]
-        rejects, crosswalk = (None if path is None else path_of(path) for path in (plan.rejects, plan.crosswalk))
-        return cls(targets, rejects, crosswalk, in_place=plan.in_place)
-
-    def check(self, job: Job) -> None:
-        """Raises InputsError if a source would be overwritten, and OutputExists, unless that is what is wished."""
-        sources = {Target(source.path.resolve(), source.table) for source in job.sources}
-        files = [Target(path) for path in self._lists.values() if path is not None]
-        for target in [*files, *([] if self._in_place else self.targets)]:
-            resolved = target.path.resolve()
-            if Target(resolved, target.table) in sources or (target.table is None and _is_path_of(resolved, sources)):
+    def check(self) -> None:
+        """Raises InputsError if one would be written over another, or over a source, and OutputExists, unless that is wished."""
+        taken: dict[Path, set[str | None]] = {}
+        for source in self._job.sources:
+            taken.setdefault(source.path.resolve(), set()).add(_table_key(source.table))
+        sources = {path: set(tables) for path, tables in taken.items()}
+        for target in [*self._lists.values(), *([] if self._in_place else self.targets)]:
+            resolved, table = target.path.resolve(), _table_key(target.table)
+            if _overlap(sources.get(resolved, set()), table):
                 raise InputsError(f"{target}: the output is the input: name another file")
+            if _overlap(taken.get(resolved, set()), table):
+                raise InputsError(f"{target}: two outputs would be one file: name another one")
+            taken.setdefault(resolved, set()).add(table)
             if resolved.exists() and not resolved.is_file():
                 raise InputsError(f"{target.path} is no regular file: name another one")
-            if not job.force and _exists(target):
+            if not self._job.force and _exists(target):
                 raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
+
+    def require_within_reach(self, work: Path) -> None:
+        """Raises InputsError for a target that what is made in ``work`` cannot be linked to.
+
+        By trying it: two mounts of one file system are no less two than those of two.
+        """
+        probe = work / "probe"
+        probe.touch()
+        tried: set[Path] = set()
+        for target in [*self._lists.values(), *self.targets]:
+            resolved = target.path.resolve()
+            folder = next(each for each in resolved.parents if each.is_dir())
+            if folder in tried or (target.table is not None and resolved.exists()):  # a table is written into its file
+                continue
+            tried.add(folder)
+            trial = folder / f".{probe.name}.{secrets.token_hex(4)}.quorumvault"
+            try:
+                trial.hardlink_to(probe)
+                trial.unlink()
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    raise InputsError(
+                        f"{target} is on another file system than {work}, where it is made: all outputs go to one"
+                    ) from None
+                if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+                    raise InputsError(f"{target}: its file system has no hard links, which outputs get their names by") from None
+                raise
+        probe.unlink()
 
     def staged(self, folder: Path, number: int) -> Path:
         """Where the output of a source is put together. Its suffix is the target's: that is how DuckDB knows a format."""
         return folder / f"{number:06}{self.targets[number].path.suffix}"
 
-    def publish(self, folder: Path) -> None:
-        """Gives every staged file its name; may be called again after it was interrupted at any instant."""
-        parents: set[Path] = set()
-        for number, target in enumerate(self.targets):
-            staged = self.staged(folder, number)
-            if not staged.exists():
-                continue  # done, before an interruption
-            if target.table is not None and target.path.exists():
-                from quorumvault.batch.duckdbtables import put_table
+    def publish(self, folder: Path, *, replacing: bool) -> None:
+        """Gives every staged file its name; may be called again after it was interrupted at any instant.
 
-                put_table(staged, target.path, target.table)
-                staged.unlink()
-            else:
-                parents.add(self._rename(staged, target.path))
-        for name, path in self._lists.items():
-            if path is not None and (folder / name).exists():
-                parents.add(self._rename(folder / name, path))
+        Lists come first: what they say of sources is lost with those. Raises OutputExists for what appeared meanwhile, unless
+        ``replacing``, and RunError if a staged file is lost.
+        """
+        staged = [(folder / name, target) for name, target in self._lists.items()]
+        staged += [(self.staged(folder, number), target) for number, target in enumerate(self.targets)]
+        for file, target in staged:
+            if not file.exists():
+                raise RunError(f"{file}, which was to be {target}, is gone: remove {folder.parent} to begin again")
+        parents: set[Path] = set()
+        for file, target in staged:
+            parents |= self._give(file, target, replacing or self._in_place)
         for parent in parents:
             sync_directory(parent)
 
-    def _rename(self, staged: Path, path: Path) -> Path:
-        """Answers the folder that has the name now."""
-        path = path.resolve()
+    def _give(self, staged: Path, target: Target, replacing: bool) -> set[Path]:
+        """Answers the folders that have new names in them."""
+        path = target.path.resolve()
+        new = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self._in_place and path.exists():
-            shutil.copymode(path, staged)
-        os.replace(staged, path)
-        return path.parent
+        is_given = path.exists() and path.samefile(staged)
+        if not is_given and target.table is not None:
+            is_given = _link(staged, path) or _put_table(staged, path, target.table, replacing)
+        elif not is_given and replacing:
+            is_given = _replace(staged, path, keeping_mode=self._in_place)
+        elif not is_given:
+            is_given = _link(staged, path)
+        if not is_given:
+            raise OutputExists(f"{target} has appeared meanwhile: move it away and --resume, or replace it by --resume --force")
+        return {path.parent, *(each.parent for each in new)}
+
+
+def _link(staged: Path, path: Path) -> bool:
+    """False if there is something of that name, which stays."""
+    try:
+        path.hardlink_to(staged)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _replace(staged: Path, path: Path, *, keeping_mode: bool) -> bool:
+    second = staged.with_name(f"{staged.name}.second")
+    second.unlink(missing_ok=True)
+    second.hardlink_to(staged)
+    if keeping_mode and path.exists():
+        shutil.copymode(path, staged)
+    second.replace(path)
+    return True
+
+
+def _put_table(staged: Path, path: Path, table: str, replacing: bool) -> bool:
+    from quorumvault.batch.duckdbtables import put_table
+
+    return put_table(staged, path, table, replacing=replacing)
 
 
 def _targets(job: Job) -> Iterator[Target]:
@@ -106,8 +165,14 @@ def _targets(job: Job) -> Iterator[Target]:
             yield Target(job.output, job.table)
 
 
-def _is_path_of(path: Path, sources: Iterable[Target]) -> bool:
-    return any(source.path == path for source in sources)
+def _table_key(table: str | None) -> str | None:
+    """The same for two names of one table: DuckDB does not tell names apart by their case, and ``main`` is where tables are."""
+    return None if table is None else table.casefold().removeprefix("main.")
+
+
+def _overlap(tables: set[str | None], table: str | None) -> bool:
+    """Whether, of a file that has these outputs or sources in it, one more would touch one. None is the whole file."""
+    return bool(tables) and (table is None or None in tables or table in tables)
 
 
 def _exists(target: Target) -> bool:

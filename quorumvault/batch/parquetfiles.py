@@ -42,10 +42,13 @@ _BATCH_ROWS: Final = 1 << 17
 _CODED_BYTES: Final = 8
 #: A row group that has more bytes is read, and written, in pieces.
 _GROUP_BYTES: Final = 128 << 20
+#: A row group that has more bytes of texts from the vault is written in pieces. A million rows have 54 MB of tokens in a column.
+_TEXT_BYTES: Final = 256 << 20
 _BUFFER_BYTES: Final = 1 << 20
 ItemT = TypeVar("ItemT")
+_Numbers: TypeAlias = "np.ndarray[Any, Any]"
 #: Distinct texts of a column, and for each row the place among them, -1 for a null.
-Encoded: TypeAlias = "tuple[Any, np.ndarray[Any, Any]]"
+Encoded: TypeAlias = "tuple[Any, _Numbers]"
 
 
 class ParquetReader:
@@ -57,8 +60,7 @@ class ParquetReader:
         with self.open() as file:
             self.metadata = file.metadata
             self.schema = file.schema_arrow
-        if len(set(self.schema.names)) < len(self.schema.names):
-            raise ColumnError(f"{source} has two columns of one name: which one is meant is not clear")
+        _require_told_apart(self.schema.names, source)
 
     def open(self, coded: Sequence[str] = ()) -> Any:
         """A pyarrow.parquet.ParquetFile. Columns that are ``coded`` come as the dictionaries that the file has of them."""
@@ -67,15 +69,15 @@ class ParquetReader:
 
     def types(self) -> dict[str, Any]:
         """DuckDB's type of each column."""
-        return duckdb_types(self.con, self._source.path)
+        return duckdb_types(self.con, self._source.path, self.schema.names)
 
     def chunks(self, columns: Sequence[str], start: int, stop: int) -> Iterator[Any]:
         """Tables of these columns, of row groups ``start`` to ``stop``, in order."""
         groups = list(range(start, stop))
         total = sum(self.metadata.row_group(group).num_rows for group in groups)
-        sizes = _sizes(self.metadata, groups)
-        coded = [name for name in columns if sizes.get(name, 0) < _CODED_BYTES * total]
-        rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * total // max(1, sum(sizes.get(name, 0) for name in columns))))
+        sizes = _sizes(self.schema, self.metadata, groups)
+        coded = [name for name in columns if sizes[name] < _CODED_BYTES * total]
+        rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * total // max(1, sum(sizes[name] for name in columns))))
         held: list[Any] = []
         count = 0
         with _reading(self._source), self.open(coded) as file:
@@ -115,20 +117,34 @@ def _reading(source: Source) -> Iterator[None]:
         raise RunError(f"{source} cannot be read as Parquet: it is no such file, or damaged") from None
 
 
-def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, Any]:
-    """What DuckDB reads in a Parquet file: the type of each column."""
+def _require_told_apart(names: Sequence[str], source: Source) -> None:
+    """Raises ColumnError for names that DuckDB, and most who read the file, cannot tell apart."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other is not name:
+            raise ColumnError(f"{source} has columns {other!r} and {name!r}, which are one name but for case: rename one of them")
+
+
+def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What DuckDB reads in a Parquet file: the type of each column. ``names`` are the file's own: DuckDB changes some."""
     relation = con.read_parquet(glob.escape(str(path)), hive_partitioning=False)
-    return dict(zip(relation.columns, relation.types, strict=True))
+    return dict(zip(names, relation.types, strict=True))
 
 
-def _sizes(metadata: Any, groups: Sequence[int]) -> dict[str, int]:
+def _sizes(schema: Any, metadata: Any, groups: Sequence[int]) -> dict[str, int]:
     """Bytes of each column in these row groups, before compression."""
-    sizes: dict[str, int] = {}
+    leaves = [field.name for field in schema for _ in range(_leaves(field.type))]
+    sizes = dict.fromkeys(schema.names, 0)
     for found in map(metadata.row_group, groups):
-        for column in map(found.column, range(found.num_columns)):
-            name = column.path_in_schema.split(".")[0]
-            sizes[name] = sizes.get(name, 0) + column.total_uncompressed_size
+        for place, name in enumerate(leaves):
+            sizes[name] += found.column(place).total_uncompressed_size
     return sizes
+
+
+def _leaves(kind: Any) -> int:
+    """How many columns Parquet keeps one of this Arrow type as. Their paths do not tell: a name may have a dot in it."""
+    return sum(_leaves(kind.field(place).type) for place in range(kind.num_fields)) or 1
 
 
 class ParquetConversion:
@@ -207,7 +223,7 @@ class ParquetConversion:
             texts.validate(full=True)
         except pa.ArrowException:
             raise RunError(f"{self._source}: {name}: a text that is not UTF-8") from None
-        indices = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        indices = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy()
         # A dictionary may have texts that no row has: they are nobody's business.
         used = np.zeros(len(texts) + 1, bool)
         used[indices] = True
@@ -221,8 +237,12 @@ class ParquetConversion:
         options = _writer_options(self._reader.metadata)
         with pq.ParquetWriter(output, self._schema, **options) as writer:
             for others in _ahead(self._others()):
-                table = self._merged(others, rows.take(len(others)))
-                writer.write_table(table, row_group_size=max(1, len(table)))
+                replaced, sizes = rows.take(len(others))
+                start = 0
+                for stop in _cuts(sizes):
+                    table = self._merged(others.slice(start, stop - start), replaced.slice(start, stop - start))
+                    writer.write_table(table, row_group_size=max(1, len(table)))
+                    start = stop
 
     def _others(self) -> Iterator[Any]:
         """The columns that stay as they are, a table for each row group to write."""
@@ -283,7 +303,7 @@ def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], s
         pass
     probe = spill / "probe.parquet"
     probe.write_bytes(sink.getvalue())
-    before, after = reader.types(), duckdb_types(reader.con, probe)
+    before, after = reader.types(), duckdb_types(reader.con, probe, schema.names)
     for name, kind in before.items():
         if name not in replaced and after[name] != kind:
             raise ColumnError(f"{source}: column {name} is {kind}, which would not be kept: cast it to another type first")
@@ -303,27 +323,50 @@ def _writer_options(metadata: Any) -> dict[str, Any]:
 _CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4", "UNKNOWN": "SNAPPY"}
 
 
+def _cuts(sizes: _Numbers) -> Iterator[int]:
+    """Where rows that have texts of these sizes are cut, their end included, so that no more is written at once than is meant.
+
+    Distinct texts may be few when what is made of them is not: one value of 64 KiB in each of 34,000 rows is more than a column
+    of Arrow's utf8 can have.
+    """
+    yield from (np.flatnonzero(np.diff(np.cumsum(sizes) // _TEXT_BYTES)) + 1).tolist()
+    yield len(sizes)
+
+
 class _Rows:
-    """Rows of Arrow streams, one after the other, as many at a time as are asked for."""
+    """Rows of Arrow streams, one after the other, as many at a time as are asked for, and the bytes of each row's texts."""
 
     def __init__(self, paths: Sequence[Path], schema: Any) -> None:
         self._schema = schema
         self._batches = (batch for path in paths for batch in _stream(path))
-        self._rest: Any = None
+        self._rest: tuple[Any, _Numbers] | None = None
 
-    def take(self, count: int) -> Any:
+    def take(self, count: int) -> tuple[Any, _Numbers]:
         taken: list[Any] = []
+        sizes = [np.zeros(0, np.int64)]
         while count:
-            batch = next(self._batches) if self._rest is None else self._rest
+            batch, lengths = next(self._batches) if self._rest is None else self._rest
             taken.append(batch.slice(0, count))
-            self._rest = batch.slice(count) if len(batch) > count else None
+            sizes.append(lengths[:count])
+            self._rest = (batch.slice(count), lengths[count:]) if len(batch) > count else None
             count -= len(taken[-1])
-        return pa.Table.from_batches(taken, self._schema)
+        return pa.Table.from_batches(taken, self._schema), np.concatenate(sizes)
 
 
-def _stream(path: Path) -> Iterator[Any]:
+def _stream(path: Path) -> Iterator[tuple[Any, _Numbers]]:
     with pa.OSFile(str(path), "rb") as file:
-        yield from pa.ipc.open_stream(file)
+        for batch in pa.ipc.open_stream(file):
+            yield batch, _text_bytes(batch)
+
+
+def _text_bytes(batch: Any) -> _Numbers:
+    """Of each row, the bytes of its texts in all columns together."""
+    total = np.zeros(len(batch), np.int64)
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+            total += lengths.fill_null(0).to_numpy(zero_copy_only=False)
+    return total
 
 
 class _Rejects:

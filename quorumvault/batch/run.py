@@ -23,7 +23,7 @@ from quorumvault.batch.pieces import Piece, rejects_header
 from quorumvault.batch.sources import TEXT
 from quorumvault.batch.statuses import MOVED_WORDS
 from quorumvault.batch.textfiles import TextEngine
-from quorumvault.batch.workfolder import WorkFolder, opened
+from quorumvault.batch.workfolder import WorkFolder, opened, work_path
 from quorumvault.client import Client
 from quorumvault.errors import EpochMoved
 from quorumvault.tabular.table import Place
@@ -40,23 +40,24 @@ def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
     """Does it. Raises InputsError and RunError (OutputExists, UnfinishedRun, ManifestMismatch, SourceChanged),
     ColumnError, InputError, OSError, and what the client raises: then no output is there, and finished parts are kept.
     """
-    outputs = Outputs.of(job)
-    if not job.resume:
-        outputs.check(job)
+    outputs = Outputs(job)
+    if not work_path(job).exists():  # else what is there of an earlier run comes first
+        outputs.check()
     is_named = job.columns or all(source.columns for source in job.sources)
     configured = () if is_named else tuple(vault.fields())
     plan = manifests.make_plan(job, vault.key_id or "", configured, outputs.targets)
     with opened(job, plan) as work:
         making = _Making(job, vault, work, progress)
         if not work.manifest.publishing:
-            outputs.check(job)
+            outputs.check()
+            outputs.require_within_reach(work.path)
             with work.spill(job.spill) as spill, contextlib.closing(_engine(job, vault, configured, spill)) as engine:
                 making.make(engine, outputs, spill)
             making.require_unchanged()
+            outputs.check()
             work.sync_staged()
-            work.manifest.publish()
-        # What is staged was made for the outputs of the run that was begun, whatever this command names.
-        Outputs.of_plan(work.manifest.plan).publish(work.staged)
+            work.manifest.publish(replacing=job.force)
+        outputs.publish(work.staged, replacing=job.force or work.manifest.replacing)
         return making.report()
 
 

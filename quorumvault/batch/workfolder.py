@@ -100,6 +100,12 @@ def _clear_spill(path: Path) -> None:
         note.unlink()
 
 
+def plan_under_way(job: Job) -> Plan | None:
+    """Of a run whose names are being given, if there is one: its sources need not be what they were."""
+    found = Manifest.load(work_path(job))
+    return found.plan if found is not None and found.publishing else None
+
+
 @contextlib.contextmanager
 def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
     """The folder of a new run, or of the one that is to be resumed; it is gone at the end, unless parts are left to go on with.
@@ -107,8 +113,6 @@ def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
     With nothing to resume one begins. Raises UnfinishedRun, ManifestMismatch.
     """
     path = work_path(job)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
     with _locked(path):
         manifest = _manifest(path, job, plan)
         work = WorkFolder(path, manifest)
@@ -119,6 +123,7 @@ def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
             if not (manifest.parts or manifest.publishing):
                 shutil.rmtree(path)
             raise
+        Manifest.discard(path)
         shutil.rmtree(path)
 
 
@@ -127,7 +132,7 @@ def _manifest(path: Path, job: Job, plan: Plan) -> Manifest:
     if found is None:
         return _fresh(path, plan)
     if job.resume:
-        differs = None if found.publishing else difference(found.plan, plan)
+        differs = difference(found.plan, plan, publishing=found.publishing)
         if differs is not None:
             raise ManifestMismatch(
                 f"{path} is of a run that does not fit: {differs}. Ask for the same, or begin again with --force"
@@ -137,12 +142,15 @@ def _manifest(path: Path, job: Job, plan: Plan) -> Manifest:
         raise UnfinishedRun(
             f"{path} is an unfinished run with {len(found.parts)} finished parts: --resume goes on, --force begins again"
         )
+    if found.publishing and found.plan.in_place:
+        raise UnfinishedRun(f"{path} is a run that has begun to replace its sources: only --resume goes on with it")
     return _fresh(path, plan)
 
 
 def _fresh(path: Path, plan: Plan) -> Manifest:
     """Of a run that begins in a folder in which something may be left."""
     _clear_spill(path)
+    Manifest.discard(path)
     for each in path.iterdir():
         shutil.rmtree(each) if each.is_dir() else each.unlink()
     return Manifest.begin(path, plan)
@@ -150,12 +158,29 @@ def _fresh(path: Path, plan: Plan) -> Manifest:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    while (descriptor := _lock(path)) is None:
+        pass
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunRefused(f"another process is at this run ({path} is locked)") from None
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """None if the process that had the folder ended, and removed it, before it could be locked. Raises RunRefused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = os.path.samestat(path.stat(), os.fstat(descriptor))
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            raise RunRefused(f"another process is at this run ({path} is locked)") from None
+        if not is_there:
+            return None
+        stack.pop_all()
+    return descriptor

@@ -298,6 +298,8 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         raise click.UsageError("say which format it is: --format csv or --format jsonl")
     if form not in TEXT:
         raise click.UsageError("Parquet and DuckDB go from a file to a file: name an input and -o FILE")
+    if request.rejects is not None and request.rejects.resolve() in (Path(name).resolve(), request.output.resolve()):
+        raise click.UsageError(f"--rejects {request.rejects}: it is the input, or the output: name another file")
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
         if name != "-":

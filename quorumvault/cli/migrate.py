@@ -10,7 +10,8 @@ import click
 
 from quorumvault.batch.census import count
 from quorumvault.batch.job import Job, Missing
-from quorumvault.batch.sources import Format, Source, expand, is_single, root_of
+from quorumvault.batch.sources import Format, Source, expand, is_single, printable, root_of
+from quorumvault.batch.workfolder import plan_under_way
 from quorumvault.cli.census import column_option, require_somewhere
 from quorumvault.cli.files import (
     force_option,
@@ -83,17 +84,12 @@ def migrate(
         raise click.UsageError("say where the moved files go: --in-place, or -o DIR")
     with interruptible():
         given = expand(files, format=table_format)
-        sources = plan(given, names(column))
-    if resume and not sources:
-        sources = given  # a run whose files have no tokens any more may still have to give their names to some
-    if not sources:
-        click.echo("No file given has a token in a column of text: nothing to do.", err=True)
-        return 0
     job = Job(
         operation="retokenize",
-        sources=tuple(sources),
+        sources=tuple(given),
         output=output,
         is_folder=output is not None,
+        columns=names(column),
         missing=missing,
         crosswalk=crosswalk,
         resume=resume,
@@ -101,9 +97,25 @@ def migrate(
         spill=spill,
         root=root_of(given) if len(files) > 1 or not is_single(files[0]) else None,
     )
+    with interruptible():
+        job = dataclasses.replace(job, sources=tuple(_sources(job)))
+    if not job.sources:
+        click.echo("No file given has a token in a column of text: nothing to do.", err=True)
+        return 0
     report = run_files(job, connection)
     print_report(report, "tokens that were moved", as_json=as_json)
     return PARTIAL if report.partial else 0
+
+
+def _sources(job: Job) -> list[Source]:
+    """Those with something to move. Once a run gives names, those it has: files with their names may have no tokens any more."""
+    begun = plan_under_way(job) if job.resume else None
+    if begun is None:
+        return plan(job.sources, job.columns)
+    columns = {(source.path, source.table): source.columns for source in begun.sources}
+    places = [(source, (printable(source.path.absolute()), source.table)) for source in job.sources]
+    found = [dataclasses.replace(source, columns=columns[place]) for source, place in places if place in columns]
+    return found or list(job.sources)
 
 
 def plan(sources: Sequence[Source], columns: Sequence[str]) -> list[Source]:

@@ -213,6 +213,34 @@ def test_a_bad_value_is_named_by_its_row(desk: Desk) -> None:
     assert desk.tables() == []
 
 
+@pytest.mark.parametrize("name", ["rowid", "RowId", "row"])
+def test_a_column_that_is_called_as_row_ids_are(name: str, desk: Desk) -> None:
+    (token,) = desk.rig.tokens(["a"])
+    source = f"select unnest(['x', '{token}']) as name, unnest(['b', 'a']) as {name}"
+    with pytest.raises(qv.AlreadyTokenized, match="row 1, column name"):
+        qv.tokenize(desk.con, source, "name", client=desk.client)
+    found = qv.detokenize(desk.con, source, "name", client=desk.client)
+    assert (found.columns, found.fetchall()) == (["name", "name_status", name], [(None, "not_token", "b"), ("a", "ok", "a")])
+    with pytest.raises(qv.TokensNotFound, match=r"1 of 2 tokens have no value here, column name, rows 0$"):
+        qv.detokenize(desk.con, source, "name", missing="error", client=desk.client)
+    assert desk.tables()[:-1] == []
+
+
+def test_rows_have_their_numbers_in_a_transaction_and_without_an_order(desk: Desk) -> None:
+    (token,) = desk.rig.tokens(["a"])
+    source = f"select if(range = 250000, '{token}', 'x' || range % 7) as name from range(300000)"
+    desk.con.execute("set preserve_insertion_order = false")
+    with pytest.raises(qv.AlreadyTokenized, match="row 250000, column name"):
+        qv.tokenize(desk.con, source, "name", client=desk.client)
+    desk.con.execute("reset preserve_insertion_order")
+    desk.con.begin()
+    with pytest.raises(qv.AlreadyTokenized, match="row 250000, column name"):
+        qv.tokenize(desk.con, source, "name", client=desk.client)
+    with pytest.raises(qv.TokensNotFound, match=r"rows 0, 1, 2, 3, 4"):
+        qv.detokenize(desk.con, source, "name", missing="error", client=desk.client)
+    desk.con.rollback()
+
+
 def test_an_outage_raises_and_leaves_the_connection_as_it_was(desk: Desk) -> None:
     claims(desk)
     desk.rig.vault.failure = NoQuorum("n2: down; n3: down")

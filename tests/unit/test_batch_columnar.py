@@ -340,3 +340,64 @@ def test_texts_can_be_read_without_a_vault() -> None:
         assert text_columns(source) == ["name", "note"]
         chunks = list(read_texts(source, ["note", "name"]))
         assert [text for chunk in chunks for text in chunk["note"].to_pylist()] == [note for (note,) in rows(name, "note")]
+
+
+def test_names_that_differ_in_case_alone_are_refused(desk: Desk) -> None:
+    """DuckDB calls the second ``name_1``: the configured field would pass for one that the file has not."""
+    texts = pa.array(["a", "b"])
+    pq.write_table(pa.table({"NAME": texts, "name": texts, "other": texts}), "in.parquet")
+    for columns in ((), ("name",), ("NAME", "other"), ("name_1",)):
+        with pytest.raises(qv.ColumnError, match="columns 'NAME' and 'name', which are one name but for case"):
+            run(job("in.parquet", "out.parquet", columns=columns), desk.client)
+    assert desk.asked() == []
+    assert [path.name for path in Path().iterdir()] == ["in.parquet"]
+
+
+@pytest.mark.parametrize("form", ["{}.parquet", "{}.duckdb::t"])
+def test_a_status_that_is_there_in_another_case(form: str, desk: Desk) -> None:
+    make(form.format("in"), "select 'a' as name, 'b' as NAME_Status")
+    with pytest.raises(qv.ColumnError, match="has a column name_status"):
+        run(job(form.format("in"), form.format("out"), "detokenize", status=True), desk.client)
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.uint32(), pa.uint64(), pa.int8()])
+def test_dictionaries_with_any_kind_of_index(kind: Any, desk: Desk) -> None:
+    names = pa.DictionaryArray.from_arrays(pa.array([1, None, 0, 1], kind), pa.array(["one", "two"]))
+    pq.write_table(pa.table({"name": names}), "in.parquet")
+    run(job("in.parquet", "out.parquet"), desk.client)
+    run(job("out.parquet", "back.parquet", "detokenize"), desk.client)
+    assert rows("back.parquet") == [("two",), (None,), ("one",), ("two",)]
+
+
+def test_a_row_group_of_many_long_values_is_written_in_pieces(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """34,000 rows of one value of 64 KiB are more than a column of Arrow's utf8 can have at once."""
+    monkeypatch.setattr(parquetfiles, "_TEXT_BYTES", 1000)
+    values = [None if number % 7 == 0 else "long" * 75 if number % 3 else "short" for number in range(40)]
+    tokens = desk.client.tokenize(values)
+    empty = [None] * 40
+    pq.write_table(pa.table({"name": tokens, "more": tokens, "none": pa.array(empty, pa.utf8()), "n": range(40)}), "in.parquet")
+    run(job("in.parquet", "out.parquet", "detokenize", columns=("name", "more", "none")), desk.client)
+    assert rows("out.parquet") == list(zip(values, values, empty, range(40), strict=True))
+    file = pq.ParquetFile("out.parquet")
+    sizes = [
+        sum(len(text or "") for name in ("name", "more") for text in file.read_row_group(group).column(name).to_pylist())
+        for group in range(file.num_row_groups)
+    ]
+    assert max(sizes) <= 1600
+    assert len(sizes) < sum(sizes) / 700
+
+
+def test_bytes_of_columns_are_those_of_their_own() -> None:
+    """A name may have a dot in it, which is how a path leads to the members of another."""
+    texts = pa.array(["x" * 1000, "y" * 1000])
+    table = {
+        "a": pa.array([{"b": "s", "c": [1]}] * 2),
+        "a.b": texts,
+        "m": pa.array([[("k", 1)]] * 2, pa.map_(pa.utf8(), pa.int8())),
+    }
+    pq.write_table(pa.table(table | {"last": pa.array([1, 2], pa.int8())}), "in.parquet", compression="none")
+    file = pq.ParquetFile("in.parquet")
+    sizes = parquetfiles._sizes(file.schema_arrow, file.metadata, [0])
+    assert sizes["a.b"] > 2000
+    assert max(sizes[name] for name in ("a", "m", "last")) < 1000
+    assert sum(sizes.values()) == file.metadata.row_group(0).total_byte_size

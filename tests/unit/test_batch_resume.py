@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
+import os
 import shutil
 import stat
 import tempfile
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,9 +21,11 @@ from hypothesis import strategies as st
 import quorumvault as qv
 from quorumvault.batch import run as runs
 from quorumvault.batch import workfolder
+from quorumvault.batch.job import RunError
 from quorumvault.batch.manifest import Manifest
-from quorumvault.batch.outputs import OutputExists, Outputs
+from quorumvault.batch.outputs import OutputExists, Outputs, Target
 from quorumvault.batch.run import SourceChanged, run
+from quorumvault.batch.sources import InputsError
 from quorumvault.batch.workfolder import ManifestMismatch, RunRefused, UnfinishedRun, work_path
 from quorumvault.crypto.tokens import parse_token
 from tests import batchrig
@@ -104,6 +110,7 @@ def test_a_kill_while_names_are_given_ends_with_all_names(in_place: bool, desk: 
     output = None if in_place else tmp_path / "out"
     asked = job(tmp_path / "tok", output, "retokenize", crosswalk=tmp_path / "x.parquet")
     for count in range(1, 4):
+        (tmp_path / "x.parquet").unlink(missing_ok=True)
         if not (tmp_path / "before").exists():
             shutil.copytree(tmp_path / "tok", tmp_path / "before")
         shutil.rmtree(tmp_path / "tok")
@@ -111,6 +118,10 @@ def test_a_kill_while_names_are_given_ends_with_all_names(in_place: bool, desk: 
         with pytest.MonkeyPatch.context() as patch:
             cut_after_names(patch, count)
             with pytest.raises(Cut):
+                run(dataclasses.replace(asked, force=True), desk.client)
+        assert (tmp_path / "x.parquet").exists()  # the one thing that knows what is being replaced
+        if in_place:
+            with pytest.raises(UnfinishedRun, match="only --resume"):
                 run(dataclasses.replace(asked, force=True), desk.client)
         resumed = run(dataclasses.replace(asked, resume=True), desk.client)
         assert (resumed.parts_done, resumed.look_ups, resumed.rows) == (0, 0, 3 * len(ROWS))
@@ -122,15 +133,15 @@ def test_a_kill_while_names_are_given_ends_with_all_names(in_place: bool, desk: 
 
 
 def cut_after_names(patch: pytest.MonkeyPatch, count: int) -> None:
-    original, given_names = Outputs._rename, []
+    original, given_names = Outputs._give, []
 
-    def rename(outputs: Outputs, staged: Path, path: Path) -> Path:
+    def give(outputs: Outputs, staged: Path, target: Target, replacing: bool) -> set[Path]:
         if len(given_names) == count:
             raise Cut
-        given_names.append(path)
-        return original(outputs, staged, path)
+        given_names.append(target)
+        return original(outputs, staged, target, replacing)
 
-    patch.setattr(Outputs, "_rename", rename)
+    patch.setattr(Outputs, "_give", give)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -351,3 +362,281 @@ def test_one_process_at_a_time(desk: Desk, tmp_path: Path, monkeypatch: pytest.M
     after_part(monkeypatch, again)
     run(asked, desk.client)
     assert refused
+
+
+def test_a_folder_that_is_removed_while_it_is_waited_for_is_made_anew(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in.csv", ROWS)
+    asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
+    work, real, locked = work_path(asked), fcntl.flock, []
+
+    def flock(descriptor: int, how: int) -> None:
+        if not locked:
+            shutil.rmtree(work)  # by the process that had it
+        locked.append(descriptor)
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert run(asked, desk.client).rows == len(ROWS)
+    assert len(locked) == 2
+    assert read(tmp_path / "out.csv") != []
+
+
+@pytest.mark.parametrize("listed", ["rejects", "crosswalk"])
+def test_a_list_on_another_file_system_is_refused_before_anything_is_done(
+    listed: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in.csv", ROWS)
+    run(job(tmp_path / "in.csv", tmp_path / "tok.csv"), desk.client)
+    desk.rotate()
+    before = (tmp_path / "tok.csv").read_bytes()
+    (tmp_path / "mount").mkdir()
+    apart(monkeypatch, tmp_path / "mount")
+    lists: Any = {listed: tmp_path / "mount" / "new" / "list.csv"}
+    desk.asked()
+    with pytest.raises(InputsError, match=r"list\.csv is on another file system"):
+        run(job(tmp_path / "tok.csv", None, "retokenize", **lists), desk.client)
+    assert (tmp_path / "tok.csv").read_bytes() == before
+    assert desk.asked() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "mount", "tok.csv"]
+    assert list((tmp_path / "mount").iterdir()) == []
+
+
+def test_a_file_in_place_that_is_a_link_to_another_file_system_is_refused(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in", "mount"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / f"{name}.csv", ROWS)
+    (tmp_path / "in" / "z.csv").symlink_to(tmp_path / "mount" / "mount.csv")
+    apart(monkeypatch, tmp_path / "mount")
+    with pytest.raises(InputsError, match=r"z\.csv is on another file system"):
+        run(job(tmp_path / "in", None), desk.client)
+    assert read(tmp_path / "in" / "in.csv") == read(tmp_path / "mount" / "mount.csv") == ROWS
+
+
+def apart(monkeypatch: pytest.MonkeyPatch, mount: Path) -> None:
+    """What is in this folder is on another file system than all else."""
+
+    def checked(call: Callable[..., None]) -> Callable[..., None]:
+        def give(source: Path | str, target: Path | str, **options: Any) -> None:
+            if Path(source).is_relative_to(mount) != Path(target).is_relative_to(mount):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), None, str(target))
+            call(source, target, **options)
+
+        return give
+
+    for name in ("link", "replace", "rename"):
+        monkeypatch.setattr(os, name, checked(getattr(os, name)))
+
+
+@pytest.mark.parametrize(
+    ("output", "lists"),
+    [
+        ("out.csv", {"rejects": "out.csv"}),
+        ("out.csv", {"crosswalk": "folder/../out.csv"}),
+        ("out.csv", {"rejects": "r.csv", "crosswalk": "r.csv"}),
+        (None, {"rejects": "in.csv"}),
+        (None, {"crosswalk": "link.csv"}),
+    ],
+)
+def test_outputs_that_would_be_one_file_are_refused(
+    output: str | None, lists: dict[str, str], desk: Desk, tmp_path: Path
+) -> None:
+    write(tmp_path / "in.csv", ROWS)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.csv").symlink_to("in.csv")
+    options: Any = {name: tmp_path / path for name, path in lists.items()}
+    asked = job(tmp_path / "in.csv", None if output is None else tmp_path / output, force=True, **options)
+    with pytest.raises(InputsError, match="name another"):
+        run(asked, desk.client)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "in.csv", "link.csv"]
+    assert read(tmp_path / "in.csv") == ROWS
+
+
+def test_a_table_is_its_own_source_whatever_its_case(desk: Desk, tmp_path: Path) -> None:
+    write(tmp_path / "in.duckdb", ROWS)
+    for table in ("T", "main.t"):
+        asked = dataclasses.replace(job(tmp_path / "in.duckdb", tmp_path / "in.duckdb", force=True), table=table)
+        with pytest.raises(InputsError, match="the output is the input"):
+            run(asked, desk.client)
+    with pytest.raises(InputsError, match="name another"):
+        run(job(tmp_path / "in.duckdb", tmp_path / "out.duckdb", rejects=tmp_path / "out.duckdb"), desk.client)
+
+
+def commit_to_the_log(path: Path) -> None:
+    """A change that stays in the log beside the file."""
+    before = path.read_bytes()
+    with duckdb.connect(str(path)) as con:
+        con.execute("pragma disable_checkpoint_on_shutdown")
+        con.execute("update t set place = 'changed'")
+    assert path.read_bytes() == before
+
+
+def test_a_change_that_is_in_the_log_of_a_duckdb_file_is_a_change(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = unfinished(desk, tmp_path, monkeypatch, "duckdb")
+    commit_to_the_log(tmp_path / "in.duckdb")
+    with pytest.raises(ManifestMismatch, match=r"in\.duckdb has changed since"):
+        run(dataclasses.replace(asked, resume=True), desk.client)
+    write(tmp_path / "in.duckdb", ROWS)
+    after_part(monkeypatch, lambda count: commit_to_the_log(tmp_path / "in.duckdb") if count == 2 else None)
+    with pytest.raises(SourceChanged, match=r"in\.duckdb::t was changed while it was read"):
+        run(dataclasses.replace(asked, force=True), desk.client)
+    assert not (tmp_path / "out.duckdb").exists()
+
+
+def cut_while_naming(desk: Desk, asked: Any, names_given: int = 0) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after_names(patch, names_given)
+        with pytest.raises(Cut):
+            run(asked, desk.client)
+
+
+@pytest.mark.parametrize(
+    "change", [{"operation": "detokenize"}, {"columns": ("place",)}, {"rejects": Path("r.csv")}, {"sources": ()}]
+)
+def test_a_run_that_gives_names_is_not_ended_by_another_command(change: dict[str, Any], desk: Desk, tmp_path: Path) -> None:
+    write(tmp_path / "in.csv", ROWS)
+    write(tmp_path / "other.csv", ROWS[:1])
+    asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
+    cut_while_naming(desk, asked)
+    if "sources" in change:
+        change = {"sources": job(tmp_path / "other.csv", None).sources}
+    with pytest.raises(ManifestMismatch):
+        run(dataclasses.replace(asked, resume=True, **change), desk.client)
+    assert not (tmp_path / "out.csv").exists()
+    write(tmp_path / "in.csv", ROWS[:1])  # what was read of it is whole
+    assert run(dataclasses.replace(asked, resume=True), desk.client).rows == len(ROWS)
+    assert len(read(tmp_path / "out.csv")) == len(ROWS)
+
+
+def test_a_run_that_is_thrown_away_is_not_mistaken_for_one_that_is_done(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in.csv", ROWS)
+    asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
+    cut_while_naming(desk, asked)
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "manifest.json":
+            raise Cut
+        real(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(Cut):
+            run(dataclasses.replace(asked, force=True), desk.client)
+    assert run(dataclasses.replace(asked, resume=True), desk.client).rows == len(ROWS)
+    assert len(read(tmp_path / "out.csv")) == len(ROWS)
+
+
+def test_what_was_made_and_is_lost_is_an_error(desk: Desk, tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write(tmp_path / "in" / name, ROWS)
+    asked = job(tmp_path / "in", tmp_path / "out")
+    cut_while_naming(desk, asked, 1)
+    (tmp_path / "out" / "a.csv").unlink()
+    resumed = dataclasses.replace(asked, resume=True)
+    run(resumed, desk.client)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.csv", "b.csv"}
+    shutil.rmtree(tmp_path / "out")
+    cut_while_naming(desk, asked)
+    next((work_path(asked) / "staged").iterdir()).unlink()
+    with pytest.raises(RunError, match=r"is gone: remove .* to begin again"):
+        run(resumed, desk.client)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["csv", "duckdb"])
+@pytest.mark.parametrize("late", [False, True])
+def test_what_appears_meanwhile_stays(form: str, late: bool, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While parts are made, or in the last instant: once all checks are over."""
+    source, output = tmp_path / f"in.{form}", tmp_path / f"out.{form}"
+    write(source, ROWS)
+    asked = job(source, output)
+
+    def appears(original: Any) -> Any:
+        def call(*args: Any) -> Any:
+            write(output, ROWS[:2])
+            return original(*args)
+
+        return call
+
+    owner, name = (Outputs, "_give") if late else (runs._Making, "require_unchanged")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, appears(getattr(owner, name)))
+        with pytest.raises(OutputExists, match="appeared meanwhile" if late else "exists"):
+            run(asked, desk.client)
+    assert read(output) == ROWS[:2]
+    if late:
+        with pytest.raises(OutputExists, match="--resume"):
+            run(dataclasses.replace(asked, resume=True), desk.client)
+        assert read(output) == ROWS[:2]
+    run(dataclasses.replace(asked, resume=True, force=True), desk.client)
+    assert len(read(output)) == len(ROWS)
+
+
+def test_a_table_that_has_its_name_already_is_known_again(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "in.duckdb", ROWS)
+    with duckdb.connect(str(tmp_path / "out.duckdb")) as con:
+        con.execute("create table other as select 1 as one")
+    asked = job(tmp_path / "in.duckdb", tmp_path / "out.duckdb")
+    original = Outputs._give
+    with monkeypatch.context() as patch:
+        patch.setattr(Outputs, "_give", lambda *args: cut(original(*args)))
+        with pytest.raises(Cut):
+            run(asked, desk.client)
+    run(dataclasses.replace(asked, resume=True), desk.client)
+    assert len(read(tmp_path / "out.duckdb")) == len(ROWS)
+    with duckdb.connect(str(tmp_path / "out.duckdb")) as con:
+        assert con.sql("from other").fetchall() == [(1,)]
+
+
+def cut(given: object) -> None:
+    raise Cut
+
+
+def test_two_runs_to_tables_of_one_new_file_both_have_theirs(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.duckdb", ROWS)
+    first, second = (
+        dataclasses.replace(job(tmp_path / f"{name}.duckdb", tmp_path / "new.duckdb"), table=name) for name in ("a", "b")
+    )
+    original, begun = Outputs._give, []
+
+    def give(*args: Any) -> set[Path]:
+        if not begun:
+            begun.append(run)
+            run(second, desk.client)
+        return original(*args)
+
+    monkeypatch.setattr(Outputs, "_give", give)
+    run(first, desk.client)
+    with duckdb.connect(str(tmp_path / "new.duckdb")) as con:
+        assert con.sql("select count(*) from a join b using (name, place)").fetchall() == [
+            (len([1 for name, _ in ROWS if name]),)
+        ]
+
+
+def test_a_table_gets_into_its_file_within_the_bounds_of_a_run(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB's own are most of the memory, and a folder where the process happens to be."""
+    write(tmp_path / "in.duckdb", ROWS)
+    asked = job(tmp_path / "in.duckdb", None)
+    original, settings = duckdb.connect, []
+
+    def connect(*args: Any, config: Any = None, **options: Any) -> Any:
+        settings.append(config)
+        return original(*args, config=config or {}, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(duckdb, "connect", connect)
+        run(asked, desk.client)
+    assert [Path(config["temp_directory"]).is_relative_to(work_path(asked)) for config in settings] == [True, True]
+    assert {config["memory_limit"] for config in settings} == {"256MB"}

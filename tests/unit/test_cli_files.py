@@ -466,3 +466,17 @@ def test_a_run_that_finds_nothing_to_resume_says_so_and_begins(run: Runner) -> N
     again = run("tokenize", "a.csv", "-o", "b.csv", "--resume")
     assert again.exit_code == 2
     assert "b.csv exists" in again.stderr
+
+
+def test_a_list_of_rejects_that_is_the_output_or_the_input_is_refused(run: Runner) -> None:
+    Path("patients.csv").write_bytes(PATIENTS)
+    for arguments, stdin in (
+        (("patients.csv", "-o", "out.csv", "--rejects", "./out.csv"), b""),
+        (("patients.csv", "-o", "out.csv", "--rejects", "patients.csv"), b""),
+        (("patients.csv", "--rejects", "patients.csv"), b""),
+        (("-", "--format", "csv", "-o", "out.csv", "--rejects", "./out.csv"), PATIENTS),
+    ):
+        result = run("tokenize", *arguments, "--column", "ssn", "--force", stdin=stdin)
+        assert result.exit_code == 2, result.stderr
+        assert "name another" in result.stderr
+    assert {path.name: path.read_bytes() for path in Path().iterdir()} == {"patients.csv": PATIENTS}
