@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx2
 import msgspec
 
+from chaos.checkers import EPOCH_AHEAD
 from chaos.history import Action, Outcome
 from chaos.spelling import Speller
 
@@ -57,6 +58,8 @@ class Names:
         self._speller = speller
         self._names: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
+        #: Of those that were spelled: whose they are, and what they stand for.
+        self._spelled: dict[str, tuple[str, str]] = {}
 
     def name(self, token: str) -> str:
         """The same for the same token. Raises Breach for what is no token."""
@@ -71,7 +74,14 @@ class Names:
 
     def spelled(self, owner: str, epoch: int, value: str) -> str:
         """The name of the token that a value of the history has, whether anybody was told of it or not."""
-        return self.name(self._speller.token(owner, epoch, value_of(value)))
+        name = self.name(self._speller.token(owner, epoch, value_of(value)))
+        self._spelled[name] = owner, value
+        return name
+
+    def behind(self, owner: str, name: str) -> str | None:
+        """What this owner's token stands for, if it was spelled: the only value that it can have."""
+        whose, value = self._spelled.get(name, (None, None))
+        return value if whose == owner else None
 
     def token(self, name: str) -> str:
         return self._tokens[name]
@@ -98,6 +108,7 @@ def name_of(value: str | int | bool) -> str:
 class _Problem(msgspec.Struct):
     code: str
     outcome: str | None = None
+    active_epoch: int | None = None
 
 
 class _Tokenized(msgspec.Struct):
@@ -171,8 +182,10 @@ def _refused(action: Action, count: int, status: int, content: bytes) -> Told:
             return Told(Outcome.OK, ("not_found",))
         case 409, "token-collision" if action is Action.DETOKENIZE and count == 1:
             return Told(Outcome.OK, ("collision",))
-        case 409, "epoch-ahead" if action is Action.ROTATE:
-            return Told(Outcome.FAIL, why=problem.code)
+        case 409, code if code == EPOCH_AHEAD and action is Action.ROTATE:
+            if problem.active_epoch is None:
+                raise Breach(f"409 {code} without the active epoch")
+            return Told(Outcome.FAIL, epoch=problem.active_epoch, why=code)
         case 429, "busy":
             return Told(Outcome.FAIL, why=problem.code)
         case 503, "no-quorum" | "draining":

@@ -1,9 +1,10 @@
 """What a history may never show. One pass over its events, so linear; and exact, since each rule asks only for what is certain.
 
-A key is (owner, token). From the moment at which a client heard that a token stands for a value (it was issued, or read), whoever
-asks later may not be told less: that is all there is to linearizability for a register that is written once. The active epoch is
-a max-register, and every operation that shows an epoch reads it: this is the fence, across keys. An operation that was told
-nothing may take effect at any time, or never.
+A key is (owner, token). From the moment at which a client heard that a token stands for a value (it was issued, moved, or read),
+whoever asks later may not be told less: that is all there is to linearizability for a register that is written once. What was
+moved stands for one value before and after, whether that value was seen yet or not. The active epoch is a max-register that goes
+up by ones, and every operation that shows an epoch, if only in a token, reads it: this is the fence, across keys. An operation
+that was told nothing may take effect at any time, or never.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 from chaos.history import Action, Complete, History, Invoke, Outcome
 
 NOT_FOUND, UNAVAILABLE, COLLISION = "not_found", "unavailable", "collision"
+#: Why a rotate is refused that is from an epoch which is not active yet.
+EPOCH_AHEAD = "epoch-ahead"
 _WORDS = frozenset({NOT_FOUND, UNAVAILABLE, COLLISION})
 _FIRST_EPOCH = 1
 
@@ -33,13 +36,24 @@ class Violation(Exception):
 Key = tuple[str, str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Begun:
-    """An operation under way, and what was certain when it began: the epoch, and which of its tokens stand for a value."""
+    """An operation under way: how many events were before it, and the epoch that was certain by then."""
 
     invoke: Invoke
+    at: int
     epoch: int
-    present: tuple[bool, ...]
+
+
+@dataclass(eq=False)
+class _Meaning:
+    """One value of one owner and its token in each epoch, as far as they were seen to belong together.
+
+    ``value`` is None while only tokens were: a token that is moved shows another one, and no value.
+    """
+
+    tokens: dict[int, str]
+    value: str | None = None
 
 
 def check(history: History) -> None:
@@ -59,28 +73,38 @@ def check(history: History) -> None:
 class _Checker:
     def __init__(self, history: History) -> None:
         self._history = history
+        #: Events so far.
+        self._now = 0
         self._begun: dict[int, _Begun] = {}
         self._epochs: dict[str, int] = {}
-        #: Keys that stand for a value, and which, None while that has not been seen.
-        self._values: dict[Key, str | None] = {}
-        self._issuers: dict[str, str] = {}
-        #: By owner, value, and the token's beginning, which shows its epoch.
-        self._tokens: dict[tuple[str, str, str], str] = {}
-        self._collided: set[Key] = set()
-        #: How many operations may have written a value, and may have opened an epoch.
-        self._writers: Counter[Key] = Counter()
+        #: What each key stands for that stands for a value; and the same by owner and value, as far as values are known.
+        self._meanings: dict[Key, _Meaning] = {}
+        self._named: dict[tuple[str, str], _Meaning] = {}
+        #: When it was first seen that a key stands for a value, and that two values met in it.
+        self._found: dict[Key, int] = {}
+        self._collided: dict[Key, int] = {}
+        #: Whose each token is; how many were seen, by owner and epoch; and by owner, in the epoch of which most were.
+        self._owners: dict[str, str] = {}
+        self._tokens: Counter[tuple[str, int]] = Counter()
+        self._most: Counter[str] = Counter()
+        #: How many operations may have written a value, and may have opened an epoch; how many values an owner may have written.
+        self._writers: Counter[tuple[str, str]] = Counter()
         self._openers: Counter[tuple[str, int]] = Counter()
+        self._written: Counter[str] = Counter()
 
     def begin(self, event: Invoke) -> None:
+        self._now += 1
         owner = event.owner
-        present = tuple((owner, given) in self._values for given in event.given)
-        self._begun[event.op] = _Begun(event, self._epochs.get(owner, _FIRST_EPOCH), present)
+        self._begun[event.op] = _Begun(event, self._now, self._epoch(owner))
         if event.action is Action.TOKENIZE:
-            self._writers.update((owner, value) for value in event.given)
+            for value in event.given:
+                self._writers[owner, value] += 1
+                self._written[owner] += self._writers[owner, value] == 1
         elif event.action is Action.ROTATE:
             self._openers[owner, event.epoch + 1] += 1
 
     def end(self, event: Complete) -> None:
+        self._now += 1
         begun = self._begun.pop(event.op)
         invoke = begun.invoke
         if event.outcome is not Outcome.OK:
@@ -88,16 +112,13 @@ class _Checker:
                 raise Violation("unanswered", f"operation {event.op} found no answer though nothing was broken any more")
             if event.outcome is Outcome.FAIL:
                 self._take_back(invoke)
-            return
-        if invoke.action is not Action.DETOKENIZE:
-            self._check_epoch(begun, event)
-        match invoke.action:
-            case Action.TOKENIZE:
-                self._check_issued(invoke, event)
-            case Action.DETOKENIZE:
-                self._check_read(begun, event)
-            case Action.RETOKENIZE:
-                self._check_moved(begun, event)
+                if event.why == EPOCH_AHEAD:
+                    self._check_ahead(begun, event)
+        else:
+            self._check_answered(begun, event)
+        if self._most[invoke.owner] > self._written[invoke.owner]:
+            words = f"{invoke.owner} has more tokens in an epoch than it wrote values"
+            raise Violation("value from nowhere", f"operation {event.op}: {words}: {self._written[invoke.owner]}")
 
     def finish(self) -> None:
         unanswered = [begun.invoke.op for begun in self._begun.values() if begun.invoke.final]
@@ -105,87 +126,170 @@ class _Checker:
             raise Violation("unanswered", f"operations {unanswered} never ended though nothing was broken any more")
 
     def _take_back(self, invoke: Invoke) -> None:
-        """A failure is certain: this operation wrote nothing, and never will."""
+        """A failure is certain: this operation wrote nothing, and never will. So nobody can have seen what no other wrote."""
+        owner = invoke.owner
         if invoke.action is Action.TOKENIZE:
-            self._writers.subtract((invoke.owner, value) for value in invoke.given)
+            for value in invoke.given:
+                self._writers[owner, value] -= 1
+                if self._writers[owner, value] == 0:
+                    self._written[owner] -= 1
+                    if (owner, value) in self._named:
+                        raise Violation("value from nowhere", f"operation {invoke.op} failed, and its {value} was read")
         elif invoke.action is Action.ROTATE:
-            self._openers[invoke.owner, invoke.epoch + 1] -= 1
+            opened = invoke.epoch + 1
+            self._openers[owner, opened] -= 1
+            if opened <= self._epoch(owner) and self._openers[owner, opened] == 0:
+                raise Violation("epoch from nowhere", f"operation {invoke.op} failed, and its {opened} was shown")
+
+    def _epoch(self, owner: str) -> int:
+        """The largest that was shown."""
+        return self._epochs.get(owner, _FIRST_EPOCH)
+
+    def _show_epoch(self, invoke: Invoke, epoch: int) -> None:
+        """It is, or was, the active one: each on the way to it was opened by a rotate from the one before."""
+        known = self._epoch(invoke.owner)
+        closed = next((step for step in range(known + 1, epoch + 1) if self._openers[invoke.owner, step] <= 0), None)
+        if closed is not None:
+            raise Violation("epoch from nowhere", f"operation {invoke.op} shows epoch {epoch}, and no rotate has opened {closed}")
+        self._epochs[invoke.owner] = max(known, epoch)
 
     def _check_epoch(self, begun: _Begun, event: Complete) -> None:
-        owner, epoch = begun.invoke.owner, event.epoch
+        invoke, epoch = begun.invoke, event.epoch
         if epoch < begun.epoch:
-            rule = "fence" if begun.invoke.action in (Action.TOKENIZE, Action.RETOKENIZE) else "max-register"
+            rule = "fence" if invoke.action in (Action.TOKENIZE, Action.RETOKENIZE) else "max-register"
             raise Violation(rule, f"operation {event.op} shows epoch {epoch}; {begun.epoch} was shown before it began")
-        if epoch > _FIRST_EPOCH and self._openers[owner, epoch] <= 0:
-            raise Violation("epoch from nowhere", f"operation {event.op} shows epoch {epoch}, which no rotate has opened")
-        if begun.invoke.action is Action.ROTATE and epoch <= begun.invoke.epoch:
-            raise Violation("rotate", f"operation {event.op} rotated from {begun.invoke.epoch} and is still at {epoch}")
-        self._epochs[owner] = max(self._epochs.get(owner, _FIRST_EPOCH), epoch)
+        self._show_epoch(invoke, epoch)
+        if invoke.action is Action.ROTATE and epoch <= invoke.epoch:
+            raise Violation("rotate", f"operation {event.op} rotated from {invoke.epoch} and is still at {epoch}")
 
-    def _check_issued(self, invoke: Invoke, event: Complete) -> None:
-        for value, token in zip(invoke.given, event.answers, strict=True):
+    def _check_ahead(self, begun: _Begun, event: Complete) -> None:
+        """A refused rotate reads the epoch, which is smaller than the one to rotate from. 0: it was not written down."""
+        invoke = begun.invoke
+        active = event.epoch or begun.epoch
+        if max(active, begun.epoch) >= invoke.epoch:
+            raise Violation("false epoch-ahead", f"operation {event.op} is told that {invoke.epoch} is ahead; {active} is active")
+        if active < begun.epoch:
+            raise Violation("max-register", f"operation {event.op} shows epoch {active}; {begun.epoch} was shown before it began")
+        self._show_epoch(invoke, active)
+
+    def _check_answered(self, begun: _Begun, event: Complete) -> None:
+        if begun.invoke.action is not Action.DETOKENIZE:
+            self._check_epoch(begun, event)
+        match begun.invoke.action:
+            case Action.TOKENIZE:
+                self._check_issued(begun, event)
+            case Action.DETOKENIZE:
+                self._check_read(begun, event)
+            case Action.RETOKENIZE:
+                self._check_moved(begun, event)
+
+    def _check_issued(self, begun: _Begun, event: Complete) -> None:
+        for value, token in zip(begun.invoke.given, event.answers, strict=True):
             if token is None:
-                self._require_narrow(invoke.op, value)
+                self._require_narrow(event.op, value)
                 continue
-            self._issue(invoke, event.epoch, token, value)
-
-    def _issue(self, invoke: Invoke, epoch: int, token: str, value: str | None) -> None:
-        if not token.startswith(f"qv_{epoch}_"):
-            raise Violation("epoch of token", f"operation {invoke.op} was answered {token} for epoch {epoch}")
-        if self._issuers.setdefault(token, invoke.owner) != invoke.owner and not self._history.narrow:
-            raise Violation("isolation", f"operation {invoke.op}: {token} was issued to {self._issuers[token]} too")
-        self._stands_for(invoke, token, value)
+            self._require_epoch(event, token)
+            self._name(event.op, self._find(begun, token), begun.invoke.owner, value)
 
     def _check_read(self, begun: _Begun, event: Complete) -> None:
         invoke = begun.invoke
-        for token, present, answer in zip(invoke.given, begun.present, event.answers, strict=True):
+        for token, answer in zip(invoke.given, event.answers, strict=True):
             if answer in _WORDS:
-                self._check_missing(invoke, token, present, str(answer))
+                self._check_missing(begun, token, str(answer))
                 continue
             value = str(answer)
             if self._writers[invoke.owner, value] <= 0:
                 others = sorted(owner for (owner, written), count in self._writers.items() if written == value and count > 0)
                 rule = "isolation" if others else "value from nowhere"
                 raise Violation(rule, f"operation {event.op}: {invoke.owner} reads {value}, which it never wrote; {others} did")
-            issuer = self._issuers.get(token, invoke.owner)
-            if issuer != invoke.owner and not self._history.narrow:
-                raise Violation("isolation", f"operation {event.op}: {invoke.owner} reads {token}, which was issued to {issuer}")
-            self._stands_for(invoke, token, value)
+            self._name(event.op, self._find(begun, token), invoke.owner, value)
 
     def _check_moved(self, begun: _Begun, event: Complete) -> None:
-        invoke = begun.invoke
-        for token, present, answer in zip(invoke.given, begun.present, event.answers, strict=True):
+        for token, answer in zip(begun.invoke.given, event.answers, strict=True):
             if answer is None:
-                self._require_narrow(invoke.op, token)
+                self._require_narrow(event.op, token)
             elif answer in _WORDS:
-                self._check_missing(invoke, token, present, answer)
+                self._check_missing(begun, token, answer)
             else:
-                value = self._values.setdefault((invoke.owner, token), None)
-                self._issue(invoke, event.epoch, answer, value)
+                self._require_epoch(event, answer)
+                self._unite(event.op, begun.invoke.owner, self._find(begun, token), self._find(begun, answer))
 
-    def _check_missing(self, invoke: Invoke, token: str, present: bool, word: str) -> None:
+    def _check_missing(self, begun: _Begun, token: str, word: str) -> None:
+        invoke = begun.invoke
         key = (invoke.owner, token)
-        if word == NOT_FOUND and present:
-            raise Violation("lost", f"operation {invoke.op}: {token} is not found, and stood for {self._values[key]} before")
+        if word == NOT_FOUND and self._found.get(key, begun.at) < begun.at:
+            value = self._meanings[key].value
+            raise Violation("lost", f"operation {invoke.op}: {token} is not found, and stood for {value or 'a value'} before")
         if word == COLLISION:
             self._require_narrow(invoke.op, token)
             if invoke.action is Action.DETOKENIZE:
-                self._collided.add(key)
+                self._collided.setdefault(key, self._now)
         if word == UNAVAILABLE and invoke.final and key not in self._history.excused:
             raise Violation("unanswered", f"operation {invoke.op}: {token} is unavailable though nothing was broken any more")
 
-    def _stands_for(self, invoke: Invoke, token: str, value: str | None) -> None:
+    def _find(self, begun: _Begun, token: str) -> _Meaning:
+        """This owner's token stands for a value: which one is known by now or not."""
+        invoke = begun.invoke
         key = (invoke.owner, token)
-        known = self._values.get(key)
-        if known is not None and value is not None and known != value:
-            raise Violation("write-once", f"operation {invoke.op}: {token} stands for {value}, and for {known} before")
-        if key in self._collided:
-            raise Violation("collision for good", f"operation {invoke.op}: {token} stands for {value} after it had collided")
-        self._values[key] = value = known if value is None else value
-        epoch = token.rpartition("_")[0]
-        if value is not None and self._tokens.setdefault((invoke.owner, value, epoch), token) != token:
-            raise Violation("deterministic", f"operation {invoke.op}: {value} has a second token in its epoch, {token}")
+        if self._collided.get(key, begun.at) < begun.at:
+            raise Violation("collision for good", f"operation {invoke.op}: {token} stands for a value after it had collided")
+        known = self._meanings.get(key)
+        if known is not None:
+            return known
+        owner = self._owners.setdefault(token, invoke.owner)
+        if owner != invoke.owner and not self._history.narrow:
+            raise Violation(
+                "isolation", f"operation {invoke.op}: {token} stands for a value of {invoke.owner}, and of {owner} too"
+            )
+        epoch = epoch_of(token)
+        self._show_epoch(invoke, epoch)
+        self._tokens[invoke.owner, epoch] += 1
+        self._most[invoke.owner] = max(self._most[invoke.owner], self._tokens[invoke.owner, epoch])
+        self._found[key] = self._now
+        found = self._meanings[key] = _Meaning({epoch: token})
+        return found
+
+    def _name(self, op: int, meaning: _Meaning, owner: str, value: str) -> None:
+        """What has this meaning is this value."""
+        named = self._named.setdefault((owner, value), meaning)
+        if named is not meaning:
+            self._unite(op, owner, named, meaning)
+        elif meaning.value is None:
+            meaning.value = value
+        elif meaning.value != value:
+            raise _two_values(op, meaning, value)
+
+    def _unite(self, op: int, owner: str, one: _Meaning, other: _Meaning) -> None:
+        """Both are the same value, so that there is one token of it in each epoch."""
+        if one is other:
+            return
+        if one.value is not None and other.value is not None:
+            raise _two_values(op, other, one.value)
+        for epoch in one.tokens.keys() & other.tokens.keys():
+            what = one.value or other.value or "a value"
+            tokens = f"{one.tokens[epoch]} and {other.tokens[epoch]}"
+            raise Violation("deterministic", f"operation {op}: {what} has two tokens in epoch {epoch}, {tokens}")
+        kept, gone = (one, other) if len(one.tokens) >= len(other.tokens) else (other, one)
+        kept.tokens |= gone.tokens
+        self._meanings.update(((owner, token), kept) for token in gone.tokens.values())
+        if gone.value is not None:
+            kept.value = gone.value
+            self._named[owner, gone.value] = kept
+
+    def _require_epoch(self, event: Complete, token: str) -> None:
+        if not token.startswith(f"qv_{event.epoch}_"):
+            raise Violation("epoch of token", f"operation {event.op} was answered {token} for epoch {event.epoch}")
 
     def _require_narrow(self, op: int, what: str) -> None:
         if not self._history.narrow:
             raise Violation("false collision", f"operation {op}: {what} is said to have met another value")
+
+
+def epoch_of(token: str) -> int:
+    """It is in plain sight."""
+    return int(token.split("_", 2)[1])
+
+
+def _two_values(op: int, meaning: _Meaning, value: str) -> Violation:
+    tokens = " and ".join(meaning.tokens.values())
+    return Violation("write-once", f"operation {op}: the value of {tokens} is {value}, and was {meaning.value} before")

@@ -134,7 +134,7 @@ async def _work(
         breaches=workload.breaches,
         exits=faults.exits,
         unavailable=faults.skipped,
-        planned=len(options.plan),
+        planned=frozenset(fault.kind.label for fault in options.plan),
         version=_version(cluster),
     )
     tell.say(recorder.now, f"three nodes serve; {options.seconds:g} s of work begin, with {len(options.plan)} faults")
@@ -217,7 +217,7 @@ def summarise(options: Options, records: Sequence[Record], observed: Observed) -
     """The verdict on a history, and its figures."""
     found = measures.measured(records)
     seen = measures.faults(found)
-    judgement = judge(history.calls(records), observed, applied=len(seen))
+    judgement = judge(history.calls(records), observed, applied={fault.kind for fault in seen})
     width = measures.bucket_seconds(found.end)
     begun = next(record for record in records if isinstance(record, Begun))
     return Summary(

@@ -8,7 +8,7 @@ and not enough to say that nothing is. Only what is left is valid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,14 +25,14 @@ _NAME = re.compile(r"=[^\s;,]+|qv_[0-9]+_[0-9a-z]+")
 
 @dataclass
 class Observed:
-    """What was seen beside the history. ``unavailable``: faults that could not be applied, and why."""
+    """Seen beside the history. ``planned``: kinds of faults. ``unavailable``: those that could not be applied, and why."""
 
     breaches: list[tuple[int, str]] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     not_ready: list[str] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     final: FinalReads = NOTHING_READ
-    planned: int = 0
+    planned: frozenset[str] = frozenset()
     version: str = ""
 
 
@@ -42,8 +42,8 @@ class Judgement(NamedTuple):
     broken: Broken | None
 
 
-def judge(history: History, observed: Observed, applied: int) -> Judgement:
-    """``applied``: how many faults were, of those that were planned."""
+def judge(history: History, observed: Observed, applied: Collection[str]) -> Judgement:
+    """``applied``: the kinds of the faults that were."""
     broken = _broken(history, observed)
     if broken is not None:
         return Judgement(Verdict.INVALID, (f"{broken.rule}: {broken.detail}",), broken)
@@ -69,7 +69,7 @@ def _broken(history: History, observed: Observed) -> Broken | None:
     return None
 
 
-def _missing(history: History, observed: Observed, applied: int) -> Iterable[str]:
+def _missing(history: History, observed: Observed, applied: Collection[str]) -> Iterable[str]:
     """What a valid run has shown, and this one has not."""
     actions = {event.op: event.action for event in history.events if isinstance(event, Invoke)}
     done = {actions[event.op] for event in history.events if isinstance(event, Complete) and event.outcome is Outcome.OK}
@@ -80,6 +80,8 @@ def _missing(history: History, observed: Observed, applied: int) -> Iterable[str
         yield "what was stored was not read back at the end"
     if observed.planned and not applied:
         yield "none of the faults could be applied"
+    for kind in sorted(observed.planned.difference(applied, observed.unavailable)):
+        yield f"no {kind} was applied, and nobody said why"
 
 
 def related(history: History, op: int, about: frozenset[str]) -> tuple[int, ...]:

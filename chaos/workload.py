@@ -15,6 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from chaos.asking import REFUSED, Breach, Names, NodeClient, Told
+from chaos.checkers import epoch_of
 from chaos.history import Action, Outcome
 from chaos.recorder import Recorder
 
@@ -118,6 +119,30 @@ def _token(rng: Random, known: Mapping[str, Known], owner: str, seconds: float, 
     return rng.choice(of.recent) if rng.random() < 0.75 else rng.choice(of.every)
 
 
+def misspelled(asked: Asked, told: Told, names: Names) -> str | None:
+    """Which token of an answer is not the one that its value has by specification, in words; or None.
+
+    So a single answer shows a token, or a value, that is another's. Checkers know no more than what answers show together.
+    """
+    for given, answer in zip(asked.given, told.answers, strict=True):
+        if answer is None or not answer.startswith(("=", "qv_")):
+            continue
+        token = given if asked.action is Action.DETOKENIZE else answer
+        match asked.action:
+            case Action.TOKENIZE:
+                value: str | None = given
+            case Action.DETOKENIZE:
+                value = answer
+            case _:
+                value = names.behind(asked.owner, given)
+        if value is None:
+            return f"{given} is moved to {answer}, and no value of {asked.owner} is known to have it"
+        right = names.spelled(asked.owner, epoch_of(token), value)
+        if token != right:
+            return f"{value} of {asked.owner} is said to have {token}, and has {right}"
+    return None
+
+
 class Workload:
     """Asks, records, and learns from the answers. Is Traffic to faults. ``rate``: requests a second through each node."""
 
@@ -162,6 +187,8 @@ class Workload:
         except Breach as breach:
             self.breaches.append((op, f"operation {op}, {asked.action} through {node}: {breach}"))
             told = Told(Outcome.UNKNOWN, why="breach")
+        if told.outcome is Outcome.OK and (wrong := misspelled(asked, told, self._names)) is not None:
+            self.breaches.append((op, f"operation {op}, {asked.action} through {node}: {wrong}"))
         self._recorder.complete(op, *told)
         self.counts[told.outcome] += 1
         known = self.known[owner]

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from random import Random
 from typing import TYPE_CHECKING
 
+from chaos.checkers import EPOCH_AHEAD
 from chaos.history import Action, Complete, Invoke, Outcome
 from quorumvault.coordinator import Coordinator, Missing, Retokenized, Tokenized
 from quorumvault.crypto.keys import Keyring
@@ -143,18 +144,18 @@ class Client:
                 self._end(op, Outcome.OK, tuple(a.value if isinstance(a, Missing) else a[1:].decode() for a in result))
             case NoQuorum(outcome=outcome), _:
                 self._end(op, Outcome.UNKNOWN if outcome == "unknown" else Outcome.FAIL)
-            case EpochAhead(), _:
+            case EpochAhead(active_epoch=active), _:
                 self._world.branches["rotate from an epoch to come"] += 1
-                self._end(op, Outcome.FAIL)
+                self._end(op, Outcome.FAIL, epoch=active, why=EPOCH_AHEAD)
             case _:
                 raise AssertionError(f"a client was answered {result!r}") from error
 
-    def _end(self, op: int, outcome: Outcome, answers: tuple[str | None, ...] = (), epoch: int = 0) -> None:
+    def _end(self, op: int, outcome: Outcome, answers: tuple[str | None, ...] = (), epoch: int = 0, why: str = "") -> None:
         if op != self._op or self._patience is None:
             return
         self._patience.cancel()
         self._patience = None
-        self._world.complete(Complete(op, outcome, answers, epoch, round(self._world.timeline.now, 6)))
+        self._world.complete(Complete(op, outcome, answers, epoch, round(self._world.timeline.now, 6), why))
         self._next()
 
     def _choose(self, call: Call) -> tuple[tuple[str, ...], int]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chaos.asking import Breach, Names, Told, body_of, name_of, told, value_of
 from chaos.history import Action, Outcome
 from chaos.spelling import Speller
-from chaos.workload import OWNERS, Asked, Known, draw
+from chaos.workload import OWNERS, Asked, Known, draw, misspelled
 from quorumvault.crypto.tokens import is_token
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tokens.json").read_bytes())["vectors"]
@@ -96,6 +96,11 @@ def test_a_read_that_was_refused_did_nothing(action: Action) -> None:
     assert answer(action, 1, 503, problem("draining")) == Told(Outcome.FAIL, why="draining")
 
 
+def test_a_rotate_that_was_refused_was_told_the_active_epoch() -> None:
+    refused = {**problem("epoch-ahead"), "active_epoch": 4}
+    assert answer(Action.ROTATE, 0, 409, refused) == Told(Outcome.FAIL, epoch=4, why="epoch-ahead")
+
+
 BREACHES: list[tuple[Action, int, int, object]] = [
     (Action.TOKENIZE, 1, 500, problem("internal")),
     (Action.TOKENIZE, 1, 401, problem("unauthenticated")),
@@ -110,6 +115,7 @@ BREACHES: list[tuple[Action, int, int, object]] = [
     (Action.RETOKENIZE, 1, 200, {"epoch": 1, "results": [{"status": "ok"}]}),
     (Action.EPOCH, 0, 200, {"active_epoch": "1"}),
     (Action.EPOCH, 0, 409, problem("epoch-ahead")),
+    (Action.ROTATE, 0, 409, problem("epoch-ahead")),
     (Action.EPOCH, 0, 503, "no object"),
 ]
 
@@ -159,3 +165,24 @@ def test_clients_meet_at_values_and_ask_for_tokens_of_all_kinds() -> None:
     assert ("acme", names.spelled("acme", 1, "=doubtful")) in asked_for
     assert ("acme", names.spelled("acme", 1, "=51")) in asked_for, "of the moment, whether it was told or not"
     assert Asked(Action.TOKENIZE, "acme") in drawn, "an empty batch reads the epoch"
+
+
+def test_one_answer_shows_a_token_that_is_not_the_one_of_its_value() -> None:
+    names = Names(SPELLER)
+    a1, a2, b1, b2 = (names.spelled("acme", epoch, value) for value in ("=a", "=b") for epoch in (1, 2))
+    theirs = names.spelled("zeta", 1, "=a")
+
+    def wrong(action: Action, given: tuple[str, ...], *answers: str, owner: str = "acme") -> str | None:
+        return misspelled(Asked(action, owner, given), Told(Outcome.OK, answers, 2), names)
+
+    assert wrong(Action.TOKENIZE, ("=a", "=b"), a2, b2) is None
+    assert wrong(Action.TOKENIZE, ("=a", "=b"), b2, a2) == f"=a of acme is said to have {b2}, and has {a2}"
+    assert wrong(Action.DETOKENIZE, (a1, b2, theirs), "=a", "=b", "not_found") is None
+    assert wrong(Action.DETOKENIZE, (a1,), "=b") == f"=b of acme is said to have {a1}, and has {b1}"
+    assert wrong(Action.DETOKENIZE, (theirs,), "=a") == f"=a of acme is said to have {theirs}, and has {a1}"
+    assert wrong(Action.RETOKENIZE, (a1, a2, b1, theirs), a2, a2, "unavailable", "not_found") is None
+    assert wrong(Action.RETOKENIZE, (a1,), b2) == f"=a of acme is said to have {b2}, and has {a2}"
+    assert wrong(Action.RETOKENIZE, (theirs,), a2) == f"{theirs} is moved to {a2}, and no value of acme is known to have it"
+    unheard = names.name(SPELLER.token("acme", 1, "=c"))
+    assert wrong(Action.RETOKENIZE, (unheard,), a2) == f"{unheard} is moved to {a2}, and no value of acme is known to have it"
+    assert wrong(Action.EPOCH, ()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,7 @@ def recorded(bad: History, path: Path) -> History:
                 )
             else:
                 recorder.fault_began(event.op, "kill", ("n1",), 0.5, "n1 is killed")
-                recorder.complete(numbers[event.op], event.outcome, event.answers, event.epoch, "timeout")
+                recorder.complete(numbers[event.op], event.outcome, event.answers, event.epoch, event.why or "timeout")
                 recorder.fault_ended(event.op, "mended")
     return history.calls(history.read(path))
 
@@ -56,20 +57,20 @@ def complete_run() -> list[Invoke | Complete]:
 
 
 def observed(**changed: object) -> Observed:
-    seen = Observed(final=FinalReads(1, 9, ("through n1",)), planned=1, version="1")
+    seen = Observed(final=FinalReads(1, 9, ("through n1",)), planned=frozenset({"kill"}), version="1")
     for name, value in changed.items():
         setattr(seen, name, value)
     return seen
 
 
-def verdict(events: list[Invoke | Complete], applied: int = 1, **changed: object) -> Judgement:
+def verdict(events: list[Invoke | Complete], applied: Collection[str] = ("kill",), **changed: object) -> Judgement:
     return judge(History(events), observed(**changed), applied)
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_a_bad_history_of_the_harness_is_refused_for_its_reason(path: Path, tmp_path: Path) -> None:
     bad = msgspec.json.decode(path.read_bytes(), type=History)
-    judged = judge(recorded(bad, tmp_path / "history.jsonl"), observed(), 1)
+    judged = judge(recorded(bad, tmp_path / "history.jsonl"), observed(), {"kill"})
     assert judged.verdict is Verdict.INVALID
     assert judged.broken is not None
     assert judged.broken.rule == bad.breaks
@@ -93,8 +94,16 @@ def test_a_run_that_never_saw_one_of_the_operations_succeed_is_unknown(op: int) 
 
 def test_a_run_that_read_nothing_back_or_broke_nothing_is_unknown() -> None:
     assert verdict(complete_run(), final=FinalReads(0, 0, ())).reasons == ("what was stored was not read back at the end",)
-    assert verdict(complete_run(), applied=0).reasons == ("none of the faults could be applied",)
-    assert verdict(complete_run(), applied=0, planned=0).verdict is Verdict.VALID
+    skipped = {"kill": "it does not run"}
+    assert verdict(complete_run(), applied=(), unavailable=skipped).reasons == ("none of the faults could be applied",)
+    assert verdict(complete_run(), applied=(), planned=frozenset()).verdict is Verdict.VALID
+
+
+def test_each_kind_of_fault_that_was_planned_was_applied_or_it_is_said_why_not() -> None:
+    planned = frozenset({"kill", "pause", "torn-log"})
+    judged = verdict(complete_run(), ["kill", "kill"], planned=planned, unavailable={"torn-log": "the store has no log"})
+    assert judged == (Verdict.UNKNOWN, ("no pause was applied, and nobody said why",), None)
+    assert verdict(complete_run(), planned=planned - {"pause"}, unavailable={"torn-log": "no log"}).verdict is Verdict.VALID
 
 
 def test_an_answer_outside_of_the_contract_is_invalid() -> None:
