@@ -133,6 +133,7 @@ async def _work(
     observed = Observed(
         breaches=workload.breaches,
         exits=faults.exits,
+        outlived=faults.outlived,
         unavailable=faults.skipped,
         planned=len(options.plan),
         version=_version(cluster),
