@@ -87,17 +87,18 @@ def options_of(chosen: argparse.Namespace) -> tuple[Options, dict[str, str]]:
     """What to run, and which faults cannot be had here. ValueError if that is none of those asked for."""
     narrated = chosen.profile == "demo"
     asked = _SHOWN if narrated else nemesis.chosen(chosen.faults.split(","))
-    unavailable = missing(asked, chosen.net)
+    rejoins = not narrated and chosen.lost_disks == "rejoin"
+    unavailable = missing(asked, chosen.net, rejoins=rejoins)
     kinds = [kind for kind in asked if kind not in unavailable]
     if not kinds:
         raise ValueError("; ".join(f"{kind.label}: {why}" for kind, why in unavailable.items()))
     if narrated:
-        seed, rate, command, rejoins = _NARRATED_SEED, _RATE, [], False
+        seed, rate, command = _NARRATED_SEED, _RATE, []
         plan = nemesis.script(seed, kinds, nemesis.BRISK)
         seconds = plan[-1].ends + _AFTER_SECONDS
     else:
         seed = SystemRandom().randrange(1 << 32) if chosen.seed is None else chosen.seed
-        rate, command, rejoins = chosen.rate, chosen.node_command.split(), chosen.lost_disks == "rejoin"
+        rate, command = chosen.rate, chosen.node_command.split()
         seconds = 60 * chosen.minutes
         plan = nemesis.plan(seed, seconds, kinds, _pace(chosen.minutes))
     directory = chosen.report or Path(tempfile.mkdtemp(prefix="quorumvault-chaos-report-"))

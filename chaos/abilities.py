@@ -7,16 +7,22 @@ from collections.abc import Collection
 
 from chaos.disks import c_compiler
 from chaos.host import Unavailable
-from chaos.nemesis import Kind
+from chaos.nemesis import JOINS, Kind
 
 _NO_NETEM = "in network namespaces packets can be lost, and neither be late nor come twice; without --net namespaces they can"
+_PUT_BACK = "disks are put back, and none is replaced: --lost-disks rejoin"
+_ONE_HOME = "two processes of one node need a proxy that leads to the one or the other; without --net namespaces there is one"
 _NOT_ROOT = "a small disk is a file system in memory, which root alone can mount"
 
 
-def missing(kinds: Collection[Kind], net: str) -> dict[Kind, str]:
+def missing(kinds: Collection[Kind], net: str, *, rejoins: bool) -> dict[Kind, str]:
+    """``rejoins``: nodes take new disks when theirs are lost."""
     found: dict[Kind, str] = {}
+    if not rejoins:
+        found |= dict.fromkeys(JOINS, _PUT_BACK)
     if net == "namespaces":
         found |= dict.fromkeys((Kind.SLOW_LINKS, Kind.REPEATED_BYTES), _NO_NETEM)
+        found[Kind.REPLACED] = _ONE_HOME
     if os.geteuid() != 0:
         found[Kind.FULL_DISK] = _NOT_ROOT
     try:

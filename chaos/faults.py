@@ -13,9 +13,10 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from chaos import disks
-from chaos.cluster import NODES, Cluster, ClusterError, run
+from chaos.cluster import NODES, Cluster
 from chaos.disks import Damage, Injector
 from chaos.host import Unavailable
+from chaos.joins import Joins
 from chaos.nemesis import MAY_STOP, Fault, Kind
 from chaos.network import Network, Weather
 from chaos.recorder import Recorder
@@ -83,6 +84,9 @@ class Faults:
         self._active: dict[int, tuple[Fault, Applied]] = {}
         #: Nodes whose process was ended here, until they are started again.
         self._down: set[str] = set()
+        #: A disk is being replaced, by a fault of this plan.
+        self._replacing = False
+        self._joins = Joins(cluster, network, self._down, self._start_now, self._stop)
         self._apply: dict[Kind, Callable[[Fault], Awaitable[Applied]]] = {
             Kind.KILL: self._kill,
             Kind.KILL_IN_MID_REQUEST: self._kill_in_mid_request,
@@ -102,7 +106,15 @@ class Faults:
             Kind.FLIPPED_LOG: partial(self._damage_store, damage=disks.flip_log),
             Kind.TORN_LOG: partial(self._damage_store, damage=disks.tear_log),
             Kind.DISK_GONE: self._take_disk_away,
+            Kind.REPLACED: partial(self._replace, apply=self._joins.leave_behind, mend=self._joins.go_on),
+            Kind.CRASH_IN_VIEW_CHANGE: partial(self._replace, apply=self._joins.crash_in_view_change, mend=self._start_all),
+            Kind.DISKS_IN_TURN: partial(self._replace, apply=self._joins.lose_in_turn, mend=self._start_all),
         }
+
+    @property
+    def outlived(self) -> list[str]:
+        """Processes that did not end when their disk was replaced."""
+        return self._joins.outlived
 
     async def follow(self, plan: Sequence[Fault], tell: Callable[[Fault, str, bool], None]) -> None:
         """All of the plan, at its times on the recorder's clock from now on. ``tell`` hears of each begin and end."""
@@ -115,6 +127,8 @@ class Faults:
         await asyncio.sleep(zero + fault.begins - self._recorder.now)
         began = self._recorder.now
         try:
+            if self._replacing:
+                raise Unavailable("a disk is being replaced, which takes longer than was planned")
             applied = await self._apply[fault.kind](fault)
         except Unavailable as why:
             self.skipped[fault.kind.label] = str(why)
@@ -134,6 +148,7 @@ class Faults:
         for number, (_, applied) in tuple(self._active.items()):
             await applied.mend()
             del self._active[number]
+        self._joins.close()
         for name in NODES:
             await self._start(name)
 
@@ -152,6 +167,9 @@ class Faults:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _start(self, name: str) -> None:
+        self._start_now(name)
+
+    def _start_now(self, name: str) -> None:
         self._down.discard(name)
         if not self._cluster.nodes[name].running:
             self._cluster.start(name)
@@ -186,12 +204,7 @@ class Faults:
 
     async def _kill_all(self, fault: Fault) -> Applied:
         self._stop(*NODES)
-
-        async def start_all() -> None:
-            for name in NODES:
-                await self._start(name)
-
-        return Applied("all three are killed at once", start_all)
+        return Applied("all three are killed at once", partial(self._start_all, fault))
 
     async def _pause(self, fault: Fault) -> Applied:
         if not self._cluster.nodes[fault.node].running:
@@ -243,23 +256,36 @@ class Faults:
 
     async def _take_disk_away(self, fault: Fault) -> Applied:
         applied = await self._while_down(fault, lambda: disks.take_away(self._cluster.nodes[fault.node].data))
-        return Applied(applied.words, partial(self._replace, fault.node)) if self._rejoins else applied
+        return Applied(applied.words, partial(self._joins.replace, fault.node)) if self._rejoins else applied
 
-    async def _replace(self, name: str) -> None:
-        """What an operator does: without its identity a node does not take itself a new disk, since its volume may be missing."""
-        self._stop(name)
-        disks.empty(self._cluster.nodes[name].data)
-        done = await asyncio.to_thread(run, "init", str(self._cluster.directory), "--replace", name)
-        if done.returncode != 0:
-            raise ClusterError(
-                f"quorumvault init --replace {name} ended with exit code {done.returncode}: {done.stderr.decode()}"
-            )
-        await self._start(name)
+    async def _replace(
+        self, fault: Fault, apply: Callable[[Fault], Awaitable[str]], mend: Callable[[Fault], Awaitable[None]]
+    ) -> Applied:
+        """Nothing else is done to nodes before it is mended."""
+        await self._check_joins()
+        self._replacing = True
+
+        async def mended() -> None:
+            try:
+                await mend(fault)
+            finally:
+                self._replacing = False
+
+        return Applied(await apply(fault), mended)
+
+    async def _start_all(self, fault: Fault) -> None:
+        for name in NODES:
+            await self._start(name)
+
+    async def _check_joins(self) -> None:
+        if not self._rejoins:
+            raise Unavailable("disks are put back in this run, and none is replaced")
+        await self._check_whole()
 
     async def _while_down(self, fault: Fault, make: Callable[[], Damage]) -> Applied:
         """Something that happens to a disk while no process has it open. Its node is started then, and may refuse."""
-        if self._rejoins and not await asyncio.to_thread(self._all_active):
-            raise Unavailable("a node has not joined again yet, and no second disk may be lost meanwhile")
+        if self._rejoins:
+            await self._check_whole()
         self._stop(fault.node)
         try:
             damage = make()
@@ -274,9 +300,9 @@ class Faults:
 
         return Applied(f"{fault.node} is killed and started again: {damage.words}", mend)
 
-    def _all_active(self) -> bool:
-        answers = [self._cluster.health(name) for name in NODES]
-        return all(answer is not None and answer.body["state"] == "active" for answer in answers)
+    async def _check_whole(self) -> None:
+        if not await asyncio.to_thread(self._joins.all_active):
+            raise Unavailable("a node has not joined again yet, and no second disk may be lost meanwhile")
 
     def _required_injector(self) -> Injector:
         if self._injector is None:

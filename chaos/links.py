@@ -47,6 +47,8 @@ class Links:
 
     def __init__(self, peers: Mapping[str, tuple[str, int]], seed: int) -> None:
         self._peers = dict(peers)
+        #: Where nodes are that are not at their own address.
+        self._moved: dict[str, tuple[str, int]] = {}
         self._rng = Random(seed)
         self._wires = {(a, b): _WireState() for a in peers for b in peers if a != b}
         self._servers: dict[Wire, asyncio.Server] = {}
@@ -85,6 +87,13 @@ class Links:
             state.weather, state.loses = _CALM, False
             state.passes.set()
 
+    async def move(self, node: str, address: tuple[str, int] | None) -> None:
+        """Connections that are open stay where they are."""
+        if address is None:
+            self._moved.pop(node, None)
+        else:
+            self._moved[node] = address
+
     async def _end(self, connections: Collection[asyncio.Task[None]]) -> None:
         tasks = list(connections)
         for task in tasks:
@@ -100,7 +109,7 @@ class Links:
             there, back = self._wires[dialler, listener], self._wires[listener, dialler]
             await there.passes.wait()
             await back.passes.wait()
-            far, ask = await asyncio.open_connection(*self._peers[listener])
+            far, ask = await asyncio.open_connection(*self._moved.get(listener, self._peers[listener]))
             with contextlib.closing(ask):
                 pumps = [asyncio.create_task(self._pump(there, near, ask)), asyncio.create_task(self._pump(back, far, answer))]
                 try:

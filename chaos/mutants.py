@@ -81,8 +81,9 @@ def noticed(mutant: Mutant, seed: int, seconds: float) -> str | None:
 def break_nodes(mutant: Mutant, seed: int, seconds: float, report: Path) -> Summary:
     """A short run with this mutant in all three nodes."""
     asked = nemesis.chosen(mutant.faults)
-    unavailable = missing(asked, "proxies")
+    rejoins = not nemesis.JOINS.isdisjoint(asked)
+    unavailable = missing(asked, "proxies", rejoins=rejoins)
     kinds = [kind for kind in asked if kind not in unavailable]
     plan = nemesis.plan(seed, seconds, kinds, nemesis.BRISK)
-    options = Options(seed, "mutant", seconds, plan, kinds, _RATE, "proxies", report, (*_BROKEN, mutant.name))
+    options = Options(seed, "mutant", seconds, plan, kinds, _RATE, "proxies", report, (*_BROKEN, mutant.name), rejoins)
     return asyncio.run(run(options, on_loopback, {}, SilentTeller()))

@@ -104,6 +104,10 @@ class Firewalls:
             self._verdicts.pop(wire, None)
         await self._set({})
 
+    async def move(self, node: str, address: tuple[str, int] | None) -> None:
+        if address is not None:
+            raise Unavailable("in network namespaces each node is at its own address")
+
     async def _set(self, verdicts: dict[Wire, str]) -> None:
         """Each node's rules as a whole, in one transaction."""
         self._verdicts |= verdicts

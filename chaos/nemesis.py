@@ -47,6 +47,9 @@ class Kind(Enum):
     FLIPPED_LOG = ("flipped-log", "flips")
     TORN_LOG = ("torn-log", "torn")
     DISK_GONE = ("disk-gone", "gone")
+    REPLACED = ("replaced", "joins")
+    CRASH_IN_VIEW_CHANGE = ("crash-in-view-change", "joins")
+    DISKS_IN_TURN = ("disks-in-turn", "joins")
 
     def __init__(self, label: str, family: str) -> None:
         self.label = label
@@ -63,7 +66,11 @@ DISK = frozenset(
 )  # fmt: skip
 #: After these a process may end by itself, with the exit code for a store that it cannot trust.
 MAY_STOP = DISK - {Kind.SLOW_SYNCS}
-EVERYWHERE = frozenset({Kind.KILL_ALL})
+#: Of nodes that rejoin. Nothing else goes wrong meanwhile: each is made of several things that do.
+JOINS = frozenset({Kind.REPLACED, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN})
+#: Seconds that these take at least, whatever the pace: what they do comes first, and then there is time to see what follows.
+LEAST = {Kind.REPLACED: 9.0, Kind.CRASH_IN_VIEW_CHANGE: 9.0, Kind.DISKS_IN_TURN: 12.0}
+EVERYWHERE = frozenset({Kind.KILL_ALL, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN})
 #: Those that leave each node with a quorum to serve from, only later.
 HARMLESS = frozenset({Kind.ONE_TO_ONE, Kind.SLOW_LINKS})
 
@@ -149,6 +156,8 @@ def chosen(names: Sequence[str]) -> tuple[Kind, ...]:
 
 def goes_with(kind: Kind, under_way: Collection[Kind]) -> bool:
     """Whether a fault of this kind may be there at the same time as those."""
+    if kind in JOINS or not JOINS.isdisjoint(under_way):
+        return False
     if kind in under_way or (kind in EVERYWHERE and not NETWORK.issuperset(under_way)):
         return False
     if EVERYWHERE.intersection(under_way) and kind not in NETWORK:
@@ -202,5 +211,6 @@ def _episode(rng: Random, first: Kind, beside: Sequence[Kind], at_once: int, now
         node = SMALL_DISK if kind is Kind.FULL_DISK else rng.choice(NODES) if kind in NETWORK else free.pop()
         begins = now + (rng.uniform(0, _STAGGER) if place else 0.0)
         dice = rng.getrandbits(32)
-        faults.append(Fault(0, kind, begins, begins + rng.uniform(*pace.trouble), node, wires_of(kind, node, dice), dice))
+        seconds = max(rng.uniform(*pace.trouble), LEAST.get(kind, 0.0))
+        faults.append(Fault(0, kind, begins, begins + seconds, node, wires_of(kind, node, dice), dice))
     return faults

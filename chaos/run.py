@@ -133,6 +133,7 @@ async def _work(
     observed = Observed(
         breaches=workload.breaches,
         exits=faults.exits,
+        outlived=faults.outlived,
         unavailable=faults.skipped,
         planned=frozenset(fault.kind.label for fault in options.plan),
         version=_version(cluster),

@@ -25,11 +25,16 @@ _NAME = re.compile(r"=[^\s;,]+|qv_[0-9]+_[0-9a-z]+")
 
 @dataclass
 class Observed:
-    """Seen beside the history. ``planned``: kinds of faults. ``unavailable``: those that could not be applied, and why."""
+    """What was seen beside the history.
+
+    ``planned``: kinds of faults; ``unavailable``: those that could not be applied, and why; ``outlived``: processes whose disk
+    was replaced, and that did not end as they should, and new disks that did not join.
+    """
 
     breaches: list[tuple[int, str]] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     not_ready: list[str] = field(default_factory=list)
+    outlived: list[str] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     final: FinalReads = NOTHING_READ
     planned: frozenset[str] = frozenset()
@@ -64,6 +69,8 @@ def _broken(history: History, observed: Observed) -> Broken | None:
         if not exit_.expected:
             detail = f"{exit_.node} ended by itself at {exit_.at:.1f} s with exit code {exit_.code}: {exit_.words}"
             return Broken("ended by itself", detail, _NOWHERE, ())
+    for words in observed.outlived:
+        return Broken("replaced disk", words, _NOWHERE, ())
     for words in observed.not_ready:
         return Broken("not back", words, _NOWHERE, ())
     return None

@@ -18,14 +18,15 @@ from typing import Any
 import msgspec
 import plyvel  # type: ignore[import-untyped]
 
-from quorumvault import nodedisk
+from quorumvault import node, nodedisk
 from quorumvault.cli import main as quorumvault
 from quorumvault.config import NodeConfig
 from quorumvault.errors import StorageFailed
 from quorumvault.keyfile import KeyTable
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
-from tests.simulation.mutants import MUTANTS, Mutant, applied
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.patches import Mutant, applied
 
 _real_open = LevelDBStore.open
 _real_write = LevelDBStore.write
@@ -84,6 +85,15 @@ def _open_disk_or_a_new_one(config: NodeConfig) -> nodedisk.NodeDisk:
     return _real_open_disk(config)
 
 
+def _open_disk_or_an_empty_one(config: NodeConfig) -> nodedisk.NodeDisk:
+    """Where the store is gone and the identity is left: an empty store under that identity, and its vote."""
+    store = config.data_directory / nodedisk.STORE_DIRECTORY
+    identity = nodedisk.read_identity(config.data_directory / nodedisk.IDENTITY_FILE)
+    if identity is not None and not store.exists():
+        LevelDBStore.create(store, identity.disk).close()
+    return _real_open_disk(config)
+
+
 def _authenticate_as_the_first(self: KeyTable, text: str) -> Any:
     """Whoever has a key is the first owner, for every second request."""
     key = _real_authenticate(self, text)
@@ -115,6 +125,16 @@ _OWN = (
         "a disk that is gone has no vote (view rules 4, 6)",
         ((nodedisk, "open_disk", _open_disk_or_a_new_one),),
     ),
+    Mutant(
+        "old-id-kept",
+        "a disk that is lost is lost (view rule 6)",
+        ((nodedisk, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
+    ),
+    Mutant(
+        "sent-away-goes-on",
+        "a disk that is replaced counts no more (view rule 13)",
+        ((node.Node, "_end", lambda self, reason: None),),
+    ),
     Mutant("another-owner", "the key alone says who asks (13)", ((KeyTable, "authenticate", _authenticate_as_the_first),)),
 )
 _ALL = {**MUTANTS, **{mutant.name: mutant for mutant in _OWN}}
@@ -130,6 +150,11 @@ _FAULTS: dict[str, Sequence[str]] = {
     "repairs": ("flipped-log", "kill"),
     "empty-disk-votes": ("gone", "kill"),
     "another-owner": ("kill",),
+    "old-id-kept": ("disks-in-turn",),
+    "copies-nothing": ("disks-in-turn",),
+    "sent-away-goes-on": ("replaced",),
+    "joining-votes": ("crash-in-view-change",),
+    "view-in-memory": ("disks-in-turn", "kill-all"),
     "one-ack": _CUTS,
     "one-answer": _CUTS,
     "no-write-back": _CUTS,

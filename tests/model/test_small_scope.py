@@ -7,7 +7,8 @@ import pytest
 from tests.model.run import main
 from tests.model.scopes import SMALL
 from tests.model.world import Violation
-from tests.simulation.mutants import MUTANTS, applied
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.patches import applied
 
 #: States there are at least, each standing for all those that differ from it by a renaming only.
 LEAST_STATES = {

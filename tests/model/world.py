@@ -51,6 +51,7 @@ from tests.simulation.disks import Disk
 NODES = ("n1", "n2", "n3")
 DISKS = [node.encode() * 8 for node in NODES]
 VIEW = first_view(dict(zip(NODES, DISKS, strict=True)))
+IDENTITIES = [DiskIdentity("c", node, disk, 1, Mode.ACTIVE, VIEW) for node, disk in zip(NODES, DISKS, strict=True)]
 KEYRING = Keyring("m1", bytes(32))
 #: Replies go straight to the round that they belong to, so that all rounds can have one id.
 ROUND = RoundId(b"coordinator", b"boot", 1)
@@ -347,7 +348,7 @@ class World:
 
     def _handle(self, request: AnyRequest, node: int, store: int) -> tuple[int, AnyReply]:
         disk = self._disk(store)
-        identity = DiskIdentity("c", NODES[node], DISKS[node], 1, Mode.ACTIVE, VIEW)
+        identity = IDENTITIES[node]
         replica = Replica(disk, identity, self._keyring, reply_bytes=1 << 20, copy_bytes=1 << 20, keep=lambda _: None)
         (reply,) = replica.handle([request])
         assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (ROUND, VIEW.id, DISKS[node])
@@ -361,7 +362,7 @@ class World:
 
     def _disk(self, store: int) -> Disk:
         content = self._contents.values[store]
-        disk = Disk()
+        disk = Disk(IDENTITIES[0])  # which one makes no difference to what is stored
         disk.stored = dict(content.synced)
         disk.write(dict(content.cached))
         return disk

@@ -8,7 +8,12 @@
     clients.py    what clients ask for
     witnesses.py  who said "absent" to whom
     world.py      a scenario out of a seed, and its run
-    mutants.py    safeties undone one at a time, each of which the checkers have to notice
+    losses.py     disks that are lost, replaced while the old process lives on, or whose replacement is broken in its middle
+    rejoining.py  nodes that rejoin, while disks are lost
+    healing.py    nodes that hand off, compare and scrub
+    plays.py      what of all that is run together
+    mutants.py    safeties undone one at a time, each of which the checkers have to notice; rejoinmutants.py, healmutants.py
+    patches.py    how they are undone
     shrink.py     the smallest run that still fails
     run.py        the command line: bin/simulate
 

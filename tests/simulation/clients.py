@@ -122,7 +122,7 @@ class Client:
 
     def _arrive(self, op: int, nodes: list[str], work: Callable[[Coordinator], object]) -> None:
         """At the first of these nodes that runs: a refused connection is sure to have done nothing."""
-        process = next((process for node in nodes if (process := self._world.cluster[node].process)), None)
+        process = next((process for node in nodes if (process := self._world.cluster[node].at_hand)), None)
         if process is None:
             self._end(op, Outcome.FAIL)
             return

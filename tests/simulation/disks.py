@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
+from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.storage import layout
 from quorumvault.storage.store import CORRUPT, Corrupt
@@ -20,7 +21,9 @@ class Disk:
     keys whose block fails its checksum, and those whose bytes were changed without that being seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identity: DiskIdentity) -> None:
+        #: In a file of its own, which neither rots nor fills up.
+        self.identity = identity
         self.full = False
         self.slow = 0.0
         self.unreadable: set[bytes] = set()

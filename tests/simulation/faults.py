@@ -1,6 +1,7 @@
 """What goes wrong: a plan of faults drawn from the seed, each with its time, its place and its end.
 
 Two lines of faults run beside each other, so that they also meet. No fault takes a disk away: what was synced stays, or rots.
+Those that do are in losses.py.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def mend_everything(cluster: Cluster) -> None:
         node.network.mend_all()
         node.disk.full, node.disk.slow = False, 0.0
         if node.process is not None:
-            node.process.sends_left = None
+            node.process.disarm()
         node.go_on()
         node.start()
 
@@ -76,12 +77,12 @@ def _crash(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 def _crash_sending(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     """It dies between two messages of one round, or of one group of replies: of whatever kind, or of one that writes."""
     if node.process is not None:
-        node.process.sends_left = fault.dice // 3 % 3
-        node.process.dies_sending = _SENDING[fault.dice // 9 % len(_SENDING)]
+        kind = _SENDING[fault.dice // 9 % len(_SENDING)]
+        node.process.arm(lambda message: isinstance(message, kind), fault.dice // 3 % 3)
 
     def mend() -> None:
         if node.process is not None:
-            node.process.sends_left = None
+            node.process.disarm()
         node.start()
 
     return mend

@@ -1,13 +1,10 @@
-"""Safeties undone one at a time. Each has to be noticed by the checkers: one that survives is a hole in them.
-
-A mutant replaces functions of the real code, or of what the simulator has in the place of threads and links, while it is applied.
+"""Safeties of requests undone one at a time; and all mutants, with those of rejoining (rejoinmutants.py) and of healing
+(healmutants.py). Each has to be noticed by the checkers: one that survives is a hole in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count, cycle, repeat
 from typing import Any
 
@@ -27,33 +24,11 @@ from quorumvault.replica import Replica
 from quorumvault.storage import layout
 from tests.simulation import nodes
 from tests.simulation.disks import Disk
+from tests.simulation.healmutants import HEALING
+from tests.simulation.markmutants import MARKS
 from tests.simulation.nodes import Line, Storage
-
-Patch = tuple[object, str, object]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """``undoes`` says which safety, with its rule of the protocol where it has one."""
-
-    name: str
-    undoes: str
-    patches: tuple[Patch, ...]
-
-
-@contextmanager
-def applied(mutant: Mutant) -> Iterator[None]:
-    saved = [(owner, name, vars(owner).get(name)) for owner, name, _ in mutant.patches]
-    try:
-        for owner, name, replacement in mutant.patches:
-            setattr(owner, name, replacement)
-        yield
-    finally:
-        for owner, name, original in saved:
-            if original is None:  # it was inherited
-                delattr(owner, name)
-            else:
-                setattr(owner, name, original)
+from tests.simulation.patches import Mutant, replaced
+from tests.simulation.rejoinmutants import REJOINING
 
 
 def _nothing_back(*_: object) -> Steps[bool]:
@@ -285,48 +260,44 @@ def _seal_differently(self: Sealer, canonicals: Any, digests: Any, _numbers: Ite
     return sealed
 
 
-def _replaced(name: str, undoes: str, owner: object, attribute: str, replacement: object) -> Mutant:
-    return Mutant(name, undoes, ((owner, attribute, replacement),))
-
-
 _never: Callable[..., bool] = lambda *_: False  # noqa: E731
 
 _ALL = (
-    _replaced("overwrite", "write-once (1): the later writer by the clock wins", Replica, "_store_once", _last_writer_wins),
-    _replaced("refusal-counts", "write-once (1): a replica that refused counts as one that took it",
+    replaced("overwrite", "write-once (1): the later writer by the clock wins", Replica, "_store_once", _last_writer_wins),
+    replaced("refusal-counts", "write-once (1): a replica that refused counts as one that took it",
               WriteRound, "_collided", lambda self: frozenset()),
-    _replaced("ack-before-sync", "ack means durable (2)", Storage, "_sync", _answer_before_sync),
-    _replaced("no-sync", "ack means durable (2): the sync does nothing until the process ends", Disk, "sync", lambda self: None),
-    _replaced("write-error-ignored", "a store that cannot be trusted stops (11)", Disk, "write", _write_error_ignored),
+    replaced("ack-before-sync", "ack means durable (2)", Storage, "_sync", _answer_before_sync),
+    replaced("no-sync", "ack means durable (2): the sync does nothing until the process ends", Disk, "sync", lambda self: None),
+    replaced("write-error-ignored", "a store that cannot be trusted stops (11)", Disk, "write", _write_error_ignored),
     Mutant("reply-counts-twice", "a replica counts once (3)", (
         (Tally, "vote", _vote_again), (Exchange, "_on_reply", _hear_again), (Line, "take", _take_again))),
     Mutant("request-id", "a round has an id of its own (3): late replies of an earlier try count", (
         (Coordinator, "_run", _run_with_request_id), (Coordinator, "_hold", _hold_under_request_id))),
     Mutant("ids-come-again", "the id of a round is unique for ever (3)", (
         (nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold", _hold_under_few_ids))),
-    _replaced("one-ack", "committed by two (4)", operations, "WriteRound", _OneAck),
-    _replaced("no-write-back", "read = committed (5): no read repair", operations, "_write_back", _nothing_back),
-    _replaced("seen-once", "read = committed (5): one holder is enough", read, "judge", _seen_once_is_enough),
-    _replaced("one-answer", "reads ask two (5, 6)", operations, "ReadRound", _OneAnswer),
-    _replaced("one-absent", "not found needs two (6)", read, "judge", _one_absent_is_enough),
-    _replaced("silence-is-absent", "a time-out is not absent (6)", ReadRound, "give_up", _silence_is_absent),
-    _replaced("corrupt-is-absent", "a corrupt block is not absent (6, 11)", Replica, "_get", _corrupt_is_absent),
-    _replaced("first-epoch", "the largest of two registers (7)", operations, "EpochRound", _FirstEpoch),
-    _replaced("epoch-not-written-back", "an epoch is written back before use (7)", operations, "EpochRound", _EpochKept),
-    _replaced("raise-by-one", "a max-register (7): a repeated message raises again", Replica, "_handle", _raise_by_one),
-    _replaced("rotate-counts-up", "rotate goes to from + 1 (7): it counts up", operations, "rotate", _rotate_counting_up),
-    _replaced("one-raise", "rotate writes to two (7)", operations, "RaiseRound", _OneRaise),
-    _replaced("no-fence", "the fence (8)", replicas, "fenced", _never),
-    _replaced("repeats-unfenced", "the fence holds for repeats too (8)", Replica, "_put", _put_repeats_unfenced),
-    _replaced("put-raises-nothing", "a put raises a smaller register (8)", Replica, "_put", _put_without_raising),
-    _replaced("hint-trusted", "an empty batch reads the epoch by quorum (8)", Coordinator, "_commit", _trust_the_hint),
-    _replaced("contest-by-two", "a contest is settled by all three (10)", read, "judge", _two_settle_a_contest),
-    _replaced("seal-differs", "two coordinators write the same bytes (10)", Sealer, "seal", _seal_differently),
+    replaced("one-ack", "committed by two (4)", operations, "WriteRound", _OneAck),
+    replaced("no-write-back", "read = committed (5): no read repair", operations, "_write_back", _nothing_back),
+    replaced("seen-once", "read = committed (5): one holder is enough", read, "judge", _seen_once_is_enough),
+    replaced("one-answer", "reads ask two (5, 6)", operations, "ReadRound", _OneAnswer),
+    replaced("one-absent", "not found needs two (6)", read, "judge", _one_absent_is_enough),
+    replaced("silence-is-absent", "a time-out is not absent (6)", ReadRound, "give_up", _silence_is_absent),
+    replaced("corrupt-is-absent", "a corrupt block is not absent (6, 11)", Replica, "_get", _corrupt_is_absent),
+    replaced("first-epoch", "the largest of two registers (7)", operations, "EpochRound", _FirstEpoch),
+    replaced("epoch-not-written-back", "an epoch is written back before use (7)", operations, "EpochRound", _EpochKept),
+    replaced("raise-by-one", "a max-register (7): a repeated message raises again", Replica, "_handle", _raise_by_one),
+    replaced("rotate-counts-up", "rotate goes to from + 1 (7): it counts up", operations, "rotate", _rotate_counting_up),
+    replaced("one-raise", "rotate writes to two (7)", operations, "RaiseRound", _OneRaise),
+    replaced("no-fence", "the fence (8)", replicas, "fenced", _never),
+    replaced("repeats-unfenced", "the fence holds for repeats too (8)", Replica, "_put", _put_repeats_unfenced),
+    replaced("put-raises-nothing", "a put raises a smaller register (8)", Replica, "_put", _put_without_raising),
+    replaced("hint-trusted", "an empty batch reads the epoch by quorum (8)", Coordinator, "_commit", _trust_the_hint),
+    replaced("contest-by-two", "a contest is settled by all three (10)", read, "judge", _two_settle_a_contest),
+    replaced("seal-differs", "two coordinators write the same bytes (10)", Sealer, "seal", _seal_differently),
     Mutant("rot-spreads", "what is written back is authentic (11, trap 7)", (
         (ReadRound, "_trusted", lambda self, index, state: state), (Replica, "_write_back", _write_back_unread))),
-    _replaced("unknown-is-failed", "unknown is an outcome (12)", Coordinator, "_run", _unknown_is_none),
-    _replaced("key-without-owner", "the owner is in every key (13)", layout, "record_keys", _keys_without_owner),
-    _replaced("one-register", "each owner has a register (13)", layout, "register_key", lambda owner: layout.REGISTER),
+    replaced("unknown-is-failed", "unknown is an outcome (12)", Coordinator, "_run", _unknown_is_none),
+    replaced("key-without-owner", "the owner is in every key (13)", layout, "record_keys", _keys_without_owner),
+    replaced("one-register", "each owner has a register (13)", layout, "register_key", lambda owner: layout.REGISTER),
 )  # fmt: skip
 
-MUTANTS = {mutant.name: mutant for mutant in _ALL}
+MUTANTS = {mutant.name: mutant for mutant in (*_ALL, *REJOINING, *MARKS, *HEALING)}

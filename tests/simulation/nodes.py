@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -73,6 +73,9 @@ class Observer:
 class Node:
     """What lasts. ``process`` is None while none runs.
 
+    ``left_behind``: processes on disks that were replaced while they stood still. One that goes on meets what is sent to its
+    node as often as the new process does, until it ends.
+
     ``clock_error`` is by how many milliseconds its clock is wrong. ``cuts_power``: all nodes die when it next answers a client.
     """
 
@@ -90,10 +93,12 @@ class Node:
         self.name = name
         self.witnesses = witnesses
         self.branches = branches
-        self.disk = Disk()
+        #: As it is durable: store and identity.
+        self.disk = Disk(DiskIdentity("simulated", name, DISKS[name], 0, Mode.ACTIVE, VIEW))
         self.clock_error = 0
         self.cuts_power = False
         self.process: Process | None = None
+        self.left_behind: list[Process] = []
         self.timeline = timeline
         self.network = network
         self.rng = rng
@@ -104,32 +109,54 @@ class Node:
         self.started: Callable[[Process], object] = lambda process: None
         #: How many processes there have been: what makes their nonces differ, whatever the disk says.
         self.starts = 0
-        #: As it is durable.
-        self.identity = DiskIdentity("simulated", name, DISKS[name], 0, Mode.ACTIVE, VIEW)
+
+    @property
+    def identity(self) -> DiskIdentity:
+        """Of the disk that it has now."""
+        return self.disk.identity
+
+    @property
+    def at_hand(self) -> Process | None:
+        """The process that what is sent to this node arrives at."""
+        others = [process for process in self.left_behind if process.schedule.alive and not process.schedule.stopped]
+        if not others:
+            return self.process
+        return self.rng.choice([*others, self.process or others[0]])
 
     def lose_disk(self, disk: bytes) -> None:
         """What it stored is gone; where it was there is a new disk with this id, which is empty, and joins (view rule 6)."""
         self.crash()
-        self.disk = Disk()
-        self.identity = DiskIdentity("simulated", self.name, disk, 0, Mode.JOINING, None)
+        self.disk = Disk(DiskIdentity("simulated", self.name, disk, 0, Mode.JOINING, None))
+
+    def leave_behind(self, disk: bytes) -> Process | None:
+        """The same, and the process on the old disk is not dead: it stands still, and knows nothing of it."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.schedule.stopped = True
+            self.left_behind.append(process)
+        self.lose_disk(disk)
+        return process
 
     def start(self) -> None:
         if self.process is None:
             self.starts += 1
-            self.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
+            self.disk.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
             self.process = Process(self)
             self.started(self.process)
 
     def crash(self) -> None:
         """At once, in whatever it was doing. Clients and peers may notice by their connections, and may not."""
-        process = self.process
-        if process is None:
-            return
-        self.process, process.schedule.alive = None, False
-        self.down_since = self.timeline.now
-        if self.disk.unsynced:
+        if self.process is not None:
+            self.end(self.process)
+
+    def end(self, process: Process) -> None:
+        """The same for one process of this node, that which was left behind among them."""
+        process.schedule.alive = False
+        if process is self.process:
+            self.process, self.down_since = None, self.timeline.now
+        if process.disk.unsynced:
             self.branches["crash before a sync"] += 1
-        self.disk.crash(keeps=self.rng.random() < 0.5)
+        process.disk.crash(keeps=self.rng.random() < 0.5)
         for broken in process.calls.values():
             self.timeline.at(self.timeline.now + self.network.delay(), None, broken)
         for other in self.cluster.values():
@@ -153,6 +180,15 @@ class Node:
         return _EPOCH_MS + int(self.timeline.now * 1000) + self.clock_error
 
 
+@dataclass(slots=True)
+class _Armed:
+    """``fall`` is called at the first message that counts when none is left."""
+
+    counts: Callable[[Message], bool]
+    left: int
+    fall: Callable[[], object]
+
+
 class Process:
     """One life of a node. ``calls`` has, by operation, how to tell its client that the connection broke.
 
@@ -161,20 +197,20 @@ class Process:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.disk = node.disk
         self.schedule = Schedule(node.timeline)  # type: ignore[abstract]
         self.calls: dict[int, Callable[[], object]] = {}
-        #: Dies when it has sent so many more messages of that kind; never if None.
-        self.sends_left: int | None = None
-        self.dies_sending: type[Message] = Message
+        self._armed: _Armed | None = None
         self.observer = Observer(node.branches)
         self._clock = HybridClock()
         self.established = True
+        self.boot = boot_nonce(node.starts)
         identity = node.identity
         self.replica = make_replica(node, identity)
         self.storage = Storage(self, self.replica)
         self.lines = {name: Line(self, name) for name in NODE_NAMES}
         self.coordinator = Coordinator(
-            Identity(node.name, identity.disk, boot_nonce(node.starts)),
+            Identity(node.name, identity.disk, self.boot),
             self.lines,
             FORMER_VIEW if identity.view == VIEW and node.rng.random() < _BEHIND else identity.view,
             node.keyring,
@@ -211,18 +247,29 @@ class Process:
 
     def may_send(self, message: Message) -> bool:
         """False once it has died in the middle of sending."""
-        if self.sends_left is not None and self.schedule.alive and isinstance(message, self.dies_sending):
-            self.sends_left -= 1
-            if self.sends_left < 0:
-                self.node.crash()
+        armed = self._armed
+        if armed is not None and self.schedule.alive and armed.counts(message):
+            armed.left -= 1
+            if armed.left < 0:
+                self._armed = None
+                armed.fall()
         return self.schedule.alive
+
+    def arm(self, counts: Callable[[Message], bool], left: int, fall: Callable[[], object] | None = None) -> None:
+        """Before it sends one more message that counts than so many, it dies; or what ``fall`` does happens."""
+        self._armed = _Armed(counts, left, fall or (lambda: self.node.end(self)))
+
+    def disarm(self) -> None:
+        self._armed = None
 
 
 def make_replica(node: Node, identity: DiskIdentity) -> Replica:
-    def keep(became: DiskIdentity) -> None:
-        node.identity = became
+    disk = node.disk
 
-    return Replica(node.disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
+    def keep(became: DiskIdentity) -> None:
+        disk.identity = became
+
+    return Replica(disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
 
 
 def boot_nonce(starts: int) -> bytes:
@@ -250,10 +297,10 @@ class Storage:
             replies = self._replica.handle([request for request, _ in group])
         except StorageFailed:
             self._process.node.branches["stopped by its disk"] += 1
-            self._process.node.crash()
+            self._process.node.end(self._process)
             return
         answers = [(on_reply, reply) for (_, on_reply), reply in zip(group, replies, strict=True)]
-        if self._process.node.disk.unsynced:
+        if self._process.disk.unsynced:
             self._sync(answers)
         else:
             self._answer(answers)
@@ -261,11 +308,11 @@ class Storage:
     def _sync(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
         node = self._process.node
         self._busy = True
-        seconds = _SYNC + node.rng.random() * (_SYNC_SPREAD + node.disk.slow)
+        seconds = _SYNC + node.rng.random() * (_SYNC_SPREAD + self._process.disk.slow)
         node.timeline.at(node.timeline.now + seconds, self._process.schedule, self._synced, answers)
 
     def _synced(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
-        self._process.node.disk.sync()
+        self._process.disk.sync()
         self._busy = False
         self._answer(answers)
         if self._queue and self._process.schedule.alive:
@@ -329,7 +376,7 @@ class Line:
 
     def _arrive(self, request: AnyRequest) -> None:
         """At the other node, whichever process runs there by now."""
-        there = self._process.node.cluster[self.node].process
+        there = self._process.node.cluster[self.node].at_hand
         if there is not None:
             there.schedule.call_soon(self._handle, there, request)
 
@@ -341,8 +388,8 @@ class Line:
             there.node.network.carry((self._wire[1], self._wire[0]), self._return, reply)
 
     def _return(self, reply: AnyReply) -> None:
-        """At the node that asked, whichever process runs there by now: a late reply may meet the next one."""
-        asker = self._process.node.process
+        """At the process that asked, or whichever runs there by now: a late reply may meet the next one."""
+        asker = self._process if self._process.schedule.alive else self._process.node.process
         if asker is not None:
             asker.schedule.call_soon(asker.lines[self.node].take, reply)
 

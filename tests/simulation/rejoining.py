@@ -1,16 +1,13 @@
-"""Disks that are lost: their nodes get new ones, which join while clients ask and other things go wrong.
+"""Disks that are lost (losses.py): their nodes get new ones, which join while clients ask and other things go wrong.
 
-    lost disk    a node dies with all that it stored, and starts with an empty disk under a new id: after a while, or at once, so
-                 that acknowledgements of the old one are still under way
-    each process tells the others its view, and what it remembers of their disks, now and then, as nodes do with their pings,
-    and rejoins if its disk is joining
-
-No second disk is lost while the first has not been replaced: two that are gone may have had the only copies of what was
-acknowledged. Nothing rots here; what a copy does with bytes that are rotten is for the tests of copying.
+Each process tells the others its view, and what it remembers of their disks, now and then, as nodes do with their pings, and
+rejoins if its disk is joining. One that is left behind on an old disk does all that too, until it hears that it was replaced.
+Nothing rots here; what a copy does with bytes that are rotten is for the tests of copying.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -23,15 +20,15 @@ from quorumvault.membership import Around, Membership
 from quorumvault.model import NODE_NAMES
 from quorumvault.peers.facts import NodeFacts
 from quorumvault.protocol.messages import PROTOCOL_VERSION
-from quorumvault.protocol.views import DISK_BYTES, Mode
-from tests.simulation.nodes import TIMEOUTS, Node, Process, boot_nonce
+from quorumvault.protocol.views import Mode
+from tests.simulation import losses
+from tests.simulation.faults import Fault, Mend
+from tests.simulation.nodes import TIMEOUTS, Cluster, Node, Process, boot_nonce
 from tests.simulation.timeline import drive
 from tests.simulation.world import Run, Scenario, World, scenario
 
 #: Between two words of a process to the others about its view.
 _TELLS = 0.25
-#: When a disk is lost, and how long its node is away then, at most.
-_LOSSES, _AWAY = (0.5, 2.5, 4.5, 6.0), 0.8
 #: Seconds of calm in which whatever joins has to become whole.
 _CALM = 10.0
 #: Then faults are long over, and what has not joined by itself never will.
@@ -39,12 +36,11 @@ _UNTIL = 40.0
 
 
 class Rejoining:
-    """Attaches what it takes to each process of a world, and loses disks at times drawn from the seed."""
+    """Attaches what it takes to each process of a world in which disks are lost."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
         self._cluster = world.cluster
-        self.lost = 0
         self.joined = 0
         self._members: dict[Process, Membership] = {}
         self._memories: dict[Process, Memory] = {}
@@ -53,18 +49,6 @@ class Rejoining:
             if node.process is not None:
                 self._begin(node.process)
         world.timeline.at(_UNTIL, None, self._give_up)
-        rng = Random(f"lost disks {seed}")
-        for at in _LOSSES:
-            node, away = self._cluster[rng.choice(NODE_NAMES)], rng.choice((0.0, rng.random() * _AWAY))
-            world.timeline.at(at + rng.random(), None, self._lose, node, away)
-
-    def _lose(self, node: Node, away: float) -> None:
-        identities = [each.identity for each in self._cluster.values()]
-        if any(each.mode is not Mode.ACTIVE or each.view != identities[0].view for each in identities):
-            return
-        self.lost += 1
-        node.lose_disk(b"%s.%d" % (node.name.encode(), self.lost) + bytes(DISK_BYTES - len(node.name) - 2))
-        self._world.timeline.at(self._world.timeline.now + away, None, node.start)
 
     def _give_up(self) -> None:
         """Whoever still asks would go on for ever."""
@@ -73,15 +57,15 @@ class Rejoining:
                 node.crash()
 
     def _begin(self, process: Process) -> None:
-        node = process.node
+        node, disk = process.node, process.disk
         around = Around(
             storage=lambda: process.storage,
             learn=process.coordinator.learn,
             changed=lambda: None,
             note=lambda event: None,
-            end=lambda reason: node.crash(),
+            end=lambda reason: node.end(process),
         )
-        member = self._members[process] = Membership(node.identity, around, lambda: self._rejoin(process))
+        member = self._members[process] = Membership(disk.identity, around, lambda: self._rejoin(process))
         memory = self._memories[process] = Memory(
             lambda: process.replica,
             lambda: process.storage,
@@ -90,9 +74,12 @@ class Rejoining:
             lambda why: self._put_back(node, why),
         )
         process.observer.counted = memory.acknowledged
-        if node.identity.mode is Mode.JOINING:
+        if disk.identity.mode is Mode.JOINING:
             node.timeline.at(node.timeline.now, process.schedule, lambda: drive(self._rejoin(process).run(), self._ended))
         self._tell(process, member)
+
+    def begin_fault(self, fault: Fault, cluster: Cluster) -> Mend:
+        return losses.begin(fault, cluster)
 
     def _put_back(self, node: Node, why: str) -> None:
         raise Violation("marks", f"{node.name}, which forgot nothing, gives up its disk: {why}")
@@ -101,10 +88,10 @@ class Rejoining:
         async def storage() -> Storage:
             return process.storage
 
-        node, nonce = process.node, b"join" + boot_nonce(process.node.starts)
+        node, disk, nonce = process.node, process.disk, b"join" + boot_nonce(process.node.starts)
         peers = {name: line for name, line in process.lines.items() if name != node.name}
         return Rejoin(
-            lambda: node.identity,
+            lambda: disk.identity,
             nonce,
             peers,
             storage,
@@ -122,17 +109,17 @@ class Rejoining:
 
     def _tell(self, process: Process, member: Membership) -> None:
         """Until there is nothing to be told any more, or no use."""
-        node, timeline = process.node, process.node.timeline
-        if node.identity != member.identity:
-            member.became(node.identity)
+        node, timeline, identity = process.node, process.node.timeline, process.disk.identity
+        if identity != member.identity:
+            member.became(identity)
         for other in NODE_NAMES:
             if other != node.name:
                 node.network.carry((node.name, other), self._hear, other, self._facts(process))
-        if timeline.now < _UNTIL and (not self.settled or timeline.now < max(_LOSSES) + 1):
+        if timeline.now < _UNTIL and (not self.settled or timeline.now < max(losses.TIMES) + 2):
             timeline.at(timeline.now + _TELLS, process.schedule, self._tell, process, member)
 
     def _hear(self, name: str, facts: NodeFacts) -> None:
-        process = self._cluster[name].process
+        process = self._cluster[name].at_hand
         if process is not None:
             process.schedule.call_soon(self._take, process, facts)
 
@@ -142,7 +129,7 @@ class Rejoining:
             self._members[process].heard(facts)
 
     def _facts(self, process: Process) -> NodeFacts:
-        mine = process.node.identity
+        mine = process.disk.identity
         return NodeFacts(
             cluster_id=mine.cluster_id,
             protocol=PROTOCOL_VERSION,
@@ -155,34 +142,39 @@ class Rejoining:
             secrets={},
             fields="",
             keys="",
-            boot=boot_nonce(process.node.starts),
-            sequence=process.node.disk.sequence,  # as it is durable: the replica has written more, whose sync is under way
+            boot=process.boot,
+            sequence=process.disk.sequence,  # as it is durable: the replica has written more, whose sync is under way
             marks=dict(self._memories[process].known),
         )
 
     @property
     def settled(self) -> bool:
-        """Whether all disks are active, in one view."""
-        identities = [node.identity for node in self._cluster.values()]
-        return all(each.mode is Mode.ACTIVE and each.view == identities[0].view for each in identities)
+        """Whether all disks are active, in one view, and whoever was left behind has ended."""
+        return losses.whole(self._cluster) and not any(
+            process.schedule.alive for node in self._cluster.values() for process in node.left_behind
+        )
 
     def check(self) -> None:
-        if not self.settled:
+        if not losses.whole(self._cluster):
             raise Violation("rejoin", "a disk is not active, or not in the view of the others, though nothing is broken any more")
+        if not self.settled:
+            raise Violation("rejoin", "a process whose disk was replaced goes on")
 
 
 def losing(seed: int) -> Scenario:
-    """The seed's scenario, as far as it goes with disks that are lost."""
+    """The seed's scenario, as far as it goes with disks that are lost, which they are."""
     chosen = scenario(seed)
-    return replace(chosen, faults=tuple(fault for fault in chosen.faults if fault.kind != "rot"))
+    kept = [fault for fault in chosen.faults if fault.kind != "rot"]
+    lost = losses.plan(Random(f"lost disks {seed}"))
+    return replace(chosen, faults=tuple(sorted((*kept, *lost), key=lambda fault: fault.begins)))
 
 
-def run_rejoining(chosen: Scenario, attach: type[Rejoining] = Rejoining) -> Run:
+def run_rejoining(chosen: Scenario, attach: Callable[[World], Rejoining] = Rejoining) -> Run:
     """As world.run, with disks that are lost. All have to be whole before everything is read, and to hold what was given."""
-    world = World(chosen)
+    world = World(chosen, lambda fault, cluster: rejoining.begin_fault(fault, cluster))
     violation = None
     try:
-        rejoining = attach(world, chosen.seed)
+        rejoining = attach(world)
         world.play(chosen.calls)
         world.timeline.run(world.timeline.now + _CALM)
         rejoining.check()

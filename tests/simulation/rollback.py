@@ -21,8 +21,10 @@ from quorumvault.peers.facts import NodeFacts
 from quorumvault.protocol.marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.storage import layout
+from tests.simulation import losses
 from tests.simulation.disks import Disk
-from tests.simulation.nodes import Node, Process
+from tests.simulation.faults import Fault, Mend
+from tests.simulation.nodes import Cluster, Node, Process
 from tests.simulation.rejoining import Rejoining, run_rejoining
 from tests.simulation.world import Run, Scenario, World
 
@@ -52,7 +54,7 @@ class RollingBack(Rejoining):
         self._put: dict[str, bytes] = {}
         self.put_back = 0
         self.found_out = 0
-        super().__init__(world, seed)
+        super().__init__(world)
         self._rng = rng = Random(f"copies {seed}")
         for at in _COPIES:
             node = self._cluster[rng.choice(NODE_NAMES)]
@@ -78,9 +80,8 @@ class RollingBack(Rejoining):
         for each in down:
             each.crash()
             self._world.timeline.at(now + _RESTART, None, each.start)
-        node.disk = Disk()
+        node.disk = Disk(copy.identity)
         node.disk.stored.update(copy.stored)
-        node.identity = copy.identity
 
     def _remembered(self, node: Node, copy: _Copy) -> bool:
         """Whether the processes of both others remember more of it than the copy has."""
@@ -90,9 +91,10 @@ class RollingBack(Rejoining):
         known = [self._memories[other].known.get(copy.identity.disk, NO_MARK) for other in others if other is not None]
         return len(known) == len(others) and all(contradicts(mark, start, sequence) for mark in known)
 
-    def _lose(self, node: Node, away: float) -> None:
-        if not self._returning:
-            super()._lose(node, away)
+    def begin_fault(self, fault: Fault, cluster: Cluster) -> Mend:
+        if fault.kind in losses.LOSSES and self._returning:
+            return lambda: None
+        return super().begin_fault(fault, cluster)
 
     def _begin(self, process: Process) -> None:
         process.established = False
@@ -143,4 +145,4 @@ class RollingBack(Rejoining):
 
 def run_rollback(chosen: Scenario) -> Run:
     """As run_rejoining, with disks that are put back too."""
-    return run_rejoining(chosen, RollingBack)
+    return run_rejoining(chosen, lambda world: RollingBack(world, chosen.seed))

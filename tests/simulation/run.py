@@ -2,6 +2,7 @@
 
 bin/simulate --seed 17             one seed and its trace hash, the same each time; if it fails, why, and a smaller run
 bin/simulate --seeds 600           that many seeds, from --seed on or from 1
+bin/simulate --seeds 600 --play lost-disks    the same while disks are lost and replaced; or on nodes that are healing
 bin/simulate --mutants [NAME …]    undo each safety, or those named, and count the seeds until it is noticed
 bin/simulate --exhaustive [SCOPE …]    no seeds: all states of small worlds, or of those named (tests/model/)
 """
@@ -18,9 +19,11 @@ from typing import NamedTuple
 
 from chaos.history import Invoke, lines
 from tests.model import run as exhaustive
-from tests.simulation.mutants import MUTANTS, Mutant, applied
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.patches import REQUESTS, Mutant, applied
+from tests.simulation.plays import PLAYS
 from tests.simulation.shrink import shrink
-from tests.simulation.world import Run, run, scenario
+from tests.simulation.world import Run
 
 #: Seeds after which a mutant has survived.
 MUTANT_SEEDS = 400
@@ -31,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bin/simulate", description="Simulate three nodes, their clients and faults by a seed.")
     parser.add_argument("--seed", type=int, help="run this seed; with --seeds, begin with it")
     parser.add_argument("--seeds", type=int, help="run so many seeds")
+    parser.add_argument("--play", choices=PLAYS, default=REQUESTS, help="what is played; %(default)s by default")
     parser.add_argument("--mutants", nargs="*", metavar="NAME", help=f"undo safeties: {', '.join(MUTANTS)}")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="undo so many safeties at a time; %(default)s by default"
@@ -49,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("expected --seed, --seeds, --mutants or --exhaustive")
     first = 1 if options.seed is None else options.seed
     if options.seeds is None:
-        return replay(first, smaller=not options.no_shrink)
-    return sweep(range(first, first + options.seeds), smaller=not options.no_shrink)
+        return replay(options.play, first, smaller=not options.no_shrink)
+    return sweep(options.play, range(first, first + options.seeds), smaller=not options.no_shrink)
 
 
-def replay(seed: int, *, smaller: bool) -> int:
-    done = run(scenario(seed))
+def replay(play: str, seed: int, *, smaller: bool) -> int:
+    done = PLAYS[play].seed(seed)
     if done.violation is not None:
-        tell_failure(done, smaller=smaller)
+        tell_failure(done, play, smaller=smaller)
         return 1
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(done.outcomes.items()))
     print(f"seed {seed}: trace {done.trace}")
@@ -65,14 +69,14 @@ def replay(seed: int, *, smaller: bool) -> int:
     return 0
 
 
-def sweep(seeds: range, *, smaller: bool) -> int:
+def sweep(play: str, seeds: range, *, smaller: bool) -> int:
     """Many seeds; ends with the first that fails."""
     began, began_cpu = time.perf_counter(), time.process_time()
     simulated, operations, kinds, branches = 0.0, 0, Counter[str](), Counter[str]()
     for number, seed in enumerate(seeds, 1):
-        done = run(scenario(seed))
+        done = PLAYS[play].seed(seed)
         if done.violation is not None:
-            tell_failure(done, smaller=smaller)
+            tell_failure(done, play, smaller=smaller)
             return 1
         simulated, operations = simulated + done.seconds, operations + done.operations
         kinds.update(fault.kind for fault in done.scenario.faults)
@@ -124,17 +128,18 @@ def _listed(counts: Counter[str]) -> str:
 
 def first_failure(mutant: Mutant, seeds: range) -> Run | None:
     """The run that notices the mutant, if one of these seeds does."""
+    play = PLAYS[mutant.play]
     with applied(mutant):
-        return next((done for seed in seeds if (done := run(scenario(seed))).violation is not None), None)
+        return next((done for seed in seeds if (done := play.seed(seed)).violation is not None), None)
 
 
-def tell_failure(done: Run, *, smaller: bool) -> None:
+def tell_failure(done: Run, play: str, *, smaller: bool) -> None:
     """The seed first; then the rule, what happened, and what was broken at the time."""
     print(f"seed {done.scenario.seed} fails: {done.violation}")
-    print(f"once more: bin/simulate --seed {done.scenario.seed}")
+    print(f"once more: bin/simulate --seed {done.scenario.seed}" + ("" if play == REQUESTS else f" --play {play}"))
     if smaller:
         before = done
-        done = shrink(done)
+        done = shrink(done, PLAYS[play].run)
         print(
             f"shrunk from {before.asked} calls and {len(before.scenario.faults)} faults "
             f"to {done.asked} and {len(done.scenario.faults)}: {done.violation}"

@@ -18,14 +18,15 @@ PartT = TypeVar("PartT")
 RUNS = 250
 
 
-def shrink(failed: Run, runs: int = RUNS) -> Run:
-    """The smallest run that was found to break the rule that ``failed`` breaks."""
-    return _Shrinking(failed, runs).best
+def shrink(failed: Run, again: Callable[[Scenario], Run] = run, runs: int = RUNS) -> Run:
+    """The smallest run that was found to break the rule that ``failed`` breaks. ``again``: how it was run."""
+    return _Shrinking(failed, again, runs).best
 
 
 class _Shrinking:
-    def __init__(self, failed: Run, runs: int) -> None:
+    def __init__(self, failed: Run, again: Callable[[Scenario], Run], runs: int) -> None:
         self.best = failed
+        self._run = again
         self._rule = failed.violation.rule if failed.violation else ""
         self._left = runs
         before = None
@@ -57,7 +58,7 @@ class _Shrinking:
 
     def _still_fails(self, smaller: Scenario) -> bool:
         self._left -= 1
-        done = run(smaller)
+        done = self._run(smaller)
         if done.violation is None or done.violation.rule != self._rule:
             return False
         self.best = done

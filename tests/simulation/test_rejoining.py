@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
-from quorumvault import copying
-from quorumvault import replica as replicas
-from quorumvault.protocol import joining
-from quorumvault.replica import Replica
-from tests.model import test_rejoin as undone
-from tests.simulation.disks import Disk
-from tests.simulation.mutants import Mutant, Patch, applied
-from tests.simulation.nodes import Node
+from tests.simulation.losses import LOSSES, TIMES, begin
+from tests.simulation.nodes import Process
+from tests.simulation.patches import LOST_DISKS
 from tests.simulation.rejoining import Rejoining, losing, run_rejoining
-from tests.simulation.world import World
+from tests.simulation.rejoinmutants import REJOINING
+from tests.simulation.run import first_failure, main
+from tests.simulation.world import Scenario, World
 
 SEEDS = range(1, 13)
+#: A seed by which each is noticed, or soon after it.
+SAMPLE = {"copied-before": 194, "joining-votes": 15}
+MUTANTS = {mutant.name: mutant for mutant in REJOINING}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -24,51 +27,64 @@ def test_lost_disks_are_replaced_and_no_rule_is_broken(seed: int) -> None:
     assert done.violation is None, f"seed {seed}: {done.violation}"
 
 
-def test_disks_are_lost_and_join_in_every_seed() -> None:
-    for seed in SEEDS:
-        world = World(losing(seed))
-        rejoining = Rejoining(world, seed)
-        world.play(losing(seed).calls)
-        assert rejoining.lost >= 1
-        assert rejoining.joined >= 1
+def only(kind: str, seed: int) -> Scenario:
+    """Two clients, and nothing that goes wrong but this."""
+    chosen = losing(seed)
+    faults = tuple(replace(fault, kind=kind) for fault in chosen.faults if fault.kind in LOSSES)
+    return replace(chosen, calls=chosen.calls[:2], faults=faults)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_disks_are_lost_in_each_way(kind: str) -> None:
+    done = run_rejoining(only(kind, 1))
+    assert done.violation is None
+    assert 2 <= done.branches[kind] <= len(TIMES)
+
+
+def test_somebody_dies_at_each_step_of_a_join() -> None:
+    branches: Counter[str] = Counter()
+    for seed in range(1, 31):
+        done = run_rejoining(only("broken join", seed))
+        assert done.violation is None, f"seed {seed}: {done.violation}"
+        branches.update(done.branches)
+    deaths = [branch for branch in branches if " of a join died " in branch]
+    for step in ("AskView", "ProposeView", "ViewIs", "Copy", "Copied"):
+        assert any(branch.startswith(f"at {step} ") for branch in deaths), step
+    for entered in range(3):
+        assert any(branch.endswith(f"died another, another; had entered: {entered}") for branch in deaths), entered
+
+
+def left_behind(seed: int) -> list[Process]:
+    """The processes on disks that were replaced meanwhile."""
+    world = World(losing(seed), begin)
+    Rejoining(world)
+    world.play(losing(seed).calls)
+    return [process for node in world.cluster.values() for process in node.left_behind]
+
+
+def test_a_process_on_a_replaced_disk_goes_on_and_ends() -> None:
+    processes = [process for seed in range(1, 7) for process in left_behind(seed)]
+    assert processes
+    assert not any(process.schedule.alive for process in processes)
 
 
 def test_a_seed_is_the_same_run_each_time() -> None:
     assert run_rejoining(losing(8)).trace == run_rejoining(losing(8)).trace
 
 
-def _same_disk(node: Node, disk: bytes) -> None:
-    """The store is gone, and its identity goes on."""
-    node.crash()
-    node.disk = Disk()
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_rule_undone_is_noticed(name: str) -> None:
+    first = SAMPLE.get(name, 1)
+    done = first_failure(MUTANTS[name], range(first, first + 60))
+    assert done is not None
+    assert done.violation is not None
+    assert done.violation.rule != "exception", done.violation.detail
 
 
-def _by_choice(store: object, keyring: object, key: bytes, mine: bytes, theirs: bytes) -> bytes:
-    return mine
-
-
-def _nothing_comes(replica: Replica, keys: list[bytes], values: list[bytes]) -> bool:
-    return True
-
-
-#: Each with a seed by which it is noticed, or soon after it. Rules that need an old disk which lives on, or a message that comes
-#: much too late, are for tests/model/test_rejoin.py, which meets every order.
-MUTANTS: tuple[tuple[int, str, Patch], ...] = (
-    (1, "no views", (Node, "lose_disk", _same_disk)),
-    (10, "votes while it joins", (replicas, "votes", undone._joining_votes)),
-    (1, "copies nothing", (Replica, "merge", _nothing_comes)),
-    (1, "copies from one", (joining, "_copy", undone._one_copy)),
-    (1, "a view in memory", (Replica, "_become", undone._entered_in_memory)),
-    (4, "registers by choice", (copying, "_merge", _by_choice)),
-)
-
-
-@pytest.mark.parametrize(("seed", "name", "patch"), MUTANTS, ids=[name for _, name, _ in MUTANTS])
-def test_a_rule_undone_is_noticed(seed: int, name: str, patch: Patch) -> None:
-    with applied(Mutant(name, "rejoin", (patch,))):
-        for chosen in range(seed, seed + 60):
-            found = run_rejoining(losing(chosen)).violation
-            if found is not None:
-                assert found.rule != "exception", found.detail
-                return
-    pytest.fail("no seed noticed it")
+def test_a_failing_seed_is_told_with_what_was_played(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, replacement = MUTANTS["copies-nothing"].patches[0]
+    monkeypatch.setattr(owner, name, replacement)
+    assert main(["--seed", "1", "--play", LOST_DISKS, "--no-shrink"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("seed 1 fails: ")
+    assert told[1] == "once more: bin/simulate --seed 1 --play lost-disks"

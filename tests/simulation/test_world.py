@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from chaos.history import Outcome
+from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.views import Mode
 from quorumvault.storage.store import CORRUPT
 from tests.simulation import faults
 from tests.simulation.disks import Disk
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.nodes import DISKS, VIEW
 from tests.simulation.run import first_failure, main
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run, World, run, scenario
@@ -139,7 +142,7 @@ def test_a_failing_seed_is_told_and_shrunk(capsys: pytest.CaptureFixture[str], m
 
 
 def test_a_disk_loses_what_was_not_synced_and_nothing_else() -> None:
-    disk = Disk()
+    disk = Disk(DiskIdentity("simulated", "n1", DISKS["n1"], 0, Mode.ACTIVE, VIEW))
     disk.write({b"r1": b"one"})
     disk.sync()
     disk.write({b"r2": b"two", b"r3": b"three"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import cast
@@ -96,7 +96,7 @@ class Run:
 class World:
     """Three nodes and their clients. ``epochs`` is the largest that any client was shown, by owner."""
 
-    def __init__(self, chosen: Scenario) -> None:
+    def __init__(self, chosen: Scenario, begin: Callable[[Fault, Cluster], Mend] = faults.begin) -> None:
         self.narrow = chosen.narrow
         self.keyring = _NARROW if chosen.narrow else _WIDE
         self.events: list[Invoke | Complete] = []
@@ -107,6 +107,7 @@ class World:
         self._rng = Random(~chosen.seed)
         self.network = Network(self.timeline, self._rng)
         self.cluster: Cluster = {}
+        self._let_begin = begin
         self._mends: dict[Fault, Mend] = {}
         for name in NODE_NAMES:
             self.cluster[name] = Node(
@@ -131,7 +132,7 @@ class World:
         self.witnesses.check(asked, event)
 
     def _begin(self, fault: Fault) -> None:
-        self._mends[fault] = faults.begin(fault, self.cluster)
+        self._mends[fault] = self._let_begin(fault, self.cluster)
 
     def _mend(self, fault: Fault) -> None:
         self._mends.pop(fault)()

@@ -16,7 +16,7 @@ from chaos.__main__ import options_of, parse_arguments
 from chaos.cluster import NODES, Cluster
 from chaos.faults import Faults
 from chaos.history import FaultBegan, FaultEnded, Note, read
-from chaos.nemesis import BRISK, MAY_STOP, Fault, Kind, Pace, Wire, script
+from chaos.nemesis import BRISK, JOINS, MAY_STOP, Fault, Kind, Pace, Wire, script
 from chaos.network import Weather
 from chaos.recorder import Recorder
 from chaos.tellers import again
@@ -135,8 +135,8 @@ def files(cluster: FakeCluster) -> dict[Path, bytes]:
     return {path: path.read_bytes() for node in cluster.nodes.values() for path in node.data.rglob("*") if path.is_file()}
 
 
-#: A full disk would be this machine's.
-HERE = [kind for kind in Kind if kind not in (Kind.FULL_DISK, Kind.SLOW_SYNCS, Kind.FAILING_SYNCS)]
+#: A full disk would be this machine's; and disks are put back here.
+HERE = [kind for kind in Kind if kind not in JOINS | {Kind.FULL_DISK, Kind.SLOW_SYNCS, Kind.FAILING_SYNCS}]
 
 
 @pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.label)
@@ -181,6 +181,28 @@ def test_a_fault_that_cannot_be_had_is_left_out_and_said(rig: Rig) -> None:
     assert rig.faults.skipped == {"slow-syncs": "there is no library in front of the disks"}
     assert rig.told == [("pause", True), ("pause", False)]
     assert rig.cluster.journal == [("start", name) for name in NODES]
+
+
+@pytest.mark.parametrize("kind", JOINS, ids=lambda kind: kind.label)
+def test_no_disk_is_replaced_where_disks_are_put_back(kind: Kind, rig: Rig) -> None:
+    asyncio.run(rig.faults.follow(script(1, [kind], NOW), rig.tell))
+    assert rig.faults.skipped == {kind.label: "disks are put back in this run, and none is replaced"}
+    assert (rig.told, rig.cluster.journal) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("net", "lost_disks", "left"),
+    [
+        ("proxies", "rejoin", {"replaced", "crash-in-view-change", "disks-in-turn"}),
+        ("namespaces", "rejoin", {"crash-in-view-change", "disks-in-turn"}),
+        ("proxies", "put-back", {"kill"}),
+    ],
+)
+def test_a_plan_has_replacements_where_they_can_be_had(net: str, lost_disks: str, left: set[str], tmp_path: Path) -> None:
+    words = ["run", "--minutes", "20", "--seed", "1", "--net", net, "--lost-disks", lost_disks, "--report", str(tmp_path)]
+    options, unavailable = options_of(parse_arguments([*words, "--faults", "joins,kill" if left == {"kill"} else "joins"]))
+    assert {fault.kind.label for fault in options.plan} >= left
+    assert {kind.label for kind in JOINS} - left == unavailable.keys()
 
 
 def watched(rig: Rig, kind: Kind | None, code: int) -> bool:

@@ -191,3 +191,20 @@ def test_an_end_that_is_closed_closes_the_other() -> None:
         assert await rest(pair.far) == b""
 
     connected(scenario)
+
+
+def test_a_node_that_has_moved_is_dialled_there_and_at_home_again_when_it_is_back() -> None:
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS), linked() as (links, home):
+            away = Node()
+            server = await asyncio.start_server(away.serve, HOST, 0)
+            address = server.sockets[0].getsockname()
+            for there, place in ((home, None), (away, address[:2]), (home, None)):
+                await links.move("n2", place)
+                _, ask = await dial(links)
+                _, answer = await there.accepted.get()
+                answer.close()
+                ask.close()
+            server.close()
+
+    asyncio.run(run())

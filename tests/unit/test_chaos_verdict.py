@@ -138,3 +138,8 @@ def test_what_is_shown_for_an_epoch_is_whoever_showed_or_opened_it() -> None:
     events = [*complete_run(), Invoke(5, Action.EPOCH, "acme", "n1"), Invoke(6, Action.EPOCH, "zeta", "n1")]
     assert related(History(events), 5, frozenset()) == (0, 2, 3, 4, 5)
     assert related(History(events), -1, frozenset()) == ()
+
+
+def test_a_process_that_outlives_its_disk_makes_a_run_invalid() -> None:
+    found = verdict([], outlived=["n2 goes on"])
+    assert (found.verdict, found.broken and found.broken.rule) == (Verdict.INVALID, "replaced disk")

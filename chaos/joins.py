@@ -1,0 +1,233 @@
+"""Faults around the replacement of a disk, for builds whose nodes rejoin: what an operator does, at the worst of times.
+
+    replaced                a node stands still (SIGSTOP) and is taken for dead; another process, elsewhere, has a new disk in its
+                            place. Then the old one goes on: it has to end by itself, and to do no harm until then
+    crash-in-view-change    a disk joins, and both others are killed; the one that missed what was written last is back first
+    disks-in-turn           each of the three disks is lost, the next one as soon as the one before is replaced
+
+Each begins with three disks that are active: two that are lost at a time are more than the promise covers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import yaml
+
+from chaos import disks
+from chaos.cluster import NODES, Cluster, ClusterError, run
+from chaos.host import move_all
+from chaos.nemesis import Fault, others
+from chaos.network import Network
+
+#: A node that stands still is given up by the others after 2 s; then its name is free.
+_GIVEN_UP_SECONDS = 3.0
+#: What a node may take to start and to copy what a short run has stored, on a machine that has other work.
+_JOIN_SECONDS = 30.0
+#: A process whose disk was replaced has to hear of that, and drains its requests first.
+_END_SECONDS = 20.0
+#: Of writes that one of the others misses.
+_MISSED_SECONDS = 1.5
+#: From the entry of the new view on; a copy takes some milliseconds.
+_IN_THE_MIDDLE_SECONDS = 0.02
+_POLL_SECONDS = 0.005
+#: Ports of a second process of a node, beyond its own: init leaves these free between those of the API and those of peers.
+_BESIDE = 3
+#: Exit code of a process that must not go on, for a reason that it has said.
+_REFUSED_EXIT = 1
+
+
+class _Beside(NamedTuple):
+    """The old process, and the cluster of one that has the new one."""
+
+    old: subprocess.Popen[bytes]
+    new: Cluster
+
+
+class Joins:
+    """``start`` and ``stop`` are those of faults.py; ``down`` has the nodes that are meant to be.
+
+    ``outlived`` says which processes on replaced disks did not end as they should, and which new disks did not join.
+    """
+
+    def __init__(
+        self, cluster: Cluster, network: Network, down: set[str], start: Callable[[str], None], stop: Callable[..., None]
+    ) -> None:
+        self.outlived: list[str] = []
+        self._cluster = cluster
+        self._network = network
+        self._down = down
+        self._start = start
+        self._stop = stop
+        self._beside: dict[int, _Beside] = {}
+
+    async def replace(self, name: str) -> None:
+        """What an operator does: without its identity a node does not take itself a new disk, since its volume may be missing."""
+        self._stop(name)
+        disks.empty(self._cluster.nodes[name].data)
+        await _init_replace(self._cluster.directory, name)
+        self._start(name)
+
+    def all_active(self) -> bool:
+        return all(_is_active(self._cluster, name) for name in NODES)
+
+    def close(self) -> None:
+        """Whatever was begun and not mended: no second process of a node is left."""
+        for _, new in self._beside.values():
+            new.close()
+        self._beside.clear()
+
+    # Replaced, and not dead.
+
+    async def leave_behind(self, fault: Fault) -> str:
+        name = fault.node
+        node = self._cluster.nodes[name]
+        old = node.require_process()
+        self._cluster.pause(name)
+        self._down.add(name)
+        home = self._cluster.directory / f"beside-{fault.number}"
+        address, peer = _second_home(self._cluster.directory, home, name, node.config)
+        new = Cluster(home, {name: address}, {})
+        new.command_line, new.nodes[name].config = self._cluster.command_line, node.config
+        new.nodes[name].variables = dict(node.variables)
+        self._beside[fault.number] = _Beside(old, new)
+        await asyncio.sleep(_GIVEN_UP_SECONDS)
+        await _init_replace(home, name)
+        await self._network.move(name, peer)
+        new.start(name)
+        waits = Random(fault.dice).random() < 0.5
+        if waits:
+            await self._joined(new, name)
+        when = "has joined" if waits else "is starting"
+        return f"{name} is stopped (SIGSTOP), and another process in its place, which has a new disk, {when}"
+
+    async def go_on(self, fault: Fault) -> None:
+        """The old process does, and has to end. Then the new disk is where the old one was."""
+        name, (old, new) = fault.node, self._beside.pop(fault.number)
+        node = self._cluster.nodes[name]
+        self._cluster.resume(name)
+        try:
+            code = await asyncio.to_thread(old.wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.outlived.append(f"{name} goes on, {_END_SECONDS:g} s after it came back with a disk that was replaced")
+        else:
+            if code != _REFUSED_EXIT:
+                self.outlived.append(f"{name} came back with a disk that was replaced, and ended with exit code {code}")
+        self._stop(name)
+        await self._joined(new, name)
+        new.close()
+        await self._network.move(name, None)
+        away = node.data.with_name(f"{name}.replaced-{fault.number}")
+        move_all(node.data, away)
+        move_all(new.directory / name, node.data)
+        self._start(name)
+
+    async def _joined(self, cluster: Cluster, name: str) -> bool:
+        joined = await _until(lambda: _is_active(cluster, name), _JOIN_SECONDS)
+        if not joined:
+            self.outlived.append(f"{name} has not joined with its new disk in {_JOIN_SECONDS:g} s")
+        return joined
+
+    # The middle of a view change.
+
+    async def crash_in_view_change(self, fault: Fault) -> str:
+        rng, name = Random(fault.dice), fault.node
+        stale, knowing = rng.sample(others(name), 2)
+        misses = rng.random() < 0.7
+        if misses:
+            self._cluster.pause(stale)
+            await asyncio.sleep(_MISSED_SECONDS)
+        try:
+            await self.replace(name)
+            if misses:
+                # It asks for views by then, and nobody has handed off yet what the one that stands still has missed.
+                await _until(lambda: self._cluster.health(name) is not None, _JOIN_SECONDS)
+        finally:
+            if misses:
+                self._cluster.resume(stale)
+        entered = await _until(lambda: self._has_view(name), _JOIN_SECONDS)
+        await asyncio.sleep(rng.random() * _IN_THE_MIDDLE_SECONDS)
+        dead = NODES if rng.random() < 0.25 else (stale, knowing)
+        self._stop(*dead)
+        for each in dead:
+            if each != knowing:
+                self._start(each)
+        late = f", and {stale} had missed what was written last" if misses else ""
+        step = "is in the new view" if entered else "asks for one"
+        return f"{name} joins with a new disk and {step}; {' and '.join(dead)} are killed, {knowing} stays down{late}"
+
+    def _has_view(self, name: str) -> bool:
+        """Whether its disk has entered one, and synced that."""
+        try:
+            return json.loads((self._cluster.nodes[name].data / "disk.json").read_bytes())["view"] is not None
+        except FileNotFoundError:
+            return False
+
+    # All three, one after the other.
+
+    async def lose_in_turn(self, fault: Fault) -> str:
+        """By the dice the stores alone are gone, and nodes take new disks by themselves; or all is, and an operator helps."""
+        rng = Random(fault.dice)
+        alone = rng.random() < 0.5
+        order = rng.sample(NODES, len(NODES))
+        for name in order:
+            if alone:
+                self._stop(name)
+                shutil.rmtree(self._cluster.nodes[name].data / "store")
+                self._start(name)
+            else:
+                await self.replace(name)
+            if not await self._joined(self._cluster, name):
+                break
+        return f"{', then '.join(order)} lose {'their stores' if alone else 'all that they had on disk'}"
+
+
+async def _init_replace(directory: Path, name: str) -> None:
+    done = await asyncio.to_thread(run, "init", str(directory), "--replace", name)
+    if done.returncode != 0:
+        raise ClusterError(f"quorumvault init --replace {name} ended with exit code {done.returncode}: {done.stderr.decode()}")
+
+
+def _second_home(cluster: Path, home: Path, name: str, config: str) -> tuple[str, tuple[str, int]]:
+    """A directory like the cluster's, for this node alone, at ports of its own: as if on another host.
+
+    The addresses of its API, and of what its peers dial.
+    """
+    (home / "logs").mkdir(parents=True)
+    for entry in cluster.iterdir():
+        if entry.suffix == ".yaml" or entry.name == "secrets":
+            (home / entry.name).symlink_to(entry)
+    addresses: dict[str, str] = {}
+    for file in {"cluster.yaml", config}:
+        settings = yaml.safe_load((cluster / file).read_text())
+        mine = settings["nodes"][name]
+        for key in ("api", "peer"):
+            host, _, port = mine[key].rpartition(":")
+            mine[key] = addresses[key] = f"{host}:{int(port) + _BESIDE}"
+        (home / file).unlink()
+        (home / file).write_text(yaml.safe_dump(settings, sort_keys=False))
+    host, _, port = addresses["peer"].rpartition(":")
+    return addresses["api"], (host, int(port))
+
+
+def _is_active(cluster: Cluster, name: str) -> bool:
+    answer = cluster.health(name)
+    return answer is not None and answer.body["state"] == "active"
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                if await asyncio.to_thread(condition):
+                    return True
+                await asyncio.sleep(_POLL_SECONDS)
+    return False

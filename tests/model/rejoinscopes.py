@@ -1,0 +1,63 @@
+"""Which small worlds with a lost disk and its replacement are explored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from quorumvault.model import Version
+from quorumvault.protocol import records
+from quorumvault.storage import layout
+from tests.model.rejoining import Call, Joiner, RejoinWorld
+from tests.model.scopes import OWNER, VALUE, digest_of, get, put, rotate
+from tests.model.world import KEYRING, Owed
+
+SECOND, OTHER_SECOND, THIRD = Joiner("n2", b"d" * 16), Joiner("n2", b"e" * 16), Joiner("n3", b"f" * 16)
+(SEALED,) = KEYRING.epoch_keys(OWNER, 1).sealer.seal([VALUE], [digest_of(VALUE)])
+PUT_GET = [Call("put", put()), replace(Call("get", get()), after=0)]
+ROTATE_PUT = [Call("rotate", rotate()), replace(Call("put", put()), after=0)]
+#: Two of three disks have it: it was acknowledged.
+RECORD = {
+    layout.record_keys(OWNER.id, [1], [digest_of(VALUE)])[0]: records.header(Version(1, 1)) + SEALED,
+    layout.register_key(OWNER.id): layout.encode_register(1, KEYRING.secret_id),
+}
+ACKNOWLEDGED = Owed(frozenset({SEALED}))
+
+
+def stored(*nodes: str, joiners: list[Joiner], lost: tuple[str, ...] = (), views: int = 2) -> RejoinWorld:
+    """A record that these nodes' old disks have is read while disks join."""
+    holders = dict.fromkeys(nodes, RECORD)
+    return RejoinWorld([Call("get", get())], joiners, stored=holders, owed=ACKNOWLEDGED, lost=lost, views=views)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """``at_least``: states that there are more of, so that a world which has become smaller by mistake is noticed."""
+
+    world: Callable[[], RejoinWorld]
+    at_least: int
+
+
+_TWO_JOIN = partial(stored, joiners=[SECOND, THIRD])
+
+#: Explored by the test suite. "beside": the old disk lives on. Where n2 and n3 are lost nothing may go on (rule 14): one that
+#: holds what was acknowledged is left, or none, and "not found" is never said.
+SMALL = {
+    "join-beside-put-get": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False), 40_000),
+    "join-beside-rotate-put": Scope(lambda: RejoinWorld(ROTATE_PUT, [SECOND], stragglers=False), 40_000),
+    "join-and-late-messages": Scope(lambda: RejoinWorld(PUT_GET, [SECOND]), 100_000),
+    "join-piece-by-piece": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False, copy_bytes=1), 70_000),
+    "two-join-n3-lost-on-n1-n2": Scope(lambda: _TWO_JOIN("n1", "n2", lost=("n3",), views=3), 10_000),
+    "two-join-n3-lost-on-n2-n3": Scope(lambda: _TWO_JOIN("n2", "n3", lost=("n3",), views=3), 10_000),
+    "two-join-n3-lost-on-n1-n3": Scope(lambda: _TWO_JOIN("n1", "n3", lost=("n3",), views=3), 10_000),
+    "two-join-beside": Scope(lambda: _TWO_JOIN("n1", "n2"), 100_000),
+    "two-want-one-slot": Scope(lambda: stored("n1", "n2", joiners=[SECOND, OTHER_SECOND], lost=("n2",)), 100_000),
+    "both-lost-on-n1-n2": Scope(lambda: _TWO_JOIN("n1", "n2", lost=("n2", "n3")), 100),
+    "both-lost-on-n2-n3": Scope(lambda: _TWO_JOIN("n2", "n3", lost=("n2", "n3")), 100),
+    "both-lost-on-n1-n3": Scope(lambda: _TWO_JOIN("n1", "n3", lost=("n2", "n3")), 100),
+}
+#: Explored by hand.
+LARGE = {
+    "join-late-messages-piece-by-piece": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], copy_bytes=1), 100_000),
+}

@@ -1,0 +1,44 @@
+"""Rollback marks undone one part at a time, for nodes whose disks are put back from older copies (rollback.py)."""
+
+from __future__ import annotations
+
+from quorumvault.healing import remembering
+from quorumvault.healing.remembering import Memory
+from quorumvault.peers.facts import NodeFacts
+from quorumvault.protocol.marks import Mark, Marks
+from quorumvault.replica import Replica
+from tests.simulation.patches import PUT_BACK, Mutant, replaced
+
+
+def _nothing_is_kept(replica: Replica, marks: Marks) -> bool:
+    """Marks are in memory alone."""
+    return True
+
+
+def _trusts(remembered: Mark, start: Mark, sequence: int) -> bool:
+    return False
+
+
+def _counts_starts(remembered: Mark, start: Mark, sequence: int) -> bool:
+    return remembered.incarnation > start.incarnation
+
+
+def _own_alone(memory: Memory, facts: NodeFacts) -> None:
+    """What peers remember of this node's disk is not looked at."""
+    view = memory._view()
+    if view is not None and view.lists(facts.disk):
+        memory.acknowledged(facts.disk, Mark(facts.incarnation, facts.sequence))
+
+
+def _marks(name: str, undoes: str, owner: object, attribute: str, replacement: object) -> Mutant:
+    return replaced(name, undoes, owner, attribute, replacement, PUT_BACK)
+
+
+MARKS = (
+    _marks(
+        "no-marks", "a disk that is behind what is remembered does not vote (view rule 6)", remembering, "contradicts", _trusts
+    ),
+    _marks("marks-in-memory", "marks are kept on disk", Replica, "remember", _nothing_is_kept),
+    _marks("starts-alone", "marks count writes, not starts alone", remembering, "contradicts", _counts_starts),
+    _marks("nobody-listens", "a node hears what others remember of its disk", Memory, "heard", _own_alone),
+)

@@ -1,0 +1,29 @@
+"""What can be played: by its name, how a scenario comes out of a seed, and how it is run and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.simulation.healing import run_healing
+from tests.simulation.patches import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS
+from tests.simulation.rejoining import losing, run_rejoining
+from tests.simulation.rollback import run_rollback
+from tests.simulation.world import Run, Scenario, run, scenario
+
+
+@dataclass(frozen=True)
+class Play:
+    scenario: Callable[[int], Scenario]
+    run: Callable[[Scenario], Run]
+
+    def seed(self, seed: int) -> Run:
+        return self.run(self.scenario(seed))
+
+
+PLAYS = {
+    REQUESTS: Play(scenario, run),
+    LOST_DISKS: Play(losing, run_rejoining),
+    PUT_BACK: Play(losing, run_rollback),
+    HEALING_NODES: Play(scenario, run_healing),
+}
