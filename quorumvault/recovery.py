@@ -3,18 +3,27 @@
 A power cut may leave a write torn, at the end of a store's log, and a store that is told to trust nothing does not open then. One
 such disk, or two, are copied anew from what is left (rejoin). If it hit all three at once there is nobody to copy from. Then:
 
-    cut    behind the last whole batch of a log, unless later batches follow (storage/leveldblog.py); a copy is kept aside
-    read   all of each store; one that cannot be read to its end is left out
-    unite  every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another
-    trust  the note that it could not be opened is removed (nodedisk.py); its mark passes all that peers can remember (marks.py)
+    cut      behind the last whole batch of a log, unless later batches follow (storage/leveldblog.py); a copy is kept aside
+    read     all of each store; one that cannot be read to its end is left out
+    compare  how far each disk is with what the others here remember of it (protocol/marks.py); one that is behind is left out
+    unite    every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another
+    trust    the note that it could not be opened is removed (nodedisk.py); its mark passes all that others can remember of it
 
 What was torn had not been synced, so nobody was told that it stands. But a last batch that was acknowledged and has rotted since
-looks the same. That is why the stores are united before any of them votes again: an acknowledged record is on two disks, and
-stays unless both lost it. Two disks suffice for that, since every record that was acknowledged is on one of any two.
+looks the same. What is known about that, and what is not:
+
+- A disk that another one here remembers more of has lost acknowledged writes, by rot or because it was put back from an older
+  copy. It takes no part, and joins anew when the others run. All disks here are asked, those that are left out too.
+- Memory is written within 0.1 s (docs/decisions/0011), and a disk that is elsewhere is not asked. So a loss may stay unseen. An
+  acknowledged record is on two disks, and stays unless both lost it: with all three here one disk may have lost its last batch
+  unseen. With two it may not, since the record may be on the third and nowhere else. ``Recovery.in_doubt`` says where that is so.
+- A mark that has passed all memory hides from a disk elsewhere what it could have proved. So it is raised only on a disk that
+  was torn, or is accepted as an older copy: any other is still found out when that one comes.
 
 Only disks that may vote take part: active, listed in the newest view that any of those at hand is in, and distrusted for no other
-reason than that they could not be opened. The others are left as they are. An operator who has put all machines back from older
-copies may have these take part too (``accept_older``): then what was acknowledged after the copies were taken is gone.
+reason than that they could not be opened. The others are left as they are. An operator who has put machines back from older
+copies may have these take part too (``accept_older``): then what was acknowledged after the copies were taken is gone, unless
+another disk here has it.
 """
 
 from __future__ import annotations
@@ -23,9 +32,10 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from quorumvault.config import NodeConfig
 from quorumvault.copying import merge_piece, read_piece
@@ -34,13 +44,14 @@ from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, s
 from quorumvault.errors import ConfigError, RecoveryRefused, StorageFailed
 from quorumvault.healing.remembering import PUT_BACK
 from quorumvault.inventory import OwnerNames
-from quorumvault.model import QUORUM
-from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, STORE_DIRECTORY, check_secret, why_distrusted
-from quorumvault.protocol.marks import Mark
+from quorumvault.model import NODE_NAMES, QUORUM
+from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, STORE_DIRECTORY, check_secret, distrust, why_distrusted
+from quorumvault.protocol.marks import NO_MARK, Mark, Marks, contradicts, grown
 from quorumvault.protocol.views import votes
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
 from quorumvault.storage.leveldblog import LogScan, scan_logs
+from quorumvault.storage.remembered import read_marks, read_sequence
 from quorumvault.storage.store import Store
 
 #: Where logs are kept as they were, in a node's data directory.
@@ -69,11 +80,17 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """By node: what was cut, how many records and registers its store was given, or why it was left out."""
+    """By node: what was cut, how many records and registers its store was given, or why it was left out.
+
+    ``older``: what is known to be an older copy and took part, as its operator wanted, and why. ``in_doubt``: where a log was
+    cut, and too few disks took part to have what was cut, should it have been acknowledged and damaged since.
+    """
 
     cuts: Mapping[str, list[Cut]]
     added: Mapping[str, int]
     left_out: Mapping[str, str]
+    older: Mapping[str, str]
+    in_doubt: Sequence[str]
     records: int
 
 
@@ -81,47 +98,105 @@ def recover(nodes: Sequence[NodeConfig], tell: Tell, *, accept_older: bool = Fal
     """Cut torn tails off the stores of these nodes, and bring the stores to the same content. Can be repeated.
 
     ``tell`` hears what is being done. Raises RecoveryRefused if fewer than two disks can be used, ConfigError if a node runs,
-    StorageFailed if a store cannot be written.
+    StorageFailed if a store cannot be written. After an error no disk votes that was cut.
     """
     with ExitStack() as ending:
-        identities, left_out = _voters(_lock(nodes, ending), accept_older=accept_older)
-        _require_quorum(identities, left_out)
+        choice = _Choice(accept_older=accept_older)
+        found = list(_lock(nodes, ending, choice))
+        voters = _voters(found, choice)
+        choice.require_quorum(voters)
         cuts: dict[str, list[Cut]] = {}
-        stores: dict[str, LevelDBStore] = {}
-        for config in nodes:
-            if (identity := identities.get(config.node)) is None:
-                continue
+        opened: dict[str, _Opened] = {}
+        for disk in voters.values():
             try:
-                cuts[config.node] = cut_torn_tail(config.data_directory)
-                store = ending.enter_context(closing(open_store(config, identity)))
-                tell(f"{config.node}: reading all of its store")
-                count_records(store)
-                stores[config.node] = store
+                _note_torn(disk)
+                cuts[disk.node] = cut_torn_tail(disk.config.data_directory)
+                store = ending.enter_context(closing(open_store(disk.config, disk.identity)))
+                opened[disk.node] = _look(disk, store)
             except StorageFailed as error:
-                left_out[config.node] = str(error)
-        _require_quorum(stores, left_out)
+                choice.left_out[disk.node] = str(error)
+        others = [disk for disk in found if disk.node not in voters]
+        memory = {node: each.remembers for node, each in opened.items()} | _ask(others, ending)
+        usable = _usable(opened, memory, choice, tell)
+        choice.require_quorum(usable)
         keyring = Keyring(nodes[0].cluster.secrets.master.id, nodes[0].master_secret)
-        added = _unite(stores, keyring, tell)
-        for config in nodes:
-            if config.node in stores:
-                _trust_again(config.data_directory, identities[config.node], stores[config.node])
-        return Recovery(cuts, added, left_out, count_records(next(iter(stores.values()))))
+        added = _unite({node: each.store for node, each in usable.items()}, keyring, tell)
+        torn = [node for node in usable if cuts[node] or voters[node].torn]
+        older = {node: why for node, why in choice.older.items() if node in usable}
+        for node in usable:
+            if node in torn or node in older:
+                _trust_again(voters[node], usable[node], memory.values())
+        in_doubt = torn if len(usable) < len(NODE_NAMES) else []
+        records = count_records(next(iter(usable.values())).store)
+        return Recovery(cuts, added, choice.left_out, older, in_doubt, records)
+
+
+class _Choice:
+    """Which disks take no part, and why; and which of those that are here are known to be older copies."""
+
+    def __init__(self, *, accept_older: bool) -> None:
+        self._accept_older = accept_older
+        self.left_out: dict[str, str] = {}
+        self.older: dict[str, str] = {}
+
+    def is_older(self, node: str, why: str) -> None:
+        self.older[node] = why
+        if not self._accept_older:
+            self.left_out[node] = why
+
+    def require_quorum(self, usable: Mapping[str, object]) -> None:
+        if len(usable) >= QUORUM:
+            return
+        reasons = "; ".join(f"{node}: {reason}" for node, reason in sorted(self.left_out.items()))
+        unite = ""
+        if not self._accept_older and len(usable) + len(self.older) >= QUORUM:
+            unite = (
+                "or unite these older copies, and lose what was acknowledged after they were taken and is on no disk here: "
+                "--accept-older; "
+            )
+        raise RecoveryRefused(
+            f"{QUORUM} disks are needed to have all that was acknowledged, and {len(usable)} can be used ({reasons}); "
+            f"bring another one here; {unite}or go on from one alone and lose what it does not have: --only NODE --accept-loss"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    node: str
-    identity: DiskIdentity | None
+class _Disk:
+    """One that is here. ``distrusted``: why its node does not use it, None if it does."""
+
+    config: NodeConfig
+    identity: DiskIdentity
     distrusted: str | None
 
+    @property
+    def node(self) -> str:
+        return self.config.node
 
-def _lock(nodes: Sequence[NodeConfig], ending: ExitStack) -> Iterator[_Found]:
+    @property
+    def torn(self) -> bool:
+        """Its node, or a recovery that did not end, has met a store that does not open."""
+        return self.distrusted is not None and CANNOT_BE_OPENED in self.distrusted
+
+
+class _Opened(NamedTuple):
+    """A disk's store, how far it is, and what it remembers of the others."""
+
+    store: LevelDBStore
+    disk: bytes
+    at: Mark
+    remembers: Marks
+
+
+def _lock(nodes: Sequence[NodeConfig], ending: ExitStack, choice: _Choice) -> Iterator[_Disk]:
     for config in nodes:
-        if not config.data_directory.is_dir():
-            yield _Found(config.node, None, None)
-            continue
-        ending.enter_context(lock_data_directory(config.data_directory))
-        yield _Found(config.node, identity_of(config), why_distrusted(config.data_directory))
+        identity = None
+        if config.data_directory.is_dir():
+            ending.enter_context(lock_data_directory(config.data_directory))
+            identity = identity_of(config)
+        if identity is None:
+            choice.left_out[config.node] = "its disk is not here"
+        else:
+            yield _Disk(config, identity, why_distrusted(config.data_directory))
 
 
 def identity_of(config: NodeConfig) -> DiskIdentity | None:
@@ -133,40 +208,67 @@ def identity_of(config: NodeConfig) -> DiskIdentity | None:
     return identity
 
 
-def _voters(found: Iterable[_Found], *, accept_older: bool) -> tuple[dict[str, DiskIdentity], dict[str, str]]:
-    """Those that may vote in the newest view, and why the others may not."""
-    left_out: dict[str, str] = {}
-    there: dict[str, DiskIdentity] = {}
-    for each in found:
-        if each.identity is None:
-            left_out[each.node] = "its disk is not here"
-        else:
-            there[each.node] = each.identity
-            pardoned = (CANNOT_BE_OPENED, PUT_BACK) if accept_older else (CANNOT_BE_OPENED,)
-            if each.distrusted is not None and not any(reason in each.distrusted for reason in pardoned):
-                left_out[each.node] = f"it was distrusted: {each.distrusted}"
-    views = [identity.view for identity in there.values() if identity.view is not None]
+def _voters(found: Sequence[_Disk], choice: _Choice) -> dict[str, _Disk]:
+    """Those that may vote in the newest view. Why the others may not is noted."""
+    views = [disk.identity.view for disk in found if disk.identity.view is not None]
     newest = max(views, key=lambda view: view.id, default=None)
-    voters: dict[str, DiskIdentity] = {}
-    for node, identity in there.items():
-        if node in left_out:
-            continue
+    for disk in found:
+        identity = disk.identity
         if newest is None or not votes(identity.disk, identity.mode, identity.view):
-            left_out[node] = "it has not been whole since it joined"
+            choice.left_out[disk.node] = "it has not been whole since it joined"
         elif not newest.lists(identity.disk):
-            left_out[node] = f"another disk has taken its place, in view {newest.number}"
-        else:
-            voters[node] = identity
-    return voters, left_out
+            choice.left_out[disk.node] = f"another disk has taken its place, in view {newest.number}"
+        elif disk.distrusted is not None and not disk.torn:
+            why = f"it was distrusted: {disk.distrusted}"
+            if PUT_BACK in disk.distrusted:
+                choice.is_older(disk.node, why)
+            else:
+                choice.left_out[disk.node] = why
+    return {disk.node: disk for disk in found if disk.node not in choice.left_out}
 
 
-def _require_quorum(usable: Mapping[str, object], left_out: Mapping[str, str]) -> None:
-    if len(usable) < QUORUM:
-        reasons = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
-        raise RecoveryRefused(
-            f"{QUORUM} disks are needed to have all that was acknowledged, and {len(usable)} can be used ({reasons}); "
-            f"bring another one here, or go on from one alone and lose what it does not have: --only NODE --accept-loss"
-        )
+def _note_torn(disk: _Disk) -> None:
+    """Before anything is cut: a store that opens again, and has not been united with the others, must not vote."""
+    directory = disk.config.data_directory
+    if disk.distrusted is None and any(scan.torn for _, scan in scan_logs(directory / STORE_DIRECTORY)):
+        distrust(directory, f"{CANNOT_BE_OPENED}: the end of a log was torn, and a recovery that cut it off did not end")
+
+
+def _look(disk: _Disk, store: LevelDBStore) -> _Opened:
+    at = Mark(disk.identity.incarnation, read_sequence(store))
+    return _Opened(store, disk.identity.disk, at, read_marks(store))
+
+
+def _ask(others: Iterable[_Disk], ending: ExitStack) -> dict[str, Marks]:
+    """What those remember that take no part, as far as their stores open as they are. Marks only grow: an old one is no lie."""
+    memory: dict[str, Marks] = {}
+    for disk in others:
+        with suppress(StorageFailed):
+            store = LevelDBStore.open(disk.config.data_directory / STORE_DIRECTORY, disk.identity.disk)
+            memory[disk.node] = read_marks(ending.enter_context(closing(store)))
+    return memory
+
+
+def _usable(opened: Mapping[str, _Opened], memory: Mapping[str, Marks], choice: _Choice, tell: Tell) -> dict[str, _Opened]:
+    """Those that can be read to their end and, unless older copies are accepted, have all that they are remembered for."""
+    for node, each in opened.items():
+        tell(f"{node}: reading all of its store")
+        try:
+            count_records(each.store)
+        except StorageFailed as error:
+            choice.left_out[node] = str(error)
+            continue
+        if witnesses := [
+            other
+            for other, marks in sorted(memory.items())
+            if other != node and contradicts(marks.get(each.disk, NO_MARK), each.at, each.at.sequence)
+        ]:
+            remember = "remembers" if len(witnesses) == 1 else "remember"
+            choice.is_older(
+                node,
+                f"{' and '.join(witnesses)} {remember} more of it than it holds: {PUT_BACK}, or its last writes are gone",
+            )
+    return {node: each for node, each in opened.items() if node not in choice.left_out}
 
 
 def cut_torn_tail(data_directory: Path) -> list[Cut]:
@@ -203,15 +305,18 @@ def open_store(config: NodeConfig, identity: DiskIdentity) -> LevelDBStore:
     return store
 
 
-def _trust_again(data_directory: Path, identity: DiskIdentity, store: Store) -> None:
-    """What is gone may have had numbers that peers remember of this disk: with less it would be taken for an old copy."""
-    (held,) = store.get([layout.SEQUENCE_KEY])
-    sequence = layout.decode_sequence(held) if isinstance(held, bytes) else 0
-    store.write({layout.SEQUENCE_KEY: layout.encode_sequence(sequence + _BEYOND_MEMORY.sequence)})
-    started = replace(identity, incarnation=identity.incarnation + _BEYOND_MEMORY.incarnation)
-    write_identity(data_directory / IDENTITY_FILE, started)
-    (data_directory / DISTRUSTED_FILE).unlink(missing_ok=True)
-    sync_directory(data_directory)
+def _trust_again(disk: _Disk, opened: _Opened, memory: Iterable[Marks]) -> None:
+    """What is gone may have had numbers that others remember of this disk: with less it would be taken for an old copy."""
+    held = opened.at
+    for marks in memory:
+        held = grown(held, marks.get(opened.disk, NO_MARK))
+    sequence = held.sequence + _BEYOND_MEMORY.sequence
+    opened.store.write({layout.SEQUENCE_KEY: layout.encode_sequence(sequence)})
+    directory = disk.config.data_directory
+    started = replace(disk.identity, incarnation=held.incarnation + _BEYOND_MEMORY.incarnation)
+    write_identity(directory / IDENTITY_FILE, started)
+    (directory / DISTRUSTED_FILE).unlink(missing_ok=True)
+    sync_directory(directory)
 
 
 def count_records(store: Store) -> int:

@@ -1,6 +1,7 @@
 """A new disk for one node of a cluster whose own is lost, made by its operator: ``quorumvault init DIR --replace n2``.
 
-    DIR/n2/                disk.json: a new identity, joining, in no view; store/: empty
+    DIR/n2/                disk.json: a new identity, joining, in no view; store/: empty. Made as DIR/n2.new-…, which a crash
+                           may leave behind: nobody's disk
     DIR/n2.set-aside-1/    what was in n2 before, all of it; DIR/n2/n2.set-aside-1/ if n2 is where a volume is mounted
     DIR/cluster.yaml       n2's new addresses, if it has moved to another host; the rest of the text is left as it is
 
@@ -11,11 +12,12 @@ whoever renames n2.set-aside-1 back has taken nothing away.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, mkdtemp
 
 import yaml
 
@@ -53,32 +55,74 @@ def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Calla
     moved = None if host is None else _moved(file, node, host)
     place = cluster.data_directory(node)
     identity = DiskIdentity(cluster.cluster_id, node, entropy(DISK_BYTES), 0, Mode.JOINING, None)
-    with _free(place, node) as aside:
-        place.mkdir(mode=0o700, parents=True, exist_ok=aside is not None)
-        write_identity(place / IDENTITY_FILE, identity)
-        LevelDBStore.create(place / STORE_DIRECTORY, identity.disk).close()
-        sync_directory(place.parent)
-    if moved is not None:
-        _write(file, moved)
-        cluster = load_cluster(file)
+    with ExitStack() as owned:
+        aside = (_make_within if place.is_mount() else _make_beside)(place, identity, owned)
+        if moved is not None:
+            _write(file, moved)
+            cluster = load_cluster(file)
     return Replaced(file, place, identity.disk, cluster.nodes[node], aside)
 
 
-@contextmanager
-def _free(place: Path, node: str) -> Iterator[Path | None]:
-    """Sets aside what is there, and owns it for the block, so that no process starts on it meanwhile."""
-    if not place.exists():
-        yield None
-        return
+def _make_within(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path:
+    """Where a volume is mounted: its directory stays, and the lock in it. Returns where the contents are now."""
+    _own(place, identity.node, owned)
+    aside = _out_of_the_way(set_aside_contents, place)
+    _make_disk(place, identity)
+    return aside
+
+
+def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path | None:
+    """A directory that is whole, and owned, before it has the name: a supervisor may start the node at any time.
+
+    Returns where the old one is now, if there was one.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    replaces = place.exists()
+    if replaces:
+        _own(place, identity.node, owned)
+    fresh = Path(mkdtemp(prefix=f"{place.name}.new-", dir=place.parent))
+    aside = None
     try:
-        with lock_data_directory(place):
-            try:
-                aside = set_aside_contents(place) if place.is_mount() else set_aside(place)
-            except OSError as error:
-                raise InitRefused(f"{place}: cannot be set aside: {error.strerror}; nothing was changed") from None
-            yield aside
+        owned.enter_context(lock_data_directory(fresh))
+        _make_disk(fresh, identity)
+        if replaces:
+            aside = _out_of_the_way(set_aside, place)
+        _take_name(fresh, place, aside)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    sync_directory(place.parent)
+    return aside
+
+
+def _make_disk(directory: Path, identity: DiskIdentity) -> None:
+    write_identity(directory / IDENTITY_FILE, identity)
+    LevelDBStore.create(directory / STORE_DIRECTORY, identity.disk).close()
+
+
+def _own(place: Path, node: str, owned: ExitStack) -> None:
+    try:
+        owned.enter_context(lock_data_directory(place))
     except DirectoryInUse:
         raise InitRefused(f"{place}: {node} runs with this data; stop it first: nothing was changed") from None
+
+
+def _out_of_the_way(move: Callable[[Path], Path], place: Path) -> Path:
+    try:
+        return move(place)
+    except OSError as error:
+        raise InitRefused(f"{place}: cannot be set aside: {error.strerror}; nothing was changed") from None
+
+
+def _take_name(fresh: Path, place: Path, aside: Path | None) -> None:
+    """Fails if a process has made a directory of that name for itself since there was none."""
+    try:
+        fresh.rename(place)
+    except OSError as error:
+        before = "" if aside is None else f"; what was there before is {aside}"
+        raise InitRefused(
+            f"{place}: something was put there meanwhile ({error.strerror}): stop what starts this node, and repeat this{before}"
+        ) from None
 
 
 def _moved(file: Path, node: str, host: str) -> str:

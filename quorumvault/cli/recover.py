@@ -25,6 +25,12 @@ _LOSS = (
     "bring it to {directory}: without --only nothing is lost. Otherwise say --accept-loss"
 )
 
+_DOUBT = (
+    "In doubt: what was torn on {cut}. It was never acknowledged, unless the disk has damaged it since; then it may be on "
+    "{absent},\nand on neither of these. If a better disk of {absent} can be brought here, start no node before that, and repeat "
+    "this."
+)
+
 
 @click.command(
     short_help="Mend stores that do not open, with all nodes stopped.",
@@ -97,10 +103,17 @@ def _cut(cut: Cut) -> dict[str, object]:
 
 
 def _recovery(recovered: Recovery) -> dict[str, object]:
+    """A disk that was cut and then left out is among the nodes too, and was given nothing: ``added`` is null."""
     nodes = {
-        node: {"cuts": [_cut(cut) for cut in recovered.cuts[node]], "added": added} for node, added in recovered.added.items()
+        node: {"cuts": [_cut(cut) for cut in cuts], "added": recovered.added.get(node)} for node, cuts in recovered.cuts.items()
     }
-    return {"records": recovered.records, "nodes": nodes, "left_out": recovered.left_out}
+    return {
+        "records": recovered.records,
+        "nodes": nodes,
+        "left_out": recovered.left_out,
+        "older": recovered.older,
+        "in_doubt": recovered.in_doubt,
+    }
 
 
 def _rebuilt(rebuilt: Rebuilt) -> dict[str, object]:
@@ -117,11 +130,17 @@ def _rebuilt(rebuilt: Rebuilt) -> dict[str, object]:
 def _tell_recovery(recovered: Recovery) -> None:
     for node, reason in recovered.left_out.items():
         click.echo(f"{node}: left out: {reason}")
+        if cuts := recovered.cuts.get(node):
+            _tell_cuts(node, cuts)
+    for node, reason in recovered.older.items():
+        click.echo(f"{node}: an older copy, which was accepted: {reason}")
     for node, added in recovered.added.items():
         _tell_cuts(node, recovered.cuts[node])
         click.echo(f"{node}: {added:,} entries that others had and it had not")
     click.echo(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
-    if any(recovered.cuts.values()):
+    if recovered.in_doubt:
+        click.echo(_DOUBT.format(cut=" and ".join(recovered.in_doubt), absent=" and ".join(recovered.left_out)))
+    elif any(recovered.cuts.values()):
         click.echo("What was cut was never acknowledged, unless a disk has damaged it since. The copies can be removed.")
     for node in recovered.left_out:
         click.echo(f"{node} had no part in this. Once the others run, start it too, and if it does not start, replace its disk.")

@@ -23,10 +23,12 @@ from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, write_identity
 from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, RecoveryRefused, StorageFailed, StoreCorrupt
+from quorumvault.healing.remembering import PUT_BACK
 from quorumvault.initialise import init, plan_nodes
 from quorumvault.model import NODE_NAMES, Owner, Version
 from quorumvault.nodedisk import distrust, open_disk
 from quorumvault.protocol import records
+from quorumvault.protocol.marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import Mode, View
 from quorumvault.rebuild import rebuild
 from quorumvault.recovery import Recovery, recover
@@ -82,8 +84,26 @@ class Vault:
         with closing(self.open(node)) as store:
             return {key: value for prefix in (b"e", b"r") for key, value in store.scan(prefix)}
 
-    def recover(self) -> Recovery:
-        return recover(list(self.nodes.values()), lambda words: None)
+    def recover(self, *, accept_older: bool = False) -> Recovery:
+        return recover(list(self.nodes.values()), lambda words: None, accept_older=accept_older)
+
+    def came_to(self, node: str, mark: Mark) -> None:
+        """The disk has been started so often, and written so many groups."""
+        write_identity(self.directory / node / "disk.json", replace(self.identity(node), incarnation=mark.incarnation))
+        self.store({layout.SEQUENCE_KEY: layout.encode_sequence(mark.sequence)}, node)
+
+    def mark(self, node: str) -> Mark:
+        return Mark(self.identity(node).incarnation, sequence_of(self, node))
+
+    def votes(self, node: str) -> bool:
+        """Whether its node, when it starts, finds a disk that it trusts."""
+        disk = open_disk(self.nodes[node])
+        if disk.store is not None:
+            disk.store.close()
+        return disk.store is not None and disk.identity.mode is Mode.ACTIVE
+
+    def remembers(self, witness: str, node: str, mark: Mark) -> None:
+        self.store({layout.mark_key(self.identity(node).disk): layout.encode_mark(*mark)}, witness)
 
 
 @pytest.fixture
@@ -164,6 +184,150 @@ def test_a_disk_that_was_distrusted_for_what_it_forgot_takes_no_part(vault: Vaul
     done = vault.recover()
     assert done.left_out == {"n2": "it was distrusted: n1 remembers more of it than it holds"}
     assert open_disk(vault.nodes["n2"]).store is None
+
+
+BEHIND = "n3 remembers more of it than it holds: it was put back from an older copy, or its last writes are gone"
+
+
+@pytest.mark.parametrize("remembered", [Mark(2, 8), Mark(1, 8), Mark(3, 7), Mark(3, 2)])
+def test_a_disk_that_another_one_here_remembers_more_of_takes_no_part(vault: Vault, remembered: Mark) -> None:
+    """n2 was put back from an older copy, and no node ran since that could have told it."""
+    vault.store(vault.record("acknowledged by n1 and n2"), "n1")
+    for node in NODE_NAMES:
+        vault.came_to(node, Mark(2, 7))
+    vault.remembers("n3", "n2", remembered)
+    vault.tear("n1")
+    done = vault.recover()
+    assert done.left_out == {"n2": BEHIND}
+    assert vault.content("n1") == vault.content("n3") == vault.record("acknowledged by n1 and n2")
+    assert (vault.content("n2"), vault.mark("n2")) == ({}, Mark(2, 7))
+
+
+@pytest.mark.parametrize("remembered", [Mark(2, 7), Mark(1, 7), Mark(2, 3), NO_MARK])
+def test_a_disk_that_has_all_that_it_is_remembered_for_takes_part(vault: Vault, remembered: Mark) -> None:
+    vault.came_to("n2", Mark(2, 7))
+    for witness in ("n1", "n3"):
+        vault.remembers(witness, "n2", remembered)
+    done = vault.recover()
+    assert (done.left_out, done.older) == ({}, {})
+
+
+def test_an_older_copy_is_not_one_of_two_unless_its_operator_accepts_what_is_lost(vault: Vault) -> None:
+    shutil.rmtree(vault.directory / "n1")
+    vault.came_to("n2", Mark(1, 1))
+    vault.remembers("n3", "n2", Mark(5 << 20, 5 << 40))
+    with pytest.raises(RecoveryRefused) as told:
+        vault.recover()
+    assert str(told.value) == (
+        f"2 disks are needed to have all that was acknowledged, and 1 can be used (n1: its disk is not here; n2: {BEHIND}); "
+        f"bring another one here; or unite these older copies, and lose what was acknowledged after they were taken and is on no "
+        f"disk here: --accept-older; or go on from one alone and lose what it does not have: --only NODE --accept-loss"
+    )
+    assert vault.mark("n2") == Mark(1, 1)
+    done = vault.recover(accept_older=True)
+    assert (done.left_out, done.older) == ({"n1": "its disk is not here"}, {"n2": BEHIND})
+    assert not contradicts(Mark(5 << 20, 5 << 40), vault.mark("n2"), vault.mark("n2").sequence)
+    assert vault.recover().older == {}
+
+
+def test_two_that_remember_more_of_each_other_are_both_older_copies(vault: Vault) -> None:
+    for node, other in (("n1", "n2"), ("n2", "n1")):
+        vault.remembers(node, other, Mark(1, 1))
+    vault.store(vault.record("a"), "n1")
+    with pytest.raises(
+        RecoveryRefused, match=r"1 can be used .*n1: n2 remembers more .*; n2: n1 remembers more .*--accept-older"
+    ):
+        vault.recover()
+    assert vault.recover(accept_older=True).older.keys() == {"n1", "n2"}
+    assert all(vault.content(node) == vault.record("a") for node in NODE_NAMES)
+
+
+def test_a_disk_that_takes_no_part_is_asked_what_it_remembers(vault: Vault) -> None:
+    vault.remembers("n3", "n2", Mark(1, 1))
+    distrust(vault.directory / "n3", "a block of it is corrupt")
+    with pytest.raises(RecoveryRefused, match=BEHIND) as told:
+        vault.recover()
+    assert "--accept-older" in str(told.value)
+    damage(vault.directory / "n3" / "store" / "CURRENT", 0)
+    assert vault.recover().left_out == {"n3": "it was distrusted: a block of it is corrupt"}
+
+
+def test_a_disk_that_found_out_itself_that_it_is_an_older_copy_is_one_that_can_be_accepted(vault: Vault) -> None:
+    for node in ("n1", "n2"):
+        distrust(vault.directory / node, f"{PUT_BACK}: n3 remembers write 9 of its start 2, and it was at write 3 at its start 1")
+    with pytest.raises(RecoveryRefused, match=r"1 can be used .*--accept-older"):
+        vault.recover()
+    assert vault.recover(accept_older=True).older.keys() == {"n1", "n2"}
+    assert vault.votes("n1")
+
+
+def test_where_accepting_older_copies_would_not_help_it_is_not_advised(vault: Vault) -> None:
+    shutil.rmtree(vault.directory / "n1")
+    distrust(vault.directory / "n2", "a block of it is corrupt")
+    with pytest.raises(RecoveryRefused) as told:
+        vault.recover()
+    assert "--accept-older" not in str(told.value)
+
+
+def test_a_last_write_that_was_acknowledged_and_has_rotted_is_told_from_a_torn_one(vault: Vault) -> None:
+    """The log looks the same. But n2 counted the acknowledgement, and remembers it."""
+    vault.store(vault.record("a") | {layout.SEQUENCE_KEY: layout.encode_sequence(1)}, "n1", "n2")
+    acknowledged = vault.record("rotten on n1") | {layout.SEQUENCE_KEY: layout.encode_sequence(2)}
+    with closing(vault.open("n1")) as store:
+        store.write(vault.record("before"))
+        store.write(acknowledged)
+    damage(vault.log("n1"), -1)
+    vault.store(acknowledged, "n2")
+    vault.remembers("n2", "n1", Mark(0, 2))
+    done = vault.recover()
+    assert done.left_out.keys() == {"n1"}
+    assert "n2 remembers more of it than it holds" in done.left_out["n1"]
+    assert len(done.cuts["n1"]) == 1
+    assert not vault.votes("n1")  # it rejoins
+
+
+def test_only_a_disk_that_was_torn_is_raised_beyond_what_a_disk_elsewhere_may_remember(vault: Vault) -> None:
+    vault.came_to("n2", Mark(2, 7))
+    shutil.rmtree(vault.directory / "n1")
+    vault.tear("n3")
+    done = vault.recover()
+    assert vault.mark("n2") == Mark(2, 7)
+    assert vault.mark("n3") > Mark(1 << 19, 1 << 39)
+    assert done.in_doubt == ["n3"]
+
+
+def test_with_all_three_no_torn_write_is_in_doubt(vault: Vault) -> None:
+    vault.tear("n1", "n3")
+    assert vault.recover().in_doubt == []
+
+
+def test_a_store_whose_memory_cannot_be_read_is_left_out(vault: Vault) -> None:
+    vault.store({layout.mark_key(b"d" * 16): b"no mark"}, "n1")
+    vault.store({layout.SEQUENCE_KEY: b"no number"}, "n2")
+    with pytest.raises(RecoveryRefused, match=r"n1: what the store remembers .*; n2: the store's sequence number cannot be read"):
+        vault.recover()
+
+
+def test_a_disk_that_was_cut_does_not_vote_before_a_recovery_has_come_to_its_end(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens again by then, and may lack what only a recovery gives it."""
+    shutil.rmtree(vault.directory / "n3")
+    vault.tear("n1")
+
+    def fails(*arguments: object) -> None:
+        raise StorageFailed("the device is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("quorumvault.recovery.merge_piece", fails)
+        vault.store(vault.record("a"), "n2")
+        with pytest.raises(StorageFailed, match="device is gone"):
+            vault.recover()
+    vault.open("n1").close()
+    assert not vault.votes("n1")
+    done = vault.recover()
+    assert (done.cuts["n1"], done.in_doubt, done.added["n1"]) == ([], ["n1"], 1)
+    assert vault.votes("n1")
 
 
 def test_two_disks_suffice(vault: Vault) -> None:
@@ -424,6 +588,23 @@ def test_the_command_tells_what_was_cut_and_what_was_added(vault: Vault, command
     assert "n3: nothing was torn" in result.output
     assert "n3: 1 entries that others had and it had not" in result.output
     assert "n1 and n2 and n3 have the same 1 records, and can be started." in result.output
+
+
+def test_the_command_says_what_is_in_doubt_and_what_was_left_out_or_accepted(
+    vault: Vault, command: Callable[..., Result]
+) -> None:
+    vault.tear("n1", "n2")
+    vault.remembers("n3", "n2", Mark(1, 1))
+    result = command()
+    assert result.exit_code == 0, result.output
+    assert f"n2: left out: {BEHIND}" in result.output
+    assert result.output.count(": cut 107 bytes behind") == 2
+    assert "In doubt: what was torn on n1." in result.output
+    assert "then it may be on n2" in result.output
+    assert "The copies can be removed" not in result.output
+    told = json.loads(command("--accept-older", "--json").stdout)
+    assert (told["older"], told["in_doubt"], told["left_out"]) == ({"n2": BEHIND}, [], {})
+    assert told["nodes"]["n2"] == {"cuts": [], "added": 0}
 
 
 def test_the_command_for_machines(vault: Vault, command: Callable[..., Result]) -> None:

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from quorumvault import replacement
 from quorumvault.cli import main
 from quorumvault.config import load_cluster, load_node
 from quorumvault.disk import lock_data_directory, read_identity
-from quorumvault.errors import ConfigError, InitRefused
+from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, StorageFailed
 from quorumvault.initialise import init, plan_nodes
 from quorumvault.model import Owner
 from quorumvault.nodedisk import IDENTITY_FILE, open_disk
 from quorumvault.protocol.views import Mode
 from quorumvault.replacement import replace_disk
+from quorumvault.storage.leveldb import LevelDBStore
 
 HOSTS = ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
 
@@ -85,6 +87,67 @@ def test_a_node_that_runs_is_left_alone(vault: Path) -> None:
         with pytest.raises(InitRefused, match="n2 runs with this data"):
             replace_disk(vault, "n2", None, entropy=os.urandom)
         assert files(vault) == before
+
+
+@pytest.mark.parametrize("before", ["there", "gone", "mounted"])
+def test_the_new_disk_is_owned_until_all_is_done(vault: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
+    """A supervisor may start the node at any moment: between its identity and its store it would find half a disk."""
+    if before == "gone":
+        (vault / "n2").rename(vault / "elsewhere")
+    if before == "mounted":
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == vault / "n2")
+    refused: list[str] = []
+
+    def tried(step: str, directory: Path) -> None:
+        with pytest.raises(DirectoryInUse), lock_data_directory(directory):
+            pass
+        refused.append(step)
+
+    def create(path: Path, disk: bytes) -> LevelDBStore:
+        tried("made", path.parent)
+        return real_create(path, disk)
+
+    def write(file: Path, text: str) -> None:
+        tried("named", vault / "n2")
+        real_write(file, text)
+
+    real_create, real_write = LevelDBStore.create, replacement._write
+    monkeypatch.setattr(LevelDBStore, "create", create)
+    monkeypatch.setattr(replacement, "_write", write)
+    replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom)
+    assert refused == ["made", "named"]
+    with lock_data_directory(vault / "n2"):
+        pass
+
+
+def test_a_disk_that_cannot_be_made_takes_nobody_s_place(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files(vault)
+
+    def fails(path: Path, disk: bytes) -> LevelDBStore:
+        raise StorageFailed("No space left on device")
+
+    monkeypatch.setattr(LevelDBStore, "create", fails)
+    with pytest.raises(StorageFailed):
+        replace_disk(vault, "n2", None, entropy=os.urandom)
+    assert {name: data for name, data in files(vault).items() if name != "n2/lock"} == before
+    assert sorted(path.name for path in vault.glob("n2*")) == ["n2"]
+
+
+def test_a_node_that_makes_a_directory_of_that_name_meanwhile_is_left_alone(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that finds no directory makes one (serve), and owns it from then on."""
+
+    def set_aside(path: Path) -> Path:
+        aside = real(path)
+        path.mkdir()
+        (path / "lock").touch()
+        return aside
+
+    real = replacement.set_aside
+    monkeypatch.setattr(replacement, "set_aside", set_aside)
+    with pytest.raises(InitRefused, match=r"put there meanwhile .* what was there before is .*/n2\.set-aside-1"):
+        replace_disk(vault, "n2", None, entropy=os.urandom)
+    assert [path.name for path in (vault / "n2").iterdir()] == ["lock"]
+    assert sorted(path.name for path in vault.glob("n2*")) == ["n2", "n2.set-aside-1"]
 
 
 @pytest.mark.parametrize(("host", "api"), [("10.0.0.4", "10.0.0.4:9000"), ("fd00::4", "[fd00::4]:9000"), ("db2", "db2:9000")])
