@@ -30,6 +30,7 @@ from quorumvault.protocol.marks import Mark, Marks
 from quorumvault.protocol.messages import AnyReply, AnyRequest
 from quorumvault.protocol.views import Mode, View, may_enter, votes
 from quorumvault.storage import layout
+from quorumvault.storage.remembered import read_marks, read_sequence
 from quorumvault.storage.store import CORRUPT, Corrupt, Store
 from quorumvault.storage.watched import WatchedStore
 
@@ -90,11 +91,11 @@ class Replica:
         self._has_room = has_room
         self.has_reserve = has_reserve
         self._votes = votes(identity.disk, identity.mode, identity.view)
-        self._sequence = _read_sequence(store)
+        self._sequence = read_sequence(store)
         #: Where this process began.
         self.start = Mark(identity.incarnation, self._sequence)
         #: What is durable here of what other disks are remembered for.
-        self.remembered = _read_marks(store)
+        self.remembered = read_marks(store)
         self._sums = BucketSums()
         #: Records of the store that the group at hand replaces.
         self._replaced: dict[bytes, bytes] = {}
@@ -364,24 +365,3 @@ class Replica:
     def _raise(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
         if register.epoch > self._register(owner, staged).epoch:
             staged[layout.register_key(owner)] = layout.encode_register(register.epoch, register.secret)
-
-
-def _read_marks(store: Store) -> dict[bytes, Mark]:
-    try:
-        pairs = list(store.scan(layout.MARK))
-        return {layout.parse_mark_key(key): Mark(*layout.decode_mark(value)) for key, value in pairs}
-    except ValueError as error:
-        raise StoreCorrupt(f"what the store remembers of other disks cannot be read: {error}") from error
-
-
-def _read_sequence(store: Store) -> int:
-    """The number of the last group that was written; 0 on a disk that has not taken any."""
-    (value,) = store.get([layout.SEQUENCE_KEY])
-    if value is None:
-        return 0
-    try:
-        if value is CORRUPT:
-            raise ValueError("its block is corrupt")
-        return layout.decode_sequence(value)
-    except ValueError as error:
-        raise StoreCorrupt(f"the store's sequence number cannot be read: {error}") from error
