@@ -8,7 +8,7 @@ what is unreadable here is unknown to whoever asks, as it was on the disk that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from quorumvault.crypto.keys import Keyring
@@ -50,17 +50,24 @@ def read_piece(store: Store, after: bytes, size: int) -> Piece:
 
 def merge_piece(store: Store, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes]) -> dict[bytes, bytes]:
     """What has to be written for the store to have at least what the piece has. Raises StoreCorrupt if it cannot be read."""
+
+    def owner_of(owner: bytes) -> Owner | None:
+        (name,) = store.get([layout.owner_key(owner)])
+        return Owner(name.decode()) if isinstance(name, bytes) else None
+
     staged: dict[bytes, bytes] = {}
     for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
         if mine is CORRUPT:
             raise StoreCorrupt("what was copied from another disk cannot be read again")
-        merged = theirs if mine is None else mine if mine == theirs else _merge(store, keyring, key, mine, theirs)
+        merged = theirs if mine is None else mine if mine == theirs else merge_values(keyring, owner_of, key, mine, theirs)
         if merged != mine:
             staged[key] = merged
     return staged
 
 
-def _merge(store: Store, keyring: Keyring, key: bytes, mine: bytes, theirs: bytes) -> bytes:
+def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], key: bytes, mine: bytes, theirs: bytes) -> bytes:
+    """What unequal values under one key become. ``owner_of`` knows owners by their id. Raises StoreCorrupt for a register that
+    cannot be read."""
     if key.startswith(layout.REGISTER):
         return max(mine, theirs, key=_register)
     if not key.startswith(layout.RECORD):
@@ -68,19 +75,35 @@ def _merge(store: Store, keyring: Keyring, key: bytes, mine: bytes, theirs: byte
     merged = records.merge(mine, theirs)
     if merged != records.CONFLICT_MARK or records.CONFLICT_MARK in (mine, theirs):
         return merged
-    owner, epoch, digest = layout.parse_place(key[1:])
-    (name,) = store.get([layout.owner_key(owner)])
-    if not isinstance(name, bytes):
+    place = key.removeprefix(layout.RECORD)
+    owner = owner_of(layout.parse_place(place)[0])
+    if owner is None:
         return merged
-    sealer = keyring.epoch_keys(Owner(name.decode()), epoch).sealer
-    authentic = [
-        record
-        for record in (mine, theirs)
-        if records.holds_value(record) and sealer.open(records.sealed_of(record), digest) is not None
-    ]
+    authentic = [record for record in (mine, theirs) if is_authentic(keyring, owner, place, record)]
     if len(authentic) == 1:
         return authentic[0]
     return merged if authentic else mine
+
+
+def is_authentic(keyring: Keyring, owner: Owner, place: bytes, record: bytes) -> bool:
+    """Whether this record holds a value that was sealed for this place, which is one of the owner's."""
+    _, epoch, digest = layout.parse_place(place)
+    sealer = keyring.epoch_keys(owner, epoch).sealer
+    return records.holds_value(record) and sealer.open(records.sealed_of(record), digest) is not None
+
+
+def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]], batch_bytes: int) -> None:
+    """Write them in batches of so many bytes, each with a sync of its own."""
+    batch: dict[bytes, bytes] = {}
+    room = batch_bytes
+    for key, value in pairs:
+        batch[key] = value
+        room -= len(key) + len(value)
+        if room <= 0:
+            store.write(batch)
+            batch, room = {}, batch_bytes
+    if batch:
+        store.write(batch)
 
 
 def _register(value: bytes) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
+from quorumvault.copying import is_authentic
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
@@ -231,12 +232,8 @@ class Inventory:
         """Whether these bytes are what was sealed for this place, or a conflict mark; None if its owner is not known here."""
         if record == records.CONFLICT_MARK:
             return True
-        owner_id, epoch, digest = layout.parse_place(place)
-        owner = self._owners.get(owner_id)
-        if owner is None:
-            return None
-        sealer = self._keyring.epoch_keys(owner, epoch).sealer
-        return records.holds_value(record) and sealer.open(records.sealed_of(record), digest) is not None
+        owner = self._owners.get(layout.parse_place(place)[0])
+        return None if owner is None else is_authentic(self._keyring, owner, place, record)
 
     def _slice(self, first: int, end: int) -> Iterator[tuple[int, _Pairs | None]]:
         """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice."""

@@ -42,7 +42,7 @@ from quorumvault.storage.store import Store
 #: Where logs are kept as they were, in a node's data directory.
 TORN_DIRECTORY = "torn"
 #: What is read, and written with one sync, at a time.
-_PIECE_BYTES = 8 << 20
+BATCH_BYTES = 8 << 20
 #: More than a log has batches: it is 8 MiB long, one group of writes apart, and a batch takes some tens of bytes.
 _BEYOND_A_LOG = 1 << 20
 
@@ -216,7 +216,7 @@ def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
     """All that disks have in common, in the order of keys."""
     after, last = b"", False
     while not last:
-        keys, values, last = read_piece(store, after, _PIECE_BYTES)
+        keys, values, last = read_piece(store, after, BATCH_BYTES)
         yield from zip(keys, values, strict=True)
         after = keys[-1] if keys else after
 
@@ -239,7 +239,7 @@ def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
     """How many pairs the sink lacked."""
     written, after, last = 0, b"", False
     while not last:
-        keys, values, last = read_piece(source, after, _PIECE_BYTES)
+        keys, values, last = read_piece(source, after, BATCH_BYTES)
         staged = merge_piece(sink, keyring, keys, values)
         if staged:
             sink.write(staged)
