@@ -8,12 +8,12 @@ what is unreadable here is unknown to whoever asks, as it was on the disk that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
-from quorumvault.inventory import OwnerNames
+from quorumvault.inventory import OwnerNames, is_authentic
 from quorumvault.model import Owner
 from quorumvault.protocol import records
 from quorumvault.storage import layout
@@ -65,13 +65,15 @@ def merge_piece(
     for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
         if mine is CORRUPT:
             raise StoreCorrupt("what was copied from another disk cannot be read again")
-        merged = theirs if mine is None else mine if mine == theirs else _merge(owner_of, keyring, key, mine, theirs)
+        merged = theirs if mine is None else mine if mine == theirs else merge_values(keyring, owner_of, key, mine, theirs)
         if merged != mine:
             staged[key] = merged
     return staged
 
 
-def _merge(owner_of: Callable[[bytes], Owner | None], keyring: Keyring, key: bytes, mine: bytes, theirs: bytes) -> bytes:
+def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], key: bytes, mine: bytes, theirs: bytes) -> bytes:
+    """What unequal values under one key become. ``owner_of`` knows owners by their id. Raises StoreCorrupt for a register that
+    cannot be read."""
     if key.startswith(layout.REGISTER):
         return max(mine, theirs, key=_register)
     if not key.startswith(layout.RECORD):
@@ -79,15 +81,28 @@ def _merge(owner_of: Callable[[bytes], Owner | None], keyring: Keyring, key: byt
     merged = records.merge(mine, theirs)
     if merged != records.CONFLICT_MARK or records.CONFLICT_MARK in (mine, theirs):
         return merged
-    owner_id, epoch, digest = layout.parse_place(key[1:])
-    owner = owner_of(owner_id)
+    place = key.removeprefix(layout.RECORD)
+    owner = owner_of(layout.parse_place(place)[0])
     if owner is None:
         return merged
-    sealer = keyring.epoch_keys(owner, epoch).sealer
-    authentic = [record for record in (mine, theirs) if records.authentic(record, digest, sealer)]
+    authentic = [record for record in (mine, theirs) if is_authentic(keyring, owner, place, record)]
     if len(authentic) == 1:
         return authentic[0]
     return merged if authentic else mine
+
+
+def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]], batch_bytes: int) -> None:
+    """Write them in batches of so many bytes, each with a sync of its own."""
+    batch: dict[bytes, bytes] = {}
+    room = batch_bytes
+    for key, value in pairs:
+        batch[key] = value
+        room -= len(key) + len(value)
+        if room <= 0:
+            store.write(batch)
+            batch, room = {}, batch_bytes
+    if batch:
+        store.write(batch)
 
 
 def _register(value: bytes) -> tuple[int, str]:

@@ -227,6 +227,18 @@ class RecoveryRefused(QuorumVaultError):
     """Disks that were not recovered, why, and what can be done."""
 
 
+class BackupRefused(QuorumVaultError):
+    """A backup that was not taken, and why."""
+
+
+class BackupDamaged(QuorumVaultError):
+    """A backup that is not what was written, or not all of it: which one, where in it, what is wrong there."""
+
+
+class RestoreRefused(QuorumVaultError):
+    """A backup of which no cluster was made, and why."""
+
+
 class InitRefused(QuorumVaultError):
     """A directory in which no cluster was made, and why."""
 

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,7 +40,9 @@ PEER_OFFSET = 10
 #: So that the last peer port is one.
 MAX_BASE_PORT = 65_535 - PEER_OFFSET - len(NODE_NAMES) + 1
 
-CLUSTER_FILE = "cluster.yaml"
+CLUSTER_FILE, FIELDS_FILE, KEYS_FILE = "cluster.yaml", "fields.yaml", "api_keys.yaml"
+#: The id of a new cluster's master secret.
+FIRST_MASTER = "s1"
 _UNFINISHED = "cluster.yaml.unfinished"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
@@ -97,9 +99,9 @@ def init(
     directory = directory.absolute()
     cluster_id = new_cluster_id(entropy)
     with new_cluster(directory, cluster_yaml(cluster_id, nodes)) as cluster_file:
-        _write_secrets(directory / "secrets", entropy)
-        _write_new(directory / "fields.yaml", _template("fields.yaml"))
-        keys = _write_keys(directory / "api_keys.yaml", owners, now, entropy)
+        write_secrets(directory, entropy(SECRET_BYTES), entropy(SECRET_BYTES))
+        write_new(directory / FIELDS_FILE, _template(FIELDS_FILE))
+        keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by init")
         make_disks(directory, cluster_id, entropy)
     return Initialised(cluster_file, nodes, keys)
 
@@ -124,9 +126,9 @@ def new_cluster(directory: Path, text: str) -> Iterator[Path]:
     sync_directory(directory)
 
 
-def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints]) -> str:
+def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER) -> str:
     """The text of a cluster.yaml, with a comment on every key."""
-    values = {"cluster_id": cluster_id}
+    values = {"cluster_id": cluster_id, "master": master_id}
     for node, endpoints in nodes.items():
         values |= {f"{node}_api": str(endpoints.api), f"{node}_peer": str(endpoints.peer)}
     return string.Template(_template(CLUSTER_FILE)).substitute(values)
@@ -144,29 +146,33 @@ def _claim(directory: Path, text: str) -> None:
         raise InitRefused(f"{directory}: an earlier init did not end (or still runs); remove what is in there and try again")
     if any(directory.iterdir()):
         raise InitRefused(f"{directory}: expected an empty directory, or one that does not exist yet; nothing was changed")
-    _write_new(directory / _UNFINISHED, text)
+    write_new(directory / _UNFINISHED, text)
 
 
-def _write_new(path: Path, text: str) -> None:
+def write_new(path: Path, text: str) -> None:
+    """A new file, synced."""
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _write_secrets(directory: Path, entropy: Callable[[int], bytes]) -> None:
-    directory.mkdir(mode=0o700)
-    write_secret(directory / "cluster.key", entropy(SECRET_BYTES))
-    write_secret(directory / "master-s1.key", entropy(SECRET_BYTES))
-    sync_directory(directory)
+def write_secrets(directory: Path, cluster: bytes, master: bytes, master_id: str = FIRST_MASTER) -> None:
+    """The two secrets of the cluster in ``directory``, under the names that its cluster.yaml has for them."""
+    secrets = directory / "secrets"
+    secrets.mkdir(mode=0o700)
+    write_secret(secrets / "cluster.key", cluster)
+    write_secret(secrets / f"master-{master_id}.key", master)
+    sync_directory(secrets)
 
 
-def _write_keys(path: Path, owners: Sequence[Owner], now: datetime, entropy: Callable[[int], bytes]) -> dict[str, str]:
+def write_keys(
+    path: Path, owners: Iterable[Owner], now: datetime, entropy: Callable[[int], bytes], *, note: str
+) -> dict[str, str]:
+    """A new key file with a key for each owner, which may do everything. Answers the keys, by owner."""
     new_keyfile(path)
     return {
-        owner.name: create_key(
-            path, owner.name, now=now, entropy=entropy, allow=PERMISSIONS, note="made by init", new_owner=True
-        ).text
+        owner.name: create_key(path, owner.name, now=now, entropy=entropy, allow=PERMISSIONS, note=note, new_owner=True).text
         for owner in owners
     }
 

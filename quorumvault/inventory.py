@@ -59,6 +59,12 @@ class OwnerNames:
         self._introduced = {owner.id: owner for owner in owners}
 
 
+def is_authentic(keyring: Keyring, owner: Owner, place: bytes, record: bytes) -> bool:
+    """Whether this record holds a value that was sealed for this place, which is one of the owner's."""
+    _, epoch, digest = layout.parse_place(place)
+    return records.authentic(record, digest, keyring.epoch_keys(owner, epoch).sealer)
+
+
 @dataclass(slots=True)
 class Findings:
     """What a slice of the scrub came to: buckets before ``next`` were looked over, and ``checked`` records in them.
@@ -236,11 +242,8 @@ class Inventory:
         """Whether these bytes are what was sealed for this place, or a conflict mark; None if its owner is not known here."""
         if record == records.CONFLICT_MARK:
             return True
-        owner_id, epoch, digest = layout.parse_place(place)
-        owner = self._owners.get(owner_id)
-        if owner is None:
-            return None
-        return records.authentic(record, digest, self._keyring.epoch_keys(owner, epoch).sealer)
+        owner = self._owners.get(layout.parse_place(place)[0])
+        return None if owner is None else is_authentic(self._keyring, owner, place, record)
 
     def _slice(self, first: int, end: int) -> Iterator[tuple[int, _Pairs | None]]:
         """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice."""

@@ -51,6 +51,7 @@ from quorumvault.httpserver import HttpServer, listening_socket
 from quorumvault.keyfile import load_keys
 from quorumvault.membership import Around, Membership
 from quorumvault.metrics import DRAINING, CountedRequests, Metrics, Reading
+from quorumvault.nodebackup import Backups
 from quorumvault.nodedisk import IDENTITY_FILE, NodeDisk, distrust, open_disk, provide, remove_set_aside, store_bytes
 from quorumvault.nodehealing import neighbours, repair, verify
 from quorumvault.nodehealth import describe
@@ -142,7 +143,8 @@ class Node:
         self._healing = False
         listener = listening_socket(cluster.file, f"nodes.{config.node}.api", config.endpoints.listen_api)
         self._http = HttpServer(create_app(self._services()), listener, cluster.limits, cluster.timeouts)
-        controls = Controls(self._status, self._reload, self.stopping.set, self._repair, self._verify)
+        backups = Backups(config, VERSION, lambda: self._healer, lambda: self._keys.owners, self._events.note)
+        controls = Controls(self._status, self._reload, self.stopping.set, self._repair, self._verify, backups.take)
         admin_listener = admin_socket.listen(config.data_directory)
         self._admin = HttpServer(create_admin_app(controls, _request_id), admin_listener, cluster.limits, cluster.timeouts)
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from quorumvault.config import NodeConfig
+from quorumvault.copying import write_all
 from quorumvault.disk import lock_data_directory, sync_directory
 from quorumvault.errors import ConfigError, RecoveryRefused
 from quorumvault.initialise import make_disks, new_cluster, new_cluster_id
@@ -30,12 +31,10 @@ from quorumvault.packing import portable_name, shared_files
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import wall_ms_of
 from quorumvault.protocol.views import Mode
-from quorumvault.recovery import Cut, Tell, cut_torn_tail, identity_of, open_store, pairs_of
+from quorumvault.recovery import BATCH_BYTES, Cut, Tell, cut_torn_tail, identity_of, open_store, pairs_of
 from quorumvault.storage import layout
 from quorumvault.storage.store import Store
 
-#: What is written with one sync.
-_BATCH_BYTES = 8 << 20
 _CLUSTER_ID = re.compile(r"^cluster_id:.*$", re.MULTILINE)
 
 
@@ -78,9 +77,10 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
                 found = _Census()
 
                 def fill(node: str, store: Store) -> None:
+                    nonlocal found
                     tell(f"{node}: gets what the disk of {config.node} has")
-                    found.restart()
-                    _fill(old, store, found)
+                    found = _Census()
+                    write_all(store, found.counting(pairs_of(old)), BATCH_BYTES)
 
                 make_disks(into / data, cluster_id, entropy, fill)
             distrusted = why_distrusted(config.data_directory)
@@ -91,35 +91,20 @@ class _Census:
     """What was seen while a store was copied."""
 
     def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
         self.records = 0
         self._clock = 0
 
-    def count(self, key: bytes, value: bytes) -> None:
-        if key.startswith(layout.RECORD):
-            self.records += 1
-            if records.holds_value(value):
-                self._clock = max(self._clock, records.version_of(value).clock)
+    def counting(self, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in pairs:
+            if key.startswith(layout.RECORD):
+                self.records += 1
+                if records.holds_value(value):
+                    self._clock = max(self._clock, records.version_of(value).clock)
+            yield key, value
 
     @property
     def newest(self) -> datetime | None:
         return datetime.fromtimestamp(wall_ms_of(self._clock) / 1000, UTC) if self._clock else None
-
-
-def _fill(old: Store, new: Store, found: _Census) -> None:
-    batch: dict[bytes, bytes] = {}
-    room = _BATCH_BYTES
-    for key, value in pairs_of(old):
-        found.count(key, value)
-        batch[key] = value
-        room -= len(key) + len(value)
-        if room <= 0:
-            new.write(batch)
-            batch, room = {}, _BATCH_BYTES
-    if batch:
-        new.write(batch)
 
 
 def _existing(config: NodeConfig) -> Path:

@@ -57,7 +57,7 @@ from quorumvault.storage.store import Store
 #: Where logs are kept as they were, in a node's data directory.
 TORN_DIRECTORY = "torn"
 #: What is read, and written with one sync, at a time.
-_PIECE_BYTES = 8 << 20
+BATCH_BYTES = 8 << 20
 #: More than a disk writes between any copy of it and today, thousands a second for years; and more often than it is started.
 _BEYOND_MEMORY = Mark(incarnation=1 << 20, sequence=1 << 40)
 
@@ -328,7 +328,7 @@ def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
     """All that disks have in common, in the order of keys."""
     after, last = b"", False
     while not last:
-        keys, values, last = read_piece(store, after, _PIECE_BYTES)
+        keys, values, last = read_piece(store, after, BATCH_BYTES)
         yield from zip(keys, values, strict=True)
         after = keys[-1] if keys else after
 
@@ -352,7 +352,7 @@ def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
     written, after, last = 0, b"", False
     owners = OwnerNames(sink)
     while not last:
-        keys, values, last = read_piece(source, after, _PIECE_BYTES)
+        keys, values, last = read_piece(source, after, BATCH_BYTES)
         staged = merge_piece(sink, owners, keyring, keys, values)
         if staged:
             sink.write(staged)

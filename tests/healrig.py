@@ -163,7 +163,9 @@ class Cluster(dict[str, Node]):
 
 
 @asynccontextmanager
-async def cluster(stores: Mapping[str, Store] | None = None, settings: HealingSettings = SETTINGS) -> AsyncIterator[Cluster]:
+async def cluster(
+    stores: Mapping[str, Store] | None = None, settings: HealingSettings = SETTINGS, copy_bytes: int = 1 << 20
+) -> AsyncIterator[Cluster]:
     """Nodes over these stores, or over empty ones in memory. Nothing runs in the background: tests call ``healer``'s parts."""
     used = stores or {node: MemoryStore() for node in NODE_NAMES}
     limits = Limits()
@@ -171,7 +173,7 @@ async def cluster(stores: Mapping[str, Store] | None = None, settings: HealingSe
     for name in NODE_NAMES:
         identity = DiskIdentity("cluster", name, DISKS[name], 1, Mode.ACTIVE, VIEW)
         replica = Replica(
-            used[name], identity, KEYRING, reply_bytes=limits.reply_bytes, copy_bytes=1 << 20, keep=lambda identity: None
+            used[name], identity, KEYRING, reply_bytes=limits.reply_bytes, copy_bytes=copy_bytes, keep=lambda identity: None
         )
         commits[name] = GroupCommit(replica, asyncio.get_running_loop(), limits, on_failure=lambda failure: None)
     try:
@@ -185,9 +187,10 @@ def in_cluster(
     test: Callable[[Cluster], Awaitable[None]],
     stores: Mapping[str, Store] | None = None,
     settings: HealingSettings = SETTINGS,
+    copy_bytes: int = 1 << 20,
 ) -> None:
     async def run() -> None:
-        async with cluster(stores, settings) as nodes:
+        async with cluster(stores, settings, copy_bytes) as nodes:
             await test(nodes)
 
     asyncio.run(run())

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import click
 
+from quorumvault.disk import sync_directory
+
 STANDARD = Path("-")
 
 
@@ -42,5 +44,6 @@ def destination(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[Binar
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
+        sync_directory(target.parent)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from quorumvault.admin.client import AdminClient
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     directory = click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
     node = click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
     return directory(node(json_option(command)))
 
 
-def _client(directory: Path, node: str) -> AdminClient:
+def client_of(directory: Path, node: str) -> AdminClient:
     from quorumvault.admin.client import AdminClient
 
     cluster = load_cluster(directory / "cluster.yaml")
@@ -38,14 +38,14 @@ def _client(directory: Path, node: str) -> AdminClient:
     short_help="Compare replicas and mend what differs.",
     epilog="\b\nExample:\n  quorumvault repair vault --node n1",
 )
-@_options
+@node_options
 def repair(directory: Path, node: str, as_json: bool) -> int:
     """Have a node compare its replica with the two others and bring to either side what it lacks.
 
     Nodes do that by themselves every few minutes; this is for who does not want to wait. It asks the node through its socket in
     DIR, on the node's own host, and returns when nothing is left to mend. Exit 1 if a peer could not be compared.
     """
-    repaired = _client(directory, node).repair()
+    repaired = client_of(directory, node).repair()
     if as_json:
         print_json(repaired)
     else:
@@ -65,14 +65,14 @@ def _mended(found: PeerRepair) -> str:
     short_help="Compare all replicas, record by record.",
     epilog="\b\nExample:\n  quorumvault verify vault --node n1",
 )
-@_options
+@node_options
 def verify(directory: Path, node: str, as_json: bool) -> int:
     """Have a node compare its replica with the two others, record by record as they are on disk, and change nothing.
 
     It asks the node through its socket in DIR, on the node's own host. What is being written meanwhile is looked at again until
     it is everywhere. Exit 1 unless all three are identical.
     """
-    verified = _client(directory, node).verify()
+    verified = client_of(directory, node).verify()
     identical = all(found.identical for found in verified.peers.values())
     if as_json:
         print_json(verified)

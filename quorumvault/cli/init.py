@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from quorumvault.addresses import Endpoints
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json
 from quorumvault.initialise import MAX_BASE_PORT, Initialised, plan_nodes
@@ -17,6 +20,41 @@ from quorumvault.model import Owner
 from quorumvault.replacement import replace_disk
 
 DEFAULT_OWNER = "default"
+
+
+def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --host and --base-port, for ``addresses``."""
+    for option in reversed(_ADDRESSES):
+        command = option(command)
+    return command
+
+
+_ADDRESSES = (
+    click.option(
+        "--host",
+        metavar="H1,H2,H3",
+        default="127.0.0.1",
+        show_default=True,
+        help="One host for all three nodes, or three. Three nodes on one host get ports P, P+1, P+2 for the API and P+10, P+11, "
+        "P+12 for each other; on three hosts each gets P and P+10.",
+    ),
+    click.option(
+        "--base-port",
+        metavar="P",
+        type=click.IntRange(1, MAX_BASE_PORT),
+        default=8700,
+        show_default=True,
+        help="The first API port.",
+    ),
+)
+
+
+def addresses(host: str, base_port: int) -> dict[str, Endpoints]:
+    """Of the three nodes, as the options say. Raises BadParameter."""
+    try:
+        return plan_nodes([part.strip() for part in host.split(",")], base_port)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--host") from None
 
 
 @click.command(
@@ -28,17 +66,7 @@ Examples:
   quorumvault init vault --replace n2 --host 10.0.0.4""",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.option(
-    "--host",
-    metavar="H1,H2,H3",
-    default="127.0.0.1",
-    show_default=True,
-    help="One host for all three nodes, or three. Three nodes on one host get ports P, P+1, P+2 for the API and P+10, P+11, P+12 "
-    "for each other; on three hosts each gets P and P+10.",
-)
-@click.option(
-    "--base-port", metavar="P", type=click.IntRange(1, MAX_BASE_PORT), default=8700, show_default=True, help="The first API port."
-)
+@address_options
 @click.option(
     "--owner",
     "owners",
@@ -74,10 +102,7 @@ def init(
     if replace is not None:
         _replace(context, directory, replace, host, as_json=as_json)
         return
-    try:
-        nodes = plan_nodes([part.strip() for part in host.split(",")], base_port)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--host") from None
+    nodes = addresses(host, base_port)
     try:
         wanted = [Owner(name) for name in dict.fromkeys(owners)]
     except ValueError as error:
@@ -120,18 +145,31 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
 
 
 def _answer(made: Initialised) -> dict[str, object]:
-    nodes = {node: {"api": f"http://{at.api}", "peer": str(at.peer)} for node, at in made.nodes.items()}
-    return {"cluster": str(made.cluster_file), "nodes": nodes, "api_keys": dict(made.api_keys)}
+    return {"cluster": str(made.cluster_file), "nodes": shown_nodes(made.nodes), "api_keys": dict(made.api_keys)}
 
 
 def _tell(made: Initialised) -> None:
     click.echo(f"A cluster is in {made.cluster_file.parent}. Copy secrets/ to a safe place: no value can be read without it.\n")
+    tell_keys(made.api_keys)
+    tell_start(made.cluster_file, made.nodes)
+
+
+def tell_keys(api_keys: Mapping[str, str]) -> None:
+    """By owner."""
     click.echo("API keys, shown this once:")
-    for owner, key in made.api_keys.items():
+    for owner, key in api_keys.items():
         click.echo(f"  {owner}  {key}")
+
+
+def tell_start(cluster_file: Path, nodes: Mapping[str, Endpoints]) -> None:
+    """How the nodes of a new cluster are started, and where clients find them."""
     click.echo("\nStart the nodes, each where its address is:")
-    for node in made.nodes:
-        click.echo(f"  quorumvault serve --config {made.cluster_file} --node {node}")
-    click.echo(
-        f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={','.join(f'http://{at.api}' for at in made.nodes.values())}"
-    )
+    for node in nodes:
+        click.echo(f"  quorumvault serve --config {cluster_file} --node {node}")
+    urls = ",".join(f"http://{at.api}" for at in nodes.values())
+    click.echo(f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={urls}")
+
+
+def shown_nodes(nodes: Mapping[str, Endpoints]) -> dict[str, dict[str, str]]:
+    """For machines."""
+    return {node: {"api": f"http://{at.api}", "peer": str(at.peer)} for node, at in nodes.items()}

@@ -24,6 +24,8 @@ _COMMANDS = {
     "dev": "quorumvault.cli.dev",
     "pack": "quorumvault.cli.pack",
     "recover": "quorumvault.cli.recover",
+    "backup": "quorumvault.cli.backup",
+    "restore": "quorumvault.cli.restore",
     "repair": "quorumvault.cli.healing",
     "verify": "quorumvault.cli.healing",
     "keys": "quorumvault.cli.keys",

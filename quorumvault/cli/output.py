@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 def print_json(answer: object) -> None:
     """``answer``: anything that msgspec encodes."""
     click.echo(msgspec.json.encode(answer).decode())
+
+
+def steps_on_terminal() -> Callable[[str], None]:
+    """On a terminal a line for each step that it is told: a store of many records takes minutes."""
+    on_terminal = sys.stderr.isatty()
+    return lambda words: click.echo(words, err=True) if on_terminal else None
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

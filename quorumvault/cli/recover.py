@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json
+from quorumvault.cli.output import print_json, steps_on_terminal
 from quorumvault.config import load_node
 from quorumvault.errors import RecoveryRefused
 from quorumvault.model import NODE_NAMES
@@ -68,7 +67,7 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
     All nodes have to be stopped. DIR needs the data directories of at least two of them; from hosts of their own they are
     copied here, and back afterwards. What was cut is kept in DIR/nX/torn.
     """
-    tell = _progress()
+    tell = steps_on_terminal()
     if only is None:
         if accept_loss or into is not None:
             raise click.UsageError("--accept-loss and --into go with --only: without it nothing is lost")
@@ -90,12 +89,6 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
         print_json(_rebuilt(rebuilt))
     else:
         _tell_rebuilt(rebuilt, only)
-
-
-def _progress() -> Callable[[str], None]:
-    """On a terminal a line for each step: a store of many records takes minutes."""
-    on_terminal = sys.stderr.isatty()
-    return lambda words: click.echo(words, err=True) if on_terminal else None
 
 
 def _cut(cut: Cut) -> dict[str, object]:

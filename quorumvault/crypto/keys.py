@@ -38,6 +38,11 @@ def fingerprint(secret: bytes) -> str:
     return derive(secret, b"quorumvault/1 fingerprint", 8).hex()
 
 
+def backup_key(secret: bytes) -> bytes:
+    """What seals a backup as a whole (backup/format.py): who has no master secret cannot make one, or change it."""
+    return derive(secret, b"quorumvault/1 backup", 32)
+
+
 class EpochKeys:
     """The keys of one owner's epoch, ready to use. ``digest_bits`` below 160 is for tests that want collisions."""
 

@@ -60,6 +60,11 @@ class Asker:
         self._timeout = timeout
         self._rounds = itertools.count(1)
 
+    @property
+    def view(self) -> View | None:
+        """The newest that this node knows."""
+        return self._view()
+
     def listed(self, node: str) -> bytes | None:
         """The disk that the view lists for this node."""
         view = self._view()

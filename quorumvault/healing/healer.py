@@ -66,6 +66,8 @@ class Healer:
     ) -> None:
         others: Collection[str] = [node for node in around.peers if node != around.node]
         asker = Asker(around.node, around.disk, around.nonce, around.peers, around.view, timeout=timeouts.round)
+        #: For who has something to ask of single replicas besides.
+        self.asker = asker
         giver = Giver(asker, storage, Pace(settings.share))
         self.handoff = Handoff(others, asker, storage, giver, settings.hints, around.wall_ms, listener.handed_off)
         self.anti_entropy = AntiEntropy(

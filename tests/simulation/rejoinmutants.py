@@ -142,7 +142,7 @@ def _whoever_answers(view: View, others: tuple[str, ...], copies: Any) -> Genera
     return None if copies.done else Wait("nobody gave anything")
 
 
-def _mine(store: object, keyring: object, key: bytes, mine: bytes, theirs: bytes) -> bytes:
+def _mine(keyring: object, owner_of: object, key: bytes, mine: bytes, theirs: bytes) -> bytes:
     return mine
 
 
@@ -165,7 +165,7 @@ REJOINING = (
     _rejoins("views-not-learned", "nodes learn views from each other (view rule 10)", (Membership, "heard", _learns_nothing)),
     _rejoins("copied-before", "the copy is made after the entry (view rule 11)", (joining, "join", _copy_first)),
     _rejoins("copied-from-one", "the copy is made from both (view rule 11)", (joining, "_copy", _one_copy)),
-    _rejoins("registers-by-choice", "of two registers a copy keeps the larger (view rule 11)", (copying, "_merge", _mine)),
+    _rejoins("registers-by-choice", "of two registers a copy keeps the larger (view rule 11)", (copying, "merge_values", _mine)),
     _rejoins("copies-nothing", "active when both copies are synced (view rule 12)", (Replica, "merge", _nothing_comes)),
     _rejoins("replaced-goes-on", "a disk that is replaced counts no more (view rule 13)",
              (Membership, "_replaced", lambda self, view: None)),

@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,10 +32,11 @@ from quorumvault.admin.bodies import (
 from quorumvault.admin.client import AdminClient
 from quorumvault.admin.socket import FILE_NAME, listen, short_path
 from quorumvault.api.health import Health, PeerHealth, QuorumHealth
+from quorumvault.backup.format import AnyMessage, BrokenOff, Counts, Header, Piece, Trailer, Writer
 from quorumvault.cli import main
 from quorumvault.cli.dev import prepare
 from quorumvault.config import Limits, Timeouts
-from quorumvault.errors import ConfigError, NotRunning
+from quorumvault.errors import ConfigError, NoQuorum, NotRunning
 from quorumvault.httpserver import HttpServer
 
 ResultT = TypeVar("ResultT")
@@ -71,6 +73,11 @@ def answers(what: ResultT) -> Callable[[], Awaitable[ResultT]]:
     return answer
 
 
+async def no_backup() -> AsyncGenerator[bytes, None]:
+    raise NoQuorum("n2 is down; n3 is down")
+    yield b""
+
+
 def serving(
     directory: Path,
     ask: Callable[[], ResultT],
@@ -78,6 +85,7 @@ def serving(
     stops: list[int] | None = None,
     repaired: Repaired = REPAIRED,
     verified: Verified = VERIFIED,
+    backup: Callable[[], AsyncGenerator[bytes, None]] = no_backup,
 ) -> ResultT:
     """What ``ask`` returns, on another thread, while a node answers at the socket in ``directory``."""
     controls = Controls(
@@ -86,6 +94,7 @@ def serving(
         stop=lambda: (stops if stops is not None else []).append(1),
         repair=answers(repaired),
         verify=answers(verified),
+        backup=backup,
     )
 
     async def serve() -> ResultT:
@@ -154,7 +163,115 @@ def test_other_paths_and_methods_are_refused_as_the_api_refuses_them(tmp_path: P
     assert serving(tmp_path, ask) == [(405, "method-not-allowed"), (404, "not-found"), (404, "not-found")]
 
 
+HEADER = Header("c1", 1, "s1", "f1", "2026-01-01T00:00:00.000+00:00", "1.0")
+TRAILER = Trailer(Counts(1, 0, 0, 0), ["n1", "n3"], bytes(32))
+
+
+def giving(*messages: AnyMessage) -> Callable[[], AsyncGenerator[bytes, None]]:
+    """A backup of these."""
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        writer = Writer()
+        for message in messages:
+            yield writer.write(message)
+
+    return chunks
+
+
+PIECES = [Piece([b"key %d" % number], [bytes(100_000)]) for number in range(50)]
+
+
+def test_a_backup_arrives_as_it_is(tmp_path: Path) -> None:
+    def ask() -> tuple[Header, list[Piece], Trailer]:
+        with AdminClient(tmp_path).backup() as reader:
+            pieces = []
+            while isinstance((frame := reader.next()).message, Piece):
+                pieces.append(frame.message)
+            return reader.header, pieces, frame.message
+
+    assert serving(tmp_path, ask, backup=giving(HEADER, *PIECES, TRAILER)) == (HEADER, PIECES, TRAILER)
+
+
+def test_a_taker_that_leaves_ends_the_backup(tmp_path: Path) -> None:
+    ended = threading.Event()
+    given = 0
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        nonlocal given
+        writer = Writer()
+        try:
+            yield writer.write(HEADER)
+            while True:
+                given += 1
+                yield writer.write(PIECES[0])
+                await asyncio.sleep(0)  # as one that rests
+        finally:
+            ended.set()
+
+    def ask() -> None:
+        with AdminClient(tmp_path).backup() as reader:
+            reader.next()
+        assert ended.wait(20)
+
+    serving(tmp_path, ask, backup=endless)
+    assert given < 1000  # what nobody takes is not made
+
+
 # The command line.
+
+
+def backing_up(directory: Path, *messages: AnyMessage, more: tuple[str, ...] = ()) -> Result:
+    prepare(directory, 9000)
+    full = ["backup", str(directory), "--node", "n1", "-o", str(directory / "b.qvb"), *more]
+    backup = giving(*messages) if messages else no_backup
+    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), backup=backup)
+
+
+def test_a_backup_is_the_bytes_that_the_node_gives_and_says_what_to_keep(tmp_path: Path) -> None:
+    result = backing_up(tmp_path, HEADER, *PIECES, TRAILER)
+    assert result.exit_code == 0, result.output
+    file = tmp_path / "b.qvb"
+    writer = Writer()
+    assert file.read_bytes() == b"".join(map(writer.write, [HEADER, *PIECES, TRAILER]))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "has what n1 and n3 had together: 1 records" in result.output
+    for kept in ("secrets/master-s1.key", "fields.yaml", "api_keys.yaml"):
+        assert f"  {tmp_path / kept}   " in result.output
+    again = backing_up(tmp_path, HEADER, TRAILER, more=("--force", "--json"))
+    answer = json.loads(again.stdout)
+    assert answer["bytes"] == file.stat().st_size
+    assert answer["secret"] == {"id": "s1", "fingerprint": "f1"}
+    assert answer["keep"]["master_secret"] == str(tmp_path / "secrets/master-s1.key")
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "words"),
+    [
+        ([], 3, "n2 is down; n3 is down"),
+        ([HEADER, PIECES[0], BrokenOff("no-quorum", "n2 is gone")], 3, "n2 is gone"),
+        ([HEADER, PIECES[0], BrokenOff("refused", "a record")], 1, "a record"),
+        ([HEADER, PIECES[0]], 1, "it was cut short"),
+    ],
+    ids=["not begun", "no quorum", "refused", "cut short"],
+)
+def test_a_backup_that_is_not_whole_is_no_file(tmp_path: Path, messages: list[AnyMessage], code: int, words: str) -> None:
+    before = set(prepare(tmp_path, 9000)[0].file.parent.iterdir())
+    result = backing_up(tmp_path, *messages)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1)
+    assert words in result.stderr
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_node_that_fails_in_the_middle_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing() -> AsyncGenerator[bytes, None]:
+        yield Writer().write(HEADER)
+        raise RuntimeError("a slip")
+
+    monkeypatch.setattr(f"{__name__}.giving", lambda *messages: failing)
+    result = backing_up(tmp_path, HEADER)
+    assert result.exit_code == 1
+    assert "the answer ends in the middle" in result.stderr
+    assert not (tmp_path / "b.qvb").exists()
 
 
 def command(directory: Path, *arguments: str, reloaded: Reloaded | None = None) -> Result:

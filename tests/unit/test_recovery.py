@@ -564,7 +564,7 @@ def test_a_disk_that_is_not_there_or_damaged_makes_no_cluster(vault: Vault, tmp_
 def test_records_are_copied_in_batches_of_a_bounded_size(
     vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(rebuilding, "_BATCH_BYTES", size)
+    monkeypatch.setattr(rebuilding, "BATCH_BYTES", size)
     fill(vault, "n1")
     assert rebuild(vault.nodes["n1"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None).records == 5
 

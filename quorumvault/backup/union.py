@@ -1,0 +1,80 @@
+"""What several stores hold together, out of pieces of each in the order of keys: pure, with a piece of each in memory at most.
+
+A pair can be given out once every store has been read up to its key: nothing that is still to come is before it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import pairwise
+
+#: (key, one value, the other value): what the two become.
+Join = Callable[[bytes, bytes, bytes], bytes]
+
+
+class _Stream:
+    """What was read of one store and not given out yet, from ``place`` on. ``after``: the last key that was read."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.values: list[bytes] = []
+        self.place = 0
+        self.after = b""
+        self.last = False
+
+    @property
+    def empty(self) -> bool:
+        return self.place == len(self.keys)
+
+    def take(self, bound: bytes | None) -> list[tuple[bytes, bytes]]:
+        """The pairs up to a key, that one included; None: all."""
+        end = len(self.keys) if bound is None else bisect_right(self.keys, bound, self.place)
+        taken = list(zip(self.keys[self.place : end], self.values[self.place : end], strict=True))
+        self.place = end
+        return taken
+
+
+class Union:
+    """Of so many ``sources``, which are numbered from 0. What several have under one key is joined, in the order of sources."""
+
+    def __init__(self, sources: int, join: Join) -> None:
+        self._streams = [_Stream() for _ in range(sources)]
+        self._join = join
+
+    def wanted(self) -> list[int]:
+        """The sources of which a piece has to be added before there can be more."""
+        return [number for number, stream in enumerate(self._streams) if stream.empty and not stream.last]
+
+    def after(self, source: int) -> bytes:
+        """The key behind which the source's next piece begins."""
+        return self._streams[source].after
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was given out."""
+        return all(stream.empty and stream.last for stream in self._streams)
+
+    def add(self, source: int, keys: list[bytes], values: list[bytes], *, last: bool) -> None:
+        """The next piece of a source that was wanted; ``last``: nothing follows. ValueError if it is not what comes next."""
+        stream = self._streams[source]
+        if not stream.empty or stream.last:
+            raise ValueError("a piece that was not wanted")
+        if any(later <= earlier for earlier, later in pairwise([stream.after, *keys])):
+            raise ValueError("a piece that is out of order")
+        stream.keys, stream.values, stream.place, stream.last = keys, values, 0, last
+        stream.after = keys[-1] if keys else stream.after
+
+    def ready(self) -> list[tuple[bytes, bytes]]:
+        """The pairs that nothing can change any more, in the order of keys. Nothing as long as a source is wanted."""
+        if self.wanted():
+            return []
+        bound = min((stream.after for stream in self._streams if not stream.last), default=None)
+        first, *others = (stream.take(bound) for stream in self._streams)
+        joined = dict(first)
+        for pairs in others:
+            for key, value in pairs:
+                known = joined.get(key)
+                joined[key] = value if known is None or known == value else self._join(key, known, value)
+        # Runs that are in order each: merging those is what this sort does best.
+        return sorted(joined.items())

@@ -1,0 +1,120 @@
+"""``quorumvault backup``: all that a running cluster has committed, in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from quorumvault.cli.destination import STANDARD, destination
+from quorumvault.cli.healing import client_of, node_options
+from quorumvault.cli.output import print_json, steps_on_terminal
+from quorumvault.config import load_cluster
+
+if TYPE_CHECKING:
+    from quorumvault.admin.client import AdminClient
+    from quorumvault.backup.format import Header, Trailer
+
+#: Records and the like between two lines on how far it is.
+_TOLD = 1_000_000
+
+
+@click.command(
+    short_help="Save all records of a running cluster in a file.",
+    epilog="""\b
+Examples:
+  quorumvault backup vault --node n1 -o 2025-03-01.qvb
+  quorumvault backup vault --node n1 -o - | ssh archive 'cat > 2025-03-01.qvb'""",
+)
+@node_options
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The backup, readable by you alone; - is standard output.",
+)
+@click.option("--force", is_flag=True, help="Replace the output file if there is one.")
+def backup(directory: Path, node: str, as_json: bool, output: Path, force: bool) -> None:
+    """Have a node save all that its cluster has committed, out of its own disk and another node's, while both go on.
+
+    It asks the node through its socket in DIR, on the node's own host. What is committed before it begins is in it, whatever that
+    node has missed. Values stay sealed, and no secret is in it: keep those apart from it, without them it is worth nothing.
+    Exit 3 if two active nodes cannot be read.
+    """
+    if output == STANDARD and as_json:
+        raise click.UsageError("with -o - standard output is the backup; --json has no place there")
+    client = client_of(directory, node)
+    with destination(output, force=force, mode=0o600) as sink:
+        header, trailer, size = _save(client, sink, steps_on_terminal())
+    keep = _to_keep(directory)
+    if as_json:
+        print_json(
+            {
+                "backup": str(output),
+                "bytes": size,
+                "begun": header.begun,
+                "cluster_id": header.cluster_id,
+                "view": header.view,
+                "sources": trailer.sources,
+                "records": trailer.counts.records,
+                "owners": trailer.counts.owners,
+                "conflicts": trailer.counts.conflicts,
+                "secret": {"id": header.secret, "fingerprint": header.fingerprint},
+                "keep": {what: str(path) for what, path in keep.items()},
+            }
+        )
+    else:
+        _tell(output, header, trailer, size, keep)
+
+
+def _save(client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]) -> tuple[Header, Trailer, int]:
+    """Answers what its two ends say, and its size in bytes."""
+    from quorumvault.backup.format import Piece
+
+    entries = 0
+    with client.backup() as reader:
+        sink.write(reader.start)
+        size = len(reader.start)
+        frame = reader.next()
+        while isinstance(frame.message, Piece):
+            sink.write(frame.raw)
+            size += len(frame.raw)
+            before, entries = entries, entries + len(frame.message.keys)
+            if entries // _TOLD > before // _TOLD:
+                tell(f"{entries:,} entries so far")
+            frame = reader.next()
+        sink.write(frame.raw)
+        return reader.header, frame.message, size + len(frame.raw)
+
+
+def _to_keep(directory: Path) -> dict[str, Path]:
+    """What it takes to restore a backup besides."""
+    cluster = load_cluster(directory / "cluster.yaml")
+    secret = cluster.file.parent / cluster.secrets.master.file
+    return {"master_secret": secret, "fields": cluster.fields, "api_keys": cluster.api_keys}
+
+
+def _tell(output: Path, header: Header, trailer: Trailer, size: int, keep: dict[str, Path]) -> None:
+    counts, sources = trailer.counts, " and ".join(trailer.sources)
+    what = "The backup" if output == STANDARD else str(output)
+    click.echo(
+        f"""\
+{what} has what {sources} had together: {counts.records:,} records of {counts.owners:,} owners, {size:,} bytes.
+Everything that cluster {header.cluster_id} committed before {header.begun} is in it (view {header.view}).
+
+No secret is in it. Keep these too, the first one apart from it: with both, every value can be read; without it, none.
+  {keep["master_secret"]}   the master secret {header.secret!r}, fingerprint {header.fingerprint}
+  {keep["fields"]}   which fields of records are replaced
+  {keep["api_keys"]}   hashes of the API keys; without it each owner gets a new key
+
+A new cluster is made out of them with: quorumvault restore""",
+        err=output == STANDARD,
+    )
+    if counts.conflicts:
+        click.echo(
+            f"{counts.conflicts:,} of its records mark a token in which two values met: that token stays refused.", err=True
+        )

@@ -1,0 +1,111 @@
+"""``quorumvault restore``: a new cluster out of a backup."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from quorumvault.backup.restore import Given, Restored
+from quorumvault.backup.restore import restore as restore_cluster
+from quorumvault.cli.init import address_options, addresses, shown_nodes, tell_keys, tell_start
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_json, steps_on_terminal
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(
+    short_help="Make a new cluster out of a backup.",
+    epilog="""\b
+Examples:
+  quorumvault restore 2025-03-01.qvb vault-2 --master-secret kept/master-s1.key --fields kept/fields.yaml
+  quorumvault restore 2025-03-01.qvb vault-2 --master-secret kept/master-s1.key --fields kept/fields.yaml \\
+      --api-keys kept/api_keys.yaml --host 10.0.0.1,10.0.0.2,10.0.0.3""",
+)
+@click.argument("file", metavar="FILE", type=_FILE)
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--master-secret",
+    required=True,
+    metavar="FILE",
+    type=_FILE,
+    help="The old cluster's: secrets/master-s1.key. Of another one the fingerprint does not fit.",
+)
+@click.option(
+    "--fields",
+    required=True,
+    metavar="FILE",
+    type=_FILE,
+    help="Which fields of records are replaced: the old cluster's fields.yaml.",
+)
+@click.option(
+    "--api-keys",
+    metavar="FILE",
+    type=_FILE,
+    help="The old cluster's api_keys.yaml, so that its keys stay good. Without it each owner gets a new key, which may do all.",
+)
+@address_options
+@json_option
+def restore(
+    file: Path,
+    directory: Path,
+    master_secret: Path,
+    fields: Path,
+    api_keys: Path | None,
+    host: str,
+    base_port: int,
+    as_json: bool,
+) -> None:
+    """Make a cluster in DIR out of the backup in FILE, with a new id and three new disks that each have all of its records.
+
+    The whole backup is verified before anything is made, every record with its own key; afterwards each disk is compared with it,
+    record by record. DIR may exist if it is empty; whatever goes wrong, it is empty again.
+
+    Tokens stay what they are. Stop the old cluster for good before clients use this one: the two know nothing of each other.
+    """
+    restored = restore_cluster(
+        file,
+        directory,
+        addresses(host, base_port),
+        Given(master_secret, fields, api_keys),
+        now=datetime.now(UTC),
+        entropy=secrets.token_bytes,
+        tell=steps_on_terminal(),
+    )
+    if as_json:
+        print_json(_answer(restored))
+    else:
+        _tell(restored)
+
+
+def _answer(restored: Restored) -> dict[str, object]:
+    return {
+        "cluster": str(restored.cluster_file),
+        "nodes": shown_nodes(restored.nodes),
+        "begun": restored.header.begun,
+        "from_cluster_id": restored.header.cluster_id,
+        "records": restored.counts.records,
+        "owners": restored.counts.owners,
+        "conflicts": restored.counts.conflicts,
+        "api_keys": dict(restored.api_keys),
+        "owners_without_key": restored.keyless,
+    }
+
+
+def _tell(restored: Restored) -> None:
+    header, counts = restored.header, restored.counts
+    click.echo(
+        f"A cluster is in {restored.cluster_file.parent}, with {counts.records:,} records of {counts.owners:,} owners, verified "
+        f"on\nall three disks: what cluster {header.cluster_id} had committed before {header.begun}.\n"
+    )
+    if restored.api_keys:
+        tell_keys(restored.api_keys)
+    else:
+        click.echo("The API keys are those of the file that was given.")
+    for owner in restored.keyless:
+        click.echo(f"{owner} is not in it: quorumvault keys create --config {restored.cluster_file} --owner {owner} --new-owner")
+    tell_start(restored.cluster_file, restored.nodes)
+    click.echo("\nLimits and the like in cluster.yaml are the defaults. Each node's part for its host: quorumvault pack")

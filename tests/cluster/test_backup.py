@@ -1,0 +1,143 @@
+"""A backup of a running cluster, and a new cluster out of it, with real processes: from a node that lags, beside a writer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from chaos.cluster import NODES, Cluster, free_base_port, run
+from tests.cluster.test_promises import OTHER, OWNER, Acknowledged, passes, records, resolves, streaming
+
+
+@pytest.fixture
+def unhealing(tmp_path: Path) -> Iterator[Cluster]:
+    """Three nodes: what one of them misses it goes on to lack."""
+    with Cluster.create(tmp_path / "old", (OWNER, OTHER)) as cluster:
+        cluster.command_line = (sys.executable, "-m", "tests.cluster.unhealing")
+        cluster.start()
+        cluster.wait_ready(reachable=3)
+        yield cluster
+
+
+def tokenize(cluster: Cluster, via: str, name: str, acknowledged: Acknowledged) -> None:
+    values = [f"{name} {number}" for number in range(1000)]
+    answer = cluster.api(via, OWNER).tokenize(values)
+    assert answer.status == 200, answer
+    acknowledged.add(values, answer.body)
+
+
+def backup(cluster: Cluster, via: str, file: Path) -> CompletedProcess[bytes]:
+    return run("backup", str(cluster.directory), "--node", via, "-o", str(file), "--json")
+
+
+def restore(
+    cluster: Cluster, file: Path, into: Path, *, secret: str = "master-s1.key", base_port: int = 8700
+) -> CompletedProcess[bytes]:
+    """With the files of that cluster."""
+    given = {
+        "--master-secret": cluster.directory / "secrets" / secret,
+        "--fields": cluster.directory / "fields.yaml",
+        "--api-keys": cluster.directory / "api_keys.yaml",
+        "--base-port": base_port,
+    }
+    return run("restore", str(file), str(into), "--json", *(str(each) for pair in given.items() for each in pair))
+
+
+def restored(cluster: Cluster, file: Path, into: Path) -> Cluster:
+    """The new cluster, which takes the old one's API keys. It is not started yet."""
+    done = restore(cluster, file, into, base_port=free_base_port())
+    assert done.returncode == 0, done.stderr
+    addresses = {node: at["api"].removeprefix("http://") for node, at in json.loads(done.stdout)["nodes"].items()}
+    (into / "logs").mkdir()
+    return Cluster(into, addresses, {owner: cluster.api_key(owner) for owner in (OWNER, OTHER)})
+
+
+def identities(cluster: Cluster) -> list[dict[str, object]]:
+    return [json.loads((cluster.directory / node / "disk.json").read_text()) for node in NODES]
+
+
+def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it_gives_it_back(
+    unhealing: Cluster, tmp_path: Path
+) -> None:
+    acknowledged, file = Acknowledged(), tmp_path / "b.qvb"
+    tokenize(unhealing, "n1", "on all three", acknowledged)
+    unhealing.kill("n3")
+    tokenize(unhealing, "n1", "while n3 is away", acknowledged)
+    assert unhealing.api("n2", OWNER).post("/rotate-epoch", {"from_epoch": 1}).status == 200
+    tokenize(unhealing, "n2", "in the next epoch", acknowledged)
+    unhealing.start("n3")
+    unhealing.wait_ready("n3")
+    unhealing.kill("n1")  # so that the other disk has to be that of n2
+    unhealing.wait_ready("n2", "n3")
+
+    done = backup(unhealing, "n3", file)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["sources"] == ["n2", "n3"]
+    assert told["records"] == len(acknowledged.tokens) == 3000
+    assert Path(told["keep"]["master_secret"]).read_text().strip() not in file.read_bytes().hex()
+    assert not any(value.encode() in file.read_bytes() for value in acknowledged.tokens)
+    unhealing.kill("n2", "n3")
+    assert len(list(records(unhealing, "n3"))) <= 1000  # alone it would have had no more than that
+
+    with restored(unhealing, file, tmp_path / "new") as new:
+        before, after = identities(unhealing), identities(new)
+        assert {identity["cluster_id"] for identity in after}.isdisjoint(identity["cluster_id"] for identity in before)
+        assert len({identity["disk"] for identity in [*before, *after]}) == 6
+        for node in NODES:
+            assert len(list(records(new, node))) == 3000
+        new.start()
+        new.wait_ready(reachable=3)
+        for node in NODES:
+            resolves(new, node, acknowledged.tokens)
+            others = new.api(node, OTHER).detokenize(list(acknowledged.tokens.values())[:100])
+            assert not any("value" in result for result in others.body["results"])
+            assert len(others.body["results"]) == 100
+            assert new.api(node, OWNER).get("/epoch").body["active_epoch"] == 2
+        # What has a token already gets it again: keys and epoch are those of before.
+        again = new.api("n1", OWNER).tokenize(["in the next epoch 7", "new"])
+        assert again.body["tokens"][0] == acknowledged.tokens["in the next epoch 7"]
+
+
+def test_a_backup_while_clients_write_has_all_that_was_acknowledged_before_it_began(own_cluster: Cluster, tmp_path: Path) -> None:
+    acknowledged, file = Acknowledged(), tmp_path / "b.qvb"
+    tokenize(own_cluster, "n1", "before", acknowledged)
+    with streaming(own_cluster, acknowledged) as progress:
+        passes(progress)
+        before = dict(acknowledged.tokens)
+        done = backup(own_cluster, "n2", file)
+        passes(progress)
+    assert done.returncode == 0, done.stderr
+    with restored(own_cluster, file, tmp_path / "new") as new:
+        new.start()
+        new.wait_ready(reachable=3)
+        for node in NODES:
+            resolves(new, node, before)
+        assert len(before) < len(acknowledged.tokens)
+    events = [json.loads(line) for line in (own_cluster.directory / "n2" / "events.jsonl").read_text().splitlines()]
+    (event,) = [event for event in events if event["event"] == "backup"]
+    assert (event["outcome"], event["items"]) == ("ok", json.loads(done.stdout)["records"])
+
+
+def test_another_secret_makes_no_cluster(own_cluster: Cluster, tmp_path: Path) -> None:
+    assert own_cluster.api("n1", OWNER).tokenize(["a"]).status == 200
+    assert backup(own_cluster, "n1", tmp_path / "b.qvb").returncode == 0
+    done = restore(own_cluster, tmp_path / "b.qvb", tmp_path / "new", secret="cluster.key")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"this is another master secret" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_with_one_active_node_alone_there_is_no_backup(own_cluster: Cluster, tmp_path: Path) -> None:
+    own_cluster.kill("n2", "n3")
+    done = backup(own_cluster, "n1", tmp_path / "b.qvb")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.count(b"\n") == 1
+    assert b"a backup is read from this node and one other, both active in one view: n" in done.stderr
+    assert b"n2 does not answer; n3 does not answer" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,147 @@
+"""The bytes of a backup: what was written is read, and whatever was lost, flipped, moved or added is noticed."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault.backup.format import (
+    AnyMessage,
+    Broken,
+    BrokenOff,
+    Counts,
+    Header,
+    Piece,
+    Reader,
+    Trailer,
+    Writer,
+    is_sealed,
+    seal,
+)
+from quorumvault.errors import BackupDamaged
+
+HEADER = Header("c1", 3, "s1", "0123456789abcdef", "2026-01-01T00:00:00.000+00:00", "1.0")
+KEY = bytes(32)
+pieces = st.lists(st.dictionaries(st.binary(max_size=5), st.binary(max_size=9), min_size=1, max_size=3), max_size=4)
+
+
+def parts(contents: list[dict[bytes, bytes]]) -> list[bytes]:
+    """A whole backup, message by message."""
+    writer = Writer()
+    written = [writer.write(HEADER)]
+    written += [writer.write(Piece(list(content), list(content.values()))) for content in contents]
+    counts = Counts(sum(map(len, contents)), 0, 0, 0)
+    return [*written, writer.write(Trailer(counts, ["n1", "n2"], seal(KEY, writer.digest)))]
+
+
+def contents_of(backup: bytes) -> tuple[Header, list[dict[bytes, bytes]], Trailer]:
+    reader = Reader(io.BytesIO(backup), "FILE")
+    found = []
+    raw = reader.start
+    while isinstance((frame := reader.next()).message, Piece):
+        assert frame.offset == len(raw)
+        raw += frame.raw
+        found.append(dict(zip(frame.message.keys, frame.message.values, strict=True)))
+    assert raw + frame.raw == backup
+    assert is_sealed(KEY, frame.message.seal, frame.before)
+    return reader.header, found, frame.message
+
+
+@given(pieces)
+def test_what_was_written_is_read(contents: list[dict[bytes, bytes]]) -> None:
+    header, found, trailer = contents_of(b"".join(parts(contents)))
+    assert (header, found, trailer.counts.records) == (HEADER, contents, sum(map(len, contents)))
+
+
+WHOLE = parts([{b"k1": b"v1", b"k2": b"v2"}, {b"k3": bytes(40)}, {b"k4": b"v4"}])
+BACKUP = b"".join(WHOLE)
+
+
+def test_any_truncation_is_noticed() -> None:
+    for length in range(len(BACKUP)):
+        with pytest.raises(BackupDamaged, match=r"^FILE: "):
+            contents_of(BACKUP[:length])
+
+
+def test_any_flipped_bit_is_noticed() -> None:
+    for place in range(len(BACKUP)):
+        for bit in range(8):
+            damaged = bytearray(BACKUP)
+            damaged[place] ^= 1 << bit
+            with pytest.raises(BackupDamaged, match=r"^FILE: "):
+                contents_of(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [[0, 2, 3, 4], [0, 2, 1, 3, 4], [0, 1, 1, 2, 3, 4], [0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4, 1], [0, 0, 1, 2, 3, 4], [0, 4]],
+    ids=str,
+)
+def test_messages_that_are_whole_by_themselves_make_no_other_backup(order: list[int]) -> None:
+    with pytest.raises(BackupDamaged):
+        contents_of(b"".join(WHOLE[number] for number in order))
+
+
+def test_what_follows_behind_the_end_is_noticed() -> None:
+    with pytest.raises(BackupDamaged, match="something follows"):
+        contents_of(BACKUP + b"\0")
+
+
+def test_damage_is_told_with_its_place() -> None:
+    damaged = bytearray(BACKUP)
+    damaged[len(WHOLE[0]) + len(WHOLE[1]) + 10] ^= 1
+    with pytest.raises(BackupDamaged, match=rf"FILE: at byte {len(WHOLE[0]) + len(WHOLE[1])}: .*a checksum does not fit"):
+        contents_of(bytes(damaged))
+
+
+def test_no_length_takes_the_memory() -> None:
+    asked: list[int] = []
+
+    class Endless:
+        def read(self, size: int, /) -> bytes:
+            asked.append(size)
+            return BACKUP[:9] if size == 9 else b"\xff" * size
+
+    with pytest.raises(BackupDamaged, match="no message has that length"):
+        Reader(Endless(), "FILE")
+    assert max(asked) < 10
+
+
+@pytest.mark.parametrize("text", [b"", b"QVBACK", b"id,name\n1,a\n", BACKUP[:8]])
+def test_another_file_is_no_backup(text: bytes) -> None:
+    with pytest.raises(BackupDamaged, match="this is no backup"):
+        contents_of(text)
+
+
+def test_another_format_is_named() -> None:
+    with pytest.raises(BackupDamaged, match="expected a backup of format 1, found 2"):
+        contents_of(BACKUP[:8] + b"\2" + BACKUP[9:])
+
+
+def of(*messages: AnyMessage) -> bytes:
+    writer = Writer()
+    return b"".join(map(writer.write, messages))
+
+
+def test_one_that_was_broken_off_says_why() -> None:
+    with pytest.raises(Broken, match="not whole: n2 is gone") as broken:
+        contents_of(of(HEADER, Piece([b"k"], [b"v"]), BrokenOff("no-quorum", "n2 is gone")))
+    assert (broken.value.code, broken.value.why) == ("no-quorum", "n2 is gone")
+
+
+def test_messages_in_places_of_others_are_refused() -> None:
+    for wrong in (of(Piece([b"k"], [b"v"])), of(HEADER, HEADER)):
+        with pytest.raises(BackupDamaged, match="does not belong there"):
+            contents_of(wrong)
+
+
+def test_another_secret_makes_another_seal() -> None:
+    assert not is_sealed(KEY, seal(bytes(31) + b"\1", b"digest"), b"digest")
+    assert not is_sealed(KEY, seal(KEY, b"digest"), b"another")
+
+
+def test_the_repr_of_a_piece_shows_no_key_and_no_value() -> None:
+    assert repr(Piece([b"secret"], [b"value"])) == "<Piece of 1>"

@@ -1,0 +1,317 @@
+"""A new cluster out of a backup: all of it on three new disks; and whatever is wrong with the file, nothing at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.backup import restore as restoring
+from quorumvault.backup.format import BrokenOff, Counts, Header, Piece, Trailer, Writer, seal
+from quorumvault.backup.restore import Given, Restored, restore
+from quorumvault.cli import main
+from quorumvault.config import load_cluster, load_node
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
+from quorumvault.errors import BackupDamaged, ConfigError, InitRefused, RestoreRefused, StorageFailed
+from quorumvault.initialise import init, plan_nodes
+from quorumvault.keyfile import load_keys
+from quorumvault.model import NODE_NAMES, Owner, Version
+from quorumvault.nodedisk import open_disk
+from quorumvault.protocol import records
+from quorumvault.protocol.views import Mode
+from quorumvault.storage import layout
+from quorumvault.storage.leveldb import LevelDBStore
+
+CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NODES = plan_nodes(["127.0.0.1"], 9100)
+
+
+@dataclass
+class Old:
+    """The cluster that a backup is from, or what is left of it: its files."""
+
+    directory: Path
+
+    def __post_init__(self) -> None:
+        init(self.directory, plan_nodes(["127.0.0.1"], 9000), [CLINIC, REGISTRY], now=NOW, entropy=os.urandom)
+        self.secret = load_node(self.directory / "cluster.yaml", "n1").master_secret
+        self.keyring = Keyring("s1", self.secret)
+        self.header = Header("old", 4, "s1", fingerprint(self.secret), "2026-01-01T00:00:00.000+00:00", "1.0")
+
+    @property
+    def files(self) -> Given:
+        return Given(self.directory / "secrets/master-s1.key", self.directory / "fields.yaml", self.directory / "api_keys.yaml")
+
+    def record(self, owner: Owner, text: str, epoch: int = 1) -> dict[bytes, bytes]:
+        keys = self.keyring.epoch_keys(owner, epoch)
+        value = [canonical.from_str(text)]
+        digests = keys.digests(value)
+        (key,) = layout.record_keys(owner.id, [epoch], digests)
+        return {key: records.header(Version(1 << 16, 1)) + keys.sealer.seal(value, digests)[0]}
+
+    def pairs(self) -> dict[bytes, bytes]:
+        pairs = {layout.register_key(CLINIC.id): layout.encode_register(2, "s1")}
+        pairs |= {layout.owner_key(owner.id): owner.name.encode() for owner in (CLINIC, REGISTRY)}
+        for number in range(20):
+            pairs |= self.record(CLINIC, f"{number}", 1 + number % 2) | self.record(REGISTRY, f"{number}")
+        return pairs
+
+    def save(self, file: Path, pairs: dict[bytes, bytes], counts: Counts | None = None, key: bytes | None = None) -> Path:
+        """A backup of these, in the order of keys."""
+        writer = Writer()
+        data = writer.write(self.header)
+        order = sorted(pairs)
+        for start in range(0, len(order), 7):
+            keys = order[start : start + 7]
+            data += writer.write(Piece(keys, [pairs[each] for each in keys]))
+        trailer = Trailer(counts or count(pairs), ["n1", "n2"], seal(key or backup_key(self.secret), writer.digest))
+        file.write_bytes(data + writer.write(trailer))
+        return file
+
+
+def count(keys: Iterable[bytes]) -> Counts:
+    kinds = [sum(key.startswith(prefix) for key in keys) for prefix in (layout.RECORD, layout.REGISTER, layout.OWNER)]
+    return Counts(*kinds, 0)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Old:
+    return Old(tmp_path / "old")
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    return tmp_path / "new"
+
+
+def run(file: Path, into: Path, given: Given) -> Restored:
+    return restore(file, into, NODES, given, now=NOW, entropy=os.urandom, tell=lambda words: None)
+
+
+def test_three_new_disks_with_all_of_it(old: Old, into: Path, tmp_path: Path) -> None:
+    pairs = old.pairs()
+    restored = run(old.save(tmp_path / "b.qvb", pairs), into, old.files)
+    assert restored.counts == Counts(40, 1, 2, 0)
+    assert (dict(restored.api_keys), restored.keyless) == ({}, [])
+    cluster = load_cluster(restored.cluster_file)
+    assert cluster.cluster_id not in ("old", load_cluster(old.directory / "cluster.yaml").cluster_id)
+    assert cluster.nodes == NODES
+    before, disks = {(old.directory / node / "disk.json").read_text() for node in NODE_NAMES}, set()
+    for node in NODE_NAMES:
+        disk = open_disk(load_node(restored.cluster_file, node))
+        assert disk.store is not None
+        with closing(disk.store):
+            kept = {key: value for prefix in (b"e", layout.OWNER, b"r") for key, value in disk.store.scan(prefix)}
+        assert kept == pairs
+        assert (disk.identity.mode, disk.identity.view and disk.identity.view.number) == (Mode.ACTIVE, 1)
+        disks.add(disk.identity.disk)
+        assert disk.identity.disk.hex() not in "".join(before)
+    assert len(disks) == 3
+    for name in ("fields.yaml", "api_keys.yaml", "secrets/master-s1.key"):
+        assert (into / name).read_bytes() == (old.directory / name).read_bytes()
+    assert (into / "secrets/cluster.key").read_bytes() != (old.directory / "secrets/cluster.key").read_bytes()
+    for secret in ("api_keys.yaml", "secrets/cluster.key", "secrets/master-s1.key"):
+        assert (into / secret).stat().st_mode & 0o077 == 0
+
+
+def test_without_a_key_file_each_owner_gets_a_new_key_and_it_is_good(old: Old, into: Path, tmp_path: Path) -> None:
+    given = Given(old.files.master_secret, old.files.fields, None)
+    restored = run(old.save(tmp_path / "b.qvb", old.pairs()), into, given)
+    keys = load_keys(into / "api_keys.yaml")
+    assert restored.api_keys.keys() == {"clinic", "registry"}
+    for owner, text in restored.api_keys.items():
+        key = keys.authenticate(text)
+        assert key is not None
+        assert (key.owner.name, key.allow) == (owner, {"tokenize", "detokenize", "rotate"})
+        assert text not in repr(restored)
+
+
+def test_an_owner_without_a_key_is_named(old: Old, into: Path, tmp_path: Path) -> None:
+    pairs = old.pairs() | {layout.owner_key(Owner("lost").id): b"lost"}
+    assert run(old.save(tmp_path / "b.qvb", pairs), into, old.files).keyless == ["lost"]
+
+
+def test_a_secret_of_another_name_keeps_it(old: Old, into: Path, tmp_path: Path) -> None:
+    old.header = Header("old", 1, "m7", fingerprint(old.secret), "", "")
+    restored = run(old.save(tmp_path / "b.qvb", old.pairs()), into, old.files)
+    node = load_node(restored.cluster_file, "n1")
+    assert (node.cluster.secrets.master.id, node.master_secret) == ("m7", old.secret)
+
+
+def test_the_store_is_bound_to_its_secret(old: Old, into: Path, tmp_path: Path) -> None:
+    restored = run(old.save(tmp_path / "b.qvb", old.pairs()), into, old.files)
+    (into / "secrets/master-s1.key").write_text("ab" * 32 + "\n")
+    with pytest.raises(ConfigError, match="this is another one"):
+        open_disk(load_node(restored.cluster_file, "n2"))
+
+
+def is_not_there(into: Path) -> bool:
+    return not into.exists() or not list(into.iterdir())
+
+
+def test_another_master_secret_is_refused(old: Old, into: Path, tmp_path: Path) -> None:
+    other = Old(tmp_path / "other")
+    with pytest.raises(
+        RestoreRefused, match=r"other/secrets/master-s1\.key: this is another master secret \([0-9a-f]{16}\)"
+    ) as error:
+        run(old.save(tmp_path / "b.qvb", old.pairs()), into, Given(other.files.master_secret, old.files.fields, None))
+    assert fingerprint(old.secret) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert is_not_there(into)
+
+
+def flip(record: bytes) -> bytes:
+    return record[:-1] + bytes([record[-1] ^ 1])
+
+
+def test_a_record_that_is_not_what_was_sealed_is_refused(old: Old, into: Path, tmp_path: Path) -> None:
+    pairs = old.pairs()
+    key = max(pairs)
+    for wrong in (
+        pairs | {key: flip(pairs[key])},
+        pairs | {key[:-1] + bytes([key[-1] ^ 1]): pairs[key]},  # another token's
+        {each: value for each, value in pairs.items() if value != b"registry"},  # an owner without a name
+        pairs | {layout.owner_key(CLINIC.id): b"registry"},
+        pairs | {layout.owner_key(bytes(16)): b"lost"},
+        pairs | {layout.owner_key(CLINIC.id): b"\xff"},
+        pairs | {layout.register_key(CLINIC.id): b"?"},
+        pairs | {b"r": b"?"},
+        pairs | {layout.SEQUENCE_KEY: layout.encode_sequence(7)},
+    ):
+        with pytest.raises(BackupDamaged, match=r"b\.qvb: in the piece at byte [0-9,]+: an? "):
+            run(old.save(tmp_path / "b.qvb", wrong), into, old.files)
+        assert is_not_there(into)
+
+
+def test_a_backup_that_was_made_up_without_the_secret_is_refused(old: Old, into: Path, tmp_path: Path) -> None:
+    pairs = old.pairs()
+    del pairs[max(pairs)]  # every record that is left is authentic
+    with pytest.raises(BackupDamaged, match="its seal does not fit"):
+        run(old.save(tmp_path / "b.qvb", pairs, key=bytes(32)), into, old.files)
+    with pytest.raises(BackupDamaged, match="expected Counts"):
+        run(old.save(tmp_path / "b.qvb", pairs, counts=Counts(40, 1, 2, 0)), into, old.files)
+    assert is_not_there(into)
+
+
+def test_damaged_truncated_and_broken_off_files_are_refused(old: Old, into: Path, tmp_path: Path) -> None:
+    file = old.save(tmp_path / "b.qvb", old.pairs())
+    whole = file.read_bytes()
+    writer = Writer()
+    for data, words in (
+        (whole[:1000] + b"?" + whole[1001:], r"at byte [0-9,]+: it is damaged"),
+        (whole[:-100], "it was cut short"),
+        (whole[:300], "it was cut short"),
+        (b"", "this is no backup"),
+        (writer.write(old.header) + writer.write(BrokenOff("no-quorum", "n2 is gone")), "not whole: n2 is gone"),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(BackupDamaged, match=words):
+            run(file, into, old.files)
+        assert is_not_there(into)
+
+
+def test_the_files_that_are_given_are_looked_at_first(old: Old, into: Path, tmp_path: Path) -> None:
+    file, files = old.save(tmp_path / "b.qvb", old.pairs()), old.files
+    bad = tmp_path / "bad"
+    bad.write_text("fields: 7\n")
+    for given in (
+        Given(files.master_secret, bad, None),
+        Given(files.master_secret, files.fields, bad),
+        Given(bad, files.fields, None),
+    ):
+        with pytest.raises(ConfigError, match=str(bad)):
+            run(file, into, given)
+    with pytest.raises(ConfigError, match="expected a backup that can be read"):
+        run(tmp_path / "missing", into, files)
+    assert is_not_there(into)
+
+
+def test_a_directory_with_something_in_it_stays_as_it_is(old: Old, tmp_path: Path) -> None:
+    with pytest.raises(InitRefused, match="there is a cluster here already"):
+        run(old.save(tmp_path / "b.qvb", old.pairs()), old.directory, old.files)
+
+
+def test_a_file_that_changes_while_it_is_restored_makes_no_cluster(old: Old, into: Path, tmp_path: Path) -> None:
+    file = old.save(tmp_path / "b.qvb", old.pairs())
+
+    def tell(words: str) -> None:
+        if words.startswith("n3: gets"):
+            old.save(file, old.pairs() | old.record(CLINIC, "another"))
+
+    with pytest.raises(BackupDamaged, match="it was changed while it was restored"):
+        restore(file, into, NODES, old.files, now=NOW, entropy=os.urandom, tell=tell)
+    assert is_not_there(into)
+
+
+@pytest.mark.parametrize("loses", [False, True], ids=["changes a record", "loses the last record"])
+def test_a_disk_that_does_not_keep_what_is_written_makes_no_cluster(
+    old: Old, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loses: bool
+) -> None:
+    pairs = old.pairs()
+    file, victim = old.save(tmp_path / "b.qvb", pairs), max(pairs)
+
+    def tell(words: str) -> None:
+        if words.startswith("n2: compared"):
+            disk = json.loads((into / "n2" / "disk.json").read_text())["disk"]
+            with closing(LevelDBStore.open(into / "n2" / "store", bytes.fromhex(disk))) as store:
+                store.write({} if loses else {victim: flip(pairs[victim])}, [victim] if loses else [])
+
+    with pytest.raises(
+        StorageFailed, match=r"new/n2: the disk does not keep what is written to it: entry 43 is not the backup's"
+    ):
+        restore(file, into, NODES, old.files, now=NOW, entropy=os.urandom, tell=tell)
+    assert is_not_there(into)
+
+
+@pytest.mark.parametrize("size", [100, 10_000_000])
+def test_it_is_written_in_batches_of_a_bounded_size(
+    old: Old, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(restoring, "BATCH_BYTES", size)
+    assert run(old.save(tmp_path / "b.qvb", old.pairs()), into, old.files).counts.records == 40
+
+
+# The command
+
+
+def command(old: Old, file: Path, into: Path, *more: str) -> Result:
+    files = ["--master-secret", str(old.files.master_secret), "--fields", str(old.files.fields)]
+    return CliRunner().invoke(main, ["restore", str(file), str(into), *files, *more])
+
+
+def test_the_command_for_people(old: Old, into: Path, tmp_path: Path) -> None:
+    pairs = old.pairs() | {layout.owner_key(Owner("lost").id): b"lost"}
+    file = old.save(tmp_path / "b.qvb", pairs)
+    done = command(old, file, into, "--api-keys", str(old.files.api_keys), "--base-port", "9100")
+    assert done.exit_code == 0, done.output
+    assert f"A cluster is in {into}, with 40 records of 3 owners" in done.output
+    assert f"lost is not in it: quorumvault keys create --config {into}/cluster.yaml --owner lost --new-owner" in done.output
+    assert "http://127.0.0.1:9100,http://127.0.0.1:9101,http://127.0.0.1:9102" in done.output
+    assert "qvk_" not in done.output
+
+
+def test_the_command_for_machines(old: Old, into: Path, tmp_path: Path) -> None:
+    done = command(old, old.save(tmp_path / "b.qvb", old.pairs()), into, "--host", "10.0.0.1,10.0.0.2,10.0.0.3", "--json")
+    answer = json.loads(done.output)
+    assert (answer["records"], answer["owners"], answer["from_cluster_id"]) == (40, 2, "old")
+    assert answer["nodes"]["n3"] == {"api": "http://10.0.0.3:8700", "peer": "10.0.0.3:8710"}
+    assert answer["api_keys"].keys() == {"clinic", "registry"}
+
+
+def test_the_command_refuses_in_one_line(old: Old, into: Path, tmp_path: Path) -> None:
+    file = old.save(tmp_path / "b.qvb", old.pairs())
+    file.write_bytes(file.read_bytes()[:-1])
+    done = command(old, file, into)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"quorumvault: {file}: at byte" in done.stderr
+    wrong = command(old, file, into, "--host", "0.0.0.0")
+    assert wrong.exit_code == 2
