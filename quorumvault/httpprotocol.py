@@ -45,6 +45,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_arrived()
             self.send_400_response(f"The request line and headers take more than {self.limits.head_bytes} bytes.")
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle.response_complete and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            # The rest of a body after its answer. uvicorn stops the clock of an idle connection when it comes, and starts none.
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
     def on_message_begin(self) -> None:
         self._await_head()
         super().on_message_begin()

@@ -14,20 +14,24 @@ import pytest
 from bench.http import encode
 from bench.load import OWNER
 from bench.openloop import OpenLoop
-from bench.overload import BATCH, Overload, Phase, judge, measure
+from bench.overload import BATCH, Capacity, Overload, Phase, judge, measure
 from chaos.api import Api
 from chaos.cluster import NODES, Cluster, wait_for
 
 
 def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(cluster: Cluster) -> None:
     overload = measure(cluster, times=3.0, seconds=1.0)
-    assert overload.capacity > 0
+    assert overload.younger.goodput > 0
+    assert overload.older.goodput > 0
     assert overload.places == 3 * 64
     assert [phase.name for phase in overload.phases] == ["before", "overload", "after"]
     for phase in overload.phases:
         assert set(phase.statuses) <= {"200", "429", "503"}
         assert phase.broken == 0
         assert phase.most_mib > 1
+        assert phase.cpu_each_ms > 0
+        assert phase.nodes_cores > 0
+        assert phase.client_cores > 0
     for node in NODES:
         metrics = _metrics(cluster, node)
         assert metrics["quorumvault_in_flight"] == 0
@@ -168,13 +172,25 @@ def test_a_request_for_which_no_connection_is_free_is_counted(monkeypatch: pytes
 
 def phase(name: str, **changed: object) -> Phase:
     usual = Phase(
-        name=name, offered=50, goodput=50, median_ms=5, p99_ms=10, statuses={"200": 500}, unsent=0, broken=0, most_mib=50
+        name=name,
+        offered=50,
+        goodput=50,
+        median_ms=5,
+        p99_ms=10,
+        statuses={"200": 500},
+        unsent=0,
+        broken=0,
+        most_mib=50,
+        cpu_each_ms=4,
+        nodes_cores=1.7,
+        client_cores=0.1,
     )
     return msgspec.structs.replace(usual, **changed)
 
 
 def verdicts(before: Phase, during: Phase, after: Phase) -> list[bool]:
-    overload = Overload("some machine", BATCH, 3.0, 100.0, 192, [before, during, after])
+    younger, older = Capacity(goodput=110, cpu_each_ms=3), Capacity(goodput=90, cpu_each_ms=4)  # 100, as the store was between
+    overload = Overload("some machine", BATCH, 3.0, younger, older, 192, [before, during, after])
     return [verdict.held for verdict in judge(overload)]
 
 

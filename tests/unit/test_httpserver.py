@@ -131,3 +131,17 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None
             assert b"200 OK" in await answer(reader)
 
     serving(test, Limits(connections=2))
+
+
+def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a request that was refused at its head."""
+    monkeypatch.setattr("quorumvault.httpserver._KEEP_ALIVE", 0.2)
+
+    async def test(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert b"200 OK" in await answer(reader)
+        writer.write(b"01234")
+        assert await end_of(reader) == b""
+
+    serving(test)
