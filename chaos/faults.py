@@ -84,6 +84,8 @@ class Faults:
         self._active: dict[int, tuple[Fault, Applied]] = {}
         #: Nodes whose process was ended here, until they are started again.
         self._down: set[str] = set()
+        #: By node, what damaged its store, and the disk that it had then: while it has that one, it may stop because of it.
+        self._damaged: dict[str, tuple[Kind, str]] = {}
         #: A disk is being replaced, by a fault of this plan.
         self._replacing = False
         self._joins = Joins(cluster, network, self._down, self._start_now, self._stop)
@@ -109,6 +111,7 @@ class Faults:
             Kind.REPLACED: partial(self._replace, apply=self._joins.leave_behind, mend=self._joins.go_on),
             Kind.CRASH_IN_VIEW_CHANGE: partial(self._replace, apply=self._joins.crash_in_view_change, mend=self._start_all),
             Kind.DISKS_IN_TURN: partial(self._replace, apply=self._joins.lose_in_turn, mend=self._start_all),
+            Kind.OLDER_COPY: partial(self._replace, apply=self._joins.copy, mend=self._joins.put_back),
         }
 
     @property
@@ -160,10 +163,15 @@ class Faults:
                 if code is not None and name not in self._down:
                     self._down.add(name)
                     causes = [fault.kind for fault, _ in self._active.values() if fault.node == name]
+                    kind, disk = self._damaged.get(name, (None, None))
+                    left = kind is not None and not causes and disk == self._joins.disk_of(name)
+                    causes += [kind] if left and kind is not None else []
                     expected = code == _STORAGE_EXIT and not MAY_STOP.isdisjoint(causes)
                     words = ", ".join(kind.label for kind in causes) or "nothing was done to it"
                     self.exits.append(Exit(name, self._recorder.now, code, expected, words))
                     self._recorder.note(f"{name} ended by itself with exit code {code}: {words}")
+                    if left and expected:
+                        self._start_now(name)  # no fault will: it is over
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _start(self, name: str) -> None:
@@ -252,6 +260,8 @@ class Faults:
 
     async def _damage_store(self, fault: Fault, damage: Callable[..., Damage]) -> Applied:
         store = self._cluster.nodes[fault.node].data / "store"
+        if self._rejoins:
+            self._damaged[fault.node] = fault.kind, self._joins.disk_of(fault.node)
         return await self._while_down(fault, lambda: damage(store, Random(fault.dice)))
 
     async def _take_disk_away(self, fault: Fault) -> Applied:

@@ -4,6 +4,8 @@
                             place. Then the old one goes on: it has to end by itself, and to do no harm until then
     crash-in-view-change    a disk joins, and both others are killed; the one that missed what was written last is back first
     disks-in-turn           each of the three disks is lost, the next one as soon as the one before is replaced
+    older-copy              a node's disk is copied, and some seconds later put back: it has forgotten what it acknowledged since,
+                            and has to find that out by itself before it votes
 
 Each begins with three disks that are active: two that are lost at a time are more than the promise covers.
 """
@@ -43,6 +45,8 @@ _POLL_SECONDS = 0.005
 _BESIDE = 3
 #: Exit code of a process that must not go on, for a reason that it has said.
 _REFUSED_EXIT = 1
+#: And of one whose disk cannot be trusted.
+_STORAGE_EXIT = 3
 
 
 class _Beside(NamedTuple):
@@ -166,10 +170,46 @@ class Joins:
 
     def _has_view(self, name: str) -> bool:
         """Whether its disk has entered one, and synced that."""
+        return (self._identity(name) or {}).get("view") is not None
+
+    def disk_of(self, name: str) -> str:
+        """The id of the disk that it has; empty for none."""
+        return str((self._identity(name) or {}).get("disk", ""))
+
+    def _identity(self, name: str) -> dict[str, object] | None:
         try:
-            return json.loads((self._cluster.nodes[name].data / "disk.json").read_bytes())["view"] is not None
+            found: dict[str, object] = json.loads((self._cluster.nodes[name].data / "disk.json").read_bytes())
         except FileNotFoundError:
-            return False
+            return None
+        return found
+
+    # Put back from an older copy.
+
+    def _copy_of(self, fault: Fault) -> Path:
+        return self._cluster.directory / f"{fault.node}.older-{fault.number}"
+
+    async def copy(self, fault: Fault) -> str:
+        self._stop(fault.node)
+        data = self._cluster.nodes[fault.node].data
+        shutil.copytree(data, self._copy_of(fault), ignore=shutil.ignore_patterns("admin.sock"))
+        self._start(fault.node)
+        return f"{fault.node}'s disk is copied, to be put back"
+
+    async def put_back(self, fault: Fault) -> None:
+        name, node = fault.node, self._cluster.nodes[fault.node]
+        self._stop(name)
+        disks.empty(node.data)
+        move_all(self._copy_of(fault), node.data)
+        self._start(name)
+        self._down.add(name)
+        try:
+            code = await asyncio.to_thread(node.require_process().wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.outlived.append(f"{name} goes on, {_END_SECONDS:g} s after its disk was put back from an older copy")
+        else:
+            if code != _STORAGE_EXIT:
+                self.outlived.append(f"{name}, whose disk was put back from an older copy, ended with exit code {code}")
+        self._start(name)
 
     # All three, one after the other.
 

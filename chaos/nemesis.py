@@ -50,6 +50,7 @@ class Kind(Enum):
     REPLACED = ("replaced", "joins")
     CRASH_IN_VIEW_CHANGE = ("crash-in-view-change", "joins")
     DISKS_IN_TURN = ("disks-in-turn", "joins")
+    OLDER_COPY = ("older-copy", "joins")
 
     def __init__(self, label: str, family: str) -> None:
         self.label = label
@@ -67,9 +68,9 @@ DISK = frozenset(
 #: After these a process may end by itself, with the exit code for a store that it cannot trust.
 MAY_STOP = DISK - {Kind.SLOW_SYNCS}
 #: Of nodes that rejoin. Nothing else goes wrong meanwhile: each is made of several things that do.
-JOINS = frozenset({Kind.REPLACED, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN})
+JOINS = frozenset({Kind.REPLACED, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN, Kind.OLDER_COPY})
 #: Seconds that these take at least, whatever the pace: what they do comes first, and then there is time to see what follows.
-LEAST = {Kind.REPLACED: 9.0, Kind.CRASH_IN_VIEW_CHANGE: 9.0, Kind.DISKS_IN_TURN: 12.0}
+LEAST = {Kind.REPLACED: 9.0, Kind.CRASH_IN_VIEW_CHANGE: 9.0, Kind.DISKS_IN_TURN: 12.0, Kind.OLDER_COPY: 6.0}
 EVERYWHERE = frozenset({Kind.KILL_ALL, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN})
 #: Those that leave each node with a quorum to serve from, only later.
 HARMLESS = frozenset({Kind.ONE_TO_ONE, Kind.SLOW_LINKS})

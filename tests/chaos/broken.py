@@ -155,6 +155,7 @@ _FAULTS: dict[str, Sequence[str]] = {
     "sent-away-goes-on": ("replaced",),
     "joining-votes": ("crash-in-view-change",),
     "view-in-memory": ("disks-in-turn", "kill-all"),
+    "no-marks": ("older-copy",),
     "one-ack": _CUTS,
     "one-answer": _CUTS,
     "no-write-back": _CUTS,

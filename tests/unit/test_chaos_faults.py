@@ -193,8 +193,8 @@ def test_no_disk_is_replaced_where_disks_are_put_back(kind: Kind, rig: Rig) -> N
 @pytest.mark.parametrize(
     ("net", "lost_disks", "left"),
     [
-        ("proxies", "rejoin", {"replaced", "crash-in-view-change", "disks-in-turn"}),
-        ("namespaces", "rejoin", {"crash-in-view-change", "disks-in-turn"}),
+        ("proxies", "rejoin", {"replaced", "crash-in-view-change", "disks-in-turn", "older-copy"}),
+        ("namespaces", "rejoin", {"crash-in-view-change", "disks-in-turn", "older-copy"}),
         ("proxies", "put-back", {"kill"}),
     ],
 )
