@@ -134,8 +134,8 @@ class Node:
         self._memory = self._make_memory()
         local = self._local_node()
         self._links = {node: self._link(node, local) for node in config.peers}
-        self._standing = Standing(self._links.values(), self._on_standing_change)
         self._peer_server = PeerServer(config.endpoints.listen_peer, local, others=config.peers, submit=self._submit)
+        self._standing = Standing(self._links.values(), self._peer_server.tell)
         self._coordinator = self._make_coordinator()
         around = Around(lambda: self._storage, self._coordinator.learn, self._on_identity_change, self._events.note, self._end)
         self._membership = Membership(disk.identity, around, self._make_rejoin)
@@ -179,7 +179,7 @@ class Node:
             secret=ClusterSecret(self._config.cluster_secret),
             facts=self._facts,
             claims=Claims(self._config.node),
-            on_taken=self._on_taken,
+            on_taken=lambda reason: self._end(RunsElsewhere(reason)),
             random_bytes=os.urandom,
             limits=cluster.limits,
             timeouts=cluster.timeouts,
@@ -206,7 +206,7 @@ class Node:
 
     def _make_memory(self) -> Memory:
         later = asyncio.get_running_loop().call_later
-        return Memory(lambda: self._replica, lambda: self._storage, lambda: self._coordinator.view, later, self._give_up)
+        return Memory(lambda: self._replica, lambda: self._storage, lambda: self._coordinator.view, later, self._put_back)
 
     def _peers(self) -> dict[str, Peer]:
         node = self._config.node
@@ -240,8 +240,15 @@ class Node:
     def _owed(self) -> dict[str, Owed]:
         return {node: Owed(0, 0.0) if self._healer is None else self._healer.owed(node) for node in self._links}
 
+    def _put_back(self, why: str) -> None:
+        """It votes no more. A peer may be about to say that another process has its name, on a copy of its disk: that is why, then."""
+        self._standing.withdraw()
+        asyncio.get_running_loop().call_later(self._config.cluster.timeouts.silence, self._give_up, why)
+
     def _give_up(self, why: str) -> None:
         """This disk cannot be trusted (rule 11): it is found wanting by the scrub, or by what others remember of it."""
+        if self.ending is not None:
+            return
         logger.critical("%s gives up its disk: %s", self._config.node, why)
         distrust(self._config.data_directory, why)
         os._exit(STORAGE_EXIT)
@@ -462,15 +469,9 @@ class Node:
         self._memory.heard(facts)
         self._membership.heard(facts)
 
-    def _on_standing_change(self) -> None:
-        self._peer_server.tell()
-
     def _on_room_change(self, full: bool) -> None:
         self._peer_server.tell()
         self._events.note(Event(event="disk_full" if full else "disk_has_room", detail=self._free_space.problem))
-
-    def _on_taken(self, reason: str) -> None:
-        self._end(RunsElsewhere(reason))
 
     def _reload(self) -> Reloaded:
         """The API keys, and where the peers are. A file that is wrong is refused whole, and what is in force stays."""

@@ -26,7 +26,7 @@ _TOLD = 1_000_000
     epilog="""\b
 Examples:
   quorumvault backup vault --node n1 -o 2025-03-01.qvb
-  quorumvault backup vault --node n1 -o - | ssh archive 'cat > 2025-03-01.qvb'""",
+  quorumvault backup vault --node n1 -o - | tee 2025-03-01.qvb | sha256sum""",
 )
 @node_options
 @click.option(

@@ -21,9 +21,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     short_help="Make a new cluster out of a backup.",
     epilog="""\b
 Examples:
-  quorumvault restore 2025-03-01.qvb vault-2 --master-secret kept/master-s1.key --fields kept/fields.yaml
-  quorumvault restore 2025-03-01.qvb vault-2 --master-secret kept/master-s1.key --fields kept/fields.yaml \\
-      --api-keys kept/api_keys.yaml --host 10.0.0.1,10.0.0.2,10.0.0.3""",
+  quorumvault restore 2025-03-01.qvb vault-2 --master-secret master-s1.key --fields fields.yaml
+  quorumvault restore 2025-03-01.qvb vault-2 --master-secret master-s1.key --fields fields.yaml --api-keys api_keys.yaml""",
 )
 @click.argument("file", metavar="FILE", type=_FILE)
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,10 @@ def _furnish(place: Path, example: Example, vault: Cluster, variables: dict[str,
         return
     (place / "vault").symlink_to(vault.directory)
     (place / "patients.csv").write_text("Id,SSN,PASSPORT\n1,999-17-5017,X1\n2,999-17-5018,\n")
+    if example.command == ("restore",):
+        _quorumvault("backup", "vault", "--node", "n1", "-o", "2025-03-01.qvb", cwd=place, variables=variables)
+        for kept in ("secrets/master-s1.key", "fields.yaml", "api_keys.yaml"):
+            shutil.copy(place / "vault" / kept, place)
     if "--require-epoch 2" in example.line:
         _quorumvault("rotate", "--from", "1", cwd=place, variables=variables)
     _make_tables(place, example, vault)
