@@ -241,7 +241,7 @@ class Node:
         return {node: Owed(0, 0.0) if self._healer is None else self._healer.owed(node) for node in self._links}
 
     def _put_back(self, why: str) -> None:
-        """It votes no more. A peer may be about to say that another process has its name, on a copy of its disk: that is why, then."""
+        """It votes no more. If another process has its name, on a copy of its disk, a peer says so before this comes to pass."""
         self._standing.withdraw()
         asyncio.get_running_loop().call_later(self._config.cluster.timeouts.silence, self._give_up, why)
 
