@@ -45,6 +45,8 @@ ResultT = TypeVar("ResultT")
 _JITTER = 0.25
 #: Comparisons in a row with one peer, while each still finds something: what a third node had comes through this one.
 _REPEATS = 3
+#: Seconds until the next try after one that came to nothing: a peer may still be counting its buckets after a start.
+_AGAIN = 10.0
 
 
 class AntiEntropy:
@@ -116,6 +118,7 @@ class AntiEntropy:
                 outcome = await self._drive(node, compare())
             except (NoAnswer, CannotCompare) as error:
                 outcome = str(error)
+                self._due[node] = asyncio.get_running_loop().time() + min(self._seconds, _AGAIN)
             finally:
                 if ledger is not None:
                     ledger.end_comparison(settles, whole=isinstance(outcome, Compared))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -332,6 +333,19 @@ def test_it_is_due_at_the_start_and_then_when_the_time_has_come() -> None:
         await n1.healer.anti_entropy.once()
         assert len(n1.diary.comparisons) == 2
         assert n1.healer.anti_entropy._due["n2"] != n1.healer.anti_entropy._due["n3"]
+
+    in_cluster(test)
+
+
+def test_one_that_came_to_nothing_is_tried_again_soon() -> None:
+    """Whoever counts first after a start of all finds that the others still do."""
+
+    async def test(nodes: Cluster) -> None:
+        n1 = nodes["n1"].healer.anti_entropy
+        await n1.once()
+        assert [outcome for _, outcome in nodes["n1"].diary.comparisons if isinstance(outcome, Compared)] == []
+        soon = asyncio.get_running_loop().time() + n1._seconds / 10
+        assert all(due < soon for due in n1._due.values())
 
     in_cluster(test)
 
