@@ -136,7 +136,7 @@ class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Seconds in which every record on disk is read and authenticated once: a day. Rot that waits may meet a second fault.
     scrub: LongSeconds = 86_400.0
     #: Of a node's time, what handoff, comparing, and the scrub each may take: the rest is the clients'.
-    share: Annotated[float, Meta(ge=0.01, le=1, description="a number from 0.01 to 1")] = 0.5
+    share: Annotated[float, Meta(ge=0.01, le=1, description="a number from 0.01 to 1")] = 0.6
 
 
 class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ class HealingPlan:
     records: int
     runs: tuple[str, ...]
     timed: bool = True
-    load: float = 0.25
+    load: float = 0.1
     away: float = 60.0
     before: float = 20.0
     probes: int = 500
