@@ -31,6 +31,12 @@ def test_a_disk_put_back_while_the_others_run_is_found_out_and_replaced(own_clus
     own_cluster.wait_ready(reachable=3)
     with streaming(own_cluster, acknowledged) as progress:
         passes(progress)
+        own_cluster.kill("n1")  # so that n3 counts on what n2 acknowledges: of what nobody counted nothing is lost
+        own_cluster.wait_ready("n2", "n3")
+        values = [f"seen by n2 and n3 {number}" for number in range(50)]
+        acknowledged.add(values, own_cluster.api("n3", OWNER).tokenize(values).body)
+        own_cluster.start("n1")
+        own_cluster.wait_ready(reachable=3)
         own_cluster.kill("n2")
         put_back(own_cluster, "n2", copy)
         own_cluster.start("n2")

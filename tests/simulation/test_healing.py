@@ -28,7 +28,7 @@ SAMPLE = {
     "takes-nothing": 2,
     "damage-overlooked": 4,
     "merge-by-choice": 7,
-    "rot-is-believed": 185,
+    "rot-is-believed": 55,
     "rot-stays": 7,
 }
 MUTANTS = {mutant.name: mutant for mutant in HEALING}
