@@ -52,6 +52,8 @@ class RollingBack(Rejoining):
         self._heard_of: dict[Process, set[tuple[str, bytes]]] = {}
         #: By node, the disk that was put back last.
         self._put: dict[str, bytes] = {}
+        #: Losses that have begun, and may come yet.
+        self._losing: set[Fault] = set()
         self.put_back = 0
         self.found_out = 0
         super().__init__(world)
@@ -70,7 +72,8 @@ class RollingBack(Rejoining):
         now = self._world.timeline.now
         if now > _LAST or node.identity.disk != copy.identity.disk:
             return
-        tries = tries + 1 if self.settled and not self._returning and self._remembered(node, copy) else 0
+        calm = self.settled and not self._returning and not self._losing
+        tries = tries + 1 if calm and self._remembered(node, copy) else 0
         if tries < _ENOUGH:
             self._world.timeline.at(now + _AGAIN, None, self._return, node, copy, tries)
             return
@@ -92,9 +95,18 @@ class RollingBack(Rejoining):
         return len(known) == len(others) and all(contradicts(mark, start, sequence) for mark in known)
 
     def begin_fault(self, fault: Fault, cluster: Cluster) -> Mend:
-        if fault.kind in losses.LOSSES and self._returning:
+        if fault.kind not in losses.LOSSES:
+            return super().begin_fault(fault, cluster)
+        if self._returning:
             return lambda: None
-        return super().begin_fault(fault, cluster)
+        mend = super().begin_fault(fault, cluster)
+        self._losing.add(fault)
+
+        def mended() -> None:
+            mend()  # some lose the disk only now
+            self._losing.discard(fault)
+
+        return mended
 
     def _begin(self, process: Process) -> None:
         process.established = False
