@@ -63,14 +63,14 @@ class Remembered:
             mine: list[str] = [key for key in distinct if key in unknown and key not in others]
             promises: dict[str, Future[Answer]] = {key: Future() for key in mine}
             self._asking.update(promises)
-        answers.update(self._ask([distinct[key] for key in mine], promises, epoch))
+        answers.update(self._ask([distinct[key] for key in mine], promises))
         # One's own first: so no two threads wait for each other.
         answers.update({key: promise.result() for key, promise in others.items()})
         if self._one_epoch and epoch and epoch != self._epoch:
             raise EpochMoved(MOVED_WORDS)
         return [answers[key] for key in keys]
 
-    def _ask(self, values: list[Value], promises: dict[str, Future[Answer]], epoch: int) -> dict[str, Answer]:
+    def _ask(self, values: list[Value], promises: dict[str, Future[Answer]]) -> dict[str, Answer]:
         if not values:
             return {}
         try:

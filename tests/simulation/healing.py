@@ -22,7 +22,7 @@ from quorumvault.storage import layout
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import DISKS, TIMEOUTS, VIEW, Cluster, Process, boot_nonce
 from tests.simulation.timeline import drive
-from tests.simulation.world import Run, Scenario, World
+from tests.simulation.world import Run, Scenario, World, judged
 
 #: Small, so that hints overflow too; and a pass of the scrub takes four seconds.
 SETTINGS = HealingSettings(hints=40, anti_entropy=2.0, scrub=4.0, share=0.5)
@@ -149,8 +149,8 @@ class Healing:
 def run_healing(chosen: Scenario) -> Run:
     """As world.run, on nodes that heal. The disks have to be the same before anybody reads, and all has to hold after that."""
     world = World(chosen)
-    violation = None
-    try:
+
+    def play() -> None:
         healing = Healing(world, chosen.seed)
         world.play(chosen.calls)
         if healing.failures:
@@ -164,12 +164,8 @@ def run_healing(chosen: Scenario) -> Run:
         world.read_everything()
         world.check()
         check_converged(world.cluster)
-    except Violation as found:
-        violation = found
-    except Exception as error:
-        violation = Violation("exception", f"{type(error).__name__}: {error}")
-        violation.__cause__ = error
-    return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, world.branches, violation)
+
+    return judged(world, chosen, play)
 
 
 def check_converged(cluster: Cluster) -> None:

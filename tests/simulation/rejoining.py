@@ -25,7 +25,7 @@ from tests.simulation import losses
 from tests.simulation.faults import Fault, Mend
 from tests.simulation.nodes import TIMEOUTS, Cluster, Node, Process, boot_nonce
 from tests.simulation.timeline import drive
-from tests.simulation.world import Run, Scenario, World, scenario
+from tests.simulation.world import Run, Scenario, World, judged, scenario
 
 #: Between two words of a process to the others about its view.
 _TELLS = 0.25
@@ -172,18 +172,14 @@ def losing(seed: int) -> Scenario:
 def run_rejoining(chosen: Scenario, attach: Callable[[World], Rejoining] = Rejoining) -> Run:
     """As world.run, with disks that are lost. All have to be whole before everything is read, and to hold what was given."""
     world = World(chosen, lambda fault, cluster: rejoining.begin_fault(fault, cluster))
-    violation = None
-    try:
-        rejoining = attach(world)
+    rejoining = attach(world)
+
+    def play() -> None:
         world.play(chosen.calls)
         world.timeline.run(world.timeline.now + _CALM)
         rejoining.check()
         world.check()
         world.read_everything()
         world.check()
-    except Violation as found:
-        violation = found
-    except Exception as error:
-        violation = Violation("exception", f"{type(error).__name__}: {error}")
-        violation.__cause__ = error
-    return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, world.branches, violation)
+
+    return judged(world, chosen, play)

@@ -172,21 +172,30 @@ class World:
         ).hexdigest()
 
 
-def run(chosen: Scenario) -> Run:
-    """Plays it, and checks what clients were told, and what the disks hold before and after all is read."""
-    world = World(chosen)
+def judged(world: World, chosen: Scenario, play: Callable[[], None]) -> Run:
+    """What comes of ``play``, which raises whatever goes wrong."""
     violation = None
     try:
-        world.play(chosen.calls)
-        world.check()
-        world.read_everything()
-        world.check()
+        play()
     except Violation as found:
         violation = found
     except Exception as error:
         violation = Violation("exception", f"{type(error).__name__}: {error}")
         violation.__cause__ = error
     return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, world.branches, violation)
+
+
+def run(chosen: Scenario) -> Run:
+    """Plays it, and checks what clients were told, and what the disks hold before and after all is read."""
+    world = World(chosen)
+
+    def play() -> None:
+        world.play(chosen.calls)
+        world.check()
+        world.read_everything()
+        world.check()
+
+    return judged(world, chosen, play)
 
 
 def check_disks(history: History, cluster: Cluster) -> None:
