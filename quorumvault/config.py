@@ -60,15 +60,18 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * KiB
     #: HTTP requests under way at once in one node; more are refused with 429 before their body is read.
     in_flight: Count = 64
-    #: What one API key may hold of the places and the bytes of those, in percent: one that sends its bodies slowly, for as long
+    #: What one API key may hold of the places and of ``memory_bytes``, in percent: one that sends its bodies slowly, for as long
     #: as a body may take, leaves room for others.
     key_share: Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")] = 75
     #: HTTP connections, idle ones included. They share the file descriptors with the store, which fails for good without one.
     connections: Count = 1024
     #: The request line and headers of one request.
     head_bytes: Count = 64 * 1024
-    #: Their bodies together: bounds memory, since 64 full bodies would be a gigabyte.
-    in_flight_bytes: Count = 128 * MiB
+    #: What all requests together make a node hold: bodies, what they become, records read, answers that have not left. The
+    #: largest body made of the shortest members takes 250 MiB of it. A node at rest has some 60 MiB of its own, and LevelDB 100.
+    memory_bytes: Annotated[int, _at_least(64 * MiB)] = 320 * MiB
+    #: One answer as it is encoded, values that it repeats counted each time: a node gives 10,000 values of 6 KiB in one request.
+    answer_bytes: Annotated[int, _at_least(MiB)] = 64 * MiB
     #: What a replica reads for one Get before it answers Overflow, and is asked for less: it holds the storage thread, and the
     #: event loops of two nodes, for some 40 ms.
     reply_bytes: Count = 4 * MiB
@@ -194,7 +197,9 @@ _ORDERED: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     ("limits.reply_bytes", operator.lt, "limits.frame_bytes"),
     ("limits.copy_bytes", operator.lt, "limits.frame_bytes"),
     ("limits.body_bytes", operator.lt, "limits.frame_bytes"),
-    ("limits.body_bytes", operator.le, "limits.in_flight_bytes"),
+    ("limits.body_bytes", operator.lt, "limits.memory_bytes"),
+    ("limits.answer_bytes", operator.lt, "limits.memory_bytes"),
+    ("limits.value_bytes", operator.lt, "limits.answer_bytes"),  # else the largest value could never be told
     ("limits.frame_bytes", operator.le, "limits.peer_queue_bytes"),
     ("limits.frame_bytes", operator.le, "limits.storage_queue_bytes"),
     ("timeouts.hedge", operator.lt, "timeouts.round"),

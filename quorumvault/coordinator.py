@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 from quorumvault.config import Timeouts
 from quorumvault.crypto.keys import Keyring
@@ -68,16 +68,24 @@ class Retokenized:
     tokens: list[str | Missing] = field(repr=False)
 
 
+#: Is told the bytes of records that were read, part by part, and raises RequestError if there is no room for them.
+Take: TypeAlias = Callable[[int], None]
+
+
+def _any_size(size: int) -> None:
+    """For callers that know how little they ask for."""
+
+
 class Vault(Protocol):
     """What the API needs of a coordinator. All raise NoQuorum; canonical forms are those of crypto/canonical.py."""
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized: ...
 
-    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
-        """Canonical forms in the order of the tokens, which may be any text."""
+    async def detokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> list[bytes | Missing]:
+        """Canonical forms in the order of the tokens, which may be any text; a token that is repeated has the same object."""
         ...
 
-    async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized:
+    async def retokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> Retokenized:
         """The tokens that their values have in the active epoch; a token of that epoch comes back itself."""
         ...
 
@@ -161,12 +169,12 @@ class Coordinator:
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
         return await self._commit(owner, canonicals, self._deadline())
 
-    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
-        return await self._look_up(owner, tokens, self._deadline(), writes=False)
+    async def detokenize(self, owner: Owner, tokens: Sequence[str], take: Take = _any_size) -> list[bytes | Missing]:
+        return await self._look_up(owner, tokens, take, self._deadline(), writes=False)
 
-    async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized:
+    async def retokenize(self, owner: Owner, tokens: Sequence[str], take: Take = _any_size) -> Retokenized:
         deadline = self._deadline()
-        values = await self._look_up(owner, tokens, deadline, writes=True)
+        values = await self._look_up(owner, tokens, take, deadline, writes=True)
         written = await self._commit(owner, [value for value in values if isinstance(value, bytes)], deadline)
         fresh = iter(written.tokens)
         moved = [(next(fresh) or Missing.COLLISION) if isinstance(value, bytes) else value for value in values]
@@ -191,10 +199,12 @@ class Coordinator:
         by_value = dict(zip(distinct, tokens, strict=True))
         return Tokenized(written.epoch, [by_value[canonical] for canonical in canonicals])
 
-    async def _look_up(self, owner: Owner, tokens: Sequence[str], deadline: float, *, writes: bool) -> list[bytes | Missing]:
+    async def _look_up(
+        self, owner: Owner, tokens: Sequence[str], take: Take, deadline: float, *, writes: bool
+    ) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
         epochs, digests = _keys_of(distinct)
-        steps = operations.read_records(owner, epochs, digests, self._keyring)
+        steps = operations.read_records(owner, epochs, digests, self._keyring, take)
         found = await self._run(steps, deadline, writes=writes)
         values = self._open(owner, epochs[:_OPENED], digests[:_OPENED], found[:_OPENED])
         for start in range(_OPENED, len(found), _OPENED):

@@ -14,7 +14,7 @@ record's root so far, so a walk looks at each member once, whatever the number o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -89,40 +89,38 @@ class FieldSet:
         meaning = "\n".join(sorted(map(str, paths)))  # a path has its line breaks escaped
         return cls(tuple(expressions), hashlib.blake2b(meaning.encode(), digest_size=8).hexdigest(), root)
 
-    def find(self, document: Document) -> list[Slot]:
+    def find(self, document: Document) -> Iterator[Slot]:
         """The slots of ``document``, in its order. A field that is missing or null has none; one that is an object or
-        array has."""
-        slots: list[Slot] = []
-        _collect(document.members, self._root, (), slots)
-        return slots
+        array has. A slot may be replaced before the next one is asked for."""
+        return _walk(document.members, self._root, ())
 
 
 _NULL = msgspec.Raw(b"null")
 
 
-def _collect(container: Container, state: _State, trail: tuple[str | int, ...], slots: list[Slot]) -> None:
+def _walk(container: Container, state: _State, trail: tuple[str | int, ...]) -> Iterator[Slot]:
     for key, following in _ways(container, state):
         member = container[key]
         if following.field is None:
             inner = opened(container, key)
             if inner is not None:
-                _collect(inner, following, (*trail, key), slots)
+                yield from _walk(inner, following, (*trail, key))
         elif member != _NULL:
-            slots.append(Slot(following.field, encode(member), container, key, trail))
+            yield Slot(following.field, encode(member), container, key, trail)
 
 
-def _ways(container: Container, state: _State) -> list[tuple[Any, _State]]:
+def _ways(container: Container, state: _State) -> Iterator[tuple[Any, _State]]:
     """The keys of ``container`` that lead on, in its order."""
     every = state.every
     if isinstance(container, dict):
         names = state.names
         if every is None:
-            return [(name, names[name]) for name in container if name in names]
-        return [(name, names.get(name, every)) for name in container]
+            return ((name, names[name]) for name in container if name in names)
+        return ((name, names.get(name, every)) for name in container)
     indices = state.indices
     if every is None:
-        return [(index, following) for index, following in indices.items() if index < len(container)]
-    return [(index, indices.get(index, every)) for index in range(len(container))]
+        return ((index, following) for index, following in indices.items() if index < len(container))
+    return ((index, indices.get(index, every)) for index in range(len(container)))
 
 
 @dataclass(frozen=True, slots=True)

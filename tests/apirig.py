@@ -19,7 +19,7 @@ from quorumvault.api.app import create_app
 from quorumvault.api.health import Health, PeerHealth, QuorumHealth
 from quorumvault.api.services import Services
 from quorumvault.config import Limits, Timeouts
-from quorumvault.coordinator import Missing, Retokenized, Tokenized
+from quorumvault.coordinator import Missing, Retokenized, Take, Tokenized
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token, format_tokens
 from quorumvault.errors import EpochAhead
@@ -41,7 +41,7 @@ HEALTHY = Health(
 )
 METRICS = b"# TYPE quorumvault_in_flight gauge\nquorumvault_in_flight 0.0\n"
 #: Small enough to be met in a test.
-SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, in_flight_bytes=6000, key_share=100)
+SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, key_share=100)
 
 
 class FakeVault:
@@ -81,13 +81,18 @@ class FakeVault:
         fitting = zip(tokens, kept, canonicals, strict=True)
         return Tokenized(epoch, [token if held == value else None for token, held, value in fitting])
 
-    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]:
+    async def detokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> list[bytes | Missing]:
         await self._note("detokenize", tokens)
-        return [self._look_up(owner, token) for token in tokens]
+        return self._read(owner, tokens, take)
 
-    async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized:
+    def _read(self, owner: Owner, tokens: Sequence[str], take: Take) -> list[bytes | Missing]:
+        answers = [self._look_up(owner, token) for token in tokens]
+        take(sum(map(len, {answer for answer in answers if isinstance(answer, bytes)})))
+        return answers
+
+    async def retokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> Retokenized:
         await self._note("retokenize", tokens)
-        values = [self._look_up(owner, token) for token in tokens]
+        values = self._read(owner, tokens, take)
         written = self._commit(owner, [value for value in values if isinstance(value, bytes)])
         fresh = iter(written.tokens)
         moved = [next(fresh) or Missing.COLLISION if isinstance(value, bytes) else value for value in values]
@@ -139,12 +144,14 @@ class EventList:
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """Stands still until it is moved, or moves by a ``step`` whenever it is read."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.step = 0.0
 
     def __call__(self) -> float:
+        self.now += self.step
         return self.now
 
 

@@ -14,60 +14,86 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from quorumvault.api import faults
-from quorumvault.api.guard import Counts
-from quorumvault.api.services import Services
+from quorumvault.api.job import Content, Counts, Job
+from quorumvault.api.memory import cost_of_reading, cost_of_writing
 from quorumvault.coordinator import Missing
-from quorumvault.errors import ItemError
-from quorumvault.model import Owner
+from quorumvault.errors import ItemError, TooLarge
 
 if TYPE_CHECKING:
     from quorumvault.api.arrowstream import Texts
 
 _NOT_TEXT = "not_text"
+#: Of the texts of a request: as they came, in one array, without repeats, as Python objects, in canonical form.
+_COPIES_OF_A_BODY = 5
+#: Of the values of an answer: an array of each distinct one, the column, the stream, and its bytes.
+_COPIES_OF_AN_ANSWER = 4
 
 
-async def tokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
+async def tokenize(job: Job) -> Content:
     """The answer to a stream with a column ``value``. One bad value: nothing is done. Raises RequestError."""
-    from quorumvault.api.arrowstream import read_texts, write_stream
+    from quorumvault.api.arrowstream import write_stream
 
-    texts = read_texts(body, "value", services.limits)
+    services, counts = job.services, job.counts
+    texts = await _read(job, "value")
     canonicals = texts.canonicals()
     unfit = {position: faults.item_error(position, error) for position, error in faults.unfit(canonicals, services.limits)}
     faults.refuse_any(_in_rows(texts, unfit), services.limits)
     counts.items = texts.asked
-    done = await services.vault.tokenize(owner, canonicals)
+    await job.pay(cost_of_writing(len(canonicals)))
+    done = await services.vault.tokenize(job.owner, canonicals)
     counts.epoch = done.epoch
     met = {position: faults.collision(position) for position, token in enumerate(done.tokens) if token is None}
     faults.refuse_any(_in_rows(texts, met), services.limits)
     return write_stream({"token": texts.spread(done.tokens)}, done.epoch)
 
 
-async def detokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
+async def detokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
-    from quorumvault.api.arrowstream import TEXT_PREFIX, read_texts, write_stream
+    from quorumvault.api.arrowstream import TEXT_PREFIX, write_stream
 
-    texts = read_texts(body, "token", services.limits)
-    counts.items = texts.asked
-    answers = await services.vault.detokenize(owner, texts.distinct.to_pylist())
+    texts = await _read(job, "token")
+    job.counts.items = texts.asked
+    asked = texts.distinct.to_pylist()
+    await job.pay(cost_of_reading(len(asked), job.services.limits))
+    answers = await job.services.vault.detokenize(job.owner, asked, job.take_read)
     start = len(TEXT_PREFIX)
     values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(TEXT_PREFIX) else None for answer in answers]
     words = [_why_none(answer) if value is None else "ok" for answer, value in zip(answers, values, strict=True)]
-    _count(counts, texts.tally(words))
+    _count(job.counts, texts.tally(words))
+    await _require_room(job, texts.size_of([0 if value is None else len(value) for value in values]))
     return write_stream({"value": texts.spread(values), "status": texts.statuses(words)})
 
 
-async def retokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
+async def retokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
-    from quorumvault.api.arrowstream import read_texts, write_stream
+    from quorumvault.api.arrowstream import write_stream
 
-    texts = read_texts(body, "token", services.limits)
-    counts.items = texts.asked
-    moved = await services.vault.retokenize(owner, texts.distinct.to_pylist())
-    counts.epoch = moved.epoch
+    texts = await _read(job, "token")
+    job.counts.items = texts.asked
+    asked = texts.distinct.to_pylist()
+    await job.pay(cost_of_reading(len(asked), job.services.limits))
+    moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
+    job.counts.epoch = moved.epoch
     words = [token.value if isinstance(token, Missing) else "ok" for token in moved.tokens]
-    _count(counts, texts.tally(words))
+    _count(job.counts, texts.tally(words))
     tokens = [None if isinstance(token, Missing) else token for token in moved.tokens]
     return write_stream({"token": texts.spread(tokens), "status": texts.statuses(words)}, moved.epoch)
+
+
+async def _read(job: Job, name: str) -> Texts:
+    """The column of the body. Raises RequestError."""
+    from quorumvault.api.arrowstream import read_texts
+
+    await job.pay(_COPIES_OF_A_BODY * len(job.body) + cost_of_writing(0))
+    return read_texts(job.body, name, job.services.limits)
+
+
+async def _require_room(job: Job, size: int) -> None:
+    """Raises TooLarge for an answer whose values, repeated as often as it repeats them, are larger than one may be."""
+    most = job.services.limits.answer_bytes
+    if size > most:
+        raise TooLarge(f"an answer has at most {most} bytes here (GET /limits); ask for fewer tokens at once")
+    await job.pay(_COPIES_OF_AN_ANSWER * size)
 
 
 def _why_none(answer: bytes | Missing) -> str:

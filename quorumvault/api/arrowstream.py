@@ -62,6 +62,12 @@ class Texts:
         counted = pa.array(words, pa.utf8()).take(self.indices).value_counts()
         return dict(zip(*(column.to_pylist() for column in counted.flatten()), strict=True))
 
+    def size_of(self, sizes: Sequence[int]) -> int:
+        """Bytes of a column that has for each row a text of its text's size; a dictionary has each only once."""
+        if pa.types.is_dictionary(self.kind):
+            return sum(sizes)
+        return int(pc.sum(pa.array(sizes, pa.int64()).take(self.indices)).as_py() or 0)
+
     def spread(self, texts: Any) -> Any:
         """A column of the same type that has for each row what stands for its text. A null has a null."""
         values = pa.array(texts, pa.large_utf8())

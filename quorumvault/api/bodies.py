@@ -1,7 +1,7 @@
 """The bodies of requests and answers, as types: what decodes into one of these has the form that the contract asks for.
 
 A request names exactly one of several things; msgspec has no union for that, so its struct has all of them, unset but one.
-Members that are to go out as they came in stay ``msgspec.Raw``, bytes that nobody has looked at: ``check_json_text`` has to.
+Members that are to go out as they came in stay ``msgspec.Raw``, bytes that nobody has looked at: ``check_steps`` has to.
 GET /openapi.json is made of these types too: their docstrings and ``Meta`` are what its readers see.
 """
 
@@ -14,9 +14,10 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from quorumvault.api.problems import ItemProblem
+from quorumvault.api.turns import Turns
 from quorumvault.coordinator import Missing
 from quorumvault.errors import Invalid, Malformed
-from quorumvault.jsontext import check_json_text
+from quorumvault.jsontext import check_names, check_steps
 
 OnError = Annotated[
     Literal["fail", "item"],
@@ -220,13 +221,19 @@ class ConfiguredFields(msgspec.Struct, frozen=True):
 
 
 class LimitsInForce(msgspec.Struct, frozen=True):
-    """What this node takes. ``record_values`` bounds the configured values in all records of a request together."""
+    """What this node takes, and gives.
+
+    ``record_values`` bounds the configured values in all records of a request together, ``answer_bytes`` one answer as it is
+    encoded. ``in_flight`` requests at once share ``memory_bytes``.
+    """
 
     items: int
     record_values: int
     body_bytes: int
     value_bytes: int
     in_flight: int
+    answer_bytes: int
+    memory_bytes: int
 
 
 BodyT = TypeVar("BodyT", bound=Body)
@@ -240,55 +247,70 @@ _tokens = msgspec.json.Decoder(TokensBody)
 _rotate = msgspec.json.Decoder(RotateBody)
 
 
-def parse_tokenize(body: bytes) -> TokenizeBody | TextTokenizeBody:
+async def parse_tokenize(body: bytes, turns: Turns) -> TokenizeBody | TextTokenizeBody:
     """Raises Malformed, Invalid. First as text alone, which is what most requests hold, and the fastest to decode."""
     request: TokenizeBody | TextTokenizeBody
     try:
         request = _tokenize_text.decode(body)
     except (ValueError, RecursionError):
-        check_json_text(body)
-        request = _decode(_tokenize, body)
-    if request.record is not UNSET or request.records is not UNSET:
-        check_json_text(body)
+        await turns.through(check_steps(body))
+        request = await _decode(_tokenize, body, turns)
+    else:
+        await _check_decoded(body, turns, has_raws=request.record is not UNSET or request.records is not UNSET)
     _require_one(request)
     return request
 
 
-def parse_detokenize(body: bytes) -> DetokenizeBody:
+async def parse_detokenize(body: bytes, turns: Turns) -> DetokenizeBody:
     """Raises Malformed, Invalid."""
-    request = _decode(_detokenize, body)
-    if request.records is not UNSET:
-        check_json_text(body)
+    request = await _decode(_detokenize, body, turns)
+    await _check_decoded(body, turns, has_raws=request.records is not UNSET)
     _require_one(request)
     return request
 
 
-def parse_retokenize(body: bytes) -> RetokenizeBody:
+async def parse_retokenize(body: bytes, turns: Turns) -> RetokenizeBody:
     """Raises Malformed, Invalid."""
-    return _decode(_retokenize, body)
-
-
-def parse_tokens(body: bytes) -> TokensBody:
-    """Raises Malformed, Invalid."""
-    request = _decode(_tokens, body)
-    check_json_text(body)
+    request = await _decode(_retokenize, body, turns)
+    await _check_decoded(body, turns, has_raws=False)
     return request
 
 
-def parse_rotate(body: bytes) -> RotateBody:
+async def parse_tokens(body: bytes, turns: Turns) -> TokensBody:
     """Raises Malformed, Invalid."""
-    return _decode(_rotate, body)
+    request = await _decode(_tokens, body, turns)
+    await _check_decoded(body, turns, has_raws=True)
+    return request
 
 
-def _decode(decoder: msgspec.json.Decoder[BodyT], body: bytes) -> BodyT:
+async def parse_rotate(body: bytes, turns: Turns) -> RotateBody:
+    """Raises Malformed, Invalid."""
+    request = await _decode(_rotate, body, turns)
+    await _check_decoded(body, turns, has_raws=False)
+    return request
+
+
+async def _decode(decoder: msgspec.json.Decoder[BodyT], body: bytes, turns: Turns) -> BodyT:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        check_json_text(body)  # msgspec stops at the first member that does not fit; that all of it is JSON comes first
+        # msgspec stops at the first member that does not fit; that all of it is JSON comes first.
+        await turns.through(check_steps(body))
         raise Invalid(f"{_wording(error)}; {decoder.type.takes}") from None
     except (ValueError, RecursionError):
-        check_json_text(body)
+        await turns.through(check_steps(body))
         raise Malformed("the body is not JSON") from None
+
+
+async def _check_decoded(body: bytes, turns: Turns, *, has_raws: bool) -> None:
+    """What the decoder let pass: all of what it kept as it came, and names that are there twice. Raises Malformed.
+
+    Without a second colon there is only one name.
+    """
+    if has_raws:
+        await turns.through(check_steps(body))
+    elif body.count(b":") > 1:
+        await turns.through(check_names(body))
 
 
 def _require_one(request: Body) -> None:

@@ -2,16 +2,19 @@
 
 Any text is asked for as a token. What is none of this system's, or another owner's, or was never issued, goes the same way to
 the vault and back, so nothing in here looks at a token.
+
+A value is kept once, however often an answer repeats it: a large answer is encoded as it leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from quorumvault.api import faults
+from quorumvault.api.answer import splice_list
 from quorumvault.api.bodies import (
     MissingField,
     RecordsDetokenized,
@@ -21,34 +24,38 @@ from quorumvault.api.bodies import (
     encode,
     parse_detokenize,
 )
-from quorumvault.api.guard import Counts
-from quorumvault.api.records import read_records
-from quorumvault.api.services import Services
+from quorumvault.api.job import Content, Job
+from quorumvault.api.memory import cost_of_reading
+from quorumvault.api.records import Place, read_records
 from quorumvault.coordinator import Missing
 from quorumvault.crypto.canonical import to_json
-from quorumvault.errors import NoQuorum, NotFound, RequestError, TokenCollision
-from quorumvault.model import Owner
+from quorumvault.errors import NoQuorum, NotFound, RequestError, TokenCollision, TooLarge
 
+#: An answer with no more than this of values is encoded at once.
+_SMALL = 128 << 10
 _NULL_RESULT = ValueResult("null")
 _RESULTS = {missing: ValueResult(missing.value) for missing in Missing}
 _text = msgspec.json.Decoder(str).decode
 
+#: What the vault says of a token; of one that is asked for twice, the same object.
+_Told = bytes | Missing
 
-async def detokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
-    """The answer to a request with this body. Raises RequestError."""
-    request = parse_detokenize(body)
+
+async def detokenize(job: Job) -> Content:
+    """The answer to a request for values. Raises RequestError."""
+    request = await parse_detokenize(job.body, job.turns)
     if request.tokens is not UNSET:
-        return encode(await _detokenize_tokens(services, owner, request.tokens, counts))
+        return await _detokenize_tokens(job, request.tokens)
     if request.records is not UNSET:
-        return encode(await _detokenize_records(services, owner, request.records, counts))
-    return encode(await _detokenize_one(services, owner, request.token or "", counts))
+        return await _detokenize_records(job, request.records)
+    return encode(await _detokenize_one(job, request.token or ""))
 
 
-async def _detokenize_one(services: Services, owner: Owner, token: str, counts: Counts) -> TokenDetokenized:
-    (found,) = await _ask(services, owner, [token], counts)
-    if isinstance(found, Missing):
-        raise _failure(found)
-    return TokenDetokenized(token, to_json(found))
+async def _detokenize_one(job: Job, token: str) -> TokenDetokenized:
+    (told,) = await _ask(job, [token])
+    if isinstance(told, Missing):
+        raise _failure(told)
+    return TokenDetokenized(token, to_json(told))
 
 
 def _failure(missing: Missing) -> RequestError:
@@ -59,35 +66,94 @@ def _failure(missing: Missing) -> RequestError:
     return NoQuorum("too few nodes could read this token's record to say what it holds, or that there is none")
 
 
-async def _ask(services: Services, owner: Owner, tokens: list[str], counts: Counts) -> list[bytes | Missing]:
+async def _ask(job: Job, tokens: list[str]) -> list[_Told]:
     """What the vault says of each token, counted for the event log."""
+    counts, limits = job.counts, job.services.limits
     counts.items = len(tokens)
-    answers = await services.vault.detokenize(owner, tokens)
-    counts.found = sum(isinstance(answer, bytes) for answer in answers)
-    counts.not_found = answers.count(Missing.NOT_FOUND)
-    return answers
+    await job.pay(cost_of_reading(len(tokens), limits))
+    told = await job.services.vault.detokenize(job.owner, tokens, job.take_read)
+    counts.found = sum(isinstance(value, bytes) for value in told)
+    counts.not_found = told.count(Missing.NOT_FOUND)
+    return told
 
 
-async def _detokenize_tokens(services: Services, owner: Owner, tokens: Sequence[str | None], counts: Counts) -> TokensDetokenized:
-    faults.require_count(len(tokens), services.limits.items, "tokens")
-    answers = await _ask(services, owner, [token for token in tokens if token is not None], counts)
-    results = [ValueResult("ok", to_json(answer)) if isinstance(answer, bytes) else _RESULTS[answer] for answer in answers]
-    if len(results) < len(tokens):
-        told = iter(results)
-        results = [_NULL_RESULT if token is None else next(told) for token in tokens]
-    return TokensDetokenized(results, counts.found or 0, counts.not_found or 0)
+async def _detokenize_tokens(job: Job, tokens: Sequence[str | None]) -> Content:
+    faults.require_count(len(tokens), job.services.limits.items, "tokens")
+    told = await _ask(job, [token for token in tokens if token is not None])
+    results: Iterator[ValueResult] = map(_result, told)
+    if len(told) < len(tokens):
+        answers = results
+        results = (_NULL_RESULT if token is None else next(answers) for token in tokens)
+    found, not_found = job.counts.found or 0, job.counts.not_found or 0
+    if _size(told) <= _SMALL:
+        return encode(TokensDetokenized(list(results), found, not_found))
+    await _require_room(job, told, len(tokens) * _ROOM_OF_A_RESULT)
+    return splice_list(encode(TokensDetokenized([], found, not_found)), map(encode, results))
 
 
-async def _detokenize_records(services: Services, owner: Owner, raws: Sequence[Raw], counts: Counts) -> RecordsDetokenized:
-    records = await read_records(raws, services.fields, services.limits)
-    faults.refuse_any(records.bad, services.limits)
+def _result(told: _Told) -> ValueResult:
+    return ValueResult("ok", to_json(told)) if isinstance(told, bytes) else _RESULTS[told]
+
+
+#: The longest result without its value, and the comma behind it.
+_ROOM_OF_A_RESULT = len(encode(ValueResult("unavailable", ""))) + 1
+
+
+async def _detokenize_records(job: Job, raws: Sequence[Raw]) -> Content:
+    limits, counts = job.services.limits, job.counts
+    records = await read_records(raws, job.services.fields, limits, job.turns)
+    faults.refuse_any(records.bad, limits)
     places = [place for place in records.places if place.slot.raw.startswith(b'"')]
-    answers = await _ask(services, owner, [_text(place.slot.raw) for place in places], counts)
-    missing: list[MissingField] = []
-    for (record, slot), answer in zip(places, answers, strict=True):
-        if isinstance(answer, bytes):
-            slot.replace(to_json(answer))
-        else:
-            missing.append(MissingField(record, slot.path, None if answer is Missing.NOT_FOUND else answer.value))
+    told = await _ask(job, [_text(place.slot.raw) for place in places])
     counts.replaced = counts.found
-    return RecordsDetokenized(records.encode(), counts.found or 0, counts.not_found or 0, missing)
+    await _require_room(job, told, len(job.body))
+    missing = await _put_in_place(job, places, told)
+    whole = encode(RecordsDetokenized([], counts.found or 0, counts.not_found or 0, missing))
+    return splice_list(whole, records.encode())
+
+
+async def _put_in_place(job: Job, places: Sequence[Place], told: Sequence[_Told]) -> list[MissingField]:
+    """Values instead of tokens, as far as they were found, and what was not."""
+    distinct = {id(value): value for value in told if isinstance(value, bytes)}
+    await job.pay(sum(map(_size_decoded, distinct.values())))
+    values = {key: to_json(value) for key, value in distinct.items()}
+    missing: list[MissingField] = []
+    for (record, slot), value in zip(places, told, strict=True):
+        if isinstance(value, bytes):
+            slot.replace(values[id(value)])
+        else:
+            missing.append(MissingField(record, slot.path, None if value is Missing.NOT_FOUND else value.value))
+        if job.turns.over():
+            await job.turns.next()
+    return missing
+
+
+def _size_decoded(value: bytes) -> int:
+    return len(value) if value.isascii() else 4 * len(value)
+
+
+async def _require_room(job: Job, told: Sequence[_Told], beside: int) -> None:
+    """Raises TooLarge for an answer of these values, and of so many bytes beside them, that is larger than a node gives."""
+    most = job.services.limits.answer_bytes
+    if beside + _LONGEST_ESCAPE * _size(told) <= most:
+        return
+    sizes: dict[int, int] = {}
+    size = beside
+    for value in told:
+        if isinstance(value, bytes):
+            if id(value) not in sizes:
+                sizes[id(value)] = len(encode(to_json(value)))
+            size += sizes[id(value)]
+        if size > most:
+            raise TooLarge(f"an answer has at most {most} bytes here (GET /limits); ask for fewer tokens at once")
+        if job.turns.over():
+            await job.turns.next()
+
+
+#: A control character is six bytes of JSON.
+_LONGEST_ESCAPE = 6
+
+
+def _size(told: Sequence[_Told]) -> int:
+    """Bytes of the values, each time that one is repeated."""
+    return sum(len(value) for value in told if isinstance(value, bytes))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from quorumvault.api.bodies import ActiveEpoch, encode, parse_rotate
-from quorumvault.api.guard import Counts
-from quorumvault.api.services import Services
-from quorumvault.model import Owner
+from quorumvault.api.job import Job
 
 
-async def epoch(services: Services, owner: Owner, _body: bytes, counts: Counts) -> bytes:
-    counts.epoch = await services.vault.epoch(owner)
-    return encode(ActiveEpoch(counts.epoch))
+async def epoch(job: Job) -> bytes:
+    job.counts.epoch = await job.services.vault.epoch(job.owner)
+    return encode(ActiveEpoch(job.counts.epoch))
 
 
-async def rotate(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
-    request = parse_rotate(body)
-    counts.epoch = await services.vault.rotate(owner, request.from_epoch)
-    return encode(ActiveEpoch(counts.epoch))
+async def rotate(job: Job) -> bytes:
+    request = await parse_rotate(job.body, job.turns)
+    job.counts.epoch = await job.services.vault.rotate(job.owner, request.from_epoch)
+    return encode(ActiveEpoch(job.counts.epoch))

@@ -8,6 +8,7 @@
     429      rate-limited    /
     415      the body's media type
     413      its length, as announced and as it arrives
+    413/429  the memory for what it becomes
     400      JSON, or Arrow  \\
     422      labels, form     }  the operation, with the bytes
     409/503  the vault       /
@@ -16,44 +17,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from quorumvault.api.answer import AnswerResponse
 from quorumvault.api.auth import authenticate, permit
 from quorumvault.api.intake import Form, declared_length, form_of, read_body, require_length
+from quorumvault.api.job import Answer, Content, Counts, Job
 from quorumvault.api.labels import Labels, labels_of, require_well_formed
+from quorumvault.api.memory import cost_of_decoding
 from quorumvault.api.rates import Rates
 from quorumvault.api.services import Services
+from quorumvault.api.turns import Turns
 from quorumvault.config import Limits
 from quorumvault.errors import RequestError
 from quorumvault.events import Event
-from quorumvault.jsontext import check_json_text
+from quorumvault.jsontext import check_steps, commas_in_steps
 from quorumvault.keyfile import ApiKey, Permission
-from quorumvault.model import Owner
 
-
-@dataclass(slots=True)
-class Counts:
-    """What an operation tells the event log about itself, as far as it got. ``items``: values asked about, nulls left out."""
-
-    epoch: int | None = None
-    items: int | None = None
-    found: int | None = None
-    not_found: int | None = None
-    replaced: int | None = None
-
-
-Answer: TypeAlias = Callable[[Services, Owner, bytes, Counts], Awaitable[bytes]]
+#: Commas that are taken for members without a look at which of them are in strings: 11 MiB worth of members.
+_FEW_COMMAS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``event`` is its name in the log; ``permission`` None is any key. ``answer`` gets the owner and the body (empty for a
-    GET), and gives the JSON of a success; it raises RequestError for the rest. ``arrow`` is the same for streams of Arrow."""
+    """``event`` is its name in the log; ``permission`` None is any key. ``answer`` takes and gives JSON, ``arrow`` streams."""
 
     event: str
     permission: Permission | None
@@ -99,20 +89,34 @@ class Guard:
         length = declared_length(request.headers)
         # What is beyond the limit will not be read, so no room is asked for it.
         room = length if length <= services.limits.body_bytes else 0
-        with services.admission.enter(key.id, room, "none" if operation.writes else None) as place:
+        place = services.admission.enter(key.id, room, "none" if operation.writes else None)
+        try:
             self._rates.spend(key)
-            body, answer, form = b"", operation.answer, Form.JSON
+            form, body = Form.JSON, b""
             if request.method == "POST":
                 form = form_of(request.headers, takes_arrow=operation.arrow is not None)
                 require_length(length, services.limits.body_bytes)
-                body = await read_body(request, place, services.limits.body_bytes, services.timeouts.body)
-            if operation.arrow is not None and form is Form.ARROW:
-                answer = operation.arrow
-            if labels.malformed and request.method == "POST":
-                _check(form, body, services.limits)  # which comes first
+                body = await read_body(request, place.memory, services.limits.body_bytes, services.timeouts.body)
+            job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock))
+            content = await self._carry_out(job, form, labels, request.method)
+            return AnswerResponse(content, form.value, place.release)
+        except BaseException:
+            place.release()
+            raise
+
+    async def _carry_out(self, job: Job, form: Form, labels: Labels, method: str) -> Content:
+        operation = self._operation
+        if form is Form.ARROW and operation.arrow is not None:
+            if labels.malformed:
+                _check_arrow(job.body, job.services.limits)  # which comes first
             require_well_formed(labels)
-            content = await answer(services, key.owner, body, counts)
-            return Response(content, headers={"Cache-Control": "no-store"}, media_type=form.value)
+            return await operation.arrow(job)
+        if method == "POST":
+            await _pay_for_decoding(job)
+            if labels.malformed:
+                await job.turns.through(check_steps(job.body))  # which comes first
+        require_well_formed(labels)
+        return await operation.answer(job)
 
     def _event(self, labels: Labels, key: ApiKey | None, counts: Counts, outcome: str, started: float) -> Event:
         return Event(
@@ -131,11 +135,21 @@ class Guard:
         )
 
 
-def _check(form: Form, body: bytes, limits: Limits) -> None:
-    """Raises Malformed for a body that is not in the form it is said to be in."""
-    if form is Form.ARROW:
-        from quorumvault.api.arrowstream import read_stream  # loads pyarrow
+async def _pay_for_decoding(job: Job) -> None:
+    """Raises TooLarge, Busy, and Malformed for a body of more members than are taken."""
+    commas = job.body.count(b",")
+    if commas > _FEW_COMMAS:
+        counted = commas_in_steps(job.body)
+        commas = 0
+        for found in counted:
+            commas = found
+            if job.turns.over():
+                await job.turns.next()
+    await job.pay(cost_of_decoding(job.body, commas))
 
-        read_stream(body, limits)
-    else:
-        check_json_text(body)
+
+def _check_arrow(body: bytes, limits: Limits) -> None:
+    """Raises Malformed for a body that is not what it is said to be."""
+    from quorumvault.api.arrowstream import read_stream  # loads pyarrow
+
+    read_stream(body, limits)

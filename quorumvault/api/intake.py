@@ -15,7 +15,7 @@ from enum import Enum
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from quorumvault.api.admission import Admitted
+from quorumvault.api.memory import Hold
 from quorumvault.errors import Malformed, TooLarge, UnsupportedMediaType
 
 _JSON = re.compile(r'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?[ \t]*', re.IGNORECASE)
@@ -64,7 +64,7 @@ def require_length(declared: int, most: int) -> None:
         raise TooLarge(_too_large(most))
 
 
-async def read_body(request: Request, place: Admitted, most: int, seconds: float) -> bytes:
+async def read_body(request: Request, memory: Hold, most: int, seconds: float) -> bytes:
     """The body, at most ``most`` bytes. Raises TooLarge, Busy, and Malformed if it is not here within ``seconds``.
 
     The contract has no word for a body that is too slow; it is one that cannot be read. ClientDisconnect if the caller leaves.
@@ -77,11 +77,17 @@ async def read_body(request: Request, place: Admitted, most: int, seconds: float
                 size += len(chunk)
                 if size > most:
                     raise TooLarge(_too_large(most))
-                place.hold(size)
-                chunks.append(chunk)
+                memory.grow_body(size)
+                if chunk:
+                    chunks.append(chunk)
     except TimeoutError:
         raise Malformed(f"the body did not arrive whole within {seconds:g} seconds; send less at once") from None
-    return b"".join(chunks)
+    if len(chunks) == 1:
+        return chunks[0]
+    memory.take(size)  # for a moment the body is there twice
+    body = b"".join(chunks)
+    memory.give_back(size)
+    return body
 
 
 def _too_large(most: int) -> str:

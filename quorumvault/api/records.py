@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from msgspec import Raw
 
 from quorumvault.api import faults
+from quorumvault.api.turns import Turns
 from quorumvault.config import Limits
 from quorumvault.errors import Invalid, ItemError
 from quorumvault.fields import FieldSet, Slot
 from quorumvault.jsontext import Document
 
-#: A request of 10,000 records would keep the event loop for a quarter of a second, and pings and /health with it. After this
-#: many records, a few milliseconds, everybody else has a turn.
-_SLICE = 200
+_NULL = b"null"
 
 
 class Place(NamedTuple):
@@ -35,21 +33,23 @@ class Records:
     places: list[Place]
     bad: list[ItemError]
 
-    def encode(self, spoiled: Container[int] = ()) -> list[Raw | None]:
-        """The records as JSON; None for those that could not be read, and for the indexes in ``spoiled``."""
-        return [
-            None if document is None or index in spoiled else Raw(document.encode())
-            for index, document in enumerate(self.documents)
-        ]
+    def encode(self, spoiled: Container[int] = ()) -> Iterator[bytes]:
+        """The records as JSON, in order; null for those that could not be read, and for the indexes in ``spoiled``.
+
+        Each one is let go once it was asked for.
+        """
+        for index, document in enumerate(self.documents):
+            self.documents[index] = None
+            yield _NULL if document is None or index in spoiled else document.encode()
 
 
-async def read_records(raws: Sequence[Raw], fields: FieldSet, limits: Limits) -> Records:
+async def read_records(raws: Sequence[Raw], fields: FieldSet, limits: Limits, turns: Turns) -> Records:
     """``raws`` are parts of a body that check_json_text let pass. Raises TooManyItems."""
     faults.require_count(len(raws), limits.items, "records")
     records = Records([], [], [])
     for index, raw in enumerate(raws):
-        if index % _SLICE == _SLICE - 1:
-            await asyncio.sleep(0)
+        if turns.over():
+            await turns.next()
         try:
             document = Document.parse(bytes(raw))
         except Invalid as error:
@@ -57,6 +57,9 @@ async def read_records(raws: Sequence[Raw], fields: FieldSet, limits: Limits) ->
             records.bad.append(faults.item_error(index, error))
             continue
         records.documents.append(document)
-        records.places.extend(Place(index, slot) for slot in fields.find(document))
-        faults.require_count(len(records.places), limits.record_values, "configured values in its records")
+        for slot in fields.find(document):
+            records.places.append(Place(index, slot))
+            faults.require_count(len(records.places), limits.record_values, "configured values in its records")
+            if turns.over():
+                await turns.next()
     return records

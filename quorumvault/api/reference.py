@@ -277,7 +277,15 @@ _LIMITS = Endpoint(
         Example(
             "defaults",
             None,
-            {"items": 10_000, "record_values": 100_000, "body_bytes": 1 << 24, "value_bytes": 1 << 16, "in_flight": 64},
+            {
+                "items": 10_000,
+                "record_values": 100_000,
+                "body_bytes": 1 << 24,
+                "value_bytes": 1 << 16,
+                "in_flight": 64,
+                "answer_bytes": 67108864,
+                "memory_bytes": 335544320,
+            },
         ),
     ),
 )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from quorumvault.api import faults
 from quorumvault.api.bodies import TokenResult, TokensRetokenized, encode, parse_retokenize
-from quorumvault.api.guard import Counts
-from quorumvault.api.services import Services
+from quorumvault.api.job import Job
+from quorumvault.api.memory import cost_of_reading
 from quorumvault.coordinator import Missing
-from quorumvault.model import Owner
 
 _NULL_RESULT = TokenResult("null")
 _RESULTS = {missing: TokenResult(missing.value) for missing in Missing}
 
 
-async def retokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
-    """The answer to a request with this body. Raises RequestError."""
-    request = parse_retokenize(body)
-    faults.require_count(len(request.tokens), services.limits.items, "tokens")
+async def retokenize(job: Job) -> bytes:
+    """The answer to a request that moves tokens to the active epoch. Raises RequestError."""
+    counts, limits = job.counts, job.services.limits
+    request = await parse_retokenize(job.body, job.turns)
+    faults.require_count(len(request.tokens), limits.items, "tokens")
     asked = [token for token in request.tokens if token is not None]
     counts.items = len(asked)
-    moved = await services.vault.retokenize(owner, asked)
+    await job.pay(cost_of_reading(len(asked), limits))
+    moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
     counts.epoch = moved.epoch
     counts.found = sum(isinstance(token, str) for token in moved.tokens)
     counts.not_found = moved.tokens.count(Missing.NOT_FOUND)

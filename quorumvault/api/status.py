@@ -13,11 +13,10 @@ from starlette.responses import Response
 
 from quorumvault.api.admission import Phase
 from quorumvault.api.bodies import ConfiguredFields, LimitsInForce, Live, encode
-from quorumvault.api.guard import Counts
+from quorumvault.api.job import Job
 from quorumvault.api.labels import labels_of, require_well_formed
 from quorumvault.api.openapi import document
 from quorumvault.api.services import Services
-from quorumvault.model import Owner
 
 #: The text format that every release of Prometheus reads.
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,8 +28,8 @@ def _openapi() -> bytes:
     return encode(document())
 
 
-async def fields(services: Services, _owner: Owner, _body: bytes, _counts: Counts) -> bytes:
-    return encode(ConfiguredFields(list(services.fields.paths)))
+async def fields(job: Job) -> bytes:
+    return encode(ConfiguredFields(list(job.services.fields.paths)))
 
 
 class Status:
@@ -58,8 +57,8 @@ class Status:
 
     async def limits(self, request: Request) -> Response:
         limits = self._services.limits
-        in_force = LimitsInForce(limits.items, limits.record_values, limits.body_bytes, limits.value_bytes, limits.in_flight)
-        return _open_response(request, encode(in_force))
+        in_force = {name: getattr(limits, name) for name in LimitsInForce.__struct_fields__}
+        return _open_response(request, encode(LimitsInForce(**in_force)))
 
     async def metrics(self, request: Request) -> Response:
         return _open_response(request, self._services.metrics(), media_type=_PROMETHEUS)

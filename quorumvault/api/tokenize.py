@@ -6,11 +6,13 @@ a bad value, or a record with a bad field, gets null in its place, nothing of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from msgspec import UNSET, Raw, UnsetType
 
 from quorumvault.api import faults
+from quorumvault.api.answer import splice, splice_list
 from quorumvault.api.bodies import (
     RecordsTokenized,
     RecordTokenized,
@@ -20,34 +22,33 @@ from quorumvault.api.bodies import (
     encode,
     parse_tokenize,
 )
-from quorumvault.api.guard import Counts
+from quorumvault.api.job import Content, Job
+from quorumvault.api.memory import cost_of_writing
 from quorumvault.api.problems import ItemProblem
-from quorumvault.api.records import Place, Records, read_records
-from quorumvault.api.services import Services
-from quorumvault.api.turns import turn
+from quorumvault.api.records import Records, read_records
+from quorumvault.api.turns import Turns, turn
 from quorumvault.api.values import judge_texts, judge_values
 from quorumvault.config import Limits
 from quorumvault.crypto.canonical import from_json
 from quorumvault.errors import ItemError
-from quorumvault.model import Owner
 
 
-async def tokenize(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
-    """The answer to a request with this body. Raises RequestError."""
-    request = parse_tokenize(body)
-    await turn(len(body))
+async def tokenize(job: Job) -> Content:
+    """The answer to a request for tokens. Raises RequestError."""
+    request = await parse_tokenize(job.body, job.turns)
+    await turn(len(job.body))
     lenient = request.on_error == "item"
     if request.record is not UNSET:
-        answer = await _tokenize_records(services, owner, [request.record], lenient, counts)
-        return encode(RecordTokenized(answer.epoch, answer.records[0], answer.replaced, answer.errors))
+        done = await _tokenize_records(job, [request.record], lenient)
+        return splice(encode(RecordTokenized(done.epoch, None, done.replaced, done.errors)), b"null", done.records)
     if request.records is not UNSET:
-        return encode(await _tokenize_records(services, owner, request.records, lenient, counts))
-    return encode(await _tokenize_values(services, owner, request, len(body), lenient, counts))
+        done = await _tokenize_records(job, request.records, lenient)
+        return splice_list(encode(RecordsTokenized(done.epoch, [], done.replaced, done.errors)), done.records)
+    return encode(await _tokenize_values(job, request, lenient))
 
 
-async def _tokenize_values(
-    services: Services, owner: Owner, request: TokenizeBody | TextTokenizeBody, size: int, lenient: bool, counts: Counts
-) -> ValuesTokenized:
+async def _tokenize_values(job: Job, request: TokenizeBody | TextTokenizeBody, lenient: bool) -> ValuesTokenized:
+    services, counts, size = job.services, job.counts, len(job.body)
     if isinstance(request, TextTokenizeBody):
         values = judge_texts(request.values or [], services.limits)
     else:
@@ -57,7 +58,8 @@ async def _tokenize_values(
         faults.refuse_any(values.bad, services.limits)
     wanted = [canonical for canonical in values.canonicals if canonical is not None]
     counts.items = len(wanted)
-    done = await services.vault.tokenize(owner, wanted)
+    await job.pay(cost_of_writing(len(wanted)))
+    done = await services.vault.tokenize(job.owner, wanted)
     counts.epoch = done.epoch
     tokens = done.tokens
     if len(wanted) < len(values.canonicals):
@@ -70,49 +72,59 @@ async def _tokenize_values(
     return ValuesTokenized(done.epoch, tokens, _settle(values.bad, lenient, services.limits))
 
 
-async def _tokenize_records(
-    services: Services, owner: Owner, raws: Sequence[Raw], lenient: bool, counts: Counts
-) -> RecordsTokenized:
-    records = await read_records(raws, services.fields, services.limits)
-    canonicals = _judge_records(records, services.limits)
+class _Done(NamedTuple):
+    """What is answered about records. They themselves are encoded one by one, as they leave."""
+
+    epoch: int
+    records: Iterator[bytes]
+    replaced: dict[str, int]
+    errors: list[ItemProblem] | UnsetType
+
+
+async def _tokenize_records(job: Job, raws: Sequence[Raw], lenient: bool) -> _Done:
+    limits, fields, counts = job.services.limits, job.services.fields, job.counts
+    records = await read_records(raws, fields, limits, job.turns)
+    canonicals = await _judge_records(records, limits, job.turns)
     if not lenient:
-        faults.refuse_any(records.bad, services.limits)
+        faults.refuse_any(records.bad, limits)
     spoiled = {error.index for error in records.bad}
     pairs = zip(records.places, canonicals, strict=True)
     wanted = [(place, canonical) for place, canonical in pairs if canonical is not None and place.record not in spoiled]
     counts.items = len(wanted)
-    done = await services.vault.tokenize(owner, [canonical for _, canonical in wanted])
+    await job.pay(cost_of_writing(len(wanted)))
+    done = await job.services.vault.tokenize(job.owner, [canonical for _, canonical in wanted])
     counts.epoch = done.epoch
     filled = [(place, token) for (place, _), token in zip(wanted, done.tokens, strict=True)]
+    await job.turns.next()
     collided = [place for place, token in filled if token is None]
     records.bad.extend(faults.collision(place.record, place.slot.path) for place in collided)
-    errors = _settle(records.bad, lenient, services.limits)
+    errors = _settle(records.bad, lenient, limits)
     spoiled.update(place.record for place in collided)
-    replaced = _replace([pair for pair in filled if pair[0].record not in spoiled], services.fields.paths)
+    replaced = dict.fromkeys(fields.paths, 0)
+    for place, token in filled:
+        if token is not None and place.record not in spoiled:
+            place.slot.replace(token)
+            replaced[fields.paths[place.slot.field]] += 1
+        if job.turns.over():
+            await job.turns.next()
     counts.replaced = sum(replaced.values())
-    return RecordsTokenized(done.epoch, records.encode(spoiled), replaced, errors)
+    return _Done(done.epoch, records.encode(spoiled), replaced, errors)
 
 
-def _judge_records(records: Records, limits: Limits) -> list[bytes | None]:
+async def _judge_records(records: Records, limits: Limits, turns: Turns) -> list[bytes | None]:
     """Canonical forms, one for each place, None for what has none. All that is bad is added to ``records.bad``."""
-    canonicals = [from_json(place.slot.raw) for place in records.places]
-    for place, canonical in zip(records.places, canonicals, strict=True):
+    canonicals: list[bytes | None] = []
+    for place in records.places:
+        canonical = from_json(place.slot.raw)
+        canonicals.append(canonical)
         if canonical is None:
             records.bad.append(faults.item_error(place.record, faults.not_tokenizable(place.slot.raw), place.slot.path))
+        if turns.over():
+            await turns.next()
     for position, error in faults.unfit(canonicals, limits):
         place = records.places[position]
         records.bad.append(faults.item_error(place.record, error, place.slot.path))
     return canonicals
-
-
-def _replace(filled: Sequence[tuple[Place, str | None]], paths: Sequence[str]) -> dict[str, int]:
-    """Put tokens in their places. How many each configured path got, zeros included."""
-    replaced = dict.fromkeys(paths, 0)
-    for place, token in filled:
-        if token is not None:
-            place.slot.replace(token)
-            replaced[paths[place.slot.field]] += 1
-    return replaced
 
 
 def _settle(bad: Sequence[ItemError], lenient: bool, limits: Limits) -> list[ItemProblem] | UnsetType:

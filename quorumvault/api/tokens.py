@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from quorumvault.api import faults
 from quorumvault.api.bodies import TokensDerived, encode, parse_tokens
-from quorumvault.api.guard import Counts
-from quorumvault.api.services import Services
+from quorumvault.api.job import Job
+from quorumvault.api.memory import cost_of_writing
 from quorumvault.api.values import judge_values
 from quorumvault.errors import TooManyItems
-from quorumvault.model import Owner
 
 
-async def tokens(services: Services, owner: Owner, body: bytes, counts: Counts) -> bytes:
-    """The answer to a request with this body. Raises RequestError."""
-    values = judge_values(parse_tokens(body).values, services.limits)
+async def tokens(job: Job) -> bytes:
+    """The answer to a request for tokens of all epochs. Raises RequestError."""
+    services, counts = job.services, job.counts
+    request = await parse_tokens(job.body, job.turns)
+    values = judge_values(request.values, services.limits)
     faults.refuse_any(values.bad, services.limits)
     wanted = [canonical for canonical in values.canonicals if canonical is not None]
     counts.items = len(wanted)
-    counts.epoch = epoch = await services.vault.epoch(owner)
+    counts.epoch = epoch = await services.vault.epoch(job.owner)
     _require_room(len(wanted), epoch, services.limits.items)
-    derived = iter(await services.vault.derive(owner, wanted, epoch))
+    await job.pay(cost_of_writing(len(wanted) * epoch))
+    derived = iter(await services.vault.derive(job.owner, wanted, epoch))
     return encode(TokensDerived(epoch, [None if canonical is None else next(derived) for canonical in values.canonicals]))
 
 

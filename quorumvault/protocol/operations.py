@@ -32,8 +32,6 @@ ATTEMPTS = 16
 #: it does at one go, some 30 ms of it: other requests, and the pings of its peers, have their turn between the parts.
 PART_ITEMS = 4_096
 PART_BYTES = 2 << 20
-#: Of all records that one read gives. 10,000 values of 64 KiB would be 640 MB.
-ANSWER_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +128,26 @@ def _parts(canonicals: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     yield canonicals[start:]
 
 
-def read_records(owner: Owner, epochs: list[int], digests: list[bytes], keyring: Keyring) -> Steps[list[bytes | Open | None]]:
+def read_records(
+    owner: Owner, epochs: list[int], digests: list[bytes], keyring: Keyring, take: Callable[[int], None]
+) -> Steps[list[bytes | Open | None]]:
     """The records of parallel columns of epochs and digests: each held by two replicas, or absent from two, or why not.
 
-    Many are read part by part, and parts that do not fit into one reply in smaller ones. Raises TooLarge.
+    Many are read part by part, and parts that do not fit into one reply in smaller ones. ``take`` is told the bytes of each
+    part's records, and raises if the caller has no room for them. Raises TooLarge for a record that fits into no reply.
     """
     found: list[bytes | Open | None] = []
-    size, room = PART_ITEMS, ANSWER_BYTES
+    size = PART_ITEMS
     while True:
         part = slice(len(found), len(found) + size)
         read = yield from _read_part(owner, epochs[part], digests[part], keyring)
         if read is None and size > 1:
             size = max(1, min(size, len(digests) - len(found)) // 2)
             continue
-        found += read or []
-        room -= sum(len(record) for record in read or [] if isinstance(record, bytes))
-        if read is None or room < 0:
-            raise TooLarge("the values of these tokens do not fit into one answer: ask for fewer tokens at once")
+        if read is None:
+            raise TooLarge("the value of a token is larger than what a node reads at once (limits.reply_bytes)")
+        take(sum(len(record) for record in read if isinstance(record, bytes)))
+        found += read
         if len(found) == len(digests):
             return found
 

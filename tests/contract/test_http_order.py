@@ -81,6 +81,7 @@ def unknown_member(draft: Draft) -> None:
 
 
 def bad_value(draft: Draft) -> None:
+    draft.members.remove('"values":["a"]')
     draft.members.append('"values":[1.5]')
 
 

@@ -90,6 +90,8 @@ def test_limits_are_those_in_force() -> None:
         "body_bytes": 4096,
         "value_bytes": 100,
         "in_flight": 2,
+        "answer_bytes": 64 << 20,
+        "memory_bytes": 320 << 20,
     }
     limits = Rig().client.get("/limits").json()
     assert limits["items"] >= 10_000

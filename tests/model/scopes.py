@@ -65,7 +65,7 @@ def get(keyring: Keyring = KEYRING) -> Operation:
 
     return Operation(
         "get",
-        lambda: operations.read_records(OWNER, [1], [digest], keyring),
+        lambda: operations.read_records(OWNER, [1], [digest], keyring, lambda size: None),
         lambda result: Owed(frozenset(records.sealed_of(found) for found in result if isinstance(found, bytes))),
         breaks,
         lambda owed: Owed(owed.found),

@@ -7,8 +7,6 @@ import contextlib
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from quorumvault.api.admission import Admission, Phase
 from quorumvault.api.rates import Rates
@@ -16,16 +14,16 @@ from quorumvault.config import Limits
 from quorumvault.errors import Busy, Draining, RateLimited
 from tests.apirig import CLINIC, Clock, api_key
 
-LIMITS = Limits(in_flight=2, in_flight_bytes=100, key_share=100)
+LIMITS = Limits(in_flight=2, memory_bytes=200, key_share=100)
 KEY, OTHER = "3fq7tzd2", "k2222222"
 
 
 def test_places_are_given_back_whatever_happens() -> None:
     admission = Admission(LIMITS)
     with contextlib.suppress(KeyError), admission.enter(KEY, 60, None):
-        assert (admission.in_flight, admission.in_flight_bytes) == (1, 60)
+        assert (admission.in_flight, admission.memory.held) == (1, 60)
         raise KeyError
-    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
+    assert (admission.in_flight, admission.memory.held) == (0, 0)
 
 
 def test_one_request_too_many_is_refused() -> None:
@@ -36,16 +34,6 @@ def test_one_request_too_many_is_refused() -> None:
         assert refused.value.retry_after == 1
     with admission.enter(KEY, 0, None):
         assert admission.in_flight == 1
-
-
-def test_bytes_that_do_not_fit_are_refused_and_leave_nothing_behind() -> None:
-    admission = Admission(LIMITS)
-    with admission.enter(KEY, 60, None):
-        with pytest.raises(Busy), admission.enter(KEY, 41, None):
-            pass
-        assert (admission.in_flight, admission.in_flight_bytes) == (1, 60)
-        with admission.enter(KEY, 40, None):
-            assert admission.in_flight_bytes == 100
 
 
 def test_a_key_has_its_share_of_the_places_and_others_have_the_rest() -> None:
@@ -64,40 +52,21 @@ def test_a_key_has_its_share_of_the_places_and_others_have_the_rest() -> None:
         assert admission.in_flight == 1
 
 
-def test_a_key_has_its_share_of_the_bytes_and_always_room_for_one_whole_body() -> None:
-    body = 16 << 20
-    for most, share, bodies in ((8 * body, 50, 4), (body, 50, 1), (2 * body, 10, 1)):
-        admission = Admission(Limits(in_flight_bytes=most, key_share=share))
-        with ExitStack() as held:
-            for _ in range(bodies):
-                held.enter_context(admission.enter(KEY, body, None))
-            with pytest.raises(Busy), admission.enter(KEY, body, None):
-                pass
-            assert admission.in_flight_bytes == bodies * body
-            place = held.enter_context(admission.enter(KEY, 0, None))
-            with pytest.raises(Busy):
-                place.hold(body)
-        assert admission.in_flight_bytes == 0
+def test_a_place_that_finds_no_memory_for_its_body_is_given_back() -> None:
+    admission = Admission(Limits(memory_bytes=100))
+    with pytest.raises(Busy), admission.enter(KEY, 50, None), admission.enter(OTHER, 1, None):
+        pass
+    assert (admission.in_flight, admission.memory.held) == (0, 0)
 
 
-def test_what_one_key_gave_back_it_may_have_again() -> None:
-    admission = Admission(Limits(in_flight=4, key_share=50))
-    for _ in range(10):
-        with admission.enter(KEY, 10, None), admission.enter(KEY, 10, None):
-            pass
-    assert admission._by_key == {}
-
-
-def test_a_body_that_grows_holds_the_most_it_had() -> None:
+def test_a_place_is_given_back_once() -> None:
     admission = Admission(LIMITS)
-    with admission.enter(KEY, 10, None) as place:
-        for size in (5, 30, 20, 70):
-            place.hold(size)
-        assert admission.in_flight_bytes == 70
-        with pytest.raises(Busy):
-            place.hold(101)
-        assert admission.in_flight_bytes == 70
-    assert admission.in_flight_bytes == 0
+    first, second = admission.enter(KEY, 10, None), admission.enter(KEY, 20, None)
+    first.release()
+    first.release()
+    assert (admission.in_flight, admission.memory.held) == (1, 20)
+    second.release()
+    assert (admission.in_flight, admission.memory.held) == (0, 0)
 
 
 def test_a_node_leaves_before_it_drains() -> None:
@@ -130,24 +99,6 @@ def test_idle_waits_for_the_last_request() -> None:
         return order
 
     assert asyncio.run(scene()) == ["one is left", "idle"]
-
-
-@given(st.lists(st.integers(0, 120), max_size=20))
-def test_what_is_counted_is_what_is_held(sizes: list[int]) -> None:
-    admission = Admission(Limits(in_flight=5, in_flight_bytes=100, key_share=100))
-    with ExitStack() as held:
-        taken: list[int] = []
-        for size in sizes:
-            fits = len(taken) < 5 and sum(taken) + size <= 100
-            try:
-                held.enter_context(admission.enter(KEY, size, None))
-            except Busy:
-                assert not fits
-            else:
-                assert fits
-                taken.append(size)
-            assert (admission.in_flight, admission.in_flight_bytes) == (len(taken), sum(taken))
-    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
 
 
 def test_a_key_without_a_rate_may_ask_as_often_as_it_likes() -> None:

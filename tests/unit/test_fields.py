@@ -199,10 +199,6 @@ def test_a_name_of_digits_is_no_index() -> None:
     assert found(b'{"a":[1]}', "$.a['0']") == []
 
 
-def test_the_last_of_repeated_names_is_found() -> None:
-    assert found(b'{"ssn":1,"n":{"m":2,"m":3},"ssn":4}', "$.ssn", "$.n.m") == [(0, "$.ssn", b"4"), (1, "$.n.m", b"3")]
-
-
 @pytest.mark.parametrize("value", ["qv_1_x", True, False, 42, msgspec.Raw(b"123456789012345678901234567890")])
 def test_what_is_put_in_place(value: str | bool | int | msgspec.Raw) -> None:
     document = Document.parse(b'{"n":1.10,"a":[{"b":"x"}]}')
@@ -216,7 +212,7 @@ def test_what_is_put_in_place(value: str | bool | int | msgspec.Raw) -> None:
 def test_nothing_of_a_record_shows_in_a_repr() -> None:
     document = Document.parse(b'{"ssn":"secret"}')
     fields = compiled("$.ssn")
-    assert "secret" not in repr([document, fields, fields.find(document)])
+    assert "secret" not in repr([document, fields, *fields.find(document)])
 
 
 # The set as a whole.

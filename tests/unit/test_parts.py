@@ -14,7 +14,7 @@ from quorumvault.errors import TooLarge
 from quorumvault.model import Owner
 from quorumvault.protocol import operations
 from quorumvault.protocol.messages import Get, Put, RoundId
-from quorumvault.protocol.operations import ANSWER_BYTES, PART_ITEMS, QuorumLost, Steps
+from quorumvault.protocol.operations import PART_ITEMS, QuorumLost, Steps
 from quorumvault.protocol.read import Open, ReadResult
 from quorumvault.protocol.rounds import Lost, TooMuch
 from quorumvault.protocol.write import Adopt, Committed
@@ -41,8 +41,9 @@ def tokenize(canonicals: list[bytes], decide: Callable[[int, Put], object]) -> o
     return run(operations.tokenize(OWNER, canonicals, KEYRING, b"h" * 11, 1), decide)  # type: ignore[arg-type]
 
 
-def read(digests: list[bytes], decide: Callable[[int, Get], object]) -> object:
-    return run(operations.read_records(OWNER, [1] * len(digests), digests, KEYRING), decide)  # type: ignore[arg-type]
+def read(digests: list[bytes], decide: Callable[[int, Get], object], take: Callable[[int], None] = lambda size: None) -> object:
+    steps = operations.read_records(OWNER, [1] * len(digests), digests, KEYRING, take)
+    return run(steps, decide)  # type: ignore[arg-type]
 
 
 SMALL = 600
@@ -150,22 +151,32 @@ def test_a_record_that_fits_into_no_reply_is_too_large() -> None:
         asked.append(len(get.digests))
         return TooMuch()
 
-    with pytest.raises(TooLarge, match="ask for fewer tokens at once"):
+    with pytest.raises(TooLarge, match="larger than what a node reads at once"):
         read(DIGESTS[:5], answer)
     assert asked == [5, 2, 1]
 
 
-def test_what_is_too_much_in_all_is_too_large() -> None:
-    record = ANSWER_BYTES // 10
+def test_the_caller_is_told_of_each_part_and_may_end_the_read() -> None:
+    taken: list[int] = []
+
+    def take(size: int) -> None:
+        taken.append(size)
+        if sum(taken) > 500:
+            raise TooLarge("that is enough")
 
     def answer(number: int, get: Get) -> object:
-        return TooMuch() if len(get.digests) > 2 else held(get, record)
+        return TooMuch() if len(get.digests) > 2 else held(get, 100)
 
-    assert isinstance(read(DIGESTS[:10], answer), list)
-    with pytest.raises(TooLarge, match="ask for fewer tokens at once"):
-        read(DIGESTS[:11], answer)
+    assert isinstance(read(DIGESTS[:4], answer, take), list)
+    assert taken == [200, 200]
+    taken.clear()
+    with pytest.raises(TooLarge, match="enough"):
+        read(DIGESTS[:11], answer, take)
+    assert taken == [200, 200, 200]
 
 
 def test_what_is_not_there_takes_no_room() -> None:
+    taken: list[int] = []
     absent: list[bytes | Open | None] = [None, Open.UNAVAILABLE]
-    assert read(DIGESTS[:2], lambda number, get: ReadResult(VIEW, absent, {})) == absent
+    assert read(DIGESTS[:2], lambda number, get: ReadResult(VIEW, absent, {}), taken.append) == absent
+    assert taken == [0]

@@ -1,0 +1,189 @@
+"""One budget of bytes for all requests of a node.
+
+A request pays for what it makes the node hold before it is held, and gets it back when the answer has left:
+
+    arrival    the body, as it comes; all bodies together fill half of the budget at most, so that there is room to work on them
+    decoding   what the body becomes as Python objects
+    the vault  the replies of two replicas, then the records that were found, sealed and opened
+    sending    the values of the answer, which is encoded a piece at a time as it leaves
+
+What can never fit is TooLarge: ask for less at once. What does not fit at the moment waits in line for a while, and then is Busy.
+One API key has a share of the budget (``limits.key_share``), so that others find some left; one request alone may exceed it.
+A key that waits for its own share is not in the way of others.
+
+Invariant: ``held`` is the sum of what all holds have, and at most ``limits.memory_bytes``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from quorumvault.config import Limits
+from quorumvault.errors import Busy, TooLarge
+
+#: Bodies may fill one part in this many of the budget.
+_PARTS_FOR_BODIES: Final = 2
+#: A list element or an object's member once it is decoded: the object, its place in the list or table, its canonical form.
+_MEMBER_BYTES: Final = 176
+#: A value on its way through the coordinator: digest, sealed record, token, and the headers of those objects.
+_ITEM_BYTES: Final = 1024
+#: A piece of an answer while it is encoded. Texts may take six bytes a character as JSON.
+_PIECE_BYTES: Final = 2 << 20
+#: Two replicas answer a read, each with up to ``limits.reply_bytes``.
+_REPLIES: Final = 2
+
+
+@dataclass(slots=True)
+class OfKey:
+    """What the requests of one API key hold: how many of them, and bytes."""
+
+    holds: int = 0
+    held: int = 0
+
+
+class Memory:
+    """The budget of one node. Used on the event loop's thread only."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._share = limits.memory_bytes * limits.key_share // 100
+        self._keys: dict[str, OfKey] = {}
+        self._waiting: list[tuple[Hold, int, asyncio.Future[None]]] = []
+        self.held = 0
+        self.held_for_bodies = 0
+
+    def hold(self, key_id: str) -> Hold:
+        """A hold of nothing so far, for one request of this key."""
+        of_key = self._keys.setdefault(key_id, OfKey())
+        of_key.holds += 1
+        return Hold(self, key_id, of_key)
+
+    def _has_room(self, hold: Hold, more: int) -> bool:
+        return self.held + more <= self._limits.memory_bytes and (
+            hold.of_key.held + more <= self._share or hold.of_key.held == hold.held
+        )
+
+    def _require_possible(self, hold: Hold, more: int) -> None:
+        if hold.held + more > self._limits.memory_bytes:
+            most = self._limits.memory_bytes
+            raise TooLarge(f"this takes more than the {most} bytes that this node has for requests; ask for fewer items at once")
+
+    def _busy(self, hold: Hold, more: int) -> Busy:
+        if self.held + more > self._limits.memory_bytes:
+            return Busy(f"requests fill this node's {self._limits.memory_bytes} bytes; wait, or send the request to another node")
+        return Busy(f"key {hold.key_id} has as much of this node's memory as a key may have; wait for one of its requests")
+
+    def _give(self, hold: Hold, more: int) -> None:
+        self.held += more
+        hold.of_key.held += more
+        hold.held += more
+
+    def _take_back(self, hold: Hold, less: int) -> None:
+        self._give(hold, -less)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        """In order; whoever has to wait for the node's memory, not for its own key's share, makes those behind wait as well."""
+        still: list[tuple[Hold, int, asyncio.Future[None]]] = []
+        full = False
+        for entry in self._waiting:
+            hold, more, ready = entry
+            if ready.done():
+                continue
+            if not full and self._has_room(hold, more):
+                self._give(hold, more)
+                ready.set_result(None)
+                continue
+            full = full or self.held + more > self._limits.memory_bytes
+            still.append(entry)
+        self._waiting = still
+
+
+class Hold:
+    """What one request holds of the budget; ``held`` is in bytes. ``release`` has to be called once, in the end."""
+
+    __slots__ = ("_for_body", "_memory", "_open", "held", "key_id", "of_key")
+
+    def __init__(self, memory: Memory, key_id: str, of_key: OfKey) -> None:
+        self._memory = memory
+        self._for_body = 0
+        self._open = True
+        self.key_id = key_id
+        self.of_key = of_key
+        self.held = 0
+
+    def grow_body(self, size: int) -> None:
+        """Pay for a body of this size, as far as it is not paid. Raises TooLarge, Busy."""
+        more = size - self._for_body
+        if more <= 0:
+            return
+        memory = self._memory
+        most = memory._limits.memory_bytes // _PARTS_FOR_BODIES
+        if memory.held_for_bodies + more > most and size <= most:
+            raise Busy(f"bodies under way fill the {most} bytes that this node has for them; wait, or ask another node")
+        self.take(more)
+        memory.held_for_bodies += more
+        self._for_body = size
+
+    def take(self, more: int) -> None:
+        """Pay at once. Raises TooLarge, Busy."""
+        self._memory._require_possible(self, more)
+        if not self._memory._has_room(self, more):
+            raise self._memory._busy(self, more)
+        self._memory._give(self, more)
+
+    async def wait_for(self, more: int, seconds: float) -> None:
+        """Pay when there is room, in the order in which requests came. Raises TooLarge, and Busy if it takes longer."""
+        memory = self._memory
+        memory._require_possible(self, more)
+        if not memory._waiting and memory._has_room(self, more):
+            memory._give(self, more)
+            return
+        ready = asyncio.get_running_loop().create_future()
+        memory._waiting.append((self, more, ready))
+        memory._serve_waiting()
+        try:
+            async with asyncio.timeout(seconds):
+                await ready
+        except TimeoutError:
+            raise memory._busy(self, more) from None
+        finally:
+            ready.cancel()
+
+    def give_back(self, less: int) -> None:
+        """What is not held any more."""
+        self._memory._take_back(self, less)
+
+    def release(self) -> None:
+        """The request is over: give everything back."""
+        if not self._open:
+            return
+        self._open = False
+        memory, of_key = self._memory, self.of_key
+        memory.held_for_bodies -= self._for_body
+        of_key.holds -= 1
+        if not of_key.holds:
+            del memory._keys[self.key_id]
+        memory._take_back(self, self.held)
+
+
+def cost_of_decoding(body: bytes, commas: int) -> int:
+    """Bytes of the Python objects that a JSON body becomes. ``commas``: those outside of strings, or more.
+
+    A text takes one byte a character, or four if it has one beyond Latin-1; and the body's parts are copied twice, as they came
+    and in canonical form.
+    """
+    widest = 1 if body.isascii() and b"\\u" not in body else 4
+    return len(body) * (widest + 2) + (commas + 1) * _MEMBER_BYTES
+
+
+def cost_of_writing(items: int) -> int:
+    """Bytes that the coordinator holds of a batch while it is written, beside the canonical forms; it goes part by part."""
+    return items * _ITEM_BYTES + _PIECE_BYTES
+
+
+def cost_of_reading(items: int, limits: Limits) -> int:
+    """Bytes that a read holds until its records are known, and that their answer takes as it leaves."""
+    return _REPLIES * min(items * limits.value_bytes, limits.reply_bytes) + items * _ITEM_BYTES + _PIECE_BYTES

@@ -1,0 +1,227 @@
+"""One budget of bytes: what is held is what was paid for, nobody has more than a share, and whoever waits is served in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from quorumvault.api.memory import Hold, Memory, cost_of_decoding, cost_of_reading
+from quorumvault.config import Limits
+from quorumvault.errors import Busy, TooLarge
+
+LIMITS = Limits(memory_bytes=1000, key_share=60)
+#: Longer than anything here takes.
+PATIENCE = 60.0
+SOON = 0.001
+
+
+class Budget(RuleBasedStateMachine):
+    """Requests of three keys take, wait, give back and end, in any order, beside a plain account of what each one has."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.memory = Memory(LIMITS)
+        self.holds: list[Hold] = []
+        self.has: dict[Hold, int] = {}
+        self.waiting: dict[asyncio.Task[None], tuple[Hold, int]] = {}
+
+    def teardown(self) -> None:
+        async def end() -> None:
+            for task in self.waiting:
+                task.cancel()
+            await asyncio.gather(*self.waiting, return_exceptions=True)
+
+        self.loop.run_until_complete(end())
+        for hold in self.holds:
+            hold.release()
+        assert (self.memory.held, self.memory.held_for_bodies, self.memory._keys) == (0, 0, {})
+        self.loop.close()
+
+    def settle(self) -> None:
+        """Whoever was given what it waited for has it."""
+
+        async def turns() -> None:
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turns())
+        for task in [task for task in self.waiting if task.done()]:
+            hold, more = self.waiting.pop(task)
+            task.result()
+            self.has[hold] += more
+
+    @rule(key=st.sampled_from("abc"))
+    def come(self, key: str) -> None:
+        hold = self.memory.hold(key)
+        self.holds.append(hold)
+        self.has[hold] = 0
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), more=st.integers(0, 700))
+    def take(self, data: st.DataObject, more: int) -> None:
+        hold = data.draw(st.sampled_from(self.holds))
+        try:
+            hold.take(more)
+        except (Busy, TooLarge):
+            alone = sum(held for other, held in self.has.items() if other.key_id == hold.key_id) == self.has[hold]
+            of_key = sum(held for other, held in self.has.items() if other.key_id == hold.key_id)
+            assert sum(self.has.values()) + more > 1000 or (of_key + more > 600 and not alone)
+        else:
+            self.has[hold] += more
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), more=st.integers(0, 700))
+    def wait(self, data: st.DataObject, more: int) -> None:
+        hold = data.draw(st.sampled_from(self.holds))
+        if self.has[hold] + more <= 1000 and hold not in [waiting for waiting, _ in self.waiting.values()]:
+            self.waiting[self.loop.create_task(hold.wait_for(more, PATIENCE))] = (hold, more)
+            self.settle()
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), part=st.integers(0, 700))
+    def give_back(self, data: st.DataObject, part: int) -> None:
+        hold = data.draw(st.sampled_from(self.holds))
+        part = min(part, self.has[hold])
+        hold.give_back(part)
+        self.has[hold] -= part
+        self.settle()
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        hold = data.draw(st.sampled_from(self.holds))
+        if hold in [waiting for waiting, _ in self.waiting.values()]:
+            return
+        hold.release()
+        hold.release()
+        self.holds.remove(hold)
+        del self.has[hold]
+        self.settle()
+
+    @invariant()
+    def what_is_held_is_what_was_paid_for(self) -> None:
+        if hasattr(self, "memory"):
+            assert self.memory.held == sum(self.has.values()) <= 1000
+            assert {hold: hold.held for hold in self.holds} == self.has
+
+    @invariant()
+    def the_first_in_line_is_not_kept_waiting(self) -> None:
+        first = next(iter(getattr(self, "waiting", {}).values()), None)
+        if first is not None:
+            assert not self.memory._has_room(*first)
+
+
+TestBudget = Budget.TestCase
+
+
+def scene(play: Callable[[Memory], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(play(Memory(LIMITS)))
+
+
+def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy() -> None:
+    async def play(memory: Memory) -> None:
+        one, other = memory.hold("a"), memory.hold("b")
+        with pytest.raises(TooLarge):
+            one.take(1001)
+        with pytest.raises(TooLarge):
+            await one.wait_for(1001, PATIENCE)
+        one.take(900)
+        with pytest.raises(Busy, match="fill this node's 1000 bytes"):
+            other.take(101)
+        with pytest.raises(Busy, match="fill this node's 1000 bytes"):
+            await other.wait_for(101, SOON)
+        other.take(100)
+        with pytest.raises(TooLarge):
+            one.take(101)
+
+    scene(play)
+
+
+def test_a_key_that_is_over_its_share_waits_and_others_pass_it_by() -> None:
+    async def play(memory: Memory) -> None:
+        first, second, other = memory.hold("a"), memory.hold("a"), memory.hold("b")
+        first.take(500)
+        with pytest.raises(Busy, match="key a has as much"):
+            second.take(101)
+        waits = asyncio.create_task(second.wait_for(101, PATIENCE))
+        await asyncio.sleep(0)
+        await other.wait_for(400, PATIENCE)
+        assert not waits.done()
+        first.give_back(1)
+        await waits
+        assert memory.held == 1000
+
+    scene(play)
+
+
+def test_one_that_waits_for_the_node_s_memory_is_not_overtaken() -> None:
+    async def play(memory: Memory) -> None:
+        holder, large, small = memory.hold("a"), memory.hold("b"), memory.hold("c")
+        holder.take(600)
+        order: list[str] = []
+
+        async def wait(hold: Hold, more: int, name: str) -> None:
+            await hold.wait_for(more, PATIENCE)
+            order.append(name)
+
+        tasks = [asyncio.create_task(wait(large, 500, "large")), asyncio.create_task(wait(small, 10, "small"))]
+        await asyncio.sleep(0)
+        assert memory.held == 600
+        holder.release()
+        await asyncio.gather(*tasks)
+        assert order == ["large", "small"]
+
+    scene(play)
+
+
+def test_who_gives_up_waiting_makes_way() -> None:
+    async def play(memory: Memory) -> None:
+        holder, leaves, stays = memory.hold("a"), memory.hold("b"), memory.hold("c")
+        holder.take(600)
+        gone = asyncio.create_task(leaves.wait_for(500, PATIENCE))
+        served = asyncio.create_task(stays.wait_for(400, PATIENCE))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        leaves.release()
+        await served
+        assert memory.held == 1000
+
+    scene(play)
+
+
+def test_bodies_fill_half_of_the_budget() -> None:
+    async def play(memory: Memory) -> None:
+        one, other, third = memory.hold("a"), memory.hold("b"), memory.hold("c")
+        one.grow_body(300)
+        one.grow_body(200)
+        other.grow_body(200)
+        with pytest.raises(Busy, match="bodies under way fill the 500 bytes"):
+            third.grow_body(1)
+        third.take(500)
+        assert (memory.held, memory.held_for_bodies) == (1000, 500)
+        one.release()
+        third.grow_body(300)
+
+    scene(play)
+
+
+@given(st.text(max_size=50), st.integers(0, 5))
+def test_decoding_is_paid_for_by_the_widest_character(text: str, commas: int) -> None:
+    body = ('["' + text + '"]').encode()
+    cost = cost_of_decoding(body, commas)
+    assert cost >= len(body) * (3 if text.isascii() else 6) + 176 * (commas + 1)
+
+
+def test_reading_is_paid_for_by_what_two_replicas_may_answer() -> None:
+    limits = Limits()
+    one, many = cost_of_reading(1, limits), cost_of_reading(10_000, limits)
+    assert one >= 2 * limits.value_bytes
+    assert 2 * limits.reply_bytes <= many <= 2 * limits.reply_bytes + 13 * (1 << 20)
