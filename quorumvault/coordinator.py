@@ -39,6 +39,8 @@ _KNOWN_EPOCHS = 4096
 _NO_EPOCH = 0
 #: Records that are opened at one go: a millisecond's worth of small ones, some tens of milliseconds of the largest.
 _OPENED = 512
+#: Digests that become tokens, or tokens that become digests, at one go: some milliseconds' worth.
+_FORMATTED = 4096
 
 
 class Missing(Enum):
@@ -191,7 +193,11 @@ class Coordinator:
         steps = operations.tokenize(owner, distinct, self._keyring, records.header(version), start)
         written = await self._run(steps, deadline, writes=True)
         self._remember(owner, written.epoch)
-        tokens: list[str | None] = [*format_tokens(written.epoch, written.digests)]
+        tokens: list[str | None] = []
+        for start in range(0, len(distinct), _FORMATTED):
+            if start:
+                await asyncio.sleep(0)  # everybody else's turn
+            tokens += format_tokens(written.epoch, written.digests[start : start + _FORMATTED])
         for index in written.collided:
             tokens[index] = None
         if len(distinct) == len(canonicals):
@@ -203,7 +209,7 @@ class Coordinator:
         self, owner: Owner, tokens: Sequence[str], take: Take, deadline: float, *, writes: bool
     ) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
-        epochs, digests = _keys_of(distinct)
+        epochs, digests = await _keys_of(distinct)
         steps = operations.read_records(owner, epochs, digests, self._keyring, take)
         found = await self._run(steps, deadline, writes=writes)
         values = self._open(owner, epochs[:_OPENED], digests[:_OPENED], found[:_OPENED])
@@ -338,8 +344,18 @@ class Coordinator:
         return [Target(self._peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]
 
 
-def _keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
+async def _keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
     """Columns of epochs and digests of texts that may be tokens."""
+    epochs, digests = _keys_at_once(tokens[:_FORMATTED])
+    for start in range(_FORMATTED, len(tokens), _FORMATTED):
+        await asyncio.sleep(0)  # everybody else's turn
+        more_epochs, more_digests = _keys_at_once(tokens[start : start + _FORMATTED])
+        epochs += more_epochs
+        digests += more_digests
+    return epochs, digests
+
+
+def _keys_at_once(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
     alike = parse_alike(tokens)
     if alike is not None:
         epoch, digests = alike

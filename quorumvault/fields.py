@@ -92,14 +92,24 @@ class FieldSet:
     def find(self, document: Document) -> Iterator[Slot]:
         """The slots of ``document``, in its order. A field that is missing or null has none; one that is an object or
         array has. A slot may be replaced before the next one is asked for."""
+        return (slot for slot in self.walk(document) if slot is not None)
+
+    def walk(self, document: Document) -> Iterator[Slot | None]:
+        """The same, with a None now and then, where many members lead to no slot: for whoever has something else to do."""
         return _walk(document.members, self._root, ())
 
 
 _NULL = msgspec.Raw(b"null")
 
 
-def _walk(container: Container, state: _State, trail: tuple[str | int, ...]) -> Iterator[Slot]:
-    for key, following in _ways(container, state):
+#: Members that are looked at between two returns to the caller: about half a millisecond.
+_MEMBERS_AT_ONCE: Final = 1024
+
+
+def _walk(container: Container, state: _State, trail: tuple[str | int, ...]) -> Iterator[Slot | None]:
+    for count, (key, following) in enumerate(_ways(container, state), 1):
+        if count % _MEMBERS_AT_ONCE == 0:
+            yield None
         member = container[key]
         if following.field is None:
             inner = opened(container, key)

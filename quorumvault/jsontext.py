@@ -88,7 +88,7 @@ def check_steps(body: bytes) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise errors.Malformed(f"the body is not UTF-8 at byte {error.start}") from None
     yield
-    for _ in commas_in_steps(body):
+    for _ in parts_in_steps(body):
         yield
     try:
         _skim(body)
@@ -109,8 +109,8 @@ def _what_is_wrong(body: bytes, error: msgspec.DecodeError) -> str:
     return f"the body is not JSON: {words}"
 
 
-def commas_in_steps(body: bytes) -> Iterator[int]:
-    """How many commas outside of strings there are so far, piece by piece: no fewer than members and elements.
+def parts_in_steps(body: bytes) -> Iterator[int]:
+    """How many commas, objects and arrays there are so far outside of strings: with them every value in the body is counted.
 
     Raises errors.Malformed for too many of those, or of objects and arrays, or if they are nested too deep. The body may be no
     JSON: what is said of any beginning of it does not depend on what follows.
@@ -130,7 +130,7 @@ def commas_in_steps(body: bytes) -> Iterator[int]:
         if max(accumulate(steps, initial=depth)) > MAX_DEPTH:
             raise errors.Malformed(f"the body is nested deeper than {MAX_DEPTH}")
         depth += sum(steps)
-        yield commas
+        yield commas + containers
 
 
 def _pieces(text: bytes) -> Iterator[tuple[int, bytes]]:

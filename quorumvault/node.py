@@ -47,6 +47,7 @@ from quorumvault.healing.pace import Pace
 from quorumvault.healing.rejoin import Rejoin
 from quorumvault.healing.remembering import Memory
 from quorumvault.healing.scrub import ScrubCounts
+from quorumvault.heap import Heap
 from quorumvault.httpserver import HttpServer, listening_socket
 from quorumvault.keyfile import load_keys
 from quorumvault.membership import Around, Membership
@@ -126,7 +127,7 @@ class Node:
         self._clock = HybridClock()
         self._events = EventLog(config.data_directory / FILE_NAME, config.node, cluster.events, time.time)
         self._refusals = RefusalsTogether(self._events)
-        self._admission = Admission(cluster.limits)
+        self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         self._replica: Replica | None = None

@@ -12,6 +12,7 @@ requests served            requests served         new ones: 503 draining; those
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from types import TracebackType
 
@@ -27,15 +28,15 @@ class Phase(Enum):
 
 
 class Admission:
-    """Gives out the places and the memory of a node. Used on the event loop's thread only."""
+    """Gives out the places and the memory of a node. Used on the event loop's thread only. ``on_idle``: see Memory."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, on_idle: Callable[[], None] = lambda: None) -> None:
         self._limits = limits
         self._places_of_a_key = max(1, limits.in_flight * limits.key_share // 100)
         self._places: dict[str, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self.memory = Memory(limits)
+        self.memory = Memory(limits, on_idle)
         self.phase = Phase.SERVING
         self.in_flight = 0
 

@@ -101,9 +101,10 @@ _ROOM_OF_A_RESULT = len(encode(ValueResult("unavailable", ""))) + 1
 
 async def _detokenize_records(job: Job, raws: Sequence[Raw]) -> Content:
     limits, counts = job.services.limits, job.counts
-    records = await read_records(raws, job.services.fields, limits, job.turns)
+    records = await read_records(job, raws)
     faults.refuse_any(records.bad, limits)
     places = [place for place in records.places if place.slot.raw.startswith(b'"')]
+    await job.turns.next()
     told = await _ask(job, [_text(place.slot.raw) for place in places])
     counts.replaced = counts.found
     await _require_room(job, told, len(job.body))

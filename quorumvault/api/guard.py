@@ -34,11 +34,12 @@ from quorumvault.api.turns import Turns
 from quorumvault.config import Limits
 from quorumvault.errors import RequestError
 from quorumvault.events import Event
-from quorumvault.jsontext import check_steps, commas_in_steps
+from quorumvault.jsontext import check_steps, parts_in_steps
 from quorumvault.keyfile import ApiKey, Permission
 
-#: Commas that are taken for members without a look at which of them are in strings: 11 MiB worth of members.
-_FEW_COMMAS = 65_536
+#: Each of these may begin a value of its own. Up to so many are paid for without a look at which of them are in strings.
+_PARTS = (b",", b"{", b"[")
+_FEW_PARTS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +138,13 @@ class Guard:
 
 async def _pay_for_decoding(job: Job) -> None:
     """Raises TooLarge, Busy, and Malformed for a body of more members than are taken."""
-    commas = job.body.count(b",")
-    if commas > _FEW_COMMAS:
-        counted = commas_in_steps(job.body)
-        commas = 0
-        for found in counted:
-            commas = found
+    parts = sum(map(job.body.count, _PARTS))
+    if parts > _FEW_PARTS:
+        for so_far in parts_in_steps(job.body):
+            parts = so_far
             if job.turns.over():
                 await job.turns.next()
-    await job.pay(cost_of_decoding(job.body, commas))
+    await job.pay(cost_of_decoding(job.body, parts))
 
 
 def _check_arrow(body: bytes, limits: Limits) -> None:

@@ -17,6 +17,7 @@ Invariant: ``held`` is the sum of what all holds have, and at most ``limits.memo
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,14 +26,16 @@ from quorumvault.errors import Busy, TooLarge
 
 #: Bodies may fill one part in this many of the budget.
 _PARTS_FOR_BODIES: Final = 2
-#: A list element or an object's member once it is decoded: the object, its place in the list or table, its canonical form.
-_MEMBER_BYTES: Final = 176
+#: An element, a member, or a container once it is decoded: the object, its place in the list or table, its canonical form.
+_PART_BYTES: Final = 176
 #: A value on its way through the coordinator: digest, sealed record, token, and the headers of those objects.
-_ITEM_BYTES: Final = 1024
+_ITEM_BYTES: Final = 512
 #: A piece of an answer while it is encoded. Texts may take six bytes a character as JSON.
 _PIECE_BYTES: Final = 2 << 20
 #: Two replicas answer a read, each with up to ``limits.reply_bytes``.
 _REPLIES: Final = 2
+#: More than the allocator is told to keep for the next requests (cli/process.py).
+_MUCH: Final = 32 << 20
 
 
 @dataclass(slots=True)
@@ -44,15 +47,20 @@ class OfKey:
 
 
 class Memory:
-    """The budget of one node. Used on the event loop's thread only."""
+    """The budget of one node. Used on the event loop's thread only.
 
-    def __init__(self, limits: Limits) -> None:
+    ``on_idle`` is called when nothing is held any more, after a time in which much was.
+    """
+
+    def __init__(self, limits: Limits, on_idle: Callable[[], None] = lambda: None) -> None:
         self._limits = limits
+        self._on_idle = on_idle
         self._share = limits.memory_bytes * limits.key_share // 100
         self._keys: dict[str, OfKey] = {}
         self._waiting: list[tuple[Hold, int, asyncio.Future[None]]] = []
         self.held = 0
         self.held_for_bodies = 0
+        self._most_held = 0
 
     def hold(self, key_id: str) -> Hold:
         """A hold of nothing so far, for one request of this key."""
@@ -77,12 +85,16 @@ class Memory:
 
     def _give(self, hold: Hold, more: int) -> None:
         self.held += more
+        self._most_held = max(self._most_held, self.held)
         hold.of_key.held += more
         hold.held += more
 
     def _take_back(self, hold: Hold, less: int) -> None:
         self._give(hold, -less)
         self._serve_waiting()
+        if not self.held and self._most_held > _MUCH:
+            self._most_held = 0
+            self._on_idle()
 
     def _serve_waiting(self) -> None:
         """In order; whoever has to wait for the node's memory, not for its own key's share, makes those behind wait as well."""
@@ -169,14 +181,19 @@ class Hold:
         memory._take_back(self, self.held)
 
 
-def cost_of_decoding(body: bytes, commas: int) -> int:
-    """Bytes of the Python objects that a JSON body becomes. ``commas``: those outside of strings, or more.
+def cost_of_decoding(body: bytes, parts: int) -> int:
+    """Bytes of the Python objects that a JSON body becomes. ``parts``: its commas, objects and arrays, or more.
 
     A text takes one byte a character, or four if it has one beyond Latin-1; and the body's parts are copied twice, as they came
     and in canonical form.
     """
     widest = 1 if body.isascii() and b"\\u" not in body else 4
-    return len(body) * (widest + 2) + (commas + 1) * _MEMBER_BYTES
+    return len(body) * (widest + 2) + (parts + 1) * _PART_BYTES
+
+
+def cost_of_places(places: int) -> int:
+    """Bytes that are held of values in records: where each of them is, and what it is to be replaced by."""
+    return places * _ITEM_BYTES
 
 
 def cost_of_writing(items: int) -> int:

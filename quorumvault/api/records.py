@@ -9,13 +9,15 @@ from typing import NamedTuple
 from msgspec import Raw
 
 from quorumvault.api import faults
-from quorumvault.api.turns import Turns
-from quorumvault.config import Limits
+from quorumvault.api.job import Job
+from quorumvault.api.memory import cost_of_places
 from quorumvault.errors import Invalid, ItemError
-from quorumvault.fields import FieldSet, Slot
+from quorumvault.fields import Slot
 from quorumvault.jsontext import Document
 
 _NULL = b"null"
+#: Places in records whose memory is asked for at once.
+_PAID_AT_ONCE = 1024
 
 
 class Place(NamedTuple):
@@ -43,8 +45,9 @@ class Records:
             yield _NULL if document is None or index in spoiled else document.encode()
 
 
-async def read_records(raws: Sequence[Raw], fields: FieldSet, limits: Limits, turns: Turns) -> Records:
-    """``raws`` are parts of a body that check_json_text let pass. Raises TooManyItems."""
+async def read_records(job: Job, raws: Sequence[Raw]) -> Records:
+    """``raws`` are parts of a body that check_json_text let pass. Raises TooManyItems, TooLarge, Busy."""
+    fields, limits, turns = job.services.fields, job.services.limits, job.turns
     faults.require_count(len(raws), limits.items, "records")
     records = Records([], [], [])
     for index, raw in enumerate(raws):
@@ -57,9 +60,13 @@ async def read_records(raws: Sequence[Raw], fields: FieldSet, limits: Limits, tu
             records.bad.append(faults.item_error(index, error))
             continue
         records.documents.append(document)
-        for slot in fields.find(document):
-            records.places.append(Place(index, slot))
-            faults.require_count(len(records.places), limits.record_values, "configured values in its records")
+        for slot in fields.walk(document):
             if turns.over():
                 await turns.next()
+            if slot is None:
+                continue
+            if len(records.places) % _PAID_AT_ONCE == 0:
+                await job.pay(cost_of_places(_PAID_AT_ONCE))
+            records.places.append(Place(index, slot))
+            faults.require_count(len(records.places), limits.record_values, "configured values in its records")
     return records

@@ -83,11 +83,12 @@ class _Done(NamedTuple):
 
 async def _tokenize_records(job: Job, raws: Sequence[Raw], lenient: bool) -> _Done:
     limits, fields, counts = job.services.limits, job.services.fields, job.counts
-    records = await read_records(raws, fields, limits, job.turns)
+    records = await read_records(job, raws)
     canonicals = await _judge_records(records, limits, job.turns)
     if not lenient:
         faults.refuse_any(records.bad, limits)
     spoiled = {error.index for error in records.bad}
+    await job.turns.next()
     pairs = zip(records.places, canonicals, strict=True)
     wanted = [(place, canonical) for place, canonical in pairs if canonical is not None and place.record not in spoiled]
     counts.items = len(wanted)
@@ -121,6 +122,7 @@ async def _judge_records(records: Records, limits: Limits, turns: Turns) -> list
             records.bad.append(faults.item_error(place.record, faults.not_tokenizable(place.slot.raw), place.slot.path))
         if turns.over():
             await turns.next()
+    await turns.next()
     for position, error in faults.unfit(canonicals, limits):
         place = records.places[position]
         records.bad.append(faults.item_error(place.record, error, place.slot.path))

@@ -35,6 +35,7 @@ LAYERS = (
             "nodenews",
             "membership",
             "freespace",
+            "heap",
             "admin",
             "httpprotocol",
             "httpserver",
