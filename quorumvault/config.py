@@ -52,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[int, _at_least(10_000)] = 10_000
     #: Configured values in all records of one request together: ten a record in a full one. A 16 MiB body could hold millions.
     record_values: Annotated[int, _at_least(10_000)] = 100_000
+    #: Record batches and dictionaries in one Arrow stream: each takes some fifty microseconds, though it be empty.
+    arrow_batches: Count = 1000
     #: Bad items listed in one refusal. Contract: up to 100.
     errors_listed: Count = 100
     #: A request body. Contract: at least 16 MiB.

@@ -149,6 +149,6 @@ async def _pay_for_decoding(job: Job) -> None:
 
 def _check_arrow(body: bytes, limits: Limits) -> None:
     """Raises Malformed for a body that is not what it is said to be."""
-    from quorumvault.api.arrowstream import read_stream  # loads pyarrow
+    from quorumvault.api.arrowstream import read_texts  # loads pyarrow
 
-    read_stream(body, limits)
+    read_texts(body, None, limits)

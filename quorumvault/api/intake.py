@@ -29,8 +29,8 @@ class Form(Enum):
 
 
 def arrow_installed() -> bool:
-    """Whether this node has pyarrow, which is not loaded to find that out."""
-    return importlib.util.find_spec("pyarrow") is not None
+    """Whether this node has what Arrow needs, which is not loaded to find that out."""
+    return all(importlib.util.find_spec(package) is not None for package in ("numpy", "pyarrow"))
 
 
 def form_of(headers: Headers, takes_arrow: bool) -> Form:
@@ -41,7 +41,9 @@ def form_of(headers: Headers, takes_arrow: bool) -> Form:
     if takes_arrow and [kind.strip().lower() for kind in types] == [Form.ARROW.value]:
         if arrow_installed():
             return Form.ARROW
-        raise UnsupportedMediaType("this node reads no Arrow, since pyarrow is not installed (extra: analytics); send JSON")
+        raise UnsupportedMediaType(
+            "this node reads no Arrow, since numpy or pyarrow is not installed (extra: analytics); send JSON"
+        )
     if len(types) != 1 or not _JSON.fullmatch(types[0]):
         raise UnsupportedMediaType(
             "send JSON and say so in one header, Content-Type: application/json; its only parameter is charset=utf-8"

@@ -16,6 +16,7 @@ import msgspec
 from quorumvault import errors
 from quorumvault.api import bodies
 from quorumvault.api.health import Health
+from quorumvault.config import Limits
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import ItemError, RequestError
 from quorumvault.keyfile import Permission
@@ -77,7 +78,11 @@ def _token(epoch: int, value: str) -> str:
     return format_token(epoch, hashlib.blake2b(value.encode(), digest_size=20).digest())
 
 
-_TEXT = "of text (utf8, large_utf8, string_view, or a dictionary of them)"
+_TEXT = (
+    "of text (utf8, large_utf8, or a dictionary of one of them; not compressed, little-endian, in up to "
+    f"{Limits().arrow_batches:,} batches)"
+)
+_JUDGED = "Another type, or a buffer that is not what the schema says, rows that are null included, is malformed."
 _EPOCH_METADATA = "The epoch is in the schema's metadata, `quorumvault.epoch`."
 _SSN, _PHONE = "999-17-5017", "555-214-3375"
 _RECORD = {"id": 17, "ssn": _SSN, "contacts": [{"phone": _PHONE}], "balance": 1.5}
@@ -118,7 +123,9 @@ _TOKENIZE = Endpoint(
             {"epoch": 1, "tokens": [_token(1, _SSN), None], "errors": [{"index": 1, "code": "already-tokenized"}]},
         ),
     ),
-    arrow=ArrowForm(f"One column {_TEXT}, `value`.", f"One column, `token`, in the order of the rows. {_EPOCH_METADATA}"),
+    arrow=ArrowForm(
+        f"One column {_TEXT}, `value`. {_JUDGED}", f"One column, `token`, in the order of the rows. {_EPOCH_METADATA}"
+    ),
 )
 _DETOKENIZE = Endpoint(
     "POST",
@@ -154,7 +161,7 @@ _DETOKENIZE = Endpoint(
         ),
     ),
     arrow=ArrowForm(
-        f"One column {_TEXT}, `token`.",
+        f"One column {_TEXT}, `token`. {_JUDGED}",
         "Two columns in the order of the rows: `value`, and `status`, which is one of those of JSON, or `not_text` for a value "
         "that is no text.",
     ),
@@ -177,7 +184,8 @@ _RETOKENIZE = Endpoint(
         ),
     ),
     arrow=ArrowForm(
-        f"One column {_TEXT}, `token`.", f"Two columns in the order of the rows: `token` and `status`. {_EPOCH_METADATA}"
+        f"One column {_TEXT}, `token`. {_JUDGED}",
+        f"Two columns in the order of the rows: `token` and `status`. {_EPOCH_METADATA}",
     ),
 )
 _TOKENS = Endpoint(

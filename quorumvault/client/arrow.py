@@ -10,6 +10,8 @@ from quorumvault.errors import UnexpectedAnswer
 
 #: What the schema of an answer with tokens says of them.
 _EPOCH = b"quorumvault.epoch"
+#: Types of the columns of an answer to a column that is no dictionary; validation is complete for them, nulls included.
+_TEXT = {pa.utf8(), pa.large_utf8()}
 
 
 class Column(NamedTuple):
@@ -21,7 +23,7 @@ class Column(NamedTuple):
 
 
 def encode(name: str, texts: Any) -> bytes:
-    """The stream that asks about these texts, a pyarrow.Array."""
+    """The stream that asks about these texts, a pyarrow.Array of utf8 or large_utf8."""
     batch = pa.record_batch({name: texts})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
@@ -33,6 +35,8 @@ def decode(body: bytes, name: str, count: int) -> Column:
     """What a stream says in column ``name`` and in ``status``. Raises UnexpectedAnswer unless it has so many rows."""
     try:
         table = pa.ipc.open_stream(body).read_all()
+        if not {field.type for field in table.schema} <= _TEXT:
+            raise ValueError("a column that is not text")
         table.validate(full=True)
         texts = table.column(name).cast(pa.large_utf8()).combine_chunks()
         statuses = table.column("status").cast(pa.utf8()).combine_chunks() if "status" in table.schema.names else None

@@ -66,7 +66,7 @@ class Vault:
         values = [
             str(int(text.split("_")[2][:40], 16)) if word == "ok" else None for text, word in zip(texts, words, strict=True)
         ]
-        return stream({"value": pa.array(values), "status": pa.array(words)})
+        return stream({"value": pa.array(values, pa.large_utf8()), "status": pa.array(words)})
 
 
 def rows(batches: Iterable[Any], name: str = "result") -> list[Any]:
@@ -163,6 +163,12 @@ def test_what_could_not_be_told_is_never_a_null(status: str, kind: type[Exceptio
     vault.statuses[token(2)] = status
     with pytest.raises(kind):
         list(look_up(vault, "detokenize", [pa.array([token(1), token(2)])]))
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.dictionary(pa.int8(), pa.utf8()), pa.int8()], ids=str)
+def test_an_answer_of_another_type_than_was_asked_for_is_not_followed(kind: Any) -> None:
+    with pytest.raises(errors.UnexpectedAnswer):
+        decode(stream({"token": pa.array(["7"]).cast(kind)}), "token", 1)
 
 
 def test_a_value_that_is_no_text_is_no_value_here() -> None:
