@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from quorumvault.client import AsyncClient, Client, ClientPolicy, processes
 from quorumvault.client.processes import EachProcess
-from tests.desk import LONG, Desk, Forked, Request, open_desk, value_of
 from tests.served import answering
+from tests.standin import LONG, Forked, Request, StandIn, standing_in, value_of
 
 # To fork in a process with threads is what is tested: the stand-in for a node has some. Python warns of it from 3.12 on.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -38,8 +38,8 @@ PATIENT = ClientPolicy(request=LONG, connect=LONG, silence=LONG, keep_alive=LONG
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    with open_desk() as stand_in:
+def node() -> Iterator[StandIn]:
+    with standing_in() as stand_in:
         yield stand_in
 
 
@@ -61,38 +61,38 @@ def used_in_a_loop_of_its_own(vault: AsyncClient, loop: asyncio.AbstractEventLoo
     return lambda token: loop.run_until_complete(asked(token))
 
 
-def check_that_nobody_reads_the_others_answer(desk: Desk, here: Callable[[str], Any], forked: Callable[[str], Any]) -> None:
+def check_that_nobody_reads_the_others_answer(node: StandIn, here: Callable[[str], Any], forked: Callable[[str], Any]) -> None:
     """Both ask, the forked process first; it is stopped until this one has an answer; both answers come when both have asked.
 
     On a connection of both, the answer that comes first is the forked process's, and this one is there to read it.
     """
     assert here("before") == value_of("before")  # so that a connection is idle
-    held = desk.hold()
+    held = node.hold()
     child = Forked(lambda: forked("theirs"))
     theirs = held.get(timeout=LONG)
     if theirs.path == "/limits":
-        desk.behave = lambda request: request.answer() if request.path == "/limits" else held.put(request)
+        node.behave = lambda request: request.answer() if request.path == "/limits" else held.put(request)
         theirs.answer()
         theirs = held.get(timeout=LONG)
     child.stop()
-    desk.behave = lambda request: (theirs.answer(), request.answer())
+    node.behave = lambda request: (theirs.answer(), request.answer())
     assert here("ours") == value_of("ours")
     child.go_on()
     assert child.result() == value_of("theirs")
-    assert desk.connections_of("ours") == desk.connections_of("before")
-    assert not desk.connections_of("theirs") & desk.connections_of("ours")
+    assert node.connections_of("ours") == node.connections_of("before")
+    assert not node.connections_of("theirs") & node.connections_of("ours")
 
 
-def test_a_forked_process_and_its_parent_do_not_read_each_others_answers(desk: Desk) -> None:
-    with Client(desk.url, api_key=KEY, policy=PATIENT) as vault:
-        check_that_nobody_reads_the_others_answer(desk, lambda token: ask(vault, token), lambda token: ask(vault, token))
+def test_a_forked_process_and_its_parent_do_not_read_each_others_answers(node: StandIn) -> None:
+    with Client(node.url, api_key=KEY, policy=PATIENT) as vault:
+        check_that_nobody_reads_the_others_answer(node, lambda token: ask(vault, token), lambda token: ask(vault, token))
 
 
-def test_nor_do_they_with_event_loops(desk: Desk) -> None:
-    vault = AsyncClient(desk.url, api_key=KEY, policy=PATIENT)
+def test_nor_do_they_with_event_loops(node: StandIn) -> None:
+    vault = AsyncClient(node.url, api_key=KEY, policy=PATIENT)
     with asyncio.Runner() as runner:
         here = used_in_a_loop_of_its_own(vault, runner.get_loop())
-        check_that_nobody_reads_the_others_answer(desk, here, lambda token: ask_in_a_loop(vault, token))
+        check_that_nobody_reads_the_others_answer(node, here, lambda token: ask_in_a_loop(vault, token))
         runner.run(vault.close())
 
 
@@ -108,24 +108,24 @@ def in_threads(vault: Client, name: str, count: int) -> list[Any]:
         return [right for each in pool.map(one, range(count)) for right in each]
 
 
-def processes_on_connections(desk: Desk) -> list[set[str]]:
+def processes_on_connections(node: StandIn) -> list[set[str]]:
     """For each connection the processes whose tokens were asked about on it: what stands before the first hyphen."""
     on: dict[int, set[str]] = {}
-    for request in desk.requests:
+    for request in node.requests:
         if request.token is not None:
             on.setdefault(request.connection, set()).add(request.token.partition("-")[0])
     return list(on.values())
 
 
-def test_workers_forked_off_a_process_that_used_the_client_have_their_own_connections(desk: Desk) -> None:
-    with Client(desk.url, api_key=KEY, policy=PATIENT, rng=random.Random(1)) as vault:
+def test_workers_forked_off_a_process_that_used_the_client_have_their_own_connections(node: StandIn) -> None:
+    with Client(node.url, api_key=KEY, policy=PATIENT, rng=random.Random(1)) as vault:
         assert all(in_threads(vault, "master", 4))
         workers = [Forked(lambda number=number: in_threads(vault, f"worker{number}", 4)) for number in range(4)]
         assert all(in_threads(vault, "master", 4))
         for worker in workers:
             assert worker.result() == [True] * 12
-    assert all(len(each) == 1 for each in processes_on_connections(desk))
-    by_id = [request.request_id for request in desk.requests]
+    assert all(len(each) == 1 for each in processes_on_connections(node))
+    by_id = [request.request_id for request in node.requests]
     assert len(by_id) == len(set(by_id))
 
 
@@ -137,22 +137,22 @@ def ask_in_a_pool(number: int) -> tuple[int, bool]:
     return os.getpid(), ask(_pools["its"], token) == value_of(token)
 
 
-def test_a_pool_of_forked_processes_may_use_a_client_of_their_parent(desk: Desk) -> None:
-    with Client(desk.url, api_key=KEY, policy=PATIENT) as _pools["its"]:
+def test_a_pool_of_forked_processes_may_use_a_client_of_their_parent(node: StandIn) -> None:
+    with Client(node.url, api_key=KEY, policy=PATIENT) as _pools["its"]:
         assert ask_in_a_pool(0)[1]
         with multiprocessing.get_context("fork").Pool(3) as pool:
             told = pool.map(ask_in_a_pool, range(60), chunksize=1)
     assert all(right for _, right in told)
-    assert all(len(each) == 1 for each in processes_on_connections(desk))
+    assert all(len(each) == 1 for each in processes_on_connections(node))
 
 
 def open_in_a_worker(url: str) -> None:
     _pools["its"] = Client(url, api_key=KEY, policy=PATIENT)
 
 
-def test_a_pool_of_spawned_processes_makes_clients_in_its_initializer(desk: Desk) -> None:
+def test_a_pool_of_spawned_processes_makes_clients_in_its_initializer(node: StandIn) -> None:
     context = multiprocessing.get_context("spawn")
-    with Client(desk.url, api_key=KEY, policy=PATIENT) as vault, context.Pool(2, open_in_a_worker, (desk.url,)) as pool:
+    with Client(node.url, api_key=KEY, policy=PATIENT) as vault, context.Pool(2, open_in_a_worker, (node.url,)) as pool:
         with pytest.raises(TypeError, match="a Client cannot be pickled or copied: make one in each process"):
             pool.map(vault.detokenize, [["token"]])
         assert all(right for _, right in pool.map(ask_in_a_pool, range(8), chunksize=1))
@@ -165,26 +165,26 @@ def test_a_client_is_not_pickled_and_not_copied(kind: Callable[..., object], att
         attempt(kind("http://n1", api_key=KEY))
 
 
-def test_a_thread_that_forks_while_others_are_in_the_middle_of_calls(desk: Desk) -> None:
+def test_a_thread_that_forks_while_others_are_in_the_middle_of_calls(node: StandIn) -> None:
     """They have every connection that the client may have, and are not there any more in the forked process."""
     with (
-        Client(desk.url, api_key=KEY, policy=msgspec.structs.replace(PATIENT, connections=2)) as vault,
+        Client(node.url, api_key=KEY, policy=msgspec.structs.replace(PATIENT, connections=2)) as vault,
         ThreadPoolExecutor(3) as pool,
     ):
         vault.limits()
-        held = desk.hold()
+        held = node.hold()
         waiting = [pool.submit(ask, vault, f"parent-{number}") for number in range(2)]
         theirs = [held.get(timeout=LONG) for _ in waiting]
-        desk.behave = Request.answer
+        node.behave = Request.answer
         children = pool.submit(lambda: [Forked(lambda: ask(vault, "child-0")) for _ in range(3)]).result(LONG)
         assert [child.result() for child in children] == [value_of("child-0")] * 3
         for request in theirs:
             request.answer()
         assert [each.result(LONG) for each in waiting] == [value_of("parent-0"), value_of("parent-1")]
-    assert all(len(each) == 1 for each in processes_on_connections(desk))
+    assert all(len(each) == 1 for each in processes_on_connections(node))
 
 
-def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(desk: Desk) -> None:
+def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(node: StandIn) -> None:
     """Threads take and leave the locks of connection pools all the time that processes are forked."""
     over = threading.Event()
 
@@ -194,7 +194,7 @@ def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(desk: Desk) -> 
             right = right and ask(vault, f"parent-{number}") == value_of(f"parent-{number}")
         return right
 
-    with Client(desk.url, api_key=KEY, policy=PATIENT) as vault, ThreadPoolExecutor(4) as pool:
+    with Client(node.url, api_key=KEY, policy=PATIENT) as vault, ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(keep_asking, vault, number) for number in range(4)]
         try:
             for number in range(20):
@@ -203,7 +203,7 @@ def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(desk: Desk) -> 
         finally:
             over.set()
         assert all(each.result(LONG) for each in asking)
-    assert all(len(each) == 1 for each in processes_on_connections(desk))
+    assert all(len(each) == 1 for each in processes_on_connections(node))
 
 
 # What belongs to which process
@@ -224,10 +224,10 @@ def test_a_fork_that_python_was_not_told_of_is_another_process(monkeypatch: pyte
     assert each.get() == "child's"
 
 
-def test_a_client_that_was_closed_is_closed_in_forked_processes_too(desk: Desk) -> None:
-    vault = Client(desk.url, api_key=KEY, policy=PATIENT)
-    child = Forked(lambda: (vault.close(), desk.url))
-    assert child.result() == (None, desk.url)
+def test_a_client_that_was_closed_is_closed_in_forked_processes_too(node: StandIn) -> None:
+    vault = Client(node.url, api_key=KEY, policy=PATIENT)
+    child = Forked(lambda: (vault.close(), node.url))
+    assert child.result() == (None, node.url)
     assert vault.epoch() == 1  # what another process closes is its own
     vault.close()
     told = Forked(vault.epoch).result()
@@ -242,8 +242,8 @@ def test_a_transport_of_the_callers_serves_one_process() -> None:
     assert "make another one here" in str(told)
 
 
-def test_an_asyncio_client_works_in_one_event_loop_and_says_so_in_another(desk: Desk) -> None:
-    vault = AsyncClient(desk.url, api_key=KEY, policy=PATIENT)
+def test_an_asyncio_client_works_in_one_event_loop_and_says_so_in_another(node: StandIn) -> None:
+    vault = AsyncClient(node.url, api_key=KEY, policy=PATIENT)
 
     async def use() -> None:
         await vault.epoch()
@@ -257,7 +257,7 @@ def test_an_asyncio_client_works_in_one_event_loop_and_says_so_in_another(desk: 
 
     asyncio.run(use())
     asyncio.run(use_in_another())
-    assert [request.path for request in desk.requests] == ["/epoch"]
+    assert [request.path for request in node.requests] == ["/epoch"]
 
 
 # TLS
@@ -285,7 +285,7 @@ def test_a_forked_process_leaves_its_parents_tls_session_alone(certificate: Path
     """Whether it closes the client or lets go of all that it has, the parent's connection goes on."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
-    with open_desk(tls) as desk, Client(desk.url, api_key=KEY, policy=PATIENT, cacert=certificate) as vault:
+    with standing_in(tls) as node, Client(node.url, api_key=KEY, policy=PATIENT, cacert=certificate) as vault:
 
         def ask_and_end() -> Any:
             told = ask(vault, "child-0")
@@ -297,5 +297,5 @@ def test_a_forked_process_leaves_its_parents_tls_session_alone(certificate: Path
         assert ask(vault, "parent-0") == value_of("parent-0")
         assert Forked(ask_and_end).result() == value_of("child-0")
         assert ask(vault, "parent-1") == value_of("parent-1")
-        assert desk.connections_of("parent-0") == desk.connections_of("parent-1")
-        assert desk.connections_of("child-0") != desk.connections_of("parent-1")
+        assert node.connections_of("parent-0") == node.connections_of("parent-1")
+        assert node.connections_of("child-0") != node.connections_of("parent-1")

@@ -52,7 +52,7 @@ class Request:
         return told.get(self.path) or {"results": [{"status": "ok", "value": value_of(self.token or "")}]}
 
 
-class Desk:
+class StandIn:
     """All requests in the order in which they came. ``behave`` is called with each, in a thread of its connection's own.
 
     Requests are read on while earlier ones of a connection have no answer yet, which no node does.
@@ -99,9 +99,9 @@ def _head(lines: BinaryIO) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def open_desk(tls: ssl.SSLContext | None = None) -> Iterator[Desk]:
+def standing_in(tls: ssl.SSLContext | None = None) -> Iterator[StandIn]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        desk = Desk(f"http{'s' if tls else ''}://localhost:{listener.getsockname()[1]}")
+        node = StandIn(f"http{'s' if tls else ''}://localhost:{listener.getsockname()[1]}")
         threads: list[threading.Thread] = []
         open_ones: list[socket.socket] = []
 
@@ -113,13 +113,13 @@ def open_desk(tls: ssl.SSLContext | None = None) -> Iterator[Desk]:
                     open_ones.append(tls.wrap_socket(connection, server_side=True) if tls else connection)
                 except OSError:
                     return
-                threads.append(threading.Thread(target=desk.serve, args=(number, open_ones[-1])))
+                threads.append(threading.Thread(target=node.serve, args=(number, open_ones[-1])))
                 threads[-1].start()
 
         accepting = threading.Thread(target=accept)
         accepting.start()
         try:
-            yield desk
+            yield node
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             accepting.join()
