@@ -61,6 +61,16 @@ class QuorumVaultError(Exception):
             words += f" [request {self.request_id}]"
         return words
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Whole, whatever the class takes to be made: one that a worker of a pool raises has to arrive where it is waited for."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[QuorumVaultError], words: tuple[object, ...], told: dict[str, object]) -> QuorumVaultError:
+    error = kind.__new__(kind, *words)
+    error.__dict__.update(told)
+    return error
+
 
 class RequestError(QuorumVaultError):
     """A failure with a place in the contract's error table (RFC 9457 problem details)."""

@@ -1,4 +1,4 @@
-"""An ASGI application on a loopback port of this process, for clients that want sockets; and clients that do not wait."""
+"""An ASGI application on a loopback port of this process, for clients that want sockets; stand-ins; clients that do not wait."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import functools
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import httpx2
 import pytest
 import uvicorn
 from starlette.types import ASGIApp
@@ -28,6 +29,17 @@ def served(app: ASGIApp) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def answering(node: Callable[[httpx2.Request], httpx2.Response]) -> httpx2.MockTransport:
+    """A stand-in for the network: as every node does, it answers with the id of the request."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        response = node(request)
+        response.headers["X-Request-ID"] = request.headers["X-Request-ID"]
+        return response
+
+    return httpx2.MockTransport(answer)
 
 
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ steps.py       what a plan asks of its shell          sync.py, asynchronous.py  
 attempts.py    one request, tried until it is settled operations.py              the API's operations, in as many requests
 nodes.py       which node next; the retry budget      batches.py, answers.py     bodies out, bodies in
 settings.py    arguments and environment              results.py, policy.py      what is handed back; the limits
+processes.py   what no two processes may share        wire.py, arrow.py          between plans and httpx2; Arrow streams
 """
 
 from quorumvault.client.asynchronous import AsyncClient

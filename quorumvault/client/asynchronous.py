@@ -7,18 +7,42 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import httpx2
 
 from quorumvault.client import wire
 from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
-from quorumvault.client.settings import resolve
+from quorumvault.client.settings import Settings, resolve
 from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
+
+
+class _Own(NamedTuple):
+    """What one process has of a client. ``loops`` has one entry: the event loop that its connections belong to."""
+
+    plans: Operations
+    http: httpx2.AsyncClient
+    loops: dict[str, asyncio.AbstractEventLoop]
+
+    def enter(self) -> _Own:
+        """Itself. Raises RuntimeError in another event loop than the one that came first."""
+        running = asyncio.get_running_loop()
+        if self.loops.setdefault("the loop", running) is not running:  # one step, since loops of two threads may race here
+            raise RuntimeError("an AsyncClient works in one event loop, and this is its second: make another one in this loop")
+        return self
+
+
+def _make_own(
+    settings: Settings, policy: ClientPolicy, clock: Clock, rng: random.Random, transport: httpx2.AsyncBaseTransport | None
+) -> _Own:
+    http = httpx2.AsyncClient(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
+    return _Own(Operations.of(settings, policy, clock, rng), http, {})
 
 
 class AsyncClient:
@@ -29,6 +53,11 @@ class AsyncClient:
     async with qv.AsyncClient("http://n1:8700,http://n2:8700,http://n3:8700", api_key=key) as vault:
         tokens = await vault.tokenize(["123-45-6789", 42, None])
         values = [result.value for result in await vault.detokenize(tokens)]
+
+    Event loops: it works in the one that uses it first, and raises RuntimeError in any other of the same process: make one in
+    each ``asyncio.run``, and in each thread with a loop. Forked processes: a client that was made before the fork works in each
+    of them, in one event loop each, with connections of its own. Spawned processes, pickling, and what answers are taken: see
+    Client.
     """
 
     def __init__(
@@ -48,13 +77,15 @@ class AsyncClient:
         self.urls = settings.urls
         self._policy = policy or ClientPolicy()
         self._clock, self._sleep = clock, sleep
-        self._plans = Operations.of(settings, self._policy, clock, rng or random.SystemRandom())
-        self._http = httpx2.AsyncClient(
-            transport=transport, verify=settings.tls, trust_env=False, limits=wire.limits(self._policy)
-        )
+        first = _make_own(settings, self._policy, clock, rng or random.SystemRandom(), transport)
+        again = partial(_make_own, settings, self._policy, clock, random.SystemRandom(), None)
+        self._own = EachProcess(first, again if transport is None else refuse_transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.urls)})"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(type(self))
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -64,7 +95,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See Client.close."""
-        await self._http.aclose()
+        own = self._own.end()
+        if own is not None:
+            await own.enter().http.aclose()
 
     async def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
         """See Client.tokenize."""
@@ -112,6 +145,10 @@ class AsyncClient:
         """See Client.health."""
         return await self._run(self._plans.health())
 
+    @property
+    def _plans(self) -> Operations:
+        return self._own.get().enter().plans
+
     async def _run(self, plan: Plan[ResultT]) -> ResultT:
         outcome: Outcome = None
         while True:
@@ -128,11 +165,12 @@ class AsyncClient:
 
     async def _send(self, send: Send) -> Reply | NoReply:
         timeout = wire.timeout(send, self._policy, self._clock())
-        body = bytearray()
+        http, body = self._own.get().enter().http, bytearray()
         try:
-            async with self._http.stream(
-                send.method, send.url, headers=send.headers, content=send.body, timeout=timeout
-            ) as response:
+            async with http.stream(send.method, send.url, headers=send.headers, content=send.body, timeout=timeout) as response:
+                stray = wire.not_ours(send, response)
+                if stray is not None:
+                    return stray
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > self._policy.reply_bytes:

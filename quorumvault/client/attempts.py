@@ -18,11 +18,17 @@ from quorumvault import errors
 from quorumvault.client.answers import error_of, problem_of
 from quorumvault.client.nodes import Nodes, RetryBudget
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.steps import Answered, Call, Clock, Failure, NoReply, Pause, Plan, Reply, Send, exchange
+from quorumvault.client.steps import REQUEST_ID, Answered, Call, Clock, Failure, NoReply, Pause, Plan, Reply, Send, exchange
 from quorumvault.errors import Asked, QuorumVaultError, RequestError
 
 #: What a proxy in front of a node says while the node is away.
 _PROXY_STATUSES = frozenset({502, 503, 504})
+#: What a failure to answer means if no retry can help.
+_UNEXPECTED = {
+    Failure.OVERLONG: "an answer is longer than any that was asked for",
+    Failure.FOREIGN: f"what was answered does not carry the {REQUEST_ID} that was sent, so it is not taken for the answer: "
+    "is this the URL of a QuorumVault node, and does a proxy in front of it pass that header on as it is, both ways?",
+}
 #: Beyond this many any sensible backoff_last is reached.
 _DOUBLINGS = 16
 
@@ -59,14 +65,18 @@ class Attempts:
         try:
             return (yield from self._try_nodes(call, headers, until, tries))
         except QuorumVaultError as error:
-            error.asked, error.request_id = tuple(tries.asked), headers["X-Request-ID"]
+            error.asked, error.request_id = tuple(tries.asked), headers[REQUEST_ID]
             if call.writes and isinstance(error, errors.NoQuorum | errors.Draining):
                 error.outcome = "unknown" if tries.may_have_written else "none"
             raise
 
     def headers_of(self, call: Call) -> dict[str, str]:
-        """One request id for all tries, so that the nodes' event logs can be joined."""
-        headers = {**self._headers, "X-Request-ID": f"{self._rng.getrandbits(128):032x}"}
+        """One request id for all tries, so that the nodes' event logs can be joined.
+
+        An answer to an earlier try would be one to the same request therefore, and as true; but none comes, since the connection
+        of a try that is given up is closed.
+        """
+        headers = {**self._headers, REQUEST_ID: f"{self._rng.getrandbits(128):032x}"}
         if call.needs_key:
             if self._key_header is None:
                 raise errors.Unauthenticated("there is no API key: set QUORUMVAULT_API_KEY, or name one (--key-file, api_key)")
@@ -94,7 +104,7 @@ class Attempts:
             outcome = yield from exchange(Send(node + call.path, call.method, headers, call.body, silence, until))
             success = self._judge(node, outcome, tries)
             if success is not None:
-                return Answered(success.body, tuple(tries.asked), headers["X-Request-ID"])
+                return Answered(success.body, tuple(tries.asked), headers[REQUEST_ID])
 
     def _pause(self, lap: int, now: float, until: float, tries: _Tries) -> Plan[None]:
         longest = min(self._policy.backoff_first * 2.0 ** min(lap, _DOUBLINGS), self._policy.backoff_last)
@@ -139,8 +149,8 @@ class Attempts:
 
     def _note_silence(self, node: str, outcome: NoReply, tries: _Tries) -> None:
         tries.asked.append(Asked(node, f"{outcome.failure.value} ({outcome.detail})"))
-        if outcome.failure is Failure.OVERLONG:
-            raise errors.UnexpectedAnswer("an answer is longer than any that was asked for")
+        if outcome.failure in _UNEXPECTED:
+            raise errors.UnexpectedAnswer(_UNEXPECTED[outcome.failure])
         if outcome.failure is not Failure.BROKEN:
             self.nodes.set_back(node, self._clock())
         tries.may_have_written |= outcome.failure is not Failure.REFUSED

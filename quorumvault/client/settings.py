@@ -24,7 +24,8 @@ class Settings:
     urls: tuple[str, ...]
     api_key: str | None = field(repr=False)
     purpose: str | None
-    tls: ssl.SSLContext = field(repr=False)
+    #: A file of certificates in PEM, for https; None for the system's.
+    cacert: Path | None
 
     @property
     def key_id(self) -> str | None:
@@ -34,6 +35,17 @@ class Settings:
         parts = self.api_key.split("_")
         is_ours = len(parts) == 3 and parts[0] == "qvk"
         return parts[1] if is_ours else hashlib.sha256(self.api_key.encode()).hexdigest()[:12]
+
+    def tls(self) -> ssl.SSLContext:
+        """A new one, whose locks no other process has. Raises ConfigError that names the file of certificates."""
+        if not any(url.startswith("https:") for url in self.urls):
+            # Loading the system's certificates takes longer than a command against a local cluster. This trusts none.
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            return ssl.create_default_context(cafile=self.cacert)
+        except OSError as error:
+            words = getattr(error, "reason", None) or error.strerror or "unreadable"
+            raise ConfigError(self.cacert, "", f"expected a file of certificates in PEM: {words}") from None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -49,7 +61,7 @@ def resolve(
     cacert: Path | str | None,
     environment: Mapping[str, str],
 ) -> Settings:
-    """Raises BadArgument that names the argument at fault, or ConfigError that names the variable, or the file of certificates.
+    """Raises BadArgument that names the argument at fault, or ConfigError that names the variable.
 
     An empty QUORUMVAULT_PURPOSE or QUORUMVAULT_CACERT is none.
     """
@@ -66,7 +78,7 @@ def resolve(
         expected = "expected 1 to 128 visible ASCII characters, no spaces"
         raise ConfigError("QUORUMVAULT_PURPOSE", "", expected) if purpose is None else BadArgument("purpose", expected)
     trusted = (environment.get("QUORUMVAULT_CACERT") or None) if cacert is None else cacert
-    return Settings(nodes, key, why, _tls(nodes, trusted))
+    return Settings(nodes, key, why, None if trusted is None else Path(trusted).absolute())
 
 
 def read_key(path: Path | str) -> str:
@@ -107,14 +119,3 @@ def _checked_url(text: str) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("expected no user, query or fragment in a URL: the API key goes into QUORUMVAULT_API_KEY")
     return text.rstrip("/")
-
-
-def _tls(urls: Sequence[str], cacert: Path | str | None) -> ssl.SSLContext:
-    if not any(url.startswith("https:") for url in urls):
-        # Loading the system's certificates takes longer than a command against a local cluster. This trusts none.
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        return ssl.create_default_context(cafile=cacert)
-    except OSError as error:
-        words = getattr(error, "reason", None) or error.strerror or "unreadable"
-        raise ConfigError(cacert, "", f"expected a file of certificates in PEM: {words}") from None

@@ -18,6 +18,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from quorumvault.errors import Asked
 
+#: Every request carries one, and its answer the same.
+REQUEST_ID = "X-Request-ID"
 #: Seconds of a monotonic clock.
 Clock = Callable[[], float]
 
@@ -51,6 +53,8 @@ class Pause(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
+    """To this request, going by its id. An error without an id is no node's: it is here by its status, without its body."""
+
     status: int
     retry_after: float | None
     body: bytes = field(repr=False)
@@ -63,6 +67,7 @@ class Failure(Enum):
     SILENT = "no answer in time"
     BROKEN = "the connection broke"
     OVERLONG = "the answer is too long"
+    FOREIGN = "the answer to another request"
 
 
 class NoReply(NamedTuple):

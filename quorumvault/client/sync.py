@@ -6,19 +6,35 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import httpx2
 
 from quorumvault.client import wire
 from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
-from quorumvault.client.settings import resolve
+from quorumvault.client.settings import Settings, resolve
 from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
 from quorumvault.errors import QuorumVaultError
+
+
+class _Own(NamedTuple):
+    """What one process has of a client."""
+
+    plans: Operations
+    http: httpx2.Client
+
+
+def _make_own(
+    settings: Settings, policy: ClientPolicy, clock: Clock, rng: random.Random, transport: httpx2.BaseTransport | None
+) -> _Own:
+    http = httpx2.Client(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
+    return _Own(Operations.of(settings, policy, clock, rng), http)
 
 
 class Client:
@@ -41,6 +57,12 @@ class Client:
     say which nodes were asked (``asked``), under which id their event logs have it (``request_id``), and whether calling again
     can help (``retryable``). Every operation may be repeated. ``deadline`` bounds a whole call, in seconds; without it each of
     the call's requests has ``policy.request``.
+
+    Threads: one client serves them all. Forked processes (``os.fork``, gunicorn's preload, a pool with the context "fork"): a
+    client that was made before the fork works in each of them, where it makes connections of its own, reads ``cacert`` again, and
+    learns anew what it knew of the nodes; no process reads what another asked for. Processes that are spawned: make a client in
+    each, as in the initializer of a pool; it is not pickled and not copied, which raises TypeError. Whatever happens to its
+    connections, an answer is taken only if it carries the X-Request-ID that was sent; any other is UnexpectedAnswer.
 
     Proxies and .netrc of the environment are not used: values go to the nodes that were named, and nowhere else.
     """
@@ -66,11 +88,15 @@ class Client:
         self.last_error: QuorumVaultError | None = None
         self._policy = policy or ClientPolicy()
         self._clock, self._sleep = clock, sleep
-        self._plans = Operations.of(settings, self._policy, clock, rng or random.SystemRandom())
-        self._http = httpx2.Client(transport=transport, verify=settings.tls, trust_env=False, limits=wire.limits(self._policy))
+        first = _make_own(settings, self._policy, clock, rng or random.SystemRandom(), transport)
+        again = partial(_make_own, settings, self._policy, clock, random.SystemRandom(), None)
+        self._own = EachProcess(first, again if transport is None else refuse_transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.urls)})"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(type(self))
 
     def __enter__(self) -> Client:
         return self
@@ -79,8 +105,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes its connections. Calls under way in other threads fail."""
-        self._http.close()
+        """Closes this process's connections. Calls under way in other threads fail."""
+        own = self._own.end()
+        if own is not None:
+            own.http.close()
 
     def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
         """Their tokens, in order, all of one epoch; None for None. The type of a value counts: "1", 1 and True differ.
@@ -197,6 +225,10 @@ class Client:
         """
         return self._run(self._plans.health())
 
+    @property
+    def _plans(self) -> Operations:
+        return self._own.get().plans
+
     def _run(self, plan: Plan[ResultT]) -> ResultT:
         outcome: Outcome = None
         while True:
@@ -209,9 +241,12 @@ class Client:
 
     def _send(self, send: Send) -> Reply | NoReply:
         timeout = wire.timeout(send, self._policy, self._clock())
-        body = bytearray()
+        http, body = self._own.get().http, bytearray()
         try:
-            with self._http.stream(send.method, send.url, headers=send.headers, content=send.body, timeout=timeout) as response:
+            with http.stream(send.method, send.url, headers=send.headers, content=send.body, timeout=timeout) as response:
+                stray = wire.not_ours(send, response)
+                if stray is not None:
+                    return stray
                 for chunk in response.iter_bytes():
                     body += chunk
                     if len(body) > self._policy.reply_bytes:

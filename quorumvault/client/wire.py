@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.steps import Failure, NoReply, Reply, Send
+from quorumvault.client.steps import REQUEST_ID, Failure, NoReply, Reply, Send
 
 
 def limits(policy: ClientPolicy) -> httpx2.Limits:
@@ -18,6 +18,18 @@ def timeout(send: Send, policy: ClientPolicy, now: float) -> httpx2.Timeout:
     """``pool`` is the wait for other calls of this client to be done with their connections."""
     connect = min(policy.connect, send.silence)
     return httpx2.Timeout(connect=connect, read=send.silence, write=send.silence, pool=max(send.until - now, 0.0))
+
+
+def not_ours(send: Send, response: httpx2.Response) -> Reply | NoReply | None:
+    """What to make of a response that does not answer this request, going by its headers; None for one that does.
+
+    Nothing more of it is to be read, so that its connection is closed: what else may come there is nobody's either. A proxy's
+    error has no id. It is told by its status alone, and a success without the id never is one.
+    """
+    answered = response.headers.get(REQUEST_ID)
+    if answered == send.headers[REQUEST_ID]:
+        return None
+    return reply(response, b"") if answered is None and response.is_error else FOREIGN
 
 
 def reply(response: httpx2.Response, body: bytes) -> Reply:
@@ -39,4 +51,5 @@ def no_reply(error: httpx2.HTTPError) -> NoReply:
 
 
 SILENT = NoReply(Failure.SILENT, "connected")
+FOREIGN = NoReply(Failure.FOREIGN, f"its {REQUEST_ID} is not the one that was sent")
 OVERLONG = NoReply(Failure.OVERLONG, "more than ClientPolicy.reply_bytes")

@@ -47,6 +47,7 @@ def node(*answers: tuple[int, dict[str, object]]) -> Iterator[str]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json" if status < 400 else "application/problem+json")
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Request-ID", self.headers["X-Request-ID"])
             self.end_headers()
             self.wfile.write(body)
 

@@ -26,7 +26,7 @@ from quorumvault.client.settings import resolve
 from quorumvault.client.steps import Answered, Reply, Send
 from quorumvault.crypto.tokens import is_token
 from tests.apirig import SMALL, Rig, key_text
-from tests.served import served
+from tests.served import answering, served
 
 KEY = key_text("clinic")
 URLS = ("http://n1", "http://n2", "http://n3")
@@ -135,7 +135,7 @@ class Handler:
         return {"status": token} if token.startswith(("not", "un", "col")) else {"status": "ok", "token": f"{epoch}:{token}"}
 
     def client(self, **options: Any) -> Client:
-        return Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(self), **options)
+        return Client(URLS[0], api_key=KEY, transport=answering(self), **options)
 
 
 def test_many_values_go_in_requests_within_the_limits_each_distinct_one_once() -> None:
@@ -253,7 +253,7 @@ def test_an_integer_longer_than_python_converts_can_be_sent_and_had_as_json() ->
             return httpx2.Response(200, json={"epoch": 1, "tokens": ["token"]})
         return httpx2.Response(200, content=b'{"results":[{"status":"ok","value":' + digits + b"}]}")
 
-    with Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node)) as vault:
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault:
         assert vault.tokenize([msgspec.Raw(digits)]) == ["token"]
         assert seen == [b'{"values":[' + digits + b"]}"]
         (result,) = vault.detokenize(["token"])
@@ -333,7 +333,7 @@ def test_an_answer_with_other_than_a_token_for_each_epoch_is_unexpected() -> Non
             return httpx2.Response(200, json={"epoch": 2, "tokens": [["1:a"]]})
         return Handler()(request)
 
-    with Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node)) as vault, pytest.raises(errors.UnexpectedAnswer):
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault, pytest.raises(errors.UnexpectedAnswer):
         vault.tokens_all_epochs(["a"])
 
 
@@ -350,7 +350,7 @@ def test_values_that_are_too_long_for_one_answer_are_asked_for_in_halves(operati
         return handler(request)
 
     tokens = [chr(ord("a") + number) for number in range(11)]
-    with Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node)) as vault:
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault:
         results: list[Any] = getattr(vault, operation)(tokens)
     got = [result.value if isinstance(result, Result) else result.token for result in results]
     assert got == [token.upper() if operation == "detokenize" else f"1:{token}" for token in tokens]
@@ -363,7 +363,7 @@ def test_one_value_that_is_too_long_for_an_answer_is_an_error() -> None:
             return httpx2.Response(200, json={"items": 9, "body_bytes": 10_000, "value_bytes": 100})
         return httpx2.Response(413, json={"detail": "ask for fewer", "code": "too-large", "retryable": False})
 
-    with Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node)) as vault, pytest.raises(errors.TooLarge):
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault, pytest.raises(errors.TooLarge):
         vault.detokenize(["a", "b"])
 
 
@@ -408,7 +408,7 @@ def test_a_nodes_complaints_are_about_the_callers_items() -> None:
         body = {"detail": "item 1: is one", "code": "already-tokenized", "retryable": False, "errors": bad}
         return httpx2.Response(422, json=body, headers={"Content-Type": "application/problem+json"})
 
-    vault = Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node))
+    vault = Client(URLS[0], api_key=KEY, transport=answering(node))
     with vault, pytest.raises(errors.AlreadyTokenized) as caught:
         vault.tokenize(["a", "a", "b", "c", "a", "d"])
     assert [(item.index, item.code) for item in caught.value.errors] == [(5, "already-tokenized")]
@@ -433,7 +433,7 @@ def test_an_answer_that_is_none_names_who_gave_it(answer: bytes) -> None:
         limits = b'{"items": 10, "body_bytes": 1000, "value_bytes": 100}'
         return httpx2.Response(200, content=limits if request.url.path == "/limits" else answer)
 
-    vault = Client(URLS[0], api_key=KEY, transport=httpx2.MockTransport(node))
+    vault = Client(URLS[0], api_key=KEY, transport=answering(node))
     with vault, pytest.raises(errors.UnexpectedAnswer, match="http://n1: 200") as caught:
         vault.tokenize(["value"])
     assert caught.value.request_id
@@ -460,7 +460,7 @@ def test_health_asks_every_node_once() -> None:
             raise httpx2.ConnectError("refused")
         return httpx2.Response(503, json=body) if request.url.host == "n2" else httpx2.Response(200, text="hello")
 
-    with Client(URLS, transport=httpx2.MockTransport(node)) as vault:
+    with Client(URLS, transport=answering(node)) as vault:
         first, second, third = vault.health()
     assert (first.url, first.report, first.problem) == ("http://n1", None, "no connection (refused)")
     assert second.report is not None
@@ -501,9 +501,9 @@ def test_purpose_and_certificates_come_from_the_environment_too(tmp_path: Path) 
     assert resolve("http://a", None, "mine", None, absent).purpose == "mine"
     assert resolve("https://a", None, None, None, {"QUORUMVAULT_PURPOSE": "", "QUORUMVAULT_CACERT": ""}).purpose is None
     with pytest.raises(errors.ConfigError, match=r"theirs\.pem"):
-        resolve("https://a", None, None, None, absent)
+        resolve("https://a", None, None, None, absent).tls()
     with pytest.raises(errors.ConfigError, match=r"mine\.pem"):
-        resolve("https://a", None, None, tmp_path / "mine.pem", absent)
+        resolve("https://a", None, None, tmp_path / "mine.pem", absent).tls()
     with pytest.raises(errors.ConfigError, match=r"^QUORUMVAULT_PURPOSE: expected 1 to 128 visible"):
         resolve("http://a", None, None, None, {"QUORUMVAULT_PURPOSE": "two words"})
 

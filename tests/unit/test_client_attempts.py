@@ -310,6 +310,13 @@ def test_an_answer_that_is_too_long_is_not_asked_for_again() -> None:
     assert len(script.sends) == 1
 
 
+def test_an_answer_to_another_request_is_not_asked_for_again() -> None:
+    script = Script()
+    with pytest.raises(errors.UnexpectedAnswer, match="X-Request-ID"):
+        script.run(READ, lambda node, number: NoReply(Failure.FOREIGN, ""))
+    assert len(script.sends) == 1
+
+
 def test_the_error_is_the_last_that_a_node_told() -> None:
     script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
     with pytest.raises(errors.NoQuorum) as caught:

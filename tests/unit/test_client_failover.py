@@ -14,7 +14,7 @@ import pytest
 from quorumvault import errors
 from quorumvault.client import AsyncClient, Client, ClientPolicy
 from tests.apirig import SMALL, Rig, key_text
-from tests.served import served
+from tests.served import answering, served
 
 KEY = key_text("clinic")
 
@@ -61,9 +61,16 @@ def break_off(connection: socket.socket) -> None:
     connection.close()
 
 
+def begin_to_answer(connection: socket.socket) -> None:
+    """As far as the id of the request, which has all its headers in one piece."""
+    headers = connection.recv(65536).splitlines()
+    its_id = next(line for line in headers if line.lower().startswith(b"x-request-id:"))
+    connection.sendall(b"HTTP/1.1 200 OK\r\n" + its_id + b"\r\n")
+
+
 def stop_halfway(connection: socket.socket) -> None:
-    connection.recv(65536)
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+    begin_to_answer(connection)
+    connection.sendall(b"Content-Length: 100\r\n\r\n{")
     connection.close()
 
 
@@ -113,9 +120,9 @@ def test_with_no_node_there_the_error_says_who_was_asked(nobody: str) -> None:
 
 def test_an_answer_that_trickles_is_given_up_at_the_deadline() -> None:
     def trickle(connection: socket.socket) -> None:
-        connection.recv(65536)
+        begin_to_answer(connection)
         with contextlib.suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
             while True:
                 connection.sendall(b"1\r\n \r\n")
 
@@ -135,6 +142,6 @@ def test_an_answer_longer_than_any_is_cut_off() -> None:
         return httpx2.Response(200, content=b" " * 2000)
 
     policy = ClientPolicy(reply_bytes=1000)
-    vault = Client("http://n1", api_key=KEY, policy=policy, transport=httpx2.MockTransport(flood))
+    vault = Client("http://n1", api_key=KEY, policy=policy, transport=answering(flood))
     with vault, pytest.raises(errors.UnexpectedAnswer, match="longer"):
         vault.epoch()

@@ -1,0 +1,168 @@
+"""A node's stand-in on real sockets, which answers when a test says so; and processes forked off a test."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import pickle
+import queue
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+LIMITS = {"items": 100, "body_bytes": 100_000, "value_bytes": 1000}
+HEALTH = {"status": "ok", "node": "n1", "state": "active", "quorum": {"needed": 2, "reachable": 3}, "peers": {}}
+PROBLEM = {"detail": "the key lacks this operation", "code": "not-permitted", "retryable": False}
+#: Nothing in these tests takes as long; what does has come to a standstill, and fails.
+LONG = 60
+
+
+def value_of(token: str) -> str:
+    return f"the value of {token}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One that came on the connection of this number; ``token`` is the one it asks about, if any."""
+
+    connection: int
+    request_id: str
+    path: str
+    token: str | None
+    send: Callable[[bytes], object]
+
+    def answer(self) -> None:
+        """As a node does."""
+        self.send(self.reply())
+
+    def reply(self, status: int = 200, ids: list[str] | None = None) -> bytes:
+        """An answer with these ids in its head, or with that of the request; it is a problem if the status is an error's."""
+        body = json.dumps(self._told() if status < 400 or self.path == "/health" else PROBLEM).encode()
+        names = "".join(f"X-Request-ID: {each}\r\n" for each in ([self.request_id] if ids is None else ids))
+        return f"HTTP/1.1 {status} Words\r\n{names}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, dict[str, Any]] = {"/limits": LIMITS, "/epoch": {"active_epoch": 1}, "/health": HEALTH}
+        return told.get(self.path) or {"results": [{"status": "ok", "value": value_of(self.token or "")}]}
+
+
+class StandIn:
+    """All requests in the order in which they came. ``behave`` is called with each, in a thread of its connection's own.
+
+    Requests are read on while earlier ones of a connection have no answer yet, which no node does.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.behave: Callable[[Request], object] = Request.answer
+        self.requests: list[Request] = []
+        #: The numbers of connections that were closed at the other end, as they are.
+        self.closed: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def hold(self) -> queue.SimpleQueue[Request]:
+        """From now on requests get no answer, but stand in this queue."""
+        held: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self.behave = held.put
+        return held
+
+    def serve(self, number: int, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as lines:
+            while head := _head(lines):
+                self.take(number, connection, head, lines)
+        self.closed.put(number)
+
+    def take(self, number: int, connection: socket.socket, head: list[bytes], lines: BinaryIO) -> None:
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in head[1:])}
+        body = json.loads(lines.read(int(headers.get(b"content-length", 0))) or b"{}")
+        path = head[0].split()[1].decode()
+        (token,) = body.get("tokens", [None])
+        request = Request(number, headers[b"x-request-id"].decode(), path, token, connection.sendall)
+        self.requests.append(request)
+        self.behave(request)
+
+    def connections_of(self, token: str) -> set[int]:
+        return {request.connection for request in self.requests if request.token == token}
+
+
+def _head(lines: BinaryIO) -> list[bytes]:
+    """Without the empty line at its end; nothing if the connection was closed."""
+    head: list[bytes] = []
+    while (line := lines.readline()) not in (b"", b"\r\n"):
+        head.append(line)
+    return head
+
+
+@contextlib.contextmanager
+def standing_in(tls: ssl.SSLContext | None = None) -> Iterator[StandIn]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        node = StandIn(f"http{'s' if tls else ''}://localhost:{listener.getsockname()[1]}")
+        threads: list[threading.Thread] = []
+        open_ones: list[socket.socket] = []
+
+        def accept() -> None:
+            for number in itertools.count():
+                try:
+                    connection = listener.accept()[0]
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    open_ones.append(tls.wrap_socket(connection, server_side=True) if tls else connection)
+                except OSError:
+                    return
+                threads.append(threading.Thread(target=node.serve, args=(number, open_ones[-1])))
+                threads[-1].start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield node
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            for connection in open_ones:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+
+
+class Forked:
+    """A process forked off this one, in which ``work`` is done and nothing else. One that comes to a standstill is killed."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._reader, writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(writer)
+            return
+        try:
+            signal.alarm(LONG)
+            os.write(writer, pickle.dumps(_outcome(work)))
+        finally:
+            os._exit(0)
+
+    def stop(self) -> None:
+        """Returns when it stands still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def result(self) -> Any:
+        """What ``work`` returned, or the exception that it raised, once the process is gone; None if it had to be killed."""
+        with open(self._reader, "rb") as told:
+            content = told.read()
+        os.waitpid(self.pid, 0)
+        return pickle.loads(content) if content else None
+
+
+def _outcome(work: Callable[[], object]) -> object:
+    try:
+        return work()
+    except BaseException as error:
+        return error
