@@ -75,8 +75,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: One answer as it is encoded, values that it repeats counted each time: a node gives 10,000 values of 6 KiB in one request.
     answer_bytes: Annotated[int, _at_least(MiB)] = 64 * MiB
     #: What a replica reads for one Get before it answers Overflow, and is asked for less: it holds the storage thread, and the
-    #: event loops of two nodes, for some 40 ms.
-    reply_bytes: Count = 4 * MiB
+    #: event loops of two nodes, for some 10 ms.
+    reply_bytes: Count = MiB
     #: One frame between nodes: the largest body, sealed, with room for its envelope.
     frame_bytes: Count = 48 * MiB
     #: Small messages to one peer share a frame up to this: there a frame's own cost is next to nothing, and none of them is read

@@ -16,18 +16,18 @@ from typing import Protocol, TypeAlias, TypeVar, cast
 from quorumvault.config import Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_alike, parse_tokens
-from quorumvault.errors import NoQuorum, Outcome
+from quorumvault.errors import Busy, NoQuorum, Outcome
 from quorumvault.exchange import Exchange, Target
 from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.epochs import Raised
 from quorumvault.protocol.marks import Mark
-from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
 from quorumvault.protocol.operations import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
-from quorumvault.protocol.rounds import ViewRefused
+from quorumvault.protocol.rounds import TooMuch, ViewRefused
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed, Repaired
 
@@ -39,6 +39,11 @@ _KNOWN_EPOCHS = 4096
 _NO_EPOCH = 0
 #: Records that are opened at one go: a millisecond's worth of small ones, some tens of milliseconds of the largest.
 _OPENED = 512
+#: Reads of large values at once. Each keeps the disks and loops of two nodes busy with megabytes, reply after reply: requests for
+#: small values should not find dozens of those in front of them.
+_LARGE_READS = 2
+#: A read is one of large values if so few of them do not fit into one reply: they have two kilobytes each.
+_FEW = 512
 #: Digests that become tokens, or tokens that become digests, at one go: some milliseconds' worth.
 _FORMATTED = 4096
 
@@ -133,11 +138,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A round that was held: its decision, by node why a replica took no part, and whether any may have written."""
+    """A round that was held: its decision, by node why a replica took no part, whether any may have written, and whether it asked
+    for a few values that are too large for one reply."""
 
     decision: object
     trouble: dict[str, str]
     wrote: bool
+    found_large: bool = False
 
 
 class Coordinator:
@@ -166,6 +173,7 @@ class Coordinator:
         self._wall_ms = wall_ms
         self._observer = observer
         self._rounds = itertools.count(1)
+        self._lane = asyncio.Semaphore(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
@@ -276,22 +284,39 @@ class Coordinator:
         return asyncio.get_running_loop().time() + self._timeouts.request
 
     async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
-        """Drive an operation to its end. NoQuorum says which nodes did not take part, and of a write whether it may stand."""
+        """Drive an operation to its end. NoQuorum says which nodes did not take part, and of a write whether it may stand.
+
+        Raises Busy for a read of large values that waits too long behind others.
+        """
         held = _Held(None, {}, False)
         outcome: Outcome = "none"
         troubles: dict[str, str] = {}
+        in_lane = False
         try:
             while True:
                 ask = steps.send(held.decision)
                 held = await self._hold(ask, deadline)
                 troubles |= held.trouble
                 outcome = "unknown" if held.wrote else outcome
+                if held.found_large and not in_lane:
+                    await self._enter_lane()
+                    in_lane = True
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         except (QuorumLost, SecretMissing) as error:
             trouble = "; ".join(f"{node}: {reason}" for node, reason in sorted(troubles.items()))
             detail = f"fewer than {QUORUM} nodes could decide this ({trouble or str(error) or 'it changed too often meanwhile'})"
             raise NoQuorum(detail, outcome=outcome if writes else None) from None
+        finally:
+            if in_lane:
+                self._lane.release()
+
+    async def _enter_lane(self) -> None:
+        """Wait for a place among the reads of large values. Raises Busy."""
+        try:
+            await asyncio.wait_for(self._lane.acquire(), self._timeouts.round)
+        except TimeoutError:
+            raise Busy("this node is reading large values for others; wait, or ask another node") from None
 
     async def _hold(self, ask: Ask, deadline: float) -> _Held:
         """Hold one round."""
@@ -317,7 +342,8 @@ class Coordinator:
         if isinstance(decision, ViewRefused):
             self.learn(decision.view)
         self._tell(request, decision, exchange, targets)
-        return _Held(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch))
+        found_large = isinstance(decision, TooMuch) and isinstance(request, Get) and len(request.digests) <= _FEW
+        return _Held(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch), found_large)
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
         """What the observer wants to know of a round."""

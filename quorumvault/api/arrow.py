@@ -10,19 +10,33 @@ everywhere. pyarrow is an optional extra, and takes a while to load: that is lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from quorumvault.api import faults
 from quorumvault.api.job import Content, Counts, Job
 from quorumvault.api.memory import cost_of_reading, cost_of_writing
+from quorumvault.config import Limits
 from quorumvault.coordinator import Missing
+from quorumvault.crypto.canonical import from_str
 from quorumvault.errors import ItemError, TooLarge
 
 if TYPE_CHECKING:
     from quorumvault.api.arrowstream import Texts
 
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+
 _NOT_TEXT = "not_text"
+_TEXT_PREFIX = from_str("")
+#: The module that loads pyarrow, which takes a third of a second the first time.
+_STREAMS = "quorumvault.api.arrowstream"
+#: Bytes of texts that are worth a thread.
+_LARGE = 256 << 10
+#: The longest token.
+_TOKEN_BYTES = 64
 #: Of the texts of a request: as they came, in one array, without repeats, as Python objects, in canonical form.
 _COPIES_OF_A_BODY = 5
 #: Of the values of an answer: an array of each distinct one, the column, the stream, and its bytes.
@@ -31,8 +45,6 @@ _COPIES_OF_AN_ANSWER = 4
 
 async def tokenize(job: Job) -> Content:
     """The answer to a stream with a column ``value``. One bad value: nothing is done. Raises RequestError."""
-    from quorumvault.api.arrowstream import write_stream
-
     services, counts = job.services, job.counts
     texts = await _read(job, "value")
     canonicals = texts.canonicals()
@@ -44,30 +56,27 @@ async def tokenize(job: Job) -> Content:
     counts.epoch = done.epoch
     met = {position: faults.collision(position) for position, token in enumerate(done.tokens) if token is None}
     faults.refuse_any(_in_rows(texts, met), services.limits)
-    return write_stream({"token": texts.spread(done.tokens)}, done.epoch)
+    return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", done.tokens, None, done.epoch)
 
 
 async def detokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
-    from quorumvault.api.arrowstream import TEXT_PREFIX, write_stream
-
     texts = await _read(job, "token")
     job.counts.items = texts.asked
     asked = texts.distinct.to_pylist()
     await job.pay(cost_of_reading(len(asked), job.services.limits))
     answers = await job.services.vault.detokenize(job.owner, asked, job.take_read)
-    start = len(TEXT_PREFIX)
-    values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(TEXT_PREFIX) else None for answer in answers]
+    start = len(_TEXT_PREFIX)
+    values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(_TEXT_PREFIX) else None for answer in answers]
     words = [_why_none(answer) if value is None else "ok" for answer, value in zip(answers, values, strict=True)]
     _count(job.counts, texts.tally(words))
-    await _require_room(job, texts.size_of([0 if value is None else len(value) for value in values]))
-    return write_stream({"value": texts.spread(values), "status": texts.statuses(words)})
+    size = texts.size_of([0 if value is None else len(value) for value in values])
+    await _require_room(job, size)
+    return await _aside(size, texts.stream, "value", values, words)
 
 
 async def retokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
-    from quorumvault.api.arrowstream import write_stream
-
     texts = await _read(job, "token")
     job.counts.items = texts.asked
     asked = texts.distinct.to_pylist()
@@ -77,15 +86,28 @@ async def retokenize(job: Job) -> Content:
     words = [token.value if isinstance(token, Missing) else "ok" for token in moved.tokens]
     _count(job.counts, texts.tally(words))
     tokens = [None if isinstance(token, Missing) else token for token in moved.tokens]
-    return write_stream({"token": texts.spread(tokens), "status": texts.statuses(words)}, moved.epoch)
+    return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", tokens, words, moved.epoch)
 
 
 async def _read(job: Job, name: str) -> Texts:
     """The column of the body. Raises RequestError."""
+    size = len(job.body)
+    await job.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
+    first = _STREAMS not in sys.modules
+    return await _aside(_LARGE + 1 if first else size, _read_texts, job.body, name, job.services.limits)
+
+
+def _read_texts(body: bytes, name: str, limits: Limits) -> Texts:
     from quorumvault.api.arrowstream import read_texts
 
-    await job.pay(_COPIES_OF_A_BODY * len(job.body) + cost_of_writing(0))
-    return read_texts(job.body, name, job.services.limits)
+    return read_texts(body, name, limits)
+
+
+async def _aside(size: int, work: Callable[P, ResultT], /, *arguments: P.args, **named: P.kwargs) -> ResultT:
+    """What ``work`` returns. Work on many bytes is done in a thread: pyarrow and NumPy let others run meanwhile."""
+    if size > _LARGE:
+        return await asyncio.to_thread(work, *arguments, **named)
+    return work(*arguments, **named)
 
 
 async def _require_room(job: Job, size: int) -> None:

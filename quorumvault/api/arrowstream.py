@@ -62,7 +62,14 @@ class Texts:
             return sum(sizes)
         return int(pc.sum(pa.array(sizes, pa.int64()).take(self.indices)).as_py() or 0)
 
-    def spread(self, texts: Any) -> Any:
+    def stream(self, name: str, texts: Sequence[Any], words: Sequence[str] | None = None, epoch: int | None = None) -> bytes:
+        """The answer: a column ``name`` of what stands for each text, and a column ``status`` if there are words for it."""
+        columns = {name: self.spread(texts)}
+        if words is not None:
+            columns["status"] = pa.array(words, pa.utf8()).take(self.indices).fill_null("null")
+        return write_stream(columns, epoch)
+
+    def spread(self, texts: Sequence[Any]) -> Any:
         """A column of the same type that has for each row what stands for its text. A null has a null."""
         values = pa.array(texts, pa.large_utf8())
         if not self.coded:
@@ -70,10 +77,6 @@ class Texts:
         entries = values.dictionary_encode()
         indices = entries.indices.take(self.indices)
         return pa.DictionaryArray.from_arrays(indices, entries.dictionary.cast(self.kind))
-
-    def statuses(self, words: Sequence[str]) -> Any:
-        """The same for words; a null has "null"."""
-        return pa.array(words, pa.utf8()).take(self.indices).fill_null("null")
 
 
 def read_texts(body: bytes, name: str | None, limits: Limits) -> Texts:

@@ -133,7 +133,7 @@ BAD_VALUES = [
     ("limits.frame_bytes", 1 << 31, "limits.frame_bytes: expected a whole number from 1 to 2147483647"),
     ("limits.in_flight", 0, "limits.in_flight: expected a whole number from 1 to 2147483647"),
     ("limits.reply_bytes", 1024, "limits.reply_bytes: expected more than limits.value_bytes, which is 65536; it is 1024"),
-    ("limits.frame_bytes", 2 << 20, "limits.frame_bytes: expected more than limits.reply_bytes"),
+    ("limits.frame_bytes", 1 << 20, "limits.frame_bytes: expected more than limits.reply_bytes"),
     ("limits.memory_bytes", 64 << 20, "limits.memory_bytes: expected more than limits.answer_bytes"),
     ("timeouts.request", -1, "timeouts.request: expected a number of seconds, more than 0 and at most 3600"),
     ("timeouts.request", "5s", "timeouts.request: expected a number of seconds"),

@@ -16,7 +16,7 @@ from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token, parse_token, parse_tokens
 from quorumvault.disk import DiskIdentity
-from quorumvault.errors import EpochAhead, NoQuorum
+from quorumvault.errors import Busy, EpochAhead, NoQuorum
 from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Owner
 from quorumvault.protocol.clock import HybridClock
@@ -535,3 +535,33 @@ def test_what_was_not_committed_is_owed_to_nobody_and_a_node_owes_itself_nothing
         assert three.diary.missed == []
 
     in_trio(test)
+
+
+def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_by() -> None:
+    async def test(three: Trio) -> None:
+        coordinator = three.coordinators["n1"]
+        large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
+        tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
+        small = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
+        reads = [asyncio.create_task(coordinator.detokenize(ACME, tokens)) for _ in range(2)]
+        while not coordinator._lane.locked():
+            await asyncio.sleep(0)
+        waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
+        assert await coordinator.detokenize(ACME, small) == VALUES
+        assert await asyncio.gather(*reads, waiting) == [large] * 3
+        assert not coordinator._lane.locked()
+
+    in_trio(test)
+
+
+def test_a_read_of_large_values_that_waits_too_long_is_told_that_the_node_is_busy() -> None:
+    async def test(three: Trio) -> None:
+        coordinator = three.coordinators["n1"]
+        large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
+        tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
+        async with coordinator._lane, coordinator._lane:
+            with pytest.raises(Busy, match="reading large values for others"):
+                await coordinator.detokenize(ACME, tokens)
+        assert await coordinator.detokenize(ACME, tokens) == large
+
+    in_trio(test, timeouts=Timeouts(round=0.2, request=60))
