@@ -543,12 +543,13 @@ def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_by() ->
         large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
         tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
         small = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
-        reads = [asyncio.create_task(coordinator.detokenize(ACME, tokens)) for _ in range(2)]
-        while not coordinator._lane.locked():
-            await asyncio.sleep(0)
-        waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
-        assert await coordinator.detokenize(ACME, small) == VALUES
-        assert await asyncio.gather(*reads, waiting) == [large] * 3
+        await coordinator._lane.acquire()
+        async with coordinator._lane:
+            waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
+            assert await coordinator.detokenize(ACME, small) == VALUES
+            await three.settled()
+            assert not waiting.done()
+        assert await waiting == large
         assert not coordinator._lane.locked()
 
     in_trio(test)
