@@ -114,7 +114,7 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: Seconds = 10.0
     #: A request's body, from the end of its headers to its last byte: 16 MiB at 0.5 MB/s. It holds its place meanwhile.
     body: Seconds = 30.0
-    #: A piece of an answer that was handed to the kernel, until the client has made room for all of it: 256 KiB at 25 KB/s.
+    #: Each 256 KiB of an answer, until the client has made room for them: at 25 KB/s. They are held meanwhile.
     send: Seconds = 10.0
     #: A client's request from its body's last byte to an answer, whatever it takes in rounds.
     request: Seconds = 5.0

@@ -35,6 +35,8 @@ from quorumvault.turnstile import BODY_BYTE, FRAMING_BYTE, Turnstile
 SMALL_READ: Final = 4 * 1024
 LARGE_READ: Final = 64 * 1024
 _EMPTY_LINE: Final = b"\r\n\r\n"
+#: timeouts.send is for so much: an answer that is handed over in one piece has the time that it would have in several.
+_SENT_BYTES: Final = 256 * 1024
 #: The application answers a body that is late; its answer comes before the connection's end.
 _GRACE_SECONDS: Final = 1.0
 
@@ -77,6 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         self.ended = False
         self.unsent_since: float | None = None
         self._due = self._now() + shared.timeouts.head
+        self._send_due = math.inf
         self._held = b""
         self._held_back = False
         #: Whether all that was asked has its answer.
@@ -141,6 +144,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.unsent_since = self._now()
+        pieces = math.ceil(self._transport.get_write_buffer_size() / _SENT_BYTES)
+        self._send_due = self.unsent_since + pieces * self._shared.timeouts.send
         self._requests.pause_writing()
 
     def resume_writing(self) -> None:
@@ -161,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """End the connection if one of its deadlines is over."""
-        if self.unsent_since is not None and now - self.unsent_since > self._shared.timeouts.send:
+        if self.unsent_since is not None and now > self._send_due:
             self._shared.refusals.add(Refusal.UNREAD)
             self.abort()
         elif now > self._due:
@@ -210,7 +215,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._requests.cycle.response_started:
                 self.abort()  # its answer is half written
                 return
-        self._requests.send_400_response(why)
+        self._requests.answer_malformed(why)
 
     def close(self) -> None:
         """What comes behind an answer that ends the connection is thrown away for a while: a socket that is closed over unread

@@ -160,6 +160,12 @@ class Requests(HttpToolsProtocol):
         if self.headers is not None and len(self.headers) > self._most_fields:
             self._around.refuse(self._too_many_fields)
 
+    def answer_malformed(self, why: str) -> None:
+        """400, and the end of the connection. What came of a head is let go before that."""
+        if self.headers is not None:
+            self.headers.clear()
+        self.send_400_response(why)
+
     def give_up(self) -> None:
         """The application is to see that the other side has left."""
         self.cycle.disconnected = True
