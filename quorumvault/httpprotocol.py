@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
 
+from quorumvault.api.answer import PIECE_BYTES
 from quorumvault.config import Limits, Timeouts
 from quorumvault.httpconnections import Connections, Room, client_address
 from quorumvault.httprefusals import HttpRefusals, Refusal
@@ -35,8 +36,6 @@ from quorumvault.turnstile import BODY_BYTE, FRAMING_BYTE, Turnstile
 SMALL_READ: Final = 4 * 1024
 LARGE_READ: Final = 64 * 1024
 _EMPTY_LINE: Final = b"\r\n\r\n"
-#: timeouts.send is for so much: an answer that is handed over in one piece has the time that it would have in several.
-_SENT_BYTES: Final = 256 * 1024
 #: The application answers a body that is late; its answer comes before the connection's end.
 _GRACE_SECONDS: Final = 1.0
 
@@ -69,7 +68,8 @@ class Shared:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Used on the event loop's thread. Implements httpconnections.Member, turnstile.Waiter and httprequests.Around."""
+    """Used on the event loop's thread. Implements httpconnections.Member, turnstile.Waiter, httprequests.Around and
+    api.answer.Connection."""
 
     def __init__(self, shared: Shared, of_uvicorn: Mapping[str, Any]) -> None:
         self._shared = shared
@@ -91,6 +91,11 @@ class Connection(asyncio.BufferedProtocol):
         self._head_bytes = self._framing_bytes = self._framing_run = self._missing = 0
         #: The last bytes of the part before: the empty line may lie across.
         self._seam = b""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is there to read any more."""
+        return self.ended
 
     def when_sent(self, callback: Callable[[], None]) -> None:
         """Call back once when all that was written so far has left the process, or the connection is lost: at once if it has."""
@@ -144,7 +149,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.unsent_since = self._now()
-        pieces = math.ceil(self._transport.get_write_buffer_size() / _SENT_BYTES)
+        # What was handed over at once has the time that it would have in several pieces.
+        pieces = math.ceil(self._transport.get_write_buffer_size() / PIECE_BYTES)
         self._send_due = self.unsent_since + pieces * self._shared.timeouts.send
         self._requests.pause_writing()
 
@@ -178,6 +184,8 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         self.ended = True
         self._transport.abort()
+        if not self._answered:
+            self._requests.give_up()
 
     # What uvicorn's protocol tells.
 
@@ -211,10 +219,10 @@ class Connection(asyncio.BufferedProtocol):
     def refuse(self, why: str) -> None:
         self._shared.refusals.add(Refusal.MALFORMED)
         if not self._answered:
-            self._requests.give_up()
             if self._requests.cycle.response_started:
                 self.abort()  # its answer is half written
                 return
+            self._requests.give_up()
         self._requests.answer_malformed(why)
 
     def close(self) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Protocol, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-#: In the ASGI scope: the connection, see httpprotocol.Connection.when_sent.
-SCOPE_KEY = "quorumvault.connection"
+from quorumvault.api.answer import CONNECTION
+
 #: A body up to this size leaves in one piece with its head: copying it is cheaper than a list of two for the kernel.
 _JOINED_BYTES = 64 * 1024
 
@@ -187,7 +187,7 @@ class Requests(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 length = None
         self._check(length)
-        cast("dict[str, Any]", self.scope)[SCOPE_KEY] = self._around
+        cast("dict[str, Any]", self.scope)[CONNECTION] = self._around
         super().on_headers_complete()
         self.headers, self.body_bytes = _Trailers(self._most_fields, self._too_many_fields), 0
         self._wire.begin(self.cycle)

@@ -147,8 +147,8 @@ class Node:
         self._http = HttpServer(create_app(self._services()), listener, limits, timeouts, crowded, self._metrics.refused)
         backups = Backups(config, VERSION, lambda: self._healer, lambda: self._keys.owners, self._events.note)
         controls = Controls(self._status, self._reload, self.stopping.set, self._repair, self._verify, backups.take)
-        admin = create_admin_app(controls, _request_id)
-        self._admin = HttpServer(admin, admin_socket.listen(config.data_directory), limits, timeouts)
+        admin, admin_listener = create_admin_app(controls, _request_id), admin_socket.listen(config.data_directory)
+        self._admin = HttpServer(admin, admin_listener, limits, timeouts)
 
     def _start_storage(self, store: Store, identity: DiskIdentity) -> GroupCommit:
         limits = self._config.cluster.limits
@@ -194,10 +194,9 @@ class Node:
 
     def _make_coordinator(self) -> Coordinator:
         node, disk = self._config.node, self._disk.identity
-        peers = self._peers()
         return Coordinator(
             Identity(node, disk.disk, self._boot),
-            peers,
+            self._peers(),
             disk.view,
             self._keyring,
             self._config.cluster.timeouts,

@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 
 from quorumvault import httpprotocol
 from quorumvault.addresses import Address
+from quorumvault.api.answer import CONNECTION
 from quorumvault.config import Limits, Timeouts
 from quorumvault.httpprotocol import LARGE_READ, SMALL_READ
 from quorumvault.httprefusals import Refusal
-from quorumvault.httprequests import SCOPE_KEY
 from quorumvault.httpserver import HttpServer, listening_socket
 from tests.linkrig import Run, eventually
 
@@ -54,15 +54,17 @@ class App:
         answer = b"%s:%s;" % (path.encode(), body)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
         await send({"type": "http.response.body", "body": answer})
-        scope[SCOPE_KEY].when_sent(lambda: self.sent.append(path))
+        scope[CONNECTION].when_sent(lambda: self.sent.append(path))
 
     async def _large(self, scope: Scope, send: Send) -> None:
         length = b"%d" % (PIECES * len(PIECE))
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
         for number in range(1, PIECES + 1):
+            if scope[CONNECTION].closed:
+                return
             await send({"type": "http.response.body", "body": PIECE, "more_body": number < PIECES})
             self.pieces += 1
-        scope[SCOPE_KEY].when_sent(lambda: self.sent.append("/large"))
+        scope[CONNECTION].when_sent(lambda: self.sent.append("/large"))
 
 
 async def crowded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -321,7 +323,7 @@ def test_it_is_told_when_an_answer_will_never_leave(run: Run) -> None:
     run(serve(scene))
 
 
-def test_an_answer_that_nobody_reads_ends_its_connection(run: Run) -> None:
+def test_an_answer_that_nobody_reads_ends_its_connection(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(site: Site) -> None:
         client = await site.connect(receive_buffer=4096)
         client.send(GET % b"/large")
@@ -330,6 +332,7 @@ def test_an_answer_that_nobody_reads_ends_its_connection(run: Run) -> None:
         assert site.counted == {Refusal.UNREAD: 1}
 
     run(serve(scene, timeouts=Timeouts(send=0.05)))
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(run: Run, caplog: pytest.LogCaptureFixture) -> None:
