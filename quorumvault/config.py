@@ -67,8 +67,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_share: Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")] = 75
     #: HTTP connections, idle ones included. They share the file descriptors with the store, which fails for good without one.
     connections: Count = 1024
-    #: The request line and headers of one request.
+    #: Of those, connections from one address, or from one IPv6 network (/64): half of them. It leaves room for others, and is
+    #: more than a proxy opens, behind which all clients have one address.
+    connections_per_address: Count = 512
+    #: The request line and headers of one request; and the chunk extensions in a row, or the trailers, of a chunked one.
     head_bytes: Count = 64 * 1024
+    #: Header fields of one request, and trailers likewise: each of them becomes several objects.
+    headers: Count = 100
     #: What all requests together make a node hold: bodies, what they become, records read, answers that have not left. The
     #: largest body made of the shortest members takes 250 MiB of it. A node at rest has some 60 MiB of its own, and LevelDB 100.
     memory_bytes: Annotated[int, _at_least(64 * MiB)] = 320 * MiB
@@ -109,6 +114,8 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: Seconds = 10.0
     #: A request's body, from the end of its headers to its last byte: 16 MiB at 0.5 MB/s. It holds its place meanwhile.
     body: Seconds = 30.0
+    #: Each 256 KiB of an answer, until the client has made room for them: at 25 KB/s. They are held meanwhile.
+    send: Seconds = 10.0
     #: A client's request from its body's last byte to an answer, whatever it takes in rounds.
     request: Seconds = 5.0
     #: One round. Long enough for a slow sync, short enough for two in a request.

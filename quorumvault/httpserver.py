@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,7 +19,8 @@ from starlette.applications import Starlette
 from quorumvault.addresses import Address
 from quorumvault.config import Limits, Timeouts
 from quorumvault.errors import ConfigError
-from quorumvault.httpprotocol import bounded
+from quorumvault.httpprotocol import Connection, Shared
+from quorumvault.httprefusals import HttpRefusals, Refusal
 
 #: Connections that wait to be accepted, and seconds that an idle one is kept for its client's next request.
 _BACKLOG = 1024
@@ -39,10 +43,20 @@ def listening_socket(where: Path, key: str, address: Address) -> socket.socket:
 class HttpServer:
     """Serves one application on one socket."""
 
-    def __init__(self, app: Starlette, listener: socket.socket, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        listener: socket.socket,
+        limits: Limits,
+        timeouts: Timeouts,
+        crowded: Starlette | None = None,
+        count: Callable[[Refusal], None] = lambda refusal: None,
+    ) -> None:
+        """``crowded`` serves the connections that there is no room for; ``count`` hears of each that is refused or ended."""
+        shared = Shared(limits, timeouts, _KEEP_ALIVE, HttpRefusals(count), crowded)
         config = uvicorn.Config(
             app,
-            http=bounded(limits, timeouts),
+            http=partial(_connection, shared),  # type: ignore[arg-type]  # it is only called
             ws="none",
             lifespan="off",
             log_config=None,
@@ -54,7 +68,7 @@ class HttpServer:
             timeout_graceful_shutdown=max(1, round(timeouts.drain)),
         )
         self._listener = listener
-        self._server = _Server(config)
+        self._server = _Server(config, shared)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -68,6 +82,19 @@ class HttpServer:
         await self._task
 
 
+def _connection(shared: Shared, **of_uvicorn: Any) -> Connection:
+    return Connection(shared, of_uvicorn)
+
+
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, shared: Shared) -> None:
+        super().__init__(config)
+        self._shared = shared
+
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        self._shared.connections.check(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)

@@ -29,6 +29,7 @@ from quorumvault.events import Event
 from quorumvault.healing.handoff import Owed
 from quorumvault.healing.rejoin import Progress
 from quorumvault.healing.scrub import ScrubCounts
+from quorumvault.httprefusals import Refusal
 from quorumvault.protocol.antientropy import Compared
 from quorumvault.protocol.views import Mode
 
@@ -36,8 +37,8 @@ from quorumvault.protocol.views import Mode
 FULL = "full"
 DRAINING = "draining"
 STATES = (*(mode.value for mode in Mode), FULL, DRAINING)
-#: Outcomes of requests that were refused for what their head says, or for want of room for their body.
-REJECTIONS = tuple(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited))
+#: Outcomes of requests that were refused for what their head says, or for want of room for their body; and connections.
+REJECTIONS = (*(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited)), *map(str, Refusal))
 
 #: How a comparison with a peer may end.
 COMPARISONS = ("equal", "mended", "failed")
@@ -112,6 +113,10 @@ class Metrics:
             durations = self._durations[operation] = _Histogram(_REQUEST_BUCKETS)
         durations.observe((event.duration_ms or 0.0) / 1000)
 
+    def refused(self, refusal: Refusal) -> None:
+        """A connection was refused or ended, or a request on it, before the application had it."""
+        self._rejected[refusal] += 1
+
     def read_repaired(self, records: int) -> None:
         self._read_repairs += records
 
@@ -169,7 +174,7 @@ class Metrics:
             items.add_metric([operation], count)
         rejected = CounterMetricFamily(
             "quorumvault_rejected_total",
-            "Requests refused before their body was read whole, by the code of the error.",
+            "Requests refused before their body was read whole, by the code of the error, and connections refused or ended.",
             labels=["reason"],
         )
         for reason, count in self._rejected.items():

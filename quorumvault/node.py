@@ -28,7 +28,7 @@ from quorumvault.admin.app import Controls, create_admin_app
 from quorumvault.admin.bodies import NodeStatus, Reloaded, Repaired, Verified
 from quorumvault.admin.status import show_facts, show_peers
 from quorumvault.api.admission import Admission, Phase
-from quorumvault.api.app import create_app
+from quorumvault.api.app import create_app, create_crowded_app
 from quorumvault.api.health import Health
 from quorumvault.api.services import Services
 from quorumvault.config import NodeConfig, load_cluster
@@ -143,11 +143,12 @@ class Node:
         self._healer = self._make_healer()
         self._healing = False
         listener = listening_socket(cluster.file, f"nodes.{config.node}.api", config.endpoints.listen_api)
-        self._http = HttpServer(create_app(self._services()), listener, cluster.limits, cluster.timeouts)
+        crowded, limits, timeouts = create_crowded_app(self._services()), cluster.limits, cluster.timeouts
+        self._http = HttpServer(create_app(self._services()), listener, limits, timeouts, crowded, self._metrics.refused)
         backups = Backups(config, VERSION, lambda: self._healer, lambda: self._keys.owners, self._events.note)
         controls = Controls(self._status, self._reload, self.stopping.set, self._repair, self._verify, backups.take)
-        admin_listener = admin_socket.listen(config.data_directory)
-        self._admin = HttpServer(create_admin_app(controls, _request_id), admin_listener, cluster.limits, cluster.timeouts)
+        admin, admin_listener = create_admin_app(controls, _request_id), admin_socket.listen(config.data_directory)
+        self._admin = HttpServer(admin, admin_listener, limits, timeouts)
 
     def _start_storage(self, store: Store, identity: DiskIdentity) -> GroupCommit:
         limits = self._config.cluster.limits
@@ -193,10 +194,9 @@ class Node:
 
     def _make_coordinator(self) -> Coordinator:
         node, disk = self._config.node, self._disk.identity
-        peers = self._peers()
         return Coordinator(
             Identity(node, disk.disk, self._boot),
-            peers,
+            self._peers(),
             disk.view,
             self._keyring,
             self._config.cluster.timeouts,

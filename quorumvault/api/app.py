@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from quorumvault.api import arrow
 from quorumvault.api.detokenize import detokenize
@@ -29,7 +29,7 @@ from quorumvault.api.services import Services
 from quorumvault.api.status import Status, fields
 from quorumvault.api.tokenize import tokenize
 from quorumvault.api.tokens import tokens
-from quorumvault.errors import RequestError
+from quorumvault.errors import Busy, RequestError
 
 TOKENIZE = Operation("tokenize", "tokenize", writes=True, answer=tokenize, arrow=arrow.tokenize)
 DETOKENIZE = Operation("detokenize", "detokenize", writes=False, answer=detokenize, arrow=arrow.detokenize)
@@ -38,6 +38,10 @@ TOKENS = Operation("tokens", "tokenize", writes=False, answer=tokens)
 ROTATE = Operation("rotate_epoch", "rotate", writes=True, answer=rotate)
 EPOCH = Operation("epoch", None, writes=False, answer=epoch)
 FIELDS = Operation("fields", None, writes=False, answer=fields)
+
+
+#: Served however many connections are open.
+HEALTH_PATHS = ("/health", "/livez", "/readyz", "/metrics")
 
 
 class Exact(Route):
@@ -69,6 +73,17 @@ def routes(services: Services) -> list[Exact]:
 def create_app(services: Services) -> Starlette:
     """The ASGI application of one node."""
     return framed(routes(services), services.request_ids)
+
+
+def create_crowded_app(services: Services) -> Starlette:
+    """The application for a connection that a node has no room for: tells how the node is, and nothing else."""
+    app = framed([route for route in routes(services) if route.path in HEALTH_PATHS], services.request_ids)
+    app.router.default = _refuse
+    return app
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Busy("as many connections are open here as a node takes; wait, or send the request to another node")
 
 
 def framed(routes: Sequence[Exact], request_ids: Callable[[], str]) -> Starlette:

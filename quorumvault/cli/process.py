@@ -9,7 +9,8 @@ import os
 import resource
 import signal
 
-from quorumvault.errors import QuorumVaultError
+from quorumvault.config import Cluster
+from quorumvault.errors import ConfigError, QuorumVaultError
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -22,6 +23,10 @@ _KEPT_BYTES, _GROWN_BYTES, _MAPPED_BYTES = 32 << 20, 4 << 20, 32 << 20
 _GC_OBJECTS = 100_000
 
 
+#: Kept for what is no client: tables that the store has open and does not map into memory, logs, links, connections about to end.
+_OTHER_DESCRIPTORS = 256
+
+
 def forbid_core_dumps() -> None:
     """A core dump would have the secrets in it.
 
@@ -32,10 +37,17 @@ def forbid_core_dumps() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def take_descriptors() -> None:
-    """As many file descriptors as the system allows: connections and the store share them, and many systems start at 1,024."""
+def take_descriptors(cluster: Cluster) -> None:
+    """As many file descriptors as the system allows: connections and the store share them, and many systems start at 1,024.
+
+    Raises ConfigError if there are too few for the connections: the store fails for good when it gets none.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = hard - _OTHER_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and cluster.limits.connections > most:
+        why = f"a process may have {hard} open files (ulimit -n), {_OTHER_DESCRIPTORS} of them for the store and the peers"
+        raise ConfigError(cluster.file, "limits.connections", f"expected at most {most}: {why}; raise that limit, or lower this")
 
 
 def expect_batches() -> None:

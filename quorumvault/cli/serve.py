@@ -38,6 +38,6 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
         stop_with(parent)
     settings = load_node(config, node)
     log_to_stderr(node, log_level or settings.cluster.log_level, as_json=as_json)
-    take_descriptors()
+    take_descriptors(settings.cluster)
     expect_batches()
     return uvloop.run(serve_node(settings))

@@ -23,7 +23,7 @@ LAYERS = (
     ("replica", ("replica", "copying", "inventory", "bucketsums", "hintstore", "groupcommit", "peers.local", "backup")),
     ("coordinator", ("exchange", "coordinator")),
     ("healing", ("healing", "backup.taking")),
-    ("interface", ("api", "fields", "keyfile", "events", "eventfile", "eventreader", "metrics", "refusals")),
+    ("interface", ("api", "fields", "keyfile", "events", "eventfile", "eventreader", "metrics", "refusals", "httprefusals")),
     (
         "node",
         (
@@ -37,8 +37,11 @@ LAYERS = (
             "freespace",
             "heap",
             "admin",
+            "httpconnections",
             "httpprotocol",
+            "httprequests",
             "httpserver",
+            "turnstile",
             "initialise",
             "replacement",
             "packing",
