@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -28,7 +29,7 @@ from quorumvault.api.intake import Form, declared_length, form_of, read_body, re
 from quorumvault.api.job import Answer, Content, Counts, Job
 from quorumvault.api.labels import Labels, labels_of, require_well_formed
 from quorumvault.api.memory import cost_of_decoding
-from quorumvault.api.rates import Rates
+from quorumvault.api.rates import Allowances
 from quorumvault.api.services import Services
 from quorumvault.api.turns import Turns
 from quorumvault.config import Limits
@@ -56,9 +57,9 @@ class Operation:
 class Guard:
     """An operation as an endpoint."""
 
-    def __init__(self, services: Services, rates: Rates, operation: Operation) -> None:
+    def __init__(self, services: Services, allowances: Allowances, operation: Operation) -> None:
         self._services = services
-        self._rates = rates
+        self._allowances = allowances
         self._operation = operation
 
     async def endpoint(self, request: Request) -> Response:
@@ -92,13 +93,14 @@ class Guard:
         room = length if length <= services.limits.body_bytes else 0
         place = services.admission.enter(key.id, room, "none" if operation.writes else None)
         try:
-            self._rates.spend(key)
+            self._allowances.spend_request(key)
             form, body = Form.JSON, b""
             if request.method == "POST":
                 form = form_of(request.headers, takes_arrow=operation.arrow is not None)
                 require_length(length, services.limits.body_bytes)
                 body = await read_body(request, place.memory, services.limits.body_bytes, services.timeouts.body)
-            job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock))
+            spend = partial(self._allowances.spend_values, key)
+            job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
             content = await self._carry_out(job, form, labels, request.method)
             return AnswerResponse(content, form.value, place.release)
         except BaseException:

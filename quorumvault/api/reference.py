@@ -195,8 +195,9 @@ _TOKENS = Endpoint(
     "Gives for each value its tokens of every epoch from the first to the active one, to find it in data that was tokenized "
     "before a rotation and never moved. The tokens are derived, whether or not they were ever issued; nothing is stored, so a "
     "token that was never issued still has no value. Values that cannot be tokenized are refused as by /tokenize. Values times "
-    "epochs have to be within the limit `items`.",
-    permission="tokenize",
+    "epochs have to be within the limit `items`, and count against the key's rate in values. It needs the permission `derive`, "
+    "which no key has unless it was given: who may derive can find out which values tokens stand for, by trying all there are.",
+    permission="derive",
     request=bodies.TokensBody,
     answers=(bodies.TokensDerived,),
     own_errors=(errors.NotTokenizable, errors.AlreadyTokenized, errors.TooManyItems, errors.ValueTooLarge, errors.NoQuorum),
