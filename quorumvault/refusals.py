@@ -53,7 +53,10 @@ _Kind = tuple[str, str | None, str | None]
 class Log(Protocol):
     """Of the event log: see there."""
 
-    async def write(self, event: Event) -> None: ...
+    @property
+    def refuses(self) -> str | None: ...
+
+    async def write(self, event: Event) -> bool: ...
 
     def note(self, event: Event) -> None: ...
 
@@ -77,20 +80,23 @@ class RefusalsTogether:
         #: Kinds that had a line within the last second.
         self._pending: dict[_Kind, _Pending] = {}
 
-    async def write(self, event: Event) -> None:
-        """Return when the event's line is written, if it is to have one now."""
+    @property
+    def refuses(self) -> str | None:
+        return self._log.refuses
+
+    async def write(self, event: Event) -> bool:
+        """Return when the event's line is written, if it is to have one now: whether the request may be answered."""
         lines = _own_lines(event)
         if lines is None:
-            await self._log.write(event)
-            return
+            return await self._log.write(event)
         kind = event.event, event.outcome, event.key_id
         pending = self._pending.get(kind) or self._begin_second(kind, lines)
         if pending.left:
             pending.left -= 1
-            await self._log.write(event)
-        else:
-            pending.more += pending.last is not None
-            pending.last = event
+            return await self._log.write(event)
+        pending.more += pending.last is not None
+        pending.last = event
+        return True
 
     def flush(self) -> None:
         """Write a line for those that have none."""

@@ -138,9 +138,13 @@ class EventList:
 
     def __init__(self) -> None:
         self.written: list[Event] = []
+        self.refuses: str | None = None
+        #: What ``write`` answers.
+        self.writable = True
 
-    async def write(self, event: Event) -> None:
+    async def write(self, event: Event) -> bool:
         self.written.append(event)
+        return self.writable
 
 
 class Clock:

@@ -3,6 +3,7 @@
     404/405  the router
     401      authenticate: whose key
     403      permit: may it do this
+    503      the event log cannot be written, and is not to be done without (no-quorum, outcome none)
     503      draining        \\
     429      busy             }  admission, before a byte of the body is read
     429      rate-limited    /
@@ -33,7 +34,7 @@ from quorumvault.api.rates import Allowances
 from quorumvault.api.services import Services
 from quorumvault.api.turns import Turns
 from quorumvault.config import Limits
-from quorumvault.errors import RequestError
+from quorumvault.errors import NoQuorum, Outcome, RequestError
 from quorumvault.events import Event
 from quorumvault.jsontext import check_steps, parts_in_steps
 from quorumvault.keyfile import ApiKey, Permission
@@ -81,13 +82,21 @@ class Guard:
             outcome = "cancelled"
             raise
         finally:
-            await self._services.events.write(self._event(labels, key, counts, outcome, started))
+            written = await self._services.events.write(self._event(labels, key, counts, outcome, started))
+        if not written:
+            raise self._not_recorded("unknown")
         return response
+
+    def _not_recorded(self, outcome: Outcome) -> NoQuorum:
+        detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
+        return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
 
     async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> Response:
         operation, services = self._operation, self._services
         if operation.permission is not None:
             permit(key, operation.permission)
+        if services.events.refuses is not None:
+            raise self._not_recorded("none")
         length = declared_length(request.headers)
         # What is beyond the limit will not be read, so no room is asked for it.
         room = length if length <= services.limits.body_bytes else 0

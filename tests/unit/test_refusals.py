@@ -15,11 +15,13 @@ from tests.unit.test_metrics import OUTCOMES, codes
 
 class Log:
     def __init__(self) -> None:
+        self.refuses: str | None = None
         self.lines: list[Event] = []
         self.written = asyncio.Event()
 
-    async def write(self, event: Event) -> None:
+    async def write(self, event: Event) -> bool:
         self.note(event)
+        return self.refuses is None
 
     def note(self, event: Event) -> None:
         self.lines.append(event)
