@@ -83,7 +83,7 @@ class Guard:
             raise
         finally:
             written = await self._services.events.write(self._event(labels, key, counts, outcome, started))
-        if not written:
+        if not written and self._operation.permission is not None:  # what any key may ask tells nothing
             raise self._not_recorded("unknown")
         return response
 
@@ -95,8 +95,8 @@ class Guard:
         operation, services = self._operation, self._services
         if operation.permission is not None:
             permit(key, operation.permission)
-        if services.events.refuses is not None:
-            raise self._not_recorded("none")
+            if services.events.refuses is not None:
+                raise self._not_recorded("none")
         length = declared_length(request.headers)
         # What is beyond the limit will not be read, so no room is asked for it.
         room = length if length <= services.limits.body_bytes else 0

@@ -350,7 +350,7 @@ PROBLEMS: tuple[RequestError, ...] = (
         errors=(ItemError(0, "value-too-large", "a value has at most 65536 bytes here (GET /limits)"),),
     ),
     errors.Busy("64 requests are under way here; wait, or send the request to another node"),
-    errors.RateLimited("key k7f3 may make 50 requests a second", retry_after=1),
+    errors.RateLimited("key k7f3 may ask about 1000 values a second; wait 9 s", retry_after=9),
     errors.Internal("a fault in this node; its log has the place, under this request_id"),
     errors.NoQuorum("fewer than 2 nodes could decide this (n2: down; n3: down)", outcome="none"),
     errors.Draining("this node is about to stop; send the request to another one", outcome="none"),
