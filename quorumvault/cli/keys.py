@@ -63,7 +63,7 @@ def _values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     epilog="""\b
 Examples:
   quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow tokenize --note 'nightly load'
-  quorumvault keys create --config vault/cluster.yaml --owner research --allow detokenize --values 100/s --values 50000/d
+  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow detokenize --values 100/s --values 50000/d
   quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow derive --rate 5/s --values 10000/d"""
 )
 @config_option

@@ -132,6 +132,28 @@ def test_a_flood_of_refusals_is_a_few_lines_with_their_number(own_cluster: Clust
     assert len(refused) < 100
 
 
+def test_a_node_that_is_to_record_all_serves_nothing_while_it_cannot(made: Cluster) -> None:
+    with (made.directory / "cluster.yaml").open("a") as file:
+        file.write("\nevents:\n  on_failure: refuse\n  retry: 0.1\n")
+    made.start()
+    made.wait_ready(reachable=3)
+    clinic, log = made.api("n1", "clinic"), made.directory / "n1" / "events.jsonl"
+    assert clinic.tokenize(["a"]).status == 200
+    log.unlink()
+    log.mkdir()
+    refused = clinic.tokenize(["b"])
+    assert (refused.status, refused.body["code"], refused.body["outcome"]) == (503, "no-quorum", "unknown")
+    refused = clinic.tokenize(["b"])
+    assert (refused.status, refused.body["outcome"]) == (503, "none")
+    assert made.api("n1").get("/health").status == made.api("n1").get("/readyz").status == 503
+    assert made.api("n2", "clinic").tokenize(["b"]).status == 200
+    log.rmdir()
+    assert wait_for(lambda: made.api("n1").get("/health").status == 200, SECONDS)
+    assert clinic.tokenize(["b"]).status == 200
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["outcome"] for event in events if event["event"] == "tokenize"] == ["ok", "no-quorum", "ok"]
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of which no node was started."""
