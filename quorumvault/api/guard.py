@@ -67,6 +67,7 @@ class Guard:
         started = self._services.clock()
         labels, counts = labels_of(request.scope), Counts()
         key: ApiKey | None = None
+        response: AnswerResponse | None = None
         outcome = "internal"
         try:
             key = authenticate(request.headers, self._services.keys())
@@ -82,16 +83,26 @@ class Guard:
             outcome = "cancelled"
             raise
         finally:
-            written = await self._services.events.write(self._event(labels, key, counts, outcome, started))
-        if not written and self._operation.permission is not None:  # what any key may ask tells nothing
-            raise self._not_recorded("unknown")
+            await self._record(self._event(labels, key, counts, outcome, started), response)
         return response
+
+    async def _record(self, event: Event, response: AnswerResponse | None) -> None:
+        """Write the line of a request. A success that is not to be told without one is given up for NoQuorum."""
+        may_leave = False
+        try:
+            written = await self._services.events.write(event)
+            may_leave = written or self._operation.permission is None  # what any key may ask tells nothing
+        finally:
+            if response is not None and not may_leave:
+                response.give_up()
+        if response is not None and not may_leave:
+            raise self._not_recorded("unknown")
 
     def _not_recorded(self, outcome: Outcome) -> NoQuorum:
         detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
         return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
 
-    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> Response:
+    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> AnswerResponse:
         operation, services = self._operation, self._services
         if operation.permission is not None:
             permit(key, operation.permission)

@@ -150,6 +150,21 @@ def test_what_was_done_and_could_not_be_recorded_is_not_told(rig: Rig) -> None:
     assert "Zc4secretQ7" not in read.text
     assert rig.post("/tokenize", b"{").status_code == 400
     assert rig.client.get("/fields").status_code == 200
+    assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
+
+
+def test_a_request_that_is_cancelled_while_its_line_is_written_leaves_its_place(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(event: Event) -> bool:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(rig.events, "write", cancelled)
+    connection = Connection(rig.app, "/tokenize", {**JSON, **bearer()})
+    connection.chunk(b'{"values":["a"]}', more=False)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(connection.run())
+    assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
 
 
 def test_the_duration_is_what_passed_on_the_clock(rig: Rig) -> None:
