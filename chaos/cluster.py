@@ -188,6 +188,16 @@ class Cluster:
     def api_key(self, owner: str) -> str:
         return self._api_keys[owner]
 
+    def make_key(self, owner: str, *allow: str) -> str:
+        """Another API key of an owner, in force on the nodes that run."""
+        config = ("--config", str(self.directory / "cluster.yaml"))
+        done = [run("keys", "create", *config, "--owner", owner, "--allow", ",".join(allow))]
+        done += [run("admin", "reload", *config, "--node", node.name) for node in self.nodes.values() if node.running]
+        for each in done:
+            if each.returncode != 0:
+                raise ClusterError(f"a key of {owner} was not made: {each.stderr.decode().strip()}")
+        return done[0].stdout.decode().strip()
+
     def api(self, name: str, owner: str | None = None) -> Api:
         """The HTTP API of a node, for an owner; without one, only what needs no key."""
         return Api(self.nodes[name].address, None if owner is None else self._api_keys[owner])

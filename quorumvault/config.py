@@ -43,6 +43,8 @@ Seconds = Annotated[float, Meta(gt=0, le=3600, description="a number of seconds,
 LongSeconds = Annotated[float, Meta(gt=0, le=2_678_400, description="a number of seconds, more than 0 and at most 31 days")]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=3600, description="a number of seconds, from 0 to 3600")]
 Count = Annotated[int, _at_least(1)]
+#: Of many files together, which no frame ever holds: up to a pebibyte.
+BytesOnDisk = Annotated[int, Meta(ge=64 * KiB, le=2**50, description=f"a whole number from {64 * KiB} to {2**50}")]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,19 +153,31 @@ class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share: Annotated[float, Meta(ge=0.01, le=1, description="a number from 0.01 to 1")] = 0.6
 
 
+OnFailure = Literal["continue", "refuse"]
+
+
 class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rotation of events.jsonl, and what happens when its disk is slow or full."""
 
     #: A file is renamed when it would grow beyond this.
     file_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * MiB
-    #: Rotated files kept beside the live one.
+    #: Rotated files kept beside the live one, whatever their age: 512 MiB.
     keep: Count = 8
+    #: Days in which no rotated file is removed, even if there are more than ``keep``: a month, so that somebody who was away sees
+    #: what was done. Otherwise whoever makes many requests decides how soon the others' are forgotten.
+    keep_days: Annotated[float, Meta(ge=0, le=36_525, description="a number of days, from 0 to 36525")] = 30.0
+    #: All of them together, the live one too: a disk has an end. Beyond it the oldest of those over ``keep`` go, whatever their
+    #: age: after 14 million requests at 300 bytes each. So they do when the disk has too little room left (eventfile.py).
+    most_bytes: BytesOnDisk = 4096 * MiB
     #: Events that wait for the disk, some 300 bytes each; beyond it they are lost, counted, and the count is logged.
     queue: Count = 16_384
     #: A request waits this long for its line to be written; then its answer leaves, and the line follows when it can.
     patience: Seconds = 1.0
     #: A log that could not be written is tried again this often.
     retry: Seconds = 1.0
+    #: What becomes of requests while the log cannot be written: they go on without their lines, or are refused (503). To whom a
+    #: value that was told without a line is worse than one that was not told, refuses.
+    on_failure: Annotated[OnFailure, Meta(description="one of continue, refuse")] = "continue"
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from quorumvault.eventfile import rotated
+from quorumvault.eventfile import rotated_files
 from quorumvault.events import Event
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -27,10 +27,10 @@ Wanted = Callable[[Event], bool]
 
 
 class EventReader:
-    """Reads events.jsonl at ``path`` and the up to ``keep`` files behind it. Lines that hold no event are passed over."""
+    """Reads events.jsonl at ``path`` and the files behind it. Lines that hold no event are passed over."""
 
-    def __init__(self, path: Path, keep: int) -> None:
-        self._paths = [path, *(rotated(path, number) for number in range(1, keep + 1))]
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._live: BinaryIO | None = None
 
     def last(self, count: int, wanted: Wanted) -> list[Entry]:
@@ -38,7 +38,7 @@ class EventReader:
         self.close()
         found: deque[Entry] = deque()
         seen: set[int] = set()
-        for path in self._paths:
+        for path in self._paths():
             file = _open(path)
             if file is None:
                 continue
@@ -46,7 +46,7 @@ class EventReader:
             if inode not in seen:  # else it was renamed from one name to the next under our eyes
                 seen.add(inode)
                 found.extendleft(reversed(deque(_entries(file, wanted), maxlen=count - len(found))))
-            if path is self._paths[0]:
+            if path is self._path:
                 self._live = file
             else:
                 file.close()
@@ -57,10 +57,11 @@ class EventReader:
     def more(self, wanted: Wanted) -> list[Entry]:
         """The wanted events that were added since, over any rotations."""
         found: list[Entry] = []
-        newer = self._paths[:1]
+        newer = [self._path]
         if self._live is not None:
             inode = os.fstat(self._live.fileno()).st_ino
-            newer = self._paths[: next((age for age, path in enumerate(self._paths) if _inode(path) == inode), 1)]
+            paths = self._paths()
+            newer = paths[: next((age for age, path in enumerate(paths) if _inode(path) == inode), 1)]
             found.extend(_entries(self._live, wanted))
         for path in reversed(newer):
             if (file := _open(path)) is not None:
@@ -68,6 +69,10 @@ class EventReader:
                 self._live = file
                 found.extend(_entries(file, wanted))
         return found
+
+    def _paths(self) -> list[Path]:
+        """The newest first."""
+        return [self._path, *(rotated_files(self._path).values() if self._path.parent.is_dir() else ())]
 
     def close(self) -> None:
         if self._live is not None:

@@ -6,7 +6,8 @@ never waits for a disk (trap 20).
 
 A log that cannot be written does not stop the node. Lines wait in a bounded queue and are written when the disk takes them
 again; those that did not fit are counted, and a ``log_gap`` event says how many they were. Meanwhile ``problem`` has words
-for /health.
+for /health. What becomes of requests meanwhile is ``events.on_failure``: they go on, or the log ``refuses`` new ones, and those
+whose line it could not write are not answered with what they asked for.
 """
 
 from __future__ import annotations
@@ -60,12 +61,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EventLog:
-    """Used on the event loop's thread; the file belongs to a thread of its own. ``now`` gives seconds since the epoch.
+    """Used on the event loop's thread; the file belongs to a thread of its own.
 
+    ``now`` gives seconds since the epoch; ``has_room`` whether the disk has room for old files (eventfile.py).
     Lines gather in ``_lines`` while the writer has a group ``_in_hand``; when that has ended, the next group begins.
     """
 
-    def __init__(self, path: Path, node: str, settings: EventLogSettings, now: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, node: str, settings: EventLogSettings, now: Callable[[], float], has_room: Callable[[], bool]
+    ) -> None:
         self._node = node
         self._settings = settings
         self._now = now
@@ -83,7 +87,7 @@ class EventLog:
         self._closing = False
         self._closed = asyncio.Event()
         self._groups: queue.SimpleQueue[deque[bytes] | None] = queue.SimpleQueue()
-        file = EventFile(path, settings)
+        file = EventFile(path, settings, now, has_room)
         self._thread = threading.Thread(target=self._write_groups, args=(file,), name="event log", daemon=True)
 
     def start(self) -> None:
@@ -115,6 +119,11 @@ class EventLog:
             return None
         return f"event log: {self._trouble or 'its queue was full'}; events waiting: {self._waiting}, lost: {self._lost}"
 
+    @property
+    def refuses(self) -> str | None:
+        """Why no request is to be served now, in words without secrets; None if they are."""
+        return None if self._settings.on_failure == "continue" else self.problem
+
     def note(self, event: Event) -> None:
         """Hand over an event that no answer depends on. Never waits."""
         if self._waiting >= self._settings.queue:
@@ -124,15 +133,17 @@ class EventLog:
         if self._in_hand is None and self._trouble is None:
             self._begin()
 
-    async def write(self, event: Event) -> None:
+    async def write(self, event: Event) -> bool:
         """Return when the event's line is with the operating system; at once while the log is in trouble.
 
-        A disk that hangs holds up each request that is under way for ``patience`` seconds, and none that comes after.
+        A disk that hangs holds up each request that is under way for ``patience`` seconds, and none that comes after. Returns
+        whether the request may be answered: not if its line may be missing and events.on_failure is refuse.
         """
         tried = self._tried
         self.note(event)
         if self._trouble is None:
             await tried.wait()
+        return self.refuses is None
 
     @property
     def _waiting(self) -> int:

@@ -31,6 +31,8 @@ _SECONDS = 5.0
 _HYSTERESIS = 0.25
 #: Of the floor, that is left to the node's own bookkeeping.
 _RESERVE = 0.125
+#: Floors that are free while there is room for what can be done without: 2 GiB by default, which is before anybody is alarmed.
+_PLENTY = 4
 
 
 def free_bytes(directory: Path) -> int:
@@ -98,6 +100,10 @@ class FreeSpace:
     def has_room_for(self, size: int) -> bool:
         """Look, and answer whether so many bytes more would leave the floor free. False if it cannot be told."""
         return self.has_room() and self.bytes is not None and self.bytes - size >= self._floor
+
+    def has_plenty(self) -> bool:
+        """Look, and answer whether there is room for what can be done without, such as old event files. Raises OSError."""
+        return self._free(self._directory) >= self._floor * _PLENTY
 
     async def watch(self) -> None:
         """Look again and again, until cancelled. One look at a time: a disk that hangs takes one thread and no more."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from quorumvault.addresses import WILDCARDS, Address, Endpoints
 from quorumvault.disk import DiskIdentity, sync_directory, write_identity
 from quorumvault.errors import InitRefused
-from quorumvault.keyfile import PERMISSIONS, create_key, new_keyfile
+from quorumvault.keyfile import FIRST_ALLOW, create_key, new_keyfile
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
@@ -169,10 +169,10 @@ def write_secrets(directory: Path, cluster: bytes, master: bytes, master_id: str
 def write_keys(
     path: Path, owners: Iterable[Owner], now: datetime, entropy: Callable[[int], bytes], *, note: str
 ) -> dict[str, str]:
-    """A new key file with a key for each owner, which may do everything. Answers the keys, by owner."""
+    """A new key file with a key for each owner, with what first keys may do. Answers the keys, by owner."""
     new_keyfile(path)
     return {
-        owner.name: create_key(path, owner.name, now=now, entropy=entropy, allow=PERMISSIONS, note=note, new_owner=True).text
+        owner.name: create_key(path, owner.name, now=now, entropy=entropy, allow=FIRST_ALLOW, note=note, new_owner=True).text
         for owner in owners
     }
 

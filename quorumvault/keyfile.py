@@ -12,6 +12,7 @@
         created: '2025-03-01T09:00:00+00:00'
         revoked: …           present once the key is revoked: from then on it is as good as unknown
         rate: 50             requests a second; without it, no limit of its own
+        values_per_second: 1000, values_per_day: 100000    values asked about; likewise
 
 SHA-256 without salt or stretching is right here: a secret of 160 random bits cannot be guessed, so nothing is gained by slowness.
 """
@@ -24,12 +25,12 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 import yaml
@@ -42,9 +43,11 @@ from quorumvault.model import Owner
 from quorumvault.secretfiles import write_private
 from quorumvault.strictyaml import load_yaml
 
-Permission = Literal["tokenize", "detokenize", "rotate"]
+Permission = Literal["tokenize", "detokenize", "rotate", "derive"]
 PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
 DEFAULT_ALLOW: tuple[Permission, ...] = ("tokenize", "detokenize")
+#: Of the keys that a new cluster begins with. Not ``derive``: who may derive can try every value that there could be.
+FIRST_ALLOW: tuple[Permission, ...] = (*DEFAULT_ALLOW, "rotate")
 
 _PREFIX = "qvk_"
 _KEY = re.compile(r"qvk_([a-z2-7]{1,32})_[a-z2-7]{26,64}")
@@ -60,6 +63,22 @@ _HEADER = """\
 """
 
 
+class Rates(NamedTuple):
+    """How much a key may ask of each node; None: no limit of its own."""
+
+    requests_per_second: float | None = None
+    values_per_second: float | None = None
+    values_per_day: float | None = None
+
+    def __str__(self) -> str:
+        """For people, as the command line takes it."""
+        units = zip(self, ("requests/s", "values/s", "values/d"), strict=True)
+        return ", ".join(f"{rate:.15g} {unit}" for rate, unit in units if rate is not None)
+
+
+NO_LIMIT = Rates()
+
+
 class KeyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One key, as the file has it."""
 
@@ -71,6 +90,12 @@ class KeyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     created: str = ""
     revoked: Annotated[str, Meta(min_length=1, description="when it was revoked, as quoted text")] | None = None
     rate: Annotated[float, Meta(gt=0, le=1e6, description="requests a second, more than 0")] | None = None
+    values_per_second: Annotated[float, Meta(gt=0, le=1e9, description="values a second, more than 0")] | None = None
+    values_per_day: Annotated[float, Meta(ge=1, le=1e12, description="values a day, 1 or more")] | None = None
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(self.rate, self.values_per_second, self.values_per_day)
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +112,7 @@ class ApiKey:
     id: str
     owner: Owner
     allow: frozenset[Permission]
-    rate: float | None
+    rates: Rates
     digest: bytes = field(repr=False)
 
 
@@ -110,6 +135,9 @@ class KeyTable:
         #: 64 bits over what the file means: order, notes, dates and revoked keys make no difference.
         self.fingerprint = _fingerprint(self.owners, self._keys.values())
 
+    def by_id(self) -> Mapping[str, ApiKey]:
+        return self._keys
+
     def authenticate(self, text: str) -> ApiKey | None:
         """The key with this text. One hash and one comparison, whatever the text is: known, unknown, malformed or empty."""
         match = _KEY.fullmatch(text)
@@ -122,16 +150,22 @@ class KeyTable:
 def _fingerprint(owners: Iterable[Owner], keys: Iterable[ApiKey]) -> str:
     meaning = (
         sorted(owner.name for owner in owners),
-        sorted((key.id, key.owner.name, key.digest, sorted(key.allow), -1.0 if key.rate is None else key.rate) for key in keys),
+        sorted(_meaning_of(key) for key in keys),
     )
     return hashlib.sha256(msgspec.msgpack.encode(meaning)).hexdigest()[:16]
+
+
+def _meaning_of(key: ApiKey) -> tuple[object, ...]:
+    """The rates in values only if there are any: releases that know of none have to come to the same fingerprint."""
+    numbers = [-1.0 if rate is None else rate for rate in key.rates]
+    return key.id, key.owner.name, key.digest, sorted(key.allow), *(numbers if any(key.rates[1:]) else numbers[:1])
 
 
 def load_keys(path: Path) -> KeyTable:
     """The keys in force according to ``path``. Raises ConfigError."""
     file = read_keyfile(path)
     keys = [
-        ApiKey(entry.id, Owner(entry.owner), frozenset(entry.allow), entry.rate, bytes.fromhex(entry.sha256))
+        ApiKey(entry.id, Owner(entry.owner), frozenset(entry.allow), entry.rates, bytes.fromhex(entry.sha256))
         for entry in file.keys
         if entry.revoked is None
     ]
@@ -195,7 +229,7 @@ def create_key(
     entropy: Callable[[int], bytes],
     allow: Sequence[Permission] = DEFAULT_ALLOW,
     note: str = "",
-    rate: float | None = None,
+    rates: Rates = NO_LIMIT,
     new_owner: bool = False,
 ) -> NewKey:
     """Make a key and add its hash to the file. ``entropy`` is ``secrets.token_bytes``, or what a test puts in its place.
@@ -217,7 +251,9 @@ def create_key(
             allow=list(dict.fromkeys(allow)),
             note=note,
             created=now.isoformat(timespec="seconds"),
-            rate=rate,
+            rate=rates.requests_per_second,
+            values_per_second=rates.values_per_second,
+            values_per_day=rates.values_per_day,
         )
         _replace(path, KeyFile(file.owners if known else [*file.owners, owner], [*file.keys, entry]))
     return key

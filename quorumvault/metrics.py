@@ -20,11 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from quorumvault.api.services import EventSink
-from quorumvault.errors import Busy, Draining, NotPermitted, RateLimited, Unauthenticated
+from quorumvault.errors import Busy, Draining, NoQuorum, NotPermitted, RateLimited, Unauthenticated
 from quorumvault.events import Event
 from quorumvault.healing.handoff import Owed
 from quorumvault.healing.rejoin import Progress
@@ -37,7 +38,8 @@ from quorumvault.protocol.views import Mode
 FULL = "full"
 DRAINING = "draining"
 STATES = (*(mode.value for mode in Mode), FULL, DRAINING)
-#: Outcomes of requests that were refused for what their head says, or for want of room for their body; and connections.
+#: Outcomes of requests that were refused for what their head says, for want of room, or for what their key has asked already; and
+#: connections.
 REJECTIONS = (*(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited)), *map(str, Refusal))
 
 #: How a comparison with a peer may end.
@@ -53,6 +55,7 @@ class Reading(NamedTuple):
     """How a node is at this moment. ``reachable`` counts active replicas, its own included; ``disk_free``: bytes, if known.
 
     ``owed``: what each peer is known to lack. ``joining``: how far this node's disk is, while it is no replica yet.
+    ``reload_failed``: the last time that files were to be read again, one was refused.
     """
 
     state: str
@@ -63,6 +66,7 @@ class Reading(NamedTuple):
     owed: Mapping[str, Owed]
     scrub: ScrubCounts
     joining: Progress | None = None
+    reload_failed: bool = False
 
 
 class _Histogram:
@@ -174,7 +178,7 @@ class Metrics:
             items.add_metric([operation], count)
         rejected = CounterMetricFamily(
             "quorumvault_rejected_total",
-            "Requests refused before their body was read whole, by the code of the error, and connections refused or ended.",
+            "Requests refused before anything was done for them, by the code of the error, and connections refused or ended.",
             labels=["reason"],
         )
         for reason, count in self._rejected.items():
@@ -214,7 +218,12 @@ class Metrics:
         )
         if reading.disk_free is not None:
             disk_free.add_metric([], reading.disk_free)
-        yield from (up, state, reachable, copied, expected, in_flight, disk_free)
+        reload_failed = GaugeMetricFamily(
+            "quorumvault_reload_failed",
+            "1 while the API keys or the peers' addresses in force are not those of the files, since these were refused; else 0.",
+            value=reading.reload_failed,
+        )
+        yield from (up, state, reachable, copied, expected, in_flight, disk_free, reload_failed)
 
     def _about_replication(self, reading: Reading) -> Iterator[Metric]:
         records = GaugeMetricFamily(
@@ -278,6 +287,12 @@ class CountedRequests:
         self._log = log
         self._metrics = metrics
 
-    async def write(self, event: Event) -> None:
-        self._metrics.request(event)
-        await self._log.write(event)
+    @property
+    def refuses(self) -> str | None:
+        return self._log.refuses
+
+    async def write(self, event: Event) -> bool:
+        may_be_answered = await self._log.write(event)
+        unsaid = event.outcome == "ok" and not may_be_answered
+        self._metrics.request(msgspec.structs.replace(event, outcome=NoQuorum.code) if unsaid else event)
+        return may_be_answered

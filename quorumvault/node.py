@@ -17,6 +17,7 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version as installed_version
 from random import SystemRandom
@@ -25,13 +26,13 @@ import msgspec
 
 from quorumvault.admin import socket as admin_socket
 from quorumvault.admin.app import Controls, create_admin_app
-from quorumvault.admin.bodies import NodeStatus, Reloaded, Repaired, Verified
+from quorumvault.admin.bodies import NodeStatus, Repaired, Verified
 from quorumvault.admin.status import show_facts, show_peers
 from quorumvault.api.admission import Admission, Phase
 from quorumvault.api.app import create_app, create_crowded_app
 from quorumvault.api.health import Health
 from quorumvault.api.services import Services
-from quorumvault.config import NodeConfig, load_cluster
+from quorumvault.config import NodeConfig
 from quorumvault.coordinator import Coordinator, Identity
 from quorumvault.crypto.keys import Keyring, fingerprint
 from quorumvault.disk import DiskIdentity, lock_data_directory, write_identity
@@ -49,14 +50,15 @@ from quorumvault.healing.remembering import Memory
 from quorumvault.healing.scrub import ScrubCounts
 from quorumvault.heap import Heap
 from quorumvault.httpserver import HttpServer, listening_socket
-from quorumvault.keyfile import load_keys
 from quorumvault.membership import Around, Membership
 from quorumvault.metrics import DRAINING, CountedRequests, Metrics, Reading
+from quorumvault.model import Owner
 from quorumvault.nodebackup import Backups
 from quorumvault.nodedisk import IDENTITY_FILE, NodeDisk, distrust, open_disk, provide, remove_set_aside, store_bytes
 from quorumvault.nodehealing import neighbours, repair, verify
 from quorumvault.nodehealth import describe
 from quorumvault.nodenews import CoordinatorNews, HealingNews
+from quorumvault.nodereload import Reloads
 from quorumvault.peers.claims import Claims
 from quorumvault.peers.connection import LocalNode
 from quorumvault.peers.facts import NodeFacts
@@ -122,14 +124,15 @@ class Node:
         self._boot = os.urandom(BOOT_BYTES)
         self._disk = disk
         self._fields = load_fields(cluster.fields)
-        self._keys = load_keys(cluster.api_keys)
         self._keyring = Keyring(cluster.secrets.master.id, config.master_secret)
         self._clock = HybridClock()
-        self._events = EventLog(config.data_directory / FILE_NAME, config.node, cluster.events, time.time)
+        self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
+        log = config.data_directory / FILE_NAME
+        self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
+        self._reloads = Reloads(cluster, lambda: self._links, self._introduce, self._events.note)
         self._refusals = RefusalsTogether(self._events)
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
-        self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         self._replica: Replica | None = None
         self._storage = None if disk.store is None else self._start_storage(disk.store, disk.identity)
         self._memory = self._make_memory()
@@ -145,8 +148,10 @@ class Node:
         listener = listening_socket(cluster.file, f"nodes.{config.node}.api", config.endpoints.listen_api)
         crowded, limits, timeouts = create_crowded_app(self._services()), cluster.limits, cluster.timeouts
         self._http = HttpServer(create_app(self._services()), listener, limits, timeouts, crowded, self._metrics.refused)
-        backups = Backups(config, VERSION, lambda: self._healer, lambda: self._keys.owners, self._events.note)
-        controls = Controls(self._status, self._reload, self.stopping.set, self._repair, self._verify, backups.take)
+        backups = Backups(config, VERSION, lambda: self._healer, lambda: self._reloads.keys.owners, self._events.note)
+        here = "the administrative socket"
+        reload, stop = partial(self._reloads.reload, here), partial(self._stop_asked, here)
+        controls = Controls(self._status, reload, stop, self._repair, self._verify, backups.take)
         admin, admin_listener = create_admin_app(controls, _request_id), admin_socket.listen(config.data_directory)
         self._admin = HttpServer(admin, admin_listener, limits, timeouts)
 
@@ -218,7 +223,7 @@ class Node:
         cluster, storage, replica = self._config.cluster, self._storage, self._replica
         if storage is None or replica is None:
             return None
-        replica.owners.introduce(self._keys.owners)
+        self._introduce(self._reloads.keys.owners)
         around = Surroundings(
             node=self._config.node,
             disk=lambda: self._membership.identity.disk,
@@ -233,6 +238,10 @@ class Node:
             rng=SystemRandom(),
         )
         return Healer(around, storage, cluster.healing, cluster.timeouts, HealingNews(self._metrics, self._events))
+
+    def _introduce(self, owners: Iterable[Owner]) -> None:
+        if self._replica is not None:
+            self._replica.owners.introduce(owners)
 
     def _missed(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         if self._healer is not None:
@@ -297,6 +306,11 @@ class Node:
         """This process must not go on."""
         self.ending = self.ending or reason
         self._standing.withdraw()
+        self._stop_asked(str(reason))
+
+    def _stop_asked(self, why: str) -> None:
+        if not self.stopping.is_set():
+            self._events.note(Event(event="node_stopping", detail=why))
         self.stopping.set()
 
     async def _repair(self) -> Repaired:
@@ -309,7 +323,7 @@ class Node:
         cluster = self._config.cluster
         return Services(
             vault=self._coordinator,
-            keys=lambda: self._keys,
+            keys=lambda: self._reloads.keys,
             fields=self._fields,
             events=CountedRequests(self._refusals, self._metrics),
             limits=cluster.limits,
@@ -340,8 +354,9 @@ class Node:
         self._http.start()
         self._admin.start()
         for stop in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(stop, self.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(stop, self._stop_asked, stop.name)
+        loop.add_signal_handler(signal.SIGHUP, self._reloads.reload, signal.SIGHUP.name)
+        self._events.note(Event(event="node_started", detail=f"version {VERSION}, API keys {self._reloads.keys.fingerprint}"))
         logger.info("%s serves http://%s, peers at %s", self._config.node, endpoints.listen_api, endpoints.listen_peer)
 
     async def stop(self) -> None:
@@ -360,6 +375,7 @@ class Node:
         self._memory.write()
         await self._close_storage()
         self._refusals.flush()
+        self._events.note(Event(event="node_stopped"))
         await self._events.close()
         await self._admin.stop()
         admin_socket.remove(self._config.data_directory)
@@ -416,7 +432,7 @@ class Node:
             view=disk.view,
             secrets={cluster.secrets.master.id: fingerprint(self._config.master_secret)},
             fields=self._fields.fingerprint,
-            keys=self._keys.fingerprint,
+            keys=self._reloads.keys.fingerprint,
             boot=self._boot,
             established=self._standing.established and not self._stalled,
             full=self._free_space.full,
@@ -433,8 +449,11 @@ class Node:
     def _health(self) -> Health:
         stalled = "its disk has not ended a write for long: it answers nothing as a replica" if self._stalled else None
         damage = None if self._healer is None else self._healer.scrub.problem
-        problems = filter(None, (self._disk.problem, stalled, damage, self._free_space.problem, self._events.problem))
+        own = (self._disk.problem, stalled, damage, self._free_space.problem, self._events.problem, self._reloads.problem)
+        problems = filter(None, own)
         health = describe(self._facts(), self._coordinator.view, self._links, problems, self._owed(), self._membership.progress)
+        if self._events.refuses:
+            health = msgspec.structs.replace(health, status="unavailable")
         return health if self._admission.phase is Phase.SERVING else msgspec.structs.replace(health, state=DRAINING)
 
     def _status(self) -> NodeStatus:
@@ -460,7 +479,8 @@ class Node:
         scrub = ScrubCounts() if self._healer is None else self._healer.scrub.counts
         in_flight, free = self._admission.in_flight, self._free_space.bytes
         joining = self._membership.progress
-        return Reading(health.state, health.quorum.reachable, peers_up, in_flight, free, self._owed(), scrub, joining)
+        stale = self._reloads.problem is not None
+        return Reading(health.state, health.quorum.reachable, peers_up, in_flight, free, self._owed(), scrub, joining, stale)
 
     def _on_link_change(self, link: Link) -> None:
         self._standing.link_changed(link)
@@ -473,28 +493,3 @@ class Node:
     def _on_room_change(self, full: bool) -> None:
         self._peer_server.tell()
         self._events.note(Event(event="disk_full" if full else "disk_has_room", detail=self._free_space.problem))
-
-    def _reload(self) -> Reloaded:
-        """The API keys, and where the peers are. A file that is wrong is refused whole, and what is in force stays."""
-        read: list[str] = []
-        refused: dict[str, str] = {}
-        for what, read_again in (("API keys", self._reload_keys), ("peer addresses", self._reload_addresses)):
-            try:
-                read_again()
-            except ConfigError as error:
-                refused[what] = str(error)
-                logger.error("the %s stay as they were: %s", what, error)
-            else:
-                read.append(what)
-                logger.info("%s read again", what)
-        return Reloaded(read, refused)
-
-    def _reload_keys(self) -> None:
-        self._keys = load_keys(self._config.cluster.api_keys)
-        if self._replica is not None:
-            self._replica.owners.introduce(self._keys.owners)
-
-    def _reload_addresses(self) -> None:
-        nodes = load_cluster(self._config.cluster.file).nodes
-        for node, link in self._links.items():
-            link.move(nodes[node].peer)

@@ -25,7 +25,7 @@ from quorumvault.crypto.tokens import format_token, format_tokens
 from quorumvault.errors import EpochAhead
 from quorumvault.events import Event
 from quorumvault.fields import FieldSet
-from quorumvault.keyfile import DEFAULT_ALLOW, PERMISSIONS, ApiKey, KeyTable, Permission
+from quorumvault.keyfile import DEFAULT_ALLOW, NO_LIMIT, PERMISSIONS, ApiKey, KeyTable, Permission, Rates
 from quorumvault.model import FIRST_EPOCH, Owner
 
 CLINIC, LAB = Owner("clinic"), Owner("lab")
@@ -138,9 +138,13 @@ class EventList:
 
     def __init__(self) -> None:
         self.written: list[Event] = []
+        self.refuses: str | None = None
+        #: What ``write`` answers.
+        self.writable = True
 
-    async def write(self, event: Event) -> None:
+    async def write(self, event: Event) -> bool:
         self.written.append(event)
+        return self.writable
 
 
 class Clock:
@@ -159,8 +163,8 @@ def key_text(key_id: str) -> str:
     return f"qvk_{key_id}_{(key_id * 32)[:32]}"
 
 
-def api_key(key_id: str, owner: Owner, allow: Iterable[Permission] = DEFAULT_ALLOW, rate: float | None = None) -> ApiKey:
-    return ApiKey(key_id, owner, frozenset(allow), rate, hashlib.sha256(key_text(key_id).encode()).digest())
+def api_key(key_id: str, owner: Owner, allow: Iterable[Permission] = DEFAULT_ALLOW, rates: Rates = NO_LIMIT) -> ApiKey:
+    return ApiKey(key_id, owner, frozenset(allow), rates, hashlib.sha256(key_text(key_id).encode()).digest())
 
 
 KEYS = KeyTable(
@@ -169,8 +173,9 @@ KEYS = KeyTable(
         api_key("clinic", CLINIC),
         api_key("lab", LAB),
         api_key("admin", CLINIC, PERMISSIONS),
+        api_key("labadmin", LAB, PERMISSIONS),
         api_key("reader", CLINIC, ["detokenize"]),
-        api_key("slow", CLINIC, rate=2),
+        api_key("slow", CLINIC, rates=Rates(2)),
     ],
 )
 

@@ -75,6 +75,10 @@ class AnswerResponse(Response):
         self._pieces = iter((content,)) if isinstance(content, bytes) else content
         self._release = release
 
+    def give_up(self) -> None:
+        """Instead of being sent."""
+        self._release()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection: Connection | None = scope.get(CONNECTION)
         try:

@@ -23,7 +23,7 @@ from quorumvault.api.epochs import epoch, rotate
 from quorumvault.api.frame import Frame
 from quorumvault.api.guard import Guard, Operation
 from quorumvault.api.problems import answer_request_error, answer_routing_error
-from quorumvault.api.rates import Rates
+from quorumvault.api.rates import Allowances
 from quorumvault.api.retokenize import retokenize
 from quorumvault.api.services import Services
 from quorumvault.api.status import Status, fields
@@ -34,7 +34,7 @@ from quorumvault.errors import Busy, RequestError
 TOKENIZE = Operation("tokenize", "tokenize", writes=True, answer=tokenize, arrow=arrow.tokenize)
 DETOKENIZE = Operation("detokenize", "detokenize", writes=False, answer=detokenize, arrow=arrow.detokenize)
 RETOKENIZE = Operation("retokenize", "tokenize", writes=True, answer=retokenize, arrow=arrow.retokenize)
-TOKENS = Operation("tokens", "tokenize", writes=False, answer=tokens)
+TOKENS = Operation("tokens", "derive", writes=False, answer=tokens)
 ROTATE = Operation("rotate_epoch", "rotate", writes=True, answer=rotate)
 EPOCH = Operation("epoch", None, writes=False, answer=epoch)
 FIELDS = Operation("fields", None, writes=False, answer=fields)
@@ -52,15 +52,15 @@ class Exact(Route):
 
 
 def routes(services: Services) -> list[Exact]:
-    rates, status = Rates(services.clock), Status(services)
+    allowances, status = Allowances(services.clock), Status(services)
     return [
-        Exact("/tokenize", Guard(services, rates, TOKENIZE).endpoint, methods=["POST"]),
-        Exact("/detokenize", Guard(services, rates, DETOKENIZE).endpoint, methods=["POST"]),
-        Exact("/retokenize", Guard(services, rates, RETOKENIZE).endpoint, methods=["POST"]),
-        Exact("/tokens", Guard(services, rates, TOKENS).endpoint, methods=["POST"]),
-        Exact("/rotate-epoch", Guard(services, rates, ROTATE).endpoint, methods=["POST"]),
-        Exact("/epoch", Guard(services, rates, EPOCH).endpoint, methods=["GET"]),
-        Exact("/fields", Guard(services, rates, FIELDS).endpoint, methods=["GET"]),
+        Exact("/tokenize", Guard(services, allowances, TOKENIZE).endpoint, methods=["POST"]),
+        Exact("/detokenize", Guard(services, allowances, DETOKENIZE).endpoint, methods=["POST"]),
+        Exact("/retokenize", Guard(services, allowances, RETOKENIZE).endpoint, methods=["POST"]),
+        Exact("/tokens", Guard(services, allowances, TOKENS).endpoint, methods=["POST"]),
+        Exact("/rotate-epoch", Guard(services, allowances, ROTATE).endpoint, methods=["POST"]),
+        Exact("/epoch", Guard(services, allowances, EPOCH).endpoint, methods=["GET"]),
+        Exact("/fields", Guard(services, allowances, FIELDS).endpoint, methods=["GET"]),
         Exact("/health", status.health, methods=["GET"]),
         Exact("/livez", status.live, methods=["GET"]),
         Exact("/readyz", status.ready, methods=["GET"]),

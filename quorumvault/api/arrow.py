@@ -50,8 +50,8 @@ async def tokenize(job: Job) -> Content:
     canonicals = texts.canonicals()
     unfit = {position: faults.item_error(position, error) for position, error in faults.unfit(canonicals, services.limits)}
     faults.refuse_any(_in_rows(texts, unfit), services.limits)
-    counts.items = texts.asked
     await job.pay(cost_of_writing(len(canonicals)))
+    job.ask(texts.asked)
     done = await services.vault.tokenize(job.owner, canonicals)
     counts.epoch = done.epoch
     met = {position: faults.collision(position) for position, token in enumerate(done.tokens) if token is None}
@@ -62,9 +62,9 @@ async def tokenize(job: Job) -> Content:
 async def detokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
     texts = await _read(job, "token")
-    job.counts.items = texts.asked
     asked = texts.distinct.to_pylist()
     await job.pay(cost_of_reading(len(asked), job.services.limits))
+    job.ask(texts.asked)
     answers = await job.services.vault.detokenize(job.owner, asked, job.take_read)
     start = len(_TEXT_PREFIX)
     values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(_TEXT_PREFIX) else None for answer in answers]
@@ -78,9 +78,9 @@ async def detokenize(job: Job) -> Content:
 async def retokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
     texts = await _read(job, "token")
-    job.counts.items = texts.asked
     asked = texts.distinct.to_pylist()
     await job.pay(cost_of_reading(len(asked), job.services.limits))
+    job.ask(texts.asked)
     moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
     job.counts.epoch = moved.epoch
     words = [token.value if isinstance(token, Missing) else "ok" for token in moved.tokens]

@@ -69,8 +69,8 @@ def _failure(missing: Missing) -> RequestError:
 async def _ask(job: Job, tokens: list[str]) -> list[_Told]:
     """What the vault says of each token, counted for the event log."""
     counts, limits = job.counts, job.services.limits
-    counts.items = len(tokens)
     await job.pay(cost_of_reading(len(tokens), limits))
+    job.ask(len(tokens))
     told = await job.services.vault.detokenize(job.owner, tokens, job.take_read)
     counts.found = sum(isinstance(value, bytes) for value in told)
     counts.not_found = told.count(Missing.NOT_FOUND)

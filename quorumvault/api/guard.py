@@ -3,6 +3,7 @@
     404/405  the router
     401      authenticate: whose key
     403      permit: may it do this
+    503      the event log cannot be written, and is not to be done without (no-quorum, outcome none)
     503      draining        \\
     429      busy             }  admission, before a byte of the body is read
     429      rate-limited    /
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -28,11 +30,11 @@ from quorumvault.api.intake import Form, declared_length, form_of, read_body, re
 from quorumvault.api.job import Answer, Content, Counts, Job
 from quorumvault.api.labels import Labels, labels_of, require_well_formed
 from quorumvault.api.memory import cost_of_decoding
-from quorumvault.api.rates import Rates
+from quorumvault.api.rates import Allowances
 from quorumvault.api.services import Services
 from quorumvault.api.turns import Turns
 from quorumvault.config import Limits
-from quorumvault.errors import RequestError
+from quorumvault.errors import NoQuorum, Outcome, RequestError
 from quorumvault.events import Event
 from quorumvault.jsontext import check_steps, parts_in_steps
 from quorumvault.keyfile import ApiKey, Permission
@@ -56,15 +58,16 @@ class Operation:
 class Guard:
     """An operation as an endpoint."""
 
-    def __init__(self, services: Services, rates: Rates, operation: Operation) -> None:
+    def __init__(self, services: Services, allowances: Allowances, operation: Operation) -> None:
         self._services = services
-        self._rates = rates
+        self._allowances = allowances
         self._operation = operation
 
     async def endpoint(self, request: Request) -> Response:
         started = self._services.clock()
         labels, counts = labels_of(request.scope), Counts()
         key: ApiKey | None = None
+        response: AnswerResponse | None = None
         outcome = "internal"
         try:
             key = authenticate(request.headers, self._services.keys())
@@ -80,25 +83,44 @@ class Guard:
             outcome = "cancelled"
             raise
         finally:
-            await self._services.events.write(self._event(labels, key, counts, outcome, started))
+            await self._record(self._event(labels, key, counts, outcome, started), response)
         return response
 
-    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> Response:
+    async def _record(self, event: Event, response: AnswerResponse | None) -> None:
+        """Write the line of a request. A success that is not to be told without one is given up for NoQuorum."""
+        may_leave = False
+        try:
+            written = await self._services.events.write(event)
+            may_leave = written or self._operation.permission is None  # what any key may ask tells nothing
+        finally:
+            if response is not None and not may_leave:
+                response.give_up()
+        if response is not None and not may_leave:
+            raise self._not_recorded("unknown")
+
+    def _not_recorded(self, outcome: Outcome) -> NoQuorum:
+        detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
+        return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
+
+    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> AnswerResponse:
         operation, services = self._operation, self._services
         if operation.permission is not None:
             permit(key, operation.permission)
+            if services.events.refuses is not None:
+                raise self._not_recorded("none")
         length = declared_length(request.headers)
         # What is beyond the limit will not be read, so no room is asked for it.
         room = length if length <= services.limits.body_bytes else 0
         place = services.admission.enter(key.id, room, "none" if operation.writes else None)
         try:
-            self._rates.spend(key)
+            self._allowances.spend_request(key)
             form, body = Form.JSON, b""
             if request.method == "POST":
                 form = form_of(request.headers, takes_arrow=operation.arrow is not None)
                 require_length(length, services.limits.body_bytes)
                 body = await read_body(request, place.memory, services.limits.body_bytes, services.timeouts.body)
-            job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock))
+            spend = partial(self._allowances.spend_values, key)
+            job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
             content = await self._carry_out(job, form, labels, request.method)
             return AnswerResponse(content, form.value, place.release)
         except BaseException:

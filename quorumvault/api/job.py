@@ -37,8 +37,19 @@ class Job:
     counts: Counts
     memory: Hold
     turns: Turns
+    #: Takes so many values out of what the key may ask. Raises RateLimited, TooManyItems.
+    spend: Callable[[int], None] = field(repr=False)
     #: Bytes of the records that were read so far.
     read: int = 0
+
+    def ask(self, items: int, cost: int | None = None) -> None:
+        """So many values are about to be asked about: each operation says so right before it does, once it has the memory.
+
+        Found or not, repeats too, nulls left out. ``cost``: how many count against the key's rate, if it is another number.
+        Raises RateLimited, TooManyItems.
+        """
+        self.spend(items if cost is None else cost)
+        self.counts.items = items
 
     async def pay(self, cost: int) -> None:
         """Wait until the node has this many bytes for the request. Raises TooLarge, Busy."""

@@ -195,8 +195,9 @@ _TOKENS = Endpoint(
     "Gives for each value its tokens of every epoch from the first to the active one, to find it in data that was tokenized "
     "before a rotation and never moved. The tokens are derived, whether or not they were ever issued; nothing is stored, so a "
     "token that was never issued still has no value. Values that cannot be tokenized are refused as by /tokenize. Values times "
-    "epochs have to be within the limit `items`.",
-    permission="tokenize",
+    "epochs have to be within the limit `items`, and count against the key's rate in values. It needs the permission `derive`, "
+    "which no key has unless it was given: who may derive can find out which values tokens stand for, by trying all there are.",
+    permission="derive",
     request=bodies.TokensBody,
     answers=(bodies.TokensDerived,),
     own_errors=(errors.NotTokenizable, errors.AlreadyTokenized, errors.TooManyItems, errors.ValueTooLarge, errors.NoQuorum),
@@ -349,7 +350,7 @@ PROBLEMS: tuple[RequestError, ...] = (
         errors=(ItemError(0, "value-too-large", "a value has at most 65536 bytes here (GET /limits)"),),
     ),
     errors.Busy("64 requests are under way here; wait, or send the request to another node"),
-    errors.RateLimited("key k7f3 may make 50 requests a second", retry_after=1),
+    errors.RateLimited("key k7f3 may ask about 1000 values a second; wait 9 s", retry_after=9),
     errors.Internal("a fault in this node; its log has the place, under this request_id"),
     errors.NoQuorum("fewer than 2 nodes could decide this (n2: down; n3: down)", outcome="none"),
     errors.Draining("this node is about to stop; send the request to another one", outcome="none"),

@@ -18,8 +18,8 @@ async def retokenize(job: Job) -> bytes:
     request = await parse_retokenize(job.body, job.turns)
     faults.require_count(len(request.tokens), limits.items, "tokens")
     asked = [token for token in request.tokens if token is not None]
-    counts.items = len(asked)
     await job.pay(cost_of_reading(len(asked), limits))
+    job.ask(len(asked))
     moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
     counts.epoch = moved.epoch
     counts.found = sum(isinstance(token, str) for token in moved.tokens)

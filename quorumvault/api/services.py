@@ -16,9 +16,16 @@ from quorumvault.keyfile import KeyTable
 
 
 class EventSink(Protocol):
-    """Where the line about a request goes. Never raises: a log that cannot be written shows in /health and stops nothing."""
+    """Where the line about a request goes. Never raises: a log that cannot be written shows in /health.
 
-    async def write(self, event: Event) -> None: ...
+    ``refuses``: why no request is to be served, since its line could not be written; None if requests are served. ``write``
+    returns whether the request may be answered: by default all may, see events.on_failure.
+    """
+
+    @property
+    def refuses(self) -> str | None: ...
+
+    async def write(self, event: Event) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ async def _tokenize_values(job: Job, request: TokenizeBody | TextTokenizeBody, l
     if not lenient:
         faults.refuse_any(values.bad, services.limits)
     wanted = [canonical for canonical in values.canonicals if canonical is not None]
-    counts.items = len(wanted)
     await job.pay(cost_of_writing(len(wanted)))
+    job.ask(len(wanted))
     done = await services.vault.tokenize(job.owner, wanted)
     counts.epoch = done.epoch
     tokens = done.tokens
@@ -91,8 +91,8 @@ async def _tokenize_records(job: Job, raws: Sequence[Raw], lenient: bool) -> _Do
     await job.turns.next()
     pairs = zip(records.places, canonicals, strict=True)
     wanted = [(place, canonical) for place, canonical in pairs if canonical is not None and place.record not in spoiled]
-    counts.items = len(wanted)
     await job.pay(cost_of_writing(len(wanted)))
+    job.ask(len(wanted))
     done = await job.services.vault.tokenize(job.owner, [canonical for _, canonical in wanted])
     counts.epoch = done.epoch
     filled = [(place, token) for (place, _), token in zip(wanted, done.tokens, strict=True)]

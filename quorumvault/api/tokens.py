@@ -21,10 +21,10 @@ async def tokens(job: Job) -> bytes:
     values = judge_values(request.values, services.limits)
     faults.refuse_any(values.bad, services.limits)
     wanted = [canonical for canonical in values.canonicals if canonical is not None]
-    counts.items = len(wanted)
     counts.epoch = epoch = await services.vault.epoch(job.owner)
     _require_room(len(wanted), epoch, services.limits.items)
     await job.pay(cost_of_writing(len(wanted) * epoch))
+    job.ask(len(wanted), cost=len(wanted) * epoch)
     derived = iter(await services.vault.derive(job.owner, wanted, epoch))
     return encode(TokensDerived(epoch, [None if canonical is None else next(derived) for canonical in values.canonicals]))
 

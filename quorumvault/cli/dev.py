@@ -22,7 +22,7 @@ from quorumvault.config import LOG_LEVELS, Cluster, load_cluster
 from quorumvault.disk import lock_data_directory
 from quorumvault.errors import ConfigError
 from quorumvault.initialise import MAX_BASE_PORT, init, plan_nodes
-from quorumvault.keyfile import PERMISSIONS, create_key
+from quorumvault.keyfile import FIRST_ALLOW, create_key
 from quorumvault.model import QUORUM, Owner
 from quorumvault.secretfiles import write_private
 
@@ -75,7 +75,7 @@ def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
                 pass  # a node that runs would answer in the name of one that could not be started
     if not kept.exists():
         key = create_key(
-            cluster.api_keys, _OWNER, now=now, entropy=entropy, allow=PERMISSIONS, note="made by dev", new_owner=True
+            cluster.api_keys, _OWNER, now=now, entropy=entropy, allow=FIRST_ALLOW, note="made by dev", new_owner=True
         )
         write_private(kept, key.text + "\n")
     return cluster, kept.read_text(encoding="ascii").strip()

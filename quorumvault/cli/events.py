@@ -67,7 +67,7 @@ def events(
     filters = Filters(request_id, owner, kinds)
     show = _show_line if as_json else _show_text
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(contextlib.closing(EventReader(path, cluster.events.keep))) for path in paths]
+        readers = [stack.enter_context(contextlib.closing(EventReader(path))) for path in paths]
         last = last_of(readers, lines, filters)
         if follow:
             stack.enter_context(contextlib.suppress(KeyboardInterrupt))

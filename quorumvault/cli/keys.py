@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from quorumvault.cli.options import config_option, json_option
 from quorumvault.cli.output import print_json, print_table
 from quorumvault.config import load_cluster
-from quorumvault.keyfile import DEFAULT_ALLOW, PERMISSIONS, Permission, create_key, read_keyfile, revoke_key
+from quorumvault.keyfile import DEFAULT_ALLOW, PERMISSIONS, Permission, Rates, create_key, read_keyfile, revoke_key
 
 
 @click.group()
@@ -33,8 +34,37 @@ def _permissions(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     return cast("tuple[Permission, ...]", words)
 
 
+_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(?:/([sd]))?")
+
+
+def _per(text: str, units: str) -> tuple[float, str | None]:
+    """The number and the unit of time in N/s or N/d. The unit is None if there is none. Raises BadParameter."""
+    match = _RATE.fullmatch(text)
+    if match is None or not float(match[1]) or (match[2] or "s") not in units:
+        expected = " or ".join(f"N/{unit}" for unit in units)
+        raise click.BadParameter(f"expected {expected} with a number N above 0, not {text!r}")
+    return float(match[1]), match[2]
+
+
+def _requests(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    return None if value is None else _per(value, "s")[0]
+
+
+def _values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
+    rates: dict[str, float] = {}
+    for number, unit in (_per(text, "sd") for text in value):
+        if unit is None or unit in rates:
+            raise click.BadParameter("expected N/s or N/d, each once at most")
+        rates[unit] = number
+    return rates
+
+
 @keys.command(
-    epilog="\b\nExample:\n  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow tokenize --note 'load'"
+    epilog="""\b
+Examples:
+  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow tokenize --note 'nightly load'
+  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow detokenize --values 100/s --values 50000/d
+  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow derive --rate 5/s --values 10000/d"""
 )
 @config_option
 @click.option("--owner", required=True, metavar="NAME", help="Whose tokens the key gives access to.")
@@ -48,14 +78,29 @@ def _permissions(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help=f"What the key may do, separated by commas, out of {', '.join(PERMISSIONS)}.",
 )
 @click.option("--note", default="", help="What the key is for; kept in the file.")
+@click.option("--rate", callback=_requests, metavar="N/s", help="At most N requests a second on each node.")
 @click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N requests a second on each node."
+    "--values",
+    callback=_values,
+    multiple=True,
+    metavar="N/s|N/d",
+    help="At most N values a second, or a day, on each node; may be given once for each.",
 )
 @json_option
 def create(
-    config: Path, owner: str, new_owner: bool, allow: tuple[Permission, ...], note: str, rate: float | None, as_json: bool
+    config: Path,
+    owner: str,
+    new_owner: bool,
+    allow: tuple[Permission, ...],
+    note: str,
+    rate: float | None,
+    values: dict[str, float],
+    as_json: bool,
 ) -> None:
-    """Make an API key and print it, this once."""
+    """Make an API key and print it, this once.
+
+    A value counts when it is asked about, found or not; of POST /tokens (derive) for each epoch. Each node counts by itself.
+    """
     key = create_key(
         load_cluster(config).api_keys,
         owner,
@@ -63,7 +108,7 @@ def create(
         entropy=secrets.token_bytes,
         allow=allow,
         note=note,
-        rate=rate,
+        rates=Rates(rate, values.get("s"), values.get("d")),
         new_owner=new_owner,
     )
     if as_json:
@@ -87,6 +132,8 @@ def list_(config: Path, as_json: bool) -> None:
                 "owner": e.owner,
                 "allow": e.allow,
                 "rate": e.rate,
+                "values_per_second": e.values_per_second,
+                "values_per_day": e.values_per_day,
                 "note": e.note,
                 "created": e.created,
                 "revoked": e.revoked,
@@ -96,8 +143,8 @@ def list_(config: Path, as_json: bool) -> None:
         print_json({"keys": shown})
         return
     print_table(
-        ["id", "owner", "allow", "created", "revoked", "note"],
-        [[e.id, e.owner, ",".join(e.allow), e.created, e.revoked or "", e.note] for e in file.keys],
+        ["id", "owner", "allow", "rates", "created", "revoked", "note"],
+        [[e.id, e.owner, ",".join(e.allow), str(e.rates), e.created, e.revoked or "", e.note] for e in file.keys],
     )
 
 

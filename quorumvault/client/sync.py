@@ -180,7 +180,7 @@ class Client:
             [['qv_1_...', 'qv_2_...'], None]
 
         To find values in data of earlier epochs. The tokens are derived: that there is one does not say that it was ever issued.
-        The key has to be allowed to tokenize; errors of single values are those of ``tokenize``.
+        The key has to be allowed to derive, which none is unless it was given; errors of single values are those of ``tokenize``.
         """
         return self._run(self._plans.tokens_all_epochs(values, deadline))
 

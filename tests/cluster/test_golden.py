@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from chaos.api import Api
 from chaos.cluster import HOST, NODES, PORT_OFFSETS, Cluster, free_base_port, wait_for
 from quorumvault.storage.layout import STORE_FORMAT
 from tests.cluster.test_healing import HEALED_SECONDS, identical, owed
@@ -23,12 +24,13 @@ GOLDEN = sorted(path.parent for path in (Path(__file__).parents[1] / "golden").g
 
 @dataclass(frozen=True)
 class Golden:
-    """A cluster of which no node was started yet, and what is known to be in it."""
+    """A cluster of which no node was started yet, and what is known to be in it. ``deriving``: an API key for that, by owner."""
 
     cluster: Cluster
     records: int
     owed: int
     owners: dict[str, Any]
+    deriving: dict[str, str]
 
 
 @pytest.fixture(params=GOLDEN, ids=lambda path: path.name)
@@ -44,7 +46,8 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Golden]:
     expected = json.loads((directory / EXPECTED_FILE).read_text())
     keys = {owner: contents["api_key"] for owner, contents in expected["owners"].items()}
     with Cluster(directory, _moved(directory / "cluster.yaml"), keys) as cluster:
-        yield Golden(cluster, expected["records"], expected["owed_by_n1_to_n3"], expected["owners"])
+        deriving = {owner: cluster.make_key(owner, "derive") for owner in keys}
+        yield Golden(cluster, expected["records"], expected["owed_by_n1_to_n3"], expected["owners"], deriving)
 
 
 def _moved(file: Path) -> dict[str, str]:
@@ -74,7 +77,9 @@ def check(golden: Golden, node: str, *, met: str = "collision") -> None:
         assert [(type(result["value"]), result["value"]) for result in results] == [(type(value), value) for value in values]
         marked = api.detokenize([token for token, _ in contents["collisions"]])
         assert [result["status"] for result in marked.body["results"]] == [met] * len(contents["collisions"])
-        derived = api.post("/tokens", {"values": values}).body["tokens"]
+        derived = (
+            Api(golden.cluster.nodes[node].address, golden.deriving[owner]).post("/tokens", {"values": values}).body["tokens"]
+        )
         assert all(token in of_value for token, of_value in zip(tokens, derived, strict=True))
         active = [(token, value) for token, value in contents["tokens"] if token.startswith(f"qv_{epoch}_")]
         assert active

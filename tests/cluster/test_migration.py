@@ -17,6 +17,7 @@ import pytest
 
 import quorumvault as qv
 from chaos.cluster import NODES, Cluster, environment, executable, wait_for
+from quorumvault.keyfile import PERMISSIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]
@@ -33,7 +34,7 @@ def variables(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Those that tell who asks; the process stands in a folder of its own, as the page's commands do."""
     monkeypatch.chdir(tmp_path)
     urls = ",".join(cluster.url(name) for name in NODES)
-    return {"QUORUMVAULT_URL": urls, "QUORUMVAULT_API_KEY": cluster.api_key("clinic")}
+    return {"QUORUMVAULT_URL": urls, "QUORUMVAULT_API_KEY": cluster.make_key("clinic", *PERMISSIONS)}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from chaos.api import Api
 from chaos.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
 from tests.cluster.conftest import OWNERS
 
@@ -91,13 +93,65 @@ def test_a_peer_that_moved_is_found_after_sighup(own_cluster: Cluster) -> None:
     file.write_text("no configuration\n")
     own_cluster.nodes["n1"].require_process().send_signal(signal.SIGHUP)
     assert wait_for(lambda: "peer addresses stay as they were" in own_cluster.nodes["n1"].log.read_text(), SECONDS)
+    assert becomes(own_cluster, "n1", "quorumvault_reload_failed", 1)
+    warning = "reload failed: the peer addresses stay as they were; the node's log says why"
+    assert warning in own_cluster.api("n1").get("/health").body["warnings"]
     file.write_text(text.replace(old, address))
     own_cluster.start("n2")
     own_cluster.nodes["n1"].require_process().send_signal(signal.SIGHUP)
+    assert becomes(own_cluster, "n1", "quorumvault_reload_failed", 0)
+    assert warning not in own_cluster.api("n1").get("/health").body["warnings"]
     assert becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n2"}', 1)
     assert metrics(own_cluster, "n3")['quorumvault_peer_up{peer="n2"}'] == 0  # nobody told it
     own_cluster.nodes["n3"].require_process().send_signal(signal.SIGHUP)
     own_cluster.wait_ready(reachable=3)
+
+
+def test_the_event_log_has_starts_stops_reloads_and_keys(own_cluster: Cluster) -> None:
+    key = own_cluster.make_key("clinic", "derive")
+    own_cluster.stop("n3")
+    lines = (own_cluster.directory / "n3" / "events.jsonl").read_text().splitlines()
+    kinds = ["node_started", "key_added", "reload", "node_stopping", "node_stopped"]
+    events = [event for event in map(json.loads, lines) if event["event"] in kinds]
+    assert [event["event"] for event in events] == kinds
+    assert (events[1]["key_id"], events[1]["owner"]) == (key.split("_")[1], "clinic")
+    assert events[2]["detail"].startswith("asked for by the administrative socket; read again: API keys")
+    assert events[3]["detail"] == "SIGTERM"
+    assert key not in "".join(lines)
+
+
+def test_a_flood_of_refusals_is_a_few_lines_with_their_number(own_cluster: Cluster) -> None:
+    key = own_cluster.make_key("clinic", "tokenize")
+    limited = Api(own_cluster.nodes["n1"].address, key)
+    for _ in range(300):
+        assert limited.post("/rotate-epoch", {"from_epoch": 1}).status == 403
+    own_cluster.stop("n1")
+    lines = (own_cluster.directory / "n1" / "events.jsonl").read_text().splitlines()
+    refused = [event for event in map(json.loads, lines) if event.get("outcome") == "not-permitted"]
+    assert sum(1 + event.get("more", 0) for event in refused) == 300
+    assert len(refused) < 100
+
+
+def test_a_node_that_is_to_record_all_serves_nothing_while_it_cannot(made: Cluster) -> None:
+    with (made.directory / "cluster.yaml").open("a") as file:
+        file.write("\nevents:\n  on_failure: refuse\n  retry: 0.1\n")
+    made.start()
+    made.wait_ready(reachable=3)
+    clinic, log = made.api("n1", "clinic"), made.directory / "n1" / "events.jsonl"
+    assert clinic.tokenize(["a"]).status == 200
+    log.unlink()
+    log.mkdir()
+    refused = clinic.tokenize(["b"])
+    assert (refused.status, refused.body["code"], refused.body["outcome"]) == (503, "no-quorum", "unknown")
+    refused = clinic.tokenize(["b"])
+    assert (refused.status, refused.body["outcome"]) == (503, "none")
+    assert made.api("n1").get("/health").status == made.api("n1").get("/readyz").status == 503
+    assert made.api("n2", "clinic").tokenize(["b"]).status == 200
+    log.rmdir()
+    assert wait_for(lambda: made.api("n1").get("/health").status == 200, SECONDS)
+    assert clinic.tokenize(["b"]).status == 200
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["outcome"] for event in events if event["event"] == "tokenize"] == ["ok", "no-quorum", "ok"]
 
 
 @pytest.fixture

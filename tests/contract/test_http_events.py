@@ -124,6 +124,49 @@ def test_a_request_that_is_not_admitted(rig: Rig) -> None:
     assert only_event(rig)["outcome"] == "draining"
 
 
+def test_what_cannot_be_recorded_is_not_begun(rig: Rig) -> None:
+    rig.events.refuses = "event log: cannot be written: No space left on device"
+    for path, body, outcome in (("/tokenize", {"values": ["a"]}, "none"), ("/detokenize", {"tokens": []}, None)):
+        answer = rig.post(path, body)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], problem["retryable"]) == (503, "no-quorum", True)
+        assert (problem.get("outcome"), answer.headers["retry-after"]) == (outcome, "1")
+        assert "cannot write its event log" in problem["detail"]
+    assert rig.vault.asked == []
+    assert rig.client.get("/epoch").status_code == rig.client.get("/fields").status_code == 200
+    assert rig.post("/tokenize", {"values": []}, key="reader").status_code == 403
+    assert rig.client.get("/limits").status_code == 200
+    rig.events.refuses = None
+    assert rig.post("/tokenize", {"values": ["a"]}).status_code == 200
+
+
+def test_what_was_done_and_could_not_be_recorded_is_not_told(rig: Rig) -> None:
+    token = rig.tokens(["Zc4secretQ7"])[0]
+    rig.events.writable = False
+    written, read = rig.post("/tokenize", {"values": ["b"]}), rig.post("/detokenize", {"token": token})
+    assert (written.status_code, written.json()["outcome"]) == (503, "unknown")
+    assert read.status_code == 503
+    assert "outcome" not in read.json()
+    assert "Zc4secretQ7" not in read.text
+    assert rig.post("/tokenize", b"{").status_code == 400
+    assert rig.client.get("/fields").status_code == 200
+    assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
+
+
+def test_a_request_that_is_cancelled_while_its_line_is_written_leaves_its_place(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(event: Event) -> bool:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(rig.events, "write", cancelled)
+    connection = Connection(rig.app, "/tokenize", {**JSON, **bearer()})
+    connection.chunk(b'{"values":["a"]}', more=False)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(connection.run())
+    assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
+
+
 def test_the_duration_is_what_passed_on_the_clock(rig: Rig) -> None:
     async def slow(owner: object) -> int:
         rig.clock.now += 0.0123456

@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from starlette.routing import Route
 
 from quorumvault.errors import NoQuorum
-from quorumvault.keyfile import PERMISSIONS, KeyTable
+from quorumvault.keyfile import PERMISSIONS, KeyTable, Rates
 from tests.apirig import CLINIC, LAB, SMALL, FakeVault, Rig, api_key, bearer
 
 #: The contract's error table, spread over its paths: what each may answer.
@@ -43,7 +43,7 @@ PERMISSION = {
     "/tokenize": "tokenize",
     "/detokenize": "detokenize",
     "/retokenize": "tokenize",
-    "/tokens": "tokenize",
+    "/tokens": "derive",
     "/rotate-epoch": "rotate",
 }
 NEED_A_KEY = {*PERMISSION, "/epoch", "/fields"}
@@ -228,7 +228,7 @@ def bar(rig: Rig, row: Row) -> None:
 
 
 def use_up_the_rate(rig: Rig, row: Row) -> None:
-    rig.keys = KeyTable([CLINIC], [api_key("admin", CLINIC, PERMISSIONS, rate=0.5)])
+    rig.keys = KeyTable([CLINIC], [api_key("admin", CLINIC, PERMISSIONS, rates=Rates(0.5))])
     send(rig, row)
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from quorumvault.metrics import COMPARISONS, REJECTIONS, STATES
-from tests.unit.test_metrics import CONTRACT, OUTCOMES, codes
+from tests.unit.test_metrics import CONTRACT, OPERATIONS, OUTCOMES, codes
 
 ROOT = Path(__file__).parents[2]
 RULES: list[dict[str, Any]] = [
@@ -26,6 +26,7 @@ WORDS = {
     "reason": set(REJECTIONS),
     "outcome": OUTCOMES | set(codes()) | set(COMPARISONS),
     "job": {"quorumvault"},
+    "operation": OPERATIONS,
 }
 
 

@@ -1,4 +1,4 @@
-"""How many requests get in, how many bytes they hold, and how often one key may ask."""
+"""How many requests get in, and how many bytes they hold."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from quorumvault.api.admission import Admission, Phase
-from quorumvault.api.rates import Rates
 from quorumvault.config import Limits
-from quorumvault.errors import Busy, Draining, RateLimited
-from tests.apirig import CLINIC, Clock, api_key
+from quorumvault.errors import Busy, Draining
 
 LIMITS = Limits(in_flight=2, memory_bytes=200, key_share=100)
 KEY, OTHER = "3fq7tzd2", "k2222222"
@@ -99,47 +97,3 @@ def test_idle_waits_for_the_last_request() -> None:
         return order
 
     assert asyncio.run(scene()) == ["one is left", "idle"]
-
-
-def test_a_key_without_a_rate_may_ask_as_often_as_it_likes() -> None:
-    rates = Rates(Clock())
-    for _ in range(1000):
-        rates.spend(api_key("free", CLINIC))
-
-
-def test_a_rate_is_a_second_s_worth_at_once_and_then_what_comes_in() -> None:
-    clock = Clock()
-    rates, key = Rates(clock), api_key("slow", CLINIC, rate=2)
-    rates.spend(key)
-    rates.spend(key)
-    with pytest.raises(RateLimited, match="key slow may make 2 requests a second") as refused:
-        rates.spend(key)
-    assert refused.value.retry_after == 1
-    clock.now += 0.5
-    rates.spend(key)
-    with pytest.raises(RateLimited):
-        rates.spend(key)
-    clock.now += 3600
-    rates.spend(key)
-    rates.spend(key)
-    with pytest.raises(RateLimited):
-        rates.spend(key)
-
-
-def test_less_than_one_request_a_second_waits_longer() -> None:
-    clock = Clock()
-    rates, key = Rates(clock), api_key("slow", CLINIC, rate=0.1)
-    rates.spend(key)
-    with pytest.raises(RateLimited) as refused:
-        rates.spend(key)
-    assert refused.value.retry_after == 10
-    clock.now += 10
-    rates.spend(key)
-
-
-def test_keys_have_buckets_of_their_own() -> None:
-    rates = Rates(Clock())
-    rates.spend(api_key("one", CLINIC, rate=1))
-    rates.spend(api_key("two", CLINIC, rate=1))
-    with pytest.raises(RateLimited):
-        rates.spend(api_key("one", CLINIC, rate=1))

@@ -75,7 +75,7 @@ def test_older_files_are_read_when_the_newest_has_too_few(tmp_path: Path) -> Non
     rotated(path, 2).write_bytes(line(1) + line(2))
     rotated(path, 1).write_bytes(line(3) + line(4))
     path.write_bytes(line(5))
-    reader = EventReader(path, keep=2)
+    reader = EventReader(path)
     assert seconds(reader.last(4, ALL.wants)) == [2, 3, 4, 5]
     assert seconds(reader.last(9, ALL.wants)) == [1, 2, 3, 4, 5]
     assert seconds(reader.last(1, lambda event: event.ts < "2025-06-15T15:06:04")) == [3]
@@ -83,7 +83,7 @@ def test_older_files_are_read_when_the_newest_has_too_few(tmp_path: Path) -> Non
 
 
 def test_last_of_several_readers(config: Path) -> None:
-    readers = [EventReader(config.parent / node / "events.jsonl", keep=1) for node in ("n1", "n2", "n3")]
+    readers = [EventReader(config.parent / node / "events.jsonl") for node in ("n1", "n2", "n3")]
     assert seconds(last_of(readers, 3, ALL)) == [2, 3, 4]
     for reader in readers:
         reader.close()
@@ -91,7 +91,7 @@ def test_last_of_several_readers(config: Path) -> None:
 
 def test_following_sees_whole_lines_once_over_rotations(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    reader = EventReader(path, keep=3)
+    reader = EventReader(path)
     shown: list[Entry] = []
 
     def append(data: bytes) -> None:
@@ -135,7 +135,7 @@ def test_following_sees_whole_lines_once_over_rotations(tmp_path: Path) -> None:
 def test_three_files_that_are_followed_interleave_by_time(tmp_path: Path) -> None:
     """Nodes write a little later than the time in a line says, each by itself: what n1 did at 6 may be read after n2's 7."""
     paths = [tmp_path / f"{node}.jsonl" for node in ("n1", "n2", "n3")]
-    readers = [EventReader(path, keep=1) for path in paths]
+    readers = [EventReader(path) for path in paths]
     shown: list[Entry] = []
     counts: list[int] = []
 
@@ -181,7 +181,7 @@ def test_following_shows_the_last_events_at_once_and_ends_well_on_ctrl_c(config:
 def test_what_was_shown_is_not_shown_again(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1))
-    reader = EventReader(path, keep=1)
+    reader = EventReader(path)
     assert seconds(reader.last(5, ALL.wants)) == [1]
     path.write_bytes(line(1) + line(2))
     assert seconds(reader.more(ALL.wants)) == [2]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -18,22 +20,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.config import EventLogSettings
-from quorumvault.eventfile import EventFile, rotated
+from quorumvault.eventfile import EventFile, rotated, rotated_files
 from quorumvault.events import Event, EventLog
 
-SETTINGS = EventLogSettings(file_bytes=10_000, keep=3, retry=0.01)
+SETTINGS = EventLogSettings(file_bytes=10_000, keep=3, keep_days=0, retry=0.01)
 NOON = 1_750_000_000.25
 DEADLINE = 10
 
 
 @contextlib.asynccontextmanager
 async def event_log(path: Path, settings: EventLogSettings = SETTINGS) -> AsyncIterator[EventLog]:
-    log = EventLog(path, "n1", settings, lambda: NOON)
+    log = EventLog(path, "n1", settings, lambda: NOON, lambda: True)
     log.start()
     try:
         yield log
     finally:
         await log.close()
+
+
+@dataclass
+class Surroundings:
+    """A clock, late enough for every file that there is to be old, and a disk that has room or has not."""
+
+    now: float = 4e9
+    room: bool = True
+
+
+def event_file(path: Path, settings: EventLogSettings = SETTINGS, around: Surroundings | None = None) -> EventFile:
+    around = around or Surroundings()
+    return EventFile(path, settings, lambda: around.now, lambda: around.room)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -100,7 +115,7 @@ def test_a_torn_tail_is_dropped_and_every_whole_line_survives(
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     path.write_bytes(b"".join(whole) + tail)
-    file = EventFile(path, SETTINGS)
+    file = event_file(path)
     file.append(deque([b"next\n"]))
     file.close()
     kept = tail[: tail.rfind(b"\n") + 1]
@@ -110,7 +125,7 @@ def test_a_torn_tail_is_dropped_and_every_whole_line_survives(
 def test_a_torn_tail_longer_than_a_block_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"whole\n" + bytes(200_000))
-    file = EventFile(path, EventLogSettings())
+    file = event_file(path, EventLogSettings())
     file.append(deque())
     file.close()
     assert path.read_bytes() == b"whole\n"
@@ -122,7 +137,7 @@ def test_rotation_keeps_the_newest_lines_in_order(
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     lines = [b"%d".ljust(size, b".") % number + b"\n" for number, size in enumerate(sizes)]
-    file = EventFile(path, msgspec.structs.replace(SETTINGS, file_bytes=100))
+    file = event_file(path, msgspec.structs.replace(SETTINGS, file_bytes=100))
     for first in range(groups):
         file.append(deque(lines[first * len(lines) // groups : (first + 1) * len(lines) // groups]))
     file.close()
@@ -139,11 +154,95 @@ def test_a_rotation_that_failed_half_way_loses_nothing_when_tried_again(tmp_path
     path.write_bytes(b"x" * 99 + b"\n")
     for number in (2, 3):  # 1 was moved up already when the rotation failed
         rotated(path, number).write_bytes(b"%d\n" % number)
-    file = EventFile(path, msgspec.structs.replace(SETTINGS, file_bytes=100))
+    file = event_file(path, msgspec.structs.replace(SETTINGS, file_bytes=100))
     file.append(deque([b"next\n"]))
     file.close()
     assert [rotated(path, number).read_bytes()[-2:] for number in (1, 2, 3)] == [b"x\n", b"2\n", b"3\n"]
     assert path.read_bytes() == b"next\n"
+
+
+DAY = 86_400
+
+
+@dataclass
+class Aged:
+    """A log whose files are each of one line, and were written a day apart."""
+
+    path: Path
+    settings: EventLogSettings
+    around: Surroundings = field(default_factory=Surroundings)
+
+    def __post_init__(self) -> None:
+        self.file = event_file(self.path, self.settings, self.around)
+
+    def days(self, count: int, seconds: float = DAY) -> None:
+        for _ in range(count):
+            self.around.now += seconds
+            self.file.append(deque([b"x" * 99 + b"\n"]))
+            os.utime(self.path, (self.around.now, self.around.now))
+
+    @property
+    def kept(self) -> list[int]:
+        return list(rotated_files(self.path))
+
+
+def aged(path: Path, **settings: float) -> Aged:
+    # 100 bytes are less than the settings of a node may say, and so many lines are more than a test should write.
+    return Aged(path / "events.jsonl", EventLogSettings(**{"file_bytes": 100, "keep": 3, "keep_days": 10, **settings}))  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_young_is_kept_however_many_there_are(tmp_path: Path) -> None:
+    log = aged(tmp_path)
+    log.days(8)
+    assert log.kept == [1, 2, 3, 4, 5, 6, 7]
+    log.days(30)
+    assert log.kept == list(range(1, 10))  # those of less than ten days ago
+
+
+def test_as_many_as_are_to_be_kept_stay_whatever_their_age(tmp_path: Path) -> None:
+    log = aged(tmp_path, keep_days=0)
+    log.days(9)
+    log.around.now += 1000 * DAY
+    log.days(1)
+    assert log.kept == [1, 2, 3]
+
+
+def test_a_flood_in_a_day_pushes_no_file_of_another_out_until_all_have_their_bytes(tmp_path: Path) -> None:
+    log = aged(tmp_path, most_bytes=2000)
+    log.days(1)
+    first = log.path.stat().st_ino
+    log.days(19, seconds=0)
+    assert len(log.kept) == 19
+    assert rotated(log.path, 19).stat().st_ino == first
+    log.days(1, seconds=0)
+    assert len(log.kept) == 19
+    assert rotated(log.path, 19).stat().st_ino != first
+
+
+def test_a_disk_that_fills_up_gets_the_room_of_old_files_without_a_rotation(tmp_path: Path) -> None:
+    log = aged(tmp_path, file_bytes=150)
+    log.days(9)
+    log.around.room = False
+    log.file.append(deque([b"x\n"]))
+    assert log.kept == [1, 2, 3]
+
+
+def test_files_of_another_name_are_nobody_s_to_remove(tmp_path: Path) -> None:
+    log = aged(tmp_path, keep_days=0)
+    others = [tmp_path / f"events.jsonl{end}" for end in (".01", ".0", ".gz", ".9.gz", ".", ".-4", ".²", "9")]
+    for other in others:
+        other.write_text("mine")
+    log.days(9)
+    assert log.kept == [1, 2, 3]
+    assert all(other.read_text() == "mine" for other in others)
+
+
+def test_a_smaller_number_to_keep_holds_from_the_next_rotation(tmp_path: Path) -> None:
+    log = aged(tmp_path)
+    log.days(9)
+    less = Aged(log.path, msgspec.structs.replace(log.settings, keep=2, keep_days=0), log.around)
+    less.days(1)
+    assert less.kept == [1, 2]
 
 
 def test_a_log_that_cannot_be_opened_is_reported_and_recovers(tmp_path: Path) -> None:
@@ -177,7 +276,7 @@ def file_size_limit(size: int) -> Iterator[None]:
 def test_a_line_torn_by_a_full_disk_is_written_whole_later(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     lines = deque(b"line %d\n" % number for number in range(10))
-    file = EventFile(path, SETTINGS)
+    file = event_file(path)
     with file_size_limit(20), pytest.raises(OSError, match="File too large"):
         file.append(lines)
     assert path.read_bytes() == b"line 0\nline 1\nline 2"
@@ -189,12 +288,37 @@ def test_a_line_torn_by_a_full_disk_is_written_whole_later(tmp_path: Path) -> No
 
 def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    file = EventFile(path, SETTINGS)
+    file = event_file(path)
     file.append(deque([b"seen\n"]))
     path.unlink()
     file.append(deque([b"next\n"]))
     file.close()
     assert path.read_bytes() == b"next\n"
+
+
+def test_a_log_that_refuses_says_so_until_it_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "events.jsonl"
+
+    async def run() -> None:
+        async with event_log(path, msgspec.structs.replace(SETTINGS, on_failure="refuse")) as log:
+            await until(lambda: log.refuses is not None)
+            assert not await log.write(Event(event="tokenize", items=1))
+            path.parent.mkdir()
+            await until(lambda: log.refuses is None)
+            assert await log.write(Event(event="tokenize", items=2))
+
+    asyncio.run(run())
+    assert [event["items"] for event in events_in(path)] == [1, 2]
+
+
+def test_a_log_that_goes_on_refuses_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with event_log(tmp_path / "missing" / "events.jsonl") as log:
+            await until(lambda: log.problem is not None)
+            assert log.refuses is None
+            assert await log.write(Event(event="tokenize"))
+
+    asyncio.run(run())
 
 
 def test_a_full_queue_loses_events_and_says_how_many(tmp_path: Path) -> None:
@@ -216,7 +340,10 @@ def test_a_full_queue_loses_events_and_says_how_many(tmp_path: Path) -> None:
     assert events[-1]["detail"] == "2 events were lost"
 
 
-def test_a_hanging_disk_holds_up_no_request_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on_failure", ["continue", "refuse"])
+def test_a_hanging_disk_holds_up_no_request_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_failure: Literal["continue", "refuse"]
+) -> None:
     path = tmp_path / "events.jsonl"
     disk_goes_on = threading.Event()
     append = EventFile.append
@@ -228,10 +355,11 @@ def test_a_hanging_disk_holds_up_no_request_for_ever(tmp_path: Path, monkeypatch
     monkeypatch.setattr(EventFile, "append", hang)
 
     async def run() -> None:
-        async with event_log(path, msgspec.structs.replace(SETTINGS, patience=0.02)) as log:
-            await log.write(Event(event="tokenize", items=1))
+        async with event_log(path, msgspec.structs.replace(SETTINGS, patience=0.02, on_failure=on_failure)) as log:
+            may_be_answered = await log.write(Event(event="tokenize", items=1))
             assert log.problem is not None
             assert "its disk takes longer than 0.02 s; events waiting: 1" in log.problem
+            assert may_be_answered is (on_failure == "continue")
             await log.write(Event(event="tokenize", items=2))
             disk_goes_on.set()
             await until(lambda: log.problem is None)

@@ -33,6 +33,7 @@ LAYERS = (
             "nodehealth",
             "nodehealing",
             "nodenews",
+            "nodereload",
             "membership",
             "freespace",
             "heap",

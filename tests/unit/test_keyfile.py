@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.errors import ConfigError, KeyFileRefused
-from quorumvault.keyfile import KeyTable, NewKey, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
+from quorumvault.keyfile import KeyTable, NewKey, Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
 from quorumvault.model import Owner
 from tests.apirig import CLINIC, KEYS, LAB, api_key, key_text
 
@@ -37,10 +38,10 @@ def create(path: Path, owner: str = "clinic", **options: object) -> NewKey:
 
 
 def test_a_new_key_is_what_authenticates_and_only_its_hash_is_in_the_file(path: Path) -> None:
-    key = create(path, note="nightly load", rate=5)
+    key = create(path, note="nightly load", rates=Rates(5))
     found = load_keys(path).authenticate(key.text)
     assert found is not None
-    assert (found.id, found.owner, sorted(found.allow), found.rate) == (key.id, CLINIC, ["detokenize", "tokenize"], 5)
+    assert (found.id, found.owner, sorted(found.allow), found.rates) == (key.id, CLINIC, ["detokenize", "tokenize"], Rates(5))
     text = path.read_text()
     assert key.text not in text
     assert key.text.split("_")[2] not in text
@@ -95,7 +96,9 @@ def test_an_unknown_owner_has_to_be_called_new(path: Path) -> None:
         ("Clinic A", {}, r"owners\[0\]"),
         ("clinic", {"allow": []}, r"keys\[0\].allow"),
         ("clinic", {"allow": ["read"]}, r"keys\[0\].allow"),
-        ("clinic", {"rate": 0.0}, r"keys\[0\].rate"),
+        ("clinic", {"rates": Rates(0.0)}, r"keys\[0\].rate"),
+        ("clinic", {"rates": Rates(None, 0.0)}, r"keys\[0\].values_per_second"),
+        ("clinic", {"rates": Rates(None, None, 0.5)}, r"keys\[0\].values_per_day"),
     ],
 )
 def test_a_key_that_the_file_could_not_be_read_with_is_not_made(
@@ -142,6 +145,9 @@ def test_the_sample_in_conf_is_one() -> None:
 ENTRY = f"id: a2\n    owner: clinic\n    sha256: {HASH}\n    allow: [tokenize]"
 
 
+EARLIER = [(api_key("one", CLINIC, rates=Rates(5)), 5)]
+
+
 def file_text(entry: str = ENTRY, owners: str = "[clinic]") -> str:
     return f"owners: {owners}\nkeys:\n  - {entry}\n"
 
@@ -161,6 +167,8 @@ def file_text(entry: str = ENTRY, owners: str = "[clinic]") -> str:
         (file_text(ENTRY.replace("[tokenize]", "[]")), r"keys\[0\].allow"),
         (file_text(ENTRY.replace("[tokenize]", "[rotate, rotate]")), r"keys\[0\].allow"),
         (file_text(ENTRY + "\n    rate: 0"), r"keys\[0\].rate"),
+        (file_text(ENTRY + "\n    values_per_second: 0"), r"keys\[0\].values_per_second"),
+        (file_text(ENTRY + "\n    values_per_day: many"), r"keys\[0\].values_per_day"),
         (file_text(ENTRY + "\n    revoked: true"), r"keys\[0\].revoked"),
         (file_text(ENTRY + "\n    revoked: ''"), r"keys\[0\].revoked"),
         (file_text(ENTRY + "\n    role: admin"), r"keys\[0\].role: unknown key"),
@@ -175,17 +183,25 @@ def test_a_file_that_is_not_in_order_names_file_and_key(tmp_path: Path, text: st
 
 
 def test_the_fingerprint_is_of_what_the_file_means() -> None:
-    keys = [api_key("one", CLINIC), api_key("two", LAB, rate=5)]
+    keys = [api_key("one", CLINIC), api_key("two", LAB, rates=Rates(5))]
     table = KeyTable([CLINIC, LAB], keys)
     assert KeyTable([LAB, CLINIC], reversed(keys)).fingerprint == table.fingerprint
     others = [
         KeyTable([CLINIC, LAB], keys[:1]),
         KeyTable([CLINIC, LAB, Owner("more")], keys),
-        KeyTable([CLINIC, LAB], [keys[0], api_key("two", LAB, rate=6)]),
-        KeyTable([CLINIC, LAB], [keys[0], api_key("two", LAB, ["rotate"], rate=5)]),
-        KeyTable([CLINIC, LAB], [keys[0], api_key("two", CLINIC, rate=5)]),
+        KeyTable([CLINIC, LAB], [keys[0], api_key("two", LAB, rates=Rates(6))]),
+        KeyTable([CLINIC, LAB], [keys[0], api_key("two", LAB, rates=Rates(5, 6))]),
+        KeyTable([CLINIC, LAB], [keys[0], api_key("two", LAB, rates=Rates(5, None, 6))]),
+        KeyTable([CLINIC, LAB], [keys[0], api_key("two", LAB, ["rotate"], rates=Rates(5))]),
+        KeyTable([CLINIC, LAB], [keys[0], api_key("two", CLINIC, rates=Rates(5))]),
     ]
     assert len({each.fingerprint for each in [table, *others]}) == 1 + len(others)
+
+
+def test_a_table_without_rates_in_values_has_the_fingerprint_that_earlier_releases_come_to() -> None:
+    meaning = ["clinic", "lab"], [("one", "clinic", key.digest, ["detokenize", "tokenize"], rate) for key, rate in EARLIER]
+    table = KeyTable([CLINIC, LAB], [key for key, _ in EARLIER])
+    assert table.fingerprint == hashlib.sha256(msgspec.msgpack.encode(meaning)).hexdigest()[:16]
 
 
 def test_notes_and_revoked_keys_do_not_show_in_the_fingerprint(path: Path) -> None:

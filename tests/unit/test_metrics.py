@@ -42,6 +42,7 @@ CONTRACT = {
     "quorumvault_read_repairs_total": set(),
     "quorumvault_fence_retries_total": set(),
     "quorumvault_disk_free_bytes": set(),
+    "quorumvault_reload_failed": set(),
     "quorumvault_sync_duration_seconds": set(),
     "quorumvault_in_flight": set(),
     "quorumvault_join_records": set(),
@@ -212,6 +213,16 @@ def test_counted_requests_pass_events_on(gauged: Gauged) -> None:
     asyncio.run(CountedRequests(log, gauged.metrics).write(event))
     assert log.written == [event]
     assert gauged.value("quorumvault_requests_total", operation="epoch", outcome="ok") == 1
+
+
+def test_what_could_not_be_recorded_counts_as_what_it_was_answered_with(gauged: Gauged) -> None:
+    log = EventList()
+    log.writable = False
+    counted = CountedRequests(log, gauged.metrics)
+    assert not asyncio.run(counted.write(Event(event="detokenize", outcome="ok")))
+    assert not asyncio.run(counted.write(Event(event="detokenize", outcome="invalid")))
+    for outcome in ("no-quorum", "invalid"):
+        assert gauged.value("quorumvault_requests_total", operation="detokenize", outcome=outcome) == 1
 
 
 SECRET_HEADERS: Mapping[str, str] = {"X-Request-ID": "request-from-outside", "X-Purpose": "purpose-from-outside"}
