@@ -74,6 +74,7 @@ from quorumvault.refusals import RefusalsTogether
 from quorumvault.replica import Replica
 from quorumvault.storage.store import Store
 from quorumvault.storage.timed import TimedStore
+from quorumvault.tampering import guarded
 
 logger = logging.getLogger("quorumvault.node")
 
@@ -490,11 +491,11 @@ class Node:
         return Reloaded(read, refused)
 
     def _reload_keys(self) -> None:
-        self._keys = load_keys(self._config.cluster.api_keys)
+        self._keys = load_keys(guarded(self._config.cluster.api_keys))
         if self._replica is not None:
             self._replica.owners.introduce(self._keys.owners)
 
     def _reload_addresses(self) -> None:
-        nodes = load_cluster(self._config.cluster.file).nodes
+        nodes = load_cluster(guarded(self._config.cluster.file)).nodes
         for node, link in self._links.items():
             link.move(nodes[node].peer)
