@@ -57,9 +57,9 @@ def umask(mask: int) -> Iterator[int]:
         os.umask(before)
 
 
-def narrowed(mode: int, widest: int) -> int:
-    """``mode`` as it may be for a file: read and written by its owner, and by nobody else who could not under ``widest``."""
-    return 0o600 | (mode & widest & 0o066)
+def reach(source: os.stat_result, group: int) -> int:
+    """The mode that what is made of a file has at most, in a group: another group than the file's gets nothing."""
+    return (0o700 | source.st_mode) & (0o777 if source.st_gid == group else 0o707)
 
 
 def followed(path: Path) -> Path:

@@ -8,7 +8,7 @@ import click
 
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json
+from quorumvault.cli.output import print_json, say
 from quorumvault.config import load_node
 from quorumvault.packing import Packed
 from quorumvault.packing import pack as pack_node
@@ -41,7 +41,7 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
     if path == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the tar; --json has no place there")
     config = load_node(directory / "cluster.yaml", node)
-    with destination(path, force=force, mode=0o600) as sink:
+    with destination(path, force=force) as sink:
         packed = pack_node(config, sink)
     if as_json:
         print_json({"tar": str(path), "node": node, "disk": packed.disk.hex(), "files": packed.files, "bytes": packed.size})
@@ -52,7 +52,7 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
 def _tell(directory: Path, node: str, path: Path, packed: Packed) -> None:
     what = "The tar" if path == STANDARD else str(path)
     name = "the tar" if path == STANDARD else path.name
-    click.echo(
+    say(
         f"""\
 {what} has what {node} needs: {packed.files} files, {packed.size:,} bytes, the secrets among them.
 
