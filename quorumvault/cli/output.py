@@ -1,7 +1,7 @@
 """What commands print: one JSON object for machines, a table on a terminal, tab-separated lines in a pipe.
 
-Nodes, files and whoever wrote them say some of it. A terminal does what control characters tell it: it would be given another title,
-or lines that no node has said. So commands print through this module alone, which shows such characters and sends none.
+Nodes, files and whoever wrote them say some of it. A terminal does what control characters tell it: it would be given another
+title, or lines that no node has said. So commands print through this module alone, which shows such characters and sends none.
 """
 
 from __future__ import annotations

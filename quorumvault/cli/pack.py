@@ -8,10 +8,14 @@ import click
 
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, say
-from quorumvault.config import load_node
+from quorumvault.cli.output import print_json, say, visible
+from quorumvault.config import NodeConfig, load_node
+from quorumvault.keyfile import load_keys
 from quorumvault.packing import Packed
 from quorumvault.packing import pack as pack_node
+
+#: Seconds that are waited for each node: they may all be down.
+_PATIENCE = 0.5
 
 
 @click.command(
@@ -35,18 +39,37 @@ Examples:
 def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a tar of what one node of the cluster in DIR needs on its host: configuration, secrets, its own data.
 
-    The node must not run. Guard the file as you guard secrets/: it has them in it.
+    The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it is another
+    one: a file that is older than theirs would let revoked keys in again. Guard the file as you guard secrets/: it has them in it.
     """
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the tar; --json has no place there")
     config = load_node(directory / "cluster.yaml", node)
+    _warn_of_other_keys(config)
     with destination(path, force=force) as sink:
         packed = pack_node(config, sink)
     if as_json:
         print_json({"tar": str(path), "node": node, "disk": packed.disk.hex(), "files": packed.files, "bytes": packed.size})
     else:
         _tell(directory, node, path, packed)
+
+
+def _warn_of_other_keys(config: NodeConfig) -> None:
+    """On standard error, if a node that answers has other API keys than those to be packed."""
+    from quorumvault.client import Client, ClientPolicy
+
+    cluster, mine = config.cluster, load_keys(config.cluster.api_keys).fingerprint
+    others = list(cluster.api_urls().values())
+    with Client(others, policy=ClientPolicy(health_silence=_PATIENCE)) as client:
+        reports = [answer.report for answer in client.health() if answer.report is not None]
+    differing = [report.node for report in reports if report.keys not in ("", mine)]
+    if differing:
+        words = (
+            f"Warning: {', '.join(differing)} knows other API keys than {cluster.api_keys}. If that file is the older one, keys that "
+            f"were revoked since would work on {config.node}: copy api_keys.yaml from that node's host, and pack again."
+        )
+        say(visible(words), err=True)
 
 
 def _tell(directory: Path, node: str, path: Path, packed: Packed) -> None:
