@@ -108,7 +108,7 @@ class WorkFolder:
 def _clear_spill(path: Path) -> None:
     """Removes what a killed run has left of values."""
     for folder in path.glob(f"{_SPILL_PREFIX}*"):
-        shutil.rmtree(folder)
+        _remove_spill(folder)
     note = path / _SPILL_NOTE
     if note.exists():
         _remove_spill(Path(note.read_text()))

@@ -66,8 +66,8 @@ def _warn_of_other_keys(config: NodeConfig) -> None:
     differing = [report.node for report in reports if report.keys not in ("", mine)]
     if differing:
         words = (
-            f"Warning: {', '.join(differing)} knows other API keys than {cluster.api_keys}. If that file is the older one, keys that "
-            f"were revoked since would work on {config.node}: copy api_keys.yaml from that node's host, and pack again."
+            f"Warning: {', '.join(differing)} knows other API keys than {cluster.api_keys}. If that file is the older one, keys "
+            f"that were revoked since would work on {config.node}: copy api_keys.yaml from that node's host, and pack again."
         )
         say(visible(words), err=True)
 
