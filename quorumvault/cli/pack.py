@@ -39,8 +39,8 @@ Examples:
 def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a tar of what one node of the cluster in DIR needs on its host: configuration, secrets, its own data.
 
-    The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it is another
-    one: a file that is older than theirs would let revoked keys in again. Guard the file as you guard secrets/: it has them in it.
+    The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it differs: a
+    file that is older than theirs would let revoked keys in again. Guard the tar as you guard secrets/: it has them in it.
     """
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:
@@ -66,8 +66,8 @@ def _warn_of_other_keys(config: NodeConfig) -> None:
     differing = [report.node for report in reports if report.keys not in ("", mine)]
     if differing:
         words = (
-            f"Warning: {', '.join(differing)} knows other API keys than {cluster.api_keys}. If that file is the older one, keys "
-            f"that were revoked since would work on {config.node}: copy api_keys.yaml from that node's host, and pack again."
+            f"Warning: the API keys of {' and '.join(differing)} are others than those in {cluster.api_keys}. If this file is "
+            f"the older one, keys that were revoked since would work on {config.node}: copy the file from there, and pack again."
         )
         say(visible(words), err=True)
 
