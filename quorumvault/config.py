@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import operator
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -251,6 +251,14 @@ class Cluster:
 
     def data_directory(self, node: str) -> Path:
         return self.data / node
+
+    def shared_files(self) -> Iterator[tuple[str, Path]]:
+        """What all nodes have: the key of cluster.yaml that names it, and the file."""
+        yield "", self.file
+        yield "fields", self.fields
+        yield "api_keys", self.api_keys
+        yield "secrets.cluster", self.file.parent / self.secrets.cluster
+        yield "secrets.master.file", self.file.parent / self.secrets.master.file
 
     def api_urls(self) -> dict[str, str]:
         """Node to the URL of its API."""

@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from quorumvault.errors import ConfigError, DirectoryInUse, StorageFailed
 from quorumvault.model import NODE_NAMES
+from quorumvault.ownership import belong_to
 from quorumvault.protocol.views import DISK_BYTES, Mode, View
 
 _FORMAT = 1
@@ -97,11 +98,16 @@ def read_identity(path: Path) -> DiskIdentity | None:
 
 
 def write_identity(path: Path, identity: DiskIdentity) -> None:
-    """Replaces the file. Durable when it returns; raises StorageFailed, and then either identity may be there."""
+    """Replaces the file, and leaves its owner: as root it is that of the directory.
+
+    Durable when it returns; raises StorageFailed, and then either identity may be there.
+    """
     text = msgspec.json.format(msgspec.json.encode(_to_file(identity))) + b"\n"
     temporary = path.with_name(f"{path.name}.new")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # left by a process that died here
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            belong_to(file.fileno(), path.parent.stat())
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -131,10 +137,13 @@ def sync_directory(directory: Path) -> None:
 def lock_data_directory(directory: Path) -> Iterator[None]:
     """Owns a data directory until the block ends, or the process. Raises DirectoryInUse, ConfigError.
 
-    The lock file stays: to remove it would let two processes lock two files of one name.
+    The lock file stays: to remove it would let two processes lock two files of one name. It belongs to the directory's owner, so
+    that the node can lock it after root has.
     """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        file = (directory / LOCK_FILE).open("ab")
+        file = os.fdopen(os.open(directory / LOCK_FILE, flags, 0o600), "wb")
+        belong_to(file.fileno(), directory.stat())
     except OSError as error:
         raise ConfigError(directory, "", f"expected a data directory that can be written to: {error.strerror}") from None
     with file:

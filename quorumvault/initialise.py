@@ -30,10 +30,12 @@ from quorumvault.errors import InitRefused
 from quorumvault.keyfile import FIRST_ALLOW, create_key, new_keyfile
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
+from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
 from quorumvault.secretfiles import SECRET_BYTES, write_secret
 from quorumvault.storage.leveldb import LevelDBStore
 from quorumvault.storage.store import Store
+from quorumvault.tampering import close_folder
 
 #: Peer ports are this far above API ports, which leaves room for a few of either.
 PEER_OFFSET = 10
@@ -114,11 +116,13 @@ def new_cluster_id(entropy: Callable[[int], bytes]) -> str:
 def new_cluster(directory: Path, text: str) -> Iterator[Path]:
     """Claims a directory for a cluster with this cluster.yaml, which is there when the block has ended, and not before.
 
-    If the block fails the directory is empty again. Raises InitRefused for one that has anything in it.
+    If the block fails the directory is empty again. What root makes belongs to the directory's owner. Raises InitRefused for one
+    that has anything in it.
     """
     _claim(directory, text)
     try:
         yield directory / CLUSTER_FILE
+        hand_over(directory)
         (directory / _UNFINISHED).rename(directory / CLUSTER_FILE)
     except BaseException:
         _empty(directory)
@@ -139,19 +143,31 @@ def _template(name: str) -> str:
 
 
 def _claim(directory: Path, text: str) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     if (directory / CLUSTER_FILE).exists():
         raise InitRefused(f"{directory}: there is a cluster here already ({CLUSTER_FILE}); nothing was changed")
     if (directory / _UNFINISHED).exists():
         raise InitRefused(f"{directory}: an earlier init did not end (or still runs); remove what is in there and try again")
     if any(directory.iterdir()):
         raise InitRefused(f"{directory}: expected an empty directory, or one that does not exist yet; nothing was changed")
+    _guard(directory)
     write_new(directory / _UNFINISHED, text)
 
 
+def _guard(directory: Path) -> None:
+    """Nobody else may write in it from now on: a node would not start there."""
+    try:
+        close_folder(directory)
+    except PermissionError:
+        raise InitRefused(
+            f"{directory}: others can write in it, and so change who gets values, and it is not yours to close: name a directory "
+            "in it, which is made"
+        ) from None
+
+
 def write_new(path: Path, text: str) -> None:
-    """A new file, synced."""
-    with path.open("x", encoding="utf-8") as file:
+    """A new file, synced, that nobody else can write."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -237,6 +237,7 @@ def create_key(
     Raises ConfigError if the file, or what would become of it, is not in order; KeyFileRefused for an owner that it does not
     know: a slip in the name would make tokens that the right owner cannot read, so a new one has to be called new.
     """
+    path = path.resolve()
     with _changing(path) as file:
         known = owner in file.owners
         if not known and not new_owner:
@@ -272,6 +273,7 @@ def _base32(data: bytes) -> str:
 
 def revoke_key(path: Path, key_id: str, *, now: datetime) -> KeyEntry:
     """Revoke a key; running nodes refuse it from their next SIGHUP on. Doing it twice changes nothing. Raises KeyFileRefused."""
+    path = path.resolve()
     with _changing(path) as file:
         entry = next((entry for entry in file.keys if entry.id == key_id), None)
         if entry is None:
@@ -285,7 +287,10 @@ def revoke_key(path: Path, key_id: str, *, now: datetime) -> KeyEntry:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[KeyFile]:
-    """The file's content, while no other process can change it: of two changes at once none is lost, a revocation least."""
+    """The file's content, while no other process can change it: of two changes at once none is lost, a revocation least.
+
+    ``path`` is resolved: a link to the file is not what is replaced.
+    """
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -299,8 +304,11 @@ def _replace(path: Path, file: KeyFile) -> None:
     _checked(path, msgspec.to_builtins(file))
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)  # left by a process that died here; nobody else is at it, see _changing
-    write_private(draft, _render(file))
-    os.replace(draft, path)
+    try:
+        write_private(draft, _render(file), replaces=path)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

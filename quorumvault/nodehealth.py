@@ -46,6 +46,7 @@ def describe(
         warnings=warnings,
         version=mine.version,
         joining=msgspec.UNSET if joining is None else _joining(joining),
+        keys=mine.keys,
     )
 
 

@@ -19,6 +19,7 @@ from quorumvault.events import Event
 from quorumvault.keyfile import ApiKey, KeyTable, load_keys
 from quorumvault.model import Owner
 from quorumvault.peers.link import Link
+from quorumvault.tampering import guarded
 
 logger = logging.getLogger("quorumvault.node")
 
@@ -67,13 +68,13 @@ class Reloads:
         return Reloaded(read, self._refused)
 
     def _read_keys(self) -> None:
-        before, self.keys = self.keys, load_keys(self._cluster.api_keys)
+        before, self.keys = self.keys, load_keys(guarded(self._cluster.api_keys))
         for event in key_changes(before, self.keys):
             self._note(event)
         self._introduce(self.keys.owners)
 
     def _read_addresses(self) -> None:
-        nodes = load_cluster(self._cluster.file).nodes
+        nodes = load_cluster(guarded(self._cluster.file)).nodes
         for node, link in self._links().items():
             link.move(nodes[node].peer)
 

@@ -44,7 +44,7 @@ def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
     """Write the tar of this node. Raises PackRefused if it runs or has no disk, ConfigError for what lies elsewhere."""
     cluster, directory = config.cluster, config.data_directory
     base, data = cluster.file.parent, portable_name(cluster, "data", directory)
-    shared = {portable_name(cluster, key, path) for key, path in shared_files(cluster)}
+    shared = {portable_name(cluster, key, path) for key, path in cluster.shared_files()}
     identity = read_identity(directory / IDENTITY_FILE)
     if identity is None:
         raise PackRefused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")
@@ -60,16 +60,6 @@ def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
             f"{directory}: {config.node} runs, and its store changes meanwhile; stop it first: "
             f"quorumvault admin stop --config {cluster.file} --node {config.node}"
         ) from None
-
-
-def shared_files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
-    """What all nodes have: the key of cluster.yaml that names it, and the file."""
-    base, secrets = cluster.file.parent, cluster.secrets
-    yield "", cluster.file
-    yield "fields", cluster.fields
-    yield "api_keys", cluster.api_keys
-    yield "secrets.cluster", base / secrets.cluster
-    yield "secrets.master.file", base / secrets.master.file
 
 
 def portable_name(cluster: Cluster, key: str, path: Path) -> Path:

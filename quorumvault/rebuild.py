@@ -12,6 +12,7 @@ The old directory is left as it was, but for a torn tail (recovery.py). The new 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -27,7 +28,8 @@ from quorumvault.disk import lock_data_directory, sync_directory
 from quorumvault.errors import ConfigError, RecoveryRefused
 from quorumvault.initialise import make_disks, new_cluster, new_cluster_id
 from quorumvault.nodedisk import why_distrusted
-from quorumvault.packing import portable_name, shared_files
+from quorumvault.ownership import hand_over, make_folder
+from quorumvault.packing import portable_name
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import wall_ms_of
 from quorumvault.protocol.views import Mode
@@ -61,11 +63,14 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
     InitRefused if there is something in ``into``.
     """
     cluster, into = config.cluster, into.absolute()
-    with lock_data_directory(_existing(config)):
+    directory = _existing(config)
+    with contextlib.ExitStack() as ending:
+        ending.callback(hand_over, directory)
+        ending.enter_context(lock_data_directory(directory))
         identity = identity_of(config)
         if identity is None:
             raise RecoveryRefused(f"{config.data_directory}: there is no disk of {config.node} here")
-        shared = [(path, portable_name(cluster, key, path)) for key, path in shared_files(cluster) if path != cluster.file]
+        shared = [(path, portable_name(cluster, key, path)) for key, path in cluster.shared_files() if path != cluster.file]
         data = portable_name(cluster, "data", cluster.data)
         cuts = cut_torn_tail(config.data_directory)
         with closing(open_store(config, identity)) as old:
@@ -73,7 +78,7 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
             with new_cluster(into, _with_id(cluster.file, cluster_id)) as cluster_file:
                 for path, name in shared:
                     _copy(path, into / name)
-                (into / data).mkdir(parents=True, exist_ok=True)
+                make_folder(into / data)
                 found = _Census()
 
                 def fill(node: str, store: Store) -> None:

@@ -46,6 +46,7 @@ from quorumvault.healing.remembering import PUT_BACK
 from quorumvault.inventory import OwnerNames
 from quorumvault.model import NODE_NAMES, QUORUM
 from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, STORE_DIRECTORY, check_secret, distrust, why_distrusted
+from quorumvault.ownership import hand_over
 from quorumvault.protocol.marks import NO_MARK, Mark, Marks, contradicts, grown
 from quorumvault.protocol.views import votes
 from quorumvault.storage import layout
@@ -191,6 +192,7 @@ def _lock(nodes: Sequence[NodeConfig], ending: ExitStack, choice: _Choice) -> It
     for config in nodes:
         identity = None
         if config.data_directory.is_dir():
+            ending.callback(hand_over, config.data_directory)  # when the stores are closed: LevelDB makes files of root's
             ending.enter_context(lock_data_directory(config.data_directory))
             identity = identity_of(config)
         if identity is None:

@@ -5,6 +5,9 @@
     DIR/n2.set-aside-1/    what was in n2 before, all of it; DIR/n2/n2.set-aside-1/ if n2 is where a volume is mounted
     DIR/cluster.yaml       n2's new addresses, if it has moved to another host; the rest of the text is left as it is
 
+All of it belongs to whom the old directory belongs to, with its mode; without one, to whom the directory that it is in does. So a
+node that runs as a user of its own starts with what root has made.
+
 The node joins when it is served and both others are active (protocol/joining.py). Until then its old disk is the cluster's:
 whoever renames n2.set-aside-1 back has taken nothing away.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +32,7 @@ from quorumvault.errors import DirectoryInUse, InitRefused
 from quorumvault.initialise import CLUSTER_FILE, check_host
 from quorumvault.model import NODE_NAMES
 from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY, set_aside, set_aside_contents
+from quorumvault.ownership import hand_over, make_folder, require_replaceable, take_after, user_name
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.storage.leveldb import LevelDBStore
 
@@ -53,6 +58,8 @@ def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Calla
     if node not in NODE_NAMES:
         raise InitRefused(f"{file}: no node {node!r} in this cluster; expected one of {', '.join(NODE_NAMES)}")
     moved = None if host is None else _moved(file, node, host)
+    if moved is not None:
+        require_replaceable(file.resolve())
     place = cluster.data_directory(node)
     identity = DiskIdentity(cluster.cluster_id, node, entropy(DISK_BYTES), 0, Mode.JOINING, None)
     with ExitStack() as owned:
@@ -68,6 +75,7 @@ def _make_within(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path:
     _own(place, identity.node, owned)
     aside = _out_of_the_way(set_aside_contents, place)
     _make_disk(place, identity)
+    hand_over(place)
     return aside
 
 
@@ -76,7 +84,7 @@ def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path 
 
     Returns where the old one is now, if there was one.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     replaces = place.exists()
     if replaces:
         _own(place, identity.node, owned)
@@ -85,6 +93,7 @@ def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path 
     try:
         owned.enter_context(lock_data_directory(fresh))
         _make_disk(fresh, identity)
+        _inherit(fresh, place)
         if replaces:
             aside = _out_of_the_way(set_aside, place)
         _take_name(fresh, place, aside)
@@ -93,6 +102,19 @@ def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path 
         raise
     sync_directory(place.parent)
     return aside
+
+
+def _inherit(fresh: Path, place: Path) -> None:
+    """Gives a new directory the owner and the mode of what is at ``place``; if nothing is, the owner of the one around it."""
+    if not place.exists():
+        hand_over(fresh, place.parent.stat())
+        return
+    before = place.stat()
+    hand_over(fresh, before)
+    if fresh.stat().st_uid != before.st_uid:
+        owner = user_name(before.st_uid)
+        raise InitRefused(f"{place}: belongs to {owner}, and so has to what replaces it: run this as {owner} or root")
+    fresh.chmod(stat.S_IMODE(before.st_mode))
 
 
 def _make_disk(directory: Path, identity: DiskIdentity) -> None:
@@ -149,11 +171,12 @@ def _scalars(document: yaml.Node, node: str) -> dict[str, yaml.ScalarNode]:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replaces the file, with the permissions that it has."""
+    """Replaces the file, with the owner and the permissions that it has."""
+    file = file.resolve()
     with NamedTemporaryFile("w", dir=file.parent, prefix=f"{file.name}.", encoding="utf-8", delete=False) as new:
         new.write(text)
         new.flush()
-        os.fchmod(new.fileno(), file.stat().st_mode & 0o777)
+        take_after(new.fileno(), file, file.stat())
         os.fsync(new.fileno())
     Path(new.name).replace(file)
     sync_directory(file.parent)

@@ -1,6 +1,7 @@
 """Files that hold a secret: 32 random bytes as 64 hexadecimal digits and a newline, mode 0600.
 
-A secret that group or others can read is refused, as ssh refuses such a key: a warning would be read after the fact.
+A secret that others can read is refused, as ssh refuses such a key: a warning would be read after the fact. A group may read one
+of root's (ownership.py).
 What is checked is the open file and not its name, so nothing can be swapped in between.
 """
 
@@ -11,6 +12,7 @@ import stat
 from pathlib import Path
 
 from quorumvault.errors import ConfigError
+from quorumvault.ownership import belong_to, is_open_to_others, take_after
 
 SECRET_BYTES = 32
 _HEX_DIGITS = 2 * SECRET_BYTES
@@ -32,13 +34,12 @@ def read_secret(where: Path, key: str, path: Path) -> bytes:
 def _read_private(where: Path, key: str, path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise ConfigError(where, key, f"{path}: expected a file")
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(
-                    where, key, f"{path}: expected mode 0600, not {stat.S_IMODE(mode):04o} (others could read it); chmod 600 it"
-                )
+            if is_open_to_others(found):
+                mode = stat.S_IMODE(found.st_mode)
+                raise ConfigError(where, key, f"{path}: expected mode 0600, not {mode:04o} (others could read it); chmod 600 it")
             return file.read(4 * _HEX_DIGITS)
     except OSError as error:
         raise ConfigError(where, key, f"{path}: expected a readable secret file: {error.strerror}") from None
@@ -49,10 +50,18 @@ def write_secret(path: Path, secret: bytes) -> None:
     write_private(path, secret.hex() + "\n")
 
 
-def write_private(path: Path, text: str) -> None:
-    """Create ``path`` with mode 0600 from its first instant, and sync it. FileExistsError if it exists."""
+def write_private(path: Path, text: str, replaces: Path | None = None) -> None:
+    """Create ``path`` with mode 0600 from its first instant, and sync it. FileExistsError if it exists.
+
+    It gets the owner and mode of the file that it ``replaces``, and else, if root makes it, the folder's owner.
+    Raises ConfigError if that owner cannot be kept.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
+        if replaces is None:
+            belong_to(descriptor, path.parent.stat())
+        else:
+            take_after(descriptor, replaces, replaces.stat())
         os.fsync(file.fileno())

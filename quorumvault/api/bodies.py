@@ -18,6 +18,7 @@ from quorumvault.api.turns import Turns
 from quorumvault.coordinator import Missing
 from quorumvault.errors import Invalid, Malformed
 from quorumvault.jsontext import check_names, check_steps
+from quorumvault.model import FIRST_EPOCH, MAX_EPOCH
 
 OnError = Annotated[
     Literal["fail", "item"],
@@ -28,6 +29,15 @@ Record = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 Value = Annotated[Raw, Meta(extra_json_schema={"type": ["string", "integer", "boolean", "null"]})]
 #: The digits of an integer of any length.
 Digits = Annotated[Raw, Meta(extra_json_schema={"type": "integer"})]
+#: JSON Schema calls 1.0 and 1e0 integers too. The contract means digits, and so do generated clients.
+EpochToLeave = Annotated[
+    Raw,
+    Meta(
+        description="The active epoch, in digits alone: 1.0 and 1e0 are refused. One that was left before changes nothing; of a "
+        "later one, however large, the answer is 409.",
+        extra_json_schema={"type": "integer", "minimum": FIRST_EPOCH},
+    ),
+]
 Epoch = Annotated[int, Meta(ge=1, description="The owner's active epoch: that of every token in this answer.")]
 Replaced = Annotated[
     dict[str, int], Meta(description="How many values each configured path had; zeros show a path that leads nowhere.")
@@ -104,7 +114,7 @@ class RotateBody(Body, frozen=True, forbid_unknown_fields=True):
 
     takes = 'send "from_epoch": the epoch that is to be left, an integer, 1 or larger'
 
-    from_epoch: Annotated[int, Meta(ge=1)]
+    from_epoch: EpochToLeave
 
 
 class ValuesTokenized(Silent, frozen=True, omit_defaults=True):
@@ -245,6 +255,9 @@ _detokenize = msgspec.json.Decoder(DetokenizeBody)
 _retokenize = msgspec.json.Decoder(RetokenizeBody)
 _tokens = msgspec.json.Decoder(TokensBody)
 _rotate = msgspec.json.Decoder(RotateBody)
+_FROM_ONE = re.compile(rb"[1-9][0-9]*")
+#: Of more digits Python would not always make a number.
+_EPOCH_DIGITS = len(str(MAX_EPOCH))
 
 
 async def parse_tokenize(body: bytes, turns: Turns) -> TokenizeBody | TextTokenizeBody:
@@ -283,11 +296,14 @@ async def parse_tokens(body: bytes, turns: Turns) -> TokensBody:
     return request
 
 
-async def parse_rotate(body: bytes, turns: Turns) -> RotateBody:
-    """Raises Malformed, Invalid."""
+async def parse_rotate(body: bytes, turns: Turns) -> int:
+    """The epoch to leave; MAX_EPOCH + 1, or a larger one, for any that no epoch can be. Raises Malformed, Invalid."""
     request = await _decode(_rotate, body, turns)
-    await _check_decoded(body, turns, has_raws=False)
-    return request
+    await _check_decoded(body, turns, has_raws=True)
+    text = bytes(request.from_epoch)
+    if not _FROM_ONE.fullmatch(text):
+        raise Invalid(f"expected int >= {FIRST_EPOCH} at $.from_epoch; {RotateBody.takes}")
+    return MAX_EPOCH + 1 if len(text) > _EPOCH_DIGITS else int(text)
 
 
 async def _decode(decoder: msgspec.json.Decoder[BodyT], body: bytes, turns: Turns) -> BodyT:

@@ -12,6 +12,5 @@ async def epoch(job: Job) -> bytes:
 
 
 async def rotate(job: Job) -> bytes:
-    request = await parse_rotate(job.body, job.turns)
-    job.counts.epoch = await job.services.vault.rotate(job.owner, request.from_epoch)
+    job.counts.epoch = await job.services.vault.rotate(job.owner, await parse_rotate(job.body, job.turns))
     return encode(ActiveEpoch(job.counts.epoch))

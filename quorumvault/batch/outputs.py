@@ -2,20 +2,28 @@
 
 What is made stays in the work folder until every name is given: a name is a second link to it. So whatever is interrupted can be
 done again, and what is there already is known by being the same file.
+
+An output has the owner and the mode of what it replaces. A new one is its maker's; values, and lists, are for nobody else to read
+(0600), and tokens for whom the umask and the input leave them to. Neither is ever for more people to read than its input.
+A path is followed once, before the run: links of this user or root only, and what is put there later is not followed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
-import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from quorumvault.batch.job import Job, RunError
 from quorumvault.batch.sources import InputsError, printable
+from quorumvault.batch.workfolder import work_path
 from quorumvault.disk import sync_directory
+from quorumvault.errors import ConfigError
+from quorumvault.ownership import followed, reach, require_replaceable, take_after, umask
 
 #: Beside the staged outputs, which are numbered.
 REJECTS, CROSSWALK = "rejects", "crosswalk"
@@ -36,15 +44,24 @@ class Target(NamedTuple):
 
 
 class Outputs:
-    """The target of each source, in their order, and lists."""
+    """The target of each source, in their order, and lists. ``umask`` is the user's: the run has its own.
 
-    def __init__(self, job: Job) -> None:
+    Raises InputsError for a path that somebody else's link is in.
+    """
+
+    def __init__(self, job: Job, umask: int) -> None:
         self.targets = list(_targets(job))
         self._job = job
+        self._umask = umask
+        self._sources = {target: source.path for target, source in zip(self.targets, job.sources, strict=True)}
         self._in_place = job.output is None
         self._lists = {
             name: Target(path) for name, path in ((CROSSWALK, job.crosswalk), (REJECTS, job.rejects)) if path is not None
         }
+        try:
+            self._places = {target: followed(target.path) for target in [*self.targets, *self._lists.values()]}
+        except ConfigError as error:
+            raise InputsError(str(error)) from None
 
     def check(self) -> None:
         """Raises InputsError if one would be written over another, or over a source, and OutputExists, unless that is wished."""
@@ -53,7 +70,7 @@ class Outputs:
             taken.setdefault(source.path.resolve(), set()).add(_table_key(source.table))
         sources = {path: set(tables) for path, tables in taken.items()}
         for target in [*self._lists.values(), *([] if self._in_place else self.targets)]:
-            resolved, table = target.path.resolve(), _table_key(target.table)
+            resolved, table = self._places[target], _table_key(target.table)
             if _overlap(sources.get(resolved, set()), table):
                 raise InputsError(f"{target}: the output is the input: name another file")
             if _overlap(taken.get(resolved, set()), table):
@@ -63,6 +80,12 @@ class Outputs:
                 raise InputsError(f"{target.path} is no regular file: name another one")
             if not self._job.force and _exists(target):
                 raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
+        try:
+            for target, place in self._places.items():
+                if target.table is None:  # a table is put into its file, which stays
+                    require_replaceable(place)
+        except ConfigError as error:
+            raise InputsError(str(error)) from None
 
     def require_within_reach(self, work: Path) -> None:
         """Raises InputsError for a target that what is made in ``work`` cannot be linked to.
@@ -73,7 +96,7 @@ class Outputs:
         probe.touch()
         tried: set[Path] = set()
         for target in [*self._lists.values(), *self.targets]:
-            resolved = target.path.resolve()
+            resolved = self._places[target]
             folder = next(each for each in resolved.parents if each.is_dir())
             if folder in tried or (target.table is not None and resolved.exists()):  # a table is written into its file
                 continue
@@ -85,7 +108,7 @@ class Outputs:
             except OSError as error:
                 if error.errno == errno.EXDEV:
                     raise InputsError(
-                        f"{target} is on another file system than {work}, where it is made: all outputs go to one"
+                        f"{target} is on another file system than {work_path(self._job)}, where it is made: all outputs go to one"
                     ) from None
                 if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
                     raise InputsError(f"{target}: its file system has no hard links, which outputs get their names by") from None
@@ -106,7 +129,7 @@ class Outputs:
         staged += [(self.staged(folder, number), target) for number, target in enumerate(self.targets)]
         for file, target in staged:
             if not file.exists():
-                raise RunError(f"{file}, which was to be {target}, is gone: remove {folder.parent} to begin again")
+                raise RunError(f"what was to be {target} is gone: remove {work_path(self._job)} to begin again")
         parents: set[Path] = set()
         for file, target in staged:
             parents |= self._give(file, target, replacing or self._in_place)
@@ -115,19 +138,55 @@ class Outputs:
 
     def _give(self, staged: Path, target: Target, replacing: bool) -> set[Path]:
         """Answers the folders that have new names in them."""
-        path = target.path.resolve()
+        path = self._places[target]
         new = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with umask(self._umask):
+            path.parent.mkdir(parents=True, exist_ok=True)
         is_given = path.exists() and path.samefile(staged)
+        if not is_given:
+            self._allow(staged, target)
         if not is_given and target.table is not None:
             is_given = _link(staged, path) or _put_table(staged, path, target.table, replacing)
         elif not is_given and replacing:
-            is_given = _replace(staged, path, keeping_mode=self._in_place)
+            is_given = self._replace(staged, target)
         elif not is_given:
             is_given = _link(staged, path)
         if not is_given:
             raise OutputExists(f"{target} has appeared meanwhile: move it away and --resume, or replace it by --resume --force")
         return {path.parent, *(each.parent for each in new)}
+
+    def _allow(self, staged: Path, target: Target) -> None:
+        """Gives a staged file the mode of a new output."""
+        widest = self._widest(target, staged.stat().st_gid)
+        staged.chmod(new_mode(self._job, widest, self._umask) if target in self._sources else 0o600)
+
+    def _widest(self, target: Target, group: int) -> int:
+        """The mode that an output has at most, in a group: another group than its source's gets nothing. Lists have no values."""
+        source = self._sources.get(target)
+        if source is None:
+            return 0o777
+        try:
+            return reach(source.stat(), group)
+        except FileNotFoundError:  # names are given, of a run that was interrupted, and the source has gone meanwhile
+            return 0o700
+
+    def _replace(self, staged: Path, target: Target) -> bool:
+        path = self._places[target]
+        require_replaceable(path)
+        with contextlib.suppress(FileNotFoundError), staged.open("rb") as file:
+            before = path.lstat()
+            if stat.S_ISREG(before.st_mode):  # else somebody has put a link there, which is replaced itself
+                take_after(file.fileno(), path, before, self._widest(target, before.st_gid))
+        second = staged.with_name(f"{staged.name}.second")
+        second.unlink(missing_ok=True)
+        second.hardlink_to(staged)
+        second.replace(path)
+        return True
+
+
+def new_mode(job: Job, widest: int, umask: int) -> int:
+    """The mode of a new output: values are for nobody else, tokens for whom the umask and the input leave them to."""
+    return 0o600 if job.operation == "detokenize" else 0o600 | (0o066 & widest & ~umask)
 
 
 def _link(staged: Path, path: Path) -> bool:
@@ -136,16 +195,6 @@ def _link(staged: Path, path: Path) -> bool:
         path.hardlink_to(staged)
     except FileExistsError:
         return False
-    return True
-
-
-def _replace(staged: Path, path: Path, *, keeping_mode: bool) -> bool:
-    second = staged.with_name(f"{staged.name}.second")
-    second.unlink(missing_ok=True)
-    second.hardlink_to(staged)
-    if keeping_mode and path.exists():
-        shutil.copymode(path, staged)
-    second.replace(path)
     return True
 
 

@@ -26,6 +26,7 @@ from quorumvault.batch.textfiles import TextEngine
 from quorumvault.batch.workfolder import WorkFolder, opened, work_path
 from quorumvault.client import Client
 from quorumvault.errors import EpochMoved
+from quorumvault.ownership import umask
 from quorumvault.tabular.table import Place
 
 #: Times that a part, or all those of older epochs, are made again because the epoch was rotated meanwhile.
@@ -40,12 +41,19 @@ def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
     """Does it. Raises InputsError and RunError (OutputExists, UnfinishedRun, ManifestMismatch, SourceChanged),
     ColumnError, InputError, OSError, and what the client raises: then no output is there, and finished parts are kept.
     """
-    outputs = Outputs(job)
+    with umask(0o077) as users:  # whoever makes a file meanwhile, DuckDB for one: nobody else reads it
+        return _run(job, vault, progress, Outputs(job, users), users)
+
+
+def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: int) -> Report:
+    """``users``: the umask for folders of outputs."""
     if not work_path(job).exists():  # else what is there of an earlier run comes first
         outputs.check()
     is_named = job.columns or all(source.columns for source in job.sources)
     configured = () if is_named else tuple(vault.fields())
     plan = manifests.make_plan(job, vault.key_id or "", configured, outputs.targets)
+    with umask(users):
+        work_path(job).parent.mkdir(parents=True, exist_ok=True)
     with opened(job, plan) as work:
         making = _Making(job, vault, work, progress)
         if not work.manifest.publishing:

@@ -10,7 +10,7 @@ import click
 
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import config_option, json_option
-from quorumvault.cli.output import print_json, print_table
+from quorumvault.cli.output import print_json, print_table, say, visible
 from quorumvault.config import load_cluster
 from quorumvault.errors import ConfigError
 
@@ -57,11 +57,11 @@ def status(config: Path, node: str, as_json: bool) -> None:
         print_json(found)
         return
     print_table(["", found.node], _own_rows(found))
-    click.echo()
+    say("")
     columns = ["peer", "address", "link", "back", "version", "state", "disk", "view", "secrets", "fields", "keys", "error"]
     print_table(columns, [_peer_row(name, peer, found.facts) for name, peer in found.peers.items()])
     for warning in found.health.warnings:
-        click.echo(warning)
+        say(visible(warning))
 
 
 def _own_rows(found: NodeStatus) -> list[list[str]]:
@@ -110,9 +110,9 @@ def reload(config: Path, node: str, as_json: bool) -> int:
         print_json(reloaded)
     else:
         for what in reloaded.read:
-            click.echo(f"{node} has read its {what} again.")
+            say(f"{node} has read its {what} again.")
         for what, why in reloaded.refused.items():
-            click.echo(f"The {what} stay as they were: {why}", err=True)
+            say(visible(f"The {what} stay as they were: {why}"), err=True)
     return ERROR if reloaded.refused else 0
 
 
@@ -124,4 +124,4 @@ def stop(config: Path, node: str, as_json: bool) -> None:
     if as_json:
         print_json(stopping)
     else:
-        click.echo(f"{node} drains, and ends when that is done.")
+        say(f"{node} drains, and ends when that is done.")

@@ -10,7 +10,7 @@ import click
 
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.healing import client_of, node_options
-from quorumvault.cli.output import print_json, steps_on_terminal
+from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 from quorumvault.config import load_cluster
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def backup(directory: Path, node: str, as_json: bool, output: Path, force: bool)
     if output == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the backup; --json has no place there")
     client = client_of(directory, node)
-    with destination(output, force=force, mode=0o600) as sink:
+    with destination(output, force=force) as sink:
         header, trailer, size = _save(client, sink, steps_on_terminal())
     keep = _to_keep(directory)
     if as_json:
@@ -99,12 +99,12 @@ def _to_keep(directory: Path) -> dict[str, Path]:
 
 
 def _tell(output: Path, header: Header, trailer: Trailer, size: int, keep: dict[str, Path]) -> None:
-    counts, sources = trailer.counts, " and ".join(trailer.sources)
+    counts, sources = trailer.counts, visible(" and ".join(trailer.sources))
     what = "The backup" if output == STANDARD else str(output)
-    click.echo(
+    say(
         f"""\
 {what} has what {sources} had together: {counts.records:,} records of {counts.owners:,} owners, {size:,} bytes.
-Everything that cluster {header.cluster_id} committed before {header.begun} is in it (view {header.view}).
+Everything that cluster {visible(header.cluster_id)} committed before {visible(header.begun)} is in it (view {header.view}).
 
 No secret is in it. Keep these too, the first one apart from it: with both, every value can be read; without it, none.
   {keep["master_secret"]}   the master secret {header.secret!r}, fingerprint {header.fingerprint}
@@ -115,6 +115,4 @@ A new cluster is made out of them with: quorumvault restore""",
         err=output == STANDARD,
     )
     if counts.conflicts:
-        click.echo(
-            f"{counts.conflicts:,} of its records mark a token in which two values met: that token stays refused.", err=True
-        )
+        say(f"{counts.conflicts:,} of its records mark a token in which two values met: that token stays refused.", err=True)

@@ -13,7 +13,7 @@ from quorumvault.batch.sources import Format, Source, expand
 from quorumvault.cli.files import format_option, interruptible, names
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, print_table
+from quorumvault.cli.output import print_json, print_table, say
 
 column_option = click.option(
     "--column",
@@ -84,10 +84,10 @@ def census(
         print_json(taken)
     else:
         print_table(("file", "column", "epoch", "cells"), list(_rows(taken)))
-        click.echo(_summary(taken), err=True)
+        say(_summary(taken), err=True)
     older = [] if require_epoch is None else taken.older_than(require_epoch)
     if older:
-        click.echo(f"quorumvault: {_older_words(older, require_epoch or 0)}", err=True)
+        say(f"quorumvault: {_older_words(older, require_epoch or 0)}", err=True)
     return PARTIAL if older else 0
 
 

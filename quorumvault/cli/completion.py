@@ -6,7 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json
+from quorumvault.cli.output import print_json, say
 
 #: The variable through which the script asks this program; its name is click's, made of the program's.
 _VARIABLE = "_QUORUMVAULT_COMPLETE"
@@ -32,4 +32,4 @@ def completion(context: click.Context, shell: str, as_json: bool) -> None:
     if as_json:
         print_json({"shell": shell, "script": script})
     else:
-        click.echo(script)
+        say(script)

@@ -12,38 +12,56 @@ from typing import BinaryIO
 
 import click
 
+from quorumvault.cli.output import visible
 from quorumvault.disk import sync_directory
+from quorumvault.errors import ConfigError
+from quorumvault.ownership import followed, require_replaceable, take_after
 
 STANDARD = Path("-")
 
 
 @contextlib.contextmanager
-def destination(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
+def destination(path: Path, *, force: bool, mode: int = 0o600, widest: int = 0o600) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``path`` when the block ends well; standard output for ``-``.
 
-    Until then it is a hidden file in the same directory. Raises UsageError if ``path`` exists, unless ``force``; and for what is
-    no regular file in any case, since a device would be replaced by a file. ``mode`` is the file's, less the umask.
+    Until then it is a hidden file in the same directory. Raises UsageError if ``path`` exists, unless ``force``; for what is no
+    regular file in any case, since a device would be replaced by a file; and for what somebody else has put there.
+
+    ``mode`` is a new file's, whatever the umask is. One that is replaced leaves its owner and its mode, within ``widest``.
     """
     if path == STANDARD:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = path.resolve()
+    target = _target(path)
     if target.exists() and not target.is_file():
         raise click.UsageError(f"{path} is no regular file: write to standard output, and redirect that")
     if target.exists() and not force:
         raise click.UsageError(f"{path} exists: name another file, or give --force to replace it")
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if target.exists():
+                take_after(descriptor, target, target.lstat(), widest)
+            else:
+                os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
         unfinished.replace(target)
         sync_directory(target.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    try:
+        target = followed(path)
+        require_replaceable(target)
+    except ConfigError as error:
+        raise click.UsageError(visible(str(error))) from None
+    return target

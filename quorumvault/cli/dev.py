@@ -16,7 +16,7 @@ from quorumvault.cli.children import NodeProcesses
 from quorumvault.cli.healths import is_ready
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json
+from quorumvault.cli.output import print_json, say
 from quorumvault.client import AsyncClient
 from quorumvault.config import LOG_LEVELS, Cluster, load_cluster
 from quorumvault.disk import lock_data_directory
@@ -102,7 +102,7 @@ async def run(cluster: Cluster, key: str, log_level: str, as_json: bool) -> int:
             task.cancel()
         await asyncio.wait((*ends, announcing))
     finally:
-        click.echo("Stopping ...", err=True)
+        say("Stopping ...", err=True)
         await nodes.stop()
     return 0 if stop.is_set() else ERROR
 
@@ -119,7 +119,7 @@ async def _announce(cluster: Cluster, key: str, nodes: NodeProcesses, as_json: b
     if as_json:
         print_json({"cluster": str(cluster.file), "api_key": key, "nodes": _facts(cluster, nodes)})
     else:
-        click.echo(f"Ready: {', '.join(nodes.running)}. Ctrl-C stops all.")
+        say(f"Ready: {', '.join(nodes.running)}. Ctrl-C stops all.")
 
 
 def _facts(cluster: Cluster, nodes: NodeProcesses) -> dict[str, dict[str, object]]:
@@ -132,12 +132,12 @@ def _facts(cluster: Cluster, nodes: NodeProcesses) -> dict[str, dict[str, object
 
 def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
     facts = _facts(cluster, nodes)
-    click.echo("Three nodes on this machine, for development: one disk holds all copies, and the API is plain HTTP.\n")
+    say("Three nodes on this machine, for development: one disk holds all copies, and the API is plain HTTP.\n")
     for node, fact in facts.items():
-        click.echo(f"  {node}  {fact['api']}  pid {fact['pid']}  data {fact['data']}")
+        say(f"  {node}  {fact['api']}  pid {fact['pid']}  data {fact['data']}")
     first = next(iter(facts.values()))["api"]
     last = list(facts)[-1]
-    click.echo(
+    say(
         f"""
 In another terminal:
   export QUORUMVAULT_API_KEY={key}
@@ -152,8 +152,8 @@ In another terminal:
 def _tell_end(cluster: Cluster, node: str, process: Process, nodes: NodeProcesses) -> None:
     code = process.returncode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    click.echo(f"{node} (pid {process.pid}) {how}; {_who_goes_on(list(nodes.running))}. To start it again:", err=True)
-    click.echo(f"  quorumvault serve --config {cluster.file} --node {node}", err=True)
+    say(f"{node} (pid {process.pid}) {how}; {_who_goes_on(list(nodes.running))}. To start it again:", err=True)
+    say(f"  quorumvault serve --config {cluster.file} --node {node}", err=True)
 
 
 def _who_goes_on(left: list[str]) -> str:

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from quorumvault.cli.options import config_option
+from quorumvault.cli.output import say, visible, visible_json
 from quorumvault.config import load_cluster
 from quorumvault.errors import ConfigError
 from quorumvault.eventreader import Entry, EventReader
@@ -76,7 +77,7 @@ def events(
             for entry in last:
                 show(entry)
             if not last:
-                click.echo("There is no such event.", err=True)
+                say("There is no such event.", err=True)
 
 
 def last_of(readers: Iterable[EventReader], count: int, filters: Filters) -> list[Entry]:
@@ -121,11 +122,11 @@ def _time(entry: Entry) -> str:
 
 
 def _show_line(entry: Entry) -> None:
-    click.echo(entry.line, nl=False)
+    say(visible_json(entry.line.decode().rstrip("\n")))
 
 
 def _show_text(entry: Entry) -> None:
     fields = msgspec.structs.asdict(entry.event)
     words = [str(fields[name] or "-") for name in _BEFORE_THE_REST]
     words += [f"{name}={value}" for name, value in fields.items() if name not in _BEFORE_THE_REST and value is not None]
-    click.echo(" ".join(words))
+    say(visible(" ".join(words)))

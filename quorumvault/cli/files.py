@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,10 +17,9 @@ from types import FrameType
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import click
-import msgspec
 
 from quorumvault.batch.job import IfToken, Job, Missing, Operation, Progress, Report, ignore
-from quorumvault.batch.outputs import OutputExists
+from quorumvault.batch.outputs import OutputExists, new_mode
 from quorumvault.batch.run import run
 from quorumvault.batch.sources import TEXT, Format, InputsError, Source, expand, format_of, is_single, split_table
 from quorumvault.batch.stream import pass_through
@@ -27,7 +27,9 @@ from quorumvault.batch.workfolder import RunRefused, has_unfinished, work_path
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
+from quorumvault.cli.output import print_json, say, visible
 from quorumvault.errors import ColumnError
+from quorumvault.ownership import reach, umask
 
 _EXTRA = ("duckdb", "numpy", "pyarrow")
 _BACK = "values that came back"
@@ -244,7 +246,7 @@ def _carry_out(request: Request, job: Job, connection: Connection, what: str, as
         report = run_files(with_files(request, job), connection)
     print_report(report, what, as_json=as_json, err=request.output == STANDARD)
     if job.operation != "detokenize" and len(report.epochs) > 1:
-        click.echo(f"The epoch was rotated meanwhile: {job.operation} once more to have all tokens of one epoch.", err=True)
+        say(f"The epoch was rotated meanwhile: {job.operation} once more to have all tokens of one epoch.", err=True)
     return PARTIAL if report.partial else 0
 
 
@@ -253,7 +255,7 @@ def run_files(job: Job, connection: Connection) -> Report:
     who always gives --resume, as a scheduler does, means that, and who expected finished parts has to know."""
     with interruptible(job), connection.open() as vault, progress_of(job) as progress:
         if job.resume and not has_unfinished(job):
-            click.echo(f"There is no unfinished run to go on with ({work_path(job)}): this one begins.", err=True)
+            say(f"There is no unfinished run to go on with ({work_path(job)}): this one begins.", err=True)
         return run(job, vault, progress)
 
 
@@ -304,11 +306,12 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         stack.enter_context(interruptible())
         if name != "-":
             expand(request.files, format=form)
-        sink = stack.enter_context(destination(request.output, force=request.force))
+        stream: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+        mode, widest = _modes(job, stream, request.output)
+        sink = stack.enter_context(destination(request.output, force=request.force, mode=mode, widest=widest))
         rejects = None
         if request.rejects is not None:
-            rejects = stack.enter_context(destination(request.rejects, force=request.force))
-        stream: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+            rejects = stack.enter_context(destination(request.rejects, force=request.force, widest=0o777))
         vault = stack.enter_context(connection.open())
         progress = stack.enter_context(_progress(_size(stream), request.output == STANDARD))
         source = "standard input" if name == "-" else name
@@ -332,7 +335,7 @@ def interruptible(job: Job | None = None) -> Iterator[None]:
         try:
             yield
         except (InputsError, OutputExists, ColumnError) as error:
-            raise click.UsageError(str(error)) from None
+            raise click.UsageError(visible(str(error))) from None
         except ModuleNotFoundError as error:
             if error.name not in _EXTRA:
                 raise
@@ -340,7 +343,7 @@ def interruptible(job: Job | None = None) -> Iterator[None]:
         except BaseException as error:
             # DuckDB makes an error of its own of an interrupt.
             if job is not None and not isinstance(error, RunRefused) and work_path(job).is_dir():
-                click.echo(
+                say(
                     f"Finished parts are kept in {work_path(job)}: the same command with --resume goes on, --force begins again.",
                     err=True,
                 )
@@ -382,6 +385,17 @@ def _progress(total: int | None, writes_rows: bool) -> Iterator[Progress]:
         yield progress
 
 
+def _modes(job: Job, stream: BinaryIO, output: Path) -> tuple[int, int]:
+    """The mode of an output that is new, and what one that replaces another has at most. Who reads a pipe is not known."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(stream.fileno())
+        if stat.S_ISREG(found.st_mode):
+            widest = reach(found, output.stat().st_gid if output.exists() else os.getegid())
+            with umask(0o077) as users:
+                return new_mode(job, widest, users), widest
+    return 0o600, 0o777
+
+
 def _size(stream: BinaryIO) -> int | None:
     """The length of a file; None for a stream, whose end nobody knows."""
     try:
@@ -392,12 +406,14 @@ def _size(stream: BinaryIO) -> int | None:
 
 def print_report(report: Report, what: str, *, as_json: bool, err: bool = False) -> None:
     """To standard error, so that it never is among rows; as JSON to standard output, unless there are rows there: ``err``."""
-    text = msgspec.json.encode(report).decode() if as_json else _words(report, what)
-    click.echo(text, err=err or not as_json)
+    if as_json:
+        print_json(report, err=err)
+    else:
+        say(_words(report, what), err=True)
 
 
 def _words(report: Report, what: str) -> str:
-    columns = ", ".join(f"{column} {count:,}" for column, count in report.values.items())
+    columns = ", ".join(f"{visible(column)} {count:,}" for column, count in report.values.items())
     files = f"{report.files:,} files, " if report.files > 1 else ""
     words = [f"{files}{report.rows:,} rows; {what}: {columns}"]
     if what != _BACK:

@@ -10,7 +10,7 @@ import click
 
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json
+from quorumvault.cli.output import print_json, say, visible
 from quorumvault.config import load_cluster
 from quorumvault.errors import ConfigError
 
@@ -50,13 +50,13 @@ def repair(directory: Path, node: str, as_json: bool) -> int:
         print_json(repaired)
     else:
         for peer, found in repaired.peers.items():
-            click.echo(f"{repaired.node} and {peer}: {_mended(found)}")
+            say(f"{repaired.node} and {peer}: {_mended(found)}")
     return ERROR if any(found.problem or found.unreadable for found in repaired.peers.values()) else 0
 
 
 def _mended(found: PeerRepair) -> str:
     if found.problem is not None:
-        return f"not compared: {found.problem}"
+        return f"not compared: {visible(found.problem)}"
     text = f"{found.taken:,} records taken, {found.given:,} given, {found.raised:,} epochs raised"
     return f"{text}, {found.unreadable:,} buckets cannot be read" if found.unreadable else text
 
@@ -78,13 +78,13 @@ def verify(directory: Path, node: str, as_json: bool) -> int:
         print_json(verified)
         return 0 if identical else ERROR
     for peer, found in verified.peers.items():
-        click.echo(f"{verified.node} and {peer}: {_differences(verified.node, peer, found)}")
+        say(f"{verified.node} and {peer}: {_differences(verified.node, peer, found)}")
     return 0 if identical else ERROR
 
 
 def _differences(node: str, peer: str, found: PeerDifferences) -> str:
     if found.problem is not None:
-        return f"not compared: {found.problem}"
+        return f"not compared: {visible(found.problem)}"
     if found.identical:
         return f"{found.records:,} records, identical"
     differences = (

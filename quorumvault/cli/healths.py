@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from quorumvault.cli.output import visible
 from quorumvault.client import NodeHealth
 from quorumvault.client.results import Health, PeerHealth
 
@@ -69,14 +70,14 @@ def _peer(node: str, peer: PeerHealth) -> str:
 
 
 def warnings(healths: Iterable[NodeHealth]) -> list[str]:
-    """One line each, with who says it."""
+    """One line each, with who says it, fit for a terminal."""
     lines = []
     for health in healths:
         if health.report is None:
             lines.append(f"{health.url}: {health.problem or 'no answer'}")
         else:
             lines += [f"{health.report.node}: {warning}" for warning in health.report.warnings]
-    return lines
+    return list(map(visible, lines))
 
 
 def as_object(healths: Iterable[NodeHealth]) -> dict[str, object]:

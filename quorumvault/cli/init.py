@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from quorumvault.addresses import Endpoints
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json
+from quorumvault.cli.output import print_json, say
 from quorumvault.initialise import MAX_BASE_PORT, Initialised, plan_nodes
 from quorumvault.initialise import init as make_cluster
 from quorumvault.model import Owner
@@ -130,15 +130,15 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
         where = {"api": f"http://{at.api}", "peer": str(at.peer)}
         print_json({"cluster": str(made.cluster_file), "node": node, "disk": made.disk.hex(), "set_aside": aside, **where})
         return
-    click.echo(f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}.")
+    say(f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}.")
     if made.set_aside is not None:
-        click.echo(f"What was there is in {made.set_aside} now. Keep it until {node} is active again.")
+        say(f"What was there is in {made.set_aside} now. Keep it until {node} is active again.")
     if given:
-        click.echo(
+        say(
             f"{node} is at {at.api} and {at.peer} from now on: copy {made.cluster_file} to the other hosts, and send their nodes "
             f"SIGHUP (or: quorumvault admin reload)."
         )
-    click.echo(
+    say(
         f"\nStart it on its host; it joins by itself when both others are active:\n  quorumvault serve --config "
         f"{made.cluster_file} --node {node}"
     )
@@ -149,25 +149,25 @@ def _answer(made: Initialised) -> dict[str, object]:
 
 
 def _tell(made: Initialised) -> None:
-    click.echo(f"A cluster is in {made.cluster_file.parent}. Copy secrets/ to a safe place: no value can be read without it.\n")
+    say(f"A cluster is in {made.cluster_file.parent}. Copy secrets/ to a safe place: no value can be read without it.\n")
     tell_keys(made.api_keys)
     tell_start(made.cluster_file, made.nodes)
 
 
 def tell_keys(api_keys: Mapping[str, str]) -> None:
     """By owner."""
-    click.echo("API keys, shown this once:")
+    say("API keys, shown this once:")
     for owner, key in api_keys.items():
-        click.echo(f"  {owner}  {key}")
+        say(f"  {owner}  {key}")
 
 
 def tell_start(cluster_file: Path, nodes: Mapping[str, Endpoints]) -> None:
     """How the nodes of a new cluster are started, and where clients find them."""
-    click.echo("\nStart the nodes, each where its address is:")
+    say("\nStart the nodes, each where its address is:")
     for node in nodes:
-        click.echo(f"  quorumvault serve --config {cluster_file} --node {node}")
+        say(f"  quorumvault serve --config {cluster_file} --node {node}")
     urls = ",".join(f"http://{at.api}" for at in nodes.values())
-    click.echo(f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={urls}")
+    say(f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={urls}")
 
 
 def shown_nodes(nodes: Mapping[str, Endpoints]) -> dict[str, dict[str, str]]:

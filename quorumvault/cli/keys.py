@@ -11,7 +11,7 @@ from typing import cast
 import click
 
 from quorumvault.cli.options import config_option, json_option
-from quorumvault.cli.output import print_json, print_table
+from quorumvault.cli.output import print_json, print_table, say
 from quorumvault.config import load_cluster
 from quorumvault.keyfile import DEFAULT_ALLOW, PERMISSIONS, Permission, Rates, create_key, read_keyfile, revoke_key
 
@@ -114,8 +114,8 @@ def create(
     if as_json:
         print_json({"id": key.id, "key": key.text, "owner": owner, "allow": allow})
         return
-    click.echo(key.text)
-    click.echo(f"Key {key.id} of {owner} may {', '.join(allow)}. It is not shown again.", err=True)
+    say(key.text)
+    say(f"Key {key.id} of {owner} may {', '.join(allow)}. It is not shown again.", err=True)
     _tell_nodes()
 
 
@@ -158,9 +158,9 @@ def revoke(config: Path, key_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"id": entry.id, "owner": entry.owner, "revoked": entry.revoked})
         return
-    click.echo(f"Key {entry.id} of {entry.owner} is revoked since {entry.revoked}.")
+    say(f"Key {entry.id} of {entry.owner} is revoked since {entry.revoked}.")
     _tell_nodes()
 
 
 def _tell_nodes() -> None:
-    click.echo("Running nodes take it on SIGHUP (kill -HUP PID), or at their next start; each host needs the new file.", err=True)
+    say("Running nodes take it on SIGHUP (kill -HUP PID), or at their next start; each host needs the new file.", err=True)

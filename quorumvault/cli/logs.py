@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from quorumvault.cli.output import visible, visible_json
+
 
 class _Line(msgspec.Struct, omit_defaults=True):
     time: str
@@ -35,9 +37,9 @@ class LineFormatter(logging.Formatter):
         trace = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
         line = _Line(stamp, record.levelname, self._node, record.name, " ".join(record.getMessage().splitlines()), trace)
         if self._as_json:
-            return msgspec.json.encode(line).decode()
+            return visible_json(msgspec.json.encode(line).decode())
         text = f"{line.time} {line.level} {line.node} {line.logger}: {line.message}"
-        return "\n    ".join((text, *trace.splitlines()))
+        return "\n    ".join(map(visible, (text, *trace.splitlines())))
 
 
 def log_to_stderr(node: str, level: str, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from quorumvault.cli.output import say, visible
 from quorumvault.errors import BadArgument, Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
 
 ERROR, USAGE, NO_QUORUM, STORAGE_FAILED, PARTIAL = 1, 2, 3, 3, 4
@@ -76,7 +77,7 @@ class Commands(click.Group):
         try:
             sys.exit(super().main(*args, **kwargs))
         except (click.ClickException, click.Abort, QuorumVaultError, OSError) as error:
-            click.echo(f"quorumvault: {_words(error)}", err=True)
+            say(f"quorumvault: {_words(error)}", err=True)
             sys.exit(_exit_code(error))
 
 
@@ -95,13 +96,13 @@ def _words(error: Exception) -> str:
         case BadArgument():
             return f"--{error}"  # the client's arguments and the options that give them have the same names
         case Unauthenticated() if error.asked:
-            return f"{error} (the key is that of --key-file, else of QUORUMVAULT_API_KEY)"
+            return f"{visible(str(error))} (the key is that of --key-file, else of QUORUMVAULT_API_KEY)"
         case OSError(filename=None):
             return error.strerror or type(error).__name__
         case OSError():
-            return f"{error.filename}: {error.strerror}"
+            return visible(f"{error.filename}: {error.strerror}")
         case _:
-            return str(error)
+            return visible(str(error))
 
 
 @click.group("quorumvault", cls=Commands, epilog="Each command has an example in its own --help.")

@@ -26,6 +26,7 @@ from quorumvault.cli.files import (
 )
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
+from quorumvault.cli.output import say
 
 
 @click.command(
@@ -100,7 +101,7 @@ def migrate(
     with interruptible():
         job = dataclasses.replace(job, sources=tuple(_sources(job)))
     if not job.sources:
-        click.echo("No file given has a token in a column of text: nothing to do.", err=True)
+        say("No file given has a token in a column of text: nothing to do.", err=True)
         return 0
     report = run_files(job, connection)
     print_report(report, "tokens that were moved", as_json=as_json)

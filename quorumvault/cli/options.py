@@ -13,6 +13,7 @@ The API key comes from a file or from the environment, never from an argument: t
 from __future__ import annotations
 
 import functools
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from quorumvault.cli.output import say, visible
 from quorumvault.errors import ConfigError
+from quorumvault.ownership import is_open_to_others
 
 if TYPE_CHECKING:
     from quorumvault.client import Client
@@ -41,8 +44,18 @@ class Connection:
         from quorumvault.client import Client
         from quorumvault.client.settings import read_key
 
-        key = None if self.key_file is None else read_key(self.key_file)
+        key = None
+        if self.key_file is not None:
+            key = read_key(self.key_file)
+            _warn_if_open(self.key_file)
         return Client(self.urls or None, api_key=key, purpose=self.purpose, cacert=self.cacert)
+
+
+def _warn_if_open(path: Path) -> None:
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode) and is_open_to_others(found):
+        mode = f"{stat.S_IMODE(found.st_mode):04o}"
+        say(f"Warning: others can read the API key in {visible(str(path))} (mode {mode}): chmod 600 it", err=True)
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:

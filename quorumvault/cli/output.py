@@ -1,9 +1,14 @@
-"""What commands print: one JSON object for machines, a table on a terminal, tab-separated lines in a pipe."""
+"""What commands print: one JSON object for machines, a table on a terminal, tab-separated lines in a pipe.
+
+Nodes, files and whoever wrote them say some of it. A terminal does what control characters tell it: it would be given another
+title, or lines that no node has said. So commands print through this module alone, which shows such characters and sends none.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,21 +18,49 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def print_json(answer: object) -> None:
+def visible(text: str) -> str:
+    """``text`` on one line: what cannot be printed is shown as Python writes it, \\x1b for an escape character."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints ``text``, which may have lines and tabs of a command's own; of others' words in it, see ``visible``."""
+    click.echo(text if text.isprintable() else "".join(c if c in "\n\t" else _shown(c) for c in text), err=err)
+
+
+def print_json(answer: object, *, err: bool = False) -> None:
     """``answer``: anything that msgspec encodes."""
-    click.echo(msgspec.json.encode(answer).decode())
+    click.echo(visible_json(msgspec.json.encode(answer).decode()), err=err)
+
+
+def visible_json(text: str) -> str:
+    """The same JSON. Most of what is no text for a terminal is escaped in it anyway; the rest may be, and is."""
+    return text if text.isprintable() else "".join(map(_in_json, text))
+
+
+def _in_json(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1].replace("\x7f", "\\u007f")
+
+
+def print_row(cells: Iterable[str]) -> None:
+    """A line of cells with tabs between them."""
+    click.echo("\t".join(map(visible, cells)))
 
 
 def steps_on_terminal() -> Callable[[str], None]:
     """On a terminal a line for each step that it is told: a store of many records takes minutes."""
     on_terminal = sys.stderr.isatty()
-    return lambda words: click.echo(words, err=True) if on_terminal else None
+    return lambda words: say(words, err=True) if on_terminal else None
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            click.echo("\t".join(row))
+            print_row(row)
         return
     from rich.console import Console
 
@@ -43,5 +76,5 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*map(Text, row))
+        made.add_row(*(Text(visible(cell)) for cell in row))
     return made

@@ -8,10 +8,14 @@ import click
 
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json
-from quorumvault.config import load_node
+from quorumvault.cli.output import print_json, say, visible
+from quorumvault.config import NodeConfig, load_node
+from quorumvault.keyfile import load_keys
 from quorumvault.packing import Packed
 from quorumvault.packing import pack as pack_node
+
+#: Seconds that are waited for each node: they may all be down.
+_PATIENCE = 0.5
 
 
 @click.command(
@@ -35,13 +39,15 @@ Examples:
 def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a tar of what one node of the cluster in DIR needs on its host: configuration, secrets, its own data.
 
-    The node must not run. Guard the file as you guard secrets/: it has them in it.
+    The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it differs: a
+    file that is older than theirs would let revoked keys in again. Guard the tar as you guard secrets/: it has them in it.
     """
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the tar; --json has no place there")
     config = load_node(directory / "cluster.yaml", node)
-    with destination(path, force=force, mode=0o600) as sink:
+    _warn_of_other_keys(config)
+    with destination(path, force=force) as sink:
         packed = pack_node(config, sink)
     if as_json:
         print_json({"tar": str(path), "node": node, "disk": packed.disk.hex(), "files": packed.files, "bytes": packed.size})
@@ -49,10 +55,27 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
         _tell(directory, node, path, packed)
 
 
+def _warn_of_other_keys(config: NodeConfig) -> None:
+    """On standard error, if a node that answers has other API keys than those to be packed."""
+    from quorumvault.client import Client, ClientPolicy
+
+    cluster, mine = config.cluster, load_keys(config.cluster.api_keys).fingerprint
+    others = list(cluster.api_urls().values())
+    with Client(others, policy=ClientPolicy(health_silence=_PATIENCE)) as client:
+        reports = [answer.report for answer in client.health() if answer.report is not None]
+    differing = [report.node for report in reports if report.keys not in ("", mine)]
+    if differing:
+        words = (
+            f"Warning: the API keys of {' and '.join(differing)} are others than those in {cluster.api_keys}. If this file is "
+            f"the older one, keys that were revoked since would work on {config.node}: copy the file from there, and pack again."
+        )
+        say(visible(words), err=True)
+
+
 def _tell(directory: Path, node: str, path: Path, packed: Packed) -> None:
     what = "The tar" if path == STANDARD else str(path)
     name = "the tar" if path == STANDARD else path.name
-    click.echo(
+    say(
         f"""\
 {what} has what {node} needs: {packed.files} files, {packed.size:,} bytes, the secrets among them.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, steps_on_terminal
+from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 from quorumvault.config import load_node
 from quorumvault.errors import RecoveryRefused
 from quorumvault.model import NODE_NAMES
@@ -122,44 +122,44 @@ def _rebuilt(rebuilt: Rebuilt) -> dict[str, object]:
 
 def _tell_recovery(recovered: Recovery) -> None:
     for node, reason in recovered.left_out.items():
-        click.echo(f"{node}: left out: {reason}")
+        say(visible(f"{node}: left out: {reason}"))
         if cuts := recovered.cuts.get(node):
             _tell_cuts(node, cuts)
     for node, reason in recovered.older.items():
-        click.echo(f"{node}: an older copy, which was accepted: {reason}")
+        say(visible(f"{node}: an older copy, which was accepted: {reason}"))
     for node, added in recovered.added.items():
         _tell_cuts(node, recovered.cuts[node])
-        click.echo(f"{node}: {added:,} entries that others had and it had not")
-    click.echo(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
+        say(f"{node}: {added:,} entries that others had and it had not")
+    say(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
     if recovered.in_doubt:
-        click.echo(_DOUBT.format(cut=" and ".join(recovered.in_doubt), absent=" and ".join(recovered.left_out)))
+        say(_DOUBT.format(cut=" and ".join(recovered.in_doubt), absent=" and ".join(recovered.left_out)))
     elif any(recovered.cuts.values()):
-        click.echo("What was cut was never acknowledged, unless a disk has damaged it since. The copies can be removed.")
+        say("What was cut was never acknowledged, unless a disk has damaged it since. The copies can be removed.")
     for node in recovered.left_out:
-        click.echo(f"{node} had no part in this. Once the others run, start it too, and if it does not start, replace its disk.")
+        say(f"{node} had no part in this. Once the others run, start it too, and if it does not start, replace its disk.")
 
 
 def _tell_cuts(node: str, cuts: Sequence[Cut]) -> None:
     if not cuts:
-        click.echo(f"{node}: nothing was torn")
+        say(f"{node}: nothing was torn")
     for cut in cuts:
         entries = "" if cut.entries is None else f", a write of {cut.entries:,} entries"
-        click.echo(f"{node}: {cut.log.name}: cut {cut.cut:,} bytes behind {cut.kept:,}{entries}; kept as {cut.copy}")
+        say(f"{node}: {cut.log.name}: cut {cut.cut:,} bytes behind {cut.kept:,}{entries}; kept as {cut.copy}")
 
 
 def _tell_rebuilt(rebuilt: Rebuilt, only: str) -> None:
     _tell_cuts(only, rebuilt.cuts)
     newest = "" if rebuilt.newest is None else f", the newest first written at {rebuilt.newest:%Y-%m-%d %H:%M:%S} UTC"
     directory = rebuilt.cluster_file.parent
-    click.echo(f"\nA new cluster is in {directory}, with all that {only} had: {rebuilt.records:,} records{newest}.")
+    say(f"\nA new cluster is in {directory}, with all that {only} had: {rebuilt.records:,} records{newest}.")
     if rebuilt.distrusted is not None:
-        click.echo(f"{only} did not trust its disk: {rebuilt.distrusted}")
+        say(visible(f"{only} did not trust its disk: {rebuilt.distrusted}"))
     if not rebuilt.whole:
-        click.echo(f"{only} was still joining its old cluster, and had only a part of what that one had.")
-    click.echo(
+        say(f"{only} was still joining its old cluster, and had only a part of what that one had.")
+    say(
         f"What the two other disks acknowledged without {only} is gone: those tokens are not found any more, and rotations may "
         f"have to be\nrepeated. Who was given such tokens can tell which. A value that is tokenized again gets the same token."
     )
-    click.echo("\nEach node's part for its host:")
+    say("\nEach node's part for its host:")
     for node in NODE_NAMES:
-        click.echo(f"  quorumvault pack {directory} --node {node}")
+        say(f"  quorumvault pack {directory} --node {node}")

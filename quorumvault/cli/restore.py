@@ -12,7 +12,7 @@ from quorumvault.backup.restore import Given, Restored
 from quorumvault.backup.restore import restore as restore_cluster
 from quorumvault.cli.init import address_options, addresses, shown_nodes, tell_keys, tell_start
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, steps_on_terminal
+from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -96,15 +96,15 @@ def _answer(restored: Restored) -> dict[str, object]:
 
 def _tell(restored: Restored) -> None:
     header, counts = restored.header, restored.counts
-    click.echo(
+    say(
         f"A cluster is in {restored.cluster_file.parent}, with {counts.records:,} records of {counts.owners:,} owners, verified "
-        f"on\nall three disks: what cluster {header.cluster_id} had committed before {header.begun}.\n"
+        f"on\nall three disks: what cluster {visible(header.cluster_id)} had committed before {visible(header.begun)}.\n"
     )
     if restored.api_keys:
         tell_keys(restored.api_keys)
     else:
-        click.echo("The API keys are those of the file that was given.")
+        say("The API keys are those of the file that was given.")
     for owner in restored.keyless:
-        click.echo(f"{owner} is not in it: quorumvault keys create --config {restored.cluster_file} --owner {owner} --new-owner")
+        say(f"{owner} is not in it: quorumvault keys create --config {restored.cluster_file} --owner {owner} --new-owner")
     tell_start(restored.cluster_file, restored.nodes)
-    click.echo("\nLimits and the like in cluster.yaml are the defaults. Each node's part for its host: quorumvault pack")
+    say("\nLimits and the like in cluster.yaml are the defaults. Each node's part for its host: quorumvault pack")

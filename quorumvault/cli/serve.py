@@ -10,6 +10,7 @@ from quorumvault.cli.logs import log_to_stderr
 from quorumvault.cli.options import config_option
 from quorumvault.cli.process import expect_batches, forbid_core_dumps, stop_with, take_descriptors
 from quorumvault.config import LOG_LEVELS, load_node
+from quorumvault.tampering import require_guarded
 
 
 @click.command(short_help="Run one node.", epilog="\b\nExample:\n  quorumvault serve --config vault/cluster.yaml --node n1")
@@ -37,6 +38,7 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     if parent is not None:
         stop_with(parent)
     settings = load_node(config, node)
+    require_guarded(settings.cluster)
     log_to_stderr(node, log_level or settings.cluster.log_level, as_json=as_json)
     take_descriptors(settings.cluster)
     expect_batches()

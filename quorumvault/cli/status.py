@@ -12,7 +12,7 @@ import click
 from quorumvault.cli import healths
 from quorumvault.cli.main import NO_QUORUM
 from quorumvault.cli.options import Connection, connection_options, json_option
-from quorumvault.cli.output import print_json, print_table
+from quorumvault.cli.output import print_json, print_table, say
 from quorumvault.cli.watch import watch as watch_health
 from quorumvault.client import NodeHealth
 from quorumvault.errors import NoQuorum
@@ -50,7 +50,7 @@ def status(connection: Connection, watch: bool, as_json: bool) -> int:
     elif sys.stdout.isatty():
         print_table(healths.COLUMNS[:-1], [healths.row(answer)[:-1] for answer in answers])
         for warning in healths.warnings(answers):
-            click.echo(warning)
+            say(warning)
     else:
         print_table(healths.COLUMNS, [healths.row(answer) for answer in answers])
     return 0 if any(map(healths.is_ready, answers)) else NO_QUORUM
@@ -72,7 +72,7 @@ def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> 
     if as_json:
         print_json({"ready": True, **healths.as_object(answers)})
     else:
-        click.echo(f"ready: {', '.join(answer.url for answer in answers)}")
+        say(f"ready: {', '.join(answer.url for answer in answers)}")
 
 
 def wait_until_ready(
@@ -102,4 +102,4 @@ def rotate(connection: Connection, from_epoch: int, as_json: bool) -> None:
     if as_json:
         print_json({"active_epoch": active})
     else:
-        click.echo(f"The active epoch is {active}.")
+        say(f"The active epoch is {active}.")

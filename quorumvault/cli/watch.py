@@ -11,10 +11,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-import click
-
 from quorumvault.cli import healths
-from quorumvault.cli.output import print_json, table
+from quorumvault.cli.output import print_json, print_row, table
 from quorumvault.client import NodeHealth
 
 #: Between two looks.
@@ -47,14 +45,14 @@ class _Lines:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._shown: dict[str, tuple[str, ...]] = {}
-        click.echo("\t".join(("time", *healths.COLUMNS)))
+        print_row(("time", *healths.COLUMNS))
 
     def __call__(self, answers: Sequence[NodeHealth]) -> None:
         for answer in answers:
             row = healths.row(answer)
             if row != self._shown.get(answer.url):
                 self._shown[answer.url] = row
-                click.echo("\t".join((_stamp(self._now()), *row)))
+                print_row((_stamp(self._now()), *row))
 
 
 class _Objects:

@@ -139,7 +139,10 @@ class JoiningHealth(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """A node's own account: ``ok``, ``degraded`` (a quorum, not all) or ``unavailable``."""
+    """A node's own account: ``ok``, ``degraded`` (a quorum, not all) or ``unavailable``.
+
+    ``keys``: a fingerprint of the API keys that it knows; empty if its release does not say.
+    """
 
     status: str
     node: str
@@ -149,6 +152,7 @@ class Health(msgspec.Struct, frozen=True):
     warnings: list[str] = msgspec.field(default_factory=list)
     version: str = ""
     joining: JoiningHealth | None = None
+    keys: str = ""
 
 
 @dataclass(frozen=True, slots=True)

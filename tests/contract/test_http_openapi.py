@@ -401,3 +401,23 @@ def test_what_it_does_not_allow_is_refused(document: dict[str, Any], path: str, 
     schema = operation_of(document, "POST", path)["requestBody"]["content"]["application/json"]["schema"]
     assert not Draft202012Validator({**schema, "components": document["components"]}).is_valid(body)
     assert Rig().post(path, body, key="admin").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        ("1", 200),
+        *[(text, 409) for text in ("2", "4294967296", "18446744073709551616", "1" + "0" * 5000)],
+        *[(text, 422) for text in ("0", "-1", "0.5", "1.5", "1e-1", "true", '"1"', "null", "[1]", "{}")],
+        *[(text, 422) for text in ("1.0", "1e0")],  # which JSON Schema cannot tell apart from 1: it is said in words
+    ],
+)
+def test_the_epoch_to_leave_is_what_the_document_says(document: dict[str, Any], number: str, status: int) -> None:
+    schema = operation_of(document, "POST", "/rotate-epoch")["requestBody"]["content"]["application/json"]["schema"]
+    valid = Draft202012Validator({**schema, "components": document["components"]})
+    body = f'{{"from_epoch": {number}}}'
+    if number in ("1.0", "1e0"):
+        assert number in document["components"]["schemas"]["RotateBody"]["properties"]["from_epoch"]["description"]
+    elif len(number) < 4300:  # more digits than Python makes a number of
+        assert valid.is_valid(json.loads(body)) is (status != 422)
+    assert Rig().post("/rotate-epoch", body.encode(), key="admin").status_code == status

@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 from quorumvault.cli import main
 from quorumvault.cli.dev import prepare
 from quorumvault.disk import lock_data_directory, read_identity
+from quorumvault.keyfile import load_keys
+from tests.unit.test_cli_status import health, node
 
 
 @pytest.fixture
@@ -121,3 +123,15 @@ def test_what_lies_outside_of_the_directory_cannot_be_carried_with_it(vault: Pat
     refused = pack(vault, "--node", "n1")
     assert refused.exit_code == 1
     assert f"{key}: expected a place below {vault}" in refused.stderr
+
+
+def test_an_older_key_file_is_told_as_far_as_nodes_answer(vault: Path) -> None:
+    """The address of n1 is that of a node which knows other keys; then of one that has these, and of one that does not say."""
+    file = vault / "cluster.yaml"
+    text, mine = file.read_text(), load_keys(vault / "api_keys.yaml").fingerprint
+    for keys, told in (({"keys": "0123456789abcdef"}, True), ({"keys": mine}, False), ({}, False)):
+        with node((200, health("ok", 3, **keys))) as url:
+            file.write_text(text.replace("127.0.0.1:9000", url.removeprefix("http://")))
+            packed = pack(vault, "--node", "n3", "-o", "-")
+        assert packed.exit_code == 0
+        assert ("the API keys of n1 are others than those in" in packed.stderr) is told

@@ -16,7 +16,22 @@ ROOT = Path(__file__).parents[2]
 #: From the bottom up: a module imports from its own layer and from those before it. The longest name that fits counts;
 #: a module that no name fits has to be given a place here.
 LAYERS = (
-    ("words", ("model", "errors", "crypto", "addresses", "jsontext", "jsonpath", "strictyaml", "secretfiles", "config")),
+    (
+        "words",
+        (
+            "model",
+            "errors",
+            "crypto",
+            "addresses",
+            "jsontext",
+            "jsonpath",
+            "strictyaml",
+            "ownership",
+            "secretfiles",
+            "config",
+            "tampering",
+        ),
+    ),
     ("protocol", ("protocol",)),
     ("disk", ("disk", "storage")),
     ("network", ("peers",)),

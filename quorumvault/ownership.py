@@ -1,0 +1,199 @@
+"""Who files belong to and who may get at them, where a command makes files, or replaces those of others.
+
+A file that takes another's place has its owner and its mode, whoever runs the command: a node that runs as a user of its own goes
+on reading it. What root makes in the folder of somebody else, for that folder's node, belongs to whom the folder belongs to.
+
+Folders are shared: in /tmp another user may put a link, or a file, where this process is about to write. So links are followed
+only if this user or root made them, and owners are changed through descriptors, of files that have one name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from quorumvault.errors import ConfigError
+
+ROOT: Final = 0
+_GROUP, _OTHERS = stat.S_IRWXG, stat.S_IRWXG | stat.S_IRWXO
+#: Links that are followed in one path, as many as Linux follows (path_resolution(7)).
+_MOST_LINKS: Final = 40
+
+
+def user_name(uid: int) -> str:
+    """For people: the name, or the number of a user that has none here."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def is_open_to_others(found: os.stat_result) -> bool:
+    """Whether more than its owner may get at a file.
+
+    One of root's may be read by a group other than root's: so a node under a user of its own is given a secret that it cannot
+    change, and so Kubernetes mounts one (``fsGroup``). PostgreSQL has the same rule.
+    """
+    is_given = found.st_uid == ROOT and (found.st_gid != ROOT or os.geteuid() != ROOT)
+    return bool(found.st_mode & _OTHERS & ~(stat.S_IRGRP if is_given else 0))
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[int]:
+    """The process makes files with this mask until the block ends. Yields the mask that it had.
+
+    It is the process's: for commands, not for what runs beside other threads' work.
+    """
+    before = os.umask(mask)
+    try:
+        yield before
+    finally:
+        os.umask(before)
+
+
+def reach(source: os.stat_result, group: int) -> int:
+    """The mode that what is made of a file has at most, in a group: another group than the file's gets nothing."""
+    return (0o700 | source.st_mode) & (0o777 if source.st_gid == group else 0o707)
+
+
+def followed(path: Path) -> Path:
+    """Where ``path`` leads: absolute, without links; the last parts need not be there.
+
+    Raises ConfigError for a link of another user's: it leads wherever that user wants this file to be.
+    """
+    ahead = list(reversed(path.absolute().parts))
+    found, links = Path(ahead.pop()), 0
+    while ahead:
+        part = ahead.pop()
+        here = found.parent if part == ".." else found / part
+        target = None if part == ".." else _link_target(here)
+        if target is None:
+            found = here
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise ConfigError(path, "", "expected a path that ends; its links lead in a circle")
+        parts = Path(target).parts
+        if Path(target).is_absolute():
+            found, parts = Path(parts[0]), parts[1:]
+        ahead += reversed(parts)
+    return found
+
+
+def _link_target(path: Path) -> str | None:
+    """None if it is no link, or not there."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISLNK(found.st_mode):
+            return None
+        target = os.readlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if found.st_uid not in (ROOT, os.geteuid()):
+        raise ConfigError(path, "", f"is a link that {user_name(found.st_uid)} made: name the place itself")
+    return target
+
+
+def require_replaceable(path: Path) -> None:
+    """That a new file can take the place of ``path``, if there is one, and leave it its owner. No links are followed.
+
+    Raises ConfigError for a file of another user's, unless root asks: the owner could not read the new one. And for one that
+    somebody put into a folder in which everybody may: values would be theirs, even if root asks.
+    """
+    try:
+        found, folder = path.lstat(), path.parent.stat()
+    except FileNotFoundError:
+        return
+    me, owner = os.geteuid(), user_name(found.st_uid)
+    is_public = bool(folder.st_mode & stat.S_IWOTH)
+    if is_public and found.st_uid not in (me, folder.st_uid):
+        raise ConfigError(path, "", f"is a file of {owner}, in a folder where everybody can put files: name another place")
+    if found.st_uid != me != ROOT:
+        raise ConfigError(path, "", f"belongs to {owner} and would become yours: remove it first, or run this as {owner}")
+    inherits = folder.st_gid == found.st_gid and folder.st_mode & stat.S_ISGID
+    mine = me == ROOT or inherits or found.st_gid in (os.getegid(), *os.getgroups())
+    if found.st_mode & _GROUP and not mine:
+        raise ConfigError(path, "", f"is for group {found.st_gid}, which you are not in: remove it first, or run this as root")
+
+
+def take_after(descriptor: int, path: Path, before: os.stat_result, widest: int = 0o777) -> None:
+    """Gives an open new file the owner and the mode of ``before``, the file at ``path`` whose place it is to take.
+
+    ``widest`` is a mode beyond which nobody else gets at it. Raises ConfigError if the owner cannot be kept.
+    """
+    made, mode = os.fstat(descriptor), stat.S_IMODE(before.st_mode) & widest
+    owner = (before.st_uid, before.st_gid)
+    try:
+        if (made.st_uid, made.st_gid) != owner:
+            os.fchown(descriptor, *owner)
+    except PermissionError:
+        if made.st_uid != before.st_uid or mode & _GROUP:
+            who = user_name(before.st_uid)
+            raise ConfigError(path, "", f"belongs to {who}, and so has to what replaces it: run this as {who} or root") from None
+    os.fchmod(descriptor, mode)
+
+
+def belong_to(descriptor: int, owner: os.stat_result) -> None:
+    """Gives an open file or folder to ``owner``'s owner, if root runs this and has made it.
+
+    A file with two names may be one of root's that somebody has linked to: it is left alone.
+    """
+    found = os.fstat(descriptor)
+    is_ours = stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)
+    if os.geteuid() == ROOT == found.st_uid != owner.st_uid and is_ours:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def hand_over(folder: Path, owner: os.stat_result | None = None) -> None:
+    """Gives what root has made in ``folder``, and that itself, to ``owner``'s owner; None: to that of the folder.
+
+    The folder comes last, so nobody is in it before. No link is followed.
+    """
+    folder = folder.resolve()
+    heir = folder.stat() if owner is None else owner
+    if os.geteuid() != ROOT or heir.st_uid == ROOT:
+        return
+    for _, _, names, descriptor in os.fwalk(folder, topdown=False):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError), _file(name, descriptor) as file:
+                if file is not None:
+                    belong_to(file, heir)
+        belong_to(descriptor, heir)
+
+
+@contextlib.contextmanager
+def _file(name: str, folder: int) -> Iterator[int | None]:
+    """An open file of a folder; None for a link or a socket."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path, mode: int = 0o755) -> None:
+    """Makes a folder, and those above it that are missing, in which nobody else may make files. None if it is there.
+
+    Each belongs to whom the one above it belongs to, if root makes it.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(mode=mode)
+        descriptor = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            belong_to(descriptor, each.parent.stat())
+        finally:
+            os.close(descriptor)
