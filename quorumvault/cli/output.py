@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
 
 
 def print_json(answer: object) -> None:
-    """``answer``: anything that msgspec encodes."""
-    click.echo(msgspec.json.encode(answer).decode())
+    """``answer``: anything that msgspec encodes; a path in it need not be UTF-8."""
+    try:
+        text = msgspec.json.encode(answer).decode()
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(answer), separators=(",", ":"))
+    click.echo(text)
 
 
 def steps_on_terminal() -> Callable[[str], None]:

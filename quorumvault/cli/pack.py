@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +12,9 @@ from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json
 from quorumvault.config import load_node
-from quorumvault.packing import Packed
-from quorumvault.packing import pack as pack_node
+
+if TYPE_CHECKING:
+    from quorumvault.packing import Packed
 
 
 @click.command(
@@ -37,6 +40,8 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
 
     The node must not run. Guard the file as you guard secrets/: it has them in it.
     """
+    from quorumvault.packing import pack as pack_node
+
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the tar; --json has no place there")
@@ -51,7 +56,7 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
 
 def _tell(directory: Path, node: str, path: Path, packed: Packed) -> None:
     what = "The tar" if path == STANDARD else str(path)
-    name = "the tar" if path == STANDARD else path.name
+    name = "the tar" if path == STANDARD else shlex.quote(path.name)
     click.echo(
         f"""\
 {what} has what {node} needs: {packed.files} files, {packed.size:,} bytes, the secrets among them.
