@@ -5,8 +5,8 @@
     recovered  JSON in, token back to digest, two look-ups and a comparison, open, JSON out
 
 No HTTP, no events, nothing between processes, no quorum, no limits, no owners, no thread but LevelDB's own. Formats and LevelDB's
-options are the vault's, written anew from docs/token-format.md; nothing of the package runs here, so it cannot become faster
-or slower with what it is held against.
+options are the vault's, written anew from docs/token-format.md; nothing of the package runs here (it is asked only which of
+LevelDB's bindings is installed), so it cannot become faster or slower with what it is held against.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import plyvel  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from bench.bodies import Result, Results, TokensAsked, TokensGiven, Values
+from quorumvault.storage.binding import plyvel
 
 COPIES, QUORUM = 3, 2
 

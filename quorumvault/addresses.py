@@ -1,10 +1,12 @@
-"""Where nodes are reached and where they listen: HOST:PORT texts of cluster.yaml into addresses that do not clash."""
+"""Where nodes are reached and where they listen: HOST:PORT texts of cluster.yaml into addresses that do not clash, and the
+addresses that a new cluster is given."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -14,6 +16,12 @@ from quorumvault.errors import ConfigError
 from quorumvault.model import NODE_NAMES
 
 _HOST_PORT = re.compile(r"(?:(?P<bare>[A-Za-z0-9._-]+)|\[(?P<bracketed>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]):(?P<port>[0-9]{1,9})")
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+
+#: Peer ports are this far above API ports, which leaves room for a few of either.
+PEER_OFFSET = 10
+#: So that the last peer port is one.
+MAX_BASE_PORT = 65_535 - PEER_OFFSET - len(NODE_NAMES) + 1
 
 HostPort = Annotated[str, msgspec.Meta(description="HOST:PORT")]
 
@@ -101,3 +109,37 @@ def parse_address(where: Path, key: str, text: str) -> Address:
     if not 1 <= port <= 65_535:
         raise ConfigError(where, key, "expected a port from 1 to 65535")
     return Address(host, port)
+
+
+def plan_nodes(hosts: Sequence[str], base_port: int) -> dict[str, Endpoints]:
+    """Addresses of the three nodes on one host, with ports of their own, or on three hosts with the same ports.
+
+    ValueError says what is wrong with the hosts or the port.
+    """
+    for host in hosts:
+        check_host(host)
+    if len(set(hosts)) != len(hosts) or len(hosts) not in (1, len(NODE_NAMES)):
+        raise ValueError(f"expected one host for all nodes, or {len(NODE_NAMES)} different ones separated by commas")
+    if not 1 <= base_port <= MAX_BASE_PORT:
+        raise ValueError(f"expected a base port from 1 to {MAX_BASE_PORT}")
+    if len(hosts) == 1:
+        places = [(hosts[0], base_port + number) for number in range(len(NODE_NAMES))]
+    else:
+        places = [(host, base_port) for host in hosts]
+    return {node: _at(host, port) for node, (host, port) in zip(NODE_NAMES, places, strict=True)}
+
+
+def _at(host: str, port: int) -> Endpoints:
+    api, peer = Address(host, port), Address(host, port + PEER_OFFSET)
+    return Endpoints(api, peer, listen_api=api, listen_peer=peer)
+
+
+def check_host(host: str) -> None:
+    """ValueError for what is neither an address of one machine nor a name."""
+    if host in WILDCARDS:
+        raise ValueError(f"{host} is no address that others can reach; name the host, and set listen_api in cluster.yaml")
+    if ":" in host:
+        if "%" in str(ip_address(host)):
+            raise ValueError(f"{host!r} has a scope, which means something on one machine alone")
+    elif not _HOST_NAME.fullmatch(host) or len(host) > 253:
+        raise ValueError(f"{host!r} is neither an IP address nor a host name")

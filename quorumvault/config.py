@@ -24,7 +24,7 @@ from quorumvault.addresses import Endpoints, NodeAddress, parse_endpoints
 from quorumvault.errors import ConfigError
 from quorumvault.model import NODE_NAMES
 from quorumvault.secretfiles import read_secret
-from quorumvault.strictyaml import load_yaml
+from quorumvault.strictyaml import parse_yaml, read_yaml
 
 MiB = 1 << 20
 KiB = 1 << 10
@@ -303,7 +303,12 @@ def load_node(path: Path, node: str) -> NodeConfig:
 def load_cluster(path: Path) -> Cluster:
     """Read and check cluster.yaml; no secret file is opened. Raises ConfigError."""
     file = path.absolute()
-    settings = build(file, "", load_yaml(file), ClusterFile)
+    return parse_cluster(file, read_yaml(file))
+
+
+def parse_cluster(file: Path, text: str) -> Cluster:
+    """What ``text`` says as the cluster.yaml ``file``, an absolute path, which need not be written yet. Raises ConfigError."""
+    settings = build(file, "", parse_yaml(file, text), ClusterFile)
     _check_order(file, settings)
     base = file.parent
     return Cluster(

@@ -6,14 +6,14 @@
 
 The three disks make view 1, active from the start (rule 14). That is safe here only: nothing has ever been acknowledged.
 
-cluster.yaml is written first under another name, which claims the directory, and gets its own name last. So a directory has
-either a whole cluster or none, and one that an interrupted init left behind says so.
+cluster.yaml is written first under another name, which claims the directory, and gets its own name last, when everything has
+been read back. So a directory has either a whole cluster that can start or none, and one that an interrupted init left behind
+says so.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
-from ipaddress import ip_address
 from pathlib import Path
 
-from quorumvault.addresses import WILDCARDS, Address, Endpoints
+from quorumvault.addresses import Endpoints
+from quorumvault.config import load_node, parse_cluster
 from quorumvault.disk import DiskIdentity, sync_directory, write_identity
 from quorumvault.errors import InitRefused
 from quorumvault.keyfile import FIRST_ALLOW, create_key, new_keyfile
@@ -32,21 +32,17 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
+from quorumvault.readback import read_back
 from quorumvault.secretfiles import SECRET_BYTES, write_secret
 from quorumvault.storage.leveldb import LevelDBStore
 from quorumvault.storage.store import Store
+from quorumvault.strictyaml import quoted
 from quorumvault.tampering import close_folder
-
-#: Peer ports are this far above API ports, which leaves room for a few of either.
-PEER_OFFSET = 10
-#: So that the last peer port is one.
-MAX_BASE_PORT = 65_535 - PEER_OFFSET - len(NODE_NAMES) + 1
 
 CLUSTER_FILE, FIELDS_FILE, KEYS_FILE = "cluster.yaml", "fields.yaml", "api_keys.yaml"
 #: The id of a new cluster's master secret.
 FIRST_MASTER = "s1"
 _UNFINISHED = "cluster.yaml.unfinished"
-_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +52,6 @@ class Initialised:
     cluster_file: Path
     nodes: Mapping[str, Endpoints]
     api_keys: Mapping[str, str] = field(repr=False)
-
-
-def plan_nodes(hosts: Sequence[str], base_port: int) -> dict[str, Endpoints]:
-    """Addresses of the three nodes on one host, with ports of their own, or on three hosts with the same ports.
-
-    ValueError says what is wrong with the hosts or the port.
-    """
-    for host in hosts:
-        check_host(host)
-    if len(set(hosts)) != len(hosts) or len(hosts) not in (1, len(NODE_NAMES)):
-        raise ValueError(f"expected one host for all nodes, or {len(NODE_NAMES)} different ones separated by commas")
-    if not 1 <= base_port <= MAX_BASE_PORT:
-        raise ValueError(f"expected a base port from 1 to {MAX_BASE_PORT}")
-    if len(hosts) == 1:
-        places = [(hosts[0], base_port + number) for number in range(len(NODE_NAMES))]
-    else:
-        places = [(host, base_port) for host in hosts]
-    return {node: _at(host, port) for node, (host, port) in zip(NODE_NAMES, places, strict=True)}
-
-
-def _at(host: str, port: int) -> Endpoints:
-    api, peer = Address(host, port), Address(host, port + PEER_OFFSET)
-    return Endpoints(api, peer, listen_api=api, listen_peer=peer)
-
-
-def check_host(host: str) -> None:
-    """ValueError for what is neither an address of one machine nor a name."""
-    if host in WILDCARDS:
-        raise ValueError(f"{host} is no address that others can reach; name the host, and set listen_api in cluster.yaml")
-    if ":" in host:
-        ip_address(host)
-    elif not _HOST_NAME.fullmatch(host) or len(host) > 253:
-        raise ValueError(f"{host!r} is neither an IP address nor a host name")
 
 
 def init(
@@ -116,13 +79,17 @@ def new_cluster_id(entropy: Callable[[int], bytes]) -> str:
 def new_cluster(directory: Path, text: str) -> Iterator[Path]:
     """Claims a directory for a cluster with this cluster.yaml, which is there when the block has ended, and not before.
 
-    If the block fails the directory is empty again. What root makes belongs to the directory's owner. Raises InitRefused for one
-    that has anything in it.
+    Before it gets its name all that was written is read back, as the three nodes will read it at their start. If that fails, or
+    the block, the directory is empty again. What root makes belongs to the directory's owner. Raises InitRefused for one that has
+    anything in it, ConfigError.
     """
+    parse_cluster(directory / CLUSTER_FILE, text)
     _claim(directory, text)
     try:
         yield directory / CLUSTER_FILE
         hand_over(directory)
+        for node in NODE_NAMES:
+            read_back(load_node(directory / _UNFINISHED, node))
         (directory / _UNFINISHED).rename(directory / CLUSTER_FILE)
     except BaseException:
         _empty(directory)
@@ -131,11 +98,15 @@ def new_cluster(directory: Path, text: str) -> Iterator[Path]:
 
 
 def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER) -> str:
-    """The text of a cluster.yaml, with a comment on every key."""
-    values = {"cluster_id": cluster_id, "master": master_id}
+    """The text of a cluster.yaml, with a comment on every key, and every value that is put in between quotes."""
+    values = {"cluster_id": cluster_id, "master": master_id, "master_file": f"secrets/{_master_file(master_id)}"}
     for node, endpoints in nodes.items():
         values |= {f"{node}_api": str(endpoints.api), f"{node}_peer": str(endpoints.peer)}
-    return string.Template(_template(CLUSTER_FILE)).substitute(values)
+    return string.Template(_template(CLUSTER_FILE)).substitute({name: quoted(value) for name, value in values.items()})
+
+
+def _master_file(master_id: str) -> str:
+    return f"master-{master_id}.key"
 
 
 def _template(name: str) -> str:
@@ -178,7 +149,7 @@ def write_secrets(directory: Path, cluster: bytes, master: bytes, master_id: str
     secrets = directory / "secrets"
     secrets.mkdir(mode=0o700)
     write_secret(secrets / "cluster.key", cluster)
-    write_secret(secrets / f"master-{master_id}.key", master)
+    write_secret(secrets / _master_file(master_id), master)
     sync_directory(secrets)
 
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
 
@@ -41,7 +42,7 @@ from quorumvault.disk import sync_directory
 from quorumvault.errors import ConfigError, KeyFileRefused
 from quorumvault.model import Owner
 from quorumvault.secretfiles import write_private
-from quorumvault.strictyaml import load_yaml
+from quorumvault.strictyaml import load_yaml, parse_yaml
 
 Permission = Literal["tokenize", "detokenize", "rotate", "derive"]
 PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
@@ -51,6 +52,7 @@ FIRST_ALLOW: tuple[Permission, ...] = (*DEFAULT_ALLOW, "rotate")
 
 _PREFIX = "qvk_"
 _KEY = re.compile(r"qvk_([a-z2-7]{1,32})_[a-z2-7]{26,64}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ID_BYTES = 5
 _SECRET_BYTES = 20
 #: What the hash of a key that is not there is compared with; no text is known that hashes to it.
@@ -213,6 +215,8 @@ def _check_keys(path: Path, file: KeyFile) -> None:
             raise ConfigError(path, f"{where}.owner", f"expected one of the owners listed above, not {entry.owner!r}")
         if not entry.allow or len(set(entry.allow)) < len(entry.allow):
             raise ConfigError(path, f"{where}.allow", f"expected one or more of {', '.join(PERMISSIONS)}, each once")
+        if _SURROGATE.search(entry.note):  # of an argument that is not UTF-8
+            raise ConfigError(path, f"{where}.note", "expected text in UTF-8")
         ids.add(entry.id)
 
 
@@ -300,12 +304,16 @@ def _changing(path: Path) -> Iterator[KeyFile]:
 
 
 def _replace(path: Path, file: KeyFile) -> None:
-    """Check what is about to be written, then put it in the old file's place at once (rename(2)), synced."""
+    """Check what is about to be written, both what it says and its text, then put it in the old file's place at once (rename(2)),
+    synced."""
     _checked(path, msgspec.to_builtins(file))
+    text = _render(file)
+    if _checked(path, parse_yaml(path, text)) != file:
+        raise KeyFileRefused(f"{path}: what would be written would be read as something else; nothing was changed")
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)  # left by a process that died here; nobody else is at it, see _changing
     try:
-        write_private(draft, _render(file), replaces=path)
+        write_private(draft, text, replaces=path)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -313,6 +321,23 @@ def _replace(path: Path, file: KeyFile) -> None:
 
 
 def _render(file: KeyFile) -> str:
-    return _HEADER + yaml.safe_dump(
-        msgspec.to_builtins(file), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+    return _HEADER + yaml.dump(
+        msgspec.to_builtins(file), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
     )
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, where that would write what is read as something else: a number with an exponent, which is text to strictyaml,
+    and line ends that are not a line feed, which it takes for one."""
+
+
+def _number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:float", format(Decimal(repr(number)), "f"))
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(float, _number)
+_Dumper.add_representer(str, _text)

@@ -58,15 +58,13 @@ def open_disk(config: NodeConfig) -> NodeDisk:
     """Raises ConfigError for what the operator has to mend, StorageFailed for a store that cannot be trusted."""
     directory = config.data_directory
     path = directory / IDENTITY_FILE
-    identity = read_identity(path)
+    identity = identity_of(config)
     if identity is None:
         return _without_disk(
             config,
             f"{config.node} has no disk that the cluster knows: {path} does not exist; stop it and put its data directory back, "
             f"or give it a new disk: quorumvault init DIR --replace {config.node}",
         )
-    if (identity.cluster_id, identity.node) != (config.cluster.cluster_id, config.node):
-        raise ConfigError(path, "", f"expected the data of {config.node} of this cluster; this is another node's or cluster's")
     if (reason := why_distrusted(directory)) is not None:
         return _lost(config, reason)
     try:
@@ -86,13 +84,22 @@ def open_disk(config: NodeConfig) -> NodeDisk:
     return NodeDisk(raise_incarnation(path, identity), store)
 
 
+def identity_of(config: NodeConfig) -> DiskIdentity | None:
+    """None if there is none. Raises ConfigError for another cluster's, or another node's."""
+    path = config.data_directory / IDENTITY_FILE
+    identity = read_identity(path)
+    if identity is not None and (identity.cluster_id, identity.node) != (config.cluster.cluster_id, config.node):
+        raise ConfigError(path, "", f"expected the data of {config.node} of this cluster; this is another node's or cluster's")
+    return identity
+
+
 def distrust(directory: Path, reason: str) -> None:
     """Have the next start set the store in this data directory aside. Durable when it returns, if the disk still takes it.
 
     ``reason``: one line without a value, a key or a token. Never raises: it is said on the way out.
     """
     try:
-        with (directory / DISTRUSTED_FILE).open("w", encoding="utf-8") as file:
+        with (directory / DISTRUSTED_FILE).open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{reason}\n")
             file.flush()
             os.fsync(file.fileno())

@@ -14,6 +14,7 @@ so only one of the two may run afterwards; peers turn the other away (peers/clai
 from __future__ import annotations
 
 import os
+import shlex
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from typing import BinaryIO
 
 from quorumvault.admin import socket
 from quorumvault.config import Cluster, NodeConfig
-from quorumvault.disk import LOCK_FILE, lock_data_directory, read_identity
+from quorumvault.disk import LOCK_FILE, lock_data_directory
 from quorumvault.errors import ConfigError, DirectoryInUse, PackRefused
 from quorumvault.events import FILE_NAME as EVENT_LOG
-from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY, is_set_aside
+from quorumvault.nodedisk import STORE_DIRECTORY, identity_of, is_set_aside
+from quorumvault.readback import read_back
 
 #: What LevelDB makes anew at each start: its lock, and what it tells about its work.
 _OF_LEVELDB = ("LOCK", "LOG", "LOG.old")
@@ -41,13 +43,17 @@ class Packed:
 
 
 def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
-    """Write the tar of this node. Raises PackRefused if it runs or has no disk, ConfigError for what lies elsewhere."""
+    """Write the tar of this node, when all that its host will start it from has been read.
+
+    Raises PackRefused if it runs or has no disk, ConfigError for what lies elsewhere or is not in order.
+    """
     cluster, directory = config.cluster, config.data_directory
     base, data = cluster.file.parent, portable_name(cluster, "data", directory)
     shared = {portable_name(cluster, key, path) for key, path in cluster.shared_files()}
-    identity = read_identity(directory / IDENTITY_FILE)
+    identity = identity_of(config)
     if identity is None:
         raise PackRefused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")
+    read_back(config)
     try:
         with lock_data_directory(directory), tarfile.open(fileobj=sink, mode="w|") as tar:
             files = shared | {data / name for name in _data_files(directory)}
@@ -58,7 +64,7 @@ def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
     except DirectoryInUse:
         raise PackRefused(
             f"{directory}: {config.node} runs, and its store changes meanwhile; stop it first: "
-            f"quorumvault admin stop --config {cluster.file} --node {config.node}"
+            f"quorumvault admin stop --config {shlex.quote(str(cluster.file))} --node {config.node}"
         ) from None
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -25,19 +24,20 @@ from pathlib import Path
 from quorumvault.config import NodeConfig
 from quorumvault.copying import write_all
 from quorumvault.disk import lock_data_directory, sync_directory
-from quorumvault.errors import ConfigError, RecoveryRefused
+from quorumvault.errors import RecoveryRefused
+from quorumvault.fields import load_fields
 from quorumvault.initialise import make_disks, new_cluster, new_cluster_id
-from quorumvault.nodedisk import why_distrusted
+from quorumvault.keyfile import load_keys
+from quorumvault.nodedisk import identity_of, why_distrusted
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.packing import portable_name
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import wall_ms_of
 from quorumvault.protocol.views import Mode
-from quorumvault.recovery import BATCH_BYTES, Cut, Tell, cut_torn_tail, identity_of, open_store, pairs_of
+from quorumvault.recovery import BATCH_BYTES, Cut, Tell, cut_torn_tail, open_store, pairs_of
 from quorumvault.storage import layout
 from quorumvault.storage.store import Store
-
-_CLUSTER_ID = re.compile(r"^cluster_id:.*$", re.MULTILINE)
+from quorumvault.strictyaml import read_yaml, with_scalars
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,13 @@ class Rebuilt:
 def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], tell: Tell) -> Rebuilt:
     """Make a cluster in ``into``, which may be missing but has to be empty, out of this node's disk.
 
-    Raises RecoveryRefused if there is no such disk, ConfigError if its node runs, StorageFailed if it cannot be read to its end,
-    InitRefused if there is something in ``into``.
+    Raises RecoveryRefused if there is no such disk, ConfigError if its node runs or a file that all nodes share is not in
+    order, StorageFailed if it cannot be read to its end, InitRefused if there is something in ``into``.
     """
     cluster, into = config.cluster, into.absolute()
     directory = _existing(config)
+    load_fields(cluster.fields)
+    load_keys(cluster.api_keys)
     with contextlib.ExitStack() as ending:
         ending.callback(hand_over, directory)
         ending.enter_context(lock_data_directory(directory))
@@ -75,7 +77,7 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
         cuts = cut_torn_tail(config.data_directory)
         with closing(open_store(config, identity)) as old:
             cluster_id = new_cluster_id(entropy)
-            with new_cluster(into, _with_id(cluster.file, cluster_id)) as cluster_file:
+            with new_cluster(into, with_scalars(read_yaml(cluster.file), {("cluster_id",): cluster_id})) as cluster_file:
                 for path, name in shared:
                     _copy(path, into / name)
                 make_folder(into / data)
@@ -116,14 +118,6 @@ def _existing(config: NodeConfig) -> Path:
     if not config.data_directory.is_dir():
         raise RecoveryRefused(f"{config.data_directory}: there is no such directory")
     return config.data_directory
-
-
-def _with_id(file: Path, cluster_id: str) -> str:
-    """The file's text with another cluster id. All else, comments too, is as it was."""
-    text, count = _CLUSTER_ID.subn(f"cluster_id: {cluster_id}", file.read_text(encoding="utf-8"))
-    if count != 1:
-        raise ConfigError(file, "cluster_id", "expected on a line of its own, so that the new cluster's can take its place")
-    return text
 
 
 def _copy(path: Path, copy: Path) -> None:

@@ -40,12 +40,20 @@ from typing import NamedTuple
 from quorumvault.config import NodeConfig
 from quorumvault.copying import merge_piece, read_piece
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, sync_directory, write_identity
-from quorumvault.errors import ConfigError, RecoveryRefused, StorageFailed
+from quorumvault.disk import DiskIdentity, lock_data_directory, sync_directory, write_identity
+from quorumvault.errors import RecoveryRefused, StorageFailed
 from quorumvault.healing.remembering import PUT_BACK
 from quorumvault.inventory import OwnerNames
 from quorumvault.model import NODE_NAMES, QUORUM
-from quorumvault.nodedisk import DISTRUSTED_FILE, IDENTITY_FILE, STORE_DIRECTORY, check_secret, distrust, why_distrusted
+from quorumvault.nodedisk import (
+    DISTRUSTED_FILE,
+    IDENTITY_FILE,
+    STORE_DIRECTORY,
+    check_secret,
+    distrust,
+    identity_of,
+    why_distrusted,
+)
 from quorumvault.ownership import hand_over
 from quorumvault.protocol.marks import NO_MARK, Mark, Marks, contradicts, grown
 from quorumvault.protocol.views import votes
@@ -199,15 +207,6 @@ def _lock(nodes: Sequence[NodeConfig], ending: ExitStack, choice: _Choice) -> It
             choice.left_out[config.node] = "its disk is not here"
         else:
             yield _Disk(config, identity, why_distrusted(config.data_directory))
-
-
-def identity_of(config: NodeConfig) -> DiskIdentity | None:
-    """None if there is none. Raises ConfigError for another cluster's, or another node's."""
-    path = config.data_directory / IDENTITY_FILE
-    identity = read_identity(path)
-    if identity is not None and (identity.cluster_id, identity.node) != (config.cluster.cluster_id, config.node):
-        raise ConfigError(path, "", f"expected the data of {config.node} of this cluster; this is another node's or cluster's")
-    return identity
 
 
 def _voters(found: Sequence[_Disk], choice: _Choice) -> dict[str, _Disk]:

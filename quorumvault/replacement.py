@@ -22,19 +22,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, mkdtemp
+from typing import Any
 
-import yaml
-
-from quorumvault.addresses import Address, Endpoints
-from quorumvault.config import load_cluster
-from quorumvault.disk import DiskIdentity, lock_data_directory, sync_directory, write_identity
-from quorumvault.errors import DirectoryInUse, InitRefused
-from quorumvault.initialise import CLUSTER_FILE, check_host
+from quorumvault.addresses import Endpoints, check_host, parse_address
+from quorumvault.config import load_cluster, parse_cluster
+from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, sync_directory, write_identity
+from quorumvault.errors import DirectoryInUse, InitRefused, StorageFailed
+from quorumvault.initialise import CLUSTER_FILE
 from quorumvault.model import NODE_NAMES
 from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY, set_aside, set_aside_contents
 from quorumvault.ownership import hand_over, make_folder, require_replaceable, take_after, user_name
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.strictyaml import parse_yaml, read_yaml, with_scalars
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,10 @@ def _inherit(fresh: Path, place: Path) -> None:
 
 
 def _make_disk(directory: Path, identity: DiskIdentity) -> None:
-    write_identity(directory / IDENTITY_FILE, identity)
+    path = directory / IDENTITY_FILE
+    write_identity(path, identity)
+    if read_identity(path) != identity:
+        raise StorageFailed(f"{path}: the disk identity cannot be read back")
     LevelDBStore.create(directory / STORE_DIRECTORY, identity.disk).close()
 
 
@@ -148,26 +151,22 @@ def _take_name(fresh: Path, place: Path, aside: Path | None) -> None:
 
 
 def _moved(file: Path, node: str, host: str) -> str:
-    """The text of cluster.yaml with this node at another host. Raises InitRefused where that is not for a program to decide."""
+    """The text of cluster.yaml with this node at another host, which has been parsed.
+
+    Raises InitRefused where that is not for a program to decide, ConfigError if the file would not be in order then.
+    """
     check_host(host)
-    text = file.read_text(encoding="utf-8")
-    document = yaml.compose(text, yaml.SafeLoader)
-    values = {} if document is None else _scalars(document, node)
-    if extra := values.keys() & {"listen_api", "listen_peer"}:
+    text = read_yaml(file)
+    content: Any = parse_yaml(file, text)
+    addresses = content["nodes"][node]  # the file has been loaded, so it has the form that it should
+    if extra := addresses.keys() & {"listen_api", "listen_peer"}:
         raise InitRefused(
             f"{file}: nodes.{node}.{min(extra)} says where it listens: change its addresses yourself, without --host"
         )
-    for scalar in sorted(values.values(), key=lambda scalar: -scalar.start_mark.index):
-        port = int(scalar.value.rpartition(":")[2])
-        text = f'{text[: scalar.start_mark.index]}"{Address(host, port)}"{text[scalar.end_mark.index :]}'
+    moved = {key: str(parse_address(file, f"nodes.{node}.{key}", at)._replace(host=host)) for key, at in addresses.items()}
+    text = with_scalars(text, {("nodes", node, key): at for key, at in moved.items()})
+    parse_cluster(file, text)
     return text
-
-
-def _scalars(document: yaml.Node, node: str) -> dict[str, yaml.ScalarNode]:
-    """The addresses of a node, with their places in the text. The file has been loaded, so it has the form that it should."""
-    for name in ("nodes", node):
-        document = next(value for key, value in document.value if key.value == name)
-    return {key.value: value for key, value in document.value}
 
 
 def _write(file: Path, text: str) -> None:

@@ -10,10 +10,11 @@ Values are built here from the parser's events, since its own composer (in C) re
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -36,13 +37,26 @@ def load_yaml(path: Path) -> object:
 
     Raises ConfigError with file and line. Of the content it shows no more than a key's name or one character.
     """
+    return parse_yaml(path, read_yaml(path))
+
+
+def read_yaml(path: Path) -> str:
+    """The text of one YAML file, with its line ends as they are. Raises ConfigError."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(path, "", f"expected a file that can be read: {error.strerror}") from None
-    if len(text) > MAX_BYTES:
-        raise ConfigError(path, "", f"a file of at most {MAX_BYTES} bytes")
+    _check_size(path, len(data))
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, "", f"text in UTF-8 without control characters (position {error.start})") from None
+
+
+def parse_yaml(path: Path, text: str) -> object:
+    """What ``text`` says, as ``load_yaml`` does; ``path`` is the file that it comes from, or will be. Raises ConfigError."""
+    _check_size(path, len(text.encode()))
     try:
         return _document(yaml.parse(text, _PARSER))
     except yaml.MarkedYAMLError as error:
@@ -53,6 +67,35 @@ def load_yaml(path: Path) -> object:
         raise ConfigError(path, "", f"text in UTF-8 without control characters (position {error.position})") from None
     except RecursionError:
         raise ConfigError(path, "", "fewer levels inside each other") from None
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise ConfigError(path, "", f"a file of at most {MAX_BYTES} bytes")
+
+
+def quoted(text: str) -> str:
+    """``text`` as a scalar that is text whatever it looks like (``yes``, ``1e3``, ``0x10``, sixteen digits), on one line."""
+    return yaml.safe_dump(text, default_style='"', width=math.inf, allow_unicode=True).rstrip("\n")
+
+
+def with_scalars(text: str, values: Mapping[tuple[str, ...], str]) -> str:
+    """YAML with other texts at some places, quoted; each place is the keys that lead to a scalar, which has to be there.
+
+    All else, comments too, is as it was. ``text`` has been parsed before; whoever writes the result parses it again.
+    """
+    document: Any = yaml.compose(text, yaml.SafeLoader)
+    found = [(_at(document, keys), value) for keys, value in values.items()]
+    for scalar, value in sorted(found, key=lambda pair: -pair[0].start_mark.index):
+        text = f"{text[: scalar.start_mark.index]}{quoted(value)}{text[scalar.end_mark.index :]}"
+    return text
+
+
+def _at(node: Any, keys: tuple[str, ...]) -> yaml.ScalarNode:
+    for name in keys:
+        node = next(value for key, value in node.value if key.value == name)
+    scalar: yaml.ScalarNode = node
+    return scalar
 
 
 def _document(events: Iterator[yaml.Event]) -> object:

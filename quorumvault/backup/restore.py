@@ -49,6 +49,7 @@ from quorumvault.secretfiles import SECRET_BYTES, read_secret, write_private
 from quorumvault.storage import layout
 from quorumvault.storage.leveldb import LevelDBStore
 from quorumvault.storage.store import Store
+from quorumvault.strictyaml import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ def restore(
     directory, cluster_id = directory.absolute(), new_cluster_id(entropy)
     with new_cluster(directory, cluster_yaml(cluster_id, nodes, backup.header.secret)) as cluster_file:
         write_secrets(directory, entropy(SECRET_BYTES), backup.secret, backup.header.secret)
-        write_new(directory / FIELDS_FILE, given.fields.read_text(encoding="utf-8"))
+        write_new(directory / FIELDS_FILE, read_yaml(given.fields))
         keys: dict[str, str] = {}
         if given.api_keys is None:
             keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by restore")
         else:
-            write_private(directory / KEYS_FILE, given.api_keys.read_text(encoding="utf-8"))
+            write_private(directory / KEYS_FILE, read_yaml(given.api_keys))
 
         def fill(node: str, store: Store) -> None:
             tell(f"{node}: gets {backup.counts.records:,} records")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 import signal
 from asyncio.subprocess import Process
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from quorumvault.addresses import Address
+from quorumvault.addresses import MAX_BASE_PORT, Address, plan_nodes
 from quorumvault.cli.children import NodeProcesses
 from quorumvault.cli.healths import is_ready
 from quorumvault.cli.main import ERROR
@@ -21,7 +22,6 @@ from quorumvault.client import AsyncClient
 from quorumvault.config import LOG_LEVELS, Cluster, load_cluster
 from quorumvault.disk import lock_data_directory
 from quorumvault.errors import ConfigError
-from quorumvault.initialise import MAX_BASE_PORT, init, plan_nodes
 from quorumvault.keyfile import FIRST_ALLOW, create_key
 from quorumvault.model import QUORUM, Owner
 from quorumvault.secretfiles import write_private
@@ -60,6 +60,8 @@ def dev(directory: Path, base_port: int, log_level: str, as_json: bool) -> int:
 
 def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
     """The cluster in ``directory``, made if there is none, and an API key for it, kept in secrets/dev.key."""
+    from quorumvault.initialise import init
+
     file = directory.absolute() / "cluster.yaml"
     kept = file.parent / "secrets" / "dev.key"
     now, entropy = datetime.now(UTC), secrets.token_bytes
@@ -140,9 +142,9 @@ def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
     say(
         f"""
 In another terminal:
-  export QUORUMVAULT_API_KEY={key}
-  export QUORUMVAULT_URL={",".join(str(fact["api"]) for fact in facts.values())}
-  curl -s {first}/tokenize -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
+  export QUORUMVAULT_API_KEY={shlex.quote(key)}
+  export QUORUMVAULT_URL={shlex.quote(",".join(str(fact["api"]) for fact in facts.values()))}
+  curl -s {shlex.quote(f"{first}/tokenize")} -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
 -d '{{"values": ["Ada Lovelace", 42]}}'
   kill -9 {facts[last]["pid"]}   # {last} dies, and the other two go on
 """
@@ -153,7 +155,7 @@ def _tell_end(cluster: Cluster, node: str, process: Process, nodes: NodeProcesse
     code = process.returncode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     say(f"{node} (pid {process.pid}) {how}; {_who_goes_on(list(nodes.running))}. To start it again:", err=True)
-    say(f"  quorumvault serve --config {cluster.file} --node {node}", err=True)
+    say(f"  quorumvault serve --config {shlex.quote(str(cluster.file))} --node {node}", err=True)
 
 
 def _who_goes_on(left: list[str]) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from quorumvault.addresses import Endpoints
+from quorumvault.addresses import MAX_BASE_PORT, Endpoints, plan_nodes
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say
-from quorumvault.initialise import MAX_BASE_PORT, Initialised, plan_nodes
-from quorumvault.initialise import init as make_cluster
 from quorumvault.model import Owner
-from quorumvault.replacement import replace_disk
+
+if TYPE_CHECKING:
+    from quorumvault.initialise import Initialised
 
 DEFAULT_OWNER = "default"
 
@@ -99,6 +100,8 @@ def init(
     With --replace, DIR has a cluster, and one of its nodes gets a new and empty disk, which joins the two others when it is
     served. What was in the node's data directory is set aside under another name, and nothing is removed.
     """
+    from quorumvault.initialise import init as make_cluster
+
     if replace is not None:
         _replace(context, directory, replace, host, as_json=as_json)
         return
@@ -115,6 +118,8 @@ def init(
 
 
 def _replace(context: click.Context, directory: Path, node: str, host: str, *, as_json: bool) -> None:
+    from quorumvault.replacement import replace_disk
+
     given = {
         name for name in ("host", "base_port", "owners") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
@@ -140,7 +145,7 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
         )
     say(
         f"\nStart it on its host; it joins by itself when both others are active:\n  quorumvault serve --config "
-        f"{made.cluster_file} --node {node}"
+        f"{shlex.quote(str(made.cluster_file))} --node {node}"
     )
 
 
@@ -165,9 +170,9 @@ def tell_start(cluster_file: Path, nodes: Mapping[str, Endpoints]) -> None:
     """How the nodes of a new cluster are started, and where clients find them."""
     say("\nStart the nodes, each where its address is:")
     for node in nodes:
-        say(f"  quorumvault serve --config {cluster_file} --node {node}")
+        say(f"  quorumvault serve --config {shlex.quote(str(cluster_file))} --node {node}")
     urls = ",".join(f"http://{at.api}" for at in nodes.values())
-    say(f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={urls}")
+    say(f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={shlex.quote(urls)}")
 
 
 def shown_nodes(nodes: Mapping[str, Endpoints]) -> dict[str, dict[str, str]]:

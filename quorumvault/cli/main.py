@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import sys
 from typing import Any, NoReturn
 
@@ -74,6 +75,8 @@ class Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "quorumvault")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed, and then is None
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a path need not be UTF-8
         try:
             sys.exit(super().main(*args, **kwargs))
         except (click.ClickException, click.Abort, QuorumVaultError, OSError) as error:

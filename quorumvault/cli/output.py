@@ -33,8 +33,12 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def print_json(answer: object, *, err: bool = False) -> None:
-    """``answer``: anything that msgspec encodes."""
-    click.echo(visible_json(msgspec.json.encode(answer).decode()), err=err)
+    """``answer``: anything that msgspec encodes; a path in it need not be UTF-8."""
+    try:
+        text = msgspec.json.encode(answer).decode()
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(answer), separators=(",", ":"))
+    click.echo(visible_json(text), err=err)
 
 
 def visible_json(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +13,9 @@ from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say, visible
 from quorumvault.config import NodeConfig, load_node
 from quorumvault.keyfile import load_keys
-from quorumvault.packing import Packed
-from quorumvault.packing import pack as pack_node
+
+if TYPE_CHECKING:
+    from quorumvault.packing import Packed
 
 #: Seconds that are waited for each node: they may all be down.
 _PATIENCE = 0.5
@@ -42,6 +45,8 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
     The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it differs: a
     file that is older than theirs would let revoked keys in again. Guard the tar as you guard secrets/: it has them in it.
     """
+    from quorumvault.packing import pack as pack_node
+
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the tar; --json has no place there")
@@ -74,7 +79,7 @@ def _warn_of_other_keys(config: NodeConfig) -> None:
 
 def _tell(directory: Path, node: str, path: Path, packed: Packed) -> None:
     what = "The tar" if path == STANDARD else str(path)
-    name = "the tar" if path == STANDARD else path.name
+    name = "the tar" if path == STANDARD else shlex.quote(path.name)
     say(
         f"""\
 {what} has what {node} needs: {packed.files} files, {packed.size:,} bytes, the secrets among them.

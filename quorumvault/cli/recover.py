@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,10 +15,10 @@ from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 from quorumvault.config import load_node
 from quorumvault.errors import RecoveryRefused
 from quorumvault.model import NODE_NAMES
-from quorumvault.rebuild import Rebuilt
-from quorumvault.rebuild import rebuild as rebuild_from
-from quorumvault.recovery import Cut, Recovery
-from quorumvault.recovery import recover as recover_disks
+
+if TYPE_CHECKING:
+    from quorumvault.rebuild import Rebuilt
+    from quorumvault.recovery import Cut, Recovery
 
 _LOSS = (
     "{node} alone cannot know what the two other disks acknowledged without it: tokens of values that were tokenized while "
@@ -67,6 +69,9 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
     All nodes have to be stopped. DIR needs the data directories of at least two of them; from hosts of their own they are
     copied here, and back afterwards. What was cut is kept in DIR/nX/torn.
     """
+    from quorumvault.rebuild import rebuild as rebuild_from
+    from quorumvault.recovery import recover as recover_disks
+
     tell = steps_on_terminal()
     if only is None:
         if accept_loss or into is not None:
@@ -162,4 +167,4 @@ def _tell_rebuilt(rebuilt: Rebuilt, only: str) -> None:
     )
     say("\nEach node's part for its host:")
     for node in NODE_NAMES:
-        say(f"  quorumvault pack {directory} --node {node}")
+        say(f"  quorumvault pack {shlex.quote(str(directory))} --node {node}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from quorumvault.backup.restore import Given, Restored
-from quorumvault.backup.restore import restore as restore_cluster
 from quorumvault.cli.init import address_options, addresses, shown_nodes, tell_keys, tell_start
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
+
+if TYPE_CHECKING:
+    from quorumvault.backup.restore import Restored
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -65,6 +68,9 @@ def restore(
 
     Tokens stay what they are. Stop the old cluster for good before clients use this one: the two know nothing of each other.
     """
+    from quorumvault.backup.restore import Given
+    from quorumvault.backup.restore import restore as restore_cluster
+
     restored = restore_cluster(
         file,
         directory,
@@ -104,7 +110,8 @@ def _tell(restored: Restored) -> None:
         tell_keys(restored.api_keys)
     else:
         say("The API keys are those of the file that was given.")
+    config = shlex.quote(str(restored.cluster_file))
     for owner in restored.keyless:
-        say(f"{owner} is not in it: quorumvault keys create --config {restored.cluster_file} --owner {owner} --new-owner")
+        say(f"{owner} is not in it: quorumvault keys create --config {config} --owner {owner} --new-owner")
     tell_start(restored.cluster_file, restored.nodes)
     say("\nLimits and the like in cluster.yaml are the defaults. Each node's part for its host: quorumvault pack")

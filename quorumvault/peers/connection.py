@@ -169,7 +169,9 @@ class Connection(asyncio.Protocol, ABC):
         if self._writer is None or self._transport is None:
             return
         while self._queue and not self._paused and self.reason is None:
-            self._transport.writelines(self._writer.frame(self._next_batch()))
+            # Not by writelines: that of asyncio tells nobody to pause, up to Python 3.12.8 and 3.13.1, nor later to resume.
+            for piece in self._writer.frame(self._next_batch()):
+                self._transport.write(piece)
         self.regulate()
 
     def _next_batch(self) -> list[Envelope]:

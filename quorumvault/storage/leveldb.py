@@ -1,4 +1,4 @@
-"""LevelDB under the store's contract (plyvel, or plyvel-next from Python 3.13 on: one module, ``plyvel``).
+"""LevelDB under the store's contract.
 
     <data>/nX/store/   CURRENT, MANIFEST-n   which files make up the store
                        n.log                 the write-ahead log: a batch is acknowledged once it is synced here
@@ -29,11 +29,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import plyvel  # type: ignore[import-untyped]
-
 from quorumvault.disk import sync_directory
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt, StoreMissing
 from quorumvault.storage import layout
+from quorumvault.storage.binding import plyvel
 from quorumvault.storage.leveldblog import scan_logs
 from quorumvault.storage.store import CORRUPT, Corrupt
 
@@ -80,6 +79,7 @@ class LevelDBStore:
     @classmethod
     def create(cls, path: Path, disk: bytes) -> LevelDBStore:
         """A new store for the disk with this id, durable. Raises ConfigError if there is anything at ``path``."""
+        _check_name(path)
         try:
             path.mkdir(mode=0o700)
         except OSError as error:
@@ -96,6 +96,7 @@ class LevelDBStore:
         Raises StoreMissing if nothing is there; StorageFailed if it is damaged, incomplete or another disk's; ConfigError if
         another process has it open, another version wrote it, or something around it is in the way.
         """
+        _check_name(path)
         _check_directory(path)
         _check_logs(path)
         store = cls(_connect(path, create=False), path)
@@ -198,6 +199,13 @@ class LevelDBStore:
     def _failure(self, what: str, error: plyvel.Error) -> StorageFailed:
         kind = StoreCorrupt if isinstance(error, plyvel.CorruptionError) else StorageFailed
         return kind(f"{self._path}: {what}: {_words(error)}")
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(path, "", "expected a path that is text in UTF-8: LevelDB's binding takes no other") from None
 
 
 def _check_directory(path: Path) -> None:

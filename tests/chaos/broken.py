@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import plyvel  # type: ignore[import-untyped]
 
 from quorumvault import node, nodedisk
 from quorumvault.cli import main as quorumvault
@@ -24,6 +23,7 @@ from quorumvault.config import NodeConfig
 from quorumvault.errors import StorageFailed
 from quorumvault.keyfile import KeyTable
 from quorumvault.storage import layout
+from quorumvault.storage.binding import plyvel
 from quorumvault.storage.leveldb import LevelDBStore
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.patches import Mutant, applied

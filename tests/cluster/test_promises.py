@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-import plyvel
 import pytest
 
 from chaos.api import Unanswered
 from chaos.cluster import NODES, Cluster, wait_for
+from quorumvault.storage.binding import plyvel
 
 OWNER, OTHER = "clinic", "registry"
 

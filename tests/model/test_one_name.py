@@ -255,7 +255,9 @@ def describe(reach: Reach) -> str:
     return ",".join(f"{process}-{peer}" for (process, peer), reaches in reach.items() if reaches) or "nobody"
 
 
-@pytest.mark.parametrize("reach", REACHES, ids=describe)
+@pytest.mark.parametrize(
+    "reach", [pytest.param(reach, marks=pytest.mark.slow if all(reach.values()) else ()) for reach in REACHES], ids=describe
+)
 def test_two_vote_only_if_one_is_cut_off_from_the_peer_that_holds_the_other(reach: Reach) -> None:
     def check(world: World, steps: tuple[Step, ...]) -> None:
         if all(process.partners for process in world.processes):

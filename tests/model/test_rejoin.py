@@ -17,7 +17,9 @@ from tests.simulation.patches import applied
 from tests.simulation.rejoinmutants import FOR_THE_MODEL, REJOINING
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if SMALL[name].at_least >= 100_000 else ()) for name in SMALL]
+)
 def test_no_state_breaks_a_rule(name: str) -> None:
     scope = SMALL[name]
     assert scope.world().explore() > scope.at_least

@@ -23,7 +23,9 @@ LEAST_STATES = {
 }
 
 
-@pytest.mark.parametrize("scope", SMALL)
+@pytest.mark.parametrize(
+    "scope", [pytest.param(name, marks=pytest.mark.slow if LEAST_STATES[name] >= 100_000 else ()) for name in SMALL]
+)
 def test_no_interleaving_breaks_a_rule(scope: str) -> None:
     world = SMALL[scope].world()
     assert world.explore().states > LEAST_STATES[scope]

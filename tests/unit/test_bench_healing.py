@@ -27,10 +27,11 @@ from bench.openloop import Answered, Run
 from bench.table import show_all
 from bench.work import WrongAnswer
 from chaos.cluster import Cluster
+from quorumvault.addresses import plan_nodes
 from quorumvault.bucketsums import BucketSums
 from quorumvault.config import load_node
 from quorumvault.crypto.keys import Keyring
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.inventory import Inventory, OwnerNames
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.nodedisk import open_disk

@@ -61,6 +61,7 @@ LAYERS = (
             "initialise",
             "replacement",
             "packing",
+            "readback",
         ),
     ),
     ("offline", ("recovery", "rebuild", "backup.restore")),
@@ -77,6 +78,7 @@ ONLY = {
     "quorumvault.protocol": ("quorumvault.protocol", "quorumvault.crypto", "quorumvault.model", "quorumvault.errors"),
     "chaos": ("chaos",),
     "bench": ("bench", "chaos", "quorumvault.analytics", "quorumvault.client"),  # which are among what it measures
+    "bench.floor": ("bench", "quorumvault.storage.binding"),  # which says which of LevelDB's bindings is installed, and no more
     "bench.healing.stores": ("bench", "quorumvault"),  # it makes what nodes would have written, with what they write it with
 }
 

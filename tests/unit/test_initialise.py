@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault import initialise
-from quorumvault.addresses import NodeAddress
+from quorumvault.addresses import MAX_BASE_PORT, NodeAddress, plan_nodes
 from quorumvault.cli import main
 from quorumvault.config import ClusterFile, EventLogSettings, Limits, MasterSecret, SecretFiles, Timeouts, build, load_node
 from quorumvault.disk import read_identity
 from quorumvault.errors import InitRefused
 from quorumvault.fields import load_fields
-from quorumvault.initialise import MAX_BASE_PORT, Initialised, cluster_yaml, init, plan_nodes
+from quorumvault.initialise import Initialised, cluster_yaml, init
 from quorumvault.keyfile import load_keys
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.views import NO_DISK, Mode

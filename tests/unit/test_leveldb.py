@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import plyvel  # type: ignore[import-untyped]
 import pytest
 
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreMissing
 from quorumvault.storage import layout
+from quorumvault.storage.binding import plyvel
 from quorumvault.storage.leveldb import LevelDBStore
 
 DISK = bytes(range(16))

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import plyvel  # type: ignore[import-untyped]
 import pytest
 
 from quorumvault.errors import StorageFailed, StoreMissing
 from quorumvault.storage import layout
+from quorumvault.storage.binding import plyvel
 from quorumvault.storage.leveldb import LevelDBStore
 from quorumvault.storage.store import CORRUPT
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import plyvel
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quorumvault.errors import StoreCorrupt
+from quorumvault.storage.binding import plyvel
 from quorumvault.storage.leveldblog import BLOCK_BYTES, LogScan, scan_log, scan_logs
 
 PAGE = 4096

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from quorumvault.addresses import plan_nodes
 from quorumvault.backup.format import Piece, Reader
 from quorumvault.backup.restore import Given, restore
 from quorumvault.config import NodeConfig, load_node
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.errors import Busy, NoQuorum
 from quorumvault.events import Event
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.nodebackup import Backups
 from tests.healrig import CLINIC, Cluster, in_cluster, values
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import plyvel
 import pytest
 
 from quorumvault import nodedisk
+from quorumvault.addresses import plan_nodes
 from quorumvault.config import NodeConfig, load_node
 from quorumvault.disk import read_identity, write_identity
 from quorumvault.errors import ConfigError, StorageFailed
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.model import Owner
 from quorumvault.nodedisk import (
     DISTRUSTED_FILE,
@@ -30,6 +30,7 @@ from quorumvault.nodedisk import (
 )
 from quorumvault.protocol.views import Mode
 from quorumvault.storage import layout
+from quorumvault.storage.binding import plyvel
 from quorumvault.storage.leveldb import LevelDBStore
 from quorumvault.storage.store import CORRUPT, Corrupt
 

@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner
 
 from quorumvault import ownership
-from quorumvault.addresses import Endpoints
+from quorumvault.addresses import Endpoints, plan_nodes
 from quorumvault.cli import main
 from quorumvault.disk import lock_data_directory
 from quorumvault.errors import ConfigError
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.keyfile import create_key, new_keyfile, revoke_key
 from quorumvault.model import Owner
 

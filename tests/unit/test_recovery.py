@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault import rebuild as rebuilding
+from quorumvault.addresses import plan_nodes
 from quorumvault.cli import main
 from quorumvault.config import load_cluster, load_node
 from quorumvault.crypto import canonical
@@ -24,7 +25,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, write_identity
 from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, RecoveryRefused, StorageFailed, StoreCorrupt
 from quorumvault.healing.remembering import PUT_BACK
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.model import NODE_NAMES, Owner, Version
 from quorumvault.nodedisk import distrust, open_disk
 from quorumvault.protocol import records

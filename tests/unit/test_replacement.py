@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault import replacement
+from quorumvault.addresses import plan_nodes
 from quorumvault.cli import main
 from quorumvault.config import load_cluster, load_node
 from quorumvault.disk import lock_data_directory, read_identity
 from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, StorageFailed
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.model import Owner
 from quorumvault.nodedisk import IDENTITY_FILE, open_disk
 from quorumvault.protocol.views import Mode

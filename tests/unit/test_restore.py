@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from quorumvault.addresses import plan_nodes
 from quorumvault.backup import restore as restoring
 from quorumvault.backup.format import BrokenOff, Counts, Header, Piece, Trailer, Writer, seal
 from quorumvault.backup.restore import Given, Restored, restore
@@ -21,7 +22,7 @@ from quorumvault.config import load_cluster, load_node
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, InitRefused, RestoreRefused, StorageFailed
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.keyfile import load_keys
 from quorumvault.model import NODE_NAMES, Owner, Version
 from quorumvault.nodedisk import open_disk

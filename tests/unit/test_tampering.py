@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from quorumvault.addresses import plan_nodes
 from quorumvault.cli import main
 from quorumvault.config import load_cluster
 from quorumvault.errors import ConfigError
-from quorumvault.initialise import init, plan_nodes
+from quorumvault.initialise import init
 from quorumvault.model import Owner
 from quorumvault.tampering import guarded, require_guarded
 

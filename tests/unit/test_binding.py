@@ -1,0 +1,80 @@
+"""LevelDB's binding: either package will do, and whoever keeps no store needs neither."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from quorumvault.storage import binding
+
+#: Imports of either fail, as where neither is installed.
+_WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['plyvel', 'plyvel_next']));"
+
+
+def without_a_binding(program: str) -> str:
+    """What a program prints where no binding to LevelDB is installed."""
+    done = subprocess.run([sys.executable, "-c", _WITHOUT + program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("installed", "other"), [("plyvel", "plyvel_next"), ("plyvel_next", "plyvel")])
+def test_either_package_is_the_binding(installed: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType(installed)
+    monkeypatch.setitem(sys.modules, installed, module)
+    monkeypatch.setitem(sys.modules, other, None)  # what makes an import fail
+    assert runpy.run_path(binding.__file__)["plyvel"] is module
+
+
+def test_a_store_needs_one_of_them() -> None:
+    with pytest.raises(AssertionError, match="plyvel"):
+        without_a_binding("import quorumvault.storage.leveldb")
+
+
+def test_the_package_and_the_client_need_no_store() -> None:
+    without_a_binding(
+        "import quorumvault as qv; [getattr(qv, name) for name in qv.__all__]; qv.Client('http://127.0.0.1:1').close()"
+    )
+
+
+def test_help_needs_no_store() -> None:
+    program = """
+from click.testing import CliRunner
+from quorumvault.cli.main import _COMMANDS, main
+for command in ("", *_COMMANDS):
+    done = CliRunner().invoke(main, [*command.split(), "--help"])
+    assert done.exit_code == 0, (command, done.exception)
+    print(command, "Usage:" in done.stdout)
+"""
+    assert without_a_binding(program).count("True") > 20
+
+
+def test_commands_of_a_client_need_no_store() -> None:
+    """Each goes as far as a node that is not there, or to its end."""
+    program = """
+import pathlib, tempfile
+from click.testing import CliRunner
+from quorumvault.cli import main
+folder = pathlib.Path(tempfile.mkdtemp())
+(folder / "a.csv").write_text("ssn\\n1\\n")
+(folder / "key").write_text("qvk_aaaaaaaa_" + "a" * 32)
+there = ["--url", "http://127.0.0.1:1", "--key-file", str(folder / "key")]
+for words in (
+    ["status", "--url", "http://127.0.0.1:1"],
+    ["rotate", "--from", "1", *there],
+    ["tokenize", str(folder / "a.csv"), "--column", "ssn", *there],
+    ["detokenize", str(folder / "a.csv"), "--column", "ssn", *there],
+    ["retokenize", str(folder / "a.csv"), "--column", "ssn", *there],
+    ["census", str(folder / "a.csv"), "--column", "ssn"],
+    ["completion", "bash"],
+):
+    done = CliRunner().invoke(main, words)
+    print(words[0], done.exit_code, done.stderr)
+"""
+    said = without_a_binding(program)
+    assert "plyvel" not in said
+    assert "Usage" not in said
