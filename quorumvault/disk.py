@@ -106,7 +106,7 @@ def write_identity(path: Path, identity: DiskIdentity) -> None:
     temporary = path.with_name(f"{path.name}.new")
     try:
         temporary.unlink(missing_ok=True)  # left by a process that died here
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        with temporary.open("xb") as file:
             belong_to(file.fileno(), path.parent.stat())
             file.write(text)
             file.flush()
