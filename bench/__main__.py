@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import overload
+from bench import notfound, overload
 from bench.checks import judge
 from bench.files import command
 from bench.files import report as files_report
@@ -47,6 +47,7 @@ _EXAMPLES = """examples:
   bin/bench files-smoke                   the same with small files; exit code 1 if a look-up is made twice; its times say nothing
   bin/bench --write docs/benchmarks.md    the tables into that file, a plot and the figures as JSON beside it
   bin/bench overload                      three times the load that the cluster can take; exit code 1 if it does not hold up
+  bin/bench notfound                      ten minutes: does the time of a "not found" tell why; exit code 1 if it does
   bin/bench healing                       six minutes: a node is away, loses its disk, has rotten tables, at a million records
   bin/bench healing-large                 eight minutes: start, memory, idle comparisons, new tokens among ten million records
   bin/bench healing-smoke                 both on small data; exit code 1 if a node does not heal; its times say nothing
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["overload"]:
         return overload.main(arguments[1:])
+    if arguments[:1] == ["notfound"]:
+        return notfound.main(arguments[1:])
     if arguments and arguments[0] in HEALING_PLANS:
         return healing.main(arguments)
     parser = _parser()

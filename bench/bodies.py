@@ -18,6 +18,12 @@ class TokensGiven(msgspec.Struct):
     tokens: list[str]
 
 
+class TokenAsked(msgspec.Struct):
+    """POST /detokenize, for one token."""
+
+    token: str
+
+
 class TokensAsked(msgspec.Struct):
     """POST /detokenize."""
 

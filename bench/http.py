@@ -27,7 +27,7 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class LoadFailed(Exception):
-    """A node answered something else than 200, or nothing."""
+    """A node answered with another status than it had to, or not at all."""
 
 
 def encode(path: str, key: str, body: bytes) -> bytes:
@@ -49,10 +49,14 @@ class Driven:
 
 
 class Lane:
-    """One request at a time, to each of the nodes in turn, over a connection to each that stays open."""
+    """One request at a time, to each of the nodes in turn, over a connection to each that stays open.
 
-    def __init__(self, addresses: Sequence[str], first: int) -> None:
+    ``status`` is what an answer has to have.
+    """
+
+    def __init__(self, addresses: Sequence[str], first: int, status: int) -> None:
         self._addresses = addresses
+        self._status_line = f"HTTP/1.1 {status}".encode()
         self._sockets = [_connect(address) for address in addresses]
         self._idle_since = [time.perf_counter()] * len(addresses)
         self._node = first % len(addresses)
@@ -101,7 +105,7 @@ class Lane:
         end = self._buffer.find(b"\r\n\r\n", 0, self._filled)
         if end < 0:
             return
-        if not self._buffer.startswith(b"HTTP/1.1 200"):
+        if not self._buffer.startswith(self._status_line):
             raise LoadFailed(bytes(self._view[: min(self._filled, 1000)]).decode(errors="replace"))
         length = _CONTENT_LENGTH.search(self._buffer, 0, end)
         if length is None:
@@ -119,8 +123,8 @@ class Lane:
 class Lanes:
     """So many requests at once, spread over the nodes."""
 
-    def __init__(self, addresses: Sequence[str], at_once: int) -> None:
-        self._lanes = [Lane(addresses, first) for first in range(at_once)]
+    def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200) -> None:
+        self._lanes = [Lane(addresses, first, status) for first in range(at_once)]
 
     def __enter__(self) -> Self:
         return self

@@ -434,24 +434,6 @@ def test_the_epoch_of_a_token_raises_no_register() -> None:
     in_trio(test)
 
 
-def test_tokens_that_are_not_there_cost_the_same_whatever_they_are() -> None:
-    """Trap 18: another owner's, one never issued, and no token at all make the same messages and storage reads."""
-
-    async def test(three: Trio) -> None:
-        theirs = tokens_of((await three.coordinators["n1"].tokenize(OTHER, VALUES[:1])).tokens)[0]
-        costs = set()
-        for token in (theirs, format_token(1, bytes(20)), format_token(9, bytes(20)), "no token", "", "x" * 5000):
-            for peer in three.peers.values():
-                peer.asked.clear()
-            assert await three.coordinators["n1"].detokenize(ACME, [token]) == [Missing.NOT_FOUND]
-            asked = [request for node in NODES for request in three.peers[node].asked]
-            assert all(isinstance(request, Get) for request in asked)
-            costs.add((len(asked), tuple(len(r.digests) for r in asked if isinstance(r, Get))))
-        assert costs == {(2, (1, 1))}
-
-    in_trio(test)
-
-
 def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten() -> None:
     async def test(three: Trio) -> None:
         known: dict[str, bytes] = {}
