@@ -24,6 +24,10 @@ _MOST_FOUND, _MOST_OF_A_KIND = 50, 3
 _SPAWN = multiprocessing.get_context("spawn")
 
 
+class FuzzerError(Exception):
+    """The process that feeds a target ended by a slip of its own."""
+
+
 @dataclass(slots=True)
 class Report:
     """What came of one target. ``next``: the input to go on with."""
@@ -77,7 +81,7 @@ def _run_once(order: Order, report: Report) -> Iterable[Found]:
     process = _SPAWN.Process(target=work, args=(order, place, theirs))
     process.start()
     theirs.close()
-    last, seen, since, ended = Progress(), -1, time.monotonic(), False
+    last, seen, since, is_stuck = Progress(), -1, time.monotonic(), False
     while True:
         if mine.poll(1.0):
             try:
@@ -93,13 +97,15 @@ def _run_once(order: Order, report: Report) -> Iterable[Found]:
             seen, since = place.value, time.monotonic()
         elif time.monotonic() - since > HANG_SECONDS:
             process.kill()
-            ended = True
+            is_stuck = True
             break
     process.join()
     report.add(last)
     report.next = order.first + last.inputs
-    if ended or process.exitcode:
-        words = f"no end within {HANG_SECONDS:g} s" if ended else f"the process ended with {process.exitcode}"
+    if process.exitcode and process.exitcode > 0:
+        raise FuzzerError(f"{order.target}: the fuzzer itself failed, at input {place.value}; what it said is above")
+    if process.exitcode:
+        words = f"no end within {HANG_SECONDS:g} s" if is_stuck else f"the process ended with {process.exitcode}"
         report.outcomes["CRASHED"] += 1
         report.next = max(report.next, place.value) + 1
         target = made(order.target)

@@ -145,6 +145,8 @@ class Configuration(InProcess):
 
     def check_one(self, data: bytes) -> str:
         name, _, content = data.partition(b"\n")
+        if name not in (b"cluster.yaml", b"fields.yaml", b"api_keys.yaml"):
+            return "no such file"
         path = self._path / name.decode()
         path.write_bytes(content)
         path.chmod(0o600)
@@ -157,8 +159,6 @@ class Configuration(InProcess):
                     str(fields.paths)
                 case b"api_keys.yaml":
                     self._check_keys(path)
-                case _:
-                    return "no such file"
         except ConfigError as error:
             if "\n" in str(error):
                 raise Violation("an error of more than one line") from None
