@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
 
-from tests.fuzz.campaign import Keeper, print_end, print_header, print_report, run
+from tests.fuzz.campaign import FuzzerError, Keeper, print_end, print_header, print_report, run
 from tests.fuzz.target import Violation
 from tests.fuzz.targets import TARGETS, Entry, made
 from tests.fuzz.worker import Order
@@ -27,7 +27,7 @@ _SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if no input failed."""
+    """0 if no input failed, 2 if the fuzzer did."""
     parser = argparse.ArgumentParser(prog="bin/fuzz", description="Feed QuorumVault what nobody in order would send it.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all by default")
     parser.add_argument("--list", action="store_true", help="say which targets there are")
@@ -90,7 +90,11 @@ def feed(todo: Sequence[Order], keep: Keeper) -> int:
     print_header()
     reports = []
     for order in todo:
-        report = run(order, keep)
+        try:
+            report = run(order, keep)
+        except FuzzerError as error:
+            print(error, file=sys.stderr)
+            return 2
         print_report(report)
         reports.append(report)
     print_end(reports, todo[0].seed)
