@@ -28,7 +28,7 @@ from quorumvault.protocol import records
 from quorumvault.secretfiles import write_private, write_secret
 from quorumvault.storage import layout
 from tests.fuzz.mutation import mutate
-from tests.fuzz.target import InProcess, Violation, memory_folder
+from tests.fuzz.target import InProcess, Violation
 
 _MASTER, _OWNER = b"m" * 32, Owner("clinic")
 _MAGIC = b"QVBACKUP\x01"
@@ -83,7 +83,7 @@ class Backups(InProcess):
     """Success is as it should be: only for what was sealed with the master secret."""
 
     def open(self, stack: ExitStack) -> None:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-", dir=memory_folder())))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_secret(folder / "master.key", _MASTER)
         (folder / "fields.yaml").write_text("fields: [$.ssn]\n")
         write_private(folder / "api_keys.yaml", "owners: [clinic]\nkeys: []\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -75,10 +76,17 @@ def _is_over(order: Order, report: Report) -> bool:
 
 
 def _run_once(order: Order, report: Report) -> Iterable[Found]:
-    """One process, to its end, which may be an early one."""
+    """One process, to its end, which may be an early one; what it leaves on disk goes."""
+    # In memory, where there is such a folder, nothing is lost by syncs. Nodes do not start where there is little room.
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() and not made(order.target).over_sockets else None
+    with tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-", dir=memory, ignore_cleanup_errors=True) as folder:
+        yield from _process(order, report, folder)
+
+
+def _process(order: Order, report: Report, folder: str) -> Iterable[Found]:
     place: Any = _SPAWN.Value("q", order.first, lock=False)
     mine, theirs = _SPAWN.Pipe(duplex=False)
-    process = _SPAWN.Process(target=work, args=(order, place, theirs))
+    process = _SPAWN.Process(target=work, args=(order, place, theirs, folder))
     process.start()
     theirs.close()
     last, seen, since, is_stuck = Progress(), -1, time.monotonic(), False

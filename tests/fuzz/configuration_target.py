@@ -15,7 +15,7 @@ from quorumvault.fields import load_fields
 from quorumvault.keyfile import create_key, load_keys, read_keyfile
 from quorumvault.secretfiles import write_secret
 from tests.fuzz.mutation import mutate
-from tests.fuzz.target import InProcess, Violation, memory_folder
+from tests.fuzz.target import InProcess, Violation
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _CLUSTER = """\
@@ -131,7 +131,7 @@ class Configuration(InProcess):
     """An input is the name of a file, a line end, and what is in it."""
 
     def open(self, stack: ExitStack) -> None:
-        self._path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-", dir=memory_folder())))
+        self._path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_secret(self._path / "cluster.key", b"c" * 32)
         write_secret(self._path / "master.key", b"m" * 32)
 

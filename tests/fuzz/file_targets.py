@@ -30,7 +30,7 @@ from quorumvault.tabular.table import Place
 from tests.batchrig import desk, job
 from tests.fuzz.canaries import VALUE
 from tests.fuzz.mutation import mutate
-from tests.fuzz.target import InProcess, Violation, memory_folder
+from tests.fuzz.target import InProcess, Violation
 
 _CSV_WORDS = (
     b'"',
@@ -175,7 +175,7 @@ class ParquetFiles(InProcess):
 
     def open(self, stack: ExitStack) -> None:
         self._desk = stack.enter_context(desk())
-        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-", dir=memory_folder())))
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
     def make(self, rng: Random) -> bytes:
         rows = [rng.choice((VALUE, "a", "é", "", None)) for _ in range(rng.choice((0, 1, 5, 20)))]

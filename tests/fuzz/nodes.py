@@ -34,7 +34,7 @@ class Nodes:
     """A context manager."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-")
+        self._folder = tempfile.TemporaryDirectory()
         self.cluster = Cluster.create(Path(self._folder.name) / "cluster", (OWNER,))
         self._read: dict[Path, int] = {}
         self._most = 0.0

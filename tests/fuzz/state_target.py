@@ -19,7 +19,7 @@ from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
 from quorumvault.tabular.table import Place
 from tests.fuzz.mutation import mutate
-from tests.fuzz.target import InProcess, Violation, memory_folder
+from tests.fuzz.target import InProcess, Violation
 
 _WORDS = (
     b'"',
@@ -48,11 +48,11 @@ class StateFiles(InProcess):
 
     def __init__(self) -> None:
         super().__init__()
-        with tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-") as name:
+        with tempfile.TemporaryDirectory() as name:
             self._good = _good_files(Path(name))
 
     def open(self, stack: ExitStack) -> None:
-        self._path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-", dir=memory_folder())))
+        self._path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
     def make(self, rng: Random) -> bytes:
         name = rng.choice(list(self._good))

@@ -9,7 +9,6 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
@@ -101,8 +100,3 @@ class InProcess(Target):
     def figures(self) -> Figures:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return Figures(self._longest, most if sys.platform == "darwin" else most * 1024)
-
-
-def memory_folder() -> str | None:
-    """A folder in memory, where there is one: what is synced there costs nothing. None: where temporary files go."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -59,8 +60,9 @@ def input_of(target: Target, seed: int, index: int, name: str) -> bytes:
     return target.make(Random(f"{seed}:{name}:{index}"))
 
 
-def work(order: Order, place: Place, pipe: Connection) -> None:
-    """Ends when the order is carried out. Sends Found, and Progress now and then, and last."""
+def work(order: Order, place: Place, pipe: Connection, folder: str) -> None:
+    """Ends when the order is carried out. Sends Found, and Progress now and then, and last. ``folder``: for temporary files."""
+    tempfile.tempdir = folder
     progress, told = Progress(), 0.0
     with made(order.target) as target:
         begun = time.monotonic()
