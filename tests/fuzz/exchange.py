@@ -13,8 +13,8 @@ from random import Random
 
 import httptools
 
-#: Seconds without a byte after which nothing more is expected: where there was no answer, and where there was one.
-_PATIENCE, _PATIENCE_ANSWERED = 0.25, 0.03
+#: Seconds without a byte after which nothing more is expected once there was an answer.
+_PATIENCE_ANSWERED = 0.03
 _CONNECT_SECONDS = 30.0
 _PIECES = re.compile(rb"#cuts ([0-9,]*) pause ([0-9]{1,3})\n")
 
@@ -77,8 +77,13 @@ class _Parser:
         self._answers.whole += self._answers.statuses[-1] >= 200
 
 
-async def exchange(host: str, port: int, pieces: list[bytes], pause: float, *, http: bool = True) -> Answers:
-    """Sends the pieces, and reads meanwhile and on, until the other side closes or nothing more is to be expected."""
+async def exchange(
+    host: str, port: int, pieces: list[bytes], pause: float, patience: float = 0.25, *, http: bool = True
+) -> Answers:
+    """Sends the pieces, and reads meanwhile and on, until the other side closes or nothing more is to be expected.
+
+    ``patience``: seconds without a byte after which no answer is expected any more.
+    """
     answers = Answers()
     reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_SECONDS)
     parser = _Parser(answers) if http else None
@@ -86,8 +91,8 @@ async def exchange(host: str, port: int, pieces: list[bytes], pause: float, *, h
     try:
         while True:
             try:
-                patience = _PATIENCE_ANSWERED if answers.whole and sending.done() else _PATIENCE
-                received = await asyncio.wait_for(reader.read(1 << 18), patience)
+                patient = _PATIENCE_ANSWERED if answers.whole and sending.done() else patience
+                received = await asyncio.wait_for(reader.read(1 << 18), patient)
             except TimeoutError:
                 if sending.done():
                     break

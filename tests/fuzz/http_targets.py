@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from random import Random
+from typing import ClassVar
 
 from tests.fuzz import arrow, jsonbodies, rawhttp
 from tests.fuzz.exchange import Answers, exchange, in_pieces, pieces_of
@@ -24,6 +25,8 @@ _ECHOED = re.compile(rb"(?i)(?:x-request-id|x-purpose)([^\n]*)")
 class HttpTarget(Target):
     batch = 128
     over_sockets = True
+    #: Seconds to wait for an answer. Whole requests get one, however busy the machine is; of others many do not.
+    patience: ClassVar[float] = 5.0
 
     def __init__(self) -> None:
         self._count = 0
@@ -59,7 +62,7 @@ class HttpTarget(Target):
                     return "not sent"
                 pieces, pause = pieces_of(filled)
                 try:
-                    answers = await exchange(host, int(port), pieces, pause)
+                    answers = await exchange(host, int(port), pieces, pause, self.patience)
                 except OSError as error:
                     return f"no connection ({type(error).__name__})"
                 self._judge(place, data, answers)
@@ -95,6 +98,8 @@ def _outcome(answers: Answers) -> str:
 
 class RawHttp(HttpTarget):
     """What is no HTTP, and what is almost."""
+
+    patience = 0.25
 
     def request(self, rng: Random) -> bytes:
         return rawhttp.connection(rng)
