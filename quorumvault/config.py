@@ -180,6 +180,9 @@ class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_failure: Annotated[OnFailure, Meta(description="one of continue, refuse")] = "continue"
 
 
+#: No file can have a NUL in its name, and Python raises something else than OSError for one.
+FilePath = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", description="the path of a file, without a NUL in it")]
+SecretId = Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z", description="1 to 16 lower case letters and digits")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: tuple[LogLevel, ...] = typing.get_args(LogLevel)
 
@@ -187,14 +190,14 @@ LOG_LEVELS: tuple[LogLevel, ...] = typing.get_args(LogLevel)
 class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The id under which epochs remember the secret, and the file that has it."""
 
-    id: Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z", description="1 to 16 lower case letters and digits")]
-    file: str
+    id: SecretId
+    file: FilePath
 
 
 class SecretFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files, relative to cluster.yaml. ``cluster`` authenticates nodes to each other; ``master`` makes tokens and seals."""
 
-    cluster: str
+    cluster: FilePath
     master: MasterSecret
 
 
@@ -204,9 +207,9 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster_id: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", description="1 to 64 visible ASCII characters")]
     nodes: dict[str, NodeAddress]
     secrets: SecretFiles
-    fields: str = "fields.yaml"
-    api_keys: str = "api_keys.yaml"
-    data: str = "."
+    fields: FilePath = "fields.yaml"
+    api_keys: FilePath = "api_keys.yaml"
+    data: FilePath = "."
     log_level: Annotated[LogLevel, Meta(description="one of debug, info, warning, error")] = "info"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()

@@ -102,7 +102,7 @@ def _entries(file: BinaryIO, wanted: Wanted) -> Iterator[Entry]:
             return
         try:
             event = _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):  # no JSON of an event, no UTF-8, or nested too deep to be skipped
             continue
         if wanted(event):
             yield Entry(event, line)

@@ -114,7 +114,7 @@ class _Problem(msgspec.Struct):
 def _refusal(answered: str, content: bytes) -> QuorumVaultError:
     try:
         problem = msgspec.json.decode(content, type=_Problem)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return UnexpectedAnswer(f"{answered}: {content.decode(errors='replace')}")
     return NoQuorum(problem.detail) if problem.code == NoQuorum.code else UnexpectedAnswer(f"{answered}: {problem.detail}")
 

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from quorumvault.config import SecretId
 from quorumvault.errors import BackupDamaged
 
 FORMAT = 1
@@ -46,7 +47,7 @@ class Header(Message, frozen=True, tag=1):
 
     cluster_id: str
     view: int
-    secret: str
+    secret: SecretId
     fingerprint: str
     begun: str
     version: str
@@ -198,7 +199,7 @@ class Reader:
             raise self._damaged("it is damaged: a checksum does not fit")
         try:
             message = _decoder.decode(payload)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # DecodeError, text that is no UTF-8; and what is nested too deep to be skipped
             raise self._damaged("there is something that no backup has") from None
         if isinstance(message, BrokenOff):
             raise Broken(self._where, message)

@@ -112,7 +112,7 @@ class Manifest:
             manifest = cls(folder, content, _whole_lines(folder / _PARTS))
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             raise RunError(f"{path} is no manifest of this version: remove {folder} to begin again") from None
         if content.format != FORMAT:
             raise RunError(f"{path} has format {content.format}, this version knows {FORMAT}: remove {folder} to begin again")

@@ -61,6 +61,32 @@ class ParquetReader:
             self.metadata = file.metadata
             self.schema = file.schema_arrow
         _require_told_apart(self.schema.names, source)
+        self._chunk_bytes, self._codecs = self._chunk_metadata()
+
+    def _chunk_metadata(self) -> tuple[_Numbers, list[str]]:
+        """Bytes before compression, of each row group a row with a number for each leaf column; the codecs of the first one.
+
+        Asked of DuckDB: pyarrow ends the process if what is said of a chunk is damaged.
+        """
+        query = "select row_group_id, column_id, total_uncompressed_size, compression from parquet_metadata(?) order by all"
+        found = self.con.execute(query, [glob.escape(str(self._source.path))]).fetchnumpy()
+        sizes = np.zeros((self.metadata.num_row_groups, self.metadata.num_columns), np.int64)
+        sizes[found["row_group_id"], found["column_id"]] = found["total_uncompressed_size"]
+        return sizes, [str(codec) for codec in found["compression"][: self.metadata.num_columns]]
+
+    def writer_options(self) -> dict[str, Any]:
+        """The compression of each column, and decimals as they are in the file."""
+        paths = [self.metadata.schema.column(leaf).path for leaf in range(len(self._codecs))]
+        codecs = {path: _CODECS.get(codec, codec) for path, codec in zip(paths, self._codecs, strict=True)}
+        return {"compression": codecs, "store_decimal_as_integer": True} if codecs else {}
+
+    def sizes(self, groups: slice) -> dict[str, int]:
+        """Bytes of each column in these row groups, before compression."""
+        leaves = [field.name for field in self.schema for _ in range(_leaves(field.type))]
+        sizes = dict.fromkeys(self.schema.names, 0)
+        for name, size in zip(leaves, self._chunk_bytes[groups].sum(axis=0).tolist(), strict=False):
+            sizes[name] += size
+        return sizes
 
     def open(self, coded: Sequence[str] = ()) -> Any:
         """A pyarrow.parquet.ParquetFile. Columns that are ``coded`` come as the dictionaries that the file has of them."""
@@ -75,7 +101,7 @@ class ParquetReader:
         """Tables of these columns, of row groups ``start`` to ``stop``, in order."""
         groups = list(range(start, stop))
         total = sum(self.metadata.row_group(group).num_rows for group in groups)
-        sizes = _sizes(self.schema, self.metadata, groups)
+        sizes = self.sizes(slice(start, stop))
         coded = [name for name in columns if sizes[name] < _CODED_BYTES * total]
         rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * total // max(1, sum(sizes[name] for name in columns))))
         held: list[Any] = []
@@ -114,7 +140,11 @@ def _reading(source: Source) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise RunError(f"{source} cannot be read as Parquet: it is no such file, or damaged") from None
+        raise _damaged(source) from None
+
+
+def _damaged(source: Source) -> RunError:
+    return RunError(f"{source} cannot be read as Parquet: it is no such file, or damaged")
 
 
 def _require_told_apart(names: Sequence[str], source: Source) -> None:
@@ -130,16 +160,6 @@ def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str
     """What DuckDB reads in a Parquet file: the type of each column. ``names`` are the file's own: DuckDB changes some."""
     relation = con.read_parquet(glob.escape(str(path)), hive_partitioning=False)
     return dict(zip(names, relation.types, strict=True))
-
-
-def _sizes(schema: Any, metadata: Any, groups: Sequence[int]) -> dict[str, int]:
-    """Bytes of each column in these row groups, before compression."""
-    leaves = [field.name for field in schema for _ in range(_leaves(field.type))]
-    sizes = dict.fromkeys(schema.names, 0)
-    for found in map(metadata.row_group, groups):
-        for place, name in enumerate(leaves):
-            sizes[name] += found.column(place).total_uncompressed_size
-    return sizes
 
 
 def _leaves(kind: Any) -> int:
@@ -233,9 +253,8 @@ class ParquetConversion:
         return texts.filter(pa.array(used[:-1])), np.append(places, -1)[indices]
 
     def assemble(self, pieces: Sequence[Piece], output: Path) -> None:
-        rows = _Rows([piece.data for piece in pieces], self._part_schema())
-        options = _writer_options(self._reader.metadata)
-        with pq.ParquetWriter(output, self._schema, **options) as writer:
+        rows = _Rows([piece.data for piece in pieces], self._part_schema(), self._source)
+        with pq.ParquetWriter(output, self._schema, **self._reader.writer_options()) as writer:
             for others in _ahead(self._others()):
                 replaced, sizes = rows.take(len(others))
                 start = 0
@@ -243,6 +262,8 @@ class ParquetConversion:
                     table = self._merged(others.slice(start, stop - start), replaced.slice(start, stop - start))
                     writer.write_table(table, row_group_size=max(1, len(table)))
                     start = stop
+            if rows.left():
+                raise _damaged(self._source)
 
     def _others(self) -> Iterator[Any]:
         """The columns that stay as they are, a table for each row group to write."""
@@ -299,7 +320,7 @@ def _output_schema(job: Job, schema: Any, columns: Sequence[str]) -> Any:
 def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], source: Source, spill: Path) -> None:
     """Raises ColumnError for a column that would come out as another type than it is in the file."""
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, **_writer_options(reader.metadata)):
+    with pq.ParquetWriter(sink, schema, **reader.writer_options()):
         pass
     probe = spill / "probe.parquet"
     probe.write_bytes(sink.getvalue())
@@ -307,16 +328,6 @@ def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], s
     for name, kind in before.items():
         if name not in replaced and after[name] != kind:
             raise ColumnError(f"{source}: column {name} is {kind}, which would not be kept: cast it to another type first")
-
-
-def _writer_options(metadata: Any) -> dict[str, Any]:
-    """The compression of each column, and decimals as they are in the file."""
-    if not metadata.num_row_groups:
-        return {}
-    group = metadata.row_group(0)
-    columns = [group.column(place) for place in range(group.num_columns)]
-    codecs = {column.path_in_schema: _CODECS.get(column.compression, column.compression) for column in columns}
-    return {"compression": codecs, "store_decimal_as_integer": True}
 
 
 #: What pyarrow calls them when it writes.
@@ -334,23 +345,35 @@ def _cuts(sizes: _Numbers) -> Iterator[int]:
 
 
 class _Rows:
-    """Rows of Arrow streams, one after the other, as many at a time as are asked for, and the bytes of each row's texts."""
+    """Rows of Arrow streams, one after the other, as many at a time as are asked for, and the bytes of each row's texts.
 
-    def __init__(self, paths: Sequence[Path], schema: Any) -> None:
+    They were read from one column of ``source`` each. In a damaged file the columns are not all as long as it says they are.
+    """
+
+    def __init__(self, paths: Sequence[Path], schema: Any, source: Source) -> None:
         self._schema = schema
+        self._source = source
         self._batches = (batch for path in paths for batch in _stream(path))
         self._rest: tuple[Any, _Numbers] | None = None
 
     def take(self, count: int) -> tuple[Any, _Numbers]:
+        """Raises RunError if there are fewer."""
         taken: list[Any] = []
         sizes = [np.zeros(0, np.int64)]
         while count:
-            batch, lengths = next(self._batches) if self._rest is None else self._rest
+            found = self._rest or next(self._batches, None)
+            if found is None:
+                raise _damaged(self._source)
+            batch, lengths = found
             taken.append(batch.slice(0, count))
             sizes.append(lengths[:count])
             self._rest = (batch.slice(count), lengths[count:]) if len(batch) > count else None
             count -= len(taken[-1])
         return pa.Table.from_batches(taken, self._schema), np.concatenate(sizes)
+
+    def left(self) -> bool:
+        """Whether there are more than were taken."""
+        return self._rest is not None or any(len(batch) for batch, _ in self._batches)
 
 
 def _stream(path: Path) -> Iterator[tuple[Any, _Numbers]]:

@@ -55,10 +55,13 @@ class LocalNode:
 
 
 def decoded(decode: Callable[[bytes | memoryview], DecodedT], body: bytes | memoryview) -> DecodedT:
-    """``decode(body)``; a body that is not what it should be is a FrameError, and ends the connection."""
+    """``decode(body)``; a body that is not what it should be is a FrameError, and ends the connection.
+
+    msgspec raises ValueError for that, and RecursionError for what is nested deeper than its stack, in members that nobody knows.
+    """
     try:
         return decode(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FrameError(f"a message that cannot be read ({error}): do both nodes run the same release?") from None
 
 

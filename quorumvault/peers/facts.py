@@ -55,12 +55,12 @@ def encode(said: NodeFacts | Greeting) -> bytes:
 
 
 def decode_facts(data: bytes | memoryview) -> NodeFacts:
-    """Raises ValueError (msgspec.DecodeError, UnicodeDecodeError) for anything that is not exactly facts."""
+    """Raises ValueError or RecursionError for anything that is not exactly facts."""
     return _facts_decoder.decode(data)
 
 
 def decode_greeting(data: bytes | memoryview) -> Greeting:
-    """Raises ValueError for anything that is not exactly a greeting."""
+    """Raises ValueError or RecursionError for anything that is not exactly a greeting."""
     return _greeting_decoder.decode(data)
 
 

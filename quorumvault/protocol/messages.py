@@ -297,12 +297,12 @@ def encode(message: AnyRequest | AnyReply) -> bytes:
 
 
 def decode_request(data: bytes | memoryview) -> AnyRequest:
-    """Raises msgspec.DecodeError for anything that is not exactly a request."""
+    """Raises ValueError or RecursionError for anything that is not exactly a request."""
     return _request_decoder.decode(data)
 
 
 def decode_reply(data: bytes | memoryview) -> AnyReply:
-    """Raises msgspec.DecodeError for anything that is not exactly a reply."""
+    """Raises ValueError or RecursionError for anything that is not exactly a reply."""
     return _reply_decoder.decode(data)
 
 

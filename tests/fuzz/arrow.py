@@ -75,7 +75,8 @@ def _plain(rng: Random) -> bytes:
 def _coded(rng: Random) -> bytes:
     large, signed, bits = rng.random() < 0.5, rng.random() < 0.5, rng.choice((8, 16, 32, 64))
     field = rig.field_of(kind=rig.LARGE_UTF8 if large else rig.UTF8, encoding=rig.encoding(bits, signed=signed, key=7))
-    messages, held = [], 0
+    messages: list[rig.Message] = []
+    held = 0
     for _ in range(rng.choice((1, 2, 4))):
         entries, delta = _some(rng), bool(messages) and rng.random() < 0.5
         held = len(entries) + (held if delta else 0)

@@ -1,0 +1,118 @@
+"""The command line of the fuzzer.
+
+bin/fuzz --list                                 the targets
+bin/fuzz                                        all of them, ten seconds each, another seed each time
+bin/fuzz json csv --seconds 60 --seed 7         two of them, as the seed says
+bin/fuzz json --inputs 5000 --seed 7 --from 5000    and on from there
+bin/fuzz --profile ci                           two minutes, by one seed
+bin/fuzz --profile long                         a million inputs
+bin/fuzz json --replay FILE …                   inputs that were kept
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from random import SystemRandom
+
+from tests.fuzz.campaign import FuzzerError, Keeper, print_end, print_header, print_report, run
+from tests.fuzz.target import Violation
+from tests.fuzz.targets import TARGETS, Entry, made
+from tests.fuzz.worker import Order
+
+_SECONDS = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if no input failed, 2 if the fuzzer did."""
+    parser = argparse.ArgumentParser(prog="bin/fuzz", description="Feed QuorumVault what nobody in order would send it.")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="all by default")
+    parser.add_argument("--list", action="store_true", help="say which targets there are")
+    parser.add_argument("--seed", type=int, help="make the inputs of this seed; of the profiles 1, else a new one by default")
+    parser.add_argument("--from", type=int, default=0, dest="first", metavar="N", help="begin with input N of each target")
+    parser.add_argument("--seconds", type=float, help="feed each target for so long")
+    parser.add_argument("--inputs", type=int, help="feed each target so many")
+    parser.add_argument(
+        "--profile", choices=("ci", "long"), help="give each target its share of two minutes, or of a million inputs"
+    )
+    parser.add_argument(
+        "--findings", type=Path, default=Path(".fuzz"), metavar="DIR", help="keep what fails here; %(default)s by default"
+    )
+    parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="feed the one TARGET these files")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.targets) - TARGETS.keys())
+    if unknown:
+        parser.error(f"no such target: {', '.join(unknown)}; bin/fuzz --list says which there are")
+    if sum(given is not None for given in (options.seconds, options.inputs, options.profile)) > 1:
+        parser.error("--seconds, --inputs and --profile are one of three")
+    if options.list:
+        for name, entry in TARGETS.items():
+            print(f"{name:<15}{entry.words}")
+        return 0
+    # Read when pyarrow is loaded, in each process: its pool checks the ends of what it gave out whenever it takes that back.
+    os.environ["ARROW_DEBUG_MEMORY_POOL"] = "abort"
+    if options.replay:
+        if len(options.targets) != 1:
+            parser.error("--replay needs the one TARGET that the files are for")
+        return replay(options.targets[0], options.replay)
+    return feed(orders(options), Keeper(options.findings, _seed(options)))
+
+
+def _seed(options: argparse.Namespace) -> int:
+    if options.seed is None:
+        options.seed = 1 if options.profile else SystemRandom().randrange(10**6)
+    seed: int = options.seed
+    return seed
+
+
+def orders(options: argparse.Namespace) -> list[Order]:
+    seed, found = _seed(options), []
+    for name in options.targets or TARGETS:
+        count, seconds = _share(options, TARGETS[name])
+        found.append(Order(name, seed, options.first, count, seconds))
+    return found
+
+
+def _share(options: argparse.Namespace, entry: Entry) -> tuple[int | None, float | None]:
+    """How many inputs a target gets, or how many seconds."""
+    if options.profile == "ci":
+        return None, entry.seconds
+    if options.profile == "long":
+        return max(0, entry.inputs - options.first), None
+    return options.inputs, options.seconds or (None if options.inputs else _SECONDS)
+
+
+def feed(todo: Sequence[Order], keep: Keeper) -> int:
+    print(f"seed {todo[0].seed}")
+    print_header()
+    reports = []
+    for order in todo:
+        try:
+            report = run(order, keep)
+        except FuzzerError as error:
+            print(error, file=sys.stderr)
+            return 2
+        print_report(report)
+        reports.append(report)
+    print_end(reports, todo[0].seed)
+    return 1 if any(report.found for report in reports) else 0
+
+
+def replay(name: str, files: Sequence[Path]) -> int:
+    failed = 0
+    with made(name) as target:
+        for file in files:
+            try:
+                (outcome,) = target.check([file.read_bytes()])
+            except Violation as violation:
+                failed += 1
+                outcome = f"FAILED: {violation}"
+            print(f"{file}: {outcome}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Feeds targets, one after the other, each in a process of its own; keeps what failed, and prints a table of it all.
+
+An input that kills the process, or stops it for long, is written down like any other that fails; then the next one has its turn.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz.targets import made
+from tests.fuzz.worker import Found, Order, Progress, input_of, work
+
+#: Seconds for one batch of inputs, or for making ready, after which the process counts as stopped.
+HANG_SECONDS = 120.0
+#: Failing inputs of one target that are kept, and of one kind of failure; after the first number the target is left.
+_MOST_FOUND, _MOST_OF_A_KIND = 50, 3
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class FuzzerError(Exception):
+    """The process that feeds a target ended by a slip of its own."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of one target. ``next``: the input to go on with."""
+
+    target: str
+    next: int
+    inputs: int = 0
+    seconds: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    longest_turn: float = 0.0
+    memory: int = 0
+    found: list[Found] = field(default_factory=list)
+
+    def add(self, progress: Progress) -> None:
+        self.inputs += progress.inputs
+        self.seconds += progress.seconds
+        self.outcomes.update(progress.outcomes)
+        self.longest_turn = max(self.longest_turn, progress.figures.longest_turn)
+        self.memory = max(self.memory, progress.figures.memory)
+
+
+def run(order: Order, keep: Callable[[str, Found], None]) -> Report:
+    """Carries out an order. ``keep(target, found)`` is told what failed, of each kind a few."""
+    report, kinds = Report(order.target, order.first), Counter[str]()
+    while not _is_over(order, report) and len(report.found) < _MOST_FOUND:
+        left = replace(
+            order,
+            first=report.next,
+            count=None if order.count is None else order.first + order.count - report.next,
+            seconds=None if order.seconds is None else order.seconds - report.seconds,
+        )
+        for found in _run_once(left, report):
+            report.found.append(found)
+            kind = found.words.partition(":")[0]
+            kinds[kind] += 1
+            if kinds[kind] <= _MOST_OF_A_KIND:
+                keep(order.target, found)
+    return report
+
+
+def _is_over(order: Order, report: Report) -> bool:
+    if order.count is not None and report.next >= order.first + order.count:
+        return True
+    return order.seconds is not None and report.seconds >= order.seconds
+
+
+def _run_once(order: Order, report: Report) -> Iterable[Found]:
+    """One process, to its end, which may be an early one; what it leaves on disk goes."""
+    # In memory, where there is such a folder, nothing is lost by syncs. Nodes do not start where there is little room.
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() and not made(order.target).over_sockets else None
+    with tempfile.TemporaryDirectory(prefix="quorumvault-fuzz-", dir=memory, ignore_cleanup_errors=True) as folder:
+        yield from _process(order, report, folder)
+
+
+def _process(order: Order, report: Report, folder: str) -> Iterable[Found]:
+    place: Any = _SPAWN.Value("q", order.first, lock=False)
+    mine, theirs = _SPAWN.Pipe(duplex=False)
+    process = _SPAWN.Process(target=work, args=(order, place, theirs, folder))
+    process.start()
+    theirs.close()
+    last, seen, since, is_stuck = Progress(), -1, time.monotonic(), False
+    while True:
+        if mine.poll(1.0):
+            try:
+                message = mine.recv()
+            except EOFError:
+                break
+            if isinstance(message, Found):
+                yield message
+            else:
+                last = message
+            since = time.monotonic()
+        elif place.value != seen:
+            seen, since = place.value, time.monotonic()
+        elif time.monotonic() - since > HANG_SECONDS:
+            process.kill()
+            is_stuck = True
+            break
+    process.join()
+    report.add(last)
+    report.next = order.first + last.inputs
+    if process.exitcode and process.exitcode > 0:
+        raise FuzzerError(f"{order.target}: the fuzzer itself failed, at input {place.value}; what it said is above")
+    if process.exitcode:
+        words = f"no end within {HANG_SECONDS:g} s" if is_stuck else f"the process ended with {process.exitcode}"
+        report.outcomes["CRASHED"] += 1
+        report.next = max(report.next, place.value) + 1
+        target = made(order.target)
+        yield Found(place.value, words, input_of(target, order.seed, place.value, order.target))
+
+
+class Keeper:
+    """Writes inputs that failed into a folder, which is made for the first."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._folder = folder
+        self._seed = seed
+
+    def __call__(self, target: str, found: Found) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{target}-{self._seed}-{found.index}.input"
+        path.write_bytes(found.data)
+        print(f"{target}: input {found.index} failed: {found.words}\n    {path}", flush=True)
+
+
+def print_header() -> None:
+    print(f"{'target':<15}{'inputs':>10}{'seconds':>9}{'inputs/s':>10}{'longest turn':>14}{'memory':>10}  outcomes", flush=True)
+
+
+def print_report(report: Report) -> None:
+    """A line of the table: the time of the longest turn in milliseconds, memory in MiB, the commonest outcomes."""
+    pace = report.inputs / report.seconds if report.seconds else 0.0
+    outcomes = ", ".join(f"{word} {count:,}" for word, count in report.outcomes.most_common(9))
+    print(
+        f"{report.target:<15}{report.inputs:>10,}{report.seconds:>9.1f}{pace:>10,.0f}{report.longest_turn * 1000:>11,.0f} ms"
+        f"{report.memory / 2**20:>6,.0f} MiB  {outcomes}",
+        flush=True,
+    )
+
+
+def print_end(reports: list[Report], seed: int) -> None:
+    total, found = sum(report.inputs for report in reports), sum(len(report.found) for report in reports)
+    ends = {report.next for report in reports}
+    print(f"\n{total:,} inputs, {found} of them failed. Seed {seed}; the last input of a target was {max(ends) - 1}.")
+    sys.stdout.flush()

@@ -1,0 +1,123 @@
+"""One input over one connection: sent in the pieces that it says, and what came back.
+
+#cuts 12,40 pause 5          before the bytes: where to cut them, and milliseconds between the pieces. May be left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from dataclasses import dataclass, field
+from random import Random
+
+import httptools
+
+#: Seconds without a byte after which nothing more is expected once there was an answer.
+_PATIENCE_ANSWERED = 0.03
+_CONNECT_SECONDS = 30.0
+_PIECES = re.compile(rb"#cuts ([0-9,]*) pause ([0-9]{1,3})\n")
+
+
+def in_pieces(rng: Random, raw: bytes) -> bytes:
+    """An input that is ``raw``, whole or in some pieces."""
+    if rng.random() < 0.6 or len(raw) < 2:
+        return raw
+    count = min(len(raw) - 1, rng.choice((1, 1, 2, 3, 8, 40)))
+    cuts = sorted(rng.sample(range(1, len(raw)), count))
+    return b"#cuts %b pause %d\n" % (",".join(map(str, cuts)).encode(), rng.choice((0, 0, 1, 5))) + raw
+
+
+def pieces_of(data: bytes) -> tuple[list[bytes], float]:
+    """The pieces, and the seconds between them."""
+    match = _PIECES.match(data)
+    if match is None:
+        return [data], 0.0
+    raw = data[match.end() :]
+    cuts = sorted({min(int(cut), len(raw)) for cut in match[1].split(b",") if cut} | {0, len(raw)})
+    return [raw[start:end] for start, end in itertools.pairwise(cuts)], int(match[2]) / 1000
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came back: statuses of whole and begun answers, bodies of those that were no success, and whether it is no HTTP."""
+
+    raw: bytearray = field(default_factory=bytearray)
+    statuses: list[int] = field(default_factory=list)
+    whole: int = 0
+    refusals: bytearray = field(default_factory=bytearray)
+    is_closed: bool = False
+    is_http: bool = True
+
+
+class _Parser:
+    """Takes the calls of httptools."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._answers.is_http = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._answers.refusals += name + value if self._parser.get_status_code() >= 300 else b""
+
+    def on_headers_complete(self) -> None:
+        self._answers.statuses.append(self._parser.get_status_code())
+
+    def on_body(self, body: bytes) -> None:
+        if self._answers.statuses[-1] >= 300:
+            self._answers.refusals += body
+
+    def on_message_complete(self) -> None:
+        self._answers.whole += self._answers.statuses[-1] >= 200
+
+
+async def exchange(
+    host: str, port: int, pieces: list[bytes], pause: float, patience: float = 0.25, *, http: bool = True
+) -> Answers:
+    """Sends the pieces, and reads meanwhile and on, until the other side closes or nothing more is to be expected.
+
+    ``patience``: seconds without a byte after which no answer is expected any more.
+    """
+    answers = Answers()
+    reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_SECONDS)
+    parser = _Parser(answers) if http else None
+    sending = asyncio.ensure_future(_send(writer, pieces, pause))
+    try:
+        while True:
+            try:
+                patient = _PATIENCE_ANSWERED if answers.whole and sending.done() else patience
+                received = await asyncio.wait_for(reader.read(1 << 18), patient)
+            except TimeoutError:
+                if sending.done():
+                    break
+                continue
+            except OSError:
+                answers.is_closed = True
+                break
+            if not received:
+                answers.is_closed = True
+                break
+            answers.raw += received
+            if parser is not None:
+                parser.feed(received)
+    finally:
+        sending.cancel()
+        writer.transport.abort()
+    return answers
+
+
+async def _send(writer: asyncio.StreamWriter, pieces: list[bytes], pause: float) -> None:
+    try:
+        for number, piece in enumerate(pieces):
+            if number and pause:
+                await asyncio.sleep(pause)
+            writer.write(piece)
+            await writer.drain()
+    except OSError:
+        pass  # it closed before it had all: what it said is still read

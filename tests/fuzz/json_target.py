@@ -1,0 +1,76 @@
+"""JSON bodies, in this process: the API over a vault in memory. What is taken in is given back, and what is not is a problem."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import ExitStack
+from random import Random
+from typing import Any
+
+from quorumvault.api.reference import PROBLEMS
+from tests.apirig import CLINIC, Connection, Raw, Rig, bearer, key_text
+from tests.fuzz import jsonbodies
+from tests.fuzz.canaries import VALUE, Planted
+from tests.fuzz.target import InProcess, Violation
+
+_PROBLEMS = {(problem.status, problem.code) for problem in PROBLEMS}
+_KEY = "admin"
+
+
+class JsonBodies(InProcess):
+    """An input is a path, a line end, and a body."""
+
+    def open(self, stack: ExitStack) -> None:
+        self._runner = stack.enter_context(asyncio.Runner())
+        self._rig = Rig()
+        tokens = self._rig.tokens([f"{VALUE} {number}" for number in range(4)])
+        self._planted = Planted(key_text(_KEY), tokens)
+
+    def make(self, rng: Random) -> bytes:
+        path, body = jsonbodies.body(rng)
+        return path.encode() + b"\n" + body
+
+    def check_one(self, data: bytes) -> str:
+        path, _, body = self._planted.filled(data).partition(b"\n")
+        answer = self._asked(path.decode("latin-1"), body)
+        self._rig.vault.asked.clear()
+        self._rig.events.written.clear()
+        self._rig.vault.__dict__["_epochs"].pop(CLINIC, None)  # else a vault that was rotated a lot derives for long
+        if answer.status == 200:
+            self._judge_success(path, body, _read(answer.body))
+            return "200"
+        return self._judge_problem(answer)
+
+    def _asked(self, path: str, body: bytes) -> Raw:
+        connection = Connection(self._rig.app, path, {**bearer(_KEY), "content-type": "application/json"})
+        connection.chunk(body, more=False)
+        answer = self._runner.run(connection.run())
+        if answer is None:
+            raise Violation("no answer")
+        return answer
+
+    def _judge_problem(self, answer: Raw) -> str:
+        problem = answer.json()
+        if (answer.status, problem.get("code")) not in _PROBLEMS or answer.status >= 500:
+            raise Violation(f"status {answer.status}: {problem.get('code')}")
+        if self._planted.found_in(answer.body + b"".join(value for _, value in answer.headers)):
+            raise Violation(f"something planted is in a problem: {problem['code']}")
+        return f"{answer.status} {problem['code']}"
+
+    def _judge_success(self, path: bytes, body: bytes, answer: Any) -> None:
+        """Values come back from their tokens as they were."""
+        if path != b"/tokenize" or "tokens" not in answer:
+            return
+        values = _read(body)["values"]
+        back = _read(self._asked("/detokenize", json.dumps({"tokens": answer["tokens"]}).encode()).body)
+        found = [each.get("value") if each["status"] == "ok" else None for each in back["results"]]
+        faulty = {int(error["index"][1]) for error in answer.get("errors", ())}
+        asked = [None if index in faulty else value for index, value in enumerate(values)]
+        if [(type(each), each) for each in found] != [(type(each), each) for each in asked]:
+            raise Violation("values that came back are not those that were sent")
+
+
+def _read(text: bytes) -> Any:
+    """Integers as their digits, since Python makes none of very many, and marked, since 1 and "1" are two values."""
+    return json.loads(text, parse_int=lambda digits: ("integer", "0" if digits == "-0" else digits))

@@ -1,0 +1,134 @@
+"""One process that feeds one target, and tells what came of it. An input that kills it is known by its number."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from random import Random
+from typing import Protocol
+
+from tests.fuzz.target import Figures, Target, Violation
+from tests.fuzz.targets import made
+
+#: Seconds between two messages about how far it is.
+_TELL = 0.5
+#: Tries to make a failing input smaller.
+_SHRINK_TRIES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Inputs ``first`` and on of a target, ``count`` of them, or as many as fit into the seconds."""
+
+    target: str
+    seed: int
+    first: int
+    count: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An input that failed; ``data`` as it was made, or less of it that fails as well."""
+
+    index: int
+    words: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Since the process was ready."""
+
+    inputs: int = 0
+    seconds: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    figures: Figures = field(default_factory=lambda: Figures(0.0, 0))
+
+
+class Place(Protocol):
+    """The number of the input that is under way, in memory that the parent has too."""
+
+    value: int
+
+
+def input_of(target: Target, seed: int, index: int, name: str) -> bytes:
+    return target.make(Random(f"{seed}:{name}:{index}"))
+
+
+def work(order: Order, place: Place, pipe: Connection, folder: str) -> None:
+    """Ends when the order is carried out. Sends Found, and Progress now and then, and last. ``folder``: for temporary files."""
+    tempfile.tempdir = folder
+    progress, told = Progress(), 0.0
+    with made(order.target) as target:
+        begun = time.monotonic()
+        index = order.first
+        while not _is_enough(order, index, time.monotonic() - begun):
+            size = target.batch if order.count is None else min(target.batch, order.first + order.count - index)
+            place.value = index
+            inputs = [input_of(target, order.seed, index + number, order.target) for number in range(size)]
+            try:
+                progress.outcomes.update(target.check(inputs))
+            except Violation as violation:
+                progress.outcomes["FAILED"] += 1
+                pipe.send(_found(target, inputs, index, violation))
+            index += size
+            progress.inputs += size
+            if time.monotonic() - told > _TELL:
+                told = time.monotonic()
+                progress.seconds, progress.figures = told - begun, target.figures()
+                pipe.send(progress)
+        progress.seconds, progress.figures = time.monotonic() - begun, target.figures()
+    pipe.send(progress)
+
+
+def _is_enough(order: Order, index: int, seconds: float) -> bool:
+    if order.count is not None and index - order.first >= order.count:
+        return True
+    return order.seconds is not None and seconds >= order.seconds
+
+
+def _found(target: Target, inputs: Sequence[bytes], first: int, violation: Violation) -> Found:
+    """Of a batch, the one that it was, if it fails by itself as well."""
+    place = violation.place
+    if place is None:
+        place = next((number for number, data in enumerate(inputs) if len(inputs) > 1 and _fails(target, data)), None)
+    if place is None:
+        return Found(first, f"{violation} (one of {len(inputs)} inputs, none of which fails alone)", inputs[0])
+    data = inputs[place]
+    if not target.over_sockets:
+        data = shrunk(data, lambda smaller: _fails(target, smaller) == _kind(str(violation)))
+    return Found(first + place, str(violation), data)
+
+
+def _fails(target: Target, data: bytes) -> str | None:
+    """The kind of failure."""
+    try:
+        target.check([data])
+    except Violation as violation:
+        return _kind(str(violation))
+    return None
+
+
+def _kind(words: str) -> str:
+    return words.partition(":")[0]
+
+
+def shrunk(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
+    """Leaves out what it can, halves first. For no more than some hundred tries."""
+    size, tries = len(data) // 2, 0
+    while size and tries < _SHRINK_TRIES:
+        at = 0
+        while at < len(data) and tries < _SHRINK_TRIES:
+            smaller = data[:at] + data[at + size :]
+            tries += 1
+            if fails(smaller):
+                data = smaller
+            else:
+                at += size
+        size //= 2
+    return data
