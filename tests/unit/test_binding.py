@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,9 +16,10 @@ from quorumvault.storage import binding
 _WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['plyvel', 'plyvel_next']));"
 
 
-def without_a_binding(program: str) -> str:
+def without_a_binding(program: str, *arguments: str) -> str:
     """What a program prints where no binding to LevelDB is installed."""
-    done = subprocess.run([sys.executable, "-c", _WITHOUT + program], capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-c", _WITHOUT + program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,18 +55,27 @@ for command in ("", *_COMMANDS):
     assert without_a_binding(program).count("True") > 20
 
 
-def test_commands_of_a_client_need_no_store() -> None:
-    """Each goes as far as a node that is not there, or to its end."""
+def test_commands_of_a_client_need_no_store(tmp_path: Path) -> None:
+    """Each goes as far as an answer, which is a refusal."""
     program = """
-import pathlib, tempfile
+import http.server, pathlib, sys, threading
 from click.testing import CliRunner
 from quorumvault.cli import main
-folder = pathlib.Path(tempfile.mkdtemp())
+class Refuse(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_error(401)
+    do_GET = do_POST
+    def log_message(self, *_):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Refuse)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}"
+folder = pathlib.Path(sys.argv[1])
 (folder / "a.csv").write_text("ssn\\n1\\n")
 (folder / "key").write_text("qvk_aaaaaaaa_" + "a" * 32)
-there = ["--url", "http://127.0.0.1:1", "--key-file", str(folder / "key")]
+there = ["--url", url, "--key-file", str(folder / "key")]
 for words in (
-    ["status", "--url", "http://127.0.0.1:1"],
+    ["status", "--url", url],
     ["rotate", "--from", "1", *there],
     ["tokenize", str(folder / "a.csv"), "--column", "ssn", *there],
     ["detokenize", str(folder / "a.csv"), "--column", "ssn", *there],
@@ -73,8 +84,8 @@ for words in (
     ["completion", "bash"],
 ):
     done = CliRunner().invoke(main, words)
-    print(words[0], done.exit_code, done.stderr)
+    print(words[0], done.exit_code, type(done.exception), done.stderr)
 """
-    said = without_a_binding(program)
+    said = without_a_binding(program, str(tmp_path))
     assert "plyvel" not in said
     assert "Usage" not in said
