@@ -98,7 +98,8 @@ class Wire:
             if len(data) <= _JOINED_BYTES:
                 self._transport.write(head + data)
             else:
-                self._transport.writelines((head, data))
+                for piece in (head, data):  # not by writelines: see peers/connection.py
+                    self._transport.write(piece)
 
     def flush(self) -> None:
         """Write a head that no body came after."""
