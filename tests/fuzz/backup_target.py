@@ -16,13 +16,13 @@ from random import Random
 
 import msgspec
 
+from quorumvault.addresses import plan_nodes
 from quorumvault.backup.format import Counts, Header, Message, Piece, Trailer, seal
 from quorumvault.backup.restore import Given, restore
 from quorumvault.config import load_node
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import QuorumVaultError
-from quorumvault.initialise import plan_nodes
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
 from quorumvault.secretfiles import write_private, write_secret

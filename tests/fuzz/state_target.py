@@ -78,7 +78,7 @@ class StateFiles(InProcess):
         return f"{name} read"
 
     def _events(self) -> int:
-        reader = EventReader(self._path / "events.jsonl", keep=0)
+        reader = EventReader(self._path / "events.jsonl")
         found = reader.last(100, lambda event: True)
         reader.close()
         if any(not entry.line.endswith(b"\n") for entry in found):

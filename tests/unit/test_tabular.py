@@ -249,8 +249,10 @@ def test_json_columns_are_names_or_paths() -> None:
         json_table(content, "$..q")
 
 
-def test_a_repeated_name_does_not_leave_its_first_value_behind() -> None:
-    assert written(json_table(b'{"ssn":"secret","ssn":null}\n', "ssn")) == b'{"ssn":null}\n'
+def test_a_record_with_one_name_twice_is_refused_and_nothing_of_it_shown() -> None:
+    with pytest.raises(InputError, match="line 2: an object of the record has one name twice, at byte 16") as refused:
+        written(json_table(b'{"ssn":"a"}\n{"ssn":"secret","ssn":null}\n', "ssn"))
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from quorumvault.config import load_cluster, load_node, parse_cluster
 from quorumvault.disk import DiskIdentity, read_identity, write_identity
 from quorumvault.errors import ConfigError, KeyFileRefused
 from quorumvault.initialise import cluster_yaml, init
-from quorumvault.keyfile import create_key, load_keys, new_keyfile, read_keyfile, revoke_key
+from quorumvault.keyfile import Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
 from quorumvault.model import NODE_NAMES, OWNER_NAME, Owner
 from quorumvault.nodedisk import identity_of
 from quorumvault.protocol.views import Mode
@@ -120,7 +120,7 @@ def test_a_key_file_says_what_it_was_told(owners: list[str], note: str, rate: fl
         new_keyfile(path)
         random = entropy()
         for owner in owners:
-            create_key(path, owner, now=NOW, entropy=random, note=note, rate=rate, new_owner=True)
+            create_key(path, owner, now=NOW, entropy=random, note=note, rates=Rates(rate), new_owner=True)
         revoke_key(path, read_keyfile(path).keys[0].id, now=NOW)
         file = read_keyfile(path)
         assert file.owners == owners
