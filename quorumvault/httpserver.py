@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from quorumvault.addresses import Address
 from quorumvault.config import Limits, Timeouts
@@ -45,11 +45,11 @@ class HttpServer:
 
     def __init__(
         self,
-        app: Starlette,
+        app: ASGIApp,
         listener: socket.socket,
         limits: Limits,
         timeouts: Timeouts,
-        crowded: Starlette | None = None,
+        crowded: ASGIApp | None = None,
         count: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
         """``crowded`` serves the connections that there is no room for; ``count`` hears of each that is refused or ended."""

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from quorumvault.api.admission import Admission
 from quorumvault.api.app import create_app
@@ -213,7 +212,7 @@ class Rig:
             clock=self.clock,
             request_ids=lambda: f"fresh-{next(ids)}",
         )
-        self.app: Starlette = create_app(self.services)
+        self.app = create_app(self.services)
         self.client = TestClient(self.app, headers=bearer())
 
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None, key: str = "clinic") -> Any:
@@ -244,7 +243,7 @@ class Raw:
 class Connection:
     """One request at the level of ASGI: chunks when they are wanted, or a client that stays silent, or leaves."""
 
-    def __init__(self, app: Starlette, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str]) -> None:
         self._app = app
         self.headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         self._scope = {

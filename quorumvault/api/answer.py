@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final, Protocol
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from quorumvault.api.job import Content
@@ -17,6 +16,7 @@ CONNECTION: Final = "quorumvault.connection"
 #: node hold no more than this of its answer.
 PIECE_BYTES: Final = 256 << 10
 _WORTHWHILE: Final = 64 << 10
+_NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 def splice(whole: bytes, hole: bytes, parts: Iterable[bytes]) -> Content:
@@ -64,15 +64,12 @@ class Connection(Protocol):
         ...
 
 
-class AnswerResponse(Response):
-    """``content`` is sent with its length if it is whole, and chunked if it comes in pieces."""
+class AnswerResponse:
+    """An ASGI application that sends ``content``: with its length if it is whole, and chunked if it comes in pieces."""
 
     def __init__(self, content: Content, media_type: str, release: Callable[[], None]) -> None:
-        super().__init__(None, 200, {"Cache-Control": "no-store"}, media_type)
-        del self.headers["content-length"]
-        if isinstance(content, bytes):
-            self.headers["content-length"] = str(len(content))
-        self._pieces = iter((content,)) if isinstance(content, bytes) else content
+        self._content = content
+        self._headers = [_NO_STORE, (b"content-type", media_type.encode())]
         self._release = release
 
     def give_up(self) -> None:
@@ -81,9 +78,13 @@ class AnswerResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection: Connection | None = scope.get(CONNECTION)
+        content = self._content
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            parts = _parts(self._pieces)
+            if isinstance(content, bytes):
+                self._headers.append((b"content-length", b"%d" % len(content)))
+                content = iter((content,))
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            parts = _parts(content)
             part: bytes | None = next(parts)
             while part is not None and not (connection is not None and connection.closed):
                 following = next(parts, None)

@@ -9,13 +9,14 @@ Frame                       request id on every response; what nobody foresaw be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quorumvault.api import arrow
 from quorumvault.api.detokenize import detokenize
@@ -70,9 +71,42 @@ def routes(services: Services) -> list[Exact]:
     ]
 
 
-def create_app(services: Services) -> Starlette:
+#: Requests for which the way through Starlette's middleware and router, fifteen microseconds, is cut short.
+_HOT = ("/tokenize", "/detokenize", "/retokenize")
+
+
+class HotRoutes:
+    """An ASGI application in front of Starlette's: what is asked most goes straight to its endpoint, all else to the router.
+
+    An endpoint finds around it what it would find there: ``Frame``, and the handler of RequestError.
+    """
+
+    def __init__(self, app: Starlette, request_ids: Callable[[], str]) -> None:
+        self.routes = app.routes
+        self._app = app
+        hot = [route for route in app.routes if isinstance(route, Exact) and route.path in _HOT]
+        self._hot = {route.path: Frame(_straight(route.endpoint), request_ids) for route in hot}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (self._app if endpoint is None else endpoint)(scope, receive, send)
+
+
+def _straight(endpoint: Callable[[Request], Awaitable[ASGIApp]]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await endpoint(request)
+        except RequestError as error:
+            response = await answer_request_error(request, error)
+        await response(scope, receive, send)
+
+    return app
+
+
+def create_app(services: Services) -> HotRoutes:
     """The ASGI application of one node."""
-    return framed(routes(services), services.request_ids)
+    return HotRoutes(framed(routes(services), services.request_ids), services.request_ids)
 
 
 def create_crowded_app(services: Services) -> Starlette:

@@ -8,7 +8,7 @@ A value is kept once, however often an answer repeats it: a large answer is enco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -72,7 +72,7 @@ async def _ask(job: Job, tokens: list[str]) -> list[_Told]:
     await job.pay(cost_of_reading(len(tokens), limits))
     job.ask(len(tokens))
     told = await job.services.vault.detokenize(job.owner, tokens, job.take_read)
-    counts.found = sum(isinstance(value, bytes) for value in told)
+    counts.found = [*map(type, told)].count(bytes)
     counts.not_found = told.count(Missing.NOT_FOUND)
     return told
 
@@ -80,19 +80,21 @@ async def _ask(job: Job, tokens: list[str]) -> list[_Told]:
 async def _detokenize_tokens(job: Job, tokens: Sequence[str | None]) -> Content:
     faults.require_count(len(tokens), job.services.limits.items, "tokens")
     told = await _ask(job, [token for token in tokens if token is not None])
-    results: Iterator[ValueResult] = map(_result, told)
-    if len(told) < len(tokens):
-        answers = results
-        results = (_NULL_RESULT if token is None else next(answers) for token in tokens)
     found, not_found = job.counts.found or 0, job.counts.not_found or 0
     if _size(told) <= _SMALL:
-        return encode(TokensDetokenized(list(results), found, not_found))
+        small = [ValueResult("ok", to_json(value)) if isinstance(value, bytes) else _RESULTS[value] for value in told]
+        return encode(TokensDetokenized([*_with_nulls(tokens, small)], found, not_found))
     await _require_room(job, told, len(tokens) * _ROOM_OF_A_RESULT)
-    return splice_list(encode(TokensDetokenized([], found, not_found)), map(encode, results))
+    results = (ValueResult("ok", to_json(value)) if isinstance(value, bytes) else _RESULTS[value] for value in told)
+    return splice_list(encode(TokensDetokenized([], found, not_found)), map(encode, _with_nulls(tokens, results)))
 
 
-def _result(told: _Told) -> ValueResult:
-    return ValueResult("ok", to_json(told)) if isinstance(told, bytes) else _RESULTS[told]
+def _with_nulls(tokens: Sequence[str | None], results: Iterable[ValueResult]) -> Iterable[ValueResult]:
+    """A result for each token: those of the tokens that were asked for, in order, and in between those of nulls."""
+    if None not in tokens:
+        return results
+    told = iter(results)
+    return (_NULL_RESULT if token is None else next(told) for token in tokens)
 
 
 #: The longest result without its value, and the comma behind it.
@@ -157,4 +159,4 @@ _LONGEST_ESCAPE = 6
 
 def _size(told: Sequence[_Told]) -> int:
     """Bytes of the values, each time that one is repeated."""
-    return sum(len(value) for value in told if isinstance(value, bytes))
+    return sum([len(value) for value in told if isinstance(value, bytes)])

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 
 from quorumvault.api.answer import AnswerResponse
 from quorumvault.api.auth import authenticate, permit
@@ -63,7 +62,7 @@ class Guard:
         self._allowances = allowances
         self._operation = operation
 
-    async def endpoint(self, request: Request) -> Response:
+    async def endpoint(self, request: Request) -> AnswerResponse:
         started = self._services.clock()
         labels, counts = labels_of(request.scope), Counts()
         key: ApiKey | None = None

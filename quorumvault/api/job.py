@@ -53,7 +53,8 @@ class Job:
 
     async def pay(self, cost: int) -> None:
         """Wait until the node has this many bytes for the request. Raises TooLarge, Busy."""
-        await self.memory.wait_for(cost, self.services.timeouts.round)
+        if not self.memory.take_at_once(cost):
+            await self.memory.wait_for(cost, self.services.timeouts.round)
 
     def take_read(self, size: int) -> None:
         """Pay for more records that were read, which are sealed and will be opened beside that. Raises TooLarge, Busy."""

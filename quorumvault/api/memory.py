@@ -146,12 +146,19 @@ class Hold:
             raise self._memory._busy(self, more)
         self._memory._give(self, more)
 
+    def take_at_once(self, more: int) -> bool:
+        """Pay if there is room and nobody waits for it; whether that was so."""
+        memory = self._memory
+        if memory._waiting or not memory._has_room(self, more):
+            return False
+        memory._give(self, more)
+        return True
+
     async def wait_for(self, more: int, seconds: float) -> None:
         """Pay when there is room, in the order in which requests came. Raises TooLarge, and Busy if it takes longer."""
         memory = self._memory
         memory._require_possible(self, more)
-        if not memory._waiting and memory._has_room(self, more):
-            memory._give(self, more)
+        if self.take_at_once(more):
             return
         ready = asyncio.get_running_loop().create_future()
         memory._waiting.append((self, more, ready))

@@ -72,6 +72,8 @@ class Allowances:
         """Take so many values' worth out of a second's and out of a day's. Raises RateLimited as above, and TooManyItems for
         more than a day has: no wait would help."""
         second, day = key.rates.values_per_second, key.rates.values_per_day
+        if second is None and day is None:
+            return
         claims: dict[str, _Claim] = {}
         if second is not None:
             claims["values/s"] = _Claim(f"ask about {second:.15g} values a second", values, second, second)

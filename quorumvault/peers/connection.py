@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
@@ -32,6 +32,8 @@ DecodedT = TypeVar("DecodedT")
 #: The reason for which a node that stops ends its connections.
 STOPPING: Final = "this node stops"
 _TRAFFIC = (Kind.REQUEST, Kind.REPLY, Kind.NO_REPLY)
+#: A frame up to this size is cheaper to copy than to write in two pieces.
+_JOINED_BYTES: Final = 16 << 10
 #: Of what another node gives as its reason: enough for a sentence or two in a log.
 _REASON_CHARS = 400
 
@@ -172,10 +174,20 @@ class Connection(asyncio.Protocol, ABC):
         if self._writer is None or self._transport is None:
             return
         while self._queue and not self._paused and self.reason is None:
-            # Not by writelines: that of asyncio tells nobody to pause, up to Python 3.12.8 and 3.13.1, nor later to resume.
-            for piece in self._writer.frame(self._next_batch()):
-                self._transport.write(piece)
+            self._write(self._writer.frame(self._next_batch()))
         self.regulate()
+
+    def _write(self, frame: Sequence[bytes]) -> None:
+        """Small frames in one piece: each piece may be a call into the kernel of its own.
+
+        Not by writelines: that of asyncio tells nobody to pause, up to Python 3.12.8 and 3.13.1, nor later to resume.
+        """
+        assert self._transport is not None  # noqa: S101 - _flush has looked
+        if sum(map(len, frame)) <= _JOINED_BYTES:
+            self._transport.write(b"".join(frame))
+        else:
+            for piece in frame:
+                self._transport.write(piece)
 
     def _next_batch(self) -> list[Envelope]:
         """The messages of the next frame: at least one, and more as long as they are small together."""

@@ -146,7 +146,7 @@ def read_records(
             continue
         if read is None:
             raise TooLarge("the value of a token is larger than what a node reads at once (limits.reply_bytes)")
-        take(sum(len(record) for record in read if isinstance(record, bytes)))
+        take(sum([len(record) for record in read if isinstance(record, bytes)]))
         found += read
         if len(found) == len(digests):
             return found
