@@ -22,6 +22,8 @@ from quorumvault.httprefusals import Refusal
 from quorumvault.httpserver import HttpServer, listening_socket
 from tests.linkrig import Run, eventually
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 20
 PIECE = b"x" * 256 * 1024
 #: Of PIECE, in an answer that no socket's buffers have room for.

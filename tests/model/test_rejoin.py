@@ -16,10 +16,10 @@ from tests.model.world import Violation
 from tests.simulation.patches import applied
 from tests.simulation.rejoinmutants import FOR_THE_MODEL, REJOINING
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if SMALL[name].at_least >= 100_000 else ()) for name in SMALL]
-)
+
+@pytest.mark.parametrize("name", SMALL)
 def test_no_state_breaks_a_rule(name: str) -> None:
     scope = SMALL[name]
     assert scope.world().explore() > scope.at_least

@@ -39,6 +39,8 @@ from quorumvault.storage.memory import MemoryStore
 from tests.faultystore import FaultyStore
 from tests.healrig import CLINIC, DISKS, KEYRING, REGISTRY, VIEW, Cluster, in_cluster, values
 
+pytestmark = pytest.mark.slow
+
 ROUND = RoundId(bytes(16), b"boot", 1)
 
 

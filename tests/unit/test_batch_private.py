@@ -24,6 +24,8 @@ from tests.apirig import key_text
 from tests.batchrig import FORMATS, Desk, job, names, small_parts, write
 from tests.batchrig import desk as make_desk
 
+pytestmark = pytest.mark.slow
+
 ROWS = [(f"name {number}", "here") for number in range(10)]
 IS_ROOT = os.geteuid() == 0
 THEM = 12345 if IS_ROOT else os.geteuid()

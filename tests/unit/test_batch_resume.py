@@ -32,6 +32,8 @@ from tests import batchrig
 from tests.apirig import key_text
 from tests.batchrig import FORMATS, Desk, job, names, read, write
 
+pytestmark = pytest.mark.slow
+
 ROWS: list[batchrig.Row] = [(None if number % 5 == 3 else f"name {number % 7}", f"row {number}") for number in range(19)]
 
 

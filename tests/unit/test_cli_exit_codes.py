@@ -20,6 +20,8 @@ from quorumvault.errors import NoQuorum
 from tests.apirig import HEALTHY, Rig, key_text
 from tests.served import no_waiting, served
 
+pytestmark = pytest.mark.slow
+
 #: Stands for a URL at which nobody listens.
 NOBODY = "NOBODY"
 TABLE = ("ssn.csv", "--column", "ssn", "--format", "csv")

@@ -23,6 +23,8 @@ from quorumvault.errors import NoQuorum
 from tests.apirig import CLINIC, Rig, key_text
 from tests.served import no_waiting, served
 
+pytestmark = pytest.mark.slow
+
 PATIENTS = (
     b'\xef\xbb\xbfid,ssn,"given name",note,zip\r\n'
     b'1,123-45-6789,"Ann","she said ""hi""\n and left",02139\r\n'

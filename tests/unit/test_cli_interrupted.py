@@ -20,6 +20,8 @@ from tests.apirig import Rig, key_text
 from tests.batchrig import read, write
 from tests.served import served
 
+pytestmark = pytest.mark.slow
+
 FILES = 4
 SECONDS = 60
 

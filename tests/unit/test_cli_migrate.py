@@ -21,6 +21,8 @@ from quorumvault.crypto.tokens import format_token
 from tests.apirig import Rig, key_text
 from tests.served import served
 
+pytestmark = pytest.mark.slow
+
 NEVER_ISSUED = format_token(1, bytes(20))
 PEOPLE, VISITS = [f"person {number}" for number in range(7)], [f"person {number % 9}" for number in range(20)]
 

@@ -12,6 +12,8 @@ from quorumvault.events import Event
 from quorumvault.refusals import REFUSED, RefusalsTogether
 from tests.unit.test_metrics import OUTCOMES, codes
 
+pytestmark = pytest.mark.slow
+
 
 class Log:
     def __init__(self) -> None:

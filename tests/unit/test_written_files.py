@@ -58,6 +58,12 @@ HOSTS = (
     | st.ip_addresses().map(str)
     | st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,20}[A-Za-z0-9])?(\.[A-Za-z0-9]{1,20})?", fullmatch=True)
 ).filter(lambda host: host not in ("0.0.0.0", "::"))
+RATES = st.builds(
+    Rates,
+    st.none() | st.floats(0, 1e6, exclude_min=True),
+    st.none() | st.floats(0, 1e9, exclude_min=True),
+    st.none() | st.floats(1, 1e12),
+)
 #: One part of a path.
 NAMES = (ANY_TEXT.map(lambda text: re.sub("[/\0]", "_", text)) | AWKWARD).filter(
     lambda name: name not in (".", "..", "") and len(name.encode()) <= 120
@@ -112,19 +118,19 @@ def test_an_address_that_means_something_on_one_machine_alone_is_refused(host: s
         plan_nodes([f"{host}%{scope}"], 8700)
 
 
-@given(st.lists(OWNERS, min_size=1, max_size=3, unique=True), ANY_TEXT, st.none() | st.floats(0, 1e6, exclude_min=True))
-@example(["1e3", "0x10", "2026-11-28"], "~", 1e-7)
-@example(["no"], "2026-11-28", 5e-324)
-def test_a_key_file_says_what_it_was_told(owners: list[str], note: str, rate: float | None) -> None:
+@given(st.lists(OWNERS, min_size=1, max_size=3, unique=True), ANY_TEXT, RATES)
+@example(["1e3", "0x10", "2026-11-28"], "~", Rates(1e-7, 1e-7, 1e12))
+@example(["no"], "2026-11-28", Rates(5e-324))
+def test_a_key_file_says_what_it_was_told(owners: list[str], note: str, rates: Rates) -> None:
     with folder() as path:
         new_keyfile(path)
         random = entropy()
         for owner in owners:
-            create_key(path, owner, now=NOW, entropy=random, note=note, rates=Rates(rate), new_owner=True)
+            create_key(path, owner, now=NOW, entropy=random, note=note, rates=rates, new_owner=True)
         revoke_key(path, read_keyfile(path).keys[0].id, now=NOW)
         file = read_keyfile(path)
         assert file.owners == owners
-        assert [(entry.owner, entry.note, entry.rate) for entry in file.keys] == [(owner, note, rate) for owner in owners]
+        assert [(entry.owner, entry.note, entry.rates) for entry in file.keys] == [(owner, note, rates) for owner in owners]
         assert {owner.name for owner in load_keys(path).owners} == set(owners)
 
 
