@@ -55,7 +55,8 @@ class Reading(NamedTuple):
     """How a node is at this moment. ``reachable`` counts active replicas, its own included; ``disk_free``: bytes, if known.
 
     ``owed``: what each peer is known to lack. ``joining``: how far this node's disk is, while it is no replica yet.
-    ``reload_failed``: the last time that files were to be read again, one was refused.
+    ``reload_failed``: the last time that files were to be read again, one was refused. ``memory``: bytes that requests hold of
+    their budget.
     """
 
     state: str
@@ -67,6 +68,7 @@ class Reading(NamedTuple):
     scrub: ScrubCounts
     joining: Progress | None = None
     reload_failed: bool = False
+    memory: int = 0
 
 
 class _Histogram:
@@ -223,7 +225,10 @@ class Metrics:
             "1 while the API keys or the peers' addresses in force are not those of the files, since these were refused; else 0.",
             value=reading.reload_failed,
         )
-        yield from (up, state, reachable, copied, expected, in_flight, disk_free, reload_failed)
+        memory = GaugeMetricFamily(
+            "quorumvault_request_memory_bytes", "What requests hold of limits.memory_bytes, as reckoned.", value=reading.memory
+        )
+        yield from (up, state, reachable, copied, expected, in_flight, memory, disk_free, reload_failed)
 
     def _about_replication(self, reading: Reading) -> Iterator[Metric]:
         records = GaugeMetricFamily(

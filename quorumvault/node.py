@@ -480,10 +480,9 @@ class Node:
         health = self._health()
         peers_up = {node: link.up for node, link in self._links.items()}
         scrub = ScrubCounts() if self._healer is None else self._healer.scrub.counts
-        in_flight, free = self._admission.in_flight, self._free_space.bytes
-        joining = self._membership.progress
-        stale = self._reloads.problem is not None
-        return Reading(health.state, health.quorum.reachable, peers_up, in_flight, free, self._owed(), scrub, joining, stale)
+        in_flight, held, free = self._admission.in_flight, self._admission.memory.held, self._free_space.bytes
+        reading = Reading(health.state, health.quorum.reachable, peers_up, in_flight, free, self._owed(), scrub, memory=held)
+        return reading._replace(joining=self._membership.progress, reload_failed=self._reloads.problem is not None)
 
     def _on_link_change(self, link: Link) -> None:
         self._standing.link_changed(link)

@@ -45,6 +45,7 @@ CONTRACT = {
     "quorumvault_reload_failed": set(),
     "quorumvault_sync_duration_seconds": set(),
     "quorumvault_in_flight": set(),
+    "quorumvault_request_memory_bytes": set(),
     "quorumvault_join_records": set(),
     "quorumvault_join_records_expected": set(),
     "quorumvault_rejected_total": {"reason"},

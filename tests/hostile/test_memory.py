@@ -1,0 +1,115 @@
+"""Nothing that one key asks for makes a node hold more than its budget, or keeps others out."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from chaos.cluster import Cluster
+from tests.hostile.limited import JSON, QUIET, ask, assert_unharmed, limited_cluster, metric, post, raw_connection, tokens_of
+
+pytestmark = pytest.mark.hostile
+
+ARROW = "application/vnd.apache.arrow.stream"
+#: Each of these characters takes six bytes of JSON.
+LARGE = "\x01" * 65_500
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with limited_cluster(tmp_path_factory.mktemp("limited")) as made:
+        yield made
+
+
+def stream(tokens: list[str]) -> bytes:
+    sink = io.BytesIO()
+    batch = pa.record_batch({"token": pa.array(tokens, pa.utf8())})
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("media", [JSON, ARROW])
+def test_a_value_that_is_asked_for_ten_thousand_times_is_too_large_an_answer(cluster: Cluster, media: str) -> None:
+    (token,) = tokens_of(cluster, [LARGE])
+    body = json.dumps({"tokens": [token] * 10_000}).encode() if media == JSON else stream([token] * 10_000)
+    answer = ask(cluster, "/detokenize", body, media=media)
+    assert (answer.status, json.loads(answer.body)["code"]) == (413, "too-large")
+    assert "ask for fewer" in json.loads(answer.body)["detail"]
+    assert_unharmed(cluster)
+
+
+def test_a_value_that_an_answer_repeats_as_often_as_it_may_comes_back_whole(cluster: Cluster) -> None:
+    (token,) = tokens_of(cluster, ["\x01" * 60_000])
+    times = (64 << 20) // (6 * 60_000 + 40)
+    answer = ask(cluster, "/detokenize", json.dumps({"tokens": [token] * times}).encode())
+    assert answer.status == 200
+    told = json.loads(answer.body)
+    assert (told["found"], {result["value"] for result in told["results"]}) == (times, {"\x01" * 60_000})
+    record = {"contacts": [{"phone": token}] * times}
+    answer = ask(cluster, "/detokenize", json.dumps({"records": [record]}).encode())
+    assert answer.status in (200, 422)  # 422 where the field is not configured: nothing is told then
+    assert_unharmed(cluster)
+
+
+def test_sixty_four_of_the_worst_requests_at_once_whose_answers_nobody_reads(cluster: Cluster) -> None:
+    tokens: list[str] = []
+    for first in range(0, 200, 40):
+        tokens += tokens_of(cluster, [LARGE + f"{number:08}" for number in range(first, first + 40)])
+    many = [tokens[number % len(tokens)] for number in range(10_000)]
+    requests = [
+        post(cluster, "/detokenize", json.dumps({"tokens": tokens}).encode()),
+        post(cluster, "/detokenize", json.dumps({"tokens": many}).encode()),
+        post(cluster, "/detokenize", stream(tokens), media=ARROW),
+        post(cluster, "/detokenize", stream(many), media=ARROW),
+    ]
+    connections = [raw_connection(cluster, receives=4096) for _ in range(64)]
+    senders = [
+        threading.Thread(target=connection.sendall, args=(requests[number % len(requests)],))
+        for number, connection in enumerate(connections)
+    ]
+    for sender in senders:
+        sender.start()
+    for _ in range(20):  # somebody else is served meanwhile
+        (token,) = tokens_of(cluster, ["meanwhile"], QUIET)
+        answer = ask(cluster, "/detokenize", json.dumps({"token": token}).encode(), QUIET)
+        assert answer.status == 200
+        assert metric(cluster, "quorumvault_request_memory_bytes") <= 320 << 20
+    for sender in senders:
+        sender.join()
+    for connection in connections:
+        connection.close()
+    assert_unharmed(cluster)
+
+
+BODIES = {
+    "members": b'{"record":{' + b",".join(b'"a%d":1' % number for number in range(900_000)) + b"}}",
+    "elements": b'{"record":{"contacts":[' + b"1," * 900_000 + b"1]}}",
+    "contacts": b'{"record":{"contacts":[' + b",".join(b'{"phone":"%d"}' % number for number in range(99_000)) + b"]}}",
+    "commas": b'{"values":["' + b"," * (16_000_000) + b'"]}',
+    "blanks": b'{"values":[' + b" " * 16_000_000 + b"1]}",
+    "digits": b'{"record":{"a":' + b"9" * 16_000_000 + b"}}",
+    "depth": b'{"record":{"a":' + b"[" * 8_000_000,
+}
+
+
+def test_bodies_of_the_worst_shapes_at_once_leave_others_and_the_peers_their_turn(cluster: Cluster) -> None:
+    statuses: list[int] = []
+
+    def send(body: bytes) -> None:
+        statuses.append(ask(cluster, "/tokenize", body).status)
+
+    senders = [threading.Thread(target=send, args=(body,)) for body in BODIES.values() for _ in range(3)]
+    for sender in senders:
+        sender.start()
+    while any(sender.is_alive() for sender in senders):
+        (token,) = tokens_of(cluster, ["meanwhile"], QUIET)
+        assert token.startswith("qv_1_")
+    assert len(statuses) == len(senders)
+    assert set(statuses) <= {200, 400, 413, 422, 429, 503}
+    assert_unharmed(cluster)
