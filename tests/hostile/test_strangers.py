@@ -1,0 +1,142 @@
+"""What somebody without a key sends: the node lives, holds little of it, and serves others meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.cluster import Cluster
+from tests.hostile.limited import LOUD, QUIET, ask, assert_unharmed, limited_cluster, post, raw_connection, tokens_of
+
+pytestmark = pytest.mark.hostile
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+#: What the memory of a node may have grown by when an attack is over: the tables of its store, and what the allocator keeps.
+SPARE_KIB = 200 << 10
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with limited_cluster(tmp_path_factory.mktemp("limited")) as made:
+        yield made
+
+
+def resident_kib(cluster: Cluster, name: str = "n1") -> int:
+    status = Path(f"/proc/{cluster.pid(name)}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes, or breaks the connection."""
+    got = b""
+    with contextlib.suppress(OSError):
+        while more := connection.recv(1 << 16):
+            got += more
+    return got
+
+
+def send_all_it_takes(connection: socket.socket, block: bytes, times: int) -> None:
+    with contextlib.suppress(OSError):
+        for _ in range(times):
+            connection.sendall(block)
+
+
+CHUNKED = b"POST /tokenize HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+#: What begins a request that never ends, and what it goes on with.
+ENDLESS = {
+    "trailers": (CHUNKED + b"1\r\n \r\n0\r\n", b"a:\r\n" * 16_384),
+    "one-trailer": (CHUNKED + b"1\r\n \r\n0\r\na: ", b"x" * 65_536),
+    "chunk-extension": (CHUNKED + b"1;", b"x" * 65_536),
+    "tiny-chunks": (CHUNKED, b"1\r\n \r\n" * 10_000),
+    "headers": (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 10_000),
+    "target": (b"GET /", b"x" * 65_536),
+    "behind-an-answer": (b"POST /tokenize HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999\r\n\r\n", b"x" * 65_536),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_request_that_does_not_end_is_cut_off_and_little_of_it_kept(cluster: Cluster, kind: str) -> None:
+    begin, more = ENDLESS[kind]
+    before = resident_kib(cluster)
+    connections = [raw_connection(cluster) for _ in range(4)]
+    senders = []
+    for connection in connections:
+        connection.sendall(begin)
+        senders.append(threading.Thread(target=send_all_it_takes, args=(connection, more, 640)))
+    for sender in senders:
+        sender.start()
+    while any(sender.is_alive() for sender in senders):
+        assert ask(cluster, "/livez", None).status == 200
+        assert resident_kib(cluster) < before + SPARE_KIB
+    for connection in connections:
+        connection.close()
+    assert_unharmed(cluster)
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [f"Authorization: Bearer {{{LOUD}}}", f"X-API-Key: {{{LOUD}}}", "X-Purpose: from-a-trailer", "Content-Encoding: gzip"],
+)
+def test_a_trailer_is_no_header(cluster: Cluster, trailer: str) -> None:
+    body = b'{"values":["x"]}'
+    last = trailer.format(**{LOUD: cluster.api_key(LOUD)}).encode()
+    with raw_connection(cluster) as connection:
+        connection.sendall(CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        connection.sendall(b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(body), body, last))
+        assert received(connection).startswith(b"HTTP/1.1 401 ")
+
+
+def test_requests_without_end_whose_answers_nobody_reads(cluster: Cluster) -> None:
+    """A hundred connections with a quarter of a megabyte of the shortest requests each."""
+    before = resident_kib(cluster)
+    connections = [raw_connection(cluster, receives=4096) for _ in range(100)]
+    for connection in connections:
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):
+            connection.send(b"GET / HTTP/1.1\r\n\r\n" * 14_000)
+    for _ in range(10):
+        assert ask(cluster, "/livez", None).status == 200
+        tokens_of(cluster, ["meanwhile"], QUIET)
+        assert resident_kib(cluster) < before + SPARE_KIB
+    for connection in connections:
+        connection.close()
+    assert_unharmed(cluster)
+
+
+def test_connections_that_say_nothing_make_room_for_others(cluster: Cluster) -> None:
+    idle = []
+    for _ in range(1100):
+        with contextlib.suppress(OSError):
+            connection = raw_connection(cluster)
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n")
+            idle.append(connection)
+    for _ in range(10):
+        with raw_connection(cluster) as connection:
+            connection.sendall(HEALTH)
+            assert received(connection).startswith(b"HTTP/1.1 200 ")
+        tokens_of(cluster, ["meanwhile"], QUIET)
+    for connection in idle:
+        connection.close()
+    assert_unharmed(cluster)
+
+
+def test_refusals_of_one_key_share_lines_of_the_event_log(cluster: Cluster) -> None:
+    """Ten thousand requests that a key may not make write no more than a line or two a second."""
+    log = cluster.nodes["n1"].data / "events.jsonl"
+    before = log.stat().st_size
+    request = post(cluster, "/tokens", b"") * 50
+    with raw_connection(cluster) as connection:
+        for _ in range(200):
+            connection.sendall(request)
+            answered = 0
+            while answered < 50:
+                got = connection.recv(1 << 20)
+                assert got
+                answered += got.count(b"HTTP/1.1 403 ")
+    assert log.stat().st_size < before + (64 << 10)
+    assert_unharmed(cluster)
