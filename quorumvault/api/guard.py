@@ -121,6 +121,7 @@ class Guard:
             spend = partial(self._allowances.spend_values, key)
             job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
             content = await self._carry_out(job, form, labels, request.method)
+            place.memory.leave_lane()
             return AnswerResponse(content, form.value, place.release)
         except BaseException:
             place.release()

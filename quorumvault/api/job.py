@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from quorumvault.api.memory import Hold
+from quorumvault.api.memory import LARGE, Hold
 from quorumvault.api.services import Services
 from quorumvault.api.turns import Turns
 from quorumvault.errors import TooLarge
@@ -52,7 +52,9 @@ class Job:
         self.counts.items = items
 
     async def pay(self, cost: int) -> None:
-        """Wait until the node has this many bytes for the request. Raises TooLarge, Busy."""
+        """Wait until the node has this many bytes for the request, and time if they are many. Raises TooLarge, Busy."""
+        if cost > LARGE:
+            await self.memory.enter_lane(self.services.timeouts.request)
         if not self.memory.take_at_once(cost):
             await self.memory.wait_for(cost, self.services.timeouts.round)
 

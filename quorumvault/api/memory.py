@@ -2,7 +2,7 @@
 
 A request pays for what it makes the node hold before it is held, and gets it back when the answer has left:
 
-    arrival    the body, as it comes; all bodies together fill half of the budget at most, so that there is room to work on them
+    arrival    the body, as it comes; all bodies together fill a quarter of the budget at most, to leave room for work on them
     decoding   what the body becomes as Python objects
     the vault  the replies of two replicas, then the records that were found, sealed and opened
     sending    the values of the answer, which is encoded a piece at a time as it leaves
@@ -10,6 +10,9 @@ A request pays for what it makes the node hold before it is held, and gets it ba
 What can never fit is TooLarge: ask for less at once. What does not fit at the moment waits in line for a while, and then is Busy.
 One API key has a share of the budget (``limits.key_share``), so that others find some left; one request alone may exceed it.
 A key that waits for its own share is not in the way of others.
+
+A request pays in steps, and holds what it has while it waits for more. So that large ones do not wait for each other with all the
+budget between them, they are worked on one at a time (``enter_lane``); the loop has one thread anyway.
 
 Invariant: ``held`` is the sum of what all holds have, and at most ``limits.memory_bytes``.
 """
@@ -25,7 +28,7 @@ from quorumvault.config import Limits
 from quorumvault.errors import Busy, TooLarge
 
 #: Bodies may fill one part in this many of the budget.
-_PARTS_FOR_BODIES: Final = 2
+_PARTS_FOR_BODIES: Final = 4
 #: An element, a member, or a container once it is decoded: the object, its place in the list or table, its canonical form.
 _PART_BYTES: Final = 176
 #: A value on its way through the coordinator: digest, sealed record, token, and the headers of those objects.
@@ -34,6 +37,8 @@ _ITEM_BYTES: Final = 512
 _PIECE_BYTES: Final = 2 << 20
 #: Two replicas answer a read, each with up to ``limits.reply_bytes``.
 _REPLIES: Final = 2
+#: A step that costs more than this makes a request a large one.
+LARGE: Final = 16 << 20
 #: More than the allocator is told to keep for the next requests (cli/process.py).
 _MUCH: Final = 32 << 20
 
@@ -58,6 +63,7 @@ class Memory:
         self._share = limits.memory_bytes * limits.key_share // 100
         self._keys: dict[str, OfKey] = {}
         self._waiting: list[tuple[Hold, int, asyncio.Future[None]]] = []
+        self._lane = asyncio.Semaphore(1)
         self.held = 0
         self.held_for_bodies = 0
         self._most_held = 0
@@ -69,9 +75,8 @@ class Memory:
         return Hold(self, key_id, of_key)
 
     def _has_room(self, hold: Hold, more: int) -> bool:
-        return self.held + more <= self._limits.memory_bytes and (
-            hold.of_key.held + more <= self._share or hold.of_key.held == hold.held
-        )
+        within_share = hold.of_key.held + more <= self._share or hold.of_key.held == hold.held or hold.in_lane
+        return within_share and self.held + more <= self._limits.memory_bytes
 
     def _require_possible(self, hold: Hold, more: int) -> None:
         if hold.held + more > self._limits.memory_bytes:
@@ -116,7 +121,7 @@ class Memory:
 class Hold:
     """What one request holds of the budget; ``held`` is in bytes. ``release`` has to be called once, in the end."""
 
-    __slots__ = ("_for_body", "_memory", "_open", "held", "key_id", "of_key")
+    __slots__ = ("_for_body", "_memory", "_open", "held", "in_lane", "key_id", "of_key")
 
     def __init__(self, memory: Memory, key_id: str, of_key: OfKey) -> None:
         self._memory = memory
@@ -125,6 +130,8 @@ class Hold:
         self.key_id = key_id
         self.of_key = of_key
         self.held = 0
+        #: Whether this is the large request that is being worked on.
+        self.in_lane = False
 
     def grow_body(self, size: int) -> None:
         """Pay for a body of this size, as far as it is not paid. Raises TooLarge, Busy."""
@@ -171,6 +178,22 @@ class Hold:
         finally:
             ready.cancel()
 
+    async def enter_lane(self, seconds: float) -> None:
+        """Wait until no other large request is being worked on. Raises Busy if it takes longer."""
+        if self.in_lane:
+            return
+        try:
+            await asyncio.wait_for(self._memory._lane.acquire(), seconds)
+        except TimeoutError:
+            raise Busy("this node is working on other large requests; wait, or send the request to another node") from None
+        self.in_lane = True
+
+    def leave_lane(self) -> None:
+        """The work is done, and only the answer has to leave."""
+        if self.in_lane:
+            self.in_lane = False
+            self._memory._lane.release()
+
     def give_back(self, less: int) -> None:
         """What is not held any more."""
         self._memory._take_back(self, less)
@@ -180,6 +203,7 @@ class Hold:
         if not self._open:
             return
         self._open = False
+        self.leave_lane()
         memory, of_key = self._memory, self.of_key
         memory.held_for_bodies -= self._for_body
         of_key.holds -= 1

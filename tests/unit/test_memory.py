@@ -197,18 +197,41 @@ def test_who_gives_up_waiting_makes_way() -> None:
     scene(play)
 
 
-def test_bodies_fill_half_of_the_budget() -> None:
+def test_large_requests_are_worked_on_one_at_a_time_and_may_exceed_their_keys_share() -> None:
+    async def play(memory: Memory) -> None:
+        first, second = memory.hold("a"), memory.hold("a")
+        await first.enter_lane(PATIENCE)
+        await first.enter_lane(PATIENCE)
+        second.take(100)
+        first.take(700)
+        with pytest.raises(Busy, match="other large requests"):
+            await second.enter_lane(SOON)
+        entering = asyncio.create_task(second.enter_lane(PATIENCE))
+        first.leave_lane()
+        await entering
+        with pytest.raises(Busy):
+            first.take(1)
+        second.take(200)
+        second.release()
+        third = memory.hold("b")
+        await third.enter_lane(PATIENCE)
+        third.release()
+
+    scene(play)
+
+
+def test_bodies_fill_a_quarter_of_the_budget() -> None:
     async def play(memory: Memory) -> None:
         one, other, third = memory.hold("a"), memory.hold("b"), memory.hold("c")
-        one.grow_body(300)
-        one.grow_body(200)
-        other.grow_body(200)
-        with pytest.raises(Busy, match="bodies under way fill the 500 bytes"):
+        one.grow_body(150)
+        one.grow_body(100)
+        other.grow_body(100)
+        with pytest.raises(Busy, match="bodies under way fill the 250 bytes"):
             third.grow_body(1)
         third.take(500)
-        assert (memory.held, memory.held_for_bodies) == (1000, 500)
+        assert (memory.held, memory.held_for_bodies) == (750, 250)
         one.release()
-        third.grow_body(300)
+        third.grow_body(150)
 
     scene(play)
 
