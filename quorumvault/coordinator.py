@@ -37,8 +37,9 @@ ResultT = TypeVar("ResultT")
 _KNOWN_EPOCHS = 4096
 #: Tokens that are no tokens are looked up under an epoch that is never issued, so that they cost what others cost (trap 18).
 _NO_EPOCH = 0
-#: Records that are opened at one go: a millisecond's worth of small ones, some tens of milliseconds of the largest.
+#: Records that are opened at one go, and bytes of them: a millisecond's worth.
 _OPENED = 512
+_OPENED_BYTES = 512 << 10
 #: Reads of large values at once. Each keeps the disks and loops of two nodes busy with megabytes, reply after reply: requests for
 #: small values should not find dozens of those in front of them.
 _LARGE_READS = 2
@@ -220,10 +221,11 @@ class Coordinator:
         epochs, digests = await _keys_of(distinct)
         steps = operations.read_records(owner, epochs, digests, self._keyring, take)
         found = await self._run(steps, deadline, writes=writes)
-        values = self._open(owner, epochs[:_OPENED], digests[:_OPENED], found[:_OPENED])
-        for start in range(_OPENED, len(found), _OPENED):
-            await asyncio.sleep(0)  # everybody else's turn
-            part = slice(start, start + _OPENED)
+        values: list[bytes | Missing] = []
+        while len(values) < len(found):
+            if values:
+                await asyncio.sleep(0)  # everybody else's turn
+            part = slice(len(values), _end_of_opening(found, len(values)))
             values += self._open(owner, epochs[part], digests[part], found[part])
         if len(distinct) == len(tokens):
             return values
@@ -368,6 +370,18 @@ class Coordinator:
             return not self._peers[node].up, node != self._identity.node, (node_number(node) % 2 == turn)
 
         return [Target(self._peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]
+
+
+def _end_of_opening(found: Sequence[bytes | Open | None], start: int) -> int:
+    """Where the records that are opened at one go end, if they begin here: at least one of them."""
+    end = min(start + _OPENED, len(found))
+    room = _OPENED_BYTES
+    for index in range(start, end):
+        record = found[index]
+        room -= len(record) if isinstance(record, bytes) else 0
+        if room < 0:
+            return max(index, start + 1)
+    return end
 
 
 async def _keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
