@@ -45,9 +45,7 @@ class Turnstile:
 
     def admit(self, waiter: Waiter) -> bool:
         """Whether the waiter may do something now. If not, its ``on_turn`` is called in a later turn."""
-        if not self._next_turn_is_due:
-            self._next_turn_is_due = True
-            self._call_soon(self._begin_turn)
+        self._have_next_turn()
         if self.is_open:
             return True
         self._waiting[waiter] = None
@@ -56,12 +54,16 @@ class Turnstile:
     def wait(self, waiter: Waiter) -> None:
         """Have the waiter's ``on_turn`` called in a later turn, once."""
         self._waiting[waiter] = None
-        if not self._next_turn_is_due:
-            self._next_turn_is_due = True
-            self._call_soon(self._begin_turn)
+        self._have_next_turn()
 
     def leave(self, waiter: Waiter) -> None:
         self._waiting.pop(waiter, None)
+
+    def _have_next_turn(self) -> None:
+        """See that the next turn begins, once."""
+        if not self._next_turn_is_due:
+            self._next_turn_is_due = True
+            self._call_soon(self._begin_turn)
 
     def _begin_turn(self) -> None:
         self._next_turn_is_due = False
@@ -77,6 +79,5 @@ class Turnstile:
                     waiter.on_turn()
         finally:
             self._calling = False
-        if self._waiting and not self._next_turn_is_due:
-            self._next_turn_is_due = True
-            self._call_soon(self._begin_turn)
+        if self._waiting:
+            self._have_next_turn()
