@@ -316,7 +316,8 @@ class Coordinator:
     async def _enter_lane(self) -> None:
         """Wait for a place among the reads of large values. Raises Busy."""
         try:
-            await asyncio.wait_for(self._lane.acquire(), self._timeouts.round)
+            async with asyncio.timeout(self._timeouts.round):
+                await self._lane.acquire()
         except TimeoutError:
             raise Busy("this node is reading large values for others; wait, or ask another node") from None
 

@@ -183,7 +183,8 @@ class Hold:
         if self.in_lane:
             return
         try:
-            await asyncio.wait_for(self._memory._lane.acquire(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._memory._lane.acquire()
         except TimeoutError:
             raise Busy("this node is working on other large requests; wait, or send the request to another node") from None
         self.in_lane = True
