@@ -92,11 +92,6 @@ class Connection(asyncio.BufferedProtocol):
         #: The last bytes of the part before: the empty line may lie across.
         self._seam = b""
 
-    @property
-    def closed(self) -> bool:
-        """Whether nobody is there to read any more."""
-        return self.ended
-
     def when_sent(self, callback: Callable[[], None]) -> None:
         """Call back once when all that was written so far has left the process, or the connection is lost: at once if it has."""
         self._wire.flush()

@@ -55,7 +55,7 @@ class Connection(Protocol):
     """What an answer needs of the connection that it leaves by."""
 
     @property
-    def closed(self) -> bool:
+    def ended(self) -> bool:
         """Whether nobody is there to read any more."""
         ...
 
@@ -86,7 +86,7 @@ class AnswerResponse:
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             parts = _parts(content)
             part: bytes | None = next(parts)
-            while part is not None and not (connection is not None and connection.closed):
+            while part is not None and not (connection is not None and connection.ended):
                 following = next(parts, None)
                 await send({"type": "http.response.body", "body": part, "more_body": following is not None})
                 part = following

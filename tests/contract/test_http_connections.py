@@ -62,7 +62,7 @@ class App:
         length = b"%d" % (PIECES * len(PIECE))
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
         for number in range(1, PIECES + 1):
-            if scope[CONNECTION].closed:
+            if scope[CONNECTION].ended:
                 return
             await send({"type": "http.response.body", "body": PIECE, "more_body": number < PIECES})
             self.pieces += 1

@@ -22,7 +22,7 @@ class Line:
         self._takes = takes
 
     @property
-    def closed(self) -> bool:
+    def ended(self) -> bool:
         return len(self.messages) > self._takes
 
     def when_sent(self, callback: Callable[[], None]) -> None:
