@@ -183,15 +183,15 @@ def _file(name: str, folder: int) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def make_folder(path: Path, mode: int = 0o755) -> None:
-    """Makes a folder, and those above it that are missing, in which nobody else may make files. None if it is there.
+def make_folder(path: Path) -> None:
+    """Makes a folder if it is not there, and those above it that are missing. In none of the new ones may others make files.
 
-    Each belongs to whom the one above it belongs to, if root makes it.
+    If root makes it, each belongs to whom the one above it belongs to.
     """
     missing = [each for each in (path, *path.parents) if not each.exists()]
     for each in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            each.mkdir(mode=mode)
+            each.mkdir(mode=0o755)
         descriptor = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             belong_to(descriptor, each.parent.stat())
