@@ -20,7 +20,7 @@ from quorumvault.api.job import Content, Counts, Job
 from quorumvault.api.memory import cost_of_reading, cost_of_writing
 from quorumvault.config import Limits
 from quorumvault.coordinator import Missing
-from quorumvault.crypto.canonical import from_str
+from quorumvault.crypto.canonical import TEXT_PREFIX
 from quorumvault.errors import ItemError, TooLarge
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
 _NOT_TEXT = "not_text"
-_TEXT_PREFIX = from_str("")
 #: The module that loads pyarrow, which takes a third of a second the first time.
 _STREAMS = "quorumvault.api.arrowstream"
 #: Bytes of texts that are worth a thread.
@@ -61,13 +60,10 @@ async def tokenize(job: Job) -> Content:
 
 async def detokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
-    texts = await _read(job, "token")
-    asked = texts.distinct.to_pylist()
-    await job.pay(cost_of_reading(len(asked), job.services.limits))
-    job.ask(texts.asked)
+    texts, asked = await _read_tokens(job)
     answers = await job.services.vault.detokenize(job.owner, asked, job.take_read)
-    start = len(_TEXT_PREFIX)
-    values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(_TEXT_PREFIX) else None for answer in answers]
+    start = len(TEXT_PREFIX)
+    values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(TEXT_PREFIX) else None for answer in answers]
     words = [_why_none(answer) if value is None else "ok" for answer, value in zip(answers, values, strict=True)]
     _count(job.counts, texts.tally(words))
     size = texts.size_of([0 if value is None else len(value) for value in values])
@@ -77,16 +73,22 @@ async def detokenize(job: Job) -> Content:
 
 async def retokenize(job: Job) -> Content:
     """The answer to a stream with a column ``token``. Raises RequestError."""
-    texts = await _read(job, "token")
-    asked = texts.distinct.to_pylist()
-    await job.pay(cost_of_reading(len(asked), job.services.limits))
-    job.ask(texts.asked)
+    texts, asked = await _read_tokens(job)
     moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
     job.counts.epoch = moved.epoch
     words = [token.value if isinstance(token, Missing) else "ok" for token in moved.tokens]
     _count(job.counts, texts.tally(words))
     tokens = [None if isinstance(token, Missing) else token for token in moved.tokens]
     return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", tokens, words, moved.epoch)
+
+
+async def _read_tokens(job: Job) -> tuple[Texts, list[str]]:
+    """The column of tokens, and each distinct one of them, when they are paid for and may be asked about. Raises RequestError."""
+    texts = await _read(job, "token")
+    asked = texts.distinct.to_pylist()
+    await job.pay(cost_of_reading(len(asked), job.services.limits))
+    job.ask(texts.asked)
+    return texts, asked
 
 
 async def _read(job: Job, name: str) -> Texts:

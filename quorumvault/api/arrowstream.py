@@ -18,13 +18,11 @@ import pyarrow.compute as pc
 from quorumvault.api.arrowcolumn import read_rows
 from quorumvault.api.arrowipc import read_envelope
 from quorumvault.config import Limits
-from quorumvault.crypto.canonical import from_str
+from quorumvault.crypto.canonical import TEXT_PREFIX
 from quorumvault.errors import Invalid
 
 #: Metadata of a schema, in answers that have tokens.
 EPOCH = b"quorumvault.epoch"
-#: What the canonical form of a text has before its UTF-8.
-TEXT_PREFIX = from_str("")
 
 
 @dataclass(frozen=True, slots=True)

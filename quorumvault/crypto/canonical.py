@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-_STRING: Final = b"s"
+#: What the canonical form of a text has before its UTF-8.
+TEXT_PREFIX: Final = b"s"
 _INTEGER: Final = b"i"
 _TRUE: Final = b"t"
 _FALSE: Final = b"f"
@@ -28,7 +29,7 @@ JSONValue = str | bool | msgspec.Raw
 
 def from_str(text: str) -> bytes:
     """Raises UnicodeEncodeError for a lone surrogate, which is no Unicode text."""
-    return _STRING + text.encode()
+    return TEXT_PREFIX + text.encode()
 
 
 def from_int(number: int) -> bytes:
@@ -59,7 +60,7 @@ def from_json(raw: bytes) -> bytes | None:
 def to_json(canonical: bytes) -> JSONValue:
     """The value again, with its JSON type. ValueError if the bytes are no canonical form."""
     kind = canonical[:1]
-    if kind == _STRING:
+    if kind == TEXT_PREFIX:
         return canonical[1:].decode()
     if kind == _INTEGER and _JSON_INTEGER.fullmatch(canonical, 1):
         return msgspec.Raw(canonical[1:])
