@@ -128,7 +128,7 @@ class EventFile:
         self._remove_old()
 
     def _remove_old(self) -> None:
-        """Of the files beyond ``keep``, the oldest first, until one is to stay."""
+        """Remove files beyond ``keep``, the oldest first, until one is to stay."""
         files = rotated_files(self._path)
         found = {number: path.stat() for number, path in files.items()}
         total = sum(status.st_size for status in found.values()) + self._settings.file_bytes

@@ -75,7 +75,7 @@ class _Group:
         return len(self.members) >= self.most
 
     def longest_idle(self, address: Address = None) -> Member | None:
-        """Of this address, or of all; none that is still reading its answer."""
+        """Of this address's connections, or of all. One that is still reading its answer counts as busy."""
         for member in self.idle:
             if member.unsent_since is None and (address is None or self.members[member] == address):
                 return member
@@ -116,12 +116,12 @@ class Connections:
         return Room.NONE
 
     def begin(self, connection: Member) -> None:
-        """It has sent the head of a request, whose answer it is owed."""
+        """The connection is not idle any more: it has sent the head of a request, and is owed the answer."""
         self._ordinary.idle.pop(connection, None)
         self._health.idle.pop(connection, None)
 
     def rest(self, connection: Member) -> None:
-        """It is owed nothing any more."""
+        """The connection is idle: every request on it has its answer."""
         for group in (self._ordinary, self._health):
             if connection in group.members:
                 group.idle[connection] = None

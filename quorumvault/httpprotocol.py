@@ -248,7 +248,7 @@ class Connection(asyncio.BufferedProtocol):
     # Reading and parsing.
 
     def _go_on(self) -> None:
-        """Something that it may have waited for has come to pass."""
+        """Parse what is held, or read: what kept the connection from that may be over."""
         if self._held:
             self._shared.turnstile.wait(self)
         else:
@@ -264,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
 
     def _may_parse(self) -> bool:
-        """If only others have their turn, its own comes by itself."""
+        """Whether the next part may be parsed now. If only other connections are in its way, ``on_turn`` is called later."""
         if self.ended or self._held_back:
             return False
         if self._phase is Phase.BETWEEN and (self.unsent_since is not None or not self._answered):

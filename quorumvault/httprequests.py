@@ -63,7 +63,7 @@ _log = logging.getLogger("quorumvault.http")
 _log.addFilter(_NoTraceback())
 
 
-#: What uvicorn says of it, too.
+#: The detail of the 400 for bytes that are no HTTP, in uvicorn's own words.
 _INVALID = "Invalid HTTP request received."
 
 
@@ -77,7 +77,7 @@ class Wire:
     def __init__(self, transport: asyncio.Transport, around: Around) -> None:
         self._transport = transport
         self._around = around
-        #: Whose head was not written yet.
+        #: The request whose answer's head was not written yet; None if it was.
         self._cycle: RequestResponseCycle | None = None
         self._head: bytes | None = None
         self.get_extra_info = transport.get_extra_info
@@ -140,7 +140,7 @@ class Requests(HttpToolsProtocol):
     def __init__(self, around: Around, wire: Wire, fields: int, of_uvicorn: Mapping[str, Any]) -> None:
         super().__init__(**of_uvicorn)
         self.logger = _log
-        #: Of the body of the last request, so far.
+        #: Bytes of the last request's body that have come so far.
         self.body_bytes = 0
         self._around = around
         self._wire = wire

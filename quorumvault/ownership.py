@@ -58,7 +58,7 @@ def umask(mask: int) -> Iterator[int]:
 
 
 def reach(source: os.stat_result, group: int) -> int:
-    """The mode that what is made of a file has at most, in a group: another group than the file's gets nothing."""
+    """The widest mode for a file of this group that is made out of ``source``: a group that is not the source's gets nothing."""
     return (0o700 | source.st_mode) & (0o777 if source.st_gid == group else 0o707)
 
 
@@ -101,10 +101,10 @@ def _link_target(path: Path) -> str | None:
 
 
 def require_replaceable(path: Path) -> None:
-    """That a new file can take the place of ``path``, if there is one, and leave it its owner. No links are followed.
+    """Check that a new file can take the place of one at ``path``, if it is there, and keep its owner. No links are followed.
 
-    Raises ConfigError for a file of another user's, unless root asks: the owner could not read the new one. And for one that
-    somebody put into a folder in which everybody may: values would be theirs, even if root asks.
+    Raises ConfigError for a file of another user's, unless root asks: the owner could not read the new one. Raises it for
+    root too if somebody else put the file into a folder where everybody can: that user would own the values.
     """
     try:
         found, folder = path.lstat(), path.parent.stat()

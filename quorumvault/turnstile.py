@@ -26,7 +26,8 @@ class Waiter(Protocol):
 class Turnstile:
     """Used on the event loop's thread. ``call_soon`` calls something in the next turn.
 
-    ``work`` and ``requests`` are what was done in this turn: whoever was admitted adds to them. It may be one piece too much.
+    ``work`` and ``requests`` are what was done in this turn: whoever was admitted adds to them. The last one may go
+    beyond the bound by one piece.
     """
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:

@@ -28,7 +28,7 @@ def splice(whole: bytes, hole: bytes, parts: Iterable[bytes]) -> Content:
 
 
 def splice_list(whole: bytes, elements: Iterable[bytes]) -> Content:
-    """The same, where the hole is an empty list that these elements are put into."""
+    """An answer whose first empty list gets these elements, which are asked for as the answer leaves."""
     return splice(whole, b"[]", chain((b"[",), _comma_parted(elements), (b"]",)))
 
 
@@ -41,7 +41,7 @@ def _comma_parted(elements: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """At least one, and none but the last smaller than what is worth a call."""
+    """The same bytes in larger pieces: at least one, and each but the last worth a call."""
     gathered = bytearray()
     for part in parts:
         gathered += part
@@ -73,7 +73,7 @@ class AnswerResponse:
         self._release = release
 
     def give_up(self) -> None:
-        """Instead of being sent."""
+        """Release the place of an answer that will not be sent."""
         self._release()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

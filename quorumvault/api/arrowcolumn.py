@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 #: Bytes that are decoded at a time to see whether they are UTF-8: the text that is made of them, for nothing, is up to four times
 #: as large.
 _PIECE: Final = 256 << 10
-#: In place of a number of nulls.
+#: What a batch has for its number of nulls if its writer did not count them.
 _UNTOLD: Final = -1
-#: In place of an index.
+#: What a null row has for an index.
 _NULL: Final = -1
 
 

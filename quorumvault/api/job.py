@@ -29,7 +29,8 @@ class Counts:
 
 @dataclass(slots=True)
 class Job:
-    """``body`` is empty for a GET. ``memory`` is what the request holds of the node's budget; ``turns`` of the event loop."""
+    """``body`` is empty for a GET. ``memory`` is what the request holds of the node's budget; ``turns`` are those that it has
+    on the event loop."""
 
     services: Services
     owner: Owner

@@ -154,7 +154,7 @@ class Hold:
         self._memory._give(self, more)
 
     def take_at_once(self, more: int) -> bool:
-        """Pay if there is room and nobody waits for it; whether that was so."""
+        """Pay if there is room and nobody waits for it. Returns whether it was paid."""
         memory = self._memory
         if memory._waiting or not memory._has_room(self, more):
             return False
@@ -196,7 +196,7 @@ class Hold:
             self._memory._lane.release()
 
     def give_back(self, less: int) -> None:
-        """What is not held any more."""
+        """Return bytes to the budget that the request does not hold any more."""
         self._memory._take_back(self, less)
 
     def release(self) -> None:

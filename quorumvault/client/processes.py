@@ -45,7 +45,7 @@ class EachProcess(Generic[OwnT]):
         self._ended = False
 
     def get(self) -> OwnT:
-        """This process's. Raises what ``make`` raises, and RuntimeError after ``end`` if there is none yet."""
+        """What this process has, made if it has none. Raises what ``make`` raises, and RuntimeError instead after ``end``."""
         process = _this_process()
         own = self._owned.get(process)
         if own is not None:
@@ -56,7 +56,7 @@ class EachProcess(Generic[OwnT]):
         return self._owned.setdefault(process, self._make())
 
     def end(self) -> OwnT | None:
-        """This process's, to be closed, or None if it has none; and forked ones make none any more."""
+        """Returns what this process has, to be closed, or None. From now on forked processes make nothing."""
         self._ended = True
         return self._owned.get(_this_process())
 

@@ -53,7 +53,7 @@ class Pause(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """To this request, going by its id. An error without an id is no node's: it is here by its status, without its body."""
+    """A reply to this request, going by its id. An error without an id is not a node's: its status is kept, and not its body."""
 
     status: int
     retry_after: float | None

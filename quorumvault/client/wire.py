@@ -24,7 +24,7 @@ def not_ours(send: Send, response: httpx2.Response) -> Reply | NoReply | None:
     """What to make of a response that does not answer this request, going by its headers; None for one that does.
 
     Nothing more of it is to be read, so that its connection is closed: what else may come there is nobody's either. A proxy's
-    error has no id. It is told by its status alone, and a success without the id never is one.
+    error has no id: what counts of it is its status. A success without an id is never taken.
     """
     answered = response.headers.get(REQUEST_ID)
     if answered == send.headers[REQUEST_ID]:
