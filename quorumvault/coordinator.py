@@ -198,8 +198,8 @@ class Coordinator:
             return Tokenized(register.epoch, [])
         distinct = list(dict.fromkeys(canonicals))
         version = Version(self._clock.tick(self._wall_ms()), node_number(self._identity.node))
-        start = self._epochs.get(owner, FIRST_EPOCH)
-        steps = operations.tokenize(owner, distinct, self._keyring, records.header(version), start)
+        believed = self._epochs.get(owner, FIRST_EPOCH)
+        steps = operations.tokenize(owner, distinct, self._keyring, records.header(version), believed)
         written = await self._run(steps, deadline, writes=True)
         self._remember(owner, written.epoch)
         tokens: list[str | None] = []
