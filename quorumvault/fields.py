@@ -45,14 +45,22 @@ class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def path(self) -> str:
-        """Where it is, without wildcards; see ``concrete_path``."""
-        return concrete_path((*self._trail, self._key))
+        """Where it is, without wildcards; see ``concrete_path``. A long name that came with the record is cut."""
+        return concrete_path(_shown(step) for step in (*self._trail, self._key))
 
     def replace(self, value: str | bool | int | msgspec.Raw) -> None:
         self._container[self._key] = value
 
     def __repr__(self) -> str:
         return f"Slot(field={self.field})"
+
+
+#: Characters of a member's name in a path. Under a wildcard it is the caller's, as long as a body, and may be in 100,000 paths.
+_NAME_SHOWN: Final = 64
+
+
+def _shown(step: str | int) -> str | int:
+    return f"{step[:_NAME_SHOWN]}…" if isinstance(step, str) and len(step) > _NAME_SHOWN else step
 
 
 @dataclass(slots=True)

@@ -81,6 +81,11 @@ class _Group:
                 return member
         return None
 
+    def longest_answered(self) -> Member | None:
+        """One whose client has all its answers but does not read them: where it is a stranger's, nobody misses it."""
+        unread = [member for member in self.idle if member.unsent_since is not None]
+        return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
+
     def longest_unread(self) -> Member | None:
         unread = [member for member in self.members if member.unsent_since is not None]
         return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
@@ -150,7 +155,8 @@ class Connections:
             and not self._close(self._ordinary.longest_idle(address))
         ):
             return False
-        return not self._ordinary.is_full or self._close(self._ordinary.longest_idle())
+        ordinary = self._ordinary
+        return not ordinary.is_full or self._close(ordinary.longest_idle()) or self._close(ordinary.longest_answered())
 
     def _make_health_room(self) -> bool:
         health = self._health

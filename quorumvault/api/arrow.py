@@ -96,7 +96,9 @@ async def _read(job: Job, name: str) -> Texts:
     size = len(job.body)
     await job.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
     first = _STREAMS not in sys.modules
-    return await _aside(_LARGE + 1 if first else size, _read_texts, job.body, name, job.services.limits)
+    texts = await _aside(_LARGE + 1 if first else size, _read_texts, job.body, name, job.services.limits)
+    job.memory.body_is_decoded()
+    return texts
 
 
 def _read_texts(body: bytes, name: str, limits: Limits) -> Texts:

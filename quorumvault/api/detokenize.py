@@ -25,7 +25,7 @@ from quorumvault.api.bodies import (
     parse_detokenize,
 )
 from quorumvault.api.job import Content, Job
-from quorumvault.api.memory import cost_of_reading
+from quorumvault.api.memory import cost_of_paths, cost_of_reading
 from quorumvault.api.records import Place, read_records
 from quorumvault.coordinator import Missing
 from quorumvault.crypto.canonical import to_json
@@ -109,9 +109,10 @@ async def _detokenize_records(job: Job, raws: Sequence[Raw]) -> Content:
     await job.turns.next()
     told = await _ask(job, [_text(place.slot.raw) for place in places])
     counts.replaced = counts.found
-    await _require_room(job, told, len(job.body))
+    await job.pay(cost_of_paths(len(told) - (counts.found or 0)))
     missing = await _put_in_place(job, places, told)
     whole = encode(RecordsDetokenized([], counts.found or 0, counts.not_found or 0, missing))
+    await _require_room(job, told, len(whole) + len(job.body))
     return splice_list(whole, records.encode())
 
 

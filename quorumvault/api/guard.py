@@ -136,6 +136,7 @@ class Guard:
             return await operation.arrow(job)
         if method == "POST":
             await _pay_for_decoding(job)
+            job.memory.body_is_decoded()
             if labels.malformed:
                 await job.turns.through(check_steps(job.body))  # which comes first
         require_well_formed(labels)

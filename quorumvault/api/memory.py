@@ -33,22 +33,30 @@ _PARTS_FOR_BODIES: Final = 4
 _PART_BYTES: Final = 176
 #: A value on its way through the coordinator: digest, sealed record, token, and the headers of those objects.
 _ITEM_BYTES: Final = 512
+#: What is said of a place in a record: its path, in which names are cut, twice.
+_PATH_BYTES: Final = 1024
 #: A piece of an answer while it is encoded. Texts may take six bytes a character as JSON.
 _PIECE_BYTES: Final = 2 << 20
 #: Two replicas answer a read, each with up to ``limits.reply_bytes``.
 _REPLIES: Final = 2
 #: A step that costs more than this makes a request a large one.
-LARGE: Final = 16 << 20
+LARGE: Final = 32 << 20
+#: Large requests of one key that may wait for their turn: a key with dozens of them would keep all others waiting.
+_LARGE_WAITING: Final = 2
+#: A body up to this size never has to wait for others to arrive.
+_SMALL_BODY: Final = 64 << 10
 #: More than the allocator is told to keep for the next requests (cli/process.py).
 _MUCH: Final = 32 << 20
 
 
 @dataclass(slots=True)
 class OfKey:
-    """What the requests of one API key hold: how many of them, and bytes."""
+    """What the requests of one API key hold: how many of them, bytes, and how many wait for the lane."""
 
     holds: int = 0
     held: int = 0
+    held_for_bodies: int = 0
+    large_waiting: int = 0
 
 
 class Memory:
@@ -75,7 +83,7 @@ class Memory:
         return Hold(self, key_id, of_key)
 
     def _has_room(self, hold: Hold, more: int) -> bool:
-        within_share = hold.of_key.held + more <= self._share or hold.of_key.held == hold.held or hold.in_lane
+        within_share = hold.of_key.held + more <= self._share or hold.of_key.held == hold.held
         return within_share and self.held + more <= self._limits.memory_bytes
 
     def _require_possible(self, hold: Hold, more: int) -> None:
@@ -121,11 +129,13 @@ class Memory:
 class Hold:
     """What one request holds of the budget; ``held`` is in bytes. ``release`` has to be called once, in the end."""
 
-    __slots__ = ("_for_body", "_memory", "_open", "held", "in_lane", "key_id", "of_key")
+    __slots__ = ("_body", "_for_bodies", "_memory", "_open", "held", "in_lane", "key_id", "of_key")
 
     def __init__(self, memory: Memory, key_id: str, of_key: OfKey) -> None:
         self._memory = memory
-        self._for_body = 0
+        self._body = 0
+        #: What counts of the body among all bodies that are on their way.
+        self._for_bodies = 0
         self._open = True
         self.key_id = key_id
         self.of_key = of_key
@@ -135,16 +145,34 @@ class Hold:
 
     def grow_body(self, size: int) -> None:
         """Pay for a body of this size, as far as it is not paid. Raises TooLarge, Busy."""
-        more = size - self._for_body
+        more = size - self._body
         if more <= 0:
             return
-        memory = self._memory
-        most = memory._limits.memory_bytes // _PARTS_FOR_BODIES
-        if memory.held_for_bodies + more > most and size <= most:
-            raise Busy(f"bodies under way fill the {most} bytes that this node has for them; wait, or ask another node")
+        large = more if self._for_bodies else size if size > _SMALL_BODY else 0
+        self._require_room_among_bodies(large)
         self.take(more)
-        memory.held_for_bodies += more
-        self._for_body = size
+        self._body = size
+        self._count_among_bodies(large)
+
+    def _require_room_among_bodies(self, more: int) -> None:
+        """Raises Busy. A body that is the only one, or small, needs none."""
+        memory, of_key = self._memory, self.of_key
+        most = memory._limits.memory_bytes // _PARTS_FOR_BODIES
+        most_of_key = most * memory._limits.key_share // 100
+        others, others_of_key = memory.held_for_bodies - self._for_bodies, of_key.held_for_bodies - self._for_bodies
+        if more and others_of_key and of_key.held_for_bodies + more > most_of_key:
+            raise Busy(f"bodies of key {self.key_id} fill the {most_of_key} bytes that a key has for them; wait for one of them")
+        if more and others and memory.held_for_bodies + more > most:
+            raise Busy(f"bodies under way fill the {most} bytes that this node has for them; wait, or ask another node")
+
+    def _count_among_bodies(self, more: int) -> None:
+        self._for_bodies += more
+        self._memory.held_for_bodies += more
+        self.of_key.held_for_bodies += more
+
+    def body_is_decoded(self) -> None:
+        """Its bytes are still held, but it is not on its way any more: another one may come."""
+        self._count_among_bodies(-self._for_bodies)
 
     def take(self, more: int) -> None:
         """Pay at once. Raises TooLarge, Busy."""
@@ -179,14 +207,19 @@ class Hold:
             ready.cancel()
 
     async def enter_lane(self, seconds: float) -> None:
-        """Wait until no other large request is being worked on. Raises Busy if it takes longer."""
+        """Wait until no other large request is being worked on. Raises Busy if it takes longer, or too many of the key wait."""
         if self.in_lane:
             return
+        if self.of_key.large_waiting >= _LARGE_WAITING:
+            raise Busy(f"{_LARGE_WAITING} large requests of key {self.key_id} wait here; wait for them, or ask another node")
+        self.of_key.large_waiting += 1
         try:
             async with asyncio.timeout(seconds):
                 await self._memory._lane.acquire()
         except TimeoutError:
             raise Busy("this node is working on other large requests; wait, or send the request to another node") from None
+        finally:
+            self.of_key.large_waiting -= 1
         self.in_lane = True
 
     def leave_lane(self) -> None:
@@ -206,7 +239,7 @@ class Hold:
         self._open = False
         self.leave_lane()
         memory, of_key = self._memory, self.of_key
-        memory.held_for_bodies -= self._for_body
+        self.body_is_decoded()
         of_key.holds -= 1
         if not of_key.holds:
             del memory._keys[self.key_id]
@@ -226,6 +259,11 @@ def cost_of_decoding(body: bytes, parts: int) -> int:
 def cost_of_places(places: int) -> int:
     """Bytes that are held of values in records: where each of them is, and what it is to be replaced by."""
     return places * _ITEM_BYTES
+
+
+def cost_of_paths(paths: int) -> int:
+    """Bytes of the places that an answer lists, as objects and as JSON."""
+    return paths * _PATH_BYTES
 
 
 def cost_of_writing(items: int) -> int:

@@ -23,7 +23,7 @@ from quorumvault.api.bodies import (
     parse_tokenize,
 )
 from quorumvault.api.job import Content, Job
-from quorumvault.api.memory import cost_of_writing
+from quorumvault.api.memory import cost_of_paths, cost_of_writing
 from quorumvault.api.problems import ItemProblem
 from quorumvault.api.records import Records, read_records
 from quorumvault.api.turns import Turns, turn
@@ -31,6 +31,9 @@ from quorumvault.api.values import judge_texts, judge_values
 from quorumvault.config import Limits
 from quorumvault.crypto.canonical import from_json
 from quorumvault.errors import ItemError
+
+#: Canonical forms that are judged at one go: some milliseconds' worth, if all of them are tokens.
+_JUDGED = 512
 
 
 async def tokenize(job: Job) -> Content:
@@ -87,6 +90,7 @@ async def _tokenize_records(job: Job, raws: Sequence[Raw], lenient: bool) -> _Do
     canonicals = await _judge_records(records, limits, job.turns)
     if not lenient:
         faults.refuse_any(records.bad, limits)
+    await job.pay(cost_of_paths(len(records.bad)))
     spoiled = {error.index for error in records.bad}
     await job.turns.next()
     pairs = zip(records.places, canonicals, strict=True)
@@ -122,10 +126,12 @@ async def _judge_records(records: Records, limits: Limits, turns: Turns) -> list
             records.bad.append(faults.item_error(place.record, faults.not_tokenizable(place.slot.raw), place.slot.path))
         if turns.over():
             await turns.next()
-    await turns.next()
-    for position, error in faults.unfit(canonicals, limits):
-        place = records.places[position]
-        records.bad.append(faults.item_error(place.record, error, place.slot.path))
+    for start in range(0, len(canonicals), _JUDGED):
+        for position, error in faults.unfit(canonicals[start : start + _JUDGED], limits):
+            place = records.places[start + position]
+            records.bad.append(faults.item_error(place.record, error, place.slot.path))
+        if turns.over():
+            await turns.next()
     return canonicals
 
 

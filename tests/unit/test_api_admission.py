@@ -52,7 +52,7 @@ def test_a_key_has_its_share_of_the_places_and_others_have_the_rest() -> None:
 
 def test_a_place_that_finds_no_memory_for_its_body_is_given_back() -> None:
     admission = Admission(Limits(memory_bytes=100))
-    with pytest.raises(Busy), admission.enter(KEY, 50, None), admission.enter(OTHER, 1, None):
+    with admission.enter(KEY, 50, None), pytest.raises(Busy), admission.enter(OTHER, 51, None):
         pass
     assert (admission.in_flight, admission.memory.held) == (0, 0)
 

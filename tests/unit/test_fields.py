@@ -304,3 +304,10 @@ def test_the_sample_is_what_init_writes_and_means_what_it_says() -> None:
     assert {"$.ssn", "$.patient.name.family", "$.contacts[*].phone", *(f"$.{name}" for name in columns)} <= set(fields.paths)
     row = parsed({name: f"{name}!" for name in ["Id", *columns, "CITY"]})
     assert [slot.path for slot in fields.find(row)] == [f"$.{name}" for name in columns]
+
+
+def test_a_long_name_is_cut_where_a_path_shows_it() -> None:
+    record = b'{"people":{"' + b"x" * 100_000 + b'":{"phone":"1"}}}'
+    (slot,) = compiled("$.people[*].phone").find(Document.parse(record))
+    assert slot.path == f"$.people.{'x' * 64}….phone"
+    slot.replace("2")

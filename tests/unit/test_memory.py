@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from quorumvault.api import memory as budget
 from quorumvault.api.memory import Hold, Memory, cost_of_decoding, cost_of_reading
 from quorumvault.config import Limits
 from quorumvault.errors import Busy, TooLarge
@@ -197,21 +198,18 @@ def test_who_gives_up_waiting_makes_way() -> None:
     scene(play)
 
 
-def test_large_requests_are_worked_on_one_at_a_time_and_may_exceed_their_keys_share() -> None:
+def test_large_requests_are_worked_on_one_at_a_time() -> None:
     async def play(memory: Memory) -> None:
         first, second = memory.hold("a"), memory.hold("a")
         await first.enter_lane(PATIENCE)
         await first.enter_lane(PATIENCE)
-        second.take(100)
-        first.take(700)
         with pytest.raises(Busy, match="other large requests"):
             await second.enter_lane(SOON)
         entering = asyncio.create_task(second.enter_lane(PATIENCE))
+        await asyncio.sleep(0)
+        assert not second.in_lane
         first.leave_lane()
         await entering
-        with pytest.raises(Busy):
-            first.take(1)
-        second.take(200)
         second.release()
         third = memory.hold("b")
         await third.enter_lane(PATIENCE)
@@ -220,18 +218,49 @@ def test_large_requests_are_worked_on_one_at_a_time_and_may_exceed_their_keys_sh
     scene(play)
 
 
-def test_bodies_fill_a_quarter_of_the_budget() -> None:
+def test_few_large_requests_of_one_key_stand_in_front_of_another_s() -> None:
     async def play(memory: Memory) -> None:
-        one, other, third = memory.hold("a"), memory.hold("b"), memory.hold("c")
-        one.grow_body(150)
+        first, others, quiet = memory.hold("loud"), [memory.hold("loud") for _ in range(4)], memory.hold("quiet")
+        await first.enter_lane(PATIENCE)
+        waiting = [asyncio.create_task(hold.enter_lane(PATIENCE)) for hold in others]
+        await asyncio.sleep(0)
+        mine = asyncio.create_task(quiet.enter_lane(PATIENCE))
+        refused = await asyncio.gather(*waiting[2:], return_exceptions=True)
+        assert [str(error) for error in refused] == [
+            "2 large requests of key loud wait here; wait for them, or ask another node"
+        ] * 2
+        first.release()
+        for task, hold in zip(waiting[:2], others[:2], strict=True):
+            await task
+            hold.release()
+        await mine
+        assert quiet.in_lane
+
+    scene(play)
+
+
+def test_bodies_fill_a_quarter_of_the_budget_and_those_of_one_key_a_part_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_SMALL_BODY", 9)
+
+    async def play(memory: Memory) -> None:
+        one, other, third, fourth = memory.hold("a"), memory.hold("a"), memory.hold("b"), memory.hold("c")
         one.grow_body(100)
-        other.grow_body(100)
+        one.grow_body(90)
+        other.grow_body(50)
+        with pytest.raises(Busy, match="bodies of key a fill the 150 bytes"):
+            other.grow_body(51)
+        third.grow_body(100)
         with pytest.raises(Busy, match="bodies under way fill the 250 bytes"):
-            third.grow_body(1)
-        third.take(500)
-        assert (memory.held, memory.held_for_bodies) == (750, 250)
-        one.release()
-        third.grow_body(150)
+            fourth.grow_body(10)
+        fourth.grow_body(9)
+        fourth.take(500)
+        assert (memory.held, memory.held_for_bodies) == (759, 250)
+        one.body_is_decoded()
+        assert (memory.held, memory.held_for_bodies) == (759, 150)
+        fourth.grow_body(100)
+        for hold in (one, other, third, fourth):
+            hold.release()
+        assert (memory.held, memory.held_for_bodies) == (0, 0)
 
     scene(play)
 
