@@ -114,3 +114,28 @@ def test_bodies_of_the_worst_shapes_at_once_leave_others_and_the_peers_their_tur
     assert 200 in statuses
     assert set(statuses) <= {200, 400, 413, 422, 429, 503}
     assert_unharmed(cluster)
+
+
+def test_bodies_that_are_announced_and_never_come_keep_no_other_key_out(cluster: Cluster) -> None:
+    head = post(cluster, "/tokenize", b"").replace(b"Content-Length: 0", b"Content-Length: 16777216")
+    connections = [raw_connection(cluster) for _ in range(8)]
+    for connection in connections:
+        connection.sendall(head)
+    body = b'{"values":["' + b"x" * 60_000 + b'","' + b"y" * 60_000 + b'"]}'
+    for _ in range(5):
+        assert ask(cluster, "/tokenize", body, QUIET).status == 200
+    for connection in connections:
+        connection.close()
+    assert_unharmed(cluster)
+
+
+@pytest.mark.parametrize("name", ["'" * 1_000_000, "x" * 1_000_000], ids=["quotes", "letters"])
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+def test_a_long_name_under_a_wildcard_is_not_told_back_for_each_place(cluster: Cluster, path: str, name: str) -> None:
+    items = {"tokenize": 1.5, "detokenize": "no token"}
+    record = {"contacts": {f"{name}{number}": {"phone": items[path[1:]], "email": items[path[1:]]} for number in range(10)}}
+    body = json.dumps({"records": [record]}).encode()
+    answer = ask(cluster, path, body)
+    assert answer.status == (422 if path == "/tokenize" else 200)
+    assert len(answer.body) < len(body) + 20_000
+    assert_unharmed(cluster)
