@@ -137,7 +137,7 @@ class ParquetReader:
 def _reading(source: Source) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # the second: of the name of a column
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise _damaged(source) from None
@@ -237,6 +237,10 @@ class ParquetConversion:
                 column = con.sql("select cast(cell as varchar) as text from chunk").to_arrow_table().column("text")
         if not pa.types.is_dictionary(column.type):
             column = column.cast(pa.large_utf8()).dictionary_encode()
+        for chunk in column.chunks:  # pyarrow follows them without a look
+            lowest, highest = pc.min_max(chunk.indices).as_py().values()
+            if highest is not None and not 0 <= lowest <= highest < len(chunk.dictionary):
+                raise _damaged(self._source)
         encoded = pa.chunked_array(column.chunks, column.type).unify_dictionaries().combine_chunks()
         texts = encoded.dictionary.cast(pa.large_utf8())
         try:
