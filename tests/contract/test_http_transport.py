@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumvault.api import faults as item_faults
 from quorumvault.config import Timeouts
 from quorumvault.keyfile import KeyTable
 from tests.apirig import JSON, SMALL, Connection, Rig, bearer
@@ -200,3 +202,16 @@ def test_no_bytes_make_it_fail(headers: list[tuple[bytes, bytes]], body: bytes) 
     assert response.status in (200, 400, 401, 413, 415, 422, 429)
     assert [name for name, _ in response.headers].count(b"x-request-id") == 1
     assert len(rig.events.written) == 1
+
+
+def test_values_in_records_are_judged_few_at_a_time() -> None:
+    """Whether one is a token takes microseconds, and a record may have 100,000."""
+    rig = Rig()
+    (token,) = rig.tokens(["a"])
+    body = {"record": {"contacts": [{"phone": token}] * 2000}}
+    with mock.patch.object(item_faults, "unfit", wraps=item_faults.unfit) as judged:
+        answer = rig.post("/tokenize", body)
+    assert (answer.json()["code"], answer.json()["errors"][99]["path"]) == ("already-tokenized", "$.contacts[99].phone")
+    sizes = [len(call.args[0]) for call in judged.call_args_list]
+    assert sum(sizes) == 2000
+    assert max(sizes) <= 512

@@ -138,3 +138,16 @@ def test_all_are_checked() -> None:
     made = [*admitted(connections, 9), *admitted(connections, 1, room=Room.HEALTH)]
     connections.check(4.0)
     assert [one.checked for one in made] == [4.0] * 10
+
+
+def test_when_none_is_idle_the_answer_that_has_been_unread_for_longest_makes_room_and_no_request_under_way() -> None:
+    connections = Connections(Limits(connections=20), Counted())
+    busy, answered = admitted(connections, 16), admitted(connections, 2, busy=False)
+    busy[0].unsent_since = 1.0  # it is still owed the rest of its answer
+    answered[0].unsent_since, answered[1].unsent_since = 3.0, 2.0
+    admitted(connections, 1)
+    assert [one.aborted for one in answered] == [False, True]
+    admitted(connections, 1)
+    assert [one.aborted for one in answered] == [True, True]
+    assert connections.admit(One(), None) is Room.HEALTH
+    assert not any(one.aborted for one in busy)

@@ -277,3 +277,16 @@ def test_reading_is_paid_for_by_what_two_replicas_may_answer() -> None:
     one, many = cost_of_reading(1, limits), cost_of_reading(10_000, limits)
     assert one >= 2 * limits.value_bytes
     assert 2 * limits.reply_bytes <= many <= 2 * limits.reply_bytes + 13 * (1 << 20)
+
+
+def test_the_large_request_that_is_worked_on_has_no_more_than_its_key_s_share() -> None:
+    async def play(memory: Memory) -> None:
+        slow, large, quiet = memory.hold("loud"), memory.hold("loud"), memory.hold("quiet")
+        slow.take(470)
+        await large.enter_lane(PATIENCE)
+        large.take(130)
+        with pytest.raises(Busy, match="key loud has as much"):
+            await large.wait_for(1, SOON)
+        await quiet.wait_for(400, PATIENCE)
+
+    scene(play)
