@@ -95,8 +95,8 @@ def test_the_status_of_a_node_in_depth(cluster: Cluster) -> None:
     found = {name: admin(cluster, name).status() for name in NODES}
     disks = {name: status.facts.disk for name, status in found.items()}
     for name, status in found.items():
-        assert (status.node, status.pid, status.sequence) == (name, cluster.pid(name), found["n1"].sequence)
-        assert status.sequence
+        assert (status.node, status.pid) == (name, cluster.pid(name))
+        assert status.sequence  # not the same at each: two acks answer a write, and the third replica may still be at it
         assert status.facts.established
         assert status.facts.view == ViewStatus(1, None, disks)
         assert msgspec.to_builtins(status.health) == cluster.api(name).get("/health").body
