@@ -35,7 +35,7 @@ from bench.processes import machine
 from bench.report import Report, summarise
 from bench.table import BEGIN, END, MarksMissing, as_list, as_markdown, markdown, replace_section, show, show_all
 from bench.work import WrongAnswer
-from chaos.cluster import ClusterError
+from chaos.testbed.cluster import ClusterError
 
 #: Where the figures of files go in a document.
 FILES_MARKS = ("<!-- bin/bench files writes from here -->", "<!-- bin/bench files writes up to here -->")

@@ -22,7 +22,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from bench.bodies import Result, Results, TokensAsked, TokensGiven, Values
-from quorumvault.storage.binding import plyvel
+from quorumvault.server.storage.binding import plyvel
 
 COPIES, QUORUM = 3, 2
 

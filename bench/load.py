@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.http import Driven, Lanes, encode
 from bench.processes import Memory, cpu_seconds, disk_bytes, memory, until_idle
-from chaos.cluster import NODES, Cluster
+from chaos.testbed.cluster import NODES, Cluster
 
 OWNER = "bench"
 

@@ -39,8 +39,8 @@ from bench.processes import machine
 from bench.report import percentile
 from bench.table import MarksMissing, Table, as_list, as_markdown, replace_section, show_all
 from bench.work import WrongAnswer
-from chaos.cluster import NODES, Cluster, ClusterError
 from chaos.spelling import Speller
+from chaos.testbed.cluster import NODES, Cluster, ClusterError
 
 OTHER = "other"
 OWNERS = (OWNER, OTHER)

@@ -40,7 +40,7 @@ from bench.openloop import OpenLoop, Run
 from bench.processes import machine, memory
 from bench.report import percentile
 from bench.work import Corpus, Operation, WrongAnswer
-from chaos.cluster import NODES, Cluster, ClusterError
+from chaos.testbed.cluster import NODES, Cluster, ClusterError
 
 BATCH = 100
 #: What was answered with 200 in the overload, as a share of capacity.

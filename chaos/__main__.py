@@ -27,13 +27,13 @@ import msgspec
 
 from chaos import mutants, namespaces, nemesis, report
 from chaos.abilities import missing
-from chaos.cluster import ClusterError
-from chaos.host import Unavailable, private_mounts
 from chaos.nemesis import FAMILIES, Kind
 from chaos.run import Options, run
 from chaos.sites import on_loopback
 from chaos.summary import Verdict
 from chaos.tellers import NarratingTeller, Teller
+from chaos.testbed.cluster import ClusterError
+from chaos.testbed.host import Unavailable, private_mounts
 
 EXIT_CODES = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
 _USAGE, _HARNESS = 2, 3

@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection
 
 from chaos.disks import c_compiler
-from chaos.host import Unavailable
 from chaos.nemesis import JOINS, Kind
+from chaos.testbed.host import Unavailable
 
 _NO_NETEM = "in network namespaces packets can be lost, and neither be late nor come twice; without --net namespaces they can"
 _PUT_BACK = "disks are put back, and none is replaced: --lost-disks rejoin"

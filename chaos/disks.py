@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from chaos.host import Unavailable, move_all, tool
+from chaos.testbed.host import Unavailable, move_all, tool
 
 #: LevelDB reads its log by blocks. A bit that flips in the last one, in a record's length, looks like a write that a crash has
 #: cut short, so that whole batches are gone and nobody can tell: known, and documented (storage/leveldb.py). The blocks before

@@ -13,14 +13,14 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from chaos import disks
-from chaos.cluster import NODES, Cluster
 from chaos.disks import Damage, Injector
-from chaos.host import Unavailable
 from chaos.joins import Joins
 from chaos.nemesis import MAY_STOP, Fault, Kind
 from chaos.network import Network, Weather
 from chaos.recorder import Recorder
 from chaos.summary import Exit
+from chaos.testbed.cluster import NODES, Cluster
+from chaos.testbed.host import Unavailable
 
 #: Exit code of a node whose store cannot be trusted.
 _STORAGE_EXIT = 3

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import yaml
 
 from chaos import disks
-from chaos.cluster import NODES, Cluster, ClusterError, run
-from chaos.host import move_all
 from chaos.nemesis import Fault, others
 from chaos.network import Network
+from chaos.testbed.cluster import NODES, Cluster, ClusterError, run
+from chaos.testbed.host import move_all
 
 #: A node that stands still is given up by the others after 2 s; then its name is free.
 _GIVEN_UP_SECONDS = 3.0

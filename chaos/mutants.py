@@ -18,11 +18,11 @@ import msgspec
 from chaos import history, nemesis
 from chaos.abilities import missing
 from chaos.history import Invoke
-from chaos.host import private_mounts
 from chaos.nemesis import Kind
 from chaos.run import Options, SilentTeller, run
 from chaos.sites import on_loopback
 from chaos.summary import Summary, Verdict
+from chaos.testbed.host import private_mounts
 
 _BROKEN = (sys.executable, "-P", "-m", "tests.chaos.broken")
 _LIST_SECONDS = 60.0

@@ -22,10 +22,10 @@ import sys
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from pathlib import Path
 
-from chaos.cluster import NODES, Cluster
-from chaos.host import Unavailable, tool
 from chaos.nemesis import Wire
 from chaos.network import Network, Weather
+from chaos.testbed.cluster import NODES, Cluster
+from chaos.testbed.host import Unavailable, tool
 from chaos.workload import OWNERS
 
 #: Where a run finds the name that its namespaces begin with; it is set by the process that made them.

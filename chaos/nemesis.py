@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from chaos.cluster import NODES
+from chaos.testbed.cluster import NODES
 
 #: Bytes from one node to another. Both directions of a connection are two wires.
 Wire = tuple[str, str]

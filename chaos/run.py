@@ -22,17 +22,17 @@ import msgspec
 
 from chaos import history, measures
 from chaos.asking import Names, NodeClient
-from chaos.cluster import NODES, Cluster, ClusterError
 from chaos.disks import Injector
 from chaos.faults import Faults
 from chaos.final import read_back, ready
 from chaos.history import Begun, Outcome, Record
-from chaos.host import Unavailable, small_disk
 from chaos.nemesis import SMALL_DISK, Fault, Kind
 from chaos.recorder import Recorder
 from chaos.sites import Site
 from chaos.spelling import Speller
 from chaos.summary import Exit, Summary, Verdict
+from chaos.testbed.cluster import NODES, Cluster, ClusterError
+from chaos.testbed.host import Unavailable, small_disk
 from chaos.verdict import Observed, judge
 from chaos.workload import OWNERS, Workload
 

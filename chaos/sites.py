@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from chaos.cluster import NODES, Cluster
 from chaos.links import Links
 from chaos.network import Network
+from chaos.testbed.cluster import NODES, Cluster
 from chaos.workload import OWNERS
 
 #: (an empty directory, the run's seed) → a cluster in it that was not started yet, and what is between its nodes.

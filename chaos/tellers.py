@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TextIO
 
 from chaos.history import Outcome
-from chaos.narration import ClaimFailed, Narrator
 from chaos.nemesis import Fault, Kind
 from chaos.run import Options
 from chaos.summary import Summary, Verdict
+from chaos.testbed.narration import ClaimFailed, Narrator
 
 #: What is to be seen of each thing that goes wrong.
 _REASONS = {

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 from diagrams import modules, routes, running
 
 FOLDER = Path(__file__).parent

@@ -8,9 +8,9 @@ from unittest.mock import Mock
 
 from starlette.routing import BaseRoute, Route
 
-from quorumvault.admin.app import Controls, create_admin_app
-from quorumvault.api.app import create_app
-from quorumvault.api.reference import ENDPOINTS
+from quorumvault.server.http.admin.routes import Controls, create_admin_app
+from quorumvault.server.http.openapi_reference import ENDPOINTS
+from quorumvault.server.http.routes import create_app
 
 _KEYS = {endpoint.path: endpoint.permission for endpoint in ENDPOINTS}
 _WORDS = {None: "no key", "any": "any key"}

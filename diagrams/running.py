@@ -13,7 +13,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
-from chaos.cluster import PORT_OFFSETS, Cluster
+from chaos.testbed.cluster import PORT_OFFSETS, Cluster
 
 #: Where ``quorumvault init`` begins if it is not told otherwise; a port that was free is drawn as the one in its place.
 _FIRST_PORT = 8700

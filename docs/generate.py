@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from quorumvault.api.openapi import document
 from quorumvault.cli import main as command_line
+from quorumvault.server.http.openapi import document
 
 DOCS = Path(__file__).parent
 _HELP_COLUMNS = 100

@@ -13,19 +13,19 @@ from typing import Any
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
-from quorumvault.api.admission import Admission
-from quorumvault.api.app import create_app
-from quorumvault.api.health import Health, PeerHealth, QuorumHealth
-from quorumvault.api.services import Services
-from quorumvault.config import Limits, Timeouts
-from quorumvault.coordinator import Missing, Retokenized, Take, Tokenized
+from quorumvault.config.api_keys import DEFAULT_ALLOW, NO_LIMIT, PERMISSIONS, ApiKey, KeyTable, Permission, Rates
+from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token, format_tokens
 from quorumvault.errors import EpochAhead
-from quorumvault.events import Event
-from quorumvault.fields import FieldSet
-from quorumvault.keyfile import DEFAULT_ALLOW, NO_LIMIT, PERMISSIONS, ApiKey, KeyTable, Permission, Rates
+from quorumvault.formats.fields import FieldSet
 from quorumvault.model import FIRST_EPOCH, Owner
+from quorumvault.server.coordinator.coordinator import Missing, Retokenized, Take, Tokenized
+from quorumvault.server.http.admission import Admission
+from quorumvault.server.http.dependencies import Services
+from quorumvault.server.http.health import Health, PeerHealth, QuorumHealth
+from quorumvault.server.http.routes import create_app
+from quorumvault.server.telemetry.event_log import Event
 
 CLINIC, LAB = Owner("clinic"), Owner("lab")
 FIELDS = ("$.ssn", "$.name.family", "$.contacts[*].phone")

@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import quorumvault as qv
-from quorumvault.batch import duckdbtables, parquetfiles, textfiles, textrows
-from quorumvault.batch.job import Job
-from quorumvault.batch.sources import Format, expand
+from quorumvault.files.columnar import duckdb as duckdb_engine
+from quorumvault.files.columnar import parquet
+from quorumvault.files.job import Job
+from quorumvault.files.sources import Format, expand
+from quorumvault.files.text import engine as text_engine
+from quorumvault.files.text import rows as text_rows
 from tests.apirig import Rig, key_text
 from tests.served import served
 
@@ -59,9 +62,9 @@ def desk() -> Iterator[Desk]:
 
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few rows make several parts."""
-    for module in (textfiles, parquetfiles, duckdbtables):
+    for module in (text_engine, parquet, duckdb_engine):
         monkeypatch.setattr(module, "PART_ROWS", PART_ROWS)
-    monkeypatch.setattr(textrows, "BATCH_ROWS", GROUP_ROWS)
+    monkeypatch.setattr(text_rows, "BATCH_ROWS", GROUP_ROWS)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

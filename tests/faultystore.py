@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from quorumvault.errors import StorageFailed, StoreCorrupt
-from quorumvault.storage.store import CORRUPT, Corrupt, Store
+from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
 
 class FaultyStore:

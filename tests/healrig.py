@@ -8,25 +8,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from quorumvault.config import HealingSettings, Limits, Timeouts
-from quorumvault.coordinator import Coordinator, Identity
+from quorumvault.config.cluster import HealingSettings, Limits, Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity
-from quorumvault.groupcommit import GroupCommit
-from quorumvault.healing.healer import Healer, Surroundings
-from quorumvault.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.model import NODE_NAMES, Owner
-from quorumvault.protocol.antientropy import Compared
+from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch
 from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, first_view
-from quorumvault.replica import Job, Replica
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
-from quorumvault.storage.store import Store
+from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.healing.healer import Healer, Surroundings
+from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
+from quorumvault.server.replica.group_commit import GroupCommit
+from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import Store
 
 CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
 DISKS = {node: node.encode() * 8 for node in NODE_NAMES}

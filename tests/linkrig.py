@@ -12,19 +12,19 @@ from typing import Any
 
 import msgspec
 
-from quorumvault.addresses import Address
-from quorumvault.config import Limits, Timeouts
-from quorumvault.peers import facts as saying
-from quorumvault.peers.claims import Claims
-from quorumvault.peers.connection import LocalNode
-from quorumvault.peers.facts import Greeting, NodeFacts
-from quorumvault.peers.frames import Envelope, FrameReader, FrameWriter, Kind
-from quorumvault.peers.handshake import ClusterSecret, Dialling
-from quorumvault.peers.link import Link
-from quorumvault.peers.server import PeerServer
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.protocol.messages import AnyReply, AnyRequest, EpochIs, Outgoing, ReadEpoch, RoundId
 from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.protocol.views import Mode
+from quorumvault.server.peers import facts as saying
+from quorumvault.server.peers.claims import Claims
+from quorumvault.server.peers.connection import LocalNode
+from quorumvault.server.peers.facts import Greeting, NodeFacts
+from quorumvault.server.peers.frames import Envelope, FrameReader, FrameWriter, Kind
+from quorumvault.server.peers.handshake import ClusterSecret, Dialling
+from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.server import PeerServer
 
 #: Runs a scenario on some event loop: the fixture of that name in tests/contract.
 Run = Callable[[Coroutine[object, object, None]], None]

@@ -14,7 +14,7 @@ from bench.files.report import FilesReport, summarise
 from bench.files.run import Copies
 from bench.load import OWNER, Load, start
 from bench.processes import machine
-from chaos.cluster import NODES
+from chaos.testbed.cluster import NODES
 from quorumvault.client import Client
 
 

@@ -17,7 +17,7 @@ from bench.files import alone
 from bench.files.child import CommandFailed, Took, measure
 from bench.files.dataset import Dataset, differences
 from bench.files.plan import Case, FilesPlan
-from chaos.cluster import environment, executable
+from chaos.testbed.cluster import environment, executable
 
 
 class WrongCopy(Exception):

@@ -23,8 +23,8 @@ from bench.load import OWNER
 from bench.processes import machine
 from bench.table import show_all
 from bench.work import WrongAnswer
-from chaos.api import Unanswered
-from chaos.cluster import Cluster, ClusterError
+from chaos.testbed.api import Unanswered
+from chaos.testbed.cluster import Cluster, ClusterError
 
 _LEAST_RECORDS = 1_000
 

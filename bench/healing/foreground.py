@@ -20,8 +20,8 @@ from bench.load import OWNER
 from bench.openloop import OpenLoop, Run
 from bench.report import percentile
 from bench.work import WrongAnswer
-from chaos.api import Unanswered
-from chaos.cluster import Cluster
+from chaos.testbed.api import Unanswered
+from chaos.testbed.cluster import Cluster
 
 #: Values in one request.
 BATCH = 100

@@ -13,7 +13,7 @@ from bench.healing.figures import Answers, Away, Lost, Rotten, Verified
 from bench.healing.foreground import BATCH, Foreground, Reading, Vault, read_all
 from bench.healing.plan import HealingPlan
 from bench.http import Lanes
-from chaos.cluster import NODES, Cluster, ClusterError, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
 #: It is broken; the load goes to the others.
 BROKEN, OTHERS = NODES[-1], NODES[:-1]

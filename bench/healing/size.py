@@ -22,7 +22,7 @@ from bench.http import Lanes, encode
 from bench.load import OWNER, prepare
 from bench.processes import cpu_seconds, disk_bytes, memory, until_idle
 from bench.work import WrongAnswer
-from chaos.cluster import NODES, Cluster, ClusterError, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
 _BATCH, _AT_ONCE = 1_000, 6
 _GLANCE_SECONDS = 0.2

@@ -15,17 +15,17 @@ from contextlib import closing
 from pathlib import Path
 
 from bench.processes import until_idle
-from quorumvault.config import load_node
+from quorumvault.config.cluster import load_node
 from quorumvault.crypto.canonical import from_str
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens
-from quorumvault.disk import read_identity
 from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Owner, Version, node_number
-from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.records import header
-from quorumvault.storage import layout
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
+from quorumvault.server.storage.disk_identity import read_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 #: Records in one synced write: what the largest request has.
 _BATCH = 10_000

@@ -11,12 +11,12 @@ import click
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import config_option, json_option
 from quorumvault.cli.output import print_json, print_table, say, visible
-from quorumvault.config import load_cluster
+from quorumvault.config.cluster import load_cluster
 from quorumvault.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quorumvault.admin.bodies import FactsStatus, NodeStatus, PeerStatus
-    from quorumvault.admin.client import AdminClient
+    from quorumvault.cli.admin_client import AdminClient
+    from quorumvault.server.http.admin.schemas import FactsStatus, NodeStatus, PeerStatus
 
 #: Of identities and fingerprints, where they only have to be told apart.
 _SHORT = 8
@@ -40,7 +40,7 @@ def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _client(config: Path, node: str) -> AdminClient:
-    from quorumvault.admin.client import AdminClient
+    from quorumvault.cli.admin_client import AdminClient
 
     cluster = load_cluster(config)
     if node not in cluster.nodes:

@@ -11,11 +11,11 @@ import click
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.healing import client_of, node_options
 from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
-from quorumvault.config import load_cluster
+from quorumvault.config.cluster import load_cluster
 
 if TYPE_CHECKING:
-    from quorumvault.admin.client import AdminClient
-    from quorumvault.backup.format import Header, Trailer
+    from quorumvault.cli.admin_client import AdminClient
+    from quorumvault.server.backup.format import Header, Trailer
 
 #: Records and the like between two lines on how far it is.
 _TOLD = 1_000_000
@@ -73,7 +73,7 @@ def backup(directory: Path, node: str, as_json: bool, output: Path, force: bool)
 
 def _save(client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]) -> tuple[Header, Trailer, int]:
     """Answers what its two ends say, and its size in bytes."""
-    from quorumvault.backup.format import Piece
+    from quorumvault.server.backup.format import Piece
 
     entries = 0
     with client.backup() as reader:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 import msgspec
 
-from quorumvault.batch.census import Tally, count
-from quorumvault.batch.sources import Format, Source, expand
 from quorumvault.cli.files import format_option, interruptible, names
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, print_table, say
+from quorumvault.files.census import Tally, count
+from quorumvault.files.sources import Format, Source, expand
 
 column_option = click.option(
     "--column",

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import click
 
 from quorumvault.cli.output import visible
-from quorumvault.disk import sync_directory
+from quorumvault.durable import sync_directory
 from quorumvault.errors import ConfigError
 from quorumvault.ownership import followed, require_replaceable, take_after
 

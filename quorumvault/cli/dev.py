@@ -12,19 +12,19 @@ from pathlib import Path
 
 import click
 
-from quorumvault.addresses import MAX_BASE_PORT, Address, plan_nodes
-from quorumvault.cli.children import NodeProcesses
-from quorumvault.cli.healths import is_ready
+from quorumvault.cli.dev_nodes import NodeProcesses
+from quorumvault.cli.health import is_ready
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say
 from quorumvault.client import AsyncClient
-from quorumvault.config import LOG_LEVELS, Cluster, load_cluster
-from quorumvault.disk import lock_data_directory
+from quorumvault.config.addresses import MAX_BASE_PORT, Address, plan_nodes
+from quorumvault.config.api_keys import FIRST_ALLOW, create_key
+from quorumvault.config.cluster import LOG_LEVELS, Cluster, load_cluster
+from quorumvault.config.secrets import write_private
 from quorumvault.errors import ConfigError
-from quorumvault.keyfile import FIRST_ALLOW, create_key
 from quorumvault.model import QUORUM, Owner
-from quorumvault.secretfiles import write_private
+from quorumvault.server.storage.disk_identity import lock_data_directory
 
 _OWNER = "dev"
 _POLL_SECONDS = 0.1
@@ -60,7 +60,7 @@ def dev(directory: Path, base_port: int, log_level: str, as_json: bool) -> int:
 
 def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
     """The cluster in ``directory``, made if there is none, and an API key for it, kept in secrets/dev.key."""
-    from quorumvault.initialise import init
+    from quorumvault.server.offline.init import init
 
     file = directory.absolute() / "cluster.yaml"
     kept = file.parent / "secrets" / "dev.key"

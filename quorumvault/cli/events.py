@@ -14,10 +14,10 @@ import msgspec
 
 from quorumvault.cli.options import config_option
 from quorumvault.cli.output import say, visible, visible_json
-from quorumvault.config import load_cluster
+from quorumvault.config.cluster import load_cluster
 from quorumvault.errors import ConfigError
-from quorumvault.eventreader import Entry, EventReader
-from quorumvault.events import FILE_NAME, Event
+from quorumvault.server.telemetry.event_log import FILE_NAME, Event
+from quorumvault.server.telemetry.event_reader import Entry, EventReader
 
 #: Between two looks at files that are followed.
 _POLL_SECONDS = 0.25

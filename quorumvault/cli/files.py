@@ -18,17 +18,17 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import click
 
-from quorumvault.batch.job import IfToken, Job, Missing, Operation, Progress, Report, ignore
-from quorumvault.batch.outputs import OutputExists, new_mode
-from quorumvault.batch.run import run
-from quorumvault.batch.sources import TEXT, Format, InputsError, Source, expand, format_of, is_single, split_table
-from quorumvault.batch.stream import pass_through
-from quorumvault.batch.workfolder import RunRefused, has_unfinished, work_path
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import print_json, say, visible
 from quorumvault.errors import ColumnError
+from quorumvault.files.job import IfToken, Job, Missing, Operation, Progress, Report, ignore
+from quorumvault.files.outputs import OutputExists, new_mode
+from quorumvault.files.run import run
+from quorumvault.files.sources import TEXT, Format, InputsError, Source, expand, format_of, is_single, split_table
+from quorumvault.files.stream import pass_through
+from quorumvault.files.work_folder import RunRefused, has_unfinished, work_path
 from quorumvault.ownership import reach, umask
 
 _EXTRA = ("duckdb", "numpy", "pyarrow")

@@ -11,12 +11,12 @@ import click
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say, visible
-from quorumvault.config import load_cluster
+from quorumvault.config.cluster import load_cluster
 from quorumvault.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quorumvault.admin.bodies import PeerDifferences, PeerRepair
-    from quorumvault.admin.client import AdminClient
+    from quorumvault.cli.admin_client import AdminClient
+    from quorumvault.server.http.admin.schemas import PeerDifferences, PeerRepair
 
 
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,7 +26,7 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def client_of(directory: Path, node: str) -> AdminClient:
-    from quorumvault.admin.client import AdminClient
+    from quorumvault.cli.admin_client import AdminClient
 
     cluster = load_cluster(directory / "cluster.yaml")
     if node not in cluster.nodes:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from quorumvault.addresses import MAX_BASE_PORT, Endpoints, plan_nodes
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say
+from quorumvault.config.addresses import MAX_BASE_PORT, Endpoints, plan_nodes
 from quorumvault.model import Owner
 
 if TYPE_CHECKING:
-    from quorumvault.initialise import Initialised
+    from quorumvault.server.offline.init import Initialised
 
 DEFAULT_OWNER = "default"
 
@@ -100,7 +100,7 @@ def init(
     With --replace, DIR has a cluster, and one of its nodes gets a new and empty disk, which joins the two others when it is
     served. What was in the node's data directory is set aside under another name, and nothing is removed.
     """
-    from quorumvault.initialise import init as make_cluster
+    from quorumvault.server.offline.init import init as make_cluster
 
     if replace is not None:
         _replace(context, directory, replace, host, as_json=as_json)
@@ -118,7 +118,7 @@ def init(
 
 
 def _replace(context: click.Context, directory: Path, node: str, host: str, *, as_json: bool) -> None:
-    from quorumvault.replacement import replace_disk
+    from quorumvault.server.offline.replace_disk import replace_disk
 
     given = {
         name for name in ("host", "base_port", "owners") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE

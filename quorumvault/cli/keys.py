@@ -12,8 +12,8 @@ import click
 
 from quorumvault.cli.options import config_option, json_option
 from quorumvault.cli.output import print_json, print_table, say
-from quorumvault.config import load_cluster
-from quorumvault.keyfile import DEFAULT_ALLOW, PERMISSIONS, Permission, Rates, create_key, read_keyfile, revoke_key
+from quorumvault.config.api_keys import DEFAULT_ALLOW, PERMISSIONS, Permission, Rates, create_key, read_keyfile, revoke_key
+from quorumvault.config.cluster import load_cluster
 
 
 @click.group()

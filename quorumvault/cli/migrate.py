@@ -8,10 +8,6 @@ from pathlib import Path
 
 import click
 
-from quorumvault.batch.census import count
-from quorumvault.batch.job import Job, Missing
-from quorumvault.batch.sources import Format, Source, expand, is_single, printable, root_of
-from quorumvault.batch.workfolder import plan_under_way
 from quorumvault.cli.census import column_option, require_somewhere
 from quorumvault.cli.files import (
     force_option,
@@ -27,6 +23,10 @@ from quorumvault.cli.files import (
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import say
+from quorumvault.files.census import count
+from quorumvault.files.job import Job, Missing
+from quorumvault.files.sources import Format, Source, expand, is_single, printable, root_of
+from quorumvault.files.work_folder import plan_under_way
 
 
 @click.command(

@@ -11,11 +11,11 @@ import click
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say, visible
-from quorumvault.config import NodeConfig, load_node
-from quorumvault.keyfile import load_keys
+from quorumvault.config.api_keys import load_keys
+from quorumvault.config.cluster import NodeConfig, load_node
 
 if TYPE_CHECKING:
-    from quorumvault.packing import Packed
+    from quorumvault.server.offline.pack import Packed
 
 #: Seconds that are waited for each node: they may all be down.
 _PATIENCE = 0.5
@@ -45,7 +45,7 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
     The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it differs: a
     file that is older than theirs would let revoked keys in again. Guard the tar as you guard secrets/: it has them in it.
     """
-    from quorumvault.packing import pack as pack_node
+    from quorumvault.server.offline.pack import pack as pack_node
 
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:

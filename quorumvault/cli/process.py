@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 
-from quorumvault.config import Cluster
+from quorumvault.config.cluster import Cluster
 from quorumvault.errors import ConfigError, QuorumVaultError
 
 _PR_SET_PDEATHSIG = 1

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from quorumvault.batch import job
+from quorumvault.files import job
 
 
 class _Rate(ProgressColumn):

@@ -12,13 +12,13 @@ import click
 
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
-from quorumvault.config import load_node
+from quorumvault.config.cluster import load_node
 from quorumvault.errors import RecoveryRefused
 from quorumvault.model import NODE_NAMES
 
 if TYPE_CHECKING:
-    from quorumvault.rebuild import Rebuilt
-    from quorumvault.recovery import Cut, Recovery
+    from quorumvault.server.offline.rebuild import Rebuilt
+    from quorumvault.server.offline.recover import Cut, Recovery
 
 _LOSS = (
     "{node} alone cannot know what the two other disks acknowledged without it: tokens of values that were tokenized while "
@@ -69,8 +69,8 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
     All nodes have to be stopped. DIR needs the data directories of at least two of them; from hosts of their own they are
     copied here, and back afterwards. What was cut is kept in DIR/nX/torn.
     """
-    from quorumvault.rebuild import rebuild as rebuild_from
-    from quorumvault.recovery import recover as recover_disks
+    from quorumvault.server.offline.rebuild import rebuild as rebuild_from
+    from quorumvault.server.offline.recover import recover as recover_disks
 
     tell = steps_on_terminal()
     if only is None:

@@ -15,7 +15,7 @@ from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 
 if TYPE_CHECKING:
-    from quorumvault.backup.restore import Restored
+    from quorumvault.server.offline.restore import Restored
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -68,8 +68,8 @@ def restore(
 
     Tokens stay what they are. Stop the old cluster for good before clients use this one: the two know nothing of each other.
     """
-    from quorumvault.backup.restore import Given
-    from quorumvault.backup.restore import restore as restore_cluster
+    from quorumvault.server.offline.restore import Given
+    from quorumvault.server.offline.restore import restore as restore_cluster
 
     restored = restore_cluster(
         file,

@@ -9,8 +9,8 @@ import click
 from quorumvault.cli.logs import log_to_stderr
 from quorumvault.cli.options import config_option
 from quorumvault.cli.process import expect_batches, forbid_core_dumps, stop_with, take_descriptors
-from quorumvault.config import LOG_LEVELS, load_node
-from quorumvault.tampering import require_guarded
+from quorumvault.config.cluster import LOG_LEVELS, load_node
+from quorumvault.config.tampering import require_guarded
 
 
 @click.command(short_help="Run one node.", epilog="\b\nExample:\n  quorumvault serve --config vault/cluster.yaml --node n1")
@@ -32,7 +32,7 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     """
     import uvloop
 
-    from quorumvault.node import serve as serve_node
+    from quorumvault.server.node.node import serve as serve_node
 
     forbid_core_dumps()
     if parent is not None:

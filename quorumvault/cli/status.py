@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import click
 
-from quorumvault.cli import healths
+from quorumvault.cli import health
 from quorumvault.cli.main import NO_QUORUM
 from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import print_json, print_table, say
@@ -46,14 +46,14 @@ def status(connection: Connection, watch: bool, as_json: bool) -> int:
             return 0
         answers = client.health()
     if as_json:
-        print_json(healths.as_object(answers))
+        print_json(health.as_object(answers))
     elif sys.stdout.isatty():
-        print_table(healths.COLUMNS[:-1], [healths.row(answer)[:-1] for answer in answers])
-        for warning in healths.warnings(answers):
+        print_table(health.COLUMNS[:-1], [health.row(answer)[:-1] for answer in answers])
+        for warning in health.warnings(answers):
             say(warning)
     else:
-        print_table(healths.COLUMNS, [healths.row(answer) for answer in answers])
-    return 0 if any(map(healths.is_ready, answers)) else NO_QUORUM
+        print_table(health.COLUMNS, [health.row(answer) for answer in answers])
+    return 0 if any(map(health.is_ready, answers)) else NO_QUORUM
 
 
 @click.command(
@@ -70,7 +70,7 @@ def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> 
     with connection.open() as client:
         answers = wait_until_ready(client.health, timeout, clock=time.monotonic, sleep=time.sleep)
     if as_json:
-        print_json({"ready": True, **healths.as_object(answers)})
+        print_json({"ready": True, **health.as_object(answers)})
     else:
         say(f"ready: {', '.join(answer.url for answer in answers)}")
 
@@ -80,9 +80,9 @@ def wait_until_ready(
 ) -> Sequence[NodeHealth]:
     """Ask until all are ready, and return their last answers. After ``timeout`` seconds: NoQuorum, which names the others."""
     end = clock() + timeout
-    while not all(map(healths.is_ready, answers := ask())):
+    while not all(map(health.is_ready, answers := ask())):
         if clock() >= end:
-            late = "; ".join(f"{each.url}: {healths.why_not_ready(each)}" for each in answers if not healths.is_ready(each))
+            late = "; ".join(f"{each.url}: {health.why_not_ready(each)}" for each in answers if not health.is_ready(each))
             raise NoQuorum(f"not ready after {timeout:g} s: {late}")
         sleep(_POLL_SECONDS)
     return answers

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from quorumvault.cli import healths
+from quorumvault.cli import health
 from quorumvault.cli.output import print_json, print_row, table
 from quorumvault.client import NodeHealth
 
@@ -45,11 +45,11 @@ class _Lines:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._shown: dict[str, tuple[str, ...]] = {}
-        print_row(("time", *healths.COLUMNS))
+        print_row(("time", *health.COLUMNS))
 
     def __call__(self, answers: Sequence[NodeHealth]) -> None:
         for answer in answers:
-            row = healths.row(answer)
+            row = health.row(answer)
             if row != self._shown.get(answer.url):
                 self._shown[answer.url] = row
                 print_row((_stamp(self._now()), *row))
@@ -63,7 +63,7 @@ class _Objects:
         self._shown: dict[str, object] | None = None
 
     def __call__(self, answers: Sequence[NodeHealth]) -> None:
-        answer = healths.as_object(answers)
+        answer = health.as_object(answers)
         if answer != self._shown:
             self._shown = answer
             print_json({"time": _stamp(self._now()), **answer})
@@ -78,8 +78,8 @@ def _live(now: Callable[[], datetime]) -> Iterator[Show]:
     with Live(auto_refresh=False) as live:
 
         def show(answers: Sequence[NodeHealth]) -> None:
-            rows = table(healths.COLUMNS[:-1], [healths.row(answer)[:-1] for answer in answers])
-            below = [*healths.warnings(answers), f"{_stamp(now())}; Ctrl-C ends this"]
+            rows = table(health.COLUMNS[:-1], [health.row(answer)[:-1] for answer in answers])
+            below = [*health.warnings(answers), f"{_stamp(now())}; Ctrl-C ends this"]
             live.update(Group(rows, "", *map(Text, below)), refresh=True)
 
         yield show

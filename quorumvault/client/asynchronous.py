@@ -16,11 +16,11 @@ import httpx2
 
 from quorumvault.client import wire
 from quorumvault.client.operations import ArrowOperation, Operations
+from quorumvault.client.plan import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.settings import Settings, resolve
-from quorumvault.client.steps import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
 
 
 class _Own(NamedTuple):

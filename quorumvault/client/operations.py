@@ -23,7 +23,10 @@ import msgspec
 
 from quorumvault import errors
 from quorumvault.client import batches
-from quorumvault.client.answers import (
+from quorumvault.client.failover import Nodes
+from quorumvault.client.plan import Answered, Call, Clock, Plan, Send, exchange
+from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.replies import (
     AllEpochsAnswer,
     EpochAnswer,
     FieldsAnswer,
@@ -38,12 +41,9 @@ from quorumvault.client.answers import (
     read_results,
     read_tokens,
 )
-from quorumvault.client.attempts import Attempts
-from quorumvault.client.nodes import Nodes
-from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
+from quorumvault.client.retry import Attempts
 from quorumvault.client.settings import Settings
-from quorumvault.client.steps import Answered, Call, Clock, Plan, Send, exchange
 
 #: What takes columns in place of JSON, and what their media type is.
 ArrowOperation = Literal["tokenize", "detokenize", "retokenize"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx2
 
+from quorumvault.client.plan import REQUEST_ID, Failure, NoReply, Reply, Send
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.steps import REQUEST_ID, Failure, NoReply, Reply, Send
 
 
 def limits(policy: ClientPolicy) -> httpx2.Limits:

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from quorumvault.protocol.marks import NO_MARK, Mark
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark
 from quorumvault.protocol.views import Mode, View, ViewId
 
 PROTOCOL_VERSION: Final = 2

@@ -17,20 +17,20 @@ from typing import Any
 
 import msgspec
 
-from quorumvault import node, nodedisk
 from quorumvault.cli import main as quorumvault
-from quorumvault.config import NodeConfig
+from quorumvault.config.api_keys import KeyTable
+from quorumvault.config.cluster import NodeConfig
 from quorumvault.errors import StorageFailed
-from quorumvault.keyfile import KeyTable
-from quorumvault.storage import layout
-from quorumvault.storage.binding import plyvel
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.node import node
+from quorumvault.server.storage import data_directory, layout
+from quorumvault.server.storage.binding import plyvel
+from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.patches import Mutant, applied
 
 _real_open = LevelDBStore.open
 _real_write = LevelDBStore.write
-_real_open_disk = nodedisk.open_disk
+_real_open_disk = data_directory.open_disk
 _real_authenticate = KeyTable.authenticate
 
 
@@ -73,22 +73,22 @@ def _open_what_is_left(cls: type[LevelDBStore], path: Path, disk: bytes) -> Leve
         return _real_open(path, disk)
 
 
-def _open_disk_or_a_new_one(config: NodeConfig) -> nodedisk.NodeDisk:
+def _open_disk_or_a_new_one(config: NodeConfig) -> data_directory.NodeDisk:
     """An empty disk under the name of the one that is gone, with a vote."""
-    away = config.data_directory.with_name(f"{config.node}.away") / nodedisk.IDENTITY_FILE
-    mine = config.data_directory / nodedisk.IDENTITY_FILE
+    away = config.data_directory.with_name(f"{config.node}.away") / data_directory.IDENTITY_FILE
+    mine = config.data_directory / data_directory.IDENTITY_FILE
     if not mine.exists() and away.exists():
         shutil.copy(away, mine)
-        identity = nodedisk.read_identity(mine)
+        identity = data_directory.read_identity(mine)
         assert identity is not None
-        LevelDBStore.create(config.data_directory / nodedisk.STORE_DIRECTORY, identity.disk).close()
+        LevelDBStore.create(config.data_directory / data_directory.STORE_DIRECTORY, identity.disk).close()
     return _real_open_disk(config)
 
 
-def _open_disk_or_an_empty_one(config: NodeConfig) -> nodedisk.NodeDisk:
+def _open_disk_or_an_empty_one(config: NodeConfig) -> data_directory.NodeDisk:
     """Where the store is gone and the identity is left: an empty store under that identity, and its vote."""
-    store = config.data_directory / nodedisk.STORE_DIRECTORY
-    identity = nodedisk.read_identity(config.data_directory / nodedisk.IDENTITY_FILE)
+    store = config.data_directory / data_directory.STORE_DIRECTORY
+    identity = data_directory.read_identity(config.data_directory / data_directory.IDENTITY_FILE)
     if identity is not None and not store.exists():
         LevelDBStore.create(store, identity.disk).close()
     return _real_open_disk(config)
@@ -123,12 +123,12 @@ _OWN = (
     Mutant(
         "empty-disk-votes",
         "a disk that is gone has no vote (view rules 4, 6)",
-        ((nodedisk, "open_disk", _open_disk_or_a_new_one),),
+        ((data_directory, "open_disk", _open_disk_or_a_new_one),),
     ),
     Mutant(
         "old-id-kept",
         "a disk that is lost is lost (view rule 6)",
-        ((nodedisk, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
+        ((data_directory, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
     ),
     Mutant(
         "sent-away-goes-on",

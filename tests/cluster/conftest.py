@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 
 OWNERS = ("clinic", "registry", "bench")
 

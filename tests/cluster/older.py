@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from quorumvault import node
 from quorumvault.cli import main as quorumvault
-from quorumvault.peers import facts as saying
-from quorumvault.peers import server
-from quorumvault.peers.facts import Greeting, NodeFacts
-from quorumvault.peers.link import Link
 from quorumvault.protocol import messages
 from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, NotVoting, Outgoing, Put
 from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.server.node import node
+from quorumvault.server.peers import facts as saying
+from quorumvault.server.peers import server
+from quorumvault.server.peers.facts import Greeting, NodeFacts
+from quorumvault.server.peers.link import Link
 
 
 class _Wire(NamedTuple):

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from chaos.cluster import NODES, Cluster, free_base_port, run
+from chaos.testbed.cluster import NODES, Cluster, free_base_port, run
 from tests.cluster.test_promises import OTHER, OWNER, Acknowledged, passes, records, resolves, streaming
 
 

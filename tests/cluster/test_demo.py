@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-import chaos.cluster
-from chaos import analysis, demo, sample, trouble
-from chaos.cluster import Cluster
-from chaos.narration import ClaimFailed, Narrator
-from chaos.records import invent_input
+import chaos.testbed.cluster
+from chaos.demo import analysis, trouble
+from chaos.demo import run as demo
+from chaos.demo.records import invent_input
+from chaos.testbed import sample
+from chaos.testbed.cluster import Cluster
+from chaos.testbed.narration import ClaimFailed, Narrator
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +43,7 @@ def _signals() -> Iterator[None]:
 def run(*arguments: str | Path, temporary: Path) -> subprocess.CompletedProcess[str]:
     """A process with nothing on its input, as in a pipe; ``temporary`` is its folder for temporary files."""
     return subprocess.run(
-        [sys.executable, "-m", "chaos.demo", *arguments],
+        [sys.executable, "-m", "chaos.demo.run", *arguments],
         cwd=temporary.parent,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
@@ -105,11 +107,11 @@ def test_it_notices_a_vault_that_gives_back_something_else(
 
 def lie(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, instead: str) -> None:
     """From here on one of the commands does something else; ``{real}`` is what does it well."""
-    liar, real = directory / "quorumvault", chaos.cluster.executable()
+    liar, real = directory / "quorumvault", chaos.testbed.cluster.executable()
     script = f'if [ "$1" = {command} ]; then {instead.format(real=real)}; else exec \'{real}\' "$@"; fi'
     liar.write_text(f"#!/bin/sh\n{script}\n")
     liar.chmod(0o755)
-    monkeypatch.setattr(chaos.cluster, "executable", lambda: str(liar))
+    monkeypatch.setattr(chaos.testbed.cluster, "executable", lambda: str(liar))
 
 
 def test_it_notices_tables_that_were_not_moved(own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

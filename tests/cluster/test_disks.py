@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chaos.cluster import NODES, Cluster, environment, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, environment, run, wait_for
 from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming, through_each_pair
 
 ROOT = Path(__file__).parents[2]

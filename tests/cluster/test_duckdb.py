@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import quorumvault as qv
-from chaos.cluster import NODES, Cluster
+from chaos.testbed.cluster import NODES, Cluster
 from quorumvault.analytics.arrow import look_up
 from quorumvault.client import Limits
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from chaos.cluster import NODES, Cluster, environment, executable, free_base_port
+from chaos.testbed.cluster import NODES, Cluster, environment, executable, free_base_port
 from quorumvault.cli import main
 
 SECONDS = 60

@@ -12,19 +12,19 @@ import duckdb
 import pytest
 
 import quorumvault as qv
-from chaos.cluster import NODES, Cluster, environment, executable
-from quorumvault.batch.job import Job
-from quorumvault.batch.run import run
-from quorumvault.batch.sources import expand
+from chaos.testbed.cluster import NODES, Cluster, environment, executable
+from quorumvault.files.job import Job
+from quorumvault.files.run import run
+from quorumvault.files.sources import expand
 
 FILES, ROWS, PATIENTS = 4, 5000, 3000
 #: A client that kills itself, and cleans nothing up, when so many rows are done.
 KILLED = f"""
 import os, signal, sys
 import quorumvault as qv
-from quorumvault.batch.job import Job
-from quorumvault.batch.run import run
-from quorumvault.batch.sources import expand
+from quorumvault.files.job import Job
+from quorumvault.files.run import run
+from quorumvault.files.sources import expand
 from pathlib import Path
 
 def progress(rows, size):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from chaos.api import Api
-from chaos.cluster import HOST, NODES, PORT_OFFSETS, Cluster, free_base_port, wait_for
-from quorumvault.storage.layout import STORE_FORMAT
+from chaos.testbed.api import Api
+from chaos.testbed.cluster import HOST, NODES, PORT_OFFSETS, Cluster, free_base_port, wait_for
+from quorumvault.server.storage.layout import STORE_FORMAT
 from tests.cluster.test_healing import HEALED_SECONDS, identical, owed
 from tests.cluster.test_operating import becomes
 from tests.golden.make import EXPECTED_FILE

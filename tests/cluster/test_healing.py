@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from chaos.cluster import NODES, Cluster, wait_for
-from chaos.cluster import run as run_command
+from chaos.testbed.cluster import NODES, Cluster, wait_for
+from chaos.testbed.cluster import run as run_command
 
 #: An operator's patience; on a machine that has nothing else to do all of it takes two seconds.
 HEALED_SECONDS = 60.0

@@ -16,10 +16,10 @@ import msgspec
 import pytest
 import yaml
 
-from chaos.api import Api, Unanswered
-from chaos.cluster import NODES, READY_SECONDS, Cluster, environment, executable, run, wait_for
-from quorumvault.admin.bodies import Reloaded, ViewStatus
-from quorumvault.admin.client import AdminClient
+from chaos.testbed.api import Api, Unanswered
+from chaos.testbed.cluster import NODES, READY_SECONDS, Cluster, environment, executable, run, wait_for
+from quorumvault.cli.admin_client import AdminClient
+from quorumvault.server.http.admin.schemas import Reloaded, ViewStatus
 
 OWNER = "clinic"
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")

@@ -13,7 +13,7 @@ from bench.load import Load
 from bench.measure import Bench
 from bench.plan import Group, Plan
 from bench.work import Operation
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 
 #: All that a run does, as little of it as there can be.
 _TINY = Plan(

@@ -16,8 +16,8 @@ import pyarrow.parquet
 import pytest
 
 import quorumvault as qv
-from chaos.cluster import NODES, Cluster, environment, executable, wait_for
-from quorumvault.keyfile import PERMISSIONS
+from chaos.testbed.cluster import NODES, Cluster, environment, executable, wait_for
+from quorumvault.config.api_keys import PERMISSIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from chaos.api import Api
-from chaos.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
+from chaos.testbed.api import Api
+from chaos.testbed.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
 from tests.cluster.conftest import OWNERS
 
 SECONDS = 30

@@ -15,8 +15,8 @@ from bench.http import encode
 from bench.load import OWNER
 from bench.openloop import OpenLoop
 from bench.overload import BATCH, Capacity, Overload, Phase, judge, measure
-from chaos.api import Api
-from chaos.cluster import NODES, Cluster, wait_for
+from chaos.testbed.api import Api
+from chaos.testbed.cluster import NODES, Cluster, wait_for
 
 
 def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(cluster: Cluster) -> None:

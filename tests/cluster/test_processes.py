@@ -1,4 +1,4 @@
-"""chaos.cluster itself: what the other tests of this folder stand on."""
+"""chaos.testbed.cluster itself: what the other tests of this folder stand on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.api import Unanswered
-from chaos.cluster import NODES, Cluster, ClusterError, wait_for
+from chaos.testbed.api import Unanswered
+from chaos.testbed.cluster import NODES, Cluster, ClusterError, wait_for
 from tests.cluster.conftest import OWNERS
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_a_directory_is_not_made_a_cluster_twice(cluster: Cluster) -> None:
 _ABANDON = """
 import sys, time
 from pathlib import Path
-from chaos.cluster import NODES, Cluster
+from chaos.testbed.cluster import NODES, Cluster
 made = Cluster.create(Path(sys.argv[1]), ("clinic",))
 made.start()
 made.wait_ready()

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from chaos.api import Unanswered
-from chaos.cluster import NODES, Cluster, wait_for
-from quorumvault.storage.binding import plyvel
+from chaos.testbed.api import Unanswered
+from chaos.testbed.cluster import NODES, Cluster, wait_for
+from quorumvault.server.storage.binding import plyvel
 
 OWNER, OTHER = "clinic", "registry"
 

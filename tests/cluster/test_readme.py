@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from chaos.cluster import environment, free_base_port
+from chaos.testbed.cluster import environment, free_base_port
 
 ROOT = Path(__file__).parents[2]
 SESSION = (ROOT / "README.md").read_text().partition("## The first five minutes")[2].partition("\n## ")[0]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cluster import Cluster, run, wait_for
-from quorumvault.storage.binding import plyvel
+from chaos.testbed.cluster import Cluster, run, wait_for
+from quorumvault.server.storage.binding import plyvel
 from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming
 
 #: Of a node on one host with others: its peer port is so far above that of its API.

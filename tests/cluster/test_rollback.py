@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming
 from tests.cluster.test_rejoin import becomes_active, exits, fill
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import quorumvault as qv
-from chaos.cluster import NODES, Cluster, executable, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, executable, run, wait_for
 from tests.cluster.conftest import OWNERS
 from tests.cluster.test_healing import HEALED_SECONDS, identical, verify
 from tests.cluster.test_promises import OWNER, resolves

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 
-from chaos.cluster import NODES, Cluster
+from chaos.testbed.cluster import NODES, Cluster
 from quorumvault.client import AsyncClient, ClientPolicy, wire
 
 OWNER = "clinic"

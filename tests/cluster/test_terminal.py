@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cluster import NODES, Cluster, environment, executable, wait_for
+from chaos.testbed.cluster import NODES, Cluster, environment, executable, wait_for
 
 DEADLINE = 30.0
 #: What moves the cursor, colours and erases.

@@ -6,7 +6,7 @@ What one of them has missed it goes on to lack, but for what a read writes back 
 from __future__ import annotations
 
 from quorumvault.cli import main as quorumvault
-from quorumvault.healing.healer import Healer
+from quorumvault.server.healing.healer import Healer
 
 if __name__ == "__main__":
     Healer.start = lambda self: None  # type: ignore[method-assign]

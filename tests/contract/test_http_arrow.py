@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorumvault.api import intake
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import NoQuorum
+from quorumvault.server.http import body as bodies
 from tests import arrowrig
 from tests.apirig import CLINIC, SMALL, FakeVault, Rig, bearer
 
@@ -295,14 +295,14 @@ def test_the_media_type_decides(rig: Rig) -> None:
 
 
 def test_a_node_without_pyarrow_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "arrow_installed", lambda: False)
+    monkeypatch.setattr(bodies, "arrow_installed", lambda: False)
     answer = rig.post("/detokenize", GOOD, ARROW)
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type")
     assert "pyarrow" in answer.json()["detail"]
 
 
 def test_pyarrow_is_loaded_when_it_is_needed() -> None:
-    loaded = "import sys, quorumvault.api.app; print({'pyarrow', 'duckdb'} & set(sys.modules))"
+    loaded = "import sys, quorumvault.server.http.routes; print({'pyarrow', 'duckdb'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, check=True).stdout == b"set()\n"
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from quorumvault import httpprotocol
-from quorumvault.addresses import Address
-from quorumvault.api.answer import CONNECTION
-from quorumvault.config import Limits, Timeouts
-from quorumvault.httpprotocol import LARGE_READ, SMALL_READ
-from quorumvault.httprefusals import Refusal
-from quorumvault.httpserver import HttpServer, listening_socket
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.server.http import protocol
+from quorumvault.server.http.answer import CONNECTION
+from quorumvault.server.http.protocol import LARGE_READ, SMALL_READ
+from quorumvault.server.http.server import HttpServer, listening_socket
+from quorumvault.server.telemetry.connection_refusals import Refusal
 from tests.linkrig import Run, eventually
 
 pytestmark = pytest.mark.slow
@@ -391,7 +391,7 @@ def test_the_rest_of_a_body_is_not_thrown_away_without_end(run: Run, request_hea
     ],
 )
 def test_a_request_that_does_not_end_ends_its_connection(run: Run, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    monkeypatch.setattr(httpprotocol, "_GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(protocol, "_GRACE_SECONDS", 0.01)
 
     async def scene(site: Site) -> None:
         client = await site.connect()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from quorumvault.api.bodies import TokenizeBody
+from quorumvault.config.api_keys import KeyTable
 from quorumvault.errors import NoQuorum
-from quorumvault.keyfile import KeyTable
+from quorumvault.server.http.schemas import TokenizeBody
 from tests.apirig import LAB, SMALL, Rig, api_key, key_text, without_id
 
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id", "retryable"}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from quorumvault.api.app import create_app
 from quorumvault.errors import NoQuorum
-from quorumvault.events import Event
+from quorumvault.server.http.routes import create_app
+from quorumvault.server.telemetry.event_log import Event
 from tests.apirig import JSON, SMALL, Connection, Rig, bearer, key_text
 
 UNKNOWN_TOKEN = "qv_1_" + "0" * 48

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.routing import Route
 
+from quorumvault.config.api_keys import PERMISSIONS, KeyTable, Rates
 from quorumvault.errors import NoQuorum
-from quorumvault.keyfile import PERMISSIONS, KeyTable, Rates
 from tests.apirig import CLINIC, LAB, SMALL, FakeVault, Rig, api_key, bearer
 
 #: The contract's error table, spread over its paths: what each may answer.

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from quorumvault.config.api_keys import PERMISSIONS, KeyTable, Rates
 from quorumvault.errors import NoQuorum
-from quorumvault.keyfile import PERMISSIONS, KeyTable, Rates
 from tests.apirig import CLINIC, Rig, api_key
 
 NOBODYS = "qv_1_" + "0" * 48

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from quorumvault.api.health import PeerHealth, QuorumHealth
-from quorumvault.config import Limits
+from quorumvault.config.cluster import Limits
+from quorumvault.server.http.health import PeerHealth, QuorumHealth
 from tests.apirig import FIELDS, HEALTHY, SMALL, Rig, bearer
 
 OPEN = ["/health", "/livez", "/readyz", "/limits"]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from quorumvault.config import Limits
+from quorumvault.config.cluster import Limits
 from quorumvault.crypto.tokens import is_token
 from tests.apirig import CLINIC, SMALL, FakeVault, Rig
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from quorumvault.config.api_keys import KeyTable
 from quorumvault.errors import NoQuorum
-from quorumvault.keyfile import KeyTable
 from tests.apirig import CLINIC, SMALL, Rig, api_key
 from tests.contract.test_http_events import only_event
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.api import faults as item_faults
-from quorumvault.config import Timeouts
-from quorumvault.keyfile import KeyTable
+from quorumvault.config.api_keys import KeyTable
+from quorumvault.config.cluster import Timeouts
+from quorumvault.server.http import item_errors as item_faults
 from tests.apirig import JSON, SMALL, Connection, Rig, bearer
 
 HEADERS = {**JSON, **bearer()}

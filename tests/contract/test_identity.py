@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from quorumvault.addresses import Address
-from quorumvault.config import Timeouts
-from quorumvault.peers import facts as saying
-from quorumvault.peers.claims import Claims
-from quorumvault.peers.frames import Envelope, Kind
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Timeouts
+from quorumvault.server.peers import facts as saying
+from quorumvault.server.peers.claims import Claims
+from quorumvault.server.peers.frames import Envelope, Kind
 from tests.linkrig import (
     IMPATIENT,
     TIMEOUTS,

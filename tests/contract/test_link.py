@@ -8,10 +8,10 @@ import random
 import msgspec
 import pytest
 
-from quorumvault.config import Limits
-from quorumvault.peers.link import reconnect_wait
+from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import AskView, EpochIs, Outgoing, RoundId
 from quorumvault.protocol.peer import Unreachable
+from quorumvault.server.peers.link import reconnect_wait
 from tests.linkrig import (
     ANY_PORT,
     DISK,

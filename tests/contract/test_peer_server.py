@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from quorumvault.config import Limits
-from quorumvault.peers import facts as saying
-from quorumvault.peers.facts import Greeting, NodeFacts
-from quorumvault.peers.frames import Envelope, Kind
-from quorumvault.peers.handshake import ClusterSecret, Dialling
+from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import Outgoing, encode
+from quorumvault.server.peers import facts as saying
+from quorumvault.server.peers.facts import Greeting, NodeFacts
+from quorumvault.server.peers.frames import Envelope, Kind
+from quorumvault.server.peers.handshake import ClusterSecret, Dialling
 from tests.linkrig import (
     DEADLINE,
     IMPATIENT,

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from quorumvault.errors import StorageFailed, StoreCorrupt
-from quorumvault.storage import layout
-from quorumvault.storage.leveldb import LevelDBStore
-from quorumvault.storage.memory import MemoryStore
-from quorumvault.storage.store import CORRUPT, Store
-from quorumvault.storage.timed import TimedStore
-from quorumvault.storage.watched import WatchedStore
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import CORRUPT, Store
+from quorumvault.server.storage.timed import TimedStore
+from quorumvault.server.storage.watched import WatchedStore
 from tests.faultystore import FaultyStore
 
 DISK = bytes(range(16))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 from tests.cluster.conftest import cluster, own_cluster
 
 __all__ = ["cluster", "key_file", "own_cluster"]

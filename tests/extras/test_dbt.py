@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 import quorumvault as qv
-from chaos.cluster import NODES, Cluster, environment
+from chaos.testbed.cluster import NODES, Cluster, environment
 
 ROOT = Path(__file__).parents[2]
 VALUES = ["000-12-3456", "", "é\U0001f600", "000-12-3456"]

@@ -15,7 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 import quorumvault as qv
-from chaos.cluster import NODES, Cluster
+from chaos.testbed.cluster import NODES, Cluster
 from quorumvault.analytics.spark import _asker, _Connection
 from quorumvault.crypto.tokens import format_token
 

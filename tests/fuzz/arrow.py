@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from quorumvault.api.arrowstream import Texts, read_texts, write_stream
-from quorumvault.config import Limits
+from quorumvault.config.cluster import Limits
 from quorumvault.errors import RequestError
+from quorumvault.server.http.arrow_stream import Texts, read_texts, write_stream
 from tests import arrowrig as rig
 
 _LIMITS = Limits()

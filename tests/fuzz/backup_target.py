@@ -16,17 +16,17 @@ from random import Random
 
 import msgspec
 
-from quorumvault.addresses import plan_nodes
-from quorumvault.backup.format import Counts, Header, Message, Piece, Trailer, seal
-from quorumvault.backup.restore import Given, restore
-from quorumvault.config import load_node
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import load_node
+from quorumvault.config.secrets import write_private, write_secret
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import QuorumVaultError
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
-from quorumvault.secretfiles import write_private, write_secret
-from quorumvault.storage import layout
+from quorumvault.server.backup.format import Counts, Header, Message, Piece, Trailer, seal
+from quorumvault.server.offline.restore import Given, restore
+from quorumvault.server.storage import layout
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from quorumvault.config import load_node
+from quorumvault.config.api_keys import create_key, load_keys, read_keyfile
+from quorumvault.config.cluster import load_node
+from quorumvault.config.secrets import write_secret
 from quorumvault.errors import ConfigError
-from quorumvault.fields import load_fields
-from quorumvault.keyfile import create_key, load_keys, read_keyfile
-from quorumvault.secretfiles import write_secret
+from quorumvault.formats.fields import load_fields
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
 

@@ -16,17 +16,17 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quorumvault.batch.job import Job
-from quorumvault.batch.run import run
-from quorumvault.batch.sources import Format
-from quorumvault.batch.textfiles import open_table
-from quorumvault.batch.textrows import Answer, Converter, Value, convert_rows
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens
 from quorumvault.errors import QuorumVaultError
+from quorumvault.files.job import Job
+from quorumvault.files.run import run
+from quorumvault.files.sources import Format
+from quorumvault.files.text.engine import open_table
+from quorumvault.files.text.rows import Answer, Converter, Value, convert_rows
+from quorumvault.formats.table import Place
 from quorumvault.model import Owner
-from quorumvault.tabular.table import Place
 from tests.batchrig import desk, job
 from tests.fuzz.canaries import VALUE
 from tests.fuzz.mutation import mutate

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from random import Random
 from typing import Any
 
-from quorumvault.api.reference import PROBLEMS
+from quorumvault.server.http.openapi_reference import PROBLEMS
 from tests.apirig import CLINIC, Connection, Raw, Rig, bearer, key_text
 from tests.fuzz import jsonbodies
 from tests.fuzz.canaries import VALUE, Planted

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any, NamedTuple
 
-from quorumvault.api.openapi import document
+from quorumvault.server.http.openapi import document
 from tests.fuzz.canaries import TOKEN_PLACES, VALUE
 from tests.fuzz.mutation import mutate
 

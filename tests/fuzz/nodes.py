@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 from tests.fuzz.canaries import VALUE, Planted
 from tests.fuzz.target import LONGEST_TURN, Figures, Violation
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from quorumvault.peers.frames import Envelope, FrameError, FrameReader, FrameWriter, Kind
-from quorumvault.peers.handshake import NONCE_BYTES, ClusterSecret, Dialling, HandshakeError, Listening, Session
+from quorumvault.server.peers.frames import Envelope, FrameError, FrameReader, FrameWriter, Kind
+from quorumvault.server.peers.handshake import NONCE_BYTES, ClusterSecret, Dialling, HandshakeError, Listening, Session
 from tests.fuzz.exchange import in_pieces, pieces_of
 from tests.fuzz.mutation import mutate
 from tests.fuzz.peer_messages import SAID, WORDS

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from quorumvault.peers import facts as saying
-from quorumvault.peers.connection import decoded
-from quorumvault.peers.facts import Greeting
-from quorumvault.peers.frames import FrameError
 from quorumvault.protocol import messages
 from quorumvault.protocol.messages import AnyReply, AnyRequest, RoundId
+from quorumvault.server.peers import facts as saying
+from quorumvault.server.peers.connection import decoded
+from quorumvault.server.peers.facts import Greeting
+from quorumvault.server.peers.frames import FrameError
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
 from tests.linkrig import facts_of

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from random import Random
 from typing import Any
 
-from quorumvault.addresses import parse_address
-from quorumvault.strictyaml import load_yaml
+from quorumvault.config.addresses import parse_address
+from quorumvault.formats.yaml import load_yaml
 from tests.fuzz.exchange import exchange, in_pieces, pieces_of
 from tests.fuzz.mutation import mutate
 from tests.fuzz.nodes import NODE, Nodes

@@ -9,15 +9,15 @@ from random import Random
 
 import msgspec
 
-from quorumvault.batch.job import Counts, RunError
-from quorumvault.batch.manifest import Manifest, Part, Plan, SourcePlan
-from quorumvault.disk import DiskIdentity, read_identity, write_identity
 from quorumvault.errors import ConfigError
-from quorumvault.eventreader import EventReader
-from quorumvault.events import Event
+from quorumvault.files.job import Counts, RunError
+from quorumvault.files.manifest import Manifest, Part, Plan, SourcePlan
+from quorumvault.formats.table import Place
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
-from quorumvault.tabular.table import Place
+from quorumvault.server.storage.disk_identity import DiskIdentity, read_identity, write_identity
+from quorumvault.server.telemetry.event_log import Event
+from quorumvault.server.telemetry.event_reader import EventReader
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
 

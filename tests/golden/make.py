@@ -22,15 +22,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from chaos.cluster import NODES, Cluster, run
+from chaos.testbed.cluster import NODES, Cluster, run
 from quorumvault.crypto.tokens import parse_token
-from quorumvault.disk import read_identity
 from quorumvault.model import Owner
-from quorumvault.nodedisk import IDENTITY_FILE, STORE_DIRECTORY
 from quorumvault.protocol import records
 from quorumvault.protocol.messages import PROTOCOL_VERSION
-from quorumvault.storage import layout
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
+from quorumvault.server.storage.disk_identity import read_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 EXPECTED_FILE = "expected.json"
 CLINIC, REGISTRY = "clinic", "registry"

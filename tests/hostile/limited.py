@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chaos.cluster import NODES, Cluster, wait_for
+from chaos.testbed.cluster import NODES, Cluster, wait_for
 
 #: Of address space, which is more than what is in memory.
 LIMIT = 1_500_000_000

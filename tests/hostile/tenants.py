@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import yaml
 
-from chaos.cluster import NODES, Cluster, wait_for
 from chaos.spelling import Speller
+from chaos.testbed.cluster import NODES, Cluster, wait_for
 
 Value = str | int | bool
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chaos.cluster import NODES, Cluster, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, run, wait_for
+from quorumvault.config.api_keys import create_key, load_keys, new_keyfile
 from quorumvault.errors import ConfigError
-from quorumvault.keyfile import create_key, load_keys, new_keyfile
 from tests.hostile.tenants import ARROW, JSON, Ghosts, Tenant, Value, cluster_for, column, columns, epoch_of
 
 pytestmark = pytest.mark.hostile

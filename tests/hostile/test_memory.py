@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 from tests.hostile.limited import JSON, QUIET, ask, assert_unharmed, limited_cluster, metric, post, raw_connection, tokens_of
 
 pytestmark = pytest.mark.hostile

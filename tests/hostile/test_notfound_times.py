@@ -10,7 +10,7 @@ import pytest
 from bench import notfound
 from bench.notfound import OTHER, OWNERS, SHAPES, Kind, measure
 from bench.work import WrongAnswer
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 
 pytestmark = pytest.mark.hostile
 

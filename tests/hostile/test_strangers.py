@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 from tests.hostile.limited import LOUD, QUIET, ask, assert_unharmed, limited_cluster, post, raw_connection, tokens_of
 
 pytestmark = pytest.mark.hostile

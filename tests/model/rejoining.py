@@ -21,10 +21,8 @@ from typing import TypeVar
 
 import msgspec
 
-from quorumvault.disk import DiskIdentity
-from quorumvault.protocol import joining
-from quorumvault.protocol.joining import Activate, Ask, Displaced, Enter, Joining, Merge
-from quorumvault.protocol.marks import NO_MARK
+from quorumvault.protocol import join
+from quorumvault.protocol.join import Activate, Ask, Displaced, Enter, Joining, Merge
 from quorumvault.protocol.messages import (
     AnyReply,
     AnyRequest,
@@ -39,11 +37,13 @@ from quorumvault.protocol.messages import (
 )
 from quorumvault.protocol.operations import Ask as Round
 from quorumvault.protocol.operations import QuorumLost
+from quorumvault.protocol.rollback_marks import NO_MARK
 from quorumvault.protocol.rounds import ViewRefused
 from quorumvault.protocol.views import Mode, View, first_view
-from quorumvault.replica import Replica
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
 from tests.model import world
 from tests.model.world import KEYRING, NODES, Operation, Owed, Table, Violation
 
@@ -279,7 +279,7 @@ class RejoinWorld:
                 view = self._disks.values[disks[other]].view
                 if view is None or view == disk.view or self._nodes[other] == self._nodes[at]:
                     continue
-                request = self._request(ProposeView(_ROUND, joining.NO_VIEW, view))
+                request = self._request(ProposeView(_ROUND, join.NO_VIEW, view))
                 after, _ = self._handle(at, disks[at], request)
                 if after != disks[at]:
                     yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
@@ -493,7 +493,7 @@ class RejoinWorld:
 
     def _drive(self, joiner: Joiner, joint: Joint) -> tuple[Joining, Ask | Activate]:
         """The joining, as far as it is, and its present step."""
-        steps = joining.join(joiner.node, joiner.disk, self._views.values[joint.entered])
+        steps = join.join(joiner.node, joiner.disk, self._views.values[joint.entered])
         step = next(steps)
         for told in joint.sent:
             step = steps.send({node: self._replies.values[reply] for node, reply in told})

@@ -8,7 +8,7 @@ from functools import partial
 
 from quorumvault.model import Version
 from quorumvault.protocol import records
-from quorumvault.storage import layout
+from quorumvault.server.storage import layout
 from tests.model.rejoining import Call, Joiner, RejoinWorld
 from tests.model.scopes import OWNER, VALUE, digest_of, get, put, rotate
 from tests.model.world import KEYRING, Owed

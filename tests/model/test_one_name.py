@@ -16,10 +16,10 @@ from typing import cast
 
 import pytest
 
-from quorumvault.peers.claims import Claims
-from quorumvault.peers.facts import NodeFacts
-from quorumvault.peers.link import Link
-from quorumvault.peers.standing import Standing
+from quorumvault.server.peers.claims import Claims
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.standing import Standing
 from tests.linkrig import facts_of
 
 PROCESSES, PEERS = ("X", "Y"), ("n2", "n3")

@@ -39,13 +39,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity
 from quorumvault.protocol.messages import Ack, AnyReply, AnyRequest, Get, OtherView, ReadEpoch, RoundId, encode
 from quorumvault.protocol.operations import Ask, QuorumLost, Steps
 from quorumvault.protocol.read import ReadResult
 from quorumvault.protocol.views import Mode, first_view
-from quorumvault.replica import Replica
-from quorumvault.storage import layout
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
 from tests.simulation.disks import Disk
 
 NODES = ("n1", "n2", "n3")

@@ -7,7 +7,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from chaos.cluster import Cluster
+from chaos.testbed.cluster import Cluster
 
 
 def scrape() -> bytes:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from chaos.checkers import EPOCH_AHEAD
 from chaos.history import Action, Complete, Invoke, Outcome
-from quorumvault.coordinator import Coordinator, Missing, Retokenized, Tokenized
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochAhead, NoQuorum
 from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Owner
+from quorumvault.server.coordinator.coordinator import Coordinator, Missing, Retokenized, Tokenized
 from tests.simulation.timeline import Timer
 
 if TYPE_CHECKING:

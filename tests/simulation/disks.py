@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed, StoreCorrupt
-from quorumvault.storage import layout
-from quorumvault.storage.store import CORRUPT, Corrupt
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.store import CORRUPT, Corrupt
 
 
 class Disk:

@@ -11,14 +11,14 @@ from random import Random
 from typing import Any
 
 from chaos.checkers import Violation
-from quorumvault.config import HealingSettings
-from quorumvault.healing.asking import NoAnswer
-from quorumvault.healing.healer import Healer, Surroundings
-from quorumvault.healing.scrub import Neighbours, ScrubCounts
+from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES
-from quorumvault.protocol.antientropy import Compared
+from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.messages import Put, RaiseEpoch
-from quorumvault.storage import layout
+from quorumvault.server.healing.healer import Healer, Surroundings
+from quorumvault.server.healing.requests import NoAnswer
+from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
+from quorumvault.server.storage import layout
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import DISKS, TIMEOUTS, VIEW, Cluster, Process, boot_nonce
 from tests.simulation.timeline import drive

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quorumvault import copying
-from quorumvault.healing import scrub
-from quorumvault.healing.handoff import Handoff
-from quorumvault.healing.scrub import Scrub
-from quorumvault.inventory import Inventory
-from quorumvault.protocol import antientropy, records
-from quorumvault.protocol.handoff import Hint
-from quorumvault.replica import Replica
+from quorumvault.protocol import anti_entropy, records
+from quorumvault.protocol.hinted_handoff import Hint
+from quorumvault.server.healing import scrub
+from quorumvault.server.healing.hinted_handoff import Handoff
+from quorumvault.server.healing.scrub import Scrub
+from quorumvault.server.replica import copy
+from quorumvault.server.replica.inventory import Inventory
+from quorumvault.server.replica.replica import Replica
 from tests.simulation.patches import HEALING_NODES, Mutant, replaced
 
 
@@ -37,8 +37,8 @@ def _heals(name: str, undoes: str, owner: object, attribute: str, replacement: o
 HEALING = (
     _heals("hint-forgotten", "a hint is kept until it is acknowledged", Handoff, "_hand_off", _forget),
     _heals("takes-nothing", "anti-entropy takes what the other one has", Replica, "mend", lambda replica, keys, values: 0),
-    _heals("equal-sums", "anti-entropy looks at what differs", antientropy, "differing", lambda one, other: []),
-    _heals("merge-by-choice", "two values in one place are a conflict (10)", copying, "records", _Choice),
+    _heals("equal-sums", "anti-entropy looks at what differs", anti_entropy, "differing", lambda one, other: []),
+    _heals("merge-by-choice", "two values in one place are a conflict (10)", copy, "records", _Choice),
     _heals("rot-is-believed", "what healing takes is authentic (11, trap 7)",
            Inventory, "acceptable", lambda inventory, offered: dict(offered)),
     _heals("rot-stays", "the scrub mends what is not authentic (11)", scrub, "merge_records", lambda replica, theirs: 0),

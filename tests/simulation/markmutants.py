@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from quorumvault.healing import remembering
-from quorumvault.healing.remembering import Memory
-from quorumvault.peers.facts import NodeFacts
-from quorumvault.protocol.marks import Mark, Marks
-from quorumvault.replica import Replica
+from quorumvault.protocol.rollback_marks import Mark, Marks
+from quorumvault.server.healing import rollback_marks
+from quorumvault.server.healing.rollback_marks import Memory
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.replica.replica import Replica
 from tests.simulation.patches import PUT_BACK, Mutant, replaced
 
 
@@ -36,9 +36,9 @@ def _marks(name: str, undoes: str, owner: object, attribute: str, replacement: o
 
 MARKS = (
     _marks(
-        "no-marks", "a disk that is behind what is remembered does not vote (view rule 6)", remembering, "contradicts", _trusts
+        "no-marks", "a disk that is behind what is remembered does not vote (view rule 6)", rollback_marks, "contradicts", _trusts
     ),
     _marks("marks-in-memory", "marks are kept on disk", Replica, "remember", _nothing_is_kept),
-    _marks("starts-alone", "marks count writes, not starts alone", remembering, "contradicts", _counts_starts),
+    _marks("starts-alone", "marks count writes, not starts alone", rollback_marks, "contradicts", _counts_starts),
     _marks("nobody-listens", "a node hears what others remember of its disk", Memory, "heard", _own_alone),
 )

@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterator
 from itertools import count, cycle, repeat
 from typing import Any
 
-from quorumvault import replica as replicas
-from quorumvault.coordinator import Coordinator, Tokenized
 from quorumvault.crypto.sealing import Sealer
 from quorumvault.errors import NoQuorum
-from quorumvault.exchange import Exchange
 from quorumvault.model import FIRST_EPOCH, Owner
 from quorumvault.protocol import messages, operations, read, rounds
 from quorumvault.protocol.epochs import EpochRead, EpochRound, RaiseRound, Register
@@ -20,8 +17,11 @@ from quorumvault.protocol.operations import Steps
 from quorumvault.protocol.quorum import Tally
 from quorumvault.protocol.read import Open, ReadRound, WriteBackNeeded
 from quorumvault.protocol.write import WriteRound
-from quorumvault.replica import Replica
-from quorumvault.storage import layout
+from quorumvault.server.coordinator.coordinator import Coordinator, Tokenized
+from quorumvault.server.coordinator.exchange import Exchange
+from quorumvault.server.replica import replica as replicas
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage import layout
 from tests.simulation import nodes
 from tests.simulation.disks import Disk
 from tests.simulation.healmutants import HEALING

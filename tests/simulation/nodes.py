@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from quorumvault.config import Timeouts
-from quorumvault.coordinator import Coordinator, Identity
+from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RaiseEpoch, RoundId
 from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.protocol.records import version_of
+from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
-from quorumvault.replica import Job, Replica
+from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.storage.disk_identity import DiskIdentity
 from tests.simulation.disks import Disk
 from tests.simulation.network import Network
 from tests.simulation.timeline import Schedule, Timeline, drive

@@ -12,15 +12,15 @@ from dataclasses import replace
 from random import Random
 
 from chaos.checkers import Violation
-from quorumvault.healing.asking import Storage
-from quorumvault.healing.pace import Pace
-from quorumvault.healing.rejoin import Rejoin
-from quorumvault.healing.remembering import Memory
-from quorumvault.membership import Around, Membership
 from quorumvault.model import NODE_NAMES
-from quorumvault.peers.facts import NodeFacts
 from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode
+from quorumvault.server.healing.join import Rejoin
+from quorumvault.server.healing.requests import Storage
+from quorumvault.server.healing.rollback_marks import Memory
+from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.node.membership import Around, Membership
+from quorumvault.server.peers.facts import NodeFacts
 from tests.simulation import losses
 from tests.simulation.faults import Fault, Mend
 from tests.simulation.nodes import TIMEOUTS, Cluster, Node, Process, boot_nonce

@@ -8,15 +8,16 @@ from typing import Any
 
 from msgspec import structs
 
-from quorumvault import copying, membership
-from quorumvault import replica as replicas
-from quorumvault.membership import Membership
 from quorumvault.model import NODE_NAMES
-from quorumvault.peers.facts import NodeFacts
-from quorumvault.protocol import joining, messages
-from quorumvault.protocol.joining import Activate, Ask, Enter, Joining, Wait
+from quorumvault.protocol import join, messages
+from quorumvault.protocol.join import Activate, Ask, Enter, Joining, Wait
 from quorumvault.protocol.views import Mode, View
-from quorumvault.replica import Job, Replica
+from quorumvault.server.node import membership
+from quorumvault.server.node.membership import Membership
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.replica import copy
+from quorumvault.server.replica import replica as replicas
+from quorumvault.server.replica.replica import Job, Replica
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import Node
 from tests.simulation.patches import LOST_DISKS, Mutant, Patch
@@ -71,7 +72,7 @@ def _nothing_comes(replica: Replica, keys: list[bytes], values: list[bytes]) -> 
     return True
 
 
-_real_copy_in = joining._copy
+_real_copy_in = join._copy
 
 
 def _one_copy(view: View, others: tuple[str, ...], copies: Any) -> Generator[Any, Any, Any]:
@@ -81,21 +82,21 @@ def _one_copy(view: View, others: tuple[str, ...], copies: Any) -> Generator[Any
 def _copy_first(node: str, disk: bytes, entered: View | None) -> Joining:
     """Copies in the old view, and proposes the new one when it is done."""
     others = tuple(name for name in NODE_NAMES if name != node)
-    copies = joining._Copies(joining.NO_VIEW)
+    copies = join._Copies(join.NO_VIEW)
     while True:
-        told = yield Ask(others, lambda round_id: messages.AskView(round_id, joining.NO_VIEW))
-        turn = joining._next_turn(node, disk, entered, others, told)
+        told = yield Ask(others, lambda round_id: messages.AskView(round_id, join.NO_VIEW))
+        turn = join._next_turn(node, disk, entered, others, told)
         hindrance: Wait | None = turn if isinstance(turn, Wait) else None
-        if isinstance(turn, joining._CopyIn):
+        if isinstance(turn, join._CopyIn):
             yield Enter(turn.view)
             yield Activate(turn.view, turn.marks)
             return turn.view
-        if isinstance(turn, joining._Propose):
+        if isinstance(turn, join._Propose):
             if turn.view.joiner == disk and turn.nodes == others:
                 views = [reply.current for reply in told.values() if isinstance(reply, messages.ViewIs) and reply.current]
-                yield joining.Prepare()
-                hindrance = yield from joining._copy(views[0], others, copies)
-            hindrance = hindrance or (yield from joining._propose(turn, disk))
+                yield join.Prepare()
+                hindrance = yield from join._copy(views[0], others, copies)
+            hindrance = hindrance or (yield from join._propose(turn, disk))
         if hindrance is not None:
             yield hindrance
 
@@ -111,7 +112,7 @@ def _copy_in_any_view(self: Replica, copy: messages.Copy) -> Any:
     return messages.Copied(copy.round, copy.view, answer.disk, answer.keys, answer.values, answer.last)
 
 
-_real_next_turn = joining._next_turn
+_real_next_turn = join._next_turn
 
 
 def _one_is_enough(node: str, disk: bytes, entered: View | None, others: tuple[str, ...], told: Any) -> Any:
@@ -119,7 +120,7 @@ def _one_is_enough(node: str, disk: bytes, entered: View | None, others: tuple[s
     views = [reply.current for reply in told.values() if isinstance(reply, messages.ViewIs) and reply.current is not None]
     newest = max(views, key=lambda view: view.id, default=None)
     if newest is not None and newest.disks[node] == disk:
-        return joining._CopyIn(newest, {})
+        return join._CopyIn(newest, {})
     return _real_next_turn(node, disk, entered, others, told)
 
 
@@ -129,11 +130,11 @@ def _whatever_they_are(node: str, disk: bytes, entered: View | None, others: tup
     if len(told) < len(others) or not views:
         return Wait("they do not answer")
     newest = max(views, key=lambda view: view.id)
-    return joining._CopyIn(newest, {}) if newest.lists(disk) else joining._Propose(joining.successor(newest, node, disk), others)
+    return join._CopyIn(newest, {}) if newest.lists(disk) else join._Propose(join.successor(newest, node, disk), others)
 
 
 def _whoever_enters(turn: Any, disk: bytes) -> Generator[Any, Any, Any]:
-    yield Ask(turn.nodes, lambda round_id: messages.ProposeView(round_id, joining.NO_VIEW, turn.view))
+    yield Ask(turn.nodes, lambda round_id: messages.ProposeView(round_id, join.NO_VIEW, turn.view))
 
 
 def _whoever_answers(view: View, others: tuple[str, ...], copies: Any) -> Generator[Any, Any, Any]:
@@ -159,13 +160,13 @@ REJOINING = (
     _rejoins("old-disk-id", "a disk that is lost is lost (view rule 6)", (Node, "lose_disk", _same_disk)),
     _rejoins("joining-votes", "a joining disk has no vote (view rule 4)", (replicas, "votes", _joining_votes)),
     _rejoins("joins-joining", "it joins when both others are active (view rule 7)",
-             (joining, "_next_turn", _whatever_they_are), (joining, "_propose", _whoever_enters),
-             (joining, "_copy", _whoever_answers)),
+             (join, "_next_turn", _whatever_they_are), (join, "_propose", _whoever_enters),
+             (join, "_copy", _whoever_answers)),
     _rejoins("view-in-memory", "a view is synced before the answer (view rule 9)", (Replica, "_become", _entered_in_memory)),
     _rejoins("views-not-learned", "nodes learn views from each other (view rule 10)", (Membership, "heard", _learns_nothing)),
-    _rejoins("copied-before", "the copy is made after the entry (view rule 11)", (joining, "join", _copy_first)),
-    _rejoins("copied-from-one", "the copy is made from both (view rule 11)", (joining, "_copy", _one_copy)),
-    _rejoins("registers-by-choice", "of two registers a copy keeps the larger (view rule 11)", (copying, "merge_values", _mine)),
+    _rejoins("copied-before", "the copy is made after the entry (view rule 11)", (join, "join", _copy_first)),
+    _rejoins("copied-from-one", "the copy is made from both (view rule 11)", (join, "_copy", _one_copy)),
+    _rejoins("registers-by-choice", "of two registers a copy keeps the larger (view rule 11)", (copy, "merge_values", _mine)),
     _rejoins("copies-nothing", "active when both copies are synced (view rule 12)", (Replica, "merge", _nothing_comes)),
     _rejoins("replaced-goes-on", "a disk that is replaced counts no more (view rule 13)",
              (Membership, "_replaced", lambda self, view: None)),
@@ -176,7 +177,7 @@ REJOINING = (
 FOR_THE_MODEL = (
     _rejoins("no-views", "a replica answers in its own view (view rule 3)", (Replica, "_handle", _in_any_view)),
     _rejoins("joins-apart", "it joins when both others are in one view (view rule 7)",
-             (joining, "_next_turn", _one_is_enough), (Replica, "_copy", _copy_in_any_view)),
+             (join, "_next_turn", _one_is_enough), (Replica, "_copy", _copy_in_any_view)),
     _rejoins("any-view", "views change in one slot at a time (view rule 9)",
              (replicas, "may_enter", _any_larger_view), (membership, "may_enter", _any_larger_view)),
     _rejoins("view-goes-back", "views grow (view rule 9)",

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from random import Random
 
 from chaos.checkers import Violation
-from quorumvault.disk import DiskIdentity
 from quorumvault.model import NODE_NAMES
-from quorumvault.peers.facts import NodeFacts
-from quorumvault.protocol.marks import NO_MARK, Mark, contradicts
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import DISK_BYTES, Mode
-from quorumvault.storage import layout
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
 from tests.simulation import losses
 from tests.simulation.disks import Disk
 from tests.simulation.faults import Fault, Mend

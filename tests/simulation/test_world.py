@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from chaos.history import Outcome
-from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import Mode
-from quorumvault.storage.store import CORRUPT
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.store import CORRUPT
 from tests.simulation import faults
 from tests.simulation.disks import Disk
 from tests.simulation.faults import KINDS, Fault

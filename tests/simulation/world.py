@@ -17,7 +17,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import NODE_NAMES, QUORUM, Owner
 from quorumvault.protocol import records
-from quorumvault.storage import layout
+from quorumvault.server.storage import layout
 from tests.simulation import clients, faults
 from tests.simulation.clients import OWNERS, Call, Client
 from tests.simulation.faults import Fault, Mend

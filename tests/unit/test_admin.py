@@ -16,8 +16,14 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 
-from quorumvault.admin.app import Controls, create_admin_app
-from quorumvault.admin.bodies import (
+from quorumvault.cli import main
+from quorumvault.cli.admin_client import AdminClient
+from quorumvault.cli.dev import prepare
+from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.errors import ConfigError, NoQuorum, NotRunning
+from quorumvault.server.backup.format import AnyMessage, BrokenOff, Counts, Header, Piece, Trailer, Writer
+from quorumvault.server.http.admin.routes import Controls, create_admin_app
+from quorumvault.server.http.admin.schemas import (
     FactsStatus,
     NodeStatus,
     PeerDifferences,
@@ -29,15 +35,9 @@ from quorumvault.admin.bodies import (
     Verified,
     ViewStatus,
 )
-from quorumvault.admin.client import AdminClient
-from quorumvault.admin.socket import FILE_NAME, listen, short_path
-from quorumvault.api.health import Health, PeerHealth, QuorumHealth
-from quorumvault.backup.format import AnyMessage, BrokenOff, Counts, Header, Piece, Trailer, Writer
-from quorumvault.cli import main
-from quorumvault.cli.dev import prepare
-from quorumvault.config import Limits, Timeouts
-from quorumvault.errors import ConfigError, NoQuorum, NotRunning
-from quorumvault.httpserver import HttpServer
+from quorumvault.server.http.admin.socket import FILE_NAME, listen, short_path
+from quorumvault.server.http.health import Health, PeerHealth, QuorumHealth
+from quorumvault.server.http.server import HttpServer
 
 ResultT = TypeVar("ResultT")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quorumvault.metrics import COMPARISONS, REJECTIONS, STATES
+from quorumvault.server.telemetry.metrics import COMPARISONS, REJECTIONS, STATES
 from tests.unit.test_metrics import CONTRACT, OPERATIONS, OUTCOMES, codes
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from quorumvault.api.answer import CONNECTION, PIECE_BYTES, AnswerResponse, splice, splice_list
+from quorumvault.server.http.answer import CONNECTION, PIECE_BYTES, AnswerResponse, splice, splice_list
 
 
 class Line:

@@ -11,12 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity
-from quorumvault.healing.antientropy import merge_records, merge_registers
-from quorumvault.healing.asking import on_storage_thread
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import messages, records
-from quorumvault.protocol.antientropy import (
+from quorumvault.protocol.anti_entropy import (
     AskOne,
     CannotCompare,
     Compared,
@@ -33,9 +30,12 @@ from quorumvault.protocol.antientropy import (
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import AskListing, Fetch, RoundId
 from quorumvault.protocol.views import Mode, View
-from quorumvault.replica import Replica
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.server.healing.anti_entropy import merge_records, merge_registers
+from quorumvault.server.healing.requests import on_storage_thread
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
 from tests.faultystore import FaultyStore
 from tests.healrig import CLINIC, DISKS, KEYRING, REGISTRY, VIEW, Cluster, in_cluster, values
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from quorumvault.api.admission import Admission, Phase
-from quorumvault.config import Limits
+from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy, Draining
+from quorumvault.server.http.admission import Admission, Phase
 
 LIMITS = Limits(in_flight=2, memory_bytes=200, key_share=100)
 KEY, OTHER = "3fq7tzd2", "k2222222"

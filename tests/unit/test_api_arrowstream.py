@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from quorumvault.api.arrowstream import read_texts
-from quorumvault.config import Limits
+from quorumvault.config.cluster import Limits
 from quorumvault.errors import Invalid, Malformed, RequestError, TooManyItems
+from quorumvault.server.http.arrow_stream import read_texts
 from tests.arrowrig import (
     BINARY,
     CONTINUATION,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from quorumvault.api.auth import authenticate, permit
+from quorumvault.config.api_keys import KeyTable
 from quorumvault.errors import NotPermitted, Unauthenticated
-from quorumvault.keyfile import KeyTable
+from quorumvault.server.http.auth import authenticate, permit
 from tests.apirig import CLINIC, KEYS, api_key, key_text
 
 CLINIC_KEY, LAB_KEY = key_text("clinic"), key_text("lab")

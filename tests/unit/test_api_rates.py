@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.api.rates import Allowances, Bucket
+from quorumvault.config.api_keys import ApiKey, Rates
 from quorumvault.errors import RateLimited, TooManyItems
-from quorumvault.keyfile import ApiKey, Rates
+from quorumvault.server.http.rate_limits import Allowances, Bucket
 from tests.apirig import CLINIC, Clock, api_key
 
 DAY = 86_400

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.backup.format import (
+from quorumvault.errors import BackupDamaged
+from quorumvault.server.backup.format import (
     AnyMessage,
     Broken,
     BrokenOff,
@@ -21,7 +22,6 @@ from quorumvault.backup.format import (
     is_sealed,
     seal,
 )
-from quorumvault.errors import BackupDamaged
 
 HEADER = Header("c1", 3, "s1", "0123456789abcdef", "2026-01-01T00:00:00.000+00:00", "1.0")
 KEY = bytes(32)

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorumvault.backup.format import Broken, Header, Piece, Reader, Trailer
-from quorumvault.backup.taking import Taking
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import NoQuorum
-from quorumvault.healing.pace import Pace
 from quorumvault.model import NODE_NAMES, Owner
-from quorumvault.protocol.joining import NO_VIEW
+from quorumvault.protocol.join import NO_VIEW
 from quorumvault.protocol.messages import Copy, ProposeView, RoundId
 from quorumvault.protocol.views import successor
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
-from quorumvault.storage.store import Store
+from quorumvault.server.backup.format import Broken, Header, Piece, Reader, Trailer
+from quorumvault.server.backup.take import Taking
+from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import Store
 from tests.faultystore import FaultyStore
 from tests.healrig import CLINIC, KEYRING, REGISTRY, VIEW, Cluster, Node, in_cluster, values
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.backup.union import Union
+from quorumvault.server.backup.union import Union
 
 keys = st.binary(min_size=1, max_size=2)
 stores = st.lists(st.dictionaries(keys, st.binary(max_size=1), max_size=40), min_size=1, max_size=3)

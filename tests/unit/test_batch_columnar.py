@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import quorumvault as qv
-from quorumvault.batch import answers, parquetfiles
-from quorumvault.batch.columnar import read_texts, text_columns
-from quorumvault.batch.job import Job, RunError
-from quorumvault.batch.run import run
-from quorumvault.batch.sources import expand
 from quorumvault.crypto.tokens import format_token, is_token
+from quorumvault.files.columnar import answers, parquet
+from quorumvault.files.columnar.engine import read_texts, text_columns
+from quorumvault.files.job import Job, RunError
+from quorumvault.files.run import run
+from quorumvault.files.sources import expand
 from tests import batchrig
 from tests.batchrig import Desk
 
@@ -257,7 +257,7 @@ def test_the_file_keeps_its_metadata_compression_and_groups(desk: Desk) -> None:
 
 
 def test_one_giant_row_group_is_worked_on_in_pieces(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquetfiles, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(parquet, "CHUNK_ROWS", 7)
     names = [None if number % 5 == 0 else f"giant {number % 11}" for number in range(50)]
     pq.write_table(pa.table({"name": names, "n": range(50)}), "in.parquet")
     assert run(job("in.parquet", "out.parquet"), desk.client).look_ups == 11
@@ -371,7 +371,7 @@ def test_dictionaries_with_any_kind_of_index(kind: Any, desk: Desk) -> None:
 
 def test_a_row_group_of_many_long_values_is_written_in_pieces(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """34,000 rows of one value of 64 KiB are more than a column of Arrow's utf8 can have at once."""
-    monkeypatch.setattr(parquetfiles, "_TEXT_BYTES", 1000)
+    monkeypatch.setattr(parquet, "_TEXT_BYTES", 1000)
     values = [None if number % 7 == 0 else "long" * 75 if number % 3 else "short" for number in range(40)]
     tokens = desk.client.tokenize(values)
     empty = [None] * 40
@@ -398,7 +398,7 @@ def test_bytes_of_columns_are_those_of_their_own() -> None:
     pq.write_table(pa.table(table | {"last": pa.array([1, 2], pa.int8())}), "in.parquet", compression="none")
     (source,) = expand(["in.parquet"])
     with duckdb.connect() as con:
-        sizes = parquetfiles.ParquetReader(source, con).sizes(slice(0, 1))
+        sizes = parquet.ParquetReader(source, con).sizes(slice(0, 1))
     assert sizes["a.b"] > 2000
     assert max(sizes[name] for name in ("a", "m", "last")) < 1000
     assert sum(sizes.values()) == pq.ParquetFile("in.parquet").metadata.row_group(0).total_byte_size

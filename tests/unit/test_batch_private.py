@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from quorumvault.batch.job import Job
-from quorumvault.batch.outputs import Outputs
-from quorumvault.batch.run import run
-from quorumvault.batch.sources import InputsError
-from quorumvault.batch.workfolder import RunRefused, work_path
 from quorumvault.cli import main
+from quorumvault.files.job import Job
+from quorumvault.files.outputs import Outputs
+from quorumvault.files.run import run
+from quorumvault.files.sources import InputsError
+from quorumvault.files.work_folder import RunRefused, work_path
 from tests.apirig import key_text
 from tests.batchrig import FORMATS, Desk, job, names, small_parts, write
 from tests.batchrig import desk as make_desk
@@ -181,7 +181,7 @@ def test_a_work_folder_that_is_not_one_s_own(what: str, desk: Desk, tmp_path: Pa
     elif what == "theirs" and IS_ROOT:
         os.chown(place, THEM, THEM)
     elif what == "theirs":
-        monkeypatch.setattr("quorumvault.batch.workfolder.os.geteuid", lambda: THEM + 1)
+        monkeypatch.setattr("quorumvault.files.work_folder.os.geteuid", lambda: THEM + 1)
     words = {"open": r"is open to others \(mode 0750\)", "theirs": "belongs to", "file": "is no folder of yours"}
     with pytest.raises(RunRefused, match=words[what]):
         run(asked, desk.client)

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quorumvault.batch.remembered import Remembered
-from quorumvault.batch.textrows import Answer, Value
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochMoved, NoQuorum
+from quorumvault.files.text.answers import Remembered
+from quorumvault.files.text.rows import Answer, Value
 
 
 class Vault:

@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import quorumvault as qv
-from quorumvault.batch import run as runs
-from quorumvault.batch import workfolder
-from quorumvault.batch.job import RunError
-from quorumvault.batch.manifest import Manifest
-from quorumvault.batch.outputs import OutputExists, Outputs, Target
-from quorumvault.batch.run import SourceChanged, run
-from quorumvault.batch.sources import InputsError
-from quorumvault.batch.workfolder import ManifestMismatch, RunRefused, UnfinishedRun, work_path
 from quorumvault.crypto.tokens import parse_token
+from quorumvault.files import run as runs
+from quorumvault.files import work_folder
+from quorumvault.files.job import RunError
+from quorumvault.files.manifest import Manifest
+from quorumvault.files.outputs import OutputExists, Outputs, Target
+from quorumvault.files.run import SourceChanged, run
+from quorumvault.files.sources import InputsError
+from quorumvault.files.work_folder import ManifestMismatch, RunRefused, UnfinishedRun, work_path
 from tests import batchrig
 from tests.apirig import key_text
 from tests.batchrig import FORMATS, Desk, job, names, read, write
@@ -345,7 +345,7 @@ def test_the_spill_folder_is_private_and_gone_whatever_happens(
     assert not seen[0].exists()
     (tmp_path / "left").rename(seen[0])  # as a kill would have left it
     if elsewhere:
-        assert (work / workfolder._SPILL_NOTE).read_text() == str(seen[0])
+        assert (work / work_folder._SPILL_NOTE).read_text() == str(seen[0])
     run(dataclasses.replace(asked, resume=True), desk.client)
     assert list(spill.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {f"in.{form}", f"out.{form}", "spill"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quorumvault.batch.sources import InputsError, Source, expand, is_single, printable, root_of, split_table
+from quorumvault.files.sources import InputsError, Source, expand, is_single, printable, root_of, split_table
 
 
 @pytest.fixture(autouse=True)

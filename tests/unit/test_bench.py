@@ -30,7 +30,7 @@ from bench.report import Report, percentile, summarise
 from bench.table import BEGIN, END, MarksMissing, markdown, replace_section, show
 from bench.work import Corpus, Operation, WrongAnswer
 from quorumvault.crypto.tokens import is_token
-from quorumvault.storage.binding import plyvel
+from quorumvault.server.storage.binding import plyvel
 
 
 def _floor(cpu: float, values: int = 1_000) -> FloorSample:

@@ -26,17 +26,17 @@ from bench.http import LoadFailed
 from bench.openloop import Answered, Run
 from bench.table import show_all
 from bench.work import WrongAnswer
-from chaos.cluster import Cluster
-from quorumvault.addresses import plan_nodes
-from quorumvault.bucketsums import BucketSums
-from quorumvault.config import load_node
+from chaos.testbed.cluster import Cluster
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import load_node
 from quorumvault.crypto.keys import Keyring
-from quorumvault.initialise import init
-from quorumvault.inventory import Inventory, OwnerNames
 from quorumvault.model import NODE_NAMES, Owner
-from quorumvault.nodedisk import open_disk
-from quorumvault.storage import layout
-from quorumvault.storage.store import Store
+from quorumvault.server.offline.init import init
+from quorumvault.server.replica.hash_tree import BucketSums
+from quorumvault.server.replica.inventory import Inventory, OwnerNames
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import open_disk
+from quorumvault.server.storage.store import Store
 
 OWNER = "bench"
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from quorumvault.storage import binding
+from quorumvault.server.storage import binding
 
 #: Imports of either fail, as where neither is installed.
 _WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['plyvel', 'plyvel_next']));"
@@ -34,7 +34,7 @@ def test_either_package_is_the_binding(installed: str, other: str, monkeypatch: 
 
 def test_a_store_needs_one_of_them() -> None:
     with pytest.raises(AssertionError, match="plyvel"):
-        without_a_binding("import quorumvault.storage.leveldb")
+        without_a_binding("import quorumvault.server.storage.leveldb")
 
 
 def test_the_package_and_the_client_need_no_store() -> None:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorumvault.bucketsums import BucketSums, encode_sums, total
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
 from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, bucket_of, differing, ranges
 from quorumvault.protocol.records import fingerprint, record_hash
-from quorumvault.storage import layout
+from quorumvault.server.replica.hash_tree import BucketSums, encode_sums, total
+from quorumvault.server.storage import layout
 
 OWNERS = [Owner("clinic").id, Owner("registry").id]
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from quorumvault.batch.census import count
-from quorumvault.batch.sources import Source, expand
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import ColumnError, InputError
+from quorumvault.files.census import count
+from quorumvault.files.sources import Source, expand
 
 
 def token(epoch: int, number: int) -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chaos import disks
 from chaos.disks import Damage, Injector
-from chaos.host import Unavailable
+from chaos.testbed.host import Unavailable
 
 BLOCK = 32 * 1024
 SEEDS = st.integers(0, 2**32 - 1)

@@ -13,13 +13,13 @@ from typing import cast
 import pytest
 
 from chaos.__main__ import options_of, parse_arguments
-from chaos.cluster import NODES, Cluster
 from chaos.faults import Faults
 from chaos.history import FaultBegan, FaultEnded, Note, read
 from chaos.nemesis import BRISK, JOINS, MAY_STOP, Fault, Kind, Pace, Wire, script
 from chaos.network import Weather
 from chaos.recorder import Recorder
 from chaos.tellers import again
+from chaos.testbed.cluster import NODES, Cluster
 
 SECONDS = 20.0
 NOW = Pace((0.0, 0.0), (0.0, 0.0))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from chaos.cluster import HOST, NODES
 from chaos.links import Links
 from chaos.network import Weather
+from chaos.testbed.cluster import HOST, NODES
 
 SECONDS = 20.0
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.cluster import NODES
 from chaos.nemesis import (
     BRISK,
     DISK,
@@ -34,6 +33,7 @@ from chaos.nemesis import (
     unheard,
     wires_of,
 )
+from chaos.testbed.cluster import NODES
 
 NODE = st.sampled_from(NODES)
 SEEDS = st.integers(0, 2**32 - 1)

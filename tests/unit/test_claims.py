@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quorumvault.peers.claims import Claims
-from quorumvault.peers.facts import NodeFacts
+from quorumvault.server.peers.claims import Claims
+from quorumvault.server.peers.facts import NodeFacts
 from tests.linkrig import facts_of
 
 

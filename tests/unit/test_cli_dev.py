@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from quorumvault.cli.dev import prepare
-from quorumvault.disk import lock_data_directory
+from quorumvault.config.api_keys import load_keys
 from quorumvault.errors import ConfigError, DirectoryInUse
-from quorumvault.keyfile import load_keys
+from quorumvault.server.storage.disk_identity import lock_data_directory
 
 
 def test_the_second_start_has_the_same_cluster_and_key(tmp_path: Path) -> None:

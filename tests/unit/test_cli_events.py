@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 from quorumvault.cli import events, main
 from quorumvault.cli.events import Filters, follow_all, last_of
-from quorumvault.eventfile import rotated
-from quorumvault.eventreader import Entry, EventReader
-from quorumvault.events import Event
+from quorumvault.server.telemetry.event_file import rotated
+from quorumvault.server.telemetry.event_log import Event
+from quorumvault.server.telemetry.event_reader import Entry, EventReader
 from tests.unit.test_config import GOOD
 
 ALL = Filters(None, None, ())

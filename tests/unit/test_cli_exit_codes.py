@@ -14,9 +14,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from quorumvault.api.health import QuorumHealth
 from quorumvault.cli import main
 from quorumvault.errors import NoQuorum
+from quorumvault.server.http.health import QuorumHealth
 from tests.apirig import HEALTHY, Rig, key_text
 from tests.served import no_waiting, served
 

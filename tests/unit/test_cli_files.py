@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from chaos.cluster import environment
-from quorumvault.batch import textrows
+from chaos.testbed.cluster import environment
 from quorumvault.cli import main
-from quorumvault.config import Limits
+from quorumvault.config.cluster import Limits
 from quorumvault.crypto.tokens import format_token, is_token
 from quorumvault.errors import NoQuorum
+from quorumvault.files.text import rows
 from tests.apirig import CLINIC, Rig, key_text
 from tests.served import no_waiting, served
 
@@ -191,7 +191,7 @@ def test_a_name_with_a_comma_is_quoted_as_in_csv(run: Runner) -> None:
 
 
 def test_a_file_that_fails_on_the_way_leaves_nothing_behind(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(textrows, "BATCH_ROWS", 2)
+    monkeypatch.setattr(rows, "BATCH_ROWS", 2)
     Path("a.csv").write_bytes(b"ssn,x\n1,\n2,\n3,\n4,5,6\n")
     result = run("tokenize", "a.csv", "-o", "b.csv")
     assert result.exit_code == 1
@@ -265,7 +265,7 @@ def test_what_could_not_be_told_is_counted_and_kept(run: Runner, rig: Rig) -> No
 
 
 def test_a_rotation_on_the_way_is_told(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(textrows, "BATCH_ROWS", 2)
+    monkeypatch.setattr(rows, "BATCH_ROWS", 2)
     original = rig.vault.tokenize
 
     async def rotate_after(owner: object, canonicals: object) -> object:
@@ -281,7 +281,7 @@ def test_a_rotation_on_the_way_is_told(run: Runner, rig: Rig, monkeypatch: pytes
 
 
 def test_tables_of_many_batches_keep_their_order(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(textrows, "BATCH_ROWS", 3)
+    monkeypatch.setattr(rows, "BATCH_ROWS", 3)
     content = b"ssn,n\n" + b"".join(b"%d,%d\n" % (number % 7, number) for number in range(50))
     tokenized = run("tokenize", "--format", "csv", stdin=content)
     assert [row[1] for row in cells(tokenized.stdout_bytes)[1:]] == [str(number) for number in range(50)]
@@ -289,7 +289,7 @@ def test_tables_of_many_batches_keep_their_order(run: Runner, monkeypatch: pytes
 
 
 def test_batches_are_bounded_in_bytes(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(textrows, "BATCH_SIZE", 10)
+    monkeypatch.setattr(rows, "BATCH_SIZE", 10)
     assert run("tokenize", "--format", "csv", stdin=b"ssn\naaaa\nbbbb\ncccc\n").exit_code == 0
     assert sorted(len(values) for operation, values in rig.vault.asked if operation == "tokenize") == [1, 2]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from chaos.cluster import environment, executable
+from chaos.testbed.cluster import environment, executable
 from tests.apirig import Rig, key_text
 from tests.batchrig import read, write
 from tests.served import served

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
-from quorumvault.keyfile import Rates, load_keys, new_keyfile
+from quorumvault.config.api_keys import Rates, load_keys, new_keyfile
 from tests.unit.test_config import GOOD
 
 

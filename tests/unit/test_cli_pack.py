@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
 from quorumvault.cli.dev import prepare
-from quorumvault.disk import lock_data_directory, read_identity
-from quorumvault.keyfile import load_keys
+from quorumvault.config.api_keys import load_keys
+from quorumvault.server.storage.disk_identity import lock_data_directory, read_identity
 from tests.unit.test_cli_status import health, node
 
 

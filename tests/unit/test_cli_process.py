@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quorumvault.cli import process
-from quorumvault.config import load_cluster
+from quorumvault.config.cluster import load_cluster
 from quorumvault.errors import ConfigError
 
 CLUSTER = load_cluster(Path(__file__).parents[2] / "conf" / "cluster.yaml")

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from quorumvault import node
 from quorumvault.cli import main, serve
 from quorumvault.cli.dev import prepare
 from quorumvault.cli.logs import LineFormatter
-from quorumvault.config import NodeConfig
+from quorumvault.config.cluster import NodeConfig
+from quorumvault.server.node import node
 
 
 def record(message: str, *arguments: object, error: Exception | None = None) -> logging.LogRecord:
@@ -27,13 +27,13 @@ def record(message: str, *arguments: object, error: Exception | None = None) -> 
 
 def test_a_log_line_has_time_level_node_and_logger() -> None:
     line = LineFormatter("n1", as_json=False).format(record("%s is down", "n2"))
-    assert line == "2025-06-15T15:06:40.250Z WARNING n1 quorumvault.peers: n2 is down"
+    assert line == "2025-06-15T15:06:40.250Z WARNING n1 quorumvault.server.peers: n2 is down"
 
 
 def test_a_message_stays_on_its_line_and_a_traceback_is_indented() -> None:
     line = LineFormatter("n1", as_json=False).format(record("a\nb", error=OSError("no\ndisk")))
     first, *rest = line.split("\n")
-    assert first.endswith("quorumvault.peers: a b")
+    assert first.endswith("quorumvault.server.peers: a b")
     assert rest
     assert all(text.startswith("    ") for text in rest)
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from quorumvault.cli import healths, main
+from quorumvault.cli import health as healths
+from quorumvault.cli import main
 from quorumvault.cli.logs import LineFormatter
 from quorumvault.cli.output import table, visible, visible_json
 from quorumvault.cli.watch import watch

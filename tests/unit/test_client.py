@@ -21,9 +21,9 @@ import quorumvault
 from quorumvault import errors
 from quorumvault.client import AsyncClient, Client, ClientPolicy, Result
 from quorumvault.client import batches as client_batches
+from quorumvault.client.plan import Answered, Reply, Send
 from quorumvault.client.results import Limits
 from quorumvault.client.settings import resolve
-from quorumvault.client.steps import Answered, Reply, Send
 from quorumvault.crypto.tokens import is_token
 from tests.apirig import SMALL, Rig, key_text
 from tests.served import answering, served

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from quorumvault import errors
 from quorumvault.client import ClientPolicy
-from quorumvault.client.attempts import Attempts
-from quorumvault.client.nodes import Nodes, RetryBudget
-from quorumvault.client.steps import Answered, Call, Failure, NoReply, Outcome, Pause, Reply, Send
+from quorumvault.client.failover import Nodes, RetryBudget
+from quorumvault.client.plan import Answered, Call, Failure, NoReply, Outcome, Pause, Reply, Send
+from quorumvault.client.retry import Attempts
 from tests.apirig import Clock, key_text
 
 KEY = key_text("clinic")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from quorumvault.addresses import Address
-from quorumvault.config import Limits, Timeouts, load_cluster, load_node
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Limits, Timeouts, load_cluster, load_node
+from quorumvault.config.secrets import read_secret, write_private, write_secret
 from quorumvault.errors import ConfigError
-from quorumvault.secretfiles import read_secret, write_private, write_secret
 
 GOOD: dict[str, Any] = {
     "cluster_id": "c1",

@@ -10,23 +10,23 @@ from functools import partial
 
 import pytest
 
-from quorumvault.config import Limits, Timeouts
-from quorumvault.coordinator import Coordinator, Identity, Missing
+from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token, parse_token, parse_tokens
-from quorumvault.disk import DiskIdentity
 from quorumvault.errors import Busy, EpochAhead, NoQuorum
-from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Owner
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, first_view
-from quorumvault.replica import Replica
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.server.coordinator.coordinator import Coordinator, Identity, Missing
+from quorumvault.server.replica.group_commit import GroupCommit
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
 
 ACME, OTHER = Owner("acme"), Owner("other")
 NODES = ("n1", "n2", "n3")

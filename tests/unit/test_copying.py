@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.copying import merge_piece, read_piece
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
-from quorumvault.inventory import OwnerNames
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.server.replica.copy import merge_piece, read_piece
+from quorumvault.server.replica.inventory import OwnerNames
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.memory import MemoryStore
 from tests.faultystore import FaultyStore
 
 OWNER = Owner("clinic")

@@ -16,10 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.disk import DiskIdentity, lock_data_directory, raise_incarnation, read_identity, write_identity
 from quorumvault.errors import ConfigError, StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import NO_DISK, Mode, View
+from quorumvault.server.storage.disk_identity import (
+    DiskIdentity,
+    lock_data_directory,
+    raise_incarnation,
+    read_identity,
+    write_identity,
+)
 
 DISKS = {node: bytes([number]) * 16 for number, node in enumerate(NODE_NAMES, 1)}
 ACTIVE = DiskIdentity("c0ffee", "n2", DISKS["n2"], 7, Mode.ACTIVE, View(3, DISKS["n3"], DISKS))
@@ -203,7 +209,7 @@ def test_a_lock_ends_with_its_block_however_that_ends(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from quorumvault.disk import lock_data_directory
+from quorumvault.server.storage.disk_identity import lock_data_directory
 with lock_data_directory(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

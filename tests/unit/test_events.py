@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.config import EventLogSettings
-from quorumvault.eventfile import EventFile, rotated, rotated_files
-from quorumvault.events import Event, EventLog
+from quorumvault.config.cluster import EventLogSettings
+from quorumvault.server.telemetry.event_file import EventFile, rotated, rotated_files
+from quorumvault.server.telemetry.event_log import Event, EventLog
 
 SETTINGS = EventLogSettings(file_bytes=10_000, keep=3, keep_days=0, retry=0.01)
 NOON = 1_750_000_000.25

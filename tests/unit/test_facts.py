@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.peers.facts import Greeting, NodeFacts, decode_facts, decode_greeting, encode, refusal
 from quorumvault.protocol.views import Mode, View
+from quorumvault.server.peers.facts import Greeting, NodeFacts, decode_facts, decode_greeting, encode, refusal
 
 N1 = NodeFacts(
     cluster_id="c-1",

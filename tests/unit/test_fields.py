@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.errors import ConfigError
-from quorumvault.fields import MAX_STATES, FieldSet, load_fields
-from quorumvault.jsonpath import Every, FieldPath, Step, concrete_path
-from quorumvault.jsontext import Document
+from quorumvault.formats.fields import MAX_STATES, FieldSet, load_fields
+from quorumvault.formats.json import Document
+from quorumvault.formats.jsonpath import Every, FieldPath, Step, concrete_path
 
 SAMPLE = Path(__file__).parents[2] / "conf" / "fields.yaml"
 

@@ -12,8 +12,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.peers.frames import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, Envelope, FrameError, FrameReader, FrameWriter, Kind
 from quorumvault.protocol.messages import Get, RoundId, decode_request, encode
+from quorumvault.server.peers.frames import (
+    ENVELOPE_OVERHEAD,
+    FRAME_OVERHEAD,
+    Envelope,
+    FrameError,
+    FrameReader,
+    FrameWriter,
+    Kind,
+)
 
 KEY, OTHER_KEY = b"k" * 32, b"K" * 32
 LIMIT = 1 << 16

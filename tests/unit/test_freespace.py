@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from quorumvault import freespace
-from quorumvault.freespace import FreeSpace, free_bytes
+from quorumvault.server.storage import free_space
+from quorumvault.server.storage.free_space import FreeSpace, free_bytes
 
 FLOOR = 1000
 
@@ -123,7 +123,7 @@ def test_a_change_that_was_taken_back_before_it_could_be_told_is_none() -> None:
 
 
 def test_the_event_loop_looks_until_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freespace, "_SECONDS", 0)
+    monkeypatch.setattr(free_space, "_SECONDS", 0)
     disk = Disk(5_000)
 
     async def scene() -> None:

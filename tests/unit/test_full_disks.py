@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from quorumvault.config import Limits
-from quorumvault.coordinator import Missing
+from quorumvault.config.cluster import Limits
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
-from quorumvault.disk import DiskIdentity, raise_incarnation, read_identity, write_identity
 from quorumvault.errors import NoQuorum, StorageFailed
-from quorumvault.groupcommit import GroupCommit
 from quorumvault.model import Version
 from quorumvault.protocol import records
 from quorumvault.protocol.messages import (
@@ -35,8 +32,11 @@ from quorumvault.protocol.messages import (
     WriteBack,
 )  # fmt: skip
 from quorumvault.protocol.views import Mode
-from quorumvault.replica import Replica
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.replica.group_commit import GroupCommit
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage.disk_identity import DiskIdentity, raise_incarnation, read_identity, write_identity
+from quorumvault.server.storage.memory import MemoryStore
 from tests.faultystore import FaultyStore
 from tests.unit.test_coordinator import ACME, DISKS, NODES, VALUES, VIEW, Trio, in_trio, tokens_of
 

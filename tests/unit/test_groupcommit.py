@@ -7,10 +7,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from quorumvault.config import Limits
-from quorumvault.groupcommit import GroupCommit
+from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import Get, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.peer import Unreachable
+from quorumvault.server.replica.group_commit import GroupCommit
 
 HEAD = (RoundId(b"D" * 16, b"boot", 1), (1, bytes(16)))
 KiB = 1 << 10

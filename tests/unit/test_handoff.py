@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.config import HealingSettings
-from quorumvault.healing.handoff import Owed
+from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES, Owner
-from quorumvault.protocol import handoff
-from quorumvault.protocol.handoff import HINT_KEYS, Hint, Ledger
+from quorumvault.protocol import hinted_handoff
+from quorumvault.protocol.hinted_handoff import HINT_KEYS, Hint, Ledger
 from quorumvault.protocol.messages import Put, RoundId, WriteBack
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.server.healing.hinted_handoff import Owed
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.memory import MemoryStore
 from tests.faultystore import FaultyStore
 from tests.healrig import CLINIC, DISKS, REGISTRY, VIEW, Cluster, in_cluster, values
 
@@ -67,7 +67,7 @@ def test_hints_are_bounded_in_size_and_come_back_from_their_bytes() -> None:
     ledger.miss(CLINIC.id, CLINIC.name, 3, [number.to_bytes(20, "big") for number in range(2 * HINT_KEYS + 1)], 7)
     hints = [hint for _, hint in ledger.take_unstored()]
     assert [hint.records for hint in hints] == [HINT_KEYS, HINT_KEYS, 1]
-    assert [handoff.decode(handoff.encode(hint)) for hint in hints] == hints
+    assert [hinted_handoff.decode(hinted_handoff.encode(hint)) for hint in hints] == hints
     assert repr(hints[-1]) == "<Hint of 1 records>"
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.peers.handshake import ClusterSecret, Dialling, Handshake, HandshakeError, Listening, Session
+from quorumvault.server.peers.handshake import ClusterSecret, Dialling, Handshake, HandshakeError, Listening, Session
 
 SECRET, OTHER_SECRET = ClusterSecret(b"s" * 32), ClusterSecret(b"S" * 32)
 HELLO_BYTES, WELCOME_BYTES, CONFIRM_BYTES = 56, 48, 16

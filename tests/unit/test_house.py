@@ -13,60 +13,24 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: From the bottom up: a module imports from its own layer and from those before it. The longest name that fits counts;
+#: From the bottom up: a module imports from its own folder and from those before it. The longest name that fits counts;
 #: a module that no name fits has to be given a place here.
 LAYERS = (
-    (
-        "words",
-        (
-            "model",
-            "errors",
-            "crypto",
-            "addresses",
-            "jsontext",
-            "jsonpath",
-            "strictyaml",
-            "ownership",
-            "secretfiles",
-            "config",
-            "tampering",
-        ),
-    ),
+    ("words", ("model", "errors", "durable", "ownership", "crypto", "formats")),
+    ("config", ("config",)),
     ("protocol", ("protocol",)),
-    ("disk", ("disk", "storage")),
-    ("network", ("peers",)),
-    ("replica", ("replica", "copying", "inventory", "bucketsums", "hintstore", "groupcommit", "peers.local", "backup")),
-    ("coordinator", ("exchange", "coordinator")),
-    ("healing", ("healing", "backup.taking")),
-    ("interface", ("api", "fields", "keyfile", "events", "eventfile", "eventreader", "metrics", "refusals", "httprefusals")),
-    (
-        "node",
-        (
-            "node",
-            "nodebackup",
-            "nodedisk",
-            "nodehealth",
-            "nodehealing",
-            "nodenews",
-            "nodereload",
-            "membership",
-            "freespace",
-            "heap",
-            "admin",
-            "httpconnections",
-            "httpprotocol",
-            "httprequests",
-            "httpserver",
-            "turnstile",
-            "initialise",
-            "replacement",
-            "packing",
-            "readback",
-        ),
-    ),
-    ("offline", ("recovery", "rebuild", "backup.restore")),
-    ("client", ("client", "analytics", "__init__", "tabular")),
-    ("files", ("batch",)),
+    ("storage", ("server", "server.storage")),
+    ("peers", ("server.peers",)),
+    ("replica", ("server.replica",)),
+    ("coordinator", ("server.coordinator",)),
+    ("healing", ("server.healing",)),
+    ("telemetry", ("server.telemetry",)),
+    ("http", ("server.http",)),
+    ("backup", ("server.backup",)),
+    ("node", ("server.node",)),
+    ("offline", ("server.offline",)),
+    ("client", ("client", "analytics", "__init__")),
+    ("files", ("files",)),
     ("commands", ("cli", "__main__")),
 )
 
@@ -78,7 +42,10 @@ ONLY = {
     "quorumvault.protocol": ("quorumvault.protocol", "quorumvault.crypto", "quorumvault.model", "quorumvault.errors"),
     "chaos": ("chaos",),
     "bench": ("bench", "chaos", "quorumvault.analytics", "quorumvault.client"),  # which are among what it measures
-    "bench.floor": ("bench", "quorumvault.storage.binding"),  # which says which of LevelDB's bindings is installed, and no more
+    "bench.floor": (
+        "bench",
+        "quorumvault.server.storage.binding",
+    ),  # which says which of LevelDB's bindings is installed, and no more
     "bench.healing.stores": ("bench", "quorumvault"),  # it makes what nodes would have written, with what they write it with
 }
 
@@ -118,7 +85,7 @@ SOURCE = {path: tree for path, tree in PYTHON.items() if path.relative_to(ROOT).
 
 
 def _module_name(path: Path) -> str:
-    """``quorumvault.api.app``; a package is known by its own name, and the root one is ``quorumvault.__init__``."""
+    """``quorumvault.server.http.routes``; a package is known by its own name, and the root one is ``quorumvault.__init__``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from quorumvault.config import Limits
-from quorumvault.httpconnections import Address, Connections, Room, client_address
-from quorumvault.httprefusals import HttpRefusals, Refusal
+from quorumvault.config.cluster import Limits
+from quorumvault.server.http.connections import Address, Connections, Room, client_address
+from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 
 
 class One:

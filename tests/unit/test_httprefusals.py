@@ -7,15 +7,15 @@ from collections import Counter
 
 import pytest
 
-from quorumvault import httprefusals
-from quorumvault.httprefusals import HttpRefusals, Refusal
+from quorumvault.server.telemetry import connection_refusals
+from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 from tests.linkrig import eventually
 
 
 def test_the_first_has_a_line_at_once_and_those_after_it_share_the_next(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(httprefusals, "SECONDS", 0.01)
+    monkeypatch.setattr(connection_refusals, "SECONDS", 0.01)
     counted: Counter[Refusal] = Counter()
 
     async def scene() -> None:

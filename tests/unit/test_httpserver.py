@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from quorumvault.addresses import Address
-from quorumvault.config import Limits, Timeouts
-from quorumvault.httpserver import HttpServer, listening_socket
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.server.http.server import HttpServer, listening_socket
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -120,7 +120,7 @@ def test_an_idle_connection_may_wait_between_requests() -> None:
 
 def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a request that was refused at its head."""
-    monkeypatch.setattr("quorumvault.httpserver._KEEP_ALIVE", 0.2)
+    monkeypatch.setattr("quorumvault.server.http.server._KEEP_ALIVE", 0.2)
 
     async def test(connect: Connect) -> None:
         reader, writer = await connect()

@@ -14,18 +14,27 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from quorumvault import initialise
-from quorumvault.addresses import MAX_BASE_PORT, NodeAddress, plan_nodes
 from quorumvault.cli import main
-from quorumvault.config import ClusterFile, EventLogSettings, Limits, MasterSecret, SecretFiles, Timeouts, build, load_node
-from quorumvault.disk import read_identity
+from quorumvault.config.addresses import MAX_BASE_PORT, NodeAddress, plan_nodes
+from quorumvault.config.api_keys import load_keys
+from quorumvault.config.cluster import (
+    ClusterFile,
+    EventLogSettings,
+    Limits,
+    MasterSecret,
+    SecretFiles,
+    Timeouts,
+    build,
+    load_node,
+)
 from quorumvault.errors import InitRefused
-from quorumvault.fields import load_fields
-from quorumvault.initialise import Initialised, cluster_yaml, init
-from quorumvault.keyfile import load_keys
+from quorumvault.formats.fields import load_fields
+from quorumvault.formats.yaml import load_yaml
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.views import NO_DISK, Mode
-from quorumvault.strictyaml import load_yaml
+from quorumvault.server.offline import init as initialise
+from quorumvault.server.offline.init import Initialised, cluster_yaml, init
+from quorumvault.server.storage.disk_identity import read_identity
 
 NOW = datetime(2025, 6, 15, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from quorumvault.protocol.joining import NO_VIEW, Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Wait, join
-from quorumvault.protocol.marks import Mark
+from quorumvault.protocol.join import NO_VIEW, Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Wait, join
 from quorumvault.protocol.messages import AskView, Copied, Copy, NotCopied, OtherView, ProposeView, RoundId, ViewIs
+from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view, successor
 
 DISKS = {node: node.encode() * 8 for node in ("n1", "n2", "n3")}

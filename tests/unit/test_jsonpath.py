@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.jsonpath import Every, FieldPath, PathError, Step, concrete_path
-from quorumvault.jsontext import MAX_DEPTH
+from quorumvault.formats.json import MAX_DEPTH
+from quorumvault.formats.jsonpath import Every, FieldPath, PathError, Step, concrete_path
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
     ["'", '"', "\\", "a b", "\n", "\x7f", "0"]

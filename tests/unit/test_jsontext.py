@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quorumvault import jsontext
 from quorumvault.errors import Invalid, Malformed
-from quorumvault.jsontext import MAX_DEPTH, Document, check_json_text, check_steps, opened
+from quorumvault.formats import json as exact_json
+from quorumvault.formats.json import MAX_DEPTH, Document, check_json_text, check_steps, opened
 
 NUMBERS = ["0", "-0", "1", "1.10", "1.0", "1e400", "-1E+2", "0.000", "123456789012345678901234567890"]
 blanks = st.sampled_from(["", "", " ", "\n\t", "\r\n  "])
@@ -197,7 +197,7 @@ def test_two_readers_agree_about_what_is_json(body: bytes) -> None:
 @example(b'{"\\"":1,"\\"":1}', 2)
 @example(b'["\\\\","\\\\",{"a":"\\"a","a":0}]', 1)
 def test_a_large_body_that_is_looked_at_piece_by_piece_is_judged_like_a_small_one(body: bytes, size: int) -> None:
-    with mock.patch.multiple(jsontext, _SMALL=-1, _STEP_BYTES=size, _STEP_NAMES=1):
+    with mock.patch.multiple(exact_json, _SMALL=-1, _STEP_BYTES=size, _STEP_NAMES=1):
         assert accepts(body) == is_acceptable(body)
 
 
@@ -211,7 +211,7 @@ def test_a_large_body_that_is_looked_at_piece_by_piece_is_judged_like_a_small_on
     ],
 )
 def test_the_place_of_a_repeated_name_is_told_and_not_the_name(body: bytes, byte: int, small: int) -> None:
-    with mock.patch.object(jsontext, "_SMALL", small), pytest.raises(Malformed) as caught:
+    with mock.patch.object(exact_json, "_SMALL", small), pytest.raises(Malformed) as caught:
         check_json_text(body)
     assert caught.value.detail == f"an object of the body has one name twice, at byte {byte}"
 

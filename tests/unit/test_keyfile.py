@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumvault.config.api_keys import KeyTable, NewKey, Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
 from quorumvault.errors import ConfigError, KeyFileRefused
-from quorumvault.keyfile import KeyTable, NewKey, Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
 from quorumvault.model import Owner
 from tests.apirig import CLINIC, KEYS, LAB, api_key, key_text
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from quorumvault.crypto.tokens import DIGEST_BYTES
 from quorumvault.model import MAX_EPOCH
-from quorumvault.storage import layout
+from quorumvault.server.storage import layout
 
 OWNERS = st.binary(min_size=16, max_size=16)
 EPOCHS = st.integers(1, MAX_EPOCH)

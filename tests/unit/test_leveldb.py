@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreMissing
-from quorumvault.storage import layout
-from quorumvault.storage.binding import plyvel
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.binding import plyvel
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 DISK = bytes(range(16))
 
@@ -50,7 +50,7 @@ def test_the_name_of_a_new_store_is_durable(tmp_path: Path, monkeypatch: pytest.
 OPENS_AND_HOLDS = """
 import sys
 from pathlib import Path
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.leveldb import LevelDBStore
 store = LevelDBStore.open(Path(sys.argv[1]), bytes(range(16)))
 print("open", flush=True)
 sys.stdin.read()

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import pytest
 
 from quorumvault.errors import StorageFailed, StoreMissing
-from quorumvault.storage import layout
-from quorumvault.storage.binding import plyvel
-from quorumvault.storage.leveldb import LevelDBStore
-from quorumvault.storage.store import CORRUPT
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.binding import plyvel
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.store import CORRUPT
 
 DISK = bytes(range(16))
 OWNER = b"an owner's id..."
@@ -310,7 +310,7 @@ WRITES_UNTIL_KILLED = """
 import sys
 from itertools import count
 from pathlib import Path
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.leveldb import LevelDBStore
 store = LevelDBStore.create(Path(sys.argv[1]), bytes(range(16)))
 for number in count():
     store.write({b"r%d.%d" % (number, item): b"%d" % number for item in range(100)})
@@ -336,7 +336,7 @@ FILLS_ITS_DISK = """
 import resource, sys
 from pathlib import Path
 from quorumvault.errors import StorageFailed
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 path = Path(sys.argv[1])
 store = LevelDBStore.create(path, bytes(range(16)))

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quorumvault.errors import StoreCorrupt
-from quorumvault.storage.binding import plyvel
-from quorumvault.storage.leveldblog import BLOCK_BYTES, LogScan, scan_log, scan_logs
+from quorumvault.server.storage.binding import plyvel
+from quorumvault.server.storage.leveldb_log import BLOCK_BYTES, LogScan, scan_log, scan_logs
 
 PAGE = 4096
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.protocol.marks import NO_MARK, Mark, contradicts, grown
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts, grown
 
 MARKS = st.builds(Mark, st.integers(0, 9), st.integers(0, 9))
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from quorumvault.disk import DiskIdentity
 from quorumvault.errors import DiskReplaced, QuorumVaultError
-from quorumvault.events import Event
-from quorumvault.membership import Around, Membership
-from quorumvault.peers.facts import NodeFacts
 from quorumvault.protocol.messages import AnyRequest, ProposeView
 from quorumvault.protocol.peer import OnReply
 from quorumvault.protocol.views import Mode, View, first_view, successor
-from quorumvault.replica import Job
+from quorumvault.server.node.membership import Around, Membership
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.replica.replica import Job
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.telemetry.event_log import Event
 from tests.linkrig import facts_of
 
 DISKS = {node: node.encode() * 8 for node in ("n1", "n2", "n3")}

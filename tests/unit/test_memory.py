@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from quorumvault.api import memory as budget
-from quorumvault.api.memory import Hold, Memory, cost_of_decoding, cost_of_reading
-from quorumvault.config import Limits
+from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy, TooLarge
+from quorumvault.server.http import memory as budget
+from quorumvault.server.http.memory import Hold, Memory, cost_of_decoding, cost_of_reading
 
 LIMITS = Limits(memory_bytes=1000, key_share=60)
 #: Longer than anything here takes.

@@ -12,15 +12,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from quorumvault.api.app import create_app
 from quorumvault.errors import RequestError
-from quorumvault.events import Event
-from quorumvault.healing.handoff import Owed
-from quorumvault.healing.scrub import ScrubCounts
-from quorumvault.metrics import COMPARISONS, REJECTIONS, STATES, CountedRequests, Metrics, Reading
-from quorumvault.protocol.antientropy import Compared
-from quorumvault.storage.memory import MemoryStore
-from quorumvault.storage.timed import TimedStore
+from quorumvault.protocol.anti_entropy import Compared
+from quorumvault.server.healing.hinted_handoff import Owed
+from quorumvault.server.healing.scrub import ScrubCounts
+from quorumvault.server.http.routes import create_app
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.timed import TimedStore
+from quorumvault.server.telemetry.event_log import Event
+from quorumvault.server.telemetry.metrics import COMPARISONS, REJECTIONS, STATES, CountedRequests, Metrics, Reading
 from tests.apirig import METRICS, Clock, EventList, Rig, bearer
 
 #: The names that operators rely on, with their labels.

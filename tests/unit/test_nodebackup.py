@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from quorumvault.addresses import plan_nodes
-from quorumvault.backup.format import Piece, Reader
-from quorumvault.backup.restore import Given, restore
-from quorumvault.config import NodeConfig, load_node
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import NodeConfig, load_node
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.errors import Busy, NoQuorum
-from quorumvault.events import Event
-from quorumvault.initialise import init
-from quorumvault.nodebackup import Backups
+from quorumvault.server.backup.format import Piece, Reader
+from quorumvault.server.backup.runs import Backups
+from quorumvault.server.offline.init import init
+from quorumvault.server.offline.restore import Given, restore
+from quorumvault.server.telemetry.event_log import Event
 from tests.healrig import CLINIC, Cluster, in_cluster, values
 
 NODES = plan_nodes(["127.0.0.1"], 9000)

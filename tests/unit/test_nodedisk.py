@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from quorumvault import nodedisk
-from quorumvault.addresses import plan_nodes
-from quorumvault.config import NodeConfig, load_node
-from quorumvault.disk import read_identity, write_identity
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import NodeConfig, load_node
 from quorumvault.errors import ConfigError, StorageFailed
-from quorumvault.initialise import init
 from quorumvault.model import Owner
-from quorumvault.nodedisk import (
+from quorumvault.protocol.views import Mode
+from quorumvault.server.offline.init import init
+from quorumvault.server.storage import data_directory, layout
+from quorumvault.server.storage.binding import plyvel
+from quorumvault.server.storage.data_directory import (
     DISTRUSTED_FILE,
     IDENTITY_FILE,
     MOST_SET_ASIDE,
@@ -28,11 +29,9 @@ from quorumvault.nodedisk import (
     provide,
     remove_set_aside,
 )
-from quorumvault.protocol.views import Mode
-from quorumvault.storage import layout
-from quorumvault.storage.binding import plyvel
-from quorumvault.storage.leveldb import LevelDBStore
-from quorumvault.storage.store import CORRUPT, Corrupt
+from quorumvault.server.storage.disk_identity import read_identity, write_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.store import CORRUPT, Corrupt
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def config(tmp_path: Path) -> NodeConfig:
     return load_node(tmp_path / "vault" / "cluster.yaml", "n2")
 
 
-def started(config: NodeConfig) -> nodedisk.NodeDisk:
+def started(config: NodeConfig) -> data_directory.NodeDisk:
     """Opened, and closed again."""
     disk = open_disk(config)
     if disk.store is not None:
@@ -54,7 +53,7 @@ def tear(config: NodeConfig) -> None:
     (config.data_directory / STORE_DIRECTORY / "CURRENT").write_text("nothing")
 
 
-def replaced(config: NodeConfig) -> nodedisk.NodeDisk:
+def replaced(config: NodeConfig) -> data_directory.NodeDisk:
     """What the start after a new disk was provided finds."""
     lost = started(config)
     assert lost.replaceable
@@ -121,7 +120,7 @@ def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(nodedisk, step, crash)
+        patched.setattr(data_directory, step, crash)
         with pytest.raises(Crash):
             provide(config, lost.identity)
     after = started(config)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quorumvault.config import load_cluster
-from quorumvault.events import Event
-from quorumvault.keyfile import KeyTable, Rates
+from quorumvault.config.api_keys import KeyTable, Rates
+from quorumvault.config.cluster import load_cluster
 from quorumvault.model import Owner
-from quorumvault.nodereload import Reloads, key_changes
+from quorumvault.server.node.reload import Reloads, key_changes
+from quorumvault.server.telemetry.event_log import Event
 from tests.apirig import CLINIC, LAB, api_key
 from tests.unit.test_cli_keys import keys
 from tests.unit.test_config import GOOD

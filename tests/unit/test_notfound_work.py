@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.coordinator import Missing
 from quorumvault.crypto import canonical, keys, sealing
 from quorumvault.crypto.tokens import format_token, is_token
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
+from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.memory import MemoryStore
 from tests.unit.test_coordinator import ACME, NODES, OTHER, Trio, in_trio, tokens_of, trio
 
 #: A token of ACME's first epoch that nobody was given.

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import quorumvault
-from quorumvault import nodehealth
 from quorumvault.cli.main import ERROR, USAGE
-from quorumvault.metrics import STATES
-from quorumvault.node import STORAGE_EXIT
+from quorumvault.server.node import health
+from quorumvault.server.node.node import STORAGE_EXIT
+from quorumvault.server.telemetry.metrics import STATES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -77,7 +77,7 @@ def test_everything_that_a_joining_disk_waits_for_has_a_row() -> None:
 
 
 def test_every_warning_about_a_peer_has_a_row() -> None:
-    differences = ast.parse(inspect.getsource(nodehealth._differences))
+    differences = ast.parse(inspect.getsource(health._differences))
     known = {pattern for each in ast.walk(differences) if isinstance(each, ast.JoinedStr) for pattern in texts(each)}
     assert len(known) > 3
     assert all_have_rows(known, rows("warning | what to do"))

@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 from quorumvault import ownership
-from quorumvault.addresses import Endpoints, plan_nodes
 from quorumvault.cli import main
-from quorumvault.disk import lock_data_directory
+from quorumvault.config.addresses import Endpoints, plan_nodes
+from quorumvault.config.api_keys import create_key, new_keyfile, revoke_key
 from quorumvault.errors import ConfigError
-from quorumvault.initialise import init
-from quorumvault.keyfile import create_key, new_keyfile, revoke_key
 from quorumvault.model import Owner
+from quorumvault.server.offline.init import init
+from quorumvault.server.storage.disk_identity import lock_data_directory
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 IS_ROOT = os.geteuid() == 0

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from quorumvault.healing import pace
-from quorumvault.healing.pace import Pace
+from quorumvault.server.healing import throttle
+from quorumvault.server.healing.throttle import Pace
 
 
 def test_each_piece_of_work_is_rested_for_whoever_else_began_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ def test_each_piece_of_work_is_rested_for_whoever_else_began_meanwhile(monkeypat
         await shared.rest(now - 0.5)
 
     shared = Pace(0.25)
-    monkeypatch.setattr(pace, "pause", rest)
+    monkeypatch.setattr(throttle, "pause", rest)
     asyncio.run(scenario())
     one, other = rests
     assert one >= 4.5

@@ -16,25 +16,25 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from quorumvault import rebuild as rebuilding
-from quorumvault.addresses import plan_nodes
 from quorumvault.cli import main
-from quorumvault.config import load_cluster, load_node
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity, lock_data_directory, read_identity, write_identity
 from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, RecoveryRefused, StorageFailed, StoreCorrupt
-from quorumvault.healing.remembering import PUT_BACK
-from quorumvault.initialise import init
 from quorumvault.model import NODE_NAMES, Owner, Version
-from quorumvault.nodedisk import distrust, open_disk
 from quorumvault.protocol import records
-from quorumvault.protocol.marks import NO_MARK, Mark, contradicts
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import Mode, View
-from quorumvault.rebuild import rebuild
-from quorumvault.recovery import Recovery, recover
-from quorumvault.storage import layout
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.healing.rollback_marks import PUT_BACK
+from quorumvault.server.offline import rebuild as rebuilding
+from quorumvault.server.offline.init import init
+from quorumvault.server.offline.rebuild import rebuild
+from quorumvault.server.offline.recover import Recovery, recover
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import distrust, open_disk
+from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity, write_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 CLINIC = Owner("clinic")
 #: A header of a whole record, and bytes that its checksum does not fit: LevelDB does not open a log that ends so.
@@ -320,7 +320,7 @@ def test_a_disk_that_was_cut_does_not_vote_before_a_recovery_has_come_to_its_end
         raise StorageFailed("the device is gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr("quorumvault.recovery.merge_piece", fails)
+        broken.setattr("quorumvault.server.offline.recover.merge_piece", fails)
         vault.store(vault.record("a"), "n2")
         with pytest.raises(StorageFailed, match="device is gone"):
             vault.recover()

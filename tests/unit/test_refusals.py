@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec.structs import replace
 
-from quorumvault.events import Event
-from quorumvault.refusals import REFUSED, RefusalsTogether
+from quorumvault.server.telemetry.event_log import Event
+from quorumvault.server.telemetry.refusals import REFUSED, RefusalsTogether
 from tests.unit.test_metrics import OUTCOMES, codes
 
 pytestmark = pytest.mark.slow

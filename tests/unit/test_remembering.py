@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from quorumvault.crypto.keys import Keyring
-from quorumvault.disk import DiskIdentity
 from quorumvault.errors import StorageFailed, StoreCorrupt
-from quorumvault.healing.remembering import PUT_BACK, SOON, Memory
-from quorumvault.peers.facts import NodeFacts, decode_facts, encode
-from quorumvault.protocol.marks import Mark
 from quorumvault.protocol.peer import Unreachable
+from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view, successor
-from quorumvault.replica import Job, Replica
-from quorumvault.storage import layout
-from quorumvault.storage.memory import MemoryStore
-from quorumvault.storage.store import Store
+from quorumvault.server.healing.rollback_marks import PUT_BACK, SOON, Memory
+from quorumvault.server.peers.facts import NodeFacts, decode_facts, encode
+from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import Store
 from tests.faultystore import FaultyStore
 from tests.linkrig import facts_of
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from quorumvault import replacement
-from quorumvault.addresses import plan_nodes
 from quorumvault.cli import main
-from quorumvault.config import load_cluster, load_node
-from quorumvault.disk import lock_data_directory, read_identity
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, StorageFailed
-from quorumvault.initialise import init
 from quorumvault.model import Owner
-from quorumvault.nodedisk import IDENTITY_FILE, open_disk
 from quorumvault.protocol.views import Mode
-from quorumvault.replacement import replace_disk
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.offline import replace_disk as replacement
+from quorumvault.server.offline.init import init
+from quorumvault.server.offline.replace_disk import replace_disk
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, open_disk
+from quorumvault.server.storage.disk_identity import lock_data_directory, read_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 HOSTS = ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
 

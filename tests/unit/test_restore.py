@@ -13,23 +13,23 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from quorumvault.addresses import plan_nodes
-from quorumvault.backup import restore as restoring
-from quorumvault.backup.format import BrokenOff, Counts, Header, Piece, Trailer, Writer, seal
-from quorumvault.backup.restore import Given, Restored, restore
 from quorumvault.cli import main
-from quorumvault.config import load_cluster, load_node
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.api_keys import load_keys
+from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, InitRefused, RestoreRefused, StorageFailed
-from quorumvault.initialise import init
-from quorumvault.keyfile import load_keys
 from quorumvault.model import NODE_NAMES, Owner, Version
-from quorumvault.nodedisk import open_disk
 from quorumvault.protocol import records
 from quorumvault.protocol.views import Mode
-from quorumvault.storage import layout
-from quorumvault.storage.leveldb import LevelDBStore
+from quorumvault.server.backup.format import BrokenOff, Counts, Header, Piece, Trailer, Writer, seal
+from quorumvault.server.offline import restore as restoring
+from quorumvault.server.offline.init import init
+from quorumvault.server.offline.restore import Given, Restored, restore
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import open_disk
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,8 +6,8 @@ import csv
 import io
 import unicodedata
 
-from chaos.sample import IDENTIFIERS, Patient, encounters, patients, to_csv
-from chaos.table import Table
+from chaos.testbed.sample import IDENTIFIERS, Patient, encounters, patients, to_csv
+from chaos.testbed.table import Table
 
 PATIENTS = patients(seed=7, count=400)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from quorumvault.healing.scrub import Neighbours
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import records
 from quorumvault.protocol.messages import Fetch
-from quorumvault.storage import layout
-from quorumvault.storage.leveldb import LevelDBStore
-from quorumvault.storage.memory import MemoryStore
-from quorumvault.storage.store import Store
+from quorumvault.server.healing.scrub import Neighbours
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import Store
 from tests.faultystore import FaultyStore
 from tests.healrig import CLINIC, DISKS, REGISTRY, Cluster, Node, in_cluster, values
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from quorumvault.peers.link import Link
-from quorumvault.peers.standing import Standing
+from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.standing import Standing
 
 
 @dataclass(eq=False)

@@ -10,15 +10,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault import strictyaml
 from quorumvault.errors import ConfigError
-from quorumvault.strictyaml import MAX_BYTES, load_yaml
+from quorumvault.formats import yaml as strict_yaml
+from quorumvault.formats.yaml import MAX_BYTES, load_yaml
 
 
 @pytest.fixture(params=["C", "Python"], autouse=True)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of PyYAML's parsers: which one an installation has depends on how it was built."""
-    monkeypatch.setattr(strictyaml, "_PARSER", {"C": yaml.CSafeLoader, "Python": yaml.SafeLoader}[request.param])
+    monkeypatch.setattr(strict_yaml, "_PARSER", {"C": yaml.CSafeLoader, "Python": yaml.SafeLoader}[request.param])
 
 
 @pytest.fixture

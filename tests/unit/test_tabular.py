@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.errors import ColumnError, InputError
-from quorumvault.tabular import lines as lines_module
-from quorumvault.tabular.csv import CsvTable, decode_cell, encode_cell
-from quorumvault.tabular.jsonlines import JsonLinesTable
-from quorumvault.tabular.lines import Lines
-from quorumvault.tabular.table import Row, Table
+from quorumvault.formats import lines as lines_module
+from quorumvault.formats.csv import CsvTable, decode_cell, encode_cell
+from quorumvault.formats.json_lines import JsonLinesTable
+from quorumvault.formats.lines import Lines
+from quorumvault.formats.table import Row, Table
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 #: Much of what CSV is about, often.
@@ -198,7 +198,7 @@ def test_what_is_no_csv_is_refused_with_its_line(content: bytes, line: int, word
 
 def test_no_line_and_no_row_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines_module, "MAX_BYTES", 100)
-    monkeypatch.setattr("quorumvault.tabular.csv.MAX_BYTES", 100)
+    monkeypatch.setattr("quorumvault.formats.csv.MAX_BYTES", 100)
     for content in (b"a\n" + b"x" * 200, b'a\n"' + b"x\n" * 200):
         with pytest.raises(InputError, match="line 2"):
             written(csv_table(content))

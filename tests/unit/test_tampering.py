@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from quorumvault.addresses import plan_nodes
 from quorumvault.cli import main
-from quorumvault.config import load_cluster
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import load_cluster
+from quorumvault.config.tampering import guarded, require_guarded
 from quorumvault.errors import ConfigError
-from quorumvault.initialise import init
 from quorumvault.model import Owner
-from quorumvault.tampering import guarded, require_guarded
+from quorumvault.server.offline.init import init
 
 FILES = ("cluster.yaml", "fields.yaml", "api_keys.yaml", "secrets/cluster.key", "secrets/master-s1.key")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from quorumvault.turnstile import REQUESTS, WORK, Turnstile
+from quorumvault.server.http.turnstile import REQUESTS, WORK, Turnstile
 
 
 class Loop:

@@ -18,21 +18,21 @@ from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from quorumvault import initialise
-from quorumvault.addresses import MAX_BASE_PORT, plan_nodes
 from quorumvault.cli import main
-from quorumvault.config import load_cluster, load_node, parse_cluster
-from quorumvault.disk import DiskIdentity, read_identity, write_identity
+from quorumvault.config.addresses import MAX_BASE_PORT, plan_nodes
+from quorumvault.config.api_keys import Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
+from quorumvault.config.cluster import load_cluster, load_node, parse_cluster
 from quorumvault.errors import ConfigError, KeyFileRefused
-from quorumvault.initialise import cluster_yaml, init
-from quorumvault.keyfile import Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
+from quorumvault.formats.yaml import parse_yaml, quoted, with_scalars
 from quorumvault.model import NODE_NAMES, OWNER_NAME, Owner
-from quorumvault.nodedisk import identity_of
 from quorumvault.protocol.views import Mode
-from quorumvault.readback import read_back
-from quorumvault.rebuild import rebuild
-from quorumvault.replacement import replace_disk
-from quorumvault.strictyaml import parse_yaml, quoted, with_scalars
+from quorumvault.server.offline import init as initialise
+from quorumvault.server.offline.init import cluster_yaml, init
+from quorumvault.server.offline.read_back import read_back
+from quorumvault.server.offline.rebuild import rebuild
+from quorumvault.server.offline.replace_disk import replace_disk
+from quorumvault.server.storage.data_directory import identity_of
+from quorumvault.server.storage.disk_identity import DiskIdentity, read_identity, write_identity
 
 NOW = datetime(2025, 6, 15, tzinfo=UTC)
 FILE = Path("/vault/cluster.yaml")
@@ -263,7 +263,7 @@ def test_a_key_file_that_would_be_read_as_something_else_is_not_written(tmp_path
         create_key(path, "a", now=NOW, entropy=entropy(), note="\udcff", new_owner=True)
     with pytest.raises(ConfigError, match="a file of at most"):
         create_key(path, "a", now=NOW, entropy=entropy(), note="a" * (1 << 20), new_owner=True)
-    monkeypatch.setattr("quorumvault.keyfile._render", lambda _: "owners: []\nkeys: []\n")
+    monkeypatch.setattr("quorumvault.config.api_keys._render", lambda _: "owners: []\nkeys: []\n")
     with pytest.raises(KeyFileRefused, match="would be read as something else; nothing was changed"):
         create_key(path, "a", now=NOW, entropy=entropy(), new_owner=True)
     assert path.read_bytes() == before

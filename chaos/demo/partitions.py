@@ -1,0 +1,52 @@
+"""Partitions for a caller that knows no event loop: a cluster's links run in a thread of their own, to be cut and mended here."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from chaos.links import Links
+from chaos.nemesis import both_ways, others
+from chaos.sites import behind_proxies
+from chaos.testbed.cluster import Cluster
+
+#: Of bytes that are lost or late, of which a partition has none.
+_SEED = 1
+
+T = TypeVar("T")
+
+
+class Partitions:
+    """A context: enter it before the cluster is started, and leave it when its nodes have ended."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
+        self._stack = AsyncExitStack()
+        self._links: Links
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._links = self._run(self._stack.enter_async_context(behind_proxies(self._cluster, _SEED)))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._run(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def cut_off(self, node: str) -> None:
+        """Nothing passes between this node and the two others, either way, and what is under way is lost."""
+        self._run(self._links.cut(both_ways(node, others(node)), loses=True))
+
+    def mend(self, node: str) -> None:
+        self._run(self._links.mend(both_ways(node, others(node))))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

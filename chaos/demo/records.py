@@ -1,0 +1,76 @@
+"""What the demonstration runs on: the caller's CSV file, or invented patients; and which of its columns are to be replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.testbed import sample
+from chaos.testbed.table import Table
+
+SEED, PATIENTS = 20_250_101, 1_000
+
+#: The configured paths that are columns: $.name, $["name"] or $['name'].
+_COLUMN_PATH = re.compile(r"""\$(?:\.(?P<name>[^.\[\]]+)|\[(?P<mark>['"])(?P<quoted>.*)(?P=mark)\])""")
+
+
+class UsageError(Exception):
+    """What the caller asked for cannot be done; the message says what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The records. ``content`` is the file's bytes; ``invented`` ones are ours, and may be shown."""
+
+    path: Path
+    content: bytes
+    table: Table
+    invented: bool
+
+
+def read_input(path: Path) -> Input:
+    """The caller's file."""
+    try:
+        content = path.read_bytes()
+        return Input(path.resolve(), content, Table.parse(content), invented=False)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not CSV in UTF-8: {error}") from None
+
+
+def invent_input(directory: Path) -> Input:
+    """Records that no file was given for."""
+    content = sample.to_csv(sample.patients(SEED, PATIENTS))
+    path = directory / "patients.csv"
+    path.write_bytes(content)
+    return Input(path, content, Table.parse(content), invented=True)
+
+
+def check_columns(columns: Sequence[str], table: Table) -> Sequence[str]:
+    missing = [column for column in columns if column not in table.header]
+    if missing:
+        raise UsageError(f"no column {', '.join(missing)}; {_column_list(table)}")
+    return columns
+
+
+def configured_columns(fields: Sequence[str], table: Table) -> Sequence[str]:
+    """Those columns that the cluster's field configuration, a list of JSONPath expressions, names."""
+    matches = [match for path in fields if (match := _COLUMN_PATH.fullmatch(path))]
+    names = {match["name"] or match["quoted"] for match in matches}
+    columns = [column for column in table.header if column in names]
+    if not columns:
+        raise UsageError(f"no configured field ({', '.join(fields)}) is a column: name some with --column; {_column_list(table)}")
+    return columns
+
+
+def check_values(columns: Sequence[str], table: Table) -> None:
+    """A demonstration on nothing would hold every claim."""
+    if not any(table.cells(columns)):
+        raise UsageError(f"no row has a value in {', '.join(columns)}: there is nothing to tokenize")
+
+
+def _column_list(table: Table) -> str:
+    return f"the file's columns are {', '.join(table.header)}"

@@ -1,0 +1,106 @@
+"""The demonstration's worse moments: a node killed with a request in its hands, one cut off, and what the three logs say."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from chaos.demo.partitions import Partitions
+from chaos.testbed.api import Answer, Unanswered
+from chaos.testbed.cluster import NODES, Cluster, run, wait_for
+from chaos.testbed.narration import Narrator
+
+#: A node gives a round 2 s, and counts a peer that is silent for 2 s as down.
+_NOTICE_SECONDS = 10.0
+_VALUES = [f"in mid-request, {number}" for number in range(50)]
+#: Of the timeline, as many lines as fit on a screen.
+_LINES_SHOWN = 12
+_KIND_SHOWN = 14
+
+
+def kill_in_mid_request(cluster: Cluster, tell: Narrator, owner: str) -> None:
+    """n2 and n3 are frozen, so that n1 has to wait for them, and is killed while it does."""
+    tell.step("n1 is killed with a request in its hands")
+    cluster.pause("n2", "n3")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_answer, cluster, owner)
+        held = wait_for(lambda: asked.done() or _in_flight(cluster, "n1") == 1, _NOTICE_SECONDS) and not asked.done()
+        cluster.kill("n1")
+        lost = asked.result() is None
+    cluster.resume("n2", "n3")
+    tell.claim("its client gets no answer, and cannot know what became of the values", held and lost, "an answer")
+    answers: list[Answer] = []
+
+    def answered() -> bool:
+        """Once n2 and n3 have found each other again."""
+        answers.append(cluster.api("n2", owner).tokenize(_VALUES))
+        return answers[-1].status == 200
+
+    served = wait_for(answered, _NOTICE_SECONDS)
+    tell.claim("the same request, sent to n2, is answered: a repeat harms nothing", served, str(answers[-1].status))
+    cluster.start("n1")
+    cluster.wait_ready("n1", reachable=3)
+    again = cluster.api("n1", owner).tokenize(_VALUES)
+    same = again.body == answers[-1].body
+    tell.claim("and n1, started again, gives each of the values the same token", same, "other tokens")
+
+
+def cut_off(cluster: Cluster, links: Partitions, tell: Narrator, owner: str) -> None:
+    """n1 runs on, and hears nobody."""
+    tell.step("The network fails: n1 reaches neither n2 nor n3")
+    tokens = cluster.api("n2", owner).tokenize(_VALUES).body["tokens"]
+    links.cut_off("n1")
+    try:
+        alone = wait_for(lambda: _reachable(cluster, "n1") == 1 and _reachable(cluster, "n2") == 2, _NOTICE_SECONDS)
+        tell.claim("n1 notices that it is alone, n2 and n3 that they are two", alone, "that they have not")
+        refused = [cluster.api("n1", owner).detokenize(asked).status for asked in (tokens[:1], ["qv_1_0"])]
+        tell.claim("n1 refuses: it says neither a value nor 'not found'", refused == [503, 503], str(refused))
+        found = cluster.api("n3", owner).detokenize(tokens).body["found"]
+        new = cluster.api("n2", owner).tokenize(["made while n1 was cut off"])
+        served = (found, new.status) == (len(_VALUES), 200)
+        tell.claim("on the other side values come back, and new ones are taken", served, f"{found} found, {new.status}")
+    finally:
+        links.mend("n1")
+    whole = wait_for(lambda: all(_reachable(cluster, name) == 3 for name in NODES), _NOTICE_SECONDS)
+    tell.claim("the network is mended, and all three see each other", whole, "that they do not")
+    value = cluster.api("n1", owner).detokenize(new.body["tokens"]).body["results"][0].get("value")
+    tell.claim("n1 answers for what was made without it", value == "made while n1 was cut off", "no value")
+
+
+def timeline(cluster: Cluster, tell: Narrator) -> None:
+    """The event logs of the three nodes, merged by the command that operators use."""
+    tell.step("What the three nodes wrote down, as one timeline: quorumvault events")
+    done = run("events", "--config", str(cluster.directory / "cluster.yaml"), "-n", "1000000", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    shown = [event for event in events if event["event"] in ("peer_down", "peer_up", "read_repair", "rotate_epoch")]
+    for event in shown[-_LINES_SHOWN:]:
+        about = event.get("peer") or event.get("owner") or ""
+        tell.say(f"{event['ts'][11:23]}  {event['node']}  {event['event']:<{_KIND_SHOWN}}{about}")
+    counts = Counter(event["event"] for event in events)
+    ordered = [event["ts"] for event in events] == sorted(event["ts"] for event in events)
+    nodes = {event["node"] for event in events}
+    tell.claim(
+        f"{len(events):,} events of all three in the order of time: {counts['tokenize']:,} tokenize, "
+        f"{counts['detokenize']:,} detokenize, {counts['rotate_epoch']:,} rotate_epoch, {counts['peer_down']:,} peer_down",
+        ordered and nodes == set(NODES) and counts["rotate_epoch"] > 0 and counts["peer_down"] > 0,
+        f"events of {', '.join(sorted(nodes)) or 'no node'}, ordered: {ordered}",
+    )
+
+
+def _answer(cluster: Cluster, owner: str) -> Answer | None:
+    try:
+        return cluster.api("n1", owner).tokenize(_VALUES)
+    except Unanswered:
+        return None
+
+
+def _in_flight(cluster: Cluster, name: str) -> int:
+    prefix = "quorumvault_in_flight "
+    lines = [line for line in cluster.api(name).text("/metrics").splitlines() if line.startswith(prefix)]
+    return int(float(lines[0].removeprefix(prefix))) if lines else 0
+
+
+def _reachable(cluster: Cluster, name: str) -> int:
+    answer = cluster.health(name)
+    return 0 if answer is None else int(answer.body["quorum"]["reachable"])

@@ -1,0 +1,325 @@
+"""A cluster of real node processes on this machine: made, started, killed, frozen, thawed and restarted.
+
+    with Cluster.create(directory, owners=("clinic",)) as cluster:
+        cluster.start()
+        cluster.wait_ready()
+        cluster.api("n1", "clinic").tokenize(["123-45-6789"])
+        cluster.kill("n3")
+
+Only processes that were started here are ever signalled, by their pid. Leaving the ``with`` block, by whatever exception,
+kills them; and should this process itself be killed, the kernel kills them in turn (``PR_SET_PDEATHSIG``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from chaos.testbed.api import Answer, Api, Unanswered
+
+NODES = ("n1", "n2", "n3")
+HOST = "127.0.0.1"
+
+#: What ``quorumvault init --base-port P`` takes, from P on: three ports for the API, three between nodes.
+PORT_OFFSETS = (0, 1, 2, 10, 11, 12)
+#: Below the range from which Linux hands out ports to outgoing connections, so that none of these takes ours meanwhile.
+PORT_RANGE = range(20_000, 32_000, 16)
+
+#: Contract: ready in under 5 s after start. Twice that, for a machine that has other work.
+READY_SECONDS = 10.0
+#: Contract: SIGTERM drains, which may last as long as the requests under way.
+STOP_SECONDS = 20.0
+COMMAND_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+_LOG_TAIL_LINES = 15
+
+# Runs in the new process before the command takes its place: asks for SIGKILL once the parent is gone (1 is
+# PR_SET_PDEATHSIG, 9 SIGKILL), and leaves if that is so already. Not a preexec_fn, which is unsafe where there are threads.
+_LEASH = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != int(sys.argv[1]): os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ClusterError(Exception):
+    """A process did not do what it has to. The message has the end of its log."""
+
+
+def executable() -> str:
+    """The command ``quorumvault`` of the environment that runs this."""
+    path = Path(sys.executable).with_name("quorumvault")
+    if not path.exists():
+        raise ClusterError(f"{path} is missing: run bin/setup")
+    return str(path)
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's, without the variables that would steer the commands."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("QUORUMVAULT_")} | extra
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Polls until the condition holds, or the time is up. Answers whether it came to hold."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def free_base_port(hosts: Sequence[str] = (HOST,)) -> int:
+    """A port P such that P and all PORT_OFFSETS from it could be bound just now, on each of the hosts."""
+    for base in random.sample(PORT_RANGE, len(PORT_RANGE)):
+        if all(_can_bind(host, base + offset) for host in hosts for offset in PORT_OFFSETS):
+            return base
+    raise ClusterError(f"no six free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {', '.join(hosts)}")
+
+
+def _can_bind(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: where it listens, the directory it is served from, where it logs, and the process that runs it, if one does.
+
+    ``config`` is the file in that directory. ``within`` is put before its command, and ``variables`` into its environment.
+    """
+
+    name: str
+    address: str
+    directory: Path
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    config: str = "cluster.yaml"
+    within: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.directory / self.name
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def require_process(self) -> subprocess.Popen[bytes]:
+        if self.process is None or self.process.poll() is not None:
+            raise ClusterError(f"{self.name} is not running; {self.log_tail()}")
+        return self.process
+
+    def log_tail(self) -> str:
+        """The last lines it wrote, for an error message."""
+        if not self.log.exists():
+            return f"{self.log} was not written"
+        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        return "\n    ".join([f"the end of {self.log}:", *lines])
+
+
+class Cluster:
+    """Three nodes in one directory. Methods that take names of nodes mean all three if none is given.
+
+    The kernel ties a node to the *thread* that started it: call ``start`` from one that lives as long as the node.
+    """
+
+    def __init__(self, directory: Path, addresses: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
+        self.directory = directory
+        self.nodes = {
+            name: Node(name, address, directory, directory / "logs" / f"{name}.log") for name, address in addresses.items()
+        }
+        self._api_keys = dict(api_keys)
+        #: What runs a node: the command and its first arguments, to which ``serve`` and its options are added.
+        self.command_line: tuple[str, ...] = (executable(),)
+
+    @classmethod
+    def create(cls, directory: Path, owners: Sequence[str], base_port: int | None = None, hosts: Sequence[str] = (HOST,)) -> Self:
+        """Runs ``quorumvault init`` for a directory that has no cluster yet; each owner gets an API key.
+
+        ``hosts``: one address of this machine, or three.
+        """
+        port = free_base_port(hosts) if base_port is None else base_port
+        naming = [argument for owner in owners for argument in ("--owner", owner)]
+        done = run("init", str(directory), "--json", "--base-port", str(port), "--host", ",".join(hosts), *naming)
+        if done.returncode != 0:
+            raise ClusterError(f"quorumvault init ended with exit code {done.returncode}:\n{done.stderr.decode().strip()}")
+        made = json.loads(done.stdout)
+        addresses = {name: node["api"].removeprefix("http://") for name, node in made["nodes"].items()}
+        (directory / "logs").mkdir()
+        return cls(directory, addresses, made["api_keys"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills what runs. A node has to survive that at any instant; whoever wants it stopped in order calls ``stop``."""
+        _kill([node.require_process() for node in self.nodes.values() if node.running])
+
+    # Where the nodes are, and how to talk to them.
+
+    def url(self, name: str) -> str:
+        return f"http://{self.nodes[name].address}"
+
+    def pid(self, name: str) -> int:
+        return self.nodes[name].require_process().pid
+
+    def api_key(self, owner: str) -> str:
+        return self._api_keys[owner]
+
+    def make_key(self, owner: str, *allow: str) -> str:
+        """Another API key of an owner, in force on the nodes that run."""
+        config = ("--config", str(self.directory / "cluster.yaml"))
+        done = [run("keys", "create", *config, "--owner", owner, "--allow", ",".join(allow))]
+        done += [run("admin", "reload", *config, "--node", node.name) for node in self.nodes.values() if node.running]
+        for each in done:
+            if each.returncode != 0:
+                raise ClusterError(f"a key of {owner} was not made: {each.stderr.decode().strip()}")
+        return done[0].stdout.decode().strip()
+
+    def api(self, name: str, owner: str | None = None) -> Api:
+        """The HTTP API of a node, for an owner; without one, only what needs no key."""
+        return Api(self.nodes[name].address, None if owner is None else self._api_keys[owner])
+
+    def command(self, *arguments: str, via: str, owner: str) -> subprocess.CompletedProcess[bytes]:
+        """Runs a client command, such as ``tokenize FILE``, against one node. The exit code is the caller's to judge."""
+        return run(*arguments, QUORUMVAULT_URL=self.url(via), QUORUMVAULT_API_KEY=self._api_keys[owner])
+
+    # What can be done to them.
+
+    def start(self, *names: str) -> None:
+        """Starts node processes and returns at once; their output goes on in the same log after a restart."""
+        for node in self._named(names):
+            if node.running:
+                raise ClusterError(f"{node.name} runs already")
+            serve = [
+                *node.within,
+                *self.command_line,
+                "serve",
+                "--config",
+                str(node.directory / node.config),
+                "--node",
+                node.name,
+            ]
+            with node.log.open("ab") as log:
+                node.process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *serve],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment(**node.variables),
+                    start_new_session=True,  # Ctrl-C in this terminal is ours to handle
+                )
+
+    def stop(self, *names: str, seconds: float = STOP_SECONDS) -> dict[str, int]:
+        """SIGTERM to all, then waits for all. Answers their exit codes."""
+        processes = {node.name: node.require_process() for node in self._named(names)}
+        for process in processes.values():
+            process.terminate()
+        for name, process in processes.items():
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise ClusterError(f"{name} runs on {seconds:g} s after SIGTERM; {self.nodes[name].log_tail()}") from None
+        return {name: process.returncode for name, process in processes.items()}
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL to each, frozen or not, and waits until they are gone."""
+        _kill([node.require_process() for node in self._named(names)])
+
+    def pause(self, *names: str) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing. Returns when the process has really stopped."""
+        for node in self._named(names):
+            process = node.require_process()
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def resume(self, *names: str) -> None:
+        """SIGCONT, after a pause."""
+        for node in self._named(names):
+            node.require_process().send_signal(signal.SIGCONT)
+
+    def restart(self, *names: str) -> None:
+        """Kills and starts again."""
+        self.kill(*names)
+        self.start(*names)
+
+    # What they say of themselves.
+
+    def health(self, name: str) -> Answer | None:
+        """GET /health; None if nobody answers."""
+        return self._probe(name, "/health")
+
+    def wait_ready(self, *names: str, reachable: int = 2, seconds: float = READY_SECONDS) -> None:
+        """Until each node's /readyz says 200 and sees so many replicas. A node that ends meanwhile is an error at once."""
+        deadline = time.monotonic() + seconds
+        for node in self._named(names):
+            self._wait_ready(node, reachable, deadline)
+
+    def _wait_ready(self, node: Node, reachable: int, deadline: float) -> None:
+        while True:
+            process = node.process
+            if process is None or process.poll() is not None:
+                ending = (
+                    "was not started" if process is None else f"ended with exit code {process.returncode} before it was ready"
+                )
+                raise ClusterError(f"{node.name} {ending}; {node.log_tail()}")
+            answer = self._probe(node.name, "/readyz")
+            if answer is not None and answer.status == 200 and answer.body["quorum"]["reachable"] >= reachable:
+                return
+            if time.monotonic() > deadline:
+                last = "no answer" if answer is None else f"{answer.status} {answer.body}"
+                raise ClusterError(f"{node.name} is not ready in time (last: {last}); {node.log_tail()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _probe(self, name: str, path: str) -> Answer | None:
+        try:
+            return self.api(name).get(path, timeout=1.0)
+        except Unanswered:
+            return None
+
+    def _named(self, names: Sequence[str]) -> list[Node]:
+        return [self.nodes[name] for name in names or NODES]
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs one ``quorumvault`` command to its end, with nothing on its standard input."""
+    try:
+        return subprocess.run(
+            [executable(), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment(**variables),
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"quorumvault {arguments[0]} did not end within {COMMAND_SECONDS:g} s") from None
+
+
+def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()

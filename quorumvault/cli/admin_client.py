@@ -1,0 +1,132 @@
+"""Asks a node on this host, through its administrative socket."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from quorumvault.errors import BackupRefused, NoQuorum, NotRunning, QuorumVaultError, UnexpectedAnswer
+from quorumvault.server.backup.format import Broken, Reader
+from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, Stopping, Verified
+from quorumvault.server.http.admin.socket import FILE_NAME, short_path
+
+AnswerT = TypeVar("AnswerT")
+
+#: What is asked here is answered from memory; a node that takes this long hangs.
+_SECONDS = 10.0
+#: What goes through all records: some ten minutes for 100 million.
+_LONG_SECONDS = 3600.0
+
+
+class AdminClient:
+    """The node whose data is in ``directory``. All raise NotRunning if nobody answers there."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def status(self) -> NodeStatus:
+        return self._ask("GET", "/status", NodeStatus)
+
+    def reload(self) -> Reloaded:
+        return self._ask("POST", "/reload", Reloaded)
+
+    def stop(self) -> Stopping:
+        """The node drains; it still runs when this returns."""
+        return self._ask("POST", "/stop", Stopping)
+
+    def repair(self) -> Repaired:
+        """Compare the node with its peers and mend what differs. Returns when that is done."""
+        return self._ask("POST", "/repair", Repaired, seconds=_LONG_SECONDS)
+
+    def verify(self) -> Verified:
+        """Compare the node with its peers, record by record. Returns when that is done."""
+        return self._ask("POST", "/verify", Verified, seconds=_LONG_SECONDS)
+
+    @contextmanager
+    def backup(self) -> Iterator[Reader]:
+        """A backup, to be read in the block.
+
+        Raises NoQuorum if two active disks cannot be read, BackupRefused if they have what could not be restored: either of them
+        at any time until its trailer is there, and without its trailer it is none.
+        """
+        with self._answer("POST", "/backup", seconds=_LONG_SECONDS) as answer:
+            try:
+                yield Reader(answer, answer.where)
+            except Broken as broken:
+                raise (NoQuorum if broken.code == NoQuorum.code else BackupRefused)(broken.why) from None
+
+    def _ask(self, method: str, path: str, kind: type[AnswerT], *, seconds: float = _SECONDS) -> AnswerT:
+        with self._answer(method, path, seconds=seconds) as answer:
+            return msgspec.json.decode(answer.read(), type=kind)
+
+    @contextmanager
+    def _answer(self, method: str, path: str, *, seconds: float) -> Iterator[_Answer]:
+        """To be read in the block. Raises what a refusal says."""
+        where = self._directory / FILE_NAME
+        with ExitStack() as ending:
+            try:
+                address = ending.enter_context(short_path(self._directory))
+                connection = ending.enter_context(closing(_Connection(address, seconds)))
+                connection.request(method, path)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise _not_running(where, error) from None
+            answer = _Answer(where, response)
+            if response.status >= http.client.BAD_REQUEST:
+                raise _refusal(f"{where}: {method} {path} was answered with {response.status}", answer.read())
+            yield answer
+
+
+class _Answer:
+    """What a node answers, as it comes. Raises NotRunning if that ends in the middle."""
+
+    def __init__(self, where: Path, response: http.client.HTTPResponse) -> None:
+        self.where = where
+        self._response = response
+
+    def read(self, size: int | None = None, /) -> bytes:
+        try:
+            return self._response.read(size)
+        except http.client.IncompleteRead:
+            raise NotRunning(f"{self.where}: the answer ends in the middle: the node has ended, or its log says why") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _not_running(self.where, error) from None
+
+
+def _not_running(where: Path, error: OSError | http.client.HTTPException) -> NotRunning:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return NotRunning(f"{where}: {why}: does the node run, on this host, and as this user?")
+
+
+class _Problem(msgspec.Struct):
+    """Of the problem in a refusal, what matters here."""
+
+    code: str
+    detail: str
+
+
+def _refusal(answered: str, content: bytes) -> QuorumVaultError:
+    try:
+        problem = msgspec.json.decode(content, type=_Problem)
+    except (ValueError, RecursionError):
+        return UnexpectedAnswer(f"{answered}: {content.decode(errors='replace')}")
+    return NoQuorum(problem.detail) if problem.code == NoQuorum.code else UnexpectedAnswer(f"{answered}: {problem.detail}")
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP on a Unix socket."""
+
+    def __init__(self, address: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._address = address
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._address)

@@ -1,0 +1,68 @@
+"""Node processes that belong to one terminal: started together, watched, and gone when it is.
+
+Each is ``quorumvault serve`` in this process group, so Ctrl-C reaches it; SIGTERM goes to it from here; and should this process
+be killed, the kernel tells it so (process.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+
+from quorumvault.config.cluster import Cluster
+
+#: Beyond what a node takes to drain, before it is killed.
+_STOP_MARGIN = 5.0
+
+
+class NodeProcesses:
+    """``on_end(node, process)`` is called when a node ends that was not stopped from here."""
+
+    def __init__(self, cluster: Cluster, log_level: str, on_end: Callable[[str, Process], None]) -> None:
+        self._cluster = cluster
+        self._log_level = log_level
+        self._on_end = on_end
+        self._stopping = False
+        self._watchers: list[asyncio.Task[None]] = []
+        self.running: dict[str, Process] = {}
+        #: Set once none is running.
+        self.all_ended = asyncio.Event()
+
+    async def start(self) -> None:
+        for node in self._cluster.nodes:
+            self.running[node] = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "quorumvault", "serve"),
+                *("--config", str(self._cluster.file), "--node", node),
+                *("--log-level", self._log_level, "--parent", str(os.getpid())),
+                stdin=DEVNULL,
+            )
+        for node, process in list(self.running.items()):
+            self._watchers.append(asyncio.create_task(self._watch(node, process)))
+
+    async def stop(self) -> None:
+        """SIGTERM to all, then wait until they have drained; SIGKILL for who takes longer than that."""
+        self._stopping = True
+        timeouts = self._cluster.timeouts
+        self._signal(signal.SIGTERM)
+        if self._watchers:
+            await asyncio.wait(self._watchers, timeout=timeouts.drain_notice + timeouts.drain + _STOP_MARGIN)
+            self._signal(signal.SIGKILL)
+            await asyncio.wait(self._watchers)
+
+    def _signal(self, number: int) -> None:
+        for process in self.running.values():
+            with contextlib.suppress(ProcessLookupError):  # ended a moment ago
+                process.send_signal(number)
+
+    async def _watch(self, node: str, process: Process) -> None:
+        await process.wait()
+        del self.running[node]
+        if not self._stopping:
+            self._on_end(node, process)
+        if not self.running:
+            self.all_ended.set()

@@ -1,0 +1,162 @@
+"""What the API answers, as types, and its problems (RFC 9457) as errors."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from quorumvault import errors
+from quorumvault.client.plan import Answered, NoReply, Reply
+from quorumvault.client.results import Health, NodeHealth, Result
+from quorumvault.errors import ItemError, Outcome, QuorumVaultError, RequestError
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+
+class TokensAnswer(msgspec.Struct, frozen=True):
+    epoch: int
+    tokens: list[str | None]
+
+
+class RecordsAnswer(msgspec.Struct, frozen=True):
+    epoch: int
+    records: list[msgspec.Raw]
+    replaced: dict[str, int]
+
+
+class ResultAnswer(msgspec.Struct, frozen=True):
+    status: str
+    value: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class ResultsAnswer(msgspec.Struct, frozen=True):
+    results: list[ResultAnswer]
+
+
+class MovedToken(msgspec.Struct, frozen=True):
+    status: str
+    token: str | None = None
+
+
+class MovedAnswer(msgspec.Struct, frozen=True):
+    epoch: int
+    results: list[MovedToken]
+
+
+class AllEpochsAnswer(msgspec.Struct, frozen=True):
+    epoch: int
+    tokens: list[list[str]]
+
+
+class EpochAnswer(msgspec.Struct, frozen=True):
+    active_epoch: int
+
+
+class FieldsAnswer(msgspec.Struct, frozen=True):
+    fields: list[str]
+
+
+class ItemProblem(msgspec.Struct, frozen=True):
+    index: int = 0
+    code: str = ""
+    detail: str | None = None
+    path: str | None = None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    detail: str
+    code: str
+    retryable: bool = False
+    errors: list[ItemProblem] = msgspec.field(default_factory=list)
+    active_epoch: int | None = None
+    outcome: str | None = None
+
+
+_problem = msgspec.json.Decoder(Problem)
+_BY_CODE = {kind.code: kind for kind in RequestError.__subclasses__()}
+_OUTCOMES: dict[str | None, Outcome] = {"none": "none", "unknown": "unknown"}
+
+
+def problem_of(reply: Reply) -> Problem | None:
+    """The problem that a reply carries, or None if it is no problem of this API."""
+    try:
+        return _problem.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def error_of(reply: Reply, problem: Problem | None) -> QuorumVaultError:
+    """What a reply that is no success means: the class that was raised in the node, or UnexpectedAnswer."""
+    kind = None if problem is None else _BY_CODE.get(problem.code)
+    if problem is None or kind is None:
+        words = f"an answer of status {reply.status} that is none of this API: is this the URL of a QuorumVault node?"
+        return errors.UnexpectedAnswer(words)
+    if issubclass(kind, errors.NoQuorum | errors.Draining):
+        return kind(problem.detail, outcome=_OUTCOMES.get(problem.outcome))
+    if issubclass(kind, errors.EpochAhead):
+        return kind(problem.detail, active_epoch=problem.active_epoch or 0)
+    if issubclass(kind, errors.RateLimited):
+        return kind(problem.detail, retry_after=int(reply.retry_after or 1))
+    if issubclass(kind, errors.MethodNotAllowed):
+        return kind(problem.detail, allow="")
+    items = tuple(ItemError(item.index, item.code, item.detail or item.code, item.path) for item in problem.errors)
+    return kind(problem.detail, errors=items)
+
+
+def read(answered: Answered, kind: type[StructT]) -> StructT:
+    try:
+        return msgspec.json.decode(answered.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _unexpected(answered, "an answer that does not keep to the API") from None
+
+
+def read_tokens(answered: Answered, count: int) -> TokensAnswer:
+    answer = read(answered, TokensAnswer)
+    if len(answer.tokens) != count:
+        raise _unexpected(answered, f"{len(answer.tokens)} tokens for {count} values")
+    return answer
+
+
+def read_records(answered: Answered, count: int) -> RecordsAnswer:
+    answer = read(answered, RecordsAnswer)
+    if len(answer.records) != count:
+        raise _unexpected(answered, f"{len(answer.records)} records for {count}")
+    return answer
+
+
+def read_results(answered: Answered, count: int) -> list[Result]:
+    answer = read(answered, ResultsAnswer)
+    if len(answer.results) != count:
+        raise _unexpected(answered, f"{len(answer.results)} results for {count} tokens")
+    return [Result(item.status, bytes(item.value)) for item in answer.results]
+
+
+def read_moved(answered: Answered, count: int) -> MovedAnswer:
+    answer = read(answered, MovedAnswer)
+    if len(answer.results) != count:
+        raise _unexpected(answered, f"{len(answer.results)} results for {count} tokens")
+    return answer
+
+
+def read_all_epochs(answered: Answered, count: int) -> AllEpochsAnswer:
+    answer = read(answered, AllEpochsAnswer)
+    if len(answer.tokens) != count or any(len(tokens) != answer.epoch for tokens in answer.tokens):
+        raise _unexpected(answered, f"other than {answer.epoch} tokens for each of {count} values")
+    return answer
+
+
+def read_health(url: str, outcome: Reply | NoReply) -> NodeHealth:
+    """A node's account of itself, whatever its status: one that can't serve says so with 503."""
+    if isinstance(outcome, NoReply):
+        return NodeHealth(url, None, f"{outcome.failure.value} ({outcome.detail})")
+    try:
+        return NodeHealth(url, msgspec.json.decode(outcome.body, type=Health))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return NodeHealth(url, None, f"an answer of status {outcome.status} that is none of this API")
+
+
+def _unexpected(answered: Answered, words: str) -> errors.UnexpectedAnswer:
+    error = errors.UnexpectedAnswer(f"{words}: is this the URL of a QuorumVault node?")
+    error.asked, error.request_id = answered.asked, answered.request_id
+    return error

@@ -1,0 +1,389 @@
+"""Configuration: YAML into frozen records, and every limit with its reason.
+
+An unknown key, a bad value or an unreadable secret is a ConfigError of one line: file, key, what was expected.
+Precedence: flag, then QUORUMVAULT_* variable, then file, then the default here.
+
+    cluster.yaml --load_cluster--> Cluster      what all nodes share; no secret in it, so any command may have it
+                 --load_node-----> NodeConfig   a Cluster, which of its nodes this one is, and the secrets
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from quorumvault.config.addresses import Endpoints, NodeAddress, parse_endpoints
+from quorumvault.config.secrets import read_secret
+from quorumvault.errors import ConfigError
+from quorumvault.formats.yaml import parse_yaml, read_yaml
+from quorumvault.model import NODE_NAMES
+
+MiB = 1 << 20
+KiB = 1 << 10
+
+
+#: No size and no number is larger: frames between nodes have 32 bits for their length.
+_MOST = 2**31 - 1
+
+
+def _at_least(least: int) -> Meta:
+    return Meta(ge=least, le=_MOST, description=f"a whole number from {least} to {_MOST}")
+
+
+#: No wait in a node is longer than an hour: more is a slip of units.
+Seconds = Annotated[float, Meta(gt=0, le=3600, description="a number of seconds, more than 0 and at most 3600")]
+LongSeconds = Annotated[float, Meta(gt=0, le=2_678_400, description="a number of seconds, more than 0 and at most 31 days")]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=3600, description="a number of seconds, from 0 to 3600")]
+Count = Annotated[int, _at_least(1)]
+#: Of many files together, which no frame ever holds: up to a pebibyte.
+BytesOnDisk = Annotated[int, Meta(ge=64 * KiB, le=2**50, description=f"a whole number from {64 * KiB} to {2**50}")]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one node takes. Served (in part) by GET /limits."""
+
+    #: Items of one request. Contract: at least 10,000; a batch this size holds the storage thread for tens of milliseconds.
+    items: Annotated[int, _at_least(10_000)] = 10_000
+    #: Configured values in all records of one request together: ten a record in a full one. A 16 MiB body could hold millions.
+    record_values: Annotated[int, _at_least(10_000)] = 100_000
+    #: Record batches and dictionaries in one Arrow stream: each takes some fifty microseconds, though it be empty.
+    arrow_batches: Count = 1000
+    #: Bad items listed in one refusal. Contract: up to 100.
+    errors_listed: Count = 100
+    #: A request body. Contract: at least 16 MiB.
+    body_bytes: Annotated[int, _at_least(16 * MiB)] = 16 * MiB
+    #: One value in canonical form less its type byte. Contract: 64 KiB.
+    value_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * KiB
+    #: HTTP requests under way at once in one node; more are refused with 429 before their body is read.
+    in_flight: Count = 64
+    #: What one API key may hold of the places and of ``memory_bytes``, in percent: one that sends its bodies slowly, for as long
+    #: as a body may take, leaves room for others.
+    key_share: Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")] = 75
+    #: HTTP connections, idle ones included. They share the file descriptors with the store, which fails for good without one.
+    connections: Count = 1024
+    #: Of those, connections from one address, or from one IPv6 network (/64): half of them. It leaves room for others, and is
+    #: more than a proxy opens, behind which all clients have one address.
+    connections_per_address: Count = 512
+    #: The request line and headers of one request; and the chunk extensions in a row, or the trailers, of a chunked one.
+    head_bytes: Count = 64 * 1024
+    #: Header fields of one request, and trailers likewise: each of them becomes several objects.
+    headers: Count = 100
+    #: What all requests together make a node hold: bodies, what they become, records read, answers that have not left. The
+    #: largest body made of the shortest members takes 250 MiB of it. A node at rest has some 60 MiB of its own, and LevelDB 100.
+    memory_bytes: Annotated[int, _at_least(64 * MiB)] = 320 * MiB
+    #: One answer as it is encoded, values that it repeats counted each time: a node gives 10,000 values of 6 KiB in one request.
+    answer_bytes: Annotated[int, _at_least(MiB)] = 64 * MiB
+    #: What a replica reads for one Get before it answers Overflow, and is asked for less: it holds the storage thread, and the
+    #: event loops of two nodes, for some 10 ms.
+    reply_bytes: Count = MiB
+    #: One frame between nodes: the largest body, sealed, with room for its envelope.
+    frame_bytes: Count = 48 * MiB
+    #: Small messages to one peer share a frame up to this: there a frame's own cost is next to nothing, and none of them is read
+    #: before the whole frame is there.
+    coalesce_bytes: Count = 64 * KiB
+    #: Connections to the peer port that have not proved to be a node; one more drops the oldest: a true node is one briefly.
+    peer_strangers: Count = 64
+    #: Of messages to one peer that are unsent, or wait for their reply; beyond it the peer counts as unreachable for new ones.
+    peer_queue_bytes: Count = 64 * MiB
+    #: Requests to one peer that wait for their reply; beyond it likewise.
+    peer_in_flight: Count = 4096
+    #: Requests waiting for the storage thread: a bound that health never meets.
+    storage_queue: Count = 16_384
+    #: Bytes of those: what a disk that hangs makes its node hold of writes that the two others have acknowledged long since.
+    storage_queue_bytes: Count = 128 * MiB
+    #: Bytes of puts that share one sync: bounds the memory and the latency of a group commit.
+    group_bytes: Count = 8 * MiB
+    #: One piece of a copy for a joining disk: some 800 records, a millisecond or two of the storage thread of who gives it.
+    copy_bytes: Count = 64 * KiB
+    #: Free space below which a node refuses writes. LevelDB must not meet the end of the disk with what is under way: a group
+    #: and the largest message (56 MiB) in a log, two buffers of that size becoming tables, and a compaction, which writes its
+    #: tables before it removes the old ones (up to 12 tables of level 0 and what they overlap, some 250 MiB).
+    free_space_floor: Count = 512 * MiB
+
+
+class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """In seconds, by the monotonic clock."""
+
+    #: The head of a request, from the connection or from its first byte on.
+    head: Seconds = 10.0
+    #: A request's body, from the end of its headers to its last byte: 16 MiB at 0.5 MB/s. It holds its place meanwhile.
+    body: Seconds = 30.0
+    #: Each 256 KiB of an answer, until the client has made room for them: at 25 KB/s. They are held meanwhile.
+    send: Seconds = 10.0
+    #: A client's request from its body's last byte to an answer, whatever it takes in rounds.
+    request: Seconds = 5.0
+    #: One round. Long enough for a slow sync, short enough for two in a request.
+    round: Seconds = 2.0
+    #: After this long without two answers a read asks the third replica too.
+    hedge: SecondsOrNone = 0.05
+    #: From connect to the end of the handshake between nodes.
+    handshake: Seconds = 2.0
+    #: A link that is idle sends a ping this often.
+    ping: Seconds = 0.5
+    #: A link that heard nothing for this long is down: four pings lost, or a process stopped by SIGSTOP.
+    silence: Seconds = 2.0
+    #: First and last wait before a link is dialled again; doubled in between, with jitter.
+    reconnect_first: Seconds = 0.05
+    reconnect_last: Seconds = 1.0
+    #: After SIGTERM: /readyz fails for this long while requests are still served, so that balancers notice.
+    drain_notice: SecondsOrNone = 1.0
+    #: Then new requests get 503 and those under way have this long to end.
+    drain: SecondsOrNone = 10.0
+
+
+class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node does behind its requests so that three replicas stay the same."""
+
+    #: Records that one peer missed and for which hints are kept, 20 bytes each: 40 MB, an hour of 500 new tokens a second.
+    #: Beyond it everything is compared instead, which at that size costs no more.
+    hints: Count = 2_000_000
+    #: Seconds between two comparisons with a peer. One that finds nothing moves some kilobytes; what it finds, handoff has lost.
+    anti_entropy: Seconds = 300.0
+    #: Seconds in which every record on disk is read and authenticated once: a day. Rot that waits may meet a second fault.
+    scrub: LongSeconds = 86_400.0
+    #: Of a node's time, what handoff, comparing, and the scrub each may take: the rest is the clients'.
+    share: Annotated[float, Meta(ge=0.01, le=1, description="a number from 0.01 to 1")] = 0.6
+
+
+OnFailure = Literal["continue", "refuse"]
+
+
+class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rotation of events.jsonl, and what happens when its disk is slow or full."""
+
+    #: A file is renamed when it would grow beyond this.
+    file_bytes: Annotated[int, _at_least(64 * KiB)] = 64 * MiB
+    #: Rotated files kept beside the live one, whatever their age: 512 MiB.
+    keep: Count = 8
+    #: Days in which no rotated file is removed, even if there are more than ``keep``: a month, so that somebody who was away sees
+    #: what was done. Otherwise whoever makes many requests decides how soon the others' are forgotten.
+    keep_days: Annotated[float, Meta(ge=0, le=36_525, description="a number of days, from 0 to 36525")] = 30.0
+    #: All of them together, the live one too: a disk has an end. Beyond it the oldest of those over ``keep`` go, whatever their
+    #: age: after 14 million requests at 300 bytes each. So they do when the disk has too little room left (eventfile.py).
+    most_bytes: BytesOnDisk = 4096 * MiB
+    #: Events that wait for the disk, some 300 bytes each; beyond it they are lost, counted, and the count is logged.
+    queue: Count = 16_384
+    #: A request waits this long for its line to be written; then its answer leaves, and the line follows when it can.
+    patience: Seconds = 1.0
+    #: A log that could not be written is tried again this often.
+    retry: Seconds = 1.0
+    #: What becomes of requests while the log cannot be written: they go on without their lines, or are refused (503). To whom a
+    #: value that was told without a line is worse than one that was not told, refuses.
+    on_failure: Annotated[OnFailure, Meta(description="one of continue, refuse")] = "continue"
+
+
+#: No file can have a NUL in its name, and Python raises something else than OSError for one.
+FilePath = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", description="the path of a file, without a NUL in it")]
+SecretId = Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z", description="1 to 16 lower case letters and digits")]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: tuple[LogLevel, ...] = typing.get_args(LogLevel)
+
+
+class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The id under which epochs remember the secret, and the file that has it."""
+
+    id: SecretId
+    file: FilePath
+
+
+class SecretFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files, relative to cluster.yaml. ``cluster`` authenticates nodes to each other; ``master`` makes tokens and seals."""
+
+    cluster: FilePath
+    master: MasterSecret
+
+
+class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """cluster.yaml, as it is written."""
+
+    cluster_id: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", description="1 to 64 visible ASCII characters")]
+    nodes: dict[str, NodeAddress]
+    secrets: SecretFiles
+    fields: FilePath = "fields.yaml"
+    api_keys: FilePath = "api_keys.yaml"
+    data: FilePath = "."
+    log_level: Annotated[LogLevel, Meta(description="one of debug, info, warning, error")] = "info"
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    healing: HealingSettings = HealingSettings()
+    events: EventLogSettings = EventLogSettings()
+
+
+#: What must be less than what. Each value may be fine by itself and the two together still make a node that cannot work.
+_ORDERED: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
+    ("limits.value_bytes", operator.lt, "limits.reply_bytes"),  # else the largest value could never be read back
+    ("limits.reply_bytes", operator.lt, "limits.frame_bytes"),
+    ("limits.copy_bytes", operator.lt, "limits.frame_bytes"),
+    ("limits.body_bytes", operator.lt, "limits.frame_bytes"),
+    ("limits.body_bytes", operator.lt, "limits.memory_bytes"),
+    ("limits.answer_bytes", operator.lt, "limits.memory_bytes"),
+    ("limits.value_bytes", operator.lt, "limits.answer_bytes"),  # else the largest value could never be told
+    ("limits.frame_bytes", operator.le, "limits.peer_queue_bytes"),
+    ("limits.frame_bytes", operator.le, "limits.storage_queue_bytes"),
+    ("timeouts.hedge", operator.lt, "timeouts.round"),
+    ("timeouts.round", operator.le, "timeouts.request"),
+    ("timeouts.ping", operator.lt, "timeouts.silence"),  # else every idle link would count as down
+    ("timeouts.reconnect_first", operator.le, "timeouts.reconnect_last"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What cluster.yaml says, checked. Paths are absolute."""
+
+    file: Path
+    cluster_id: str
+    nodes: Mapping[str, Endpoints]
+    data: Path
+    fields: Path
+    api_keys: Path
+    secrets: SecretFiles
+    log_level: LogLevel
+    limits: Limits
+    timeouts: Timeouts
+    healing: HealingSettings
+    events: EventLogSettings
+
+    def data_directory(self, node: str) -> Path:
+        return self.data / node
+
+    def shared_files(self) -> Iterator[tuple[str, Path]]:
+        """What all nodes have: the key of cluster.yaml that names it, and the file."""
+        yield "", self.file
+        yield "fields", self.fields
+        yield "api_keys", self.api_keys
+        yield "secrets.cluster", self.file.parent / self.secrets.cluster
+        yield "secrets.master.file", self.file.parent / self.secrets.master.file
+
+    def api_urls(self) -> dict[str, str]:
+        """Node to the URL of its API."""
+        return {node: f"http://{endpoints.api}" for node, endpoints in self.nodes.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """All that one node is started with."""
+
+    cluster: Cluster
+    node: str
+    cluster_secret: bytes = field(repr=False)
+    master_secret: bytes = field(repr=False)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return self.cluster.nodes[self.node]
+
+    @property
+    def peers(self) -> dict[str, Endpoints]:
+        return {node: endpoints for node, endpoints in self.cluster.nodes.items() if node != self.node}
+
+    @property
+    def data_directory(self) -> Path:
+        return self.cluster.data_directory(self.node)
+
+
+def load_node(path: Path, node: str) -> NodeConfig:
+    """What node ``node`` of the cluster in ``path`` is started with. Raises ConfigError."""
+    cluster = load_cluster(path)
+    if node not in cluster.nodes:
+        raise ConfigError(cluster.file, "nodes", f"no node {node!r} in this cluster; expected one of {', '.join(NODE_NAMES)}")
+    base, master = cluster.file.parent, cluster.secrets.master
+    cluster_secret = read_secret(cluster.file, "secrets.cluster", base / cluster.secrets.cluster)
+    master_secret = read_secret(cluster.file, "secrets.master.file", base / master.file)
+    if cluster_secret == master_secret:
+        raise ConfigError(cluster.file, "secrets.master.file", "expected another secret than secrets.cluster, these are the same")
+    return NodeConfig(cluster, node, cluster_secret, master_secret)
+
+
+def load_cluster(path: Path) -> Cluster:
+    """Read and check cluster.yaml; no secret file is opened. Raises ConfigError."""
+    file = path.absolute()
+    return parse_cluster(file, read_yaml(file))
+
+
+def parse_cluster(file: Path, text: str) -> Cluster:
+    """What ``text`` says as the cluster.yaml ``file``, an absolute path, which need not be written yet. Raises ConfigError."""
+    settings = build(file, "", parse_yaml(file, text), ClusterFile)
+    _check_order(file, settings)
+    base = file.parent
+    return Cluster(
+        file=file,
+        cluster_id=settings.cluster_id,
+        nodes=parse_endpoints(file, settings.nodes),
+        data=base / settings.data,
+        fields=base / settings.fields,
+        api_keys=base / settings.api_keys,
+        secrets=settings.secrets,
+        log_level=settings.log_level,
+        limits=settings.limits,
+        timeouts=settings.timeouts,
+        healing=settings.healing,
+        events=settings.events,
+    )
+
+
+def build(where: Path, key: str, data: object, kind: Any) -> Any:
+    """``data`` as ``kind``: a Struct, a dict of them, or a type that msgspec converts to. Raises ConfigError naming the key.
+
+    msgspec alone would say `$.nodes[...]` for any node and would not suggest the key that was meant.
+    """
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _build_struct(where, key, data, kind)
+    if typing.get_origin(kind) is dict:
+        of = typing.get_args(kind)[1]
+        return {name: build(where, f"{key}.{name}", value, of) for name, value in _mapping(where, key, data).items()}
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(where, key, _expected(kind, error)) from None
+
+
+def _build_struct(where: Path, key: str, data: object, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    mapping = _mapping(where, key, data)
+    known = {info.name: info for info in msgspec.structs.fields(kind)}
+    for name in mapping:
+        if name not in known:
+            raise ConfigError(where, _join(key, name), _unknown(name, list(known)))
+    for name, info in known.items():
+        if info.required and name not in mapping:
+            raise ConfigError(where, _join(key, name), "is missing")
+    return kind(**{name: build(where, _join(key, name), value, known[name].type) for name, value in mapping.items()})
+
+
+def _mapping(where: Path, key: str, data: object) -> dict[str, object]:
+    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
+        raise ConfigError(where, key, "expected a mapping of names to values")
+    return data
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; expected one of {', '.join(known)}"
+
+
+def _expected(kind: Any, error: msgspec.ValidationError) -> str:
+    for meta in getattr(kind, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.description:
+            return f"expected {meta.description}"
+    text = str(error).replace("`", "")
+    return text[:1].lower() + text[1:]
+
+
+def _check_order(file: Path, settings: ClusterFile) -> None:
+    for small, holds, large in _ORDERED:
+        low, high = operator.attrgetter(small, large)(settings)
+        if not holds(low, high):
+            least = "more than" if holds is operator.lt else "at least"
+            raise ConfigError(file, large, f"expected {least} {small}, which is {low:g}; it is {high:g}")

@@ -1,0 +1,78 @@
+"""What a node is started with must not be for others to change: who writes its key file reads every value.
+
+A file is refused that another user than root or the node's own owns, or that a group or everybody can write; and a folder in
+which everybody can put another file in its place, or a group can that its owner has. Folders of root's may be for a group to
+write: volumes of Kubernetes are, with ``fsGroup``. So may be those in which nobody can remove what is another's (sticky).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from quorumvault.config.cluster import Cluster
+from quorumvault.errors import ConfigError
+from quorumvault.ownership import ROOT, user_name
+
+
+def require_guarded(cluster: Cluster) -> None:
+    """Raises ConfigError that names the first file of this configuration, or its folder, that others can change."""
+    for _, path in cluster.shared_files():
+        guarded(path)
+
+
+def guarded(path: Path) -> Path:
+    """The same path. Raises ConfigError if others than root and this process's user can change the file, or put another there."""
+    try:
+        # A link is no stronger than the folder that it is in.
+        for folder in dict.fromkeys((path.parent, path.resolve().parent)):
+            _check_folder(folder, folder.stat())
+        _check_file(path, path.stat())
+    except OSError as error:
+        raise ConfigError(path, "", f"expected a file that can be read: {error.strerror}") from None
+    return path
+
+
+def close_folder(folder: Path) -> None:
+    """Takes from others the right to put files into a folder, so that a node starts there. PermissionError if it may not."""
+    found = folder.stat()
+    if _is_open(found):
+        folder.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _check_file(path: Path, found: os.stat_result) -> None:
+    _check_owner(path, found)
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            path, "", f"{_who(found)} can write it (mode {_mode(found)}), and so decide who gets values: chmod go-w it"
+        )
+
+
+def _check_folder(folder: Path, found: os.stat_result) -> None:
+    _check_owner(folder, found)
+    if _is_open(found):
+        words = f"{_who(found)} can put other files into it (mode {_mode(found)}), and so decide who gets values: chmod go-w it"
+        raise ConfigError(folder, "", words)
+
+
+def _is_open(folder: os.stat_result) -> bool:
+    """Whether others can put a file in the place of one in this folder."""
+    of_group = 0 if folder.st_uid == ROOT else stat.S_IWGRP
+    return bool(folder.st_mode & (stat.S_IWOTH | of_group)) and not folder.st_mode & stat.S_ISVTX
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in (ROOT, os.geteuid()):
+        owner, me = user_name(found.st_uid), user_name(os.geteuid())
+        raise ConfigError(
+            path, "", f"{owner} owns it and can change it, and the node runs as {me}: run it as {owner}, or chown it"
+        )
+
+
+def _who(found: os.stat_result) -> str:
+    return "everybody" if found.st_mode & stat.S_IWOTH else f"group {found.st_gid}"
+
+
+def _mode(found: os.stat_result) -> str:
+    return f"{stat.S_IMODE(found.st_mode):04o}"

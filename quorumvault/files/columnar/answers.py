@@ -1,0 +1,154 @@
+"""Answers to texts, remembered on disk in DuckDB: each distinct text is asked about once, in however many parts and files it is.
+
+    distinct texts of a chunk  -> join with the answers -> the unknown ones -> vault (analytics/arrow.py) -> the answers
+
+The database is a file in the spill folder, and so is what DuckDB spills; its memory is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quorumvault.analytics.arrow import look_up
+from quorumvault.client import Client
+from quorumvault.crypto.tokens import parse_token, parse_tokens
+from quorumvault.errors import EpochMoved
+from quorumvault.files.job import Job
+from quorumvault.files.statuses import MOVED_WORDS, STATUSES
+
+#: Unknown texts that are asked about together: objects of Python's are made of them, and they take a request each 10,000.
+_ASK_ROWS: Final = 200_000
+#: What DuckDB may take; the rest of the process works on one chunk of a column at a time.
+MEMORY_LIMIT: Final = "256MB"
+CODE: Final = {status: code for code, status in enumerate(STATUSES)}
+#: What stays as it is when it is asked for again.
+_LASTING: Final = pa.array([CODE[status] for status in STATUSES if status != "unavailable"], pa.uint8())
+_NAMES: Final = pa.array(STATUSES)
+
+
+class Answered(NamedTuple):
+    """Of texts: what takes their place (large_utf8, null unless the status is ``ok``), and statuses, as places in STATUSES."""
+
+    results: Any
+    codes: Any
+
+
+def connect(spill: Path) -> duckdb.DuckDBPyConnection:
+    """A database of the run's own, which writes nothing elsewhere."""
+    settings: dict[str, Any] = {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": str(spill / "duckdb"),
+        "preserve_insertion_order": True,
+        "autoinstall_known_extensions": False,
+    }
+    return duckdb.connect(str(spill / "answers.duckdb"), config=settings)
+
+
+class Answers:
+    """Of one run. Tokens in them are of one epoch: when newer ones come, the older are forgotten and EpochMoved is raised."""
+
+    def __init__(self, job: Job, vault: Client, con: duckdb.DuckDBPyConnection) -> None:
+        self._operation = job.operation
+        self._vault = vault
+        self._con = con
+        self.look_ups = 0
+        #: Of the tokens; None if there is none.
+        self.epoch: int | None = None
+        con.execute("create table answers (text varchar, result varchar, code utinyint)")
+
+    def of(self, texts: Any) -> Answered:
+        """Of distinct texts, a large_utf8 array without nulls."""
+        asked = pa.table({"text": texts, "place": pa.array(np.arange(len(texts)))})
+        with registered(self._con, "asked", asked):
+            known = self._con.sql("select place, result, code from asked join answers using (text)").to_arrow_table()
+        places = known.column("place").to_numpy()
+        unknown = np.ones(len(texts), bool)
+        unknown[places] = False
+        fresh = np.nonzero(unknown)[0]
+        unknown_texts = texts.take(pa.array(fresh))
+        parts = [self._ask(unknown_texts.slice(start, _ASK_ROWS)) for start in range(0, len(fresh), _ASK_ROWS)]
+        order = np.empty(len(texts), np.int64)
+        order[places] = np.arange(len(places))
+        order[fresh] = len(places) + np.arange(len(fresh))
+        results = pa.concat_arrays(
+            [*known.column("result").cast(pa.large_utf8()).chunks, *(part.results for part in parts), _NOTHING.results]
+        )
+        codes = pa.concat_arrays([*known.column("code").chunks, *(part.codes for part in parts), _NOTHING.codes])
+        return Answered(results.take(pa.array(order)), codes.take(pa.array(order)))
+
+    def _ask(self, texts: Any) -> Answered:
+        answered = self._tokenize(texts) if self._operation == "tokenize" else self._look_up(texts)
+        self._check_epoch(answered)
+        fresh = pa.table({"text": texts, "result": answered.results, "code": answered.codes})
+        with registered(self._con, "fresh", fresh.filter(pc.is_in(answered.codes, _LASTING))):
+            self._con.execute("insert into answers from fresh")
+        return answered
+
+    def _tokenize(self, texts: Any) -> Answered:
+        """Values that no node would take are not sent."""
+        is_token = np.array([parsed is not None for parsed in parse_tokens(texts.to_pylist())], bool)
+        too_large = pc.greater(pc.binary_length(texts), self._vault.limits().value_bytes).to_numpy(zero_copy_only=False)
+        codes = np.where(is_token, CODE["already_token"], np.where(too_large, CODE["too_large"], CODE["ok"])).astype(np.uint8)
+        fit = pa.array(codes == CODE["ok"])
+        tokens = self._exchange(texts.filter(fit)).results
+        return Answered(pc.replace_with_mask(pa.nulls(len(texts), pa.large_utf8()), fit, tokens), pa.array(codes))
+
+    def _look_up(self, texts: Any) -> Answered:
+        answered = self._exchange(texts)
+        untexted = np.nonzero(answered.codes.to_numpy(zero_copy_only=False) == len(STATUSES))[0]
+        if not len(untexted):
+            return answered
+        # Numbers and booleans are not in columns of text: JSON has them, and they are written as JSON writes them.
+        places = pa.array(untexted)
+        found = self._vault.detokenize(texts.take(places).to_pylist())
+        values = [result.json.decode() if result.found else None for result in found]
+        mask = np.zeros(len(texts), bool)
+        mask[untexted] = True
+        results = pc.replace_with_mask(answered.results, pa.array(mask), pa.array(values, pa.large_utf8()))
+        return Answered(results, pc.replace_with_mask(answered.codes, pa.array(mask), pa.scalar(CODE["ok"], pa.uint8())))
+
+    def _exchange(self, texts: Any) -> Answered:
+        results, codes = [_NOTHING.results], [_NOTHING.codes]
+        for batch in look_up(self._vault, self._operation, [texts], strict=False):
+            results.append(batch.column("result"))
+            found = pc.index_in(batch.column("status"), value_set=_NAMES).fill_null(len(STATUSES))
+            codes.append(found.cast(pa.uint8()))
+            self.look_ups += len(found) - pc.sum(pc.equal(found, CODE["not_token"])).as_py()
+        return Answered(pa.concat_arrays(results), pa.concat_arrays(codes))
+
+    def _check_epoch(self, answered: Answered) -> None:
+        if self._operation == "detokenize":
+            return
+        first = pc.index(answered.codes, pa.scalar(CODE["ok"], pa.uint8())).as_py()
+        parsed = None if first < 0 else parse_token(answered.results[first].as_py())
+        if parsed is None:
+            return
+        before, self.epoch = self.epoch, parsed[0]
+        if before is not None and parsed[0] != before:
+            self._con.execute("delete from answers")
+            raise EpochMoved(MOVED_WORDS)
+
+    def forget(self) -> None:
+        self.epoch = None
+        self._con.execute("delete from answers")
+
+
+_NOTHING: Final = Answered(pa.array([], pa.large_utf8()), pa.array([], pa.uint8()))
+
+
+@contextlib.contextmanager
+def registered(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> Iterator[None]:
+    """An Arrow table under a name of the connection's, as long as the block lasts."""
+    con.register(name, table)
+    try:
+        yield
+    finally:
+        con.unregister(name)

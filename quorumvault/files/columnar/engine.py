@@ -1,0 +1,106 @@
+"""Parquet and DuckDB: what they share. Needs the extra ``analytics``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from quorumvault.analytics.columns import require_text
+from quorumvault.client import Client
+from quorumvault.errors import ColumnError
+from quorumvault.files.columnar.answers import Answers, connect
+from quorumvault.files.columnar.duckdb import TableConversion, TableReader
+from quorumvault.files.columnar.parquet import ParquetConversion, ParquetReader
+from quorumvault.files.engine import Conversion
+from quorumvault.files.job import Job, RunError
+from quorumvault.files.sources import Source
+from quorumvault.formats.table import configured_columns, require_named
+
+
+class ColumnarEngine:
+    """Implements Engine."""
+
+    def __init__(self, job: Job, vault: Client, configured: Sequence[str], spill: Path) -> None:
+        self._job = job
+        self._configured = configured
+        self._spill = spill
+        self._con = connect(spill)
+        self._answers = Answers(job, vault, self._con)
+
+    @property
+    def look_ups(self) -> int:
+        return self._answers.look_ups
+
+    def close(self) -> None:
+        self._con.close()
+
+    def forget(self) -> None:
+        self._answers.forget()
+
+    def explain(self, error: Exception) -> str | None:
+        """Only what is about files and memory is quoted: other words of DuckDB's may have a value in them."""
+        if isinstance(error, (duckdb.IOException, duckdb.OutOfMemoryException)):
+            return str(error).splitlines()[0]
+        if isinstance(error, duckdb.Error | pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
+            return f"a file cannot be read, or an output written: {type(error).__name__}"
+        return None
+
+    def conversion(self, source: Source) -> Conversion:
+        reader = open_source(source, self._con)
+        columns = fit_columns(self._job, source, reader.types(), self._configured)
+        if isinstance(reader, ParquetReader):
+            return ParquetConversion(self._job, source, reader, columns, self._answers, self._spill)
+        return TableConversion(self._job, source, reader, columns, self._answers)
+
+
+def open_source(source: Source, con: duckdb.DuckDBPyConnection) -> ParquetReader | TableReader:
+    """Raises RunError if it cannot be read as what it is called."""
+    if source.format == "parquet":
+        return ParquetReader(source, con)
+    if source.table is None:
+        raise RunError(f"{source}: say which table: FILE.duckdb::TABLE, or --table")
+    return TableReader(source, source.table, con)
+
+
+def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Sequence[str]) -> list[str]:
+    """The columns to work on, once all are known to be fit for it. Raises ColumnError that names the source."""
+    names, wanted = list(types), source.columns or job.columns
+    if wanted:
+        require_named(wanted, names, str(source))
+    columns = list(dict.fromkeys(wanted)) or configured_columns(configured, names, str(source))
+    strangers = [name for name in job.cast if name not in columns]
+    if strangers:
+        raise ColumnError(f"--cast names {', '.join(strangers)}, which is not among the columns to tokenize")
+    taken = {name.casefold() for name in names}
+    for name in columns:
+        if job.status and f"{name}_status".casefold() in taken:
+            raise ColumnError(f"{source} has a column {name}_status, which is where the status of {name} goes")
+        try:
+            require_text(name, types[name], may_cast=job.operation == "tokenize", cast=name in job.cast)
+        except ColumnError as error:
+            raise ColumnError(f"{source}: {error}") from None
+    return columns
+
+
+def text_columns(source: Source) -> list[str]:
+    """The columns of a Parquet or DuckDB source that are text."""
+    with duckdb.connect() as con:
+        types = open_source(source, con).types()
+    found = []
+    for name, kind in types.items():
+        try:
+            require_text(name, kind, may_cast=False, cast=False)
+        except ColumnError:
+            continue
+        found.append(name)
+    return found
+
+
+def read_texts(source: Source, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The texts in columns of a Parquet or DuckDB source, in chunks of bounded size, in the order of the rows: pyarrow arrays."""
+    with duckdb.connect() as con:
+        yield from open_source(source, con).texts(columns)

@@ -1,0 +1,430 @@
+"""Parquet: a part is the replaced columns alone, of some row groups; the output is the source with those columns in place.
+
+    convert    columns of row groups, as dictionaries -> answers to the texts in them -> a part: an Arrow stream of dictionaries
+    assemble   the source, row group by row group, without those columns + the parts, in step -> the output
+
+So order takes no sorting, the other columns are read and written once, whatever they are, and a part costs little to write twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from quorumvault.errors import ColumnError
+from quorumvault.files.columnar.answers import CODE, Answers, registered
+from quorumvault.files.columnar.settle import replacements, settle_rows, write_pairs
+from quorumvault.files.engine import Done
+from quorumvault.files.job import Counts, Job, Progress, RunError
+from quorumvault.files.pieces import Piece, Reject, RejectList
+from quorumvault.files.sources import Source
+from quorumvault.files.statuses import STATUSES
+from quorumvault.formats.table import Place
+
+#: As much as a kill costs: a few seconds of work, and row groups are not cut. Each part begins with an empty pipeline.
+PART_ROWS = 4_000_000
+#: What is in memory at once: rows of the columns that are worked on, and their bytes, as they are in the file before compression.
+CHUNK_ROWS = 1_000_000
+CHUNK_BYTES = 32 << 20
+_BATCH_ROWS: Final = 1 << 17
+#: Bytes for a row up to which a column must be a dictionary and places in it, and is read as such. pyarrow would make one of any
+#: column, which grows from row group to row group.
+_CODED_BYTES: Final = 8
+#: A row group that has more bytes is read, and written, in pieces.
+_GROUP_BYTES: Final = 128 << 20
+#: A row group that has more bytes of texts from the vault is written in pieces. A million rows have 54 MB of tokens in a column.
+_TEXT_BYTES: Final = 256 << 20
+_BUFFER_BYTES: Final = 1 << 20
+ItemT = TypeVar("ItemT")
+_Numbers: TypeAlias = "np.ndarray[Any, Any]"
+#: Distinct texts of a column, and for each row the place among them, -1 for a null.
+Encoded: TypeAlias = "tuple[Any, _Numbers]"
+
+
+class ParquetReader:
+    """A Parquet file. Raises RunError if it is none."""
+
+    def __init__(self, source: Source, con: duckdb.DuckDBPyConnection) -> None:
+        self._source = source
+        self.con = con
+        with self.open() as file:
+            self.metadata = file.metadata
+            self.schema = file.schema_arrow
+        _require_told_apart(self.schema.names, source)
+        self._chunk_bytes, self._codecs = self._chunk_metadata()
+
+    def _chunk_metadata(self) -> tuple[_Numbers, list[str]]:
+        """Bytes before compression, of each row group a row with a number for each leaf column; the codecs of the first one.
+
+        Asked of DuckDB: pyarrow ends the process if what is said of a chunk is damaged.
+        """
+        query = "select row_group_id, column_id, total_uncompressed_size, compression from parquet_metadata(?) order by all"
+        found = self.con.execute(query, [glob.escape(str(self._source.path))]).fetchnumpy()
+        sizes = np.zeros((self.metadata.num_row_groups, self.metadata.num_columns), np.int64)
+        sizes[found["row_group_id"], found["column_id"]] = found["total_uncompressed_size"]
+        return sizes, [str(codec) for codec in found["compression"][: self.metadata.num_columns]]
+
+    def writer_options(self) -> dict[str, Any]:
+        """The compression of each column, and decimals as they are in the file."""
+        paths = [self.metadata.schema.column(leaf).path for leaf in range(len(self._codecs))]
+        codecs = {path: _CODECS.get(codec, codec) for path, codec in zip(paths, self._codecs, strict=True)}
+        return {"compression": codecs, "store_decimal_as_integer": True} if codecs else {}
+
+    def sizes(self, groups: slice) -> dict[str, int]:
+        """Bytes of each column in these row groups, before compression."""
+        leaves = [field.name for field in self.schema for _ in range(_leaves(field.type))]
+        sizes = dict.fromkeys(self.schema.names, 0)
+        for name, size in zip(leaves, self._chunk_bytes[groups].sum(axis=0).tolist(), strict=False):
+            sizes[name] += size
+        return sizes
+
+    def open(self, coded: Sequence[str] = ()) -> Any:
+        """A pyarrow.parquet.ParquetFile. Columns that are ``coded`` come as the dictionaries that the file has of them."""
+        with _reading(self._source):
+            return pq.ParquetFile(self._source.path, read_dictionary=list(coded), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+
+    def types(self) -> dict[str, Any]:
+        """DuckDB's type of each column."""
+        return duckdb_types(self.con, self._source.path, self.schema.names)
+
+    def chunks(self, columns: Sequence[str], start: int, stop: int) -> Iterator[Any]:
+        """Tables of these columns, of row groups ``start`` to ``stop``, in order."""
+        groups = list(range(start, stop))
+        total = sum(self.metadata.row_group(group).num_rows for group in groups)
+        sizes = self.sizes(slice(start, stop))
+        coded = [name for name in columns if sizes[name] < _CODED_BYTES * total]
+        rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * total // max(1, sum(sizes[name] for name in columns))))
+        held: list[Any] = []
+        count = 0
+        with _reading(self._source), self.open(coded) as file:
+            for batch in file.iter_batches(min(rows, _BATCH_ROWS), row_groups=groups, columns=list(columns)) if groups else ():
+                if held and count + len(batch) > rows:
+                    yield pa.Table.from_batches(held)
+                    held, count = [], 0
+                held.append(batch)
+                count += len(batch)
+        if held:
+            yield pa.Table.from_batches(held)
+
+    def texts(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        group = 0
+        while group < self.metadata.num_row_groups:
+            end = self.part_end(group)
+            for chunk in self.chunks(columns, group, end):
+                yield {name: chunk.unify_dictionaries().column(name).combine_chunks() for name in columns}
+            group = end
+
+    def part_end(self, group: int) -> int:
+        """The row group at which a part that begins with this one ends."""
+        rows = 0
+        while group < self.metadata.num_row_groups and rows < PART_ROWS:
+            rows += self.metadata.row_group(group).num_rows
+            group += 1
+        return group
+
+
+@contextlib.contextmanager
+def _reading(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # the second: of the name of a column
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _damaged(source) from None
+
+
+def _damaged(source: Source) -> RunError:
+    return RunError(f"{source} cannot be read as Parquet: it is no such file, or damaged")
+
+
+def _require_told_apart(names: Sequence[str], source: Source) -> None:
+    """Raises ColumnError for names that DuckDB, and most who read the file, cannot tell apart."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other is not name:
+            raise ColumnError(f"{source} has columns {other!r} and {name!r}, which are one name but for case: rename one of them")
+
+
+def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What DuckDB reads in a Parquet file: the type of each column. ``names`` are the file's own: DuckDB changes some."""
+    relation = con.read_parquet(glob.escape(str(path)), hive_partitioning=False)
+    return dict(zip(names, relation.types, strict=True))
+
+
+def _leaves(kind: Any) -> int:
+    """How many columns Parquet keeps one of this Arrow type as. Their paths do not tell: a name may have a dot in it."""
+    return sum(_leaves(kind.field(place).type) for place in range(kind.num_fields)) or 1
+
+
+class ParquetConversion:
+    """Implements Conversion. A place's offset is a row group."""
+
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        reader: ParquetReader,
+        columns: Sequence[str],
+        answers: Answers,
+        spill: Path,
+    ) -> None:
+        self._job = job
+        self._source = source
+        self._reader = reader
+        self._columns = list(columns)
+        self._answers = answers
+        self._con = reader.con
+        self._schema = _output_schema(job, reader.schema, columns)
+        _require_kept(reader, self._schema, self._columns, source, spill)
+
+    def convert(self, start: Place, stop: Place | None, piece: Piece, progress: Progress) -> Done:
+        metadata = self._reader.metadata
+        end = self._reader.part_end(start.offset) if stop is None else stop.offset
+        counts, rejects, row = Counts(dict.fromkeys(self._columns, 0)), _Rejects(self._job, self._source, piece), start.row
+        size = self._source.path.stat().st_size
+        with rejects, pa.OSFile(str(piece.data), "wb") as sink, pa.ipc.new_stream(sink, self._part_schema()) as writer:
+            # Three steps at a time: a chunk is read while the one before is encoded, and the one before that is answered.
+            chunks = _ahead(self._reader.chunks(self._columns, start.offset, end))
+            for encoded in _ahead(map(self._encode, chunks)):
+                batch = self._convert(encoded, row, counts, rejects)
+                writer.write_batch(batch)
+                row += len(batch)
+                progress(len(batch), size * len(batch) // metadata.num_rows)
+        counts.rows = row - start.row
+        epoch = self._answers.epoch if self._job.operation != "detokenize" and any(counts.values.values()) else None
+        counts.epochs = [] if epoch is None else [epoch]
+        return Done(Place(row, end), end == metadata.num_row_groups, counts, epoch)
+
+    def _part_schema(self) -> Any:
+        kinds = {name: pa.dictionary(pa.int32(), pa.large_utf8()) for name in self._columns}
+        codes = {_code_name(name): pa.uint8() for name in self._columns} if self._job.status else {}
+        return pa.schema(kinds | codes)
+
+    def _encode(self, chunk: Any) -> dict[str, Encoded]:
+        return {name: self._texts(chunk.column(name), name) for name in self._columns}
+
+    def _convert(self, encoded: dict[str, Encoded], row: int, counts: Counts, rejects: _Rejects) -> Any:
+        columns: dict[str, Any] = {}
+        found: list[Reject] = []
+        for name, (texts, indices) in encoded.items():
+            answered = self._answers.of(texts)
+            codes = np.append(answered.codes.to_numpy(zero_copy_only=False), np.uint8(CODE["null"]))[indices]
+            found += settle_rows(self._job, str(self._source), name, codes, row + 1, counts)
+            rejects.note_pairs(texts, answered)
+            values = replacements(self._job, texts, answered)
+            lacking = np.append(values.is_null().to_numpy(zero_copy_only=False), True)[indices]
+            columns[name] = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32(), mask=lacking), values)
+            if self._job.status:
+                columns[_code_name(name)] = pa.array(codes)
+        rejects.write(found)
+        return pa.record_batch(columns, self._part_schema())
+
+    def _texts(self, column: Any, name: str) -> Encoded:
+        if name in self._job.cast:
+            # A connection of its own: this is not the thread that asks for answers.
+            with self._con.cursor() as con, registered(con, "chunk", pa.table({"cell": column})):
+                column = con.sql("select cast(cell as varchar) as text from chunk").to_arrow_table().column("text")
+        if not pa.types.is_dictionary(column.type):
+            column = column.cast(pa.large_utf8()).dictionary_encode()
+        for chunk in column.chunks:  # pyarrow follows them without a look
+            lowest, highest = pc.min_max(chunk.indices).as_py().values()
+            if highest is not None and not 0 <= lowest <= highest < len(chunk.dictionary):
+                raise _damaged(self._source)
+        encoded = pa.chunked_array(column.chunks, column.type).unify_dictionaries().combine_chunks()
+        texts = encoded.dictionary.cast(pa.large_utf8())
+        try:
+            texts.validate(full=True)
+        except pa.ArrowException:
+            raise RunError(f"{self._source}: {name}: a text that is not UTF-8") from None
+        indices = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy()
+        # A dictionary may have texts that no row has: they are nobody's business.
+        used = np.zeros(len(texts) + 1, bool)
+        used[indices] = True
+        if used[:-1].all():
+            return texts, indices
+        places = np.cumsum(used[:-1]) - 1
+        return texts.filter(pa.array(used[:-1])), np.append(places, -1)[indices]
+
+    def assemble(self, pieces: Sequence[Piece], output: Path) -> None:
+        rows = _Rows([piece.data for piece in pieces], self._part_schema(), self._source)
+        with pq.ParquetWriter(output, self._schema, **self._reader.writer_options()) as writer:
+            for others in _ahead(self._others()):
+                replaced, sizes = rows.take(len(others))
+                start = 0
+                for stop in _cuts(sizes):
+                    table = self._merged(others.slice(start, stop - start), replaced.slice(start, stop - start))
+                    writer.write_table(table, row_group_size=max(1, len(table)))
+                    start = stop
+            if rows.left():
+                raise _damaged(self._source)
+
+    def _others(self) -> Iterator[Any]:
+        """The columns that stay as they are, a table for each row group to write."""
+        metadata = self._reader.metadata
+        others = [name for name in self._reader.schema.names if name not in self._columns]
+        with _reading(self._source), self._reader.open() as file:
+            for group in range(metadata.num_row_groups):
+                found = metadata.row_group(group)
+                if not others:
+                    yield pa.table({"": pa.nulls(found.num_rows)})
+                elif found.num_rows <= CHUNK_ROWS and found.total_byte_size <= _GROUP_BYTES:
+                    yield file.read_row_group(group, columns=others)
+                else:
+                    rows = max(1, min(CHUNK_ROWS, found.num_rows * _GROUP_BYTES // max(1, found.total_byte_size)))
+                    yield from (
+                        pa.Table.from_batches([batch]) for batch in file.iter_batches(rows, row_groups=[group], columns=others)
+                    )
+
+    def _merged(self, others: Any, replaced: Any) -> Any:
+        columns: dict[str, Any] = {}
+        for name in self._reader.schema.names:
+            if name not in self._columns:
+                columns[name] = others.column(name)
+                continue
+            columns[name] = replaced.column(name).cast(pa.large_utf8()).cast(self._schema.field(name).type)
+            if self._job.status:
+                columns[f"{name}_status"] = pc.take(_STATUS_NAMES, replaced.column(_code_name(name)))
+        return pa.table(columns, self._schema)
+
+
+_STATUS_NAMES: Final = pa.array(STATUSES, pa.utf8())
+
+
+def _code_name(name: str) -> str:
+    return f"{name}_status"
+
+
+def _output_schema(job: Job, schema: Any, columns: Sequence[str]) -> Any:
+    """The source's, with text where something is cast, and with columns of statuses."""
+    fields = []
+    for field in schema:
+        if field.name not in columns:
+            fields.append(field)
+            continue
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind = pa.utf8() if field.name in job.cast else kind
+        has_nulls = field.nullable or job.rejects is not None or job.missing == "null"
+        fields.append(field.with_type(kind).with_nullable(has_nulls))
+        if job.status:
+            fields.append(pa.field(f"{field.name}_status", pa.utf8()))
+    return pa.schema(fields, schema.metadata)
+
+
+def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], source: Source, spill: Path) -> None:
+    """Raises ColumnError for a column that would come out as another type than it is in the file."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, **reader.writer_options()):
+        pass
+    probe = spill / "probe.parquet"
+    probe.write_bytes(sink.getvalue())
+    before, after = reader.types(), duckdb_types(reader.con, probe, schema.names)
+    for name, kind in before.items():
+        if name not in replaced and after[name] != kind:
+            raise ColumnError(f"{source}: column {name} is {kind}, which would not be kept: cast it to another type first")
+
+
+#: What pyarrow calls them when it writes.
+_CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4", "UNKNOWN": "SNAPPY"}
+
+
+def _cuts(sizes: _Numbers) -> Iterator[int]:
+    """Where rows that have texts of these sizes are cut, their end included, so that no more is written at once than is meant.
+
+    Distinct texts may be few when what is made of them is not: one value of 64 KiB in each of 34,000 rows is more than a column
+    of Arrow's utf8 can have.
+    """
+    yield from (np.flatnonzero(np.diff(np.cumsum(sizes) // _TEXT_BYTES)) + 1).tolist()
+    yield len(sizes)
+
+
+class _Rows:
+    """Rows of Arrow streams, one after the other, as many at a time as are asked for, and the bytes of each row's texts.
+
+    They were read from one column of ``source`` each. In a damaged file the columns are not all as long as it says they are.
+    """
+
+    def __init__(self, paths: Sequence[Path], schema: Any, source: Source) -> None:
+        self._schema = schema
+        self._source = source
+        self._batches = (batch for path in paths for batch in _stream(path))
+        self._rest: tuple[Any, _Numbers] | None = None
+
+    def take(self, count: int) -> tuple[Any, _Numbers]:
+        """Raises RunError if there are fewer."""
+        taken: list[Any] = []
+        sizes = [np.zeros(0, np.int64)]
+        while count:
+            found = self._rest or next(self._batches, None)
+            if found is None:
+                raise _damaged(self._source)
+            batch, lengths = found
+            taken.append(batch.slice(0, count))
+            sizes.append(lengths[:count])
+            self._rest = (batch.slice(count), lengths[count:]) if len(batch) > count else None
+            count -= len(taken[-1])
+        return pa.Table.from_batches(taken, self._schema), np.concatenate(sizes)
+
+    def left(self) -> bool:
+        """Whether there are more than were taken."""
+        return self._rest is not None or any(len(batch) for batch, _ in self._batches)
+
+
+def _stream(path: Path) -> Iterator[tuple[Any, _Numbers]]:
+    with pa.OSFile(str(path), "rb") as file:
+        for batch in pa.ipc.open_stream(file):
+            yield batch, _text_bytes(batch)
+
+
+def _text_bytes(batch: Any) -> _Numbers:
+    """Of each row, the bytes of its texts in all columns together."""
+    total = np.zeros(len(batch), np.int64)
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+            total += lengths.fill_null(0).to_numpy(zero_copy_only=False)
+    return total
+
+
+class _Rejects:
+    """The lists of a part, those that the job wants."""
+
+    def __init__(self, job: Job, source: Source, piece: Piece) -> None:
+        self._rejects = None if job.rejects is None else piece.rejects.open("wb")
+        self._list = None if job.rejects is None or self._rejects is None else RejectList(self._rejects, str(source), job.rejects)
+        self._pairs = None if job.crosswalk is None else piece.pairs.open("wb")
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        for file in (self._rejects, self._pairs):
+            if file is not None:
+                file.close()
+
+    def write(self, rejects: list[Reject]) -> None:
+        if self._list is not None:
+            self._list.write(sorted(rejects))
+
+    def note_pairs(self, texts: Any, answered: Any) -> None:
+        if self._pairs is not None:
+            write_pairs(self._pairs, texts, answered)
+
+
+def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:
+    """The same items, the next of which is made in a thread while one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="quorumvault") as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item

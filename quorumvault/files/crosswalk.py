@@ -1,0 +1,27 @@
+"""What retokenize moved, over all parts: a Parquet file of old tokens and new ones, each once, sorted by the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from quorumvault.files.columnar.answers import MEMORY_LIMIT
+
+#: Epochs stand in the tokens.
+_CROSSWALK = """
+    select distinct old_token, new_token,
+        cast(split_part(old_token, '_', 2) as uinteger) as old_epoch, cast(split_part(new_token, '_', 2) as uinteger) as new_epoch
+    from pairs where old_token <> new_token order by old_token"""
+
+
+def write_crosswalk(pairs: Sequence[Path], output: Path, spill: Path) -> None:
+    """``pairs``: files of lines OLD,NEW. A token that is of the active epoch already has not moved."""
+    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill / "crosswalk")}) as con:
+        columns = {"old_token": "VARCHAR", "new_token": "VARCHAR"}
+        names: Any = [str(path) for path in pairs]  # one or more: its type says one
+        lines = con.read_csv(names, header=False, columns=columns, auto_detect=False)
+        con.register("pairs", lines)
+        con.sql(_CROSSWALK).write_parquet(str(output))

@@ -1,0 +1,109 @@
+"""What a run is to do, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from quorumvault.errors import QuorumVaultError
+from quorumvault.files.sources import Source
+
+Operation: TypeAlias = Literal["tokenize", "detokenize", "retokenize"]
+IfToken: TypeAlias = Literal["fail", "keep"]
+Missing: TypeAlias = Literal["keep", "null", "error"]
+#: Told how many rows are done, and how many bytes of the sources more.
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """``output`` is a file for the one source, or a folder in which sources keep their relative paths; None is in place.
+
+    ``table``: the output is a table of the DuckDB file ``output``. ``columns`` empty: the configured fields. ``cast``: columns
+    that are no text and are tokenized as the text that DuckDB writes for them. ``if_token`` is for tokenize: what to do with a
+    value that is a token; ``missing`` for the others: what becomes of a token that is not found. ``status``: NAME_status beside
+    each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl) that lists the cells that cannot be done, which are
+    null then, in place of an error; what is not found is listed there and ``missing`` says what becomes of it.
+    ``crosswalk``: a Parquet file of what retokenize moved: old_token, new_token, old_epoch, new_epoch.
+
+    ``resume`` goes on with what an earlier run left; ``force`` replaces outputs, and throws away what an earlier run left.
+    ``spill``: the folder in which distinct texts and answers are kept on disk meanwhile, else the work folder.
+    ``root``: in place, the folder that was named, if not all that it has are sources: an unfinished run is found again by it.
+    """
+
+    operation: Operation
+    sources: tuple[Source, ...]
+    output: Path | None
+    is_folder: bool = False
+    table: str | None = None
+    columns: tuple[str, ...] = ()
+    cast: tuple[str, ...] = ()
+    if_token: IfToken = "fail"  # noqa: S105 - no password
+    missing: Missing = "keep"
+    status: bool = False
+    rejects: Path | None = None
+    crosswalk: Path | None = None
+    resume: bool = False
+    force: bool = False
+    spill: Path | None = None
+    root: Path | None = None
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether a token among values to tokenize stays as it is."""
+        return self.if_token == "keep"  # noqa: S105 - no password
+
+
+class Counts(msgspec.Struct):
+    """What became of cells: replaced ones per column, and the others by the reason why they were not.
+
+    ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects.
+    """
+
+    values: dict[str, int] = {}
+    rows: int = 0
+    kept_tokens: int = 0
+    no_token: int = 0
+    not_found: int = 0
+    unavailable: int = 0
+    collision: int = 0
+    rejected: int = 0
+    epochs: list[int] = []
+
+    def add(self, other: Counts) -> None:
+        for column, count in other.values.items():
+            self.values[column] = self.values.get(column, 0) + count
+        self.rows += other.rows
+        self.kept_tokens += other.kept_tokens
+        self.no_token += other.no_token
+        self.not_found += other.not_found
+        self.unavailable += other.unavailable
+        self.collision += other.collision
+        self.rejected += other.rejected
+        self.epochs = sorted({*self.epochs, *other.epochs})
+
+
+class Report(Counts):
+    """What a run did. ``look_ups``: texts that were sent to be answered; parts: those that were there, and those it made."""
+
+    files: int = 0
+    look_ups: int = 0
+    parts_kept: int = 0
+    parts_done: int = 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether some cell could not be done."""
+        return bool(self.not_found or self.unavailable or self.collision or self.rejected)
+
+
+class RunError(QuorumVaultError):
+    """A run that was not begun, or not ended, and what to do."""
+
+
+def ignore(rows: int, size: int) -> None:
+    """A Progress that nobody looks at."""

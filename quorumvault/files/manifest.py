@@ -1,0 +1,261 @@
+"""What a run is about, and what of it is done: enough to go on after a kill at any instant, and to refuse to go on with another.
+
+    manifest.json   the plan, and whether names are being given; replaced as a whole (written, synced, renamed)
+    parts.jsonl     a line for each finished part, appended and synced after the part's own files; of two lines about one part the
+                    later one counts, and a last line without its end was never finished
+
+A list that only grows costs the same for the first part and the ten thousandth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import msgspec
+
+from quorumvault.durable import sync_directory
+from quorumvault.files.job import Counts, IfToken, Job, Missing, Operation, RunError
+from quorumvault.files.pieces import PieceFile
+from quorumvault.files.sources import Source, printable
+from quorumvault.formats.table import Place
+
+FORMAT = 1
+_MANIFEST, _PARTS = "manifest.json", "parts.jsonl"
+#: Of the beginning and of the end of a file, as much as goes into its fingerprint: headers, and the footer of Parquet.
+_SAMPLED_BYTES = 64 << 10
+#: What a DuckDB file has beside it: rows are there that were committed, and have not come into the file itself yet.
+_DUCKDB_LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
+
+
+class SourcePlan(msgspec.Struct, frozen=True):
+    """A source, and a fingerprint of its file: size, time of the last change (ns), SHA-256 over its beginning and its end.
+
+    The digest is also over all that of the logs of a DuckDB file.
+
+    ``path`` is for people; ``target`` and the paths in a Plan are quoted as in a URL, since a name may be no text in UTF-8.
+    """
+
+    path: str
+    table: str | None
+    columns: tuple[str, ...]
+    target: str
+    target_table: str | None
+    size: int
+    changed: int
+    digest: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything that decides what comes out. ``key`` is the public part of the API key: whose tokens they are."""
+
+    operation: Operation
+    columns: tuple[str, ...]
+    cast: tuple[str, ...]
+    if_token: IfToken
+    missing: Missing
+    status: bool
+    rejects: str | None
+    crosswalk: str | None
+    in_place: bool
+    key: str
+    sources: list[SourcePlan]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A finished part: rows of a source from ``start`` to ``stop``. ``epoch`` is that of its tokens, if it has any."""
+
+    number: int
+    source: int
+    start: Place
+    stop: Place
+    is_last: bool
+    epoch: int | None
+    counts: Counts
+    files: list[PieceFile]
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    format: int
+    plan: Plan
+    #: All is made, and is being given its names: what is there of the sources does not count any more.
+    publishing: bool = False
+    #: Whether names are taken from files that have them: --force, of the command that made it all.
+    replacing: bool = False
+
+
+class Manifest:
+    """The two files in a work folder."""
+
+    def __init__(self, folder: Path, content: _Manifest, lines: list[bytes]) -> None:
+        self._folder = folder
+        self._content = content
+        self._size = sum(len(line) + 1 for line in lines)
+        self.parts = {part.number: part for part in (msgspec.json.decode(line, type=Part) for line in lines)}
+
+    @classmethod
+    def begin(cls, folder: Path, plan: Plan) -> Manifest:
+        manifest = cls(folder, _Manifest(FORMAT, plan), [])
+        manifest._write()
+        return manifest
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest | None:
+        """None if there is none. Raises RunError for what is no manifest of this version."""
+        path = folder / _MANIFEST
+        try:
+            content = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+            manifest = cls(folder, content, _whole_lines(folder / _PARTS))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError):
+            raise RunError(f"{path} is no manifest of this version: remove {folder} to begin again") from None
+        if content.format != FORMAT:
+            raise RunError(f"{path} has format {content.format}, this version knows {FORMAT}: remove {folder} to begin again")
+        return manifest
+
+    @property
+    def plan(self) -> Plan:
+        return self._content.plan
+
+    @property
+    def publishing(self) -> bool:
+        return self._content.publishing
+
+    @property
+    def replacing(self) -> bool:
+        return self._content.replacing
+
+    @staticmethod
+    def discard(folder: Path) -> None:
+        """Durable when it returns. Whatever else is in the folder is nobody's then: it can be removed in any order."""
+        (folder / _MANIFEST).unlink(missing_ok=True)
+        sync_directory(folder)
+
+    def publish(self, *, replacing: bool) -> None:
+        """Durable when it returns: from here on a resumed run only gives names."""
+        self._content = _Manifest(FORMAT, self.plan, publishing=True, replacing=replacing)
+        self._write()
+
+    def add(self, part: Part) -> None:
+        """Durable when it returns."""
+        line = msgspec.json.encode(part) + b"\n"
+        with (self._folder / _PARTS).open("ab") as file:
+            file.truncate(self._size)  # without what a kill, or a full disk, left of a line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(self._folder)
+        self._size += len(line)
+        self.parts[part.number] = part
+
+    def by_source(self) -> list[list[Part]]:
+        """The parts of each source, in the order of its rows."""
+        found: list[list[Part]] = [[] for _ in self.plan.sources]
+        for part in sorted(self.parts.values(), key=lambda part: part.start):
+            found[part.source].append(part)
+        return found
+
+    def _write(self) -> None:
+        draft = self._folder / f"{_MANIFEST}.new"
+        with draft.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self._content)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._folder / _MANIFEST)
+        sync_directory(self._folder)
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def quoted_path(path: Path) -> str:
+    return quote_from_bytes(os.fsencode(path.absolute()))
+
+
+def path_of(quoted: str) -> Path:
+    return Path(os.fsdecode(unquote_to_bytes(quoted)))
+
+
+def fingerprint(source: Source, target: tuple[Path, str | None]) -> SourcePlan:
+    """Raises OSError if the file cannot be read."""
+    sample = hashlib.sha256()
+    found = _sample(source.path, sample)
+    for suffix in _DUCKDB_LOGS if source.format == "duckdb" else ():
+        with contextlib.suppress(FileNotFoundError):
+            log = _sample(source.path.with_name(source.path.name + suffix), sample)
+            sample.update(f"{suffix} {log.st_size} {log.st_mtime_ns}".encode())
+    path, digest = printable(source.path.absolute()), sample.hexdigest()
+    output, table = quoted_path(target[0]), target[1]
+    return SourcePlan(path, source.table, source.columns, output, table, found.st_size, found.st_mtime_ns, digest)
+
+
+def _sample(path: Path, sample: hashlib._Hash) -> os.stat_result:
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        sample.update(file.read(_SAMPLED_BYTES))
+        file.seek(max(0, found.st_size - _SAMPLED_BYTES))
+        sample.update(file.read(_SAMPLED_BYTES))
+    return found
+
+
+def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence[tuple[Path, str | None]]) -> Plan:
+    """``configured``: the fields that name the columns if the job does not. ``targets``: files, and tables in them."""
+    return Plan(
+        job.operation,
+        job.columns or configured,
+        job.cast,
+        job.if_token,
+        job.missing,
+        job.status,
+        None if job.rejects is None else quoted_path(job.rejects),
+        None if job.crosswalk is None else quoted_path(job.crosswalk),
+        job.output is None,
+        key,
+        [fingerprint(source, target) for source, target in zip(job.sources, targets, strict=True)],
+    )
+
+
+_WORDS = {
+    "operation": "the operation",
+    "columns": "the columns (--column)",
+    "cast": "--cast",
+    "if_token": "--if-token",
+    "missing": "--missing",
+    "status": "--status",
+    "rejects": "--rejects",
+    "crosswalk": "--crosswalk",
+    "key": "the API key",
+}
+
+
+def difference(old: Plan, new: Plan, *, publishing: bool) -> str | None:
+    """What of a plan is not as it was, in words; None if nothing is. Once it is ``publishing``, sources may have changed."""
+    for name, words in _WORDS.items():
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            return f"{words} was {_shown(before)} and is {_shown(after)}"
+    if old.in_place != new.in_place or [_named(source) for source in old.sources] != [_named(source) for source in new.sources]:
+        return "the input files, or the outputs, are not the same ones"
+    for before, after in zip(old.sources, new.sources, strict=True):
+        if before != after and not publishing:
+            return f"{after.path} has changed since"
+    return None
+
+
+def _named(source: SourcePlan) -> tuple[object, ...]:
+    return source.path, source.table, source.columns, source.target, source.target_table
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,232 @@
+"""Where outputs go, and how they get their names: checked before anything happens, given when all of them are whole.
+
+What is made stays in the work folder until every name is given: a name is a second link to it. So whatever is interrupted can be
+done again, and what is there already is known by being the same file.
+
+An output has the owner and the mode of what it replaces. A new one is its maker's; values, and lists, are for nobody else to read
+(0600), and tokens for whom the umask and the input leave them to. Neither is ever for more people to read than its input.
+A path is followed once, before the run: links of this user or root only, and what is put there later is not followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from quorumvault.durable import sync_directory
+from quorumvault.errors import ConfigError
+from quorumvault.files.job import Job, RunError
+from quorumvault.files.sources import InputsError, printable
+from quorumvault.files.work_folder import work_path
+from quorumvault.ownership import followed, reach, require_replaceable, take_after, umask
+
+#: Beside the staged outputs, which are numbered.
+REJECTS, CROSSWALK = "rejects", "crosswalk"
+
+
+class OutputExists(RunError):
+    """There is a file where an output is to be: a mistake in the command, or --force."""
+
+
+class Target(NamedTuple):
+    """A file, or a table of a DuckDB file."""
+
+    path: Path
+    table: str | None = None
+
+    def __str__(self) -> str:
+        return printable(self.path, self.table)
+
+
+class Outputs:
+    """The target of each source, in their order, and lists. ``umask`` is the user's: the run has its own.
+
+    Raises InputsError for a path that somebody else's link is in.
+    """
+
+    def __init__(self, job: Job, umask: int) -> None:
+        self.targets = list(_targets(job))
+        self._job = job
+        self._umask = umask
+        self._sources = {target: source.path for target, source in zip(self.targets, job.sources, strict=True)}
+        self._in_place = job.output is None
+        self._lists = {
+            name: Target(path) for name, path in ((CROSSWALK, job.crosswalk), (REJECTS, job.rejects)) if path is not None
+        }
+        try:
+            self._places = {target: followed(target.path) for target in [*self.targets, *self._lists.values()]}
+        except ConfigError as error:
+            raise InputsError(str(error)) from None
+
+    def check(self) -> None:
+        """Raises InputsError if one would be written over another, or over a source, and OutputExists, unless that is wished."""
+        taken: dict[Path, set[str | None]] = {}
+        for source in self._job.sources:
+            taken.setdefault(source.path.resolve(), set()).add(_table_key(source.table))
+        sources = {path: set(tables) for path, tables in taken.items()}
+        for target in [*self._lists.values(), *([] if self._in_place else self.targets)]:
+            resolved, table = self._places[target], _table_key(target.table)
+            if _overlap(sources.get(resolved, set()), table):
+                raise InputsError(f"{target}: the output is the input: name another file")
+            if _overlap(taken.get(resolved, set()), table):
+                raise InputsError(f"{target}: two outputs would be one file: name another one")
+            taken.setdefault(resolved, set()).add(table)
+            if resolved.exists() and not resolved.is_file():
+                raise InputsError(f"{target.path} is no regular file: name another one")
+            if not self._job.force and _exists(target):
+                raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
+        try:
+            for target, place in self._places.items():
+                if target.table is None:  # a table is put into its file, which stays
+                    require_replaceable(place)
+        except ConfigError as error:
+            raise InputsError(str(error)) from None
+
+    def require_within_reach(self, work: Path) -> None:
+        """Raises InputsError for a target that what is made in ``work`` cannot be linked to.
+
+        By trying it: two mounts of one file system are no less two than those of two.
+        """
+        probe = work / "probe"
+        probe.touch()
+        tried: set[Path] = set()
+        for target in [*self._lists.values(), *self.targets]:
+            resolved = self._places[target]
+            folder = next(each for each in resolved.parents if each.is_dir())
+            if folder in tried or (target.table is not None and resolved.exists()):  # a table is written into its file
+                continue
+            tried.add(folder)
+            trial = folder / f".{probe.name}.{secrets.token_hex(4)}.quorumvault"
+            try:
+                trial.hardlink_to(probe)
+                trial.unlink()
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    raise InputsError(
+                        f"{target} is on another file system than {work_path(self._job)}, where it is made: all outputs go to one"
+                    ) from None
+                if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+                    raise InputsError(f"{target}: its file system has no hard links, which outputs get their names by") from None
+                raise
+        probe.unlink()
+
+    def staged(self, folder: Path, number: int) -> Path:
+        """Where the output of a source is put together. Its suffix is the target's: that is how DuckDB knows a format."""
+        return folder / f"{number:06}{self.targets[number].path.suffix}"
+
+    def publish(self, folder: Path, *, replacing: bool) -> None:
+        """Gives every staged file its name; may be called again after it was interrupted at any instant.
+
+        Lists come first: what they say of sources is lost with those. Raises OutputExists for what appeared meanwhile, unless
+        ``replacing``, and RunError if a staged file is lost.
+        """
+        staged = [(folder / name, target) for name, target in self._lists.items()]
+        staged += [(self.staged(folder, number), target) for number, target in enumerate(self.targets)]
+        for file, target in staged:
+            if not file.exists():
+                raise RunError(f"what was to be {target} is gone: remove {work_path(self._job)} to begin again")
+        parents: set[Path] = set()
+        for file, target in staged:
+            parents |= self._give(file, target, replacing or self._in_place)
+        for parent in parents:
+            sync_directory(parent)
+
+    def _give(self, staged: Path, target: Target, replacing: bool) -> set[Path]:
+        """Answers the folders that have new names in them."""
+        path = self._places[target]
+        new = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
+        with umask(self._umask):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        is_given = path.exists() and path.samefile(staged)
+        if not is_given:
+            self._allow(staged, target)
+        if not is_given and target.table is not None:
+            is_given = _link(staged, path) or _put_table(staged, path, target.table, replacing)
+        elif not is_given and replacing:
+            is_given = self._replace(staged, target)
+        elif not is_given:
+            is_given = _link(staged, path)
+        if not is_given:
+            raise OutputExists(f"{target} has appeared meanwhile: move it away and --resume, or replace it by --resume --force")
+        return {path.parent, *(each.parent for each in new)}
+
+    def _allow(self, staged: Path, target: Target) -> None:
+        """Gives a staged file the mode of a new output."""
+        widest = self._widest(target, staged.stat().st_gid)
+        staged.chmod(new_mode(self._job, widest, self._umask) if target in self._sources else 0o600)
+
+    def _widest(self, target: Target, group: int) -> int:
+        """The mode that an output has at most, in a group: another group than its source's gets nothing. Lists have no values."""
+        source = self._sources.get(target)
+        if source is None:
+            return 0o777
+        try:
+            return reach(source.stat(), group)
+        except FileNotFoundError:  # names are given, of a run that was interrupted, and the source has gone meanwhile
+            return 0o700
+
+    def _replace(self, staged: Path, target: Target) -> bool:
+        path = self._places[target]
+        require_replaceable(path)
+        with contextlib.suppress(FileNotFoundError), staged.open("rb") as file:
+            before = path.lstat()
+            if stat.S_ISREG(before.st_mode):  # else somebody has put a link there, which is replaced itself
+                take_after(file.fileno(), path, before, self._widest(target, before.st_gid))
+        second = staged.with_name(f"{staged.name}.second")
+        second.unlink(missing_ok=True)
+        second.hardlink_to(staged)
+        second.replace(path)
+        return True
+
+
+def new_mode(job: Job, widest: int, umask: int) -> int:
+    """The mode of a new output: values are for nobody else, tokens for whom the umask and the input leave them to."""
+    return 0o600 if job.operation == "detokenize" else 0o600 | (0o066 & widest & ~umask)
+
+
+def _link(staged: Path, path: Path) -> bool:
+    """False if there is something of that name, which stays."""
+    try:
+        path.hardlink_to(staged)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _put_table(staged: Path, path: Path, table: str, replacing: bool) -> bool:
+    from quorumvault.files.columnar.duckdb import put_table
+
+    return put_table(staged, path, table, replacing=replacing)
+
+
+def _targets(job: Job) -> Iterator[Target]:
+    for source in job.sources:
+        if job.output is None:
+            yield Target(source.path, source.table)
+        elif job.is_folder:
+            yield Target(job.output / source.relative, source.table)
+        else:
+            yield Target(job.output, job.table)
+
+
+def _table_key(table: str | None) -> str | None:
+    """The same for two names of one table: DuckDB does not tell names apart by their case, and ``main`` is where tables are."""
+    return None if table is None else table.casefold().removeprefix("main.")
+
+
+def _overlap(tables: set[str | None], table: str | None) -> bool:
+    """Whether, of a file that has these outputs or sources in it, one more would touch one. None is the whole file."""
+    return bool(tables) and (table is None or None in tables or table in tables)
+
+
+def _exists(target: Target) -> bool:
+    if target.table is None or not target.path.exists():
+        return target.path.exists()
+    from quorumvault.files.columnar.duckdb import has_table
+
+    return has_table(target.path, target.table)

@@ -1,0 +1,198 @@
+"""A run: plan -> parts, each finished for good -> all parts of one epoch -> outputs, whole -> names. All appear, or none.
+
+kill at any instant before the names    the parts that are in the manifest are there, the rest is made again
+kill while names are given              the rest of the names is given
+epoch rotated meanwhile                 parts of an older epoch are made again from their rows
+a source changed meanwhile              nothing appears: what was read may be of two states
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from quorumvault.client import Client
+from quorumvault.errors import EpochMoved
+from quorumvault.files import manifest as manifests
+from quorumvault.files.engine import Conversion, Engine
+from quorumvault.files.job import Job, Progress, Report, RunError, ignore
+from quorumvault.files.manifest import Part
+from quorumvault.files.outputs import CROSSWALK, REJECTS, Outputs
+from quorumvault.files.pieces import Piece, rejects_header
+from quorumvault.files.sources import TEXT
+from quorumvault.files.statuses import MOVED_WORDS
+from quorumvault.files.text.engine import TextEngine
+from quorumvault.files.work_folder import WorkFolder, opened, work_path
+from quorumvault.formats.table import Place
+from quorumvault.ownership import umask
+
+#: Times that a part, or all those of older epochs, are made again because the epoch was rotated meanwhile.
+_EPOCH_PASSES: Final = 8
+
+
+class SourceChanged(RunError):
+    """A source is not as it was when the run began."""
+
+
+def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
+    """Does it. Raises InputsError and RunError (OutputExists, UnfinishedRun, ManifestMismatch, SourceChanged),
+    ColumnError, InputError, OSError, and what the client raises: then no output is there, and finished parts are kept.
+    """
+    with umask(0o077) as users:  # whoever makes a file meanwhile, DuckDB for one: nobody else reads it
+        return _run(job, vault, progress, Outputs(job, users), users)
+
+
+def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: int) -> Report:
+    """``users``: the umask for folders of outputs."""
+    if not work_path(job).exists():  # else what is there of an earlier run comes first
+        outputs.check()
+    is_named = job.columns or all(source.columns for source in job.sources)
+    configured = () if is_named else tuple(vault.fields())
+    plan = manifests.make_plan(job, vault.key_id or "", configured, outputs.targets)
+    with umask(users):
+        work_path(job).parent.mkdir(parents=True, exist_ok=True)
+    with opened(job, plan) as work:
+        making = _Making(job, vault, work, progress)
+        if not work.manifest.publishing:
+            outputs.check()
+            outputs.require_within_reach(work.path)
+            with work.spill(job.spill) as spill, contextlib.closing(_engine(job, vault, configured, spill)) as engine:
+                making.make(engine, outputs, spill)
+            making.require_unchanged()
+            outputs.check()
+            work.sync_staged()
+            work.manifest.publish(replacing=job.force)
+        outputs.publish(work.staged, replacing=job.force or work.manifest.replacing)
+        return making.report()
+
+
+def _engine(job: Job, vault: Client, configured: Sequence[str], spill: Path) -> Engine:
+    if job.sources[0].format in TEXT:
+        return TextEngine(job, vault, configured, spill)
+    from quorumvault.files.columnar.engine import ColumnarEngine
+
+    return ColumnarEngine(job, vault, configured, spill)
+
+
+class _Making:
+    """The parts of a run, those that the manifest has and those that it lacks, and what is put together of them."""
+
+    _engine: Engine
+
+    def __init__(self, job: Job, vault: Client, work: WorkFolder, progress: Progress) -> None:
+        self._job = job
+        self._vault = vault
+        self._work = work
+        self._manifest = work.manifest
+        self._progress = progress
+        self._kept = set(work.manifest.parts)
+        self._next = max(self._kept, default=-1) + 1
+        self._done = self._rows = self._look_ups = 0
+
+    def report(self) -> Report:
+        report = Report(
+            files=len(self._manifest.plan.sources), look_ups=self._look_ups, parts_kept=len(self._kept), parts_done=self._done
+        )
+        for part in self._manifest.parts.values():
+            report.add(part.counts)
+        return report
+
+    def make(self, engine: Engine, outputs: Outputs, spill: Path) -> None:
+        """All parts, and all outputs of them, without their names."""
+        self._engine = engine
+        try:
+            conversions = [engine.conversion(source) for source in self._job.sources]
+            self._make_damaged(conversions)
+            self._make_missing(conversions)
+            self._settle_epoch(conversions)
+            self._work.clear_staged()
+            pieces = self._pieces()
+            for number, conversion in enumerate(conversions):
+                conversion.assemble(pieces[number], outputs.staged(self._work.staged, number))
+            self._stage_lists([piece for each in pieces for piece in each], spill)
+        except Exception as error:
+            words = engine.explain(error)
+            if words is None:
+                raise
+            raise RunError(words) from None
+        self._look_ups = engine.look_ups
+
+    def require_unchanged(self) -> None:
+        for source, before in zip(self._job.sources, self._manifest.plan.sources, strict=True):
+            if manifests.fingerprint(source, (manifests.path_of(before.target), before.target_table)) != before:
+                raise SourceChanged(f"{source} was changed while it was read: begin again with --force")
+
+    def _make_damaged(self, conversions: Sequence[Conversion]) -> None:
+        """Parts whose files are not what they were: a disk that lost a write, or a curious hand."""
+        for part in list(self._manifest.parts.values()):
+            if not self._work.piece(part.number).is_whole(part.files):
+                self._make_again(conversions, part)
+
+    def _make_missing(self, conversions: Sequence[Conversion]) -> None:
+        parts = self._manifest.by_source()
+        for source, conversion in enumerate(conversions):
+            last = parts[source][-1] if parts[source] else None
+            while last is None or not last.is_last:
+                start = Place() if last is None else last.stop
+                last = self._make_part(conversion, self._next, source, start, None)
+                self._next += 1
+
+    def _settle_epoch(self, conversions: Sequence[Conversion]) -> None:
+        """Makes parts of an older epoch again, until all are of the active one. Raises EpochMoved."""
+        for _ in range(_EPOCH_PASSES):
+            parts = [part for part in self._manifest.parts.values() if part.epoch is not None]
+            if not parts:
+                return
+            newest, active = max(part.epoch or 0 for part in parts), self._vault.epoch()
+            if active > newest:
+                self._engine.forget()
+            stale = [part for part in parts if part.epoch != max(active, newest)]
+            if not stale:
+                return
+            for part in stale:
+                self._make_again(conversions, part)
+        raise EpochMoved(MOVED_WORDS)
+
+    def _make_again(self, conversions: Sequence[Conversion], part: Part) -> None:
+        self._make_part(conversions[part.source], part.number, part.source, part.start, part.stop)
+
+    def _make_part(self, conversion: Conversion, number: int, source: int, start: Place, stop: Place | None) -> Part:
+        piece = self._work.piece(number)
+        self._kept.discard(number)
+        for left in reversed(range(_EPOCH_PASSES)):
+            piece.clear()
+            try:
+                done = conversion.convert(start, stop, piece, self._note)
+                break
+            except EpochMoved:
+                if not left:
+                    raise
+        part = Part(number, source, start, done.stop, done.is_last, done.epoch, done.counts, piece.finish())
+        self._manifest.add(part)
+        self._done += 1
+        return part
+
+    def _note(self, rows: int, size: int) -> None:
+        self._rows += rows
+        self._progress(self._rows, size)
+
+    def _pieces(self) -> list[list[Piece]]:
+        """Of each source, in the order of its rows."""
+        return [[self._work.piece(part.number) for part in parts] for parts in self._manifest.by_source()]
+
+    def _stage_lists(self, pieces: Sequence[Piece], spill: Path) -> None:
+        """Rejects, and the crosswalk."""
+        staged, job = self._work.staged, self._job
+        if job.rejects is not None:
+            with (staged / REJECTS).open("xb") as sink:
+                sink.write(rejects_header(job.rejects))
+                for piece in pieces:
+                    with piece.rejects.open("rb") as part:
+                        shutil.copyfileobj(part, sink)
+        if job.crosswalk is not None:
+            from quorumvault.files.crosswalk import write_crosswalk
+
+            write_crosswalk([piece.pairs for piece in pieces], staged / CROSSWALK, spill)

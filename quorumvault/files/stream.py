@@ -1,0 +1,49 @@
+"""Rows from a stream to a stream: standard input and output. No parts, no manifest: a pipe cannot be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from quorumvault.client import Client
+from quorumvault.files.job import Job, Progress, Report, ignore
+from quorumvault.files.pieces import RejectList, rejects_header
+from quorumvault.files.sources import Format
+from quorumvault.files.text.engine import open_table
+from quorumvault.files.text.rows import Converter, VaultLookup, convert_rows
+from quorumvault.formats.table import Place
+
+
+def pass_through(
+    job: Job,
+    vault: Client,
+    stream: BinaryIO,
+    name: str,
+    form: Format,
+    sink: BinaryIO,
+    rejects: BinaryIO | None = None,
+    progress: Progress = ignore,
+) -> Report:
+    """Equal values are asked about once in each batch of rows. Nothing is written before the first batch was answered.
+
+    ``job`` says how; its sources and its output do not count. Raises ColumnError, before any output if the table is not long.
+    """
+    configured: Sequence[str] = () if job.columns else vault.fields()
+    table = open_table(stream, name, form, job.columns, configured)
+    look_up = VaultLookup(job, vault)
+    converter = Converter(job, table, name, look_up)
+    report = Report(converter.nothing().values, files=1)
+    head, listing = table.header(), None
+    if rejects is not None:
+        rejects.write(rejects_header(job.rejects or Path()))
+        listing = RejectList(rejects, name, job.rejects or Path())
+    for batch in convert_rows(table, converter, Place(), lambda place: False):
+        sink.write(head + batch.text)
+        head = b""
+        report.add(batch.converted.counts)
+        if listing is not None:
+            listing.write(batch.converted.rejects)
+        progress(report.rows, batch.size)
+    report.look_ups = look_up.asked
+    return report

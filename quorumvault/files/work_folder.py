@@ -1,0 +1,251 @@
+"""The folder in which a run is kept until it is whole: ``.NAME.quorumvault`` beside its output, for nobody else to read.
+
+It holds the manifest, the parts, what is put together of them (``staged``), and the spill folder, unless that is wanted
+elsewhere. A run that fails before its first part is finished leaves nothing; later, all but the spill folder stays for --resume.
+One process at a time: it holds a lock on the folder, which ends with it.
+
+The folder around it may be one where others put files too, such as /tmp. So a folder that is there is taken only if this user has
+made it and nobody else can open it, and a link never. It is held open: what is removed is removed through that descriptor, and a
+run ends if something else has got the folder's name meanwhile, as it can where others may rename what is not theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from quorumvault.durable import sync_directory
+from quorumvault.files.job import Job, RunError
+from quorumvault.files.manifest import Manifest, Plan, difference
+from quorumvault.files.pieces import Piece
+from quorumvault.files.sources import root_of
+from quorumvault.ownership import user_name
+
+_SPILL_PREFIX = "quorumvault-spill-"
+#: Names the spill folder if that is elsewhere, so that what a killed run left of it can be found.
+_SPILL_NOTE = "spill-folder"
+_REMOVE_IT = "a run is kept in a folder of that name, which is for you alone; remove what is there, or name another output"
+
+
+class RunRefused(RunError):
+    """A run that was not begun, because of what an earlier one has left, or has not."""
+
+
+class UnfinishedRun(RunRefused):
+    """An earlier run to the same output was not ended."""
+
+
+class ManifestMismatch(RunRefused):
+    """An earlier run was about something else."""
+
+
+def work_path(job: Job) -> Path:
+    """On the same file system as the output: what is made there is renamed into its place."""
+    if job.output is None:
+        only = job.sources[0].path if len(job.sources) == 1 else root_of(job.sources)
+        target = (job.root or only).resolve()
+    else:
+        target = job.output.resolve()
+    name = target.name if job.table is None else f"{target.name}.{job.table}"
+    if job.is_folder and target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev:
+        return target / ".quorumvault"
+    return target.with_name(f".{name}.quorumvault")
+
+
+def has_unfinished(job: Job) -> bool:
+    """Whether an earlier run to the same output has left something to go on with."""
+    return Manifest.load(work_path(job)) is not None
+
+
+class WorkFolder:
+    def __init__(self, path: Path, descriptor: int, manifest: Manifest) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self.manifest = manifest
+        self.staged = path / "staged"
+
+    def piece(self, number: int) -> Piece:
+        self._require_there()
+        return Piece(self.path, number)
+
+    def clear_staged(self) -> None:
+        """Whatever was put together of the parts is put together again: only the parts count."""
+        self._require_there()
+        shutil.rmtree(self.staged, ignore_errors=True)
+        self.staged.mkdir(mode=0o700)
+
+    def sync_staged(self) -> None:
+        self._require_there()
+        for path in self.staged.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(self.staged)
+
+    def _require_there(self) -> None:
+        """Raises RunRefused if the folder has lost its name."""
+        if not _is_there(self.path, self._descriptor):
+            raise RunRefused(f"{self.path} was moved away while the run was at it: nothing more is done there")
+
+    @contextlib.contextmanager
+    def spill(self, parent: Path | None) -> Iterator[Path]:
+        """A folder of mode 0700 for values, gone when the block ends."""
+        folder = Path(tempfile.mkdtemp(prefix=_SPILL_PREFIX, dir=self.path if parent is None else parent))
+        if parent is not None:
+            (self.path / _SPILL_NOTE).write_text(str(folder.absolute()))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _clear_spill(path: Path) -> None:
+    """Removes what a killed run has left of values."""
+    for folder in path.glob(f"{_SPILL_PREFIX}*"):
+        _remove_spill(folder)
+    note = path / _SPILL_NOTE
+    if note.exists():
+        _remove_spill(Path(note.read_text()))
+        note.unlink()
+
+
+def _remove_spill(folder: Path) -> None:
+    """A spill folder elsewhere, unless it is gone, and what has its name is not this user's."""
+    with contextlib.suppress(FileNotFoundError, RunRefused):
+        descriptor = _open_own(folder)
+        try:
+            _remove(folder, descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _empty(descriptor: int) -> None:
+    """Removes all that is in an open folder, and follows no link."""
+    for name in os.listdir(descriptor):
+        try:
+            os.unlink(name, dir_fd=descriptor)
+        except IsADirectoryError:
+            shutil.rmtree(name, dir_fd=descriptor)
+
+
+def plan_under_way(job: Job) -> Plan | None:
+    """Of a run whose names are being given, if there is one: its sources need not be what they were."""
+    found = Manifest.load(work_path(job))
+    return found.plan if found is not None and found.publishing else None
+
+
+@contextlib.contextmanager
+def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
+    """The folder of a new run, or of the one that is to be resumed; it is gone at the end, unless parts are left to go on with.
+
+    With nothing to resume one begins. Raises UnfinishedRun, ManifestMismatch.
+    """
+    path = work_path(job)
+    with _locked(path) as descriptor:
+        manifest = _manifest(path, descriptor, job, plan)
+        _clear_spill(path)
+        try:
+            yield WorkFolder(path, descriptor, manifest)
+        except BaseException:
+            if not (manifest.parts or manifest.publishing):
+                _remove(path, descriptor)
+            raise
+        Manifest.discard(path)
+        _remove(path, descriptor)
+
+
+def _remove(path: Path, descriptor: int) -> None:
+    """An open folder; what has its name meanwhile stays."""
+    _empty(descriptor)
+    if _is_there(path, descriptor):
+        path.rmdir()
+
+
+def _manifest(path: Path, descriptor: int, job: Job, plan: Plan) -> Manifest:
+    found = Manifest.load(path)
+    if found is None:
+        return _fresh(path, descriptor, plan)
+    if job.resume:
+        differs = difference(found.plan, plan, publishing=found.publishing)
+        if differs is not None:
+            raise ManifestMismatch(
+                f"{path} is of a run that does not fit: {differs}. Ask for the same, or begin again with --force"
+            )
+        return found
+    if not job.force:
+        raise UnfinishedRun(
+            f"{path} is an unfinished run with {len(found.parts)} finished parts: --resume goes on, --force begins again"
+        )
+    if found.publishing and found.plan.in_place:
+        raise UnfinishedRun(f"{path} is a run that has begun to replace its sources: only --resume goes on with it")
+    return _fresh(path, descriptor, plan)
+
+
+def _fresh(path: Path, descriptor: int, plan: Plan) -> Manifest:
+    """Of a run that begins in a folder in which something may be left."""
+    _clear_spill(path)
+    Manifest.discard(path)
+    _empty(descriptor)
+    return Manifest.begin(path, plan)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Yields a descriptor of the folder, which is made if it is not there."""
+    while (descriptor := _lock(path)) is None:
+        pass
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """None if the process that had the folder ended, and removed it, before it could be locked. Raises RunRefused."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        try:
+            descriptor = _open_own(path)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            raise RunRefused(f"another process is at this run ({path} is locked)") from None
+        if not _is_there(path, descriptor):
+            return None
+        stack.pop_all()
+    return descriptor
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether an open folder still has this name."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _open_own(path: Path) -> int:
+    """A descriptor of a folder that this user has made and nobody else can open. Raises RunRefused, FileNotFoundError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EACCES):
+            raise
+        raise RunRefused(f"{path} is no folder of yours, and nothing is done with it: {_REMOVE_IT}") from None
+    found = os.fstat(descriptor)
+    if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return descriptor
+    os.close(descriptor)
+    who = f"belongs to {user_name(found.st_uid)}"
+    if found.st_uid == os.geteuid():
+        who = f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
+    raise RunRefused(f"{path} {who}, and nothing is done with it: {_REMOVE_IT}")

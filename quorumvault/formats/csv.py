@@ -1,0 +1,198 @@
+"""CSV (RFC 4180), every byte kept: quotes that were not needed, line ends, a byte order mark, a last line without its end.
+
+    row    cell *("," cell) end          end    CR LF, LF, or the end of the file
+    cell   bare                          bare   characters other than , " CR LF; none at all is a null
+         | '"' *(any but '"' | '""') '"'        a quoted cell is text, the empty one too
+
+Python's csv module reads a null and an empty string alike, and forgets what was quoted. Here a cell keeps its raw text, and what
+replaces it is quoted as that was, or if it has to be: so a column that is tokenized and detokenized comes back byte for byte.
+What the grammar does not have is refused, with the line: guessing where a cell ends would tokenize the wrong text. One exception:
+an empty line is no row and is passed on (in a table of one column it would be a null, which is passed on as well).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from quorumvault.errors import ColumnError
+from quorumvault.formats.lines import MAX_BYTES, Lines
+from quorumvault.formats.table import Place, configured_columns, listed, require_named
+
+# Possessive (*+): a quoted cell of any length is matched without a stack, and never tried another way.
+_QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
+_BARE: Final = r'[^",\r\n]*+'
+_CELLS = re.compile(rf"({_QUOTED}|{_BARE}),")
+#: A line that ends within a quoted cell.
+_OPEN = re.compile(rf'(?:(?:{_QUOTED}|{_BARE}),)*+"[^"]*+(?:""[^"]*+)*+')
+_SPECIAL = re.compile(r'[",\r\n]')
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+def decode_cell(raw: str) -> str | None:
+    """The text of a cell, None for a null."""
+    if raw.startswith('"'):
+        return raw[1:-1].replace('""', '"')
+    return raw or None
+
+
+def encode_cell(text: str | None, *, quoted: bool) -> str:
+    """A cell with this text, in quotes if ``quoted`` or if it needs them."""
+    if text is None:
+        return ""
+    if quoted or not text or _SPECIAL.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+class CsvCell:
+    __slots__ = ("_position", "_raws", "column")
+
+    def __init__(self, column: int, raws: list[str], position: int) -> None:
+        self.column = column
+        self._raws = raws
+        self._position = position
+
+    @property
+    def value(self) -> str:
+        return decode_cell(self._raws[self._position]) or ""
+
+    def replace(self, value: str | msgspec.Raw | None) -> None:
+        """A value of another type is written as JSON writes it, like every other text."""
+        if isinstance(value, msgspec.Raw):
+            json = bytes(value)
+            value = _decode_string(json) if json.startswith(b'"') else json.decode()
+        self._raws[self._position] = encode_cell(value, quoted=self._raws[self._position].startswith('"'))
+
+
+class CsvRow:
+    """Raw cells, the line's end, and the positions of the selected columns among the cells."""
+
+    __slots__ = ("_end", "_positions", "line", "raws", "size")
+
+    def __init__(self, line: int, text: str, raws: list[str], end: str, positions: Sequence[int]) -> None:
+        self.line = line
+        self.size = len(text)
+        self.raws = raws
+        self._end = end
+        self._positions = positions
+
+    @property
+    def is_record(self) -> bool:
+        return bool(self._positions)
+
+    def cells(self) -> list[CsvCell]:
+        raws = self.raws
+        return [CsvCell(column, raws, position) for column, position in enumerate(self._positions) if raws[position]]
+
+    def render(self) -> bytes:
+        return (",".join(self.raws) + self._end).encode()
+
+
+class CsvTable:
+    """A header, then rows of as many cells. Raises InputError if there is no header, or it cannot be read."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._mark, first = lines.without_mark()
+        if not first.strip():
+            raise lines.error("expected a line of column names: CSV without one is not read", line=1)
+        self._header_text = self._whole_row(first)
+        self._names = [decode_cell(raw) or "" for raw in self._split(self._header_text, 1)[0]]
+        self._positions: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all columns, selected or not."""
+        return tuple(self._names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self._names[position] for position in self._positions)
+
+    def select_named(self, names: Sequence[str]) -> None:
+        require_named(names, self._names, self._lines.source)
+        self._select(names)
+
+    def select_configured(self, paths: Sequence[str]) -> None:
+        self._select(configured_columns(paths, self._names, self._lines.source))
+
+    def _select(self, names: Sequence[str]) -> None:
+        twice = [name for name in names if self._names.count(name) > 1]
+        if twice:
+            raise ColumnError(f"{self._lines.source} has more than one column {listed(twice)}: which one is meant is not clear")
+        self._positions = tuple(self._names.index(name) for name in dict.fromkeys(names))
+
+    def header(self) -> bytes:
+        return self._mark + self._header_text.encode()
+
+    def skip_to(self, place: Place) -> None:
+        self._lines.seek(place.offset, place.line)
+
+    def place(self, row: int) -> Place:
+        return Place(row, self._lines.offset, self._lines.number)
+
+    def rows(self) -> Iterator[CsvRow]:
+        width = len(self._names)
+        for line in self._lines:
+            number = self._lines.number
+            text = self._whole_row(line)
+            raws, end = self._split(text, number)
+            if len(raws) != width and raws != [""]:
+                raise self._lines.error(f"has {len(raws)} cells, and the header has {width}", line=number)
+            yield CsvRow(number, text, raws, end, self._positions if len(raws) == width else ())
+
+    def check_seen(self) -> None:
+        """The header has told."""
+
+    def _whole_row(self, line: bytes) -> str:
+        """The row that begins with this line: as long as a quoted cell is open, the next line belongs to it."""
+        number = self._lines.number
+        text = self._decode(line)
+        if text.count('"') % 2 == 0:
+            return text
+        if not _OPEN.fullmatch(text):
+            raise self._lines.error(_STRAY_QUOTE)
+        parts, size, quotes = [text], len(text), 1
+        while quotes % 2:
+            more = next(self._lines, None)
+            if more is None:
+                raise self._lines.error("a quoted cell begins in this row and does not end", line=number)
+            parts.append(self._decode(more))
+            size += len(more)
+            quotes += parts[-1].count('"')
+            if size > MAX_BYTES:
+                words = f"a quoted cell begins in this row and does not end within {MAX_BYTES >> 20} MiB"
+                raise self._lines.error(words, line=number)
+        return "".join(parts)
+
+    def _decode(self, line: bytes) -> str:
+        if b"\0" in line:
+            raise self._lines.error("has a NUL byte: this is no text, or text in UTF-16; expected UTF-8")
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            raise self._lines.error(f"is not UTF-8, at byte {error.start + 1} of the line") from None
+
+    def _split(self, text: str, number: int) -> tuple[list[str], str]:
+        """Raw cells and the row's end."""
+        end = "\r\n" if text.endswith("\r\n") else "\n" if text.endswith("\n") else ""
+        body = text[: len(text) - len(end)]
+        if '"' not in body and "\r" not in body:
+            return body.split(","), end
+        raws: list[str] = _CELLS.findall(body + ",")
+        # findall passes over what does not match: then something is missing from the sum.
+        if sum(map(len, raws)) + len(raws) != len(body) + 1:
+            raise self._lines.error(_STRAY_RETURN if "\r" in _unquoted(body) else _STRAY_QUOTE, line=number)
+        return raws, end
+
+
+_STRAY_QUOTE: Final = "has a quote where none may be: a cell with a quote in it is quoted, and the quote doubled"
+_STRAY_RETURN: Final = "has a carriage return without a line feed outside of quotes: expected lines that end in LF or CR LF"
+
+
+def _unquoted(body: str) -> str:
+    return re.sub(_QUOTED, "", body)

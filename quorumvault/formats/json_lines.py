@@ -1,0 +1,157 @@
+"""JSON Lines: one object a line, in which members are replaced.
+
+Every other member keeps its spelling and its place (jsontext.py); white space between members is not kept, and of a name that an
+object has twice the last value counts and the others are gone: the same as if the nodes had been sent the records. Line
+ends are kept; empty lines are passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from quorumvault.errors import ColumnError, ConfigError, Invalid, Malformed
+from quorumvault.formats.fields import FieldSet, Slot
+from quorumvault.formats.json import Document, check_json_text
+from quorumvault.formats.jsonpath import FieldPath, concrete_path
+from quorumvault.formats.lines import Lines, split_end
+from quorumvault.formats.table import Place
+
+_NULL = msgspec.Raw(b"null")
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+class JsonCell:
+    __slots__ = ("_slot", "column")
+
+    def __init__(self, slot: Slot) -> None:
+        self.column = slot.field
+        self._slot = slot
+
+    @property
+    def value(self) -> str | msgspec.Raw:
+        raw = self._slot.raw
+        return _decode_string(raw) if raw.startswith(b'"') else msgspec.Raw(raw)
+
+    def replace(self, value: str | msgspec.Raw | None) -> None:
+        self._slot.replace(_NULL if value is None else value)
+
+
+class JsonRow:
+    __slots__ = ("_document", "_end", "_fields", "line", "size")
+    is_record = True
+
+    def __init__(self, line: int, size: int, document: Document, end: bytes, fields: FieldSet) -> None:
+        self.line = line
+        self.size = size
+        self._document = document
+        self._end = end
+        self._fields = fields
+
+    def cells(self) -> list[JsonCell]:
+        return [JsonCell(slot) for slot in self._fields.find(self._document)]
+
+    def render(self) -> bytes:
+        return self._document.encode() + self._end
+
+
+class BlankLine:
+    """A line with no record in it."""
+
+    __slots__ = ("_text", "line", "size")
+    is_record = False
+
+    def __init__(self, line: int, text: bytes) -> None:
+        self.line = line
+        self.size = len(text)
+        self._text = text
+
+    def cells(self) -> list[JsonCell]:
+        return []
+
+    def render(self) -> bytes:
+        return self._text
+
+
+class JsonLinesTable:
+    """Columns are names of top-level members, or JSONPath expressions as in fields.yaml."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._mark, self._first = lines.without_mark()
+        self._fields = FieldSet.compile((), "columns")
+        self.columns: tuple[str, ...] = ()
+        self._named = False
+        self._records = 0
+        self._leads: list[str] = []
+        self._unseen: set[str] = set()
+
+    def select_named(self, names: Sequence[str]) -> None:
+        """A name that begins with $ is an expression."""
+        columns = tuple(dict.fromkeys(names))
+        try:
+            self._select(columns, [name if name.startswith("$") else concrete_path((name,)) for name in columns], "columns")
+        except ConfigError as error:
+            raise ColumnError(str(error)) from None
+        self._named = True
+
+    def select_configured(self, paths: Sequence[str]) -> None:
+        self._select(tuple(paths), paths, "the nodes' fields.yaml")
+
+    def _select(self, columns: tuple[str, ...], paths: Sequence[str], where: str) -> None:
+        self._fields = FieldSet.compile(paths, where)
+        self.columns = columns
+        steps = [FieldPath.parse(path).steps for path in paths]
+        #: The top-level members that lead to the columns, and those of them that no record had so far.
+        self._leads = [step[0] if isinstance(step[0], str) else "" for step in steps]
+        self._unseen = set(self._leads) - {""}
+
+    def header(self) -> bytes:
+        return self._mark
+
+    def skip_to(self, place: Place) -> None:
+        self._lines.seek(place.offset, place.line)
+        self._first = next(self._lines, b"")
+        self._records = place.row
+        self._unseen.difference_update(place.seen)
+
+    def place(self, row: int) -> Place:
+        seen = dict.fromkeys(lead for lead in self._leads if lead and lead not in self._unseen)
+        return Place(row, self._lines.offset, self._lines.number, tuple(seen))
+
+    def rows(self) -> Iterator[JsonRow | BlankLine]:
+        line: bytes | None = self._first
+        while line:
+            yield self._row(line)
+            line = next(self._lines, None)
+
+    def lacking(self) -> list[str]:
+        """The selected columns that no record had so far; none as long as there was no record."""
+        if not self._records:
+            return []
+        return [column for column, lead in zip(self.columns, self._leads, strict=True) if lead in self._unseen]
+
+    def check_seen(self) -> None:
+        lacking = self.lacking()
+        if not lacking:
+            return
+        if self._named:
+            raise ColumnError(f"no record of {self._lines.source} has {', '.join(lacking)}")
+        if len(lacking) == len(self.columns):
+            words = f"no record of {self._lines.source} has any of the configured fields ({', '.join(lacking)})"
+            raise ColumnError(f"{words}. Name some members with --column")
+
+    def _row(self, line: bytes) -> JsonRow | BlankLine:
+        text, end = split_end(line)
+        if not text.strip(b" \t"):
+            return BlankLine(self._lines.number, line)
+        try:
+            check_json_text(text)
+            document = Document.parse(text.strip(b" \t"))
+        except (Malformed, Invalid) as error:
+            raise self._lines.error(error.detail.replace("the body", "the record", 1)) from None
+        self._records += 1
+        if self._unseen:
+            self._unseen.difference_update(document.members)
+        return JsonRow(self._lines.number, len(line), document, end, self._fields)

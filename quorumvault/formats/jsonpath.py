@@ -1,0 +1,137 @@
+"""The expressions that name fields: the part of JSONPath (RFC 9535) that leads by names and positions alone.
+
+    $.ssn    $.patient.name.family    $['given name']    $["it's"]    $.contacts[*].phone    $.codes[0]
+
+No step asks about a record's content. Indices from the end are left out too: which element [-1] means depends on the
+array, so that nobody could say beforehand whether two expressions meet in one member.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias
+
+import msgspec
+
+from quorumvault.formats.json import MAX_DEPTH
+
+
+class Every(Enum):
+    """The step ``[*]``: every element of an array, every member of an object."""
+
+    ONE = "[*]"
+
+
+#: From an object or array to one member, to one element, to every one.
+Step: TypeAlias = str | int | Every
+
+_BLANK = r"[ \t\n\r]*"
+_NAME = r"[A-Za-z_\x80-\ud7ff\ue000-\U0010ffff][0-9A-Za-z_\x80-\ud7ff\ue000-\U0010ffff]*"
+_STEP = re.compile(
+    rf"{_BLANK}(?:\.(?P<name>{_NAME})"
+    rf"|\[{_BLANK}(?:(?P<every>\*)"
+    rf"|(?P<index>0|[1-9][0-9]{{0,14}})"
+    r"|(?P<single>'(?:[^'\\]|\\[bfnrtu/\\'])*')"
+    r'|(?P<double>"(?:[^"\\]|\\[bfnrtu/\\"])*")'
+    rf"){_BLANK}\])"
+)
+#: What RFC 9535 has and this does not, or what is often written by mistake, and what to do instead.
+_REFUSALS: Final = (
+    (re.compile(r"\.\."), "descendants (..) are not taken, write the whole path"),
+    (re.compile(r"\.\*"), "write [*] for every one"),
+    (re.compile(r"\[\s*-"), "an index counts from the start, 0 being the first"),
+    (re.compile(r"\[\s*\?"), "filters are not taken"),
+    (re.compile(r"\[[^\]]*:"), "slices are not taken, write [*] or single indices"),
+    (re.compile(r"\[[^\]]*,"), "write one path for each of these"),
+    (re.compile(r"\[\s*[A-Za-z_]"), "quote a name in brackets: ['name']"),
+    (re.compile(r"\.|[^\[]"), "a bare name is letters, digits and _, first no digit; quote any other: ['first-name']"),
+)
+_EXPECTED: Final = "expected .name, ['quoted name'], [*] or [0]"
+_SHORTHAND = re.compile(_NAME)
+_TO_DOUBLE_QUOTES = re.compile(r'\\.|"')
+_TO_ESCAPE = re.compile(r"['\\\x00-\x1f]")
+_ESCAPES: Final = {"'": "\\'", "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+class PathError(ValueError):
+    """What is wrong with an expression, and at which character of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPath:
+    """One expression: as it was written, and its steps from the record's root."""
+
+    text: str
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> FieldPath:
+        """Raises PathError."""
+        if not text.startswith("$"):
+            raise PathError("a path starts with $, the record: $.ssn")
+        steps: list[Step] = []
+        position = 1
+        while position < len(text):
+            match = _STEP.match(text, position)
+            if match is None:
+                raise PathError(f"{_why_not(text, position)} (at character {position + 1})")
+            steps.append(_step(match))
+            position = match.end()
+        if not steps:
+            raise PathError("$ alone is the record and no field of it: $.ssn")
+        if len(steps) >= MAX_DEPTH:
+            raise PathError(f"fewer than {MAX_DEPTH} steps: no record is nested deeper")
+        return cls(text, tuple(steps))
+
+    def __str__(self) -> str:
+        """The one spelling of these steps that ``concrete_path`` gives, whatever the text was."""
+        return concrete_path(self.steps)
+
+
+def _step(match: re.Match[str]) -> Step:
+    kind = match.lastgroup or ""
+    text = match[kind]
+    if kind == "name":
+        return text
+    if kind == "every":
+        return Every.ONE
+    if kind == "index":
+        return int(text)
+    return _unquoted(text, match)
+
+
+def _unquoted(text: str, match: re.Match[str]) -> str:
+    """A quoted name without its quotes. RFC 9535 has JSON's strings, and the same in single quotes."""
+    if text.startswith("'"):
+        inner = _TO_DOUBLE_QUOTES.sub(lambda found: {"\\'": "'", '"': '\\"'}.get(found[0], found[0]), text[1:-1])
+        text = f'"{inner}"'
+    try:
+        return _decode_string(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise PathError(f"a name is quoted like a string of JSON (at character {match.start() + 1})") from None
+
+
+def _why_not(text: str, position: int) -> str:
+    return next((words for form, words in _REFUSALS if form.match(text, position)), _EXPECTED)
+
+
+def concrete_path(steps: Iterable[Step]) -> str:
+    """``$.contacts[1].phone``: names bare where RFC 9535 has a shorthand, else quoted as in its normalised paths.
+
+    With a wildcard field it shows names that came with the record. It is for whoever sent that record, and for no log.
+    """
+    return "$" + "".join(map(_spelled, steps))
+
+
+def _spelled(step: Step) -> str:
+    if isinstance(step, Every):
+        return step.value
+    if isinstance(step, int):
+        return f"[{step}]"
+    if _SHORTHAND.fullmatch(step):
+        return f".{step}"
+    return "['" + _TO_ESCAPE.sub(lambda found: _ESCAPES.get(found[0]) or f"\\u{ord(found[0]):04x}", step) + "']"

@@ -1,0 +1,119 @@
+"""A table, whatever its format: rows, and in them the cells of the columns that were asked for.
+
+A cell's value is a string, or, in formats that have other types, the JSON text of one (``msgspec.Raw``). A null has no cell:
+there is nothing in it to replace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from quorumvault.errors import ColumnError
+from quorumvault.formats.jsonpath import FieldPath
+
+
+class Cell(Protocol):
+    """One value, at ``column`` of the table's ``columns``."""
+
+    @property
+    def column(self) -> int: ...
+
+    @property
+    def value(self) -> str | msgspec.Raw: ...
+
+    def replace(self, value: str | msgspec.Raw | None) -> None:
+        """What ``render`` of its row writes here from now on: a string, the JSON text of any value, or a null."""
+        ...
+
+
+class Row(Protocol):
+    """``line`` is where it begins in the file, counted from 1; ``size`` its length there, in bytes or characters."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def is_record(self) -> bool:
+        """False for an empty line."""
+        ...
+
+    def cells(self) -> Sequence[Cell]:
+        """Those of the selected columns, nulls left out."""
+        ...
+
+    def render(self) -> bytes: ...
+
+
+class Place(NamedTuple):
+    """Between two rows: records, bytes and lines before it, and those of the columns of which something was seen there."""
+
+    row: int = 0
+    offset: int = 0
+    line: int = 0
+    seen: tuple[str, ...] = ()
+
+
+class Table(Protocol):
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The selected ones, as they are named to people."""
+        ...
+
+    def select_named(self, names: Sequence[str]) -> None:
+        """Raises ColumnError if the table is known not to have one of them."""
+        ...
+
+    def select_configured(self, paths: Sequence[str]) -> None:
+        """Those that configured fields (JSONPath) lead to. Raises ColumnError if it is known that none does."""
+        ...
+
+    def header(self) -> bytes:
+        """What stands before the rows."""
+        ...
+
+    def skip_to(self, place: Place) -> None:
+        """``rows`` begins there, and what was seen before counts. Of files only."""
+        ...
+
+    def place(self, row: int) -> Place:
+        """Where ``rows`` is, which is after so many records."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """Once. Raises InputError at a line that cannot be read."""
+        ...
+
+    def check_seen(self) -> None:
+        """After the last row. Raises ColumnError if a column that was named was nowhere, or no configured one anywhere."""
+        ...
+
+
+def configured_columns(paths: Sequence[str], names: Sequence[str], source: str) -> list[str]:
+    """The columns among ``names`` that configured fields lead to: a field that is a single name, as ``$.SSN``, is the column SSN.
+
+    Raises ColumnError if there is none.
+    """
+    steps = [FieldPath.parse(path).steps for path in paths]
+    fields = [step[0] for step in steps if len(step) == 1]
+    found = [field for field in fields if isinstance(field, str) and field in names]
+    if not found:
+        words = f"has none of the configured fields ({', '.join(paths)}) as a column; its columns: {listed(names)}"
+        raise ColumnError(f"{source} {words}. Name some with --column")
+    return found
+
+
+def require_named(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
+    """Raises ColumnError unless every wanted column is among ``names``."""
+    lacking = [name for name in wanted if name not in names]
+    if lacking:
+        raise ColumnError(f"{source} has no column {listed(lacking)}; its columns: {listed(names)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,197 @@
+"""Joining: how a new disk takes the place of a lost one, as a procedure without IO (view rules 6 to 13).
+
+    ask      both others for view and mode. Not both active, or one does not answer: wait, ask again                        (7)
+    behind   one is in an older view: it is told of the newer one, and asked again                                         (10)
+    propose  both are in V, and V has another disk in this slot: V' = V with this one; V' is synced where it is entered   (8, 9)
+    copy     both are in a view that lists this disk: enter it, copy all of the one and then all of the other              (11)
+    done     both copies are synced, and how far both were when the copies began is remembered: active                (11, 12)
+
+Each turn begins with the question, whatever came before, and does what the answers ask for. So it makes no difference where it
+was interrupted: by a peer that was away, by a newer view, or by the end of the process; what lasts is on the three disks.
+
+What rule 11 calls a snapshot is read piece by piece here, each from the store as it is by then. Let S be what a store holds at
+the moment at which it entered the view. Nothing is ever deleted, a record keeps its value and a register only grows; so a piece
+that is read later has all that S has between its first and its last key, or more, and the pieces together have all of S. What is
+there beyond S was written in the new view, where this disk's voice does not count before it is active, so that the two others
+have it or it was never acknowledged. Hence the source keeps no state for a copy, and a copy that was interrupted goes on behind
+its last key, in the same view.
+
+The generator is driven by the event loop (rejoin.py), and step by step by models and simulators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+
+from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.messages import AnyReply, AnyRequest, AskView, Copied, Copy, NotCopied, ProposeView, RoundId, ViewIs
+from quorumvault.protocol.rollback_marks import Mark, Marks
+from quorumvault.protocol.views import NO_DISK, View, ViewId, successor, votes
+
+#: Names no view: of the question to which view it is.
+NO_VIEW: ViewId = (0, NO_DISK)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send this to each of the nodes. Is sent their replies, by node: nothing of those that gave none in time."""
+
+    nodes: tuple[str, ...]
+    request: Callable[[RoundId], AnyRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """There has to be an empty store for this disk, and the disk's identity durable, before anybody hears of it (6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """This joining disk is in that view: durable, then go on."""
+
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Parallel columns of keys and values of ``source`` to be brought together with what is here: durable, then go on."""
+
+    source: str
+    keys: list[bytes] = field(repr=False)
+    values: list[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """This disk is whole, and votes in that view: durable, then go on (12).
+
+    ``marks``: how far the others' disks were when they had entered the view. A disk that comes back from a copy of before that
+    may stand in an older view, and must not vote there (marks.py).
+    """
+
+    view: View
+    marks: Marks
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """It cannot go on now, for this reason. Some time later it tries again."""
+
+    why: str
+
+
+class Displaced(Exception):
+    """Another disk has been given this one's slot, in a view that both others have entered (13)."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__(f"view {view.number} has another disk in this one's place")
+        self.view = view
+
+
+Step = Ask | Prepare | Enter | Merge | Activate | Wait
+Replies = Mapping[str, AnyReply]
+#: Yields steps, is sent the replies to an Ask (and nothing that counts after the others), returns the view in which it is active.
+Joining = Generator[Step, Replies, View]
+
+
+@dataclass(frozen=True, slots=True)
+class _Propose:
+    view: View
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _CopyIn:
+    view: View
+    marks: Marks
+
+
+@dataclass(slots=True)
+class _Copies:
+    """How far the copies are that were made in one view: by source, the last key that is here; and the sources that are done."""
+
+    view: ViewId
+    after: dict[str, bytes] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+
+def join(node: str, disk: bytes, entered: View | None) -> Joining:
+    """Make this joining disk of ``node`` whole and active. ``entered`` is the view that it is durably in. Raises Displaced."""
+    others = tuple(name for name in NODE_NAMES if name != node)
+    copies = _Copies(NO_VIEW)
+    while True:
+        told = yield Ask(others, lambda round_id: AskView(round_id, NO_VIEW))
+        turn = _next_turn(node, disk, entered, others, told)
+        hindrance: Wait | None
+        if isinstance(turn, Wait):
+            hindrance = turn
+        elif isinstance(turn, _Propose):
+            hindrance = yield from _propose(turn, disk)
+        else:
+            view = turn.view
+            if view != entered:
+                yield Enter(view)
+                entered = view
+            if copies.view != view.id:
+                copies = _Copies(view.id)
+            hindrance = yield from _copy(view, others, copies)
+            if hindrance is None:
+                yield Activate(view, turn.marks)
+                return view
+        if hindrance is not None:
+            yield hindrance
+
+
+def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, ...], told: Replies) -> _Propose | _CopyIn | Wait:
+    """What the answers of the others ask for (7)."""
+    views: dict[str, View] = {}
+    marks: dict[bytes, Mark] = {}
+    for other in others:
+        reply = told.get(other)
+        if not isinstance(reply, ViewIs):
+            return Wait(f"{other} does not answer")
+        view = reply.current
+        if view is None or view.disks.get(other) != reply.disk or not votes(reply.disk, reply.mode, view):
+            return Wait(f"{other} is no active replica itself")
+        views[other] = view
+        marks[reply.disk] = reply.mark
+    newest = max(views.values(), key=lambda view: view.id)
+    if behind := tuple(other for other in others if views[other].id != newest.id):
+        return _Propose(newest, behind)
+    if newest.disks[node] == disk:
+        return _CopyIn(newest, marks)
+    if entered is not None and newest.id > entered.id:
+        raise Displaced(newest)
+    return _Propose(successor(newest, node, disk), others)
+
+
+def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | None]:
+    """None if all of them are in the view now, so that asking again leads on."""
+    if turn.view.joiner == disk:
+        yield Prepare()
+    told = yield Ask(turn.nodes, lambda round_id: ProposeView(round_id, NO_VIEW, turn.view))
+    for other in turn.nodes:
+        reply = told.get(other)
+        if not isinstance(reply, ViewIs) or reply.current != turn.view:
+            return Wait(f"{other} has not entered view {turn.view.number}")
+    return None
+
+
+def _copy(view: View, others: tuple[str, ...], copies: _Copies) -> Generator[Step, Replies, Wait | None]:
+    """Go on with the copies. None when both are here, and synced."""
+    for source in others:
+        while source not in copies.done:
+            after = copies.after.get(source, b"")
+            told = yield Ask((source,), lambda round_id, after=after: Copy(round_id, view.id, after))  # type: ignore[misc]
+            reply = told.get(source)
+            if isinstance(reply, NotCopied):
+                return Wait(f"{source} cannot read all of its store")
+            if not isinstance(reply, Copied) or (reply.view, reply.disk) != (view.id, view.disks[source]):
+                return Wait(f"{source} does not go on with the copy")
+            yield Merge(source, reply.keys, reply.values)
+            if reply.keys:
+                copies.after[source] = reply.keys[-1]
+            if reply.last:
+                copies.done.add(source)
+    return None

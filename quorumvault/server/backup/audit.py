@@ -1,0 +1,79 @@
+"""Whether what a backup is given, or gives back, is what was sealed for its place. The same is asked on both ends: a backup that
+could not be restored is refused when it is taken, while the disks that it is from can still be mended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.model import Owner
+from quorumvault.protocol import records
+from quorumvault.server.backup.format import Counts
+from quorumvault.server.replica.inventory import is_authentic
+from quorumvault.server.storage import layout
+
+
+class Unfit(Exception):
+    """Something that no backup may have. The words are for an operator, and show no key and no value."""
+
+
+class Audit:
+    """Looks at everything, in the order of keys, which brings the names of owners before their records; and counts it."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        #: By id.
+        self.owners: dict[bytes, Owner] = {}
+        self._keyring = keyring
+        self._last = b""
+        self._records = 0
+        self._registers = 0
+        self._conflicts = 0
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self._records, self._registers, len(self.owners), self._conflicts)
+
+    def look(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """At the next pairs. Raises Unfit."""
+        for key, value in zip(keys, values, strict=True):
+            if key <= self._last:
+                raise Unfit("a key that is out of order")
+            self._last = key
+            if key.startswith(layout.RECORD):
+                self._look_at_record(key[1:], value)
+            elif key.startswith(layout.OWNER):
+                self._look_at_name(key.removeprefix(layout.OWNER), value)
+            elif key.startswith(layout.REGISTER):
+                self._look_at_register(value)
+            else:
+                raise Unfit("a key that is not one of a record, a register or an owner")
+
+    def _look_at_record(self, place: bytes, record: bytes) -> None:
+        self._records += 1
+        if record == records.CONFLICT_MARK:
+            self._conflicts += 1
+            return
+        try:
+            owner = self.owners.get(layout.parse_place(place)[0])
+        except ValueError as error:
+            raise Unfit(f"a record whose key cannot be read: {error}") from None
+        if owner is None:
+            raise Unfit("a record of an owner whose name is not known, so that there is no key to open it with")
+        if not is_authentic(self._keyring, owner, place, record):
+            raise Unfit(f"a record of owner {owner.name} that is not what was sealed for its place")
+
+    def _look_at_name(self, owner_id: bytes, name: bytes) -> None:
+        try:
+            owner = Owner(name.decode())
+        except ValueError:
+            raise Unfit("a name that is no owner's") from None
+        if owner.id != owner_id:
+            raise Unfit("a name that is another owner's")
+        self.owners[owner.id] = owner
+
+    def _look_at_register(self, value: bytes) -> None:
+        self._registers += 1
+        try:
+            layout.decode_register(value)
+        except ValueError as error:
+            raise Unfit(f"an epoch register that cannot be read: {error}") from None

@@ -1,0 +1,156 @@
+"""A backup is taken by a running node: of its own disk and of one peer's, both active in one view.
+
+Everything that was committed before it began is in it. A record that is committed is on two of the three active disks of the
+view, so that of any two one has it; the two are asked after the beginning, and nothing is ever deleted. A view that had followed
+by then would have been entered by one of the two, which would refuse to be asked in this one. That holds key by key: where
+one peer cannot go on, the other one goes on from there.
+
+What is committed meanwhile may be in it, or not. It rests after each piece (healing/pace.py), and the next one is not read before
+who takes it has taken the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import NoQuorum, StoreCorrupt
+from quorumvault.model import Owner
+from quorumvault.protocol.messages import Copied, Copy, NotCopied
+from quorumvault.protocol.views import View
+from quorumvault.server.backup.audit import Audit, Unfit
+from quorumvault.server.backup.format import BrokenOff, Header, Piece, Trailer, Writer, seal
+from quorumvault.server.backup.union import Union
+from quorumvault.server.healing.requests import Asker, NoAnswer
+from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.replica.copy import merge_values
+from quorumvault.server.storage import layout
+
+#: What came to nothing for another reason than too few disks.
+REFUSED = "refused"
+#: The sources of the union: this node's disk, a peer's, and the names that this node knows.
+_OWN, _PEER, _NAMES = _SOURCES = range(3)
+
+
+class Taking:
+    """One backup, taken once. ``peers``: those to read from, the first one that answers; ``key``: that of its seal.
+
+    ``known``: owners that this node has heard of; older stores have records without their owners' names.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        peers: Iterable[str],
+        pace: Pace,
+        view: View,
+        header: Header,
+        keyring: Keyring,
+        key: bytes,
+        known: Iterable[Owner],
+    ) -> None:
+        self.audit = Audit(keyring)
+        #: The code of what it came to: "ok", or that of an error.
+        self.outcome = "interrupted"
+        self._asker = asker
+        self._nodes = {_OWN: [asker.node], _PEER: list(peers)}
+        self._read: set[str] = set()
+        self._pace = pace
+        self._view = view
+        self._header = header
+        self._key = key
+        self._writer = Writer()
+        #: By id. A record is joined when both disks have been read up to it, and that is behind all their owners' names.
+        self._owners = {owner.id: owner for owner in known}
+        self._union = Union(len(_SOURCES), lambda key, one, other: merge_values(keyring, self._owners.get, key, one, other))
+        names = sorted((layout.owner_key(owner.id), owner.name.encode()) for owner in self._owners.values())
+        self._union.add(_NAMES, [key for key, _ in names], [name for _, name in names], last=True)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The backup's bytes. Raises NoQuorum if it cannot begin; what keeps it from going on later is at its end, BrokenOff."""
+        begun = False
+        try:
+            while not self._union.ended:
+                began = self._pace.begin()
+                await self._ask()
+                if not begun:
+                    yield self._writer.write(self._header)
+                    begun = True
+                # On no thread that anybody waits for: to open each record takes longer than to read it.
+                yield await asyncio.to_thread(self._advance)
+                await self._pace.rest(began)
+        except NoQuorum as error:
+            self.outcome = error.code
+            if not begun:
+                raise
+            yield self._writer.write(BrokenOff(error.code, str(error)))
+        except (Unfit, StoreCorrupt) as unfit:
+            self.outcome = REFUSED
+            yield self._writer.write(BrokenOff(REFUSED, self._refusal(unfit)))
+        else:
+            yield self._writer.write(Trailer(self.audit.counts, self._sources(), seal(self._key, self._writer.digest)))
+            self.outcome = "ok"
+
+    def _advance(self) -> bytes:
+        pairs = self._union.ready()
+        keys, values = [key for key, _ in pairs], [value for _, value in pairs]
+        self.audit.look(keys, values)
+        return self._writer.write(Piece(keys, values))
+
+    async def _ask(self) -> None:
+        """For the next piece of each disk of which there is none."""
+        wanted = self._union.wanted()
+        answers = await asyncio.gather(*(self._piece(source) for source in wanted))
+        if reasons := [why for answer in answers if not isinstance(answer, Copied) for why in answer]:
+            raise NoQuorum(f"a backup is read from this node and one other, both active in one view: {'; '.join(reasons)}")
+        for source, piece in zip(wanted, answers, strict=True):
+            if isinstance(piece, Copied):
+                self._owners |= _owners_in(piece)
+                self._union.add(source, piece.keys, piece.values, last=piece.last)
+
+    async def _piece(self, source: int) -> Copied | list[str]:
+        """From the first of the source's nodes that gives it, which is the first one to be asked from then on; or why not."""
+        nodes, after = self._nodes[source], self._union.after(source)
+        reasons: list[str] = []
+        for node in list(nodes):
+            try:
+                piece = await self._piece_of(node, after)
+            except NoAnswer as error:
+                reasons.append(str(error))
+                continue
+            nodes.sort(key=lambda each: each != node)
+            self._read.add(node)
+            return piece
+        return reasons
+
+    async def _piece_of(self, node: str, after: bytes) -> Copied:
+        piece = await self._asker.ask(node, lambda round_id, view: Copy(round_id, view, after))
+        if piece.view != self._view.id:
+            raise NoAnswer(f"view {self._view.number} has ended, in which the backup began")
+        if isinstance(piece, NotCopied):
+            raise NoAnswer(f"{node} cannot read all of its store")
+        if not isinstance(piece, Copied):
+            raise NoAnswer(f"{node} answered something else")
+        return piece
+
+    def _sources(self) -> list[str]:
+        return sorted(self._read)
+
+    def _refusal(self, unfit: Exception) -> str:
+        return (
+            f"{' and '.join(self._sources())} together have what could not be restored: {unfit}; take it through another node, "
+            f"or when the scrub has mended that, for which all three have to be active"
+        )
+
+
+def _owners_in(piece: Copied) -> dict[bytes, Owner]:
+    """By id. What is no name is for the audit to refuse."""
+    found: dict[bytes, Owner] = {}
+    for key, value in zip(piece.keys, piece.values, strict=True):
+        if key.startswith(layout.OWNER):
+            with suppress(ValueError):
+                owner = Owner(value.decode())
+                found[owner.id] = owner
+    return found

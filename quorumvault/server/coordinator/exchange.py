@@ -1,0 +1,115 @@
+"""One round over real peers: send, collect, hedge, give up in time. Thin: what the replies mean is the round's business.
+
+Requests that write go to all three replicas at once, and the first two that suffice decide (trap 10). Reads go to two, and to
+the third when one of them cannot answer, when they do not settle it, or when they take longer than the hedge delay.
+A reply that comes after the decision changes nothing; it only tells whether the third replica has the write too.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
+from quorumvault.protocol.peer import Peer, Unreachable
+from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.protocol.rounds import Lost, Round
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A replica of the round's view: the peer to ask, and the disk that has to answer."""
+
+    peer: Peer
+    disk: bytes
+
+
+class Exchange:
+    """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part.
+
+    ``on_ack`` hears how far a disk is whose acknowledgement counts, before the round is decided by it.
+    """
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        round_: Round[Any],
+        outgoing: Outgoing,
+        targets: Iterable[Target],
+        on_ack: Callable[[bytes, Mark], None],
+    ) -> None:
+        self._loop = loop
+        self._round = round_
+        self._outgoing = outgoing
+        self._on_ack = on_ack
+        self._unasked: Iterator[Target] = iter(tuple(targets))
+        self._waiting: dict[str, Target] = {}
+        self._decided: Future[object] = loop.create_future()
+        self._on_missed: Callable[[str], None] = lambda node: None
+        self.trouble: dict[str, str] = {}
+
+    async def run(self, *, first: int, hedge: float, deadline: float) -> object:
+        """Ask ``first`` targets, one more when those asked do not suffice or after ``hedge`` seconds; decide by ``deadline``."""
+        timers = [self._loop.call_at(deadline, self._expire), self._loop.call_later(hedge, self._ask_next)]
+        try:
+            for _ in range(first):
+                self._ask_next()
+            return await self._decided
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def watch_missed(self, on_missed: Callable[[str], None]) -> None:
+        """Of a write that was decided: hear of each node that did not acknowledge it, those known by now at once."""
+        self._on_missed = on_missed
+        for node in self.trouble:
+            on_missed(node)
+
+    def _ask_next(self) -> None:
+        target = next(self._unasked, None)
+        if target is None or self._decided.done():
+            return
+        self._waiting[target.peer.node] = target
+        target.peer.send(self._outgoing, lambda reply: self._on_reply(target, reply))
+
+    def _on_reply(self, target: Target, reply: AnyReply | Unreachable) -> None:
+        if self._waiting.pop(target.peer.node, None) is None:
+            return
+        if self._decided.done():
+            self._take_late(target, reply)
+            return
+        if isinstance(reply, Unreachable):
+            self._give_up(target, "lost in mid-request" if reply.sent else "unreachable")
+        elif isinstance(reply, OtherView):
+            self._decide(self._round.receive(reply))
+            self._give_up(target, "in another view")
+        elif reply.disk != target.disk:
+            self._give_up(target, "runs with a disk that the cluster does not know")
+        elif isinstance(reply, NotVoting):
+            self._give_up(target, "refuses writes: disk full" if reply.full else "joining, not voting yet")
+        else:
+            if isinstance(reply, Ack):
+                self._on_ack(reply.disk, Mark(reply.incarnation, reply.sequence))
+            self._decide(self._round.receive(reply))
+        if not self._waiting:
+            self._ask_next()
+
+    def _take_late(self, target: Target, reply: AnyReply | Unreachable) -> None:
+        if not isinstance(reply, Ack):
+            self.trouble[target.peer.node] = "did not acknowledge"
+            self._on_missed(target.peer.node)
+
+    def _give_up(self, target: Target, why: str) -> None:
+        self.trouble[target.peer.node] = why
+        self._decide(self._round.give_up(target.disk))
+
+    def _expire(self) -> None:
+        for target in (*self._waiting.values(), *self._unasked):
+            self._give_up(target, "no answer in time")
+        self._decide(Lost())
+
+    def _decide(self, decision: object) -> None:
+        if decision is not None and not self._decided.done():
+            self._decided.set_result(decision)

@@ -1,0 +1,65 @@
+"""Loops in the background: they rest in proportion to their work, and what fails in them does not end them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from quorumvault.server.healing.requests import NoAnswer
+
+logger = logging.getLogger("quorumvault.healing")
+
+
+_TURN = 1e-4
+
+
+class Pace:
+    """Rests after each piece of work so that it takes up ``share`` of the time at most: under load each piece takes longer,
+    and so does the rest. Loops can share one: what began is theirs to remember."""
+
+    def __init__(self, share: float) -> None:
+        self._ratio = (1 - share) / share
+
+    def begin(self) -> float:
+        """When a piece of work begins: what ``rest`` has to be told at its end."""
+        return asyncio.get_running_loop().time()
+
+    async def rest(self, began: float) -> None:
+        """At least a turn of the event loop goes by."""
+        await pause((asyncio.get_running_loop().time() - began) * self._ratio)
+
+
+async def pause(seconds: float) -> None:
+    """A turn of the event loop at least: a loop that is always behind must leave room for what else there is."""
+    await asyncio.sleep(max(seconds, _TURN))
+
+
+class Background:
+    """The loops of a node: started once, stopped at shutdown."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, once: Callable[[], Awaitable[None]], seconds: Callable[[], float]) -> None:
+        """Call ``once`` again and again, ``seconds()`` apart."""
+        self._tasks.append(asyncio.get_running_loop().create_task(_again(name, once, seconds), name=name))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _again(name: str, once: Callable[[], Awaitable[None]], seconds: Callable[[], float]) -> None:
+    while True:
+        try:
+            await once()
+        except NoAnswer as error:
+            logger.debug("%s: %s", name, error)
+        except Exception as error:  # nothing may end it: its words could have a key in them
+            logger.error("%s failed, and goes on: %s", name, type(error).__name__)
+        await pause(seconds())

@@ -1,0 +1,109 @@
+"""How many requests a node takes at once, and whether it takes any: what does not fit is refused before its body is read.
+
+One API key may hold a part of the places, and of the memory (api/memory.py), so that the others find some left. Otherwise a key
+whose bodies come slowly could shut all others out for as long as a body may take. A place is held until the answer has left, or
+the connection is gone.
+
+SERVING --announce_stop--> LEAVING --refuse_new--> DRAINING
+/readyz 200                /readyz 503             /readyz 503
+requests served            requests served         new ones: 503 draining; those under way end
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from types import TracebackType
+
+from quorumvault.config.cluster import Limits
+from quorumvault.errors import Busy, Draining, Outcome
+from quorumvault.server.http.memory import Memory
+
+
+class Phase(Enum):
+    SERVING = "serving"
+    LEAVING = "leaving"
+    DRAINING = "draining"
+
+
+class Admission:
+    """Gives out the places and the memory of a node. Used on the event loop's thread only. ``on_idle``: see Memory."""
+
+    def __init__(self, limits: Limits, on_idle: Callable[[], None] = lambda: None) -> None:
+        self._limits = limits
+        self._places_of_a_key = max(1, limits.in_flight * limits.key_share // 100)
+        self._places: dict[str, int] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.memory = Memory(limits, on_idle)
+        self.phase = Phase.SERVING
+        self.in_flight = 0
+
+    def announce_stop(self) -> None:
+        """/readyz fails from now on, so that balancers turn elsewhere; requests are still served."""
+        self.phase = Phase.LEAVING
+
+    def refuse_new(self) -> None:
+        """New requests are answered 503 draining from now on."""
+        self.phase = Phase.DRAINING
+
+    async def idle(self) -> None:
+        """Returns once no request is under way."""
+        await self._idle.wait()
+
+    def enter(self, key_id: str, declared_bytes: int, outcome: Outcome | None) -> Place:
+        """A place for one request with a body of this length. Raises Draining (with outcome), Busy, TooLarge."""
+        if self.phase is Phase.DRAINING:
+            raise Draining("this node is about to stop; send the request to another one", outcome=outcome)
+        if self.in_flight >= self._limits.in_flight:
+            raise Busy(f"{self._limits.in_flight} requests are under way here; wait, or send the request to another node")
+        held = self._places.get(key_id, 0)
+        if held >= self._places_of_a_key:
+            raise Busy(f"key {key_id} has {held} requests under way here, as many as a key may have; wait for one of them")
+        place = Place(self, key_id)
+        self._places[key_id] = held + 1
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            place.memory.grow_body(declared_bytes)
+        except BaseException:
+            place.release()
+            raise
+        return place
+
+    def leave(self, key_id: str) -> None:
+        """For a Place alone."""
+        left = self._places[key_id] - 1
+        if left:
+            self._places[key_id] = left
+        else:
+            del self._places[key_id]
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+
+class Place:
+    """The place of one request, until it is released. ``memory`` is what the request holds of the node's budget."""
+
+    __slots__ = ("_admission", "_key_id", "_open", "memory")
+
+    def __init__(self, admission: Admission, key_id: str) -> None:
+        self._admission = admission
+        self._key_id = key_id
+        self._open = True
+        self.memory = admission.memory.hold(key_id)
+
+    def release(self) -> None:
+        """Give the place and its memory back. Further calls do nothing."""
+        if self._open:
+            self._open = False
+            self.memory.release()
+            self._admission.leave(self._key_id)
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()

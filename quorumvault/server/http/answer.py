@@ -1,0 +1,106 @@
+"""The response of a success: it leaves in pieces, and its request's place is held until the last one has left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Final, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from quorumvault.server.http.job import Content
+
+#: The HTTP server puts its connection into the scope of each request, under this name. Without a server there is none.
+CONNECTION: Final = "quorumvault.connection"
+#: What is handed to the server at once. It takes the next piece when this one has left, so a client that reads slowly makes the
+#: node hold no more than this of its answer.
+PIECE_BYTES: Final = 256 << 10
+_WORTHWHILE: Final = 64 << 10
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+def splice(whole: bytes, hole: bytes, parts: Iterable[bytes]) -> Content:
+    """An answer of which the first occurrence of ``hole`` is replaced by these parts, asked for as the answer leaves."""
+    before, _, after = whole.partition(hole)
+    pieces = _gathered(chain((before,), parts, (after,)))
+    first, second = next(pieces), next(pieces, None)
+    return first if second is None else chain((first, second), pieces)
+
+
+def splice_list(whole: bytes, elements: Iterable[bytes]) -> Content:
+    """An answer whose first empty list gets these elements, which are asked for as the answer leaves."""
+    return splice(whole, b"[]", chain((b"[",), _comma_parted(elements), (b"]",)))
+
+
+def _comma_parted(elements: Iterable[bytes]) -> Iterator[bytes]:
+    comma = b""
+    for element in elements:
+        yield comma
+        yield element
+        comma = b","
+
+
+def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger pieces: at least one, and each but the last worth a call."""
+    gathered = bytearray()
+    for part in parts:
+        gathered += part
+        if len(gathered) >= _WORTHWHILE:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
+
+
+class Connection(Protocol):
+    """What an answer needs of the connection that it leaves by."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody is there to read any more."""
+        ...
+
+    def when_sent(self, callback: Callable[[], None]) -> None:
+        """Call back once all that was written so far has left this process, or the connection is gone."""
+        ...
+
+
+class AnswerResponse:
+    """An ASGI application that sends ``content``: with its length if it is whole, and chunked if it comes in pieces."""
+
+    def __init__(self, content: Content, media_type: str, release: Callable[[], None]) -> None:
+        self._content = content
+        self._headers = [_NO_STORE, (b"content-type", media_type.encode())]
+        self._release = release
+
+    def give_up(self) -> None:
+        """Release the place of an answer that will not be sent."""
+        self._release()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection: Connection | None = scope.get(CONNECTION)
+        content = self._content
+        try:
+            if isinstance(content, bytes):
+                self._headers.append((b"content-length", b"%d" % len(content)))
+                content = iter((content,))
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            parts = _parts(content)
+            part: bytes | None = next(parts)
+            while part is not None and not (connection is not None and connection.ended):
+                following = next(parts, None)
+                await send({"type": "http.response.body", "body": part, "more_body": following is not None})
+                part = following
+        finally:
+            if connection is None:
+                self._release()
+            else:
+                connection.when_sent(self._release)
+
+
+def _parts(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if len(piece) <= PIECE_BYTES:
+            yield piece
+        else:
+            for start in range(0, len(piece), PIECE_BYTES):
+                yield piece[start : start + PIECE_BYTES]

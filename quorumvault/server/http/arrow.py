@@ -1,0 +1,140 @@
+"""Tokenize, detokenize and retokenize with a column of text for a body: ``application/vnd.apache.arrow.stream``.
+
+    /tokenize    value -> token            all of one epoch, which is in the schema's metadata (quorumvault.epoch)
+    /detokenize  token -> value, status    ok · null · not_found · not_text · unavailable · collision
+    /retokenize  token -> token, status    likewise, without not_text; the epoch likewise
+
+The answer has the rows of the question, in their order and in its type of text. Errors are problem details in JSON, as
+everywhere. pyarrow is an optional extra, and takes a while to load: that is left to the first such request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from quorumvault.config.cluster import Limits
+from quorumvault.crypto.canonical import TEXT_PREFIX
+from quorumvault.errors import ItemError, TooLarge
+from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.http import item_errors
+from quorumvault.server.http.job import Content, Counts, Job
+from quorumvault.server.http.memory import cost_of_reading, cost_of_writing
+
+if TYPE_CHECKING:
+    from quorumvault.server.http.arrow_stream import Texts
+
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+
+_NOT_TEXT = "not_text"
+#: The module that loads pyarrow, which takes a third of a second the first time.
+_STREAMS = "quorumvault.server.http.arrow_stream"
+#: Bytes of texts that are worth a thread.
+_LARGE = 256 << 10
+#: The longest token.
+_TOKEN_BYTES = 64
+#: Of the texts of a request: as they came, in one array, without repeats, as Python objects, in canonical form.
+_COPIES_OF_A_BODY = 5
+#: Of the values of an answer: an array of each distinct one, the column, the stream, and its bytes.
+_COPIES_OF_AN_ANSWER = 4
+
+
+async def tokenize(job: Job) -> Content:
+    """The answer to a stream with a column ``value``. One bad value: nothing is done. Raises RequestError."""
+    services, counts = job.services, job.counts
+    texts = await _read(job, "value")
+    canonicals = texts.canonicals()
+    unfit = {
+        position: item_errors.item_error(position, error) for position, error in item_errors.unfit(canonicals, services.limits)
+    }
+    item_errors.refuse_any(_in_rows(texts, unfit), services.limits)
+    await job.pay(cost_of_writing(len(canonicals)))
+    job.ask(texts.asked)
+    done = await services.vault.tokenize(job.owner, canonicals)
+    counts.epoch = done.epoch
+    met = {position: item_errors.collision(position) for position, token in enumerate(done.tokens) if token is None}
+    item_errors.refuse_any(_in_rows(texts, met), services.limits)
+    return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", done.tokens, None, done.epoch)
+
+
+async def detokenize(job: Job) -> Content:
+    """The answer to a stream with a column ``token``. Raises RequestError."""
+    texts, asked = await _read_tokens(job)
+    answers = await job.services.vault.detokenize(job.owner, asked, job.take_read)
+    start = len(TEXT_PREFIX)
+    values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(TEXT_PREFIX) else None for answer in answers]
+    words = [_why_none(answer) if value is None else "ok" for answer, value in zip(answers, values, strict=True)]
+    _count(job.counts, texts.tally(words))
+    size = texts.size_of([0 if value is None else len(value) for value in values])
+    await _require_room(job, size)
+    return await _aside(size, texts.stream, "value", values, words)
+
+
+async def retokenize(job: Job) -> Content:
+    """The answer to a stream with a column ``token``. Raises RequestError."""
+    texts, asked = await _read_tokens(job)
+    moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
+    job.counts.epoch = moved.epoch
+    words = [token.value if isinstance(token, Missing) else "ok" for token in moved.tokens]
+    _count(job.counts, texts.tally(words))
+    tokens = [None if isinstance(token, Missing) else token for token in moved.tokens]
+    return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", tokens, words, moved.epoch)
+
+
+async def _read_tokens(job: Job) -> tuple[Texts, list[str]]:
+    """The column of tokens, and each distinct one of them, when they are paid for and may be asked about. Raises RequestError."""
+    texts = await _read(job, "token")
+    asked = texts.distinct.to_pylist()
+    await job.pay(cost_of_reading(len(asked), job.services.limits))
+    job.ask(texts.asked)
+    return texts, asked
+
+
+async def _read(job: Job, name: str) -> Texts:
+    """The column of the body. Raises RequestError."""
+    size = len(job.body)
+    await job.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
+    first = _STREAMS not in sys.modules
+    texts = await _aside(_LARGE + 1 if first else size, _read_texts, job.body, name, job.services.limits)
+    job.memory.body_is_decoded()
+    return texts
+
+
+def _read_texts(body: bytes, name: str, limits: Limits) -> Texts:
+    from quorumvault.server.http.arrow_stream import read_texts
+
+    return read_texts(body, name, limits)
+
+
+async def _aside(size: int, work: Callable[P, ResultT], /, *arguments: P.args, **named: P.kwargs) -> ResultT:
+    """What ``work`` returns. Work on many bytes is done in a thread: pyarrow and NumPy let others run meanwhile."""
+    if size > _LARGE:
+        return await asyncio.to_thread(work, *arguments, **named)
+    return work(*arguments, **named)
+
+
+async def _require_room(job: Job, size: int) -> None:
+    """Raises TooLarge for an answer whose values, repeated as often as it repeats them, are larger than one may be."""
+    most = job.services.limits.answer_bytes
+    if size > most:
+        raise TooLarge(f"an answer has at most {most} bytes here (GET /limits); ask for fewer tokens at once")
+    await job.pay(_COPIES_OF_AN_ANSWER * size)
+
+
+def _why_none(answer: bytes | Missing) -> str:
+    return answer.value if isinstance(answer, Missing) else _NOT_TEXT
+
+
+def _count(counts: Counts, tally: Mapping[str, int]) -> None:
+    counts.found = tally.get("ok", 0) + tally.get(_NOT_TEXT, 0)
+    counts.not_found = tally.get(Missing.NOT_FOUND.value, 0)
+
+
+def _in_rows(texts: Texts, bad: dict[int, ItemError]) -> list[ItemError]:
+    """What is wrong with distinct texts, as what is wrong with rows."""
+    if not bad:
+        return []
+    return [ItemError(row, bad[index].code, bad[index].detail) for row, index in texts.rows_of(bad)]

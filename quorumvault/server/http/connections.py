@@ -1,0 +1,171 @@
+"""The HTTP connections of a node: how many there may be, whose they are, and which of them go when it gets tight.
+
+Connections share the process's file descriptors with LevelDB, which fails for good when it cannot open one. So there is a bound;
+and so that nobody takes all of it by holding connections open:
+
+    ordinary   nine in ten of limits.connections. When they are taken, or an address has its share of them, the connection that
+               has been idle for longest is closed for each new one. One is idle while no request on it is owed an answer
+    health     the rest. When no ordinary one is idle, a new connection gets one answer about the node's health, and no other
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from quorumvault.config.cluster import Limits
+from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
+
+#: One in so many connections is kept for questions about health.
+_HEALTH_SHARE = 10
+#: Bytes of an IPv6 address that name a network: who has one has all of its addresses.
+_NETWORK_BYTES = 8
+
+Address: TypeAlias = str | bytes | None
+
+
+def client_address(peername: object) -> Address:
+    """Whose connection it is, for the limit on each client: an IPv4 address, or the network (/64) of an IPv6 one.
+
+    None for a Unix socket, whose file says who may connect.
+    """
+    if not isinstance(peername, tuple) or not peername:
+        return None
+    host = str(peername[0])
+    if ":" not in host:
+        return host
+    if host.startswith("::ffff:"):
+        return host.removeprefix("::ffff:")
+    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:_NETWORK_BYTES]
+
+
+class Room(Enum):
+    """What a new connection is for."""
+
+    ALL = "all"
+    HEALTH = "health"
+    NONE = "none"
+
+
+class Member(Protocol):
+    """A connection, as far as this module is concerned."""
+
+    #: By the loop's clock: since when bytes wait that the other side does not read; None if none do.
+    unsent_since: float | None
+
+    def abort(self) -> None:
+        """Close it at once."""
+
+    def check(self, now: float) -> None:
+        """End it if one of its deadlines is over."""
+
+
+class _Group:
+    """Connections that share a bound: what address each has, and those that are idle, the one that has been for longest first."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.members: dict[Member, Address] = {}
+        self.idle: dict[Member, None] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.members) >= self.most
+
+    def longest_idle(self, address: Address = None) -> Member | None:
+        """Of this address's connections, or of all. One that is still reading its answer counts as busy."""
+        for member in self.idle:
+            if member.unsent_since is None and (address is None or self.members[member] == address):
+                return member
+        return None
+
+    def longest_answered(self) -> Member | None:
+        """One whose client has all its answers but does not read them: where it is a stranger's, nobody misses it."""
+        unread = [member for member in self.idle if member.unsent_since is not None]
+        return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
+
+    def longest_unread(self) -> Member | None:
+        unread = [member for member in self.members if member.unsent_since is not None]
+        return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
+
+
+class Connections:
+    """Used on the event loop's thread."""
+
+    def __init__(self, limits: Limits, refusals: HttpRefusals) -> None:
+        for_health = limits.connections // _HEALTH_SHARE
+        self._per_address = limits.connections_per_address
+        self._refusals = refusals
+        self._ordinary = _Group(limits.connections - for_health)
+        self._health = _Group(for_health)
+        self._by_address: Counter[Address] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._ordinary.members) + len(self._health.members)
+
+    def admit(self, connection: Member, address: Address) -> Room:
+        """A place for a new connection, idle as yet; others may be closed for it. It has to ``leave`` unless the room is NONE."""
+        if self._make_ordinary_room(address):
+            self._ordinary.members[connection] = address
+            self._ordinary.idle[connection] = None
+            if address is not None:
+                self._by_address[address] += 1
+            return Room.ALL
+        self._refusals.add(Refusal.NO_ROOM)
+        if self._make_health_room():
+            self._health.members[connection] = address
+            self._health.idle[connection] = None
+            return Room.HEALTH
+        return Room.NONE
+
+    def begin(self, connection: Member) -> None:
+        """The connection is not idle any more: it has sent the head of a request, and is owed the answer."""
+        self._ordinary.idle.pop(connection, None)
+        self._health.idle.pop(connection, None)
+
+    def rest(self, connection: Member) -> None:
+        """The connection is idle: every request on it has its answer."""
+        for group in (self._ordinary, self._health):
+            if connection in group.members:
+                group.idle[connection] = None
+
+    def leave(self, connection: Member) -> None:
+        """It was closed. Does nothing the second time."""
+        self._health.members.pop(connection, None)
+        self._health.idle.pop(connection, None)
+        self._ordinary.idle.pop(connection, None)
+        if connection in self._ordinary.members:
+            address = self._ordinary.members.pop(connection)
+            if address is not None:
+                self._by_address[address] -= 1
+                if not self._by_address[address]:
+                    del self._by_address[address]
+
+    def check(self, now: float) -> None:
+        """Call ``check`` of all."""
+        for connection in [*self._ordinary.members, *self._health.members]:
+            connection.check(now)
+
+    def _make_ordinary_room(self, address: Address) -> bool:
+        if (
+            address is not None
+            and self._by_address[address] >= self._per_address
+            and not self._close(self._ordinary.longest_idle(address))
+        ):
+            return False
+        ordinary = self._ordinary
+        return not ordinary.is_full or self._close(ordinary.longest_idle()) or self._close(ordinary.longest_answered())
+
+    def _make_health_room(self) -> bool:
+        health = self._health
+        return not health.is_full or self._close(health.longest_idle()) or self._close(health.longest_unread())
+
+    def _close(self, connection: Member | None) -> bool:
+        if connection is None:
+            return False
+        self._refusals.add(Refusal.CLOSED_FOR_ROOM)
+        self.leave(connection)
+        connection.abort()
+        return True

@@ -1,0 +1,276 @@
+"""One budget of bytes for all requests of a node.
+
+A request pays for what it makes the node hold before it is held, and gets it back when the answer has left:
+
+    arrival    the body, as it comes; all bodies together fill a quarter of the budget at most, to leave room for work on them
+    decoding   what the body becomes as Python objects
+    the vault  the replies of two replicas, then the records that were found, sealed and opened
+    sending    the values of the answer, which is encoded a piece at a time as it leaves
+
+What can never fit is TooLarge: ask for less at once. What does not fit at the moment waits in line for a while, and then is Busy.
+One API key has a share of the budget (``limits.key_share``), so that others find some left; one request alone may exceed it.
+A key that waits for its own share is not in the way of others.
+
+A request pays in steps, and holds what it has while it waits for more. So that large ones do not wait for each other with all the
+budget between them, they are worked on one at a time (``enter_lane``); the loop has one thread anyway.
+
+Invariant: ``held`` is the sum of what all holds have, and at most ``limits.memory_bytes``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from quorumvault.config.cluster import Limits
+from quorumvault.errors import Busy, TooLarge
+
+#: Bodies may fill one part in this many of the budget.
+_PARTS_FOR_BODIES: Final = 4
+#: An element, a member, or a container once it is decoded: the object, its place in the list or table, its canonical form.
+_PART_BYTES: Final = 176
+#: A value on its way through the coordinator: digest, sealed record, token, and the headers of those objects.
+_ITEM_BYTES: Final = 512
+#: What is said of a place in a record: its path, in which names are cut, twice.
+_PATH_BYTES: Final = 1024
+#: A piece of an answer while it is encoded. Texts may take six bytes a character as JSON.
+_PIECE_BYTES: Final = 2 << 20
+#: Two replicas answer a read, each with up to ``limits.reply_bytes``.
+_REPLIES: Final = 2
+#: A step that costs more than this makes a request a large one.
+LARGE: Final = 32 << 20
+#: Large requests of one key that may wait for their turn: a key with dozens of them would keep all others waiting.
+_LARGE_WAITING: Final = 2
+#: A body up to this size never has to wait for others to arrive.
+_SMALL_BODY: Final = 64 << 10
+#: More than the allocator is told to keep for the next requests (cli/process.py).
+_MUCH: Final = 32 << 20
+
+
+@dataclass(slots=True)
+class OfKey:
+    """What the requests of one API key hold: how many of them, bytes, and how many wait for the lane."""
+
+    holds: int = 0
+    held: int = 0
+    held_for_bodies: int = 0
+    large_waiting: int = 0
+
+
+class Memory:
+    """The budget of one node. Used on the event loop's thread only.
+
+    ``on_idle`` is called when nothing is held any more, after a time in which much was.
+    """
+
+    def __init__(self, limits: Limits, on_idle: Callable[[], None] = lambda: None) -> None:
+        self._limits = limits
+        self._on_idle = on_idle
+        self._share = limits.memory_bytes * limits.key_share // 100
+        self._keys: dict[str, OfKey] = {}
+        self._waiting: list[tuple[Hold, int, asyncio.Future[None]]] = []
+        self._lane = asyncio.Semaphore(1)
+        self.held = 0
+        self.held_for_bodies = 0
+        self._most_held = 0
+
+    def hold(self, key_id: str) -> Hold:
+        """A hold of nothing so far, for one request of this key."""
+        of_key = self._keys.setdefault(key_id, OfKey())
+        of_key.holds += 1
+        return Hold(self, key_id, of_key)
+
+    def _has_room(self, hold: Hold, more: int) -> bool:
+        within_share = hold.of_key.held + more <= self._share or hold.of_key.held == hold.held
+        return within_share and self.held + more <= self._limits.memory_bytes
+
+    def _require_possible(self, hold: Hold, more: int) -> None:
+        if hold.held + more > self._limits.memory_bytes:
+            most = self._limits.memory_bytes
+            raise TooLarge(f"this takes more than the {most} bytes that this node has for requests; ask for fewer items at once")
+
+    def _busy(self, hold: Hold, more: int) -> Busy:
+        if self.held + more > self._limits.memory_bytes:
+            return Busy(f"requests fill this node's {self._limits.memory_bytes} bytes; wait, or send the request to another node")
+        return Busy(f"key {hold.key_id} has as much of this node's memory as a key may have; wait for one of its requests")
+
+    def _give(self, hold: Hold, more: int) -> None:
+        self.held += more
+        self._most_held = max(self._most_held, self.held)
+        hold.of_key.held += more
+        hold.held += more
+
+    def _take_back(self, hold: Hold, less: int) -> None:
+        self._give(hold, -less)
+        self._serve_waiting()
+        if not self.held and self._most_held > _MUCH:
+            self._most_held = 0
+            self._on_idle()
+
+    def _serve_waiting(self) -> None:
+        """In order; whoever has to wait for the node's memory, not for its own key's share, makes those behind wait as well."""
+        still: list[tuple[Hold, int, asyncio.Future[None]]] = []
+        full = False
+        for entry in self._waiting:
+            hold, more, ready = entry
+            if ready.done():
+                continue
+            if not full and self._has_room(hold, more):
+                self._give(hold, more)
+                ready.set_result(None)
+                continue
+            full = full or self.held + more > self._limits.memory_bytes
+            still.append(entry)
+        self._waiting = still
+
+
+class Hold:
+    """What one request holds of the budget; ``held`` is in bytes. ``release`` has to be called once, in the end."""
+
+    __slots__ = ("_body", "_for_bodies", "_memory", "_open", "held", "in_lane", "key_id", "of_key")
+
+    def __init__(self, memory: Memory, key_id: str, of_key: OfKey) -> None:
+        self._memory = memory
+        self._body = 0
+        #: What counts of the body among all bodies that are on their way.
+        self._for_bodies = 0
+        self._open = True
+        self.key_id = key_id
+        self.of_key = of_key
+        self.held = 0
+        #: Whether this is the large request that is being worked on.
+        self.in_lane = False
+
+    def grow_body(self, size: int) -> None:
+        """Pay for a body of this size, as far as it is not paid. Raises TooLarge, Busy."""
+        more = size - self._body
+        if more <= 0:
+            return
+        large = more if self._for_bodies else size if size > _SMALL_BODY else 0
+        self._require_room_among_bodies(large)
+        self.take(more)
+        self._body = size
+        self._count_among_bodies(large)
+
+    def _require_room_among_bodies(self, more: int) -> None:
+        """Raises Busy. A body that is the only one, or small, needs none."""
+        memory, of_key = self._memory, self.of_key
+        most = memory._limits.memory_bytes // _PARTS_FOR_BODIES
+        most_of_key = most * memory._limits.key_share // 100
+        others, others_of_key = memory.held_for_bodies - self._for_bodies, of_key.held_for_bodies - self._for_bodies
+        if more and others_of_key and of_key.held_for_bodies + more > most_of_key:
+            raise Busy(f"bodies of key {self.key_id} fill the {most_of_key} bytes that a key has for them; wait for one of them")
+        if more and others and memory.held_for_bodies + more > most:
+            raise Busy(f"bodies under way fill the {most} bytes that this node has for them; wait, or ask another node")
+
+    def _count_among_bodies(self, more: int) -> None:
+        self._for_bodies += more
+        self._memory.held_for_bodies += more
+        self.of_key.held_for_bodies += more
+
+    def body_is_decoded(self) -> None:
+        """Its bytes are still held, but it is not on its way any more: another one may come."""
+        self._count_among_bodies(-self._for_bodies)
+
+    def take(self, more: int) -> None:
+        """Pay at once. Raises TooLarge, Busy."""
+        self._memory._require_possible(self, more)
+        if not self._memory._has_room(self, more):
+            raise self._memory._busy(self, more)
+        self._memory._give(self, more)
+
+    def take_at_once(self, more: int) -> bool:
+        """Pay if there is room and nobody waits for it. Returns whether it was paid."""
+        memory = self._memory
+        if memory._waiting or not memory._has_room(self, more):
+            return False
+        memory._give(self, more)
+        return True
+
+    async def wait_for(self, more: int, seconds: float) -> None:
+        """Pay when there is room, in the order in which requests came. Raises TooLarge, and Busy if it takes longer."""
+        memory = self._memory
+        memory._require_possible(self, more)
+        if self.take_at_once(more):
+            return
+        ready = asyncio.get_running_loop().create_future()
+        memory._waiting.append((self, more, ready))
+        memory._serve_waiting()
+        try:
+            async with asyncio.timeout(seconds):
+                await ready
+        except TimeoutError:
+            raise memory._busy(self, more) from None
+        finally:
+            ready.cancel()
+
+    async def enter_lane(self, seconds: float) -> None:
+        """Wait until no other large request is being worked on. Raises Busy if it takes longer, or too many of the key wait."""
+        if self.in_lane:
+            return
+        if self.of_key.large_waiting >= _LARGE_WAITING:
+            raise Busy(f"{_LARGE_WAITING} large requests of key {self.key_id} wait here; wait for them, or ask another node")
+        self.of_key.large_waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await self._memory._lane.acquire()
+        except TimeoutError:
+            raise Busy("this node is working on other large requests; wait, or send the request to another node") from None
+        finally:
+            self.of_key.large_waiting -= 1
+        self.in_lane = True
+
+    def leave_lane(self) -> None:
+        """The work is done, and only the answer has to leave."""
+        if self.in_lane:
+            self.in_lane = False
+            self._memory._lane.release()
+
+    def give_back(self, less: int) -> None:
+        """Return bytes to the budget that the request does not hold any more."""
+        self._memory._take_back(self, less)
+
+    def release(self) -> None:
+        """The request is over: give everything back."""
+        if not self._open:
+            return
+        self._open = False
+        self.leave_lane()
+        memory, of_key = self._memory, self.of_key
+        self.body_is_decoded()
+        of_key.holds -= 1
+        if not of_key.holds:
+            del memory._keys[self.key_id]
+        memory._take_back(self, self.held)
+
+
+def cost_of_decoding(body: bytes, parts: int) -> int:
+    """Bytes of the Python objects that a JSON body becomes. ``parts``: its commas, objects and arrays, or more.
+
+    A text takes one byte a character, or four if it has one beyond Latin-1; and the body's parts are copied twice, as they came
+    and in canonical form.
+    """
+    widest = 1 if body.isascii() and b"\\u" not in body else 4
+    return len(body) * (widest + 2) + (parts + 1) * _PART_BYTES
+
+
+def cost_of_places(places: int) -> int:
+    """Bytes that are held of values in records: where each of them is, and what it is to be replaced by."""
+    return places * _ITEM_BYTES
+
+
+def cost_of_paths(paths: int) -> int:
+    """Bytes of the places that an answer lists, as objects and as JSON."""
+    return paths * _PATH_BYTES
+
+
+def cost_of_writing(items: int) -> int:
+    """Bytes that the coordinator holds of a batch while it is written, beside the canonical forms; it goes part by part."""
+    return items * _ITEM_BYTES + _PIECE_BYTES
+
+
+def cost_of_reading(items: int, limits: Limits) -> int:
+    """Bytes that a read holds until its records are known, and that their answer takes as it leaves."""
+    return _REPLIES * min(items * limits.value_bytes, limits.reply_bytes) + items * _ITEM_BYTES + _PIECE_BYTES

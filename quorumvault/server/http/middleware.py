@@ -1,0 +1,60 @@
+"""The outermost layer: every response carries the request's id, and no exception gets out of here with its words.
+
+An exception's text may hold a value (a KeyError does), so what is logged of one that nobody foresaw is its type and where it
+arose. Pure ASGI: no task and no queue of its own around a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from quorumvault.errors import Internal
+from quorumvault.server.http.problems import problem_response
+from quorumvault.server.http.request_ids import attach, read_labels
+
+_log = logging.getLogger("quorumvault.http")
+
+
+class Frame:
+    """ASGI middleware. ``request_ids`` makes fresh ids for requests that bring none."""
+
+    def __init__(self, app: ASGIApp, request_ids: Callable[[], str]) -> None:
+        self._app = app
+        self._request_ids = request_ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        labels = read_labels(Headers(scope=scope), self._request_ids)
+        attach(scope, labels)
+        id_header = (b"x-request-id", labels.request_id.encode())
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], id_header]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            _log_fault(labels.request_id, error)
+            if not started:
+                failure = Internal("a fault in this node; its log has the place, under this request_id")
+                await problem_response(failure, labels.request_id)(scope, receive, send_with_id)
+
+
+def _log_fault(request_id: str, error: Exception) -> None:
+    places = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("request %s: unforeseen %s\n%s", request_id, type(error).__name__, places)

@@ -1,0 +1,177 @@
+"""What every request with an API key goes through, in the contract's order, and its one line in the event log.
+
+    404/405  the router
+    401      authenticate: whose key
+    403      permit: may it do this
+    503      the event log cannot be written, and is not to be done without (no-quorum, outcome none)
+    503      draining        \\
+    429      busy             }  admission, before a byte of the body is read
+    429      rate-limited    /
+    415      the body's media type
+    413      its length, as announced and as it arrives
+    413/429  the memory for what it becomes
+    400      JSON, or Arrow  \\
+    422      labels, form     }  the operation, with the bytes
+    409/503  the vault       /
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.requests import ClientDisconnect, Request
+
+from quorumvault.config.api_keys import ApiKey, Permission
+from quorumvault.config.cluster import Limits
+from quorumvault.errors import NoQuorum, Outcome, RequestError
+from quorumvault.formats.json import check_steps, parts_in_steps
+from quorumvault.server.http.answer import AnswerResponse
+from quorumvault.server.http.auth import authenticate, permit
+from quorumvault.server.http.body import Form, declared_length, form_of, read_body, require_length
+from quorumvault.server.http.dependencies import Services
+from quorumvault.server.http.job import Answer, Content, Counts, Job
+from quorumvault.server.http.memory import cost_of_decoding
+from quorumvault.server.http.rate_limits import Allowances
+from quorumvault.server.http.request_ids import Labels, labels_of, require_well_formed
+from quorumvault.server.http.turns import Turns
+from quorumvault.server.telemetry.event_log import Event
+
+#: Each of these may begin a value of its own. Up to so many are paid for without a look at which of them are in strings.
+_PARTS = (b",", b"{", b"[")
+_FEW_PARTS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """``event`` is its name in the log; ``permission`` None is any key. ``answer`` takes and gives JSON, ``arrow`` streams."""
+
+    event: str
+    permission: Permission | None
+    writes: bool
+    answer: Answer
+    arrow: Answer | None = None
+
+
+class Guard:
+    """An operation as an endpoint."""
+
+    def __init__(self, services: Services, allowances: Allowances, operation: Operation) -> None:
+        self._services = services
+        self._allowances = allowances
+        self._operation = operation
+
+    async def endpoint(self, request: Request) -> AnswerResponse:
+        started = self._services.clock()
+        labels, counts = labels_of(request.scope), Counts()
+        key: ApiKey | None = None
+        response: AnswerResponse | None = None
+        outcome = "internal"
+        try:
+            key = authenticate(request.headers, self._services.keys())
+            response = await self._answer(request, labels, key, counts)
+            outcome = "ok"
+        except RequestError as error:
+            outcome = error.code
+            raise
+        except ClientDisconnect:
+            outcome = "disconnected"
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            await self._record(self._event(labels, key, counts, outcome, started), response)
+        return response
+
+    async def _record(self, event: Event, response: AnswerResponse | None) -> None:
+        """Write the line of a request. A success that is not to be told without one is given up for NoQuorum."""
+        may_leave = False
+        try:
+            written = await self._services.events.write(event)
+            may_leave = written or self._operation.permission is None  # what any key may ask tells nothing
+        finally:
+            if response is not None and not may_leave:
+                response.give_up()
+        if response is not None and not may_leave:
+            raise self._not_recorded("unknown")
+
+    def _not_recorded(self, outcome: Outcome) -> NoQuorum:
+        detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
+        return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
+
+    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> AnswerResponse:
+        operation, services = self._operation, self._services
+        if operation.permission is not None:
+            permit(key, operation.permission)
+            if services.events.refuses is not None:
+                raise self._not_recorded("none")
+        length = declared_length(request.headers)
+        # What is beyond the limit will not be read, so no room is asked for it.
+        room = length if length <= services.limits.body_bytes else 0
+        place = services.admission.enter(key.id, room, "none" if operation.writes else None)
+        try:
+            self._allowances.spend_request(key)
+            form, body = Form.JSON, b""
+            if request.method == "POST":
+                form = form_of(request.headers, takes_arrow=operation.arrow is not None)
+                require_length(length, services.limits.body_bytes)
+                body = await read_body(request, place.memory, services.limits.body_bytes, services.timeouts.body)
+            spend = partial(self._allowances.spend_values, key)
+            job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
+            content = await self._carry_out(job, form, labels, request.method)
+            place.memory.leave_lane()
+            return AnswerResponse(content, form.value, place.release)
+        except BaseException:
+            place.release()
+            raise
+
+    async def _carry_out(self, job: Job, form: Form, labels: Labels, method: str) -> Content:
+        operation = self._operation
+        if form is Form.ARROW and operation.arrow is not None:
+            if labels.malformed:
+                _check_arrow(job.body, job.services.limits)  # which comes first
+            require_well_formed(labels)
+            return await operation.arrow(job)
+        if method == "POST":
+            await _pay_for_decoding(job)
+            job.memory.body_is_decoded()
+            if labels.malformed:
+                await job.turns.through(check_steps(job.body))  # which comes first
+        require_well_formed(labels)
+        return await operation.answer(job)
+
+    def _event(self, labels: Labels, key: ApiKey | None, counts: Counts, outcome: str, started: float) -> Event:
+        return Event(
+            event=self._operation.event,
+            request_id=labels.request_id,
+            owner=key.owner.name if key else None,
+            key_id=key.id if key else None,
+            purpose=labels.purpose,
+            epoch=counts.epoch,
+            items=counts.items,
+            found=counts.found,
+            not_found=counts.not_found,
+            replaced=counts.replaced,
+            outcome=outcome,
+            duration_ms=round((self._services.clock() - started) * 1000, 3),
+        )
+
+
+async def _pay_for_decoding(job: Job) -> None:
+    """Raises TooLarge, Busy, and Malformed for a body of more members than are taken."""
+    parts = sum(map(job.body.count, _PARTS))
+    if parts > _FEW_PARTS:
+        for so_far in parts_in_steps(job.body):
+            parts = so_far
+            if job.turns.over():
+                await job.turns.next()
+    await job.pay(cost_of_decoding(job.body, parts))
+
+
+def _check_arrow(body: bytes, limits: Limits) -> None:
+    """Raises Malformed for a body that is not what it is said to be."""
+    from quorumvault.server.http.arrow_stream import read_texts  # loads pyarrow
+
+    read_texts(body, None, limits)

@@ -1,0 +1,112 @@
+"""Errors as problem details (RFC 9457): one shape for everything that is not a success.
+
+No value, API key or whole token gets in here: details are written in this program, none is made of what a request contains.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from quorumvault.errors import (
+    EpochAhead,
+    Internal,
+    ItemError,
+    MethodNotAllowed,
+    NotFound,
+    Outcome,
+    RequestError,
+    Unauthenticated,
+)
+from quorumvault.server.http.item_errors import REFUSALS
+from quorumvault.server.http.request_ids import labels_of
+
+MEDIA_TYPE = "application/problem+json"
+
+Code = Annotated[str, Meta(extra_json_schema={"enum": sorted({kind.code for kind in RequestError.__subclasses__()})})]
+ItemCode = Annotated[str, Meta(extra_json_schema={"enum": sorted(REFUSALS)})]
+
+
+class ItemProblem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is wrong with one item. ``path`` only within records; ``detail`` only in a problem."""
+
+    index: int
+    code: ItemCode
+    path: str | None = None
+    detail: str | None = None
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """RFC 9457: an error, for programs by its ``code`` and for people by its ``detail``. It never has a value in it.
+
+    ``outcome`` comes with 503 for writes: "none", or "unknown" if some node may have stored something, which a repeat makes good.
+    ``active_epoch`` comes with epoch-ahead (409). ``errors`` lists bad items, up to 100.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Code
+    request_id: str
+    retryable: Annotated[bool, Meta(description="Whether sending the same again, later or to another node, can help.")]
+    outcome: Outcome | None = None
+    active_epoch: int | None = None
+    errors: list[ItemProblem] = []
+
+
+def item_problem(error: ItemError) -> ItemProblem:
+    return ItemProblem(error.index, error.code, error.path, error.detail)
+
+
+def problem_of(error: RequestError, request_id: str) -> Problem:
+    return Problem(
+        type=f"urn:quorumvault:problem:{error.code}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id,
+        retryable=error.retryable,
+        outcome=error.outcome,
+        active_epoch=error.active_epoch if isinstance(error, EpochAhead) else None,
+        errors=[item_problem(item) for item in error.errors],
+    )
+
+
+def problem_response(error: RequestError, request_id: str) -> Response:
+    return Response(msgspec.json.encode(problem_of(error, request_id)), error.status, _headers(error), MEDIA_TYPE)
+
+
+def _headers(error: RequestError) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
+    return headers
+
+
+async def answer_request_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler for RequestError."""
+    assert isinstance(error, RequestError)  # noqa: S101 - registered for this type alone
+    return problem_response(error, labels_of(request.scope).request_id)
+
+
+async def answer_routing_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler for what its router raises: no such path, or not with this method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
+    request_id = labels_of(request.scope).request_id
+    if error.status_code == NotFound.status:
+        return problem_response(NotFound("this path is not served here; a trailing slash makes it another path"), request_id)
+    if error.status_code == MethodNotAllowed.status:
+        allow = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
+        return problem_response(MethodNotAllowed(f"this path takes {allow}", allow=allow), request_id)
+    return problem_response(Internal(f"the routing of requests failed with {error.status_code}"), request_id)

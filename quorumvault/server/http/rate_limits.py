@@ -1,0 +1,97 @@
+"""How much one API key may ask of this node: requests a second, values a second, values a day. Token buckets, in memory alone.
+
+A request of more values than a second's worth has to be possible, or a key with 1,000 a second could send no batch of 10,000. It
+waits until the bucket is full, and leaves it in debt: nothing more goes until that is paid off, so on average the rate holds. A
+day's worth is no matter of batches, and a request of more than that is never let through.
+
+Whoever is refused has paid nothing, and whoever is let through has paid, whatever comes of the request. A node counts what it is
+asked itself, and begins anew when it starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from quorumvault.config.api_keys import ApiKey
+from quorumvault.errors import RateLimited, TooManyItems
+
+#: Seconds. A shorter wait is none: it is what rounding makes of a wait that is over.
+_MOMENT: Final = 1e-6
+_DAY: Final = 86_400
+
+
+class Bucket:
+    """Fills at ``rate`` a second up to ``most``, and begins full. Both may be others each time: the key file is read again."""
+
+    __slots__ = ("_at", "_level")
+
+    def __init__(self, most: float, now: float) -> None:
+        self._level = most
+        self._at = now
+
+    def wait(self, amount: float, rate: float, most: float, now: float) -> float:
+        """Seconds until ``amount`` can be taken, 0 if it can be now. More than ``most`` can once the bucket is full."""
+        self._level = min(most, self._level + (now - self._at) * rate)
+        self._at = now
+        seconds = (min(amount, most) - self._level) / rate
+        return seconds if seconds > _MOMENT else 0.0
+
+    def take(self, amount: float) -> None:
+        """After a wait of 0. Below 0 the bucket is in debt."""
+        self._level -= amount
+
+
+class _Claim(NamedTuple):
+    """``amount`` is wanted of what comes in at ``rate`` a second, and is ``most`` at once. ``allowed``: the same in words."""
+
+    allowed: str
+    amount: int
+    rate: float
+    most: float
+
+
+class Allowances:
+    """The buckets of all keys that have rates: no more of them than keys, since only a key in force gets this far.
+
+    ``clock`` is monotonic, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+
+    def spend_request(self, key: ApiKey) -> None:
+        """Take one request's worth. Raises RateLimited, with the seconds until there is one again."""
+        rate = key.rates.requests_per_second
+        if rate is not None:
+            self._spend(key, {"requests/s": _Claim(f"make {rate:.15g} requests a second", 1, rate, max(1.0, rate))})
+
+    def spend_values(self, key: ApiKey, values: int) -> None:
+        """Take so many values' worth out of a second's and out of a day's. Raises RateLimited as above, and TooManyItems for
+        more than a day has: no wait would help."""
+        second, day = key.rates.values_per_second, key.rates.values_per_day
+        if second is None and day is None:
+            return
+        claims: dict[str, _Claim] = {}
+        if second is not None:
+            claims["values/s"] = _Claim(f"ask about {second:.15g} values a second", values, second, second)
+        if day is not None:
+            claims["values/d"] = _Claim(f"ask about {day:.15g} values a day", values, day / _DAY, day)
+            if values > day:
+                raise TooManyItems(f"key {key.id} may {claims['values/d'].allowed}, and these are {values}: send fewer at once")
+        if values:
+            self._spend(key, claims)
+
+    def _spend(self, key: ApiKey, claims: Mapping[str, _Claim]) -> None:
+        """All that is wanted, or nothing."""
+        now = self._clock()
+        wait, allowed = 0.0, ""
+        for unit, claim in claims.items():
+            bucket = self._buckets.setdefault((key.id, unit), Bucket(claim.most, now))
+            wait, allowed = max((wait, allowed), (bucket.wait(claim.amount, claim.rate, claim.most, now), claim.allowed))
+        if wait:
+            raise RateLimited(f"key {key.id} may {allowed}; wait {math.ceil(wait)} s", retry_after=math.ceil(wait))
+        for unit, claim in claims.items():
+            self._buckets[key.id, unit].take(claim.amount)

@@ -1,0 +1,69 @@
+"""What a caller calls its request, X-Request-ID, and why it makes it, X-Purpose. The event log has both as they came."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from quorumvault.crypto.tokens import is_token
+from quorumvault.errors import Invalid
+
+#: VCHAR of RFC 5234: no space, no control character, so nothing that could break a line of a log.
+LABEL = re.compile(r"[\x21-\x7e]{1,128}")
+#: Labels go into the event log, where no API key and no token may be, whoever put it there.
+_KEY = re.compile(r"qvk_[a-z0-9]+_[a-z0-9]+")
+_WORD = re.compile(r"\w+")
+_SCOPE_KEY = "quorumvault.labels"
+
+
+class Labels(NamedTuple):
+    """``request_id`` is the caller's, or a fresh one. ``malformed`` names the header that is not as it should be (422)."""
+
+    request_id: str
+    purpose: str | None
+    malformed: str | None
+
+
+def read_labels(headers: Headers, fresh: Callable[[], str]) -> Labels:
+    """A header sent twice is malformed: which of the two is meant, nobody knows."""
+    request_ids, purposes = headers.getlist("x-request-id"), headers.getlist("x-purpose")
+    request_id, purpose = _only(request_ids), _only(purposes)
+    malformed = None
+    if request_ids and request_id is None:
+        malformed = "X-Request-ID"
+    elif purposes and purpose is None:
+        malformed = "X-Purpose"
+    return Labels(request_id or fresh(), purpose, malformed)
+
+
+def _only(values: list[str]) -> str | None:
+    if len(values) != 1 or not LABEL.fullmatch(values[0]) or _KEY.search(values[0]):
+        return None
+    return None if any(map(is_token, _WORD.findall(values[0]))) else values[0]
+
+
+def require_well_formed(labels: Labels) -> None:
+    """Raises Invalid."""
+    if labels.malformed is not None:
+        raise Invalid(f"{labels.malformed} has to be one header of 1 to 128 visible ASCII characters, no spaces, no key or token")
+
+
+def fresh_ids() -> Callable[[], str]:
+    """Makes ids that no other process makes: eight random bytes and a counter. A UUID each takes a call into the kernel."""
+    process, numbers = os.urandom(8).hex(), itertools.count(1)
+    return lambda: f"{process}{next(numbers):016x}"
+
+
+def attach(scope: Scope, labels: Labels) -> None:
+    """Keep the labels with the request: everything that answers it needs the same ones."""
+    scope[_SCOPE_KEY] = labels
+
+
+def labels_of(scope: Scope) -> Labels:
+    return cast("Labels", scope[_SCOPE_KEY])

@@ -1,0 +1,33 @@
+"""POST /retokenize: tokens of whatever epoch become those of the active one, and the caller sees no value."""
+
+from __future__ import annotations
+
+from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.http import item_errors
+from quorumvault.server.http.job import Job
+from quorumvault.server.http.memory import cost_of_reading
+from quorumvault.server.http.schemas import TokenResult, TokensRetokenized, encode, parse_retokenize
+
+_NULL_RESULT = TokenResult("null")
+_RESULTS = {missing: TokenResult(missing.value) for missing in Missing}
+
+
+async def retokenize(job: Job) -> bytes:
+    """The answer to a request that moves tokens to the active epoch. Raises RequestError."""
+    counts, limits = job.counts, job.services.limits
+    request = await parse_retokenize(job.body, job.turns)
+    item_errors.require_count(len(request.tokens), limits.items, "tokens")
+    asked = [token for token in request.tokens if token is not None]
+    await job.pay(cost_of_reading(len(asked), limits))
+    job.ask(len(asked))
+    moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
+    counts.epoch = moved.epoch
+    counts.found = sum(isinstance(token, str) for token in moved.tokens)
+    counts.not_found = moved.tokens.count(Missing.NOT_FOUND)
+    told = iter(moved.tokens)
+    results = [_NULL_RESULT if token is None else _result(next(told)) for token in request.tokens]
+    return encode(TokensRetokenized(moved.epoch, results))
+
+
+def _result(token: str | Missing) -> TokenResult:
+    return _RESULTS[token] if isinstance(token, Missing) else TokenResult("ok", token)

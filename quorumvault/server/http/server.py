@@ -1,0 +1,100 @@
+"""The HTTP server: uvicorn inside a node's own event loop, without its own ideas about signals.
+
+uvicorn closes its listener at the first SIGTERM and exits 143; a node drains first (api/admission.py) and decides itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.errors import ConfigError
+from quorumvault.server.http.protocol import Connection, Shared
+from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
+
+#: Connections that wait to be accepted, and seconds that an idle one is kept for its client's next request.
+_BACKLOG = 1024
+_KEEP_ALIVE = 75
+
+
+def listening_socket(where: Path, key: str, address: Address) -> socket.socket:
+    """A bound TCP socket. ConfigError if the address is not to be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(where, key, f"cannot listen on {address}: {error.strerror}") from None
+    return listener
+
+
+class HttpServer:
+    """Serves one application on one socket."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        limits: Limits,
+        timeouts: Timeouts,
+        crowded: ASGIApp | None = None,
+        count: Callable[[Refusal], None] = lambda refusal: None,
+    ) -> None:
+        """``crowded`` serves the connections that there is no room for; ``count`` hears of each that is refused or ended."""
+        shared = Shared(limits, timeouts, _KEEP_ALIVE, HttpRefusals(count), crowded)
+        config = uvicorn.Config(
+            app,
+            http=partial(_connection, shared),  # type: ignore[arg-type]  # it is only called
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=max(1, round(timeouts.drain)),
+        )
+        self._listener = listener
+        self._server = _Server(config, shared)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._listener]), name="http server")
+
+    async def stop(self) -> None:
+        """Close the listener, end what is under way, return when all connections are gone."""
+        if self._task is None:
+            return
+        self._server.should_exit = True
+        await self._task
+
+
+def _connection(shared: Shared, **of_uvicorn: Any) -> Connection:
+    return Connection(shared, of_uvicorn)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, shared: Shared) -> None:
+        super().__init__(config)
+        self._shared = shared
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        self._shared.connections.check(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)

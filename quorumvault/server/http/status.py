@@ -1,0 +1,72 @@
+"""What a node says of itself: /fields to whoever has a key, /health, /livez, /readyz, /limits and /metrics to everybody.
+
+Nothing here counts as a request under way, so a node that is full still says how it is.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from quorumvault.server.http.admission import Phase
+from quorumvault.server.http.dependencies import Services
+from quorumvault.server.http.job import Job
+from quorumvault.server.http.openapi import document
+from quorumvault.server.http.request_ids import labels_of, require_well_formed
+from quorumvault.server.http.schemas import ConfiguredFields, LimitsInForce, Live, encode
+
+#: The text format that every release of Prometheus reads.
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@functools.cache
+def _openapi() -> bytes:
+    """Always the same. Made when it is first asked for, which takes some milliseconds."""
+    return encode(document())
+
+
+async def fields(job: Job) -> bytes:
+    return encode(ConfiguredFields(list(job.services.fields.paths)))
+
+
+class Status:
+    """The endpoints that need no key."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def health(self, request: Request) -> Response:
+        return self._health(request, unless=self._services.admission.phase is Phase.DRAINING)
+
+    async def ready(self, request: Request) -> Response:
+        """Like /health, and 503 from the moment that the node is asked to stop."""
+        return self._health(request, unless=self._services.admission.phase is not Phase.SERVING)
+
+    def _health(self, request: Request, *, unless: bool) -> Response:
+        health = self._services.health()
+        if unless:
+            warnings = [*health.warnings, "this node is about to stop"]
+            health = msgspec.structs.replace(health, status="unavailable", warnings=warnings)
+        return _open_response(request, encode(health), 503 if health.status == "unavailable" else 200)
+
+    async def live(self, request: Request) -> Response:
+        return _open_response(request, encode(Live()))
+
+    async def limits(self, request: Request) -> Response:
+        limits = self._services.limits
+        in_force = {name: getattr(limits, name) for name in LimitsInForce.__struct_fields__}
+        return _open_response(request, encode(LimitsInForce(**in_force)))
+
+    async def metrics(self, request: Request) -> Response:
+        return _open_response(request, self._services.metrics(), media_type=_PROMETHEUS)
+
+    async def openapi(self, request: Request) -> Response:
+        return _open_response(request, _openapi())
+
+
+def _open_response(request: Request, content: bytes, status: int = 200, media_type: str = "application/json") -> Response:
+    require_well_formed(labels_of(request.scope))
+    return Response(content, status, {"Cache-Control": "no-store"}, media_type)

@@ -1,0 +1,98 @@
+"""What a running node reads again when it is told to: who may ask, and where its peers are.
+
+    SIGHUP, or the administrative socket --> API keys        --> in force, and what changed is in the event log
+                                         --> peer addresses  --> links move
+
+Each is taken whole or not at all. What was refused is a warning until a later reload takes it: somebody changed a file, and goes
+on believing that it holds. Who changed it is not known here; the event log says what came, went and changed, and when that held.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from quorumvault.config.api_keys import ApiKey, KeyTable, load_keys
+from quorumvault.config.cluster import Cluster, load_cluster
+from quorumvault.config.tampering import guarded
+from quorumvault.errors import ConfigError
+from quorumvault.model import Owner
+from quorumvault.server.http.admin.schemas import Reloaded
+from quorumvault.server.peers.link import Link
+from quorumvault.server.telemetry.event_log import Event
+
+logger = logging.getLogger("quorumvault.node")
+
+
+class Reloads:
+    """``keys`` are those in force. ``introduce`` hears of their owners, ``links`` (by node) of where peers are; ``note`` takes
+    events."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        links: Callable[[], Mapping[str, Link]],
+        introduce: Callable[[Iterable[Owner]], None],
+        note: Callable[[Event], None],
+    ) -> None:
+        """Raises ConfigError if there are no keys to begin with."""
+        self.keys = load_keys(cluster.api_keys)
+        self._cluster = cluster
+        self._links = links
+        self._introduce = introduce
+        self._note = note
+        self._refused: dict[str, str] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Words for /health, which everybody may read: what stayed as it was when it was last to be read again."""
+        if not self._refused:
+            return None
+        return f"reload failed: the {' and the '.join(self._refused)} stay as they were; the node's log says why"
+
+    def reload(self, asked_by: str) -> Reloaded:
+        """Read it all again. A file that is wrong is refused whole, and what is in force stays."""
+        read, self._refused = list[str](), {}
+        for what, read_again in (("API keys", self._read_keys), ("peer addresses", self._read_addresses)):
+            try:
+                read_again()
+            except ConfigError as error:
+                self._refused[what] = str(error)
+                logger.error("the %s stay as they were: %s", what, error)
+            else:
+                read.append(what)
+                logger.info("%s read again", what)
+        detail = f"asked for by {asked_by}; read again: {', '.join(read) or 'nothing'}"
+        detail += f"; refused: {', '.join(self._refused)}" if self._refused else ""
+        self._note(Event(event="reload", outcome="failed" if self._refused else "ok", detail=detail))
+        return Reloaded(read, self._refused)
+
+    def _read_keys(self) -> None:
+        before, self.keys = self.keys, load_keys(guarded(self._cluster.api_keys))
+        for event in key_changes(before, self.keys):
+            self._note(event)
+        self._introduce(self.keys.owners)
+
+    def _read_addresses(self) -> None:
+        nodes = load_cluster(guarded(self._cluster.file)).nodes
+        for node, link in self._links().items():
+            link.move(nodes[node].peer)
+
+
+def key_changes(before: KeyTable, after: KeyTable) -> Iterator[Event]:
+    """One event for each key that came, went, or may do something else than before."""
+    old, new = before.by_id(), after.by_id()
+    for key_id, key in new.items():
+        if key_id not in old:
+            yield Event(event="key_added", owner=key.owner.name, key_id=key_id, detail=_rights(key))
+        elif key != old[key_id]:
+            was = f"before: {old[key_id].owner.name}, {_rights(old[key_id])}"
+            yield Event(event="key_changed", owner=key.owner.name, key_id=key_id, detail=f"{_rights(key)}; {was}")
+    for key_id, key in old.items():
+        if key_id not in new:
+            detail = "revoked, or no longer in the key file"
+            yield Event(event="key_removed", owner=key.owner.name, key_id=key_id, detail=detail)
+
+
+def _rights(key: ApiKey) -> str:
+    return f"may {', '.join(sorted(key.allow))}; rates: {key.rates if any(key.rates) else 'none'}"

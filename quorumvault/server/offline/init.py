@@ -1,0 +1,187 @@
+"""Making a cluster's directory: configuration, secrets, first API keys, and three empty stores.
+
+    DIR/cluster.yaml   fields.yaml   api_keys.yaml           all three nodes need these
+    DIR/secrets/       cluster.key   master-s1.key           0700, files 0600; these too
+    DIR/n1/ n2/ n3/    disk.json     store/                  one node each: its identity, outside of the store that it names
+
+The three disks make view 1, active from the start (rule 14). That is safe here only: nothing has ever been acknowledged.
+
+cluster.yaml is written first under another name, which claims the directory, and gets its own name last, when everything has
+been read back. So a directory has either a whole cluster that can start or none, and one that an interrupted init left behind
+says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+
+from quorumvault.config.addresses import Endpoints
+from quorumvault.config.api_keys import FIRST_ALLOW, create_key, new_keyfile
+from quorumvault.config.cluster import load_node, parse_cluster
+from quorumvault.config.secrets import SECRET_BYTES, write_secret
+from quorumvault.config.tampering import close_folder
+from quorumvault.durable import sync_directory
+from quorumvault.errors import InitRefused
+from quorumvault.formats.yaml import quoted
+from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.ownership import hand_over, make_folder
+from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
+from quorumvault.server.offline.read_back import read_back
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
+from quorumvault.server.storage.disk_identity import DiskIdentity, write_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.store import Store
+
+CLUSTER_FILE, FIELDS_FILE, KEYS_FILE = "cluster.yaml", "fields.yaml", "api_keys.yaml"
+#: The id of a new cluster's master secret.
+FIRST_MASTER = "s1"
+_UNFINISHED = "cluster.yaml.unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    """What was made. ``api_keys`` has each owner's key: shown once, stored nowhere."""
+
+    cluster_file: Path
+    nodes: Mapping[str, Endpoints]
+    api_keys: Mapping[str, str] = field(repr=False)
+
+
+def init(
+    directory: Path, nodes: Mapping[str, Endpoints], owners: Sequence[Owner], *, now: datetime, entropy: Callable[[int], bytes]
+) -> Initialised:
+    """Make a cluster in ``directory``, which may be missing but has to be empty. Raises InitRefused.
+
+    ``entropy(n)`` gives n random bytes: ``secrets.token_bytes``. If it fails half-way the directory is empty again.
+    """
+    directory = directory.absolute()
+    cluster_id = new_cluster_id(entropy)
+    with new_cluster(directory, cluster_yaml(cluster_id, nodes)) as cluster_file:
+        write_secrets(directory, entropy(SECRET_BYTES), entropy(SECRET_BYTES))
+        write_new(directory / FIELDS_FILE, _template(FIELDS_FILE))
+        keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by init")
+        make_disks(directory, cluster_id, entropy)
+    return Initialised(cluster_file, nodes, keys)
+
+
+def new_cluster_id(entropy: Callable[[int], bytes]) -> str:
+    return entropy(8).hex()
+
+
+@contextmanager
+def new_cluster(directory: Path, text: str) -> Iterator[Path]:
+    """Claims a directory for a cluster with this cluster.yaml, which is there when the block has ended, and not before.
+
+    Before it gets its name all that was written is read back, as the three nodes will read it at their start. If that fails, or
+    the block, the directory is empty again. What root makes belongs to the directory's owner. Raises InitRefused for one that has
+    anything in it, ConfigError.
+    """
+    parse_cluster(directory / CLUSTER_FILE, text)
+    _claim(directory, text)
+    try:
+        yield directory / CLUSTER_FILE
+        hand_over(directory)
+        for node in NODE_NAMES:
+            read_back(load_node(directory / _UNFINISHED, node))
+        (directory / _UNFINISHED).rename(directory / CLUSTER_FILE)
+    except BaseException:
+        _empty(directory)
+        raise
+    sync_directory(directory)
+
+
+def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER) -> str:
+    """The text of a cluster.yaml, with a comment on every key, and every value that is put in between quotes."""
+    values = {"cluster_id": cluster_id, "master": master_id, "master_file": f"secrets/{_master_file(master_id)}"}
+    for node, endpoints in nodes.items():
+        values |= {f"{node}_api": str(endpoints.api), f"{node}_peer": str(endpoints.peer)}
+    return string.Template(_template(CLUSTER_FILE)).substitute({name: quoted(value) for name, value in values.items()})
+
+
+def _master_file(master_id: str) -> str:
+    return f"master-{master_id}.key"
+
+
+def _template(name: str) -> str:
+    return resources.files("quorumvault").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _claim(directory: Path, text: str) -> None:
+    make_folder(directory)
+    if (directory / CLUSTER_FILE).exists():
+        raise InitRefused(f"{directory}: there is a cluster here already ({CLUSTER_FILE}); nothing was changed")
+    if (directory / _UNFINISHED).exists():
+        raise InitRefused(f"{directory}: an earlier init did not end (or still runs); remove what is in there and try again")
+    if any(directory.iterdir()):
+        raise InitRefused(f"{directory}: expected an empty directory, or one that does not exist yet; nothing was changed")
+    _guard(directory)
+    write_new(directory / _UNFINISHED, text)
+
+
+def _guard(directory: Path) -> None:
+    """Nobody else may write in it from now on: a node would not start there."""
+    try:
+        close_folder(directory)
+    except PermissionError:
+        raise InitRefused(
+            f"{directory}: others can write in it, and so change who gets values, and it is not yours to close: name a directory "
+            "in it, which is made"
+        ) from None
+
+
+def write_new(path: Path, text: str) -> None:
+    """A new file, synced, that nobody else can write."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_secrets(directory: Path, cluster: bytes, master: bytes, master_id: str = FIRST_MASTER) -> None:
+    """The two secrets of the cluster in ``directory``, under the names that its cluster.yaml has for them."""
+    secrets = directory / "secrets"
+    secrets.mkdir(mode=0o700)
+    write_secret(secrets / "cluster.key", cluster)
+    write_secret(secrets / _master_file(master_id), master)
+    sync_directory(secrets)
+
+
+def write_keys(
+    path: Path, owners: Iterable[Owner], now: datetime, entropy: Callable[[int], bytes], *, note: str
+) -> dict[str, str]:
+    """A new key file with a key for each owner, with what first keys may do. Answers the keys, by owner."""
+    new_keyfile(path)
+    return {
+        owner.name: create_key(path, owner.name, now=now, entropy=entropy, allow=FIRST_ALLOW, note=note, new_owner=True).text
+        for owner in owners
+    }
+
+
+def make_disks(
+    directory: Path, cluster_id: str, entropy: Callable[[int], bytes], fill: Callable[[str, Store], None] | None = None
+) -> None:
+    """The three disks of view 1, empty unless ``fill(node, store)`` puts something in, which has to be the same in each."""
+    view = first_view({node: entropy(DISK_BYTES) for node in NODE_NAMES})
+    for node, disk in view.disks.items():
+        place = directory / node
+        place.mkdir(mode=0o700)
+        with closing(LevelDBStore.create(place / STORE_DIRECTORY, disk)) as store:
+            if fill is not None:
+                fill(node, store)
+        write_identity(place / IDENTITY_FILE, DiskIdentity(cluster_id, node, disk, 0, Mode.ACTIVE, view))
+
+
+def _empty(directory: Path) -> None:
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

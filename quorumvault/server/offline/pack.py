@@ -1,0 +1,107 @@
+"""A tar of what one node needs on its own host: the configuration, the secrets and its data, and nothing of the other nodes.
+
+    cluster.yaml   fields.yaml   api_keys.yaml       under the names that cluster.yaml has for them
+    secrets/cluster.key   secrets/master-s1.key      those that cluster.yaml names, no others
+    nX/disk.json   nX/store/...                      all of nX but its lock, its socket, and logs
+
+Unpacked in an empty directory it is one in which that node can be served. Names are relative, in order; modes and times are the
+files' own, owners are left out: the same directory makes the same bytes.
+
+The node has to be stopped, and stays so while this runs: half of a store is none. What is packed is its disk, identity and all,
+so only one of the two may run afterwards; peers turn the other away (peers/claims.py).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from quorumvault.config.cluster import Cluster, NodeConfig
+from quorumvault.errors import ConfigError, DirectoryInUse, PackRefused
+from quorumvault.server.http.admin import socket
+from quorumvault.server.offline.read_back import read_back
+from quorumvault.server.storage.data_directory import STORE_DIRECTORY, identity_of, is_set_aside
+from quorumvault.server.storage.disk_identity import LOCK_FILE, lock_data_directory
+from quorumvault.server.telemetry.event_log import FILE_NAME as EVENT_LOG
+
+#: What LevelDB makes anew at each start: its lock, and what it tells about its work.
+_OF_LEVELDB = ("LOCK", "LOG", "LOG.old")
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """``disk``: whose identity was packed. ``size``: of the files, in bytes."""
+
+    disk: bytes
+    files: int
+    size: int
+
+
+def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
+    """Write the tar of this node, when all that its host will start it from has been read.
+
+    Raises PackRefused if it runs or has no disk, ConfigError for what lies elsewhere or is not in order.
+    """
+    cluster, directory = config.cluster, config.data_directory
+    base, data = cluster.file.parent, portable_name(cluster, "data", directory)
+    shared = {portable_name(cluster, key, path) for key, path in cluster.shared_files()}
+    identity = identity_of(config)
+    if identity is None:
+        raise PackRefused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")
+    read_back(config)
+    try:
+        with lock_data_directory(directory), tarfile.open(fileobj=sink, mode="w|") as tar:
+            files = shared | {data / name for name in _data_files(directory)}
+            parents = {parent for name in files for parent in name.parents if parent != Path()}
+            for name in sorted(files | parents):
+                _add(tar, base / name, name)
+            return Packed(identity.disk, len(files), sum((base / name).stat().st_size for name in files))
+    except DirectoryInUse:
+        raise PackRefused(
+            f"{directory}: {config.node} runs, and its store changes meanwhile; stop it first: "
+            f"quorumvault admin stop --config {shlex.quote(str(cluster.file))} --node {config.node}"
+        ) from None
+
+
+def portable_name(cluster: Cluster, key: str, path: Path) -> Path:
+    """The name under which it is unpacked again, next to the same cluster.yaml."""
+    base = cluster.file.parent
+    name = Path(os.path.relpath(path, base))
+    if ".." in name.parts:
+        raise ConfigError(cluster.file, key, f"expected a place below {base}, so that it can be carried with it; {path} is not")
+    return name
+
+
+def _data_files(directory: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(directory, followlinks=True):
+        for path in (Path(parent, name) for name in names):
+            name = path.relative_to(directory)
+            if path.is_file() and not _stays(name):
+                yield name
+
+
+def _stays(name: Path) -> bool:
+    """Whether a file of a data directory is of no use elsewhere."""
+    if name.parent == Path(STORE_DIRECTORY):
+        return name.name in _OF_LEVELDB
+    first = name.parts[0]
+    return first in (LOCK_FILE, socket.FILE_NAME) or first.startswith(EVENT_LOG) or is_set_aside(first)
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: Path) -> None:
+    status = path.stat()
+    member = tarfile.TarInfo(str(name))
+    member.mode = status.st_mode & 0o777
+    member.mtime = int(status.st_mtime)
+    if path.is_dir():
+        member.type = tarfile.DIRTYPE
+        tar.addfile(member)
+    else:
+        member.size = status.st_size
+        with path.open("rb") as file:
+            tar.addfile(member, file)

@@ -1,0 +1,130 @@
+"""A new cluster out of the one disk that is left of an old one: the way out when two are lost, which loses what that disk lacks.
+
+    INTO/cluster.yaml   the old one's text, under a new cluster id     fields.yaml, api_keys.yaml, secrets/: as they were
+    INTO/n1/ n2/ n3/    three new disks in view 1, active, each with all that the old disk has
+
+With two of three disks lost there is no quorum, and no rule by which the third may go on: what the other two acknowledged without
+it cannot be known here. So it does not go on; its records begin a new cluster. Disks of the old one that turn up after all are
+another cluster's, and can never vote beside the new ones. Tokens stay what they are: they depend on the master secret alone.
+
+The old directory is left as it was, but for a torn tail (recovery.py). The new one is whole, or is not there (initialise.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from quorumvault.config.api_keys import load_keys
+from quorumvault.config.cluster import NodeConfig
+from quorumvault.durable import sync_directory
+from quorumvault.errors import RecoveryRefused
+from quorumvault.formats.fields import load_fields
+from quorumvault.formats.yaml import read_yaml, with_scalars
+from quorumvault.ownership import hand_over, make_folder
+from quorumvault.protocol import records
+from quorumvault.protocol.clock import wall_ms_of
+from quorumvault.protocol.views import Mode
+from quorumvault.server.offline.init import make_disks, new_cluster, new_cluster_id
+from quorumvault.server.offline.pack import portable_name
+from quorumvault.server.offline.recover import BATCH_BYTES, Cut, Tell, cut_torn_tail, open_store, pairs_of
+from quorumvault.server.replica.copy import write_all
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import identity_of, why_distrusted
+from quorumvault.server.storage.disk_identity import lock_data_directory
+from quorumvault.server.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """``newest``: when the newest record of the old disk was first written, by its writer's clock; None if there is none.
+
+    ``whole``: False if the old disk was still joining, and has a part of what its cluster had. ``distrusted``: why its node did
+    not trust it, if that is so.
+    """
+
+    cluster_file: Path
+    records: int
+    newest: datetime | None
+    cuts: list[Cut]
+    whole: bool
+    distrusted: str | None
+
+
+def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], tell: Tell) -> Rebuilt:
+    """Make a cluster in ``into``, which may be missing but has to be empty, out of this node's disk.
+
+    Raises RecoveryRefused if there is no such disk, ConfigError if its node runs or a file that all nodes share is not in
+    order, StorageFailed if it cannot be read to its end, InitRefused if there is something in ``into``.
+    """
+    cluster, into = config.cluster, into.absolute()
+    directory = _existing(config)
+    load_fields(cluster.fields)
+    load_keys(cluster.api_keys)
+    with contextlib.ExitStack() as ending:
+        ending.callback(hand_over, directory)
+        ending.enter_context(lock_data_directory(directory))
+        identity = identity_of(config)
+        if identity is None:
+            raise RecoveryRefused(f"{config.data_directory}: there is no disk of {config.node} here")
+        shared = [(path, portable_name(cluster, key, path)) for key, path in cluster.shared_files() if path != cluster.file]
+        data = portable_name(cluster, "data", cluster.data)
+        cuts = cut_torn_tail(config.data_directory)
+        with closing(open_store(config, identity)) as old:
+            cluster_id = new_cluster_id(entropy)
+            with new_cluster(into, with_scalars(read_yaml(cluster.file), {("cluster_id",): cluster_id})) as cluster_file:
+                for path, name in shared:
+                    _copy(path, into / name)
+                make_folder(into / data)
+                found = _Census()
+
+                def fill(node: str, store: Store) -> None:
+                    nonlocal found
+                    tell(f"{node}: gets what the disk of {config.node} has")
+                    found = _Census()
+                    write_all(store, found.counting(pairs_of(old)), BATCH_BYTES)
+
+                make_disks(into / data, cluster_id, entropy, fill)
+            distrusted = why_distrusted(config.data_directory)
+    return Rebuilt(cluster_file, found.records, found.newest, cuts, identity.mode is Mode.ACTIVE, distrusted)
+
+
+class _Census:
+    """What was seen while a store was copied."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._clock = 0
+
+    def counting(self, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in pairs:
+            if key.startswith(layout.RECORD):
+                self.records += 1
+                if records.holds_value(value):
+                    self._clock = max(self._clock, records.version_of(value).clock)
+            yield key, value
+
+    @property
+    def newest(self) -> datetime | None:
+        return datetime.fromtimestamp(wall_ms_of(self._clock) / 1000, UTC) if self._clock else None
+
+
+def _existing(config: NodeConfig) -> Path:
+    if not config.data_directory.is_dir():
+        raise RecoveryRefused(f"{config.data_directory}: there is no such directory")
+    return config.data_directory
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """With its mode, and in directories of the same modes."""
+    copy.parent.mkdir(mode=path.parent.stat().st_mode & 0o777, parents=True, exist_ok=True)
+    shutil.copy2(path, copy)
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_directory(copy.parent)

@@ -1,0 +1,189 @@
+"""A new cluster out of a backup: new ids, new disks in view 1, and every record of it on all three.
+
+    DIR/cluster.yaml   a new one, under a new cluster id      fields.yaml, api_keys.yaml: as they were given
+    DIR/secrets/       the master secret that the backup needs; a new secret between nodes
+    DIR/n1/ n2/ n3/    three new disks, active, with the same content
+
+    verify    the whole backup, before anything is made: its checksums, its counts, its seal, and every record with its own key
+    write     all of it to each disk
+    compare   every disk, opened anew, with the backup, record by record
+
+Nodes of the old cluster, should they come back, are another cluster's to these. The new directory is whole, or is not there
+(initialise.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import BinaryIO
+
+from quorumvault.config.addresses import Endpoints
+from quorumvault.config.api_keys import load_keys
+from quorumvault.config.secrets import SECRET_BYTES, read_secret, write_private
+from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
+from quorumvault.errors import BackupDamaged, ConfigError, RestoreRefused, StorageFailed
+from quorumvault.formats.fields import load_fields
+from quorumvault.formats.yaml import read_yaml
+from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.server.backup.audit import Audit, Unfit
+from quorumvault.server.backup.format import Counts, Header, Piece, Reader, is_sealed
+from quorumvault.server.offline.init import (
+    FIELDS_FILE,
+    KEYS_FILE,
+    cluster_yaml,
+    make_disks,
+    new_cluster,
+    new_cluster_id,
+    write_keys,
+    write_new,
+    write_secrets,
+)
+from quorumvault.server.offline.recover import BATCH_BYTES, Tell, pairs_of
+from quorumvault.server.replica.copy import write_all
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
+from quorumvault.server.storage.disk_identity import read_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Files that a backup does not have. ``api_keys`` None: each owner gets a new key."""
+
+    master_secret: Path
+    fields: Path
+    api_keys: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """``api_keys``: those that were made, by owner, shown once and stored nowhere. ``keyless``: owners that have none."""
+
+    cluster_file: Path
+    nodes: Mapping[str, Endpoints]
+    header: Header
+    counts: Counts
+    api_keys: Mapping[str, str] = field(repr=False)
+    keyless: list[str]
+
+
+def restore(
+    file: Path,
+    directory: Path,
+    nodes: Mapping[str, Endpoints],
+    given: Given,
+    *,
+    now: datetime,
+    entropy: Callable[[int], bytes],
+    tell: Tell,
+) -> Restored:
+    """Make a cluster in ``directory``, which may be missing but has to be empty, out of the backup in ``file``.
+
+    Raises BackupDamaged; RestoreRefused for another master secret; ConfigError for a file that cannot be used; InitRefused if
+    there is something in ``directory``; StorageFailed if a disk does not keep what is written to it.
+    """
+    load_fields(given.fields)
+    keyed = None if given.api_keys is None else load_keys(given.api_keys).owners
+    tell("verifying the backup, record by record")
+    backup = _Backup.verified(file, given.master_secret)
+    owners = sorted(backup.owners, key=lambda owner: owner.name)
+    directory, cluster_id = directory.absolute(), new_cluster_id(entropy)
+    with new_cluster(directory, cluster_yaml(cluster_id, nodes, backup.header.secret)) as cluster_file:
+        write_secrets(directory, entropy(SECRET_BYTES), backup.secret, backup.header.secret)
+        write_new(directory / FIELDS_FILE, read_yaml(given.fields))
+        keys: dict[str, str] = {}
+        if given.api_keys is None:
+            keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by restore")
+        else:
+            write_private(directory / KEYS_FILE, read_yaml(given.api_keys))
+
+        def fill(node: str, store: Store) -> None:
+            tell(f"{node}: gets {backup.counts.records:,} records")
+            store.write({layout.secret_key(backup.header.secret): backup.header.fingerprint.encode()})
+            write_all(store, backup.pairs(), BATCH_BYTES)
+
+        make_disks(directory, cluster_id, entropy, fill)
+        for node in NODE_NAMES:
+            tell(f"{node}: compared with the backup, record by record")
+            _compare(directory / node, backup)
+    keyless = [] if keyed is None else [owner.name for owner in owners if owner not in keyed]
+    return Restored(cluster_file, nodes, backup.header, backup.counts, keys, keyless)
+
+
+@dataclass(frozen=True, slots=True)
+class _Backup:
+    """A file that was read to its end and found to be in order. ``digest``: of all of it."""
+
+    file: Path
+    header: Header
+    counts: Counts
+    owners: frozenset[Owner]
+    digest: bytes
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def verified(cls, file: Path, secret_file: Path) -> _Backup:
+        """Raises BackupDamaged, RestoreRefused, ConfigError."""
+        with _opened(file) as source:
+            reader = Reader(source, file)
+            secret = _secret_for(reader.header, file, secret_file)
+            audit = Audit(Keyring(reader.header.secret, secret))
+            frame = reader.next()
+            while isinstance(frame.message, Piece):
+                try:
+                    audit.look(frame.message.keys, frame.message.values)
+                except Unfit as unfit:
+                    raise BackupDamaged(f"{file}: in the piece at byte {frame.offset:,}: {unfit}") from None
+                frame = reader.next()
+        trailer = frame.message
+        if not is_sealed(backup_key(secret), trailer.seal, frame.before):
+            raise BackupDamaged(f"{file}: its seal does not fit: it was changed by somebody without the master secret")
+        if trailer.counts != audit.counts:
+            raise BackupDamaged(f"{file}: expected {trailer.counts}, as it says at its end, and found {audit.counts}")
+        return cls(file, reader.header, audit.counts, frozenset(audit.owners.values()), frame.digest, secret)
+
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        """All of it, in the order of keys. Raises BackupDamaged if it is not what was verified."""
+        with _opened(self.file) as source:
+            reader = Reader(source, self.file)
+            while isinstance((frame := reader.next()).message, Piece):
+                yield from zip(frame.message.keys, frame.message.values, strict=True)
+        if frame.digest != self.digest:
+            raise BackupDamaged(f"{self.file}: it was changed while it was restored")
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise ConfigError(file, "", f"expected a backup that can be read: {error.strerror}") from None
+
+
+def _secret_for(header: Header, file: Path, secret_file: Path) -> bytes:
+    secret = read_secret(file, "its master secret", secret_file)
+    found = fingerprint(secret)
+    if found != header.fingerprint:
+        raise RestoreRefused(
+            f"{secret_file}: this is another master secret ({found}) than the one with which the values in {file} were sealed: "
+            f"{header.secret!r}, {header.fingerprint}"
+        )
+    return secret
+
+
+def _compare(place: Path, backup: _Backup) -> None:
+    """All that the disk in this data directory has with all that the backup has."""
+    identity = read_identity(place / IDENTITY_FILE)
+    if identity is None:
+        raise StorageFailed(f"{place / IDENTITY_FILE}: it is gone again")
+    with closing(LevelDBStore.open(place / STORE_DIRECTORY, identity.disk)) as store:
+        for number, (written, kept) in enumerate(zip_longest(backup.pairs(), pairs_of(store)), 1):
+            if written != kept:
+                raise StorageFailed(
+                    f"{place}: the disk does not keep what is written to it: entry {number:,} is not the backup's"
+                )

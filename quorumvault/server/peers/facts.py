@@ -1,0 +1,102 @@
+"""What a node tells its peers about itself, in the handshake and in every ping and pong, and for what it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.protocol.views import Mode, View
+
+
+class NodeFacts(msgspec.Struct, frozen=True):
+    """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of what those files mean.
+
+    ``boot`` is a nonce of this start of the process; ``established`` says whether it may vote (standing.py); ``full``,
+    whether it refuses writes for want of room; ``damaged``, whether its store is to be replaced (healing/scrub.py);
+    ``sequence``, how many writes its disk has seen, and ``marks``, how far it remembers others to have been (protocol/marks.py).
+    A map on the wire: a later version may add a fact, with a default, which an older one skips.
+    """
+
+    cluster_id: str
+    protocol: int
+    version: str
+    node: str
+    disk: bytes
+    incarnation: int
+    mode: Mode
+    view: View | None
+    secrets: dict[str, str]
+    fields: str
+    keys: str
+    boot: bytes = b""
+    established: bool = True
+    full: bool = False
+    damaged: bool = False
+    sequence: int = 0
+    marks: dict[bytes, Mark] = {}
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """First message in either direction. ``to`` names the node that the sender means to speak with."""
+
+    to: str
+    facts: NodeFacts
+
+
+_encoder = msgspec.msgpack.Encoder()
+_facts_decoder = msgspec.msgpack.Decoder(NodeFacts)
+_greeting_decoder = msgspec.msgpack.Decoder(Greeting)
+
+
+def encode(said: NodeFacts | Greeting) -> bytes:
+    return _encoder.encode(said)
+
+
+def decode_facts(data: bytes | memoryview) -> NodeFacts:
+    """Raises ValueError or RecursionError for anything that is not exactly facts."""
+    return _facts_decoder.decode(data)
+
+
+def decode_greeting(data: bytes | memoryview) -> Greeting:
+    """Raises ValueError or RecursionError for anything that is not exactly a greeting."""
+    return _greeting_decoder.decode(data)
+
+
+def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str]) -> str | None:
+    """Why no connection may stand between these two: what is wrong and what to do, fit for both sides' logs, or None.
+
+    ``expected`` has the names that the other side may have. Other fields or API keys are no reason, so that a change of
+    those files can roll through the cluster.
+    """
+    theirs = greeting.facts
+    both = f"{mine.node} and {theirs.node}"
+    if theirs.cluster_id != mine.cluster_id:
+        return (
+            f"{mine.node} is of cluster {mine.cluster_id!r}, {theirs.node} of cluster {theirs.cluster_id!r}: "
+            f"check cluster_id and the peer addresses in cluster.yaml on both"
+        )
+    if abs(theirs.protocol - mine.protocol) > 1:
+        return (
+            f"{mine.node} speaks protocol version {mine.protocol}, {theirs.node} version {theirs.protocol}, "
+            f"and a version speaks only with its neighbours: upgrade one version at a time"
+        )
+    if greeting.to != mine.node or theirs.node not in expected:
+        return (
+            f"{theirs.node} means to speak with {greeting.to}, but this is {mine.node}, which speaks with "
+            f"{' or '.join(sorted(expected))}: check --node and the peer addresses in cluster.yaml on both"
+        )
+    if theirs.disk == mine.disk:
+        return f"{both} run with the same disk identity: one data directory is a copy; remove the copy and let that node rejoin"
+    return _secrets_refusal(both, mine.secrets, theirs.secrets)
+
+
+def _secrets_refusal(both: str, mine: Mapping[str, str], theirs: Mapping[str, str]) -> str | None:
+    """Values sealed under a secret that one node lacks, or has otherwise, could be read on the other alone."""
+    for secret in sorted(mine.keys() | theirs.keys()):
+        if secret not in mine or secret not in theirs:
+            return f"only one of {both} has the master secret {secret!r}: copy its file to the other and name it in cluster.yaml"
+        if mine[secret] != theirs[secret]:
+            return f"{both} hold different master secrets under the id {secret!r}: copy the file of the right one to the other"
+    return None

@@ -1,0 +1,250 @@
+"""The way from this node to one other: a connection that is dialled again whenever it is lost.
+
+The link is a Peer (peer.py) to coordinators. ``on_reply`` of each request is called exactly once: with the reply, or with
+Unreachable as soon as none can come. It is certain that a request did not leave (``sent=False``) if there was no connection,
+if a limit was met, or if it still was in the connection's queue; from the transport on nothing is certain (rule 12).
+A request that is given up by its round keeps its place among those that wait until it is answered or the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from ssl import SSLContext
+from typing import NamedTuple
+
+import msgspec
+
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Timeouts
+from quorumvault.protocol.messages import AnyReply, Outgoing, decode_reply
+from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.peers.frames import Envelope, FrameError, Kind
+from quorumvault.server.peers.handshake import NONCE_BYTES, Dialling
+
+logger = logging.getLogger("quorumvault.peers")
+
+_MOVED = "its address has changed"
+
+
+def reconnect_wait(attempt: int, timeouts: Timeouts, rng: random.Random) -> float:
+    """Seconds before attempt 0, 1, …: exponential with full jitter (Brooker, "Exponential Backoff and Jitter", 2015)."""
+    ceiling = min(timeouts.reconnect_last, timeouts.reconnect_first * 2.0 ** min(attempt, 63))
+    return rng.uniform(0, ceiling)
+
+
+def _decode_bool(body: bytes | memoryview) -> bool:
+    return msgspec.msgpack.decode(body, type=bool)
+
+
+class Link:
+    """The peer ``node``, at ``address``, until it is said to ``move``.
+
+    ``source`` is the host that is bound before connecting; None leaves it to the kernel. ``on_change`` hears of each up and down.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        address: Address,
+        local: LocalNode,
+        *,
+        source: str | None,
+        rng: random.Random,
+        on_change: Callable[[Link], None],
+        tls: SSLContext | None = None,
+    ) -> None:
+        self.node = node
+        self.address = address
+        #: Why the link is down; None while it is up, and before it was first dialled.
+        self.last_error: str | None = None
+        self._local = local
+        self._source = source
+        self._rng = rng
+        self._on_change = on_change
+        self._tls = tls
+        self._open: _Dialled | None = None
+        self._facts: NodeFacts | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._connection: _Dialled | None = None
+        self._on_failure: Callable[[], None] | None = None
+
+    @property
+    def up(self) -> bool:
+        return self._open is not None
+
+    @property
+    def facts(self) -> NodeFacts | None:
+        """What the peer said of itself last, in this connection or an earlier one."""
+        return self._facts if self._open is None else self._open.facts
+
+    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        """See Peer. A peer of an older release is not sent what it does not know."""
+        connection, facts = self._open, self.facts
+        understood = facts is not None and outgoing.request.since <= facts.protocol
+        if connection is None or not understood or not connection.request(outgoing.wire, on_reply):
+            on_reply(Unreachable(sent=False))
+
+    def start(self) -> None:
+        """Begin to dial, on the running event loop. Once."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_connected(), name=f"link to {self.node}")
+
+    def move(self, address: Address) -> None:
+        """The peer is at this address from now on. A connection to another one ends, and that one is dialled no more."""
+        if address == self.address:
+            return
+        logger.info("%s is at %s from now on, and no more at %s", self.node, address, self.address)
+        self.address = address
+        if self._connection is not None:
+            self._connection.fail(_MOVED)
+
+    def dial_now(self, on_failure: Callable[[], None]) -> None:
+        """Try at once, if the link is down, and call ``on_failure`` if nobody is there, or refuses this node.
+
+        An attempt that has got to the other side's port already counts: whoever is there can still answer it. One that breaks
+        between a node's proof that it is there and its word says nothing; the next one does.
+        """
+        if self._task is None or self.up:
+            return
+        self._on_failure = on_failure
+        connection = self._connection
+        if connection is not None and not connection.under_way:
+            self._connection = None
+            connection.fail("dialled anew")
+            self._task.cancel()
+            self.start()
+
+    async def close(self) -> None:
+        """End it: everything that waits is told that no reply will come."""
+        task, self._task = self._task, None
+        if self._connection is not None:
+            self._connection.fail(STOPPING)
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _keep_connected(self) -> None:
+        timeouts, attempt = self._local.timeouts, 0
+        while True:
+            # A connection that held for less than that was no success: who is cut off each time is not to dial at full speed.
+            attempt = 0 if await self._connect() > timeouts.reconnect_last else attempt + 1
+            await asyncio.sleep(reconnect_wait(attempt, timeouts, self._rng))
+
+    async def _connect(self) -> float:
+        """One connection, from dialling to its end; the seconds for which requests could be sent on it."""
+        connection = self._connection = _Dialled(self, self._local)
+        local_address = None if self._source is None else (self._source, 0)
+        try:
+            async with asyncio.timeout(self._local.timeouts.handshake):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, self.address.host, self.address.port, local_addr=local_address, ssl=self._tls
+                )
+        except OSError as error:  # TimeoutError and ssl.SSLError are such
+            why = error.strerror or str(error) or "no answer in time"
+            connection.fail(f"cannot connect to {self.address}: {why}: is the node running, and is its address right?")
+            return 0.0
+        await connection.closed.wait()
+        return connection.open_seconds
+
+    def opened(self, connection: _Dialled, facts: NodeFacts) -> None:
+        """Called by the connection, when requests can be sent on it."""
+        self._open, self.last_error, self._on_failure = connection, None, None
+        logger.info("%s is up at %s: disk %s, version %s", self.node, self.address, facts.disk.hex(), facts.version)
+        self._on_change(self)
+
+    def ended(self, connection: _Dialled, reason: str) -> None:
+        """Called by the connection, open or not. Dialling goes on, but what was said once is not said each time."""
+        if connection is not self._connection:
+            return
+        was_up, news = self._open is connection, reason != self.last_error
+        self._facts = self.facts
+        self._open, self.last_error = None, reason
+        if was_up or news:
+            level = logging.INFO if reason in (STOPPING, _MOVED) else logging.WARNING
+            logger.log(level, "%s is down, at %s: %s", self.node, self.address, reason)
+        if was_up:
+            self._on_change(self)
+        elif self._on_failure is not None and not connection.undecided:
+            on_failure, self._on_failure = self._on_failure, None
+            on_failure()
+
+
+class _Waiting(NamedTuple):
+    """A request that has not been answered; ``size`` in bytes, as it was sent. Who waits holds all of it in memory."""
+
+    on_reply: OnReply
+    size: int
+
+
+class _Dialled(Connection):
+    """The dialler's end of a connection: sends requests and pings, takes replies and pongs."""
+
+    def __init__(self, link: Link, local: LocalNode) -> None:
+        handshake = Dialling(local.secret, local.random_bytes(NONCE_BYTES))
+        super().__init__(local, handshake, expected=(link.node,))
+        self._link = link
+        self._waiting: dict[int, _Waiting] = {}
+        self._waiting_bytes = 0
+        self._last_id = 0
+        self._next_ping: asyncio.TimerHandle | None = None
+        self._opened_at: float | None = None
+        self.open_seconds = 0.0
+
+    def request(self, wire: bytes, on_reply: OnReply) -> bool:
+        """Sends a request, unless a limit is met: then nothing was done, and ``on_reply`` will not be called."""
+        limits = self._local.limits
+        if (
+            len(self._waiting) >= limits.peer_in_flight
+            or self._waiting_bytes + len(wire) > limits.peer_queue_bytes
+            or not self.fits(wire)
+        ):
+            return False
+        self._last_id += 1
+        self._waiting[self._last_id] = _Waiting(on_reply, len(wire))
+        self._waiting_bytes += len(wire)
+        self.send(Kind.REQUEST, self._last_id, wire)
+        return True
+
+    def secured(self) -> None:
+        self.await_greeting()
+        self.send_greeting(self._link.node)
+
+    def greeted(self, facts: NodeFacts) -> None:
+        self._opened_at = self._loop.time()
+        self._link.opened(self, facts)
+        self._ping()
+
+    def received(self, envelope: Envelope) -> None:
+        if envelope.kind == Kind.REPLY:
+            reply: AnyReply | Unreachable = decoded(decode_reply, envelope.body)
+        elif envelope.kind == Kind.NO_REPLY:
+            reply = Unreachable(sent=decoded(_decode_bool, envelope.body))
+        else:
+            raise FrameError("a request, on a connection that this node dialled")
+        waiting = self._waiting.pop(envelope.correlation, None)
+        if waiting is None:
+            raise FrameError("a reply to nothing that was asked")
+        self._waiting_bytes -= waiting.size
+        waiting.on_reply(reply)
+
+    def ended(self, reason: str) -> None:
+        if self._next_ping is not None:
+            self._next_ping.cancel()
+        if self._opened_at is not None:
+            self.open_seconds = self._loop.time() - self._opened_at
+        self._link.ended(self, reason)
+        # From the loop and not from here: a caller that fails, or sends again at once, disturbs none of the others.
+        unsent = self.unsent(Kind.REQUEST)
+        for correlation, waiting in self._waiting.items():
+            self._loop.call_soon(waiting.on_reply, Unreachable(sent=correlation not in unsent))
+        self._waiting.clear()
+
+    def _ping(self) -> None:
+        self.ping()
+        self._next_ping = self._loop.call_later(self._local.timeouts.ping, self._ping)

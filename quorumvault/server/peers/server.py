@@ -1,0 +1,211 @@
+"""The peer port: what other nodes ask of this node's replica comes in here.
+
+    strangers   connected, and not yet through handshake and greeting: at most limits.peer_strangers, the oldest goes first
+    live        by node name: one connection each; a newer one of the same process replaces the older, a half-open leftover
+                (another process under that name is a matter for claims.py)
+
+While a connection has too many requests under way, or too many replies that the other side does not take, no more of its
+requests are taken up, and it is not read: then TCP holds the other side back, whose own limits tell its coordinators.
+If that lasts longer than silence may last, the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from ssl import SSLContext
+from typing import NamedTuple
+
+import msgspec
+
+from quorumvault.config.addresses import Address
+from quorumvault.protocol.messages import AnyReply, AnyRequest, decode_request, encode
+from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.peers.frames import Envelope, FrameError, Kind
+from quorumvault.server.peers.handshake import NONCE_BYTES, Listening
+
+logger = logging.getLogger("quorumvault.peers")
+
+#: The replica's entry. Called on the event loop, where it calls back once for each request, at once or later, in any order.
+Submit = Callable[[AnyRequest, OnReply], None]
+
+#: Sources of refused connections whose last reason is remembered, so that one that comes again and again is logged once.
+_REMEMBERED_REFUSALS = 256
+
+
+class PeerServer:
+    """Listens at ``address`` (port 0: a free one), for the nodes named ``others``."""
+
+    def __init__(
+        self, address: Address, local: LocalNode, *, others: Collection[str], submit: Submit, tls: SSLContext | None = None
+    ) -> None:
+        self._address = address
+        self._local = local
+        self._others = others
+        self._submit = submit
+        self._tls = tls
+        self._listener: asyncio.Server | None = None
+        self._strangers: dict[_Accepted, None] = {}
+        self._live: dict[str, _Accepted] = {}
+        self._refusals: dict[str, str] = {}
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, once it does."""
+        return self._address
+
+    @property
+    def connected(self) -> Mapping[str, NodeFacts]:
+        """The nodes that have a connection to this one, with what they said of themselves last."""
+        return {node: connection.facts for node, connection in self._live.items() if connection.facts is not None}
+
+    def tell(self) -> None:
+        """This node's facts have changed: say them to all that are connected, before they ask for them."""
+        for connection in self._live.values():
+            connection.ping()
+
+    async def start(self) -> None:
+        """Raises OSError if the address cannot be had."""
+        tls_handshake = None if self._tls is None else self._local.timeouts.handshake
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._accept, self._address.host, self._address.port, ssl=self._tls, ssl_handshake_timeout=tls_handshake
+        )
+        self._address = Address(self._address.host, self._listener.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop listening and end all connections; replies that were given still go out."""
+        if self._listener is not None:
+            self._listener.close()
+        connections = [*self._strangers, *self._live.values()]
+        for connection in connections:
+            connection.close(STOPPING)
+        for connection in connections:
+            await connection.closed.wait()
+        if self._listener is not None:
+            await self._listener.wait_closed()
+
+    def _accept(self) -> _Accepted:
+        if len(self._strangers) >= self._local.limits.peer_strangers:
+            next(iter(self._strangers)).fail("too many connections at once that have not proved themselves")
+        stranger = _Accepted(self, self._local, self._others, self._submit)
+        self._strangers[stranger] = None
+        return stranger
+
+    # Called by connections.
+
+    def opened(self, connection: _Accepted, facts: NodeFacts) -> None:
+        del self._strangers[connection]
+        self._refusals.pop(connection.remote, None)
+        logger.info("%s connected, from %s: disk %s, version %s", facts.node, connection.remote, facts.disk.hex(), facts.version)
+        older, self._live[facts.node] = self._live.get(facts.node), connection
+        if older is not None:
+            older.fail("replaced by a newer connection")
+
+    def ended(self, connection: _Accepted, reason: str) -> None:
+        if connection in self._strangers:
+            del self._strangers[connection]
+            self._log_refusal(connection.remote, reason)
+        elif connection.facts is not None:
+            node = connection.facts.node
+            if self._live.get(node) is connection:
+                del self._live[node]
+            level = logging.INFO if reason == STOPPING else logging.WARNING
+            logger.log(level, "%s, from %s, is no longer connected: %s", node, connection.remote, reason)
+
+    def _log_refusal(self, remote: str, reason: str) -> None:
+        if self._refusals.get(remote) == reason:
+            return
+        if len(self._refusals) >= _REMEMBERED_REFUSALS:
+            self._refusals.clear()
+        self._refusals[remote] = reason
+        logger.warning("a connection from %s came to nothing: %s", remote, reason)
+
+
+class _Waiting(NamedTuple):
+    """A request that was read, and not yet handed to the replica; ``size`` in bytes, as it came."""
+
+    correlation: int
+    size: int
+    request: AnyRequest
+
+
+class _Accepted(Connection):
+    """The listener's end of a connection: takes requests and pings, sends replies and pongs."""
+
+    def __init__(self, server: PeerServer, local: LocalNode, others: Collection[str], submit: Submit) -> None:
+        super().__init__(local, Listening(local.secret, local.random_bytes(NONCE_BYTES)), expected=others)
+        self._server = server
+        self._submit = submit
+        self._waiting: deque[_Waiting] = deque()
+        self._taking_up = False
+        self._under_way = 0
+        self._under_way_bytes = 0
+        self._reading = True
+
+    def greeted(self, facts: NodeFacts) -> None:
+        self._server.opened(self, facts)
+        self.send_greeting(facts.node)
+
+    def received(self, envelope: Envelope) -> None:
+        if envelope.kind != Kind.REQUEST:
+            raise FrameError("a reply, on a connection that this node did not dial")
+        self._waiting.append(_Waiting(envelope.correlation, len(envelope.body), decoded(decode_request, envelope.body)))
+        self.regulate()
+
+    def regulate(self) -> None:
+        """Take up what waits as far as the limits have it, and read on if nothing is left over."""
+        if self._taking_up:
+            return
+        self._taking_up = True
+        while self._waiting and self._has_room():
+            self._take_up(self._waiting.popleft())
+        self._taking_up = False
+        self._read(not self._waiting and self._has_room())
+
+    def _read(self, read: bool) -> None:
+        if read == self._reading or self._transport is None or self.reason is not None:
+            return
+        self._reading = read
+        if read:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def ended(self, reason: str) -> None:
+        self._waiting.clear()
+        self._server.ended(self, reason)
+
+    def _has_room(self) -> bool:
+        limits = self._local.limits
+        return (
+            self._under_way < limits.peer_in_flight
+            and self._under_way_bytes < limits.peer_queue_bytes
+            and self.unsent_bytes < limits.peer_queue_bytes
+        )
+
+    def _take_up(self, waiting: _Waiting) -> None:
+        self._under_way += 1
+        self._under_way_bytes += waiting.size
+        self._submit(waiting.request, partial(self._answer, waiting.correlation, waiting.size))
+
+    def _answer(self, correlation: int, request_bytes: int, reply: AnyReply | Unreachable) -> None:
+        self._under_way -= 1
+        self._under_way_bytes -= request_bytes
+        if self.reason is not None:
+            return
+        if isinstance(reply, Unreachable):
+            self._answer_none(correlation, sent=reply.sent)
+        elif self.fits(body := encode(reply)):
+            self.send(Kind.REPLY, correlation, body)
+        else:
+            logger.error("a reply of %d bytes does not fit into a frame: limits.frame_bytes is too small", len(body))
+            self._answer_none(correlation, sent=True)
+        self.regulate()
+
+    def _answer_none(self, correlation: int, *, sent: bool) -> None:
+        self.send(Kind.NO_REPLY, correlation, msgspec.msgpack.encode(sent))

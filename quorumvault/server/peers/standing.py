@@ -1,0 +1,74 @@
+"""Whether this process may vote: not before it knows that no other one votes under its name.
+
+    alone ──a first peer, W, welcomes it──▶ asking ──the other peer, V, welcomes it or cannot be reached──▶ established
+      ▲                                                                                                          │
+      └───────────────────────────────────── no link is up any more ─────────────────────────────────────────────┘
+    withdrawn, for good: a peer said that the name is taken, so the process stops
+
+A peer that welcomes a process holds its name for it until the last connection between them has ended (claims.py). Only an
+established process votes; until then its replica answers nobody, not even its own coordinator.
+
+It has one peer hold its name first, and asks the other one then: raise your own flag, then look at the other's, as in
+Peterson, "Myths About the Mutual Exclusion Problem" (1981). Let X and Y be processes of one name that both vote, X held by W
+and Y, later, by V. After that Y asked W, which turned it away or could not be reached: so Y is cut off from W. X is cut off
+from V, which would turn it away as soon as it dials. So two vote only while the cluster is cut in two, a copy of the disk in
+each part, and no peer sees both. Once one does, one of the two stops. If both start at one instant each may be turned away by
+the peer that holds the other: never two, perhaps none.
+
+It costs a start nothing but the time until both peers have answered, or have refused a connection; a peer that swallows
+connections costs timeouts.handshake. With no peer there is no quorum either, so nothing is lost by waiting for one.
+
+Limit: a node that others can dial, and that can dial none of them itself, does not vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from quorumvault.server.peers.link import Link
+
+
+class Standing:
+    """``on_change`` is called when ``established`` changes. Used on the event loop's thread only."""
+
+    def __init__(self, links: Collection[Link], on_change: Callable[[], None]) -> None:
+        self.established = False
+        self._links = links
+        self._on_change = on_change
+        #: The peers whose answer is awaited; None while no peer holds this process's name, and once it is withdrawn.
+        self._asked: set[str] | None = None
+        self._withdrawn = False
+
+    def link_changed(self, link: Link) -> None:
+        """Hears of each link that comes up or goes down, before anything is sent over it."""
+        if not any(each.up for each in self._links):
+            self._asked = None
+            self._settle()
+        elif self._asked is None:
+            self._ask([other for other in self._links if other is not link])
+        elif link.up:
+            self._answered(link)
+
+    def withdraw(self) -> None:
+        """Another process has the name."""
+        self._withdrawn = True
+        self._settle()
+
+    def _ask(self, others: Collection[Link]) -> None:
+        self._asked = {other.node for other in others}
+        for other in others:
+            other.dial_now(partial(self._answered, other))
+        self._settle()
+
+    def _answered(self, link: Link) -> None:
+        """It is up, or cannot be reached."""
+        if self._asked is not None:
+            self._asked.discard(link.node)
+        self._settle()
+
+    def _settle(self) -> None:
+        established = self._asked is not None and not self._asked and not self._withdrawn
+        if established != self.established:
+            self.established = established
+            self._on_change()

@@ -1,0 +1,112 @@
+"""A copy of another disk's store, piece by piece: reading a piece there, and bringing it together with what is here (rule 11).
+
+What is copied is what disks have in common: registers, names of owners, records, in this order. A register becomes the larger one
+of the two; a record is merged as rule 10 has it. Bytes that no owner's key opens are no value, only unknown (rule 11), so
+they give way to a record that is authentic, and never make a conflict with it. Where nothing else is to be had they are kept:
+what is unreadable here is unknown to whoever asks, as it was on the disk that it came from, and not absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import StoreCorrupt
+from quorumvault.model import Owner
+from quorumvault.protocol import records
+from quorumvault.server.replica.inventory import OwnerNames, is_authentic
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.store import CORRUPT, Store
+
+_COPIED = (layout.REGISTER, layout.OWNER, layout.RECORD)
+
+
+class Piece(NamedTuple):
+    """Parallel columns of keys and values, in the order of the keys. ``last``: there are none behind them."""
+
+    keys: list[bytes]
+    values: list[bytes]
+    last: bool
+
+
+def read_piece(store: Store, after: bytes, size: int) -> Piece:
+    """What follows the key ``after`` (b"": the first one) in the store, up to so many bytes, and one pair at least.
+
+    Raises StoreCorrupt if it meets a block that cannot be read.
+    """
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for prefix in _COPIED:
+        if after[: len(prefix)] > prefix:
+            continue
+        for key, value in store.scan(prefix, after + b"\0" if after else b""):
+            keys.append(key)
+            values.append(value)
+            size -= len(key) + len(value)
+            if size <= 0:
+                return Piece(keys, values, last=False)
+    return Piece(keys, values, last=True)
+
+
+def merge_piece(
+    store: Store, owners: OwnerNames, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes]
+) -> dict[bytes, bytes]:
+    """What has to be written for the store to have at least what the piece has. ``owners`` are those of the store.
+
+    Raises StoreCorrupt if the store cannot be read.
+    """
+    staged: dict[bytes, bytes] = {}
+
+    def owner_of(owner_id: bytes) -> Owner | None:
+        name = staged.get(layout.owner_key(owner_id))  # it comes before its records, perhaps in this very piece
+        return owners.get(owner_id) if name is None else Owner(name.decode())
+
+    for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
+        if mine is CORRUPT:
+            raise StoreCorrupt("what was copied from another disk cannot be read again")
+        merged = theirs if mine is None else mine if mine == theirs else merge_values(keyring, owner_of, key, mine, theirs)
+        if merged != mine:
+            staged[key] = merged
+    return staged
+
+
+def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], key: bytes, mine: bytes, theirs: bytes) -> bytes:
+    """What unequal values under one key become. ``owner_of`` knows owners by their id. Raises StoreCorrupt for a register that
+    cannot be read."""
+    if key.startswith(layout.REGISTER):
+        return max(mine, theirs, key=_register)
+    if not key.startswith(layout.RECORD):
+        return mine
+    merged = records.merge(mine, theirs)
+    if merged != records.CONFLICT_MARK or records.CONFLICT_MARK in (mine, theirs):
+        return merged
+    place = key.removeprefix(layout.RECORD)
+    owner = owner_of(layout.parse_place(place)[0])
+    if owner is None:
+        return merged
+    authentic = [record for record in (mine, theirs) if is_authentic(keyring, owner, place, record)]
+    if len(authentic) == 1:
+        return authentic[0]
+    return merged if authentic else mine
+
+
+def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]], batch_bytes: int) -> None:
+    """Write them in batches of so many bytes, each with a sync of its own."""
+    batch: dict[bytes, bytes] = {}
+    room = batch_bytes
+    for key, value in pairs:
+        batch[key] = value
+        room -= len(key) + len(value)
+        if room <= 0:
+            store.write(batch)
+            batch, room = {}, batch_bytes
+    if batch:
+        store.write(batch)
+
+
+def _register(value: bytes) -> tuple[int, str]:
+    try:
+        return layout.decode_register(value)
+    except ValueError as error:
+        raise StoreCorrupt(f"an epoch register cannot be read: {error}") from None

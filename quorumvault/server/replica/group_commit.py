@@ -1,0 +1,122 @@
+"""Group commit: the thread that owns the store, and takes all requests that wait into one synced write.
+
+The event loop never waits for a disk (trap 20). While one group is being synced the next one gathers, so that the busier
+a node is the more requests share a sync, and an idle one waits for nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from quorumvault.config.cluster import Limits
+from quorumvault.protocol.messages import AnyRequest, Get, Put, WriteBack
+from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.server.replica.replica import Job, Replica
+
+logger = logging.getLogger("quorumvault.storage")
+
+#: What reading one record counts for in a group and in the queue: thousands of reads take as long as a write of some megabytes.
+_READ_BYTES = 1024
+
+
+class _Entry(NamedTuple):
+    """``size``: in bytes of what it holds, or in reads that are as much work."""
+
+    request: AnyRequest | Job
+    on_reply: OnReply
+    size: int
+
+
+class GroupCommit:
+    """Runs a replica on its own thread. ``on_failure`` is called there, and has to end the process (rule 11)."""
+
+    def __init__(
+        self, replica: Replica, loop: AbstractEventLoop, limits: Limits, on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self._replica = replica
+        self._loop = loop
+        self._limits = limits
+        self._on_failure = on_failure
+        self._began: float | None = None
+        #: Of what waits, and of the group at hand. On the event loop's thread only.
+        self._held_bytes = 0
+        self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None:
+        """Called on the event loop's thread, where ``on_reply`` is called later."""
+        size = _size(request)
+        limits = self._limits
+        if self._entries.qsize() >= limits.storage_queue or self._held_bytes + size > limits.storage_queue_bytes:
+            on_reply(Unreachable(sent=False))
+            return
+        self._held_bytes += size
+        self._entries.put(_Entry(request, on_reply, size))
+
+    def close(self, seconds: float | None = None) -> bool:
+        """Handles what is queued, then ends the thread; False if that takes longer. Waits: not for the event loop's thread."""
+        self._entries.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def stalled(self, seconds: float) -> bool:
+        """Whether the group at hand has been with the disk for longer than this."""
+        began = self._began
+        return began is not None and time.monotonic() - began > seconds
+
+    def _run(self) -> None:
+        try:
+            while group := self._next_group():
+                self._began = time.monotonic()
+                replies = self._replica.handle([entry.request for entry in group])
+                self._began = None
+                self._loop.call_soon_threadsafe(self._deliver, group, replies)
+        except BaseException as failure:  # whatever it is: the state of the store is no longer known
+            logger.critical("storage failed: %s: %s", type(failure).__name__, failure)
+            self._on_failure(failure)
+
+    def _next_group(self) -> list[_Entry]:
+        """Waits for a first request, then takes what is there already. Empty at the end."""
+        entry = self._entries.get()
+        group: list[_Entry] = []
+        room = self._limits.group_bytes
+        while entry is not None:
+            group.append(entry)
+            room -= entry.size
+            if room <= 0:
+                break
+            try:
+                entry = self._entries.get_nowait()
+            except queue.Empty:
+                break
+        else:
+            if group:
+                self._entries.put(None)
+        return group
+
+    def _deliver(self, group: list[_Entry], replies: list[Any]) -> None:
+        for entry, reply in zip(group, replies, strict=True):
+            self._held_bytes -= entry.size
+            try:
+                entry.on_reply(reply)
+            except Exception as error:  # of one requester; the others of the group have a right to their replies
+                logger.error("a reply could not be delivered: %s", type(error).__name__)
+
+
+def _size(request: AnyRequest | Job) -> int:
+    match request:
+        case Put(sealed=sealed):
+            return sum(map(len, sealed))
+        case WriteBack(records=records):
+            return sum(map(len, records))
+        case Get(digests=digests):
+            return _READ_BYTES * len(digests)
+        case _:
+            return 0

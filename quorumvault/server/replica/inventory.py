@@ -1,0 +1,276 @@
+"""What a replica's store holds as a whole: counted into buckets, listed, fetched, looked over record by record.
+
+Runs on the store's own thread, a slice at a time, so that no request waits for long behind it and no write comes between. A slice
+is whole buckets: one by one they are read, until they come to ``slice_records`` or the like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec import structs
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import StoreCorrupt
+from quorumvault.model import Owner
+from quorumvault.protocol import messages, records
+from quorumvault.protocol.buckets import BUCKETS
+from quorumvault.protocol.messages import RoundId, Survey, Surveyed
+from quorumvault.protocol.views import ViewId
+from quorumvault.server.replica.hash_tree import BucketSums, encode_sums, total
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.store import CORRUPT, Store
+
+#: Some two milliseconds: what a request may have to wait behind a slice.
+SLICE_RECORDS = 512
+#: A record counts for one more for each so many bytes: large ones take their time too.
+_BYTES_A_RECORD = 1024
+#: And empty buckets take a little.
+_BUCKETS_A_RECORD = 16
+
+_Pairs = list[tuple[bytes, bytes]]
+#: Round, view and disk of a reply.
+Head = tuple[RoundId, ViewId, bytes]
+
+
+class OwnerNames:
+    """The owners whose records are in a store, by id. A record's keys are derived from its owner's name, so names are kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: dict[bytes, Owner] = {}
+        self._introduced: dict[bytes, Owner] = {}
+
+    def get(self, owner: bytes) -> Owner | None:
+        return self.kept(owner) or self._introduced.get(owner)
+
+    def kept(self, owner: bytes) -> Owner | None:
+        """As the store has it."""
+        known = self._kept.get(owner)
+        if known is None:
+            (name,) = self._store.get([layout.owner_key(owner)])
+            if isinstance(name, bytes):
+                known = self._kept[owner] = Owner(name.decode())
+        return known
+
+    def introduce(self, owners: Iterable[Owner]) -> None:
+        """Owners that are known from elsewhere: records that an older version wrote came without a name. From any thread."""
+        self._introduced = {owner.id: owner for owner in owners}
+
+
+def is_authentic(keyring: Keyring, owner: Owner, place: bytes, record: bytes) -> bool:
+    """Whether this record holds a value that was sealed for this place, which is one of the owner's."""
+    _, epoch, digest = layout.parse_place(place)
+    return records.authentic(record, digest, keyring.epoch_keys(owner, epoch).sealer)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a slice of the scrub came to: buckets before ``next`` were looked over, and ``checked`` records in them.
+
+    ``rotten``: places of records that are not authentic. ``damage``: words for what says that the store has lost or hides
+    something: it cannot be trusted.
+    """
+
+    next: int
+    checked: int = 0
+    rotten: list[bytes] = field(default_factory=list)
+    damage: str | None = None
+
+
+@dataclass(slots=True)
+class Collected:
+    """Records by owner and place, out of the first ``looked_at`` places that were asked for."""
+
+    looked_at: int
+    records: dict[Owner, dict[bytes, bytes]] = field(repr=False)
+
+
+class Inventory:
+    """``slice_records`` bounds a slice, ``reply_bytes`` the records in one answer."""
+
+    def __init__(
+        self,
+        store: Store,
+        sums: BucketSums,
+        owners: OwnerNames,
+        keyring: Keyring,
+        *,
+        reply_bytes: int,
+        slice_records: int = SLICE_RECORDS,
+    ) -> None:
+        self._store = store
+        self._sums = sums
+        self._owners = owners
+        self._keyring = keyring
+        self._slice_records = slice_records
+        self._reply_bytes = reply_bytes
+
+    # What peers ask.
+
+    def answer(self, request: Survey, disk: bytes) -> Surveyed | messages.NotCopied:
+        head = (request.round, request.view, disk)
+        match request:
+            case messages.AskSums():
+                return messages.Sums(*head, self._encoded_sums(request.groups))
+            case messages.AskListing():
+                return self._list(head, request.first, request.end)
+            case messages.Fetch():
+                return messages.Fetched(*head, *self._fetch(request.places))
+            case messages.AskRegisters():
+                return self._registers(head, request.after)
+
+    def _encoded_sums(self, groups: Sequence[int]) -> bytes | None:
+        if not self._sums.complete:
+            return None
+        if not groups:
+            return encode_sums(self._sums.of_groups())
+        return b"".join(encode_sums(self._sums.of_group(group)) for group in groups)
+
+    def _list(self, head: Head, first: int, end: int) -> messages.Listing:
+        listing = messages.Listing(*head, first, [], [], [])
+        for bucket, pairs in self._slice(first, min(end, BUCKETS)):
+            first = bucket + 1
+            if pairs is None:
+                listing.unreadable.append(bucket)
+                continue
+            listing.places.extend(key[1:] for key, _ in pairs)
+            listing.hashes.extend(records.record_hash(record) for _, record in pairs)
+        return structs.replace(listing, next=first)
+
+    def _fetch(self, places: Sequence[bytes]) -> tuple[list[bytes | None], dict[bytes, str]]:
+        found: list[bytes | None] = []
+        names: dict[bytes, str] = {}
+        size = 0
+        for place in places[: self._slice_records]:
+            (record,) = self._store.get([layout.RECORD + place])
+            found.append(record if isinstance(record, bytes) else None)
+            if isinstance(record, bytes):
+                size += len(record)
+                owner = self._owners.get(place[2:18])
+                if owner is not None:
+                    names[owner.id] = owner.name
+            if size > self._reply_bytes:
+                break
+        return found, names
+
+    def _registers(self, head: Head, after: bytes) -> messages.Registers | messages.NotCopied:
+        try:
+            return self._read_registers(head, after)
+        except StoreCorrupt:
+            return messages.NotCopied(*head)
+
+    def _read_registers(self, head: Head, after: bytes) -> messages.Registers:
+        found = messages.Registers(*head, [], [], [], [])
+        for key, value in self._store.scan(layout.REGISTER, layout.register_key(after) + b"\0"):
+            try:
+                epoch, secret = layout.decode_register(value)
+            except ValueError as error:
+                raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
+            owner = self._owners.get(key[1:])
+            found.owners.append(key[1:])
+            found.names.append("" if owner is None else owner.name)
+            found.epochs.append(epoch)
+            found.secrets.append(secret)
+            if len(found.owners) >= self._slice_records:
+                break
+        return found
+
+    # What the node asks of its own.
+
+    def count(self, first: int) -> int:
+        """Count a slice of buckets, from ``first`` on. Answers where the next one begins; BUCKETS at the end."""
+        for bucket, pairs in self._slice(first, BUCKETS):
+            first = bucket + 1
+            if pairs is None:
+                self._sums.forget(bucket)
+            else:
+                self._sums.learn(bucket, total(pairs))
+        self._sums.complete = self._sums.complete or first == BUCKETS
+        return first
+
+    def inspect(self, first: int) -> Findings:
+        """Look over a slice of buckets, from ``first`` on: is each record authentic, can it be found, and is none missing?"""
+        findings = Findings(first)
+        for bucket, pairs in self._slice(first, BUCKETS):
+            findings.next = bucket + 1
+            if pairs is None:
+                findings.damage = "a block of its store fails its checksum"
+                continue
+            findings.checked += len(pairs)
+            findings.rotten += [key[1:] for key, record in pairs if self.authentic(key[1:], record) is False]
+            # Iterators do not use filters, and look-ups do: one that has gone bad in memory hides what is there.
+            if any(record is None or record is CORRUPT for record in self._store.get([key for key, _ in pairs])):
+                findings.damage = "its store holds records that a look-up does not find"
+            elif self._sums.known(bucket) and self._sums[bucket] != total(pairs):
+                findings.damage = "its store does not hold the records that were written to it"
+        return findings
+
+    def collect(self, places: Sequence[bytes]) -> Collected:
+        """The first of these records, as many as one message takes, for another replica: those of them that are authentic."""
+        collected = Collected(0, {})
+        size = 0
+        for place, record in zip(places, self._store.get([layout.RECORD + place for place in places]), strict=True):
+            collected.looked_at += 1
+            owner = self._owners.get(place[2:18])
+            if isinstance(record, bytes) and records.holds_value(record) and owner and self.authentic(place, record):
+                collected.records.setdefault(owner, {})[place] = record
+                size += len(record)
+            if size > self._reply_bytes // 8:
+                break
+        return collected
+
+    def acceptable(self, offered: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Of another replica's records, by place: those that are authentic, and meet nothing here that cannot be read."""
+        present = self._store.get([layout.RECORD + place for place in offered])
+        return {
+            place: record
+            for (place, record), here in zip(offered.items(), present, strict=True)
+            if here is not CORRUPT and self.authentic(place, record)
+        }
+
+    def authentic_at(self, places: Sequence[bytes]) -> int:
+        """How many of these places have an authentic record here."""
+        held = self._store.get([layout.RECORD + place for place in places])
+        return sum(
+            isinstance(record, bytes) and self.authentic(place, record) is True
+            for place, record in zip(places, held, strict=True)
+        )
+
+    def authentic(self, place: bytes, record: bytes) -> bool | None:
+        """Whether these bytes are what was sealed for this place, or a conflict mark; None if its owner is not known here."""
+        if record == records.CONFLICT_MARK:
+            return True
+        owner = self._owners.get(layout.parse_place(place)[0])
+        return None if owner is None else is_authentic(self._keyring, owner, place, record)
+
+    def _slice(self, first: int, end: int) -> Iterator[tuple[int, _Pairs | None]]:
+        """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice."""
+        if not 0 <= first < end:
+            return
+        room = self._slice_records * _BUCKETS_A_RECORD
+        bucket, pairs = first, list[tuple[bytes, bytes]]()
+        try:
+            for key, record in self._store.scan(layout.RECORD, layout.bucket_prefix(first)):
+                while layout.bucket_of(key) != bucket:
+                    yield bucket, pairs
+                    bucket, pairs, room = bucket + 1, [], room - 1
+                    if room <= 0 or bucket >= end:
+                        return
+                pairs.append((key, record))
+                room -= _BUCKETS_A_RECORD * (1 + len(record) // _BYTES_A_RECORD)
+            while room > 0 and bucket < end:
+                yield bucket, pairs
+                bucket, pairs, room = bucket + 1, [], room - 1
+        except StoreCorrupt:
+            # It may be this bucket that has the bad block, or one behind it: each one by itself, then.
+            while room > 0 and bucket < end:
+                yield bucket, self._read_alone(bucket)
+                bucket, room = bucket + 1, room - _BUCKETS_A_RECORD
+
+    def _read_alone(self, bucket: int) -> _Pairs | None:
+        try:
+            return list(self._store.scan(layout.bucket_prefix(bucket)))
+        except StoreCorrupt:
+            return None

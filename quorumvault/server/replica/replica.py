@@ -1,0 +1,367 @@
+"""The replica: takes requests of coordinators, near and far, and is the only writer of its store.
+
+A group of requests is handled at once and shares one synced write (group commit, rule 2): no reply of a group exists before
+that write has returned. It runs alone, on the store's own thread, which makes the fence and the write one critical
+section (rule 8).
+
+A disk that is nearly full takes no write, and answers all that needs none: reads, the fence, and writes of what it has already.
+
+What concerns the disk as a whole, its view and copies of it, is dealt with behind a group's write. So all that was acknowledged
+in the old view is in the store before the new one is entered, and a piece of a copy has what was acknowledged before it (11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import StoreCorrupt
+from quorumvault.model import Owner
+from quorumvault.protocol import messages, records
+from quorumvault.protocol.epochs import Register, fenced
+from quorumvault.protocol.messages import AnyReply, AnyRequest
+from quorumvault.protocol.rollback_marks import Mark, Marks
+from quorumvault.protocol.views import Mode, View, may_enter, votes
+from quorumvault.server.replica.copy import merge_piece, read_piece
+from quorumvault.server.replica.hash_tree import BucketSums
+from quorumvault.server.replica.hints import HintStore
+from quorumvault.server.replica.inventory import Inventory, OwnerNames
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.remembered import read_marks, read_sequence
+from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
+from quorumvault.server.storage.watched import WatchedStore
+
+#: What a replica answers for a record that it holds but cannot read.
+UNREADABLE = b""
+#: Records read between two looks at how large a reply has become.
+_READ_AT_ONCE = 64
+#: What may have to be written to disk, and can be refused for want of room.
+_WRITES = (messages.Put, messages.WriteBack, messages.RaiseEpoch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Durable:
+    """Becomes an Ack once the group is on disk."""
+
+    request: AnyRequest
+    refused: dict[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work of this node's own with its replica, in turn with the requests. The reply is what it returns."""
+
+    work: Callable[[Replica], object]
+
+
+#: What waits for the group's write.
+_BEHIND_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, Job)
+_Behind = messages.AskView | messages.ProposeView | messages.Copy | Job
+
+
+class Replica:
+    """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy.
+
+    ``has_room`` is asked before each group that wants to write: False for a disk that is nearly full; ``has_reserve`` before what
+    this node writes for itself, which takes next to nothing (freespace.py).
+    ``keep`` makes an identity durable before it returns (disk.py), or raises StorageFailed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        identity: DiskIdentity,
+        keyring: Keyring,
+        *,
+        reply_bytes: int,
+        copy_bytes: int,
+        keep: Callable[[DiskIdentity], None],
+        has_room: Callable[[], bool] = lambda: True,
+        has_reserve: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._store = store = WatchedStore(store)
+        self._identity = identity
+        self._keyring = keyring
+        self._reply_bytes = reply_bytes
+        self._copy_bytes = copy_bytes
+        self._keep = keep
+        self._has_room = has_room
+        self.has_reserve = has_reserve
+        self._votes = votes(identity.disk, identity.mode, identity.view)
+        self._sequence = read_sequence(store)
+        #: Where this process began.
+        self.start = Mark(identity.incarnation, self._sequence)
+        #: What is durable here of what other disks are remembered for.
+        self.remembered = read_marks(store)
+        self._sums = BucketSums()
+        #: Records of the store that the group at hand replaces.
+        self._replaced: dict[bytes, bytes] = {}
+        self.owners = OwnerNames(store)
+        #: Of this node's coordinator: what peers have missed. On the store's thread only, as everything here.
+        self.hints = HintStore(store)
+        #: What the store holds as a whole.
+        self.inventory = Inventory(store, self._sums, self.owners, keyring, reply_bytes=reply_bytes)
+
+    @property
+    def identity(self) -> DiskIdentity:
+        """As it is durable. May be read on another thread."""
+        return self._identity
+
+    @property
+    def corrupt_reads(self) -> int:
+        """How many reads of its store have met a block that fails its checksum."""
+        return self._store.corrupt_reads
+
+    @property
+    def sequence(self) -> int:
+        """How many writes its disk has seen. May be read on another thread."""
+        return self._sequence
+
+    def handle(self, requests: Sequence[AnyRequest | Job]) -> list[Any]:
+        """Replies in the order of the requests, all durable: AnyReply to a request, to a job what it returned.
+
+        Raises StorageFailed: then nothing may be answered any more.
+        """
+        staged: dict[bytes, bytes] = {}
+        self._replaced = {}
+        full = any(isinstance(request, _WRITES) for request in requests) and not self._has_room()
+        outcomes = [self._handle_full(request) if full else self._handle(request, staged) for request in requests]
+        if staged:
+            self._write(staged)
+        return [self._handle_behind(each) if isinstance(each, _BEHIND_WRITE) else self._vote(each) for each in outcomes]
+
+    # What a joining disk's own node has it do: jobs.
+
+    def enter(self, view: View) -> bool:
+        """This joining disk is in ``view``, which lists it. False if there is no room to write that down."""
+        return self._become(replace(self._identity, view=view))
+
+    def activate(self, view: View, marks: Marks) -> bool:
+        """This disk is whole: it votes in ``view`` (12). What is known of the others' disks by then it has to remember (11).
+
+        False if there is no room to write that down.
+        """
+        return self.remember(marks) and self._become(replace(self._identity, mode=Mode.ACTIVE, view=view))
+
+    def remember(self, marks: Marks) -> bool:
+        """This, and nothing else, of other disks. False if there is no room to write it down.
+
+        It is no write that others have to remember in their turn: they would tell each other of it for ever.
+        """
+        if marks == self.remembered:
+            return True
+        if not self.has_reserve():
+            return False
+        puts = {layout.mark_key(disk): layout.encode_mark(*mark) for disk, mark in marks.items()}
+        gone = [key for disk in self.remembered if (key := layout.mark_key(disk)) not in puts]
+        self._store.write(puts, gone)
+        self.remembered = dict(marks)
+        return True
+
+    def learn(self, owners: Iterable[Owner]) -> None:
+        """Names of owners that came with records or registers: those that are not here, or cannot be read here, are kept."""
+        fresh = {layout.owner_key(owner.id): owner.name.encode() for owner in owners if self.owners.kept(owner.id) is None}
+        if fresh and self._has_room():
+            self._write(fresh)
+
+    def merge(self, keys: list[bytes], values: list[bytes]) -> bool:
+        """Bring a piece of another disk's store together with what is here. False if there is no room for it: nothing is done."""
+        if not self._has_room():
+            return False
+        self.mend(keys, values)
+        return True
+
+    def mend(self, keys: list[bytes], values: list[bytes]) -> int:
+        """The same of what anti-entropy found missing here, as long as there is room. How many of the keys it changed."""
+        if not self._has_room():
+            return 0
+        if staged := merge_piece(self._store, self.owners, self._keyring, keys, values):
+            there = zip(staged, self._store.get(list(staged)), strict=True)
+            self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
+            changed = len(staged)
+            self._write(staged)
+            return changed
+        return 0
+
+    def _write(self, staged: dict[bytes, bytes]) -> None:
+        sequence = self._sequence + 1
+        staged[layout.SEQUENCE_KEY] = layout.encode_sequence(sequence)
+        self._store.write(staged)
+        self._sequence = sequence  # not before: others are told of it, and remember it
+        self._sums.wrote(staged, self._replaced)
+        self._replaced = {}
+
+    def _become(self, identity: DiskIdentity) -> bool:
+        """It counts as a write: a copy of this disk from before is an older one, which must not vote in a view left behind."""
+        if not self.has_reserve():
+            return False
+        self._write({})
+        self._keep(identity)
+        self._identity = identity
+        self._votes = votes(identity.disk, identity.mode, identity.view)
+        return True
+
+    def _handle_behind(self, request: _Behind) -> object:
+        match request:
+            case Job():
+                return request.work(self)
+            case messages.ProposeView(proposed=view):
+                mine = self._identity
+                if mine.mode is Mode.ACTIVE and mine.view is not None and may_enter(mine.disk, mine.view, view):
+                    self._become(replace(mine, view=view))
+            case messages.Copy():
+                return self._copy(request)
+        identity = self._identity
+        mark = Mark(identity.incarnation, self._sequence)
+        return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view, mark)
+
+    def _copy(self, copy: messages.Copy) -> AnyReply:
+        view, disk = self._identity.view, self._identity.disk
+        if not self._votes or view is None:
+            return messages.NotVoting(copy.round, copy.view, disk)
+        if copy.view != view.id:
+            return messages.OtherView(copy.round, copy.view, disk, view)
+        try:
+            piece = read_piece(self._store, copy.after, self._copy_bytes)
+        except StoreCorrupt:
+            # It serves what it can read: to stop it would take a second disk away while the first one is missing.
+            return messages.NotCopied(copy.round, copy.view, disk)
+        return messages.Copied(copy.round, copy.view, disk, piece.keys, piece.values, piece.last)
+
+    # What coordinators ask for.
+
+    def _vote(self, outcome: AnyReply | _Durable) -> AnyReply:
+        if isinstance(outcome, messages.OtherView):
+            return outcome
+        request = outcome.request if isinstance(outcome, _Durable) else outcome
+        if not self._votes:
+            return messages.NotVoting(request.round, request.view, self._identity.disk)
+        if isinstance(outcome, _Durable):
+            disk, incarnation = self._identity.disk, self._identity.incarnation
+            return messages.Ack(request.round, request.view, disk, incarnation, self._sequence, outcome.refused)
+        return outcome
+
+    def _handle_full(self, request: AnyRequest | Job) -> AnyReply | _Durable | _Behind:
+        """Of a disk without room. What would have to be written is dropped, and the request with it."""
+        unwritten: dict[bytes, bytes] = {}
+        outcome = self._handle(request, unwritten)
+        if not unwritten or isinstance(request, Job):
+            return outcome
+        self._replaced = {}
+        return messages.NotVoting(request.round, request.view, self._identity.disk, full=True)
+
+    def _handle(self, request: AnyRequest | Job, staged: dict[bytes, bytes]) -> AnyReply | _Durable | _Behind:
+        if isinstance(request, _BEHIND_WRITE):
+            return request
+        view = self._identity.view
+        if view is not None and request.view != view.id:
+            return messages.OtherView(request.round, request.view, self._identity.disk, view)
+        match request:
+            case messages.Put():
+                return self._put(request, staged)
+            case messages.Get():
+                return self._get(request, staged)
+            case messages.WriteBack():
+                return self._write_back(request, staged)
+            case messages.ReadEpoch():
+                register = self._register(request.owner, staged)
+                return messages.EpochIs(request.round, request.view, self._identity.disk, register.epoch, register.secret)
+            case messages.RaiseEpoch():
+                self._raise(request.owner, Register(request.epoch, request.secret), staged)
+                return _Durable(request, {})
+            case _:
+                return self.inventory.answer(request, self._identity.disk)
+
+    def _put(self, put: messages.Put, staged: dict[bytes, bytes]) -> AnyReply | _Durable:
+        theirs = Register(put.epoch, put.secret)
+        mine = self._register(put.owner, staged)
+        if fenced(mine, theirs):
+            return messages.Stale(put.round, put.view, self._identity.disk, mine.epoch, mine.secret)
+        self._raise(put.owner, theirs, staged)
+        self._keep_name(put.owner, put.owner_name, staged)
+        keys = layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests)
+        header = put.header
+        return _Durable(put, self._store_once(keys, [header + sealed for sealed in put.sealed], staged))
+
+    def _write_back(self, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> _Durable:
+        """Read repair: only what is authentic for its key is taken in (trap 7); the fence does not apply to what is old."""
+        owner = Owner(repair.owner_name)
+        self._keep_name(owner.id, owner.name, staged)
+        keys = layout.record_keys(owner.id, repair.epochs, repair.digests)
+        forged = {
+            index
+            for index, (epoch, digest, record) in enumerate(zip(repair.epochs, repair.digests, repair.records, strict=True))
+            if not records.authentic(record, digest, self._keyring.epoch_keys(owner, epoch).sealer)
+        }
+        taken = [index for index in range(len(keys)) if index not in forged]
+        refused = self._store_once([keys[index] for index in taken], [repair.records[index] for index in taken], staged)
+        answer = {taken[index]: record for index, record in refused.items()}
+        return _Durable(repair, answer | dict.fromkeys(forged, UNREADABLE))
+
+    def _store_once(self, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
+        """Write-once (rule 1): stage what is new, keep what is there, refuse other bytes. The refused items by index."""
+        held = self._store.get(keys)
+        if not staged.keys() & keys and held.count(None) == len(keys) == len(set(keys)):
+            staged.update(zip(keys, incoming, strict=True))
+            return {}
+        refused: dict[int, bytes] = {}
+        for index, (key, record, stored) in enumerate(zip(keys, incoming, held, strict=True)):
+            present = staged.get(key, stored)
+            if present is None:
+                staged[key] = record
+            elif present is CORRUPT:
+                refused[index] = UNREADABLE
+            elif present[records.HEADER_BYTES :] != record[records.HEADER_BYTES :]:
+                refused[index] = present if records.is_record(present) else UNREADABLE
+            elif record < present:
+                staged[key] = records.merge(present, record)  # the same value by an earlier writer
+                if isinstance(stored, bytes):
+                    self._replaced[key] = stored
+        return refused
+
+    def _keep_name(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
+        """Records are authenticated with keys that come from their owner's name, and keys of the store have its id alone."""
+        if name and self.owners.kept(owner) is None:
+            staged[layout.owner_key(owner)] = name.encode()
+
+    def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
+        keys = layout.record_keys(get.owner, get.epochs, get.digests)
+        held: list[bytes | None] = []
+        unknown: list[int] = []
+        room = self._reply_bytes
+        for start in range(0, len(keys), _READ_AT_ONCE):
+            part = keys[start : start + _READ_AT_ONCE]
+            found = self._store.get(part)
+            if staged:
+                found = [staged.get(key, stored) for key, stored in zip(part, found, strict=True)]
+            if CORRUPT in found:
+                unknown += [start + index for index, record in enumerate(found) if record is CORRUPT]
+                found = [None if record is CORRUPT else record for record in found]
+            readable = cast("list[bytes | None]", found)
+            held += readable
+            room -= sum(map(len, filter(None, readable)))
+            if room < 0:
+                return messages.Overflow(get.round, get.view, self._identity.disk)
+        return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
+
+    def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
+        key = layout.register_key(owner)
+        value: bytes | Corrupt | None = staged.get(key)
+        if value is None:
+            (value,) = self._store.get([key])
+        if value is None:
+            return Register(0, "")
+        try:
+            # Without a readable register the fence cannot hold, and no other answer is safe.
+            if value is CORRUPT:
+                raise ValueError("its block is corrupt")
+            return Register(*layout.decode_register(value))
+        except ValueError as error:
+            raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
+
+    def _raise(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
+        if register.epoch > self._register(owner, staged).epoch:
+            staged[layout.register_key(owner)] = layout.encode_register(register.epoch, register.secret)

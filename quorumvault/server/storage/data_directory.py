@@ -1,0 +1,227 @@
+"""A node's disk at start: who it is, whether it can be trusted, and whether it may vote.
+
+    identity  store       then
+    yes       yes         its durable mode: active, or joining
+    yes       distrusted  it is lost, and waits for a new disk: when both others are active, ``provide`` sets the store aside and
+                          mints a new identity, and the node rejoins with an empty store (healing/rejoin.py, view rule 6)
+    yes       none        the same: the files are gone, and with them what this disk acknowledged
+    none      any         it waits for its operator: where there is not even an identity a volume may not be mounted. Nothing is
+                          created; ``quorumvault init DIR --replace`` gives it a new disk
+
+    <data>/nX/distrusted           written by whoever finds that the store cannot be trusted, before the process ends (exit 3):
+                                   the reason. The store is set aside at the next start, and not before both others are active,
+                                   so that three nodes which lost power at once still have all that they had
+    <data>/nX/store.set-aside-1    a store that was, kept until the node is whole again without it
+
+A lost disk's node takes requests and carries them out through the two others, and votes on nothing (view rules 4 and 6).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from quorumvault.config.cluster import NodeConfig
+from quorumvault.crypto.keys import fingerprint
+from quorumvault.durable import sync_directory
+from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt, StoreMissing
+from quorumvault.protocol.views import DISK_BYTES, Mode
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import LOCK_FILE, DiskIdentity, raise_incarnation, read_identity, write_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.store import Store
+
+logger = logging.getLogger("quorumvault.disk")
+
+IDENTITY_FILE = "disk.json"
+STORE_DIRECTORY = "store"
+DISTRUSTED_FILE = "distrusted"
+#: Stores that were set aside, and may be there: a disk that spoils one before the next is whole has to be looked at.
+MOST_SET_ASIDE = 3
+_SET_ASIDE = ".set-aside-"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDisk:
+    """``store`` is None on a node that has no disk; ``problem`` then says so, and what to do. ``replaceable``: it may be given
+    a new one without being asked. Its identity is in memory only then, and in no view."""
+
+    identity: DiskIdentity
+    store: Store | None
+    problem: str | None = None
+    replaceable: bool = False
+
+
+def open_disk(config: NodeConfig) -> NodeDisk:
+    """Raises ConfigError for what the operator has to mend, StorageFailed for a store that cannot be trusted."""
+    directory = config.data_directory
+    path = directory / IDENTITY_FILE
+    identity = identity_of(config)
+    if identity is None:
+        return _without_disk(
+            config,
+            f"{config.node} has no disk that the cluster knows: {path} does not exist; stop it and put its data directory back, "
+            f"or give it a new disk: quorumvault init DIR --replace {config.node}",
+        )
+    if (reason := why_distrusted(directory)) is not None:
+        return _lost(config, reason)
+    try:
+        store = LevelDBStore.open(directory / STORE_DIRECTORY, identity.disk)
+    except StoreMissing as missing:
+        return _lost(config, str(missing))
+    except NoRoom:
+        raise
+    except StorageFailed as failure:
+        distrust(directory, str(failure))
+        raise
+    try:
+        check_secret(store, config)
+    except StoreCorrupt as failure:  # and for nothing less: a disk too full for a write has kept all that it took before
+        distrust(directory, str(failure))
+        raise
+    return NodeDisk(raise_incarnation(path, identity), store)
+
+
+def identity_of(config: NodeConfig) -> DiskIdentity | None:
+    """None if there is none. Raises ConfigError for another cluster's, or another node's."""
+    path = config.data_directory / IDENTITY_FILE
+    identity = read_identity(path)
+    if identity is not None and (identity.cluster_id, identity.node) != (config.cluster.cluster_id, config.node):
+        raise ConfigError(path, "", f"expected the data of {config.node} of this cluster; this is another node's or cluster's")
+    return identity
+
+
+def distrust(directory: Path, reason: str) -> None:
+    """Have the next start set the store in this data directory aside. Durable when it returns, if the disk still takes it.
+
+    ``reason``: one line without a value, a key or a token. Never raises: it is said on the way out.
+    """
+    try:
+        with (directory / DISTRUSTED_FILE).open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{reason}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(directory)
+    except OSError as error:
+        logger.critical("%s: that its store cannot be trusted could not be noted: %s", directory, error.strerror)
+
+
+def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, Store]:
+    """A new disk in the place of a lost one, under the identity that was in memory: durable, joining, empty (view rule 6).
+
+    To be called when both others are active, and not on the event loop's thread. After a crash in the middle the disk is lost
+    as before. Raises StorageFailed, ConfigError.
+    """
+    directory = config.data_directory
+    path, store = directory / IDENTITY_FILE, directory / STORE_DIRECTORY
+    before = read_identity(path)
+    try:
+        if before is not None and before.mode is Mode.JOINING:
+            shutil.rmtree(store, ignore_errors=True)  # it never was whole: there is nothing in it that others have not
+        if store.exists():
+            logger.warning("%s: the store that cannot be trusted is now %s", config.node, set_aside(store))
+        write_identity(path, identity)
+        (directory / DISTRUSTED_FILE).unlink(missing_ok=True)
+        sync_directory(directory)
+    except OSError as error:
+        raise StorageFailed(f"{directory}: the old store cannot be set aside: {error.strerror}") from None
+    fresh = LevelDBStore.create(store, identity.disk)
+    check_secret(fresh, config)
+    return raise_incarnation(path, identity), fresh
+
+
+def store_bytes(directory: Path) -> int:
+    """What the store in this data directory takes up. 0 if that cannot be told."""
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(directory / STORE_DIRECTORY) if entry.is_file())
+    except OSError:
+        return 0
+
+
+def remove_set_aside(directory: Path) -> None:
+    """Stores that were set aside here, once the node is whole without them: each record that counts is on two other disks."""
+    for entry in directory.glob(f"{STORE_DIRECTORY}{_SET_ASIDE}*"):
+        shutil.rmtree(entry, ignore_errors=True)
+        logger.warning("%s, which was set aside, is removed: this node is whole without it", entry)
+
+
+def set_aside(path: Path) -> Path:
+    """Gives a file or directory a name that nothing else has, and returns it. Raises OSError."""
+    aside = _unused(path)
+    path.rename(aside)
+    sync_directory(path.parent)
+    return aside
+
+
+def set_aside_contents(directory: Path) -> Path:
+    """The same for all that is in a directory that cannot be renamed, since a volume is mounted there. Raises OSError.
+
+    The identity goes first: from then on, should this not come to its end, what is left is nobody's disk.
+    """
+    aside = _unused(directory / directory.name)
+    aside.mkdir(mode=0o700)
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name != IDENTITY_FILE):
+        if entry.name != LOCK_FILE and not is_set_aside(entry.name):
+            entry.rename(aside / entry.name)
+    sync_directory(aside)
+    sync_directory(directory)
+    return aside
+
+
+def _unused(path: Path) -> Path:
+    """What to call a file or directory that is set aside: a name that nothing has."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}{_SET_ASIDE}{number}")).exists():
+        number += 1
+    return aside
+
+
+def is_set_aside(name: str) -> bool:
+    return _SET_ASIDE in name
+
+
+def why_distrusted(directory: Path) -> str | None:
+    """The reason that was noted; None if there is none. Raises ConfigError if it cannot be told."""
+    try:
+        return (directory / DISTRUSTED_FILE).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(directory / DISTRUSTED_FILE, "", f"expected a file that can be read: {error.strerror}") from None
+
+
+def _lost(config: NodeConfig, why: str) -> NodeDisk:
+    asides = [entry.name for entry in config.data_directory.iterdir() if is_set_aside(entry.name)]
+    if len(asides) >= MOST_SET_ASIDE:
+        hint = f"{len(asides)} were set aside in {config.data_directory} before; look at the disk, remove them, start again"
+        return _without_disk(config, f"{config.node} has lost its disk ({why}), and sets no more aside: {hint}")
+    problem = f"{config.node} has lost its disk ({why}): it rejoins with a new one when both others are active"
+    return _without_disk(config, problem, replaceable=True)
+
+
+def _without_disk(config: NodeConfig, problem: str, *, replaceable: bool = False) -> NodeDisk:
+    logger.error(problem)
+    stranger = DiskIdentity(config.cluster.cluster_id, config.node, os.urandom(DISK_BYTES), 0, Mode.JOINING, None)
+    return NodeDisk(stranger, None, problem, replaceable)
+
+
+def check_secret(store: Store, config: NodeConfig) -> None:
+    """The store remembers which secret its records were made with: under another one every value would get a second token.
+
+    Raises ConfigError for another one, StoreCorrupt if it cannot be told, StorageFailed if it cannot be noted.
+    """
+    master = config.cluster.secrets.master
+    key, mine = layout.secret_key(master.id), fingerprint(config.master_secret).encode()
+    (known,) = store.get([key])
+    if known is None:
+        store.write({key: mine})
+    elif known != mine:
+        if not isinstance(known, bytes):
+            raise StoreCorrupt("the fingerprint of the master secret in the store is corrupt")
+        where = config.cluster.file.parent / master.file
+        raise ConfigError(
+            where, "", f"expected the secret {master.id!r} that this node's records were made with; this is another one"
+        )

@@ -1,0 +1,176 @@
+"""A disk's identity, kept apart from its records, so that it outlives them (rule 14, view rule 2).
+
+    <data>/nX/disk.json   {"format": 1, "cluster_id": …, "node": …, "disk": hex, "incarnation": n, "mode": …,
+                           "view": {"number": n, "joiner": hex, "disks": {node: hex}} or null}
+    <data>/nX/lock        locked (flock) by the one process that owns the directory; empty
+
+A change is written to a new file, which is synced and takes the old one's name; then the directory is synced. After a crash
+there is the old identity or the new one, whole (Pillai et al., ALICE, OSDI '14).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from quorumvault.durable import sync_directory
+from quorumvault.errors import ConfigError, DirectoryInUse, StorageFailed
+from quorumvault.model import NODE_NAMES
+from quorumvault.ownership import belong_to
+from quorumvault.protocol.views import DISK_BYTES, Mode, View
+
+_FORMAT = 1
+#: The largest number that every reader of JSON keeps exactly.
+_MAX_NUMBER = 2**53 - 1
+LOCK_FILE = "lock"
+
+_Hex = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * DISK_BYTES}}}\Z")]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskIdentity:
+    """Whose disk this is, and how it stands.
+
+    ``disk`` is its id, DISK_BYTES long; ``incarnation`` counts its starts; ``view`` is None until it has entered one.
+    ValueError for parts that do not fit together.
+    """
+
+    cluster_id: str
+    node: str
+    disk: bytes
+    incarnation: int
+    mode: Mode
+    view: View | None
+
+    def __post_init__(self) -> None:
+        if self.node not in NODE_NAMES:
+            raise ValueError(f"a node is one of {', '.join(NODE_NAMES)}")
+        if len(self.disk) != DISK_BYTES:
+            raise ValueError(f"a disk id has {DISK_BYTES} bytes")
+        if self.mode is Mode.ACTIVE and (self.view is None or self.view.disks.get(self.node) != self.disk):
+            raise ValueError(f"an active disk is in a view that lists it as its node's, {self.node}")
+
+
+class _FormatOnly(msgspec.Struct):
+    """Read first: what else is in the file depends on it."""
+
+    format: int
+
+
+class _ViewFile(msgspec.Struct, forbid_unknown_fields=True):
+    number: Annotated[int, Meta(ge=1, le=_MAX_NUMBER)]
+    joiner: _Hex
+    disks: dict[str, _Hex]
+
+
+class _IdentityFile(msgspec.Struct, forbid_unknown_fields=True):
+    format: int
+    cluster_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    node: str
+    disk: _Hex
+    incarnation: Annotated[int, Meta(ge=0, le=_MAX_NUMBER)]
+    mode: Mode
+    view: _ViewFile | None
+
+
+def read_identity(path: Path) -> DiskIdentity | None:
+    """None if there is no such file. Raises ConfigError, naming the file, for anything but a whole identity."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(path, "", f"expected a readable disk identity: {error.strerror}") from None
+    try:
+        found = msgspec.json.decode(data, type=_FormatOnly).format
+        if found != _FORMAT:
+            raise ConfigError(path, "format", f"expected {_FORMAT}, found {found}; run the version that wrote it")
+        return _from_file(msgspec.json.decode(data, type=_IdentityFile))
+    except (ValueError, RecursionError) as error:  # what msgspec raises are ValueErrors too, but for text nested too deeply
+        raise ConfigError(path, "", f"expected a disk identity of format {_FORMAT}: {error}") from None
+
+
+def write_identity(path: Path, identity: DiskIdentity) -> None:
+    """Replaces the file, and leaves its owner: as root it is that of the directory.
+
+    Durable when it returns; raises StorageFailed, and then either identity may be there.
+    """
+    text = msgspec.json.format(msgspec.json.encode(_to_file(identity))) + b"\n"
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        temporary.unlink(missing_ok=True)  # left by a process that died here
+        with temporary.open("xb") as file:
+            belong_to(file.fileno(), path.parent.stat())
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StorageFailed(f"{path}: the disk identity cannot be written: {error.strerror}") from None
+
+
+def raise_incarnation(path: Path, identity: DiskIdentity) -> DiskIdentity:
+    """The identity for this start of the disk: durable before anybody can hear of it."""
+    started = replace(identity, incarnation=identity.incarnation + 1)
+    write_identity(path, started)
+    return started
+
+
+@contextmanager
+def lock_data_directory(directory: Path) -> Iterator[None]:
+    """Owns a data directory until the block ends, or the process. Raises DirectoryInUse, ConfigError.
+
+    The lock file stays: to remove it would let two processes lock two files of one name. It belongs to the directory's owner, so
+    that the node can lock it after root has.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        file = os.fdopen(os.open(directory / LOCK_FILE, flags, 0o600), "wb")
+        belong_to(file.fileno(), directory.stat())
+    except OSError as error:
+        raise ConfigError(directory, "", f"expected a data directory that can be written to: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DirectoryInUse(
+                directory, "", "expected to be the only process on this data directory; another one runs"
+            ) from None
+        yield
+
+
+def _from_file(file: _IdentityFile) -> DiskIdentity:
+    view = None if file.view is None else _view_from_file(file.view)
+    return DiskIdentity(file.cluster_id, file.node, bytes.fromhex(file.disk), file.incarnation, file.mode, view)
+
+
+def _view_from_file(file: _ViewFile) -> View:
+    disks = {node: bytes.fromhex(disk) for node, disk in file.disks.items()}
+    if disks.keys() != set(NODE_NAMES) or len(set(disks.values())) != len(NODE_NAMES):
+        raise ValueError(f"a view lists a different disk for each of {', '.join(NODE_NAMES)}")
+    return View(file.number, bytes.fromhex(file.joiner), disks)
+
+
+def _to_file(identity: DiskIdentity) -> _IdentityFile:
+    return _IdentityFile(
+        format=_FORMAT,
+        cluster_id=identity.cluster_id,
+        node=identity.node,
+        disk=identity.disk.hex(),
+        incarnation=identity.incarnation,
+        mode=identity.mode,
+        view=None if identity.view is None else _view_to_file(identity.view),
+    )
+
+
+def _view_to_file(view: View) -> _ViewFile:
+    return _ViewFile(view.number, view.joiner.hex(), {node: disk.hex() for node, disk in view.disks.items()})

@@ -1,0 +1,59 @@
+"""Connections that a node refused or ended, and bytes on them that were no request: counted, and logged once a second at most.
+
+Whoever reaches the port can cause as many of them as he likes, and a line for each would fill the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+_log = logging.getLogger("quorumvault.http")
+
+#: Between two lines.
+SECONDS: Final = 1.0
+
+
+class Refusal(StrEnum):
+    """Why. The values are those of ``quorumvault_rejected_total{reason}``."""
+
+    #: Not HTTP/1.1, or larger in a part of it than it may be: 400.
+    MALFORMED = "http-malformed"
+    #: Its head or its body did not come in time.
+    LATE = "http-late"
+    #: Its answer was not read in time.
+    UNREAD = "http-unread"
+    #: Idle, and closed to make room for a new connection.
+    CLOSED_FOR_ROOM = "connection-closed-for-room"
+    #: No room: closed at once, or served the health paths alone.
+    NO_ROOM = "connection-no-room"
+
+
+class HttpRefusals:
+    """Used on the event loop's thread. ``count`` is called once for each."""
+
+    def __init__(self, count: Callable[[Refusal], None]) -> None:
+        self._count = count
+        self._untold: Counter[Refusal] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, refusal: Refusal) -> None:
+        self._count(refusal)
+        self._untold[refusal] += 1
+        if self._timer is None:
+            self._tell()
+
+    def _tell(self) -> None:
+        told = ", ".join(f"{count} {refusal}" for refusal, count in self._untold.items())
+        _log.warning("HTTP connections refused or ended: %s", told)
+        self._untold.clear()
+        self._timer = asyncio.get_running_loop().call_later(SECONDS, self._end_second)
+
+    def _end_second(self) -> None:
+        self._timer = None
+        if self._untold:
+            self._tell()

@@ -1,0 +1,165 @@
+"""The event log as files: events.jsonl, and behind it events.jsonl.1 (the newest), .2, … up to the oldest that is kept.
+
+Files beyond ``keep`` stay until they are ``keep_days`` old, as long as all of them have no more than ``most_bytes`` and the disk
+has room: a log that nobody bounded would fill the disk, and the node would refuse writes for it. The oldest go first.
+
+One process appends, so what is behind the last newline can only be a line that it did not finish: torn by a crash, a power
+cut, or a disk that filled up. Such a tail is cut off before anything is appended, else the next line would be glued to it
+and two events would be lost (trap 15). Whole lines are never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from quorumvault.config.cluster import EventLogSettings
+
+logger = logging.getLogger("quorumvault.events")
+
+_BLOCK = 64 * 1024
+#: Lines are written together up to this size, so that a long backlog is neither one huge write nor one call a line.
+_CHUNK_BYTES = 1024 * 1024
+_DAY = 86_400
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+#: A rotation renames all files, and so many take it some 10 ms, on a thread of its own.
+_MOST_FILES = 1000
+
+
+def rotated(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def rotated_files(path: Path) -> dict[int, Path]:
+    """The files behind the live one that are there, by their numbers: the newest first. Raises OSError."""
+    prefix = f"{path.name}."
+    ends = [name.removeprefix(prefix) for name in os.listdir(path.parent) if name.startswith(prefix)]
+    return {number: rotated(path, number) for number in sorted(int(end) for end in ends if _NUMBER.fullmatch(end))}
+
+
+class EventFile:
+    """Appends lines and rotates. Blocking, and not thread-safe: one thread owns it. Any call may raise OSError.
+
+    ``now`` gives seconds since 1970; ``has_room`` whether the disk has room for files beyond ``keep``.
+    """
+
+    def __init__(self, path: Path, settings: EventLogSettings, now: Callable[[], float], has_room: Callable[[], bool]) -> None:
+        self._path = path
+        self._settings = settings
+        self._now = now
+        self._has_room = has_room
+        #: Whether there may be files beyond ``keep``.
+        self._extra = True
+        self._descriptor: int | None = None
+        self._size = 0
+        #: Whether a write has begun and not ended well: the file may have more than ``_size`` bytes.
+        self._torn = False
+
+    def append(self, lines: deque[bytes]) -> None:
+        """Write the lines in order and take each off the left once it is written: after an OSError the rest is still there."""
+        descriptor = self._open()
+        if self._extra and not self._has_room():
+            self._remove_old()
+        while lines:
+            chunk = self._next_chunk(lines)
+            if self._size and self._size + len(chunk) > self._settings.file_bytes:
+                self._rotate()
+                descriptor = self._open()
+            self._write(descriptor, chunk)
+            for _ in range(chunk.count(b"\n")):
+                lines.popleft()
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _next_chunk(self, lines: deque[bytes]) -> bytes:
+        """The first lines that still fit into the file, or one line if none does; the caller rotates for that one."""
+        room = min(self._settings.file_bytes - self._size, _CHUNK_BYTES)
+        chunk = bytearray()
+        for line in lines:
+            if chunk and len(chunk) + len(line) > room:
+                break
+            chunk += line
+        return bytes(chunk)
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        if self._torn:
+            os.ftruncate(descriptor, self._size)
+        self._torn = True
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        self._torn = False
+        self._size += len(data)
+
+    def _open(self) -> int:
+        """The open file. Opened anew if it was deleted: what is written to a file without a name is seen by nobody."""
+        if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
+            self.close()
+        if self._descriptor is None:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags, 0o600)
+            try:
+                self._size = _cut_torn_tail(descriptor, self._path)
+            except OSError:
+                os.close(descriptor)
+                raise
+            self._torn = False
+            self._descriptor = descriptor
+        return self._descriptor
+
+    def _rotate(self) -> None:
+        """Every file moves one number up, as far as the first gap. Then those go that are not kept any longer.
+
+        A gap is what a rotation leaves that failed on its way, so trying again loses nothing more.
+        """
+        there = rotated_files(self._path)
+        free = next(number for number in range(1, len(there) + 2) if number not in there)
+        for number in range(free, 1, -1):
+            rotated(self._path, number - 1).replace(rotated(self._path, number))
+        self._path.replace(rotated(self._path, 1))
+        self.close()
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Remove files beyond ``keep``, the oldest first, until one is to stay."""
+        files = rotated_files(self._path)
+        found = {number: path.stat() for number, path in files.items()}
+        total = sum(status.st_size for status in found.values()) + self._settings.file_bytes
+        extra = [number for number in found if number > self._settings.keep]
+        while extra:
+            number = extra[-1]
+            is_old = self._now() - found[number].st_mtime >= self._settings.keep_days * _DAY
+            if not is_old and total <= self._settings.most_bytes and len(found) <= _MOST_FILES and self._has_room():
+                break
+            logger.info("%s: removed, %s", files[number], "its time is over" if is_old else "for want of room")
+            files[number].unlink()
+            extra.pop()
+            total -= found.pop(number).st_size
+        self._extra = bool(extra)
+
+
+def _cut_torn_tail(descriptor: int, path: Path) -> int:
+    """Truncate an open file to the end of its last whole line, and return that size."""
+    size = os.fstat(descriptor).st_size
+    end = _end_of_last_line(descriptor, size)
+    if end < size:
+        logger.warning("%s: dropped %d bytes of a torn last line", path, size - end)
+        os.ftruncate(descriptor, end)
+    return end
+
+
+def _end_of_last_line(descriptor: int, size: int) -> int:
+    start = size
+    while start > 0:
+        stop, start = start, max(0, start - _BLOCK)
+        newline = os.pread(descriptor, stop - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+    return 0
