@@ -24,7 +24,7 @@ from chaos.sites import on_loopback
 from chaos.summary import Summary, Verdict
 from chaos.testbed.host import private_mounts
 
-_BROKEN = (sys.executable, "-P", "-m", "tests.chaos.broken")
+_BROKEN = (sys.executable, "-P", "-m", "tests.rigs.broken")
 _LIST_SECONDS = 60.0
 _RATE = 25.0
 #: Seeds after which a mutant has survived.

@@ -10,7 +10,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from tests.unit.test_house import LAYERS, MODULES, PACKAGE, imports, layer_of
+from tests.tools.test_house import LAYERS, MODULES, PACKAGE, imports, layer_of
 
 #: Layer and folder; modules that are in none of the folders have the folder "".
 Box = tuple[int, str]

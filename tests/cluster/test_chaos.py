@@ -14,8 +14,8 @@ import pytest
 from chaos import history
 from chaos.history import READER, Complete, FaultBegan, FaultEnded, Invoke, Outcome
 from chaos.summary import Summary, Verdict
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 FAMILIES = ("kill", "pause", "partition", "torn")
 
 

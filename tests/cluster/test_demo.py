@@ -19,8 +19,7 @@ from chaos.demo.records import invent_input
 from chaos.testbed import sample
 from chaos.testbed.cluster import Cluster
 from chaos.testbed.narration import ClaimFailed, Narrator
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 #: What a person's own file may look like: a byte order mark, CRLF, quotes where none are needed, no line end at its end.
 OWN = (

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from chaos.testbed.cluster import NODES, Cluster, environment, run, wait_for
+from tests import ROOT
 from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming, through_each_pair
 
-ROOT = Path(__file__).parents[2]
 MiB = 1 << 20
 FLOOR = 24 * MiB
 
@@ -45,7 +45,7 @@ class ToldDisk:
         serve = ["serve", "--config", str(at.directory / "cluster.yaml"), "--node", node, "--parent", str(os.getpid())]
         with at.log.open("ab") as log:
             at.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.roomy", str(self._told), *serve],
+                [sys.executable, "-m", "tests.rigs.roomy", str(self._told), *serve],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -15,11 +15,12 @@ import yaml
 from chaos.testbed.api import Api
 from chaos.testbed.cluster import HOST, NODES, PORT_OFFSETS, Cluster, free_base_port, wait_for
 from quorumvault.server.storage.layout import STORE_FORMAT
+from tests import ROOT
 from tests.cluster.test_healing import HEALED_SECONDS, identical, owed
 from tests.cluster.test_operating import becomes
 from tests.golden.make import EXPECTED_FILE
 
-GOLDEN = sorted(path.parent for path in (Path(__file__).parents[1] / "golden").glob(f"*/{EXPECTED_FILE}"))
+GOLDEN = sorted(path.parent for path in (ROOT / "tests" / "golden").glob(f"*/{EXPECTED_FILE}"))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ import pytest
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, environment, executable, wait_for
 from quorumvault.config.api_keys import PERMISSIONS
+from tests import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
+PAGE = (ROOT / "docs" / "migration.md").read_text()
 ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]
 JOIN, COMPOSE = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 (LOOK_UP,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -11,9 +11,9 @@ import pytest
 
 from chaos.testbed.api import Unanswered
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, wait_for
+from tests import ROOT
 from tests.cluster.conftest import OWNERS
 
-ROOT = Path(__file__).parents[2]
 GONE_SECONDS = 10.0
 
 

@@ -14,8 +14,8 @@ from typing import IO
 import pytest
 
 from chaos.testbed.cluster import environment, free_base_port
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 SESSION = (ROOT / "README.md").read_text().partition("## The first five minutes")[2].partition("\n## ")[0]
 FIRST, BEFORE_KILL, AFTER_KILL = re.findall(r"```console\n(.*?)```", SESSION, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", SESSION, re.DOTALL)[0]

@@ -14,8 +14,8 @@ import pytest
 
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, environment
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 VALUES = ["000-12-3456", "", "é\U0001f600", "000-12-3456"]
 #: Without word to anybody but the nodes; a project has no reason to ask for more.
 QUIET = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DO_NOT_TRACK": "1"}

@@ -16,7 +16,7 @@ import pyarrow as pa
 from quorumvault.config.cluster import Limits
 from quorumvault.errors import RequestError
 from quorumvault.server.http.arrow_stream import Texts, read_texts, write_stream
-from tests import arrowrig as rig
+from tests.rigs import arrow as rig
 
 _LIMITS = Limits()
 _TEXTS = (None, b"", b"x", "é\U0001f600".encode(), b"qv_1_" + b"a" * 48, b"a longer text than the others are", b"\0", b"y" * 300)

@@ -27,10 +27,10 @@ from quorumvault.files.text.engine import open_table
 from quorumvault.files.text.rows import Answer, Converter, Value, convert_rows
 from quorumvault.formats.table import Place
 from quorumvault.model import Owner
-from tests.batchrig import desk, job
 from tests.fuzz.canaries import VALUE
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
+from tests.rigs.tables import desk, job
 
 _CSV_WORDS = (
     b'"',

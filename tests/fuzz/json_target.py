@@ -9,10 +9,10 @@ from random import Random
 from typing import Any
 
 from quorumvault.server.http.openapi_reference import PROBLEMS
-from tests.apirig import CLINIC, Connection, Raw, Rig, bearer, key_text
 from tests.fuzz import jsonbodies
 from tests.fuzz.canaries import VALUE, Planted
 from tests.fuzz.target import InProcess, Violation
+from tests.rigs.vault import CLINIC, Connection, Raw, Rig, bearer, key_text
 
 _PROBLEMS = {(problem.status, problem.code) for problem in PROBLEMS}
 _KEY = "admin"

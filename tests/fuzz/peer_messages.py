@@ -16,7 +16,7 @@ from quorumvault.server.peers.facts import Greeting
 from quorumvault.server.peers.frames import FrameError
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
-from tests.linkrig import facts_of
+from tests.rigs.links import facts_of
 
 _DECODERS: tuple[Callable[[bytes | memoryview], Any], ...] = (
     messages.decode_request,

@@ -20,7 +20,7 @@ from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.standing import Standing
-from tests.linkrig import facts_of
+from tests.rigs.links import facts_of
 
 PROCESSES, PEERS = ("X", "Y"), ("n2", "n3")
 #: Who reaches whom: by process and peer.

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from chaos import checkers
 from chaos.checkers import Violation, check
 from chaos.history import Action, Complete, History, Invoke, Outcome
+from tests import ROOT
 from tests.simulation import legal
 from tests.simulation.legal import Vault
 
-BAD = sorted((Path(__file__).parents[1] / "histories" / "bad").glob("*.json"))
+BAD = sorted((ROOT / "tests" / "histories" / "bad").glob("*.json"))
 TOKEN, OTHER = "qv_1_aa", "qv_1_bb"
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import Mode
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT
+from tests import ROOT
 from tests.simulation import faults
 from tests.simulation.disks import Disk
 from tests.simulation.faults import KINDS, Fault
@@ -26,7 +26,6 @@ from tests.simulation.run import first_failure, main
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run, World, run, scenario
 
-ROOT = Path(__file__).parents[2]
 SEEDS = range(1, 41)
 #: A seed by which each is noticed, or soon after it. All mutants, from the first seed on, are for bin/simulate --mutants.
 SAMPLE = {

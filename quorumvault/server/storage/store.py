@@ -1,6 +1,7 @@
 """The contract of a replica's store: an ordered map of bytes with one way to write, which is durable when it returns.
 
-Implemented by leveldb.py and memory.py; tests/contract/test_store.py holds both to it. Not thread-safe: one thread owns a store.
+Implemented by leveldb.py and memory.py, which one suite holds to it (tests/unit/server/storage/test_store.py). Not thread-safe:
+one thread owns a store.
 """
 
 from __future__ import annotations

@@ -1,0 +1,556 @@
+"""What strangers may do to the HTTP server over raw sockets, on both event loops: what it holds, begins and answers of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from quorumvault.config.addresses import Address
+from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.server.http import protocol
+from quorumvault.server.http.answer import CONNECTION
+from quorumvault.server.http.protocol import LARGE_READ, SMALL_READ
+from quorumvault.server.http.server import HttpServer, listening_socket
+from quorumvault.server.telemetry.connection_refusals import Refusal
+from tests.rigs.links import Run, eventually
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 20
+PIECE = b"x" * 256 * 1024
+#: Of PIECE, in an answer that no socket's buffers have room for.
+PIECES = 64
+GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+SIZED = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+
+
+class App:
+    """``/early`` answers unread, ``/gate`` when the gate opens, ``/large`` in PIECES, all else with what it was asked."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.begun: list[str] = []
+        self.headers: dict[str, list[tuple[bytes, bytes]]] = {}
+        self.pieces = 0
+        self.sent: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        self.begun.append(path)
+        self.headers[path] = scope["headers"]
+        if path == "/large":
+            await self._large(scope, send)
+            return
+        body = b"" if path == "/early" else await _whole(receive)
+        if path == "/gate":
+            await self.gate.wait()
+        answer = b"%s:%s;" % (path.encode(), body)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
+        await send({"type": "http.response.body", "body": answer})
+        scope[CONNECTION].when_sent(lambda: self.sent.append(path))
+
+    async def _large(self, scope: Scope, send: Send) -> None:
+        length = b"%d" % (PIECES * len(PIECE))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        for number in range(1, PIECES + 1):
+            if scope[CONNECTION].ended:
+                return
+            await send({"type": "http.response.body", "body": PIECE, "more_body": number < PIECES})
+            self.pieces += 1
+        scope[CONNECTION].when_sent(lambda: self.sent.append("/large"))
+
+
+async def crowded(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 429, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+async def _whole(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> bytes:
+        """Of a path but ``/large``."""
+        return await self.reader.readuntil(b";")
+
+    async def rest(self) -> bytes:
+        """All up to the other side's end."""
+        received = b""
+        try:
+            while data := await self.reader.read(1 << 20):
+                received += data
+        except ConnectionResetError:
+            pass
+        return received
+
+
+class Site:
+    """A server, and what it counted."""
+
+    def __init__(self, server: HttpServer, port: int, app: App, counted: Counter[Refusal]) -> None:
+        self.server, self.port, self.app, self.counted = server, port, app, counted
+        self._clients: list[Client] = []
+
+    async def connect(self, receive_buffer: int | None = None) -> Client:
+        connection = socket.socket()
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
+        client = Client(*await asyncio.open_connection(sock=connection, limit=4096))
+        self._clients.append(client)
+        return client
+
+    def connections(self) -> list[Any]:
+        return [requests._around for requests in self.server._server.server_state.connections]  # type: ignore[union-attr]
+
+    def held(self) -> int:
+        """Bytes that were read and not parsed."""
+        return sum(len(connection._held) for connection in self.connections())
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.writer.close()
+
+
+async def settled(value: Callable[[], object]) -> None:
+    """Until the value has not changed for many turns of the loop."""
+    last, same = value(), 0
+    while same < 50:
+        await asyncio.sleep(0.001)
+        same = same + 1 if value() == last else 0
+        last = value()
+
+
+Scene = Callable[[Site], Awaitable[None]]
+
+
+async def serve(scene: Scene, limits: Limits | None = None, timeouts: Timeouts | None = None) -> None:
+    listener = listening_socket(Path("test"), "api", Address("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    app, counted = App(), Counter[Refusal]()
+    server = HttpServer(
+        app, listener, limits or Limits(), timeouts or Timeouts(), crowded, lambda refusal: counted.update([refusal])
+    )
+    listener.listen()
+    server.start()
+    site = Site(server, port, app, counted)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await scene(site)
+    finally:
+        app.gate.set()
+        site.close()
+        await server.stop()
+
+
+# What a chunked body is made of.
+
+
+def test_trailers_are_not_headers(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(CHUNKED % b"/a" + b"1\r\nq\r\n0\r\nAuthorization: Bearer k\r\nExpect: 100-continue\r\n\r\n" + GET % b"/b")
+        assert b"/a:q;" in await client.answer()
+        assert site.app.headers["/a"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+        assert b"/b:;" in await client.answer()
+
+    run(serve(scene))
+
+
+@pytest.mark.parametrize(
+    ("endless", "why"),
+    [
+        (b"1\r\nq\r\n0\r\nX: " + b"t" * 200_000, b"its trailers"),
+        (b"1\r\nq\r\n0\r\n" + b"a:\r\n" * 102, b"more than 100 header fields, or trailers"),
+        (b"1;" + b"e" * 200_000, b"their extensions"),
+        (b"1\r\nq\r\n" * 30_000, b"chunk headers"),
+        (b"1;" + b"e" * 999 + b"\r\nq\r\n" + (b"1;" + b"e" * 999 + b"\r\nq\r\n") * 300, b"chunk headers"),
+        (b"zz\r\n", b"Invalid HTTP request"),
+    ],
+)
+@pytest.mark.parametrize("path", [b"/early", b"/a"])
+def test_what_is_around_the_body_is_bounded(run: Run, path: bytes, endless: bytes, why: bytes) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(CHUNKED % path + endless)
+        received = await client.rest()
+        assert b"400 Bad Request" in received
+        assert why in received
+        assert site.counted == {Refusal.MALFORMED: 1}
+
+    run(serve(scene))
+
+
+def test_a_body_in_large_chunks_goes_through(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(CHUNKED % b"/a" + (b"3e8\r\n" + b"\r\n" * 500 + b"\r\n") * 200 + b"0\r\n\r\n" + GET % b"/b")
+        assert (await client.reader.readexactly(200_000)).count(b"\r\n") > 99_000
+        await client.answer()
+        assert b"/b:;" in await client.answer()
+
+    run(serve(scene))
+
+
+def test_however_the_bytes_are_cut_the_answers_are_the_same(run: Run) -> None:
+    stream = b"".join(
+        (b"\r\n", SIZED % (b"/a", 4), b"\r\n\r\n", CHUNKED % b"/b", b"4;x=y\r\n\r\n\r\n\r\n0\r\nt: r\r\n\r\n", GET % b"/c")
+    )
+
+    async def scene(site: Site) -> None:
+        for cut in range(1, len(stream)):
+            client = await site.connect()
+            client.send(stream[:cut])
+            await asyncio.sleep(0)
+            client.send(stream[cut:])
+            for wanted in (b"/a:\r\n\r\n;", b"/b:\r\n\r\n;", b"/c:;"):
+                assert (await client.answer()).endswith(wanted), cut
+            client.writer.close()
+        assert not site.counted
+
+    run(serve(scene))
+
+
+# Requests that come before the answer to the one before.
+
+
+def test_pipelined_requests_begin_one_after_the_other(run: Run) -> None:
+    many = [b"/%d" % number for number in range(2_000)]
+
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(GET % b"/gate" + b"".join(GET % path for path in many))
+        await eventually(lambda: site.app.begun)
+        await settled(site.held)
+        assert site.app.begun == ["/gate"]
+        assert 0 < site.held() <= SMALL_READ
+        site.app.gate.set()
+        for path in (b"/gate", *many):
+            assert (await client.answer()).endswith(path + b":;")
+
+    run(serve(scene))
+
+
+def test_many_who_pipeline_have_one_request_each_under_way(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        for _ in range(40):
+            (await site.connect()).send(GET % b"/gate" * 5_000)
+        await eventually(lambda: len(site.app.begun) == 40)
+        await settled(site.held)
+        assert site.held() <= 40 * SMALL_READ
+        assert len(site.app.begun) == 40
+
+    run(serve(scene))
+
+
+def test_nothing_begins_behind_an_answer_that_is_not_read(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect(receive_buffer=4096)
+        client.send(GET % b"/large" + GET % b"/a")
+        await eventually(lambda: site.app.pieces)
+        await settled(lambda: site.app.pieces)
+        assert site.app.pieces < PIECES
+        assert site.app.begun == ["/large"]
+        unsent = [connection._transport.get_write_buffer_size() for connection in site.connections()]
+        assert 0 < max(unsent) <= len(PIECE) + 4096
+        await client.reader.readuntil(b"\r\n\r\n")
+        await client.reader.readexactly(PIECES * len(PIECE))
+        assert b"/a:;" in await client.answer()
+
+    run(serve(scene))
+
+
+# Answers.
+
+
+def test_it_is_told_when_an_answer_has_left(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect(receive_buffer=4096)
+        client.send(GET % b"/a")
+        await client.answer()
+        await eventually(lambda: site.app.sent == ["/a"])
+        called: list[str] = []
+        client.send(GET % b"/large")
+        await eventually(lambda: site.app.pieces)
+        await settled(lambda: site.app.pieces)
+        (connection,) = site.connections()
+        connection.when_sent(lambda: called.append("some"))
+        assert called == []
+        await client.reader.readuntil(b"\r\n\r\n")
+        await client.reader.readexactly(PIECES * len(PIECE))
+        await eventually(lambda: site.app.sent == ["/a", "/large"])
+        assert called == ["some"]
+
+    run(serve(scene))
+
+
+def test_it_is_told_when_an_answer_will_never_leave(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect(receive_buffer=4096)
+        called: list[str] = []
+        client.send(GET % b"/large")
+        await eventually(lambda: site.app.pieces)
+        await settled(lambda: site.app.pieces)
+        (connection,) = site.connections()
+        connection.when_sent(lambda: called.append("lost"))
+        client.writer.transport.abort()
+        await eventually(lambda: called)
+        connection.when_sent(lambda: called.append("after"))
+        assert called == ["lost", "after"]
+
+    run(serve(scene))
+
+
+def test_an_answer_that_nobody_reads_ends_its_connection(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect(receive_buffer=4096)
+        client.send(GET % b"/large")
+        await eventually(lambda: site.app.begun)
+        await eventually(lambda: not site.connections())
+        assert site.counted == {Refusal.UNREAD: 1}
+
+    run(serve(scene, timeouts=Timeouts(send=0.05)))
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(site: Site) -> None:
+        for path in (b"/large", b"/gate"):
+            for last in (b"", b"GET /unfinished"):
+                client = await site.connect(receive_buffer=4096)
+                client.send(GET % path + last)
+        await eventually(lambda: len(site.app.begun) == 4)
+        site.close()
+        site.app.gate.set()
+        await eventually(lambda: not site.connections())
+
+    with caplog.at_level(logging.DEBUG):
+        run(serve(scene))
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+# What comes after an answer.
+
+
+def test_the_rest_of_a_body_is_thrown_away_and_the_connection_goes_on(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(SIZED % (b"/early", 3 * LARGE_READ) + b"b" * 3 * LARGE_READ)
+        client.send(CHUNKED % b"/early" + b"3e8\r\n" + b"c" * 1000 + b"\r\n0\r\n\r\n" + GET % b"/a")
+        for wanted in (b"/early:;", b"/early:;", b"/a:;"):
+            assert (await client.answer()).endswith(wanted)
+
+    run(serve(scene))
+
+
+@pytest.mark.parametrize(
+    "request_head", [SIZED % (b"/early", 10_000_000), CHUNKED % b"/early" + b"989680\r\n"], ids=["sized", "chunked"]
+)
+def test_the_rest_of_a_body_is_not_thrown_away_without_end(run: Run, request_head: bytes) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(request_head + b"b" * 10_000_000)
+        assert b"/early:;" in await client.rest()
+        await eventually(lambda: not site.connections())
+        assert site.held() == 0
+
+    run(serve(scene, Limits(body_bytes=10_000)))
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        SIZED % (b"/early", 5) + b"1234",
+        SIZED % (b"/a", 5) + b"1234",
+        CHUNKED % b"/early" + b"1\r\nq\r\n0\r\nt: r",
+        CHUNKED % b"/a" + b"1;exten",
+    ],
+)
+def test_a_request_that_does_not_end_ends_its_connection(run: Run, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    monkeypatch.setattr(protocol, "_GRACE_SECONDS", 0.01)
+
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(begun)
+        await client.rest()
+        assert site.counted == {Refusal.LATE: 1}
+
+    run(serve(scene, timeouts=Timeouts(body=0.05)))
+
+
+def test_the_head_of_a_later_request_has_its_time_too(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(GET % b"/a" + b"GET /unfin")
+        await client.answer()
+        assert await client.rest() == b""
+        assert site.counted == {Refusal.LATE: 1}
+
+    run(serve(scene, timeouts=Timeouts(head=0.05)))
+
+
+# What is not HTTP/1.1, or not all of it.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/0.9\r\n\r\n",
+        b"GET / HTTP/2.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\nHost: x\n\n",
+        b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA : b\r\n\r\n",
+        b"GET \xff HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: \x00\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"b" * 70_000,
+        b"\r\n" * 40_000,
+    ],
+)
+def test_what_is_not_taken_is_refused_and_counted(run: Run, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(GET % b"/first" + data)
+        received = await client.rest()
+        assert b"/first:;" in received
+        assert received.count(b"HTTP/1.1 400 Bad Request") == 1
+        assert site.counted == {Refusal.MALFORMED: 1}
+
+    with caplog.at_level(logging.DEBUG):
+        run(serve(scene))
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.getMessage() == "HTTP connections refused or ended: 1 http-malformed"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /a HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"GET http://elsewhere/a HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nExpect: the unexpected\r\n\r\n",
+        b"GET /a HTTP/1.1\r\n" + b"A: b\r\n" * 100 + b"\r\n",
+        b"\r\n\r\n\r\nGET /a HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_unusual_is_served_and_the_connection_goes_on(run: Run, data: bytes) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(data + GET % b"/b")
+        assert b"/a:;" in await client.answer()
+        assert b"/b:;" in await client.answer()
+        assert not site.counted
+
+    run(serve(scene))
+
+
+def test_a_client_that_waits_to_be_told_to_go_on_is_told(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"ok")
+        assert b"/a:ok;" in await client.answer()
+
+    run(serve(scene))
+
+
+def test_an_answer_without_a_body_leaves(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        client = await site.connect()
+        client.send(b"HEAD /a HTTP/1.1\r\n\r\n")
+        assert b"200 OK" in await client.reader.readuntil(b"\r\n\r\n")
+        client.send(b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert b"200 OK" in await client.rest()
+
+    run(serve(scene))
+
+
+# Many connections.
+
+
+def test_the_longest_idle_connection_is_closed_for_a_new_one(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        clients = [await site.connect() for _ in range(9)]
+        for client in clients:
+            client.send(GET % b"/a")
+            await client.answer()
+        clients[0].send(GET % b"/gate")
+        await eventually(lambda: "/gate" in site.app.begun)
+        new = await site.connect()
+        new.send(GET % b"/b")
+        assert b"/b:;" in await new.answer()
+        assert await clients[1].rest() == b""
+        site.app.gate.set()
+        assert b"/gate:;" in await clients[0].answer()
+        assert site.counted == {Refusal.CLOSED_FOR_ROOM: 1}
+
+    run(serve(scene, Limits(connections=10)))
+
+
+def test_whoever_comes_when_none_is_idle_has_one_answer_from_another_application(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        clients = [await site.connect() for _ in range(9)]
+        for client in clients:
+            client.send(GET % b"/gate")
+        await eventually(lambda: len(site.app.begun) == 9)
+        for _ in range(3):
+            new = await site.connect()
+            new.send(GET % b"/a" + GET % b"/b")
+            received = await new.rest()
+            assert received.startswith(b"HTTP/1.1 429 ")
+            assert received.count(b"connection: close") == received.count(b"HTTP/1.1 ") == 1
+        site.app.gate.set()
+        for client in clients:
+            assert b"/gate:;" in await client.answer()
+        assert site.app.begun == ["/gate"] * 9
+
+    run(serve(scene, Limits(connections=10)))
+
+
+def test_one_address_has_its_share_of_the_connections(run: Run) -> None:
+    async def scene(site: Site) -> None:
+        first, second, third = [await site.connect() for _ in range(3)]
+        assert await first.rest() == b""
+        for client in (second, third):
+            client.send(GET % b"/a")
+            assert b"/a:;" in await client.answer()
+
+    run(serve(scene, Limits(connections_per_address=2)))

@@ -1,0 +1,423 @@
+"""GET /openapi.json says what the contract says, and real answers are as it says."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from starlette.routing import Route
+
+from quorumvault.config.api_keys import PERMISSIONS, KeyTable, Rates
+from quorumvault.errors import NoQuorum
+from tests.rigs.vault import CLINIC, LAB, SMALL, FakeVault, Rig, api_key, bearer
+
+#: The contract's error table, spread over its paths: what each may answer.
+OF_ANY = "422 invalid"
+OF_A_KEY = f"401 unauthenticated, {OF_ANY}, 429 busy, 429 rate-limited, 503 draining"
+OF_A_BODY = f"{OF_A_KEY}, 400 malformed, 403 not-permitted, 413 too-large, 415 unsupported-media-type, 503 no-quorum"
+CONTRACT = {
+    ("POST", "/tokenize"): f"{OF_A_BODY}, 409 token-collision, 422 not-tokenizable, 422 already-tokenized, 422 too-many-items, "
+    "422 value-too-large",
+    ("POST", "/detokenize"): f"{OF_A_BODY}, 404 not-found, 409 token-collision, 422 too-many-items",
+    ("POST", "/retokenize"): f"{OF_A_BODY}, 422 too-many-items",
+    ("POST", "/tokens"): f"{OF_A_BODY}, 422 not-tokenizable, 422 already-tokenized, 422 too-many-items, 422 value-too-large",
+    ("POST", "/rotate-epoch"): f"{OF_A_BODY}, 409 epoch-ahead",
+    ("GET", "/epoch"): f"{OF_A_KEY}, 503 no-quorum",
+    ("GET", "/fields"): OF_A_KEY,
+    ("GET", "/health"): OF_ANY,
+    ("GET", "/livez"): OF_ANY,
+    ("GET", "/readyz"): OF_ANY,
+    ("GET", "/limits"): OF_ANY,
+    ("GET", "/openapi.json"): OF_ANY,
+    ("GET", "/metrics"): OF_ANY,
+}
+#: What any path answers to a method that it does not take, and any other path.
+EVERYWHERE = {(404, "not-found"), (405, "method-not-allowed")}
+PERMISSION = {
+    "/tokenize": "tokenize",
+    "/detokenize": "detokenize",
+    "/retokenize": "tokenize",
+    "/tokens": "derive",
+    "/rotate-epoch": "rotate",
+}
+NEED_A_KEY = {*PERMISSION, "/epoch", "/fields"}
+
+
+class Row(NamedTuple):
+    method: str
+    path: str
+    status: int
+    code: str
+
+
+def rows(method: str, path: str) -> set[Row]:
+    return {Row(method, path, int(row.split()[0]), row.split()[1]) for row in CONTRACT[method, path].split(", ")}
+
+
+ROWS = sorted(row for operation in CONTRACT for row in rows(*operation))
+
+
+@functools.cache
+def served() -> dict[str, Any]:
+    rig = Rig()
+    answer = rig.client.get("/openapi.json", headers={"Authorization": ""})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert rig.client.get("/openapi.json").content == answer.content
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    return served()
+
+
+def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """What a reference leads to; anything else is itself."""
+    if set(part) != {"$ref"}:
+        return part
+    found: Any = document
+    for name in part["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return resolved(document, found)
+
+
+def operation_of(document: dict[str, Any], method: str, path: str) -> dict[str, Any]:
+    operation: dict[str, Any] = document["paths"][path][method.lower()]
+    return operation
+
+
+def response_of(document: dict[str, Any], method: str, path: str, status: int) -> dict[str, Any]:
+    responses = operation_of(document, method, path)["responses"]
+    return resolved(document, responses.get(str(status), responses["default"]))
+
+
+# The document
+
+
+def test_it_is_openapi(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    validate(document)
+
+
+def test_every_route_is_in_it_and_nothing_else(document: dict[str, Any]) -> None:
+    routes = [route for route in Rig().app.routes if isinstance(route, Route)]
+    served = {(method, route.path) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    documented = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert documented == served == set(CONTRACT)
+
+
+@pytest.mark.parametrize(("method", "path"), CONTRACT)
+def test_its_errors_are_those_of_the_contract(document: dict[str, Any], method: str, path: str) -> None:
+    documented = set()
+    for status, response in operation_of(document, method, path)["responses"].items():
+        content = resolved(document, response)["content"]
+        if status == "default":
+            codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+            assert {code for _, code in EVERYWHERE} <= set(codes)
+        elif "application/problem+json" in content:
+            properties = content["application/problem+json"]["schema"]["properties"]
+            assert properties["status"]["const"] == int(status)
+            documented |= {Row(method, path, int(status), code) for code in properties["code"]["enum"]}
+    # The contract has no row for a fault of the program; it may happen anywhere.
+    assert documented == {*rows(method, path), Row(method, path, 500, "internal")}
+
+
+@pytest.mark.parametrize(("method", "path"), CONTRACT)
+def test_its_headers_and_keys_are_those_of_the_contract(document: dict[str, Any], method: str, path: str) -> None:
+    operation = operation_of(document, method, path)
+    sent = [resolved(document, parameter) for parameter in operation["parameters"]]
+    assert {(parameter["in"], parameter["name"]) for parameter in sent} == {("header", "X-Request-ID"), ("header", "X-Purpose")}
+    needed = [PERMISSION[path]] if path in PERMISSION else []
+    assert operation["security"] == ([{"bearer": needed}, {"apiKey": needed}] if path in NEED_A_KEY else [])
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["scheme"], schemes["apiKey"]["name"]) == ("bearer", "X-API-Key")
+    for status, response in operation["responses"].items():
+        headers = set(resolved(document, response)["headers"])
+        problem = "application/problem+json" in resolved(document, response)["content"]
+        assert "X-Request-ID" in headers
+        assert ("Retry-After" in headers) == (status in {"429", "503"} and problem)
+        assert ("WWW-Authenticate" in headers) == (status == "401")
+
+
+def test_columns_are_taken_where_the_contract_says(document: dict[str, Any]) -> None:
+    arrow = "application/vnd.apache.arrow.stream"
+    taken = {
+        path
+        for path, item in document["paths"].items()
+        if arrow in item.get("post", {}).get("requestBody", {}).get("content", {})
+    }
+    given = {
+        path for path, item in document["paths"].items() if arrow in next(iter(item.values()))["responses"]["200"]["content"]
+    }
+    assert taken == given == {"/tokenize", "/detokenize", "/retokenize"}
+
+
+def test_every_struct_has_words_and_every_operation_an_example(document: dict[str, Any]) -> None:
+    for schema in document["components"]["schemas"].values():
+        assert schema["description"]
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert operation["summary"]
+            assert operation["description"]
+            content = next(iter(operation["responses"]["200"]["content"].values()))
+            assert content.get("examples") or path == "/openapi.json"
+
+
+# Answers, held against it
+
+
+@functools.cache
+def strict() -> dict[str, Any]:
+    """The components, with no member allowed that is not documented."""
+    components: dict[str, Any] = copy.deepcopy(served()["components"])
+    for schema in components["schemas"].values():
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+    return components
+
+
+def check(schema: dict[str, Any], instance: Any) -> None:
+    Draft202012Validator({**schema, "components": strict()}).validate(instance)
+
+
+def conforms(document: dict[str, Any], method: str, path: str, answer: Any) -> None:
+    """Type, headers and body are what the document says of this status."""
+    response = response_of(document, method, path, answer.status_code)
+    media_type = answer.headers["content-type"].partition(";")[0]
+    schema = response["content"][media_type]["schema"]
+    check(schema, answer.json() if media_type.endswith("json") else answer.text)
+    for name, header in response["headers"].items():
+        header = resolved(document, header)
+        assert name in answer.headers or not header.get("required")
+        if name in answer.headers:
+            value = answer.headers[name]
+            check(header["schema"], int(value) if header["schema"].get("type") == "integer" else value)
+
+
+GOOD = {
+    "/tokenize": {"values": ["a"]},
+    "/detokenize": {"token": "x"},
+    "/retokenize": {"tokens": []},
+    "/tokens": {"values": ["a"]},
+    "/rotate-epoch": {"from_epoch": 1},
+}
+OVERFULL = {
+    "/tokenize": {"values": ["a"] * 11},
+    "/detokenize": {"tokens": ["x"] * 11},
+    "/retokenize": {"tokens": ["x"] * 11},
+    "/tokens": {"values": ["a"] * 11},
+}
+
+
+def send(rig: Rig, row: Row, body: Any = None, **headers: str) -> Any:
+    content = body if isinstance(body, bytes) else json.dumps(GOOD.get(row.path) if body is None else body).encode()
+    sent = {"Content-Type": "application/json", **bearer("admin"), **headers}
+    return rig.client.request(row.method, row.path, content=content if row.method == "POST" else None, headers=sent)
+
+
+def bar(rig: Rig, row: Row) -> None:
+    others = [permission for permission in PERMISSIONS if permission != PERMISSION[row.path]]
+    rig.keys = KeyTable([CLINIC, LAB], [api_key("admin", CLINIC, others)])
+
+
+def use_up_the_rate(rig: Rig, row: Row) -> None:
+    rig.keys = KeyTable([CLINIC], [api_key("admin", CLINIC, PERMISSIONS, rates=Rates(0.5))])
+    send(rig, row)
+
+
+def fill(rig: Rig, row: Row) -> None:
+    rig.admission.in_flight = rig.limits.in_flight
+
+
+def lose_the_quorum(rig: Rig, row: Row) -> None:
+    rig.vault.failure = NoQuorum("fewer than 2 nodes could decide this", outcome="none")
+
+
+def make_a_collision(rig: Rig, row: Row) -> None:
+    rig.vault.collided.add("x")
+
+
+def nothing(rig: Rig, row: Row) -> None:
+    pass
+
+
+class Provocation(NamedTuple):
+    """What is done before a request, and what is wrong with it. ``body`` may depend on the vault."""
+
+    before: Callable[[Rig, Row], None] = nothing
+    body: Callable[[Rig, Row], Any] = lambda rig, row: None
+    headers: Mapping[str, str] = {}
+
+
+PROVOCATIONS = {
+    "malformed": Provocation(body=lambda rig, row: b"{"),
+    "unauthenticated": Provocation(headers={"Authorization": "Bearer nobody"}),
+    "not-permitted": Provocation(bar),
+    "not-found": Provocation(),
+    "token-collision": Provocation(
+        make_a_collision,
+        lambda rig, row: {"values": rig.vault.colliding_values(CLINIC)} if row.path == "/tokenize" else None,
+    ),
+    "epoch-ahead": Provocation(body=lambda rig, row: {"from_epoch": 9}),
+    "too-large": Provocation(body=lambda rig, row: b" " * 5000),
+    "unsupported-media-type": Provocation(headers={"Content-Type": "text/plain"}),
+    "invalid": Provocation(headers={"X-Purpose": "two words"}),
+    "not-tokenizable": Provocation(body=lambda rig, row: {"values": [1.5]}),
+    "already-tokenized": Provocation(body=lambda rig, row: {"values": rig.tokens(["a"])}),
+    "value-too-large": Provocation(body=lambda rig, row: {"values": ["x" * 101]}),
+    "too-many-items": Provocation(body=lambda rig, row: OVERFULL[row.path]),
+    "busy": Provocation(fill),
+    "rate-limited": Provocation(use_up_the_rate),
+    "draining": Provocation(lambda rig, row: rig.admission.refuse_new()),
+    "no-quorum": Provocation(lose_the_quorum),
+}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.path}-{row.code}")
+def test_every_error_of_the_contract_comes_as_documented(document: dict[str, Any], row: Row) -> None:
+    rig = Rig(limits=SMALL, vault=FakeVault(digest_bits=8) if row.code == "token-collision" else FakeVault())
+    before, body, headers = PROVOCATIONS[row.code]
+    before(rig, row)
+    answer = send(rig, row, body(rig, row), **headers)
+    assert (answer.status_code, answer.json()["code"]) == (row.status, row.code)
+    conforms(document, row.method, row.path, answer)
+
+
+@pytest.mark.parametrize(("method", "path"), CONTRACT)
+def test_what_any_path_may_answer(document: dict[str, Any], method: str, path: str) -> None:
+    rig = Rig()
+    rig.vault.failure = ZeroDivisionError()
+    for answer in (rig.client.get(path + "/"), rig.client.delete(path), send(rig, Row(method, path, 200, ""))):
+        conforms(document, method, path, answer)
+
+
+SUCCESSES: list[tuple[str, Any]] = [
+    ("/tokenize", {"record": {"ssn": "a", "name": {"family": None}, "x": 1.5}}),
+    ("/tokenize", {"record": {"ssn": 1.5}, "on_error": "item"}),
+    ("/tokenize", {"records": [{"ssn": 5}, {}]}),
+    ("/tokenize", {"records": [{"ssn": 5}, {"ssn": []}, 7], "on_error": "item"}),
+    ("/tokenize", {"values": ["a", 5, True, None]}),
+    ("/tokenize", {"values": ["a", 1.5], "on_error": "item"}),
+    ("/tokens", {"values": ["a", 5, True, None]}),
+    ("/tokens", {"values": []}),
+    ("/rotate-epoch", {"from_epoch": 1}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), SUCCESSES)
+def test_successes_are_as_documented(document: dict[str, Any], path: str, body: Any) -> None:
+    answer = Rig().post(path, body, key="admin")
+    assert answer.status_code == 200
+    conforms(document, "POST", path, answer)
+
+
+@pytest.mark.parametrize("path", [path for method, path in CONTRACT if method == "GET"])
+def test_what_is_only_read_is_as_documented(document: dict[str, Any], path: str) -> None:
+    answer = Rig().client.get(path)
+    assert answer.status_code == 200
+    conforms(document, "GET", path, answer)
+
+
+@pytest.mark.parametrize("path", ["/health", "/readyz"])
+def test_a_node_that_cannot_serve_says_so_as_documented(document: dict[str, Any], path: str) -> None:
+    rig = Rig()
+    rig.admission.refuse_new()
+    conforms(document, "GET", path, rig.client.get(path))
+
+
+#: Each status that one item of many can have; the words stand for tokens.
+LOOKUPS: list[tuple[str, Any]] = [
+    ("/detokenize", {"tokens": ["known", "unsure", "met", "no token", None]}),
+    ("/detokenize", {"token": "known"}),
+    ("/detokenize", {"records": [{"ssn": "known"}, {"ssn": "unsure"}, {"name": {"family": "met"}}, {"ssn": "no token"}]}),
+    ("/retokenize", {"tokens": ["known", "unsure", "met", "no token", None]}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), LOOKUPS)
+def test_results_are_as_documented(document: dict[str, Any], path: str, body: Any) -> None:
+    rig = Rig()
+    tokens = rig.tokens([5, True, "c"])
+    rig.vault.unavailable.add(tokens[1])
+    rig.vault.collided.add(tokens[2])
+    text = json.dumps(body)
+    for word, token in zip(("known", "unsure", "met"), tokens, strict=True):
+        text = text.replace(f'"{word}"', f'"{token}"')
+    answer = rig.post(path, text.encode())
+    assert answer.status_code == 200
+    conforms(document, "POST", path, answer)
+
+
+# Its examples
+
+
+def examples(document: dict[str, Any], content: dict[str, Any]) -> list[Any]:
+    return [resolved(document, example)["value"] for example in content.get("examples", {}).values()]
+
+
+@pytest.mark.parametrize(("method", "path"), CONTRACT)
+def test_examples_are_of_the_form_that_is_documented(document: dict[str, Any], method: str, path: str) -> None:
+    operation = operation_of(document, method, path)
+    contents = [
+        content for response in operation["responses"].values() for content in resolved(document, response)["content"].values()
+    ]
+    if "requestBody" in operation:
+        contents.append(operation["requestBody"]["content"]["application/json"])
+        assert examples(document, contents[-1])
+    for content in contents:
+        for example in examples(document, content):
+            check(content["schema"], example)
+
+
+@pytest.mark.parametrize("path", PERMISSION)
+def test_requests_of_examples_are_taken(document: dict[str, Any], path: str) -> None:
+    for example in examples(document, operation_of(document, "POST", path)["requestBody"]["content"]["application/json"]):
+        assert Rig().post(path, example, key="admin").status_code in (200, 404)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {}),
+        ("/tokenize", {"record": {}, "values": []}),
+        ("/tokenize", {"values": [], "owner": "lab"}),
+        ("/tokenize", {"values": [], "on_error": "skip"}),
+        ("/detokenize", {"token": 5}),
+        ("/detokenize", {"tokens": [True]}),
+        ("/retokenize", {}),
+        ("/tokens", {}),
+        ("/tokens", {"values": [], "on_error": "item"}),
+        ("/rotate-epoch", {"from_epoch": 0}),
+    ],
+)
+def test_what_it_does_not_allow_is_refused(document: dict[str, Any], path: str, body: Any) -> None:
+    schema = operation_of(document, "POST", path)["requestBody"]["content"]["application/json"]["schema"]
+    assert not Draft202012Validator({**schema, "components": document["components"]}).is_valid(body)
+    assert Rig().post(path, body, key="admin").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        ("1", 200),
+        *[(text, 409) for text in ("2", "4294967296", "18446744073709551616", "1" + "0" * 5000)],
+        *[(text, 422) for text in ("0", "-1", "0.5", "1.5", "1e-1", "true", '"1"', "null", "[1]", "{}")],
+        *[(text, 422) for text in ("1.0", "1e0")],  # which JSON Schema cannot tell apart from 1: it is said in words
+    ],
+)
+def test_the_epoch_to_leave_is_what_the_document_says(document: dict[str, Any], number: str, status: int) -> None:
+    schema = operation_of(document, "POST", "/rotate-epoch")["requestBody"]["content"]["application/json"]["schema"]
+    valid = Draft202012Validator({**schema, "components": document["components"]})
+    body = f'{{"from_epoch": {number}}}'
+    if number in ("1.0", "1e0"):
+        assert number in document["components"]["schemas"]["RotateBody"]["properties"]["from_epoch"]["description"]
+    elif len(number) < 4300:  # more digits than Python makes a number of
+        assert valid.is_valid(json.loads(body)) is (status != 422)
+    assert Rig().post("/rotate-epoch", body.encode(), key="admin").status_code == status

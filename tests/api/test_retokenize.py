@@ -1,0 +1,163 @@
+"""POST /retokenize: tokens move to the active epoch, and no value is shown on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quorumvault.crypto.tokens import format_token
+from quorumvault.errors import NoQuorum
+from tests.api.test_events import only_event
+from tests.rigs.vault import SMALL, FakeVault, Rig
+
+NEVER_ISSUED = format_token(1, bytes(20))
+SECRET = "Zc4secretQ7"
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def rotate(rig: Rig, from_epoch: int) -> None:
+    assert rig.post("/rotate-epoch", {"from_epoch": from_epoch}, key="admin").status_code == 200
+
+
+def retokenize(rig: Rig, tokens: list[Any], key: str = "clinic") -> dict[str, Any]:
+    answer = rig.post("/retokenize", {"tokens": tokens}, key=key)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_tokens_of_every_epoch_become_what_their_values_have_now(rig: Rig) -> None:
+    first = rig.tokens(["a", 5])
+    rotate(rig, 1)
+    second = rig.tokens(["a", 5])
+    rotate(rig, 2)
+    third = rig.tokens(["a", 5])
+    assert retokenize(rig, [*first, *second, *third]) == {
+        "epoch": 3,
+        "results": [{"status": "ok", "token": token} for token in third * 3],
+    }
+
+
+def test_a_token_that_is_there_already_comes_back_itself_and_was_asked_about_like_any_other(rig: Rig) -> None:
+    tokens = rig.tokens(["a"])
+    rig.vault.asked.clear()
+    assert retokenize(rig, tokens) == {"epoch": 1, "results": [{"status": "ok", "token": tokens[0]}]}
+    assert rig.vault.asked == [("retokenize", tokens)]
+
+
+def test_order_repeats_nulls_and_what_is_not_found(rig: Rig) -> None:
+    a, b = rig.tokens(["a", "b"])
+    rotate(rig, 1)
+    new_a, new_b = rig.tokens(["a", "b"])
+    answer = retokenize(rig, [b, None, NEVER_ISSUED, a, b, "no token", ""])
+    assert answer["results"] == [
+        {"status": "ok", "token": new_b},
+        {"status": "null"},
+        {"status": "not_found"},
+        {"status": "ok", "token": new_a},
+        {"status": "ok", "token": new_b},
+        {"status": "not_found"},
+        {"status": "not_found"},
+    ]
+
+
+@pytest.mark.parametrize("tokens", [[], [None], [None, None]])
+def test_nothing_to_move_still_asks_for_the_epoch(rig: Rig, tokens: list[Any]) -> None:
+    rotate(rig, 1)
+    rig.vault.asked.clear()
+    assert retokenize(rig, tokens) == {"epoch": 2, "results": [{"status": "null"}] * len(tokens)}
+    assert rig.vault.asked == [("retokenize", [])]
+
+
+def test_what_cannot_be_told_spoils_no_other_item(rig: Rig) -> None:
+    a, unsure, met = rig.tokens(["a", "b", "c"])
+    rig.vault.unavailable.add(unsure)
+    rig.vault.collided.add(met)
+    results = retokenize(rig, [unsure, a, met])["results"]
+    assert results == [{"status": "unavailable"}, {"status": "ok", "token": a}, {"status": "collision"}]
+
+
+def test_two_values_that_meet_in_the_new_epoch_are_a_collision() -> None:
+    rig = Rig(vault=FakeVault(digest_bits=8))
+    old: list[str] = []
+    for number in range(300):
+        answer = rig.post("/tokenize", {"values": [str(number)], "on_error": "item"}).json()
+        old += [token for token in answer["tokens"] if token is not None]
+    rotate(rig, 1)
+    results = retokenize(rig, old)["results"]
+    moved = [result["token"] for result in results if result["status"] == "ok"]
+    assert len(set(moved)) == len(moved)
+    assert [result for result in results if result["status"] != "ok"] == [{"status": "collision"}] * (len(old) - len(moved))
+    assert moved != []
+    assert len(moved) < len(old)
+
+
+def test_another_owners_tokens_are_not_found(rig: Rig) -> None:
+    tokens = rig.tokens(["a", "b"])
+    assert retokenize(rig, tokens, key="lab")["results"] == [{"status": "not_found"}] * 2
+
+
+def test_no_value_is_shown(rig: Rig) -> None:
+    (token,) = rig.tokens([SECRET])
+    answer = rig.post("/retokenize", {"tokens": [token]})
+    assert SECRET not in answer.text + str(answer.headers) + str(rig.events.written)
+
+
+def test_it_needs_the_permission_to_tokenize(rig: Rig) -> None:
+    answer = rig.post("/retokenize", {"tokens": []}, key="reader")
+    assert (answer.status_code, answer.json()["code"]) == (403, "not-permitted")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"tokens": "x"}, {"tokens": [5]}, {"tokens": None}, {"token": "x"}, {"tokens": [], "missing": "null"}, [], 5],
+    ids=str,
+)
+def test_what_is_no_such_request_is_told_what_is(rig: Rig, body: Any) -> None:
+    answer = rig.post("/retokenize", body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert '"tokens": ["…", null, …]' in answer.json()["detail"]
+    assert rig.vault.asked == []
+
+
+def test_too_many_tokens() -> None:
+    rig = Rig(limits=SMALL)
+    assert rig.post("/retokenize", {"tokens": ["x"] * 10}).status_code == 200
+    answer = rig.post("/retokenize", {"tokens": ["x"] * 11})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too-many-items")
+
+
+def test_without_a_quorum_it_fails_like_a_write(rig: Rig) -> None:
+    rig.vault.failure = NoQuorum("fewer than 2 nodes could decide this", outcome="unknown")
+    answer = rig.post("/retokenize", {"tokens": ["x"]})
+    assert (answer.status_code, answer.json()["code"], answer.json()["outcome"]) == (503, "no-quorum", "unknown")
+    rig.admission.refuse_new()
+    answer = rig.post("/retokenize", {"tokens": ["x"]})
+    assert (answer.status_code, answer.json()["code"], answer.json()["outcome"]) == (503, "draining", "none")
+
+
+def test_its_line_in_the_event_log(rig: Rig) -> None:
+    a, unsure = rig.tokens(["a", "b"])
+    rotate(rig, 1)
+    rig.vault.unavailable.add(unsure)
+    rig.events.written.clear()
+    rig.post("/retokenize", {"tokens": [a, None, unsure, NEVER_ISSUED]}, {"X-Request-ID": "mine", "X-Purpose": "move"})
+    assert only_event(rig) == {
+        "event": "retokenize",
+        "request_id": "mine",
+        "owner": "clinic",
+        "key_id": "clinic",
+        "purpose": "move",
+        "epoch": 2,
+        "items": 3,
+        "found": 1,
+        "not_found": 1,
+        "outcome": "ok",
+        "duration_ms": 0.0,
+    }

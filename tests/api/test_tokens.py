@@ -1,0 +1,151 @@
+"""POST /tokens: what tokens values have in every epoch, by derivation alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quorumvault.config.api_keys import KeyTable
+from quorumvault.errors import NoQuorum
+from tests.api.test_events import only_event
+from tests.rigs.vault import CLINIC, SMALL, Rig, api_key
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def rotate(rig: Rig, from_epoch: int) -> None:
+    assert rig.post("/rotate-epoch", {"from_epoch": from_epoch}, key="admin").status_code == 200
+
+
+def all_epochs(rig: Rig, values: list[Any], key: str = "admin") -> dict[str, Any]:
+    answer = rig.post("/tokens", {"values": values}, key=key)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_they_are_those_that_tokenize_gave_in_each_epoch(rig: Rig) -> None:
+    values = ["1", 1, True, "", "Zoë"]
+    first = rig.tokens(values)
+    rotate(rig, 1)
+    second = rig.tokens(values)
+    rotate(rig, 2)
+    issued = zip(first, second, rig.tokens(values), strict=True)
+    assert all_epochs(rig, values) == {"epoch": 3, "tokens": [list(tokens) for tokens in issued]}
+
+
+def test_order_repeats_and_nulls(rig: Rig) -> None:
+    rotate(rig, 1)
+    b, null, a, again = all_epochs(rig, ["b", None, "a", "b"])["tokens"]
+    assert null is None
+    assert b == again
+    assert b != a
+    assert [len(tokens) for tokens in (a, b)] == [2, 2]
+    assert all_epochs(rig, [None]) == {"epoch": 2, "tokens": [None]}
+    assert all_epochs(rig, []) == {"epoch": 2, "tokens": []}
+
+
+def test_nothing_is_stored_and_what_was_never_issued_has_no_value(rig: Rig) -> None:
+    ((token,),) = all_epochs(rig, ["a"])["tokens"]
+    assert [operation for operation, _ in rig.vault.asked] == ["epoch", "derive"]
+    assert rig.post("/detokenize", {"token": token}).status_code == 404
+    assert rig.tokens(["a"]) == [token]
+
+
+def test_another_owner_has_others(rig: Rig) -> None:
+    assert all_epochs(rig, ["a"])["tokens"] != all_epochs(rig, ["a"], key="labadmin")["tokens"]
+
+
+def test_it_needs_a_permission_of_its_own_which_no_key_has_by_default(rig: Rig) -> None:
+    for key in ("reader", "clinic"):
+        answer = rig.post("/tokens", {"values": []}, key=key)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not-permitted")
+    assert "may detokenize, tokenize, not derive; `quorumvault keys create --allow`" in answer.json()["detail"]
+    rig.keys = KeyTable([CLINIC], [api_key("only", CLINIC, ["derive"])])
+    assert rig.post("/tokens", {"values": []}, key="only").status_code == 200
+    assert rig.post("/tokenize", {"values": []}, key="only").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"values": "x"},
+        {"values": None},
+        {"record": {}},
+        {"values": [], "epoch": 1},
+        {"values": [], "on_error": "item"},
+        [],
+        5,
+    ],
+    ids=str,
+)
+def test_what_is_no_such_request_is_told_what_is(rig: Rig, body: Any) -> None:
+    answer = rig.post("/tokens", body, key="admin")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert 'send "values": ["…", 42, null, …]' in answer.json()["detail"]
+    assert rig.vault.asked == []
+
+
+def test_values_that_cannot_be_tokenized_are_refused_as_by_tokenize(rig: Rig) -> None:
+    (token,) = rig.tokens(["a"])
+    for values in ([1.5, "a", {}], ["a", token], ["a", "x" * 70_000], [1e300], [[]]):
+        rig.vault.asked.clear()
+        one, other = (rig.post(path, {"values": values}, key="admin") for path in ("/tokens", "/tokenize"))
+        assert (one.status_code, one.json() | {"request_id": ""}) == (422, other.json() | {"request_id": ""})
+        assert rig.vault.asked == []
+    lone = rig.post("/tokens", b'{"values":["\\ud800"]}', key="admin")
+    assert (lone.status_code, lone.json()["code"]) == (400, "malformed")
+
+
+def test_values_times_epochs_are_bounded() -> None:
+    rig = Rig(limits=SMALL)
+    answer = rig.post("/tokens", {"values": ["a"] * 11}, key="admin")
+    assert answer.json()["detail"].startswith("a request has at most 10 values here")
+    rotate(rig, 1)
+    rotate(rig, 2)
+    assert len(all_epochs(rig, ["a", "b", "c", *[None] * 7])["tokens"]) == 10
+    answer = rig.post("/tokens", {"values": ["a", "b", "c", "d"]}, key="admin")
+    assert (answer.status_code, answer.json()["code"]) == (422, "too-many-items")
+    words = "an answer has at most 10 tokens here (GET /limits), and each value has 3; send up to 3 values at once"
+    assert answer.json()["detail"] == words
+    for epoch in range(3, 11):
+        rotate(rig, epoch)
+    rig.vault.asked.clear()
+    answer = rig.post("/tokens", {"values": ["a"]}, key="admin")
+    assert (answer.status_code, answer.json()["code"]) == (422, "too-many-items")
+    assert answer.json()["detail"].endswith("each value has 11; raise limits.items in the nodes' cluster.yaml")
+    assert rig.vault.asked == [("epoch", [])]
+
+
+def test_without_a_quorum_it_fails_like_a_read(rig: Rig) -> None:
+    rig.vault.failure = NoQuorum("fewer than 2 nodes could decide this")
+    answer = rig.post("/tokens", {"values": ["x"]}, key="admin")
+    assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (503, "no-quorum", True)
+    assert "outcome" not in answer.json()
+    rig.admission.refuse_new()
+    answer = rig.post("/tokens", {"values": ["x"]}, key="admin")
+    assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+    assert "outcome" not in answer.json()
+
+
+def test_its_line_in_the_event_log(rig: Rig) -> None:
+    rotate(rig, 1)
+    rig.events.written.clear()
+    rig.post("/tokens", {"values": ["Zc4secretQ7", None, 5]}, {"X-Request-ID": "mine", "X-Purpose": "find"}, key="admin")
+    assert only_event(rig) == {
+        "event": "tokens",
+        "request_id": "mine",
+        "owner": "clinic",
+        "key_id": "admin",
+        "purpose": "find",
+        "epoch": 2,
+        "items": 2,
+        "outcome": "ok",
+        "duration_ms": 0.0,
+    }

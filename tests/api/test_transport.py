@@ -1,0 +1,217 @@
+"""Bodies as they arrive: in chunks, too slowly, too large, or not at all; many at once, and a node that stops meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault.config.api_keys import KeyTable
+from quorumvault.config.cluster import Timeouts
+from quorumvault.server.http import item_errors as item_faults
+from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer
+
+HEADERS = {**JSON, **bearer()}
+#: Seconds until a test that waits for something gives up.
+PATIENCE = 10
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(limits=SMALL)
+
+
+def connection(rig: Rig, headers: dict[str, str] | None = None, path: str = "/tokenize") -> Connection:
+    return Connection(rig.app, path, {**HEADERS, **(headers or {})})
+
+
+def status(connection: Connection) -> int:
+    response = asyncio.run(connection.run())
+    assert response is not None
+    return response.status
+
+
+def test_a_chunked_body_is_put_together(rig: Rig) -> None:
+    request = connection(rig, {"Transfer-Encoding": "chunked"})
+    for chunk in (b'{"val', b"", b'ues":["a', b'"]}'):
+        request.chunk(chunk)
+    request.chunk(b"", more=False)
+    response = asyncio.run(request.run())
+    assert response is not None
+    assert response.json()["tokens"] == rig.tokens(["a"])
+
+
+def test_a_chunked_body_is_stopped_where_it_is_too_large(rig: Rig) -> None:
+    request = connection(rig, {"Transfer-Encoding": "chunked"})
+    for _ in range(100):
+        request.chunk(b" " * 1000)
+    assert status(request) == 413
+    assert request.received == 5  # 4096 bytes are within the limit
+    assert rig.admission.memory.held == 0
+
+
+def test_a_body_that_says_that_it_is_too_large_is_not_read(rig: Rig) -> None:
+    request = connection(rig, {"Content-Length": "4097"})
+    assert status(request) == 413
+    assert request.received == 0
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "nonsense", "-1", "\u00b2"])
+def test_a_length_that_is_none_does_not_do_away_with_the_limit(rig: Rig, length: str) -> None:
+    request = connection(rig, {"Content-Length": length})
+    for _ in range(10):
+        request.chunk(b" " * 1000)
+    assert status(request) == 413
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": "Bearer x"}, bearer("reader"), {"Content-Type": "text/plain"}])
+def test_the_body_of_a_request_that_is_refused_is_not_read(rig: Rig, headers: dict[str, str]) -> None:
+    request = connection(rig, headers)
+    assert status(request) in (401, 403, 415)
+    assert request.received == 0
+
+
+def test_a_body_that_does_not_come_is_given_up(rig: Rig) -> None:
+    rig = Rig(limits=SMALL, timeouts=Timeouts(body=0.01))
+    request = connection(rig)
+    request.chunk(b'{"values":')
+    response = asyncio.run(asyncio.wait_for(request.run(), PATIENCE))
+    assert response is not None
+    assert (response.status, response.json()["code"]) == (400, "malformed")
+    assert "within 0.01 seconds" in response.json()["detail"]
+    assert rig.admission.in_flight == 0
+    assert [event.outcome for event in rig.events.written] == ["malformed"]
+
+
+def test_chunks_hold_bytes_until_they_are_answered(rig: Rig) -> None:
+    with rig.admission.enter("other", 0, None) as other:
+        other.memory.take(rig.limits.memory_bytes - 1000)
+        request = connection(rig)
+        request.chunk(b" " * 900)
+        request.chunk(b" " * 900)
+        response = asyncio.run(request.run())
+        assert response is not None
+        assert response.json()["code"] == "busy"
+        assert rig.admission.memory.held == rig.limits.memory_bytes - 1000
+
+
+def test_a_caller_who_leaves_gets_no_answer_and_a_line_in_the_log(rig: Rig) -> None:
+    request = connection(rig)
+    request.chunk(b'{"values":["a"')
+    request.leave()
+    assert asyncio.run(request.run()) is None
+    assert rig.vault.asked == []
+    assert [event.outcome for event in rig.events.written] == ["disconnected"]
+    assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
+
+
+def test_a_request_that_is_cancelled_has_a_line_too(rig: Rig) -> None:
+    async def scene() -> None:
+        rig.vault.gate, rig.vault.reached = asyncio.Event(), asyncio.Event()
+        request = connection(rig)
+        request.chunk(b'{"values":["a"]}', more=False)
+        task = asyncio.create_task(request.run())
+        await asyncio.wait_for(rig.vault.reached.wait(), PATIENCE)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scene())
+    assert [(event.outcome, event.items) for event in rig.events.written] == [("cancelled", 1)]
+    assert rig.admission.in_flight == 0
+
+
+def test_a_full_node_refuses_and_takes_again_when_one_has_ended(rig: Rig) -> None:
+    async def scene() -> list[int]:
+        rig.vault.gate = asyncio.Event()
+        tasks = []
+        for _ in range(SMALL.in_flight):
+            rig.vault.reached = asyncio.Event()
+            request = connection(rig)
+            request.chunk(b'{"values":["a"]}', more=False)
+            tasks.append(asyncio.create_task(request.run()))
+            await asyncio.wait_for(rig.vault.reached.wait(), PATIENCE)
+        refused = await connection(rig).run()
+        rig.vault.gate.set()
+        answered = [*await asyncio.gather(*tasks)]
+        later = connection(rig)
+        later.chunk(b'{"values":["a"]}', more=False)
+        return [response.status for response in [refused, *answered, await later.run()] if response]
+
+    assert asyncio.run(scene()) == [429, 200, 200, 200]
+
+
+def test_a_node_that_drains_ends_what_is_under_way(rig: Rig) -> None:
+    async def scene() -> list[Any]:
+        rig.vault.gate, rig.vault.reached = asyncio.Event(), asyncio.Event()
+        request = connection(rig)
+        request.chunk(b'{"values":["a"]}', more=False)
+        under_way = asyncio.create_task(request.run())
+        await asyncio.wait_for(rig.vault.reached.wait(), PATIENCE)
+        rig.admission.refuse_new()
+        idle = asyncio.create_task(rig.admission.idle())
+        refused = await connection(rig).run()
+        was_idle = idle.done()
+        rig.vault.gate.set()
+        answered = await under_way
+        await asyncio.wait_for(idle, PATIENCE)
+        assert refused is not None
+        assert answered is not None
+        return [refused.status, was_idle, answered.status]
+
+    assert asyncio.run(scene()) == [503, False, 200]
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+def test_others_have_their_turn_while_many_records_are_taken_apart(path: str) -> None:
+    async def scene() -> int:
+        rig, turns = Rig(), 0
+        rig.clock.step = 0.001
+        request = connection(rig, path=path)
+        request.chunk(b'{"records":[' + b",".join([b'{"ssn":"a"}'] * 200) + b"]}", more=False)
+        task = asyncio.create_task(request.run())
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        response = await task
+        assert response is not None
+        assert response.status == 200
+        return turns
+
+    assert asyncio.run(scene()) >= 100
+
+
+def test_keys_are_looked_up_anew_for_each_request(rig: Rig) -> None:
+    assert rig.post("/tokenize", {"values": []}).status_code == 200
+    rig.keys = KeyTable([], [])
+    assert rig.post("/tokenize", {"values": []}).status_code == 401
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=40)), max_size=6), st.binary(max_size=60))
+def test_no_bytes_make_it_fail(headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    rig = Rig(limits=SMALL)
+    request = connection(rig)
+    request.headers.extend((name.lower(), value) for name, value in headers)
+    request.chunk(body, more=False)
+    response = asyncio.run(request.run())
+    assert response is not None
+    assert response.status in (200, 400, 401, 413, 415, 422, 429)
+    assert [name for name, _ in response.headers].count(b"x-request-id") == 1
+    assert len(rig.events.written) == 1
+
+
+def test_values_in_records_are_judged_few_at_a_time() -> None:
+    """Whether one is a token takes microseconds, and a record may have 100,000."""
+    rig = Rig()
+    (token,) = rig.tokens(["a"])
+    body = {"record": {"contacts": [{"phone": token}] * 2000}}
+    with mock.patch.object(item_faults, "unfit", wraps=item_faults.unfit) as judged:
+        answer = rig.post("/tokenize", body)
+    assert (answer.json()["code"], answer.json()["errors"][99]["path"]) == ("already-tokenized", "$.contacts[99].phone")
+    sizes = [len(call.args[0]) for call in judged.call_args_list]
+    assert sum(sizes) == 2000
+    assert max(sizes) <= 512

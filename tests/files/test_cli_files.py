@@ -1,0 +1,484 @@
+"""``tokenize`` and ``detokenize``: files through the command, over sockets, to the real API."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from chaos.testbed.cluster import environment
+from quorumvault.cli import main
+from quorumvault.config.cluster import Limits
+from quorumvault.crypto.tokens import format_token, is_token
+from quorumvault.errors import NoQuorum
+from quorumvault.files.text import rows
+from tests.rigs.served import no_waiting, served
+from tests.rigs.vault import CLINIC, Rig, key_text
+
+pytestmark = pytest.mark.slow
+
+PATIENTS = (
+    b'\xef\xbb\xbfid,ssn,"given name",note,zip\r\n'
+    b'1,123-45-6789,"Ann","she said ""hi""\n and left",02139\r\n'
+    b'2,"123-45-6789",,"", 00501 \r\n'
+    b'3,,"","a,b",02139\r\n'
+    b"\r\n"
+    b"4,999-99-9999,Zo\xc3\xab,,"
+)
+FIELDS = ("$.ssn", "$['given name']", "$.contacts[*].phone")
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(fields=FIELDS)
+
+
+@pytest.fixture
+def url(rig: Rig) -> Iterator[str]:
+    with served(rig.app) as address:
+        yield address
+
+
+@pytest.fixture
+def run(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.chdir(tmp_path)
+    return Runner(url)
+
+
+class Runner:
+    """Runs the command in a directory of its own, as the clinic."""
+
+    def __init__(self, url: str) -> None:
+        self._environment = {"QUORUMVAULT_URL": url, "QUORUMVAULT_API_KEY": key_text("admin")}
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> Result:
+        return CliRunner().invoke(main, arguments, input=stdin, env=self._environment)
+
+
+def cells(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+
+
+def test_csv_there_and_back_is_byte_for_byte_the_same(run: Runner) -> None:
+    Path("patients.csv").write_bytes(PATIENTS)
+    result = run("tokenize", "patients.csv", "--column", "ssn,given name,note,zip", "-o", "tokens.csv")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert result.stderr == "4 rows; values that became tokens: ssn 3, given name 3, note 3, zip 3; epoch 1; 9 look-ups\n"
+    rows = cells(Path("tokens.csv").read_bytes())
+    assert [row[0] for row in rows if row] == ["id", "1", "2", "3", "4"]
+    assert rows[1][1] == rows[2][1]
+    assert all(is_token(cell) for cell in rows[1][1:])
+    result = run("detokenize", "tokens.csv", "--column", "ssn,given name", "--column", "note,zip", "-o", "back.csv")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == "4 rows; values that came back: ssn 3, given name 3, note 3, zip 3; 9 look-ups\n"
+    assert Path("back.csv").read_bytes() == PATIENTS
+    assert sorted(path.name for path in Path().iterdir()) == ["back.csv", "patients.csv", "tokens.csv"]
+
+
+def test_tokens_move_to_the_active_epoch_and_still_stand_for_the_same_values(run: Runner) -> None:
+    Path("patients.csv").write_bytes(PATIENTS)
+    run("tokenize", "patients.csv", "--column", "ssn,note", "-o", "old.csv")
+    assert run("rotate", "--from", "1").exit_code == 0
+    moved = run("retokenize", "old.csv", "--column", "ssn,note,zip", "-o", "new.csv")
+    assert moved.exit_code == 0, moved.stderr
+    assert moved.stderr == "4 rows; tokens that were moved: ssn 3, note 3, zip 0; epoch 2; 3 cells without a token; 5 look-ups\n"
+    old, new = cells(Path("old.csv").read_bytes()), cells(Path("new.csv").read_bytes())
+    assert all(row[1].startswith("qv_2_") for row in new[1:] if row and row[1])
+    assert [[row[0], *row[2:3], *row[4:]] for row in new if row] == [[row[0], *row[2:3], *row[4:]] for row in old if row]
+    run("detokenize", "new.csv", "--column", "ssn,note", "-o", "back.csv")
+    assert Path("back.csv").read_bytes() == PATIENTS
+
+
+def test_a_token_that_cannot_be_moved_stays_and_is_told(run: Runner) -> None:
+    unknown = format_token(1, bytes(20))
+    result = run("retokenize", "--format", "csv", "--column", "ssn", stdin=f"ssn\n{unknown}\n".encode())
+    assert result.exit_code == 4
+    assert result.stdout == f"ssn\n{unknown}\n"
+    assert "epoch unknown: no token was written; 1 tokens not found; 1 look-ups" in result.stderr
+
+
+def test_csv_of_the_configured_fields_through_standard_streams(run: Runner) -> None:
+    tokenized = run("tokenize", "--format", "csv", stdin=PATIENTS)
+    assert tokenized.exit_code == 0, tokenized.stderr
+    assert tokenized.stderr == "4 rows; values that became tokens: ssn 3, given name 3; epoch 1; 5 look-ups\n"
+    assert b'she said ""hi""\n and left",02139\r\n' in tokenized.stdout_bytes
+    back = run("detokenize", "-", "--format", "csv", stdin=tokenized.stdout_bytes)
+    assert back.exit_code == 0
+    assert back.stdout_bytes == PATIENTS
+
+
+RECORDS = (
+    b'{"ssn": "123-45-6789", "lab": 1.10, "contacts": [{"phone": "1", "of": 1e400}, {"phone": null}]}\n'
+    b'{"ssn": 12345678901234567890123, "note": "\\u00e4"}\r\n'
+    b'{"ssn": null}'
+)
+
+
+def test_json_lines_there_and_back_keep_types_and_spelling(run: Runner) -> None:
+    Path("records.jsonl").write_bytes(RECORDS)
+    tokenized = run("tokenize", "records.jsonl")
+    assert tokenized.exit_code == 0, tokenized.stderr
+    assert "3 rows; values that became tokens: $.ssn 2, $['given name'] 0, $.contacts[*].phone 1; epoch 1" in tokenized.stderr
+    assert b'"lab":1.10' in tokenized.stdout_bytes
+    first, second, _ = map(json.loads, tokenized.stdout.splitlines())
+    assert is_token(first["ssn"])
+    assert is_token(first["contacts"][0]["phone"])
+    assert is_token(second["ssn"])
+    back = run("detokenize", "--format", "jsonl", stdin=tokenized.stdout_bytes)
+    assert back.exit_code == 0
+    assert back.stdout_bytes == RECORDS.replace(b": ", b":").replace(b", ", b",")
+
+
+def test_members_of_json_lines_can_be_named(run: Runner) -> None:
+    result = run("tokenize", "--format", "jsonl", "--column", "a.b,$.p.q", stdin=b'{"a.b":"x","p":{"q":true},"ssn":"y"}\n')
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert is_token(record["a.b"])
+    assert is_token(record["p"]["q"])
+    assert record["ssn"] == "y"
+
+
+def test_the_summary_for_machines(run: Runner) -> None:
+    Path("a.csv").write_bytes(b"ssn\nx\ny\n")
+    result = run("tokenize", "a.csv", "-o", "b.csv", "--json")
+    nothing = dict.fromkeys(["kept_tokens", "no_token", "not_found", "unavailable", "collision", "rejected", "parts_kept"], 0)
+    done = {"values": {"ssn": 2}, "rows": 2, "files": 1, "look_ups": 2, **nothing}
+    assert json.loads(result.stdout) == done | {"epochs": [1], "parts_done": 1}
+    result = run("detokenize", "b.csv", "--json")
+    assert result.stdout_bytes == b"ssn\nx\ny\n"
+    assert json.loads(result.stderr) == done | {"epochs": [], "parts_done": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "words"),
+    [
+        (("--column", "SSN"), PATIENTS, "no column 'SSN'; its columns: 'id', 'ssn', 'given name', 'note', 'zip'"),
+        ((), b"a,b\n1,2\n", "none of the configured fields"),
+        (("--column", "ssn"), b"ssn,ssn\n1,2\n", "more than one column 'ssn'"),
+        (("--column", ""), PATIENTS, "--column: expected names"),
+    ],
+)
+def test_columns_that_are_not_there_are_a_mistake_before_anything_happens(
+    run: Runner, rig: Rig, arguments: tuple[str, ...], stdin: bytes, words: str
+) -> None:
+    result = run("tokenize", "--format", "csv", *arguments, stdin=stdin)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert words in result.stderr
+    assert rig.vault.asked == []
+
+
+@pytest.mark.parametrize("columns", [("--column", "b"), ()])
+def test_members_that_no_record_has_are_a_mistake_before_any_output(run: Runner, columns: tuple[str, ...]) -> None:
+    result = run("tokenize", "--format", "jsonl", *columns, stdin=b'{"a": 1}\n')
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_a_name_with_a_comma_is_quoted_as_in_csv(run: Runner) -> None:
+    result = run("tokenize", "--format", "csv", "--column", '"last, first",b', stdin=b'"last, first",b\nx,y\n')
+    assert result.exit_code == 0, result.stderr
+    assert "last, first 1, b 1" in result.stderr
+
+
+def test_a_file_that_fails_on_the_way_leaves_nothing_behind(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BATCH_ROWS", 2)
+    Path("a.csv").write_bytes(b"ssn,x\n1,\n2,\n3,\n4,5,6\n")
+    result = run("tokenize", "a.csv", "-o", "b.csv")
+    assert result.exit_code == 1
+    assert "a.csv: line 5: has 3 cells, and the header has 2" in result.stderr
+    assert [path.name for path in Path().iterdir()] == ["a.csv"]
+
+
+def test_what_the_vault_refuses_is_named_by_line_and_column(run: Runner) -> None:
+    secret = "x" * (Limits().value_bytes + 1)
+    result = run("tokenize", "--format", "csv", stdin=f"a,ssn\n1,fine\n2,fine\n3,{secret}\n".encode())
+    assert result.exit_code == 1
+    assert "standard input: line 4: ssn: " in result.stderr
+    assert "xx" not in result.stderr
+    result = run("tokenize", "--format", "jsonl", stdin=b'{"ssn": "a"}\n{"ssn": 1.5}\n')
+    assert result.exit_code == 1
+    assert "standard input: line 2: $.ssn: " in result.stderr
+    assert "1.5" not in result.stderr
+
+
+def test_tokens_are_not_tokenized_again(run: Runner) -> None:
+    token = json.loads(run("tokenize", "--format", "jsonl", stdin=b'{"ssn":"x"}').stdout)["ssn"]
+    mixed = f"ssn\ny\n{token}\n".encode()
+    result = run("tokenize", "--format", "csv", stdin=mixed)
+    assert result.exit_code == 1
+    assert "line 3: ssn: there is a token already" in result.stderr
+    assert token not in result.stderr
+    result = run("tokenize", "--format", "csv", "--if-token", "keep", stdin=mixed)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[2] == token
+    assert "ssn 1; epoch 1; 1 cells had tokens already" in result.stderr
+
+
+@pytest.fixture
+def unknown_token(rig: Rig) -> str:
+    """Well-formed, and never issued to the clinic."""
+    return rig.tokens(["somebody else's"], key="lab")[0]
+
+
+@pytest.mark.parametrize(("missing", "cell", "code"), [("keep", None, 4), ("null", "", 4), ("error", None, 1)])
+def test_a_token_without_a_value(run: Runner, unknown_token: str, missing: str, cell: str | None, code: int) -> None:
+    content = f"a,ssn\n1,{unknown_token}\n".encode()
+    result = run("detokenize", "--format", "csv", "--missing", missing, stdin=content)
+    assert result.exit_code == code
+    if code == 4:
+        assert cells(result.stdout_bytes)[1] == ["1", unknown_token if cell is None else cell]
+        assert "1 tokens not found" in result.stderr
+    else:
+        assert result.stdout == ""
+        assert "line 2: ssn: no value of yours has this token" in result.stderr
+        assert unknown_token not in result.stderr
+
+
+def test_what_is_no_token_is_kept_and_never_sent(run: Runner, rig: Rig) -> None:
+    mistyped = "qv_1_" + "0" * 48
+    content = f'ssn\n123-45-6789\n{mistyped}\n""\n'.encode()
+    result = run("detokenize", "--format", "csv", stdin=content)
+    assert result.exit_code == 0
+    assert result.stdout_bytes == content
+    assert "3 cells without a token" in result.stderr
+    assert rig.vault.asked == []
+
+
+def test_what_could_not_be_told_is_counted_and_kept(run: Runner, rig: Rig) -> None:
+    tokens = rig.tokens(["a", "b", "c"])
+    rig.vault.unavailable.add(tokens[0])
+    rig.vault.collided.add(tokens[1])
+    result = run("detokenize", "--format", "csv", stdin=("ssn\n" + "\n".join(tokens)).encode())
+    assert result.exit_code == 4
+    assert result.stdout.splitlines() == ["ssn", *tokens[:2], "c"]
+    assert "1 tokens could not be told, ask again; 1 tokens in which two values met" in result.stderr
+
+
+def test_a_rotation_on_the_way_is_told(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BATCH_ROWS", 2)
+    original = rig.vault.tokenize
+
+    async def rotate_after(owner: object, canonicals: object) -> object:
+        done = await original(owner, canonicals)  # type: ignore[arg-type]
+        await rig.vault.rotate(CLINIC, 1)
+        return done
+
+    monkeypatch.setattr(rig.vault, "tokenize", rotate_after)
+    result = run("tokenize", "--format", "csv", stdin=b"ssn\n1\n2\n3\n")
+    assert result.exit_code == 0
+    assert "epoch 1, 2" in result.stderr
+    assert "rotated meanwhile" in result.stderr
+
+
+def test_tables_of_many_batches_keep_their_order(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BATCH_ROWS", 3)
+    content = b"ssn,n\n" + b"".join(b"%d,%d\n" % (number % 7, number) for number in range(50))
+    tokenized = run("tokenize", "--format", "csv", stdin=content)
+    assert [row[1] for row in cells(tokenized.stdout_bytes)[1:]] == [str(number) for number in range(50)]
+    assert run("detokenize", "--format", "csv", stdin=tokenized.stdout_bytes).stdout_bytes == content
+
+
+def test_batches_are_bounded_in_bytes(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BATCH_SIZE", 10)
+    assert run("tokenize", "--format", "csv", stdin=b"ssn\naaaa\nbbbb\ncccc\n").exit_code == 0
+    assert sorted(len(values) for operation, values in rig.vault.asked if operation == "tokenize") == [1, 2]
+
+
+@pytest.mark.parametrize(("content", "form"), [(b"ssn\n", "csv"), (b"", "jsonl"), (b"\n\n", "jsonl")])
+def test_a_table_without_rows_is_done(run: Runner, content: bytes, form: str) -> None:
+    result = run("tokenize", "--format", form, stdin=content)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout_bytes == content
+    assert result.stderr.startswith("0 rows; ")
+
+
+def test_an_output_that_exists_stays_unless_forced(run: Runner, rig: Rig) -> None:
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    Path("b.csv").write_bytes(b"precious")
+    result = run("tokenize", "a.csv", "-o", "b.csv")
+    assert result.exit_code == 2
+    assert "b.csv exists" in result.stderr
+    assert Path("b.csv").read_bytes() == b"precious"
+    assert rig.vault.asked == []
+    assert run("tokenize", "a.csv", "-o", "b.csv", "--force").exit_code == 0
+    assert Path("b.csv").read_bytes().startswith(b"ssn\nqv_1_")
+
+
+def test_the_input_is_never_the_output(run: Runner) -> None:
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    Path("link.csv").symlink_to("a.csv")
+    for output in ("a.csv", "./a.csv", "link.csv"):
+        result = run("tokenize", "a.csv", "-o", output, "--force")
+        assert result.exit_code == 2
+        assert "the output is the input" in result.stderr
+    assert Path("a.csv").read_bytes() == b"ssn\nx\n"
+
+
+def test_a_device_is_not_replaced_by_a_file(run: Runner) -> None:
+    os.mkfifo("pipe")
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    result = run("tokenize", "a.csv", "-o", "pipe", "--force")
+    assert result.exit_code == 2
+    assert "no regular file" in result.stderr
+
+
+def test_the_output_has_the_mode_of_any_new_file(run: Runner) -> None:
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    Path("reference").touch()
+    run("tokenize", "a.csv", "-o", "b.csv")
+    assert Path("b.csv").stat().st_mode == Path("reference").stat().st_mode
+
+
+def test_the_format_has_to_be_known(run: Runner) -> None:
+    Path("patients.txt").write_bytes(PATIENTS)
+    for arguments in (["patients.txt"], []):
+        result = run("tokenize", *arguments)
+        assert result.exit_code == 2
+        assert "--format csv or --format jsonl" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere.csv",), "nowhere.csv: there is no such file or folder"),
+        (("a.csv", "b.csv"), "several files go into a folder: -o DIR"),
+        (("*.csv",), "several files go into a folder: -o DIR"),
+        (("a.csv", "--resume"), "are for files: name an input and -o FILE"),
+        (("a.csv", "-o", "c.csv", "--cast", "ssn"), "--status and --cast are for Parquet and DuckDB"),
+        (("a.csv", "-o", "c.csv", "--rejects", "r.txt"), "--rejects: name a .csv or a .jsonl file"),
+        (("a.csv", "-o", "c.csv", "--rejects", "b.csv"), "b.csv exists"),
+        (("a.parquet",), "go from a file to a file"),
+        (("a.parquet", "-o", "c.csv"), "the output of a.parquet is a .parquet file: c.csv is none"),
+        (("a.duckdb", "-o", "c.duckdb"), "say which table"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_mistake_in_the_command(run: Runner, rig: Rig, arguments: tuple[str, ...], words: str) -> None:
+    for name in ("a.csv", "b.csv", "a.parquet", "a.duckdb"):
+        Path(name).write_bytes(b"ssn\nx\n")
+    result = run("tokenize", *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert rig.vault.asked == []
+
+
+def test_folders_keep_their_paths_and_rejects_are_listed(run: Runner) -> None:
+    token = json.loads(run("tokenize", "--format", "jsonl", stdin=b'{"ssn":"x"}').stdout)["ssn"]
+    for folder in ("in/a=1", "in/b=2"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "x.csv").write_text(f"ssn,n\nx,1\n\n{token},2\n")
+    result = run("tokenize", "in", "-o", "out", "--rejects", "r.csv")
+    assert result.exit_code == 4
+    assert result.stderr == "2 files, 4 rows; values that became tokens: ssn 2; epoch 1; 2 cells listed as rejects; 1 look-ups\n"
+    assert Path("out/b=2/x.csv").read_text() == f"ssn,n\n{token},1\n\n,2\n"
+    listed = "".join(f"in/{name}/x.csv,2,ssn,already-tokenized\n" for name in ("a=1", "b=2"))
+    assert Path("r.csv").read_text() == "file,row,column,code\n" + listed
+    streamed = run("tokenize", "in/a=1/x.csv", "--rejects", "r.jsonl")
+    assert (streamed.exit_code, streamed.stdout) == (4, f"ssn,n\n{token},1\n\n,2\n")
+    assert json.loads(Path("r.jsonl").read_text()) == {
+        "file": "in/a=1/x.csv",
+        "row": 2,
+        "column": "ssn",
+        "code": "already-tokenized",
+    }
+
+
+def test_values_that_cannot_be_tokenized_are_rejects_too(run: Runner) -> None:
+    large = "x" * (Limits().value_bytes + 1)
+    records = [{"ssn": value} for value in ("a", 1.5, [1], large, 7)]
+    Path("a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    result = run("tokenize", "a.jsonl", "-o", "b.jsonl", "--rejects", "r.jsonl", "--column", "ssn")
+    assert result.exit_code == 4, result.stderr
+    cells_now = [json.loads(line)["ssn"] for line in Path("b.jsonl").read_text().splitlines()]
+    assert [cell is None for cell in cells_now] == [False, True, True, True, False]
+    codes = [(entry["row"], entry["code"]) for entry in map(json.loads, Path("r.jsonl").read_text().splitlines())]
+    assert codes == [(2, "not-tokenizable"), (3, "not-tokenizable"), (4, "value-too-large")]
+
+
+def test_text_needs_no_extra_and_parquet_says_which(run: Runner, url: str) -> None:
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    Path("a.parquet").touch()
+    program = (
+        "import sys\n"
+        "for name in ('duckdb', 'numpy', 'pyarrow'): sys.modules[name] = None\n"
+        "from quorumvault.cli import main\n"
+        "main(sys.argv[1:])"
+    )
+    variables = environment(QUORUMVAULT_URL=url, QUORUMVAULT_API_KEY=key_text("clinic"))
+    for name, code, words in (
+        ("a.csv", 0, "1 rows; values that became tokens: ssn 1; epoch 1; 1 look-ups\n"),
+        ("a.parquet", 1, "quorumvault: Parquet and DuckDB need duckdb: pip install 'quorumvault[analytics]'\n"),
+    ):
+        command = [sys.executable, "-c", program, "tokenize", name, "--column", "ssn", "-o", f"out{Path(name).suffix}"]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (code, words)
+    assert sorted(path.name for path in Path().iterdir()) == ["a.csv", "a.parquet", "out.csv"]
+
+
+def test_exit_codes_for_what_goes_wrong_over_there(url: str, tmp_path: Path) -> None:
+    def tokenize(*arguments: str, key: str | None = key_text("clinic"), address: str = url) -> Result:
+        environment = {"QUORUMVAULT_URL": address, "QUORUMVAULT_API_KEY": key}
+        return CliRunner().invoke(main, ["tokenize", "--format", "csv", *arguments], input=b"ssn\nx\n", env=environment)
+
+    key_file = tmp_path / "key"
+    key_file.write_text(key_text("clinic") + "\n")
+    assert tokenize("--key-file", str(key_file), key="unknown").exit_code == 0
+    assert tokenize(key="unknown").exit_code == 1
+    without = tokenize(key=None)
+    assert without.exit_code == 1
+    assert "QUORUMVAULT_API_KEY" in without.stderr
+    denied = tokenize("--column", "ssn", key=key_text("reader"))
+    assert denied.exit_code == 1
+    assert key_text("reader") not in denied.stderr
+    assert tokenize("--purpose", "two words").exit_code == 2
+    key_file.write_text("two keys\n")
+    refused = tokenize("--key-file", str(key_file))
+    assert refused.exit_code == 1
+    assert "expected one API key" in refused.stderr
+    assert tokenize("--key-file", str(tmp_path / "absent")).exit_code == 1
+
+
+def test_a_vault_without_a_quorum_is_exit_3_and_no_file(rig: Rig, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_waiting(monkeypatch)
+    rig.vault.failure = NoQuorum("two nodes are away", outcome="unknown")
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    result = run("tokenize", "a.csv", "-o", "b.csv")
+    assert result.exit_code == 3
+    assert "two nodes are away" in result.stderr
+    assert [path.name for path in Path().iterdir()] == ["a.csv"]
+
+
+def test_a_run_that_finds_nothing_to_resume_says_so_and_begins(run: Runner) -> None:
+    """A scheduler gives --resume each time; a person who expected finished parts has to hear that there are none."""
+    Path("a.csv").write_bytes(b"ssn\nx\n")
+    begun = run("tokenize", "a.csv", "-o", "b.csv", "--resume")
+    assert begun.exit_code == 0, begun.stderr
+    first, _ = begun.stderr.splitlines()
+    assert first == f"There is no unfinished run to go on with ({Path.cwd()}/.b.csv.quorumvault): this one begins."
+    assert Path("b.csv").read_bytes().startswith(b"ssn\nqv_1_")
+    again = run("tokenize", "a.csv", "-o", "b.csv", "--resume")
+    assert again.exit_code == 2
+    assert "b.csv exists" in again.stderr
+
+
+def test_a_list_of_rejects_that_is_the_output_or_the_input_is_refused(run: Runner) -> None:
+    Path("patients.csv").write_bytes(PATIENTS)
+    for arguments, stdin in (
+        (("patients.csv", "-o", "out.csv", "--rejects", "./out.csv"), b""),
+        (("patients.csv", "-o", "out.csv", "--rejects", "patients.csv"), b""),
+        (("patients.csv", "--rejects", "patients.csv"), b""),
+        (("-", "--format", "csv", "-o", "out.csv", "--rejects", "./out.csv"), PATIENTS),
+    ):
+        result = run("tokenize", *arguments, "--column", "ssn", "--force", stdin=stdin)
+        assert result.exit_code == 2, result.stderr
+        assert "name another" in result.stderr
+    assert {path.name: path.read_bytes() for path in Path().iterdir()} == {"patients.csv": PATIENTS}

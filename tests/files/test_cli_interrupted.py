@@ -1,0 +1,156 @@
+"""Real client processes that are cut off in the middle of a run, and what --resume makes of what they left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import resource
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos.testbed.cluster import environment, executable
+from tests.rigs.served import served
+from tests.rigs.tables import read, write
+from tests.rigs.vault import Rig, key_text
+
+pytestmark = pytest.mark.slow
+
+FILES = 4
+SECONDS = 60
+
+
+class Turnstile:
+    """Lets so many requests about values through; whoever comes then waits until it is opened."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.left = -1
+        self.reached, self.open = threading.Event(), threading.Event()
+        self._note = rig.vault._note
+        rig.vault._note = self._wait  # type: ignore[method-assign]
+
+    def let_through(self, requests: int) -> None:
+        self.left = requests
+        self.reached.clear()
+        self.open.clear()
+
+    async def _wait(self, operation: str, arguments: Iterable[Any]) -> None:
+        await self._note(operation, arguments)
+        if operation not in ("tokenize", "detokenize", "retokenize"):
+            return
+        if self.left == 0:
+            self.reached.set()
+            await asyncio.to_thread(self.open.wait, SECONDS)
+        self.left -= 1
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.fixture
+def turnstile(rig: Rig) -> Turnstile:
+    return Turnstile(rig)
+
+
+@pytest.fixture
+def variables(rig: Rig) -> Iterator[dict[str, str]]:
+    with served(rig.app) as url:
+        yield environment(QUORUMVAULT_URL=url, QUORUMVAULT_API_KEY=key_text("admin"))
+
+
+def furnish(place: Path, form: str) -> None:
+    (place / "in").mkdir()
+    for number in range(FILES):
+        write(place / "in" / f"{number}.{form}", [(f"name {number} {row}", f"{row}") for row in range(50)])
+
+
+COMMAND = ("tokenize", "in", "--column", "name", "-o", "out")
+
+
+def start(place: Path, variables: dict[str, str], *more: str, limit: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    command = [executable(), *COMMAND, *more]
+    return subprocess.Popen(
+        command, cwd=place, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit
+    )
+
+
+def resumed(place: Path, variables: dict[str, str], form: str, kept: int) -> None:
+    """Goes on, and checks that what comes out is what an undisturbed run makes."""
+    process = start(place, variables, "--resume", "--json")
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    assert (report["parts_kept"], report["parts_done"], report["look_ups"]) == (kept, FILES - kept, 50 * (FILES - kept))
+    assert sorted(path.name for path in place.iterdir()) == ["in", "out"]
+    (place / "out").rename(place / "resumed")
+    process = start(place, variables)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    for number in range(FILES):
+        assert read(place / "resumed" / f"{number}.{form}") == read(place / "out" / f"{number}.{form}")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_killed(form: str, turnstile: Turnstile, variables: dict[str, str], tmp_path: Path) -> None:
+    furnish(tmp_path, form)
+    turnstile.let_through(2)
+    with start(tmp_path, variables) as process:
+        assert turnstile.reached.wait(SECONDS)
+        process.kill()
+    turnstile.open.set()
+    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / ".out.quorumvault").glob("quorumvault-spill-*")) != []
+    refused = start(tmp_path, variables)
+    _, err = refused.communicate(timeout=SECONDS)
+    assert refused.returncode == 1
+    assert "2 finished parts: --resume goes on, --force begins again" in err
+    resumed(tmp_path, variables, form, kept=2)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_end(form: str, number: int, turnstile: Turnstile, variables: dict[str, str], tmp_path: Path) -> None:
+    furnish(tmp_path, form)
+    turnstile.let_through(1)
+    process = start(tmp_path, variables)
+    assert turnstile.reached.wait(SECONDS)
+    process.send_signal(number)
+    turnstile.open.set()
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "the same command with --resume goes on" in err
+    assert err.endswith("quorumvault: interrupted\n")
+    assert not (tmp_path / "out").exists()
+    assert {path.name for path in (tmp_path / ".out.quorumvault").iterdir() if path.is_dir()} == set()
+    resumed(tmp_path, variables, form, kept=1)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_disk_that_is_full(form: str, variables: dict[str, str], tmp_path: Path) -> None:
+    """Stood for by a limit on how long a file of the process may get."""
+    furnish(tmp_path, form)
+    write(tmp_path / "in" / f"9.{form}", [(f"name {row % 50}", random.Random(row).randbytes(400).hex()) for row in range(2000)])
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    process = start(tmp_path, variables, limit=limit)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "File too large" in err
+    assert f"Finished parts are kept in {tmp_path}/.out.quorumvault" in err
+    assert not (tmp_path / "out").exists()
+    process = start(tmp_path, variables, "--resume", "--json")
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    assert json.loads(out)["parts_kept"] >= FILES
+    assert len(read(tmp_path / "out" / f"9.{form}")) == 2000

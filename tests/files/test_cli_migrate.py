@@ -1,0 +1,330 @@
+"""``quorumvault census`` and ``migrate``: files through the commands, over sockets, to the real API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.cli import main
+from quorumvault.crypto.tokens import format_token
+from tests.rigs.served import served
+from tests.rigs.vault import Rig, key_text
+
+pytestmark = pytest.mark.slow
+
+NEVER_ISSUED = format_token(1, bytes(20))
+PEOPLE, VISITS = [f"person {number}" for number in range(7)], [f"person {number % 9}" for number in range(20)]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.fixture
+def url(rig: Rig) -> Iterator[str]:
+    with served(rig.app) as address:
+        yield address
+
+
+@pytest.fixture
+def environment(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
+    return {"QUORUMVAULT_URL": url, "QUORUMVAULT_API_KEY": key_text("admin")}
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Runner:
+    return Runner(environment)
+
+
+class Runner:
+    """Runs a command in a directory of its own, as the clinic."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+
+    def __call__(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments, env=self._environment)
+
+
+def write(path: str, columns: dict[str, list[Any]]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pa.table(columns), path)
+
+
+def read(path: str) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = pyarrow.parquet.read_table(path, partitioning=None).to_pydict()
+    return columns
+
+
+def rotate(rig: Rig, from_epoch: int) -> None:
+    assert rig.post("/rotate-epoch", {"from_epoch": from_epoch}, key="admin").status_code == 200
+
+
+@pytest.fixture
+def lake(rig: Rig, run: Runner) -> None:
+    """Tables of different columns, in folders, with tokens of epoch 1; the active one is 2."""
+    people, visits = rig.tokens(PEOPLE), rig.tokens(VISITS)
+    write("lake/people.parquet", {"ssn": people, "city": ["Here", None, *"ABCDE"]})
+    write("lake/visits/year=2023/a.parquet", {"person": visits[:12], "cost": list(range(12))})
+    write("lake/visits/year=2024/a.parquet", {"person": [*visits[12:], None, "no token"], "cost": list(range(10))})
+    write("lake/codes.parquet", {"code": ["a", "b"]})
+    rotate(rig, 1)
+
+
+LAKE = "lake/**/*.parquet"
+
+
+def moved(rig: Rig, values: list[str]) -> list[Any]:
+    return rig.tokens(values)
+
+
+def test_a_census_is_a_row_for_each_file_column_and_epoch(run: Runner, rig: Rig, lake: None) -> None:
+    write("lake/new.parquet", {"person": [*moved(rig, ["x", "y"]), *read("lake/people.parquet")["ssn"][:1]]})
+    result = run("census", LAKE, "--column", "person,ssn")
+    assert result.exit_code == 0, result.stderr
+    assert [line.split("\t") for line in result.stdout.splitlines()] == [
+        ["file", "column", "epoch", "cells"],
+        ["lake/new.parquet", "person", "1", "1"],
+        ["lake/new.parquet", "person", "2", "2"],
+        ["lake/people.parquet", "ssn", "1", "7"],
+        ["lake/visits/year=2023/a.parquet", "person", "1", "12"],
+        ["lake/visits/year=2024/a.parquet", "person", "1", "8"],
+        ["lake/visits/year=2024/a.parquet", "person", "no token", "1"],
+    ]
+    assert result.stderr == "Of the 5 files given: epoch 1: 28 tokens; epoch 2: 2 tokens.\n"
+
+
+def test_a_census_for_machines(run: Runner, lake: None) -> None:
+    result = run("census", "lake/visits", "lake/codes.parquet", "--json")
+    assert json.loads(result.stdout) == {
+        "scope": "the files given",
+        "epochs": {"1": 20},
+        "files": [
+            {"file": "lake/visits/year=2023/a.parquet", "columns": {"person": {"epochs": {"1": 12}, "no_token": 0}}},
+            {"file": "lake/visits/year=2024/a.parquet", "columns": {"person": {"epochs": {"1": 8}, "no_token": 1}}},
+            {"file": "lake/codes.parquet", "columns": {}},
+        ],
+    }
+    assert result.stderr == ""
+
+
+def test_a_census_may_require_an_epoch(run: Runner, lake: None) -> None:
+    assert run("census", LAKE, "--require-epoch", "1").exit_code == 0
+    result = run("census", LAKE, "--require-epoch", "2")
+    assert result.exit_code == 4
+    assert result.stderr.splitlines()[-1] == (
+        "quorumvault: 27 tokens of epochs before 2 are in the files given (lake/people.parquet, ssn: 7; "
+        "lake/visits/year=2023/a.parquet, person: 12; lake/visits/year=2024/a.parquet, person: 8): quorumvault migrate moves them"
+    )
+
+
+def test_a_census_asks_no_node_and_needs_no_key(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"x\n{NEVER_ISSUED}\n")
+    result = CliRunner().invoke(main, ["census", str(tmp_path / "a.csv")], env={"QUORUMVAULT_URL": "nonsense"})
+    assert (result.exit_code, result.stderr) == (0, "Of the file given: epoch 1: 1 tokens.\n")
+
+
+@pytest.mark.parametrize("command", [("census",), ("migrate", "--in-place")])
+def test_a_column_that_no_file_has_is_a_mistake(run: Runner, lake: None, command: tuple[str, ...]) -> None:
+    result = run(*command, LAKE, "--column", "person,cost,passport")
+    assert result.exit_code == 2
+    assert "no file given has a column of text cost, passport" in result.stderr
+    result = run(*command, "nothing/*.parquet")
+    assert result.exit_code == 2
+    assert "no file matches nothing/*.parquet" in result.stderr
+
+
+def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(run: Runner, rig: Rig, lake: None) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path("lake").rglob("codes.parquet")}
+    people = read("lake/people.parquet")["ssn"]
+    result = run("migrate", LAKE, "--in-place", "--crosswalk", "1-to-2.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert read("lake/people.parquet") == {"ssn": moved(rig, PEOPLE), "city": ["Here", None, *"ABCDE"]}
+    assert read("lake/visits/year=2023/a.parquet") == {"person": moved(rig, VISITS[:12]), "cost": list(range(12))}
+    last = {"person": [*moved(rig, VISITS[12:]), None, "no token"], "cost": list(range(10))}
+    assert read("lake/visits/year=2024/a.parquet") == last
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert run("census", LAKE, "--require-epoch", "2").exit_code == 0
+    crosswalk = read("1-to-2.parquet")
+    assert list(crosswalk) == ["old_token", "new_token", "old_epoch", "new_epoch"]
+    assert (set(crosswalk["old_epoch"]), set(crosswalk["new_epoch"])) == ({1}, {2})
+    assert crosswalk["old_token"] == sorted(crosswalk["old_token"])
+    became = dict(zip(crosswalk["old_token"], crosswalk["new_token"], strict=True))
+    assert len(became) == len(crosswalk["old_token"]) == 9
+    assert [became[token] for token in people] == moved(rig, PEOPLE)
+    assert sorted(path.name for path in Path().iterdir()) == ["1-to-2.parquet", "lake"]
+
+
+def test_no_value_is_asked_for_and_each_token_once(run: Runner, rig: Rig, lake: None) -> None:
+    rig.vault.asked.clear()
+    assert run("migrate", LAKE, "--in-place").exit_code == 0
+    assert {operation for operation, _ in rig.vault.asked} == {"retokenize", "epoch"}
+    asked = [token for operation, tokens in rig.vault.asked if operation == "retokenize" for token in tokens]
+    assert len(asked) == len(set(asked)) == 9
+
+
+def test_a_second_time_nothing_is_left_to_move(run: Runner, rig: Rig, lake: None) -> None:
+    assert run("migrate", LAKE, "--in-place").exit_code == 0
+    before = read("lake/people.parquet")
+    result = run("migrate", LAKE, "--in-place", "--crosswalk", "again.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert read("lake/people.parquet") == before
+    assert read("again.parquet")["old_token"] == []
+
+
+def test_files_move_to_another_folder(run: Runner, rig: Rig, lake: None) -> None:
+    before = read("lake/people.parquet")
+    result = run("migrate", "lake", "-o", "moved", "--column", "person")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(str(path) for path in Path("moved").rglob("*.parquet")) == [
+        "moved/visits/year=2023/a.parquet",
+        "moved/visits/year=2024/a.parquet",
+    ]
+    assert read("moved/visits/year=2023/a.parquet")["person"] == moved(rig, VISITS[:12])
+    assert read("lake/people.parquet") == before
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_text_files_move_too(run: Runner, rig: Rig, form: str) -> None:
+    old = rig.tokens(["a", "b"])
+    rotate(rig, 1)
+    texts = {
+        "csv": 'id,ssn\r\n1,"{}"\r\n2,{}\r\n',
+        "jsonl": '{{"id": 1.10, "name": {{"ssn": "{}"}}}}\n{{"name":{{"ssn":"{}"}}}}\n',
+    }
+    Path(f"people.{form}").write_bytes(texts[form].format(*old).encode())
+    result = run("migrate", f"people.{form}", "--in-place", "--crosswalk", "x.parquet")
+    assert result.exit_code == 0, result.stderr
+    wanted = texts[form].format(*rig.tokens(["a", "b"]))
+    assert Path(f"people.{form}").read_bytes().decode().replace(" ", "") == wanted.replace(" ", "")
+    assert sorted(read("x.parquet")["old_token"]) == sorted(old)
+
+
+def test_a_table_of_duckdb_moves_in_its_file(run: Runner, rig: Rig) -> None:
+    old = rig.tokens(["a", "b"])
+    with duckdb.connect("lake.duckdb") as con:
+        con.execute("create table people as select unnest(?) as ssn, unnest([2, 1]) as id", [old])
+        con.execute("create table untouched as from people")
+    rotate(rig, 1)
+    result = run("migrate", "lake.duckdb::people", "--in-place")
+    assert result.exit_code == 0, result.stderr
+    with duckdb.connect("lake.duckdb") as con:
+        assert con.sql("from people").fetchall() == list(zip(rig.tokens(["a", "b"]), [2, 1], strict=True))
+        assert con.sql("from untouched").fetchall() == list(zip(old, [2, 1], strict=True))
+    assert run("census", "lake.duckdb::untouched", "--require-epoch", "2").exit_code == 4
+
+
+def test_a_token_that_is_not_found_stays_and_is_told(run: Runner, rig: Rig, lake: None) -> None:
+    write("lake/people.parquet", {"ssn": [*rig.tokens(PEOPLE[:1]), NEVER_ISSUED]})
+    result = run("migrate", "lake/people.parquet", "--in-place", "--crosswalk", "x.parquet", "--json")
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)["not_found"] == 1
+    assert read("lake/people.parquet")["ssn"] == [*moved(rig, PEOPLE[:1]), NEVER_ISSUED]
+    assert NEVER_ISSUED not in read("x.parquet")["old_token"]
+    result = run("migrate", "lake/people.parquet", "--in-place", "--missing", "null")
+    assert result.exit_code == 4
+    assert read("lake/people.parquet")["ssn"] == [*moved(rig, PEOPLE[:1]), None]
+
+
+def test_files_without_tokens_are_nothing_to_do(run: Runner, rig: Rig, lake: None) -> None:
+    rig.vault.asked.clear()
+    result = run("migrate", "lake/codes.parquet", "--in-place", "--crosswalk", "x.parquet")
+    assert (result.exit_code, result.stderr) == (0, "No file given has a token in a column of text: nothing to do.\n")
+    assert rig.vault.asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "say where the moved files go: --in-place, or -o DIR"),
+        (("--in-place", "-o", "moved"), "say where the moved files go: --in-place, or -o DIR"),
+        (("--in-place", "--crosswalk", "there.parquet"), "there.parquet exists"),
+    ],
+)
+def test_what_cannot_be_begun_changes_nothing(run: Runner, rig: Rig, lake: None, arguments: tuple[str, ...], words: str) -> None:
+    Path("there.parquet").write_bytes(b"")
+    before = {path: path.read_bytes() for path in Path("lake").rglob("*.parquet")}
+    rig.vault.asked.clear()
+    result = run("migrate", LAKE, *arguments)
+    assert result.exit_code != 0
+    assert words in result.stderr
+    assert rig.vault.asked == []
+    assert before == {path: path.read_bytes() for path in Path("lake").rglob("*.parquet")}
+
+
+#: Ends this process as SIGKILL does, in place of the giving of a name after so many: to the crosswalk, then to files of the lake.
+_KILLED = """
+import os, signal, sys
+left = int(sys.argv.pop(1))
+def counted(give):
+    def counted_give(source, target, **options):
+        global left
+        if ".quorumvault" not in str(target):
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+        give(source, target, **options)
+    return counted_give
+os.replace, os.link = counted(os.replace), counted(os.link)
+from quorumvault.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("named", range(4))
+def test_a_kill_while_files_get_their_names_is_made_good(
+    run: Runner, rig: Rig, lake: None, environment: dict[str, str], named: int
+) -> None:
+    command = ("migrate", LAKE, "--in-place", "--crosswalk", "x.parquet")
+    script = [sys.executable, "-c", _KILLED, str(named), *command]
+    assert subprocess.run(script, env=os.environ | environment, timeout=60).returncode == -9
+    census = json.loads(run("census", LAKE, "--json").stdout)
+    done = [file for file in census["files"] if any(set(column["epochs"]) == {"2"} for column in file["columns"].values())]
+    assert len(done) == max(0, named - 1)
+    assert Path("x.parquet").exists() == (named > 0)
+    for again in (run(*command), run(*command, "--force")):
+        assert again.exit_code != 0
+        assert "--resume" in again.stderr
+    rig.vault.asked.clear()
+    resumed = run(*command, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert rig.vault.asked == []
+    assert run("census", LAKE, "--require-epoch", "2").exit_code == 0
+    assert read("lake/people.parquet")["ssn"] == moved(rig, PEOPLE)
+    assert len(read("x.parquet")["old_token"]) == 9
+    assert sorted(path.name for path in Path().iterdir()) == ["lake", "x.parquet"]
+
+
+@pytest.mark.parametrize("named", range(3))
+def test_what_was_begun_is_finished_whatever_the_files_look_like_by_then(
+    run: Runner, rig: Rig, environment: dict[str, str], named: int
+) -> None:
+    """The first file has no tokens any more once it has its new content, and a new file has come meanwhile."""
+    write("lake/a.parquet", {"ssn": [NEVER_ISSUED]})
+    write("lake/b.parquet", {"ssn": rig.tokens(["x"])})
+    rotate(rig, 1)
+    command = ("migrate", "lake", "--in-place", "--missing", "null", "--crosswalk", "x.parquet")
+    script = [sys.executable, "-c", _KILLED, str(named), *command]
+    assert subprocess.run(script, env=os.environ | environment, timeout=60).returncode == -9
+    write("lake/0.parquet", {"other": [NEVER_ISSUED]})
+    resumed = run(*command, "--resume")
+    assert resumed.exit_code == 4, resumed.stderr
+    assert resumed.stderr.startswith("2 files, 2 rows")
+    assert read("lake/0.parquet") == {"other": [NEVER_ISSUED]}
+    assert read("lake/a.parquet") == {"ssn": [None]}
+    assert read("lake/b.parquet") == {"ssn": moved(rig, ["x"])}
+    assert len(read("x.parquet")["old_token"]) == 1
+    assert sorted(path.name for path in Path().iterdir()) == ["lake", "x.parquet"]

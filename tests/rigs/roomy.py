@@ -1,0 +1,24 @@
+"""The command ``quorumvault`` on a disk that has as much room as a file says: ``python -m tests.rigs.roomy FILE serve …``.
+
+A file system of a few megabytes takes a privilege to mount. This takes none: everything is as it is but for the one question.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from quorumvault.cli.main import main
+
+
+def free_in(file: Path) -> SimpleNamespace:
+    """The parts of statvfs(3) that count."""
+    return SimpleNamespace(f_bavail=int(file.read_text()), f_frsize=1)
+
+
+if __name__ == "__main__":
+    told = Path(sys.argv[1])
+    os.statvfs = lambda path: free_in(told)  # type: ignore[assignment,return-value]
+    main(sys.argv[2:])

@@ -1,0 +1,124 @@
+"""Files of every format for runs over them, and a client of the API over a vault in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import quorumvault as qv
+from quorumvault.files.columnar import duckdb as duckdb_engine
+from quorumvault.files.columnar import parquet
+from quorumvault.files.job import Job
+from quorumvault.files.sources import Format, expand
+from quorumvault.files.text import engine as text_engine
+from quorumvault.files.text import rows as text_rows
+from tests.rigs.served import served
+from tests.rigs.vault import Rig, key_text
+
+FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet", "duckdb")
+TEXT: tuple[Format, ...] = ("csv", "jsonl")
+#: Rows of a part, and of a batch, or a row group, in it.
+PART_ROWS, GROUP_ROWS = 4, 2
+#: A name, and a cell of it.
+Row = tuple[str | None, str]
+
+
+class Desk:
+    """A client of the clinic's that may do everything, and the vault behind it."""
+
+    def __init__(self, rig: Rig, url: str) -> None:
+        self.rig = rig
+        self.url = url
+        self.client = qv.Client(url, api_key=key_text("admin"), policy=qv.ClientPolicy(request=2.0))
+
+    def asked(self) -> list[Any]:
+        """Every item that the vault was asked about since the last time."""
+        asked = [item for _, items in self.rig.vault.asked for item in items]
+        self.rig.vault.asked.clear()
+        return asked
+
+    def rotate(self) -> None:
+        self.client.rotate(self.client.epoch())
+
+
+@contextlib.contextmanager
+def desk() -> Iterator[Desk]:
+    rig = Rig(fields=("$.name",))
+    with served(rig.app) as url:
+        made = Desk(rig, url)
+        with made.client:
+            yield made
+
+
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows make several parts."""
+    for module in (text_engine, parquet, duckdb_engine):
+        monkeypatch.setattr(module, "PART_ROWS", PART_ROWS)
+    monkeypatch.setattr(text_rows, "BATCH_ROWS", GROUP_ROWS)
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """A table of the columns name and place, in the format that the suffix says; of DuckDB, the table ``t``."""
+    match path.suffix:
+        case ".csv":
+            path.write_text("name,place\n" + "".join(f"{_cell(name)},{place}\n" for name, place in rows))
+        case ".jsonl":
+            path.write_text("".join(json.dumps({"name": name, "place": place}) + "\n" for name, place in rows))
+        case ".parquet":
+            pq.write_table(arrow(rows), path, row_group_size=GROUP_ROWS)
+        case ".duckdb":
+            with duckdb.connect(str(path)) as con:
+                con.register("rows", arrow(rows))
+                con.execute("create or replace table t as from rows")
+
+
+def _cell(name: str | None) -> str:
+    return "" if name is None else '"' + name.replace('"', '""') + '"'
+
+
+def arrow(rows: Sequence[Row]) -> Any:
+    return pa.table(
+        {"name": pa.array([name for name, _ in rows], pa.utf8()), "place": pa.array([place for _, place in rows], pa.utf8())}
+    )
+
+
+def read(path: Path) -> list[Row]:
+    match path.suffix:
+        case ".csv":
+            cells = list(csv.reader(io.StringIO(path.read_text())))[1:]
+            return [(name or None, place) for name, place in cells]
+        case ".jsonl":
+            records = map(json.loads, path.read_text().splitlines())
+            return [(record["name"], record["place"]) for record in records]
+        case ".parquet":
+            table = pq.read_table(path, partitioning=None)
+            return list(zip(table.column("name").to_pylist(), table.column("place").to_pylist(), strict=True))
+        case _:
+            with duckdb.connect(str(path)) as con:
+                return con.sql("from t").fetchall()
+
+
+def names(path: Path) -> list[str | None]:
+    return [name for name, _ in read(path)]
+
+
+def job(source: Path | str, output: Path | None, operation: Any = "tokenize", **options: Any) -> Job:
+    """Of one file, or of what a folder or a glob means."""
+    given = str(source)
+    table = "t" if given.endswith(".duckdb") or options.pop("of_tables", False) else None
+    sources = tuple(expand([given], table=table))
+    is_folder = output is not None and not output.suffix
+    own_table = "t" if output is not None and output.suffix == ".duckdb" else None
+    return Job(
+        operation=operation, sources=sources, output=output, is_folder=is_folder, table=own_table, columns=("name",), **options
+    )

@@ -1,0 +1,325 @@
+"""The benchmark: samples become a report, a report tables, sentences, verdicts and a picture; and the floor does real work."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from array import array
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.__main__ import main
+from bench.checks import BOUNDS, LEAST_SPEED_UP, judge
+from bench.findings import findings
+from bench.floor import COPIES, Floor, FloorBroken
+from bench.measure import FloorSample, Sample
+from bench.plan import FULL, PLANS, SMOKE, Plan
+from bench.plot import draw, logarithmic
+from bench.processes import Memory, cpu_seconds, disk_bytes, until_idle
+from bench.report import Report, percentile, summarise
+from bench.table import BEGIN, END, MarksMissing, markdown, replace_section, show
+from bench.work import Corpus, Operation, WrongAnswer
+from quorumvault.crypto.tokens import is_token
+from quorumvault.server.storage.binding import plyvel
+from tests import ROOT
+
+
+def _floor(cpu: float, values: int = 1_000) -> FloorSample:
+    return FloorSample(values, seconds=2 * cpu, loop_cpu=0.75 * cpu, compaction_cpu=0.25 * cpu)
+
+
+def _sample(operation: Operation = Operation.NEW, batch: int = 1_000, at_once: int = 6, **changed: object) -> Sample:
+    """1,000 values in a tenth of a second, for twice the floor's CPU."""
+    sample = Sample(
+        operation=operation,
+        batch=batch,
+        at_once=at_once,
+        values=1_000,
+        seconds=0.1,
+        latencies=array("d", [0.010, 0.020, 0.030]),
+        nodes_cpu=0.040,
+        client_cpu=0.002,
+        floors=(_floor(0.020), _floor(0.020)),
+        memory=Memory(own=50.0, mapped=20.0),
+        disk_bytes=1_000_000.0,
+        records=10_000,
+    )
+    return dataclasses.replace(sample, **changed)
+
+
+def _report(samples: Sequence[Sample]) -> Report:
+    return summarise(samples, made="2026-01-02", machine="2 × some processor", plan="smoke", repetitions=3)
+
+
+def _whole(**changed: object) -> Report:
+    """Of all that the smoke plan measures; 16 at once do three times as many a second as one."""
+    keys = [(group.operation, group.batch, at_once) for group in SMOKE.groups for at_once in group.at_once]
+    return _report([_sample(*key, **({"seconds": 0.1 if key[2] > 1 else 0.3} | changed)) for key in keys])
+
+
+# Samples to cells.
+
+
+def test_a_cell_has_the_figures_of_its_samples() -> None:
+    (cell,) = _report([_sample()]).cells
+    assert (cell.values_per_second, cell.median_ms, cell.requests) == (10_000, 20, 3)
+    assert (cell.nodes_cpu, cell.client_cpu, cell.floor_cpu) == pytest.approx((40, 2, 20))
+    assert (cell.ratio, cell.ratio_with_client, cell.client_share) == pytest.approx((2, 2.1, 0.02))
+    assert (cell.own_mib, cell.mapped_mib, cell.disk_bytes_per_record) == (50, 20, 100)
+
+
+def test_what_is_timed_is_the_median_and_cpu_the_sum() -> None:
+    (cell,) = _report([_sample(seconds=seconds, nodes_cpu=cpu) for seconds, cpu in ((0.1, 0.03), (0.2, 0.03), (5.0, 0.12))]).cells
+    assert cell.values_per_second == 5_000
+    assert cell.nodes_cpu == pytest.approx(60)
+    assert (cell.lowest_ratio, cell.ratio, cell.highest_ratio) == pytest.approx((1.5, 3, 6))
+
+
+@given(st.floats(0.1, 10), st.floats(0.1, 10))
+def test_a_machine_that_slows_down_does_not_change_a_ratio(first: float, second: float) -> None:
+    """Each repetition by a factor of its own, vault and floor alike."""
+    samples = [_sample(nodes_cpu=0.04 * slow, floors=(_floor(0.02 * slow), _floor(0.02 * slow))) for slow in (first, second)]
+    (cell,) = _report(samples).cells
+    assert (cell.lowest_ratio, cell.ratio, cell.highest_ratio) == pytest.approx((2, 2, 2))
+
+
+def test_the_floor_counts_before_and_after() -> None:
+    report = _report([_sample(floors=(_floor(0.010), _floor(0.060, values=3_000)))])
+    assert report.cells[0].floor_cpu == pytest.approx(17.5)
+    (floor,) = report.floor
+    assert (floor.cpu, floor.compaction_cpu) == pytest.approx((17.5, 4.375))
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.integers(1, 99))
+def test_a_percentile_is_one_of_the_numbers(numbers: list[float], percent: int) -> None:
+    """So many percent are no larger, and with one number less it would be fewer."""
+    found = percentile(numbers, percent)
+    assert found in numbers
+    assert sum(number <= found for number in numbers) * 100 >= percent * len(numbers)
+    assert sum(number < found for number in numbers) * 100 < percent * len(numbers)
+
+
+def test_a_report_survives_json() -> None:
+    report = _whole()
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+# What is told.
+
+
+def test_findings_name_client_machine_and_targets() -> None:
+    told = "\n".join(findings(_whole()))
+    for words in ("2 × some processor", "bench/http.py", "held nothing up", "2.00 times the floor's CPU", "3.00 times as many"):
+        assert words in told
+    assert told.count(", met.") == 2
+
+
+def test_findings_say_what_was_missed() -> None:
+    told = "\n".join(findings(_whole(nodes_cpu=1.0, client_cpu=0.2, seconds=0.3)))
+    assert told.count(", missed.") == 2
+    assert "may have held up" in told
+
+
+def test_smoke_holds_a_run_to_its_bounds() -> None:
+    assert [verdict.held for verdict in judge(_whole())] == [True] * (len(BOUNDS) + 1)
+    dear = 0.020 * (max(BOUNDS.values()) + 1)
+    assert not any(verdict.held for verdict in judge(_whole(nodes_cpu=dear, seconds=0.3)))
+    assert LEAST_SPEED_UP > 1
+
+
+def test_smoke_measures_what_has_a_bound() -> None:
+    measured = {(group.operation, group.batch, at_once) for group in SMOKE.groups for at_once in group.at_once}
+    assert measured >= BOUNDS.keys()
+
+
+def test_a_pipe_gets_aligned_text() -> None:
+    out = StringIO()
+    show(_whole(), out)
+    lines = out.getvalue().splitlines()
+    header, first = lines[1], lines[2]
+    assert len(header) == len(first)
+    assert first.split() == [
+        *("new", "1,000", "6", "10,000", "20.0", "30.0", "40.0", "2.00", "20.0", "2.00", "2.00–2.00", "50", "20", "100")
+    ]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_a_terminal_gets_tables() -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    show(_whole(), out)
+    assert "─" in out.getvalue()
+
+
+def test_markdown_goes_between_the_marks_and_nowhere_else() -> None:
+    section = markdown(_whole(), "benchmarks.svg")
+    assert "![" in section
+    assert "(benchmarks.svg)" in section
+    once = replace_section(f"# Title\n{BEGIN}\nold\n{END}\nthe rest\n", section)
+    assert once.startswith(f"# Title\n{BEGIN}\n")
+    assert once.endswith(f"{END}\nthe rest\n")
+    assert "old" not in once
+    assert replace_section(once, section) == once
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}"])
+def test_a_file_without_a_place_is_refused(text: str) -> None:
+    with pytest.raises(MarksMissing, match="bin/bench writes from here"):
+        replace_section(text, "")
+
+
+def test_a_file_without_a_place_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.md"
+    path.write_text("no marks")
+    assert main(["--write", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "bin/bench writes from here" in error
+
+
+def test_the_document_has_the_marks() -> None:
+    replace_section((ROOT / "docs" / "benchmarks.md").read_text(), "")
+
+
+# The picture.
+
+
+def test_the_picture_has_a_line_for_each_series() -> None:
+    keys = [(operation, batch, at_once) for operation in Operation for batch in (1, 100, 1_000) for at_once in (1, 6, 16)]
+    picture = draw(_report([_sample(*key) for key in keys]))
+    document = ElementTree.fromstring(picture)
+    lines = document.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 2 * len(Operation) * (3 + 1) + 4  # and those of the legend
+    width, height = float(document.attrib["width"]), float(document.attrib["height"])
+    for line in lines:
+        points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+        assert len(points) in (2, 3)
+        assert all(0 <= x <= width and 0 <= y <= height for x, y in points)
+
+
+def test_a_picture_is_the_same_each_time_and_shows_names_as_they_are() -> None:
+    report = msgspec.structs.replace(_whole(), machine="<processor> & more")
+    assert draw(report) == draw(report)
+    assert "&lt;processor&gt; &amp; more" in draw(report)
+
+
+@given(st.lists(st.floats(0.01, 1e7), min_size=1))
+def test_a_scale_has_room_for_every_figure(figures: list[float]) -> None:
+    scale = logarithmic(figures)
+    assert all(-1e-9 <= scale.place(figure) <= 1 + 1e-9 for figure in figures)
+    assert 2 <= len(scale.ticks) <= 11
+    assert (scale.place(scale.ticks[0]), scale.place(scale.ticks[-1])) == pytest.approx((0, 1))
+
+
+# Plans and work.
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_vault_and_floor_grow_alike(plan: Plan) -> None:
+    """A bigger store makes a new record dearer, so neither may get ahead."""
+    vault = floor = 0
+    for group in plan.groups:
+        if group.operation is Operation.NEW:
+            vault += sum(group.batch * plan.requests_of(group.batch, at_once) for at_once in group.at_once)
+            floor += group.batch * plan.floor_requests[group.batch] * (len(group.at_once) + 1)
+    assert abs(vault - floor) < 0.05 * vault
+
+
+def test_the_full_plan_is_the_whole_grid() -> None:
+    cells = {(group.operation, group.batch, at_once) for group in FULL.groups for at_once in group.at_once}
+    assert cells == {(o, batch, at_once) for o in Operation for batch in (1, 100, 1_000, 10_000) for at_once in (1, 6, 16)}
+
+
+def test_a_wrong_answer_is_noticed() -> None:
+    corpus = Corpus(stride=1, seed=1)
+    task = corpus.task(Operation.NEW, 3, 1)
+    with pytest.raises(WrongAnswer):
+        corpus.settle(task, [b'{"epoch":1,"tokens":["a","b","b"]}'])
+    corpus.settle(task, [b'{"epoch":1,"tokens":["a","b","c"]}'])
+    with pytest.raises(WrongAnswer):
+        corpus.settle(corpus.task(Operation.REPEATED, 3, 1), [b'{"epoch":1,"tokens":["x","x","x"]}'])
+    with pytest.raises(WrongAnswer):
+        corpus.settle(corpus.task(Operation.RECOVERED, 1, 1), [b'{"results":[{"status":"not_found"}],"found":0,"not_found":1}'])
+
+
+@given(st.lists(st.integers(1, 7), max_size=8), st.integers(1, 5))
+def test_every_so_many_th_pair_is_kept(batches: list[int], stride: int) -> None:
+    corpus = Corpus(stride, seed=1)
+    values = []
+    for batch in batches:
+        task = corpus.task(Operation.NEW, batch, 1)
+        values += task.values[0]
+        tokens = [f'"token of {value}"' for value in task.values[0]]
+        corpus.settle(task, [f'{{"epoch":1,"tokens":[{",".join(tokens)}]}}'.encode()])
+    kept = values[::stride]
+    task = corpus.task(Operation.REPEATED, len(kept), 1)
+    assert sorted(task.values[0]) == sorted(kept)
+    assert [f"token of {value}" for value in task.values[0]] == task.tokens[0]
+
+
+# What processes cost.
+
+
+def test_a_process_is_idle_once_its_threads_wait() -> None:
+    """Another process's CPU clock is read, and a thread that spins counts as work under way."""
+    program = "import sys, time\nfor line in sys.stdin:\n    until = time.process_time() + 0.2\n"
+    program += "    while time.process_time() < until: pass\n"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        until_idle(process.pid)
+        before = cpu_seconds(process.pid)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 10
+        while cpu_seconds(process.pid) == before and time.monotonic() < deadline:
+            pass
+        until_idle(process.pid)
+        assert cpu_seconds(process.pid) >= before + 0.2
+
+
+# The floor.
+
+
+def test_the_floor_does_the_work(tmp_path: Path) -> None:
+    """Its answers are right, its tokens have the vault's form, and each of its stores has every record."""
+    floor, corpus = Floor(tmp_path / "floor"), Corpus(stride=1, seed=1)
+    new = corpus.task(Operation.NEW, 50, 2)
+    corpus.settle(new, list(map(floor.new, new.bodies)))
+    for operation, call in ((Operation.REPEATED, floor.repeated), (Operation.RECOVERED, floor.recovered)):
+        task = corpus.task(operation, 20, 3)
+        corpus.settle(task, list(map(call, task.bodies)))
+        floor.reopen()
+        corpus.settle(task, list(map(call, task.bodies)))
+        assert all(is_token(token) for batch in task.tokens for token in batch)
+    floor.close()
+    for copy in range(COPIES):
+        with plyvel.DB(str(tmp_path / "floor" / str(copy))) as store:
+            assert sum(1 for _ in store) == 100
+    assert disk_bytes(tmp_path / "floor" / "0") > 100 * 60
+
+
+def test_the_floor_notices_what_is_not_there(tmp_path: Path) -> None:
+    floor, corpus = Floor(tmp_path / "floor"), Corpus(stride=1, seed=1)
+    with pytest.raises(FloorBroken):
+        floor.repeated(corpus.task(Operation.NEW, 1, 1).bodies[0])
+    token = re.search(rb"qv_1_\w+", floor.new(b'{"values":["known"]}'))
+    assert token is not None
+    floor.recovered(b'{"tokens":["%s"]}' % token[0])
+    with pytest.raises(FloorBroken):
+        floor.recovered(b'{"tokens":["%s"]}' % (token[0][:-1] + (b"0" if token[0][-1:] != b"0" else b"1")))
+    floor.close()

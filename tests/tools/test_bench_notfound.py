@@ -1,0 +1,138 @@
+"""The benchmark of "not found": effect sizes against figures worked out by other means, its report, and its command line."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import notfound
+from bench.__main__ import main
+from bench.effects import Effect, cliffs_delta, cohens_d
+from bench.notfound import MARKS, NEGLIGIBLE, SHAPES, Kind, NotFoundReport, Pair, Row, findings, holds, tables
+from bench.table import replace_section
+from tests import ROOT
+
+samples = st.lists(st.integers(0, 20).map(float), min_size=2, max_size=30)
+
+
+@given(samples, samples)
+def test_cliffs_delta_is_what_comparing_all_pairs_gives(one: list[float], other: list[float]) -> None:
+    pairs = [(a > b) - (a < b) for a, b in itertools.product(one, other)]
+    effect = cliffs_delta(one, other)
+    assert effect.size == pytest.approx(statistics.fmean(pairs))
+    assert effect.low <= effect.size <= effect.high
+    assert cliffs_delta(other, one).size == pytest.approx(-effect.size)
+
+
+def test_an_interval_of_cliffs_delta_is_as_wide_as_delta_varies() -> None:
+    """Against the standard deviation over many draws; times of requests have long tails too."""
+    chance = random.Random(1)
+    draws = [
+        cliffs_delta([chance.lognormvariate(0.2, 1) for _ in range(60)], [chance.lognormvariate(0, 1) for _ in range(40)])
+        for _ in range(400)
+    ]
+    width = statistics.fmean((draw.high - draw.low) / 2 for draw in draws)
+    assert width == pytest.approx(1.96 * statistics.stdev(draw.size for draw in draws), rel=0.15)
+
+
+def test_cohens_d_is_in_standard_deviations() -> None:
+    # Worked out by hand: means 3 and 5, variances 2.5 and 2.5, so d = -2 / sqrt(2.5).
+    effect = cohens_d([1, 2, 3, 4, 5], [3, 4, 5, 6, 7])
+    assert effect.size == pytest.approx(-2 / math.sqrt(2.5))
+    error = math.sqrt(10 / 25 + effect.size**2 / 20)
+    assert (effect.size - effect.low, effect.high - effect.size) == pytest.approx((1.96 * error, 1.96 * error), rel=1e-4)
+
+
+def test_times_that_do_not_vary_are_no_error() -> None:
+    assert cohens_d([1, 1], [1, 1]).size == 0
+    assert cohens_d([2, 2], [1, 1]).size == math.inf
+    assert cliffs_delta([1, 1], [1, 1]) == Effect(0, 0, 0)
+    assert cliffs_delta([2, 2], [1, 1]) == Effect(1, 1, 1)
+
+
+def report(delta: Effect) -> NotFoundReport:
+    """One in which another's and never issued are so far apart, and all else is far apart too."""
+    rows = [Row(shape.batch, kind, 20_000, 1.5, 2.5, 12.25) for shape in SHAPES for kind in Kind]
+    far = Effect(0.9, 0.8, 1.0)
+    pairs = [
+        Pair(shape.batch, both, far, delta if both == (Kind.ANOTHERS, Kind.NEVER_ISSUED) else far)
+        for shape in SHAPES
+        for both in itertools.combinations(Kind, 2)
+    ]
+    return NotFoundReport("2026-01-01", "a machine", 7, 20_000, rows, pairs)
+
+
+@pytest.mark.parametrize(
+    ("delta", "held"),
+    [
+        (Effect(0.0, -0.01, 0.01), True),
+        (Effect(0.3, 0.1, 0.5), True),
+        (Effect(0.3, NEGLIGIBLE + 0.01, 0.5), False),
+        (Effect(-0.3, -0.5, -NEGLIGIBLE - 0.01), False),
+    ],
+)
+def test_only_what_would_tell_of_other_owners_is_judged(delta: Effect, held: bool) -> None:
+    assert holds(report(delta)) is held
+    occasion, *verdicts = findings(report(delta))
+    assert occasion == "Measured on 2026-01-01 on a machine. 20,000 requests of each kind and shape, seed 7."
+    assert len(verdicts) == len(SHAPES)
+    assert all(verdict.endswith("met." if held else "missed.") for verdict in verdicts)
+
+
+def test_the_tables_have_each_kind_and_each_pair_of_both_shapes() -> None:
+    times, effects = tables(report(Effect(0.0123, -0.01, 0.03)))
+    assert times.rows[0] == ("another's", "1", "20,000", "1.500", "2.500", "12.250")
+    assert effects.rows[0] == ("another's − never issued", "1", "+0.900 (+0.800 to +1.000)", "+0.012 (-0.010 to +0.030)")
+    assert (len(times.rows), len(effects.rows)) == (8, 12)
+
+
+def test_the_command_measures_writes_and_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [report(Effect(0.0, -0.01, 0.01)), report(Effect(0.5, 0.4, 0.6))]
+    asked: list[tuple[int, int]] = []
+
+    def measure(cluster: object, *, inputs: int, seed: int) -> NotFoundReport:
+        asked.append((inputs, seed))
+        return made[len(asked) - 1]
+
+    monkeypatch.setattr(notfound, "Cluster", mock.MagicMock())
+    monkeypatch.setattr(notfound, "measure", measure)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    assert main(["notfound", "--write", str(page)]) == 0
+    assert main(["notfound", "--inputs", "50", "--seed", "3"]) == 1
+    assert asked == [(20_000, 1), (50, 3)]
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert "| never issued | 100 | 20,000 |" in text
+    assert "old" not in text
+    assert msgspec.json.decode((tmp_path / "page-notfound.json").read_bytes(), type=NotFoundReport) == made[0]
+    assert "never issued" in capsys.readouterr().out
+
+
+def test_a_page_without_the_marks_is_told_of_before_the_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
+    assert main(["notfound", "--write", str(page)]) == 1
+    assert "page.md: expected the lines '<!-- bin/bench notfound writes from here -->'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["9", "-1", "x", "٣٠"])
+def test_a_count_that_is_none(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["notfound", "--inputs", count])
+    assert "expected 10 or more" in capsys.readouterr().err
+
+
+def test_the_page_has_a_place_for_the_figures() -> None:
+    replace_section((ROOT / "docs" / "benchmarks.md").read_text(), "", MARKS)

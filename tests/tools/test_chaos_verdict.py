@@ -1,0 +1,146 @@
+"""Valid, invalid or unknown: histories as the harness writes them, read back from a file, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chaos import history
+from chaos.history import Action, Begun, Complete, History, Invoke, Outcome
+from chaos.recorder import Recorder
+from chaos.summary import Exit, FinalReads, Verdict
+from chaos.verdict import Judgement, Observed, judge, related
+from tests import ROOT
+
+BAD = sorted(
+    path
+    for path in (ROOT / "tests" / "histories" / "bad").glob("*.json")
+    if not msgspec.json.decode(path.read_bytes(), type=History).narrow
+)
+TOKEN = "qv_1_0"
+
+
+def recorded(bad: History, path: Path) -> History:
+    """As if the harness had seen it: in a file, among faults and notes, by numbers of its own."""
+    numbers: dict[int, int] = {}
+    with Recorder.to(path) as recorder:
+        recorder.begin(Begun(1, "test", "2025-01-01T00:00:00+00:00", 1.0, ("kill",), "proxies", ("quorumvault",)))
+        for event in bad.events:
+            recorder.note("one more")
+            if isinstance(event, Invoke):
+                numbers[event.op] = recorder.invoke(
+                    event.action, event.owner, event.node, event.given, event.epoch, client=3, final=event.final
+                )
+            else:
+                recorder.fault_began(event.op, "kill", ("n1",), 0.5, "n1 is killed")
+                recorder.complete(numbers[event.op], event.outcome, event.answers, event.epoch, event.why or "timeout")
+                recorder.fault_ended(event.op, "mended")
+    return history.calls(history.read(path))
+
+
+def complete_run() -> list[Invoke | Complete]:
+    """One of each operation, none of them wrong."""
+    return [
+        Invoke(0, Action.TOKENIZE, "acme", "n1", ("=a",)),
+        Complete(0, Outcome.OK, (TOKEN,), 1),
+        Invoke(1, Action.DETOKENIZE, "acme", "n2", (TOKEN,)),
+        Complete(1, Outcome.OK, ("=a",)),
+        Invoke(2, Action.RETOKENIZE, "acme", "n3", (TOKEN,)),
+        Complete(2, Outcome.OK, (TOKEN,), 1),
+        Invoke(3, Action.ROTATE, "acme", "n3", (), 1),
+        Complete(3, Outcome.OK, (), 2),
+        Invoke(4, Action.EPOCH, "acme", "n1"),
+        Complete(4, Outcome.OK, (), 2),
+    ]
+
+
+def observed(**changed: object) -> Observed:
+    seen = Observed(final=FinalReads(1, 9, ("through n1",)), planned=frozenset({"kill"}), version="1")
+    for name, value in changed.items():
+        setattr(seen, name, value)
+    return seen
+
+
+def verdict(events: list[Invoke | Complete], applied: Collection[str] = ("kill",), **changed: object) -> Judgement:
+    return judge(History(events), observed(**changed), applied)
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_history_of_the_harness_is_refused_for_its_reason(path: Path, tmp_path: Path) -> None:
+    bad = msgspec.json.decode(path.read_bytes(), type=History)
+    judged = judge(recorded(bad, tmp_path / "history.jsonl"), observed(), {"kill"})
+    assert judged.verdict is Verdict.INVALID
+    assert judged.broken is not None
+    assert judged.broken.rule == bad.breaks
+    assert judged.broken.op in judged.broken.ops or judged.broken.op < 0
+
+
+def test_a_run_that_showed_everything_is_valid() -> None:
+    assert verdict(complete_run()) == (Verdict.VALID, (), None)
+
+
+@pytest.mark.parametrize("op", range(5))
+def test_a_run_that_never_saw_one_of_the_operations_succeed_is_unknown(op: int) -> None:
+    events = [
+        Complete(op, Outcome.UNKNOWN) if isinstance(event, Complete) and event.op == op else event for event in complete_run()
+    ]
+    judged = verdict(events)
+    assert judged.verdict is Verdict.UNKNOWN
+    action = next(event.action for event in events if isinstance(event, Invoke) and event.op == op)
+    assert judged.reasons == (f"no {action} succeeded",)
+
+
+def test_a_run_that_read_nothing_back_or_broke_nothing_is_unknown() -> None:
+    assert verdict(complete_run(), final=FinalReads(0, 0, ())).reasons == ("what was stored was not read back at the end",)
+    skipped = {"kill": "it does not run"}
+    assert verdict(complete_run(), applied=(), unavailable=skipped).reasons == ("none of the faults could be applied",)
+    assert verdict(complete_run(), applied=(), planned=frozenset()).verdict is Verdict.VALID
+
+
+def test_each_kind_of_fault_that_was_planned_was_applied_or_it_is_said_why_not() -> None:
+    planned = frozenset({"kill", "pause", "torn-log"})
+    judged = verdict(complete_run(), ["kill", "kill"], planned=planned, unavailable={"torn-log": "the store has no log"})
+    assert judged == (Verdict.UNKNOWN, ("no pause was applied, and nobody said why",), None)
+    assert verdict(complete_run(), planned=planned - {"pause"}, unavailable={"torn-log": "no log"}).verdict is Verdict.VALID
+
+
+def test_an_answer_outside_of_the_contract_is_invalid() -> None:
+    judged = verdict(complete_run(), breaches=[(1, "operation 1, detokenize through n2: 500 internal")])
+    assert (judged.verdict, judged.reasons) == (
+        Verdict.INVALID,
+        ("contract: operation 1, detokenize through n2: 500 internal",),
+    )
+
+
+def test_a_node_that_ends_by_itself_is_invalid_unless_its_disk_was_harmed() -> None:
+    harmed = Exit("n2", 3.0, 3, expected=True, words="full-disk")
+    assert verdict(complete_run(), exits=[harmed]).verdict is Verdict.VALID
+    judged = verdict(complete_run(), exits=[harmed, Exit("n1", 4.0, 1, expected=False, words="nothing was done to it")])
+    assert judged.broken is not None
+    assert judged.broken.rule == "ended by itself"
+    assert "n1" in judged.broken.detail
+
+
+def test_a_node_that_does_not_come_back_is_invalid() -> None:
+    assert verdict(complete_run(), not_ready=["n3 is not ready in time"]).reasons == ("not back: n3 is not ready in time",)
+
+
+def test_what_is_wrong_with_the_history_goes_before_all_else() -> None:
+    lost = [*complete_run(), Invoke(5, Action.DETOKENIZE, "acme", "n1", (TOKEN,)), Complete(5, Outcome.OK, ("not_found",))]
+    judged = verdict(lost, not_ready=["n3 is not ready in time"], final=FinalReads(0, 0, ()))
+    assert judged.broken is not None
+    assert (judged.broken.rule, judged.broken.op, judged.broken.ops) == ("lost", 5, (0, 1, 2, 5))
+
+
+def test_what_is_shown_for_an_epoch_is_whoever_showed_or_opened_it() -> None:
+    events = [*complete_run(), Invoke(5, Action.EPOCH, "acme", "n1"), Invoke(6, Action.EPOCH, "zeta", "n1")]
+    assert related(History(events), 5, frozenset()) == (0, 2, 3, 4, 5)
+    assert related(History(events), -1, frozenset()) == ()
+
+
+def test_a_process_that_outlives_its_disk_makes_a_run_invalid() -> None:
+    found = verdict([], outlived=["n2 goes on"])
+    assert (found.verdict, found.broken and found.broken.rule) == (Verdict.INVALID, "replaced disk")

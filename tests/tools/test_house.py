@@ -1,0 +1,199 @@
+"""The rules of the house, held by a test: who may import whom, how long a function may get, and what no file may contain."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+#: From the bottom up: a module imports from its own folder and from those before it. The longest name that fits counts;
+#: a module that no name fits has to be given a place here.
+LAYERS = (
+    ("words", ("model", "errors", "durable", "ownership", "crypto", "formats")),
+    ("config", ("config",)),
+    ("protocol", ("protocol",)),
+    ("storage", ("server", "server.storage")),
+    ("peers", ("server.peers",)),
+    ("replica", ("server.replica",)),
+    ("coordinator", ("server.coordinator",)),
+    ("healing", ("server.healing",)),
+    ("telemetry", ("server.telemetry",)),
+    ("http", ("server.http",)),
+    ("backup", ("server.backup",)),
+    ("node", ("server.node",)),
+    ("offline", ("server.offline",)),
+    ("client", ("client", "analytics", "__init__")),
+    ("files", ("files",)),
+    ("commands", ("cli", "__main__")),
+)
+
+#: What a part may import of the project, where that is less than its layer allows. Clients of the API share with the server what
+#: errors there are and what makes two values one; what judges from outside shares nothing at all.
+ONLY = {
+    "quorumvault.analytics": ("quorumvault.analytics", "quorumvault.client", "quorumvault.errors", "quorumvault.crypto.tokens"),
+    "quorumvault.client": ("quorumvault.client", "quorumvault.errors", "quorumvault.crypto.canonical"),
+    "quorumvault.protocol": ("quorumvault.protocol", "quorumvault.crypto", "quorumvault.model", "quorumvault.errors"),
+    "chaos": ("chaos",),
+    "bench": ("bench", "chaos", "quorumvault.analytics", "quorumvault.client"),  # which are among what it measures
+    "bench.floor": (
+        "bench",
+        "quorumvault.server.storage.binding",
+    ),  # which says which of LevelDB's bindings is installed, and no more
+    "bench.healing.stores": ("bench", "quorumvault"),  # it makes what nodes would have written, with what they write it with
+}
+
+#: The protocol is pure: same state and same input, same output. Time, chance, network and disk are arguments.
+IMPURE = {
+    "asyncio", "concurrent", "datetime", "io", "logging", "os", "pathlib", "plyvel", "random", "secrets", "select", "selectors",
+    "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time", "uuid",
+}  # fmt: skip
+
+FUNCTION_LINES = 70
+MODULE_LINES = 500
+#: Work that was put off; and in tests, ways not to run one.
+LEFTOVER = re.compile(r"\b(?:TODO|FIXME|XXX)\b|NotImplementedError|\bfor now\b")
+NOT_RUN = re.compile(r"pytest\.(?:skip|importorskip)|mark\.(?:skip|skipif|xfail|flaky)\b")
+#: An address of a package index, or a path of somebody's machine.
+FOREIGN = re.compile(
+    r"(?:index|find-links)[-_]?url\s*[=\s]\s*\S*://|https?://[\w.:-]+/simple\b|/(?:home|Users)/\w|" + re.escape(f"{ROOT}/")
+)
+NOT_OURS = {"__pycache__", "build", "dist"}
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    """The files of the checkout, without what git ignores."""
+    for path in sorted(directory.iterdir()):
+        hidden = path.name.startswith(".") and path.name not in {".ci", ".gitignore"}
+        if hidden or path.name in NOT_OURS or path.suffix == ".egg-info":
+            continue
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield path
+
+
+FILES = list(_walk(ROOT))
+PYTHON = {path: ast.parse(path.read_bytes()) for path in FILES if path.suffix == ".py"}
+SOURCE = {path: tree for path, tree in PYTHON.items() if path.relative_to(ROOT).parts[0] != "tests"}
+
+
+def _module_name(path: Path) -> str:
+    """``quorumvault.server.http.routes``; a package is known by its own name, and the root one is ``quorumvault.__init__``."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+MODULES = {_module_name(path): tree for path, tree in SOURCE.items()}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Everything imported anywhere in it, functions and type checking included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+def _fits(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def layer_of(module: str) -> int | None:
+    """Which layer a module of the package is in."""
+    inner = "__init__" if module == "quorumvault" else module.removeprefix("quorumvault.")
+    places = [(len(name), place) for place, (_, names) in enumerate(LAYERS) for name in names if _fits(inner, (name,))]
+    return max(places)[1] if places else None
+
+
+PACKAGE = sorted(name for name in MODULES if name.startswith("quorumvault."))
+
+
+@pytest.mark.parametrize("module", PACKAGE)
+def test_imports_point_down(module: str) -> None:
+    own = layer_of(module)
+    assert own is not None, f"{module} is in no layer: give it a place in LAYERS"
+    for imported in imports(MODULES[module]):
+        assert not _fits(imported, ("chaos", "bench", "tests")), f"{module} imports {imported}"
+        if _fits(imported, ("quorumvault",)):
+            other = layer_of(imported)
+            assert other is not None, f"{module} imports {imported}, which is in no layer"
+            assert other <= own, f"{module} ({LAYERS[own][0]}) imports {imported} ({LAYERS[other][0]})"
+
+
+def test_no_module_needs_itself() -> None:
+    graph = {module: [name for name in imports(tree) if name in MODULES and name != module] for module, tree in MODULES.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
+
+
+@pytest.mark.parametrize("part", ONLY)
+def test_a_part_imports_only_what_it_may(part: str) -> None:
+    inner = [name for name in ONLY if name != part and _fits(name, (part,))]
+    modules = [name for name in MODULES if _fits(name, (part,)) and not _fits(name, tuple(inner))]
+    assert modules
+    for module in modules:
+        ours = [name for name in imports(MODULES[module]) if _fits(name, ("quorumvault", "chaos", "bench", "tests"))]
+        assert [name for name in ours if not _fits(name, ONLY[part])] == [], module
+
+
+def test_the_protocol_is_pure() -> None:
+    for module in PACKAGE:
+        if _fits(module, ("quorumvault.protocol",)):
+            assert {name.partition(".")[0] for name in imports(MODULES[module])} & IMPURE == set(), module
+
+
+@pytest.mark.parametrize("path", SOURCE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_fits_a_head(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= MODULE_LINES
+    assert not LEFTOVER.search(text)
+    functions = [node for node in ast.walk(SOURCE[path]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES] == []
+
+
+def test_every_test_runs() -> None:
+    for path in PYTHON.keys() - SOURCE.keys() - {Path(__file__)}:
+        assert not NOT_RUN.search(path.read_text()), path
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    for path in FILES:
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue  # not text
+        found = FOREIGN.search(text)
+        assert found is None, f"{path}: {found[0]}"
+
+
+def _pins(name: str) -> dict[str, str]:
+    """Package and version of each line of a lock file."""
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def _wanted(lines: Iterable[object]) -> set[str]:
+    """The packages that a list of the project names, those of groups that it includes aside."""
+    return {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower().replace("_", "-") for line in lines if isinstance(line, str)}
+
+
+def test_lock_files_agree_with_the_project_and_with_each_other() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups, optional = project["dependency-groups"], project["project"]["optional-dependencies"]
+    runtime, development, extras = _pins("requirements.txt"), _pins("requirements-dev.txt"), _pins("requirements-extras.txt")
+    tests, analytics = _wanted(groups["test"]), _wanted(optional["analytics"])
+    assert _wanted(project["project"]["dependencies"]) <= runtime.keys(), "run bin/lock"
+    assert runtime.items() <= development.items()
+    assert runtime.items() <= extras.items()
+    assert tests | analytics | _wanted(groups["dev"]) <= development.keys(), "run bin/lock"
+    assert (_wanted(optional["dbt"]) | _wanted(optional["spark"])) - {"quorumvault"} <= extras.keys(), "run bin/lock"
+    # What is tested with dbt and Spark is what is tested without them; of the rest dbt holds some back.
+    assert {name: extras.get(name) for name in tests | analytics} == {name: development[name] for name in tests | analytics}

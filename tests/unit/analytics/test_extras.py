@@ -1,0 +1,55 @@
+"""dbt and Spark are extras: without them everything else works, and what needs them says so. tests/extras has the real things."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quorumvault as qv
+from quorumvault.client.settings import read_key
+from quorumvault.errors import ConfigError
+from tests import ROOT
+
+
+def test_spark_without_pyspark_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "quorumvault.analytics.spark", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyspark"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    with pytest.raises(ModuleNotFoundError, match=r"quorumvault\.spark needs pyspark.*pip install 'quorumvault\[spark\]'"):
+        _ = qv.spark
+
+
+def test_names_of_extras_are_listed_by_dir_and_taken_by_no_star() -> None:
+    assert {"spark", "detokenize"} <= set(dir(qv))
+    assert not {"spark", "detokenize"} & set(qv.__all__)
+
+
+@pytest.mark.parametrize("content", [b"", b"  \n", b"one two", b"x" * 5000, "ключ".encode()])
+def test_a_key_file_holds_one_key_and_nothing_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.key"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"a\.key: expected one API key and nothing else"):
+        read_key(path)
+
+
+@pytest.mark.parametrize(("says", "found"), [("exit 127", "none"), ("echo 'openjdk version \"11.0.2\"' >&2", "11")])
+def test_without_java_the_tests_of_extras_fail_with_one_line(tmp_path: Path, says: str, found: str) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\n{says}\n")
+    java.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "bin" / "test", "--extras"],
+        env=os.environ | {"JAVA_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    words = f"needs Java 17 or newer for Spark, found {found}; on Debian: apt-get install openjdk-17-jre-headless"
+    assert (done.returncode, done.stderr) == (1, f"bin/test --extras: {words}\n")

@@ -1,0 +1,661 @@
+"""The client's operations: against a handler in place of the network, then both shells with the real API."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import quorumvault
+from quorumvault import errors
+from quorumvault.client import AsyncClient, Client, ClientPolicy, Result
+from quorumvault.client import batches as client_batches
+from quorumvault.client.plan import Answered, Reply, Send
+from quorumvault.client.results import Limits
+from quorumvault.client.settings import resolve
+from quorumvault.crypto.tokens import is_token
+from tests.rigs.served import answering, served
+from tests.rigs.vault import SMALL, Rig, key_text
+
+KEY = key_text("clinic")
+URLS = ("http://n1", "http://n2", "http://n3")
+
+
+# Values and batches
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=50), st.integers(1, 7), st.integers(50, 100))
+def test_cut_keeps_the_order_and_the_limits(texts: list[bytes], items: int, size: int) -> None:
+    limits = Limits(items=items, body_bytes=size, value_bytes=100)
+    runs = client_batches.cut(texts, limits, envelope=len(client_batches.body("values", ())))
+    assert [text for run in runs for text in texts[run]] == texts
+    for run in runs:
+        assert 1 <= run.stop - run.start <= items
+        assert len(client_batches.body("values", texts[run])) <= size
+
+
+@given(st.lists(st.integers(0, 12), max_size=50), st.integers(1, 10))
+def test_cut_keeps_the_limit_of_values_in_records_together(leaves: list[int], most: int) -> None:
+    texts = [client_batches.encode_record({"list": [0] * count}) for count in leaves]
+    limits = Limits(items=100, body_bytes=10_000, value_bytes=100, record_values=most)
+    runs = client_batches.cut(texts, limits, 20, client_batches.record_values)
+    assert [text for run in runs for text in texts[run]] == texts
+    for run in runs:
+        held = sum(leaves[run])
+        assert held <= most or run.stop - run.start == 1
+
+
+json_trees = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.text(max_size=3), parts, max_size=4),
+    max_leaves=20,
+)
+
+
+def leaves_of(part: Any) -> int:
+    members = list(part.values()) if isinstance(part, dict) else part
+    return sum(map(leaves_of, members)) if isinstance(members, list) and members else 1
+
+
+@given(st.dictionaries(st.text(max_size=3), json_trees, max_size=5))
+def test_a_record_never_has_more_values_than_are_counted(record: dict[str, Any]) -> None:
+    assert leaves_of(record) <= client_batches.record_values(client_batches.encode_record(record))
+
+
+def test_cut_refuses_what_fits_no_body() -> None:
+    with pytest.raises(errors.TooLarge) as caught:
+        client_batches.cut([b"1", b"1" * 100], Limits(10, 100, 100), envelope=20)
+    assert [item.index for item in caught.value.errors] == [1]
+
+
+@given(st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.integers(), st.booleans()))
+def test_a_value_is_sent_as_its_json_text(value: str | int | bool) -> None:
+    text = client_batches.encode_value(value)
+    assert text is not None
+    assert json.loads(text) == value
+    assert type(json.loads(text)) is type(value)
+
+
+# Operations, against a handler in place of the network
+
+
+class Handler:
+    """A node that keeps to the API as far as a test needs it: tokens are numbered, epochs follow a list."""
+
+    def __init__(self, epochs: Sequence[int] = (1,), limits: dict[str, int] | None = None) -> None:
+        self.limits = limits or {"items": 3, "body_bytes": 10_000, "value_bytes": 100, "in_flight": 1}
+        self.epochs = list(epochs)
+        self.bodies: list[dict[str, Any]] = []
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        if request.url.path == "/limits":
+            return httpx2.Response(200, json=self.limits)
+        if request.url.path == "/epoch":
+            return httpx2.Response(200, json={"active_epoch": self.epochs[0]})
+        body = json.loads(request.content)
+        self.bodies.append(body)
+        epoch = self.epochs.pop(0) if len(self.epochs) > 1 else self.epochs[0]
+        if request.url.path == "/retokenize":
+            return httpx2.Response(200, json={"epoch": epoch, "results": [self.moved(token, epoch) for token in body["tokens"]]})
+        if request.url.path == "/tokens":
+            return self.all_epochs(body["values"], epoch)
+        if "tokens" in body:
+            return httpx2.Response(200, json={"results": [self.result(token) for token in body["tokens"]]})
+        if "values" in body:
+            tokens = [f"{epoch}:{value}" for value in body["values"]]
+            return httpx2.Response(200, json={"epoch": epoch, "tokens": tokens})
+        records = [{**record, "epoch": epoch} for record in body["records"]]
+        return httpx2.Response(200, json={"epoch": epoch, "records": records, "replaced": {"$.a": len(records), "$.b": 0}})
+
+    def all_epochs(self, values: list[str], epoch: int) -> httpx2.Response:
+        if len(values) * epoch > self.limits["items"]:
+            return httpx2.Response(422, json={"detail": "send fewer", "code": "too-many-items", "retryable": False})
+        tokens = [[f"{each}:{value}" for each in range(1, epoch + 1)] for value in values]
+        return httpx2.Response(200, json={"epoch": epoch, "tokens": tokens})
+
+    @staticmethod
+    def result(token: str) -> dict[str, Any]:
+        return {"status": token} if token.startswith(("not", "un", "col")) else {"status": "ok", "value": token.upper()}
+
+    @staticmethod
+    def moved(token: str, epoch: int) -> dict[str, Any]:
+        return {"status": token} if token.startswith(("not", "un", "col")) else {"status": "ok", "token": f"{epoch}:{token}"}
+
+    def client(self, **options: Any) -> Client:
+        return Client(URLS[0], api_key=KEY, transport=answering(self), **options)
+
+
+def test_many_values_go_in_requests_within_the_limits_each_distinct_one_once() -> None:
+    handler = Handler()
+    with handler.client() as vault:
+        tokens = vault.tokenize(["a", "b", None, "a", "c", "d", "a"])
+    assert tokens == ["1:a", "1:b", None, "1:a", "1:c", "1:d", "1:a"]
+    assert [body["values"] for body in handler.bodies] == [["a", "b", "c"], ["d"]]
+    assert [request.url.path for request in handler.requests] == ["/limits", "/tokenize", "/tokenize"]
+
+
+def test_bodies_are_cut_by_their_bytes_too() -> None:
+    handler = Handler(limits={"items": 100, "body_bytes": 40, "value_bytes": 20})
+    with handler.client() as vault:
+        assert vault.tokenize(["x" * 10, "y" * 10, "z" * 10]) == [f"1:{letter * 10}" for letter in "xyz"]
+    assert [len(body["values"]) for body in handler.bodies] == [2, 1]
+    assert all(len(request.content) <= 40 for request in handler.requests)
+
+
+def test_values_of_different_types_are_different_values() -> None:
+    handler = Handler(limits={"items": 10, "body_bytes": 1000, "value_bytes": 40})
+    with handler.client() as vault:
+        vault.tokenize(["1", 1, True, "true", 10**30, msgspec.Raw(b"1")])
+    assert json.dumps(handler.bodies[0]["values"]) == json.dumps(["1", 1, True, "true", 10**30])
+
+
+def test_nothing_to_ask_is_not_asked() -> None:
+    handler = Handler()
+    with handler.client() as vault:
+        assert vault.tokenize([None, None]) == [None, None]
+        assert vault.detokenize([]) == []
+        assert vault.detokenize([None]) == [Result("null")]
+    assert handler.bodies == []
+
+
+def test_one_call_has_one_epoch_whatever_is_rotated_meanwhile() -> None:
+    handler = Handler(epochs=[1, 1, 2, 2, 3, 3])
+    with handler.client() as vault:
+        tokens = vault.tokenize([str(number) for number in range(9)])
+    assert tokens == [f"3:{number}" for number in range(9)]
+
+
+def test_an_epoch_that_never_stands_still_is_an_error() -> None:
+    handler = Handler(epochs=range(1, 100))
+    with handler.client(policy=ClientPolicy(epoch_passes=4)) as vault, pytest.raises(errors.EpochMoved):
+        vault.tokenize([str(number) for number in range(9)])
+    assert len(handler.bodies) <= 12
+
+
+def test_records_come_back_in_order_with_counts() -> None:
+    handler = Handler(epochs=[1, 2])
+    with handler.client() as vault:
+        done = vault.tokenize_records([{"a": number, "x": 1.5} for number in range(5)])
+    assert done.epoch == 2
+    assert done.records == [{"a": number, "x": 1.5, "epoch": 2} for number in range(5)]
+    assert done.replaced == {"$.a": 5, "$.b": 0}
+    assert "1.5" not in repr(done)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"a": float("nan")}, {"a": b"x"}, {"a": "\ud800"}, {"a": 10**5000}, ["a"]],
+    ids=["nan", "bytes", "surrogate", "digits", "list"],
+)
+def test_a_record_that_is_no_json_is_refused_before_anything_is_sent(record: Any) -> None:
+    handler = Handler()
+    with handler.client() as vault, pytest.raises(errors.Invalid) as caught:
+        vault.tokenize_records([{}, record])
+    assert [item.index for item in caught.value.errors] == [1]
+    assert handler.requests == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1.5, b"x", "\ud800", ["a"], 10**5000, msgspec.Raw(b"1.0"), msgspec.Raw(b"1,2")],
+    ids=["fraction", "bytes", "surrogate", "list", "digits", "raw-fraction", "raw-no-json"],
+)
+def test_a_value_that_cannot_be_sent_is_refused_with_its_place(value: Any) -> None:
+    handler = Handler()
+    with handler.client() as vault, pytest.raises(errors.NotTokenizable) as caught:
+        vault.tokenize(["fine", None, value, value])
+    assert [item.index for item in caught.value.errors] == [2, 3]
+    assert "item 2" in str(caught.value)
+    assert handler.requests == []
+
+
+def test_one_string_is_no_sequence_of_values() -> None:
+    with Handler().client() as vault:
+        for operation in (vault.tokenize, vault.detokenize, vault.tokenize_records):
+            with pytest.raises(TypeError):
+                operation("123-45-6789")  # type: ignore[operator]
+
+
+def test_a_value_that_is_too_large_is_refused_before_it_is_sent() -> None:
+    handler = Handler()
+    with handler.client() as vault:
+        vault.tokenize(["x" * 100, "ä" * 50, '"' * 100, 10**99])
+        for value in ("x" * 101, "ä" * 51, 10**100):
+            with pytest.raises(errors.ValueTooLarge) as caught:
+                vault.tokenize(["fine", value])
+            assert [item.index for item in caught.value.errors] == [1]
+            assert "xx" not in str(caught.value)
+    assert len(handler.bodies) == 2
+
+
+def test_an_integer_longer_than_python_converts_can_be_sent_and_had_as_json() -> None:
+    digits = b"9" * 5000
+    seen: list[bytes] = []
+
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/limits":
+            return httpx2.Response(200, json={"items": 10, "body_bytes": 10_000, "value_bytes": 6000})
+        seen.append(request.content)
+        if request.url.path == "/tokenize":
+            return httpx2.Response(200, json={"epoch": 1, "tokens": ["token"]})
+        return httpx2.Response(200, content=b'{"results":[{"status":"ok","value":' + digits + b"}]}")
+
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault:
+        assert vault.tokenize([msgspec.Raw(digits)]) == ["token"]
+        assert seen == [b'{"values":[' + digits + b"]}"]
+        (result,) = vault.detokenize(["token"])
+    assert result.json == digits
+    with pytest.raises(errors.IntegerTooLong, match="5000 digits"):
+        _ = result.value
+
+
+def test_results_are_in_order_and_repeats_are_asked_once() -> None:
+    handler = Handler()
+    with handler.client() as vault:
+        results = vault.detokenize(["a", None, "not_found", "a", "b", "c"])
+    assert [result.status for result in results] == ["ok", "null", "not_found", "ok", "ok", "ok"]
+    assert [result.value for result in results] == ["A", None, None, "A", "B", "C"]
+    assert [body["tokens"] for body in handler.bodies] == [["a", "not_found", "b"], ["c"]]
+
+
+def test_tokens_move_in_order_and_repeats_are_asked_once() -> None:
+    handler = Handler()
+    with handler.client() as vault:
+        moved = vault.retokenize(["a", None, "not_found", "a", "b", "c"])
+    assert [result.token for result in moved] == ["1:a", None, None, "1:a", "1:b", "1:c"]
+    assert [result.status for result in moved] == ["ok", "null", "not_found", "ok", "ok", "ok"]
+    assert [result.found for result in moved] == [True, False, False, True, True, True]
+    assert [body["tokens"] for body in handler.bodies] == [["a", "not_found", "b"], ["c"]]
+    assert "1:a" not in repr(moved)
+
+
+def test_one_retokenize_has_one_epoch_whatever_is_rotated_meanwhile() -> None:
+    with Handler(epochs=[1, 2, 2]).client() as vault:
+        moved = vault.retokenize(["a", "b", "c", "d"])
+    assert [result.token for result in moved] == ["2:a", "2:b", "2:c", "2:d"]
+
+
+def test_what_could_not_be_moved_is_no_absence() -> None:
+    with Handler().client() as vault:
+        unavailable, collision = vault.retokenize(["unavailable", "collision"])
+    with pytest.raises(errors.NoQuorum):
+        _ = unavailable.token
+    with pytest.raises(errors.TokenCollision):
+        _ = collision.token
+
+
+def test_tokens_of_every_epoch_so_many_values_at_once_as_their_tokens_are_within_the_limits() -> None:
+    handler = Handler(epochs=[2], limits={"items": 4, "body_bytes": 10_000, "value_bytes": 100})
+    with handler.client() as vault:
+        derived = vault.tokens_all_epochs(["a", None, "b", "a", "c"])
+        assert vault.tokens_all_epochs([None]) == [None]
+        assert quorumvault.tokens_all_epochs("a", vault) == ["1:a", "2:a"]
+        assert quorumvault.tokens_all_epochs(None, vault) == []
+        with pytest.raises(errors.NotTokenizable):
+            vault.tokens_all_epochs([1.5])  # type: ignore[list-item]
+        with pytest.raises(errors.ValueTooLarge):
+            vault.tokens_all_epochs(["x" * 101])
+    assert derived == [["1:a", "2:a"], None, ["1:b", "2:b"], ["1:a", "2:a"], ["1:c", "2:c"]]
+    assert [body["values"] for body in handler.bodies] == [["a", "b"], ["c"], ["a"]]
+
+
+def test_a_rotation_meanwhile_makes_smaller_requests_and_one_epoch() -> None:
+    handler = Handler(epochs=[1, 2, 2], limits={"items": 3, "body_bytes": 10_000, "value_bytes": 100})
+    with handler.client() as vault:
+        derived = vault.tokens_all_epochs(["a", "b", "c", "d"])
+    assert derived == [["1:a", "2:a"], ["1:b", "2:b"], ["1:c", "2:c"], ["1:d", "2:d"]]
+    # In epoch 1 three fit; then the last; then the three again, of which only one fits in epoch 2.
+    assert ["".join(body["values"]) for body in handler.bodies] == ["abc", "d", "abc", "a", "bc", "b", "c"]
+
+
+def test_a_value_with_more_epochs_than_a_node_answers_is_an_error() -> None:
+    handler = Handler(epochs=[4])
+    with handler.client() as vault, pytest.raises(errors.TooManyItems):
+        vault.tokens_all_epochs(["a", "b"])
+
+
+def test_an_answer_with_other_than_a_token_for_each_epoch_is_unexpected() -> None:
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/tokens":
+            return httpx2.Response(200, json={"epoch": 2, "tokens": [["1:a"]]})
+        return Handler()(request)
+
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault, pytest.raises(errors.UnexpectedAnswer):
+        vault.tokens_all_epochs(["a"])
+
+
+@pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
+def test_values_that_are_too_long_for_one_answer_are_asked_for_in_halves(operation: str) -> None:
+    handler = Handler(limits={"items": 9, "body_bytes": 10_000, "value_bytes": 100, "record_values": 100})
+    sizes: list[int] = []
+
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "POST":
+            sizes.append(len(json.loads(request.content)["tokens"]))
+            if sizes[-1] > 2:
+                return httpx2.Response(413, json={"detail": "ask for fewer", "code": "too-large", "retryable": False})
+        return handler(request)
+
+    tokens = [chr(ord("a") + number) for number in range(11)]
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault:
+        results: list[Any] = getattr(vault, operation)(tokens)
+    got = [result.value if isinstance(result, Result) else result.token for result in results]
+    assert got == [token.upper() if operation == "detokenize" else f"1:{token}" for token in tokens]
+    assert sizes == [9, 4, 2, 2, 5, 2, 3, 1, 2, 2]
+
+
+def test_one_value_that_is_too_long_for_an_answer_is_an_error() -> None:
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/limits":
+            return httpx2.Response(200, json={"items": 9, "body_bytes": 10_000, "value_bytes": 100})
+        return httpx2.Response(413, json={"detail": "ask for fewer", "code": "too-large", "retryable": False})
+
+    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault, pytest.raises(errors.TooLarge):
+        vault.detokenize(["a", "b"])
+
+
+def test_records_go_in_requests_within_the_limit_of_their_values() -> None:
+    handler = Handler(limits={"items": 100, "body_bytes": 100_000, "value_bytes": 100, "record_values": 7})
+    with handler.client() as vault:
+        done = vault.tokenize_records([{"a": number, "b": [1, 2]} for number in range(5)])
+    assert len(done.records) == 5
+    assert [len(body["records"]) for body in handler.bodies] == [2, 2, 1]
+
+
+def test_missing_tokens_can_be_an_error_that_shows_places_only() -> None:
+    with Handler().client() as vault, pytest.raises(errors.TokensNotFound) as caught:
+        vault.detokenize(["a", "not_found", None, "not_found"], missing="error")
+    assert caught.value.indexes == (1, 3)
+    assert "not_found" not in str(caught.value)
+
+
+def test_what_could_not_be_told_is_no_absence() -> None:
+    with Handler().client() as vault:
+        unavailable, collision = vault.detokenize(["unavailable", "collision"])
+    with pytest.raises(errors.NoQuorum):
+        _ = unavailable.value
+    with pytest.raises(errors.TokenCollision):
+        _ = collision.value
+
+
+@pytest.mark.parametrize("token", ["\ud800", 7])
+def test_what_is_no_text_is_no_token(token: Any) -> None:
+    with Handler().client() as vault, pytest.raises(errors.Invalid) as caught:
+        vault.detokenize(["a", token])
+    assert [item.index for item in caught.value.errors] == [1]
+
+
+def test_a_nodes_complaints_are_about_the_callers_items() -> None:
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/limits":
+            return httpx2.Response(200, json={"items": 2, "body_bytes": 10_000, "value_bytes": 100})
+        if json.loads(request.content)["values"] == ["a", "b"]:
+            return httpx2.Response(200, json={"epoch": 1, "tokens": ["x", "y"]})
+        bad = [{"index": 1, "code": "already-tokenized", "detail": "is one"}, {"index": 99, "code": "invalid"}]
+        body = {"detail": "item 1: is one", "code": "already-tokenized", "retryable": False, "errors": bad}
+        return httpx2.Response(422, json=body, headers={"Content-Type": "application/problem+json"})
+
+    vault = Client(URLS[0], api_key=KEY, transport=answering(node))
+    with vault, pytest.raises(errors.AlreadyTokenized) as caught:
+        vault.tokenize(["a", "a", "b", "c", "a", "d"])
+    assert [(item.index, item.code) for item in caught.value.errors] == [(5, "already-tokenized")]
+    assert str(caught.value).startswith("item 5: is one")
+    assert caught.value.request_id
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"epoch": 1, "tokens": []}',
+        b'{"epoch": 1, "tokens": ["a", "b"]}',
+        b'{"tokens": ["a"]}',
+    ],
+)
+def test_an_answer_that_is_none_names_who_gave_it(answer: bytes) -> None:
+    def node(request: httpx2.Request) -> httpx2.Response:
+        limits = b'{"items": 10, "body_bytes": 1000, "value_bytes": 100}'
+        return httpx2.Response(200, content=limits if request.url.path == "/limits" else answer)
+
+    vault = Client(URLS[0], api_key=KEY, transport=answering(node))
+    with vault, pytest.raises(errors.UnexpectedAnswer, match="http://n1: 200") as caught:
+        vault.tokenize(["value"])
+    assert caught.value.request_id
+
+
+def test_headers_of_requests() -> None:
+    handler = Handler()
+    with handler.client(purpose="study-7") as vault:
+        vault.tokenize(["a"])
+        vault.tokenize(["b"])
+    limits, first, second = handler.requests
+    assert "Authorization" not in limits.headers
+    assert first.headers["Authorization"] == f"Bearer {KEY}"
+    assert first.headers["X-Purpose"] == "study-7"
+    assert first.headers["Content-Type"] == "application/json"
+    assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+
+
+def test_health_asks_every_node_once() -> None:
+    body = {"status": "unavailable", "node": "n2", "state": "joining", "quorum": {"needed": 2, "reachable": 1}, "peers": {}}
+
+    def node(request: httpx2.Request) -> httpx2.Response:
+        if request.url.host == "n1":
+            raise httpx2.ConnectError("refused")
+        return httpx2.Response(503, json=body) if request.url.host == "n2" else httpx2.Response(200, text="hello")
+
+    with Client(URLS, transport=answering(node)) as vault:
+        first, second, third = vault.health()
+    assert (first.url, first.report, first.problem) == ("http://n1", None, "no connection (refused)")
+    assert second.report is not None
+    assert (second.report.node, second.report.quorum.reachable, second.problem) == ("n2", 1, None)
+    assert third.problem == "an answer of status 200 that is none of this API"
+
+
+# What is never shown
+
+
+def test_no_repr_shows_a_key_a_value_or_a_token() -> None:
+    with Handler().client() as vault:
+        shown = [repr(vault), repr(vault.detokenize(["hush"])), repr(vault.retokenize(["hush"]))]
+        shown.append(repr(resolve(None, KEY, None, None, {})))
+        vault.tokenize(["hush"])
+    shown.append(repr(Send(URLS[0], "POST", {"Authorization": KEY}, b"hush", 1, 1)))
+    shown.append(repr(Reply(200, None, b"hush")))
+    shown.append(repr(Answered(b"hush", (), "id")))
+    assert not [text for text in shown if KEY in text or "hush" in text.lower()]
+
+
+# Arguments and environment
+
+
+def test_settings_come_from_arguments_then_from_the_environment_then_from_the_default() -> None:
+    environment = {"QUORUMVAULT_URL": "http://a:1, https://b:2/,,http://a:1", "QUORUMVAULT_API_KEY": "from-there"}
+    assert resolve(None, None, None, None, {}).urls == ("http://127.0.0.1:8700",)
+    settings = resolve(None, None, None, None, environment)
+    assert (settings.urls, settings.api_key) == (("http://a:1", "https://b:2"), "from-there")
+    settings = resolve("http://c", "mine", "why", None, environment)
+    assert (settings.urls, settings.api_key, settings.purpose) == (("http://c",), "mine", "why")
+    assert resolve(["http://c", "http://d"], None, None, None, environment).urls == ("http://c", "http://d")
+
+
+def test_purpose_and_certificates_come_from_the_environment_too(tmp_path: Path) -> None:
+    absent = {"QUORUMVAULT_PURPOSE": "study-7", "QUORUMVAULT_CACERT": str(tmp_path / "theirs.pem")}
+    assert resolve("http://a", None, None, None, absent).purpose == "study-7"
+    assert resolve("http://a", None, "mine", None, absent).purpose == "mine"
+    assert resolve("https://a", None, None, None, {"QUORUMVAULT_PURPOSE": "", "QUORUMVAULT_CACERT": ""}).purpose is None
+    with pytest.raises(errors.ConfigError, match=r"theirs\.pem"):
+        resolve("https://a", None, None, None, absent).tls()
+    with pytest.raises(errors.ConfigError, match=r"mine\.pem"):
+        resolve("https://a", None, None, tmp_path / "mine.pem", absent).tls()
+    with pytest.raises(errors.ConfigError, match=r"^QUORUMVAULT_PURPOSE: expected 1 to 128 visible"):
+        resolve("http://a", None, None, None, {"QUORUMVAULT_PURPOSE": "two words"})
+
+
+def test_the_purpose_of_the_environment_reaches_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = Handler()
+    monkeypatch.setenv("QUORUMVAULT_PURPOSE", "study-7")
+    with handler.client() as vault:
+        vault.tokenize(["a"])
+    assert {request.headers["X-Purpose"] for request in handler.requests} == {"study-7"}
+
+
+@pytest.mark.parametrize(
+    ("urls", "key", "purpose"),
+    [
+        ("ftp://a", None, None),
+        ("localhost:8700", None, None),
+        ("http://", None, None),
+        ("http://a:99999", None, None),
+        ("http://user:hush@a", None, None),
+        ("http://a?key=hush", None, None),
+        ("http://[::1", None, None),
+        ([], None, None),
+        (" , ", None, None),
+        ("http://a", "hush hush", None),
+        ("http://a", "hush\n", None),
+        ("http://a", "", None),
+        ("http://a", "fine", "two words"),
+        ("http://a", "fine", "x" * 129),
+    ],
+)
+def test_bad_settings_are_refused_without_being_quoted(urls: Any, key: str | None, purpose: str | None) -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        Client(urls, api_key=key, purpose=purpose)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    for path in (file, tmp_path / "absent.pem"):
+        with pytest.raises(errors.ConfigError, match=path.name):
+            Client("https://a", cacert=path)
+
+
+# What it costs to import, and what its examples say
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level modules from outside the standard library that a fresh interpreter has loaded after this statement."""
+    check = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {check}"], capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.decode().split()} - sys.stdlib_module_names - {"__main__"}
+
+
+def test_public_names_are_all_there() -> None:
+    assert {name: getattr(quorumvault, name) for name in quorumvault.__all__}
+    assert set(quorumvault.__all__) <= set(dir(quorumvault))
+    with pytest.raises(AttributeError):
+        _ = quorumvault.nothing
+
+
+def test_nothing_heavy_is_imported_before_it_is_used() -> None:
+    assert imported_by("import quorumvault as qv") == {"quorumvault"}
+    assert imported_by("import quorumvault as qv; qv.NoQuorum; dir(qv)") == {"quorumvault"}
+    client = imported_by("import quorumvault as qv; qv.Client")
+    assert client >= {"quorumvault", "httpx2", "msgspec"}
+    assert not client & {"cryptography", "plyvel", "pyarrow", "starlette", "uvicorn", "uvloop", "yaml"}
+
+
+def documented() -> list[doctest.DocTest]:
+    finder = doctest.DocTestFinder(recurse=False)
+    methods = [member for name, member in vars(Client).items() if not name.startswith("_") and callable(member)]
+    return [test for method in methods for test in finder.find(method) if test.examples]
+
+
+@pytest.mark.parametrize("example", documented(), ids=lambda example: example.name)
+def test_the_examples_of_the_operations_do_what_they_say(example: doctest.DocTest) -> None:
+    with served(Rig(fields=["$.ssn"]).app) as url, Client(url, api_key=key_text("admin")) as vault:
+        example.globs = {"vault": vault}
+        assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
+
+
+def test_every_operation_has_an_example() -> None:
+    operations = {name for name in vars(Client) if not name.startswith("_")} - {"close", "exchange_arrow"}
+    assert {example.name for example in documented()} == operations
+
+
+# Both shells, over sockets, to the real API
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[str]:
+    with served(Rig(limits=SMALL).app) as url:
+        yield url
+
+
+VALUES = ["123-45-6789", 42, True, None, "123-45-6789", -(10**40), "", *(f"v{number}" for number in range(20))]
+
+
+def test_the_blocking_client_does_the_round_trip(api: str) -> None:
+    with Client(api, api_key=key_text("admin")) as vault:
+        tokens = vault.tokenize(VALUES)
+        assert all(token is None or is_token(token) for token in tokens)
+        assert [result.value for result in vault.detokenize([*tokens, "qv_1_none"])] == [*VALUES, None]
+        assert [result.token for result in vault.retokenize([*tokens, "qv_1_none"])] == [*tokens, None]
+        assert vault.fields() == ["$.ssn", "$.name.family", "$.contacts[*].phone"]
+        assert vault.limits().items == SMALL.items
+        done = vault.tokenize_records([{"ssn": "123-45-6789", "x": 1.25}, {}])
+        assert done.records == [{"ssn": tokens[0], "x": 1.25}, {}]
+        first = vault.epoch()
+        assert first == vault.rotate(first) - 1
+        derived = vault.tokens_all_epochs(VALUES)
+        assert [each and each[first - 1] for each in derived] == tokens
+        assert [each and each[first] for each in derived] == vault.tokenize(VALUES)
+        with pytest.raises(errors.EpochAhead) as caught:
+            vault.rotate(1000)
+        assert caught.value.active_epoch == vault.epoch()
+        with pytest.raises(errors.AlreadyTokenized):
+            vault.tokenize(["x", tokens[0]])
+        assert vault.health()[0].report is not None
+    with Client(api, api_key=key_text("reader")) as vault, pytest.raises(errors.NotPermitted):
+        vault.tokenize(["x"])
+    with Client(api, api_key="unknown") as vault, pytest.raises(errors.Unauthenticated):
+        vault.epoch()
+
+
+def test_the_asyncio_client_does_the_same(api: str) -> None:
+    async def round_trip() -> None:
+        async with AsyncClient(api, api_key=key_text("admin")) as vault:
+            tokens = await vault.tokenize(VALUES)
+            assert [result.value for result in await vault.detokenize(tokens)] == VALUES
+            assert [result.token for result in await vault.retokenize(tokens)] == tokens
+            assert (await vault.tokenize_records([{"ssn": "123-45-6789"}])).records == [{"ssn": tokens[0]}]
+            assert [each and each[-1] for each in await vault.tokens_all_epochs(VALUES)] == tokens
+            assert await vault.fields()
+            assert (await vault.limits()).items == SMALL.items
+            assert (await vault.health())[0].report is not None
+            assert await vault.rotate(await vault.epoch()) == await vault.epoch()
+            many = await asyncio.gather(*(vault.tokenize([f"many{number}"]) for number in range(2)))
+            assert len(many) == 2
+            with pytest.raises(errors.TokensNotFound):
+                await vault.detokenize(["qv_1_none"], missing="error")
+
+    asyncio.run(round_trip())
+
+
+def test_both_clients_have_the_same_operations() -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert public(Client) == public(AsyncClient)

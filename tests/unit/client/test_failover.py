@@ -1,0 +1,147 @@
+"""The client on real sockets, some of which misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from quorumvault import errors
+from quorumvault.client import AsyncClient, Client, ClientPolicy
+from tests.rigs.served import answering, served
+from tests.rigs.vault import SMALL, Rig, key_text
+
+KEY = key_text("clinic")
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[str]:
+    with served(Rig(limits=SMALL).app) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def listener(behave: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that treats each connection in some wrong way; yields its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                held.append(connection)
+                behave(connection)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in held:
+                connection.close()
+
+
+def stay_silent(connection: socket.socket) -> None:
+    """As a stopped process does: the kernel has taken the connection."""
+
+
+def break_off(connection: socket.socket) -> None:
+    connection.recv(1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    connection.close()
+
+
+def begin_to_answer(connection: socket.socket) -> None:
+    """As far as the id of the request, which has all its headers in one piece."""
+    headers = connection.recv(65536).splitlines()
+    its_id = next(line for line in headers if line.lower().startswith(b"x-request-id:"))
+    connection.sendall(b"HTTP/1.1 200 OK\r\n" + its_id + b"\r\n")
+
+
+def stop_halfway(connection: socket.socket) -> None:
+    begin_to_answer(connection)
+    connection.sendall(b"Content-Length: 100\r\n\r\n{")
+    connection.close()
+
+
+def talk_nonsense(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+    connection.close()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """Bound, and not listening: connecting is refused."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+QUICK = ClientPolicy(silence=0.3, backoff_first=0.01, backoff_last=0.02)
+
+
+@pytest.mark.parametrize("behave", [stay_silent, break_off, stop_halfway, talk_nonsense])
+def test_a_node_that_misbehaves_costs_a_try_and_no_more(api: str, nobody: str, behave: Callable[[socket.socket], None]) -> None:
+    with listener(behave) as bad:
+
+        async def asynchronously() -> list[str | None]:
+            async with AsyncClient([bad, nobody, api], api_key=KEY, policy=QUICK) as vault:
+                return [token for _ in range(4) for token in await vault.tokenize(["x"])]
+
+        with Client([bad, nobody, api], api_key=KEY, policy=QUICK) as vault:
+            tokens = [token for _ in range(4) for token in vault.tokenize(["x"])]
+        assert len(set(tokens)) == 1
+        assert asyncio.run(asynchronously()) == tokens
+
+
+def test_with_no_node_there_the_error_says_who_was_asked(nobody: str) -> None:
+    with (
+        listener(break_off) as bad,
+        Client([bad, nobody], api_key=KEY, policy=QUICK) as vault,
+        pytest.raises(errors.Unreachable) as caught,
+    ):
+        vault.tokenize(["hush"], deadline=0.2)
+    assert {asked.node for asked in caught.value.asked} == {bad, nobody}
+    assert isinstance(caught.value, errors.NoQuorum)
+    assert KEY not in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_an_answer_that_trickles_is_given_up_at_the_deadline() -> None:
+    def trickle(connection: socket.socket) -> None:
+        begin_to_answer(connection)
+        with contextlib.suppress(OSError):
+            connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+            while True:
+                connection.sendall(b"1\r\n \r\n")
+
+    async def asynchronously(url: str) -> None:
+        async with AsyncClient(url, api_key=KEY) as vault:
+            await vault.epoch(deadline=0.1)
+
+    with listener(trickle) as url:
+        with Client(url, api_key=KEY) as vault, pytest.raises(errors.Unreachable, match="no answer in time"):
+            vault.epoch(deadline=0.1)
+        with pytest.raises(errors.Unreachable, match="no answer in time"):
+            asyncio.run(asynchronously(url))
+
+
+def test_an_answer_longer_than_any_is_cut_off() -> None:
+    def flood(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, content=b" " * 2000)
+
+    policy = ClientPolicy(reply_bytes=1000)
+    vault = Client("http://n1", api_key=KEY, policy=policy, transport=answering(flood))
+    with vault, pytest.raises(errors.UnexpectedAnswer, match="longer"):
+        vault.epoch()

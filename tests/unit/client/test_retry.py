@@ -1,0 +1,352 @@
+"""One request of the client, tried until it is settled: the plan, step by step, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault import errors
+from quorumvault.client import ClientPolicy
+from quorumvault.client.failover import Nodes, RetryBudget
+from quorumvault.client.plan import Answered, Call, Failure, NoReply, Outcome, Pause, Reply, Send
+from quorumvault.client.retry import Attempts
+from tests.rigs.vault import Clock, key_text
+
+KEY = key_text("clinic")
+REFUSED = NoReply(Failure.REFUSED, "connection refused")
+SILENT = NoReply(Failure.SILENT, "connected")
+BROKEN = NoReply(Failure.BROKEN, "reset")
+OK = Reply(200, None, b"{}")
+URLS = ("http://n1", "http://n2", "http://n3")
+WRITE = Call("POST", "/tokenize", b"{}", writes=True)
+READ = Call("POST", "/detokenize", b"{}")
+EPOCH = Call("GET", "/epoch")
+
+
+def problem(status: int, code: str, retry_after: float | None = None, **members: Any) -> Reply:
+    retryable = status in (429, 503)
+    return Reply(status, retry_after, json.dumps({"detail": "words", "code": code, "retryable": retryable, **members}).encode())
+
+
+NO_QUORUM = problem(503, "no-quorum", outcome="unknown")
+
+
+class Script:
+    """Runs one plan: answers each Send by what ``answer`` says of node and try number, and moves a clock by each Pause."""
+
+    def __init__(self, urls: Sequence[str] = URLS, policy: ClientPolicy | None = None) -> None:
+        self.clock = Clock()
+        self.policy = policy or ClientPolicy()
+        self.nodes = Nodes(urls, self.policy)
+        self.attempts = Attempts(self.nodes, self.policy, {}, KEY, self.clock, random.Random(1))
+        self.sends: list[Send] = []
+        self.pauses: list[float] = []
+
+    def run(
+        self, call: Call, answer: Callable[[str, int], Outcome], deadline: float | None = None, takes: float = 0.0
+    ) -> Answered:
+        plan = self.attempts.request(call, deadline)
+        outcome: Outcome = None
+        while True:
+            try:
+                step = plan.send(outcome)
+            except StopIteration as stop:
+                answered: Answered = stop.value
+                return answered
+            if isinstance(step, Pause):
+                self.pauses.append(step.seconds)
+                self.clock.now += step.seconds
+                outcome = None
+            else:
+                self.sends.append(step)
+                self.clock.now += takes
+                outcome = answer(step.url.removesuffix(call.path), len(self.sends))
+
+    @property
+    def asked(self) -> list[str]:
+        return [send.url.removeprefix("http://").partition("/")[0] for send in self.sends]
+
+
+def test_requests_go_around_the_nodes() -> None:
+    script = Script()
+    for _ in range(4):
+        script.run(READ, lambda node, number: OK)
+    assert script.asked == ["n1", "n2", "n3", "n1"]
+    assert script.pauses == []
+
+
+def test_a_node_that_cannot_be_reached_is_left_for_the_next_without_waiting() -> None:
+    script = Script()
+    answered = script.run(WRITE, lambda node, number: REFUSED if node == "http://n1" else OK)
+    assert script.asked == ["n1", "n2"]
+    assert script.pauses == []
+    assert [outcome for _, outcome in answered.asked] == ["no connection (connection refused)", "200"]
+
+
+@pytest.mark.parametrize("failure", [REFUSED, SILENT])
+def test_and_is_asked_last_for_a_while(failure: NoReply) -> None:
+    script = Script()
+    for _ in range(3):
+        script.run(READ, lambda node, number: failure if node == "http://n1" else OK)
+    assert script.asked == ["n1", "n2", "n3", "n2"]
+    script.clock.now += script.policy.set_back + 1
+    for _ in range(3):
+        script.run(READ, lambda node, number: OK)
+    assert "n1" in script.asked[4:]
+
+
+def test_a_node_in_doubt_is_tried_by_one_call_at_a_time() -> None:
+    script = Script()
+    script.run(READ, lambda node, number: SILENT if node == "http://n1" else OK)
+    now = script.clock.now + script.policy.set_back + 1
+    chosen = [script.nodes.choose(now, set()) for _ in range(6)]
+    assert chosen.count("http://n1") == 1
+    script.nodes.answered("http://n1")
+    assert {script.nodes.choose(now, set()) for _ in range(3)} == set(URLS)
+
+
+def test_a_silent_node_is_left_soon_for_one_that_answers() -> None:
+    script = Script()
+    script.run(EPOCH, lambda node, number: SILENT if node == "http://n1" else OK)
+    assert [send.silence for send in script.sends] == [script.policy.failover] * 2
+    assert script.policy.failover <= 2.0
+
+
+def test_and_later_if_much_was_asked_of_it() -> None:
+    script = Script()
+    sizes = [10, script.policy.failover_bytes, 16 << 20]
+    for size in sizes:
+        script.run(Call("POST", "/tokenize", bytes(size), writes=True), lambda node, number: OK)
+    assert [round(send.silence, 3) for send in script.sends] == [1.5, 2.5, script.policy.silence]
+
+
+def test_a_silent_node_is_waited_for_if_there_is_no_other() -> None:
+    script = Script(URLS[:1])
+    script.run(READ, lambda node, number: OK)
+    assert [send.silence for send in script.sends] == [script.policy.silence]
+
+
+def test_the_last_node_that_is_not_in_doubt_is_waited_for() -> None:
+    """All of them are slow, not dead: somebody has to be heard out."""
+    script = Script()
+    script.run(EPOCH, lambda node, number: SILENT if number < 3 else OK)
+    script.run(EPOCH, lambda node, number: OK)
+    failover, silence = script.policy.failover, script.policy.silence
+    assert [send.silence for send in script.sends] == [failover, failover, silence, silence]
+    assert script.asked == ["n1", "n2", "n3", "n3"]
+
+
+def test_a_silent_node_is_waited_for_if_no_retry_could_follow() -> None:
+    script = Script(policy=ClientPolicy(retries_saved=0))
+    script.run(READ, lambda node, number: OK)
+    assert [send.silence for send in script.sends] == [script.policy.silence]
+
+
+def test_a_broken_connection_says_nothing_about_the_next_one() -> None:
+    script = Script(URLS[:2])
+    script.run(READ, lambda node, number: BROKEN if number == 1 else OK)
+    script.run(READ, lambda node, number: OK)
+    assert script.asked == ["n1", "n2", "n1"]
+
+
+def test_between_laps_it_waits_longer_each_time_up_to_a_limit() -> None:
+    script = Script(URLS[:1], ClientPolicy(retries_saved=1e6))
+    with pytest.raises(errors.Unreachable):
+        script.run(READ, lambda node, number: REFUSED)
+    longest = [min(0.1 * 2**lap, 2.0) for lap in range(len(script.pauses))]
+    assert all(most / 2 <= pause <= most for pause, most in zip(script.pauses, longest, strict=True))
+    assert script.clock.now - 1000 <= script.policy.request
+    assert script.clock.now - 1000 >= script.policy.request - 2.0
+
+
+def test_retry_after_is_kept_while_another_node_is_asked_at_once() -> None:
+    script = Script(URLS[:2])
+    script.run(READ, lambda node, number: problem(429, "busy", retry_after=5) if node == "http://n1" else OK)
+    for _ in range(3):
+        script.run(READ, lambda node, number: OK)
+    assert script.asked == ["n1", "n2", "n2", "n2", "n2"]
+    assert script.pauses == []
+    script.clock.now += 5
+    script.run(READ, lambda node, number: OK)
+    script.run(READ, lambda node, number: OK)
+    assert "n1" in script.asked[5:]
+
+
+def test_when_every_node_names_a_time_it_waits_for_the_first() -> None:
+    script = Script(URLS[:2])
+    waits = {"http://n1": 4.0, "http://n2": 3.0}
+    script.run(READ, lambda node, number: problem(503, "no-quorum", waits[node]) if number <= 2 else OK)
+    assert script.asked == ["n1", "n2", "n2"]
+    assert 3.0 < script.pauses[0] <= 3.1
+
+
+def test_a_rate_that_is_used_up_is_so_at_every_node() -> None:
+    script = Script()
+    script.run(READ, lambda node, number: problem(429, "rate-limited", 2) if number == 1 else OK)
+    assert script.pauses[0] >= 2.0
+
+
+def test_a_wait_that_would_end_after_the_deadline_is_not_begun() -> None:
+    script = Script(URLS[:1])
+    with pytest.raises(errors.Busy) as caught:
+        script.run(READ, lambda node, number: problem(429, "busy", retry_after=60))
+    assert script.pauses == []
+    assert caught.value.gave_up == "the time is up"
+
+
+def test_the_deadline_of_a_call_bounds_its_tries() -> None:
+    script = Script(URLS[:1])
+    with pytest.raises(errors.Unreachable, match="the time is up"):
+        script.run(READ, lambda node, number: SILENT, deadline=1010.0, takes=7.0)
+    assert [send.silence for send in script.sends] == [7.0, pytest.approx(3.0 - script.pauses[0])]
+    assert [send.until for send in script.sends] == [1010.0, 1010.0]
+
+
+def test_a_deadline_that_is_past_leaves_no_time_for_a_try() -> None:
+    script = Script()
+    with pytest.raises(errors.Unreachable, match="the time is up"):
+        script.run(READ, lambda node, number: OK, deadline=1000.0)
+    assert script.sends == []
+
+
+ANYTHING = st.sampled_from([REFUSED, SILENT, BROKEN, NO_QUORUM, problem(429, "busy", 3), problem(503, "draining", 1)])
+
+
+@given(st.lists(ANYTHING, min_size=200, max_size=200), st.floats(0, 9), st.floats(0.001, 60))
+def test_whatever_happens_the_plan_keeps_its_bounds(outcomes: list[Reply | NoReply], takes: float, deadline: float) -> None:
+    script = Script(policy=ClientPolicy(retries_saved=20))
+    until = 1000 + min(deadline, script.policy.request)
+    with pytest.raises(errors.QuorumVaultError) as caught:
+        script.run(READ, lambda node, number: outcomes[number - 1], deadline=1000 + deadline, takes=takes)
+    assert caught.value.retryable
+    assert caught.value.gave_up
+    assert all(0 < send.silence <= script.policy.silence and send.until == until for send in script.sends)
+    assert len(script.sends) <= 1 + script.policy.retries_saved + script.policy.retries_per_second * script.policy.request
+    assert script.clock.now - takes <= until
+
+
+def test_retries_have_a_budget_and_wait_for_its_refilling() -> None:
+    policy = ClientPolicy(retries_saved=2, retries_per_second=1, retries_per_request=0, backoff_first=0.001, backoff_last=0.001)
+    script = Script(URLS, policy)
+    with pytest.raises(errors.NoQuorum, match="the retry budget is used up") as caught:
+        script.run(READ, lambda node, number: NO_QUORUM)
+    assert caught.value.retryable
+    assert 3 + 15 <= len(script.sends) <= 3 + policy.request
+    assert policy.request - 2 <= script.clock.now - 1000 <= policy.request
+
+
+def test_what_the_budget_will_not_allow_in_time_is_not_waited_for() -> None:
+    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
+    with pytest.raises(errors.NoQuorum, match="the retry budget is used up"):
+        script.run(READ, lambda node, number: NO_QUORUM)
+    assert len(script.sends) == 3
+    assert sum(script.pauses) <= script.policy.backoff_first
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=200))
+def test_a_budget_never_allows_more_than_was_saved_and_earned(events: list[tuple[float, bool]]) -> None:
+    policy = ClientPolicy(retries_saved=5, retries_per_second=0.5, retries_per_request=0.1)
+    now, earned, spent = 0.0, 0, 0
+    budget = RetryBudget(policy, now)
+    for passed, is_request in events:
+        now += passed
+        if is_request:
+            budget.earn()
+            earned += 1
+        elif not budget.wait(now):
+            budget.spend()
+            spent += 1
+        else:
+            assert not budget.wait(now + budget.wait(now) + 1e-6)
+    assert spent <= 5 + 0.5 * now + 0.1 * earned + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (problem(400, "malformed"), errors.Malformed),
+        (problem(401, "unauthenticated"), errors.Unauthenticated),
+        (problem(403, "not-permitted"), errors.NotPermitted),
+        (problem(405, "method-not-allowed"), errors.MethodNotAllowed),
+        (problem(409, "token-collision"), errors.TokenCollision),
+        (problem(413, "too-large"), errors.TooLarge),
+        (problem(422, "not-tokenizable"), errors.NotTokenizable),
+        (problem(500, "internal"), errors.Internal),
+        (problem(418, "unheard-of"), errors.UnexpectedAnswer),
+        (Reply(404, None, b"<html>"), errors.UnexpectedAnswer),
+        (Reply(302, None, b""), errors.UnexpectedAnswer),
+    ],
+)
+def test_what_no_retry_can_help_is_raised_at_once(reply: Reply, kind: type[errors.QuorumVaultError]) -> None:
+    script = Script()
+    with pytest.raises(kind) as caught:
+        script.run(READ, lambda node, number: reply)
+    assert len(script.sends) == 1
+    assert [asked.node for asked in caught.value.asked] == ["http://n1"]
+    assert caught.value.request_id == script.sends[0].headers["X-Request-ID"]
+    assert caught.value.request_id in str(caught.value)
+    assert "sending it again does not help" in str(caught.value)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("reply", [NO_QUORUM, problem(503, "draining"), problem(429, "busy"), Reply(502, None, b"<html>")])
+def test_what_a_retry_can_help_is_retried_under_the_same_request_id(reply: Reply) -> None:
+    script = Script()
+    script.run(WRITE, lambda node, number: reply if number == 1 else OK)
+    assert script.asked == ["n1", "n2"]
+    assert len({send.headers["X-Request-ID"] for send in script.sends}) == 1
+
+
+def test_an_answer_that_is_too_long_is_not_asked_for_again() -> None:
+    script = Script()
+    with pytest.raises(errors.UnexpectedAnswer):
+        script.run(READ, lambda node, number: NoReply(Failure.OVERLONG, ""))
+    assert len(script.sends) == 1
+
+
+def test_an_answer_to_another_request_is_not_asked_for_again() -> None:
+    script = Script()
+    with pytest.raises(errors.UnexpectedAnswer, match="X-Request-ID"):
+        script.run(READ, lambda node, number: NoReply(Failure.FOREIGN, ""))
+    assert len(script.sends) == 1
+
+
+def test_the_error_is_the_last_that_a_node_told() -> None:
+    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
+    with pytest.raises(errors.NoQuorum) as caught:
+        script.run(READ, lambda node, number: NO_QUORUM if number == 1 else REFUSED)
+    assert not isinstance(caught.value, errors.Unreachable)
+    assert [outcome for _, outcome in caught.value.asked] == ["503 no-quorum", *["no connection (connection refused)"] * 2]
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ([REFUSED, REFUSED, REFUSED], "none"),
+        ([SILENT, REFUSED, REFUSED], "unknown"),
+        ([BROKEN, REFUSED, REFUSED], "unknown"),
+        ([problem(503, "no-quorum", outcome="none"), REFUSED, REFUSED], "none"),
+        ([NO_QUORUM, problem(503, "no-quorum", outcome="none"), REFUSED], "unknown"),
+    ],
+)
+def test_the_outcome_of_a_write_is_none_only_if_no_try_may_have_stored_anything(
+    outcomes: list[Reply | NoReply], expected: str
+) -> None:
+    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
+    with pytest.raises(errors.NoQuorum) as caught:
+        script.run(WRITE, lambda node, number: outcomes[number - 1])
+    assert caught.value.outcome == expected
+
+
+def test_without_a_key_nothing_is_sent() -> None:
+    script = Script()
+    attempts = Attempts(script.nodes, script.policy, {}, None, script.clock, random.Random(1))
+    with pytest.raises(errors.Unauthenticated, match="QUORUMVAULT_API_KEY"):
+        next(attempts.request(READ))

@@ -1,0 +1,314 @@
+"""The field configuration: which members of a record it finds, by a deliberately dumb second reader; and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault.errors import ConfigError
+from quorumvault.formats.fields import MAX_STATES, FieldSet, load_fields
+from quorumvault.formats.json import Document
+from quorumvault.formats.jsonpath import Every, FieldPath, Step, concrete_path
+from tests import ROOT
+
+SAMPLE = ROOT / "conf" / "fields.yaml"
+
+names = st.sampled_from(["a", "b", "c d"])
+steps = st.lists(names | st.integers(0, 2) | st.just(Every.ONE), min_size=1, max_size=4)
+expressions = st.lists(steps.map(concrete_path), max_size=4)
+scalars = st.none() | st.booleans() | st.integers() | st.sampled_from(["", "null", "{", "[1]", "é"])
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=3), max_leaves=20
+)
+records = st.dictionaries(names, values, max_size=3)
+
+
+def compiled(*expressions: str) -> FieldSet:
+    return FieldSet.compile(expressions, "fields.yaml")
+
+
+def parsed(record: object) -> Document:
+    return Document.parse(json.dumps(record).encode())
+
+
+# The dumb reader: every place of a record, compared with every expression.
+
+
+def places(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    if way:
+        yield way, value
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in inner:
+        yield from places(member, (*way, key))
+
+
+def agree(one: Step, other: Step) -> bool:
+    return Every.ONE in (one, other) or (type(one) is type(other) and one == other)
+
+
+def leads_to(path: FieldPath, way: tuple[str | int, ...]) -> bool:
+    return len(path.steps) == len(way) and all(map(agree, path.steps, way))
+
+
+def can_meet(one: FieldPath, other: FieldPath) -> bool:
+    return all(agree(*pair) for pair in zip(one.steps, other.steps, strict=False))
+
+
+def meets(paths: list[FieldPath]) -> bool:
+    return any(can_meet(one, other) for n, one in enumerate(paths) for other in paths[:n])
+
+
+@given(expressions)
+def test_expressions_are_refused_if_two_can_meet_and_only_then(texts: list[str]) -> None:
+    try:
+        fields = compiled(*texts)
+    except ConfigError:
+        assert meets([FieldPath.parse(text) for text in texts])
+    else:
+        assert not meets([FieldPath.parse(text) for text in texts])
+        assert fields.paths == tuple(texts)
+
+
+@st.composite
+def field_sets(draw: st.DrawFn) -> FieldSet:
+    kept: list[FieldPath] = []
+    for text in draw(st.lists(steps.map(concrete_path), min_size=1, max_size=6)):
+        path = FieldPath.parse(text)
+        if not any(can_meet(path, other) for other in kept):
+            kept.append(path)
+    return compiled(*(path.text for path in kept))
+
+
+@given(field_sets(), records)
+def test_what_is_found_where_and_in_which_order(fields: FieldSet, record: dict[str, Any]) -> None:
+    paths = [FieldPath.parse(text) for text in fields.paths]
+    expected = [
+        (field, concrete_path(way), value)
+        for way, value in places(record)
+        for field, path in enumerate(paths)
+        if leads_to(path, way) and value is not None
+    ]
+    found = [(slot.field, slot.path, json.loads(slot.raw)) for slot in fields.find(parsed(record))]
+    assert found == expected
+    assert [type(value) for _, _, value in found] == [type(value) for _, _, value in expected]
+
+
+@given(field_sets(), records)
+def test_replacing_changes_the_found_members_and_nothing_else(fields: FieldSet, record: dict[str, Any]) -> None:
+    paths = [FieldPath.parse(text) for text in fields.paths]
+    expected = copy.deepcopy(record)
+    for way, value in list(places(record)):
+        if value is not None and any(leads_to(path, way) for path in paths):
+            holder: Any = expected
+            for key in way[:-1]:
+                holder = holder[key]
+            holder[way[-1]] = concrete_path(way)
+    document = parsed(record)
+    for slot in fields.find(document):
+        slot.replace(slot.path)
+    assert json.loads(document.encode()) == expected
+    assert list(json.loads(document.encode())) == list(record)
+
+
+@given(field_sets(), records)
+def test_a_concrete_path_finds_exactly_its_slot(fields: FieldSet, record: dict[str, Any]) -> None:
+    for slot in fields.find(parsed(record)):
+        (again,) = compiled(slot.path).find(parsed(record))
+        assert (again.path, again.raw) == (slot.path, slot.raw)
+
+
+def found(record: bytes, *expressions: str) -> list[tuple[int, str, bytes]]:
+    return [(slot.field, slot.path, slot.raw) for slot in compiled(*expressions).find(Document.parse(record))]
+
+
+def test_a_record_of_a_patient() -> None:
+    record = b'{"ssn": "1", "contacts": [{"phone": 2}, {}, {"phone":null}, {"phone": "4"}], "patient": {"name": {"family":true}}}'
+    assert found(record, "$.patient.name.family", "$.ssn", "$.contacts[*].phone") == [
+        (1, "$.ssn", b'"1"'),
+        (2, "$.contacts[0].phone", b"2"),
+        (2, "$.contacts[3].phone", b'"4"'),
+        (0, "$.patient.name.family", b"true"),
+    ]
+
+
+def test_the_exact_text_of_a_member_is_told() -> None:
+    assert found(b'{"a": 1.10, "b":"\\u00e9", "c": [1 , 2]}', "$.a", "$.b", "$.c[1]") == [
+        (0, "$.a", b"1.10"),
+        (1, "$.b", b'"\\u00e9"'),
+        (2, "$.c[1]", b"2"),
+    ]
+
+
+def test_objects_and_arrays_at_a_field_are_found_too() -> None:
+    assert found(b'{"a": {"x":1}, "b": [1], "c": []}', "$.a", "$.b", "$.c") == [
+        (0, "$.a", b'{"x":1}'),
+        (1, "$.b", b"[1]"),
+        (2, "$.c", b"[]"),
+    ]
+
+
+def test_every_one_takes_the_members_of_an_object_and_the_elements_of_an_array() -> None:
+    assert [path for _, path, _ in found(b'{"a": {"x y": 1, "z": [2]}, "b": [3, null, 5]}', "$.a[*]", "$.b[*]")] == [
+        "$.a['x y']",
+        "$.a.z",
+        "$.b[0]",
+        "$.b[2]",
+    ]
+
+
+def test_every_one_and_a_single_one_go_on_side_by_side() -> None:
+    expressions = ["$.a[*].x", "$.a[2].y", "$.a[0].y", "$.a.k.z"]
+    member = {"x": 1, "y": 2, "z": 3}
+    array = json.dumps({"a": [member, member, member]}).encode()
+    assert [(field, path) for field, path, _ in found(array, *expressions)] == [
+        (0, "$.a[0].x"),
+        (2, "$.a[0].y"),
+        (0, "$.a[1].x"),
+        (0, "$.a[2].x"),
+        (1, "$.a[2].y"),
+    ]
+    keyed = json.dumps({"a": {"j": member, "k": member}}).encode()
+    assert [(field, path) for field, path, _ in found(keyed, *expressions)] == [
+        (0, "$.a.j.x"),
+        (0, "$.a.k.x"),
+        (3, "$.a.k.z"),
+    ]
+
+
+def test_single_elements_come_in_the_order_of_the_array() -> None:
+    assert [path for _, path, _ in found(b'{"a":[0,1,2]}', "$.a[2]", "$.a[0]", "$.a[7]")] == ["$.a[0]", "$.a[2]"]
+
+
+@pytest.mark.parametrize(
+    "record", [b"{}", b'{"a":null}', b'{"a":1}', b'{"a":"b"}', b'{"a":{}}', b'{"a":[]}', b'{"a":[{}]}', b'{"A":{"b":1}}']
+)
+def test_what_is_missing_or_of_another_shape_is_passed_over(record: bytes) -> None:
+    assert found(record, "$.a.b", "$.a[1]", "$['b']") == []
+
+
+def test_a_name_of_digits_is_no_index() -> None:
+    assert found(b'{"a":{"0":1}}', "$.a[0]") == []
+    assert found(b'{"a":[1]}', "$.a['0']") == []
+
+
+@pytest.mark.parametrize("value", ["qv_1_x", True, False, 42, msgspec.Raw(b"123456789012345678901234567890")])
+def test_what_is_put_in_place(value: str | bool | int | msgspec.Raw) -> None:
+    document = Document.parse(b'{"n":1.10,"a":[{"b":"x"}]}')
+    (slot,) = compiled("$.a[*].b").find(document)
+    slot.replace(value)
+    assert document.encode() == b'{"n":1.10,"a":[{"b":' + msgspec.json.encode(value) + b"}]}"
+    (again,) = compiled("$.a[*].b").find(document)
+    assert again.raw == msgspec.json.encode(value)
+
+
+def test_nothing_of_a_record_shows_in_a_repr() -> None:
+    document = Document.parse(b'{"ssn":"secret"}')
+    fields = compiled("$.ssn")
+    assert "secret" not in repr([document, fields, *fields.find(document)])
+
+
+# The set as a whole.
+
+
+@given(st.permutations(["$.a", "$['b c']", "$.d[*].e"]))
+def test_the_fingerprint_ignores_order_and_spelling(texts: list[str]) -> None:
+    other = compiled("$['a']", "$[\"d\"][*] ['e']", '$["b c"]')
+    assert compiled(*texts).fingerprint == other.fingerprint
+    assert other.paths == ("$['a']", "$[\"d\"][*] ['e']", '$["b c"]')
+
+
+@pytest.mark.parametrize(
+    "texts", [["$.a"], ["$.a", "$.c"], ["$.a", "$.b", "$.c"], ["$.a.b"], ["$.a", "$['b\\n$.c']"], ["$.A", "$.b"]]
+)
+def test_another_set_has_another_fingerprint(texts: list[str]) -> None:
+    assert compiled(*texts).fingerprint != compiled("$.a", "$.b").fingerprint
+
+
+def test_a_set_that_would_need_too_many_states_is_refused() -> None:
+    depth = 14
+    texts = ["$" + "".join("[0]" if level == own else "[*]" for level in range(depth)) + f".n{own}" for own in range(depth)]
+    assert 2**depth > MAX_STATES
+    with pytest.raises(ConfigError, match=r"^fields.yaml: fields: paths with fewer \[\*\]"):
+        compiled(*texts)
+    assert compiled(*texts[:8]).paths == tuple(texts[:8])
+
+
+def test_the_refusal_names_both_expressions() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compiled("$.x", "$.a[*]", "$.a[0]")
+    assert str(caught.value).startswith("fields.yaml: fields[2]: '$.a[0]' can lead to the same member as")
+    assert "fields[1], '$.a[*]'" in str(caught.value)
+
+
+# The file.
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a mapping with the key `fields`"),
+        ("- $.ssn", "a mapping with the key `fields`"),
+        ("fields: [$.ssn]\nowner: acme", "owner: is no key of this file"),
+        ("other: 1", "other: is no key of this file"),
+        ("{}", "fields: a list of one or more"),
+        ("fields:", "fields: a list of one or more"),
+        ("fields: []", "fields: a list of one or more"),
+        ("fields: $.ssn", "fields: a list of one or more"),
+        ("fields: {a: $.ssn}", "fields: a list of one or more"),
+        ("fields: [$.ssn, 5]", "fields[1]: a JSONPath expression as text"),
+        ("fields: [$.ssn, null]", "fields[1]: a JSONPath expression as text"),
+        ("fields: [[$.ssn]]", "fields[0]: a JSONPath expression as text"),
+        ("fields:\n- $.a: b", "fields[0]: a JSONPath expression as text"),
+        ("fields: [ssn]", "fields[0]: 'ssn': a path starts with $"),
+        ("fields: [$.a, $..b]", "fields[1]: '$..b': descendants (..) are not taken, write the whole path (at character 2)"),
+        ("fields: ['$.a[-1]']", "counts from the start"),
+        ("fields: [$]", "fields[0]: '$': $ alone"),
+        ("fields: [$.a, $.b, $.a]", "fields[2]: '$.a' is the same as fields[0], '$.a'"),
+        ("fields: [$.a, \"$['a']\"]", "fields[1]: \"$['a']\" is the same as fields[0], '$.a'"),
+        ("fields: [$.a.b, $.a]", "fields[1]: '$.a' can lead to"),
+        ("fields: [$.a, $.a.b]", "fields[1]: '$.a.b' can lead to"),
+        ("fields: ['$.a[0]', '$.a[*]']", "fields[1]: '$.a[*]' can lead to"),
+        ("fields: ['$.a[*]', $.a.b]", "fields[1]: '$.a.b' can lead to"),
+        ("fields: ['$[*].x', '$.a[*]']", "fields[1]: '$.a[*]' can lead to"),
+        ("fields: [$.a]\nfields: [$.b]", "line 2: the key 'fields' is there twice"),
+        ("fields: [$.a", "line"),
+    ],
+)
+def test_a_bad_file_is_one_line_with_its_name(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "fields.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_fields(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_fields(tmp_path / "fields.yaml")
+
+
+def test_the_sample_is_what_init_writes_and_means_what_it_says() -> None:
+    assert resources.files("quorumvault").joinpath("templates", "fields.yaml").read_bytes() == SAMPLE.read_bytes()
+    fields = load_fields(SAMPLE)
+    columns = ["SSN", "DRIVERS", "PASSPORT", "FIRST", "LAST", "MAIDEN", "ADDRESS", "BIRTHDATE"]
+    assert {"$.ssn", "$.patient.name.family", "$.contacts[*].phone", *(f"$.{name}" for name in columns)} <= set(fields.paths)
+    row = parsed({name: f"{name}!" for name in ["Id", *columns, "CITY"]})
+    assert [slot.path for slot in fields.find(row)] == [f"$.{name}" for name in columns]
+
+
+def test_a_long_name_is_cut_where_a_path_shows_it() -> None:
+    record = b'{"people":{"' + b"x" * 100_000 + b'":{"phone":"1"}}}'
+    (slot,) = compiled("$.people[*].phone").find(Document.parse(record))
+    assert slot.path == f"$.people.{'x' * 64}….phone"
+    slot.replace("2")

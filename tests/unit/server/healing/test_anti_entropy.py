@@ -1,0 +1,387 @@
+"""Anti-entropy: whatever two replicas hold, comparing them finds all that differs and nothing else, and makes them the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.model import Owner, Version
+from quorumvault.protocol import messages, records
+from quorumvault.protocol.anti_entropy import (
+    AskOne,
+    CannotCompare,
+    Compared,
+    Differences,
+    GiveRegister,
+    MergeRecords,
+    MergeRegisters,
+    Step,
+    WriteBackRecords,
+    compare,
+    verify,
+    verify_registers,
+)
+from quorumvault.protocol.buckets import BUCKETS
+from quorumvault.protocol.messages import AskListing, Fetch, RoundId
+from quorumvault.protocol.views import Mode, View
+from quorumvault.server.healing.anti_entropy import merge_records, merge_registers
+from quorumvault.server.healing.requests import on_storage_thread
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
+from tests.rigs.faulty_store import FaultyStore
+from tests.rigs.healing import CLINIC, DISKS, KEYRING, REGISTRY, VIEW, Cluster, in_cluster, values
+
+pytestmark = pytest.mark.slow
+
+ROUND = RoundId(bytes(16), b"boot", 1)
+
+
+class Side:
+    """One replica, asked directly."""
+
+    def __init__(self, node: str, content: dict[bytes, bytes], keyring: Keyring = KEYRING, view: View = VIEW) -> None:
+        self.store = FaultyStore(MemoryStore())
+        self.store.write(content)
+        self.store.write({layout.owner_key(owner.id): owner.name.encode() for owner in (CLINIC, REGISTRY)})
+        self.view = view
+        self.replica = Replica(
+            self.store,
+            DiskIdentity("c", node, DISKS[node], 1, Mode.ACTIVE, view),
+            keyring,
+            reply_bytes=1 << 20,
+            copy_bytes=1 << 20,
+            keep=lambda identity: None,
+        )
+        self.count()
+
+    def count(self) -> None:
+        first = 0
+        while first < BUCKETS:
+            first = self.replica.inventory.count(first)
+
+    def ask(self, step: AskOne) -> object:
+        (reply,) = self.replica.handle([step.request(ROUND, self.view.id)])
+        return reply
+
+    def common(self) -> dict[bytes, bytes]:
+        return dict(self.store.scan(layout.RECORD)) | dict(self.store.scan(layout.REGISTER))
+
+
+def drive(steps: Generator[Step, object, Any], mine: Side, theirs: Side, taken: list[Step] | None = None) -> Any:
+    """What the event loop does, step by step. ``taken`` gets the steps."""
+    result: object = None
+    try:
+        while True:
+            step = steps.send(result)
+            if taken is not None:
+                taken.append(step)
+            match step:
+                case AskOne():
+                    result = (theirs if step.of_peer else mine).ask(step)
+                case MergeRegisters():
+                    result = merge_registers(mine.replica, step.registers)
+                case MergeRecords():
+                    result = merge_records(mine.replica, step)
+                case GiveRegister(owner=owner):
+                    held = mine.store.get([layout.register_key(owner)])[0]
+                    assert isinstance(held, bytes)
+                    theirs.replica.handle([messages.RaiseEpoch(ROUND, VIEW.id, owner, *layout.decode_register(held))])
+                    result = None
+                case WriteBackRecords(places=places):
+                    result = write_back(mine, theirs, places)
+    except StopIteration as end:
+        return end.value
+
+
+def write_back(mine: Side, theirs: Side, places: list[bytes]) -> int:
+    taken = 0
+    for owner, found in mine.replica.inventory.collect(places).records.items():
+        keys = [layout.parse_place(place) for place in found]
+        columns = [epoch for _, epoch, _ in keys], [digest for *_, digest in keys], list(found.values())
+        (ack,) = theirs.replica.handle([messages.WriteBack(ROUND, VIEW.id, owner.name, *columns)])
+        taken += len(found) - len(ack.refused)
+    return taken
+
+
+def record(owner: Owner, epoch: int, number: int, clock: int, keyring: Keyring = KEYRING) -> tuple[bytes, bytes]:
+    """(key, record) of the text of a number."""
+    keys = keyring.epoch_keys(owner, epoch)
+    (digest,) = keys.digests(values(number, number + 1))
+    (sealed,) = keys.sealer.seal(values(number, number + 1), [digest])
+    (key,) = layout.record_keys(owner.id, [epoch], [digest])
+    return key, records.header(Version(clock, 1)) + sealed
+
+
+def content_of(rows: Iterable[tuple[Owner, int, int, int]]) -> dict[bytes, bytes]:
+    return dict(record(*row) for row in rows)
+
+
+rows = st.tuples(st.sampled_from([CLINIC, REGISTRY]), st.integers(1, 2), st.integers(0, 40), st.integers(1, 3))
+epochs = st.dictionaries(st.sampled_from([CLINIC, REGISTRY]), st.integers(1, 5))
+contents = st.builds(
+    lambda rows, epochs: (
+        content_of(rows) | {layout.register_key(owner.id): layout.encode_register(epoch, "m1") for owner, epoch in epochs.items()}
+    ),
+    st.lists(rows, max_size=30),
+    epochs,
+)
+
+
+def merged(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """What two replicas come to together, by the rules and by nothing else."""
+    both = one | other
+    for key in one.keys() & other.keys():
+        is_register = key.startswith(layout.REGISTER)
+        both[key] = max(one[key], other[key]) if is_register else records.merge(one[key], other[key])
+    return both
+
+
+@settings(max_examples=20)
+@given(contents, contents)
+def test_two_replicas_of_any_content_become_one(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
+    n1, n2 = Side("n1", one), Side("n2", other)
+    drive(compare(), n1, n2)
+    assert n1.common() == merged(one, other)
+    drive(compare(), n2, n1)
+    assert n1.common() == n2.common() == merged(one, other)
+    again = drive(compare(), n1, n2)
+    assert again == Compared()
+    for side in (n1, n2):
+        before = [side.replica._sums[bucket] for bucket in range(BUCKETS)]
+        side.count()
+        assert [side.replica._sums[bucket] for bucket in range(BUCKETS)] == before
+
+
+@settings(max_examples=20)
+@given(contents, contents)
+def test_what_is_fetched_and_given_is_what_differs_and_nothing_else(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
+    taken: list[Step] = []
+    n1, n2 = Side("n1", one), Side("n2", other)
+    drive(compare(), n1, n2, taken)
+    fetched = {place for step in taken if isinstance(step, AskOne) for place in _fetched(step)}
+    given = {place for step in taken if isinstance(step, WriteBackRecords) for place in step.places}
+    ours, theirs = ({key[1:]: each[key] for key in each if key.startswith(layout.RECORD)} for each in (one, other))
+    assert fetched == {place for place, record in theirs.items() if ours.get(place) != record}
+    assert given == ours.keys() - theirs.keys()
+
+
+def _fetched(step: AskOne) -> list[bytes]:
+    request = step.request(ROUND, VIEW.id)
+    return request.places if isinstance(request, Fetch) else []
+
+
+def test_replicas_that_are_equal_compare_a_page_of_registers_and_the_sums_of_groups() -> None:
+    content = content_of((CLINIC, 1, number, 1) for number in range(2000))
+    taken: list[Step] = []
+    assert drive(compare(), Side("n1", content), Side("n2", content), taken) == Compared()
+    asked = [type(step.request(ROUND, VIEW.id)).__name__ for step in taken if isinstance(step, AskOne)]
+    assert asked == ["AskRegisters", "AskRegisters", "AskSums", "AskSums"]
+
+
+def test_one_record_among_many_is_found_by_one_bucket() -> None:
+    content = content_of((CLINIC, 1, number, 1) for number in range(2000))
+    n1, n2 = Side("n1", content), Side("n2", dict(list(content.items())[1:]))
+    taken: list[Step] = []
+    assert drive(compare(), n1, n2, taken) == Compared(buckets=1, given=1)
+    requests = [step.request(ROUND, VIEW.id) for step in taken if isinstance(step, AskOne)]
+    assert [request.end - request.first for request in requests if isinstance(request, AskListing)] == [1, 1]
+    assert n2.common() == content
+
+
+def test_many_differences_in_a_row_are_listed_slice_by_slice() -> None:
+    content = content_of((CLINIC, 1, number, 1) for number in range(1200))
+    n1, n2 = Side("n1", {}), Side("n2", content)
+    compared = drive(compare(), n1, n2)
+    assert (compared.taken, compared.given) == (1200, 0)
+    assert n1.common() == content
+
+
+def test_two_values_in_one_token_leave_a_mark_on_both() -> None:
+    narrow = Keyring("m1", bytes(range(32)), digest_bits=8)
+    contents: list[dict[bytes, bytes]] = []
+    first = record(CLINIC, 1, 0, 1, narrow)
+    other = next(each for number in range(1, 2000) if (each := record(CLINIC, 1, number, 1, narrow))[0] == first[0])
+    contents = [dict([first]), dict([other])]
+    n1, n2 = Side("n1", contents[0], narrow), Side("n2", contents[1], narrow)
+    assert drive(compare(), n1, n2).taken == 1
+    assert drive(compare(), n2, n1).taken == 1
+    assert n1.common() == n2.common() == {first[0]: records.CONFLICT_MARK}
+    assert drive(compare(), n1, n2) == Compared()
+
+
+def test_rotten_bytes_are_neither_taken_nor_given_nor_make_a_mark() -> None:
+    key, good = record(CLINIC, 1, 7, 1)
+    rotten = good[:-1] + bytes([good[-1] ^ 1])
+    n1, n2 = Side("n1", {key: good}), Side("n2", {key: rotten})
+    # The tag did not change, so the sums agree: only a listing, or the scrub, can tell.
+    assert drive(compare(), n1, n2) == Compared()
+    tagless = good[:12] + bytes([good[12] ^ 1]) + good[13:]
+    n2 = Side("n2", {key: tagless})
+    assert drive(compare(), n1, n2) == Compared(buckets=1)
+    assert n1.common() == {key: good}
+    assert drive(compare(), n2, n1) == Compared(buckets=1, taken=1)
+    assert n2.common() == {key: good}
+
+
+def test_a_record_under_a_foreign_key_is_not_taken() -> None:
+    (key, _), (_, other) = record(CLINIC, 1, 7, 1), record(CLINIC, 1, 8, 1)
+    n1, n2 = Side("n1", {}), Side("n2", {key: other})
+    assert drive(compare(), n1, n2) == Compared(buckets=1)
+    assert n1.common() == {}
+
+
+def test_a_bucket_that_cannot_be_read_is_left_alone_and_the_others_are_mended() -> None:
+    content = content_of((CLINIC, 1, number, 1) for number in range(200))
+    bad = min(content)
+    n1 = Side("n1", {})
+    n2 = Side("n2", content)
+    n2.store.corrupt.add(bad)
+    compared = drive(compare(), n1, n2)
+    assert compared.unreadable == 1
+    assert n1.common().keys() == {key for key in content if layout.bucket_of(key) != layout.bucket_of(bad)}
+    compared = drive(compare(), n2, n1)
+    assert (compared.taken, compared.given) == (0, 0)
+
+
+def test_registers_that_cannot_be_read_end_the_comparison() -> None:
+    n1, n2 = Side("n1", {}), Side("n2", {layout.register_key(CLINIC.id): layout.encode_register(2, "m1")})
+    n2.store.corrupt.add(layout.register_key(CLINIC.id))
+    with pytest.raises(CannotCompare, match="registers that cannot be used"):
+        drive(compare(), n1, n2)
+
+
+def test_nothing_is_compared_before_all_is_counted() -> None:
+    n1, n2 = Side("n1", {}), Side("n2", content_of([(CLINIC, 1, 1, 1)]))
+    n2.replica._sums.complete = False
+    with pytest.raises(CannotCompare, match="the peer is still counting"):
+        drive(compare(), n1, n2)
+    with pytest.raises(CannotCompare, match="this node is still counting"):
+        drive(compare(), n2, n1)
+
+
+@settings(max_examples=20)
+@given(contents, contents)
+def test_verify_counts_what_differs_by_the_bytes_and_changes_nothing(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
+    n1, n2 = Side("n1", one), Side("n2", other)
+    found, first = drive(verify_registers(), n1, n2), 0
+    while first < BUCKETS:
+        first, slice_ = drive(verify(first), n1, n2)
+        found += slice_
+    ours, theirs = ({key for key in each if key.startswith(layout.RECORD)} for each in (one, other))
+    assert found == Differences(
+        records=len(ours | theirs),
+        only_here=len(ours - theirs),
+        only_there=len(theirs - ours),
+        unequal=sum(one[key] != other[key] for key in ours & theirs),
+        registers=sum(one.get(key) != other.get(key) for key in (one.keys() | other.keys()) - ours - theirs),
+    )
+    assert (n1.common(), n2.common()) == (one, other)
+
+
+def test_verify_sees_a_flipped_bit_that_no_sum_shows() -> None:
+    key, good = record(CLINIC, 1, 7, 1)
+    n1, n2 = Side("n1", {key: good}), Side("n2", {key: good[:-1] + bytes([good[-1] ^ 1])})
+    first, unequal = 0, 0
+    while first < BUCKETS:
+        first, found = drive(verify(first), n1, n2)
+        unequal += found.unequal
+    assert unequal == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "end"), [(5, 5), (6, 5), (-1, 3), (BUCKETS, BUCKETS), (BUCKETS, BUCKETS + 5), (BUCKETS + 1, BUCKETS + 9)]
+)
+def test_a_listing_of_no_buckets_is_empty(first: int, end: int) -> None:
+    """Whatever a peer asks for."""
+    side = Side("n1", content_of([(CLINIC, 1, 1, 1)]))
+    (listing,) = side.replica.handle([AskListing(ROUND, VIEW.id, first, end)])
+    assert (listing.next, listing.places, listing.unreadable) == (first, [], [])
+
+
+# On running nodes.
+
+
+def test_nodes_that_lost_hints_become_the_same_by_one_comparison_each() -> None:
+    async def test(nodes: Cluster) -> None:
+        for away in nodes:
+            nodes.cut_off(away)
+            via = nodes[next(node for node in nodes if node != away)]
+            await via.coordinator.tokenize(CLINIC, values(len(via.records()), len(via.records()) + 30))
+            await via.coordinator.rotate(REGISTRY, 1)
+            nodes.bring_back(away)
+        for node in nodes.values():
+            node.restart_healing()
+        for node in nodes.values():
+            await node.healer.anti_entropy.once()
+        assert nodes["n1"].common() == nodes["n2"].common() == nodes["n3"].common()
+
+    in_cluster(test)
+
+
+def test_it_is_due_at_the_start_and_then_when_the_time_has_come() -> None:
+    async def test(nodes: Cluster) -> None:
+        n1 = nodes["n1"]
+        for node in nodes.values():
+            await node.healer.anti_entropy.once()
+        assert [node for node, _ in n1.diary.comparisons] == ["n2", "n3"]
+        await n1.healer.anti_entropy.once()
+        assert len(n1.diary.comparisons) == 2
+        assert n1.healer.anti_entropy._due["n2"] != n1.healer.anti_entropy._due["n3"]
+
+    in_cluster(test)
+
+
+def test_one_that_came_to_nothing_is_tried_again_soon() -> None:
+    """Whoever counts first after a start of all finds that the others still do."""
+
+    async def test(nodes: Cluster) -> None:
+        n1 = nodes["n1"].healer.anti_entropy
+        await n1.once()
+        assert [outcome for _, outcome in nodes["n1"].diary.comparisons if isinstance(outcome, Compared)] == []
+        soon = asyncio.get_running_loop().time() + n1._seconds / 10
+        assert all(due < soon for due in n1._due.values())
+
+    in_cluster(test)
+
+
+def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away() -> None:
+    async def test(nodes: Cluster) -> None:
+        n1 = nodes["n1"]
+        for node in nodes.values():
+            await node.healer.anti_entropy.once()
+        nodes.cut_off("n3")
+        await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 20))
+        n1.store.write({})
+        outcomes = await n1.healer.anti_entropy.repair()
+        assert isinstance(outcomes["n2"], Compared)
+        assert outcomes["n3"] == "n3 does not answer"
+        nodes.bring_back("n3")
+        outcomes = await n1.healer.anti_entropy.repair()
+        assert outcomes["n3"] == Compared(given=20, raised=1)
+        assert nodes["n3"].common() == n1.common()
+        assert not await n1.healer.anti_entropy.verify("n3")
+
+    in_cluster(test)
+
+
+def test_what_a_third_node_alone_has_reaches_all_by_one_repair() -> None:
+    async def test(nodes: Cluster) -> None:
+        for node in nodes.values():
+            await node.healer.anti_entropy.once()
+        lonely = content_of((CLINIC, 1, number, 1) for number in range(10))
+        lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
+        await nodes["n3"].settled()
+        await on_storage_thread(nodes["n3"].commit, lambda replica: replica.mend(list(lonely), list(lonely.values())))
+        outcomes = await nodes["n1"].healer.anti_entropy.repair()
+        assert outcomes == {"n2": Compared(given=10), "n3": Compared(taken=10)}
+        assert nodes["n1"].records() == nodes["n2"].records() == nodes["n3"].records() != {}
+
+    in_cluster(test)

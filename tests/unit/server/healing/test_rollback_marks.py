@@ -1,0 +1,225 @@
+"""What a node remembers of other disks, and makes of what others remember of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import StorageFailed, StoreCorrupt
+from quorumvault.protocol.peer import Unreachable
+from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.protocol.views import Mode, View, first_view, successor
+from quorumvault.server.healing.rollback_marks import PUT_BACK, SOON, Memory
+from quorumvault.server.peers.facts import NodeFacts, decode_facts, encode
+from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import Store
+from tests.rigs.faulty_store import FaultyStore
+from tests.rigs.links import facts_of
+
+DISKS = {node: node.encode() * 8 for node in ("n1", "n2", "n3")}
+ME, ONE, THREE = DISKS["n2"], DISKS["n1"], DISKS["n3"]
+FIRST = first_view(DISKS)
+FRESH = b"d" * 16
+
+
+def make_replica(store: Store, incarnation: int = 4, reserve: bool = True) -> Replica:
+    identity = DiskIdentity("c", "n2", ME, incarnation, Mode.ACTIVE, FIRST)
+    return Replica(
+        store,
+        identity,
+        Keyring("m1", bytes(32)),
+        reply_bytes=1 << 20,
+        copy_bytes=1 << 20,
+        keep=lambda _: None,
+        has_reserve=lambda: reserve,
+    )
+
+
+@dataclass
+class Rig:
+    """The memory of n2. ``timers`` are due when a test says so; ``busy``: too much waits for its disk."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    view: View | None = FIRST
+    has_disk: bool = True
+    busy: bool = False
+    timers: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store.write({layout.SEQUENCE_KEY: layout.encode_sequence(600)})
+        self.start()
+
+    def start(self) -> None:
+        """A process begins."""
+        self.replica = make_replica(self.store)
+        self.memory = Memory(
+            lambda: self.replica if self.has_disk else None,
+            lambda: self if self.has_disk else None,
+            lambda: self.view,
+            lambda seconds, what: self.timers.append((seconds, what)),
+            self.given_up.append,
+        )
+
+    def submit(self, request: Any, on_reply: Callable[[Any], None]) -> None:
+        assert isinstance(request, Job)
+        on_reply(Unreachable(sent=False) if self.busy else self.replica.handle([request])[0])
+
+    def wait(self) -> None:
+        """Until what is due by now has happened."""
+        due, self.timers = self.timers, []
+        for seconds, what in due:
+            assert seconds == SOON
+            what()
+
+
+def told(node: str = "n1", sequence: int = 0, marks: dict[bytes, Mark] | None = None, **changes: Any) -> NodeFacts:
+    return facts_of(node, disk=DISKS[node], view=FIRST, incarnation=1, sequence=sequence, marks=marks or {}, **changes)
+
+
+def test_it_remembers_across_a_restart_what_was_acknowledged_and_what_it_was_told() -> None:
+    rig = Rig()
+    rig.memory.acknowledged(ONE, Mark(3, 70))
+    rig.memory.acknowledged(ONE, Mark(3, 69))
+    rig.memory.heard(told("n3", sequence=8, marks={ONE: Mark(2, 90)}))
+    assert rig.memory.known == {ONE: Mark(3, 90), THREE: Mark(1, 8)}
+    rig.wait()
+    rig.start()
+    assert rig.memory.known == {ONE: Mark(3, 90), THREE: Mark(1, 8)}
+
+
+def test_many_acknowledgements_are_one_write_and_the_same_again_is_none() -> None:
+    rig = Rig()
+    for sequence in range(100):
+        rig.memory.acknowledged(ONE, Mark(1, sequence))
+    assert len(rig.timers) == 1
+    rig.wait()
+    rig.memory.acknowledged(ONE, Mark(1, 99))
+    rig.memory.heard(told(sequence=99))
+    assert not rig.timers
+
+
+def test_to_remember_is_no_write_that_others_would_have_to_remember() -> None:
+    """Or three idle nodes would tell each other of their writes for ever."""
+    rig = Rig()
+    rig.memory.acknowledged(ONE, Mark(1, 5))
+    rig.wait()
+    assert rig.replica.sequence == 600
+
+
+def test_a_disk_with_too_much_to_do_is_asked_again() -> None:
+    rig = Rig(busy=True)
+    rig.memory.acknowledged(ONE, Mark(1, 5))
+    rig.wait()
+    rig.busy = False
+    rig.wait()
+    assert make_replica(rig.store).remembered == {ONE: Mark(1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("remembered", "forgot"),
+    [
+        (Mark(4, 600), False),
+        (Mark(3, 600), False),
+        (Mark(4, 601), True),
+        (Mark(3, 601), True),
+        (Mark(5, 600), True),
+    ],
+)
+def test_a_disk_of_which_a_peer_remembers_more_is_given_up_once(remembered: Mark, forgot: bool) -> None:
+    rig = Rig()
+    for _ in range(2):
+        rig.memory.heard(told(marks={ME: remembered}))
+    assert len(rig.given_up) == forgot
+    for why in rig.given_up:
+        assert why.startswith(PUT_BACK)
+        assert "n1 remembers" in why
+
+
+def test_what_is_remembered_of_a_disk_that_this_node_has_no_more_means_nothing() -> None:
+    rig = Rig(has_disk=False)
+    rig.memory.heard(told(marks={ME: Mark(9, 9)}))
+    rig.memory.heard(told(marks={b"x" * 16: Mark(9, 9)}))
+    assert not rig.given_up
+
+
+def test_disks_that_are_in_no_view_are_not_remembered_and_those_that_left_it_are_forgotten() -> None:
+    rig = Rig()
+    rig.memory.heard(told(marks={b"x" * 16: Mark(9, 9), ME: Mark(1, 1)}))
+    assert set(rig.memory.known) == {ONE}
+    rig.wait()
+    rig.view = successor(FIRST, "n1", FRESH)
+    rig.memory.acknowledged(FRESH, Mark(1, 1))
+    rig.wait()
+    assert set(rig.memory.known) == {FRESH}
+    assert make_replica(rig.store).remembered == {FRESH: Mark(1, 1)}
+
+
+def test_a_node_that_knows_no_view_yet_still_hears_that_its_disk_was_put_back() -> None:
+    rig = Rig(view=None)
+    rig.memory.heard(told(marks={ME: Mark(9, 9)}))
+    assert len(rig.given_up) == 1
+
+
+def test_a_new_disk_gets_what_is_remembered_before_it_votes() -> None:
+    rig = Rig(has_disk=False)
+    rig.memory.acknowledged(ONE, Mark(3, 70))
+    rig.wait()
+    assert rig.replica.remembered == {}
+    replica = make_replica(rig.store)
+    replica.activate(FIRST, dict(rig.memory.known))
+    assert make_replica(rig.store).remembered == {ONE: Mark(3, 70)}
+
+
+def test_a_disk_without_room_leaves_it_in_memory() -> None:
+    store = MemoryStore()
+    full = make_replica(store, reserve=False)
+    assert not full.remember({ONE: Mark(1, 1)})
+    assert not full.activate(FIRST, {ONE: Mark(1, 1)})
+    assert list(store.scan(layout.MARK)) == []
+
+
+def test_what_there_was_no_room_for_is_tried_again() -> None:
+    rig = Rig()
+    rig.replica = make_replica(rig.store, reserve=False)
+    rig.memory.acknowledged(ONE, Mark(1, 1))
+    rig.wait()
+    rig.replica = make_replica(rig.store)
+    rig.wait()
+    assert make_replica(rig.store).remembered == {ONE: Mark(1, 1)}
+
+
+def test_a_view_that_is_entered_counts_as_a_write() -> None:
+    """A copy of a disk from before may stand in an older view: it must not vote there (view rule 6)."""
+    replica = make_replica(MemoryStore())
+    replica.enter(successor(FIRST, "n1", FRESH))
+    assert replica.sequence == 1
+
+
+def test_no_write_is_told_of_before_it_is_durable() -> None:
+    store = FaultyStore(MemoryStore())
+    replica = make_replica(store)
+    store.fail_write = True
+    with pytest.raises(StorageFailed):
+        replica.enter(FIRST)
+    assert replica.sequence == 0
+
+
+def test_marks_that_cannot_be_read_are_a_store_that_cannot_be_trusted() -> None:
+    store = MemoryStore()
+    store.write({layout.mark_key(ONE): b"short"})
+    with pytest.raises(StoreCorrupt, match="remembers of other disks"):
+        make_replica(store)
+
+
+def test_they_are_facts_and_a_node_of_an_earlier_version_says_none() -> None:
+    facts = told(sequence=7, marks={ME: Mark(1, 2)})
+    assert decode_facts(encode(facts)) == facts
+    assert isinstance(decode_facts(encode(facts)).marks[ME], Mark)

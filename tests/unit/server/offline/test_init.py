@@ -1,0 +1,216 @@
+"""``init``: the tree that it makes, that a node can start from it, and that it never touches a cluster that is there."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.cli import main
+from quorumvault.config.addresses import MAX_BASE_PORT, NodeAddress, plan_nodes
+from quorumvault.config.api_keys import load_keys
+from quorumvault.config.cluster import (
+    ClusterFile,
+    EventLogSettings,
+    Limits,
+    MasterSecret,
+    SecretFiles,
+    Timeouts,
+    build,
+    load_node,
+)
+from quorumvault.errors import InitRefused
+from quorumvault.formats.fields import load_fields
+from quorumvault.formats.yaml import load_yaml
+from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.protocol.views import NO_DISK, Mode
+from quorumvault.server.offline import init as initialise
+from quorumvault.server.offline.init import Initialised, cluster_yaml, init
+from quorumvault.server.storage.disk_identity import read_identity
+from tests import ROOT
+
+NOW = datetime(2025, 6, 15, tzinfo=UTC)
+
+
+def counting() -> Callable[[int], bytes]:
+    """In place of randomness: 0, 1, 2 and so on, in as many bytes as are asked for."""
+    numbers = itertools.count()
+    return lambda size: next(numbers).to_bytes(size, "big")
+
+
+def make(directory: Path, owners: tuple[str, ...] = ("clinic",)) -> Initialised:
+    return init(directory, plan_nodes(["127.0.0.1"], 8700), [Owner(name) for name in owners], now=NOW, entropy=counting())
+
+
+def test_the_tree_and_its_modes(tmp_path: Path) -> None:
+    home = tmp_path / "vault"
+    make(home)
+    assert sorted(os.listdir(home)) == ["api_keys.yaml", "cluster.yaml", "fields.yaml", "n1", "n2", "n3", "secrets"]
+    assert sorted(os.listdir(home / "secrets")) == ["cluster.key", "master-s1.key"]
+    modes = {path.relative_to(home).as_posix(): path.stat().st_mode & 0o777 for path in home.rglob("*")}
+    assert modes["secrets"] == 0o700
+    assert modes["secrets/cluster.key"] == modes["secrets/master-s1.key"] == 0o600
+    assert modes["n1"] == modes["n2"] == modes["n3"] == 0o700
+
+
+@pytest.mark.parametrize("node", NODE_NAMES)
+def test_a_node_can_be_configured_from_it(tmp_path: Path, node: str) -> None:
+    made = make(tmp_path / "vault")
+    config = load_node(made.cluster_file, node)
+    assert config.cluster.nodes == made.nodes
+    assert config.cluster_secret != config.master_secret
+    assert "$.ssn" in load_fields(config.cluster.fields).paths
+    identity = read_identity(config.data_directory / "disk.json")
+    assert identity is not None
+    assert identity.cluster_id == config.cluster.cluster_id
+    assert (identity.node, identity.mode, identity.incarnation) == (node, Mode.ACTIVE, 0)
+    assert identity.view is not None
+    assert (identity.view.id, identity.view.disks[node]) == ((1, NO_DISK), identity.disk)
+    assert len(set(identity.view.disks.values())) == 3
+    assert (config.data_directory / "store").is_dir()
+
+
+def test_the_first_keys_may_do_everything_and_are_stored_as_hashes(tmp_path: Path) -> None:
+    made = make(tmp_path / "vault", ("clinic-a", "clinic-b"))
+    table = load_keys(made.cluster_file.parent / "api_keys.yaml")
+    for owner, text in made.api_keys.items():
+        key = table.authenticate(text)
+        assert key is not None
+        assert (key.owner.name, key.allow) == (owner, {"tokenize", "detokenize", "rotate"})
+        assert not any(text.encode() in path.read_bytes() for path in made.cluster_file.parent.rglob("*") if path.is_file())
+        assert text not in repr(made)
+
+
+def test_a_directory_with_a_cluster_is_refused_and_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "vault"
+    make(home)
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    with pytest.raises(InitRefused, match=r"vault: there is a cluster here already \(cluster.yaml\); nothing was changed"):
+        make(home)
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_with_anything_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(InitRefused, match="expected an empty directory"):
+        make(tmp_path)
+    assert os.listdir(tmp_path) == ["photo.jpg"]
+
+
+def test_an_init_that_fails_leaves_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(initialise, "write_identity", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path / "vault")
+    assert os.listdir(tmp_path / "vault") == []
+    monkeypatch.undo()
+    make(tmp_path / "vault")
+
+
+def test_an_init_that_was_killed_is_told_apart(tmp_path: Path) -> None:
+    home = tmp_path / "vault"
+    make(home)
+    (home / "cluster.yaml").rename(home / "cluster.yaml.unfinished")  # as it is at the last instant before the end
+    with pytest.raises(InitRefused, match="an earlier init did not end"):
+        make(home)
+
+
+def test_addresses_on_one_host_and_on_three() -> None:
+    one = plan_nodes(["127.0.0.1"], 9000)
+    assert [(str(node.api), str(node.peer)) for node in one.values()] == [
+        ("127.0.0.1:9000", "127.0.0.1:9010"),
+        ("127.0.0.1:9001", "127.0.0.1:9011"),
+        ("127.0.0.1:9002", "127.0.0.1:9012"),
+    ]
+    three = plan_nodes(["a.example", "::1", "10.0.0.3"], MAX_BASE_PORT)
+    assert [str(node.peer) for node in three.values()] == ["a.example:65533", "[::1]:65533", "10.0.0.3:65533"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "port", "words"),
+    [
+        (["a", "b"], 8700, "one host for all nodes, or 3 different ones"),
+        (["a", "b", "a"], 8700, "one host for all nodes, or 3 different ones"),
+        ([], 8700, "one host for all nodes"),
+        (["a b"], 8700, "'a b' is neither an IP address nor a host name"),
+        (["-a"], 8700, "neither"),
+        (["::g"], 8700, "::g"),
+        (["0.0.0.0"], 8700, "no address that others can reach"),
+        (["a"], MAX_BASE_PORT + 1, "base port"),
+    ],
+)
+def test_bad_hosts_and_ports(hosts: list[str], port: int, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        plan_nodes(hosts, port)
+
+
+def test_the_sample_in_conf_is_what_init_writes() -> None:
+    text = cluster_yaml("0123456789abcdef", plan_nodes(["127.0.0.1"], 8700))
+    assert (ROOT / "conf" / "cluster.yaml").read_text() == text
+
+
+def test_every_key_is_in_the_sample_with_its_default(tmp_path: Path) -> None:
+    text = cluster_yaml("c1", plan_nodes(["127.0.0.1"], 8700))
+    for kind in (ClusterFile, NodeAddress, SecretFiles, MasterSecret, Limits, Timeouts, EventLogSettings):
+        for name in kind.__struct_fields__:
+            assert re.search(rf"^ *(# *)?{name}: ?", text, re.MULTILINE), name
+    as_written = tmp_path / "as-written.yaml"
+    as_written.write_text(text)
+    uncommented = tmp_path / "uncommented.yaml"
+    uncommented.write_text(re.sub(r"^# (?=( {2})?[a-z_]+: *[^ ]*( +#.*)?$)", "", text, flags=re.MULTILINE))
+    assert "\nlimits:\n  items: 10000 " in uncommented.read_text()
+    defaults, shown = (msgspec.to_builtins(build(path, "", load_yaml(path), ClusterFile)) for path in (as_written, uncommented))
+    for section in ("limits", "timeouts", "events"):
+        assert shown[section] == defaults[section]
+    assert shown == defaults
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["init", *arguments])
+
+
+def test_the_command_for_machines(tmp_path: Path) -> None:
+    home = tmp_path / "vault"
+    result = run(str(home), "--base-port", "9100", "--owner", "a", "--owner", "b", "--json")
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert answer["cluster"] == str(home / "cluster.yaml")
+    assert answer["nodes"]["n3"] == {"api": "http://127.0.0.1:9102", "peer": "127.0.0.1:9112"}
+    assert list(answer) == ["cluster", "nodes", "api_keys"]
+    assert list(answer["api_keys"]) == ["a", "b"]
+
+
+def test_the_command_for_people_shows_each_key_once(tmp_path: Path) -> None:
+    result = run(str(tmp_path / "vault"), "--host", "10.0.0.1, 10.0.0.2, 10.0.0.3")
+    assert result.exit_code == 0
+    assert len(re.findall(r"qvk_\w+", result.stdout)) == 1
+    assert "default  qvk_" in result.stdout
+    assert f"quorumvault serve --config {tmp_path}/vault/cluster.yaml --node n2" in result.stdout
+    assert "http://10.0.0.1:8700,http://10.0.0.2:8700,http://10.0.0.3:8700" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--host", "a,b"], ["--owner", "No Name"], ["--base-port", "0"], ["--base-port", "65535"]])
+def test_bad_options_are_usage_errors_and_make_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    result = run(str(tmp_path / "vault"), *arguments)
+    assert result.exit_code == 2
+    assert arguments[0] in result.stderr
+    assert not (tmp_path / "vault").exists()
+
+
+def test_a_refusal_is_exit_1(tmp_path: Path) -> None:
+    assert run(str(tmp_path / "vault")).exit_code == 0
+    result = run(str(tmp_path / "vault"))
+    assert result.exit_code == 1
+    assert (
+        result.stderr == f"quorumvault: {tmp_path}/vault: there is a cluster here already (cluster.yaml); nothing was changed\n"
+    )

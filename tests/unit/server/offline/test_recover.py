@@ -1,0 +1,649 @@
+"""Stores that a power cut has torn are cut and united; what is damaged otherwise is left out; and a cluster out of one disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.cli import main
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import load_cluster, load_node
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, RecoveryRefused, StorageFailed, StoreCorrupt
+from quorumvault.model import NODE_NAMES, Owner, Version
+from quorumvault.protocol import records
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
+from quorumvault.protocol.views import Mode, View
+from quorumvault.server.healing.rollback_marks import PUT_BACK
+from quorumvault.server.offline import rebuild as rebuilding
+from quorumvault.server.offline.init import init
+from quorumvault.server.offline.rebuild import rebuild
+from quorumvault.server.offline.recover import Recovery, recover
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import distrust, open_disk
+from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity, write_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
+
+CLINIC = Owner("clinic")
+#: A header of a whole record, and bytes that its checksum does not fit: LevelDB does not open a log that ends so.
+TORN = struct.pack("<IHB", 1, 100, 1) + bytes(range(100))
+
+
+class Vault:
+    """A cluster's directory, and its stores as if nodes had written to them."""
+
+    def __init__(self, directory: Path) -> None:
+        init(directory, plan_nodes(["127.0.0.1"], 9000), [CLINIC], now=datetime(2026, 1, 1, tzinfo=UTC), entropy=os.urandom)
+        self.directory = directory
+        self.nodes = {node: load_node(directory / "cluster.yaml", node) for node in NODE_NAMES}
+        self.keyring = Keyring("s1", self.nodes["n1"].master_secret)
+
+    def identity(self, node: str) -> DiskIdentity:
+        identity = read_identity(self.directory / node / "disk.json")
+        assert identity is not None
+        return identity
+
+    def open(self, node: str) -> LevelDBStore:
+        return LevelDBStore.open(self.directory / node / "store", self.identity(node).disk)
+
+    def record(self, text: str, clock: int = 1 << 16, writer: int = 1) -> dict[bytes, bytes]:
+        keys = self.keyring.epoch_keys(CLINIC, 1)
+        value = [canonical.from_str(text)]
+        digests = keys.digests(value)
+        (sealed,) = keys.sealer.seal(value, digests)
+        (key,) = layout.record_keys(CLINIC.id, [1], digests)
+        return {key: records.header(Version(clock, writer)) + sealed}
+
+    def store(self, pairs: dict[bytes, bytes], *nodes: str) -> None:
+        """One batch each, and the log stays as the process left it."""
+        for node in nodes or NODE_NAMES:
+            with closing(self.open(node)) as store:
+                store.write(pairs)
+
+    def log(self, node: str) -> Path:
+        return max((self.directory / node / "store").glob("*.log"), key=lambda path: int(path.stem))
+
+    def tear(self, *nodes: str, tail: bytes = TORN) -> None:
+        for node in nodes or NODE_NAMES:
+            with self.log(node).open("ab") as log:
+                log.write(tail)
+
+    def content(self, node: str) -> dict[bytes, bytes]:
+        """Records and registers."""
+        with closing(self.open(node)) as store:
+            return {key: value for prefix in (b"e", b"r") for key, value in store.scan(prefix)}
+
+    def recover(self, *, accept_older: bool = False) -> Recovery:
+        return recover(list(self.nodes.values()), lambda words: None, accept_older=accept_older)
+
+    def came_to(self, node: str, mark: Mark) -> None:
+        """The disk has been started so often, and written so many groups."""
+        write_identity(self.directory / node / "disk.json", replace(self.identity(node), incarnation=mark.incarnation))
+        self.store({layout.SEQUENCE_KEY: layout.encode_sequence(mark.sequence)}, node)
+
+    def mark(self, node: str) -> Mark:
+        return Mark(self.identity(node).incarnation, sequence_of(self, node))
+
+    def votes(self, node: str) -> bool:
+        """Whether its node, when it starts, finds a disk that it trusts."""
+        disk = open_disk(self.nodes[node])
+        if disk.store is not None:
+            disk.store.close()
+        return disk.store is not None and disk.identity.mode is Mode.ACTIVE
+
+    def remembers(self, witness: str, node: str, mark: Mark) -> None:
+        self.store({layout.mark_key(self.identity(node).disk): layout.encode_mark(*mark)}, witness)
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    return Vault(tmp_path / "vault")
+
+
+def register(epoch: int) -> dict[bytes, bytes]:
+    return {layout.register_key(CLINIC.id): layout.encode_register(epoch, "s1")}
+
+
+def test_torn_tails_on_all_three_are_cut_and_the_stores_united(vault: Vault) -> None:
+    pairs = [("n1", "n2"), ("n2", "n3"), ("n1", "n3")]
+    for number, (one, other) in enumerate(pairs):
+        vault.store(vault.record(f"acknowledged by two {number}"), one, other)
+    vault.store(register(2), "n1")
+    vault.store(register(3), "n2", "n3")
+    expected = {key: value for n in range(3) for key, value in vault.record(f"acknowledged by two {n}").items()} | register(3)
+    vault.tear()
+    before = {node: vault.log(node).read_bytes() for node in NODE_NAMES}
+    for node in NODE_NAMES:
+        with pytest.raises(StorageFailed, match="checksum mismatch"):
+            vault.open(node)
+    done = vault.recover()
+    for node in NODE_NAMES:
+        assert vault.content(node) == expected
+        (cut,) = done.cuts[node]
+        assert (cut.kept, cut.cut) == (len(before[node]) - len(TORN), len(TORN))
+        assert cut.copy.read_bytes() == before[node]
+        assert cut.copy.stat().st_mode & 0o077 == 0
+    assert (done.left_out, done.records) == ({}, 3)
+    assert done.added == {"n1": 2, "n2": 1, "n3": 1}
+
+
+def test_it_can_be_repeated_and_then_there_is_nothing_left_to_do(vault: Vault) -> None:
+    vault.store(vault.record("a"), "n1", "n2")
+    vault.tear()
+    vault.recover()
+    again = vault.recover()
+    assert all(cuts == [] for cuts in again.cuts.values())
+    assert again.added == {"n1": 0, "n2": 0, "n3": 0}
+
+
+def test_a_record_that_one_torn_disk_has_whole_is_kept(vault: Vault) -> None:
+    """The write that the power cut hit was whole on n3, and nobody was told: it may stand or not, but on all three alike."""
+    vault.store(vault.record("whole on one"), "n3")
+    vault.tear("n1", "n2")
+    vault.recover()
+    assert all(vault.content(node) == vault.record("whole on one") for node in NODE_NAMES)
+
+
+def sequence_of(vault: Vault, node: str) -> int:
+    with closing(vault.open(node)) as store:
+        (value,) = store.get([layout.SEQUENCE_KEY])
+    assert isinstance(value, bytes)
+    return layout.decode_sequence(value)
+
+
+def test_nodes_that_noted_that_their_store_does_not_open_start_again_and_are_not_taken_for_old_copies(vault: Vault) -> None:
+    vault.store(vault.record("a") | {layout.SEQUENCE_KEY: layout.encode_sequence(7)})
+    vault.tear()
+    for node in NODE_NAMES:
+        with pytest.raises(StorageFailed):
+            open_disk(vault.nodes[node])
+        assert open_disk(vault.nodes[node]).store is None
+    vault.recover()
+    for node in NODE_NAMES:
+        assert sequence_of(vault, node) > 7 + 100_000
+        disk = open_disk(vault.nodes[node])
+        assert disk.identity.mode is Mode.ACTIVE
+        assert disk.store is not None
+        disk.store.close()
+
+
+def test_a_disk_that_was_distrusted_for_what_it_forgot_takes_no_part(vault: Vault) -> None:
+    distrust(vault.directory / "n2", "n1 remembers more of it than it holds")
+    vault.tear()
+    done = vault.recover()
+    assert done.left_out == {"n2": "it was distrusted: n1 remembers more of it than it holds"}
+    assert open_disk(vault.nodes["n2"]).store is None
+
+
+BEHIND = "n3 remembers more of it than it holds: it was put back from an older copy, or its last writes are gone"
+
+
+@pytest.mark.parametrize("remembered", [Mark(2, 8), Mark(1, 8), Mark(3, 7), Mark(3, 2)])
+def test_a_disk_that_another_one_here_remembers_more_of_takes_no_part(vault: Vault, remembered: Mark) -> None:
+    """n2 was put back from an older copy, and no node ran since that could have told it."""
+    vault.store(vault.record("acknowledged by n1 and n2"), "n1")
+    for node in NODE_NAMES:
+        vault.came_to(node, Mark(2, 7))
+    vault.remembers("n3", "n2", remembered)
+    vault.tear("n1")
+    done = vault.recover()
+    assert done.left_out == {"n2": BEHIND}
+    assert vault.content("n1") == vault.content("n3") == vault.record("acknowledged by n1 and n2")
+    assert (vault.content("n2"), vault.mark("n2")) == ({}, Mark(2, 7))
+
+
+@pytest.mark.parametrize("remembered", [Mark(2, 7), Mark(1, 7), Mark(2, 3), NO_MARK])
+def test_a_disk_that_has_all_that_it_is_remembered_for_takes_part(vault: Vault, remembered: Mark) -> None:
+    vault.came_to("n2", Mark(2, 7))
+    for witness in ("n1", "n3"):
+        vault.remembers(witness, "n2", remembered)
+    done = vault.recover()
+    assert (done.left_out, done.older) == ({}, {})
+
+
+def test_an_older_copy_is_not_one_of_two_unless_its_operator_accepts_what_is_lost(vault: Vault) -> None:
+    shutil.rmtree(vault.directory / "n1")
+    vault.came_to("n2", Mark(1, 1))
+    vault.remembers("n3", "n2", Mark(5 << 20, 5 << 40))
+    with pytest.raises(RecoveryRefused) as told:
+        vault.recover()
+    assert str(told.value) == (
+        f"2 disks are needed to have all that was acknowledged, and 1 can be used (n1: its disk is not here; n2: {BEHIND}); "
+        f"bring another one here; or unite these older copies, and lose what was acknowledged after they were taken and is on no "
+        f"disk here: --accept-older; or go on from one alone and lose what it does not have: --only NODE --accept-loss"
+    )
+    assert vault.mark("n2") == Mark(1, 1)
+    done = vault.recover(accept_older=True)
+    assert (done.left_out, done.older) == ({"n1": "its disk is not here"}, {"n2": BEHIND})
+    assert not contradicts(Mark(5 << 20, 5 << 40), vault.mark("n2"), vault.mark("n2").sequence)
+    assert vault.recover().older == {}
+
+
+def test_two_that_remember_more_of_each_other_are_both_older_copies(vault: Vault) -> None:
+    for node, other in (("n1", "n2"), ("n2", "n1")):
+        vault.remembers(node, other, Mark(1, 1))
+    vault.store(vault.record("a"), "n1")
+    with pytest.raises(
+        RecoveryRefused, match=r"1 can be used .*n1: n2 remembers more .*; n2: n1 remembers more .*--accept-older"
+    ):
+        vault.recover()
+    assert vault.recover(accept_older=True).older.keys() == {"n1", "n2"}
+    assert all(vault.content(node) == vault.record("a") for node in NODE_NAMES)
+
+
+def test_a_disk_that_takes_no_part_is_asked_what_it_remembers(vault: Vault) -> None:
+    vault.remembers("n3", "n2", Mark(1, 1))
+    distrust(vault.directory / "n3", "a block of it is corrupt")
+    with pytest.raises(RecoveryRefused, match=BEHIND) as told:
+        vault.recover()
+    assert "--accept-older" in str(told.value)
+    damage(vault.directory / "n3" / "store" / "CURRENT", 0)
+    assert vault.recover().left_out == {"n3": "it was distrusted: a block of it is corrupt"}
+
+
+def test_a_disk_that_found_out_itself_that_it_is_an_older_copy_is_one_that_can_be_accepted(vault: Vault) -> None:
+    for node in ("n1", "n2"):
+        distrust(vault.directory / node, f"{PUT_BACK}: n3 remembers write 9 of its start 2, and it was at write 3 at its start 1")
+    with pytest.raises(RecoveryRefused, match=r"1 can be used .*--accept-older"):
+        vault.recover()
+    assert vault.recover(accept_older=True).older.keys() == {"n1", "n2"}
+    assert vault.votes("n1")
+
+
+def test_where_accepting_older_copies_would_not_help_it_is_not_advised(vault: Vault) -> None:
+    shutil.rmtree(vault.directory / "n1")
+    distrust(vault.directory / "n2", "a block of it is corrupt")
+    with pytest.raises(RecoveryRefused) as told:
+        vault.recover()
+    assert "--accept-older" not in str(told.value)
+
+
+def test_a_last_write_that_was_acknowledged_and_has_rotted_is_told_from_a_torn_one(vault: Vault) -> None:
+    """The log looks the same. But n2 counted the acknowledgement, and remembers it."""
+    vault.store(vault.record("a") | {layout.SEQUENCE_KEY: layout.encode_sequence(1)}, "n1", "n2")
+    acknowledged = vault.record("rotten on n1") | {layout.SEQUENCE_KEY: layout.encode_sequence(2)}
+    with closing(vault.open("n1")) as store:
+        store.write(vault.record("before"))
+        store.write(acknowledged)
+    damage(vault.log("n1"), -1)
+    vault.store(acknowledged, "n2")
+    vault.remembers("n2", "n1", Mark(0, 2))
+    done = vault.recover()
+    assert done.left_out.keys() == {"n1"}
+    assert "n2 remembers more of it than it holds" in done.left_out["n1"]
+    assert len(done.cuts["n1"]) == 1
+    assert not vault.votes("n1")  # it rejoins
+
+
+def test_only_a_disk_that_was_torn_is_raised_beyond_what_a_disk_elsewhere_may_remember(vault: Vault) -> None:
+    vault.came_to("n2", Mark(2, 7))
+    shutil.rmtree(vault.directory / "n1")
+    vault.tear("n3")
+    done = vault.recover()
+    assert vault.mark("n2") == Mark(2, 7)
+    assert vault.mark("n3") > Mark(1 << 19, 1 << 39)
+    assert done.in_doubt == ["n3"]
+
+
+def test_with_all_three_no_torn_write_is_in_doubt(vault: Vault) -> None:
+    vault.tear("n1", "n3")
+    assert vault.recover().in_doubt == []
+
+
+def test_a_store_whose_memory_cannot_be_read_is_left_out(vault: Vault) -> None:
+    vault.store({layout.mark_key(b"d" * 16): b"no mark"}, "n1")
+    vault.store({layout.SEQUENCE_KEY: b"no number"}, "n2")
+    with pytest.raises(RecoveryRefused, match=r"n1: what the store remembers .*; n2: the store's sequence number cannot be read"):
+        vault.recover()
+
+
+def test_a_disk_that_was_cut_does_not_vote_before_a_recovery_has_come_to_its_end(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens again by then, and may lack what only a recovery gives it."""
+    shutil.rmtree(vault.directory / "n3")
+    vault.tear("n1")
+
+    def fails(*arguments: object) -> None:
+        raise StorageFailed("the device is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("quorumvault.server.offline.recover.merge_piece", fails)
+        vault.store(vault.record("a"), "n2")
+        with pytest.raises(StorageFailed, match="device is gone"):
+            vault.recover()
+    vault.open("n1").close()
+    assert not vault.votes("n1")
+    done = vault.recover()
+    assert (done.cuts["n1"], done.in_doubt, done.added["n1"]) == ([], ["n1"], 1)
+    assert vault.votes("n1")
+
+
+def test_two_disks_suffice(vault: Vault) -> None:
+    vault.store(vault.record("a"), "n1", "n3")
+    vault.store(vault.record("b"), "n2", "n3")
+    shutil.rmtree(vault.directory / "n3")
+    vault.tear("n1", "n2")
+    done = vault.recover()
+    assert vault.content("n1") == vault.content("n2") == vault.record("a") | vault.record("b")
+    assert done.left_out == {"n3": "its disk is not here"}
+
+
+def test_unequal_bytes_become_a_conflict_mark_on_all_and_the_lower_version_stays(vault: Vault) -> None:
+    ((key, record),) = vault.record("a", clock=5 << 16).items()
+    ((_, other),) = vault.record("b").items()
+    vault.store({key: record}, "n1")
+    vault.store(vault.record("a", clock=4 << 16), "n2")
+    vault.recover()
+    assert all(vault.content(node) == vault.record("a", clock=4 << 16) for node in NODE_NAMES)
+    vault.store({key: other[: records.HEADER_BYTES] + record[records.HEADER_BYTES :]}, "n3")
+    vault.recover()
+    assert vault.content("n1") == vault.content("n2") == vault.content("n3")
+
+
+def damage(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def fill(vault: Vault, *nodes: str) -> None:
+    """Several batches in one log."""
+    for node in nodes or NODE_NAMES:
+        with closing(vault.open(node)) as store:
+            for number in range(5):
+                store.write(vault.record(f"value {number}"))
+
+
+def test_damage_in_the_middle_of_a_log_leaves_that_disk_out(vault: Vault) -> None:
+    fill(vault)
+    vault.tear("n1", "n2")
+    damage(vault.log("n3"), 20)
+    before = vault.log("n3").read_bytes()
+    done = vault.recover()
+    assert done.left_out.keys() == {"n3"}
+    assert "a log is damaged in the middle" in done.left_out["n3"]
+    assert vault.log("n3").read_bytes() == before
+    assert vault.content("n1") == vault.content("n2")
+    assert len(vault.content("n1")) == 5
+
+
+def test_damage_in_an_older_log_is_in_the_middle_too(vault: Vault) -> None:
+    """LevelDB writes to a second log while it makes a table of the first."""
+    fill(vault)
+    older = vault.log("n3")
+    newer = older.with_name(f"{int(older.stem) + 50:06}.log")
+    batches = older.read_bytes()
+    with closing(vault.open("n3")) as store:
+        store.write(vault.record("later"))
+    shutil.move(vault.log("n3"), newer)
+    older.write_bytes(batches[:-1] + bytes([batches[-1] ^ 1]))
+    vault.tear("n1", "n2")
+    done = vault.recover()
+    assert "a later log goes on behind it" in done.left_out["n3"]
+    assert not (vault.directory / "n3" / "torn").exists()
+
+
+def test_two_damaged_disks_are_one_too_many(vault: Vault) -> None:
+    fill(vault)
+    for node in ("n1", "n3"):
+        damage(vault.log(node), 20)
+    with pytest.raises(
+        RecoveryRefused, match=r"2 disks are needed .* 1 can be used \(n1: .*damaged in the middle.*; n3: .*"
+    ) as told:
+        vault.recover()
+    assert "--only NODE --accept-loss" in str(told.value)
+
+
+def test_a_disk_with_a_block_that_cannot_be_read_is_left_out(vault: Vault) -> None:
+    fill(vault, "n1", "n2")
+    chance = random.Random(1)
+    with closing(vault.open("n3")) as store:
+        for number in range(10):
+            store.write(vault.record(f"{number}" + chance.randbytes(500_000).hex()))
+    vault.open("n3").close()  # what was in the logs is in tables now
+    table = max((vault.directory / "n3" / "store").glob("*.ldb"), key=lambda path: path.stat().st_size)
+    damage(table, table.stat().st_size // 2)
+    done = vault.recover()
+    assert done.left_out.keys() == {"n3"}
+    assert "orruption" in done.left_out["n3"]
+    assert len(vault.content("n1")) == 5
+
+
+def test_a_node_that_runs_is_in_the_way(vault: Vault) -> None:
+    vault.tear()
+    before = vault.log("n1").read_bytes()
+    with lock_data_directory(vault.directory / "n3"), pytest.raises(DirectoryInUse):
+        vault.recover()
+    assert vault.log("n1").read_bytes() == before
+
+
+def test_a_disk_that_is_joining_or_was_replaced_takes_no_part(vault: Vault) -> None:
+    vault.store(vault.record("a"), "n1", "n2")
+    vault.store(vault.record("of the replaced disk alone"), "n3")
+    identity = vault.identity("n1")
+    assert identity.view is not None
+    newer = View(2, b"j" * 16, {**identity.view.disks, "n3": b"j" * 16})
+    write_identity(vault.directory / "n1" / "disk.json", replace(identity, view=newer))
+    done = vault.recover()
+    assert done.left_out == {"n3": "another disk has taken its place, in view 2"}
+    assert vault.content("n1") == vault.content("n2") == vault.record("a")
+    write_identity(vault.directory / "n2" / "disk.json", replace(vault.identity("n2"), mode=Mode.JOINING))
+    with pytest.raises(RecoveryRefused, match="n2: it has not been whole since it joined; n3: another disk"):
+        vault.recover()
+
+
+def test_another_cluster_s_disk_and_another_secret_are_refused(vault: Vault, tmp_path: Path) -> None:
+    for node in NODE_NAMES:
+        open_disk(vault.nodes[node]).store.close()  # type: ignore[union-attr]
+    other = {node: replace(config, master_secret=bytes(32)) for node, config in vault.nodes.items()}
+    with pytest.raises(ConfigError, match="expected the secret 's1' that this node's records were made with"):
+        recover(list(other.values()), lambda words: None)
+    stranger = Vault(tmp_path / "other")
+    shutil.rmtree(vault.directory / "n3")
+    shutil.copytree(stranger.directory / "n3", vault.directory / "n3")
+    with pytest.raises(ConfigError, match="this is another node's or cluster's"):
+        vault.recover()
+
+
+def test_the_copy_is_there_before_anything_is_cut_and_a_second_one_beside_it(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault.tear()
+    torn = vault.log("n1").read_bytes()
+
+    def fails(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("shutil.copyfileobj", fails)
+        with pytest.raises(OSError, match="No space"):
+            vault.recover()
+    assert vault.log("n1").read_bytes() == torn
+    done = vault.recover()
+    assert done.cuts["n1"][0].copy.name.endswith(".log.1")
+    assert done.cuts["n1"][0].copy.read_bytes() == torn
+
+
+# A cluster out of one disk
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def test_a_cluster_out_of_one_disk_has_what_that_disk_has_on_three_new_ones(vault: Vault, tmp_path: Path) -> None:
+    vault.store(vault.record("a", clock=1_767_225_600_000 << 16) | register(4))
+    vault.store(vault.record("b"), "n2", "n3")
+    rebuilt = rebuild(vault.nodes["n1"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
+    assert rebuilt.cluster_file == tmp_path / "new" / "cluster.yaml"
+    assert (rebuilt.records, rebuilt.newest, rebuilt.whole) == (1, datetime(2026, 1, 1, tzinfo=UTC), True)
+    cluster, old = load_cluster(rebuilt.cluster_file), load_cluster(vault.directory / "cluster.yaml")
+    assert cluster.cluster_id != old.cluster_id
+    assert cluster.nodes == old.nodes
+    disks = set()
+    for node in NODE_NAMES:
+        disk = open_disk(load_node(rebuilt.cluster_file, node))
+        assert disk.store is not None
+        assert {key: value for prefix in (b"e", b"r") for key, value in disk.store.scan(prefix)} == (
+            vault.record("a", clock=1_767_225_600_000 << 16) | register(4)
+        )
+        disk.store.close()
+        assert disk.identity.mode is Mode.ACTIVE
+        disks.add(disk.identity.disk)
+    assert len(disks) == 3
+    assert disks.isdisjoint(vault.identity("n1").view.disks.values())  # type: ignore[union-attr]
+    for name in ("fields.yaml", "api_keys.yaml", "secrets/cluster.key", "secrets/master-s1.key"):
+        assert (tmp_path / "new" / name).read_bytes() == (vault.directory / name).read_bytes()
+        assert (tmp_path / "new" / name).stat().st_mode == (vault.directory / name).stat().st_mode
+    assert (tmp_path / "new" / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_disk_of_the_old_cluster_that_turns_up_after_all_is_refused(vault: Vault, tmp_path: Path) -> None:
+    rebuilt = rebuild(vault.nodes["n1"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
+    shutil.rmtree(tmp_path / "new" / "n2")
+    shutil.copytree(vault.directory / "n2", tmp_path / "new" / "n2")
+    with pytest.raises(ConfigError, match="this is another node's or cluster's"):
+        open_disk(load_node(rebuilt.cluster_file, "n2"))
+
+
+def test_the_one_disk_may_be_torn_and_all_else_of_the_old_cluster_stays_as_it_was(vault: Vault, tmp_path: Path) -> None:
+    vault.store(vault.record("a"))
+    vault.tear("n1")
+    others = {node: contents(vault.directory / node) for node in ("n2", "n3")}
+    rebuilt = rebuild(vault.nodes["n1"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
+    assert [cut.cut for cut in rebuilt.cuts] == [len(TORN)]
+    assert {node: contents(vault.directory / node) for node in others} == others
+    assert vault.content("n1") == vault.record("a")
+
+
+def test_a_cluster_that_cannot_be_made_is_not_there(vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    into = tmp_path / "new"
+    steps: list[str] = []
+
+    def tell(words: str) -> None:
+        steps.append(words)
+        if words.startswith("n2"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        rebuild(vault.nodes["n1"], into, entropy=os.urandom, tell=tell)
+    assert list(into.iterdir()) == []
+    assert steps == ["n1: gets what the disk of n1 has", "n2: gets what the disk of n1 has"]
+    (into / "something").touch()
+    with pytest.raises(InitRefused, match="expected an empty directory"):
+        rebuild(vault.nodes["n1"], into, entropy=os.urandom, tell=lambda words: None)
+
+
+def test_a_disk_that_is_not_there_or_damaged_makes_no_cluster(vault: Vault, tmp_path: Path) -> None:
+    fill(vault, "n1")
+    damage(vault.log("n1"), 20)
+    with pytest.raises(StoreCorrupt, match="damaged in the middle"):
+        rebuild(vault.nodes["n1"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
+    (vault.directory / "n2" / "disk.json").unlink()
+    with pytest.raises(RecoveryRefused, match="there is no disk of n2 here"):
+        rebuild(vault.nodes["n2"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
+    shutil.rmtree(vault.directory / "n3")
+    with pytest.raises(RecoveryRefused, match="there is no such directory"):
+        rebuild(vault.nodes["n3"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("size", [100, 10_000_000])
+def test_records_are_copied_in_batches_of_a_bounded_size(
+    vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(rebuilding, "BATCH_BYTES", size)
+    fill(vault, "n1")
+    assert rebuild(vault.nodes["n1"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None).records == 5
+
+
+# The command
+
+
+@pytest.fixture
+def command(vault: Vault) -> Callable[..., Result]:
+    return lambda *arguments: CliRunner().invoke(main, ["recover", str(vault.directory), *arguments])
+
+
+def test_the_command_tells_what_was_cut_and_what_was_added(vault: Vault, command: Callable[..., Result]) -> None:
+    vault.store(vault.record("a"), "n1", "n2")
+    log = vault.log("n1")
+    kept = log.stat().st_size
+    vault.tear("n1", "n2")
+    result = command()
+    assert result.exit_code == 0, result.output
+    assert f"n1: {log.name}: cut 107 bytes behind {kept:,}; kept as {vault.directory}/n1/torn/{log.name}.0" in result.output
+    assert "n3: nothing was torn" in result.output
+    assert "n3: 1 entries that others had and it had not" in result.output
+    assert "n1 and n2 and n3 have the same 1 records, and can be started." in result.output
+
+
+def test_the_command_says_what_is_in_doubt_and_what_was_left_out_or_accepted(
+    vault: Vault, command: Callable[..., Result]
+) -> None:
+    vault.tear("n1", "n2")
+    vault.remembers("n3", "n2", Mark(1, 1))
+    result = command()
+    assert result.exit_code == 0, result.output
+    assert f"n2: left out: {BEHIND}" in result.output
+    assert result.output.count(": cut 107 bytes behind") == 2
+    assert "In doubt: what was torn on n1." in result.output
+    assert "then it may be on n2" in result.output
+    assert "The copies can be removed" not in result.output
+    told = json.loads(command("--accept-older", "--json").stdout)
+    assert (told["older"], told["in_doubt"], told["left_out"]) == ({"n2": BEHIND}, [], {})
+    assert told["nodes"]["n2"] == {"cuts": [], "added": 0}
+
+
+def test_the_command_for_machines(vault: Vault, command: Callable[..., Result]) -> None:
+    vault.tear("n1")
+    shutil.rmtree(vault.directory / "n3")
+    told = json.loads(command("--json").stdout)
+    assert told["left_out"] == {"n3": "its disk is not here"}
+    assert told["nodes"]["n1"]["cuts"][0]["cut"] == len(TORN)
+    assert told["nodes"]["n2"] == {"cuts": [], "added": 0}
+    assert told["records"] == 0
+
+
+def test_the_command_makes_a_cluster_of_one_disk_only_if_the_loss_is_accepted(
+    vault: Vault, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    vault.store(vault.record("a"))
+    new = str(tmp_path / "new")
+    refused = command("--only", "n2", "--into", new)
+    assert refused.exit_code == 1
+    assert "n2 alone cannot know what the two other disks acknowledged without it" in refused.output
+    assert not Path(new).exists()
+    result = command("--only", "n2", "--into", new, "--accept-loss")
+    assert result.exit_code == 0, result.output
+    assert f"A new cluster is in {new}, with all that n2 had: 1 records, the newest first written at 1970-01-01" in result.output
+    assert f"quorumvault pack {new} --node n3" in result.output
+    told = json.loads(command("--only", "n2", "--into", new + "2", "--accept-loss", "--json").stdout)
+    assert (told["cluster"], told["records"], told["whole"]) == (f"{new}2/cluster.yaml", 1, True)
+
+
+@pytest.mark.parametrize("arguments", [["--accept-loss"], ["--into", "new"], ["--only", "n1"], ["--only", "n4", "--into", "new"]])
+def test_options_that_do_not_go_together(command: Callable[..., Result], arguments: list[str]) -> None:
+    assert command(*arguments).exit_code == 2
+
+
+def test_a_command_that_is_refused_says_so_in_one_line(vault: Vault, command: Callable[..., Result]) -> None:
+    for node in ("n1", "n2"):
+        shutil.rmtree(vault.directory / node)
+    result = command()
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1
+    assert "2 disks are needed to have all that was acknowledged, and 1 can be used" in result.output

@@ -1,0 +1,121 @@
+"""Copies of a store: all of it in pieces of any size, and what becomes of two stores that hold different things."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import StoreCorrupt
+from quorumvault.model import Owner, Version
+from quorumvault.protocol import records
+from quorumvault.server.replica.copy import merge_piece, read_piece
+from quorumvault.server.replica.inventory import OwnerNames
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.memory import MemoryStore
+from tests.rigs.faulty_store import FaultyStore
+
+OWNER = Owner("clinic")
+NARROW = Keyring("s1", bytes(32), digest_bits=8)
+KEYS = NARROW.epoch_keys(OWNER, 1)
+ONE = canonical.from_str("one")
+(DIGEST,) = KEYS.digests([ONE])
+#: Another value with its token.
+OTHER = next(v for v in map(canonical.from_int, range(10_000)) if KEYS.digests([v]) == [DIGEST])
+(KEY,) = layout.record_keys(OWNER.id, [1], [DIGEST])
+NAME = {layout.owner_key(OWNER.id): OWNER.name.encode()}
+
+
+def record(value: bytes, clock: int = 1) -> bytes:
+    return records.header(Version(clock, 1)) + KEYS.sealer.seal([value], [DIGEST])[0]
+
+
+ROTTEN = record(ONE)[:-1] + bytes([record(ONE)[-1] ^ 1])
+
+
+@given(
+    pairs=st.dictionaries(
+        st.builds(bytes.__add__, st.sampled_from([b"e", b"m", b"m owner/"[:1] + b"owner/", b"r", b"h"]), st.binary(max_size=3)),
+        st.binary(max_size=20),
+        max_size=30,
+    ),
+    size=st.integers(1, 80),
+)
+def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: dict[bytes, bytes], size: int) -> None:
+    store = MemoryStore()
+    store.write(pairs)
+    copied: list[tuple[bytes, bytes]] = []
+    after, last = b"", False
+    while not last:
+        keys, values, last = read_piece(store, after, size)
+        assert keys or last
+        copied += zip(keys, values, strict=True)
+        after = keys[-1] if keys else after
+    common = (layout.REGISTER, layout.OWNER, layout.RECORD)
+    assert copied == sorted(pair for pair in pairs.items() if pair[0].startswith(common))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "merged"),
+    [
+        (None, record(ONE), record(ONE)),
+        (record(ONE, 2), record(ONE, 1), record(ONE, 1)),
+        (record(ONE, 1), record(ONE, 2), None),
+        (record(ONE), record(OTHER), records.CONFLICT_MARK),
+        (records.CONFLICT_MARK, record(ONE), None),
+        (record(ONE), records.CONFLICT_MARK, records.CONFLICT_MARK),
+        (ROTTEN, record(ONE), record(ONE)),
+        (record(ONE), ROTTEN, None),
+        (None, ROTTEN, ROTTEN),
+        (ROTTEN, ROTTEN[:-1] + b"?", None),
+    ],
+)
+def test_what_becomes_of_a_record(mine: bytes | None, theirs: bytes, merged: bytes | None) -> None:
+    store = MemoryStore()
+    store.write(NAME | ({} if mine is None else {KEY: mine}))
+    assert merge_piece(store, OwnerNames(store), NARROW, [KEY], [theirs]) == ({} if merged is None else {KEY: merged})
+
+
+def test_without_the_owner_s_name_nobody_can_tell_which_one_is_rotten() -> None:
+    store = MemoryStore()
+    store.write({KEY: ROTTEN})
+    assert merge_piece(store, OwnerNames(store), NARROW, [KEY], [record(ONE)]) == {KEY: records.CONFLICT_MARK}
+
+
+def test_the_owner_s_name_may_come_with_the_same_piece_or_from_the_key_file() -> None:
+    store = MemoryStore()
+    store.write({KEY: ROTTEN})
+    (name,) = NAME.values()
+    (name_key,) = NAME
+    merged = merge_piece(store, OwnerNames(store), NARROW, [name_key, KEY], [name, record(ONE)])
+    assert merged == NAME | {KEY: record(ONE)}
+    owners = OwnerNames(store)
+    owners.introduce([OWNER])
+    assert merge_piece(store, owners, NARROW, [KEY], [record(ONE)]) == {KEY: record(ONE)}
+
+
+def test_a_register_becomes_the_larger_one() -> None:
+    key, low, high = layout.register_key(OWNER.id), layout.encode_register(9, "s1"), layout.encode_register(10, "s1")
+    for mine, theirs, merged in ((low, high, {key: high}), (high, low, {}), (low, low, {})):
+        store = MemoryStore()
+        store.write({key: mine})
+        assert merge_piece(store, OwnerNames(store), NARROW, [key], [theirs]) == merged
+
+
+def test_a_copy_that_cannot_be_read_again_is_none() -> None:
+    store = FaultyStore(MemoryStore())
+    store.write({KEY: record(ONE)})
+    store.corrupt.add(KEY)
+    with pytest.raises(StoreCorrupt):
+        merge_piece(store, OwnerNames(store), NARROW, [KEY], [record(ONE)])
+    odd = MemoryStoreWith({layout.register_key(b"o"): b"?"})
+    with pytest.raises(StoreCorrupt):
+        merge_piece(odd, OwnerNames(odd), NARROW, [layout.register_key(b"o")], [b"!"])
+
+
+class MemoryStoreWith(MemoryStore):
+    def __init__(self, pairs: dict[bytes, bytes]) -> None:
+        super().__init__()
+        self.write(pairs)

@@ -1,0 +1,274 @@
+"""Disks without room refuse what would have to be written, and nothing else; and a store that fails to write is the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from quorumvault.config.cluster import Limits
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring
+from quorumvault.crypto.tokens import format_token
+from quorumvault.errors import NoQuorum, StorageFailed
+from quorumvault.model import Version
+from quorumvault.protocol import records
+from quorumvault.protocol.messages import (
+    Ack,
+    AnyReply,
+    AnyRequest,
+    EpochIs,
+    Get,
+    Holds,
+    NotVoting,
+    Put,
+    RaiseEpoch,
+    ReadEpoch,
+    RoundId,
+    Stale,
+    WriteBack,
+)  # fmt: skip
+from quorumvault.protocol.views import Mode
+from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.replica.group_commit import GroupCommit
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage.disk_identity import DiskIdentity, raise_incarnation, read_identity, write_identity
+from quorumvault.server.storage.memory import MemoryStore
+from tests.rigs.faulty_store import FaultyStore
+from tests.unit.server.coordinator.test_coordinator import ACME, DISKS, NODES, VALUES, VIEW, Trio, in_trio, tokens_of
+
+KEYRING = Keyring("m1", bytes(range(32)))
+ROUND = RoundId(DISKS["n2"], b"boot", 1)
+HEAD = (ROUND, VIEW.id)
+HEADER = records.header(Version(5, 1))
+IDENTITY = DiskIdentity("cluster", "n1", DISKS["n1"], 1, Mode.ACTIVE, VIEW)
+
+
+class Room:
+    def __init__(self) -> None:
+        self.there = True
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.there
+
+
+class Single:
+    """One replica, and the room on its disk."""
+
+    def __init__(self) -> None:
+        self.room = Room()
+        self.store = FaultyStore(MemoryStore())
+        self.replica = Replica(
+            self.store,
+            IDENTITY,
+            KEYRING,
+            reply_bytes=1 << 20,
+            copy_bytes=1 << 20,
+            keep=lambda identity: None,
+            has_room=self.room,
+        )
+
+    def ask(self, *requests: AnyRequest) -> list[AnyReply]:
+        return self.replica.handle(requests)
+
+
+def put(*texts: str, epoch: int = 1, header: bytes = HEADER) -> Put:
+    keys = KEYRING.epoch_keys(ACME, epoch)
+    canonicals = [canonical.from_str(text) for text in texts]
+    digests = keys.digests(canonicals)
+    return Put(*HEAD, ACME.id, epoch, "m1", header, digests, keys.sealer.seal(canonicals, digests), ACME.name)
+
+
+def get(stored: Put) -> Get:
+    return Get(*HEAD, ACME.id, [stored.epoch] * len(stored.digests), stored.digests)
+
+
+def write_back(stored: Put) -> WriteBack:
+    whole = [stored.header + sealed for sealed in stored.sealed]
+    return WriteBack(*HEAD, ACME.name, [stored.epoch] * len(whole), stored.digests, whole)
+
+
+NO_ROOM = NotVoting(*HEAD, DISKS["n1"], full=True)
+
+
+def test_a_replica_without_room_refuses_what_has_to_be_written() -> None:
+    one = Single()
+    one.ask(put("old"))
+    one.room.there = False
+    refused: list[AnyRequest] = [
+        put("new"),
+        put("old", "new"),
+        put("old", epoch=2),
+        put("old", header=records.header(Version(4, 1))),
+        write_back(put("new")),
+        RaiseEpoch(*HEAD, ACME.id, 2, "m1"),
+    ]
+    assert one.ask(*refused) == [NO_ROOM] * len(refused)
+    (held,) = one.ask(get(put("old", "new")))
+    assert isinstance(held, Holds)
+    assert held.records == [HEADER + put("old").sealed[0], None]
+    assert one.ask(ReadEpoch(*HEAD, ACME.id)) == [EpochIs(*HEAD, DISKS["n1"], 1, "m1")]
+
+
+def test_a_replica_without_room_answers_what_needs_none() -> None:
+    one = Single()
+    one.ask(RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old", epoch=2))
+    one.room.there = False
+    sequence = one.replica.sequence
+    answers = one.ask(put("old", epoch=2), write_back(put("old", epoch=2)), RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old"))
+    assert answers == [*[Ack(*HEAD, DISKS["n1"], 1, sequence, {})] * 3, Stale(*HEAD, DISKS["n1"], 2, "m1")]
+
+
+def test_room_is_asked_for_once_a_group_that_may_write() -> None:
+    one = Single()
+    one.ask(get(put("a")), ReadEpoch(*HEAD, ACME.id))
+    assert one.room.asked == 0
+    one.ask(put("a"), put("b"), get(put("a")))
+    assert one.room.asked == 1
+
+
+def test_a_replica_takes_writes_again_when_there_is_room() -> None:
+    one = Single()
+    one.room.there = False
+    assert one.ask(put("new")) == [NO_ROOM]
+    one.room.there = True
+    assert one.ask(put("new")) == [Ack(*HEAD, DISKS["n1"], 1, 1, {})]
+
+
+@pytest.mark.parametrize("full", NODES)
+def test_one_full_disk_is_not_noticed(full: str) -> None:
+    async def scene(three: Trio) -> None:
+        three.full.add(full)
+        for node in NODES:
+            values = [canonical.from_str(node), *VALUES]
+            done = await three.coordinators[node].tokenize(ACME, values)
+            for reader in NODES:
+                assert await three.coordinators[reader].detokenize(ACME, tokens_of(done.tokens)) == values
+        assert await three.coordinators["n1"].rotate(ACME, 1) == 2
+        assert (await three.coordinators[full].tokenize(ACME, VALUES)).epoch == 2
+
+    in_trio(scene)
+
+
+@pytest.mark.parametrize("pair", list(combinations(NODES, 2)))
+def test_two_full_disks_refuse_what_is_new_and_serve_what_there_is(pair: tuple[str, str]) -> None:
+    async def scene(three: Trio) -> None:
+        known = await three.coordinators["n1"].tokenize(ACME, VALUES)
+        await three.settled()
+        three.full.update(pair)
+        for node in NODES:
+            coordinator = three.coordinators[node]
+            with pytest.raises(NoQuorum) as refused:
+                await coordinator.tokenize(ACME, [canonical.from_str(node)])
+            for full in pair:
+                assert f"{full}: refuses writes: disk full" in refused.value.detail
+            with pytest.raises(NoQuorum, match="disk full"):
+                await coordinator.rotate(ACME, 1)
+            assert await coordinator.detokenize(ACME, [*tokens_of(known.tokens), "none"]) == [*VALUES, Missing.NOT_FOUND]
+        three.full.clear()
+        assert await three.coordinators["n1"].rotate(ACME, 1) == 2
+
+    in_trio(scene)
+
+
+def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full() -> None:
+    async def scene(three: Trio) -> None:
+        known = await three.coordinators["n1"].tokenize(ACME, VALUES)
+        await three.settled()
+        three.full.update(NODES)
+        assert await three.coordinators["n1"].tokenize(ACME, VALUES) == known
+
+    in_trio(scene)
+
+
+@pytest.mark.parametrize("full", ["n2", "n3"])
+def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(full: str) -> None:
+    """The record is on n1 alone: whichever of the others is full, the one with room gets it before the answer."""
+
+    async def scene(three: Trio) -> None:
+        for node in ("n2", "n3"):
+            three.peers[node].drops = lambda request: isinstance(request, Put)
+        with pytest.raises(NoQuorum):
+            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+        three.full.add(full)
+        token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+        for node in NODES:
+            assert await three.coordinators[node].detokenize(ACME, [token]) == VALUES[:1]
+        repaired = ({"n2", "n3"} - {full}).pop()
+        assert three.diary.repairs == [(repaired, 1)]
+
+    in_trio(scene)
+
+
+def test_where_nobody_is_left_to_repair_the_answer_names_the_full_disk() -> None:
+    async def scene(three: Trio) -> None:
+        for node in ("n2", "n3"):
+            three.peers[node].drops = lambda request: isinstance(request, Put)
+        with pytest.raises(NoQuorum):
+            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+        three.full.add("n2")
+        three.peers["n3"].up = False
+        token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+        with pytest.raises(NoQuorum) as refused:
+            await three.coordinators["n1"].detokenize(ACME, [token])
+        assert "n2: refuses writes: disk full; n3: unreachable" in refused.value.detail
+
+    in_trio(scene)
+
+
+def _submit(commit: GroupCommit, replies: list[object]) -> Callable[[AnyRequest], None]:
+    return lambda request: commit.submit(request, replies.append)
+
+
+def test_a_write_that_fails_ends_the_storage_before_anything_else_is_acknowledged() -> None:
+    """What waited in the same group, and behind it, hears nothing: the process is about to end with exit 3."""
+
+    async def scene() -> None:
+        one = Single()
+        failed = asyncio.Event()
+        failures: list[BaseException] = []
+        loop = asyncio.get_running_loop()
+
+        def on_failure(failure: BaseException) -> None:
+            failures.append(failure)
+            loop.call_soon_threadsafe(failed.set)
+
+        commit = GroupCommit(one.replica, loop, Limits(), on_failure)
+        replies: list[object] = []
+        one.store.fail_write = True
+        submit = _submit(commit, replies)
+        for text in ("a", "b", "c"):
+            submit(put(text))
+        async with asyncio.timeout(20):
+            await failed.wait()
+        submit(get(put("a")))
+        assert await asyncio.to_thread(commit.close, 20)
+        await asyncio.sleep(0)
+        assert (len(failures), replies) == (1, [])
+        assert isinstance(failures[0], StorageFailed)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("failing", ["open", "fsync", "replace"])
+def test_an_identity_that_cannot_be_written_is_a_storage_failure_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "disk.json"
+    write_identity(path, IDENTITY)
+
+    def no_space(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    where = "pathlib.Path.open" if failing == "open" else "pathlib.Path.replace" if failing == "replace" else "os.fsync"
+    with monkeypatch.context() as broken:
+        broken.setattr(where, no_space)
+        with pytest.raises(StorageFailed, match=r"disk\.json: the disk identity cannot be written: No space left on device"):
+            raise_incarnation(path, IDENTITY)
+    assert read_identity(path) == IDENTITY
+    assert raise_incarnation(path, IDENTITY).incarnation == IDENTITY.incarnation + 1

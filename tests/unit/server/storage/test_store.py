@@ -1,0 +1,230 @@
+"""The store's contract (storage/store.py), held to by every store there is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from quorumvault.errors import StorageFailed, StoreCorrupt
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import CORRUPT, Store
+from quorumvault.server.storage.timed import TimedStore
+from quorumvault.server.storage.watched import WatchedStore
+from tests.rigs.faulty_store import FaultyStore
+
+DISK = bytes(range(16))
+#: What a store on disk says about itself; not for those who use it.
+DESCRIPTION = {layout.FORMAT_KEY, layout.DISK_KEY}
+
+Make = Callable[[Path], Store]
+MAKERS: dict[str, Make] = {
+    "memory": lambda home: MemoryStore(),
+    "leveldb": lambda home: LevelDBStore.create(home / "store", DISK),
+    "faulty": lambda home: FaultyStore(MemoryStore()),
+    "watched": lambda home: WatchedStore(MemoryStore()),
+    "timed": lambda home: TimedStore(MemoryStore(), lambda: 0.0, lambda seconds: None),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = MAKERS[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_new_store_holds_nothing(store: Store) -> None:
+    assert store.get([b"r1", b"e1"]) == [None, None]
+    assert [key for key, _ in store.scan(b"") if key not in DESCRIPTION] == []
+
+
+def test_values_come_in_the_order_of_the_keys_and_as_often_as_asked(store: Store) -> None:
+    store.write({b"r1": b"one", b"r2": b"two"})
+    assert store.get([b"r2", b"r9", b"r1", b"r2"]) == [b"two", None, b"one", b"two"]
+    assert store.get([]) == []
+
+
+def test_an_empty_value_is_not_absent(store: Store) -> None:
+    store.write({b"r1": b""})
+    assert store.get([b"r1", b"r2"]) == [b"", None]
+    assert list(store.scan(b"r")) == [(b"r1", b"")]
+
+
+def test_a_batch_is_visible_whole_when_write_returns(store: Store) -> None:
+    batch = {b"r%04d" % number: b"%d" % number * 50 for number in range(5000)}
+    store.write(batch)
+    assert store.get(list(batch)) == list(batch.values())
+
+
+def test_the_last_value_written_counts(store: Store) -> None:
+    store.write({b"e1": b"old", b"e2": b"kept"})
+    store.write({b"e1": b"new"})
+    assert store.get([b"e1", b"e2"]) == [b"new", b"kept"]
+    assert list(store.scan(b"e")) == [(b"e1", b"new"), (b"e2", b"kept")]
+
+
+def test_an_empty_batch_changes_nothing(store: Store) -> None:
+    store.write({b"r1": b"one"})
+    store.write({})
+    assert list(store.scan(b"r")) == [(b"r1", b"one")]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        (b"r", [b"r", b"r\x00", b"r\x00\xff", b"ra", b"r\xff", b"r\xff\x00", b"r\xff\xff\xff"]),
+        (b"r\x00", [b"r\x00", b"r\x00\xff"]),
+        (b"r\xff", [b"r\xff", b"r\xff\x00", b"r\xff\xff\xff"]),
+        (b"r\xff\xff", [b"r\xff\xff\xff"]),
+        (b"\xff", [b"\xff", b"\xff\xff"]),
+        (b"\xff\xff\xff", []),
+        (b"q", []),
+        (b"t", []),
+    ],
+)
+def test_a_scan_has_every_key_with_the_prefix_in_order(store: Store, prefix: bytes, expected: list[bytes]) -> None:
+    keys = [b"\xff\xff", b"s", b"r\xff\xff\xff", b"ra", b"r\x00\xff", b"r", b"p\xff", b"r\xff\x00", b"\xff", b"r\x00", b"r\xff"]
+    for key in keys:
+        store.write({key: b"value of " + key})
+    assert list(store.scan(prefix)) == [(key, b"value of " + key) for key in expected]
+
+
+def test_a_scan_shows_the_store_as_it_was_when_it_was_asked_for(store: Store) -> None:
+    store.write({b"r1": b"one", b"r3": b"three"})
+    pairs = store.scan(b"r")
+    store.write({b"r2": b"two", b"r3": b"other"})
+    assert next(pairs) == (b"r1", b"one")
+    store.write({b"r4": b"four"})
+    assert list(pairs) == [(b"r3", b"three")]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "start", "expected"),
+    [
+        (b"r", b"", [b"r", b"r1", b"r2", b"r3"]),
+        (b"r", b"r2", [b"r2", b"r3"]),
+        (b"r", b"r1\xff", [b"r2", b"r3"]),
+        (b"r", b"a", [b"r", b"r1", b"r2", b"r3"]),
+        (b"r", b"r9", []),
+        (b"r", b"s", []),
+        (b"", b"r3", [b"r3", b"s"]),
+    ],
+)
+def test_a_scan_may_begin_further_on(store: Store, prefix: bytes, start: bytes, expected: list[bytes]) -> None:
+    store.write(dict.fromkeys([b"q", b"r", b"r1", b"r2", b"r3", b"s"], b""))
+    assert [key for key, _ in store.scan(prefix, start)] == expected
+
+
+def test_what_is_deleted_is_absent_and_may_be_written_again(store: Store) -> None:
+    store.write({b"h1": b"one", b"h2": b"two", b"h3": b"three"})
+    store.write({b"h4": b"four"}, [b"h1", b"h3", b"h9"])
+    assert store.get([b"h1", b"h2", b"h3", b"h4"]) == [None, b"two", None, b"four"]
+    store.write({b"h1": b"again"}, [b"h1"])
+    assert list(store.scan(b"h")) == [(b"h1", b"again"), (b"h2", b"two"), (b"h4", b"four")]
+
+
+def test_scans_may_run_side_by_side_and_stop_half_way(store: Store) -> None:
+    store.write({b"r%d" % number: b"" for number in range(10)})
+    one, other = store.scan(b"r"), store.scan(b"r")
+    assert [next(one)[0], next(other)[0], next(one)[0]] == [b"r0", b"r0", b"r1"]
+    del one
+    assert len(list(other)) == 9
+
+
+def test_a_closed_store_refuses_everything(store: Store) -> None:
+    store.write({b"r1": b"one"})
+    store.close()
+    store.close()
+    for refused in (lambda: store.get([b"r1"]), lambda: store.write({b"r2": b""}), lambda: store.scan(b"r")):
+        with pytest.raises(StorageFailed, match="closed"):
+            refused()
+
+
+def test_a_corrupt_key_spoils_no_other() -> None:
+    store = FaultyStore(MemoryStore())
+    store.write({b"r1": b"one", b"r2": b"two"})
+    store.corrupt.add(b"r1")
+    assert store.get([b"r1", b"r2", b"r3"]) == [CORRUPT, b"two", None]
+    with pytest.raises(StorageFailed):
+        list(store.scan(b"r"))
+
+
+def test_a_write_that_failed_leaves_what_was_there() -> None:
+    store = FaultyStore(MemoryStore())
+    store.write({b"r1": b"one"})
+    store.fail_write = True
+    for _ in range(2):
+        with pytest.raises(StorageFailed):
+            store.write({b"r1": b"other", b"r2": b"two"})
+    assert store.get([b"r1", b"r2"]) == [b"one", None]
+
+
+#: Few bytes, so that keys meet and have each other as prefixes.
+BYTES = st.lists(st.sampled_from(b"\x00r\xfe\xff"), max_size=4).map(bytes)
+
+
+class StoreAsDict(RuleBasedStateMachine):
+    """A store is a dict that remembers; it may be closed and opened again between any two calls."""
+
+    make: Make
+
+    @initialize()
+    def create(self) -> None:
+        self.home = tempfile.TemporaryDirectory()
+        self.store = self.make(Path(self.home.name))
+        self.model: dict[bytes, bytes] = {}
+
+    @rule(puts=st.dictionaries(BYTES, st.binary(max_size=100), max_size=8), deletes=st.lists(BYTES, max_size=3))
+    def write(self, puts: dict[bytes, bytes], deletes: list[bytes]) -> None:
+        # What says whose store it is, is no more to be deleted than records are.
+        gone = [key for key in deletes if key not in DESCRIPTION]
+        self.store.write(puts, gone)
+        self.model = {key: value for key, value in self.model.items() if key not in gone} | puts
+
+    @rule(keys=st.lists(BYTES, max_size=8))
+    def get(self, keys: list[bytes]) -> None:
+        assert self.store.get(keys) == [self.model.get(key) for key in keys]
+
+    @rule(prefix=BYTES, start=BYTES)
+    def scan(self, prefix: bytes, start: bytes) -> None:
+        found = [(key, value) for key, value in self.store.scan(prefix, start) if key not in DESCRIPTION]
+        assert found == sorted((key, value) for key, value in self.model.items() if key.startswith(prefix) and key >= start)
+
+    @rule()
+    def reopen(self) -> None:
+        if isinstance(self.store, LevelDBStore):
+            self.store.close()
+            self.store = LevelDBStore.open(Path(self.home.name) / "store", DISK)
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.home.cleanup()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_store_is_a_dict_that_remembers(name: str) -> None:
+    machine = type("Machine", (StoreAsDict,), {"make": staticmethod(MAKERS[name])})
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20))
+
+
+def test_a_watched_store_counts_each_read_that_meets_a_block_that_fails_its_checksum() -> None:
+    faulty = FaultyStore(MemoryStore())
+    watched = WatchedStore(faulty)
+    watched.write({b"a": b"1", b"b": b"2"})
+    assert list(watched.scan(b"")) == [(b"a", b"1"), (b"b", b"2")]
+    assert watched.corrupt_reads == 0
+    faulty.corrupt.add(b"b")
+    assert watched.get([b"a", b"b"]) == [b"1", CORRUPT]
+    assert watched.get([b"a"]) == [b"1"]
+    assert watched.corrupt_reads == 1
+    with pytest.raises(StoreCorrupt):
+        list(watched.scan(b""))
+    assert watched.corrupt_reads == 2

@@ -1,0 +1,267 @@
+"""What /metrics says, of events, of rounds, of syncs and of the node; and that its series are bounded and tell of nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from quorumvault.errors import RequestError
+from quorumvault.protocol.anti_entropy import Compared
+from quorumvault.server.healing.hinted_handoff import Owed
+from quorumvault.server.healing.scrub import ScrubCounts
+from quorumvault.server.http.routes import create_app
+from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.timed import TimedStore
+from quorumvault.server.telemetry.event_log import Event
+from quorumvault.server.telemetry.metrics import COMPARISONS, REJECTIONS, STATES, CountedRequests, Metrics, Reading
+from tests.rigs.vault import METRICS, Clock, EventList, Rig, bearer
+
+#: The names that operators rely on, with their labels.
+CONTRACT = {
+    "quorumvault_requests_total": {"operation", "outcome"},
+    "quorumvault_request_duration_seconds": {"operation"},
+    "quorumvault_items_total": {"operation"},
+    "quorumvault_peer_up": {"peer"},
+    "quorumvault_quorum_reachable": set(),
+    "quorumvault_node_state": {"state"},
+    "quorumvault_peer_owed_records": {"peer"},
+    "quorumvault_peer_owed_seconds": {"peer"},
+    "quorumvault_handoff_records_total": {"peer"},
+    "quorumvault_anti_entropy_total": {"outcome"},
+    "quorumvault_anti_entropy_records_total": set(),
+    "quorumvault_scrub_records_total": set(),
+    "quorumvault_scrub_corrupt_total": set(),
+    "quorumvault_scrub_mended_total": set(),
+    "quorumvault_read_repairs_total": set(),
+    "quorumvault_fence_retries_total": set(),
+    "quorumvault_disk_free_bytes": set(),
+    "quorumvault_reload_failed": set(),
+    "quorumvault_sync_duration_seconds": set(),
+    "quorumvault_in_flight": set(),
+    "quorumvault_request_memory_bytes": set(),
+    "quorumvault_join_records": set(),
+    "quorumvault_join_records_expected": set(),
+    "quorumvault_rejected_total": {"reason"},
+}
+OPERATIONS = {"tokenize", "detokenize", "retokenize", "tokens", "rotate_epoch", "epoch", "fields"}
+PEERS = ("n2", "n3")
+OWED = {peer: Owed(0, 0.0) for peer in PEERS}
+#: How a request may end: all of it names of this program.
+OUTCOMES = {"ok", "disconnected", "cancelled"}
+
+
+@dataclass
+class Gauged:
+    """Metrics of n1, under a clock and of a node that the test moves."""
+
+    reading: Reading = field(
+        default_factory=lambda: Reading("active", 3, {"n2": True, "n3": True}, 0, 5_000_000, OWED, ScrubCounts())
+    )
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(PEERS, lambda: self.reading)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return next((s.value for s in samples(self.metrics.text()) if (s.name, s.labels) == (name, labels)), None)
+
+
+def samples(text: bytes) -> Iterator[Any]:
+    for family in text_string_to_metric_families(text.decode()):
+        yield from family.samples
+
+
+@pytest.fixture
+def gauged() -> Gauged:
+    return Gauged()
+
+
+def codes(kind: type[RequestError] = RequestError) -> Iterator[str]:
+    """The codes of all errors that a request may end in."""
+    for child in kind.__subclasses__():
+        yield child.code
+        yield from codes(child)
+
+
+def name_without_suffix(sample: str) -> str:
+    for suffix in ("_bucket", "_count", "_sum"):
+        if (name := sample.removesuffix(suffix)) in CONTRACT:
+            return name
+    return sample
+
+
+def counted(rig: Rig, metrics: Metrics) -> Rig:
+    """The rig with its requests counted."""
+    rig.app = create_app(replace(rig.services, events=CountedRequests(rig.events, metrics)))
+    rig.client = TestClient(rig.app, headers=bearer())
+    return rig
+
+
+def test_the_names_are_those_of_the_contract_with_help_and_type_before_any_request(gauged: Gauged) -> None:
+    text = gauged.metrics.text().decode()
+    for word in ("HELP", "TYPE"):
+        named = [line.split()[2] for line in text.splitlines() if line.startswith(f"# {word} ")]
+        assert sorted(named) == sorted(CONTRACT)
+    assert text.endswith("\n")
+
+
+def test_label_sets_are_those_of_the_contract(gauged: Gauged) -> None:
+    gauged.metrics.request(Event(event="tokenize", outcome="ok", items=1, duration_ms=1.0))
+    gauged.metrics.synced(0.001)
+    seen: dict[str, set[str]] = {}
+    for sample in samples(gauged.metrics.text()):
+        seen.setdefault(name_without_suffix(sample.name), set()).update(sample.labels.keys() - {"le"})
+    assert seen == CONTRACT
+
+
+def test_a_request_counts_by_its_event(gauged: Gauged) -> None:
+    for items, milliseconds in ((10, 3.0), (5, 40.0), (None, 0.2)):
+        gauged.metrics.request(Event(event="tokenize", outcome="ok", items=items, duration_ms=milliseconds))
+    gauged.metrics.request(Event(event="detokenize", outcome="no-quorum", items=7, duration_ms=5000.0))
+    assert gauged.value("quorumvault_requests_total", operation="tokenize", outcome="ok") == 3
+    assert gauged.value("quorumvault_requests_total", operation="detokenize", outcome="no-quorum") == 1
+    assert gauged.value("quorumvault_items_total", operation="tokenize") == 15
+    assert gauged.value("quorumvault_request_duration_seconds_count", operation="tokenize") == 3
+    assert gauged.value("quorumvault_request_duration_seconds_sum", operation="tokenize") == pytest.approx(0.0432)
+    buckets = {"0.001": 1, "0.0025": 1, "0.005": 2, "0.05": 3, "10.0": 3, "+Inf": 3}
+    for bound, count in buckets.items():
+        assert gauged.value("quorumvault_request_duration_seconds_bucket", operation="tokenize", le=bound) == count
+    assert gauged.value("quorumvault_request_duration_seconds_bucket", operation="detokenize", le="5.0") == 1
+
+
+def test_a_value_at_a_bound_is_in_its_bucket(gauged: Gauged) -> None:
+    for seconds in (0.0001, 0.00011, 99.0):
+        gauged.metrics.synced(seconds)
+    assert gauged.value("quorumvault_sync_duration_seconds_bucket", le="0.0001") == 1
+    assert gauged.value("quorumvault_sync_duration_seconds_bucket", le="0.00025") == 2
+    assert gauged.value("quorumvault_sync_duration_seconds_bucket", le="2.5") == 2
+    assert gauged.value("quorumvault_sync_duration_seconds_bucket", le="+Inf") == 3
+
+
+def test_rejections_are_there_from_the_start_and_counted_beside_the_requests(gauged: Gauged) -> None:
+    assert [gauged.value("quorumvault_rejected_total", reason=reason) for reason in REJECTIONS] == [0] * len(REJECTIONS)
+    gauged.metrics.request(Event(event="tokenize", outcome="busy", duration_ms=0.1))
+    gauged.metrics.request(Event(event="tokenize", outcome="invalid", duration_ms=0.1))
+    assert gauged.value("quorumvault_rejected_total", reason="busy") == 1
+    assert gauged.value("quorumvault_requests_total", operation="tokenize", outcome="busy") == 1
+    assert gauged.value("quorumvault_rejected_total", reason="invalid") is None
+
+
+def test_the_node_is_as_it_is_when_asked(gauged: Gauged) -> None:
+    assert gauged.value("quorumvault_disk_free_bytes") == 5_000_000
+    gauged.reading = Reading("joining", 2, {"n2": True, "n3": False}, 4, None, OWED, ScrubCounts())
+    assert {state: gauged.value("quorumvault_node_state", state=state) for state in STATES} == {
+        "active": 0,
+        "joining": 1,
+        "full": 0,
+        "draining": 0,
+    }
+    assert gauged.value("quorumvault_quorum_reachable") == 2
+    assert [gauged.value("quorumvault_peer_up", peer=peer) for peer in PEERS] == [1, 0]
+    assert gauged.value("quorumvault_in_flight") == 4
+    assert gauged.value("quorumvault_disk_free_bytes") is None
+
+
+def test_what_a_peer_is_owed_is_as_it_is_when_asked(gauged: Gauged) -> None:
+    gauged.reading = gauged.reading._replace(owed={"n2": Owed(0, 0.0), "n3": Owed(101, 65.0)})
+    assert [gauged.value("quorumvault_peer_owed_records", peer=peer) for peer in PEERS] == [0, 101]
+    assert [gauged.value("quorumvault_peer_owed_seconds", peer=peer) for peer in PEERS] == [0, 65]
+
+
+def test_what_was_healed_is_counted(gauged: Gauged) -> None:
+    gauged.metrics.handed_off("n3", 7)
+    gauged.metrics.handed_off("n3", 2)
+    for outcome in (Compared(), Compared(buckets=2, taken=3, given=1), Compared(raised=1), "n3 does not answer"):
+        gauged.metrics.compared(outcome)
+    scrub = ScrubCounts()
+    scrub.checked, scrub.corrupt, scrub.mended = 1000, 3, 2
+    gauged.reading = gauged.reading._replace(scrub=scrub)
+    assert [gauged.value("quorumvault_handoff_records_total", peer=peer) for peer in PEERS] == [0, 9]
+    ended = {outcome: gauged.value("quorumvault_anti_entropy_total", outcome=outcome) for outcome in COMPARISONS}
+    assert ended == {"equal": 1, "mended": 2, "failed": 1}
+    assert gauged.value("quorumvault_anti_entropy_records_total") == 4
+    names = ("records", "corrupt", "mended")
+    assert [gauged.value(f"quorumvault_scrub_{name}_total") for name in names] == [1000, 3, 2]
+
+
+def test_repairs_count_records_and_the_fence_batches(gauged: Gauged) -> None:
+    gauged.metrics.read_repaired(3)
+    gauged.metrics.read_repaired(1)
+    gauged.metrics.fence_retried()
+    assert gauged.value("quorumvault_read_repairs_total") == 4
+    assert gauged.value("quorumvault_fence_retries_total") == 1
+
+
+def test_syncs_come_from_another_thread(gauged: Gauged) -> None:
+    ticks = iter([10.0, 10.3, 20.0, 20.004])
+    store = TimedStore(MemoryStore(), lambda: next(ticks), gauged.metrics.synced)
+    writer = threading.Thread(target=lambda: [store.write({b"key": b"value"}) for _ in range(2)])
+    writer.start()
+    writer.join()
+    assert gauged.value("quorumvault_sync_duration_seconds_count") == 2
+    assert gauged.value("quorumvault_sync_duration_seconds_sum") == pytest.approx(0.304)
+
+
+def test_counted_requests_pass_events_on(gauged: Gauged) -> None:
+    log, event = EventList(), Event(event="epoch", outcome="ok", duration_ms=1.0)
+    asyncio.run(CountedRequests(log, gauged.metrics).write(event))
+    assert log.written == [event]
+    assert gauged.value("quorumvault_requests_total", operation="epoch", outcome="ok") == 1
+
+
+def test_what_could_not_be_recorded_counts_as_what_it_was_answered_with(gauged: Gauged) -> None:
+    log = EventList()
+    log.writable = False
+    counted = CountedRequests(log, gauged.metrics)
+    assert not asyncio.run(counted.write(Event(event="detokenize", outcome="ok")))
+    assert not asyncio.run(counted.write(Event(event="detokenize", outcome="invalid")))
+    for outcome in ("no-quorum", "invalid"):
+        assert gauged.value("quorumvault_requests_total", operation="detokenize", outcome=outcome) == 1
+
+
+SECRET_HEADERS: Mapping[str, str] = {"X-Request-ID": "request-from-outside", "X-Purpose": "purpose-from-outside"}
+
+
+def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> None:
+    rig = counted(Rig(), gauged.metrics)
+    token = rig.tokens(["value-from-outside"])[0]
+    rig.post("/detokenize", {"tokens": [token, "qv_1_unknown"]}, SECRET_HEADERS)
+    rig.post("/detokenize", {"token": "token-from-outside"})
+    rig.post("/tokenize", {"values": [1.5], "member-from-outside": 1})
+    rig.post("/tokenize", b"bytes from outside")
+    rig.post("/tokenize", {"values": [token]})
+    rig.post("/rotate-epoch", {"from_epoch": 1})
+    rig.post("/rotate-epoch", {"from_epoch": 99}, key="admin")
+    for path in ("/epoch", "/fields", "/path-from-outside"):
+        rig.client.get(path)
+        rig.client.get(path, headers={**bearer("nobody"), **SECRET_HEADERS})
+    for _ in range(3):
+        rig.post("/detokenize", {"token": token}, key="slow")
+    text = gauged.metrics.text().decode()
+    for foreign in ("outside", token, "clinic", "lab", "slow", "qvk", "qv_"):
+        assert foreign not in text
+    allowed = {
+        "operation": OPERATIONS,
+        "outcome": OUTCOMES | set(COMPARISONS) | set(codes()),
+        "peer": set(PEERS),
+        "state": set(STATES),
+    }
+    allowed["reason"] = set(REJECTIONS)
+    for sample in samples(gauged.metrics.text()):
+        for label, word in sample.labels.items():
+            assert label == "le" or word in allowed[label], (sample.name, label, word)
+    assert gauged.value("quorumvault_rejected_total", reason="rate-limited") == 1
+    assert gauged.value("quorumvault_rejected_total", reason="unauthenticated") == 2
+
+
+def test_metrics_need_no_key_and_are_in_prometheus_text_format() -> None:
+    answer = Rig().client.get("/metrics", headers={"Authorization": ""})
+    assert (answer.status_code, answer.content) == (200, METRICS)
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
