@@ -1,0 +1,141 @@
+"""docs/rules.md and the code say the same: each rule of the protocol has its section, its modules and its proofs.
+
+The names of the rules are in the page's list and nowhere else. A module that keeps a rule says the rule's name in its
+docstring, and a proof says it in its own words: a test in its name or docstring, a mutant in its row. A scope of requests names a
+rule by the mutants that it has to notice, and a scope of rejoining by standing in that file. Checkers have names of their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+PAGE = ROOT / "docs" / "rules.md"
+#: Where mutants, and where violations, are written down.
+MUTANTS_IN = ("tests/simulation", "tests/rigs")
+CHECKERS_IN = ("chaos", "tests/simulation")
+KINDS = ("scopes", "mutants", "checkers")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A section of the page. ``proofs`` maps a test file, or one of ``KINDS``, to names."""
+
+    name: str
+    text: str
+    modules: tuple[str, ...]
+    proofs: dict[str, tuple[str, ...]]
+
+
+def _anchor(name: str) -> str:
+    return re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-")
+
+
+def _items(block: str) -> Iterator[tuple[str, ...]]:
+    """What each list item has in backquotes; the word before the colon, if it has none, stands first."""
+    for item in re.split(r"^- ", block, flags=re.MULTILINE)[1:]:
+        quoted = re.findall(r"`([^`]+)`", item)
+        word = re.match(r"(\w+):", item)
+        yield (word[1], *quoted) if word else tuple(quoted)
+
+
+def _rule(section: str) -> Rule:
+    title, _, body = section.partition("\n")
+    text, _, rest = body.partition("\nKept by:\n")
+    kept, _, proved = rest.partition("\nProved by:\n")
+    modules = tuple(path for paths in _items(kept) for path in paths)
+    return Rule(title, text.strip(), modules, {head: tuple(names) for head, *names in _items(proved)})
+
+
+TEXT = PAGE.read_text()
+LISTED = re.findall(r"\[([^\]]+)\]\(#([^)]+)\)", TEXT)
+RULES = {rule.name: rule for rule in map(_rule, re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:])}
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+def _trees(folders: tuple[str, ...]) -> Iterator[ast.Module]:
+    return (_tree(path) for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+def _strings(node: ast.AST) -> list[str]:
+    return [each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+
+
+@cache
+def mutants() -> dict[str, str]:
+    """By name, all that their rows say: a call whose first argument is a name with hyphens or a word, and has another text."""
+    rows: dict[str, str] = {}
+    for tree in _trees(MUTANTS_IN):
+        for call in ast.walk(tree):
+            if (
+                isinstance(call, ast.Call)
+                and len(texts := _strings(call)) > 1
+                and call.args
+                and _strings(call.args[0]) == texts[:1]
+            ):
+                rows[texts[0]] = f"{rows.get(texts[0], '')} {' '.join(texts[1:])}"
+    return rows
+
+
+@cache
+def scopes() -> dict[str, str]:
+    """By name, the row of the scope: its file's dictionary entry."""
+    rows: dict[str, str] = {}
+    for name in ("scopes", "rejoinscopes"):
+        for node in ast.walk(_tree(ROOT / "tests" / "model" / f"{name}.py")):
+            if isinstance(node, ast.Dict):
+                rows |= {key.value: ast.unparse(value) for key, value in zip(node.keys, node.values, strict=True)
+                         if isinstance(key, ast.Constant) and isinstance(key.value, str)}  # fmt: skip
+    return rows
+
+
+@cache
+def checkers() -> set[str]:
+    calls = (node for tree in _trees(CHECKERS_IN) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {
+        _strings(call)[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Violation" and _strings(call)
+    }
+
+
+def _test(path: str, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
+    found = [node for node in ast.walk(_tree(ROOT / path))
+             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name]  # fmt: skip
+    assert found, f"{path} has no {name}"
+    return found[0]
+
+
+def test_the_list_and_the_sections_are_the_same() -> None:
+    assert [name for name, _ in LISTED] == list(RULES)
+    assert [anchor for _, anchor in LISTED] == [_anchor(name) for name in RULES]
+    assert len(RULES) == len(LISTED) > 30
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_is_kept_and_proved(name: str) -> None:
+    rule = RULES[name]
+    assert len(rule.text) > 100
+    assert rule.modules
+    assert rule.proofs
+    for module in rule.modules:
+        assert module.startswith("quorumvault/")
+        assert (ROOT / module).is_file(), module
+    known = {"scopes": scopes().keys(), "mutants": mutants().keys(), "checkers": checkers()}
+    for head, names in rule.proofs.items():
+        assert names, head
+        for proof in names:
+            if head in KINDS:
+                assert proof in known[head], f"{head}: {proof}"
+            else:
+                _test(head, proof)
