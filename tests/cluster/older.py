@@ -18,7 +18,7 @@ from quorumvault.cli import main as quorumvault
 from quorumvault.protocol import messages
 from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, NotVoting, Outgoing, Put
 from quorumvault.protocol.peer import OnReply, Unreachable
-from quorumvault.server.node import node
+from quorumvault.server.node import health
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers import server
 from quorumvault.server.peers.facts import Greeting, NodeFacts
@@ -95,7 +95,7 @@ def _send_older(self: Link, outgoing: Outgoing, on_reply: OnReply) -> None:
 
 def main() -> None:
     for owner, name, older in (
-        (node, "PROTOCOL_VERSION", OLDER),
+        (health, "PROTOCOL_VERSION", OLDER),
         (messages, "encode", _encode_older),
         (server, "encode", _encode_older),
         (server, "decode_request", _decode_older),

@@ -15,7 +15,7 @@ from pathlib import Path
 import quorumvault
 from quorumvault.cli.main import ERROR, USAGE
 from quorumvault.server.node import health
-from quorumvault.server.node.node import STORAGE_EXIT
+from quorumvault.server.node.disk import STORAGE_EXIT
 from quorumvault.server.telemetry.metrics import STATES
 from tests import ROOT
 

@@ -1,20 +1,118 @@
-"""What a node says of itself and its peers: the body of /health, made from facts and nothing else."""
+"""What a node says of itself: its facts to peers, /health to everybody, numbers to Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 from typing import Literal
 
 import msgspec
 
+from quorumvault.config.cluster import NodeConfig
+from quorumvault.crypto.keys import fingerprint
 from quorumvault.model import QUORUM
+from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode, View, votes
+from quorumvault.server.coordinator.coordinator import Coordinator
+from quorumvault.server.healing.healer import Healer
 from quorumvault.server.healing.hinted_handoff import Owed
 from quorumvault.server.healing.join import Progress
+from quorumvault.server.healing.rollback_marks import Memory
+from quorumvault.server.healing.scrub import ScrubCounts
+from quorumvault.server.http.admission import Admission, Phase
 from quorumvault.server.http.health import Health, JoiningHealth, PeerHealth, QuorumHealth
+from quorumvault.server.node.disk import LocalDisk
+from quorumvault.server.node.membership import Membership
+from quorumvault.server.node.reload import Reloads
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.link import Link
-from quorumvault.server.telemetry.metrics import FULL
+from quorumvault.server.peers.standing import Standing
+from quorumvault.server.storage.free_space import FreeSpace
+from quorumvault.server.telemetry.event_log import EventLog
+from quorumvault.server.telemetry.metrics import DRAINING, FULL, Reading
+
+VERSION = installed_version("quorumvault")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfReport:
+    """``boot`` is a nonce of this start, ``fields`` a fingerprint; ``healer`` returns None while this node has no disk."""
+
+    config: NodeConfig
+    boot: bytes
+    fields: str
+    disk: LocalDisk
+    membership: Membership
+    standing: Standing
+    marks: Memory
+    healer: Callable[[], Healer | None]
+    coordinator: Coordinator
+    links: Mapping[str, Link]
+    free_space: FreeSpace
+    admission: Admission
+    events: EventLog
+    reloads: Reloads
+
+    def facts(self) -> NodeFacts:
+        """What peers hear in every greeting, ping and pong."""
+        identity, cluster, healer = self.membership.identity, self.config.cluster, self.healer()
+        return NodeFacts(
+            cluster_id=cluster.cluster_id,
+            protocol=PROTOCOL_VERSION,
+            version=VERSION,
+            node=self.config.node,
+            disk=identity.disk,
+            incarnation=identity.incarnation,
+            mode=identity.mode,
+            view=identity.view,
+            secrets={cluster.secrets.master.id: fingerprint(self.config.master_secret)},
+            fields=self.fields,
+            keys=self.reloads.keys.fingerprint,
+            boot=self.boot,
+            established=self.standing.established and not self.disk.stalled,
+            full=self.free_space.full,
+            damaged=healer is not None and healer.scrub.damage is not None,
+            sequence=0 if self.disk.replica is None else self.disk.replica.sequence,
+            marks=dict(self.marks.known),
+        )
+
+    def health(self) -> Health:
+        """The body of /health."""
+        facts, view, problems = self.facts(), self.coordinator.view, filter(None, self._problems())
+        health = describe(facts, view, self.links, problems, self._owed(), self.membership.progress)
+        if self.events.refuses:
+            health = msgspec.structs.replace(health, status="unavailable")
+        return health if self.admission.phase is Phase.SERVING else msgspec.structs.replace(health, state=DRAINING)
+
+    def reading(self) -> Reading:
+        """The gauges of /metrics."""
+        health, healer, admission = self.health(), self.healer(), self.admission
+        return Reading(
+            state=health.state,
+            reachable=health.quorum.reachable,
+            peers_up={node: link.up for node, link in self.links.items()},
+            in_flight=admission.in_flight,
+            disk_free=self.free_space.bytes,
+            owed=self._owed(),
+            scrub=ScrubCounts() if healer is None else healer.scrub.counts,
+            joining=self.membership.progress,
+            reload_failed=self.reloads.problem is not None,
+            memory=admission.memory.held,
+        )
+
+    def _problems(self) -> Iterator[str | None]:
+        healer = self.healer()
+        yield self.disk.problem
+        yield "its disk has not ended a write for long: it answers nothing as a replica" if self.disk.stalled else None
+        yield None if healer is None else healer.scrub.problem
+        yield self.free_space.problem
+        yield self.events.problem
+        yield self.reloads.problem
+
+    def _owed(self) -> dict[str, Owed]:
+        healer = self.healer()
+        return {node: Owed(0, 0.0) if healer is None else healer.owed(node) for node in self.links}
 
 
 def describe(

@@ -1,53 +1,97 @@
-"""What a node does with its healing: how its peers are, and what came of it, for operators."""
+"""What an operator can ask of a running node, through its administrative socket."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from quorumvault.protocol.anti_entropy import CannotCompare, Compared
 from quorumvault.protocol.views import View
+from quorumvault.server.backup.runs import Backups
 from quorumvault.server.healing.healer import Healer
 from quorumvault.server.healing.requests import NoAnswer
 from quorumvault.server.healing.scrub import Neighbours
-from quorumvault.server.http.admin.schemas import PeerDifferences, PeerRepair, Repaired, Verified
-from quorumvault.server.node.health import is_active
+from quorumvault.server.http.admin.routes import Controls
+from quorumvault.server.http.admin.schemas import NodeStatus, PeerDifferences, PeerRepair, Repaired, Verified
+from quorumvault.server.http.admin.status import show_facts, show_peers
+from quorumvault.server.node.health import SelfReport, is_active
+from quorumvault.server.node.reload import Reloads
 from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.server import PeerServer
 
 _NO_DISK = "this node has no disk that could be compared"
+#: How the node's log and event log name who asked.
+_SOCKET = "the administrative socket"
 
 
 def neighbours(links: Mapping[str, Link], view: View | None) -> Neighbours:
-    """How the peers are, as far as a node that thinks of giving up its disk has to know."""
+    """What a node has to know of its peers before it gives up its disk."""
     damaged = frozenset(node for node, link in links.items() if link.up and link.facts is not None and link.facts.damaged)
     return Neighbours(all(link.up and is_active(link.facts, view) for link in links.values()), damaged)
 
 
-async def repair(healer: Healer | None, node: str, peers: Mapping[str, Link]) -> Repaired:
-    """Compare with all peers and mend what differs, now."""
-    if healer is None:
-        return Repaired(node, {peer: PeerRepair(problem=_NO_DISK) for peer in peers})
-    outcomes = await healer.anti_entropy.repair()
-    return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()})
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The verbs of one node. ``healer`` returns None while the node has no disk; ``stop`` takes who asked for it."""
+
+    report: SelfReport
+    healer: Callable[[], Healer | None]
+    peer_server: PeerServer
+    reloads: Reloads
+    backups: Backups
+    stop: Callable[[str], None]
+
+    def controls(self) -> Controls:
+        reload, stop = partial(self.reloads.reload, _SOCKET), partial(self.stop, _SOCKET)
+        return Controls(self.status, reload, stop, self.repair, self.verify, self.backups.take)
+
+    def status(self) -> NodeStatus:
+        report, config, endpoints = self.report, self.report.config, self.report.config.endpoints
+        replica = report.disk.replica
+        return NodeStatus(
+            node=config.node,
+            pid=os.getpid(),
+            api=str(endpoints.listen_api),
+            peer=str(endpoints.listen_peer),
+            data=str(config.data_directory),
+            facts=show_facts(report.facts()),
+            sequence=None if replica is None else replica.sequence,
+            health=report.health(),
+            peers=show_peers(report.links, self.peer_server.connected),
+            in_flight=report.admission.in_flight,
+            limits=config.cluster.limits,
+            timeouts=config.cluster.timeouts,
+        )
+
+    async def repair(self) -> Repaired:
+        """Compare with all peers now, and mend what differs."""
+        healer, node = self.healer(), self.report.config.node
+        if healer is None:
+            return Repaired(node, {peer: PeerRepair(problem=_NO_DISK) for peer in self.report.links})
+        outcomes = await healer.anti_entropy.repair()
+        return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()})
+
+    async def verify(self) -> Verified:
+        """Compare with all peers now, record by record, and mend nothing."""
+        healer = self.healer()
+        found: dict[str, PeerDifferences] = {}
+        for peer in self.report.links:
+            try:
+                if healer is None:
+                    raise NoAnswer(_NO_DISK)
+                differences = await healer.anti_entropy.verify(peer)
+            except (NoAnswer, CannotCompare) as error:
+                found[peer] = PeerDifferences(problem=str(error))
+            else:
+                found[peer] = msgspec.convert(differences, PeerDifferences, from_attributes=True)
+        return Verified(self.report.config.node, found)
 
 
 def _repair_of(outcome: Compared | str) -> PeerRepair:
     if isinstance(outcome, str):
         return PeerRepair(problem=outcome)
     return msgspec.convert(outcome, PeerRepair, from_attributes=True)
-
-
-async def verify(healer: Healer | None, node: str, peers: Mapping[str, Link]) -> Verified:
-    """Compare with all peers, record by record, and mend nothing."""
-    found: dict[str, PeerDifferences] = {}
-    for peer in peers:
-        try:
-            if healer is None:
-                raise NoAnswer(_NO_DISK)
-            differences = await healer.anti_entropy.verify(peer)
-        except (NoAnswer, CannotCompare) as error:
-            found[peer] = PeerDifferences(problem=str(error))
-        else:
-            found[peer] = msgspec.convert(differences, PeerDifferences, from_attributes=True)
-    return Verified(node, found)
