@@ -14,10 +14,12 @@ class FaultyStore:
     def __init__(self, inner: Store) -> None:
         self.corrupt: set[bytes] = set()
         self.fail_write = False
+        self.corrupt_reads = 0
         self._inner = inner
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
         values = self._inner.get(keys)
+        self.corrupt_reads += not self.corrupt.isdisjoint(keys)
         return [CORRUPT if key in self.corrupt else value for key, value in zip(keys, values, strict=True)]
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
@@ -34,5 +36,6 @@ class FaultyStore:
     def _readable(self, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for key, value in pairs:
             if key in self.corrupt:
+                self.corrupt_reads += 1
                 raise StoreCorrupt("a block is corrupt, as the test asked")
             yield key, value

@@ -25,6 +25,7 @@ class Disk:
         #: In a file of its own, which neither rots nor fills up.
         self.identity = identity
         self.full = False
+        self.corrupt_reads = 0
         self.slow = 0.0
         self.unreadable: set[bytes] = set()
         self.flipped: set[bytes] = set()
@@ -40,7 +41,9 @@ class Disk:
         cached, stored = self._cached, self.stored
         if not cached and not self.unreadable:
             return [stored.get(key) for key in keys]
-        return [cached.get(key, CORRUPT if key in self.unreadable else stored.get(key)) for key in keys]
+        values = [cached.get(key, CORRUPT if key in self.unreadable else stored.get(key)) for key in keys]
+        self.corrupt_reads += CORRUPT in values
+        return values
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         if self.full:
@@ -53,10 +56,10 @@ class Disk:
         found = sorted((key, value) for key, value in held if value is not None and key.startswith(prefix) and key >= start)
         return self._readable(found, self.unreadable - self._cached.keys())
 
-    @staticmethod
-    def _readable(pairs: list[tuple[bytes, bytes]], unreadable: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def _readable(self, pairs: list[tuple[bytes, bytes]], unreadable: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
         for key, value in pairs:
             if key in unreadable:
+                self.corrupt_reads += 1
                 raise StoreCorrupt("a simulated block fails its checksum")
             yield key, value
 

@@ -269,6 +269,7 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
     def keep(became: DiskIdentity) -> None:
         disk.identity = became
 
+    disk.corrupt_reads = 0  # each process opens it anew
     return Replica(disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable
 
 from quorumvault.config.cluster import NodeConfig
@@ -28,8 +27,7 @@ from quorumvault.server.storage.data_directory import (
 )
 from quorumvault.server.storage.disk_identity import DiskIdentity, write_identity
 from quorumvault.server.storage.free_space import FreeSpace
-from quorumvault.server.storage.store import Store
-from quorumvault.server.storage.timed import TimedStore
+from quorumvault.server.storage.leveldb import LevelDBStore
 
 logger = logging.getLogger("quorumvault.node")
 
@@ -113,10 +111,11 @@ class LocalDisk:
         if self._found.store is not None:
             self._found.store.close()
 
-    def _start(self, store: Store, identity: DiskIdentity) -> GroupCommit:
+    def _start(self, store: LevelDBStore, identity: DiskIdentity) -> GroupCommit:
         limits = self._config.cluster.limits
+        store.on_write = self._on_sync
         self.replica = Replica(
-            TimedStore(store, time.perf_counter, self._on_sync),
+            store,
             identity,
             self._keyring,
             reply_bytes=limits.reply_bytes,

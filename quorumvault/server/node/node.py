@@ -24,10 +24,9 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import ConfigError, QuorumVaultError, RunsElsewhere, StoreCorrupt
 from quorumvault.formats.fields import load_fields
 from quorumvault.model import Owner
-from quorumvault.protocol import records
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyRequest, NotVoting, Put, RaiseEpoch
-from quorumvault.protocol.peer import OnReply, Peer, Unreachable
+from quorumvault.protocol.messages import Put, RaiseEpoch
+from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.runs import Backups
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
@@ -120,9 +119,17 @@ class Node:
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
         self._memory = self._make_memory()
+        self._own = LocalPeer(
+            config.node,
+            lambda: self._disk.storage,
+            lambda: self._membership.identity.disk,
+            lambda: self._standing.established,
+            self._clock,
+            wall_ms,
+        )
         local = self._local_node()
         self._links = {node: self._link(node, local) for node in config.peers}
-        self._peer_server = PeerServer(config.endpoints.listen_peer, local, others=config.peers, submit=self._submit)
+        self._peer_server = PeerServer(config.endpoints.listen_peer, local, others=config.peers, submit=self._own.submit)
         self._standing = Standing(self._links.values(), self._peer_server.tell)
         self._coordinator = self._make_coordinator()
         storage, learn = lambda: self._disk.storage, self._coordinator.learn
@@ -175,8 +182,7 @@ class Node:
         return Memory(lambda: disk.replica, lambda: disk.storage, view, later, self._put_back)
 
     def _peers(self) -> dict[str, Peer]:
-        node = self._config.node
-        return {**self._links, node: LocalPeer(node, lambda: self._disk.storage, lambda: self._standing.established)}
+        return {**self._links, self._config.node: self._own}
 
     def _make_healer(self) -> Healer | None:
         """Without a disk there is nothing to heal, or to heal from."""
@@ -367,17 +373,6 @@ class Node:
         for link in self._links.values():
             await link.close()
         await self._peer_server.close()
-
-    def _submit(self, request: AnyRequest, on_reply: OnReply) -> None:
-        """The replica's entry for peers."""
-        if isinstance(request, Put) and records.holds_value(request.header + b"?"):
-            self._clock.observe(records.version_of(request.header).clock, wall_ms())
-        if self._disk.storage is None:
-            on_reply(NotVoting(request.round, request.view, self._membership.identity.disk))
-        elif not self._standing.established:
-            on_reply(Unreachable(sent=False))
-        else:
-            self._disk.storage.submit(request, on_reply)
 
     def _on_link_change(self, link: Link) -> None:
         self._standing.link_changed(link)

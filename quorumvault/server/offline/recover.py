@@ -59,9 +59,9 @@ from quorumvault.server.storage.data_directory import (
     why_distrusted,
 )
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, write_identity
+from quorumvault.server.storage.layout import read_marks, read_sequence
 from quorumvault.server.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
 from quorumvault.server.storage.leveldb_log import LogScan, scan_logs
-from quorumvault.server.storage.remembered import read_marks, read_sequence
 from quorumvault.server.storage.store import Store
 
 #: Where logs are kept as they were, in a node's data directory.

@@ -1,30 +1,58 @@
-"""A node's own replica, as a peer: no wire in between."""
+"""The gate to a node's own replica: every request goes through it, of this node's coordinator and of its peers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from quorumvault.protocol.messages import Outgoing
+from quorumvault.protocol import records
+from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.messages import AnyRequest, NotVoting, Outgoing, Put
 from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.server.replica.group_commit import GroupCommit
 
 
 class LocalPeer:
-    """``replica`` gives None while a node has no disk (joining): it coordinates through the others. So does one that has, as long
-    as it is not ``established`` (standing.py)."""
+    """Implements Peer: to the coordinator, its own replica is a peer like the two others, without a wire.
 
-    def __init__(self, node: str, replica: Callable[[], GroupCommit | None], established: Callable[[], bool]) -> None:
+    ``replica`` gives None while the node has no disk (it is joining), and ``disk`` the id that its disk has or will have.
+    ``established`` says whether this process may vote: not before its peers have accepted it as the holder of its node's name.
+    ``clock`` follows the versions of the records that come in; ``wall_ms`` is milliseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        replica: Callable[[], GroupCommit | None],
+        disk: Callable[[], bytes],
+        established: Callable[[], bool],
+        clock: HybridClock,
+        wall_ms: Callable[[], int],
+    ) -> None:
         self.node = node
         self._replica = replica
+        self._disk = disk
         self._established = established
+        self._clock = clock
+        self._wall_ms = wall_ms
 
     @property
     def up(self) -> bool:
         return self._replica() is not None and self._established()
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        self.submit(outgoing.request, on_reply)
+
+    def submit(self, request: AnyRequest, on_reply: OnReply) -> None:
+        """Pass a request on to the storage thread. ``on_reply`` is called once, on the event loop's thread, perhaps at once:
+
+        NotVoting without a disk, Unreachable while this process may not vote, or when too much waits for the disk already.
+        """
+        if isinstance(request, Put) and records.holds_value(request.header + b"?"):
+            self._clock.observe(records.version_of(request.header).clock, self._wall_ms())
         replica = self._replica()
-        if replica is not None and self._established():
-            replica.submit(outgoing.request, on_reply)
-        else:
+        if replica is None:
+            on_reply(NotVoting(request.round, request.view, self._disk()))
+        elif not self._established():
             on_reply(Unreachable(sent=False))
+        else:
+            replica.submit(request, on_reply)

@@ -30,9 +30,7 @@ from quorumvault.server.replica.hints import HintStore
 from quorumvault.server.replica.inventory import Inventory, OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
-from quorumvault.server.storage.remembered import read_marks, read_sequence
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
-from quorumvault.server.storage.watched import WatchedStore
 
 #: What a replica answers for a record that it holds but cannot read.
 UNREADABLE = b""
@@ -82,7 +80,7 @@ class Replica:
         has_room: Callable[[], bool] = lambda: True,
         has_reserve: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._store = store = WatchedStore(store)
+        self._store = store
         self._identity = identity
         self._keyring = keyring
         self._reply_bytes = reply_bytes
@@ -91,11 +89,11 @@ class Replica:
         self._has_room = has_room
         self.has_reserve = has_reserve
         self._votes = votes(identity.disk, identity.mode, identity.view)
-        self._sequence = read_sequence(store)
+        self._sequence = layout.read_sequence(store)
         #: Where this process began.
         self.start = Mark(identity.incarnation, self._sequence)
         #: What is durable here of what other disks are remembered for.
-        self.remembered = read_marks(store)
+        self.remembered = layout.read_marks(store)
         self._sums = BucketSums()
         #: Records of the store that the group at hand replaces.
         self._replaced: dict[bytes, bytes] = {}
@@ -155,7 +153,7 @@ class Replica:
             return True
         if not self.has_reserve():
             return False
-        puts = {layout.mark_key(disk): layout.encode_mark(*mark) for disk, mark in marks.items()}
+        puts = {layout.mark_key(disk): layout.encode_mark(mark) for disk, mark in marks.items()}
         gone = [key for disk in self.remembered if (key := layout.mark_key(disk)) not in puts]
         self._store.write(puts, gone)
         self.remembered = dict(marks)

@@ -50,7 +50,7 @@ class NodeDisk:
     a new one without being asked. Its identity is in memory only then, and in no view."""
 
     identity: DiskIdentity
-    store: Store | None
+    store: LevelDBStore | None
     problem: str | None = None
     replaceable: bool = False
 
@@ -109,7 +109,7 @@ def distrust(directory: Path, reason: str) -> None:
         logger.critical("%s: that its store cannot be trusted could not be noted: %s", directory, error.strerror)
 
 
-def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, Store]:
+def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, LevelDBStore]:
     """A new disk in the place of a lost one, under the identity that was in memory: durable, joining, empty (view rule 6).
 
     To be called when both others are active, and not on the event loop's thread. After a crash in the middle the disk is lost

@@ -11,13 +11,17 @@ A digest is a keyed hash of the value, so its first two bytes spread records eve
 is one range scan: r | bucket. No key is made without an owner (rule 13). What follows the r is a record's **place**.
 
     REGISTER  0x01 | epoch (u32 BE) | id of the master secret that the epoch uses (ASCII)
-    MARK      incarnation (u64 BE) | sequence (u64 BE), under "mark/" and the disk (16)             -> protocol/marks.py
+    MARK      incarnation (u64 BE) | sequence (u64 BE), under "mark/" and the disk (16)   -> protocol/rollback_marks.py
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+
+from quorumvault.errors import StoreCorrupt
+from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.server.storage.store import CORRUPT, Store
 
 STORE_FORMAT = 1
 RECORD = b"r"
@@ -97,30 +101,36 @@ def encode_sequence(sequence: int) -> bytes:
 
 
 def decode_sequence(value: bytes) -> int:
-    """ValueError for bytes that are no sequence number."""
+    """Raises ValueError for bytes that are no sequence number."""
     if len(value) != _U64.size:
         raise ValueError("not a sequence number")
     return int(_U64.unpack(value)[0])
 
 
+def read_sequence(store: Store) -> int:
+    """The number of the last group that was written; 0 on a disk that has taken none. Raises StoreCorrupt."""
+    (value,) = store.get([SEQUENCE_KEY])
+    try:
+        return 0 if value is None else decode_sequence(b"" if value is CORRUPT else value)
+    except ValueError as error:
+        raise StoreCorrupt(f"the store's sequence number cannot be read: {error}") from error
+
+
 def mark_key(disk: bytes) -> bytes:
+    """Where it is kept how far another disk is remembered to have come."""
     return MARK + disk
 
 
-def parse_mark_key(key: bytes) -> bytes:
-    """The disk."""
-    return key[len(MARK) :]
+def encode_mark(mark: Mark) -> bytes:
+    return _MARK.pack(*mark)
 
 
-def encode_mark(incarnation: int, sequence: int) -> bytes:
-    return _MARK.pack(incarnation, sequence)
-
-
-def decode_mark(value: bytes) -> tuple[int, int]:
-    """(incarnation, sequence). ValueError for bytes that are no mark."""
-    if len(value) != _MARK.size:
-        raise ValueError("not a mark")
-    return _MARK.unpack(value)
+def read_marks(store: Store) -> dict[bytes, Mark]:
+    """The marks of other disks, by disk id. Raises StorageFailed."""
+    try:
+        return {key.removeprefix(MARK): Mark(*_MARK.unpack(value)) for key, value in store.scan(MARK)}
+    except struct.error as error:
+        raise StoreCorrupt(f"what the store remembers of other disks cannot be read: {error}") from error
 
 
 def secret_key(secret: str) -> bytes:

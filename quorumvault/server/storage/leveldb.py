@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from quorumvault.durable import sync_directory
@@ -72,6 +73,9 @@ class LevelDBStore:
     """The store of one disk. Made by ``create``, then opened by ``open``: a store is never created by looking for it."""
 
     def __init__(self, db: plyvel.DB, path: Path) -> None:
+        self.corrupt_reads = 0
+        #: Called on the store's thread after each write that succeeded, with the seconds that it and its sync took.
+        self.on_write: Callable[[float], None] = lambda seconds: None
         self._db = db
         self._path = path
         self._write_failure: str | None = None
@@ -126,6 +130,7 @@ class LevelDBStore:
         self._check_open()
         if self._write_failure is not None:
             raise StorageFailed(self._write_failure)
+        began = time.perf_counter()
         batch = self._db.write_batch(sync=True)
         for key in deletes:
             batch.delete(key)
@@ -138,6 +143,7 @@ class LevelDBStore:
             failure = self._failure("cannot be written", error)
             self._write_failure = f"{failure}; nothing more is written"
             raise failure from None
+        self.on_write(time.perf_counter() - began)
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """See Store."""
@@ -174,6 +180,7 @@ class LevelDBStore:
         try:
             value: bytes | None = self._db.get(key, None, verify_checksums=True)
         except plyvel.CorruptionError:
+            self.corrupt_reads += 1
             return CORRUPT
         except plyvel.Error as error:
             raise self._failure("cannot be read", error) from None
@@ -197,8 +204,9 @@ class LevelDBStore:
             raise StorageFailed(f"{self._path}: expected the store of disk {disk.hex()}, found that of disk {owner.hex()}")
 
     def _failure(self, what: str, error: plyvel.Error) -> StorageFailed:
-        kind = StoreCorrupt if isinstance(error, plyvel.CorruptionError) else StorageFailed
-        return kind(f"{self._path}: {what}: {_words(error)}")
+        corrupt = isinstance(error, plyvel.CorruptionError)
+        self.corrupt_reads += corrupt
+        return (StoreCorrupt if corrupt else StorageFailed)(f"{self._path}: {what}: {_words(error)}")
 
 
 def _check_name(path: Path) -> None:

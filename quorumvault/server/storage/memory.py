@@ -12,6 +12,7 @@ class MemoryStore:
     """A dict. Keys are sorted when a scan asks for them: cheap enough for what is held in memory."""
 
     def __init__(self) -> None:
+        self.corrupt_reads = 0
         self._pairs: dict[bytes, bytes] = {}
         self._closed = False
 

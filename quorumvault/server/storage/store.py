@@ -21,6 +21,9 @@ CORRUPT: Final = Corrupt.CORRUPT
 
 
 class Store(Protocol):
+    #: How many reads have met a block that fails its checksum since this store was opened, whoever asked and whatever for.
+    corrupt_reads: int
+
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
         """The values in the order of the keys; None for absent."""
         ...

@@ -104,7 +104,7 @@ class Vault:
         return disk.store is not None and disk.identity.mode is Mode.ACTIVE
 
     def remembers(self, witness: str, node: str, mark: Mark) -> None:
-        self.store({layout.mark_key(self.identity(node).disk): layout.encode_mark(*mark)}, witness)
+        self.store({layout.mark_key(self.identity(node).disk): layout.encode_mark(mark)}, witness)
 
 
 @pytest.fixture

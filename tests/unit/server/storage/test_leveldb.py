@@ -35,9 +35,13 @@ def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyP
     real = plyvel.DB
     monkeypatch.setattr(plyvel, "DB", Watched)
     store = LevelDBStore.create(tmp_path / "store", DISK)
+    took: list[float] = []
+    store.on_write = took.append
     store.write({b"r1": b"one"})
     store.close()
     assert asked == [True, True]
+    assert len(took) == 1
+    assert took[0] > 0
 
 
 def test_the_name_of_a_new_store_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

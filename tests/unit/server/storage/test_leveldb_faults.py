@@ -164,10 +164,12 @@ def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Callabl
         store = LevelDBStore.open(damaged(table, _flipped(contents, 8 * offset)), DISK)
         found = dict(zip(KEYS, store.get(KEYS), strict=True))
         hit = {key for key, value in found.items() if value is CORRUPT}
-        assert 0 < len(hit) < 60
+        assert store.corrupt_reads == len(hit) < 60
+        assert hit
         assert all(found[key] == PAIRS[key] for key in KEYS if key not in hit)
         with pytest.raises(StorageFailed, match="cannot be scanned: Corruption"):
             list(store.scan(layout.RECORD))
+        assert store.corrupt_reads == len(hit) + 1
         store.close()
         corrupt |= hit
     first_block = sorted(KEYS)[:60]

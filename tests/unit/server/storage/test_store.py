@@ -11,13 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from quorumvault.errors import StorageFailed, StoreCorrupt
+from quorumvault.errors import StorageFailed
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import CORRUPT, Store
-from quorumvault.server.storage.timed import TimedStore
-from quorumvault.server.storage.watched import WatchedStore
 from tests.rigs.faulty_store import FaultyStore
 
 DISK = bytes(range(16))
@@ -29,8 +27,6 @@ MAKERS: dict[str, Make] = {
     "memory": lambda home: MemoryStore(),
     "leveldb": lambda home: LevelDBStore.create(home / "store", DISK),
     "faulty": lambda home: FaultyStore(MemoryStore()),
-    "watched": lambda home: WatchedStore(MemoryStore()),
-    "timed": lambda home: TimedStore(MemoryStore(), lambda: 0.0, lambda seconds: None),
 }
 
 
@@ -213,18 +209,3 @@ class StoreAsDict(RuleBasedStateMachine):
 def test_a_store_is_a_dict_that_remembers(name: str) -> None:
     machine = type("Machine", (StoreAsDict,), {"make": staticmethod(MAKERS[name])})
     run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20))
-
-
-def test_a_watched_store_counts_each_read_that_meets_a_block_that_fails_its_checksum() -> None:
-    faulty = FaultyStore(MemoryStore())
-    watched = WatchedStore(faulty)
-    watched.write({b"a": b"1", b"b": b"2"})
-    assert list(watched.scan(b"")) == [(b"a", b"1"), (b"b", b"2")]
-    assert watched.corrupt_reads == 0
-    faulty.corrupt.add(b"b")
-    assert watched.get([b"a", b"b"]) == [b"1", CORRUPT]
-    assert watched.get([b"a"]) == [b"1"]
-    assert watched.corrupt_reads == 1
-    with pytest.raises(StoreCorrupt):
-        list(watched.scan(b""))
-    assert watched.corrupt_reads == 2
