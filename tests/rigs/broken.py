@@ -113,29 +113,31 @@ class _Broken(msgspec.Struct, frozen=True):
 
 
 _OWN = (
-    Mutant("no-sync", "ack means durable (2): writes are not synced", ((LevelDBStore, "write", _write_unsynced),)),
+    Mutant("no-sync", "durable before acknowledged: writes are not synced", ((LevelDBStore, "write", _write_unsynced),)),
     Mutant(
-        "written-later", "ack means durable (2): a group is written with the next one", ((LevelDBStore, "write", _write_later),)
+        "written-later",
+        "durable before acknowledged: a group is written with the next one",
+        ((LevelDBStore, "write", _write_later),),
     ),
-    Mutant("write-errors-ignored", "a store that cannot be trusted stops (11)", ((LevelDBStore, "write", _write_or_not),)),
-    Mutant("forgets", "what was acknowledged survives a start", ((LevelDBStore, "open", classmethod(_open_empty)),)),
-    Mutant("repairs", "never RepairDB (trap 6)", ((LevelDBStore, "open", classmethod(_open_what_is_left)),)),
+    Mutant("write-errors-ignored", "a distrusted store stops: errors are ignored", ((LevelDBStore, "write", _write_or_not),)),
+    Mutant("forgets", "a distrusted store stops: a start is empty", ((LevelDBStore, "open", classmethod(_open_empty)),)),
+    Mutant("repairs", "a distrusted store stops: RepairDB", ((LevelDBStore, "open", classmethod(_open_what_is_left)),)),
     Mutant(
         "empty-disk-votes",
-        "a disk that is gone has no vote (view rules 4, 6)",
+        "disk identity, only active listed disks vote: an empty disk votes",
         ((data_directory, "open_disk", _open_disk_or_a_new_one),),
     ),
     Mutant(
         "old-id-kept",
-        "a disk that is lost is lost (view rule 6)",
+        "a lost disk gets a new identity: it keeps the old one",
         ((data_directory, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
     ),
     Mutant(
         "sent-away-goes-on",
-        "a disk that is replaced counts no more (view rule 13)",
+        "a replaced disk stops: it goes on",
         ((node.Node, "_end", lambda self, reason: None),),
     ),
-    Mutant("another-owner", "the key alone says who asks (13)", ((KeyTable, "authenticate", _authenticate_as_the_first),)),
+    Mutant("another-owner", "owner isolation: a key is another's", ((KeyTable, "authenticate", _authenticate_as_the_first),)),
 )
 _ALL = {**MUTANTS, **{mutant.name: mutant for mutant in _OWN}}
 

@@ -35,12 +35,12 @@ def _heals(name: str, undoes: str, owner: object, attribute: str, replacement: o
 
 
 HEALING = (
-    _heals("hint-forgotten", "a hint is kept until it is acknowledged", Handoff, "_hand_off", _forget),
-    _heals("takes-nothing", "anti-entropy takes what the other one has", Replica, "mend", lambda replica, keys, values: 0),
-    _heals("equal-sums", "anti-entropy looks at what differs", anti_entropy, "differing", lambda one, other: []),
-    _heals("merge-by-choice", "two values in one place are a conflict (10)", copy, "records", _Choice),
-    _heals("rot-is-believed", "what healing takes is authentic (11, trap 7)",
+    _heals("hint-forgotten", "hinted handoff: it is deleted before it is acknowledged", Handoff, "_hand_off", _forget),
+    _heals("takes-nothing", "anti-entropy: nothing is taken", Replica, "mend", lambda replica, keys, values: 0),
+    _heals("equal-sums", "anti-entropy: what differs is not looked at", anti_entropy, "differing", lambda one, other: []),
+    _heals("merge-by-choice", "a conflict keeps both out, anti-entropy: one is chosen", copy, "records", _Choice),
+    _heals("rot-is-believed", "anti-entropy: what it takes is not authenticated",
            Inventory, "acceptable", lambda inventory, offered: dict(offered)),
-    _heals("rot-stays", "the scrub mends what is not authentic (11)", scrub, "merge_records", lambda replica, theirs: 0),
-    _heals("damage-overlooked", "a store with a bad block is not trusted (11)", Scrub, "_distrust", lambda scrub, damage: None),
+    _heals("rot-stays", "scrub: what is not authentic stays", scrub, "merge_records", lambda replica, theirs: 0),
+    _heals("damage-overlooked", "a distrusted store stops, scrub: it goes on", Scrub, "_distrust", lambda scrub, damage: None),
 )  # fmt: skip

@@ -35,10 +35,8 @@ def _marks(name: str, undoes: str, owner: object, attribute: str, replacement: o
 
 
 MARKS = (
-    _marks(
-        "no-marks", "a disk that is behind what is remembered does not vote (view rule 6)", rollback_marks, "contradicts", _trusts
-    ),
-    _marks("marks-in-memory", "marks are kept on disk", Replica, "remember", _nothing_is_kept),
-    _marks("starts-alone", "marks count writes, not starts alone", rollback_marks, "contradicts", _counts_starts),
-    _marks("nobody-listens", "a node hears what others remember of its disk", Memory, "heard", _own_alone),
+    _marks("no-marks", "rollback marks: a disk that is behind them votes", rollback_marks, "contradicts", _trusts),
+    _marks("marks-in-memory", "rollback marks: they are in memory alone", Replica, "remember", _nothing_is_kept),
+    _marks("starts-alone", "rollback marks: starts count, and writes do not", rollback_marks, "contradicts", _counts_starts),
+    _marks("nobody-listens", "rollback marks: a node does not hear what others remember", Memory, "heard", _own_alone),
 )

@@ -263,41 +263,42 @@ def _seal_differently(self: Sealer, canonicals: Any, digests: Any, _numbers: Ite
 _never: Callable[..., bool] = lambda *_: False  # noqa: E731
 
 _ALL = (
-    replaced("overwrite", "write-once (1): the later writer by the clock wins", Replica, "_store_once", _last_writer_wins),
-    replaced("refusal-counts", "write-once (1): a replica that refused counts as one that took it",
+    replaced("overwrite", "write-once: the later writer by the clock wins", Replica, "_store_once", _last_writer_wins),
+    replaced("refusal-counts", "write-once: a replica that refused counts as one that took it",
               WriteRound, "_collided", lambda self: frozenset()),
-    replaced("ack-before-sync", "ack means durable (2)", Storage, "_sync", _answer_before_sync),
-    replaced("no-sync", "ack means durable (2): the sync does nothing until the process ends", Disk, "sync", lambda self: None),
-    replaced("write-error-ignored", "a store that cannot be trusted stops (11)", Disk, "write", _write_error_ignored),
-    Mutant("reply-counts-twice", "a replica counts once (3)", (
+    replaced("ack-before-sync", "durable before acknowledged", Storage, "_sync", _answer_before_sync),
+    replaced("no-sync", "durable before acknowledged: a sync does nothing until the end", Disk, "sync", lambda self: None),
+    replaced("write-error-ignored", "a distrusted store stops", Disk, "write", _write_error_ignored),
+    Mutant("reply-counts-twice", "a reply counts once", (
         (Tally, "vote", _vote_again), (Exchange, "_on_reply", _hear_again), (Line, "take", _take_again))),
-    Mutant("request-id", "a round has an id of its own (3): late replies of an earlier try count", (
+    Mutant("request-id", "a reply counts once: late replies to an earlier try count too", (
         (Coordinator, "_run", _run_with_request_id), (Coordinator, "_hold", _hold_under_request_id))),
-    Mutant("ids-come-again", "the id of a round is unique for ever (3)", (
+    Mutant("ids-come-again", "a reply counts once: ids of rounds come again", (
         (nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold", _hold_under_few_ids))),
-    replaced("one-ack", "committed by two (4)", operations, "WriteRound", _OneAck),
-    replaced("no-write-back", "read = committed (5): no read repair", operations, "_write_back", _nothing_back),
-    replaced("seen-once", "read = committed (5): one holder is enough", read, "judge", _seen_once_is_enough),
-    replaced("one-answer", "reads ask two (5, 6)", operations, "ReadRound", _OneAnswer),
-    replaced("one-absent", "not found needs two (6)", read, "judge", _one_absent_is_enough),
-    replaced("silence-is-absent", "a time-out is not absent (6)", ReadRound, "give_up", _silence_is_absent),
-    replaced("corrupt-is-absent", "a corrupt block is not absent (6, 11)", Replica, "_get", _corrupt_is_absent),
-    replaced("first-epoch", "the largest of two registers (7)", operations, "EpochRound", _FirstEpoch),
-    replaced("epoch-not-written-back", "an epoch is written back before use (7)", operations, "EpochRound", _EpochKept),
-    replaced("raise-by-one", "a max-register (7): a repeated message raises again", Replica, "_handle", _raise_by_one),
-    replaced("rotate-counts-up", "rotate goes to from + 1 (7): it counts up", operations, "rotate", _rotate_counting_up),
-    replaced("one-raise", "rotate writes to two (7)", operations, "RaiseRound", _OneRaise),
-    replaced("no-fence", "the fence (8)", replicas, "fenced", _never),
-    replaced("repeats-unfenced", "the fence holds for repeats too (8)", Replica, "_put", _put_repeats_unfenced),
-    replaced("put-raises-nothing", "a put raises a smaller register (8)", Replica, "_put", _put_without_raising),
-    replaced("hint-trusted", "an empty batch reads the epoch by quorum (8)", Coordinator, "_commit", _trust_the_hint),
-    replaced("contest-by-two", "a contest is settled by all three (10)", read, "judge", _two_settle_a_contest),
-    replaced("seal-differs", "two coordinators write the same bytes (10)", Sealer, "seal", _seal_differently),
-    Mutant("rot-spreads", "what is written back is authentic (11, trap 7)", (
+    replaced("one-ack", "committed: one acknowledgement is enough", operations, "WriteRound", _OneAck),
+    replaced("no-write-back", "read repair before the answer: there is none", operations, "_write_back", _nothing_back),
+    replaced("seen-once", "read repair before the answer: one holder is enough", read, "judge", _seen_once_is_enough),
+    replaced("one-answer", "read repair before the answer, not found needs two: one", operations, "ReadRound", _OneAnswer),
+    replaced("one-absent", "not found needs two: one absent is enough", read, "judge", _one_absent_is_enough),
+    replaced("silence-is-absent", "not found needs two: a time-out counts as absent", ReadRound, "give_up", _silence_is_absent),
+    replaced("corrupt-is-absent", "not found needs two, a distrusted store stops: corrupt is absent",
+              Replica, "_get", _corrupt_is_absent),
+    replaced("first-epoch", "the epoch is a max-register: the first answer counts", operations, "EpochRound", _FirstEpoch),
+    replaced("epoch-not-written-back", "the epoch is a max-register: no write-back", operations, "EpochRound", _EpochKept),
+    replaced("raise-by-one", "the epoch is a max-register: a repeat raises again", Replica, "_handle", _raise_by_one),
+    replaced("rotate-counts-up", "the epoch is a max-register: rotate counts up", operations, "rotate", _rotate_counting_up),
+    replaced("one-raise", "the epoch is a max-register: rotate writes to one", operations, "RaiseRound", _OneRaise),
+    replaced("no-fence", "the fence: there is none", replicas, "fenced", _never),
+    replaced("repeats-unfenced", "the fence: repeats pass it", Replica, "_put", _put_repeats_unfenced),
+    replaced("put-raises-nothing", "the fence: a put raises no smaller register", Replica, "_put", _put_without_raising),
+    replaced("hint-trusted", "the fence: an empty batch trusts the epoch cache", Coordinator, "_commit", _trust_the_hint),
+    replaced("contest-by-two", "a conflict keeps both out: two replicas settle it", read, "judge", _two_settle_a_contest),
+    replaced("seal-differs", "a conflict keeps both out: no two seals are the same", Sealer, "seal", _seal_differently),
+    Mutant("rot-spreads", "read repair before the answer: what is written back is not authentic", (
         (ReadRound, "_trusted", lambda self, index, state: state), (Replica, "_write_back", _write_back_unread))),
-    replaced("unknown-is-failed", "unknown is an outcome (12)", Coordinator, "_run", _unknown_is_none),
-    replaced("key-without-owner", "the owner is in every key (13)", layout, "record_keys", _keys_without_owner),
-    replaced("one-register", "each owner has a register (13)", layout, "register_key", lambda owner: layout.REGISTER),
+    replaced("unknown-is-failed", "unknown is an outcome: it is told as none", Coordinator, "_run", _unknown_is_none),
+    replaced("key-without-owner", "owner isolation: keys have no owner", layout, "record_keys", _keys_without_owner),
+    replaced("one-register", "owner isolation: owners share a register", layout, "register_key", lambda owner: layout.REGISTER),
 )  # fmt: skip
 
 MUTANTS = {mutant.name: mutant for mutant in (*_ALL, *REJOINING, *MARKS, *HEALING)}

@@ -157,29 +157,29 @@ def _rejoins(name: str, undoes: str, *patches: Patch) -> Mutant:
 
 
 REJOINING = (
-    _rejoins("old-disk-id", "a disk that is lost is lost (view rule 6)", (Node, "lose_disk", _same_disk)),
-    _rejoins("joining-votes", "a joining disk has no vote (view rule 4)", (replicas, "votes", _joining_votes)),
-    _rejoins("joins-joining", "it joins when both others are active (view rule 7)",
+    _rejoins("old-disk-id", "a lost disk gets a new identity: it keeps the old one", (Node, "lose_disk", _same_disk)),
+    _rejoins("joining-votes", "only active listed disks vote: a joining one does too", (replicas, "votes", _joining_votes)),
+    _rejoins("joins-joining", "join from two active disks of one view: the others are joining",
              (join, "_next_turn", _whatever_they_are), (join, "_propose", _whoever_enters),
              (join, "_copy", _whoever_answers)),
-    _rejoins("view-in-memory", "a view is synced before the answer (view rule 9)", (Replica, "_become", _entered_in_memory)),
-    _rejoins("views-not-learned", "nodes learn views from each other (view rule 10)", (Membership, "heard", _learns_nothing)),
-    _rejoins("copied-before", "the copy is made after the entry (view rule 11)", (join, "join", _copy_first)),
-    _rejoins("copied-from-one", "the copy is made from both (view rule 11)", (join, "_copy", _one_copy)),
-    _rejoins("registers-by-choice", "of two registers a copy keeps the larger (view rule 11)", (copy, "merge_values", _mine)),
-    _rejoins("copies-nothing", "active when both copies are synced (view rule 12)", (Replica, "merge", _nothing_comes)),
-    _rejoins("replaced-goes-on", "a disk that is replaced counts no more (view rule 13)",
+    _rejoins("view-in-memory", "view and mode are durable: a view is in memory", (Replica, "_become", _entered_in_memory)),
+    _rejoins("views-not-learned", "views spread from any peer: nobody learns them", (Membership, "heard", _learns_nothing)),
+    _rejoins("copied-before", "copy after the entry, from both: it is made before", (join, "join", _copy_first)),
+    _rejoins("copied-from-one", "copy after the entry, from both: it is made from one", (join, "_copy", _one_copy)),
+    _rejoins("registers-by-choice", "copy after the entry, from both: a register stays", (copy, "merge_values", _mine)),
+    _rejoins("copies-nothing", "active after both copies: nothing is copied", (Replica, "merge", _nothing_comes)),
+    _rejoins("replaced-goes-on", "a replaced disk stops: it goes on",
              (Membership, "_replaced", lambda self, view: None)),
 )  # fmt: skip
 
 #: Noticed by the exhaustive model alone (tests/model/test_rejoin.py): they take an order of messages that chance does not come
 #: upon in hundreds of seeds, or two slots that are given away at a time.
 FOR_THE_MODEL = (
-    _rejoins("no-views", "a replica answers in its own view (view rule 3)", (Replica, "_handle", _in_any_view)),
-    _rejoins("joins-apart", "it joins when both others are in one view (view rule 7)",
+    _rejoins("no-views", "every request names its view: a replica answers in any", (Replica, "_handle", _in_any_view)),
+    _rejoins("joins-apart", "join from two active disks of one view: the views differ",
              (join, "_next_turn", _one_is_enough), (Replica, "_copy", _copy_in_any_view)),
-    _rejoins("any-view", "views change in one slot at a time (view rule 9)",
+    _rejoins("any-view", "a view changes one slot: it may change two",
              (replicas, "may_enter", _any_larger_view), (membership, "may_enter", _any_larger_view)),
-    _rejoins("view-goes-back", "views grow (view rule 9)",
+    _rejoins("view-goes-back", "views are ordered: a node goes back",
              (replicas, "may_enter", _goes_back), (membership, "may_enter", _goes_back)),
 )  # fmt: skip

@@ -137,5 +137,6 @@ def test_a_rule_is_kept_and_proved(name: str) -> None:
         for proof in names:
             if head in KINDS:
                 assert proof in known[head], f"{head}: {proof}"
+                assert head != "mutants" or name in mutants()[proof], f"the row of the mutant {proof} does not say: {name}"
             else:
                 _test(head, proof)
