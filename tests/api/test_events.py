@@ -181,8 +181,11 @@ def test_the_line_is_written_before_the_answer_leaves(rig: Rig) -> None:
     sent_before: list[int] = []
 
     class Watching:
-        async def write(self, event: Event) -> None:
+        refuses: str | None = None
+
+        async def write(self, event: Event) -> bool:
             sent_before.append(len(connection.sent))
+            return True
 
     app = create_app(dataclasses.replace(rig.services, events=Watching()))
     for body in (b'{"values":["a"]}', b"{"):

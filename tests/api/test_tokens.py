@@ -94,7 +94,8 @@ def test_what_is_no_such_request_is_told_what_is(rig: Rig, body: Any) -> None:
 
 def test_values_that_cannot_be_tokenized_are_refused_as_by_tokenize(rig: Rig) -> None:
     (token,) = rig.tokens(["a"])
-    for values in ([1.5, "a", {}], ["a", token], ["a", "x" * 70_000], [1e300], [[]]):
+    refused: list[list[object]] = [[1.5, "a", {}], ["a", token], ["a", "x" * 70_000], [1e300], [[]]]
+    for values in refused:
         rig.vault.asked.clear()
         one, other = (rig.post(path, {"values": values}, key="admin") for path in ("/tokens", "/tokenize"))
         assert (one.status_code, one.json() | {"request_id": ""}) == (422, other.json() | {"request_id": ""})

@@ -15,6 +15,7 @@ import pytest
 import chaos.testbed.cluster
 from chaos.demo import analysis, trouble
 from chaos.demo import run as demo
+from chaos.demo.partitions import Partitions
 from chaos.demo.records import invent_input
 from chaos.testbed import sample
 from chaos.testbed.cluster import Cluster
@@ -129,8 +130,10 @@ def test_it_notices_a_timeline_that_lacks_a_node(own_cluster: Cluster, tmp_path:
     assert "events of n1, n2, ordered: True" in failed.value.saw
 
 
-class Whole:
+class Whole(Partitions):
     """Links that nothing is done to."""
+
+    def __init__(self) -> None: ...
 
     def cut_off(self, node: str) -> None: ...
 

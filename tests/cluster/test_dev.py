@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,9 +60,9 @@ def dev(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def ready(dev: subprocess.Popen[str]) -> dict[str, object]:
+def ready(dev: subprocess.Popen[str]) -> dict[str, Any]:
     assert dev.stdout is not None
-    answer: dict[str, object] = json.loads(dev.stdout.readline())
+    answer: dict[str, Any] = json.loads(dev.stdout.readline())
     return answer
 
 

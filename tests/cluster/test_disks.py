@@ -19,7 +19,7 @@ import yaml
 
 from chaos.testbed.cluster import NODES, Cluster, environment, run, wait_for
 from tests import ROOT
-from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming, through_each_pair
+from tests.cluster.test_promises import OWNER, Acknowledged, health, passes, resolves, streaming, through_each_pair
 
 MiB = 1 << 20
 FLOOR = 24 * MiB
@@ -151,10 +151,10 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(
             assert wait_for(lambda: state(cluster, "n3") == "full", 20)
             assert wait_for(lambda: sees(cluster, "n1", "n3", "full"), 20)
             passes(progress, 30)
-        warned = cluster.health("n3").body
+        warned = health(cluster, "n3").body
         assert (warned["status"], warned["quorum"]["reachable"]) == ("degraded", 3)
         assert any(words.startswith("disk full: ") for words in warned["warnings"])
-        assert "n3 refuses writes: disk full" in cluster.health("n1").body["warnings"]
+        assert "n3 refuses writes: disk full" in health(cluster, "n1").body["warnings"]
         for node in NODES:
             resolves(cluster, node, acknowledged.tokens)
         disk.empty()
@@ -272,7 +272,7 @@ def test_two_full_disks_refuse_what_is_new_say_why_and_lose_nothing(idle_cluster
         for full in disks:
             assert f"{full}: refuses writes: disk full" in refused.body["detail"]
         resolves(cluster, node, acknowledged.tokens)
-        assert cluster.health(node).status == 200
+        assert health(cluster, node).status == 200
     for disk in disks.values():
         disk.empty()
     assert wait_for(lambda: cluster.api("n1", OWNER).tokenize(["new"]).status == 200, 20)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 import quorumvault as qv
@@ -16,6 +15,7 @@ from chaos.testbed.cluster import NODES, Cluster, environment, executable
 from quorumvault.files.job import Job
 from quorumvault.files.run import run
 from quorumvault.files.sources import expand
+from tests.rigs import tables
 
 FILES, ROWS, PATIENTS = 4, 5000, 3000
 #: A client that kills itself, and cleans nothing up, when so many rows are done.
@@ -50,7 +50,7 @@ def furnish(form: str) -> None:
         folder = Path(f"visits/year={number}")
         folder.mkdir(parents=True)
         patient = f"if(range % 11 = 0, null, 'patient ' || (range * 7919 % {PATIENTS}) + {number * 500})"
-        visits = duckdb.sql(f"select range as id, {patient} as patient, range / 4 as cost from range({ROWS})")
+        visits = tables.sql(f"select range as id, {patient} as patient, range / 4 as cost from range({ROWS})")
         visits.write_csv(str(folder / "x.csv")) if form == "csv" else visits.write_parquet(str(folder / "x.parquet"))
 
 
@@ -61,11 +61,11 @@ def content(folder: str) -> dict[str, Any]:
 
 
 def rows(folder: str, form: str) -> list[Any]:
-    return duckdb.sql(f"select year, id, patient, cost from '{folder}/*/x.{form}' order by year, id").fetchall()
+    return tables.sql(f"select year, id, patient, cost from '{folder}/*/x.{form}' order by year, id").fetchall()
 
 
 def distinct(form: str) -> int:
-    return int(duckdb.sql(f"select count(distinct patient) from 'visits/*/x.{form}'").fetchall()[0][0])
+    return int(tables.sql(f"select count(distinct patient) from 'visits/*/x.{form}'").fetchall()[0][0])
 
 
 def variables(cluster: Cluster) -> dict[str, str]:
@@ -128,4 +128,4 @@ def test_another_owners_tokens_are_not_found(cluster: Cluster, place: Path) -> N
     done = subprocess.run(command, env=theirs, capture_output=True, text=True, timeout=120)
     assert done.returncode == 4
     assert "tokens not found" in done.stderr
-    assert duckdb.sql("select count(patient) from 'values/*/x.parquet'").fetchall() == [(0,)]
+    assert tables.sql("select count(patient) from 'values/*/x.parquet'").fetchall() == [(0,)]

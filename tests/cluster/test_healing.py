@@ -21,7 +21,7 @@ def owed(cluster: Cluster, node: str, peer: str) -> int:
 def verify(cluster: Cluster, via: str = "n1") -> dict[str, dict[str, object]]:
     """What each of the two others differs in, by peer: only the count of records if they are identical."""
     done = run_command("verify", str(cluster.directory), "--node", via, "--json")
-    found = json.loads(done.stdout)["peers"]
+    found: dict[str, dict[str, object]] = json.loads(done.stdout)["peers"]
     assert (done.returncode == 0) == all(list(peer) == ["records"] for peer in found.values()), done.stderr
     return found
 

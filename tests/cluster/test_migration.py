@@ -19,6 +19,7 @@ import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, environment, executable, wait_for
 from quorumvault.config.api_keys import PERMISSIONS
 from tests import ROOT
+from tests.rigs import tables
 
 PAGE = (ROOT / "docs" / "migration.md").read_text()
 ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]
@@ -58,7 +59,7 @@ def write(path: str, columns: dict[str, Any]) -> None:
 
 
 def rows(query: str) -> list[tuple[Any, ...]]:
-    return duckdb.sql(query).order("all").fetchall()
+    return tables.sql(query).order("all").fetchall()
 
 
 def epochs(path: str) -> set[str]:
@@ -136,7 +137,7 @@ def test_crosswalks_of_runs_that_overlap_make_one_row_a_token(tmp_path: Path, mo
     for path, crosswalk in (("1-to-2.parquet", first), ("2-to-3.parquet", second)):
         write(path, dict(zip(names, map(list, zip(*crosswalk, strict=True)), strict=True)))
     duckdb.sql(COMPOSE)
-    assert duckdb.sql("from '1-to-3.parquet'").fetchall() == [
+    assert tables.sql("from '1-to-3.parquet'").fetchall() == [
         ("a1", "a3", 1, 3),
         ("b1", "b3", 1, 3),
         ("b2", "b3", 2, 3),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from chaos.testbed.api import Unanswered
+from chaos.testbed.api import Answer, Unanswered
 from chaos.testbed.cluster import NODES, Cluster, wait_for
 from quorumvault.server.storage.binding import plyvel
 
@@ -236,18 +236,24 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
     shutil.rmtree(own_cluster.directory / "n3")
     own_cluster.start("n1", "n3")
     assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and states(own_cluster, "n3") == "joining", 20)
-    assert wait_for(lambda: own_cluster.health("n1").body["peers"]["n3"]["status"] == "up", 20)
+    assert wait_for(lambda: health(own_cluster, "n1").body["peers"]["n3"]["status"] == "up", 20)
     for node in ("n1", "n3"):
         for asked in (tokens, ["no token"]):
             answer = own_cluster.api(node, OWNER).detokenize(asked)
             assert (answer.status, answer.body["code"]) == (503, "no-quorum")
-    assert "n3 has no disk" in "\n".join(own_cluster.health("n3").body["warnings"])
+    assert "n3 has no disk" in "\n".join(health(own_cluster, "n3").body["warnings"])
     own_cluster.start("n2")
     own_cluster.wait_ready("n1", "n2", "n3")
     for node in NODES:
         resolves(own_cluster, node, dict(zip(values, tokens, strict=True)))
     assert states(own_cluster, "n3") == "joining"
     assert not (own_cluster.directory / "n3" / "store").exists()
+
+
+def health(cluster: Cluster, node: str) -> Answer:
+    answer = cluster.health(node)
+    assert answer is not None, f"{node} does not answer"
+    return answer
 
 
 def states(cluster: Cluster, node: str) -> str | None:

@@ -89,7 +89,7 @@ def asking(cluster: Cluster, nodes: Sequence[str], asked: Asked, numbers: Iterat
         with qv.Client([cluster.url(node) for node in NODES], api_key=cluster.api_key(OWNER)) as vault:
             for batch in values():
                 tokens = vault.tokenize(batch)
-                note(batch, tokens, [result.value for result in vault.detokenize(tokens)])
+                note(batch, [str(token) for token in tokens], [result.value for result in vault.detokenize(tokens)])
 
     with ThreadPoolExecutor(len(nodes) + 1) as pool:
         clients = [pool.submit(through_any), *(pool.submit(through, node) for node in nodes)]

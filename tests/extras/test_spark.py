@@ -173,7 +173,8 @@ def test_a_sample_is_the_same_both_times(visits: DataFrame) -> None:
 def test_spark_is_never_told_the_key(
     spark: SparkSession, visits: DataFrame, cluster: Cluster, event_log: Path, key_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for given in ({}, {"key_file": str(key_file)}):
+    options: list[dict[str, Any]] = [{}, {"key_file": str(key_file)}]
+    for given in options:
         qv.spark.tokenize(visits, "patient", **given).explain("extended")
         with pytest.raises(qv.QuorumVaultError, match="404 not-found"):
             qv.spark.tokenize(visits, "patient", urls=f"{cluster.url('n1')}/nowhere", **given)

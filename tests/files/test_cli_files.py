@@ -227,7 +227,7 @@ def test_tokens_are_not_tokenized_again(run: Runner) -> None:
 @pytest.fixture
 def unknown_token(rig: Rig) -> str:
     """Well-formed, and never issued to the clinic."""
-    return rig.tokens(["somebody else's"], key="lab")[0]
+    return str(rig.tokens(["somebody else's"], key="lab")[0])
 
 
 @pytest.mark.parametrize(("missing", "cell", "code"), [("keep", None, 4), ("null", "", 4), ("error", None, 1)])

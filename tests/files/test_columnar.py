@@ -57,7 +57,7 @@ def job(source: str, output: str | None, operation: Any = "tokenize", **options:
 
 def make(name: str, query: str) -> None:
     if name.endswith(".parquet"):
-        duckdb.sql(query).write_parquet(name, row_group_size=2)
+        tables.sql(query).write_parquet(name, row_group_size=2)
     else:
         path, _, table = name.partition("::")
         with duckdb.connect(path) as con:

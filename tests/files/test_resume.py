@@ -86,7 +86,7 @@ def test_a_kill_after_any_part_costs_no_finished_part(form: str, rows: list[tabl
     asked = job(source, output)
     work = work_path(asked)
     with pytest.MonkeyPatch.context() as patch:
-        after_part(patch, lambda count: shutil.copytree(work, kept / str(count)) and None)
+        after_part(patch, lambda count: [shutil.copytree(work, kept / str(count))].clear())
         whole = run(asked, desk.client)
     expected = output.read_bytes() if form != "duckdb" else read(output)
     assert (whole.parts_kept, whole.rows) == (0, len(rows))
@@ -135,7 +135,7 @@ def test_a_kill_while_names_are_given_ends_with_all_names(in_place: bool, desk: 
 
 
 def cut_after_names(patch: pytest.MonkeyPatch, count: int) -> None:
-    original, given_names = Outputs._give, []
+    original, given_names = Outputs._give, list[Any]()
 
     def give(outputs: Outputs, staged: Path, target: Target, replacing: bool) -> set[Path]:
         if len(given_names) == count:
@@ -371,7 +371,7 @@ def test_a_folder_that_is_removed_while_it_is_waited_for_is_made_anew(
 ) -> None:
     write(tmp_path / "in.csv", ROWS)
     asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
-    work, real, locked = work_path(asked), fcntl.flock, []
+    work, real, locked = work_path(asked), fcntl.flock, list[Any]()
 
     def flock(descriptor: int, how: int) -> None:
         if not locked:
@@ -609,7 +609,7 @@ def test_two_runs_to_tables_of_one_new_file_both_have_theirs(desk: Desk, tmp_pat
     first, second = (
         dataclasses.replace(job(tmp_path / f"{name}.duckdb", tmp_path / "new.duckdb"), table=name) for name in ("a", "b")
     )
-    original, begun = Outputs._give, []
+    original, begun = Outputs._give, list[Any]()
 
     def give(*args: Any) -> set[Path]:
         if not begun:
@@ -631,7 +631,8 @@ def test_a_table_gets_into_its_file_within_the_bounds_of_a_run(
     """DuckDB's own are most of the memory, and a folder where the process happens to be."""
     write(tmp_path / "in.duckdb", ROWS)
     asked = job(tmp_path / "in.duckdb", None)
-    original, settings = duckdb.connect, []
+    original: Any = duckdb.connect
+    settings: list[Any] = []
 
     def connect(*args: Any, config: Any = None, **options: Any) -> Any:
         settings.append(config)

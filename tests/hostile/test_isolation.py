@@ -167,7 +167,7 @@ def test_through_every_node_and_in_every_form(tenants: list[Tenant]) -> None:
     def check(tenant: Tenant, number: int) -> None:
         asked = tenant.mixed([token for token in samples if token not in tenant.tokens])
         statuses = tenant.statuses(asked)
-        forms = [
+        forms: list[Callable[[str], None]] = [
             lambda node: tenant.require_values(asked, tenant.ask_node(node, "/detokenize", {"tokens": asked}).json()),
             lambda node: tenant.require_values_arrow(asked, tenant.ask_node(node, "/detokenize", column("token", asked), ARROW)),
             lambda node: tenant.require_records(asked, tenant.ask_node(node, "/detokenize", records(asked)).json()),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from inspect import getgeneratorlocals
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -344,6 +345,7 @@ class RejoinWorld:
         round_ = ask.round(_round_id(at, len(progress.decisions)), view)
         decision: object = None
         for who, said in sorted(heard, key=lambda pair: (pair == (node, reply), pair)):
+            assert said is not None
             answer, disk = self._replies.values[said], view.disks[who]
             decision = None
             if isinstance(answer, OtherView):
@@ -477,7 +479,7 @@ class RejoinWorld:
         return self._with_replica(disk, held, work)[0]
 
     def _canonical_joint(self, joiner: Joiner, steps: Joining, step: Ask | Activate, joint: Joint) -> int:
-        known = steps.gi_frame.f_locals
+        known = getgeneratorlocals(steps)
         entered, copies = known["entered"], known["copies"]
         asks = (step.nodes, encode(step.request(_ROUND))) if isinstance(step, Ask) else step.view.id
         key = (joiner, asks, entered and entered.id, copies.view, *map(frozenset, (copies.after.items(), copies.done)))

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from quorumvault.protocol import join
-from quorumvault.protocol.views import View, may_enter
+from quorumvault.protocol.views import View, may_enter, successor
 from tests.model.rejoining import Call, RejoinWorld
 from tests.model.rejoinscopes import PUT_GET, RECORD, SECOND, SMALL, THIRD, stored
 from tests.model.scopes import get
@@ -77,7 +76,7 @@ def test_the_model_is_for_those_that_no_seed_notices() -> None:
 def test_the_rule_of_one_slot_itself() -> None:
     """What the replacements above leave out."""
     old = View(1, b"", {"n1": b"1", "n2": b"2", "n3": b"3"})
-    assert may_enter(b"1", old, join.successor(old, "n2", b"d"))
-    assert not may_enter(b"2", old, join.successor(old, "n2", b"d"))
-    assert not may_enter(b"1", old, join.successor(join.successor(old, "n2", b"d"), "n3", b"e"))
-    assert not may_enter(b"1", join.successor(old, "n2", b"d"), old)
+    assert may_enter(b"1", old, successor(old, "n2", b"d"))
+    assert not may_enter(b"2", old, successor(old, "n2", b"d"))
+    assert not may_enter(b"1", old, successor(successor(old, "n2", b"d"), "n3", b"e"))
+    assert not may_enter(b"1", successor(old, "n2", b"d"), old)

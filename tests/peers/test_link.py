@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 
 import msgspec
 import pytest
@@ -473,7 +474,7 @@ def test_a_link_binds_its_own_address(run: Run) -> None:
         address = ANY_PORT._replace(host="127.0.0.12", port=listener.sockets[0].getsockname()[1])
         for source in ("127.0.0.11", "127.0.0.13"):
             async with linking(address, source=source):
-                await eventually(lambda source=source: source in callers)
+                await eventually(partial(callers.__contains__, source))
         async with linking(address, source="192.0.2.1") as linked:
             await eventually(lambda: linked.link.last_error)
             assert "cannot connect" in str(linked.link.last_error)

@@ -24,6 +24,7 @@ from quorumvault.errors import StorageFailed
 from quorumvault.server.node import node
 from quorumvault.server.storage import data_directory, layout
 from quorumvault.server.storage.binding import plyvel
+from quorumvault.server.storage.disk_identity import read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.patches import Mutant, applied
@@ -79,7 +80,7 @@ def _open_disk_or_a_new_one(config: NodeConfig) -> data_directory.NodeDisk:
     mine = config.data_directory / data_directory.IDENTITY_FILE
     if not mine.exists() and away.exists():
         shutil.copy(away, mine)
-        identity = data_directory.read_identity(mine)
+        identity = read_identity(mine)
         assert identity is not None
         LevelDBStore.create(config.data_directory / data_directory.STORE_DIRECTORY, identity.disk).close()
     return _real_open_disk(config)
@@ -88,7 +89,7 @@ def _open_disk_or_a_new_one(config: NodeConfig) -> data_directory.NodeDisk:
 def _open_disk_or_an_empty_one(config: NodeConfig) -> data_directory.NodeDisk:
     """Where the store is gone and the identity is left: an empty store under that identity, and its vote."""
     store = config.data_directory / data_directory.STORE_DIRECTORY
-    identity = data_directory.read_identity(config.data_directory / data_directory.IDENTITY_FILE)
+    identity = read_identity(config.data_directory / data_directory.IDENTITY_FILE)
     if identity is not None and not store.exists():
         LevelDBStore.create(store, identity.disk).close()
     return _real_open_disk(config)

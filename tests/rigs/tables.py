@@ -51,6 +51,13 @@ class Desk:
         self.client.rotate(self.client.epoch())
 
 
+def sql(query: str) -> duckdb.DuckDBPyRelation:
+    """A query that has a result."""
+    relation = duckdb.sql(query)
+    assert relation is not None
+    return relation
+
+
 @contextlib.contextmanager
 def desk() -> Iterator[Desk]:
     rig = Rig(fields=("$.name",))

@@ -109,8 +109,8 @@ def _broken_join(fault: Fault, node: Node, cluster: Cluster) -> Mend:
         return isinstance(message, kind) and not (isinstance(message, ViewIs) and not _entered(message.current, disk))
 
     def fall() -> None:
-        for each in armed:
-            each.disarm()
+        for armed_one in armed:
+            armed_one.disarm()
         entered = sum(_entered(other.identity.view, disk) for other in others)
         dead = ", ".join("the joining node" if each is node else "another" for each in falling)
         node.branches[f"at {kind.__name__} of a join died {dead}; had entered: {entered}"] += 1

@@ -11,7 +11,7 @@ from msgspec import structs
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import join, messages
 from quorumvault.protocol.join import Activate, Ask, Enter, Joining, Wait
-from quorumvault.protocol.views import Mode, View
+from quorumvault.protocol.views import Mode, View, successor
 from quorumvault.server.node import membership
 from quorumvault.server.node.membership import Membership
 from quorumvault.server.peers.facts import NodeFacts
@@ -109,6 +109,7 @@ def _copy_in_any_view(self: Replica, copy: messages.Copy) -> Any:
     if view is None or not self._votes:
         return _real_copy(self, copy)
     answer = _real_copy(self, messages.Copy(copy.round, view.id, copy.after))
+    assert isinstance(answer, messages.Copied)
     return messages.Copied(copy.round, copy.view, answer.disk, answer.keys, answer.values, answer.last)
 
 
@@ -130,7 +131,7 @@ def _whatever_they_are(node: str, disk: bytes, entered: View | None, others: tup
     if len(told) < len(others) or not views:
         return Wait("they do not answer")
     newest = max(views, key=lambda view: view.id)
-    return join._CopyIn(newest, {}) if newest.lists(disk) else join._Propose(join.successor(newest, node, disk), others)
+    return join._CopyIn(newest, {}) if newest.lists(disk) else join._Propose(successor(newest, node, disk), others)
 
 
 def _whoever_enters(turn: Any, disk: bytes) -> Generator[Any, Any, Any]:

@@ -164,7 +164,7 @@ def test_a_good_history_passes(name: str) -> None:
 
 
 def test_a_read_that_began_before_two_values_met_may_show_one_of_them() -> None:
-    events = [
+    events: list[Invoke | Complete] = [
         invoke(0, Action.TOKENIZE, "=a", "=b"),
         invoke(1, Action.DETOKENIZE, TOKEN),
         invoke(2, Action.DETOKENIZE, TOKEN),

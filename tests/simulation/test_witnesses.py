@@ -18,8 +18,11 @@ from tests.simulation.witnesses import Witnesses
 DIGEST = bytes(range(DIGEST_BYTES))
 TOKEN = format_token(1, DIGEST)
 #: What a disk may say of the one key that is asked for: it is absent, it is there, it cannot be read.
-ABSENT, THERE, UNREADABLE = ([None], []), ([b"record"], []), ([None], [0])
-Said = tuple[str, tuple[list[bytes | None], list[int]]]
+Records = tuple[list[bytes | None], list[int]]
+ABSENT: Records = ([None], [])
+THERE: Records = ([b"record"], [])
+UNREADABLE: Records = ([None], [0])
+Said = tuple[str, Records]
 
 
 class Asker:

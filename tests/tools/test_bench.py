@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -38,7 +39,7 @@ def _floor(cpu: float, values: int = 1_000) -> FloorSample:
     return FloorSample(values, seconds=2 * cpu, loop_cpu=0.75 * cpu, compaction_cpu=0.25 * cpu)
 
 
-def _sample(operation: Operation = Operation.NEW, batch: int = 1_000, at_once: int = 6, **changed: object) -> Sample:
+def _sample(operation: Operation = Operation.NEW, batch: int = 1_000, at_once: int = 6, **changed: Any) -> Sample:
     """1,000 values in a tenth of a second, for twice the floor's CPU."""
     sample = Sample(
         operation=operation,
@@ -61,7 +62,7 @@ def _report(samples: Sequence[Sample]) -> Report:
     return summarise(samples, made="2026-01-02", machine="2 × some processor", plan="smoke", repetitions=3)
 
 
-def _whole(**changed: object) -> Report:
+def _whole(**changed: Any) -> Report:
     """Of all that the smoke plan measures; 16 at once do three times as many a second as one."""
     keys = [(group.operation, group.batch, at_once) for group in SMOKE.groups for at_once in group.at_once]
     return _report([_sample(*key, **({"seconds": 0.1 if key[2] > 1 else 0.3} | changed)) for key in keys])

@@ -47,7 +47,7 @@ def texts(expression: ast.expr) -> set[str]:
     if isinstance(expression, ast.IfExp):
         return texts(expression.body) | texts(expression.orelse)
     if isinstance(expression, ast.JoinedStr):
-        return {"".join(re.escape(part.value) if isinstance(part, ast.Constant) else ".+" for part in expression.values)}
+        return {"".join(re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+" for part in expression.values)}
     return {re.escape(expression.value)} if isinstance(expression, ast.Constant) and isinstance(expression.value, str) else set()
 
 

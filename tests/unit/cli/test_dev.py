@@ -20,7 +20,7 @@ def test_the_second_start_has_the_same_cluster_and_key(tmp_path: Path) -> None:
     assert (again, same_key) == (cluster, key)
     found = load_keys(cluster.api_keys).authenticate(key)
     assert found is not None
-    assert (found.owner.name, found.allow) == ("dev", {"tokenize", "detokenize", "rotate"})
+    assert (found.owner.name, found.allow) == ("dev", frozenset({"tokenize", "detokenize", "rotate"}))
 
 
 def test_a_cluster_without_a_key_of_its_own_gets_one(tmp_path: Path) -> None:

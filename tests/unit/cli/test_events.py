@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from quorumvault.cli import events, main
+from quorumvault.cli import main
 from quorumvault.cli.events import Filters, follow_all, last_of
 from quorumvault.server.telemetry.event_file import rotated
 from quorumvault.server.telemetry.event_log import Event
@@ -110,7 +111,7 @@ def test_following_sees_whole_lines_once_over_rotations(tmp_path: Path) -> None:
             rotate()
         append(line(8))
 
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: append(line(1) + line(2)[:9]),  # a file that was not there, and half a line
         lambda: append(line(2)[9:]),
         lambda: (append(line(3)), rotate()),
@@ -145,7 +146,7 @@ def test_three_files_that_are_followed_interleave_by_time(tmp_path: Path) -> Non
 
     append(1, 1, 4)
     append(2, 2)
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: (append(3, 5), append(2, 7)),
         lambda: (append(1, 6), append(3, 8, 10)),
         lambda: append(2, 9),
@@ -172,7 +173,7 @@ def test_following_shows_the_last_events_at_once_and_ends_well_on_ctrl_c(config:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(events.time, "sleep", interrupt)
+    monkeypatch.setattr("time.sleep", interrupt)
     result = show(config, "--follow", "-n", "2", "--owner", "b")
     assert result.exit_code == 0
     assert [text.split()[0][17:19] for text in result.stdout.splitlines()] == ["03", "04"]

@@ -32,7 +32,7 @@ def test_a_new_key_is_the_only_line_on_standard_output(config: Path) -> None:
     (text,) = result.stdout.splitlines()
     found = load_keys(config.parent / "api_keys.yaml").authenticate(text)
     assert found is not None
-    assert (found.owner.name, found.allow) == ("clinic", {"tokenize", "detokenize"})
+    assert (found.owner.name, found.allow) == ("clinic", frozenset({"tokenize", "detokenize"}))
     assert "SIGHUP" in result.stderr
     assert text not in result.stderr
     assert text not in (config.parent / "api_keys.yaml").read_text()
@@ -94,7 +94,7 @@ def test_rates_are_told_apart_by_their_units_and_listed(config: Path) -> None:
     text = keys(config, "create", "--owner", "clinic", "--new-owner", *given).stdout.strip()
     key = load_keys(config.parent / "api_keys.yaml").authenticate(text)
     assert key is not None
-    assert (key.allow, key.rates) == ({"derive"}, Rates(2.5, 1000, 1_000_000))
+    assert (key.allow, key.rates) == (frozenset({"derive"}), Rates(2.5, 1000, 1_000_000))
     line = keys(config, "list").stdout.splitlines()[1]
     assert line.split("\t")[2:4] == ["derive", "2.5 requests/s, 1000 values/s, 1000000 values/d"]
 

@@ -224,9 +224,10 @@ def test_a_value_that_cannot_be_sent_is_refused_with_its_place(value: Any) -> No
 
 def test_one_string_is_no_sequence_of_values() -> None:
     with Handler().client() as vault:
-        for operation in (vault.tokenize, vault.detokenize, vault.tokenize_records):
+        operations: list[Any] = [vault.tokenize, vault.detokenize, vault.tokenize_records]
+        for operation in operations:
             with pytest.raises(TypeError):
-                operation("123-45-6789")  # type: ignore[operator]
+                operation("123-45-6789")
 
 
 def test_a_value_that_is_too_large_is_refused_before_it_is_sent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -130,10 +131,14 @@ def test_the_error_says_what_may_be_wrong_and_who_answered(node: StandIn) -> Non
     assert caught.value.request_id == node.requests[0].request_id
 
 
+def reply(request: Request, status: int, ids: list[str]) -> None:
+    request.send(request.reply(status, ids))
+
+
 def test_health_under_another_id_is_nobodys(node: StandIn) -> None:
     with Client(node.url, policy=PATIENT) as vault:
         for status, ids in ((200, []), (200, ["0" * 32]), (503, []), (503, ["0" * 32])):
-            node.behave = lambda request, status=status, ids=ids: request.send(request.reply(status, ids))
+            node.behave = partial(reply, status=status, ids=ids)
             (told,) = vault.health()
             assert told.report is None
             assert told.problem

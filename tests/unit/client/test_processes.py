@@ -15,6 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from quorumvault.client import AsyncClient, Client, ClientPolicy, processes
+from quorumvault.client import AsyncClient, Client, ClientPolicy
 from quorumvault.client.processes import EachProcess
 from tests.rigs.served import answering
 from tests.rigs.stand_in import LONG, Forked, Request, StandIn, standing_in, value_of
@@ -120,7 +121,7 @@ def processes_on_connections(node: StandIn) -> list[set[str]]:
 def test_workers_forked_off_a_process_that_used_the_client_have_their_own_connections(node: StandIn) -> None:
     with Client(node.url, api_key=KEY, policy=PATIENT, rng=random.Random(1)) as vault:
         assert all(in_threads(vault, "master", 4))
-        workers = [Forked(lambda number=number: in_threads(vault, f"worker{number}", 4)) for number in range(4)]
+        workers = [Forked(partial(in_threads, vault, f"worker{number}", 4)) for number in range(4)]
         assert all(in_threads(vault, "master", 4))
         for worker in workers:
             assert worker.result() == [True] * 12
@@ -199,7 +200,7 @@ def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(node: StandIn) 
         try:
             for number in range(20):
                 token = f"child{number}-0"
-                assert Forked(lambda token=token: ask(vault, token)).result() == value_of(token)
+                assert Forked(partial(ask, vault, token)).result() == value_of(token)
         finally:
             over.set()
         assert all(each.result(LONG) for each in asking)
@@ -211,7 +212,7 @@ def test_no_lock_that_is_held_at_a_fork_stops_the_forked_process(node: StandIn) 
 
 def test_a_process_under_the_id_of_another_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a namespace of its own a forked process may have its parent's id, and so may one whose parent is gone."""
-    monkeypatch.setattr(processes.os, "getpid", lambda: 1)
+    monkeypatch.setattr("os.getpid", lambda: 1)
     each = EachProcess("parent's", lambda: "child's")
     assert each.get() == "parent's"
     assert Forked(lambda: (each.get(), Forked(each.get).result())).result() == ("child's", "child's")
@@ -220,7 +221,7 @@ def test_a_process_under_the_id_of_another_is_another(monkeypatch: pytest.Monkey
 
 def test_a_fork_that_python_was_not_told_of_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     each = EachProcess("parent's", lambda: "child's")
-    monkeypatch.setattr(processes.os, "getpid", lambda: -1)
+    monkeypatch.setattr("os.getpid", lambda: -1)
     assert each.get() == "child's"
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
 import msgpack
 import msgspec
 import pytest
@@ -26,19 +30,24 @@ def columns(*cells: st.SearchStrategy[object]) -> st.SearchStrategy[list[list[ob
     return rows.map(lambda rows: [list(column) for column in zip(*rows, strict=True)] or [[] for _ in cells])
 
 
+def filled(message: Callable[..., Any], *parts: Iterable[object]) -> Any:
+    """A message with the fields of all parts, in their order."""
+    return message(*chain(*parts))
+
+
 blob = st.binary(max_size=40)
 heads = st.tuples(round_ids, common["view"])
 requests = st.one_of(
     st.builds(
-        lambda head, body, columns, name: messages.Put(*head, *body, *columns, name),
+        lambda head, body, columns, name: filled(messages.Put, head, body, columns, [name]),
         heads,
         st.tuples(disks, epochs, st.text(max_size=5), st.binary(max_size=11)),
         columns(blob, blob),
         st.text(max_size=5),
     ),
-    st.builds(lambda head, owner, columns: messages.Get(*head, owner, *columns), heads, disks, columns(epochs, blob)),
+    st.builds(lambda head, owner, columns: filled(messages.Get, head, [owner], columns), heads, disks, columns(epochs, blob)),
     st.builds(
-        lambda head, owner, columns: messages.WriteBack(*head, owner, *columns),
+        lambda head, owner, columns: filled(messages.WriteBack, head, [owner], columns),
         heads,
         st.text(max_size=5),
         columns(epochs, blob, blob),
@@ -63,7 +72,7 @@ replies = st.one_of(
     st.builds(messages.Overflow, **replying),
     st.builds(messages.Sums, **replying, sums=st.none() | blob),
     st.builds(
-        lambda head, columns, unreadable: messages.Listing(*head, *columns, unreadable),
+        lambda head, columns, unreadable: filled(messages.Listing, head, columns, [unreadable]),
         st.tuples(round_ids, common["view"], disks, counts),
         columns(blob, blob),
         st.lists(counts),

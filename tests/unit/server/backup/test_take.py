@@ -104,7 +104,7 @@ def test_what_is_on_any_two_disks_is_in_it(missing: list[str | None], via: str) 
 
     async def test(nodes: Cluster) -> None:
         pairs, _ = await backup(nodes[via])
-        assert pairs == SEALED.pairs | SEALED.others
+        assert pairs == {**SEALED.pairs, **SEALED.others}
 
     in_cluster(test, stores, copy_bytes=200)
 

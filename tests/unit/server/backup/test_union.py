@@ -19,12 +19,13 @@ def larger(key: bytes, one: bytes, other: bytes) -> bytes:
 def cut(store: dict[bytes, bytes], data: st.DataObject, sizes: st.SearchStrategy[int]) -> list[list[tuple[bytes, bytes]]]:
     """In pieces, of which only the last may be empty."""
     pairs = sorted(store.items())
-    pieces = []
+    pieces: list[list[tuple[bytes, bytes]]] = []
     while pairs:
         size = data.draw(sizes)
         pieces.append(pairs[:size])
         pairs = pairs[size:]
-    return pieces if pieces and data.draw(st.booleans()) else [*pieces, []]
+    ends_empty = not pieces or data.draw(st.booleans())
+    return [*pieces, []] if ends_empty else pieces
 
 
 @given(stores, st.data())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from quorumvault.server.healing.scrub import Neighbours
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.memory import MemoryStore
-from quorumvault.server.storage.store import Store
+from quorumvault.server.storage.store import Corrupt
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, DISKS, REGISTRY, Cluster, Node, in_cluster, values
 
@@ -42,7 +42,7 @@ async def one_pass(node: Node) -> None:
         await scrub.once()
 
 
-def run(test: Callable[[Cluster], Awaitable[None]], stores: dict[str, Store] | dict[str, FaultyStore] | None = None) -> None:
+def run(test: Callable[[Cluster], Awaitable[None]], stores: Mapping[str, FaultyStore] | None = None) -> None:
     in_cluster(test, stores)
 
 
@@ -207,7 +207,7 @@ def test_a_record_that_a_look_up_does_not_find_is_damage() -> None:
     class Hiding(FaultyStore):
         hidden: bytes = b""
 
-        def get(self, keys):  # type: ignore[no-untyped-def]
+        def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
             return [None if key == self.hidden else value for key, value in zip(keys, super().get(keys), strict=True)]
 
     stores = {name: Hiding(MemoryStore()) for name in NODE_NAMES}
@@ -252,12 +252,12 @@ def test_flipped_bits_in_tables_are_found_and_no_record_is_mistaken(tmp_path: Pa
         store = LevelDBStore.create(tmp_path / name, DISKS[name])
         store.close()
 
-    def opened() -> dict[str, Store]:
+    def opened() -> dict[str, LevelDBStore]:
         return {name: LevelDBStore.open(tmp_path / name, DISKS[name]) for name in NODE_NAMES}
 
     stores = opened()
     in_cluster(fill, stores)
-    stores["n1"]._db.compact_range()  # type: ignore[attr-defined]
+    stores["n1"]._db.compact_range()
     for store in stores.values():
         store.close()
     table = max((tmp_path / "n1").glob("*.ldb"), key=lambda path: path.stat().st_size)

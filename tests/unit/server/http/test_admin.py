@@ -232,7 +232,7 @@ def test_a_backup_is_the_bytes_that_the_node_gives_and_says_what_to_keep(tmp_pat
     assert result.exit_code == 0, result.output
     file = tmp_path / "b.qvb"
     writer = Writer()
-    assert file.read_bytes() == b"".join(map(writer.write, [HEADER, *PIECES, TRAILER]))
+    assert file.read_bytes() == b"".join([*map(writer.write, [HEADER]), *map(writer.write, PIECES), writer.write(TRAILER)])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "has what n1 and n3 had together: 1 records" in result.output
     for kept in ("secrets/master-s1.key", "fields.yaml", "api_keys.yaml"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_a_node_that_makes_a_directory_of_that_name_meanwhile_is_left_alone(vaul
         (path / "lock").touch()
         return aside
 
-    real = replacement.set_aside
+    real: Callable[[Path], Path] = vars(replacement)["set_aside"]
     monkeypatch.setattr(replacement, "set_aside", set_aside)
     with pytest.raises(InitRefused, match=r"put there meanwhile .* what was there before is .*/n2\.set-aside-1"):
         replace_disk(vault, "n2", None, entropy=os.urandom)

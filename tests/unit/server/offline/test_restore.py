@@ -81,7 +81,7 @@ class Old:
 
 def count(keys: Iterable[bytes]) -> Counts:
     kinds = [sum(key.startswith(prefix) for key in keys) for prefix in (layout.RECORD, layout.REGISTER, layout.OWNER)]
-    return Counts(*kinds, 0)
+    return Counts(kinds[0], kinds[1], kinds[2], 0)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_without_a_key_file_each_owner_gets_a_new_key_and_it_is_good(old: Old, i
     for owner, text in restored.api_keys.items():
         key = keys.authenticate(text)
         assert key is not None
-        assert (key.owner.name, key.allow) == (owner, {"tokenize", "detokenize", "rotate"})
+        assert (key.owner.name, key.allow) == (owner, frozenset({"tokenize", "detokenize", "rotate"}))
         assert text not in repr(restored)
 
 

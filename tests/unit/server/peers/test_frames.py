@@ -164,7 +164,7 @@ def test_the_bytes_are_those_of_the_document() -> None:
     """docs/peer-protocol.md, section 2, implemented from the text; the body by another implementation of MessagePack."""
     request = Get(RoundId(b"d" * 16, b"b" * 8, 7), (1, bytes(16)), b"o" * 16, [1], [b"x" * 20])
     stream = b"".join(frames([[Envelope(Kind.PING, 0, b"\xc0")], [Envelope(Kind.REQUEST, 5, encode(request))]]))
-    cipher, opened = AESGCM(KEY), []
+    cipher, opened = AESGCM(KEY), list[bytes]()
     while stream:
         length = int.from_bytes(stream[:4])
         nonce = bytes(4) + len(opened).to_bytes(8)
