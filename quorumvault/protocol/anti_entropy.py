@@ -12,6 +12,8 @@ be repeated, so writes that go on meanwhile do no harm (trap 17): what is under 
 is to be written.
 
 A procedure without IO, as operations.py: it yields what it needs and is sent what came of it.
+
+Rules kept here: anti-entropy.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A register only grows, so the largest of two replicas' answers is at least what any finished write left behind; it is written back
 to two before it is used, so that no later reader sees less (Aspnes, Attiya, Censor 2009, over majorities as in
 Attiya, Bar-Noy, Dolev 1995). Epoch 0 is a register that was never written and stands for the first epoch.
+
+Rules kept here: the epoch is a max-register; the fence; one secret per epoch.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ keys, not their records, which its own replica has. A ledger counts what one dis
 order of their numbers, and those that are not yet. Losing hints is harmless, and so is handing something off twice; both are
 what anti-entropy is for. When a disk is owed more than the limit, its hints are dropped as a whole, since comparing everything is
 cheaper then.
+
+Rules kept here: hinted handoff.
 """
 
 from __future__ import annotations

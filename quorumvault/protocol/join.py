@@ -17,6 +17,9 @@ have it or it was never acknowledged. Hence the source keeps no state for a copy
 its last key, in the same view.
 
 The generator is driven by the event loop (rejoin.py), and step by step by models and simulators.
+
+Rules kept here: a lost disk gets a new identity; join from two active disks of one view; a joiner proposes the next view;
+copy after the entry, from both; active after both copies; a replaced disk stops; two lost disks need an operator.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ message that is ``since`` a later one).
 
 A **round** is one exchange with the replicas. Requests name the round and the view they are meant for; replies name both again
 and the disk that speaks, so that a reply can be counted once, for what it answers, in the view it was given in (rule 3).
+
+Rules kept here: a reply counts once; every request names its view.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@
     rotate        read_epoch, then raise to from + 1 if it still is ``from``                         (rule 7)
 
 The same generators are driven by the event loop (coordinator.py), and step by step by models and simulators.
+
+Rules kept here: committed; read repair before the answer; the epoch is a max-register; the fence; one secret per epoch; a
+refused round starts again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a coordinator needs of a replica, near or far: send a request, hear of it exactly once."""
+"""What a coordinator needs of a replica, near or far: send a request, hear of it exactly once.
+
+Rules kept here: unknown is an outcome.
+"""
 
 from __future__ import annotations
 

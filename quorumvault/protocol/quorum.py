@@ -2,6 +2,8 @@
 
 PENDING while both ends are open, WON when a quorum said yes, LOST as soon as a quorum can no longer be had: not at the time-out.
 With N = 3 and two needed, any two quorums share a replica (Dynamo, SOSP '07; Attiya, Bar-Noy, Dolev 1995).
+
+Rules kept here: a reply counts once.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 What one replica holds and another lacks has to be written back to the second before it may be returned: the round says what and
 where, and the coordinator does it. Unequal bytes are settled by all three replicas or not at all. ``judge`` is that whole table.
+
+Rules kept here: read repair before the answer; not found needs two; a conflict keeps both out.
 """
 
 from __future__ import annotations

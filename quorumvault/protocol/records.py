@@ -10,6 +10,8 @@
     +-------+------+
 
 Sealed records compare by header as their versions do, since format and kind are equal and numbers are big-endian.
+
+Rules kept here: a conflict keeps both out.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ has been. A disk that comes back with less has forgotten what it acknowledged. I
 
 A node keeps what it remembers on its own disk, soon after, and tells it to the others with every ping; they remember it too.
 Which of this is durable when, and what is therefore not seen, is said in docs/decisions/0011.
+
+Rules kept here: rollback marks.
 """
 
 from __future__ import annotations

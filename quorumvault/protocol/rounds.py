@@ -2,6 +2,8 @@
 
 What is common to all rounds is here: a reply counts only if it names this round and this view, comes from a disk that the view
 lists, and is the first of that disk (rule 3). What the kinds of rounds make of the replies is in write.py, read.py and epochs.py.
+
+Rules kept here: a reply counts once; unknown is an outcome; a refused round starts again.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ A disk is **active** and votes, or **joining** and does not, whatever it stores.
 
 Why: a node that lost its disk must not vote "absent" for what its old disk acknowledged (protocol-aware recovery, Alagappan
 et al., FAST '18; the same holds for wiped acceptors in CASPaxos, Rystsov 2018).
+
+Rules kept here: views are ordered; only active listed disks vote; a view changes one slot; views spread from any peer; a
+joiner proposes the next view.
 """
 
 from __future__ import annotations

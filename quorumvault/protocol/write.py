@@ -3,6 +3,8 @@
 A batch is committed when two active replicas acknowledged it in the round's view. A replica refuses single items under whose key
 it holds other bytes. Such an item is settled by counting: two replicas that took it commit it; two that hold something else make
 a collision, because then it can never have two. One of each waits for the third, and if that one is silent the round is Lost.
+
+Rules kept here: write-once; committed; a conflict keeps both out.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ def through_each_pair(cluster: Cluster, check: Callable[[str], None]) -> None:
 
 
 def test_nothing_acknowledged_is_lost_when_a_node_is_killed_in_the_middle(own_cluster: Cluster) -> None:
+    """Proves: committed."""
     acknowledged = Acknowledged()
     with streaming(own_cluster, acknowledged) as progress:
         for victim in NODES:
@@ -105,6 +106,7 @@ def test_nothing_acknowledged_is_lost_when_a_node_is_killed_in_the_middle(own_cl
 
 
 def test_nothing_acknowledged_is_lost_when_all_three_are_killed_and_started_again(own_cluster: Cluster) -> None:
+    """Proves: durable before acknowledged."""
     acknowledged = Acknowledged()
     with streaming(own_cluster, acknowledged) as progress:
         passes(progress, 30)
@@ -210,6 +212,7 @@ class Race:
 
 
 def test_rotation_races_tokenization_for_thousands_of_rounds(own_cluster: Cluster) -> None:
+    """Proves: the fence."""
     race = Race(own_cluster)
     with ThreadPoolExecutor(8) as pool:
         clients = [pool.submit(race.rotate if seed < 2 else race.tokenize, seed) for seed in range(8)]
@@ -228,6 +231,7 @@ def test_rotation_races_tokenization_for_thousands_of_rounds(own_cluster: Cluste
 
 
 def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cluster: Cluster) -> None:
+    """Proves: not found needs two."""
     own_cluster.kill("n1")
     own_cluster.wait_ready("n2", "n3")
     values = [f"written while n1 was away {n}" for n in range(20)]
@@ -262,7 +266,10 @@ def states(cluster: Cluster, node: str) -> str | None:
 
 
 def test_a_disk_that_cannot_be_written_ends_the_node_with_exit_code_3(own_cluster: Cluster) -> None:
-    """A limit on file sizes makes the next append of the log fail half-way, as a full disk does."""
+    """A limit on file sizes makes the next append of the log fail half-way, as a full disk does.
+
+    Proves: a distrusted store stops.
+    """
     before = own_cluster.api("n1", OWNER).tokenize(["before"]).body["tokens"]
     process = own_cluster.nodes["n3"].require_process()
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))

@@ -23,6 +23,7 @@ def put_back(cluster: Cluster, node: str, copy: Path) -> None:
 
 
 def test_a_disk_put_back_while_the_others_run_is_found_out_and_replaced(own_cluster: Cluster) -> None:
+    """Proves: rollback marks."""
     acknowledged = Acknowledged()
     fill(own_cluster, acknowledged, 1)
     own_cluster.kill("n2")

@@ -150,6 +150,7 @@ def test_nobody_s_rotation_is_another_s(tenants: list[Tenant]) -> None:
 
 
 def test_each_owner_asks_for_every_token_that_there_is_and_gets_its_own_values_alone(tenants: list[Tenant]) -> None:
+    """Proves: owner isolation."""
     everything = [token for tenant in tenants for token in tenant.tokens]
 
     def check(tenant: Tenant, number: int) -> None:

@@ -259,6 +259,8 @@ def describe(reach: Reach) -> str:
     "reach", [pytest.param(reach, marks=pytest.mark.slow if all(reach.values()) else ()) for reach in REACHES], ids=describe
 )
 def test_two_vote_only_if_one_is_cut_off_from_the_peer_that_holds_the_other(reach: Reach) -> None:
+    """Proves: one process per name."""
+
     def check(world: World, steps: tuple[Step, ...]) -> None:
         if all(process.partners for process in world.processes):
             assert cut_off(world), steps

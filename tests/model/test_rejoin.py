@@ -25,7 +25,10 @@ def test_no_state_breaks_a_rule(name: str) -> None:
 
 
 def test_nodes_that_learn_from_each_other_are_not_apart_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """View rule 10, by which a joining disk that dies half-way leaves two nodes in one view."""
+    """View rule 10, by which a joining disk that dies half-way leaves two nodes in one view.
+
+    Proves: views spread from any peer.
+    """
     assert RejoinWorld([], [SECOND]).apart() == []
     monkeypatch.setattr(RejoinWorld, "_node_steps", lambda self, state: iter(()))
     assert RejoinWorld([], [SECOND]).apart()
@@ -74,7 +77,7 @@ def test_the_model_is_for_those_that_no_seed_notices() -> None:
 
 
 def test_the_rule_of_one_slot_itself() -> None:
-    """What the replacements above leave out."""
+    """What the replacements above leave out. Proves: views are ordered; a view changes one slot."""
     old = View(1, b"", {"n1": b"1", "n2": b"2", "n3": b"3"})
     assert may_enter(b"1", old, successor(old, "n2", b"d"))
     assert not may_enter(b"2", old, successor(old, "n2", b"d"))

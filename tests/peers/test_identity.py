@@ -53,6 +53,8 @@ async def twin(address: Address, boot: bytes, timeouts: Timeouts = TIMEOUTS) -> 
 def test_the_second_process_of_a_name_hears_that_the_first_one_lives_and_where(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Proves: one process per name."""
+
     async def scenario() -> None:
         async with serving(StubReplica(at_once=True)) as server, twin(server.address, b"first") as first:
             await first.linked.up()

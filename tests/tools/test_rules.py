@@ -1,8 +1,8 @@
 """docs/rules.md and the code say the same: each rule of the protocol has its section, its modules and its proofs.
 
 The names of the rules are in the page's list and nowhere else. A module that keeps a rule says the rule's name in its
-docstring, and a proof says it in its own words: a test in its name or docstring, a mutant in its row. A scope of requests names a
-rule by the mutants that it has to notice, and a scope of rejoining by standing in that file. Checkers have names of their own.
+docstring ("Rules kept here: …; …."), and a proof says it too: a test in its name or docstring, a mutant in its row. Scopes and
+checkers have names of their own, and have to be there.
 """
 
 from __future__ import annotations
@@ -109,6 +109,13 @@ def checkers() -> set[str]:
     }
 
 
+@cache
+def said_by(module: str) -> tuple[str, ...]:
+    """The rules that a module's docstring ends with: "Rules kept here: …; …."."""
+    _, said, names = " ".join((ast.get_docstring(_tree(ROOT / module)) or "").split()).partition("Rules kept here: ")
+    return tuple(names.removesuffix(".").split("; ")) if said else ()
+
+
 def _test(path: str, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
     found = [node for node in ast.walk(_tree(ROOT / path))
              if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name]  # fmt: skip
@@ -129,8 +136,7 @@ def test_a_rule_is_kept_and_proved(name: str) -> None:
     assert rule.modules
     assert rule.proofs
     for module in rule.modules:
-        assert module.startswith("quorumvault/")
-        assert (ROOT / module).is_file(), module
+        assert name in said_by(module), f"{module} does not say at the end of its docstring that it keeps: {name}"
     known = {"scopes": scopes().keys(), "mutants": mutants().keys(), "checkers": checkers()}
     for head, names in rule.proofs.items():
         assert names, head
@@ -139,4 +145,12 @@ def test_a_rule_is_kept_and_proved(name: str) -> None:
                 assert proof in known[head], f"{head}: {proof}"
                 assert head != "mutants" or name in mutants()[proof], f"the row of the mutant {proof} does not say: {name}"
             else:
-                _test(head, proof)
+                test = _test(head, proof)
+                words = f"{proof.replace('_', ' ')} {' '.join((ast.get_docstring(test) or '').split())}"
+                assert name in words.lower(), f"{proof} does not say in its name or docstring: {name}"
+
+
+def test_no_module_says_that_it_keeps_more_than_the_page_knows() -> None:
+    for path in sorted((ROOT / "quorumvault").rglob("*.py")):
+        module = str(path.relative_to(ROOT))
+        assert set(said_by(module)) == {rule.name for rule in RULES.values() if module in rule.modules}, module

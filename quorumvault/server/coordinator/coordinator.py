@@ -1,6 +1,8 @@
 """The coordinator: carries out requests of clients by holding rounds with the replicas.
 
 It knows no HTTP and no disk. The operations themselves are pure (protocol/operations.py); here they meet peers and time.
+
+Rules kept here: unknown is an outcome; not found costs the same work.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 What is compared, and in which order, is protocol/antientropy.py. A comparison is due at the start as soon as the buckets are
 counted, then ``healing.anti_entropy`` seconds apart, give or take a quarter so that nodes do not fall into step; with a peer that
 was owed more than hints are kept for as soon as it is back; and when an operator asks for it.
+
+Rules kept here: anti-entropy.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
 A hint has keys; the records, and the owner's register, are read from this node's own replica when they are sent, and only those
 records that are authentic. What the own replica does not have is left to anti-entropy, as is everything owed to a disk beyond
 ``healing.hints``.
+
+Rules kept here: hinted handoff.
 """
 
 from __future__ import annotations

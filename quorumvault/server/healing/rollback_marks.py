@@ -5,6 +5,8 @@
 
 A peer's facts are heard before the link to it counts as up, so before this process may vote (peers/standing.py): one peer that
 remembers is enough. Used on the event loop's thread.
+
+Rules kept here: rollback marks.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ aside and rejoins. That takes two others whose stores can be read whole, and roo
 a store says so in its facts as soon as it knows, waits until the others must have heard it, and stays as it is while one of them
 says the same: between the two all can be read. Should two give up all the same, nothing false is said: a disk set aside does not
 vote, and requests are refused until one of the two stores is put back.
+
+Rules kept here: a distrusted store stops; scrub.
 """
 
 from __future__ import annotations

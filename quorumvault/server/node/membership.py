@@ -5,6 +5,8 @@
     this disk is joining                                rejoin (healing/rejoin.py), with a new disk if this node has lost its own
 
 Used on the event loop's thread; the replica, which changes the identity, is on the storage thread.
+
+Rules kept here: views spread from any peer; a replaced disk stops.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ The three disks make view 1, active from the start (rule 14). That is safe here 
 cluster.yaml is written first under another name, which claims the directory, and gets its own name last, when everything has
 been read back. So a directory has either a whole cluster that can start or none, and one that an interrupted init left behind
 says so.
+
+Rules kept here: disk identity.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ Only disks that may vote take part: active, listed in the newest view that any o
 reason than that they could not be opened. The others are left as they are. An operator who has put machines back from older
 copies may have these take part too (``accept_older``): then what was acknowledged after the copies were taken is gone, unless
 another disk here has it.
+
+Rules kept here: two lost disks need an operator.
 """
 
 from __future__ import annotations

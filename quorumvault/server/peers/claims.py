@@ -17,6 +17,8 @@ one until it has been silent for timeouts.silence, and that long its successor w
 finds that it is the challenger.
 
 What this is good for, with two nodes that each judge by what they see, is said in standing.py.
+
+Rules kept here: one process per name.
 """
 
 from __future__ import annotations

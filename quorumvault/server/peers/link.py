@@ -4,6 +4,8 @@ The link is a Peer (peer.py) to coordinators. ``on_reply`` of each request is ca
 Unreachable as soon as none can come. It is certain that a request did not leave (``sent=False``) if there was no connection,
 if a limit was met, or if it still was in the connection's queue; from the transport on nothing is certain (rule 12).
 A request that is given up by its round keeps its place among those that wait until it is answered or the connection ends.
+
+Rules kept here: unknown is an outcome.
 """
 
 from __future__ import annotations

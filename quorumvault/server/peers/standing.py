@@ -19,6 +19,8 @@ It costs a start nothing but the time until both peers have answered, or have re
 connections costs timeouts.handshake. With no peer there is no quorum either, so nothing is lost by waiting for one.
 
 Limit: a node that others can dial, and that can dial none of them itself, does not vote.
+
+Rules kept here: one process per name.
 """
 
 from __future__ import annotations

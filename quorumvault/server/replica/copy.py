@@ -4,6 +4,8 @@ What is copied is what disks have in common: registers, names of owners, records
 of the two; a record is merged as rule 10 has it. Bytes that no owner's key opens are no value, only unknown (rule 11), so
 they give way to a record that is authentic, and never make a conflict with it. Where nothing else is to be had they are kept:
 what is unreadable here is unknown to whoever asks, as it was on the disk that it came from, and not absent.
+
+Rules kept here: copy after the entry, from both.
 """
 
 from __future__ import annotations

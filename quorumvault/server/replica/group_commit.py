@@ -2,6 +2,8 @@
 
 The event loop never waits for a disk (trap 20). While one group is being synced the next one gathers, so that the busier
 a node is the more requests share a sync, and an idle one waits for nobody.
+
+Rules kept here: durable before acknowledged; a distrusted store stops.
 """
 
 from __future__ import annotations

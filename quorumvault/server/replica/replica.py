@@ -8,6 +8,9 @@ A disk that is nearly full takes no write, and answers all that needs none: read
 
 What concerns the disk as a whole, its view and copies of it, is dealt with behind a group's write. So all that was acknowledged
 in the old view is in the store before the new one is entered, and a piece of a copy has what was acknowledged before it (11).
+
+Rules kept here: write-once; durable before acknowledged; read repair before the answer; the fence; view and mode are durable;
+every request names its view; only active listed disks vote; active after both copies.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@
     <data>/nX/store.set-aside-1    a store that was, kept until the node is whole again without it
 
 A lost disk's node takes requests and carries them out through the two others, and votes on nothing (view rules 4 and 6).
+
+Rules kept here: a distrusted store stops; disk identity; a lost disk gets a new identity.
 """
 
 from __future__ import annotations

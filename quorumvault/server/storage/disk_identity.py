@@ -6,6 +6,8 @@
 
 A change is written to a new file, which is synced and takes the old one's name; then the directory is synced. After a crash
 there is the old identity or the new one, whole (Pillai et al., ALICE, OSDI '14).
+
+Rules kept here: disk identity; view and mode are durable.
 """
 
 from __future__ import annotations

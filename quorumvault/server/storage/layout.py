@@ -12,6 +12,8 @@ is one range scan: r | bucket. No key is made without an owner (rule 13). What f
 
     REGISTER  0x01 | epoch (u32 BE) | id of the master secret that the epoch uses (ASCII)
     MARK      incarnation (u64 BE) | sequence (u64 BE), under "mark/" and the disk (16)   -> protocol/rollback_marks.py
+
+Rules kept here: owner isolation.
 """
 
 from __future__ import annotations

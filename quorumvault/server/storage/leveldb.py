@@ -20,6 +20,8 @@ of the last records (within 32 KiB of the end) looks the same: LevelDB opens wit
 read once before LevelDB does (leveldblog.py), which finds the batches that follow. What is left is a bit in the last batch of
 all, which no log can tell from a crash (Alagappan et al., FAST '18, call it the entanglement of crash and corruption); only
 the sequence number that peers remember can.
+
+Rules kept here: durable before acknowledged; a distrusted store stops.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class Script:
 
 
 def test_the_whole_way() -> None:
+    """Proves: a joiner proposes the next view; active after both copies."""
     joining = Script()
     joining.asks(AskView, "n1", "n3")
     assert joining.hears(both()) == Prepare()
@@ -94,6 +95,7 @@ def test_the_whole_way() -> None:
     ],
 )
 def test_it_waits_for_both_others_to_be_active_and_listed(told: dict[str, Any], who: str) -> None:
+    """Proves: join from two active disks of one view."""
     joining = Script()
     step = joining.hears(told)
     assert isinstance(step, Wait)
@@ -113,6 +115,7 @@ def test_one_that_is_behind_is_told_of_the_newer_view_and_asked_again() -> None:
 
 
 def test_a_view_that_was_not_entered_by_both_is_no_reason_to_copy() -> None:
+    """Proves: copy after the entry, from both."""
     joining = Script()
     joining.hears(both())
     joining.hears()

@@ -31,6 +31,7 @@ def dumb(cast: list[tuple[bytes, bool]]) -> Outcome:
 
 @given(votes)
 def test_tally_equals_its_dumb_twin(cast: list[tuple[bytes, bool]]) -> None:
+    """Proves: a reply counts once."""
     tally = Tally(DISKS)
     for disk, yes in cast:
         tally.vote(disk, yes=yes)
@@ -69,6 +70,7 @@ def test_one_holder_is_repaired_first() -> None:
 
 
 def test_two_values_need_all_three() -> None:
+    """Proves: a conflict keeps both out."""
     assert judge([A, B], 1) is Open.UNDECIDED
     assert judge([A, B], 0) is Open.UNAVAILABLE
     assert judge([A, B, UNKNOWN], 0) is Open.UNAVAILABLE

@@ -48,6 +48,7 @@ STEPS = st.lists(st.sampled_from(["boot", "acknowledged", "unheard"]), max_size=
 
 @given(STEPS)
 def test_a_disk_that_forgot_nothing_is_never_found_out(steps: list[str]) -> None:
+    """Proves: rollback marks."""
     disk = Disk()
     disk.live(steps)
     assert not disk.found_out

@@ -31,11 +31,13 @@ def record(sealed: bytes, clock: int = 1) -> bytes:
 
 class TestCounting:
     def test_two_acks_commit(self) -> None:
+        """Proves: committed."""
         round_ = WriteRound(ROUND, VIEW)
         assert round_.receive(ack(D1)) is None
         assert round_.receive(ack(D3)) == Committed()
 
     def test_one_disk_counts_once_whatever_it_is_called(self) -> None:
+        """Proves: a reply counts once."""
         round_ = WriteRound(ROUND, VIEW)
         assert round_.receive(ack(D2)) is None
         assert round_.receive(ack(D2)) is None
@@ -46,16 +48,19 @@ class TestCounting:
         assert round_.receive(ack(STRANGER)) is None
 
     def test_a_reply_to_an_earlier_try_has_no_voice(self) -> None:
+        """Proves: a reply counts once."""
         round_ = WriteRound(ROUND, VIEW)
         assert round_.receive(ack(D1)) is None
         assert round_.receive(ack(D2, round_id=EARLIER)) is None
 
     def test_a_reply_from_another_view_has_no_voice(self) -> None:
+        """Proves: every request names its view."""
         round_ = WriteRound(ROUND, VIEW)
         assert round_.receive(ack(D1)) is None
         assert round_.receive(Ack(ROUND, (2, D2), D2, 1, 1, {})) is None
 
     def test_joining_disks_do_not_vote(self) -> None:
+        """Proves: only active listed disks vote."""
         round_ = WriteRound(ROUND, VIEW)
         assert round_.receive(ack(D1)) is None
         assert round_.receive(NotVoting(ROUND, VIEW.id, D2)) is None
@@ -67,6 +72,7 @@ class TestCounting:
         assert round_.give_up(D2) == Lost()
 
     def test_a_newer_view_ends_the_round(self) -> None:
+        """Proves: a refused round starts again."""
         newer = View(2, D3, {"n1": D1, "n2": D2, "n3": STRANGER})
         round_ = WriteRound(ROUND, VIEW)
         assert round_.receive(ack(D1)) is None
@@ -184,6 +190,7 @@ class TestEpochs:
         assert round_.receive(self.epoch_is(D3, 4)) == EpochRead(Register(4, "m1"), settled=True)
 
     def test_the_largest_of_two_has_to_be_written_back(self) -> None:
+        """Proves: the epoch is a max-register."""
         round_ = EpochRound(ROUND, VIEW)
         round_.receive(self.epoch_is(D1, 4))
         assert round_.receive(self.epoch_is(D3, 5)) == EpochRead(Register(5, "m1"), settled=False)
@@ -199,6 +206,7 @@ class TestEpochs:
         assert round_.receive(ack(D2)) == Raised()
 
     def test_the_fence(self) -> None:
+        """Proves: one secret per epoch."""
         assert fenced(Register(2, "m1"), Register(1, "m1"))
         assert not fenced(Register(1, "m1"), Register(1, "m1"))
         assert not fenced(Register(0, ""), Register(1, "m1"))

@@ -112,6 +112,8 @@ def test_what_is_called_malformed_here_is() -> None:
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
 def test_alone(operation: str) -> None:
+    """Proves: not found costs the same work."""
+
     async def test(three: Trio) -> None:
         costs = {}
         for kind, token in (await kinds(three)).items():
@@ -151,6 +153,8 @@ def test_one_of_them_beside_tokens_that_are_found(operation: str, place: int) ->
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
 @pytest.mark.parametrize("size", [BATCH, LARGE])
 def test_whole_batches_of_one_kind(operation: str, size: int) -> None:
+    """Proves: not found costs the same work."""
+
     async def test(three: Trio) -> None:
         values = [canonical.from_int(number) for number in range(size)]
         theirs = tokens_of((await three.coordinators["n2"].tokenize(OTHER, values)).tokens)
@@ -173,6 +177,8 @@ def test_whole_batches_of_one_kind(operation: str, size: int) -> None:
 
 
 def test_with_a_node_down_too() -> None:
+    """Proves: not found costs the same work."""
+
     async def test(three: Trio) -> None:
         tokens = await kinds(three)
         three.peers["n3"].up = False

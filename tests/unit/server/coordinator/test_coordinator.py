@@ -184,6 +184,8 @@ def test_order_and_repeats_are_kept() -> None:
 
 
 def test_an_owner_finds_nothing_of_another_one() -> None:
+    """Proves: owner isolation."""
+
     async def test(three: Trio) -> None:
         mine = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
         theirs = tokens_of((await three.coordinators["n1"].tokenize(OTHER, VALUES)).tokens)
@@ -223,6 +225,8 @@ def test_two_nodes_away_is_no_quorum_and_never_not_found() -> None:
 
 
 def test_replicas_that_hang_make_an_unknown_outcome_in_time() -> None:
+    """Proves: unknown is an outcome."""
+
     async def test(three: Trio) -> None:
         three.peers["n2"].hangs = three.peers["n3"].hangs = True
         with pytest.raises(NoQuorum, match="no answer in time") as written:
@@ -248,6 +252,8 @@ def test_a_read_goes_past_a_replica_that_hangs() -> None:
 
 
 def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer() -> None:
+    """Proves: read repair before the answer."""
+
     async def test(three: Trio) -> None:
         three.peers["n2"].drops = three.peers["n3"].drops = lambda request: isinstance(request, Put)
         with pytest.raises(NoQuorum):
@@ -263,6 +269,8 @@ def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer()
 
 
 def test_without_a_second_replica_to_repair_there_is_no_answer() -> None:
+    """Proves: read repair before the answer."""
+
     async def test(three: Trio) -> None:
         three.peers["n2"].drops = lambda request: isinstance(request, Put | WriteBack)
         three.peers["n3"].up = False
@@ -276,6 +284,8 @@ def test_without_a_second_replica_to_repair_there_is_no_answer() -> None:
 
 
 def test_rotation_is_monotonic_and_idempotent_on_every_node() -> None:
+    """Proves: the epoch is a max-register."""
+
     async def test(three: Trio) -> None:
         old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
         assert await three.coordinators["n2"].rotate(ACME, 1) == 2
@@ -310,6 +320,8 @@ def test_the_fence_holds_where_the_rotate_was_not_heard() -> None:
 
 
 def test_a_tokenize_of_nothing_reads_the_epoch_by_quorum() -> None:
+    """Proves: the fence."""
+
     async def test(three: Trio) -> None:
         assert await three.coordinators["n2"].rotate(ACME, 1) == 2
         written = await three.coordinators["n1"].tokenize(ACME, [])
@@ -427,6 +439,8 @@ def test_a_token_of_the_active_epoch_goes_through_the_read_and_the_fence() -> No
 
 
 def test_the_epoch_of_a_token_raises_no_register() -> None:
+    """Proves: owner isolation."""
+
     async def test(three: Trio) -> None:
         await three.coordinators["n1"].detokenize(ACME, [format_token(9, bytes(20))])
         assert await three.coordinators["n1"].epoch(ACME) == 1
@@ -435,6 +449,8 @@ def test_the_epoch_of_a_token_raises_no_register() -> None:
 
 
 def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten() -> None:
+    """Proves: write-once."""
+
     async def test(three: Trio) -> None:
         known: dict[str, bytes] = {}
         collisions = 0

@@ -147,6 +147,7 @@ def merged(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> dict[bytes, by
 @settings(max_examples=20)
 @given(contents, contents)
 def test_two_replicas_of_any_content_become_one(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
+    """Proves: anti-entropy."""
     n1, n2 = Side("n1", one), Side("n2", other)
     drive(compare(), n1, n2)
     assert n1.common() == merged(one, other)

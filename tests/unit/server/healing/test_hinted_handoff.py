@@ -95,6 +95,8 @@ def test_a_comparison_that_was_interrupted_settles_nothing() -> None:
 
 
 def test_what_a_peer_missed_reaches_it_and_nothing_else_does() -> None:
+    """Proves: hinted handoff."""
+
     async def test(nodes: Cluster) -> None:
         n1 = nodes["n1"]
         await n1.coordinator.tokenize(CLINIC, values(0, 50))

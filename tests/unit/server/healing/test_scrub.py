@@ -63,7 +63,10 @@ def test_a_pass_looks_at_every_record_and_finds_nothing_wrong() -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 11, 30, -1])
 def test_a_flipped_bit_is_mended_from_both_others(at: int) -> None:
-    """In its format, its kind, its tag or its value: a bit of the version alone is no damage that anybody could see."""
+    """In its format, its kind, its tag or its value: a bit of the version alone is no damage that anybody could see.
+
+    Proves: scrub.
+    """
 
     async def test(nodes: Cluster) -> None:
         key = (await written(nodes))[7]

@@ -57,6 +57,7 @@ def told(view: View | None, node: str = "n1", **changes: Any) -> NodeFacts:
 
 
 def test_a_larger_view_is_entered_and_learnt_from_any_peer() -> None:
+    """Proves: views spread from any peer."""
     rig = Rig()
     rig.member.heard(told(OTHER, "n3", mode=Mode.JOINING, disk=b"d" * 16))
     assert (rig.proposed, rig.learnt, rig.ended) == ([OTHER], [OTHER], [])
@@ -70,6 +71,7 @@ def test_others_are_not_entered(view: View | None) -> None:
 
 
 def test_a_disk_whose_slot_was_given_away_ends_when_one_that_is_listed_says_so() -> None:
+    """Proves: a replaced disk stops."""
     rig = Rig()
     rig.member.heard(told(ANOTHER))
     (reason,) = rig.ended

@@ -397,6 +397,7 @@ def test_damage_in_an_older_log_is_in_the_middle_too(vault: Vault) -> None:
 
 
 def test_two_damaged_disks_are_one_too_many(vault: Vault) -> None:
+    """Proves: two lost disks need an operator."""
     fill(vault)
     for node in ("n1", "n3"):
         damage(vault.log(node), 20)

@@ -226,7 +226,10 @@ def _submit(commit: GroupCommit, replies: list[object]) -> Callable[[AnyRequest]
 
 
 def test_a_write_that_fails_ends_the_storage_before_anything_else_is_acknowledged() -> None:
-    """What waited in the same group, and behind it, hears nothing: the process is about to end with exit 3."""
+    """What waited in the same group, and behind it, hears nothing: the process is about to end with exit 3.
+
+    Proves: a distrusted store stops.
+    """
 
     async def scene() -> None:
         one = Single()

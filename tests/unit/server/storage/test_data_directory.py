@@ -83,6 +83,7 @@ def test_a_store_that_does_not_open_ends_the_process_and_is_lost_from_the_next_s
 
 
 def test_a_lost_disk_s_store_is_set_aside_for_an_empty_one_under_a_new_id(config: NodeConfig) -> None:
+    """Proves: a lost disk gets a new identity."""
     tear(config)
     with pytest.raises(StorageFailed):
         open_disk(config)
@@ -147,6 +148,7 @@ def test_a_store_whose_fingerprint_of_the_secret_is_corrupt_is_distrusted(
 
 
 def test_no_identity_is_for_the_operator(config: NodeConfig) -> None:
+    """Proves: disk identity."""
     (config.data_directory / IDENTITY_FILE).unlink()
     disk = started(config)
     assert (disk.store, disk.replaceable) == (None, False)

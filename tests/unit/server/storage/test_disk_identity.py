@@ -150,6 +150,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_the_new_file_is_on_disk_before_it_counts_and_its_name_before_write_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Proves: view and mode are durable."""
     path = tmp_path / "disk.json"
     write_identity(path, JOINING)
     synced: list[tuple[bool, DiskIdentity | None]] = []

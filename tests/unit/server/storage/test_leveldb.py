@@ -18,7 +18,7 @@ DISK = bytes(range(16))
 
 
 def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LevelDB does not unless asked, and only a power cut would show it."""
+    """LevelDB does not unless asked, and only a power cut would show it. Proves: durable before acknowledged."""
     asked: list[object] = []
 
     class Watched:
@@ -104,6 +104,7 @@ def test_what_is_wrong_around_a_store_is_no_damage_to_it(
 
 
 def test_opening_never_creates(tmp_path: Path) -> None:
+    """Proves: disk identity."""
     (tmp_path / "empty").mkdir()
     for name in ("missing", "empty"):
         with pytest.raises(StoreMissing, match=f"{tmp_path}/{name}: there is no store"):

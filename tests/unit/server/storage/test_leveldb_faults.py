@@ -191,6 +191,7 @@ def test_a_store_that_cannot_say_whose_it_is_does_not_open(table: Disk, damaged:
 
 
 def test_what_only_a_rotten_block_could_tell_is_corrupt_not_absent(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+    """Proves: a distrusted store stops."""
     contents = table.file.read_bytes()
     start, end, _ = _parts(contents)
     without_filter = contents[:start] + bytes(end - start) + contents[end:]
