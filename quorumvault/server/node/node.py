@@ -60,9 +60,9 @@ from quorumvault.server.storage.data_directory import NodeDisk, distrust, open_d
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory
 from quorumvault.server.storage.free_space import FreeSpace
 from quorumvault.server.telemetry.event_log import FILE_NAME, Event, EventLog
-from quorumvault.server.telemetry.metrics import CountedRequests, Metrics, Reading
-from quorumvault.server.telemetry.observers import CoordinatorNews, HealingNews
-from quorumvault.server.telemetry.refusals import RefusalsTogether
+from quorumvault.server.telemetry.metrics import Metrics, Reading
+from quorumvault.server.telemetry.observers import CoordinatorObserver, HealingObserver
+from quorumvault.server.telemetry.request_recorder import RequestRecorder
 
 logger = logging.getLogger("quorumvault.node")
 
@@ -114,10 +114,10 @@ class Node:
         log = config.data_directory / FILE_NAME
         self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
         self._reloads = Reloads(cluster, lambda: self._links, self._introduce, self._events.note)
-        self._refusals = RefusalsTogether(self._events)
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
+        self._recorder = RequestRecorder(self._events, self._metrics.request)
         self._memory = self._make_memory()
         self._own = LocalPeer(
             config.node,
@@ -173,7 +173,7 @@ class Node:
             self._config.cluster.timeouts,
             self._clock,
             wall_ms,
-            CoordinatorNews(self._metrics, self._events, self._memory.acknowledged, self._missed),
+            CoordinatorObserver(self._metrics, self._events, self._memory.acknowledged, self._missed),
         )
 
     def _make_memory(self) -> Memory:
@@ -203,7 +203,7 @@ class Node:
             wall_ms=wall_ms,
             rng=SystemRandom(),
         )
-        return Healer(around, storage, cluster.healing, cluster.timeouts, HealingNews(self._metrics, self._events))
+        return Healer(around, storage, cluster.healing, cluster.timeouts, HealingObserver(self._metrics, self._events))
 
     def _introduce(self, owners: Iterable[Owner]) -> None:
         if self._disk.replica is not None:
@@ -300,7 +300,7 @@ class Node:
             vault=self._coordinator,
             keys=lambda: self._reloads.keys,
             fields=self._fields,
-            events=CountedRequests(self._refusals, self._metrics),
+            events=self._recorder,
             limits=cluster.limits,
             timeouts=cluster.timeouts,
             health=self._report.health,
@@ -349,7 +349,7 @@ class Node:
             await self._healer.stop()
         self._memory.write()
         await self._disk.close()
-        self._refusals.flush()
+        self._recorder.flush()
         self._events.note(Event(event="node_stopped"))
         await self._events.close()
         await self._admin.stop()

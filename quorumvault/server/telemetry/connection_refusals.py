@@ -1,6 +1,6 @@
-"""Connections that a node refused or ended, and bytes on them that were no request: counted, and logged once a second at most.
+"""Counts the connections that a node refused or ended, and bytes on them that were no request; logs at most one line a second.
 
-Whoever reaches the port can cause as many of them as he likes, and a line for each would fill the disk.
+Anybody who reaches the port can cause any number of them, and a line for each would fill the disk.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final
 
 _log = logging.getLogger("quorumvault.http")
 
-#: Between two lines.
+#: Seconds between two lines of the log.
 SECONDS: Final = 1.0
 
 
 class Refusal(StrEnum):
-    """Why. The values are those of ``quorumvault_rejected_total{reason}``."""
+    """The reason. The values are those of ``quorumvault_rejected_total{reason}``."""
 
     #: Not HTTP/1.1, or larger in a part of it than it may be: 400.
     MALFORMED = "http-malformed"
@@ -34,26 +34,26 @@ class Refusal(StrEnum):
 
 
 class HttpRefusals:
-    """Used on the event loop's thread. ``count`` is called once for each."""
+    """Used on the event loop's thread. ``count`` is called once for each refusal."""
 
     def __init__(self, count: Callable[[Refusal], None]) -> None:
         self._count = count
-        self._untold: Counter[Refusal] = Counter()
+        self._unlogged: Counter[Refusal] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, refusal: Refusal) -> None:
         self._count(refusal)
-        self._untold[refusal] += 1
+        self._unlogged[refusal] += 1
         if self._timer is None:
-            self._tell()
+            self._log_all()
 
-    def _tell(self) -> None:
-        told = ", ".join(f"{count} {refusal}" for refusal, count in self._untold.items())
-        _log.warning("HTTP connections refused or ended: %s", told)
-        self._untold.clear()
+    def _log_all(self) -> None:
+        words = ", ".join(f"{count} {refusal}" for refusal, count in self._unlogged.items())
+        _log.warning("HTTP connections refused or ended: %s", words)
+        self._unlogged.clear()
         self._timer = asyncio.get_running_loop().call_later(SECONDS, self._end_second)
 
     def _end_second(self) -> None:
         self._timer = None
-        if self._untold:
-            self._tell()
+        if self._unlogged:
+            self._log_all()

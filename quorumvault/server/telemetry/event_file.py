@@ -1,11 +1,11 @@
-"""The event log as files: events.jsonl, and behind it events.jsonl.1 (the newest), .2, … up to the oldest that is kept.
+"""The files of the event log: events.jsonl, then events.jsonl.1 (the newest), .2, … up to the oldest that is kept.
 
-Files beyond ``keep`` stay until they are ``keep_days`` old, as long as all of them have no more than ``most_bytes`` and the disk
-has room: a log that nobody bounded would fill the disk, and the node would refuse writes for it. The oldest go first.
+Files beyond ``keep`` stay until they are ``keep_days`` old, while all files together have at most ``most_bytes`` and the disk
+has room: an unbounded log would fill the disk, and the node would then refuse writes. The oldest files are removed first.
 
-One process appends, so what is behind the last newline can only be a line that it did not finish: torn by a crash, a power
-cut, or a disk that filled up. Such a tail is cut off before anything is appended, else the next line would be glued to it
-and two events would be lost (trap 15). Whole lines are never touched.
+Only one process appends, so bytes behind the last newline are a line that it did not finish: torn by a crash, a power cut, or a
+full disk. Such a tail is cut off before anything is appended, because the next line would be glued to it and two events would be
+lost. Whole lines are never touched.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from quorumvault.config.cluster import EventLogSettings
 logger = logging.getLogger("quorumvault.events")
 
 _BLOCK = 64 * 1024
-#: Lines are written together up to this size, so that a long backlog is neither one huge write nor one call a line.
+#: Largest single write in bytes: a long backlog is neither one huge write nor one call a line.
 _CHUNK_BYTES = 1024 * 1024
 _DAY = 86_400
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-#: A rotation renames all files, and so many take it some 10 ms, on a thread of its own.
+#: Most files. A rotation renames all of them, which takes some 10 ms for so many, on the writer's thread.
 _MOST_FILES = 1000
 
 
@@ -35,7 +35,7 @@ def rotated(path: Path, number: int) -> Path:
 
 
 def rotated_files(path: Path) -> dict[int, Path]:
-    """The files behind the live one that are there, by their numbers: the newest first. Raises OSError."""
+    """Return the rotated files that exist, by their numbers, the newest first. Raises OSError."""
     prefix = f"{path.name}."
     ends = [name.removeprefix(prefix) for name in os.listdir(path.parent) if name.startswith(prefix)]
     return {number: rotated(path, number) for number in sorted(int(end) for end in ends if _NUMBER.fullmatch(end))}
@@ -44,7 +44,7 @@ def rotated_files(path: Path) -> dict[int, Path]:
 class EventFile:
     """Appends lines and rotates. Blocking, and not thread-safe: one thread owns it. Any call may raise OSError.
 
-    ``now`` gives seconds since 1970; ``has_room`` whether the disk has room for files beyond ``keep``.
+    ``now`` returns seconds since 1970; ``has_room`` returns whether the disk has room for files beyond ``keep``.
     """
 
     def __init__(self, path: Path, settings: EventLogSettings, now: Callable[[], float], has_room: Callable[[], bool]) -> None:
@@ -52,15 +52,15 @@ class EventFile:
         self._settings = settings
         self._now = now
         self._has_room = has_room
-        #: Whether there may be files beyond ``keep``.
+        #: True while there may be files beyond ``keep``.
         self._extra = True
         self._descriptor: int | None = None
         self._size = 0
-        #: Whether a write has begun and not ended well: the file may have more than ``_size`` bytes.
+        #: True after a write that has not ended well: the file may have more than ``_size`` bytes.
         self._torn = False
 
     def append(self, lines: deque[bytes]) -> None:
-        """Write the lines in order and take each off the left once it is written: after an OSError the rest is still there."""
+        """Write the lines in order, removing each from the left once it is written. After an OSError the rest is still there."""
         descriptor = self._open()
         if self._extra and not self._has_room():
             self._remove_old()
@@ -79,7 +79,7 @@ class EventFile:
             self._descriptor = None
 
     def _next_chunk(self, lines: deque[bytes]) -> bytes:
-        """The first lines that still fit into the file, or one line if none does; the caller rotates for that one."""
+        """Return the first lines that still fit into the file, or one line if none does, for which the caller rotates."""
         room = min(self._settings.file_bytes - self._size, _CHUNK_BYTES)
         chunk = bytearray()
         for line in lines:
@@ -99,7 +99,7 @@ class EventFile:
         self._size += len(data)
 
     def _open(self) -> int:
-        """The open file. Opened anew if it was deleted: what is written to a file without a name is seen by nobody."""
+        """Return the open file. Opens it anew if it was deleted, because nobody would find lines in a file without a name."""
         if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
             self.close()
         if self._descriptor is None:
@@ -115,12 +115,12 @@ class EventFile:
         return self._descriptor
 
     def _rotate(self) -> None:
-        """Every file moves one number up, as far as the first gap. Then those go that are not kept any longer.
+        """Rename every file up to the first gap to the next number. Then remove the files that are not kept any longer.
 
-        A gap is what a rotation leaves that failed on its way, so trying again loses nothing more.
+        A rotation that failed on its way leaves a gap, so trying again loses nothing more.
         """
-        there = rotated_files(self._path)
-        free = next(number for number in range(1, len(there) + 2) if number not in there)
+        files = rotated_files(self._path)
+        free = next(number for number in range(1, len(files) + 2) if number not in files)
         for number in range(free, 1, -1):
             rotated(self._path, number - 1).replace(rotated(self._path, number))
         self._path.replace(rotated(self._path, 1))
@@ -128,7 +128,7 @@ class EventFile:
         self._remove_old()
 
     def _remove_old(self) -> None:
-        """Remove files beyond ``keep``, the oldest first, until one is to stay."""
+        """Remove files beyond ``keep``, the oldest first, until one may stay."""
         files = rotated_files(self._path)
         found = {number: path.stat() for number, path in files.items()}
         total = sum(status.st_size for status in found.values()) + self._settings.file_bytes
@@ -146,7 +146,7 @@ class EventFile:
 
 
 def _cut_torn_tail(descriptor: int, path: Path) -> int:
-    """Truncate an open file to the end of its last whole line, and return that size."""
+    """Truncate an open file to the end of its last whole line. Returns that size in bytes."""
     size = os.fstat(descriptor).st_size
     end = _end_of_last_line(descriptor, size)
     if end < size:

@@ -1,13 +1,13 @@
-"""The event log: who asked for what, when, and how it ended. One JSON object a line, in a file per node (eventfile.py).
+"""The event log: who asked for what, when, and how it ended. One JSON object a line, in a file per node (event_file.py).
 
-A line is with the operating system before its request is answered; it is not synced, so a power cut may lose the last ones,
-a crash of the process none. Lines of requests that run at once are written together, on a thread of their own: the event loop
-never waits for a disk (trap 20).
+A request is answered once its line is with the operating system. The line is not synced: a power cut may lose the last lines, a
+crash of the process loses none. A thread of its own writes the lines of concurrent requests together, because the event loop
+must never wait for a disk.
 
-A log that cannot be written does not stop the node. Lines wait in a bounded queue and are written when the disk takes them
-again; those that did not fit are counted, and a ``log_gap`` event says how many they were. Meanwhile ``problem`` has words
-for /health. What becomes of requests meanwhile is ``events.on_failure``: they go on, or the log ``refuses`` new ones, and those
-whose line it could not write are not answered with what they asked for.
+A log that cannot be written does not stop the node. Lines wait in a bounded queue until the disk takes them again; lines that did
+not fit are counted, and a ``log_gap`` event says how many they were. Meanwhile /health shows ``problem``. ``events.on_failure``
+decides about requests: they are served ("continue"), or new ones are refused and a request whose line could not be written does
+not get what it asked for ("refuse").
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``ts`` (RFC 3339, UTC, microseconds) and ``node`` are set by the log. ``items``, ``found``, ``not_found`` and ``replaced``
     are counts of values; ``outcome`` is "ok" or the error's code; ``duration_ms`` is from the request's head to its answer.
-    ``more``: how many requests besides this one the line stands for (refusals.py).
+    ``more``: how many requests besides this one the line stands for (request_recorder.py).
     """
 
     ts: str = ""
@@ -62,10 +62,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EventSink(Protocol):
-    """Where the line about a request goes. Never raises: a log that cannot be written shows in /health.
+    """Records each finished request by one call of ``write``. Never raises: a log that cannot be written shows in /health.
 
-    ``refuses``: why no request is to be served, since its line could not be written; None if requests are served. ``write``
-    returns whether the request may be answered: by default all may, see events.on_failure.
+    ``refuses`` says why no request may be served, since its line could not be written; None if requests are served. ``write``
+    returns whether the request may be answered, which depends on events.on_failure.
     """
 
     @property
@@ -75,10 +75,17 @@ class EventSink(Protocol):
 
 
 class EventLog:
-    """Used on the event loop's thread; the file belongs to a thread of its own.
+    """Gathers lines in ``_lines`` while the writer has a group ``_in_hand``; when that group has ended, the next one begins.
 
-    ``now`` gives seconds since the epoch; ``has_room`` whether the disk has room for old files (eventfile.py).
-    Lines gather in ``_lines`` while the writer has a group ``_in_hand``; when that has ended, the next group begins.
+    Used on the event loop's thread; the file belongs to the writer's thread. ``now`` returns seconds since 1970; ``has_room``
+    returns whether the disk has room for old files (event_file.py).
+
+    Invariants:
+    - The writer has at most one group, and ``_in_hand`` is that group, or None while the writer is idle.
+    - Each event is in ``_lines``, in ``_in_hand``, written, or counted in ``_lost``; lines are written in the order of events.
+    - At most ``settings.queue`` lines wait, and one more: the log_gap that tells of lost events.
+    - ``_tried`` belongs to the lines in ``_lines``, ``_tried_in_hand`` to those in hand: each is set when its lines were tried,
+      or when the disk is late, so nobody waits for longer than ``settings.patience``.
     """
 
     def __init__(
@@ -91,12 +98,11 @@ class EventLog:
         self._encode = msgspec.json.Encoder().encode
         self._lines: deque[bytes] = deque()
         self._in_hand: deque[bytes] | None = None
-        #: Set once the lines that gather now have been tried; and the same for those in hand.
         self._tried = asyncio.Event()
         self._tried_in_hand = asyncio.Event()
         self._lost = 0
         self._trouble: str | None = None
-        #: Until the group in hand is late, or until a failed one is tried again.
+        #: Ends when the group in hand is late, or when a failed group is to be tried again.
         self._timer: asyncio.TimerHandle
         self._closing = False
         self._closed = asyncio.Event()
@@ -105,12 +111,12 @@ class EventLog:
         self._thread = threading.Thread(target=self._write_groups, args=(file,), name="event log", daemon=True)
 
     def start(self) -> None:
-        """Begin to write. The first thing it does is to open the file and drop a torn last line."""
+        """Begin to write. The writer opens the file first, and drops a torn last line."""
         self._thread.start()
         self._begin()
 
     async def close(self) -> None:
-        """Write what waits, as far as the disk takes it within ``patience`` seconds."""
+        """Write the lines that wait, as far as the disk takes them within ``patience`` seconds."""
         self._closing = True
         if self._in_hand is None:
             self._timer.cancel()
@@ -128,14 +134,14 @@ class EventLog:
 
     @property
     def problem(self) -> str | None:
-        """What keeps events from being written now, in words without secrets; None if nothing does."""
+        """Says without secrets why events cannot be written now; None if they can."""
         if self._trouble is None and not self._lost:
             return None
         return f"event log: {self._trouble or 'its queue was full'}; events waiting: {self._waiting}, lost: {self._lost}"
 
     @property
     def refuses(self) -> str | None:
-        """Why no request is to be served now, in words without secrets; None if they are."""
+        """Says without secrets why no request may be served now; None if requests are served."""
         return None if self._settings.on_failure == "continue" else self.problem
 
     def note(self, event: Event) -> None:
@@ -148,10 +154,11 @@ class EventLog:
             self._begin()
 
     async def write(self, event: Event) -> bool:
-        """Return when the event's line is with the operating system; at once while the log is in trouble.
+        """Write an event's line. Returns whether its request may be answered: not if the line may be missing and
+        events.on_failure is "refuse".
 
-        A disk that hangs holds up each request that is under way for ``patience`` seconds, and none that comes after. Returns
-        whether the request may be answered: not if its line may be missing and events.on_failure is refuse.
+        Returns once the line is with the operating system, and at once while the log is in trouble. A disk that hangs delays the
+        requests under way by ``patience`` seconds, and no later ones.
         """
         tried = self._tried
         self.note(event)
@@ -164,18 +171,20 @@ class EventLog:
         return len(self._lines) + (0 if self._in_hand is None else len(self._in_hand))
 
     def _queue(self, event: Event) -> None:
+        assert self._waiting <= self._settings.queue  # noqa: S101 - only a log_gap may come on top
         stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self._lines.append(self._encode(msgspec.structs.replace(event, ts=stamp, node=self._node)) + b"\n")
 
     def _begin(self) -> None:
-        """Give the lines that wait, which may be none, to the writer, which is idle."""
+        """Give all lines that wait to the writer, which is idle. There may be none: then the writer opens the file alone."""
+        assert self._in_hand is None  # noqa: S101 - the writer has at most one group
         self._in_hand, self._lines = self._lines, deque()
         self._tried_in_hand, self._tried = self._tried, asyncio.Event()
         self._timer = self._loop.call_later(self._settings.patience, self._on_late)
         self._groups.put(self._in_hand)
 
     def _write_groups(self, file: EventFile) -> None:
-        """The writer. What it could not write is still in the group when that has ended."""
+        """The writer's thread. Lines that could not be written are still in their group when it has ended."""
         for group in iter(self._groups.get, None):
             error = None
             try:
@@ -187,6 +196,7 @@ class EventLog:
         file.close()
 
     def _ended(self, group: deque[bytes], error: OSError | None) -> None:
+        assert group is self._in_hand  # noqa: S101 - groups end in the order in which they began
         group.extend(self._lines)
         self._lines, self._in_hand = group, None
         self._timer.cancel()
@@ -203,7 +213,7 @@ class EventLog:
             self._timer = self._loop.call_later(self._settings.retry, self._begin)
 
     def _on_late(self) -> None:
-        """The disk does not answer: let everybody go who waits for it."""
+        """The disk does not answer: release all requests that wait for it."""
         self._begin_trouble(f"its disk takes longer than {self._settings.patience:g} s")
         self._tried_in_hand.set()
         self._tried.set()

@@ -1,4 +1,4 @@
-"""Reading a node's event log while the node writes and rotates it: the last events, and then what is added."""
+"""Reads a node's event log while the node writes and rotates it: the last events, and then those that are added."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _decode = msgspec.json.Decoder(Event).decode
 
 
 class Entry(NamedTuple):
-    """An event, and its line as it is in the file."""
+    """An event, and its line as the file has it."""
 
     event: Event
     line: bytes
@@ -27,14 +27,14 @@ Wanted = Callable[[Event], bool]
 
 
 class EventReader:
-    """Reads events.jsonl at ``path`` and the files behind it. Lines that hold no event are passed over."""
+    """Reads events.jsonl at ``path`` and the files behind it. Skips lines that hold no event."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._live: BinaryIO | None = None
 
     def last(self, count: int, wanted: Wanted) -> list[Entry]:
-        """The last ``count`` wanted events, oldest first. ``more`` goes on from here."""
+        """Return the last ``count`` wanted events, oldest first. ``more`` goes on from here."""
         self.close()
         found: deque[Entry] = deque()
         seen: set[int] = set()
@@ -43,7 +43,7 @@ class EventReader:
             if file is None:
                 continue
             inode = os.fstat(file.fileno()).st_ino
-            if inode not in seen:  # else it was renamed from one name to the next under our eyes
+            if inode not in seen:  # else the node renamed it while this loop ran
                 seen.add(inode)
                 found.extendleft(reversed(deque(_entries(file, wanted), maxlen=count - len(found))))
             if path is self._path:
@@ -55,7 +55,7 @@ class EventReader:
         return list(found)
 
     def more(self, wanted: Wanted) -> list[Entry]:
-        """The wanted events that were added since, over any rotations."""
+        """Return the wanted events that were added since the last call, across any rotations."""
         found: list[Entry] = []
         newer = [self._path]
         if self._live is not None:
@@ -71,7 +71,7 @@ class EventReader:
         return found
 
     def _paths(self) -> list[Path]:
-        """The newest first."""
+        """Return the log's files, the newest first."""
         return [self._path, *(rotated_files(self._path).values() if self._path.parent.is_dir() else ())]
 
     def close(self) -> None:
@@ -95,14 +95,14 @@ def _inode(path: Path) -> int | None:
 
 
 def _entries(file: BinaryIO, wanted: Wanted) -> Iterator[Entry]:
-    """From where the file is to the end of its last whole line, where it then is."""
+    """Yield the wanted events from the file's position to the end of its last whole line, and leave the position there."""
     for line in iter(file.readline, b""):
         if not line.endswith(b"\n"):
             file.seek(-len(line), os.SEEK_CUR)
             return
         try:
             event = _decode(line)
-        except (ValueError, RecursionError):  # no JSON of an event, no UTF-8, or nested too deep to be skipped
+        except (ValueError, RecursionError):  # not an event's JSON, not UTF-8, or nested too deep
             continue
         if wanted(event):
             yield Entry(event, line)

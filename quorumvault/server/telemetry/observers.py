@@ -1,4 +1,4 @@
-"""What happens in a node that somebody may want to hear of: it goes to the metrics, and to the event log if it is an event."""
+"""Observers of a node's coordinator and healing: they count in the metrics, and write an event where operators want one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quorumvault.server.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class CoordinatorNews:
+class CoordinatorObserver:
     """Implements Observer (coordinator.py)."""
 
     metrics: Metrics
@@ -34,14 +34,14 @@ class CoordinatorNews:
 
 
 @dataclass(frozen=True, slots=True)
-class HealingNews:
+class HealingObserver:
     """Implements Listener (healing/healer.py)."""
 
     metrics: Metrics
     events: EventLog
 
     def handed_off(self, node: str, records: int) -> None:
-        self.metrics.handed_off(node, records)
+        self.metrics.handed_off_to(node, records)
         self.events.note(Event(event="handoff", peer=node, items=records, outcome="ok"))
 
     def compared(self, node: str, outcome: Compared | str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +15,12 @@ from starlette.testclient import TestClient
 from quorumvault.errors import RequestError
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.server.healing.hinted_handoff import Owed
+from quorumvault.server.healing.join import Progress
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.http.routes import create_app
+from quorumvault.server.telemetry.connection_refusals import Refusal
 from quorumvault.server.telemetry.event_log import Event
-from quorumvault.server.telemetry.metrics import COMPARISONS, REJECTIONS, STATES, CountedRequests, Metrics, Reading
+from quorumvault.server.telemetry.metrics import COMPARISONS, REJECTIONS, STATES, TABLE, Metrics, Reading
 from tests.rigs.vault import METRICS, Clock, EventList, Rig, bearer
 
 #: The names that operators rely on, with their labels.
@@ -88,35 +90,39 @@ def codes(kind: type[RequestError] = RequestError) -> Iterator[str]:
         yield from codes(child)
 
 
-def name_without_suffix(sample: str) -> str:
-    for suffix in ("_bucket", "_count", "_sum"):
-        if (name := sample.removesuffix(suffix)) in CONTRACT:
-            return name
-    return sample
+def test_the_table_has_the_names_and_labels_of_the_contract() -> None:
+    assert {f"quorumvault_{row.name}": set(row.labels) for row in TABLE} == CONTRACT
 
 
-def counted(rig: Rig, metrics: Metrics) -> Rig:
-    """The rig with its requests counted."""
-    rig.app = create_app(replace(rig.services, events=CountedRequests(rig.events, metrics)))
-    rig.client = TestClient(rig.app, headers=bearer())
-    return rig
-
-
-def test_the_names_are_those_of_the_contract_with_help_and_type_before_any_request(gauged: Gauged) -> None:
+def test_names_help_and_types_are_there_before_any_request(gauged: Gauged) -> None:
     text = gauged.metrics.text().decode()
     for word in ("HELP", "TYPE"):
         named = [line.split()[2] for line in text.splitlines() if line.startswith(f"# {word} ")]
         assert sorted(named) == sorted(CONTRACT)
-    assert text.endswith("\n")
 
 
-def test_label_sets_are_those_of_the_contract(gauged: Gauged) -> None:
-    gauged.metrics.request(Event(event="tokenize", outcome="ok", items=1, duration_ms=1.0))
-    gauged.metrics.synced(0.001)
-    seen: dict[str, set[str]] = {}
-    for sample in samples(gauged.metrics.text()):
-        seen.setdefault(name_without_suffix(sample.name), set()).update(sample.labels.keys() - {"le"})
-    assert seen == CONTRACT
+def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
+    """Dashboards and alerts read it. exposition.txt was written before the metrics became a table."""
+    scrub = ScrubCounts()
+    scrub.checked, scrub.corrupt, scrub.mended = 1000, 3, 2
+    owed = {"n2": Owed(0, 0.0), "n3": Owed(101, 65.5)}
+    joining = Progress(records=7, expected=9)
+    gauged.reading = Reading("joining", 2, {"n2": True, "n3": False}, 4, 5_000_000, owed, scrub, joining, True, 123_456)
+    metrics = gauged.metrics
+    metrics.request(Event(event="tokenize", outcome="ok", items=10, duration_ms=3.0))
+    metrics.request(Event(event="tokenize", outcome="busy", duration_ms=0.25))
+    metrics.request(Event(event="detokenize", outcome="no-quorum", items=7, duration_ms=5000.0))
+    metrics.refused(Refusal.LATE)
+    for records in (2, 1):
+        metrics.read_repaired(records)
+    metrics.fence_retried()
+    for records in (7, 2):
+        metrics.handed_off_to("n3", records)
+    for outcome in (Compared(), Compared(buckets=2, taken=3, given=1), Compared(raised=1), "n3 does not answer"):
+        metrics.compared(outcome)
+    metrics.synced(0.004)
+    metrics.synced(99.0)
+    assert metrics.text().decode() == (Path(__file__).parent / "exposition.txt").read_text()
 
 
 def test_a_request_counts_by_its_event(gauged: Gauged) -> None:
@@ -167,36 +173,6 @@ def test_the_node_is_as_it_is_when_asked(gauged: Gauged) -> None:
     assert gauged.value("quorumvault_disk_free_bytes") is None
 
 
-def test_what_a_peer_is_owed_is_as_it_is_when_asked(gauged: Gauged) -> None:
-    gauged.reading = gauged.reading._replace(owed={"n2": Owed(0, 0.0), "n3": Owed(101, 65.0)})
-    assert [gauged.value("quorumvault_peer_owed_records", peer=peer) for peer in PEERS] == [0, 101]
-    assert [gauged.value("quorumvault_peer_owed_seconds", peer=peer) for peer in PEERS] == [0, 65]
-
-
-def test_what_was_healed_is_counted(gauged: Gauged) -> None:
-    gauged.metrics.handed_off("n3", 7)
-    gauged.metrics.handed_off("n3", 2)
-    for outcome in (Compared(), Compared(buckets=2, taken=3, given=1), Compared(raised=1), "n3 does not answer"):
-        gauged.metrics.compared(outcome)
-    scrub = ScrubCounts()
-    scrub.checked, scrub.corrupt, scrub.mended = 1000, 3, 2
-    gauged.reading = gauged.reading._replace(scrub=scrub)
-    assert [gauged.value("quorumvault_handoff_records_total", peer=peer) for peer in PEERS] == [0, 9]
-    ended = {outcome: gauged.value("quorumvault_anti_entropy_total", outcome=outcome) for outcome in COMPARISONS}
-    assert ended == {"equal": 1, "mended": 2, "failed": 1}
-    assert gauged.value("quorumvault_anti_entropy_records_total") == 4
-    names = ("records", "corrupt", "mended")
-    assert [gauged.value(f"quorumvault_scrub_{name}_total") for name in names] == [1000, 3, 2]
-
-
-def test_repairs_count_records_and_the_fence_batches(gauged: Gauged) -> None:
-    gauged.metrics.read_repaired(3)
-    gauged.metrics.read_repaired(1)
-    gauged.metrics.fence_retried()
-    assert gauged.value("quorumvault_read_repairs_total") == 4
-    assert gauged.value("quorumvault_fence_retries_total") == 1
-
-
 def test_syncs_come_from_another_thread(gauged: Gauged) -> None:
     writer = threading.Thread(target=lambda: [gauged.metrics.synced(seconds) for seconds in (0.3, 0.004)])
     writer.start()
@@ -205,28 +181,22 @@ def test_syncs_come_from_another_thread(gauged: Gauged) -> None:
     assert gauged.value("quorumvault_sync_duration_seconds_sum") == pytest.approx(0.304)
 
 
-def test_counted_requests_pass_events_on(gauged: Gauged) -> None:
-    log, event = EventList(), Event(event="epoch", outcome="ok", duration_ms=1.0)
-    asyncio.run(CountedRequests(log, gauged.metrics).write(event))
-    assert log.written == [event]
-    assert gauged.value("quorumvault_requests_total", operation="epoch", outcome="ok") == 1
+class Counting(EventList):
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
 
-
-def test_what_could_not_be_recorded_counts_as_what_it_was_answered_with(gauged: Gauged) -> None:
-    log = EventList()
-    log.writable = False
-    counted = CountedRequests(log, gauged.metrics)
-    assert not asyncio.run(counted.write(Event(event="detokenize", outcome="ok")))
-    assert not asyncio.run(counted.write(Event(event="detokenize", outcome="invalid")))
-    for outcome in ("no-quorum", "invalid"):
-        assert gauged.value("quorumvault_requests_total", operation="detokenize", outcome=outcome) == 1
+    async def write(self, event: Event) -> bool:
+        self._metrics.request(event)
+        return await super().write(event)
 
 
 SECRET_HEADERS: Mapping[str, str] = {"X-Request-ID": "request-from-outside", "X-Purpose": "purpose-from-outside"}
 
 
 def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> None:
-    rig = counted(Rig(), gauged.metrics)
+    rig = Rig()
+    rig.client = TestClient(create_app(replace(rig.services, events=Counting(gauged.metrics))), headers=bearer())
     token = rig.tokens(["value-from-outside"])[0]
     rig.post("/detokenize", {"tokens": [token, "qv_1_unknown"]}, SECRET_HEADERS)
     rig.post("/detokenize", {"token": "token-from-outside"})

@@ -1,4 +1,4 @@
-"""What is refused has a line a second in the event log, however much it is; what does something has a line each."""
+"""A finished request is counted and has a line: one each if it did something; refused ones share a line a second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from quorumvault.server.telemetry.event_log import Event
-from quorumvault.server.telemetry.refusals import REFUSED, RefusalsTogether
+from quorumvault.server.telemetry.request_recorder import REFUSED, RequestRecorder
 from tests.unit.server.telemetry.test_metrics import OUTCOMES, codes
 
 pytestmark = pytest.mark.slow
@@ -19,6 +19,7 @@ class Log:
     def __init__(self) -> None:
         self.refuses: str | None = None
         self.lines: list[Event] = []
+        self.counted: list[Event] = []
         self.written = asyncio.Event()
 
     async def write(self, event: Event) -> bool:
@@ -34,19 +35,19 @@ def stranger(request_id: str) -> Event:
     return Event(event="tokenize", outcome="unauthenticated", request_id=request_id)
 
 
-def scene(test: Callable[[RefusalsTogether, Log], Awaitable[None]]) -> list[tuple[str | None, int | None]]:
+def scene(test: Callable[[RequestRecorder, Log], Awaitable[None]]) -> list[tuple[str | None, int | None]]:
     """The request id of each line, and how many more it stands for."""
 
     async def run() -> Log:
         log = Log()
-        await test(RefusalsTogether(log), log)
+        await test(RequestRecorder(log, log.counted.append), log)
         return log
 
     return [(event.request_id, event.more) for event in asyncio.run(run()).lines]
 
 
 def test_the_first_has_its_line_at_once_and_those_of_the_same_second_share_the_next_one() -> None:
-    async def test(events: RefusalsTogether, log: Log) -> None:
+    async def test(events: RequestRecorder, log: Log) -> None:
         for number in range(1000):
             await events.write(stranger(f"r{number}"))
         assert len(log.lines) == 1
@@ -56,7 +57,7 @@ def test_the_first_has_its_line_at_once_and_those_of_the_same_second_share_the_n
 
 
 def test_the_shared_line_is_written_when_the_second_is_over() -> None:
-    async def test(events: RefusalsTogether, log: Log) -> None:
+    async def test(events: RequestRecorder, log: Log) -> None:
         await events.write(stranger("a"))
         log.written.clear()
         await events.write(stranger("b"))
@@ -68,7 +69,7 @@ def test_the_shared_line_is_written_when_the_second_is_over() -> None:
 
 
 def test_a_line_for_one_says_nothing_of_more() -> None:
-    async def test(events: RefusalsTogether, log: Log) -> None:
+    async def test(events: RequestRecorder, log: Log) -> None:
         await events.write(stranger("a"))
         await events.write(stranger("b"))
         events.flush()
@@ -78,7 +79,7 @@ def test_a_line_for_one_says_nothing_of_more() -> None:
 
 
 def test_a_line_that_was_shared_makes_the_next_second_quiet_too() -> None:
-    async def test(events: RefusalsTogether, log: Log) -> None:
+    async def test(events: RequestRecorder, log: Log) -> None:
         async with asyncio.timeout(20):
             for name in "abcde":
                 log.written.clear()
@@ -92,7 +93,7 @@ def test_a_line_that_was_shared_makes_the_next_second_quiet_too() -> None:
 
 
 def test_each_key_that_finds_no_place_has_lines_of_its_own() -> None:
-    async def test(events: RefusalsTogether, log: Log) -> None:
+    async def test(events: RequestRecorder, log: Log) -> None:
         for number in range(3):
             for key in ("one", "other"):
                 await events.write(Event(event="tokenize", outcome="busy", request_id=f"{key} {number}", key_id=key))
@@ -105,11 +106,12 @@ def test_each_key_that_finds_no_place_has_lines_of_its_own() -> None:
 def made(events: list[Event]) -> list[Event]:
     """The lines of these events, all within a second, and then the end."""
 
-    async def test(together: RefusalsTogether, log: Log) -> None:
+    async def test(recorder: RequestRecorder, log: Log) -> None:
         for event in events:
-            await together.write(event)
-        together.flush()
+            assert await recorder.write(event)
+        recorder.flush()
         lines.extend(log.lines)
+        assert log.counted == events
 
     lines: list[Event] = []
     scene(test)
@@ -151,7 +153,7 @@ def test_asking_for_no_value_has_a_line_each_until_it_is_a_flood(event: Event) -
 
 
 def test_nothing_is_counted_twice_and_nothing_is_left_out_over_seconds() -> None:
-    async def test(events: RefusalsTogether, log: Log) -> None:
+    async def test(events: RequestRecorder, log: Log) -> None:
         async with asyncio.timeout(20):
             for _ in range(3):
                 log.written.clear()
@@ -162,3 +164,15 @@ def test_nothing_is_counted_twice_and_nothing_is_left_out_over_seconds() -> None
         events.flush()
 
     assert sum(1 + (more or 0) for _, more in scene(test)) == 120
+
+
+def test_what_could_not_be_recorded_counts_as_what_it_was_answered_with() -> None:
+    async def test(events: RequestRecorder, log: Log) -> None:
+        log.refuses = "the disk is full"
+        assert events.refuses == "the disk is full"
+        for outcome in ("ok", "invalid", "internal"):
+            # An error has nothing to withhold; a refused one beyond the first of its second needs no line at once.
+            assert not await events.write(Event(event="detokenize", outcome=outcome, items=1))
+        assert [event.outcome for event in log.counted] == ["no-quorum", "invalid", "internal"]
+
+    scene(test)

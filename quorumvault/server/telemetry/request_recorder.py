@@ -1,19 +1,21 @@
-"""Requests that came to nothing, in the event log: lines for the first of them in a second, and one for all the others.
+"""Records each finished request, in one call: counts it in the metrics, and gives it a line in the event log.
 
-    refused                 by what is wrong with them or for want of room: nothing was done and nothing told, and whoever has a
-                            key, or none, can make thousands a second. The first of a kind has its line at once
-    asking for no value     the epoch, the configured fields, an empty batch: nothing was told that matters, and they cost next to
-                            nothing, so that they too could fill the log. Ordinary use has a line each; a flood has not
-    all else                a line each: values were told or stored, or it cannot be said whether they were
+Requests that told nothing could push the lines that tell who read which values out of the log's files. So they share lines:
 
-Otherwise the files that tell who read which values could be pushed out by lines that tell nothing. A kind is an operation, an
-outcome and a key. Those of a kind that have no line of their own share the next one, with the request id of the last, and with
-how many more it stands for. All of them are counted one by one in the metrics.
+    refused              nothing was done and nothing told, and anybody can send thousands a second. The first of a kind in a
+                         second has its line at once, and those after it share the next one
+    asking for no value  the epoch, the configured fields, an empty batch. Up to 16 of a kind in a second have a line each, which
+                         ordinary use never exceeds, and those after them share one
+    all else             has a line each: values were told or stored, or nobody can say whether they were
+
+A kind is an operation, an outcome and a key. A shared line has the request id of the last request, and ``more``: how many others
+it stands for. The metrics count every request by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -21,11 +23,11 @@ from msgspec.structs import replace
 from quorumvault import errors
 from quorumvault.server.telemetry.event_log import Event
 
-#: Between two shared lines of a kind.
+#: Seconds between two shared lines of a kind.
 SECONDS: Final = 1.0
-#: Lines of their own that requests of a kind get in a second.
-_OF_REFUSED: Final = 1
-_OF_NOTHING: Final = 16
+#: Requests of a kind that have a line of their own in a second.
+_OWN_OF_REFUSED: Final = 1
+_OWN_OF_NO_VALUE: Final = 16
 _REFUSALS = (
     errors.Malformed,
     errors.Unauthenticated,
@@ -51,7 +53,7 @@ _Kind = tuple[str, str | None, str | None]
 
 
 class Log(Protocol):
-    """Of the event log: see there."""
+    """The part of EventLog that is needed here."""
 
     @property
     def refuses(self) -> str | None: ...
@@ -62,7 +64,7 @@ class Log(Protocol):
 
 
 class _Pending:
-    """Of one kind, in this second: lines that are left, the last request that got none, and how many got none before it."""
+    """One kind in this second: own lines left, the last request without a line, and how many had none before it."""
 
     def __init__(self, timer: asyncio.TimerHandle, left: int) -> None:
         self.timer = timer
@@ -71,11 +73,12 @@ class _Pending:
         self.more = 0
 
 
-class RefusalsTogether:
-    """Implements EventSink over the event log. Used on the event loop's thread."""
+class RequestRecorder:
+    """Implements EventSink over the event log. Used on the event loop's thread. ``count`` counts one event in the metrics."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, count: Callable[[Event], None]) -> None:
         self._log = log
+        self._count = count
         self._loop = asyncio.get_running_loop()
         #: Kinds that had a line within the last second.
         self._pending: dict[_Kind, _Pending] = {}
@@ -85,7 +88,16 @@ class RefusalsTogether:
         return self._log.refuses
 
     async def write(self, event: Event) -> bool:
-        """Return when the event's line is written, if it is to have one now: whether the request may be answered."""
+        """Record a finished request. Returns whether it may be answered, once its line is written if it has one of its own.
+
+        A success that may not be answered is counted as the NoQuorum that the caller gets.
+        """
+        may_be_answered = await self._write_line(event)
+        withheld = event.outcome == "ok" and not may_be_answered
+        self._count(replace(event, outcome=errors.NoQuorum.code) if withheld else event)
+        return may_be_answered
+
+    async def _write_line(self, event: Event) -> bool:
         lines = _own_lines(event)
         if lines is None:
             return await self._log.write(event)
@@ -99,10 +111,10 @@ class RefusalsTogether:
         return True
 
     def flush(self) -> None:
-        """Write a line for those that have none."""
+        """Write the shared lines that are due later, now. For the end of the process."""
         for pending in self._pending.values():
             pending.timer.cancel()
-            self._tell(pending)
+            self._write_shared(pending)
         self._pending.clear()
 
     def _begin_second(self, kind: _Kind, lines: int) -> _Pending:
@@ -112,19 +124,19 @@ class RefusalsTogether:
     def _end_second(self, kind: _Kind) -> None:
         pending = self._pending.pop(kind)
         if pending.last is not None:
-            self._tell(pending)
+            self._write_shared(pending)
             # The shared line is one of those of the second that begins.
             self._begin_second(kind, (_own_lines(pending.last) or 1) - 1)
 
-    def _tell(self, pending: _Pending) -> None:
+    def _write_shared(self, pending: _Pending) -> None:
         if pending.last is not None:
             self._log.note(replace(pending.last, more=pending.more or None))
 
 
 def _own_lines(event: Event) -> int | None:
-    """How many of its kind have a line of their own in a second; None: all."""
+    """How many requests of the event's kind have a line of their own in a second; None if all do."""
     if event.outcome in REFUSED:
-        return _OF_REFUSED
+        return _OWN_OF_REFUSED
     if event.outcome == "ok" and (event.event in _WITHOUT_VALUES or event.items == 0):
-        return _OF_NOTHING
+        return _OWN_OF_NO_VALUE
     return None
