@@ -1,13 +1,14 @@
 """Files through the vault: any number of them, of any length, all or nothing, and resumable.
 
-    sources.py      which files: globs, folders, tables        manifest.py     what a run is about, and what of it is done
-    job.py          what is to be done, and what was done      workfolder.py   where both are kept until the run is whole
-    run.py          the run: parts, then files, then names     pieces.py       the files of one part
+    sources.py      which files: globs, folders, tables       job.py          what a run is to do, and the counts of what it did
+    run.py          the run: parts, then files, then names    manifest.py     what a run is about, and which parts are done
+    work_folder.py  the folder in which a run is kept         part_files.py   the files of one part, and its lists
+    outputs.py      where outputs go and get their names      outcomes.py     what becomes of a cell, by status and options
+    answers.py      answers of the vault, remembered          engine.py       what a run asks of a format
+    stream.py       standard input to standard output         census.py       tokens counted by epoch, without a vault
+    crosswalk.py    old tokens and new ones, as Parquet
 
-    textfiles.py    CSV and JSON Lines: parts of rows          parquetfiles.py Parquet: parts of row groups, columns alone
-    textrows.py     cells of rows and their answers            duckdbtables.py tables in DuckDB files: parts of rows
-    remembered.py   answers to texts, in SQLite                answers.py      answers to columns of text, in DuckDB
-                                                               columns.py      what answers make of a column
+    text/           CSV and JSON Lines: parts of rows         columnar/       Parquet and DuckDB tables: columns, in Arrow
 
-What is on the right needs the extra ``analytics`` and is imported when a source asks for it.
+``columnar/`` and ``crosswalk.py`` need the extra ``analytics`` and are imported when a source asks for them.
 """

@@ -1,4 +1,4 @@
-"""What a run needs of a format: a part converted into files of its own, and parts put together to an output."""
+"""What a run asks of a format: convert a part of a source into files of its own, and put all parts together to an output."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from quorumvault.files.job import Counts, Progress
-from quorumvault.files.pieces import Piece
+from quorumvault.files.part_files import PartFiles
 from quorumvault.files.sources import Source
 from quorumvault.formats.table import Place
 
 
 class Done(NamedTuple):
-    """A part: where it ends, whether its source does, what became of its cells, and the epoch of its tokens if it has any."""
+    """A converted part: where it ends, whether that is the source's end, counts of its cells, the epoch of its tokens or None."""
 
     stop: Place
     is_last: bool
@@ -22,27 +22,27 @@ class Done(NamedTuple):
 
 
 class Conversion(Protocol):
-    """Of one source, whose columns are known to be fit for it."""
+    """Converts one source. That its columns are fit was checked when this was made."""
 
-    def convert(self, start: Place, stop: Place | None, piece: Piece, progress: Progress) -> Done:
-        """Writes the files of a part, from ``start`` as far as a part goes, or to ``stop``; the same again if it is called again.
+    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
+        """Writes the files of the part from ``start`` to ``stop``, or to where the format ends a part. May be repeated.
 
-        ``progress`` is told rows and bytes of the source that were done since it was told last. Raises EpochMoved if the answers
-        turned out to be of several epochs.
+        Calls ``progress`` with the rows and the bytes of the source since its last call. Raises EpochMoved if the answers turned
+        out to be of several epochs.
         """
         ...
 
-    def assemble(self, pieces: Sequence[Piece], output: Path) -> None:
-        """Writes the output, a file that is not there yet, of all parts in their order."""
+    def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
+        """Writes ``output``, a file that does not exist yet, from all parts in order."""
         ...
 
 
 class Engine(Protocol):
-    """Conversions that share their answers."""
+    """Makes the conversions of one run, which share one cache of answers."""
 
     @property
     def look_ups(self) -> int:
-        """Texts that were sent to be answered."""
+        """How many texts were sent to the vault."""
         ...
 
     def conversion(self, source: Source) -> Conversion:
@@ -50,11 +50,11 @@ class Engine(Protocol):
         ...
 
     def forget(self) -> None:
-        """Answers so far are asked for again: they are of an older epoch."""
+        """Drops all remembered answers: they are of an older epoch."""
         ...
 
     def explain(self, error: Exception) -> str | None:
-        """An error of a library's, in words that have no value in them; None for any other error."""
+        """Describes an error of a library in words that have no value in them. Returns None for any other error."""
         ...
 
     def close(self) -> None: ...

@@ -20,7 +20,7 @@ import msgspec
 
 from quorumvault.durable import sync_directory
 from quorumvault.files.job import Counts, IfToken, Job, Missing, Operation, RunError
-from quorumvault.files.pieces import PieceFile
+from quorumvault.files.part_files import PartFile
 from quorumvault.files.sources import Source, printable
 from quorumvault.formats.table import Place
 
@@ -76,7 +76,7 @@ class Part(msgspec.Struct, frozen=True):
     is_last: bool
     epoch: int | None
     counts: Counts
-    files: list[PieceFile]
+    files: list[PartFile]
 
 
 class _Manifest(msgspec.Struct, frozen=True):

@@ -11,19 +11,20 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from quorumvault.client import Client
 from quorumvault.errors import EpochMoved
 from quorumvault.files import manifest as manifests
+from quorumvault.files.answers import MOVED_WORDS
 from quorumvault.files.engine import Conversion, Engine
 from quorumvault.files.job import Job, Progress, Report, RunError, ignore
 from quorumvault.files.manifest import Part
 from quorumvault.files.outputs import CROSSWALK, REJECTS, Outputs
-from quorumvault.files.pieces import Piece, rejects_header
+from quorumvault.files.part_files import PartFiles, rejects_header
 from quorumvault.files.sources import TEXT
-from quorumvault.files.statuses import MOVED_WORDS
 from quorumvault.files.text.engine import TextEngine
 from quorumvault.files.work_folder import WorkFolder, opened, work_path
 from quorumvault.formats.table import Place
@@ -109,10 +110,10 @@ class _Making:
             self._make_missing(conversions)
             self._settle_epoch(conversions)
             self._work.clear_staged()
-            pieces = self._pieces()
+            parts = [[self._work.part_files(part.number) for part in each] for each in self._manifest.by_source()]
             for number, conversion in enumerate(conversions):
-                conversion.assemble(pieces[number], outputs.staged(self._work.staged, number))
-            self._stage_lists([piece for each in pieces for piece in each], spill)
+                conversion.assemble(parts[number], outputs.staged(self._work.staged, number))
+            self._stage_lists(list(chain.from_iterable(parts)), spill)
         except Exception as error:
             words = engine.explain(error)
             if words is None:
@@ -128,7 +129,7 @@ class _Making:
     def _make_damaged(self, conversions: Sequence[Conversion]) -> None:
         """Parts whose files are not what they were: a disk that lost a write, or a curious hand."""
         for part in list(self._manifest.parts.values()):
-            if not self._work.piece(part.number).is_whole(part.files):
+            if not self._work.part_files(part.number).is_whole(part.files):
                 self._make_again(conversions, part)
 
     def _make_missing(self, conversions: Sequence[Conversion]) -> None:
@@ -160,17 +161,17 @@ class _Making:
         self._make_part(conversions[part.source], part.number, part.source, part.start, part.stop)
 
     def _make_part(self, conversion: Conversion, number: int, source: int, start: Place, stop: Place | None) -> Part:
-        piece = self._work.piece(number)
+        files = self._work.part_files(number)
         self._kept.discard(number)
         for left in reversed(range(_EPOCH_PASSES)):
-            piece.clear()
+            files.clear()
             try:
-                done = conversion.convert(start, stop, piece, self._note)
+                done = conversion.convert(start, stop, files, self._note)
                 break
             except EpochMoved:
                 if not left:
                     raise
-        part = Part(number, source, start, done.stop, done.is_last, done.epoch, done.counts, piece.finish())
+        part = Part(number, source, start, done.stop, done.is_last, done.epoch, done.counts, files.finish())
         self._manifest.add(part)
         self._done += 1
         return part
@@ -179,20 +180,16 @@ class _Making:
         self._rows += rows
         self._progress(self._rows, size)
 
-    def _pieces(self) -> list[list[Piece]]:
-        """Of each source, in the order of its rows."""
-        return [[self._work.piece(part.number) for part in parts] for parts in self._manifest.by_source()]
-
-    def _stage_lists(self, pieces: Sequence[Piece], spill: Path) -> None:
-        """Rejects, and the crosswalk."""
+    def _stage_lists(self, parts: Sequence[PartFiles], spill: Path) -> None:
+        """Puts the list of rejects and the crosswalk together, if the job asks for them."""
         staged, job = self._work.staged, self._job
         if job.rejects is not None:
             with (staged / REJECTS).open("xb") as sink:
                 sink.write(rejects_header(job.rejects))
-                for piece in pieces:
-                    with piece.rejects.open("rb") as part:
+                for files in parts:
+                    with files.rejects.open("rb") as part:
                         shutil.copyfileobj(part, sink)
         if job.crosswalk is not None:
             from quorumvault.files.crosswalk import write_crosswalk
 
-            write_crosswalk([piece.pairs for piece in pieces], staged / CROSSWALK, spill)
+            write_crosswalk([files.pairs for files in parts], staged / CROSSWALK, spill)

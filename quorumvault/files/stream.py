@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from quorumvault.client import Client
+from quorumvault.files.answers import VaultLookup
 from quorumvault.files.job import Job, Progress, Report, ignore
-from quorumvault.files.pieces import RejectList, rejects_header
+from quorumvault.files.part_files import RejectList, rejects_header
 from quorumvault.files.sources import Format
 from quorumvault.files.text.engine import open_table
-from quorumvault.files.text.rows import Converter, VaultLookup, convert_rows
+from quorumvault.files.text.rows import Converter, convert_rows
 from quorumvault.formats.table import Place
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from quorumvault.durable import sync_directory
 from quorumvault.files.job import Job, RunError
 from quorumvault.files.manifest import Manifest, Plan, difference
-from quorumvault.files.pieces import Piece
+from quorumvault.files.part_files import PartFiles
 from quorumvault.files.sources import root_of
 from quorumvault.ownership import user_name
 
@@ -71,9 +71,9 @@ class WorkFolder:
         self.manifest = manifest
         self.staged = path / "staged"
 
-    def piece(self, number: int) -> Piece:
+    def part_files(self, number: int) -> PartFiles:
         self._require_there()
-        return Piece(self.path, number)
+        return PartFiles(self.path, number)
 
     def clear_staged(self) -> None:
         """Whatever was put together of the parts is put together again: only the parts count."""

@@ -20,11 +20,12 @@ from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens
 from quorumvault.errors import QuorumVaultError
+from quorumvault.files.answers import Answer, Value
 from quorumvault.files.job import Job
 from quorumvault.files.run import run
 from quorumvault.files.sources import Format
 from quorumvault.files.text.engine import open_table
-from quorumvault.files.text.rows import Answer, Converter, Value, convert_rows
+from quorumvault.files.text.rows import Converter, convert_rows
 from quorumvault.formats.table import Place
 from quorumvault.model import Owner
 from tests.fuzz.canaries import VALUE

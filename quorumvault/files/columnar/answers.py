@@ -19,18 +19,17 @@ import pyarrow.compute as pc
 
 from quorumvault.analytics.arrow import look_up
 from quorumvault.client import Client
-from quorumvault.crypto.tokens import parse_token, parse_tokens
-from quorumvault.errors import EpochMoved
+from quorumvault.crypto.tokens import parse_tokens
+from quorumvault.files.answers import TokenEpoch
 from quorumvault.files.job import Job
-from quorumvault.files.statuses import MOVED_WORDS, STATUSES
+from quorumvault.files.outcomes import PASSING, STATUSES
 
 #: Unknown texts that are asked about together: objects of Python's are made of them, and they take a request each 10,000.
 _ASK_ROWS: Final = 200_000
 #: What DuckDB may take; the rest of the process works on one chunk of a column at a time.
 MEMORY_LIMIT: Final = "256MB"
 CODE: Final = {status: code for code, status in enumerate(STATUSES)}
-#: What stays as it is when it is asked for again.
-_LASTING: Final = pa.array([CODE[status] for status in STATUSES if status != "unavailable"], pa.uint8())
+_PASSING: Final = pa.array([CODE[status] for status in PASSING], pa.uint8())
 _NAMES: Final = pa.array(STATUSES)
 
 
@@ -52,17 +51,23 @@ def connect(spill: Path) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(spill / "answers.duckdb"), config=settings)
 
 
-class Answers:
-    """Of one run. Tokens in them are of one epoch: when newer ones come, the older are forgotten and EpochMoved is raised."""
+class ColumnAnswers:
+    """The answers of one run, used by one thread. Tokens among them are of one epoch: TokenEpoch raises EpochMoved."""
 
     def __init__(self, job: Job, vault: Client, con: duckdb.DuckDBPyConnection) -> None:
         self._operation = job.operation
         self._vault = vault
         self._con = con
         self.look_ups = 0
-        #: Of the tokens; None if there is none.
-        self.epoch: int | None = None
+        #: Whether the answers are tokens.
+        self._one_epoch = job.operation != "detokenize"
+        self._epoch = TokenEpoch(self._clear)
         con.execute("create table answers (text varchar, result varchar, code utinyint)")
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of the tokens that are remembered; None if there are none, or values."""
+        return self._epoch.current or None
 
     def of(self, texts: Any) -> Answered:
         """Of distinct texts, a large_utf8 array without nulls."""
@@ -86,9 +91,10 @@ class Answers:
 
     def _ask(self, texts: Any) -> Answered:
         answered = self._tokenize(texts) if self._operation == "tokenize" else self._look_up(texts)
-        self._check_epoch(answered)
+        if self._one_epoch:
+            self._note_epoch(answered)
         fresh = pa.table({"text": texts, "result": answered.results, "code": answered.codes})
-        with registered(self._con, "fresh", fresh.filter(pc.is_in(answered.codes, _LASTING))):
+        with registered(self._con, "fresh", fresh.filter(pc.invert(pc.is_in(answered.codes, _PASSING)))):
             self._con.execute("insert into answers from fresh")
         return answered
 
@@ -124,20 +130,17 @@ class Answers:
             self.look_ups += len(found) - pc.sum(pc.equal(found, CODE["not_token"])).as_py()
         return Answered(pa.concat_arrays(results), pa.concat_arrays(codes))
 
-    def _check_epoch(self, answered: Answered) -> None:
-        if self._operation == "detokenize":
-            return
+    def _note_epoch(self, answered: Answered) -> None:
         first = pc.index(answered.codes, pa.scalar(CODE["ok"], pa.uint8())).as_py()
-        parsed = None if first < 0 else parse_token(answered.results[first].as_py())
-        if parsed is None:
-            return
-        before, self.epoch = self.epoch, parsed[0]
-        if before is not None and parsed[0] != before:
-            self._con.execute("delete from answers")
-            raise EpochMoved(MOVED_WORDS)
+        if first >= 0:
+            self._epoch.note(answered.results[first].as_py())
 
     def forget(self) -> None:
-        self.epoch = None
+        """Asks for everything again: what is remembered is of an older epoch."""
+        self._epoch.current = 0
+        self._clear()
+
+    def _clear(self) -> None:
         self._con.execute("delete from answers")
 
 

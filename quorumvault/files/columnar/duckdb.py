@@ -20,18 +20,17 @@ import pyarrow as pa
 
 from quorumvault.analytics.columns import quoted, unlike
 from quorumvault.errors import ColumnError
-from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, Answers, registered
-from quorumvault.files.columnar.settle import count, fatal, listed, refuse, replacements, write_pairs
+from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, ColumnAnswers, registered
+from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import Done
 from quorumvault.files.job import Counts, Job, Progress, RunError
-from quorumvault.files.pieces import Piece, Reject, RejectList
+from quorumvault.files.outcomes import cell_rules
+from quorumvault.files.part_files import PartFiles, part_lists
 from quorumvault.files.sources import Source
-from quorumvault.files.statuses import CODES, STATUSES, Status
 from quorumvault.formats.table import Place
 
 #: As much as a kill costs, and what is sorted at once.
 PART_ROWS = 500_000
-_ROWS_SHOWN = 5
 _numbers = itertools.count(1)
 
 
@@ -105,8 +104,9 @@ class TableReader:
 class TableConversion:
     """Implements Conversion. A place's offset is a row id."""
 
-    def __init__(self, job: Job, source: Source, reader: TableReader, columns: Sequence[str], answers: Answers) -> None:
+    def __init__(self, job: Job, source: Source, reader: TableReader, columns: Sequence[str], answers: ColumnAnswers) -> None:
         self._job = job
+        self._rules = cell_rules(job)
         self._source = source
         self._reader = reader
         self._columns = list(columns)
@@ -117,59 +117,50 @@ class TableConversion:
         if job.output is None:
             reader.require_plain()
 
-    def convert(self, start: Place, stop: Place | None, piece: Piece, progress: Progress) -> Done:
+    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
         end = min(start.offset + PART_ROWS, self._reader.end) if stop is None else stop.offset
         counts = Counts(dict.fromkeys(self._columns, 0))
         with contextlib.ExitStack() as stack:
+            lists = stack.enter_context(part_lists(self._job, self._source, files))
             table = stack.enter_context(self._reader.rows())
-            part = stack.enter_context(attached(self._con, piece.data, read_only=False))
+            part = stack.enter_context(attached(self._con, files.data, read_only=False))
             rows = f"(select rowid as {self._id}, * from {table} where rowid >= {start.offset} and rowid < {end})"
-            self._look_up(rows, piece, stack)
-            rejects = [reject for name in self._columns for reject in self._settle(rows, name, start.row, counts)]
+            pairs = self._look_up(rows, stack)
+            source = str(self._source)
+            rejects = [
+                reject
+                for name in self._columns
+                for reject in settle_rows(self._rules, source, name, self._codes(rows, name), start.row + 1, counts)
+            ]
             self._con.execute(
                 f"create table {part}.rows as select {', '.join(self._selected())} "
                 f"from {rows} i {self._joins()} order by i.{self._id}"
             )
             counts.rows = _number(self._con, f"select count(*) from {part}.rows")
-        if self._job.rejects is not None:
-            with piece.rejects.open("wb") as sink:
-                RejectList(sink, str(self._source), self._job.rejects).write(sorted(rejects))
+            lists.write(sorted(rejects), pairs)
         counts.rejected = len(rejects)
         progress(counts.rows, self._source.path.stat().st_size * (end - start.offset) // max(1, self._reader.end))
-        epoch = self._answers.epoch if self._job.operation != "detokenize" and any(counts.values.values()) else None
+        epoch = self._answers.epoch if any(counts.values.values()) else None
         counts.epochs = [] if epoch is None else [epoch]
         return Done(Place(start.row + counts.rows, end), end == self._reader.end, counts, epoch)
 
-    def _look_up(self, rows: str, piece: Piece, stack: contextlib.ExitStack) -> None:
-        """Makes ``answers_now`` known to the connection: what takes the place of each distinct text of these rows."""
+    def _look_up(self, rows: str, stack: contextlib.ExitStack) -> Any:
+        """Registers ``answers_now``: for each distinct text of these rows, what takes its place. Returns lines OLD,NEW."""
         every = " union all ".join(f"select {_text(name)} as text from {rows} i" for name in self._columns)
         texts = self._con.sql(f"select distinct text from ({every}) where text is not null").to_arrow_table().column("text")
         distinct = pa.concat_arrays([pa.array([], pa.large_utf8()), *texts.cast(pa.large_utf8()).chunks])
         answered = self._answers.of(distinct)
-        replaced = replacements(self._job, distinct, answered)
+        replaced = replacements(self._rules, distinct, answered)
         now = pa.table({"text": distinct, "result": replaced, "code": answered.codes})
         stack.enter_context(registered(self._con, "answers_now", now))
-        if self._job.crosswalk is not None:
-            with piece.pairs.open("wb") as sink:
-                write_pairs(sink, distinct, answered)
+        return moved_pairs(distinct, answered)
 
-    def _settle(self, rows: str, name: str, first: int, totals: Counts) -> list[Reject]:
+    def _codes(self, rows: str, name: str) -> Any:
+        """The code of each row's text in a column, in the order of the rows."""
         joined = f"from {rows} i left join answers_now a on {_text(name)} = a.text"
-        found = self._con.sql(f"select a.code, count(*) {joined} where a.code is not null group by a.code").fetchall()
-        counts: dict[Status, int] = {STATUSES[code]: number for code, number in found}
-        bad = [status for status in (*fatal(self._job), *listed(self._job)) if counts.get(status)]
-        if not bad:
-            count(self._job, name, counts, totals)
-            return []
-        codes = ", ".join(str(CODE[status]) for status in bad)
-        numbered = f"select row_number() over (order by i.{self._id}) + {first} as row, a.code as code {joined}"
-        listing = self._con.sql(f"select row, code from ({numbered}) where code in ({codes}) order by row").fetchall()
-        for status, words in fatal(self._job).items():
-            numbers = [row for row, code in listing if code == CODE[status]]
-            if numbers:
-                raise refuse(str(self._source), name, numbers[:_ROWS_SHOWN], len(numbers) > _ROWS_SHOWN, words)
-        count(self._job, name, counts, totals)
-        return [Reject(row, name, CODES[STATUSES[code]]) for row, code in listing]
+        query = f"select coalesce(a.code, {CODE['null']})::utinyint as code {joined} order by i.{self._id}"
+        codes: Any = self._con.sql(query).fetchnumpy()["code"]
+        return codes
 
     def _joins(self) -> str:
         joins = (f"left join answers_now a{place} on {_text(name)} = a{place}.text" for place, name in enumerate(self._columns))
@@ -186,15 +177,15 @@ class TableConversion:
             if self._job.status:
                 yield f"case coalesce(a{place}.code, {CODE['null']}) {names} end as {quoted(name + '_status')}"
 
-    def assemble(self, pieces: Sequence[Piece], output: Path) -> None:
+    def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
         is_table = self._job.table is not None or self._job.output is None or self._job.is_folder
         file = output if is_table else output.with_suffix(".duckdb")
         name = (self._job.table or self._source.table or "") if is_table else "rows"
         with attached(self._con, file, read_only=False) as database:
             target = qualified(database, name)
             self._con.execute(f"create schema if not exists {database}.{quoted(_schema_and_name(name)[0])}")
-            for number, piece in enumerate(pieces):
-                with attached(self._con, piece.data, read_only=True) as part:
+            for number, files in enumerate(parts):
+                with attached(self._con, files.data, read_only=True) as part:
                     begin = f"insert into {target}" if number else f"create table {target} as"
                     self._con.execute(f"{begin} from {part}.rows")
             if not is_table:

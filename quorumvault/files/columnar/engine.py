@@ -12,7 +12,7 @@ import pyarrow as pa
 from quorumvault.analytics.columns import require_text
 from quorumvault.client import Client
 from quorumvault.errors import ColumnError
-from quorumvault.files.columnar.answers import Answers, connect
+from quorumvault.files.columnar.answers import ColumnAnswers, connect
 from quorumvault.files.columnar.duckdb import TableConversion, TableReader
 from quorumvault.files.columnar.parquet import ParquetConversion, ParquetReader
 from quorumvault.files.engine import Conversion
@@ -29,7 +29,7 @@ class ColumnarEngine:
         self._configured = configured
         self._spill = spill
         self._con = connect(spill)
-        self._answers = Answers(job, vault, self._con)
+        self._answers = ColumnAnswers(job, vault, self._con)
 
     @property
     def look_ups(self) -> int:

@@ -12,6 +12,7 @@ import contextlib
 import glob
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -22,13 +23,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quorumvault.errors import ColumnError
-from quorumvault.files.columnar.answers import CODE, Answers, registered
-from quorumvault.files.columnar.settle import replacements, settle_rows, write_pairs
+from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
+from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import Done
 from quorumvault.files.job import Counts, Job, Progress, RunError
-from quorumvault.files.pieces import Piece, Reject, RejectList
+from quorumvault.files.outcomes import STATUSES, cell_rules
+from quorumvault.files.part_files import PartFiles, PartLists, Reject, part_lists
 from quorumvault.files.sources import Source
-from quorumvault.files.statuses import STATUSES
 from quorumvault.formats.table import Place
 
 #: As much as a kill costs: a few seconds of work, and row groups are not cut. Each part begins with an empty pipeline.
@@ -176,10 +177,11 @@ class ParquetConversion:
         source: Source,
         reader: ParquetReader,
         columns: Sequence[str],
-        answers: Answers,
+        answers: ColumnAnswers,
         spill: Path,
     ) -> None:
         self._job = job
+        self._rules = cell_rules(job)
         self._source = source
         self._reader = reader
         self._columns = list(columns)
@@ -188,21 +190,25 @@ class ParquetConversion:
         self._schema = _output_schema(job, reader.schema, columns)
         _require_kept(reader, self._schema, self._columns, source, spill)
 
-    def convert(self, start: Place, stop: Place | None, piece: Piece, progress: Progress) -> Done:
+    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
         metadata = self._reader.metadata
         end = self._reader.part_end(start.offset) if stop is None else stop.offset
-        counts, rejects, row = Counts(dict.fromkeys(self._columns, 0)), _Rejects(self._job, self._source, piece), start.row
+        counts, row = Counts(dict.fromkeys(self._columns, 0)), start.row
         size = self._source.path.stat().st_size
-        with rejects, pa.OSFile(str(piece.data), "wb") as sink, pa.ipc.new_stream(sink, self._part_schema()) as writer:
+        with (
+            part_lists(self._job, self._source, files) as lists,
+            pa.OSFile(str(files.data), "wb") as sink,
+            pa.ipc.new_stream(sink, self._part_schema()) as writer,
+        ):
             # Three steps at a time: a chunk is read while the one before is encoded, and the one before that is answered.
             chunks = _ahead(self._reader.chunks(self._columns, start.offset, end))
             for encoded in _ahead(map(self._encode, chunks)):
-                batch = self._convert(encoded, row, counts, rejects)
+                batch = self._convert(encoded, row, counts, lists)
                 writer.write_batch(batch)
                 row += len(batch)
                 progress(len(batch), size * len(batch) // metadata.num_rows)
         counts.rows = row - start.row
-        epoch = self._answers.epoch if self._job.operation != "detokenize" and any(counts.values.values()) else None
+        epoch = self._answers.epoch if any(counts.values.values()) else None
         counts.epochs = [] if epoch is None else [epoch]
         return Done(Place(row, end), end == metadata.num_row_groups, counts, epoch)
 
@@ -214,20 +220,22 @@ class ParquetConversion:
     def _encode(self, chunk: Any) -> dict[str, Encoded]:
         return {name: self._texts(chunk.column(name), name) for name in self._columns}
 
-    def _convert(self, encoded: dict[str, Encoded], row: int, counts: Counts, rejects: _Rejects) -> Any:
+    def _convert(self, encoded: dict[str, Encoded], row: int, counts: Counts, lists: PartLists) -> Any:
         columns: dict[str, Any] = {}
-        found: list[Reject] = []
+        rejects: list[Reject] = []
+        pairs: list[Iterator[str]] = []
         for name, (texts, indices) in encoded.items():
             answered = self._answers.of(texts)
             codes = np.append(answered.codes.to_numpy(zero_copy_only=False), np.uint8(CODE["null"]))[indices]
-            found += settle_rows(self._job, str(self._source), name, codes, row + 1, counts)
-            rejects.note_pairs(texts, answered)
-            values = replacements(self._job, texts, answered)
+            rejects += settle_rows(self._rules, str(self._source), name, codes, row + 1, counts)
+            pairs.append(moved_pairs(texts, answered))
+            values = replacements(self._rules, texts, answered)
             lacking = np.append(values.is_null().to_numpy(zero_copy_only=False), True)[indices]
             columns[name] = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32(), mask=lacking), values)
             if self._job.status:
                 columns[_code_name(name)] = pa.array(codes)
-        rejects.write(found)
+        counts.rejected += len(rejects)
+        lists.write(sorted(rejects), chain.from_iterable(pairs))
         return pa.record_batch(columns, self._part_schema())
 
     def _texts(self, column: Any, name: str) -> Encoded:
@@ -256,8 +264,8 @@ class ParquetConversion:
         places = np.cumsum(used[:-1]) - 1
         return texts.filter(pa.array(used[:-1])), np.append(places, -1)[indices]
 
-    def assemble(self, pieces: Sequence[Piece], output: Path) -> None:
-        rows = _Rows([piece.data for piece in pieces], self._part_schema(), self._source)
+    def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
+        rows = _Rows([files.data for files in parts], self._part_schema(), self._source)
         with pq.ParquetWriter(output, self._schema, **self._reader.writer_options()) as writer:
             for others in _ahead(self._others()):
                 replaced, sizes = rows.take(len(others))
@@ -394,31 +402,6 @@ def _text_bytes(batch: Any) -> _Numbers:
             lengths = pc.binary_length(column.dictionary).take(column.indices)
             total += lengths.fill_null(0).to_numpy(zero_copy_only=False)
     return total
-
-
-class _Rejects:
-    """The lists of a part, those that the job wants."""
-
-    def __init__(self, job: Job, source: Source, piece: Piece) -> None:
-        self._rejects = None if job.rejects is None else piece.rejects.open("wb")
-        self._list = None if job.rejects is None or self._rejects is None else RejectList(self._rejects, str(source), job.rejects)
-        self._pairs = None if job.crosswalk is None else piece.pairs.open("wb")
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exception: object) -> None:
-        for file in (self._rejects, self._pairs):
-            if file is not None:
-                file.close()
-
-    def write(self, rejects: list[Reject]) -> None:
-        if self._list is not None:
-            self._list.write(sorted(rejects))
-
-    def note_pairs(self, texts: Any, answered: Any) -> None:
-        if self._pairs is not None:
-            write_pairs(self._pairs, texts, answered)
 
 
 def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:

@@ -1,4 +1,4 @@
-"""CSV and JSON Lines, as files: parts are rows in their exact bytes, and parts one after the other are the output."""
+"""CSV and JSON Lines files: a part is some rows in their exact bytes; the parts one after the other are the output."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from quorumvault.client import Client
+from quorumvault.files.answers import Lookup, TextAnswers, VaultLookup
 from quorumvault.files.engine import Done
 from quorumvault.files.job import Job, Progress
-from quorumvault.files.pieces import Piece, RejectList
+from quorumvault.files.part_files import PartFiles, part_lists
 from quorumvault.files.sources import Format, Source
-from quorumvault.files.text.answers import Remembered
-from quorumvault.files.text.rows import Converter, Lookup, VaultLookup, convert_rows
+from quorumvault.files.text.rows import Converter, convert_rows
 from quorumvault.formats.csv import CsvTable
 from quorumvault.formats.json_lines import JsonLinesTable
 from quorumvault.formats.lines import Lines
@@ -28,7 +28,7 @@ PART_BYTES = 64 << 20
 
 
 def open_table(stream: BinaryIO, name: str, form: Format, columns: Sequence[str], configured: Sequence[str]) -> Table:
-    """A table with its columns selected: the named ones, or those among the configured fields. Raises ColumnError, InputError."""
+    """Opens a table and selects the named columns, or else the configured ones. Raises ColumnError, InputError."""
     lines = Lines(stream, name)
     table: Table = CsvTable(lines) if form == "csv" else JsonLinesTable(lines)
     if columns:
@@ -45,7 +45,7 @@ class TextEngine:
         self._job = job
         self._configured = configured
         self._vault = VaultLookup(job, vault)
-        self._look_up = Remembered(spill, self._vault, one_epoch=job.operation != "detokenize")
+        self._look_up = TextAnswers(spill, self._vault, one_epoch=job.operation != "detokenize")
 
     @property
     def look_ups(self) -> int:
@@ -83,12 +83,12 @@ class TextConversion:
             table = open_table(stream, str(self._source), self._source.format, self._columns, self._configured)
             yield table, os.fstat(stream.fileno()).st_size
 
-    def convert(self, start: Place, stop: Place | None, piece: Piece, progress: Progress) -> Done:
-        with self._table() as (table, size), piece.data.open("wb") as sink, contextlib.ExitStack() as stack:
-            rejects = None
-            if self._job.rejects is not None:
-                rejects = RejectList(stack.enter_context(piece.rejects.open("wb")), str(self._source), self._job.rejects)
-            pairs = None if self._job.crosswalk is None else stack.enter_context(piece.pairs.open("w"))
+    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
+        with (
+            self._table() as (table, size),
+            files.data.open("wb") as sink,
+            part_lists(self._job, self._source, files) as lists,
+        ):
             if start == Place():
                 sink.write(table.header())
             else:
@@ -104,18 +104,15 @@ class TextConversion:
             for batch in convert_rows(table, converter, start, is_enough):
                 sink.write(batch.text)
                 total.add(batch.converted.counts)
-                if rejects is not None:
-                    rejects.write(batch.converted.rejects)
-                if pairs is not None:
-                    pairs.writelines(f"{old},{new}\n" for old, new in batch.converted.pairs.items())
+                lists.write(batch.converted.rejects, batch.converted.pairs)
                 place = batch.stop
                 progress(batch.converted.counts.rows, batch.size)
             if place.offset >= size:
                 table.check_seen()
         return Done(place, place.offset >= size, total, max(total.epochs, default=None))
 
-    def assemble(self, pieces: Sequence[Piece], output: Path) -> None:
+    def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
         with output.open("xb") as sink:
-            for piece in pieces:
-                with piece.data.open("rb") as part:
+            for files in parts:
+                with files.data.open("rb") as part:
                     shutil.copyfileobj(part, sink)

@@ -1,16 +1,20 @@
-"""The files of one part: its rows, the rejects among them, and what retokenize moved in it. Whole and synced, or not counted."""
+"""The files of one part: its rows, its list of rejects, and what retokenize moved in it. A part counts once all are synced."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
+
+from quorumvault.files.job import Job
+from quorumvault.files.sources import Source
 
 REJECTS_HEADER = ("file", "row", "column", "code")
 
@@ -23,7 +27,7 @@ class Reject(NamedTuple):
     code: str
 
 
-class PieceFile(msgspec.Struct, frozen=True):
+class PartFile(msgspec.Struct, frozen=True):
     """One file of a finished part: ``digest`` is its SHA-256."""
 
     name: str
@@ -31,7 +35,7 @@ class PieceFile(msgspec.Struct, frozen=True):
     digest: str
 
 
-class Piece:
+class PartFiles:
     """The files of part ``number``, in the work folder."""
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -43,27 +47,27 @@ class Piece:
         self.pairs = folder / f"{number:06}.pairs"
 
     def clear(self) -> None:
-        """Removes what an attempt that failed has left."""
+        """Removes the files of an attempt that failed."""
         for path in (self.data, self.rejects, self.pairs):
             path.unlink(missing_ok=True)
 
-    def finish(self) -> list[PieceFile]:
-        """Syncs the files, and says what they are."""
+    def finish(self) -> list[PartFile]:
+        """Syncs the files. Returns their names, sizes and digests."""
         return [_described(path) for path in (self.data, self.rejects, self.pairs) if path.exists()]
 
-    def is_whole(self, files: Sequence[PieceFile]) -> bool:
-        """Whether they still are what they were when they were finished."""
+    def is_whole(self, files: Sequence[PartFile]) -> bool:
+        """Returns whether the files still have the sizes and digests that ``finish`` returned."""
         return all(self._is_same(file) for file in files)
 
-    def _is_same(self, file: PieceFile) -> bool:
+    def _is_same(self, file: PartFile) -> bool:
         path = self._folder / file.name
         return path.is_file() and path.stat().st_size == file.size and _digest(path) == file.digest
 
 
-def _described(path: Path) -> PieceFile:
+def _described(path: Path) -> PartFile:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return PieceFile(path.name, path.stat().st_size, _digest(path))
+    return PartFile(path.name, path.stat().st_size, _digest(path))
 
 
 def _digest(path: Path) -> str:
@@ -88,8 +92,34 @@ class RejectList:
             self._sink.writelines(msgspec.json.encode(record) + b"\n" for record in records)
 
 
+class PartLists:
+    """Writes the lists of one part. Those that the job does not ask for are None."""
+
+    def __init__(self, rejects: RejectList | None, pairs: BinaryIO | None) -> None:
+        self._rejects = rejects
+        self._pairs = pairs
+
+    def write(self, rejects: Iterable[Reject], pairs: Iterable[str] = ()) -> None:
+        """``pairs``: OLD,NEW for each token that was moved. It is not looked at without a crosswalk."""
+        if self._rejects is not None:
+            self._rejects.write(rejects)
+        if self._pairs is not None:
+            self._pairs.writelines(f"{pair}\n".encode() for pair in pairs)
+
+
+@contextlib.contextmanager
+def part_lists(job: Job, source: Source, files: PartFiles) -> Iterator[PartLists]:
+    with contextlib.ExitStack() as stack:
+        rejects = pairs = None
+        if job.rejects is not None:
+            rejects = RejectList(stack.enter_context(files.rejects.open("wb")), str(source), job.rejects)
+        if job.crosswalk is not None:
+            pairs = stack.enter_context(files.pairs.open("wb"))
+        yield PartLists(rejects, pairs)
+
+
 def rejects_header(listing: Path) -> bytes:
-    """What such a list begins with."""
+    """Returns the first bytes of a list of rejects: CSV has a header line, JSON Lines none."""
     return _csv_lines([REJECTS_HEADER]) if listing.suffix.lower() == ".csv" else b""
 
 

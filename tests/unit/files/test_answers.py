@@ -12,8 +12,7 @@ import pytest
 
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochMoved, NoQuorum
-from quorumvault.files.text.answers import Remembered
-from quorumvault.files.text.rows import Answer, Value
+from quorumvault.files.answers import Answer, TextAnswers, Value
 
 
 class Vault:
@@ -41,20 +40,20 @@ def vault() -> Vault:
 
 
 @pytest.fixture
-def remembered(vault: Vault, tmp_path: Path) -> Iterator[Remembered]:
-    made = Remembered(tmp_path, vault, one_epoch=True)
+def remembered(vault: Vault, tmp_path: Path) -> Iterator[TextAnswers]:
+    made = TextAnswers(tmp_path, vault, one_epoch=True)
     yield made
     made.close()
 
 
-def test_each_value_is_asked_about_once(vault: Vault, remembered: Remembered) -> None:
+def test_each_value_is_asked_about_once(vault: Vault, remembered: TextAnswers) -> None:
     first = remembered(["a", "b", "a", "\0", "ö"])
     assert first[0] == first[2] != first[1]
     assert remembered(["b", "\0", "c", "ö"])[:2] == [first[1], first[3]]
     assert vault.asked == [["a", "b", "\0", "ö"], ["c"]]
 
 
-def test_a_string_and_a_number_are_two(vault: Vault, remembered: Remembered) -> None:
+def test_a_string_and_a_number_are_two(vault: Vault, remembered: TextAnswers) -> None:
     remembered(["1"])
     remembered([msgspec.Raw(b"1"), "1"])
     assert [len(values) for values in vault.asked] == [1, 1]
@@ -62,14 +61,14 @@ def test_a_string_and_a_number_are_two(vault: Vault, remembered: Remembered) -> 
 
 def test_values_come_back_as_they_were(tmp_path: Path) -> None:
     answers = [Answer("ok", msgspec.Raw(b"1e2")), Answer("ok", "text"), Answer("not_found"), Answer("collision")]
-    made = Remembered(tmp_path, lambda values: answers, one_epoch=False)
+    made = TextAnswers(tmp_path, lambda values: answers, one_epoch=False)
     for _ in range(2):
         found = made(["a", "b", "c", "d"])
         assert [(answer.status, answer.replacement) for answer in found] == [(each.status, each.replacement) for each in answers]
     made.close()
 
 
-def test_a_value_that_a_thread_is_asking_about_is_waited_for(vault: Vault, remembered: Remembered) -> None:
+def test_a_value_that_a_thread_is_asking_about_is_waited_for(vault: Vault, remembered: TextAnswers) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def before() -> None:
@@ -86,7 +85,7 @@ def test_a_value_that_a_thread_is_asking_about_is_waited_for(vault: Vault, remem
     assert vault.asked == [["a", "b"], ["c"]]
 
 
-def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered(vault: Vault, remembered: Remembered) -> None:
+def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered(vault: Vault, remembered: TextAnswers) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def fail() -> None:
@@ -108,7 +107,7 @@ def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered(vault: Vault,
     assert vault.asked == [["a"], ["b"], ["a"]]
 
 
-def test_what_could_not_be_told_is_asked_for_again(vault: Vault, remembered: Remembered) -> None:
+def test_what_could_not_be_told_is_asked_for_again(vault: Vault, remembered: TextAnswers) -> None:
     vault.unavailable = ["a"]
     assert remembered(["a", "b"])[0].status == "unavailable"
     vault.unavailable = []
@@ -116,7 +115,7 @@ def test_what_could_not_be_told_is_asked_for_again(vault: Vault, remembered: Rem
     assert vault.asked == [["a", "b"], ["a"]]
 
 
-def test_tokens_of_an_older_epoch_are_forgotten(vault: Vault, remembered: Remembered) -> None:
+def test_tokens_of_an_older_epoch_are_forgotten(vault: Vault, remembered: TextAnswers) -> None:
     remembered(["a", "b"])
     vault.epoch = 2
     assert remembered(["a"])[0].replacement == format_token(1, b"a".rjust(20, b"\0"))

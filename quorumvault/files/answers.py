@@ -1,0 +1,222 @@
+"""Answers to texts, each distinct one asked for once in a run, in however many batches, parts and files it is.
+
+    VaultLookup   asks the vault about values, those of one batch together
+    TextAnswers   remembers the answers of a Lookup on disk, in SQLite, which Python brings along: files of text need no extra
+    TokenEpoch    the rule for all that remember tokens, columnar/answers.py (DuckDB, whole columns) as well: one epoch
+
+Values are in the files of answers: those live in the spill folder, and are not synced, since they do not outlive the process.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from quorumvault.client import Client
+from quorumvault.crypto.tokens import parse_token
+from quorumvault.errors import EpochMoved, RequestError
+from quorumvault.files.job import Job
+from quorumvault.files.outcomes import FAULTS, PASSING, Status
+
+MOVED_WORDS: Final = "the epoch was rotated each time that a part was made: go on with --resume when that is over"
+#: KiB of pages in memory.
+_CACHE = 64 << 10
+
+Value: TypeAlias = "str | msgspec.Raw"
+
+
+class Answer(NamedTuple):
+    """Of one value: a status, and what takes its place if that is ``ok``.
+
+    The status is None if the value was not asked about, since another one of the call is faulty.
+    """
+
+    status: Status | None
+    replacement: Value | None = None
+
+
+class Lookup(Protocol):
+    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+        """An answer to each value, in order. Called from several threads."""
+        ...
+
+
+class VaultLookup:
+    """Asks the vault. ``asked`` counts what it is asked about, each distinct value of a call once.
+
+    What cannot be tokenized gets its fault for an answer; the others of its call are asked about if ``tolerant``.
+    """
+
+    def __init__(self, job: Job, vault: Client) -> None:
+        self._operation = job.operation
+        self._tolerant = job.rejects is not None
+        self._vault = vault
+        self.asked = 0
+
+    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+        match self._operation:
+            case "tokenize":
+                return self._tokenize(values)
+            case "detokenize":
+                found = self._vault.detokenize(_texts(values))
+                answers = [Answer(_status(each.status), msgspec.Raw(each.json) if each.found else None) for each in found]
+            case "retokenize":
+                moved = self._vault.retokenize(_texts(values))
+                answers = [Answer(_status(each.status), each.token if each.found else None) for each in moved]
+        self.asked += len(set(values))
+        return answers
+
+    def _tokenize(self, values: Sequence[Value]) -> list[Answer]:
+        answers = [Answer(None)] * len(values)
+        left = list(range(len(values)))
+        while left:
+            try:
+                tokens = self._vault.tokenize([values[place] for place in left])
+            except RequestError as error:
+                faults = {left[item.index]: FAULTS[item.code] for item in error.errors if item.code in FAULTS}
+                if not faults:
+                    raise
+                for place, fault in faults.items():
+                    answers[place] = Answer(fault)
+                left = [place for place in left if place not in faults] if self._tolerant else []
+                continue
+            for place, token in zip(left, tokens, strict=True):
+                answers[place] = Answer("ok", token)
+            self.asked += len({bytes(value) if isinstance(value, msgspec.Raw) else value for value in values})
+            break
+        return answers
+
+
+def _texts(values: Sequence[Value]) -> list[str]:
+    """Tokens are strings: what is none was not looked up."""
+    return [value for value in values if isinstance(value, str)]
+
+
+def _status(word: str) -> Status:
+    status: Status = msgspec.convert(word, Status)
+    return status
+
+
+class TokenEpoch:
+    """The epoch of the tokens that are remembered, 0 as long as there are none. It only grows, until they are forgotten."""
+
+    def __init__(self, forget: Callable[[], None]) -> None:
+        self.current = 0
+        self._forget = forget
+
+    def note(self, token: object) -> None:
+        """Takes note of an answer. Raises EpochMoved for a token of another epoch; a newer one makes all others be forgotten."""
+        parsed = parse_token(token) if isinstance(token, str) else None
+        if parsed is None:
+            return
+        before, self.current = self.current, max(self.current, parsed[0])
+        if before and parsed[0] != before:
+            if parsed[0] > before:
+                self._forget()
+            raise EpochMoved(MOVED_WORDS)
+
+
+class TextAnswers:
+    """A Lookup that asks another one for what it does not know. A value that one thread asks about, the others wait for.
+
+    With ``one_epoch`` the answers are tokens of one epoch: EpochMoved is raised in each thread that holds some of an older one.
+    """
+
+    def __init__(self, folder: Path, look_up: Lookup, *, one_epoch: bool) -> None:
+        self._look_up = look_up
+        self._one_epoch = one_epoch
+        self._epoch = TokenEpoch(self._clear)
+        self._asking: dict[str, Future[Answer]] = {}
+        self._lock = threading.Lock()
+        self._con = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
+        for setting in ("journal_mode = off", "synchronous = off", "temp_store = memory", f"cache_size = -{_CACHE}"):
+            self._con.execute(f"pragma {setting}")
+        self._con.execute("create table answers (value text primary key, status text, replacement) without rowid")
+
+    def close(self) -> None:
+        self._con.close()
+
+    def forget(self) -> None:
+        """Asks for everything again: what is remembered is of an older epoch."""
+        with self._lock:
+            self._epoch.current = 0
+            self._clear()
+
+    def _clear(self) -> None:
+        self._con.execute("delete from answers")
+
+    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+        keys = [_key(value) for value in values]
+        distinct = dict(zip(keys, values, strict=True))
+        with self._lock:
+            epoch = self._epoch.current
+            answers = self._known(distinct)
+            unknown = distinct.keys() - answers.keys()
+            others = {key: self._asking[key] for key in unknown if key in self._asking}
+            mine: list[str] = [key for key in distinct if key in unknown and key not in others]
+            promises: dict[str, Future[Answer]] = {key: Future() for key in mine}
+            self._asking.update(promises)
+        answers.update(self._ask([distinct[key] for key in mine], promises))
+        # One's own first: so no two threads wait for each other.
+        answers.update({key: promise.result() for key, promise in others.items()})
+        if self._one_epoch and epoch and epoch != self._epoch.current:
+            raise EpochMoved(MOVED_WORDS)
+        return [answers[key] for key in keys]
+
+    def _ask(self, values: list[Value], promises: dict[str, Future[Answer]]) -> dict[str, Answer]:
+        if not values:
+            return {}
+        try:
+            found = dict(zip(promises, self._look_up(values), strict=True))
+            with self._lock:
+                self._remember(found)
+        except BaseException as error:
+            with self._lock:
+                for key in promises:
+                    del self._asking[key]
+            for promise in promises.values():
+                promise.set_exception(error)
+            raise
+        for key, answer in found.items():
+            promises[key].set_result(answer)
+        return found
+
+    def _known(self, keys: dict[str, Value]) -> dict[str, Answer]:
+        asked = msgspec.json.encode(list(keys)).decode()
+        rows = self._con.execute(
+            "select value, status, replacement from answers where value in (select value from json_each(?))", [asked]
+        )
+        return {key: Answer(status, _replacement(stored)) for key, status, stored in rows}
+
+    def _remember(self, found: dict[str, Answer]) -> None:
+        if self._one_epoch:
+            self._epoch.note(next((answer.replacement for answer in found.values() if answer.status == "ok"), None))
+        rows = [
+            (key, answer.status, _stored(answer.replacement))
+            for key, answer in found.items()
+            if answer.status not in (None, *PASSING)
+        ]
+        self._con.execute("begin")
+        self._con.executemany("insert into answers values (?, ?, ?)", rows)
+        self._con.execute("commit")
+        for key in found:
+            del self._asking[key]
+
+
+def _key(value: Value) -> str:
+    """JSON text: so "1" and 1 are two."""
+    return (bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)).decode()
+
+
+def _stored(replacement: Value | None) -> str | bytes | None:
+    return bytes(replacement) if isinstance(replacement, msgspec.Raw) else replacement
+
+
+def _replacement(stored: str | bytes | None) -> Value | None:
+    return msgspec.Raw(stored) if isinstance(stored, bytes) else stored

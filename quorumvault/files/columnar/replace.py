@@ -1,0 +1,63 @@
+"""Columns of text by the table of outcomes: what takes the place of each text, counts, and the rows that cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quorumvault.files.columnar.answers import CODE, Answered
+from quorumvault.files.job import Counts, RunError
+from quorumvault.files.outcomes import STATUSES, CellRule, Outcome, Status, count
+from quorumvault.files.part_files import Reject
+
+#: Rows that an error names.
+_ROWS_SHOWN: Final = 5
+
+
+def replacements(rules: dict[Status, CellRule], texts: Any, answered: Answered) -> Any:
+    """For each of the distinct texts (large_utf8), what the rows that have it get: itself, the answer, or null."""
+    kept = [CODE[status] for status, rule in rules.items() if rule.outcome is Outcome.KEEP]
+    stays = pc.is_in(answered.codes, pa.array(kept, pa.uint8()))
+    return pc.if_else(stays, texts, answered.results)
+
+
+def moved_pairs(texts: Any, answered: Answered) -> Iterator[str]:
+    """TEXT,TOKEN for each text that has a token in its place."""
+    moved = pc.equal(answered.codes, CODE["ok"])
+    lines = pc.binary_join_element_wise(texts.filter(moved), answered.results.filter(moved), pa.scalar(",", pa.large_utf8()))
+    yield from lines.to_pylist()
+
+
+def settle_rows(
+    rules: dict[Status, CellRule], source: str, column: str, codes: np.ndarray[Any, Any], first: int, totals: Counts
+) -> list[Reject]:
+    """Adds the rows of a column, given by their codes, to ``totals``. Returns those to list if the job has a list of rejects.
+
+    ``first`` is the number of the first row. Raises RunError for rows that end the run.
+    """
+    found = np.bincount(codes, minlength=len(STATUSES))
+    rejects: list[Reject] = []
+    for status in STATUSES:
+        cells, rule = int(found[CODE[status]]), rules[status]
+        if not cells:
+            continue
+        if rule.outcome is Outcome.FAIL:
+            raise _refusal(source, column, _rows(codes, status, first, _ROWS_SHOWN + 1), rule.problem)
+        count(totals, column, rule, cells)
+        if rule.code is not None:
+            rejects += [Reject(row, column, rule.code) for row in _rows(codes, status, first)]
+    return rejects
+
+
+def _rows(codes: np.ndarray[Any, Any], status: Status, first: int, most: int | None = None) -> list[int]:
+    rows: list[int] = (np.nonzero(codes == CODE[status])[0][:most] + first).tolist()
+    return rows
+
+
+def _refusal(source: str, column: str, rows: list[int], problem: str) -> RunError:
+    shown, more = ", ".join(map(str, rows[:_ROWS_SHOWN])), len(rows) > _ROWS_SHOWN
+    return RunError(f"{source}: row{'s' if len(rows) > 1 else ''} {shown}{', …' if more else ''}: {column}: {problem}")

@@ -1,0 +1,95 @@
+"""What becomes of a cell: one table, by what is known of its text and by the options of the job. Both engines follow it.
+
+A new status goes into ``Status``, and into ``TABLE`` with a row for each outcome that it can have.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+
+from quorumvault.files.job import Counts, IfToken, Job, Missing
+
+#: What is known of one text: the statuses of the API, and those of values that are not sent, since no node would take them.
+Status: TypeAlias = Literal[
+    "null",  # there was no text
+    "ok",  # there is something to take its place
+    "not_found",
+    "not_token",  # text of another form, which is not sent to be looked up
+    "unavailable",
+    "collision",
+    "already_token",
+    "too_large",
+    "not_tokenizable",
+]
+#: In an order that columns of codes rely on: a code is a place in it.
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+#: Answers that are asked for again in the next batch. All others are remembered as long as the run lasts.
+PASSING: Final[frozenset[Status]] = frozenset({"unavailable"})
+
+
+class Outcome(Enum):
+    KEEP = "the cell stays as it is"
+    NULL = "the cell is null in the output"
+    REPLACE = "the answer takes the place of the text"
+    FAIL = "the run ends, with the row and the problem"
+
+
+class CellRule(NamedTuple):
+    """A row of the table. It holds for jobs with these options; None is any.
+
+    ``counter``: the field of Counts that counts such cells (``values`` counts them for each column). ``code``: what a list of
+    rejects says of such a cell, a code of the API where it has one; None if the cell is not listed. ``problem``: why a run ends.
+    """
+
+    status: Status
+    outcome: Outcome
+    counter: Literal["values", "no_token", "not_found", "unavailable", "collision", "kept_tokens"] | None = None
+    code: str | None = None
+    problem: str = ""
+    if_token: IfToken | None = None
+    missing: Missing | None = None
+    has_rejects: bool | None = None
+
+    def holds(self, job: Job) -> bool:
+        options = (self.if_token, job.if_token), (self.missing, job.missing), (self.has_rejects, job.rejects is not None)
+        return all(asked is None or asked == given for asked, given in options)
+
+
+_TOKEN = "there is a token already; --if-token keep leaves tokens as they are"  # noqa: S105 - no password
+_LARGE = "the value is larger than a node takes"
+_NO_VALUE = "a number with a fraction, an object or an array is no value to tokenize: make it a string"
+
+TABLE: Final = (
+    CellRule("null", Outcome.KEEP),
+    CellRule("ok", Outcome.REPLACE, "values"),
+    CellRule("not_token", Outcome.KEEP, "no_token"),
+    CellRule("unavailable", Outcome.KEEP, "unavailable", "unavailable"),
+    CellRule("collision", Outcome.KEEP, "collision", "token-collision"),
+    CellRule("not_found", Outcome.KEEP, "not_found", "not-found", missing="keep"),
+    CellRule("not_found", Outcome.NULL, "not_found", "not-found", missing="null"),
+    CellRule("not_found", Outcome.FAIL, problem="no value of yours has this token", missing="error"),
+    CellRule("already_token", Outcome.KEEP, "kept_tokens", if_token="keep"),  # noqa: S106 - no password
+    CellRule("already_token", Outcome.NULL, code="already-tokenized", if_token="fail", has_rejects=True),  # noqa: S106
+    CellRule("already_token", Outcome.FAIL, problem=_TOKEN, if_token="fail", has_rejects=False),  # noqa: S106
+    CellRule("too_large", Outcome.NULL, code="value-too-large", has_rejects=True),
+    CellRule("too_large", Outcome.FAIL, problem=_LARGE, has_rejects=False),
+    CellRule("not_tokenizable", Outcome.NULL, code="not-tokenizable", has_rejects=True),
+    CellRule("not_tokenizable", Outcome.FAIL, problem=_NO_VALUE, has_rejects=False),
+)
+#: By its code in the API, the status of a value that cannot be tokenized. A collision is not among them: it ends the run.
+FAULTS: Final[dict[str, Status]] = {rule.code: rule.status for rule in TABLE if rule.code is not None and rule.has_rejects}
+
+
+def cell_rules(job: Job) -> dict[Status, CellRule]:
+    """The rows of the table that hold for this job: one for each status, without a ``code`` if the job has no list of rejects."""
+    lists = job.rejects is not None
+    return {rule.status: rule if lists else rule._replace(code=None) for rule in TABLE if rule.holds(job)}
+
+
+def count(totals: Counts, column: str, rule: CellRule, cells: int = 1) -> None:
+    """Adds cells of a column to the counter of their rule."""
+    if rule.counter == "values":
+        totals.values[column] += cells
+    elif rule.counter is not None:
+        setattr(totals, rule.counter, getattr(totals, rule.counter) + cells)
