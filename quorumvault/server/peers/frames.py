@@ -53,6 +53,11 @@ class Kind(IntEnum):
     TAKEN = 8
 
 
+def fits(body: bytes, frame_bytes: int) -> bool:
+    """Whether a message with this body is small enough for a frame of at most ``frame_bytes``."""
+    return len(body) + ENVELOPE_OVERHEAD + FRAME_OVERHEAD <= frame_bytes
+
+
 class Envelope(NamedTuple):
     """A message on its way. A reply, or the word that there is none, has the correlation id of its request; others have 0.
 

@@ -26,7 +26,7 @@ from quorumvault.protocol.messages import AnyReply, Outgoing, decode_reply
 from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
 from quorumvault.server.peers.facts import NodeFacts
-from quorumvault.server.peers.frames import Envelope, FrameError, Kind
+from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
 from quorumvault.server.peers.handshake import NONCE_BYTES, Dialling
 
 logger = logging.getLogger("quorumvault.peers")
@@ -204,7 +204,7 @@ class _Dialled(Connection):
         if (
             len(self._waiting) >= limits.peer_in_flight
             or self._waiting_bytes + len(wire) > limits.peer_queue_bytes
-            or not self.fits(wire)
+            or not fits(wire, limits.frame_bytes)
         ):
             return False
         self._last_id += 1
@@ -212,6 +212,11 @@ class _Dialled(Connection):
         self._waiting_bytes += len(wire)
         self.send(Kind.REQUEST, self._last_id, wire)
         return True
+
+    @property
+    def undecided(self) -> bool:
+        """The other side is a node, and has not said yet what it makes of this one."""
+        return self._reader is not None and not self.answered
 
     def secured(self) -> None:
         self.await_greeting()
@@ -242,7 +247,7 @@ class _Dialled(Connection):
             self.open_seconds = self._loop.time() - self._opened_at
         self._link.ended(self, reason)
         # From the loop and not from here: a caller that fails, or sends again at once, disturbs none of the others.
-        unsent = self.unsent(Kind.REQUEST)
+        unsent = self._outbox.unsent(Kind.REQUEST)
         for correlation, waiting in self._waiting.items():
             self._loop.call_soon(waiting.on_reply, Unreachable(sent=correlation not in unsent))
         self._waiting.clear()

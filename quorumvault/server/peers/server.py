@@ -25,8 +25,9 @@ from quorumvault.config.addresses import Address
 from quorumvault.protocol.messages import AnyReply, AnyRequest, decode_request, encode
 from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
+from quorumvault.server.peers.connection_state import State
 from quorumvault.server.peers.facts import NodeFacts
-from quorumvault.server.peers.frames import Envelope, FrameError, Kind
+from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
 from quorumvault.server.peers.handshake import NONCE_BYTES, Listening
 
 logger = logging.getLogger("quorumvault.peers")
@@ -168,7 +169,7 @@ class _Accepted(Connection):
         self._read(not self._waiting and self._has_room())
 
     def _read(self, read: bool) -> None:
-        if read == self._reading or self._transport is None or self.reason is not None:
+        if read == self._reading or self._transport is None or self.state is State.ENDED:
             return
         self._reading = read
         if read:
@@ -185,7 +186,7 @@ class _Accepted(Connection):
         return (
             self._under_way < limits.peer_in_flight
             and self._under_way_bytes < limits.peer_queue_bytes
-            and self.unsent_bytes < limits.peer_queue_bytes
+            and self._outbox.unsent_bytes < limits.peer_queue_bytes
         )
 
     def _take_up(self, waiting: _Waiting) -> None:
@@ -196,11 +197,11 @@ class _Accepted(Connection):
     def _answer(self, correlation: int, request_bytes: int, reply: AnyReply | Unreachable) -> None:
         self._under_way -= 1
         self._under_way_bytes -= request_bytes
-        if self.reason is not None:
+        if self.state is State.ENDED:
             return
         if isinstance(reply, Unreachable):
             self._answer_none(correlation, sent=reply.sent)
-        elif self.fits(body := encode(reply)):
+        elif fits(body := encode(reply), self._local.limits.frame_bytes):
             self.send(Kind.REPLY, correlation, body)
         else:
             logger.error("a reply of %d bytes does not fit into a frame: limits.frame_bytes is too small", len(body))

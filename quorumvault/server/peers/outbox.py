@@ -1,0 +1,95 @@
+"""What one connection has to send: messages wait here until they leave as frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from quorumvault.server.peers.frames import ENVELOPE_OVERHEAD, Envelope, FrameWriter, Kind
+
+#: A frame up to this size is cheaper to copy than to write in two pieces.
+_JOINED_BYTES: Final = 16 << 10
+
+
+class Outbox:
+    """Messages that are put in during one turn of the event loop, or while the transport is paused, leave in one frame of at
+    most ``coalesce_bytes``; a larger message has a frame of its own. ``flushed`` is called whenever messages were to leave.
+
+    Invariant: ``_queued_bytes`` is the size of all envelopes in ``_queue``.
+    """
+
+    def __init__(self, coalesce_bytes: int, flushed: Callable[[], None]) -> None:
+        self._coalesce_bytes = coalesce_bytes
+        self._flushed = flushed
+        self._queue: deque[Envelope] = deque()
+        self._queued_bytes = 0
+        self._flush_due = False
+        self._paused = False
+        self._writer: FrameWriter | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def open(self, writer: FrameWriter, transport: asyncio.Transport) -> None:
+        """From now on messages can leave."""
+        self._writer, self._transport = writer, transport
+
+    def close(self) -> None:
+        """From now on nothing leaves."""
+        self._writer = None
+
+    def put(self, envelope: Envelope) -> None:
+        self._queue.append(envelope)
+        self._queued_bytes += len(envelope.body) + ENVELOPE_OVERHEAD
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        """Hand everything to the transport, unless it pauses again."""
+        self._paused = False
+        self.flush()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The size of what waits here and in the transport's buffer."""
+        return self._queued_bytes + (0 if self._transport is None else self._transport.get_write_buffer_size())
+
+    def unsent(self, kind: Kind) -> set[int]:
+        """Correlation ids of the messages of a kind that have not left."""
+        return {envelope.correlation for envelope in self._queue if envelope.kind == kind}
+
+    def flush(self) -> None:
+        self._flush_due = False
+        if self._writer is None or self._transport is None:
+            return
+        while self._queue and not self._paused and self._writer is not None:
+            self._write(self._transport, self._writer.frame(self._next_batch()))
+        self._flushed()
+
+    def _write(self, transport: asyncio.Transport, frame: Sequence[bytes]) -> None:
+        """Small frames in one piece: each piece may be a call into the kernel of its own.
+
+        Not by writelines: asyncio's never pauses its protocol, up to Python 3.12.8 and 3.13.1, nor resumes it later.
+        """
+        if sum(map(len, frame)) <= _JOINED_BYTES:
+            transport.write(b"".join(frame))
+        else:
+            for piece in frame:
+                transport.write(piece)
+
+    def _next_batch(self) -> list[Envelope]:
+        """The messages of the next frame: at least one, and more as long as they are small together."""
+        batch: list[Envelope] = []
+        size = 0
+        while self._queue:
+            size_of_next = len(self._queue[0].body) + ENVELOPE_OVERHEAD
+            if batch and size + size_of_next > self._coalesce_bytes:
+                break
+            batch.append(self._queue.popleft())
+            size += size_of_next
+        self._queued_bytes -= size
+        return batch
