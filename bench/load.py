@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +56,9 @@ class Load:
         self._cluster.wait_ready(reachable=len(NODES))
         until_idle(*self._pids())
 
-    def memory(self) -> Memory:
-        """Of the node that has most."""
-        return max(map(memory, self._pids()))
+    def memory(self, by: Callable[[Memory], float] = lambda memory: memory.own) -> Memory:
+        """Returns that of the node that has most by this measure."""
+        return max(map(memory, self._pids()), key=by)
 
     def disk_bytes(self) -> float:
         """Of one store: the mean of the three."""
@@ -68,6 +70,34 @@ class Load:
 
     def _pids(self) -> list[int]:
         return [self._cluster.pid(name) for name in NODES]
+
+
+class Peak:
+    """``most``: the memory, in MiB, that a node of a cluster had at its peak, by some measure, during blocks of ``watching``."""
+
+    def __init__(self, cluster: Cluster, by: Callable[[Memory], float], glance_seconds: float) -> None:
+        self.most = Memory(0.0, 0.0)
+        self._load = Load(cluster)
+        self._by = by
+        self._glance_seconds = glance_seconds
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        over = threading.Event()
+        thread = threading.Thread(target=self._look, args=(over,))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _look(self, over: threading.Event) -> None:
+        """Looks every so many seconds, and once more at the end."""
+        ended = False
+        while not ended:
+            ended = over.wait(self._glance_seconds)
+            self.most = max(self.most, self._load.memory(self._by), key=self._by)
 
 
 def prepare(directory: Path) -> Cluster:

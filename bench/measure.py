@@ -16,6 +16,7 @@ from bench.floor import Floor
 from bench.load import Load
 from bench.plan import Group, Plan
 from bench.processes import Memory, until_idle
+from bench.report import Tell
 from bench.work import Corpus, Operation, Task
 
 #: How both are filled, and read to warm them up.
@@ -60,7 +61,7 @@ class Sample:
 class Bench:
     """Runs a plan on a cluster and on the floor. ``tell`` hears what is going to be measured, and how much of it is done."""
 
-    def __init__(self, load: Load, floor: Floor, plan: Plan, tell: Callable[[str, float], None]) -> None:
+    def __init__(self, load: Load, floor: Floor, plan: Plan, tell: Tell) -> None:
         self._load = load
         self._plan = plan
         self._tell = tell

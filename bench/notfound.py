@@ -16,15 +16,11 @@ have to be the same, and each is compared.
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
-import sys
-import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from itertools import combinations
 from pathlib import Path
@@ -33,27 +29,31 @@ import msgspec
 
 from bench.bodies import Results, TokenAsked, TokensAsked, TokensGiven, Values
 from bench.effects import Effect, cliffs_delta, cohens_d
-from bench.http import Lanes, LoadFailed, encode
+from bench.http import Lanes, encode
 from bench.load import OWNER
-from bench.processes import machine
-from bench.report import percentile
-from bench.table import MarksMissing, Table, as_list, as_markdown, replace_section, show_all
+from bench.report import Account, Check, Report, Table, Tell, percentile, today
 from bench.work import WrongAnswer
 from chaos.spelling import Speller
-from chaos.testbed.cluster import NODES, Cluster, ClusterError
+from chaos.testbed.cluster import NODES, Cluster
 
 OTHER = "other"
 OWNERS = (OWNER, OTHER)
 #: Cliff's delta below which Romano et al. (2006) call an effect negligible: in normal distributions, a Cohen's d of 0.2.
 NEGLIGIBLE = 0.147
-#: Where the figures go in a document.
-MARKS = ("<!-- bin/bench notfound writes from here -->", "<!-- bin/bench notfound writes up to here -->")
 
-_INPUTS, _LEAST, _SEED = 20_000, 10, 1
 _FILLED = 1_000
 #: Requests that are encoded, sent and checked before the next ones are encoded.
 _AT_ONE_GO = 500
 _UNKNOWN_EPOCH = 9
+
+
+@dataclass(frozen=True, slots=True)
+class NotFoundPlan:
+    """``inputs``: requests of each kind and shape; ``seed``: of their order."""
+
+    name: str = "notfound"
+    inputs: int = 20_000
+    seed: int = 1
 
 
 class Kind(Enum):
@@ -99,57 +99,30 @@ class Pair(msgspec.Struct, frozen=True):
     cliffs_delta: Effect
 
 
-class NotFoundReport(msgspec.Struct, frozen=True):
-    """A whole run. ``made`` is a date; ``inputs``: requests of each kind and shape."""
+class NotFoundReport(Report, frozen=True):
+    """``inputs``: requests of each kind and shape."""
 
-    made: str
-    machine: str
     seed: int
     inputs: int
     rows: list[Row]
     pairs: list[Pair]
 
-
-def main(arguments: Sequence[str]) -> int:
-    chosen = _parser().parse_args(arguments)
-    try:
-        if chosen.write is not None:
-            _written(chosen.write, "")  # before the minutes, not after them
-        with (
-            tempfile.TemporaryDirectory(prefix="quorumvault-notfound-", dir=chosen.directory) as place,
-            Cluster.create(Path(place) / "cluster", OWNERS) as cluster,
-        ):
-            cluster.start()
-            cluster.wait_ready(reachable=len(NODES))
-            report = measure(cluster, inputs=chosen.inputs, seed=chosen.seed)
-            cluster.stop()
-    except (ClusterError, LoadFailed, MarksMissing, WrongAnswer, OSError) as error:
-        print(f"bin/bench notfound: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bin/bench notfound: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    _save(report, chosen.json, chosen.write)
-    show_all(tables(report), findings(report), sys.stdout)
-    return 0 if holds(report) else 1
+    def account(self) -> Account:
+        """Holds if the times could be those of a node that does not tell another's token from one that was never issued."""
+        secret = [pair for pair in self.pairs if pair.kinds == (Kind.ANOTHERS, Kind.NEVER_ISSUED)]
+        told = f"{self.occasion}: {self.inputs:,} requests of each kind and shape, seed {self.seed}."
+        return Account(_tables(self), list(map(_check, secret)), [told])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bin/bench notfound", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--inputs", type=_count, default=_INPUTS, metavar="N", help=f"requests of each kind and shape (default: {_INPUTS:,})"
-    )
-    parser.add_argument("--seed", type=int, default=_SEED, metavar="N", help=f"of the order (default: {_SEED})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the tables between the marks of that file")
-    parser.add_argument("--directory", type=Path, help="where the nodes keep their data (default: the temporary directory)")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < _LEAST:
-        raise argparse.ArgumentTypeError(f"expected {_LEAST} or more")
-    return int(text)
+def run(plan: NotFoundPlan, place: Path, tell: Tell) -> NotFoundReport:
+    """Measures a cluster of its own, in an empty directory."""
+    with Cluster.create(place / "cluster", OWNERS) as cluster:
+        cluster.start()
+        cluster.wait_ready(reachable=len(NODES))
+        tell(f"{plan.inputs:,} requests of each kind and shape")
+        report = measure(cluster, inputs=plan.inputs, seed=plan.seed)
+        cluster.stop()
+    return report
 
 
 def measure(cluster: Cluster, *, inputs: int, seed: int) -> NotFoundReport:
@@ -166,7 +139,7 @@ def measure(cluster: Cluster, *, inputs: int, seed: int) -> NotFoundReport:
             Pair(shape.batch, both, cohens_d(*(times[kind] for kind in both)), cliffs_delta(*(times[kind] for kind in both)))
             for both in combinations(Kind, 2)
         ]
-    return NotFoundReport(f"{datetime.now(UTC):%Y-%m-%d}", machine(), seed, inputs, rows, pairs)
+    return NotFoundReport(*today(), "notfound", seed, inputs, rows, pairs)
 
 
 def _pools(cluster: Cluster, size: int, chance: random.Random) -> dict[Kind, list[str]]:
@@ -250,62 +223,37 @@ def _row(shape: Shape, kind: Kind, times: Sequence[float]) -> Row:
     return Row(shape.batch, kind, len(times), median * 1e3, p95 * 1e3, p99 * 1e3)
 
 
-def holds(report: NotFoundReport) -> bool:
-    """Whether the times could be those of a node that does not tell another's token from one that was never issued."""
-    return all(pair.cliffs_delta.within(NEGLIGIBLE) for pair in _secret(report))
-
-
-def _secret(report: NotFoundReport) -> list[Pair]:
-    return [pair for pair in report.pairs if pair.kinds == (Kind.ANOTHERS, Kind.NEVER_ISSUED)]
-
-
-def findings(report: NotFoundReport) -> list[str]:
-    """In sentences: where it was measured, and how well the one secret is kept."""
-    what = f"{report.inputs:,} requests of each kind and shape, seed {report.seed}"
-    return [f"Measured on {report.made} on {report.machine}. {what}.", *map(_verdict, _secret(report))]
-
-
-def _verdict(pair: Pair) -> str:
+def _check(pair: Pair) -> Check:
     delta = pair.cliffs_delta
-    shape = "Requests for one token" if pair.batch == 1 else f"Batches of {pair.batch}"
+    shape = "requests for one token" if pair.batch == 1 else f"batches of {pair.batch}"
     right = (1 + abs(delta.size)) / 2
-    return (
-        f"{shape}: Cliff's delta between another's tokens and never issued ones is {_interval(delta)}: who guesses from two "
-        f"times which is which is right {right:.1%} of the time. Bound: an interval that meets ±{NEGLIGIBLE}, "
-        f"{'met' if delta.within(NEGLIGIBLE) else 'missed'}."
+    what = (
+        f"{shape}: Cliff's delta between another's tokens and never issued ones; who guesses from two times which is which is "
+        f"right {right:.1%} of the time"
     )
+    return Check(what, _interval(delta), f"an interval that meets ±{NEGLIGIBLE}", delta.within(NEGLIGIBLE))
 
 
-def tables(report: NotFoundReport) -> list[Table]:
-    rows: list[tuple[str, ...]] = [
-        (row.kind.value, f"{row.batch}", f"{row.requests:,}", f"{row.median_ms:.3f}", f"{row.p95_ms:.3f}", f"{row.p99_ms:.3f}")
-        for row in report.rows
-    ]
-    pairs: list[tuple[str, ...]] = [
-        (" − ".join(kind.value for kind in pair.kinds), f"{pair.batch}", _interval(pair.cohens_d), _interval(pair.cliffs_delta))
-        for pair in report.pairs
-    ]
+def _tables(report: NotFoundReport) -> list[Table]:
+    times = {
+        "kind": "{0.kind.value}",
+        "batch": "{0.batch}",
+        "requests": "{0.requests:,}",
+        "median ms": "{0.median_ms:.3f}",
+        "p95 ms": "{0.p95_ms:.3f}",
+        "p99 ms": "{0.p99_ms:.3f}",
+    }
+    effects: dict[str, str | Callable[[Pair], str]] = {
+        "kinds": "{0.kinds[0].value} − {0.kinds[1].value}",
+        "batch": "{0.batch}",
+        "Cohen's d": lambda pair: _interval(pair.cohens_d),
+        "Cliff's delta": lambda pair: _interval(pair.cliffs_delta),
+    }
     return [
-        Table("Not found: times of a request", ("kind", "batch", "requests", "median ms", "p95 ms", "p99 ms"), rows),
-        Table("Two kinds apart: effect sizes, and their 95 % intervals", ("kinds", "batch", "Cohen's d", "Cliff's delta"), pairs),
+        Table.of("Not found: times of a request", report.rows, times),
+        Table.of("Two kinds apart: effect sizes, and their 95 % intervals", report.pairs, effects),
     ]
 
 
 def _interval(effect: Effect) -> str:
     return f"{effect.size:+.3f} ({effect.low:+.3f} to {effect.high:+.3f})"
-
-
-def _save(report: NotFoundReport, figures: Path | None, text: Path | None) -> None:
-    if text is not None:
-        section = "\n\n".join([as_list(findings(report)), *map(as_markdown, tables(report))])
-        text.write_text(_written(text, section))
-        figures = figures or text.with_name(f"{text.stem}-notfound.json")
-    if figures is not None:
-        figures.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-
-
-def _written(path: Path, section: str) -> str:
-    try:
-        return replace_section(path.read_text(), section, MARKS)
-    except MarksMissing as error:
-        raise MarksMissing(f"{path}: {error}") from None

@@ -21,11 +21,7 @@ accepts within a bound, keep to its memory, and be as it was as soon as the load
 
 from __future__ import annotations
 
-import argparse
 import gc
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,12 +31,11 @@ import msgspec
 
 from bench.bodies import TokensGiven
 from bench.http import LoadFailed, encode
-from bench.load import OWNER, Load
+from bench.load import OWNER, Load, Peak
 from bench.openloop import OpenLoop, Run
-from bench.processes import machine, memory
-from bench.report import percentile
+from bench.report import Account, Check, Report, Table, Tell, percentile, today
 from bench.work import Corpus, Operation, WrongAnswer
-from chaos.testbed.cluster import NODES, Cluster, ClusterError
+from chaos.testbed.cluster import NODES, Cluster
 
 BATCH = 100
 #: What was answered with 200 in the overload, as a share of capacity.
@@ -60,6 +55,16 @@ _CALM = 1 / 3
 _LEAST = 300
 _PREFILL = 20_000
 _MEMORY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadPlan:
+    """``times``: the overload, as a multiple of capacity; ``seconds``: of each phase."""
+
+    name: str = "overload"
+    times: float = 3.0
+    seconds: float = 10.0
+
 
 _given = msgspec.json.Decoder(TokensGiven).decode
 
@@ -92,10 +97,9 @@ class Phase(msgspec.Struct, frozen=True):
     client_cores: float
 
 
-class Overload(msgspec.Struct, frozen=True):
-    """A whole run. ``places``: requests that the nodes take at once, all together."""
+class Overload(Report, frozen=True):
+    """``places``: requests that the nodes take at once, all together."""
 
-    machine: str
     batch: int
     times: float
     younger: Capacity
@@ -112,36 +116,24 @@ class Overload(msgspec.Struct, frozen=True):
     def phase(self, name: str) -> Phase:
         return next(phase for phase in self.phases if phase.name == name)
 
+    def account(self) -> Account:
+        capacity, younger, older = self.capacity, self.younger, self.older
+        told = (
+            f"{self.occasion}: batches of {self.batch}; capacity {capacity.goodput:.0f} requests/s "
+            f"(before {younger.goodput:.0f}, afterwards {older.goodput:.0f}), {capacity.cpu_each_ms:.2f} ms of nodes' CPU each."
+        )
+        return Account([Table.of("Phases", self.phases, _COLUMNS)], _checks(self), [told])
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    held: bool
-    text: str
 
-
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="bin/bench overload", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--times", type=float, default=3.0, metavar="N", help="of capacity (default: 3)")
-    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of each phase (default: 10)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--directory", type=Path, help="where the nodes keep their data (default: the temporary directory)")
-    chosen = parser.parse_args(arguments)
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="quorumvault-overload-", dir=chosen.directory) as place,
-            Cluster.create(Path(place) / "cluster", (OWNER,)) as cluster,
-        ):
-            cluster.start()
-            cluster.wait_ready(reachable=len(NODES))
-            overload = measure(cluster, times=chosen.times, seconds=chosen.seconds)
-            cluster.stop()
-    except (ClusterError, LoadFailed, WrongAnswer, OSError) as error:
-        print(f"bin/bench overload: {error}", file=sys.stderr)
-        return 1
-    if chosen.json is not None:
-        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(overload)) + b"\n")
-    _show(overload)
-    return 0 if all(verdict.held for verdict in judge(overload)) else 1
+def run(plan: OverloadPlan, place: Path, tell: Tell) -> Overload:
+    """Measures a cluster of its own, in an empty directory."""
+    with Cluster.create(place / "cluster", (OWNER,)) as cluster:
+        cluster.start()
+        cluster.wait_ready(reachable=len(NODES))
+        tell("what the cluster can do, and several times that")
+        overload = measure(cluster, times=plan.times, seconds=plan.seconds)
+        cluster.stop()
+    return overload
 
 
 def measure(cluster: Cluster, *, times: float, seconds: float) -> Overload:
@@ -158,43 +150,22 @@ def measure(cluster: Cluster, *, times: float, seconds: float) -> Overload:
             task = corpus.task(Operation.NEW, BATCH, max(1, round(rate * seconds)))
             encoded = [encode("/tokenize", cluster.api_key(OWNER), body) for body in task.bodies]
             gc.freeze()  # to look through all of these for garbage would hold up what is due
-            with _Watch(cluster) as watch:
+            peak = Peak(cluster, lambda memory: memory.own, _MEMORY_SECONDS)
+            with peak.watching():
                 nodes, client = load.nodes_cpu(), time.thread_time()
                 run = loop.run(encoded, rate)
                 nodes, client = load.nodes_cpu() - nodes, time.thread_time() - client
             _check(run, task.values)
-            phases.append(_phase(name, rate, seconds, run, watch.most, nodes, client))
+            phases.append(_phase(name, rate, seconds, run, peak.most.own, nodes, client))
     gc.unfreeze()
     places = sum(cluster.api(name).get("/limits").body["in_flight"] for name in NODES)
-    return Overload(machine(), BATCH, times, younger, _capacity(load, corpus, requests), places, phases)
+    return Overload(*today(), "overload", BATCH, times, younger, _capacity(load, corpus, requests), places, phases)
 
 
 def _capacity(load: Load, corpus: Corpus, requests: int) -> Capacity:
     closed = corpus.task(Operation.NEW, BATCH, requests)
     driving = load.drive("/tokenize", closed.bodies, _AT_ONCE)
     return Capacity(requests / driving.driven.seconds, driving.nodes_cpu / requests * 1e3)
-
-
-class _Watch:
-    """The most memory that any node has of its own until the block ends, in MiB."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.most = 0.0
-        self._pids = [cluster.pid(name) for name in NODES]
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(_MEMORY_SECONDS):
-            self.most = max(self.most, *(memory(pid).own for pid in self._pids))
 
 
 def _check(run: Run, values: Sequence[Sequence[str]]) -> None:
@@ -228,49 +199,51 @@ def _phase(name: str, rate: float, seconds: float, run: Run, most_mib: float, no
     )
 
 
-def judge(overload: Overload) -> list[Verdict]:
+def _checks(overload: Overload) -> list[Check]:
     before, during, after = (overload.phase(name) for name in ("before", "overload", "after"))
     capacity = overload.capacity
     share = during.goodput / capacity.goodput
     rise = during.most_mib - before.most_mib
     slow = max(NEVER_SLOW * 1e3, MOST_SLOWER * before.p99_ms)
     longest = MOST_QUEUE * overload.places / during.goodput * 1e3
+    by_cpu = capacity.cpu_each_ms / during.cpu_each_ms
     return [
-        Verdict(
+        Check(
+            f"{overload.times:g} times the load: answered with 200, of capacity (by the nodes' CPU time {by_cpu:.0%})",
+            f"{share:.0%}",
+            f"≥ {LEAST_GOODPUT:.0%}",
             share >= LEAST_GOODPUT,
-            f"{overload.times:g} times the load: {share:.0%} of capacity answered with 200; at least {LEAST_GOODPUT:.0%} "
-            f"(by the nodes' CPU time {capacity.cpu_each_ms / during.cpu_each_ms:.0%})",
         ),
-        Verdict(
+        Check(
+            f"p99 of the requests that were accepted, for {overload.places} places",
+            f"{during.p99_ms:.0f} ms",
+            f"≤ {longest:.0f} ms",
             during.p99_ms <= longest,
-            f"99 of 100 that were accepted within {during.p99_ms:.0f} ms; at most {longest:.0f} ms, for {overload.places} places",
         ),
-        Verdict(rise <= MOST_RISE, f"a node has at most {rise:.0f} MiB more than before; at most {MOST_RISE:.0f} MiB"),
-        Verdict(
+        Check("memory that a node has more than before", f"{rise:.0f} MiB", f"≤ {MOST_RISE:.0f} MiB", rise <= MOST_RISE),
+        Check(
+            f"p99 from the first request after it on; before it {before.p99_ms:.0f} ms",
+            f"{after.p99_ms:.0f} ms",
+            f"≤ {slow:.0f} ms, each answered with 200",
             after.p99_ms <= slow and set(after.statuses) == {"200"},
-            f"from the first request on after it p99 {after.p99_ms:.0f} ms, before it {before.p99_ms:.0f} ms; "
-            f"at most {slow:.0f} ms",
         ),
     ]
 
 
-def _show(overload: Overload, tell: Callable[[str], None] = print) -> None:
-    capacity, younger, older = overload.capacity, overload.younger, overload.older
-    tell(
-        f"{overload.machine}; batches of {overload.batch}; capacity {capacity.goodput:.0f} requests/s "
-        f"(before {younger.goodput:.0f}, afterwards {older.goodput:.0f}), {capacity.cpu_each_ms:.2f} ms of the nodes' CPU each"
-    )
-    tell(
-        f"{'':10}{'offered/s':>10}{'200/s':>8}{'median ms':>11}{'p99 ms':>9}{'MiB':>6}"
-        f"{'CPU ms':>8}{'of nodes':>10}{'of client':>11}  answers"
-    )
-    for phase in overload.phases:
-        answers = ", ".join(f"{count:,} of {status}" for status, count in phase.statuses.items())
-        extra = f", {phase.unsent:,} unsent, {phase.broken:,} broken" if phase.unsent or phase.broken else ""
-        tell(
-            f"{phase.name:10}{phase.offered:>10.0f}{phase.goodput:>8.0f}{phase.median_ms:>11.1f}{phase.p99_ms:>9.1f}"
-            f"{phase.most_mib:>6.0f}{phase.cpu_each_ms:>8.2f}{phase.nodes_cores:>10.2f}{phase.client_cores:>11.2f}"
-            f"  {answers}{extra}"
-        )
-    for verdict in judge(overload):
-        tell(f"{'ok' if verdict.held else 'FAILED'}: {verdict.text}")
+def _answers(phase: Phase) -> str:
+    answers = ", ".join(f"{count:,} of {status}" for status, count in phase.statuses.items())
+    return answers + (f", {phase.unsent:,} unsent, {phase.broken:,} broken" if phase.unsent or phase.broken else "")
+
+
+_COLUMNS: dict[str, str | Callable[[Phase], str]] = {
+    "phase": "{0.name}",
+    "offered/s": "{0.offered:.0f}",
+    "200/s": "{0.goodput:.0f}",
+    "median ms": "{0.median_ms:.1f}",
+    "p99 ms": "{0.p99_ms:.1f}",
+    "MiB": "{0.most_mib:.0f}",
+    "CPU ms": "{0.cpu_each_ms:.2f}",
+    "cores of nodes": "{0.nodes_cores:.2f}",
+    "cores of client": "{0.client_cores:.2f}",
+    "answers": _answers,
+}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from bench.report import Report
+from bench.figures import VaultReport
 from bench.work import Operation
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 230.0, 190.0
@@ -75,7 +75,7 @@ class Row:
     lines: dict[Operation, list[Line]]
 
 
-def draw(report: Report) -> str:
+def draw(report: VaultReport) -> str:
     """An SVG document; it needs at least one cell."""
     operations = list(dict.fromkeys(cell.operation for cell in report.cells))
     batches = sorted({cell.batch for cell in report.cells})
@@ -100,7 +100,7 @@ def draw(report: Report) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _rows(report: Report, at_once: Sequence[int]) -> list[Row]:
+def _rows(report: VaultReport, at_once: Sequence[int]) -> list[Row]:
     speeds: dict[Operation, list[Line]] = {}
     ratios: dict[Operation, list[Line]] = {}
     for operation in dict.fromkeys(cell.operation for cell in report.cells):

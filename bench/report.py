@@ -1,149 +1,164 @@
-"""What a run says: samples become one cell for each operation, batch size and number of requests at once.
-
-Of what is timed, and of memory, the median of the repetitions counts, figure by figure. CPU is added up over them: compactions
-come in lumps, at every eighty thousandth value or so, which a median would leave out or count twice. Vault and floor are
-measured in turn, seconds apart, and how far the ratios of single repetitions lie apart says how far to trust the whole.
-"""
+"""How every benchmark reports: a Report has the figures, and its Account what they come to, in tables and sentences."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TextIO
 
 import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
 
-from bench.measure import FloorSample, Sample
-from bench.work import Operation
+from bench.processes import machine
 
-CLIENT = "bench/http.py: one process, one thread, epoll, requests encoded beforehand, answers checked afterwards"
-
-
-class Cell(msgspec.Struct, frozen=True):
-    """CPU is in seconds a million values; ``ratio`` is the nodes' to the floor's, of all repetitions and of the extreme ones.
-
-    ``client_share`` is of one core. Memory in MiB, of the node that has most; disk in bytes for each record on each node.
-    """
-
-    operation: Operation
-    batch: int
-    at_once: int
-    requests: int
-    values_per_second: float
-    median_ms: float
-    p99_ms: float
-    nodes_cpu: float
-    client_cpu: float
-    floor_cpu: float
-    ratio: float
-    lowest_ratio: float
-    highest_ratio: float
-    ratio_with_client: float
-    client_share: float
-    own_mib: float
-    mapped_mib: float
-    disk_bytes_per_record: float
+#: A cell of a table: a format string, to which the item is argument 0, or a function of the item.
+Column = str | Callable[[Any], str]
 
 
-class FloorCell(msgspec.Struct, frozen=True):
-    """CPU in seconds a million values: in all, and the part of it that LevelDB's compactions took."""
+class MarksMissing(Exception):
+    """The document has no place for the figures."""
 
-    operation: Operation
-    batch: int
-    values_per_second: float
-    cpu: float
-    compaction_cpu: float
+
+class Tell(Protocol):
+    """Called with the next step of a run, and the share of the run that is done."""
+
+    def __call__(self, doing: str, done: float = 0.0) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text. The first column is aligned left, the others right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, title: str, items: Iterable[object], columns: Mapping[str, Column]) -> Table:
+        """One row for each item."""
+        cells = columns.values()
+        rows = [tuple(cell.format(item) if isinstance(cell, str) else cell(item) for cell in cells) for item in items]
+        return cls(title, tuple(columns), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One figure and its target. ``judged`` is False if the figure says nothing: the data were too few, or the machine busy."""
+
+    what: str
+    figure: str
+    target: str
+    held: bool
+    judged: bool = True
+
+    @property
+    def verdict(self) -> str:
+        return "not judged" if not self.judged else "met" if self.held else "MISSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a report comes to. ``asserted``: a target that was missed makes the exit code 1."""
+
+    tables: Sequence[Table]
+    checks: Sequence[Check]
+    sentences: Sequence[str]
+    asserted: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """False if a judged target was missed."""
+        return all(check.held for check in self.checks if check.judged)
+
+    @property
+    def all_tables(self) -> list[Table]:
+        columns = {"what": "{0.what}", "figure": "{0.figure}", "target": "{0.target}", "": "{0.verdict}"}
+        return [Table.of("Targets", self.checks, columns), *self.tables]
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A whole run. ``made`` is a date."""
+    """The figures of one run, which go into its JSON file as they are. ``made`` is a date."""
 
     made: str
     machine: str
     plan: str
-    repetitions: int
-    records: int
-    client: str
-    cells: list[Cell]
-    floor: list[FloorCell]
 
-    def cell(self, operation: Operation, batch: int, at_once: int) -> Cell:
-        """KeyError if it was not measured."""
-        key = (operation, batch, at_once)
-        return {(cell.operation, cell.batch, cell.at_once): cell for cell in self.cells}[key]
+    def account(self) -> Account:
+        raise NotImplementedError
 
+    @property
+    def occasion(self) -> str:
+        return f"Measured on {self.made} on {self.machine}. Plan {self.plan}"
 
-def summarise(samples: Sequence[Sample], *, made: str, machine: str, plan: str, repetitions: int) -> Report:
-    """Of at least one sample; cells are in the order in which their first samples were taken."""
-    by_cell: dict[tuple[Operation, int, int], list[Sample]] = {}
-    by_floor: dict[tuple[Operation, int], list[FloorSample]] = {}
-    for sample in samples:
-        by_cell.setdefault((sample.operation, sample.batch, sample.at_once), []).append(sample)
-        by_floor.setdefault((sample.operation, sample.batch), []).extend(sample.floors)
-    return Report(
-        made=made,
-        machine=machine,
-        plan=plan,
-        repetitions=repetitions,
-        records=max(sample.records for sample in samples),
-        client=CLIENT,
-        cells=[_cell(group) for group in by_cell.values()],
-        floor=[_floor_cell(operation, batch, group) for (operation, batch), group in by_floor.items()],
-    )
+    def write_json(self, path: Path) -> None:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
 
 
-def _cell(samples: Sequence[Sample]) -> Cell:
-    def median(figure: Callable[[Sample], float]) -> float:
-        return statistics.median(map(figure, samples))
-
-    latencies = list(itertools.chain.from_iterable(sample.latencies for sample in samples))
-    values = sum(sample.values for sample in samples)
-    nodes_cpu = sum(sample.nodes_cpu for sample in samples) / values
-    client_cpu = sum(sample.client_cpu for sample in samples) / values
-    floor_cpu = _floor_cpu(samples)
-    ratios = [sample.nodes_cpu / sample.values / _floor_cpu([sample]) for sample in samples]
-    return Cell(
-        operation=samples[0].operation,
-        batch=samples[0].batch,
-        at_once=samples[0].at_once,
-        requests=len(latencies),
-        values_per_second=median(lambda sample: sample.values / sample.seconds),
-        median_ms=statistics.median(latencies) * 1e3,
-        p99_ms=percentile(latencies, 99) * 1e3,
-        nodes_cpu=nodes_cpu * 1e6,
-        client_cpu=client_cpu * 1e6,
-        floor_cpu=floor_cpu * 1e6,
-        ratio=nodes_cpu / floor_cpu,
-        lowest_ratio=min(ratios),
-        highest_ratio=max(ratios),
-        ratio_with_client=(nodes_cpu + client_cpu) / floor_cpu,
-        client_share=median(lambda sample: sample.client_cpu / sample.seconds),
-        own_mib=median(lambda sample: sample.memory.own),
-        mapped_mib=median(lambda sample: sample.memory.mapped),
-        disk_bytes_per_record=median(lambda sample: sample.disk_bytes / sample.records),
-    )
-
-
-def _floor_cpu(samples: Sequence[Sample]) -> float:
-    """CPU seconds a value, of all measurements of the floor before and after samples."""
-    floors = [floor for sample in samples for floor in sample.floors]
-    return sum(floor.cpu for floor in floors) / sum(floor.values for floor in floors)
-
-
-def _floor_cell(operation: Operation, batch: int, samples: Sequence[FloorSample]) -> FloorCell:
-    speed = statistics.median(sample.values / sample.seconds for sample in samples)
-    millions = sum(sample.values for sample in samples) / 1e6
-    cpu, compaction_cpu = sum(sample.cpu for sample in samples), sum(sample.compaction_cpu for sample in samples)
-    return FloorCell(operation, batch, speed, cpu / millions, compaction_cpu / millions)
+def today() -> tuple[str, str]:
+    """The first two fields of a report that is made now."""
+    return f"{datetime.now(UTC):%Y-%m-%d}", machine()
 
 
 def percentile(numbers: Sequence[float], percent: int) -> float:
-    """By nearest rank: the smallest of the numbers that so many percent of them do not exceed. Of few, the largest."""
+    """By nearest rank: the smallest of the numbers that is not exceeded by so many percent of them. Of few, the largest."""
     return sorted(numbers)[math.ceil(len(numbers) * percent / 100) - 1]
 
 
-def speed_up(report: Report) -> float:
-    """How many times as many single tokenize requests a second 16 at once are as one at a time. KeyError if not measured."""
-    alone, together = report.cell(Operation.NEW, 1, 1), report.cell(Operation.NEW, 1, 16)
-    return together.values_per_second / alone.values_per_second
+def show(account: Account, out: TextIO) -> None:
+    """Writes drawn tables to a terminal, and aligned text to anything else; then the sentences."""
+    if out.isatty():
+        console = Console(file=out)
+        for table in account.all_tables:
+            console.print(_drawn(table))
+        for sentence in account.sentences:
+            console.print(f"• {sentence}", highlight=False, markup=False)
+    else:
+        out.write("\n".join([*map(_plain, account.all_tables), *account.sentences, ""]))
+
+
+def _drawn(table: Table) -> RichTable:
+    drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    for number, column in enumerate(table.columns):
+        header = "\n".join(column.rsplit(" ", 1))
+        drawn.add_column(header, justify="right" if number else "left", no_wrap=number == 0, overflow="fold")
+    for row, following in zip(table.rows, [*table.rows[1:], None], strict=True):
+        drawn.add_row(*row, end_section=following is not None and following[0] != row[0])
+    return drawn
+
+
+def _plain(table: Table) -> str:
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (text.rjust(width) for text, width in zip(cells, widths, strict=True))
+        return "  ".join([cells[0].ljust(len(first)), *others])
+
+    return "\n".join([table.title, line(table.columns), *map(line, table.rows), ""])
+
+
+def markdown(account: Account, picture: str | None = None) -> str:
+    """The sentences as a list, the picture at this path if there is one, and the tables."""
+    image = [] if picture is None else [f"![The figures, drawn]({picture})"]
+    sentences = "\n".join(f"- {sentence}" for sentence in account.sentences)
+    return "\n\n".join([sentences, *image, *map(_as_markdown, account.all_tables)])
+
+
+def _as_markdown(table: Table) -> str:
+    rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
+    rows = [f"| {' | '.join(row)} |" for row in table.rows]
+    return "\n".join([f"### {table.title}", f"| {' | '.join(table.columns)} |", rule, *rows])
+
+
+def replace_section(text: str, writer: str, section: str) -> str:
+    """Returns the text with the section in place of what stood between the two marks of its writer. Raises MarksMissing."""
+    marks = f"<!-- {writer} writes from here -->", f"<!-- {writer} writes up to here -->"
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not begin or not end:
+        raise MarksMissing(f"expected the lines {marks[0]!r} and {marks[1]!r}, in this order")
+    return f"{before}{begin}\n\n{section}\n\n{end}{after}"

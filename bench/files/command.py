@@ -1,10 +1,7 @@
-"""``bin/bench files``: a cluster, a dataset, the copies, the texts, and what came of them."""
+"""A whole run of ``bin/bench files``: a cluster, a dataset, the copies and the texts."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.files.dataset import Dataset
@@ -13,24 +10,22 @@ from bench.files.plan import FilesPlan
 from bench.files.report import FilesReport, summarise
 from bench.files.run import Copies
 from bench.load import OWNER, Load, start
-from bench.processes import machine
+from bench.report import Tell
 from chaos.testbed.cluster import NODES
 from quorumvault.client import Client
 
 
-def measure(plan: FilesPlan, directory: Path | None, tell: Callable[[str], None]) -> FilesReport:
-    """Runs a plan on a cluster of its own, in a temporary directory of ``directory``."""
+def measure(plan: FilesPlan, place: Path, tell: Tell) -> FilesReport:
+    """Runs a plan on a cluster of its own, in an empty directory."""
     with (
-        tempfile.TemporaryDirectory(prefix="quorumvault-bench-", dir=directory) as place,
-        start(Path(place) / "cluster") as cluster,
+        start(place / "cluster") as cluster,
         Client([cluster.url(name) for name in NODES], api_key=cluster.api_key(OWNER)) as vault,
     ):
         tell(f"tokenizing {plan.distinct:,} values")
-        dataset = Dataset(Path(place) / "dataset")
+        dataset = Dataset(place / "dataset")
         dataset.tokenize(vault, plan.distinct)
         variables = {"QUORUMVAULT_URL": ",".join(map(cluster.url, NODES)), "QUORUMVAULT_API_KEY": cluster.api_key(OWNER)}
-        copies = Copies(dataset, Path(place) / "copies", variables, tell).run(plan)
+        copies = Copies(dataset, place / "copies", variables, tell).run(plan)
         paths = compare(vault, Load(cluster), dataset.tokens(plan.texts), plan.repetitions, tell)
         cluster.stop()
-    made = f"{datetime.now(UTC):%Y-%m-%d}"
-    return summarise(copies, paths, made=made, machine=machine(), plan=plan.name, repetitions=plan.repetitions)
+    return summarise(copies, paths, plan.name, plan.repetitions)

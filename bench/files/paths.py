@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from bench.load import Load
+from bench.report import Tell
 from bench.work import WrongAnswer
 from quorumvault.analytics.arrow import IN_FLIGHT, look_up
 from quorumvault.client import Client
@@ -36,7 +37,7 @@ class PathSample:
     nodes_cpu: float
 
 
-def compare(vault: Client, load: Load, tokens: Sequence[str], repetitions: int, tell: Callable[[str], None]) -> list[PathSample]:
+def compare(vault: Client, load: Load, tokens: Sequence[str], repetitions: int, tell: Tell) -> list[PathSample]:
     """Each way in turn, the whole of it several times over. Raises WrongAnswer."""
     column = pa.array(tokens, pa.large_utf8())
     values = pa.concat_arrays([batch.column("result") for batch in look_up(vault, "detokenize", [column])])

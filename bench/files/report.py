@@ -1,4 +1,4 @@
-"""What a run over files says: medians, and how far the single repetitions lie apart."""
+"""The report of a run over files: medians, and how far the single repetitions lie apart."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import msgspec
 from bench.files.paths import PathSample
 from bench.files.plan import FILES
 from bench.files.run import CopySample
-from bench.table import Table
+from bench.report import Account, Check, Report, Table, today
 
-#: For a machine of two cores that runs nodes and command. Told, and asserted nowhere.
+#: For a machine of two cores that runs nodes and command.
 TARGET_RATIO = 3.0
 TARGET_MIB = 1024.0
 
 
 class CopyFigures(msgspec.Struct, frozen=True):
-    """Of one table. Seconds are medians, memory in MiB is the largest of all repetitions; ``ratio`` is that of the medians."""
+    """One table. Seconds are medians, memory in MiB is the largest of all repetitions; ``ratio`` is that of the medians."""
 
     rows: int
     distinct: int
@@ -35,7 +35,7 @@ class CopyFigures(msgspec.Struct, frozen=True):
 
 
 class PathFigures(msgspec.Struct, frozen=True):
-    """Of one operation and way: medians; CPU in microseconds a text."""
+    """One operation and way: medians; CPU in microseconds a text."""
 
     operation: str
     way: str
@@ -45,28 +45,27 @@ class PathFigures(msgspec.Struct, frozen=True):
     nodes_cpu: float
 
 
-class FilesReport(msgspec.Struct, frozen=True):
-    """A whole run. ``made`` is a date."""
-
-    made: str
-    machine: str
-    plan: str
+class FilesReport(Report, frozen=True):
     repetitions: int
     copies: list[CopyFigures]
     paths: list[PathFigures]
 
+    def account(self) -> Account:
+        """Look-ups and memory have to hold on any machine; the ratio says something of large files alone."""
+        large = self.plan == FILES.name
+        checks = [check for figures in self.copies for check in _checks(figures, large=large)]
+        told = f"{self.occasion}: {self.repetitions} repetitions, of which each copy by DuckDB comes before one by the command."
+        return Account(_tables(self), checks, [told, "The machine ran the nodes too."], asserted=not large)
 
-def summarise(
-    copies: Sequence[CopySample], paths: Sequence[PathSample], *, made: str, machine: str, plan: str, repetitions: int
-) -> FilesReport:
-    """Of at least one sample each."""
+
+def summarise(copies: Sequence[CopySample], paths: Sequence[PathSample], plan: str, repetitions: int) -> FilesReport:
+    """Needs at least one sample of each."""
     cases = list(dict.fromkeys(sample.case for sample in copies))
     ways = list(dict.fromkeys((sample.operation, sample.way) for sample in paths))
     return FilesReport(
-        made=made,
-        machine=machine,
-        plan=plan,
-        repetitions=repetitions,
+        *today(),
+        plan,
+        repetitions,
         copies=[_copy([sample for sample in copies if sample.case == case]) for case in cases],
         paths=[_path([sample for sample in paths if (sample.operation, sample.way) == way]) for way in ways],
     )
@@ -98,99 +97,56 @@ def _path(samples: Sequence[PathSample]) -> PathFigures:
     def median(figure: Callable[[PathSample], float]) -> float:
         return statistics.median(map(figure, samples))
 
-    return PathFigures(
-        operation=samples[0].operation,
-        way=samples[0].way,
-        texts=samples[0].texts,
-        texts_per_second=median(lambda sample: sample.texts / sample.seconds),
-        client_cpu=median(lambda sample: sample.client_cpu / sample.texts) * 1e6,
-        nodes_cpu=median(lambda sample: sample.nodes_cpu / sample.texts) * 1e6,
+    first = samples[0]
+    speed = median(lambda sample: sample.texts / sample.seconds)
+    client, nodes = (
+        median(lambda sample: sample.client_cpu / sample.texts),
+        median(lambda sample: sample.nodes_cpu / sample.texts),
     )
+    return PathFigures(first.operation, first.way, first.texts, speed, client * 1e6, nodes * 1e6)
 
 
-def tables(report: FilesReport) -> list[Table]:
-    """Rows of text."""
+def _checks(figures: CopyFigures, *, large: bool) -> list[Check]:
+    what = f"{figures.rows:,} rows, {figures.distinct:,} distinct tokens"
     return [
-        Table(
-            "Parquet to Parquet in the order of the rows: the command, and DuckDB alone with the values in a table",
-            (
-                *("rows", "distinct", "look-ups", "seconds", "seconds DuckDB", "÷ DuckDB", "range"),
-                *("CPU", "CPU DuckDB", "MiB", "MiB DuckDB"),
-            ),
-            [_copy_row(figures) for figures in report.copies],
+        Check(
+            f"{what}: times DuckDB alone",
+            f"{figures.ratio:.2f}",
+            f"≤ {TARGET_RATIO:g}",
+            figures.ratio <= TARGET_RATIO,
+            judged=large,
         ),
-        Table(
-            "Distinct texts through the client (CPU: microseconds a text)",
-            ("operation", "way", "texts", "texts/s", "÷ JSON", "CPU client", "CPU nodes"),
-            [_path_row(figures, _json_of(report, figures)) for figures in report.paths],
-        ),
+        Check(f"{what}: memory", f"{figures.command_mib:,.0f} MiB", f"< {TARGET_MIB:,.0f} MiB", figures.command_mib < TARGET_MIB),
+        Check(f"{what}: look-ups", f"{figures.look_ups:,}", f"{figures.distinct:,}", figures.look_ups == figures.distinct),
     ]
 
 
-def _copy_row(figures: CopyFigures) -> tuple[str, ...]:
-    return (
-        f"{figures.rows:,}",
-        f"{figures.distinct:,}",
-        f"{figures.look_ups:,}",
-        f"{figures.command_seconds:.1f}",
-        f"{figures.duckdb_seconds:.1f}",
-        f"{figures.ratio:.2f}",
-        f"{figures.lowest_ratio:.2f}–{figures.highest_ratio:.2f}",
-        f"{figures.command_cpu:.1f}",
-        f"{figures.duckdb_cpu:.1f}",
-        f"{figures.command_mib:,.0f}",
-        f"{figures.duckdb_mib:,.0f}",
-    )
-
-
-def _path_row(figures: PathFigures, json: PathFigures) -> tuple[str, ...]:
-    return (
-        figures.operation,
-        figures.way,
-        f"{figures.texts:,}",
-        f"{figures.texts_per_second:,.0f}",
-        f"{figures.texts_per_second / json.texts_per_second:.2f}",
-        f"{figures.client_cpu:.2f}",
-        f"{figures.nodes_cpu:.1f}",
-    )
-
-
-def _json_of(report: FilesReport, figures: PathFigures) -> PathFigures:
-    return next(each for each in report.paths if (each.operation, each.way) == (figures.operation, "JSON"))
-
-
-def findings(report: FilesReport) -> list[str]:
-    """In sentences; how it stands to its targets is told of a plan whose files are large enough to say."""
-    told = [
-        f"Measured on {report.made} on {report.machine}, which ran the nodes too.",
-        f"Plan {report.plan}: {report.repetitions} repetitions, of which each copy by DuckDB comes before one by the command.",
+def _tables(report: FilesReport) -> list[Table]:
+    json = {path.operation: path.texts_per_second for path in report.paths if path.way == "JSON"}
+    copies = {
+        "rows": "{0.rows:,}",
+        "distinct": "{0.distinct:,}",
+        "look-ups": "{0.look_ups:,}",
+        "seconds": "{0.command_seconds:.1f}",
+        "seconds DuckDB": "{0.duckdb_seconds:.1f}",
+        "÷ DuckDB": "{0.ratio:.2f}",
+        "range": "{0.lowest_ratio:.2f}–{0.highest_ratio:.2f}",
+        "CPU": "{0.command_cpu:.1f}",
+        "CPU DuckDB": "{0.duckdb_cpu:.1f}",
+        "MiB": "{0.command_mib:,.0f}",
+        "MiB DuckDB": "{0.duckdb_mib:,.0f}",
+    }
+    paths: dict[str, str | Callable[[PathFigures], str]] = {
+        "operation": "{0.operation}",
+        "way": "{0.way}",
+        "texts": "{0.texts:,}",
+        "texts/s": "{0.texts_per_second:,.0f}",
+        "÷ JSON": lambda path: f"{path.texts_per_second / json[path.operation]:.2f}",
+        "CPU client": "{0.client_cpu:.2f}",
+        "CPU nodes": "{0.nodes_cpu:.1f}",
+    }
+    title = "Parquet to Parquet in the order of the rows: the command, and DuckDB alone with the values in a table"
+    return [
+        Table.of(title, report.copies, copies),
+        Table.of("Distinct texts through the client (CPU: microseconds a text)", report.paths, paths),
     ]
-    for figures in report.copies:
-        words = [_memory(figures), _look_ups(figures)]
-        if report.plan == FILES.name:
-            words.insert(0, _ratio(figures))
-        told.append(f"{figures.rows:,} rows, {figures.distinct:,} distinct tokens: {'; '.join(words)}.")
-    return told
-
-
-def holds(report: FilesReport) -> bool:
-    """What has to hold on any machine, whatever else it does: the look-ups and the memory."""
-    return all(figures.look_ups == figures.distinct and figures.command_mib < TARGET_MIB for figures in report.copies)
-
-
-def _ratio(figures: CopyFigures) -> str:
-    verdict = _verdict(figures.ratio <= TARGET_RATIO)
-    return f"{figures.ratio:.2f} times DuckDB alone (target: at most {TARGET_RATIO:g}, {verdict})"
-
-
-def _memory(figures: CopyFigures) -> str:
-    return f"{figures.command_mib:,.0f} MiB (target: below {TARGET_MIB:,.0f}, {_verdict(figures.command_mib < TARGET_MIB)})"
-
-
-def _look_ups(figures: CopyFigures) -> str:
-    verdict = _verdict(figures.look_ups == figures.distinct)
-    return f"{figures.look_ups:,} look-ups (target: one for each distinct token, {verdict})"
-
-
-def _verdict(met: bool) -> str:
-    return "met" if met else "missed"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bench.files import alone
 from bench.files.child import CommandFailed, Took, measure
 from bench.files.dataset import Dataset, differences
 from bench.files.plan import Case, FilesPlan
+from bench.report import Tell
 from chaos.testbed.cluster import environment, executable
 
 
@@ -44,7 +44,7 @@ class CopySample:
 class Copies:
     """Runs the copies of a plan. ``variables``: how the command reaches the nodes."""
 
-    def __init__(self, dataset: Dataset, directory: Path, variables: dict[str, str], tell: Callable[[str], None]) -> None:
+    def __init__(self, dataset: Dataset, directory: Path, variables: dict[str, str], tell: Tell) -> None:
         directory.mkdir()
         self._dataset = dataset
         self._directory = directory

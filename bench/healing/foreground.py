@@ -13,7 +13,7 @@ from typing import Self, overload
 import msgspec
 
 from bench.bodies import TokensGiven, Values
-from bench.healing.figures import Answers, ReadBack
+from bench.healing.report import Answers, ReadBack
 from bench.healing.stores import Corpus
 from bench.http import LoadFailed, encode
 from bench.load import OWNER

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 
 from bench.healing.damage import flip_tables
-from bench.healing.figures import Answers, Away, Lost, Rotten, Verified
 from bench.healing.foreground import BATCH, Foreground, Reading, Vault, read_all
 from bench.healing.plan import HealingPlan
+from bench.healing.report import Answers, Away, Lost, Rotten, Verified
 from bench.http import Lanes
+from bench.report import Tell
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
 #: It is broken; the load goes to the others.
@@ -28,7 +29,7 @@ _DISK_GIVEN_UP = 3
 class Mending:
     """One such run on a cluster that has nothing else behind it. ``tell`` hears what is going on."""
 
-    def __init__(self, vault: Vault, plan: HealingPlan, tell: Callable[[str], None]) -> None:
+    def __init__(self, vault: Vault, plan: HealingPlan, tell: Tell) -> None:
         self._vault = vault
         self._cluster = vault.cluster
         self._plan = plan

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,21 +13,22 @@ from pathlib import Path
 import msgspec
 
 from bench.bodies import Results, TokensAsked
-from bench.healing.figures import New, Rss, Size
 from bench.healing.foreground import Vault
 from bench.healing.plan import HealingPlan
+from bench.healing.report import New, Rss, Size
 from bench.healing.stores import Corpus, fill
 from bench.http import Lanes, encode
-from bench.load import OWNER, prepare
-from bench.processes import cpu_seconds, disk_bytes, memory, until_idle
+from bench.load import OWNER, Load, Peak, prepare
+from bench.processes import cpu_seconds, disk_bytes, until_idle
+from bench.report import Tell
 from bench.work import WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
 _BATCH, _AT_ONCE = 1_000, 6
-_GLANCE_SECONDS = 0.2
 #: For ten million records on a machine that has other work.
 _PATIENCE_SECONDS = 600.0
 _IDLE_SECONDS = 2.0
+_GLANCE_SECONDS = 0.2
 #: What a node logs when it can be compared.
 _COUNTED = "all buckets of the store are counted"
 
@@ -37,7 +37,7 @@ _results = msgspec.json.Decoder(Results).decode
 
 
 @contextmanager
-def filled(directory: Path, records: int, tell: Callable[[str], None], make: Callable[[Path], Cluster]) -> Iterator[Vault]:
+def filled(directory: Path, records: int, tell: Tell, make: Callable[[Path], Cluster]) -> Iterator[Vault]:
     """A cluster that has so many records, running and counted; ended with the block."""
     with make(directory) as cluster:
         corpus = Corpus(directory / "cluster.yaml", OWNER, seed=records)
@@ -59,36 +59,7 @@ def wait_counted(cluster: Cluster, starts: int) -> None:
         raise ClusterError("the nodes do not come to count their buckets")
 
 
-class Peak:
-    """The most memory that any node of a cluster had while blocks of it lasted."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.rss = Rss(0.0, 0.0)
-        self._cluster = cluster
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        over = threading.Event()
-        thread = threading.Thread(target=self._look, args=(over,))
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def _look(self, over: threading.Event) -> None:
-        ended = False
-        while not ended:
-            ended = over.wait(_GLANCE_SECONDS)
-            self.rss = max(self.rss, most_memory(self._cluster), key=lambda rss: rss.total)
-
-
-def most_memory(cluster: Cluster) -> Rss:
-    return max((Rss(*memory(cluster.pid(name))) for name in NODES), key=lambda rss: rss.total)
-
-
-def measure(directory: Path, plan: HealingPlan, tell: Callable[[str], None]) -> Size:
+def measure(directory: Path, plan: HealingPlan, tell: Tell) -> Size:
     """Raises ClusterError, LoadFailed, WrongAnswer."""
     with filled(directory / "many", plan.records, tell, prepare) as many:
         cluster = many.cluster
@@ -98,15 +69,15 @@ def measure(directory: Path, plan: HealingPlan, tell: Callable[[str], None]) -> 
         begun = time.monotonic()
         wait_counted(cluster, 2)
         counted = time.monotonic() - begun
-        resting = most_memory(cluster)
+        resting = Rss(*Load(cluster).memory(sum))
         tell("a comparison that finds nothing")
         round_bytes, round_seconds, idle_bytes = _idle_round(cluster)
-        peak, few, new = Peak(cluster), list[New](), list[New]()
+        peak, few, new = Peak(cluster, sum, _GLANCE_SECONDS), list[New](), list[New]()
         for pair in range(1, plan.pairs + 1):
             tell(f"new tokens among {plan.few:,} records and among {plan.records:,}: pair {pair} of {plan.pairs}")
             with (
                 tempfile.TemporaryDirectory(prefix="few-", dir=directory) as place,
-                filled(Path(place) / "few", plan.few, lambda _: None, prepare) as vault,
+                filled(Path(place) / "few", plan.few, lambda doing, done=0.0: None, prepare) as vault,
             ):
                 few.append(_tokenize(vault, plan.new))
             with peak.watching():
@@ -114,7 +85,8 @@ def measure(directory: Path, plan: HealingPlan, tell: Callable[[str], None]) -> 
         tell("records from everywhere are read")
         with peak.watching():
             _read_evenly(many, plan.new, random.Random(plan.records))
-    return Size(plan.records, disk_mib, starts, counted, resting, peak.rss, round_bytes, round_seconds, idle_bytes, few, new)
+    most = Rss(*peak.most)
+    return Size(plan.records, disk_mib, starts, counted, resting, most, round_bytes, round_seconds, idle_bytes, few, new)
 
 
 def _start_seconds(cluster: Cluster, name: str) -> float:

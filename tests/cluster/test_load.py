@@ -30,7 +30,7 @@ _TINY = Plan(
 def test_it_measures_every_cell_of_a_plan(own_cluster: Cluster, tmp_path: Path) -> None:
     floor = Floor(tmp_path / "floor")
     told: list[tuple[str, float]] = []
-    samples = Bench(Load(own_cluster), floor, _TINY, lambda doing, done: told.append((doing, done))).run()
+    samples = Bench(Load(own_cluster), floor, _TINY, lambda doing, done=0.0: told.append((doing, done))).run()
     floor.close()
     cells = [(operation, at_once) for operation in Operation for at_once in (1, 2)]
     assert [(sample.operation, sample.at_once) for sample in samples] == cells * 2

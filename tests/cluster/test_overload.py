@@ -14,7 +14,7 @@ import pytest
 from bench.http import encode
 from bench.load import OWNER
 from bench.openloop import OpenLoop
-from bench.overload import BATCH, Capacity, Overload, Phase, judge, measure
+from bench.overload import BATCH, Capacity, Overload, Phase, measure
 from chaos.testbed.api import Api
 from chaos.testbed.cluster import NODES, Cluster, wait_for
 
@@ -35,7 +35,7 @@ def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(clu
     for node in NODES:
         metrics = _metrics(cluster, node)
         assert metrics["quorumvault_in_flight"] == 0
-    assert len(judge(overload)) == 4
+    assert len(overload.account().checks) == 4
 
 
 def _metrics(cluster: Cluster, node: str) -> dict[str, float]:
@@ -190,8 +190,8 @@ def phase(name: str, **changed: object) -> Phase:
 
 def verdicts(before: Phase, during: Phase, after: Phase) -> list[bool]:
     younger, older = Capacity(goodput=110, cpu_each_ms=3), Capacity(goodput=90, cpu_each_ms=4)  # 100, as the store was between
-    overload = Overload("some machine", BATCH, 3.0, younger, older, 192, [before, during, after])
-    return [verdict.held for verdict in judge(overload)]
+    overload = Overload("2026-01-01", "some machine", "overload", BATCH, 3.0, younger, older, 192, [before, during, after])
+    return [check.held for check in overload.account().checks]
 
 
 def test_what_is_held_against_an_overload() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from io import StringIO
@@ -14,17 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bench.healing.command
-from bench.__main__ import main
+import bench.__main__ as command
 from bench.healing.damage import choose, flip_tables
-from bench.healing.figures import Answers, Away, HealingReport, Lost, New, ReadBack, Rotten, Rss, Size, Verified
 from bench.healing.foreground import Vault
-from bench.healing.judging import findings, holds, judge, tables
 from bench.healing.plan import HEALING, HEALING_LARGE, HEALING_PLANS, HEALING_SMOKE
+from bench.healing.report import Answers, Away, HealingReport, Lost, New, ReadBack, Rotten, Rss, Size, Verified
 from bench.healing.stores import Corpus, fill
 from bench.http import LoadFailed
 from bench.openloop import Answered, Run
-from bench.table import show_all
+from bench.report import show
 from bench.work import WrongAnswer
 from chaos.testbed.cluster import Cluster
 from quorumvault.config.addresses import plan_nodes
@@ -185,7 +184,7 @@ WHOLE = HealingReport("2026-01-02", "2 × some processor", "healing", 1_000_000,
 
 def missed(**changed: object) -> set[str]:
     """What is not as promised, by the target."""
-    checks = judge(msgspec.structs.replace(WHOLE, **changed))
+    checks = msgspec.structs.replace(WHOLE, **changed).account().checks
     return {f"{check.figure} of {check.target}" for check in checks if not check.held}
 
 
@@ -195,7 +194,7 @@ def replaced(struct: msgspec.Struct, **changed: object) -> object:
 
 def test_what_is_just_within_its_bounds_holds() -> None:
     assert missed() == set()
-    assert len(judge(WHOLE)) == 2 + 3 + 3 + 4
+    assert len(WHOLE.account().checks) == 2 + 3 + 3 + 4
 
 
 @pytest.mark.parametrize(
@@ -227,23 +226,23 @@ def test_times_do_not_count_where_a_plan_says_so_and_outcomes_do() -> None:
         lost=replaced(LOST, whole_seconds=99.0, meanwhile=answers(999.0)),
         size=replaced(SIZE, start_seconds=[9.0], new_many=new(1)),
     )
-    assert holds(judge(slow), timed=False)
-    assert not holds(judge(slow), timed=True)
-    wrong = msgspec.structs.replace(WHOLE, rotten=replaced(ROTTEN, meanwhile=ReadBack(500, 0, 1, 0)))
-    assert not holds(judge(wrong), timed=False)
+    smoke = msgspec.structs.replace(slow, plan="healing-smoke").account()
+    assert smoke.holds
+    assert not slow.account().holds
+    wrong = msgspec.structs.replace(WHOLE, plan="healing-smoke", rotten=replaced(ROTTEN, meanwhile=ReadBack(500, 0, 1, 0)))
+    assert not wrong.account().holds
     out = StringIO()
-    show_all(tables(slow, timed=False), findings(slow), out)
+    show(smoke, out)
     assert out.getvalue().count("not judged") == 5
     assert "MISSED" not in out.getvalue()
 
 
 def test_a_report_of_one_part_tells_of_that_part_alone() -> None:
-    mending = msgspec.structs.replace(WHOLE, size=None)
-    assert len(judge(mending)) == 8
-    assert [len(table.rows) for table in tables(mending, timed=True)] == [8, 4]
-    of_size = HealingReport("2026-01-02", "a machine", "healing-large", 10_000_000, size=SIZE)
-    assert [len(table.rows) for table in tables(of_size, timed=True)] == [4]
-    assert len(findings(of_size)) == 3
+    mending = msgspec.structs.replace(WHOLE, size=None).account()
+    assert [len(table.rows) for table in mending.all_tables] == [8, 4]
+    of_size = HealingReport("2026-01-02", "a machine", "healing-large", 10_000_000, size=SIZE).account()
+    assert [len(table.rows) for table in of_size.all_tables] == [4]
+    assert len(of_size.sentences) == 3
 
 
 # The command
@@ -259,16 +258,21 @@ def test_plans_say_what_they_are_for() -> None:
     assert not HEALING_SMOKE.timed
 
 
+def measured(monkeypatch: pytest.MonkeyPatch, name: str, measure: Callable[..., HealingReport]) -> None:
+    plan, family = command.BENCHES[name]
+    monkeypatch.setitem(command.BENCHES, name, (plan, family._replace(measure=measure)))
+
+
 @pytest.mark.parametrize(("seconds", "code"), [(9.0, 0), (11.0, 1)])
 def test_the_command_shows_writes_and_ends_with_a_code(
     seconds: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = msgspec.structs.replace(WHOLE, away=replaced(AWAY, caught_up_seconds=seconds))
     plans = []
-    monkeypatch.setattr(bench.healing.command, "measure", lambda plan, directory, tell: plans.append(plan) or report)
+    measured(monkeypatch, "healing", lambda plan, place, tell: plans.append(plan) or report)
     figures = tmp_path / "figures.json"
     options = ["--records", "5000", "--only", "lost", "--only", "away", "--load", "50", "--json", str(figures)]
-    assert main(["healing", *options]) == code
+    assert command.main(["healing", *options]) == code
     assert [(plan.name, plan.records, plan.runs, plan.load) for plan in plans] == [("healing", 5000, ("lost", "away"), 0.5)]
     assert msgspec.json.decode(figures.read_bytes(), type=HealingReport) == report
     assert ("MISSED" in capsys.readouterr().out) == bool(code)
@@ -278,16 +282,6 @@ def test_a_run_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, c
     def fails(*arguments: object) -> HealingReport:
         raise LoadFailed("status 500: oh")
 
-    monkeypatch.setattr(bench.healing.command, "measure", fails)
-    assert main(["healing-smoke"]) == 1
+    measured(monkeypatch, "healing-smoke", fails)
+    assert command.main(["healing-smoke"]) == 1
     assert capsys.readouterr().err == "bin/bench healing-smoke: status 500: oh\n"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [["--records", "999"], ["--records", "²"], ["--load", "0"], ["--load", "101"], ["--only", "size"], ["--only", "none"]],
-)
-def test_options_that_are_none_are_refused(options: list[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        main(["healing", *options])
-    assert refused.value.code == 2

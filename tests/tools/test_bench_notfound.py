@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 from bench import notfound
 from bench.__main__ import main
 from bench.effects import Effect, cliffs_delta, cohens_d
-from bench.notfound import MARKS, NEGLIGIBLE, SHAPES, Kind, NotFoundReport, Pair, Row, findings, holds, tables
-from bench.table import replace_section
-from tests import ROOT
+from bench.notfound import NEGLIGIBLE, SHAPES, Kind, NotFoundReport, Pair, Row
 
 samples = st.lists(st.integers(0, 20).map(float), min_size=2, max_size=30)
 
@@ -68,7 +66,7 @@ def report(delta: Effect) -> NotFoundReport:
         for shape in SHAPES
         for both in itertools.combinations(Kind, 2)
     ]
-    return NotFoundReport("2026-01-01", "a machine", 7, 20_000, rows, pairs)
+    return NotFoundReport("2026-01-01", "a machine", "notfound", 7, 20_000, rows, pairs)
 
 
 @pytest.mark.parametrize(
@@ -81,15 +79,16 @@ def report(delta: Effect) -> NotFoundReport:
     ],
 )
 def test_only_what_would_tell_of_other_owners_is_judged(delta: Effect, held: bool) -> None:
-    assert holds(report(delta)) is held
-    occasion, *verdicts = findings(report(delta))
-    assert occasion == "Measured on 2026-01-01 on a machine. 20,000 requests of each kind and shape, seed 7."
-    assert len(verdicts) == len(SHAPES)
-    assert all(verdict.endswith("met." if held else "missed.") for verdict in verdicts)
+    account = report(delta).account()
+    assert account.holds is held
+    assert len(account.checks) == len(SHAPES)
+    assert account.sentences == [
+        "Measured on 2026-01-01 on a machine. Plan notfound: 20,000 requests of each kind and shape, seed 7."
+    ]
 
 
 def test_the_tables_have_each_kind_and_each_pair_of_both_shapes() -> None:
-    times, effects = tables(report(Effect(0.0123, -0.01, 0.03)))
+    times, effects = report(Effect(0.0123, -0.01, 0.03)).account().tables
     assert times.rows[0] == ("another's", "1", "20,000", "1.500", "2.500", "12.250")
     assert effects.rows[0] == ("another's − never issued", "1", "+0.900 (+0.800 to +1.000)", "+0.012 (-0.010 to +0.030)")
     assert (len(times.rows), len(effects.rows)) == (8, 12)
@@ -108,31 +107,14 @@ def test_the_command_measures_writes_and_judges(
     monkeypatch.setattr(notfound, "Cluster", mock.MagicMock())
     monkeypatch.setattr(notfound, "measure", measure)
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
-    assert main(["notfound", "--write", str(page)]) == 0
+    marks = (f"<!-- bin/bench notfound writes {where} here -->" for where in ("from", "up to"))
+    page.write_text("before\n{}\nold\n{}\nafter\n".format(*marks))
+    assert main(["notfound", "--write", str(page), "--json", str(tmp_path / "figures.json")]) == 0
     assert main(["notfound", "--inputs", "50", "--seed", "3"]) == 1
     assert asked == [(20_000, 1), (50, 3)]
     text = page.read_text()
     assert text.startswith("before\n")
     assert "| never issued | 100 | 20,000 |" in text
     assert "old" not in text
-    assert msgspec.json.decode((tmp_path / "page-notfound.json").read_bytes(), type=NotFoundReport) == made[0]
+    assert msgspec.json.decode((tmp_path / "figures.json").read_bytes(), type=NotFoundReport) == made[0]
     assert "never issued" in capsys.readouterr().out
-
-
-def test_a_page_without_the_marks_is_told_of_before_the_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("nothing\n")
-    assert main(["notfound", "--write", str(page)]) == 1
-    assert "page.md: expected the lines '<!-- bin/bench notfound writes from here -->'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("count", ["9", "-1", "x", "٣٠"])
-def test_a_count_that_is_none(count: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["notfound", "--inputs", count])
-    assert "expected 10 or more" in capsys.readouterr().err
-
-
-def test_the_page_has_a_place_for_the_figures() -> None:
-    replace_section((ROOT / "docs" / "benchmarks.md").read_text(), "", MARKS)

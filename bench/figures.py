@@ -1,0 +1,228 @@
+"""The vault's report: samples become one cell for each operation, batch size and number of requests at once.
+
+Times and memory are medians of the repetitions, figure by figure. CPU is added up over them: compactions come in lumps, at about
+every eighty thousandth value, which a median would leave out or count twice. Vault and floor are measured in turn, seconds
+apart; how far the ratios of single repetitions lie apart says how far to trust the whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bench.floor import Floor
+from bench.load import Load, start
+from bench.measure import Bench, FloorSample, Sample
+from bench.plan import AT_ONCE, SMOKE, Plan
+from bench.report import Account, Check, Report, Table, Tell, percentile, today
+from bench.work import Operation
+
+CLIENT = "bench/http.py: one process, one thread, epoll, requests encoded beforehand, answers checked afterwards"
+#: A client that needs this much of one core is sometimes waited for by the nodes.
+_BUSY = 0.5
+
+
+class Targets(NamedTuple):
+    """``ratios``: the nodes' CPU as a multiple of the floor's, by operation, batch size and requests at once.
+
+    ``speed_up``: 16 single requests at once, beside one at a time.
+    """
+
+    ratios: Mapping[tuple[Operation, int, int], float]
+    speed_up: float
+
+
+#: For a machine of two cores that runs nodes and client. Told, and asserted nowhere.
+TARGETS = Targets({(Operation.NEW, 1_000, at_once): 2.2 for at_once in AT_ONCE}, 2.0)
+#: What ``bin/bench smoke`` holds a change to: two to three times what is usual, since the machine may be shared. It finds what
+#: has become several times dearer: a batch that is handled value by value, a sync for each record, a request that is sent twice.
+BOUNDS = Targets({(Operation.NEW, 1_000, 6): 4.0, (Operation.REPEATED, 1_000, 6): 5.0, (Operation.RECOVERED, 1_000, 6): 5.0}, 1.2)
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """CPU in seconds for a million values; ``ratio`` is the nodes' to the floor's, of all repetitions and of the extreme ones.
+
+    ``client_share`` is of one core. Memory in MiB, of the node that has most; disk in bytes for each record on each node.
+    """
+
+    operation: Operation
+    batch: int
+    at_once: int
+    requests: int
+    values_per_second: float
+    median_ms: float
+    p99_ms: float
+    nodes_cpu: float
+    client_cpu: float
+    floor_cpu: float
+    ratio: float
+    lowest_ratio: float
+    highest_ratio: float
+    ratio_with_client: float
+    client_share: float
+    own_mib: float
+    mapped_mib: float
+    disk_bytes_per_record: float
+
+    @property
+    def where(self) -> str:
+        return f"{self.operation.value}, batches of {self.batch:,}, {self.at_once} at once"
+
+
+class FloorCell(msgspec.Struct, frozen=True):
+    """CPU in seconds for a million values: in all, and the part of it that LevelDB's compactions took."""
+
+    operation: Operation
+    batch: int
+    values_per_second: float
+    cpu: float
+    compaction_cpu: float
+
+
+class VaultReport(Report, frozen=True):
+    repetitions: int
+    records: int
+    client: str
+    cells: list[Cell]
+    floor: list[FloorCell]
+
+    def cell(self, operation: Operation, batch: int, at_once: int) -> Cell:
+        """Raises KeyError if it was not measured."""
+        key = (operation, batch, at_once)
+        return {(cell.operation, cell.batch, cell.at_once): cell for cell in self.cells}[key]
+
+    def account(self) -> Account:
+        """Raises KeyError if a cell that has a target was not measured."""
+        smoke = self.plan == SMOKE.name
+        return Account(_tables(self), _checks(self, BOUNDS if smoke else TARGETS), _sentences(self), asserted=smoke)
+
+
+def run(plan: Plan, place: Path, tell: Tell) -> VaultReport:
+    """Measures a cluster of its own and a floor, in an empty directory."""
+    with start(place / "cluster") as cluster, closing(Floor(place / "floor")) as floor:
+        samples = Bench(Load(cluster), floor, plan, tell).run()
+        cluster.stop()
+    return summarise(samples, plan.name, plan.repetitions)
+
+
+def summarise(samples: Sequence[Sample], plan: str, repetitions: int) -> VaultReport:
+    """Needs at least one sample. Cells are in the order in which their first samples were taken."""
+    by_cell: dict[tuple[Operation, int, int], list[Sample]] = {}
+    by_floor: dict[tuple[Operation, int], list[FloorSample]] = {}
+    for sample in samples:
+        by_cell.setdefault((sample.operation, sample.batch, sample.at_once), []).append(sample)
+        by_floor.setdefault((sample.operation, sample.batch), []).extend(sample.floors)
+    cells = [_cell(group) for group in by_cell.values()]
+    floor = [_floor_cell(*key, group) for key, group in by_floor.items()]
+    return VaultReport(*today(), plan, repetitions, max(sample.records for sample in samples), CLIENT, cells, floor)
+
+
+def _cell(samples: Sequence[Sample]) -> Cell:
+    def median(figure: Callable[[Sample], float]) -> float:
+        return statistics.median(map(figure, samples))
+
+    latencies = list(itertools.chain.from_iterable(sample.latencies for sample in samples))
+    values = sum(sample.values for sample in samples)
+    nodes_cpu = sum(sample.nodes_cpu for sample in samples) / values
+    client_cpu = sum(sample.client_cpu for sample in samples) / values
+    floor_cpu = _floor_cpu(samples)
+    ratios = [sample.nodes_cpu / sample.values / _floor_cpu([sample]) for sample in samples]
+    return Cell(
+        operation=samples[0].operation,
+        batch=samples[0].batch,
+        at_once=samples[0].at_once,
+        requests=len(latencies),
+        values_per_second=median(lambda sample: sample.values / sample.seconds),
+        median_ms=statistics.median(latencies) * 1e3,
+        p99_ms=percentile(latencies, 99) * 1e3,
+        nodes_cpu=nodes_cpu * 1e6,
+        client_cpu=client_cpu * 1e6,
+        floor_cpu=floor_cpu * 1e6,
+        ratio=nodes_cpu / floor_cpu,
+        lowest_ratio=min(ratios),
+        highest_ratio=max(ratios),
+        ratio_with_client=(nodes_cpu + client_cpu) / floor_cpu,
+        client_share=median(lambda sample: sample.client_cpu / sample.seconds),
+        own_mib=median(lambda sample: sample.memory.own),
+        mapped_mib=median(lambda sample: sample.memory.mapped),
+        disk_bytes_per_record=median(lambda sample: sample.disk_bytes / sample.records),
+    )
+
+
+def _floor_cpu(samples: Sequence[Sample]) -> float:
+    """CPU seconds a value, over all measurements of the floor before and after the samples."""
+    floors = [floor for sample in samples for floor in sample.floors]
+    return sum(floor.cpu for floor in floors) / sum(floor.values for floor in floors)
+
+
+def _floor_cell(operation: Operation, batch: int, samples: Sequence[FloorSample]) -> FloorCell:
+    speed = statistics.median(sample.values / sample.seconds for sample in samples)
+    millions = sum(sample.values for sample in samples) / 1e6
+    cpu, compaction_cpu = sum(sample.cpu for sample in samples), sum(sample.compaction_cpu for sample in samples)
+    return FloorCell(operation, batch, speed, cpu / millions, compaction_cpu / millions)
+
+
+def _checks(report: VaultReport, targets: Targets) -> list[Check]:
+    checks = []
+    for key, most in targets.ratios.items():
+        cell = report.cell(*key)
+        what = f"{cell.where}: times the floor's CPU ({cell.ratio_with_client:.2f} with the client's)"
+        checks.append(Check(what, f"{cell.ratio:.2f}", f"≤ {most:g}", cell.ratio <= most))
+    alone, together = report.cell(Operation.NEW, 1, 1), report.cell(Operation.NEW, 1, 16)
+    factor = together.values_per_second / alone.values_per_second
+    what = "single tokenize requests, 16 at once: times as many a second as one at a time"
+    return [*checks, Check(what, f"{factor:.2f}", f"≥ {targets.speed_up:g}", factor >= targets.speed_up)]
+
+
+def _sentences(report: VaultReport) -> list[str]:
+    busiest = max(report.cells, key=lambda cell: cell.client_share)
+    verdict = "it held nothing up" if busiest.client_share < _BUSY else "it may have held up what it measured"
+    spread = statistics.median(cell.highest_ratio / cell.lowest_ratio - 1 for cell in report.cells)
+    return [
+        f"{report.occasion}: {report.repetitions} repetitions, {report.records:,} records at the end.",
+        f"Client: {report.client}.",
+        f"The client was never busy for more than {busiest.client_share:.0%} of one core ({busiest.where}): {verdict}.",
+        f"Noise: the highest ratio of a repetition is {spread:.0%} above the lowest (the median over the cells).",
+    ]
+
+
+def _tables(report: VaultReport) -> list[Table]:
+    vault: dict[str, str | Callable[[Cell], str]] = {
+        "operation": "{0.operation.value}",
+        "batch": "{0.batch:,}",
+        "at once": "{0.at_once}",
+        "values/s": "{0.values_per_second:,.0f}",
+        "median ms": lambda cell: _figure(cell.median_ms),
+        "p99 ms": lambda cell: _figure(cell.p99_ms),
+        "CPU nodes": lambda cell: _figure(cell.nodes_cpu),
+        "CPU client": lambda cell: _figure(cell.client_cpu),
+        "CPU floor": lambda cell: _figure(cell.floor_cpu),
+        "nodes ÷ floor": "{0.ratio:.2f}",
+        "range": "{0.lowest_ratio:.2f}–{0.highest_ratio:.2f}",
+        "own MiB": "{0.own_mib:,.0f}",
+        "mapped MiB": "{0.mapped_mib:,.0f}",
+        "B/record": "{0.disk_bytes_per_record:,.0f}",
+    }
+    floor: dict[str, str | Callable[[FloorCell], str]] = {
+        "operation": "{0.operation.value}",
+        "batch": "{0.batch:,}",
+        "values/s": "{0.values_per_second:,.0f}",
+        "CPU": lambda cell: _figure(cell.cpu),
+        "CPU of compactions": lambda cell: _figure(cell.compaction_cpu),
+    }
+    unit = "(CPU: seconds a million values)"
+    return [
+        Table.of(f"The vault: three nodes, and the client beside them {unit}", report.cells, vault),
+        Table.of(f"The floor: only what nobody can leave out, in one process {unit}", report.floor, floor),
+    ]
+
+
+def _figure(figure: float) -> str:
+    """With three digits, or all that are before the point."""
+    return f"{figure:z,.{2 if figure < 10 else 1 if figure < 100 else 0}f}"
