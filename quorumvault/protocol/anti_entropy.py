@@ -18,11 +18,12 @@ Rules kept here: anti-entropy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 
 from quorumvault.protocol.buckets import BUCKETS, bucket_of, differing, ranges
 from quorumvault.protocol.messages import (
+    UNSENT,
     AskListing,
     AskRegisters,
     AskSums,
@@ -30,11 +31,9 @@ from quorumvault.protocol.messages import (
     Fetched,
     Listing,
     Registers,
-    RoundId,
     Sums,
     Survey,
 )
-from quorumvault.protocol.views import ViewId
 
 #: Groups whose bucket sums are asked for at once: 32 KiB.
 _GROUPS_AT_ONCE = 16
@@ -51,7 +50,7 @@ class AskOne:
     """Ask this node's own replica, or the peer's. Sent: its answer, of the kind that belongs to the request."""
 
     of_peer: bool
-    request: Callable[[RoundId, ViewId], Survey]
+    request: Survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def _compare_registers(compared: Compared) -> Generator[Step, object, None]:
 
 
 def _registers(of_peer: bool, after: bytes) -> Generator[Step, object, Registers]:
-    page = yield AskOne(of_peer, lambda round_id, view: AskRegisters(round_id, view, after))
+    page = yield AskOne(of_peer, AskRegisters(*UNSENT, after))
     if not isinstance(page, Registers) or (page.owners and page.owners[-1] <= after):
         raise CannotCompare("registers that cannot be used")
     return page
@@ -155,7 +154,7 @@ def _differing_buckets() -> Generator[Step, object, list[int]]:
 def _differing_sums(groups: list[int]) -> Generator[Step, object, list[int]]:
     sums = []
     for of_peer in (True, False):
-        answer = yield AskOne(of_peer, lambda round_id, view: AskSums(round_id, view, groups))
+        answer = yield AskOne(of_peer, AskSums(*UNSENT, groups))
         if not isinstance(answer, Sums) or answer.sums is None:
             raise CannotCompare("the peer is still counting" if of_peer else "this node is still counting")
         sums.append(answer.sums)
@@ -186,7 +185,7 @@ def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, list[d
         slices: list[Listing] = []
         at = first
         while at < until:
-            answer = yield AskOne(of_peer, lambda round_id, view, at=at, until=until: AskListing(round_id, view, at, until))  # type: ignore[misc]
+            answer = yield AskOne(of_peer, AskListing(*UNSENT, at, until))
             if not isinstance(answer, Listing) or not at < answer.next <= until:
                 raise CannotCompare("a listing that cannot be used")
             slices.append(answer)
@@ -210,7 +209,7 @@ def _readable(slices: Iterable[Listing], unreadable: set[int]) -> dict[bytes, by
 def _fetch(places: list[bytes], compared: Compared) -> Generator[Step, object, None]:
     while places:
         asked = places[:BATCH_RECORDS]
-        fetched = yield AskOne(True, lambda round_id, view, asked=asked: Fetch(round_id, view, asked))  # type: ignore[misc]
+        fetched = yield AskOne(True, Fetch(*UNSENT, asked))
         if not isinstance(fetched, Fetched) or not 0 < len(fetched.records) <= len(asked):
             raise CannotCompare("records that were not asked for")
         found = {place: record for place, record in zip(asked, fetched.records, strict=False) if record is not None}

@@ -1,10 +1,10 @@
-"""The active epoch: a replicated max-register (rule 7), and the fence that ties writes to it (rule 8).
+"""The epoch is a max-register: how a round reads an owner's active epoch, and how one raises it.
 
 A register only grows, so the largest of two replicas' answers is at least what any finished write left behind; it is written back
 to two before it is used, so that no later reader sees less (Aspnes, Attiya, Censor 2009, over majorities as in
 Attiya, Bar-Noy, Dolev 1995). Epoch 0 is a register that was never written and stands for the first epoch.
 
-Rules kept here: the epoch is a max-register; the fence; one secret per epoch.
+Rules kept here: the epoch is a max-register.
 """
 
 from __future__ import annotations
@@ -12,26 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quorumvault.model import FIRST_EPOCH
+from quorumvault.protocol.fence import Register
 from quorumvault.protocol.messages import Ack, AnyReply, EpochIs, RoundId
 from quorumvault.protocol.quorum import Outcome
 from quorumvault.protocol.rounds import Round
 from quorumvault.protocol.views import View
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Register:
-    """An owner's active epoch, and the id of the master secret that it uses."""
-
-    epoch: int
-    secret: str
-
-
-def fenced(mine: Register, theirs: Register) -> bool:
-    """Whether a replica whose register is ``mine`` refuses a write of epoch ``theirs``: it is from the past.
-
-    An epoch under another secret than the one it was opened with would give a value a second token (rule 9): refused as well.
-    """
-    return mine.epoch > theirs.epoch or (mine.epoch == theirs.epoch and mine.secret != theirs.secret)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ Rules kept here: hinted handoff.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,13 @@ def encode(hint: Hint) -> bytes:
 def decode(data: bytes) -> Hint:
     """Raises ValueError for anything that is no hint."""
     return _decoder.decode(data)
+
+
+class Owed(NamedTuple):
+    """How many records a peer is known to lack, and for how many seconds it has lacked the oldest of them."""
+
+    records: int
+    seconds: float
 
 
 class Ledger:

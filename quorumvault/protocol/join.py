@@ -24,24 +24,32 @@ copy after the entry, from both; active after both copies; a replaced disk stops
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 from quorumvault.model import NODE_NAMES
-from quorumvault.protocol.messages import AnyReply, AnyRequest, AskView, Copied, Copy, NotCopied, ProposeView, RoundId, ViewIs
+from quorumvault.protocol.messages import (
+    NO_ROUND,
+    UNSENT,
+    AnyReply,
+    AnyRequest,
+    AskView,
+    Copied,
+    Copy,
+    NotCopied,
+    ProposeView,
+    ViewIs,
+)
 from quorumvault.protocol.rollback_marks import Mark, Marks
-from quorumvault.protocol.views import NO_DISK, View, ViewId, successor, votes
-
-#: Names no view: of the question to which view it is.
-NO_VIEW: ViewId = (0, NO_DISK)
+from quorumvault.protocol.views import NO_VIEW, View, ViewId, successor, votes
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send this to each of the nodes. Is sent their replies, by node: nothing of those that gave none in time."""
+    """Send this request to each of the nodes, in a round of its own each. Sent: the replies that came in time, by node."""
 
     nodes: tuple[str, ...]
-    request: Callable[[RoundId], AnyRequest]
+    request: AnyRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,20 @@ class Wait:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a joining disk has come: its view, or None; the node that it copies from; records copied, of about ``expected``.
+
+    Each record is copied from both others, and counts twice. ``waits_for`` says in words what keeps it from going on.
+    """
+
+    view: int | None = None
+    source: str | None = None
+    records: int = 0
+    expected: int | None = None
+    waits_for: str | None = None
+
+
 class Displaced(Exception):
     """Another disk has been given this one's slot, in a view that both others have entered (13)."""
 
@@ -124,7 +146,7 @@ def join(node: str, disk: bytes, entered: View | None) -> Joining:
     others = tuple(name for name in NODE_NAMES if name != node)
     copies = _Copies(NO_VIEW)
     while True:
-        told = yield Ask(others, lambda round_id: AskView(round_id, NO_VIEW))
+        told = yield Ask(others, AskView(*UNSENT))
         turn = _next_turn(node, disk, entered, others, told)
         hindrance: Wait | None
         if isinstance(turn, Wait):
@@ -173,7 +195,7 @@ def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | Non
     """None if all of them are in the view now, so that asking again leads on."""
     if turn.view.joiner == disk:
         yield Prepare()
-    told = yield Ask(turn.nodes, lambda round_id: ProposeView(round_id, NO_VIEW, turn.view))
+    told = yield Ask(turn.nodes, ProposeView(*UNSENT, turn.view))
     for other in turn.nodes:
         reply = told.get(other)
         if not isinstance(reply, ViewIs) or reply.current != turn.view:
@@ -185,8 +207,7 @@ def _copy(view: View, others: tuple[str, ...], copies: _Copies) -> Generator[Ste
     """Go on with the copies. None when both are here, and synced."""
     for source in others:
         while source not in copies.done:
-            after = copies.after.get(source, b"")
-            told = yield Ask((source,), lambda round_id, after=after: Copy(round_id, view.id, after))  # type: ignore[misc]
+            told = yield Ask((source,), Copy(NO_ROUND, view.id, copies.after.get(source, b"")))
             reply = told.get(source)
             if isinstance(reply, NotCopied):
                 return Wait(f"{source} cannot read all of its store")

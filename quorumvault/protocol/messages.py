@@ -13,12 +13,12 @@ Rules kept here: a reply counts once; every request names its view.
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 import msgspec
 
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark
-from quorumvault.protocol.views import Mode, View, ViewId
+from quorumvault.protocol.views import NO_VIEW, Mode, View, ViewId
 
 PROTOCOL_VERSION: Final = 2
 
@@ -29,6 +29,11 @@ class RoundId(msgspec.Struct, frozen=True, array_like=True):
     disk: bytes
     boot: bytes
     counter: int
+
+
+NO_ROUND: Final = RoundId(b"", b"", 0)
+#: Round and view of a request that is not part of a round yet (``Request.sent_in``).
+UNSENT: Final = (NO_ROUND, NO_VIEW)
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -45,6 +50,10 @@ class Request(Message, frozen=True):
 
     round: RoundId
     view: ViewId
+
+    def sent_in(self, round_id: RoundId, view: ViewId) -> Self:
+        """The same request, as a part of this round in this view."""
+        return msgspec.structs.replace(self, round=round_id, view=view)
 
 
 def _require_equal(*columns: Sized) -> None:

@@ -7,65 +7,32 @@
 
 The same generators are driven by the event loop (coordinator.py), and step by step by models and simulators.
 
-Rules kept here: committed; read repair before the answer; the epoch is a max-register; the fence; one secret per epoch; a
-refused round starts again.
+Rules kept here: committed; the epoch is a max-register; the fence; one secret per epoch; a refused round starts again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import EpochAhead, Invalid, TooLarge
 from quorumvault.model import MAX_EPOCH, Owner
 from quorumvault.protocol import records
-from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound, Register
-from quorumvault.protocol.messages import AnyRequest, Get, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound
+from quorumvault.protocol.fence import Register
+from quorumvault.protocol.messages import UNSENT, Get, Put, RaiseEpoch, ReadEpoch
 from quorumvault.protocol.read import Open, ReadResult, ReadRound
-from quorumvault.protocol.rounds import Lost, Round, TooMuch, ViewRefused
-from quorumvault.protocol.views import View, ViewId
-from quorumvault.protocol.write import Adopt, Committed, Repaired, RepairRound, WriteRound
+from quorumvault.protocol.read_repair import write_back
+from quorumvault.protocol.rounds import TooMuch, ViewRefused
+from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, SecretMissing, Steps
+from quorumvault.protocol.write import Adopt, Committed, WriteRound
 
-#: Rounds of one operation. Each further one means that the cluster changed under the last (a rotate, a view, another writer):
-#: more in a row than this is no race but a fault, and the client is told to come back.
-ATTEMPTS = 16
 #: What one round writes or reads, of a larger batch. All that a node does for a part, from hashing it to encrypting its frame,
 #: it does at one go, some 30 ms of it: other requests, and the pings of its peers, have their turn between the parts.
 PART_ITEMS = 4_096
 PART_BYTES = 2 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One round to hold: how to make its request and its decider, and whom to ask.
-
-    ``everyone`` at once, or else two replicas and the third only when they do not settle it. ``disk`` narrows it to one replica,
-    and ``view`` to the view in which that made sense.
-    """
-
-    request: Callable[[RoundId, ViewId], AnyRequest]
-    round: Callable[[RoundId, View], Round[Any]]
-    everyone: bool = True
-    disk: bytes | None = None
-    view: ViewId | None = None
-
-
-ResultT = TypeVar("ResultT")
-#: Yields rounds to hold, is sent their decisions, returns the result of the operation.
-Steps = Generator[Ask, object, ResultT]
-
-
-class QuorumLost(Exception):
-    """The operation cannot be brought to an end: too few replicas took part."""
-
-
-class SecretMissing(Exception):
-    """The owner's epoch uses a master secret that is not configured here."""
-
-    def __init__(self, register: Register) -> None:
-        super().__init__(f"epoch {register.epoch} uses master secret {register.secret!r}, which this node does not have")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +77,7 @@ def _derive(owner: Owner, part: Sequence[bytes], keyring: Keyring, header: bytes
     keys = keyring.epoch_keys(owner, epoch)
     digests = keys.digests(part)
     sealed = keys.sealer.seal(part, digests)
-
-    def put(round_id: RoundId, view: ViewId) -> Put:
-        return Put(round_id, view, owner.id, epoch, keyring.secret_id, header, digests, sealed, owner.name)
-
+    put = Put(*UNSENT, owner.id, epoch, keyring.secret_id, header, digests, sealed, owner.name)
     return Ask(put, WriteRound), digests
 
 
@@ -166,8 +130,8 @@ def _read_part(
     unrepaired: set[bytes] = set()
     for attempt in range(ATTEMPTS):
         decision = yield Ask(
-            lambda round_id, view: Get(round_id, view, owner.id, epochs, digests),
-            lambda round_id, view: ReadRound(round_id, view, len(digests), authentic, without=unrepaired),
+            Get(*UNSENT, owner.id, epochs, digests),
+            partial(ReadRound, count=len(digests), authentic=authentic, without=unrepaired),
             everyone=attempt > 0,
         )
         if isinstance(decision, ViewRefused):
@@ -176,39 +140,15 @@ def _read_part(
             return None
         if not isinstance(decision, ReadResult):
             break
-        if (yield from _write_back(owner, epochs, digests, decision, unrepaired)):
+        if (yield from write_back(owner, epochs, digests, decision, unrepaired)):
             return decision.records
     raise QuorumLost
-
-
-def _write_back(owner: Owner, epochs: list[int], digests: list[bytes], read: ReadResult, unrepaired: set[bytes]) -> Steps[bool]:
-    """Bring each record that only one replica held to a second one. False if anything kept it from that: read again.
-
-    A disk that does not take it, such as a full one, is added to ``unrepaired``: the two others can still settle it.
-    """
-    for disk, indices in read.repairs.items():
-        columns = (
-            [epochs[index] for index in indices],
-            [digests[index] for index in indices],
-            [record for index in indices if isinstance(record := read.records[index], bytes)],
-        )
-        decision = yield Ask(
-            lambda round_id, view, columns=columns: WriteBack(round_id, view, owner.name, *columns),  # type: ignore[misc]
-            lambda round_id, view, disk=disk: RepairRound(round_id, view, disk),  # type: ignore[misc]
-            disk=disk,
-            view=read.view,
-        )
-        if decision != Repaired(frozenset()):
-            if isinstance(decision, Lost):
-                unrepaired.add(disk)
-            return False
-    return True
 
 
 def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
     """The owner's active epoch, at least what any rotate that has returned left behind."""
     for _ in range(ATTEMPTS):
-        decision = yield Ask(lambda round_id, view: ReadEpoch(round_id, view, owner.id), EpochRound, everyone=False)
+        decision = yield Ask(ReadEpoch(*UNSENT, owner.id), EpochRound, everyone=False)
         if isinstance(decision, ViewRefused):
             continue
         if not isinstance(decision, EpochRead):
@@ -236,10 +176,7 @@ def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
 
 def _raise_epoch(owner: Owner, register: Register) -> Steps[bool]:
     """Bring two registers to at least this one. False if a newer view came in between."""
-    decision = yield Ask(
-        lambda round_id, view: RaiseEpoch(round_id, view, owner.id, register.epoch, register.secret),
-        RaiseRound,
-    )
+    decision = yield Ask(RaiseEpoch(*UNSENT, owner.id, register.epoch, register.secret), RaiseRound)
     if isinstance(decision, Raised):
         return True
     if isinstance(decision, ViewRefused):

@@ -23,6 +23,8 @@ NO_DISK = bytes(DISK_BYTES)
 
 #: (number, joiner): names a view, and orders it.
 ViewId = tuple[int, bytes]
+#: Names no view, in requests for which it makes no difference in which view a disk is.
+NO_VIEW: ViewId = (0, NO_DISK)
 
 
 class Mode(StrEnum):

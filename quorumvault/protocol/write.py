@@ -69,28 +69,3 @@ class WriteRound(Round[Committed | Adopt]):
                 return None
             collided.append(index)
         return frozenset(collided)
-
-
-@dataclass(frozen=True, slots=True)
-class Repaired:
-    """The write-back stands, but for items where something else was found meanwhile, by index."""
-
-    refused: frozenset[int]
-
-
-class RepairRound(Round[Repaired]):
-    """Decides a WriteBack to one disk that lacked what another one of the same view holds (rule 5)."""
-
-    def __init__(self, round_id: RoundId, view: View, disk: bytes) -> None:
-        super().__init__(round_id, view, disks=(disk,), needed=1)
-        self._ack: Ack | None = None
-
-    def _accepts(self, reply: AnyReply) -> bool:
-        return isinstance(reply, Ack)
-
-    def _take(self, reply: AnyReply) -> None:
-        if isinstance(reply, Ack):
-            self._ack = reply
-
-    def _decision(self) -> Repaired | None:
-        return Repaired(frozenset(self._ack.refused)) if self._ack else None

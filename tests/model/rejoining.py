@@ -36,11 +36,11 @@ from quorumvault.protocol.messages import (
     WriteBack,
     encode,
 )
-from quorumvault.protocol.operations import Ask as Round
-from quorumvault.protocol.operations import QuorumLost
 from quorumvault.protocol.rollback_marks import NO_MARK
 from quorumvault.protocol.rounds import ViewRefused
-from quorumvault.protocol.views import Mode, View, first_view
+from quorumvault.protocol.steps import Ask as Round
+from quorumvault.protocol.steps import QuorumLost
+from quorumvault.protocol.views import NO_VIEW, Mode, View, first_view
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -280,7 +280,7 @@ class RejoinWorld:
                 view = self._disks.values[disks[other]].view
                 if view is None or view == disk.view or self._nodes[other] == self._nodes[at]:
                     continue
-                request = self._request(ProposeView(_ROUND, join.NO_VIEW, view))
+                request = self._request(ProposeView(_ROUND, NO_VIEW, view))
                 after, _ = self._handle(at, disks[at], request)
                 if after != disks[at]:
                     yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
@@ -333,7 +333,9 @@ class RejoinWorld:
                 following = replace(progress, late=left)
             else:
                 view = self._view_of(progress)
-                request = self._request(self._round(at, progress).request(_round_id(at, len(progress.decisions)), view.id))
+                request = self._request(
+                    self._round(at, progress).request.sent_in(_round_id(at, len(progress.decisions)), view.id)
+                )
                 after, reply = self._handle(disk, held, request)
                 following = self._hear(at, progress, node, reply, request)
             known = self._delivered[key] = (after, self._interned(at, following))
@@ -423,7 +425,7 @@ class RejoinWorld:
             yield f"{name} is active in {_say(step.view)}", _put(disks, disk, held), _DONE
             return
         heard = {node for node, _ in self._joints.values[joints[at]].heard}
-        asked = step.request(_ROUND)
+        asked = step.request.sent_in(_ROUND, step.request.view)
         if isinstance(asked, ProposeView) and asked.proposed.number > self._highest:
             return
         request = self._request(asked)
@@ -481,7 +483,7 @@ class RejoinWorld:
     def _canonical_joint(self, joiner: Joiner, steps: Joining, step: Ask | Activate, joint: Joint) -> int:
         known = getgeneratorlocals(steps)
         entered, copies = known["entered"], known["copies"]
-        asks = (step.nodes, encode(step.request(_ROUND))) if isinstance(step, Ask) else step.view.id
+        asks = (step.nodes, encode(step.request.sent_in(_ROUND, step.request.view))) if isinstance(step, Ask) else step.view.id
         key = (joiner, asks, entered and entered.id, copies.view, *map(frozenset, (copies.after.items(), copies.done)))
         joint = self._canonical.setdefault(key, joint)
         return self._joints.number(joint, joint)

@@ -8,7 +8,7 @@ from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import operations, records
-from quorumvault.protocol.epochs import Register
+from quorumvault.protocol.fence import Register
 from quorumvault.protocol.operations import Written
 from quorumvault.protocol.read import Open
 from tests.model.world import KEYRING, Operation, Owed, World

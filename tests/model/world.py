@@ -40,8 +40,8 @@ import msgspec
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.protocol.messages import Ack, AnyReply, AnyRequest, Get, OtherView, ReadEpoch, RoundId, encode
-from quorumvault.protocol.operations import Ask, QuorumLost, Steps
 from quorumvault.protocol.read import ReadResult
+from quorumvault.protocol.steps import Ask, QuorumLost, Steps
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
@@ -317,7 +317,7 @@ class World:
         """The request reaches a node, is handled, and its reply is heard."""
         operation, number, node, store = key
         progress = self._begun(number)
-        request = self._ask(operation, progress.decisions).request(ROUND, VIEW.id)
+        request = self._ask(operation, progress.decisions).request.sent_in(ROUND, VIEW.id)
         after, reply = self._handle(request, node, store)
         # Which of the three it was is known from who was asked, and how many groups it has written decides nothing here.
         said = msgspec.structs.replace(reply, disk=b"", **({"sequence": 0} if isinstance(reply, Ack) else {}))
@@ -390,8 +390,8 @@ class World:
         decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
         further = Progress(progress.owed, decisions)
         try:
-            asked = self._ask(operation, decisions).request(ROUND, VIEW.id)
-            if asked == self._ask(operation, ()).request(ROUND, VIEW.id):
+            asked = self._ask(operation, decisions).request.sent_in(ROUND, VIEW.id)
+            if asked == self._ask(operation, ()).request.sent_in(ROUND, VIEW.id):
                 further = Progress(progress.owed)
             return Step(self._intern(further), sent=self._sent(operation, further))
         except QuorumLost:
@@ -423,7 +423,7 @@ class World:
     def _sent(self, operation: int, progress: Progress) -> int:
         """The requests of the present round, if they write anything; others can do nothing but be answered."""
         ask = self._ask(operation, progress.decisions)
-        request = ask.request(ROUND, VIEW.id)
+        request = ask.request.sent_in(ROUND, VIEW.id)
         if isinstance(request, Get | ReadEpoch):
             return 0
         number = self._requests.number(request, encode(request))

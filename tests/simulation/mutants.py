@@ -12,10 +12,11 @@ from quorumvault.crypto.sealing import Sealer
 from quorumvault.errors import NoQuorum
 from quorumvault.model import FIRST_EPOCH, Owner
 from quorumvault.protocol import messages, operations, read, rounds
-from quorumvault.protocol.epochs import EpochRead, EpochRound, RaiseRound, Register
-from quorumvault.protocol.operations import Steps
+from quorumvault.protocol.epochs import EpochRead, EpochRound, RaiseRound
+from quorumvault.protocol.fence import Register
 from quorumvault.protocol.quorum import Tally
 from quorumvault.protocol.read import Open, ReadRound, WriteBackNeeded
+from quorumvault.protocol.steps import QuorumLost, Steps
 from quorumvault.protocol.write import WriteRound
 from quorumvault.server.coordinator.coordinator import Coordinator, Tokenized
 from quorumvault.server.coordinator.exchange import Exchange
@@ -193,7 +194,7 @@ def _raise_by_one(self: Replica, request: messages.AnyRequest, staged: dict[byte
 def _rotate_counting_up(owner: Any, from_epoch: int, keyring: Any) -> Steps[int]:
     active = (yield from operations.read_epoch(owner, keyring)).epoch
     if not (yield from operations._raise_epoch(owner, Register(active + 1, keyring.secret_id))):
-        raise operations.QuorumLost
+        raise QuorumLost
     return active + 1
 
 
@@ -276,7 +277,7 @@ _ALL = (
     Mutant("ids-come-again", "a reply counts once: ids of rounds come again", (
         (nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold", _hold_under_few_ids))),
     replaced("one-ack", "committed: one acknowledgement is enough", operations, "WriteRound", _OneAck),
-    replaced("no-write-back", "read repair before the answer: there is none", operations, "_write_back", _nothing_back),
+    replaced("no-write-back", "read repair before the answer: there is none", operations, "write_back", _nothing_back),
     replaced("seen-once", "read repair before the answer: one holder is enough", read, "judge", _seen_once_is_enough),
     replaced("one-answer", "read repair before the answer, not found needs two: one", operations, "ReadRound", _OneAnswer),
     replaced("one-absent", "not found needs two: one absent is enough", read, "judge", _one_absent_is_enough),

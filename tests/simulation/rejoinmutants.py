@@ -11,7 +11,7 @@ from msgspec import structs
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import join, messages
 from quorumvault.protocol.join import Activate, Ask, Enter, Joining, Wait
-from quorumvault.protocol.views import Mode, View, successor
+from quorumvault.protocol.views import NO_VIEW, Mode, View, successor
 from quorumvault.server.node import membership
 from quorumvault.server.node.membership import Membership
 from quorumvault.server.peers.facts import NodeFacts
@@ -82,9 +82,9 @@ def _one_copy(view: View, others: tuple[str, ...], copies: Any) -> Generator[Any
 def _copy_first(node: str, disk: bytes, entered: View | None) -> Joining:
     """Copies in the old view, and proposes the new one when it is done."""
     others = tuple(name for name in NODE_NAMES if name != node)
-    copies = join._Copies(join.NO_VIEW)
+    copies = join._Copies(NO_VIEW)
     while True:
-        told = yield Ask(others, lambda round_id: messages.AskView(round_id, join.NO_VIEW))
+        told = yield Ask(others, messages.AskView(*messages.UNSENT))
         turn = join._next_turn(node, disk, entered, others, told)
         hindrance: Wait | None = turn if isinstance(turn, Wait) else None
         if isinstance(turn, join._CopyIn):
@@ -135,7 +135,7 @@ def _whatever_they_are(node: str, disk: bytes, entered: View | None, others: tup
 
 
 def _whoever_enters(turn: Any, disk: bytes) -> Generator[Any, Any, Any]:
-    yield Ask(turn.nodes, lambda round_id: messages.ProposeView(round_id, join.NO_VIEW, turn.view))
+    yield Ask(turn.nodes, messages.ProposeView(*messages.UNSENT, turn.view))
 
 
 def _whoever_answers(view: View, others: tuple[str, ...], copies: Any) -> Generator[Any, Any, Any]:

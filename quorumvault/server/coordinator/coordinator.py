@@ -24,13 +24,14 @@ from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.epochs import Raised
 from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
-from quorumvault.protocol.operations import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
+from quorumvault.protocol.read_repair import Repaired
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import TooMuch, ViewRefused
+from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps, drive
 from quorumvault.protocol.views import View
-from quorumvault.protocol.write import Adopt, Committed, Repaired
+from quorumvault.protocol.write import Adopt, Committed
 from quorumvault.server.coordinator.exchange import Exchange, Target
 
 ResultT = TypeVar("ResultT")
@@ -292,21 +293,22 @@ class Coordinator:
 
         Raises Busy for a read of large values that waits too long behind others.
         """
-        held = _Held(None, {}, False)
         outcome: Outcome = "none"
         troubles: dict[str, str] = {}
         in_lane = False
+
+        async def hold(ask: Ask) -> object:
+            nonlocal outcome, in_lane
+            held = await self._hold(ask, deadline)
+            troubles.update(held.trouble)
+            outcome = "unknown" if held.wrote else outcome
+            if held.found_large and not in_lane:
+                await self._enter_lane()
+                in_lane = True
+            return held.decision
+
         try:
-            while True:
-                ask = steps.send(held.decision)
-                held = await self._hold(ask, deadline)
-                troubles |= held.trouble
-                outcome = "unknown" if held.wrote else outcome
-                if held.found_large and not in_lane:
-                    await self._enter_lane()
-                    in_lane = True
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            return await drive(steps, hold)
         except (QuorumLost, SecretMissing) as error:
             trouble = "; ".join(f"{node}: {reason}" for node, reason in sorted(troubles.items()))
             detail = f"fewer than {QUORUM} nodes could decide this ({trouble or str(error) or 'it changed too often meanwhile'})"
@@ -337,7 +339,7 @@ class Coordinator:
             return _Held(None, down, False)
         round_id = RoundId(self._identity.disk, self._identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
-        request = ask.request(round_id, view.id)
+        request = ask.request.sent_in(round_id, view.id)
         exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self._observer.acknowledged)
         decision = await exchange.run(
             first=len(targets) if ask.everyone else QUORUM,

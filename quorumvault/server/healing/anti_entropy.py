@@ -13,6 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Generator
+from functools import partial
 from typing import TypeVar
 
 from quorumvault.model import Owner
@@ -32,6 +33,7 @@ from quorumvault.protocol.anti_entropy import (
 )
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import Registers
+from quorumvault.protocol.steps import drive
 from quorumvault.server.healing.hinted_handoff import Handoff
 from quorumvault.server.healing.requests import Asker, NoAnswer, Storage, on_storage_thread
 from quorumvault.server.healing.send_records import Giver
@@ -164,18 +166,12 @@ class AntiEntropy:
         logger.info("all buckets of the store are counted")
 
     async def _drive(self, node: str, steps: Generator[Step, object, ResultT]) -> ResultT:
-        result: object = None
-        try:
-            while True:
-                step = steps.send(result)
-                result = await self._take(node, step)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        return await drive(steps, partial(self._take, node))
 
     async def _take(self, node: str, step: Step) -> object:
         match step:
             case AskOne(of_peer=of_peer, request=request):
-                return await self._asker.ask(node if of_peer else self._asker.node, request)
+                return await self._asker.ask(node if of_peer else self._asker.node, request.sent_in)
             case WriteBackRecords(places=places):
                 return await self._giver.give_records(node, places)
             case MergeRegisters(registers=registers):

@@ -9,11 +9,12 @@ from typing import Protocol
 
 from quorumvault.config.cluster import HealingSettings, Timeouts
 from quorumvault.protocol.anti_entropy import Compared
+from quorumvault.protocol.hinted_handoff import Owed
 from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import View
 from quorumvault.server.healing.anti_entropy import AntiEntropy
-from quorumvault.server.healing.hinted_handoff import Handoff, Owed
+from quorumvault.server.healing.hinted_handoff import Handoff
 from quorumvault.server.healing.requests import Asker, Storage
 from quorumvault.server.healing.scrub import Neighbours, Scrub, ScrubCounts
 from quorumvault.server.healing.send_records import Giver

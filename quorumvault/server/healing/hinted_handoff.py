@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from quorumvault.protocol.hinted_handoff import Hint, Ledger
+from quorumvault.protocol.hinted_handoff import Hint, Ledger, Owed
 from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.server.healing.requests import Asker, NoAnswer, Storage, on_storage_thread
 from quorumvault.server.healing.send_records import Giver
@@ -27,13 +27,6 @@ ResultT = TypeVar("ResultT")
 #: Hints that are handed off in one go, some megabytes at most: what would be waited for once a hint, a sync among it, is waited
 #: for once for all of them.
 _HINTS_AT_ONCE = 16
-
-
-class Owed(NamedTuple):
-    """What a peer is known to lack: records, and for how many seconds the oldest of it has been."""
-
-    records: int
-    seconds: float
 
 
 class Handoff:

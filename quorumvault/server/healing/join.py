@@ -11,13 +11,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from quorumvault.protocol import join
 from quorumvault.protocol.buckets import BUCKETS
-from quorumvault.protocol.join import Activate, Ask, Enter, Merge, Prepare, Replies, Wait
+from quorumvault.protocol.join import Activate, Ask, Enter, Merge, Prepare, Progress, Replies, Wait
 from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId
 from quorumvault.protocol.peer import OnReply, Peer, Unreachable
+from quorumvault.protocol.steps import drive
 from quorumvault.server.healing.requests import NoAnswer, Storage, on_storage_thread
 from quorumvault.server.healing.rollback_marks import Memory
 from quorumvault.server.healing.throttle import Pace, pause
@@ -30,20 +30,6 @@ logger = logging.getLogger("quorumvault.healing")
 #: Seconds before it asks again, when it could not go on.
 _RETRY = 0.5
 _FULL = "this node's disk is full"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a disk is on its way: its view, once it has one; the node that it copies from; records, of about how many.
-
-    Each record is copied from both others, and counts twice. ``waits_for`` has words for what keeps it from going on.
-    """
-
-    view: int | None = None
-    source: str | None = None
-    records: int = 0
-    expected: int | None = None
-    waits_for: str | None = None
 
 
 class Rejoin:
@@ -90,15 +76,8 @@ class Rejoin:
     async def run(self) -> None:
         """Until the disk is active. Raises join.Displaced."""
         mine = self._identity()
-        steps = join.join(mine.node, mine.disk, mine.view)
-        told: Replies = {}
-        try:
-            step = next(steps)
-            while True:
-                told = await self._take(step)
-                step = steps.send(told)
-        except StopIteration:
-            self.progress = Progress()
+        await drive(join.join(mine.node, mine.disk, mine.view), self._take)
+        self.progress = Progress()
 
     async def _take(self, step: join.Step) -> Replies:
         match step:
@@ -137,7 +116,7 @@ class Rejoin:
         rounds: dict[str, RoundId] = {}
         for node, answer in waiting.items():
             rounds[node] = RoundId(self._identity().disk, self._nonce, next(self._rounds))
-            self._peers[node].send(Outgoing(ask.request(rounds[node])), _settling(answer))
+            self._peers[node].send(Outgoing(ask.request.sent_in(rounds[node], ask.request.view)), _settling(answer))
         told: dict[str, AnyReply] = {}
         for node, answer in waiting.items():
             reply = await answer

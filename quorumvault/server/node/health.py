@@ -12,12 +12,12 @@ import msgspec
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.model import QUORUM
+from quorumvault.protocol.hinted_handoff import Owed
+from quorumvault.protocol.join import Progress
 from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode, View, votes
 from quorumvault.server.coordinator.coordinator import Coordinator
 from quorumvault.server.healing.healer import Healer
-from quorumvault.server.healing.hinted_handoff import Owed
-from quorumvault.server.healing.join import Progress
 from quorumvault.server.healing.rollback_marks import Memory
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.http.admission import Admission, Phase

@@ -18,10 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from quorumvault.errors import DiskReplaced, QuorumVaultError
-from quorumvault.protocol.join import NO_VIEW, Displaced
+from quorumvault.protocol.join import Displaced, Progress
 from quorumvault.protocol.messages import ProposeView, RoundId
-from quorumvault.protocol.views import Mode, View, may_enter, votes
-from quorumvault.server.healing.join import Progress, Rejoin
+from quorumvault.protocol.views import NO_VIEW, Mode, View, may_enter, votes
+from quorumvault.server.healing.join import Rejoin
 from quorumvault.server.healing.requests import Storage
 from quorumvault.server.healing.throttle import pause
 from quorumvault.server.peers.facts import NodeFacts

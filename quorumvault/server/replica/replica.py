@@ -23,7 +23,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol import messages, records
-from quorumvault.protocol.epochs import Register, fenced
+from quorumvault.protocol.fence import Register, fenced
 from quorumvault.protocol.messages import AnyReply, AnyRequest
 from quorumvault.protocol.rollback_marks import Mark, Marks
 from quorumvault.protocol.views import Mode, View, may_enter, votes

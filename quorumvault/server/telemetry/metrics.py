@@ -24,9 +24,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from quorumvault.errors import Busy, Draining, NotPermitted, RateLimited, Unauthenticated
 from quorumvault.protocol.anti_entropy import Compared
+from quorumvault.protocol.hinted_handoff import Owed
+from quorumvault.protocol.join import Progress
 from quorumvault.protocol.views import Mode
-from quorumvault.server.healing.hinted_handoff import Owed
-from quorumvault.server.healing.join import Progress
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.telemetry.connection_refusals import Refusal
 from quorumvault.server.telemetry.event_log import Event

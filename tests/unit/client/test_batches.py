@@ -14,9 +14,10 @@ from quorumvault.errors import TooLarge
 from quorumvault.model import Owner
 from quorumvault.protocol import operations
 from quorumvault.protocol.messages import Get, Put, RoundId
-from quorumvault.protocol.operations import PART_ITEMS, QuorumLost, Steps
+from quorumvault.protocol.operations import PART_ITEMS
 from quorumvault.protocol.read import Open, ReadResult
 from quorumvault.protocol.rounds import Lost, TooMuch
+from quorumvault.protocol.steps import QuorumLost, Steps
 from quorumvault.protocol.write import Adopt, Committed
 
 OWNER = Owner("clinic")
@@ -29,7 +30,7 @@ def run(steps: Steps[object], decide: Callable[[int, Put | Get], object]) -> obj
     decision: object = None
     try:
         for number in range(10_000):
-            request = steps.send(decision).request(ROUND, VIEW)
+            request = steps.send(decision).request
             assert isinstance(request, Put | Get)
             decision = decide(number, request)
     except StopIteration as end:

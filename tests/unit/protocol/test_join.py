@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from quorumvault.protocol.join import NO_VIEW, Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Wait, join
+from quorumvault.protocol.join import Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Wait, join
 from quorumvault.protocol.messages import AskView, Copied, Copy, NotCopied, OtherView, ProposeView, RoundId, ViewIs
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.views import Mode, View, first_view, successor
+from quorumvault.protocol.views import NO_VIEW, Mode, View, first_view, successor
 
 DISKS = {node: node.encode() * 8 for node in ("n1", "n2", "n3")}
 OLD = first_view(DISKS)
@@ -46,7 +46,7 @@ class Script:
         """The request that is asked for now."""
         assert isinstance(self.step, Ask)
         assert self.step.nodes == nodes
-        request = self.step.request(ROUND)
+        request = self.step.request.sent_in(ROUND, self.step.request.view)
         assert isinstance(request, kind)
         return request
 

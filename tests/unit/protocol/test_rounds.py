@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from quorumvault.model import Version
-from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound, Register, fenced
+from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound
+from quorumvault.protocol.fence import Register, fenced
 from quorumvault.protocol.messages import Ack, EpochIs, Holds, NotVoting, OtherView, Overflow, RoundId, Stale
 from quorumvault.protocol.read import Open, ReadResult, ReadRound
+from quorumvault.protocol.read_repair import Repaired, RepairRound
 from quorumvault.protocol.records import CONFLICT_MARK, header
 from quorumvault.protocol.rounds import Lost, TooMuch, ViewRefused
 from quorumvault.protocol.views import View, first_view
-from quorumvault.protocol.write import Adopt, Committed, Repaired, RepairRound, WriteRound
+from quorumvault.protocol.write import Adopt, Committed, WriteRound
 
 D1, D2, D3, STRANGER = (bytes([n]) * 16 for n in (1, 2, 3, 9))
 VIEW = first_view({"n1": D1, "n2": D2, "n3": D3})

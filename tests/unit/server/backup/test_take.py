@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import NoQuorum
 from quorumvault.model import NODE_NAMES, Owner
-from quorumvault.protocol.join import NO_VIEW
 from quorumvault.protocol.messages import Copy, ProposeView, RoundId
-from quorumvault.protocol.views import successor
+from quorumvault.protocol.views import NO_VIEW, successor
 from quorumvault.server.backup.format import Broken, Header, Piece, Reader, Trailer
 from quorumvault.server.backup.take import Taking
 from quorumvault.server.healing.throttle import Pace

@@ -68,7 +68,7 @@ class Side:
             first = self.replica.inventory.count(first)
 
     def ask(self, step: AskOne) -> object:
-        (reply,) = self.replica.handle([step.request(ROUND, self.view.id)])
+        (reply,) = self.replica.handle([step.request.sent_in(ROUND, self.view.id)])
         return reply
 
     def common(self) -> dict[bytes, bytes]:
@@ -175,7 +175,7 @@ def test_what_is_fetched_and_given_is_what_differs_and_nothing_else(one: dict[by
 
 
 def _fetched(step: AskOne) -> list[bytes]:
-    request = step.request(ROUND, VIEW.id)
+    request = step.request.sent_in(ROUND, VIEW.id)
     return request.places if isinstance(request, Fetch) else []
 
 
@@ -183,7 +183,7 @@ def test_replicas_that_are_equal_compare_a_page_of_registers_and_the_sums_of_gro
     content = content_of((CLINIC, 1, number, 1) for number in range(2000))
     taken: list[Step] = []
     assert drive(compare(), Side("n1", content), Side("n2", content), taken) == Compared()
-    asked = [type(step.request(ROUND, VIEW.id)).__name__ for step in taken if isinstance(step, AskOne)]
+    asked = [type(step.request.sent_in(ROUND, VIEW.id)).__name__ for step in taken if isinstance(step, AskOne)]
     assert asked == ["AskRegisters", "AskRegisters", "AskSums", "AskSums"]
 
 
@@ -192,7 +192,7 @@ def test_one_record_among_many_is_found_by_one_bucket() -> None:
     n1, n2 = Side("n1", content), Side("n2", dict(list(content.items())[1:]))
     taken: list[Step] = []
     assert drive(compare(), n1, n2, taken) == Compared(buckets=1, given=1)
-    requests = [step.request(ROUND, VIEW.id) for step in taken if isinstance(step, AskOne)]
+    requests = [step.request.sent_in(ROUND, VIEW.id) for step in taken if isinstance(step, AskOne)]
     assert [request.end - request.first for request in requests if isinstance(request, AskListing)] == [1, 1]
     assert n2.common() == content
 

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol import hinted_handoff
-from quorumvault.protocol.hinted_handoff import HINT_KEYS, Hint, Ledger
+from quorumvault.protocol.hinted_handoff import HINT_KEYS, Hint, Ledger, Owed
 from quorumvault.protocol.messages import Put, RoundId, WriteBack
-from quorumvault.server.healing.hinted_handoff import Owed
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore

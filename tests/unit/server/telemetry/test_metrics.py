@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from quorumvault.errors import RequestError
 from quorumvault.protocol.anti_entropy import Compared
-from quorumvault.server.healing.hinted_handoff import Owed
-from quorumvault.server.healing.join import Progress
+from quorumvault.protocol.hinted_handoff import Owed
+from quorumvault.protocol.join import Progress
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.http.routes import create_app
 from quorumvault.server.telemetry.connection_refusals import Refusal

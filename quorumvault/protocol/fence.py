@@ -1,0 +1,29 @@
+"""The fence: no token of an epoch is given out after a rotation has left that epoch behind.
+
+Every batch of writes carries its epoch. A replica compares it with the owner's register in one critical section with the write:
+a register that is ahead refuses the batch (Stale), one that is behind is raised first. Rotations and writes both need two of the
+three replicas, so they meet in at least one of them. That takes one round trip, no lease and no clock.
+
+Rules kept here: the fence; one secret per epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Register:
+    """An owner's active epoch, and the id of the master secret that it uses."""
+
+    epoch: int
+    secret: str
+
+
+def fenced(mine: Register, theirs: Register) -> bool:
+    """True if a replica whose register is ``mine`` refuses a write of ``theirs``, because that epoch is past.
+
+    An epoch under another secret than the one it was opened with would give one value two tokens (one secret per epoch), so it
+    is refused as well.
+    """
+    return mine.epoch > theirs.epoch or (mine.epoch == theirs.epoch and mine.secret != theirs.secret)
