@@ -227,10 +227,7 @@ def _check(pair: Pair) -> Check:
     delta = pair.cliffs_delta
     shape = "requests for one token" if pair.batch == 1 else f"batches of {pair.batch}"
     right = (1 + abs(delta.size)) / 2
-    what = (
-        f"{shape}: Cliff's delta between another's tokens and never issued ones; who guesses from two times which is which is "
-        f"right {right:.1%} of the time"
-    )
+    what = f"{shape}: Cliff's delta, another's − never issued; {right:.1%} of guesses from two times are right"
     return Check(what, _interval(delta), f"an interval that meets ±{NEGLIGIBLE}", delta.within(NEGLIGIBLE))
 
 

@@ -8,46 +8,27 @@ All panels of a row share their scale, so that heights can be compared across.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+
+from markupsafe import Markup
 
 from bench.figures import VaultReport
 from bench.work import Operation
+from chaos.testbed.draw import Point, Scale, dot, logarithmic, polyline, rule, text
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 230.0, 190.0
 _GAP, _LEFT, _TOP, _BETWEEN, _BOTTOM = 26.0, 78.0, 132.0, 108.0, 50.0
-_DECADES_IN_STEPS = 2
 #: Colours that are told apart by people who see no red or no green, and in grey (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
+_FLOOR_COLOUR = "#666"
 _TITLE = "QuorumVault: throughput, and CPU beside the floor's"
 _STYLE = """
 text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #333 }
 .title { font-size: 17px; font-weight: 600 } .row { font-size: 14px; font-weight: 600 } .small { font-size: 11px; fill: #666 }
-.grid { stroke: #e4e4e4 } .axis { stroke: #999 } .floor { stroke: #666; stroke-dasharray: 5 4; fill: none; stroke-width: 1.5 }
+.grid { stroke: #e4e4e4 } .axis { stroke: #999 } .floor { stroke-dasharray: 5 4; fill: none; stroke-width: 1.5 }
 .line { fill: none; stroke-width: 2.2; stroke-linejoin: round }
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Where a figure lies between the bottom (0) and the top (1) of a panel, and where lines go across it."""
-
-    place: Callable[[float], float]
-    ticks: Sequence[float]
-
-
-def logarithmic(figures: Iterable[float]) -> Scale:
-    """Between numbers that begin with 1, 2 or 5, or over more than two decades with 1 alone."""
-    known = list(figures)
-    low, high = math.log10(min(known)), math.log10(max(known))
-    leading = (1, 2, 5) if high - low <= _DECADES_IN_STEPS else (1,)
-    steps = sorted(first * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 2) for first in leading)
-    below = max(step for step in steps if step <= min(known))
-    above = min(step for step in steps if step >= max(known) and step > below)
-    span = math.log10(above / below)
-    return Scale(lambda figure: math.log10(figure / below) / span, [step for step in steps if below <= step <= above])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +38,11 @@ class Line:
     figures: dict[int, float]
     colour: str | None = None
 
-    def draw(self, points: Sequence[tuple[float, float]]) -> list[str]:
-        """A dot at each point too, if it is not the floor's: a line of one point would not be seen."""
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    def draw(self, points: Sequence[Point]) -> list[Markup]:
+        """Draws a dot at each point too, if it is not the floor's: a line of one point would not be seen."""
         if self.colour is None:
-            return [f'<polyline class="floor" points="{path}"/>']
-        dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{self.colour}"/>' for x, y in points]
-        return [f'<polyline class="line" stroke="{self.colour}" points="{path}"/>', *dots]
+            return [polyline("floor", points, _FLOOR_COLOUR)]
+        return [polyline("line", points, self.colour), *(dot(point, self.colour) for point in points)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +66,13 @@ def draw(report: VaultReport) -> str:
         f"<title>{_TITLE}</title>",
         f"<style>{_STYLE}</style>",
         f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>',
-        _text(_LEFT, 28, _TITLE, "title"),
-        _text(_LEFT, 47, f"{report.made} · {report.machine}", "small"),
+        text(_LEFT, 28, _TITLE, "title"),
+        text(_LEFT, 47, f"{report.made} · {report.machine}", "small"),
         *_legend(at_once),
     ]
     for number, row in enumerate(_rows(report, at_once)):
         top = _TOP + number * (_PANEL_HEIGHT + _BETWEEN)
-        parts.append(_text(_LEFT, top - 30, row.title, "row"))
+        parts.append(text(_LEFT, top - 30, row.title, "row"))
         for column, operation in enumerate(operations):
             left = _LEFT + column * (_PANEL_WIDTH + _GAP)
             parts += _panel(left, top, operation.value, row.scale, row.lines[operation], batches, labelled=column == 0)
@@ -123,38 +102,32 @@ def _rows(report: VaultReport, at_once: Sequence[int]) -> list[Row]:
     ]
 
 
-def _legend(at_once: Sequence[int]) -> list[str]:
+def _legend(at_once: Sequence[int]) -> list[Markup]:
     names = [(colour, f"{number} at once") for colour, number in zip(_COLOURS, at_once, strict=False)]
     parts, left = [], _LEFT
     for colour, name in [*names, (None, "the floor, one process")]:
-        parts += [*Line({}, colour).draw([(left, 68), (left + 26, 68)]), _text(left + 34, 72, name)]
+        parts += [*Line({}, colour).draw([(left, 68), (left + 26, 68)]), text(left + 34, 72, name)]
         left += 110
     return parts
 
 
 def _panel(
     left: float, top: float, title: str, scale: Scale, lines: Sequence[Line], batches: Sequence[int], *, labelled: bool
-) -> list[str]:
-    bottom, right = top + _PANEL_HEIGHT, left + _PANEL_WIDTH
-
-    def y(figure: float) -> float:
-        return bottom - scale.place(figure) * _PANEL_HEIGHT
+) -> list[Markup]:
+    bottom = top + _PANEL_HEIGHT
+    y = scale.between(bottom, _PANEL_HEIGHT)
 
     def x(batch: int) -> float:
         return left + (batches.index(batch) + 0.5) * _PANEL_WIDTH / len(batches)
 
-    parts = [_text(left, top - 10, title)]
+    parts = [text(left, top - 10, title)]
     for tick in scale.ticks:
-        parts.append(f'<path class="grid" d="M{left:g} {y(tick):.1f}H{right:g}"/>')
+        parts.append(rule(left, y(tick), _PANEL_WIDTH))
         if labelled:
-            parts.append(_text(left - 8, y(tick) + 4, f"{tick:,.10g}", anchor="end"))
-    parts.append(f'<path class="axis" d="M{left:g} {bottom:g}H{right:g}"/>')
-    parts += [_text(x(batch), bottom + 17, f"{batch:,}", anchor="middle") for batch in batches]
-    parts.append(_text((left + right) / 2, bottom + 33, "values in a request", "small", anchor="middle"))
+            parts.append(text(left - 8, y(tick) + 4, f"{tick:,.10g}", anchor="end"))
+    parts.append(rule(left, bottom, _PANEL_WIDTH, "axis"))
+    parts += [text(x(batch), bottom + 17, f"{batch:,}", anchor="middle") for batch in batches]
+    parts.append(text(left + _PANEL_WIDTH / 2, bottom + 33, "values in a request", "small", anchor="middle"))
     for line in lines:
         parts += line.draw([(x(batch), y(figure)) for batch, figure in sorted(line.figures.items())])
     return parts
-
-
-def _text(x: float, y: float, text: str, name: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{name}" text-anchor="{anchor}">{escape(text)}</text>'

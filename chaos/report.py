@@ -86,7 +86,7 @@ def render(summary: Summary, records: Sequence[Record]) -> str:
         meaning=_MEANINGS[summary.verdict],
         replay=replay(summary, begun),
         tiles=tiles(summary),
-        chart=timechart.draw(summary),
+        chart=timechart.chart(summary),
         longest=_longest(summary),
         calls=list(concerned(summary, records)) if summary.violation else [],
         notes=[record for record in records if isinstance(record, Note)],

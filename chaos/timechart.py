@@ -12,12 +12,14 @@ Colours are classes, given by the page's style sheet, so that they follow its th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from chaos.summary import FaultSeen, Series, Summary, Through
+from chaos.testbed import draw
+from chaos.testbed.draw import Scale, areas, path, text
 
 _LEFT, _WIDTH, _RIGHT = 132.0, 1060.0, 18.0
 _LANE, _LATENCY, _RATE, _SHARE = 17.0, 84.0, 34.0, 26.0
@@ -29,8 +31,8 @@ _LETTER, _NAMED = 6.3, 40
 _TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _TICKS = 14
 _MINUTE = 60
-
-Place = Callable[[float], float]
+#: The scale of a run in which nothing was answered: from 1 ms to 1 s.
+_USUAL_LATENCIES = (0.001, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,10 @@ class Axis:
     def x(self, at: float) -> float:
         return _LEFT + min(max(at / self.seconds, 0.0), 1.0) * _WIDTH
 
+    def edge(self, bucket: float) -> float:
+        """Where a bucket begins."""
+        return self.x(bucket * self.bucket)
+
     @property
     def ticks(self) -> list[float]:
         step = next((step for step in _TICK_STEPS if self.seconds / step <= _TICKS), _TICK_STEPS[-1])
@@ -62,7 +68,7 @@ class Bar:
     label: str
 
 
-def draw(summary: Summary) -> Markup:
+def chart(summary: Summary) -> Markup:
     """An ``svg`` element."""
     axis = Axis(summary.bucket_seconds, _buckets(summary))
     bars = lanes(summary.faults, axis)
@@ -77,7 +83,7 @@ def draw(summary: Summary) -> Markup:
             ).format(_LEFT + _WIDTH + _RIGHT, height),
             Markup('<title id="timechart-title">Latency, throughput and availability over time</title>'),
             Markup('<desc id="timechart-text">{}</desc>').format(_described(summary)),
-            _text(_NAME, _TOP + 12, "faults", "name"),
+            text(_NAME, _TOP + 12, "faults", "name"),
             *marks,
             *parts,
             *_time_axis(axis, _TOP, bottom),
@@ -118,110 +124,57 @@ def _described(summary: Summary) -> str:
 def _panels(summary: Summary, axis: Axis, top: float) -> tuple[list[Markup], float]:
     """All panels, and where the last one ends."""
     parts: list[Markup] = []
-    low, high = _decades(figure for series in summary.series.values() for figure in (*series.p50, *series.p99) if figure)
+    figures = [figure for series in summary.series.values() for figure in (*series.p50, *series.p99) if figure]
+    scale = draw.logarithmic(figures or _USUAL_LATENCIES, leading=(1,))
     for action, series in sorted(summary.series.items(), key=lambda pair: -sum(pair[1].asked)):
-        parts += _latency(action, series, axis, top, (low, high))
+        parts += _latency(action, series, axis, top, scale)
         parts += _rate(series, axis, top + _LATENCY + _INSIDE)
         top += _LATENCY + _INSIDE + _RATE + _BETWEEN
     for node, through in sorted(summary.availability.items()):
         parts += _share(node, through, axis, top)
         for left in summary.exits:
             if left.node == node:
-                parts.append(
-                    _exit_mark(axis.x(left.at), top, f"{left.at:.1f} s: {node} ended with exit code {left.code}: {left.words}")
-                )
+                words = f"{left.at:.1f} s: {node} ended with exit code {left.code}: {left.words}"
+                parts.append(_exit_mark(axis.x(left.at), top, words))
         top += _SHARE + _INSIDE
     return parts, top
 
 
-def _decades(figures: Iterable[float]) -> tuple[int, int]:
-    """Powers of ten around the figures, of which there may be none."""
-    known = [figure for figure in figures if figure > 0]
-    if not known:
-        return -3, 0
-    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    return low, max(high, low + 1)
+def _latency(action: str, series: Series, axis: Axis, top: float, scale: Scale) -> Iterator[Markup]:
+    y = scale.between(top + _LATENCY, _LATENCY)
+    yield text(_NAME, top + 13, action, "name")
+    for tick in scale.ticks:
+        yield draw.rule(_LEFT, y(tick), _WIDTH)
+        yield text(_LEFT - 8, y(tick) + 4, _duration(tick), "tick", "end")
+    # A request that took no measurable time is drawn as if it had none: a logarithmic scale has no 0.
+    p50, p99 = ([figure or None for figure in figures] for figures in (series.p50, series.p99))
+    yield path("band", areas(p50, p99, axis.edge, y))
+    yield path("p99", draw.steps(p99, axis.edge, y))
+    yield path("p50", draw.steps(p50, axis.edge, y))
 
 
-def _latency(action: str, series: Series, axis: Axis, top: float, decades: tuple[int, int]) -> list[Markup]:
-    low, high = decades
-    bottom = top + _LATENCY
-
-    def y(seconds: float) -> float:
-        return bottom - (math.log10(seconds) - low) / (high - low) * _LATENCY
-
-    parts = [_text(_NAME, top + 13, action, "name")]
-    for power in range(low, high + 1):
-        parts += [_rule(y(10.0**power)), _text(_LEFT - 8, y(10.0**power) + 4, _duration(10.0**power), "tick", "end")]
-    parts.append(_path("band", _areas(series.p50, series.p99, axis, y)))
-    parts.append(_path("p99", _steps(series.p99, axis, y)))
-    parts.append(_path("p50", _steps(series.p50, axis, y)))
-    return parts
-
-
-def _rate(series: Series, axis: Axis, top: float) -> list[Markup]:
+def _rate(series: Series, axis: Axis, top: float) -> Iterator[Markup]:
     asked, ok = ([count / axis.bucket for count in counts] for counts in (series.asked, series.ok))
     most = max([*asked, 1 / axis.bucket])
-    bottom = top + _RATE
-
-    def y(rate: float) -> float:
-        return bottom - rate / most * _RATE
-
-    return [
-        _path("lost", _areas([0.0] * len(asked), asked, axis, y)),
-        _path("answered", _areas([0.0] * len(ok), ok, axis, y)),
-        _rule(bottom, "axis"),
-        _text(_LEFT - 8, top + 9, f"{most:.3g}/s", "tick", "end"),
-        _text(_LEFT - 8, bottom + 3, "0", "tick", "end"),
-    ]
+    yield from _answered(asked, ok, axis, top + _RATE, _RATE / most)
+    yield text(_LEFT - 8, top + 9, f"{most:.3g}/s", "tick", "end")
+    yield text(_LEFT - 8, top + _RATE + 3, "0", "tick", "end")
 
 
-def _share(node: str, through: Through, axis: Axis, top: float) -> list[Markup]:
+def _share(node: str, through: Through, axis: Axis, top: float) -> Iterator[Markup]:
     shares = [ok / asked if asked else None for asked, ok in zip(through.asked, through.ok, strict=True)]
-    whole = [None if share is None else 1.0 for share in shares]
-    bottom = top + _SHARE
-
-    def y(share: float) -> float:
-        return bottom - share * _SHARE
-
-    return [
-        _text(_NAME, top + 17, f"through {node}", "name"),
-        _path("lost", _areas([0.0] * len(whole), whole, axis, y)),
-        _path("answered", _areas([0.0] * len(shares), shares, axis, y)),
-        _rule(bottom, "axis"),
-    ]
+    yield text(_NAME, top + 17, f"through {node}", "name")
+    yield from _answered([share if share is None else 1.0 for share in shares], shares, axis, top + _SHARE, _SHARE)
 
 
-def _runs(*columns: Sequence[float | None]) -> Iterator[tuple[int, int]]:
-    """From where to where all columns have figures."""
-    start = None
-    for at, row in enumerate([*zip(*columns, strict=True), (None,)]):
-        if None in row:
-            if start is not None:
-                yield start, at
-            start = None
-        elif start is None:
-            start = at
-
-
-def _steps(figures: Sequence[float | None], axis: Axis, y: Place) -> str:
-    """A line that keeps each figure for as long as its bucket lasts."""
-    path = []
-    for start, end in _runs(figures):
-        path.append(f"M{axis.x(start * axis.bucket):.1f} {y(figures[start] or 0.0):.1f}")
-        path += [f"V{y(figures[at] or 0.0):.1f}H{axis.x((at + 1) * axis.bucket):.1f}" for at in range(start, end)]
-    return "".join(path)
-
-
-def _areas(low: Sequence[float | None], high: Sequence[float | None], axis: Axis, y: Place) -> str:
-    """What lies between two such lines."""
-    path = []
-    for start, end in _runs(low, high):
-        path.append(f"M{axis.x(start * axis.bucket):.1f} {y(low[start] or 0.0):.1f}")
-        path += [f"V{y(high[at] or 0.0):.1f}H{axis.x((at + 1) * axis.bucket):.1f}" for at in range(start, end)]
-        path += [f"V{y(low[at] or 0.0):.1f}H{axis.x(at * axis.bucket):.1f}" for at in reversed(range(start, end))]
-        path.append("Z")
-    return "".join(path)
+def _answered(
+    asked: Sequence[float | None], ok: Sequence[float | None], axis: Axis, bottom: float, unit: float
+) -> Iterator[Markup]:
+    """What was answered before what was asked, so that what was lost shows behind it; ``unit`` is the height of 1."""
+    zeros = [0.0] * len(asked)
+    for name, figures in (("lost", asked), ("answered", ok)):
+        yield path(name, areas(zeros, figures, axis.edge, lambda figure: bottom - figure * unit))
+    yield draw.rule(_LEFT, bottom, _WIDTH, "axis")
 
 
 def _bar(bar: Bar, axis: Axis, bottom: float) -> Markup:
@@ -238,7 +191,7 @@ def _bar(bar: Bar, axis: Axis, bottom: float) -> Markup:
         fault.number, fault.kind, fault.began, fault.ended, fault.words,
         left, top, width, bottom - top,
         left, top, width, _LANE - 3,
-        _text(_LEFT + _WIDTH if right else left + 4, top + 11, bar.label, "label", "end" if right else "start"),
+        text(_LEFT + _WIDTH if right else left + 4, top + 11, bar.label, "label", "end" if right else "start"),
     )  # fmt: skip
 
 
@@ -249,20 +202,8 @@ def _exit_mark(x: float, top: float, words: str) -> Markup:
 def _time_axis(axis: Axis, top: float, bottom: float) -> Iterator[Markup]:
     for at in axis.ticks:
         yield Markup('<path class="grid" d="M{0:.1f} {1:.1f}V{2:.1f}"/>').format(axis.x(at), top, bottom)
-        yield _text(axis.x(at), bottom + 16, clock(at), "tick", "middle")
-        yield _text(axis.x(at), top - 8, clock(at), "tick", "middle")
-
-
-def _rule(y: float, name: str = "grid") -> Markup:
-    return Markup('<path class="{}" d="M{:g} {:.1f}h{:g}"/>').format(name, _LEFT, y, _WIDTH)
-
-
-def _path(name: str, d: str) -> Markup:
-    return Markup('<path class="{}" d="{}"/>').format(name, d) if d else Markup("")
-
-
-def _text(x: float, y: float, text: str, name: str, anchor: str = "start") -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(name, x, y, anchor, escape(text))
+        yield text(axis.x(at), bottom + 16, clock(at), "tick", "middle")
+        yield text(axis.x(at), top - 8, clock(at), "tick", "middle")
 
 
 def _duration(seconds: float) -> str:

@@ -24,10 +24,11 @@ from bench.figures import BOUNDS, VaultReport, summarise
 from bench.floor import COPIES, Floor, FloorBroken
 from bench.measure import FloorSample, Sample
 from bench.plan import FULL, PLANS, SMOKE, Plan
-from bench.plot import draw, logarithmic
+from bench.plot import draw
 from bench.processes import Memory, cpu_seconds, disk_bytes, until_idle
 from bench.report import MarksMissing, markdown, percentile, replace_section, show
 from bench.work import Corpus, Operation, WrongAnswer
+from chaos.testbed.draw import logarithmic
 from quorumvault.crypto.tokens import is_token
 from quorumvault.server.storage.binding import plyvel
 from tests import ROOT
