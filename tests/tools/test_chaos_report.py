@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chaos import report, timechart
+from chaos import report
 from chaos.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 from chaos.summary import (
     NOTHING_READ,
@@ -27,6 +27,7 @@ from chaos.summary import (
     Through,
     Verdict,
 )
+from chaos.testbed.draw import areas, steps
 from chaos.timechart import Axis, lanes
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
@@ -229,8 +230,9 @@ def test_faults_that_meet_and_labels_that_are_long_have_lanes_of_their_own() -> 
 
 
 def test_a_line_has_no_figures_where_there_are_none() -> None:
-    axis = Axis(1.0, 4)
-    path = timechart._steps((1.0, None, 2.0, 3.0), axis, lambda figure: figure)
-    assert path.count("M") == 2
-    assert path.endswith(f"V3.0H{axis.x(4.0):.1f}")
-    assert timechart._steps((None, None), axis, lambda figure: figure) == ""
+    def place(figure: float) -> float:
+        return figure
+
+    assert steps((1.0, None, 2.0, 3.0), place, place) == "M0.0 1.0V1.0H1.0M2.0 2.0V2.0H3.0V3.0H4.0"
+    assert areas((0.0, 0.0), (1.0, None), place, place) == "M0.0 0.0V1.0H1.0V0.0H0.0Z"
+    assert steps((None, None), place, place) == areas((0.0,), (None,), place, place) == ""
