@@ -150,9 +150,9 @@ def _decoded(line: bytes, lines: Lines) -> object:
     if not text.strip(b" \t"):
         return None
     try:
-        check_json_text(text)
+        check_json_text(text, "the record")
     except Malformed as error:
-        raise lines.error(error.detail.replace("the body", "the record", 1)) from None
+        raise lines.error(error.detail) from None
     return _decode(text.decode())
 
 

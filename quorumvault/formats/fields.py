@@ -1,22 +1,20 @@
-"""The static field configuration: which members of a record are replaced.
+"""The fields of a record, by JSONPath expressions: a trie of their steps, and the walk of a record along it.
 
-No member may be covered twice, since it would be replaced twice: expressions that can lead to one member, or one of them
-inside the other's, are refused when they are compiled.
+    $.a[*].x, $.a[0].y, $.b     .a -> [*] -> .x    field 0
+                                      [0] -> .y    field 1
+                                .b                 field 2
 
-A ``FieldSet`` is the expressions merged into one automaton. Its states are the sets of expressions that fit the way from the
-record's root so far, so a walk looks at each member once, whatever the number of fields:
-
-    $.a[*].x, $.a[0].y     .a ->  [0]    -> .x -> field 0
-                                         -> .y -> field 1
-                                  [else] -> .x -> field 0
+A walk looks at each member once, whatever the number of fields. It goes along all nodes that fit: at ``$.a[0]`` along two.
+No member may be covered twice, since it would be replaced twice: expressions that can lead to one member, or to one inside the
+other's, are refused when they are compiled.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -24,17 +22,12 @@ import msgspec
 from quorumvault.errors import ConfigError
 from quorumvault.formats.json import Container, Document, encode, opened
 from quorumvault.formats.jsonpath import Every, FieldPath, PathError, Step, concrete_path
-from quorumvault.formats.yaml import load_yaml
-
-#: States of the automaton. There are about as many as steps in all expressions; but n of them that mix [*] with other steps
-#: at n depths can have 2 to the n.
-MAX_STATES: Final = 4096
 
 
 class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One member of one document that a field leads to, and that is not null.
+    """A member of a document that a field leads to. It is not null.
 
-    ``field`` is the position of that field in ``FieldSet.paths``, ``raw`` the member's exact JSON text.
+    ``field`` is the position of that field in ``FieldSet.paths``; ``raw`` is the member's exact JSON text.
     """
 
     field: int
@@ -45,7 +38,7 @@ class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def path(self) -> str:
-        """Where it is, without wildcards; see ``concrete_path``. A long name that came with the record is cut."""
+        """The member's path without wildcards, as ``concrete_path`` spells it. Names of the record are cut to 64 characters."""
         return concrete_path(_shown(step) for step in (*self._trail, self._key))
 
     def replace(self, value: str | bool | int | msgspec.Raw) -> None:
@@ -63,17 +56,19 @@ def _shown(step: str | int) -> str | int:
     return f"{step[:_NAME_SHOWN]}…" if isinstance(step, str) and len(step) > _NAME_SHOWN else step
 
 
-@dataclass(slots=True)
-class _State:
-    """Where a walk can be: at a field (then there is nothing beyond it), or on the way to some.
+class _Node:
+    """A node of the trie: the steps that lead on from it, or the position of the field that ends here. ``alone`` is its list."""
 
-    ``names`` and ``indices`` (ascending) already include what ``every`` leads to.
-    """
+    __slots__ = ("alone", "every", "field", "steps")
 
-    names: dict[str, _State]
-    indices: dict[int, _State]
-    every: _State | None = None
-    field: int | None = None
+    def __init__(self) -> None:
+        self.steps: dict[str | int, _Node] = {}
+        self.every: _Node | None = None
+        self.field: int | None = None
+        self.alone = [self]
+
+    def children(self) -> list[_Node]:
+        return [*self.steps.values(), *([] if self.every is None else [self.every])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,7 @@ class FieldSet:
 
     paths: tuple[str, ...]
     fingerprint: str
-    _root: _State = field(repr=False, compare=False)
+    _root: _Node = field(repr=False, compare=False)
 
     @classmethod
     def compile(cls, expressions: Sequence[str], where: object) -> FieldSet:
@@ -93,18 +88,20 @@ class FieldSet:
                 paths.append(FieldPath.parse(text))
             except PathError as error:
                 raise ConfigError(where, f"fields[{position}]", f"{text!r}: {error}") from None
-        root = _Compiler(paths, where).state([_Rest(n, path.steps) for n, path in enumerate(paths)])
+        root = _compile(paths, where)
         meaning = "\n".join(sorted(map(str, paths)))  # a path has its line breaks escaped
         return cls(tuple(expressions), hashlib.blake2b(meaning.encode(), digest_size=8).hexdigest(), root)
 
     def find(self, document: Document) -> Iterator[Slot]:
-        """The slots of ``document``, in its order. A field that is missing or null has none; one that is an object or
-        array has. A slot may be replaced before the next one is asked for."""
+        """Yields the slots of ``document``, in its order; none for a field that is missing or null, one for an object or array.
+
+        A slot may be replaced before the next one is asked for.
+        """
         return (slot for slot in self.walk(document) if slot is not None)
 
     def walk(self, document: Document) -> Iterator[Slot | None]:
-        """The same, with a None now and then, where many members lead to no slot: for whoever has something else to do."""
-        return _walk(document.members, self._root, ())
+        """``find`` with a None after every 1,024 members of a container, so that a caller can yield to other work."""
+        return _walk(document.members, [self._root], ())
 
 
 _NULL = msgspec.Raw(b"null")
@@ -114,92 +111,82 @@ _NULL = msgspec.Raw(b"null")
 _MEMBERS_AT_ONCE: Final = 1024
 
 
-def _walk(container: Container, state: _State, trail: tuple[str | int, ...]) -> Iterator[Slot | None]:
-    for count, (key, following) in enumerate(_ways(container, state), 1):
+def _walk(container: Container, nodes: list[_Node], trail: tuple[str | int, ...]) -> Iterator[Slot | None]:
+    """``nodes``: all that fit the way to ``container``. If one is the end of a field it is the only one."""
+    for count, (key, following) in enumerate(_ways(container, nodes), 1):
         if count % _MEMBERS_AT_ONCE == 0:
             yield None
-        member = container[key]
-        if following.field is None:
+        member, ended = container[key], following[0].field
+        if ended is None:
             inner = opened(container, key)
             if inner is not None:
                 yield from _walk(inner, following, (*trail, key))
         elif member != _NULL:
-            yield Slot(following.field, encode(member), container, key, trail)
+            yield Slot(ended, encode(member), container, key, trail)
 
 
-def _ways(container: Container, state: _State) -> Iterator[tuple[Any, _State]]:
-    """The keys of ``container`` that lead on, in its order."""
-    every = state.every
+def _ways(container: Container, nodes: list[_Node]) -> Iterable[tuple[Any, list[_Node]]]:
+    """The keys of ``container`` that lead on, in its order, and the nodes that each leads to."""
+    node = nodes[0]
+    every, steps = node.every, node.steps
+    if len(nodes) > 1 or (every is not None and steps):
+        return ((key, _after(nodes, key)) for key in _keys(container, nodes))
+    if every is not None:
+        return zip(container if isinstance(container, dict) else range(len(container)), repeat(every.alone))
     if isinstance(container, dict):
-        names = state.names
-        if every is None:
-            return ((name, names[name]) for name in container if name in names)
-        return ((name, names.get(name, every)) for name in container)
-    indices = state.indices
-    if every is None:
-        return ((index, following) for index, following in indices.items() if index < len(container))
-    return ((index, indices.get(index, every)) for index in range(len(container)))
+        return ((name, steps[name].alone) for name in container if name in steps)
+    return ((index, steps[index].alone) for index in _keys(container, nodes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """What is left to go of the expression at ``position`` in the list."""
-
-    position: int
-    steps: tuple[Step, ...]
-
-
-class _Compiler:
-    """The subset construction, from expressions to an automaton; refuses those of which two can meet."""
-
-    def __init__(self, paths: Sequence[FieldPath], where: object) -> None:
-        self._paths = paths
-        self._where = where
-        self._states = 0
-
-    def state(self, rests: list[_Rest]) -> _State:
-        """The state in which the expressions of ``rests`` fit the way so far."""
-        self._states += 1
-        if self._states > MAX_STATES:
-            raise ConfigError(self._where, "fields", f"paths with fewer [*] beside names or indices (over {MAX_STATES} cases)")
-        ended = next((rest for rest in rests if not rest.steps), None)
-        if ended is not None:
-            self._refuse_company(ended, rests)
-            return _State({}, {}, field=ended.position)
-        heads = list(dict.fromkeys(rest.steps[0] for rest in rests))
-        every = self._after(rests, Every.ONE) if Every.ONE in heads else None
-        names = {head: self._after(rests, head) for head in heads if isinstance(head, str)}
-        indices = {head: self._after(rests, head) for head in sorted(head for head in heads if isinstance(head, int))}
-        return _State(names, indices, every)
-
-    def _after(self, rests: list[_Rest], step: Step) -> _State:
-        return self.state([_Rest(rest.position, rest.steps[1:]) for rest in rests if rest.steps[0] in (step, Every.ONE)])
-
-    def _refuse_company(self, ended: _Rest, rests: list[_Rest]) -> None:
-        others = [rest.position for rest in rests if rest is not ended]
-        if not others:
-            return
-        first, second = sorted((ended.position, others[0]))
-        kept, refused = self._paths[first], self._paths[second]
-        same = "is the same as" if kept.steps == refused.steps else "can lead to the same member as, or one inside the other's,"
-        raise ConfigError(self._where, f"fields[{second}]", f"{refused.text!r} {same} fields[{first}], {kept.text!r}; keep one")
+def _keys(container: Container, nodes: list[_Node]) -> Iterable[Any]:
+    has_every = any(node.every is not None for node in nodes)
+    if isinstance(container, dict):
+        return container if has_every else (name for name in container if any(name in node.steps for node in nodes))
+    if has_every:
+        return range(len(container))
+    return sorted({step for node in nodes for step in node.steps if isinstance(step, int) and step < len(container)})
 
 
-def load_fields(path: Path) -> FieldSet:
-    """Reads fields.yaml: a mapping with the one key ``fields``, a list of expressions. Raises ConfigError.
+def _after(nodes: list[_Node], step: Step) -> list[_Node]:
+    """The nodes that ``step`` can lead to; of an expression's ``[*]`` all of the next ones."""
+    if isinstance(step, Every):
+        return [child for node in nodes for child in node.children()]
+    found = [node.steps[step] for node in nodes if step in node.steps]
+    return found + [node.every for node in nodes if node.every is not None]
 
-    At least one: a vault that replaces nothing would give records back as they are, and say that all went well.
-    """
-    content = load_yaml(path)
-    if not isinstance(content, dict):
-        raise ConfigError(path, "", "a mapping with the key `fields`")
-    for key in content:
-        if key != "fields":
-            raise ConfigError(path, key, "is no key of this file; it has the one key `fields`")
-    fields = content.get("fields")
-    if not isinstance(fields, list) or not fields:
-        raise ConfigError(path, "fields", "a list of one or more JSONPath expressions, such as - $.ssn")
-    for position, expression in enumerate(fields):
-        if not isinstance(expression, str):
-            raise ConfigError(path, f"fields[{position}]", "a JSONPath expression as text, such as $.ssn")
-    return FieldSet.compile(fields, path)
+
+def _compile(paths: Sequence[FieldPath], where: object) -> _Node:
+    """Returns the root of the trie. Raises ConfigError for an expression that can meet an earlier one."""
+    root = _Node()
+    for position, path in enumerate(paths):
+        met = _met(root, path)
+        if met is not None:
+            same = "is the same as" if paths[met].steps == path.steps else _MEETS
+            raise ConfigError(where, f"fields[{position}]", f"{path.text!r} {same} fields[{met}], {paths[met].text!r}; keep one")
+        node = root
+        for step in path.steps:
+            if isinstance(step, Every):
+                node.every = node = node.every or _Node()
+            else:
+                node = node.steps.setdefault(step, _Node())
+        node.field = position
+    return root
+
+
+_MEETS: Final = "can lead to the same member as, or one inside the other's,"
+
+
+def _met(root: _Node, path: FieldPath) -> int | None:
+    """The position of an expression in the trie that can lead to the same member as ``path``, or to one inside or around it."""
+    nodes = [root]
+    for step in path.steps:
+        nodes = _after(nodes, step)
+        for node in nodes:
+            if node.field is not None:
+                return node.field
+    while nodes:
+        nodes = [child for node in nodes for child in node.children()]
+        for node in nodes:
+            if node.field is not None:
+                return node.field
+    return None

@@ -71,45 +71,48 @@ _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _BEFORE_LONE_SURROGATE = re.compile(rb"(?:[^\\]++|%b%b|(?!%b|%b)\\)*+" % (_HIGH, _LOW, _HIGH, _LOW))
 
 
-def check_json_text(body: bytes) -> None:
-    """Judge ``body`` at one go.
+#: What errors call the text, unless a caller says otherwise.
+BODY: Final = "the body"
 
-    Raises errors.Malformed unless it is one JSON text in UTF-8, at most 64 deep, without a lone surrogate, and without an object
-    that has a name twice.
+
+def check_json_text(body: bytes, subject: str = BODY) -> None:
+    """Raises errors.Malformed unless ``body`` is JSON in UTF-8, at most 64 deep, without lone surrogates or repeated names.
+
+    ``subject`` is what the error calls it.
     """
-    for _ in check_steps(body):
+    for _ in check_steps(body, subject):
         pass
 
 
-def check_steps(body: bytes) -> Iterator[None]:
-    """``check_json_text`` in steps: whoever drives it may do something else between two of them. Raises errors.Malformed."""
+def check_steps(body: bytes, subject: str = BODY) -> Iterator[None]:
+    """``check_json_text`` in steps of a few milliseconds, between which the caller may do other work. Raises errors.Malformed."""
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise errors.Malformed(f"the body is not UTF-8 at byte {error.start}") from None
+        raise errors.Malformed(f"{subject} is not UTF-8 at byte {error.start}") from None
     yield
-    for _ in parts_in_steps(body):
+    for _ in parts_in_steps(body, subject):
         yield
     try:
         _skim(body)
     except msgspec.DecodeError as error:
-        raise errors.Malformed(_what_is_wrong(body, error)) from None
+        raise errors.Malformed(_what_is_wrong(body, error, subject)) from None
     yield
-    yield from check_names(body)
+    yield from check_names(body, subject)
 
 
-def _what_is_wrong(body: bytes, error: msgspec.DecodeError) -> str:
+def _what_is_wrong(body: bytes, error: msgspec.DecodeError, subject: str) -> str:
     """msgspec words a lone surrogate as if the text had ended; the rest it words well, with a place and no content."""
     words = str(error).removeprefix("JSON is malformed: ")
     if len(body) > _SMALL:  # the search for it would be a long step
-        return f"the body is not JSON, or has an escaped surrogate without its other half: {words}"
+        return f"{subject} is not JSON, or has an escaped surrogate without its other half: {words}"
     before = _BEFORE_LONE_SURROGATE.match(_without_escaped_quotes(body))
     if before and before.end() < len(body):
-        return f"the body is not JSON: an escaped surrogate without its other half at byte {before.end()}"
-    return f"the body is not JSON: {words}"
+        return f"{subject} is not JSON: an escaped surrogate without its other half at byte {before.end()}"
+    return f"{subject} is not JSON: {words}"
 
 
-def parts_in_steps(body: bytes) -> Iterator[int]:
+def parts_in_steps(body: bytes, subject: str = BODY) -> Iterator[int]:
     """How many commas, objects and arrays there are so far outside of strings: with them every value in the body is counted.
 
     Raises errors.Malformed for too many of those, or of objects and arrays, or if they are nested too deep. The body may be no
@@ -124,11 +127,11 @@ def parts_in_steps(body: bytes) -> Iterator[int]:
         steps = memoryview(brackets.translate(_STEPS)).cast("b")
         containers += (len(steps) + sum(steps)) // 2
         if containers > MAX_CONTAINERS:
-            raise errors.Malformed(f"the body has more than {MAX_CONTAINERS} objects and arrays; send it in parts")
+            raise errors.Malformed(f"{subject} has more than {MAX_CONTAINERS} objects and arrays; send it in parts")
         if commas > MAX_COMMAS:
-            raise errors.Malformed(f"the body has more than {MAX_COMMAS} members and elements; send it in parts")
+            raise errors.Malformed(f"{subject} has more than {MAX_COMMAS} members and elements; send it in parts")
         if max(accumulate(steps, initial=depth)) > MAX_DEPTH:
-            raise errors.Malformed(f"the body is nested deeper than {MAX_DEPTH}")
+            raise errors.Malformed(f"{subject} is nested deeper than {MAX_DEPTH}")
         depth += sum(steps)
         yield commas + containers
 
@@ -198,7 +201,7 @@ def _refuse_repeats(members: list[tuple[str, object]]) -> None:
 _look_for_repeats = json.JSONDecoder(object_pairs_hook=_refuse_repeats, parse_int=len, parse_float=len).decode
 
 
-def check_names(text: bytes) -> Iterator[None]:
+def check_names(text: bytes, subject: str = BODY) -> Iterator[None]:
     """Judges in steps whether an object of a valid JSON text has a name twice. Raises errors.Malformed that names the byte."""
     if len(text) <= _SMALL:
         try:
@@ -207,11 +210,11 @@ def check_names(text: bytes) -> Iterator[None]:
             pass
         else:
             return
-    yield from _find_repeat(text)
+    yield from _find_repeat(text, subject)
 
 
-def _find_repeat(text: bytes) -> Iterator[None]:
-    names, begin = _Names(text), 0
+def _find_repeat(text: bytes, subject: str) -> Iterator[None]:
+    names, begin = _Names(text, subject), 0
     before: tuple[int, int] | None = None
     quoted = False
     for start, piece in _pieces(text):
@@ -243,8 +246,9 @@ def _find_repeat(text: bytes) -> Iterator[None]:
 class _Names:
     """The names so far of the objects that are open, the outermost first."""
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, subject: str) -> None:
         self._text = text
+        self._subject = subject
         self._objects: list[set[bytes]] = []
         self._held = 0
 
@@ -260,11 +264,11 @@ class _Names:
         if b"\\" in name:
             name = _name(b'"' + name + b'"').encode()
         if name in names:
-            raise errors.Malformed(f"an object of the body has one name twice, at byte {start - 1}")
+            raise errors.Malformed(f"an object of {self._subject} has one name twice, at byte {start - 1}")
         names.add(name)
         self._held += 1
         if self._held > MAX_NAMES:
-            raise errors.Malformed(f"an object of the body has more than {MAX_NAMES} names; send it in parts")
+            raise errors.Malformed(f"an object of {self._subject} has more than {MAX_NAMES} names; send it in parts")
 
 
 _OPENING = ord("{")

@@ -1,6 +1,6 @@
 """JSON Lines: one object a line, in which members are replaced.
 
-Every other member keeps its spelling and its place (jsontext.py); white space between members is not kept, and of a name that an
+Every other member keeps its spelling and its place (json.py); white space between members is not kept, and of a name that an
 object has twice the last value counts and the others are gone: the same as if the nodes had been sent the records. Line
 ends are kept; empty lines are passed on.
 """
@@ -147,10 +147,10 @@ class JsonLinesTable:
         if not text.strip(b" \t"):
             return BlankLine(self._lines.number, line)
         try:
-            check_json_text(text)
+            check_json_text(text, "the record")
             document = Document.parse(text.strip(b" \t"))
         except (Malformed, Invalid) as error:
-            raise self._lines.error(error.detail.replace("the body", "the record", 1)) from None
+            raise self._lines.error(error.detail) from None
         self._records += 1
         if self._unseen:
             self._unseen.difference_update(document.members)

@@ -11,9 +11,9 @@ from random import Random
 
 from quorumvault.config.api_keys import create_key, load_keys, read_keyfile
 from quorumvault.config.cluster import load_node
+from quorumvault.config.fields import load_fields
 from quorumvault.config.secrets import write_secret
 from quorumvault.errors import ConfigError
-from quorumvault.formats.fields import load_fields
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
 

@@ -20,9 +20,9 @@ from collections.abc import Iterable
 from random import SystemRandom
 
 from quorumvault.config.cluster import NodeConfig
+from quorumvault.config.fields import load_fields
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import ConfigError, QuorumVaultError, RunsElsewhere, StoreCorrupt
-from quorumvault.formats.fields import load_fields
 from quorumvault.model import Owner
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import Put, RaiseEpoch

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig
+from quorumvault.config.fields import load_fields
 from quorumvault.errors import ConfigError
-from quorumvault.formats.fields import load_fields
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, identity_of
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig
+from quorumvault.config.fields import load_fields
 from quorumvault.durable import sync_directory
 from quorumvault.errors import RecoveryRefused
-from quorumvault.formats.fields import load_fields
 from quorumvault.formats.yaml import read_yaml, with_scalars
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol import records

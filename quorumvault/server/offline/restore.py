@@ -24,10 +24,10 @@ from typing import BinaryIO
 
 from quorumvault.config.addresses import Endpoints
 from quorumvault.config.api_keys import load_keys
+from quorumvault.config.fields import load_fields
 from quorumvault.config.secrets import SECRET_BYTES, read_secret, write_private
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, RestoreRefused, StorageFailed
-from quorumvault.formats.fields import load_fields
 from quorumvault.formats.yaml import read_yaml
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.backup.audit import Audit, Unfit

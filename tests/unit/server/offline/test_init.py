@@ -27,8 +27,8 @@ from quorumvault.config.cluster import (
     build,
     load_node,
 )
+from quorumvault.config.fields import load_fields
 from quorumvault.errors import InitRefused
-from quorumvault.formats.fields import load_fields
 from quorumvault.formats.yaml import load_yaml
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.views import NO_DISK, Mode
