@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quorumvault.config.api_keys import KeyTable
 from quorumvault.config.cluster import Timeouts
-from quorumvault.server.http import item_errors as item_faults
+from quorumvault.server.http.item_errors import unfit
 from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer
 
 HEADERS = {**JSON, **bearer()}
@@ -209,7 +209,7 @@ def test_values_in_records_are_judged_few_at_a_time() -> None:
     rig = Rig()
     (token,) = rig.tokens(["a"])
     body = {"record": {"contacts": [{"phone": token}] * 2000}}
-    with mock.patch.object(item_faults, "unfit", wraps=item_faults.unfit) as judged:
+    with mock.patch("quorumvault.server.http.tokenize.unfit", wraps=unfit) as judged:
         answer = rig.post("/tokenize", body)
     assert (answer.json()["code"], answer.json()["errors"][99]["path"]) == ("already-tokenized", "$.contacts[99].phone")
     sizes = [len(call.args[0]) for call in judged.call_args_list]

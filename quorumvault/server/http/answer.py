@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from quorumvault.server.http.job import Content
+from quorumvault.server.http.dependencies import Content
 
 #: The HTTP server puts its connection into the scope of each request, under this name. Without a server there is none.
 CONNECTION: Final = "quorumvault.connection"

@@ -1,11 +1,11 @@
-"""Tokenize, detokenize and retokenize with a column of text for a body: ``application/vnd.apache.arrow.stream``.
+"""Tokenize, detokenize and retokenize a column of text: ``application/vnd.apache.arrow.stream``.
 
     /tokenize    value -> token            all of one epoch, which is in the schema's metadata (quorumvault.epoch)
     /detokenize  token -> value, status    ok · null · not_found · not_text · unavailable · collision
     /retokenize  token -> token, status    likewise, without not_text; the epoch likewise
 
-The answer has the rows of the question, in their order and in its type of text. Errors are problem details in JSON, as
-everywhere. pyarrow is an optional extra, and takes a while to load: that is left to the first such request.
+The answer has the request's rows, in their order, and its type of text. Errors are problem details in JSON, as everywhere.
+pyarrow is an optional extra and takes a third of a second to load: the first such request loads it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from quorumvault.config.cluster import Limits
 from quorumvault.crypto.canonical import TEXT_PREFIX
-from quorumvault.errors import ItemError, TooLarge
+from quorumvault.errors import RequestError, TooLarge
 from quorumvault.server.coordinator.coordinator import Missing
-from quorumvault.server.http import item_errors
-from quorumvault.server.http.job import Content, Counts, Job
+from quorumvault.server.http.dependencies import Content, Counts, Job
+from quorumvault.server.http.item_errors import COLLISION, ItemErrors, unfit
 from quorumvault.server.http.memory import cost_of_reading, cost_of_writing
 
 if TYPE_CHECKING:
@@ -32,36 +32,33 @@ ResultT = TypeVar("ResultT")
 _NOT_TEXT = "not_text"
 #: The module that loads pyarrow, which takes a third of a second the first time.
 _STREAMS = "quorumvault.server.http.arrow_stream"
-#: Bytes of texts that are worth a thread.
+#: Bytes of texts from which on the work is done in a thread.
 _LARGE = 256 << 10
-#: The longest token.
+#: Bytes of the longest token.
 _TOKEN_BYTES = 64
-#: Of the texts of a request: as they came, in one array, without repeats, as Python objects, in canonical form.
+#: Copies of a request's texts: as they came, in one array, without repeats, as Python objects, in canonical form.
 _COPIES_OF_A_BODY = 5
-#: Of the values of an answer: an array of each distinct one, the column, the stream, and its bytes.
+#: Copies of an answer's values: an array of the distinct ones, the column, the stream, and its bytes.
 _COPIES_OF_AN_ANSWER = 4
 
 
 async def tokenize(job: Job) -> Content:
-    """The answer to a stream with a column ``value``. One bad value: nothing is done. Raises RequestError."""
+    """Return the answer to a stream with a column ``value``. Raises RequestError, for one bad value too: then nothing is done."""
     services, counts = job.services, job.counts
     texts = await _read(job, "value")
     canonicals = texts.canonicals()
-    unfit = {
-        position: item_errors.item_error(position, error) for position, error in item_errors.unfit(canonicals, services.limits)
-    }
-    item_errors.refuse_any(_in_rows(texts, unfit), services.limits)
+    errors = ItemErrors(services.limits)
+    _refuse_rows(texts, dict(unfit(canonicals, services.limits)), errors)
     await job.pay(cost_of_writing(len(canonicals)))
     job.ask(texts.asked)
     done = await services.vault.tokenize(job.owner, canonicals)
     counts.epoch = done.epoch
-    met = {position: item_errors.collision(position) for position, token in enumerate(done.tokens) if token is None}
-    item_errors.refuse_any(_in_rows(texts, met), services.limits)
+    _refuse_rows(texts, {index: COLLISION for index, token in enumerate(done.tokens) if token is None}, errors)
     return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", done.tokens, None, done.epoch)
 
 
 async def detokenize(job: Job) -> Content:
-    """The answer to a stream with a column ``token``. Raises RequestError."""
+    """Return the answer to a stream with a column ``token``. Raises RequestError."""
     texts, asked = await _read_tokens(job)
     answers = await job.services.vault.detokenize(job.owner, asked, job.take_read)
     start = len(TEXT_PREFIX)
@@ -74,7 +71,7 @@ async def detokenize(job: Job) -> Content:
 
 
 async def retokenize(job: Job) -> Content:
-    """The answer to a stream with a column ``token``. Raises RequestError."""
+    """Return the answer to a stream with a column ``token``. Raises RequestError."""
     texts, asked = await _read_tokens(job)
     moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
     job.counts.epoch = moved.epoch
@@ -85,7 +82,7 @@ async def retokenize(job: Job) -> Content:
 
 
 async def _read_tokens(job: Job) -> tuple[Texts, list[str]]:
-    """The column of tokens, and each distinct one of them, when they are paid for and may be asked about. Raises RequestError."""
+    """Return the column of tokens, and its distinct ones, once they are paid for and counted. Raises RequestError."""
     texts = await _read(job, "token")
     asked = texts.distinct.to_pylist()
     await job.pay(cost_of_reading(len(asked), job.services.limits))
@@ -94,7 +91,7 @@ async def _read_tokens(job: Job) -> tuple[Texts, list[str]]:
 
 
 async def _read(job: Job, name: str) -> Texts:
-    """The column of the body. Raises RequestError."""
+    """Return the column of the body. Raises RequestError."""
     size = len(job.body)
     await job.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
     first = _STREAMS not in sys.modules
@@ -110,14 +107,14 @@ def _read_texts(body: bytes, name: str, limits: Limits) -> Texts:
 
 
 async def _aside(size: int, work: Callable[P, ResultT], /, *arguments: P.args, **named: P.kwargs) -> ResultT:
-    """What ``work`` returns. Work on many bytes is done in a thread: pyarrow and NumPy let others run meanwhile."""
+    """Return what ``work`` returns. Work on many bytes is done in a thread: pyarrow and NumPy release the GIL."""
     if size > _LARGE:
         return await asyncio.to_thread(work, *arguments, **named)
     return work(*arguments, **named)
 
 
 async def _require_room(job: Job, size: int) -> None:
-    """Raises TooLarge for an answer whose values, repeated as often as it repeats them, are larger than one may be."""
+    """Raises TooLarge for an answer whose values, repeats counted, are larger than ``limits.answer_bytes``."""
     most = job.services.limits.answer_bytes
     if size > most:
         raise TooLarge(f"an answer has at most {most} bytes here (GET /limits); ask for fewer tokens at once")
@@ -133,8 +130,9 @@ def _count(counts: Counts, tally: Mapping[str, int]) -> None:
     counts.not_found = tally.get(Missing.NOT_FOUND.value, 0)
 
 
-def _in_rows(texts: Texts, bad: dict[int, ItemError]) -> list[ItemError]:
-    """What is wrong with distinct texts, as what is wrong with rows."""
-    if not bad:
-        return []
-    return [ItemError(row, bad[index].code, bad[index].detail) for row, index in texts.rows_of(bad)]
+def _refuse_rows(texts: Texts, bad: Mapping[int, RequestError], errors: ItemErrors) -> None:
+    """Raises the request's error if some distinct texts are bad. It lists each row that has one of them."""
+    if bad:
+        for row, index in texts.rows_of(bad):
+            errors.add(row, bad[index])
+        errors.refuse()

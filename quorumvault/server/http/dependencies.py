@@ -1,23 +1,34 @@
-"""What the API is built on: handed in by the node, or by a test."""
+"""What an operation depends on: the services of its node, and the request that was let in (``Job``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from quorumvault.config.api_keys import KeyTable
 from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.errors import TooLarge
 from quorumvault.formats.fields import FieldSet
+from quorumvault.model import Owner
 from quorumvault.server.coordinator.coordinator import Vault
 from quorumvault.server.http.admission import Admission
+from quorumvault.server.http.body import Turns
 from quorumvault.server.http.health import Health
+from quorumvault.server.http.memory import LARGE, Hold
 from quorumvault.server.telemetry.event_log import EventSink
+
+#: Most bytes of a stored record beside its value: header, tag, padding.
+_SEAL_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """``keys`` gives the table in force; ``metrics`` Prometheus' text format; ``clock`` is monotonic, in seconds;
-    ``request_ids`` makes a fresh id."""
+    """Handed in by the node, or by a test.
+
+    ``keys`` returns the table in force; ``metrics`` returns Prometheus' text format; ``clock`` is monotonic, in seconds;
+    ``request_ids`` makes a fresh id.
+    """
 
     vault: Vault
     keys: Callable[[], KeyTable]
@@ -30,3 +41,60 @@ class Services:
     admission: Admission
     clock: Callable[[], float]
     request_ids: Callable[[], str]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What an operation reports for its event, as far as it got. ``items`` counts the values asked about, nulls left out."""
+
+    epoch: int | None = None
+    items: int | None = None
+    found: int | None = None
+    not_found: int | None = None
+    replaced: int | None = None
+
+
+@dataclass(slots=True)
+class Job:
+    """One request. ``body`` is empty for a GET; ``memory`` is what it holds of the node's budget; ``turns`` are its turns on the
+    event loop."""
+
+    services: Services
+    owner: Owner
+    body: bytes = field(repr=False)
+    counts: Counts
+    memory: Hold
+    turns: Turns
+    #: Takes a number of values out of the key's rates. Raises RateLimited, TooManyItems.
+    spend: Callable[[int], None] = field(repr=False)
+    #: Bytes of the records that have been read so far.
+    read: int = 0
+
+    def ask(self, items: int, cost: int | None = None) -> None:
+        """Announce how many values the operation is about to ask about: it calls this right before, once it has the memory.
+
+        Repeats count, nulls do not. ``cost`` is what counts against the key's rate, by default ``items``. Raises RateLimited,
+        TooManyItems.
+        """
+        self.spend(items if cost is None else cost)
+        self.counts.items = items
+
+    async def pay(self, cost: int) -> None:
+        """Wait until the node has this many bytes for the request; if they are many, for the lane too. Raises TooLarge, Busy."""
+        if cost > LARGE:
+            await self.memory.enter_lane(self.services.timeouts.request)
+        if not self.memory.take_at_once(cost):
+            await self.memory.wait_for(cost, self.services.timeouts.round)
+
+    def take_read(self, size: int) -> None:
+        """Pay for more records that were read: they are there sealed, and will be opened too. Raises TooLarge, Busy."""
+        self.memory.take(2 * size)
+        self.read += size
+        if self.read > self.services.limits.answer_bytes + _SEAL_BYTES * (self.counts.items or 0):
+            raise TooLarge("the values of these tokens are larger than one answer may be (GET /limits); ask for fewer at once")
+
+
+#: The body of a success: whole, or in pieces that are made as they leave.
+Content: TypeAlias = bytes | Iterator[bytes]
+#: An operation. Raises RequestError unless it succeeds.
+Answer: TypeAlias = Callable[[Job], Awaitable[Content]]

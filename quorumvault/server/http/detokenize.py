@@ -1,9 +1,9 @@
 """POST /detokenize: tokens, or tokens at the configured fields of records, become values again.
 
-Any text is asked for as a token. What is none of this system's, or another owner's, or was never issued, goes the same way to
-the vault and back, so nothing in here looks at a token.
+Any text may be asked for as a token. A malformed one, another owner's and one that was never issued go the same way to the vault
+and back, so nothing in here looks at a token (the rule "not found costs the same work").
 
-A value is kept once, however often an answer repeats it: a large answer is encoded as it leaves.
+A value is kept once, however often an answer repeats it, because a large answer is encoded as it leaves.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from msgspec import UNSET, Raw
 from quorumvault.crypto.canonical import to_json
 from quorumvault.errors import NoQuorum, NotFound, RequestError, TokenCollision, TooLarge
 from quorumvault.server.coordinator.coordinator import Missing
-from quorumvault.server.http import item_errors
 from quorumvault.server.http.answer import splice_list
-from quorumvault.server.http.job import Content, Job
+from quorumvault.server.http.dependencies import Content, Job
+from quorumvault.server.http.item_errors import ItemErrors, require_count
 from quorumvault.server.http.memory import cost_of_paths, cost_of_reading
 from quorumvault.server.http.records import Place, read_records
 from quorumvault.server.http.schemas import (
@@ -31,18 +31,18 @@ from quorumvault.server.http.schemas import (
     parse_detokenize,
 )
 
-#: An answer with no more than this of values is encoded at once.
+#: Bytes of values in an answer that is encoded at once.
 _SMALL = 128 << 10
 _NULL_RESULT = ValueResult("null")
 _RESULTS = {missing: ValueResult(missing.value) for missing in Missing}
 _text = msgspec.json.Decoder(str).decode
 
-#: What the vault says of a token; of one that is asked for twice, the same object.
+#: The vault's answer for a token: the same object each time, if a request repeats the token.
 _Told = bytes | Missing
 
 
 async def detokenize(job: Job) -> Content:
-    """The answer to a request for values. Raises RequestError."""
+    """Return the answer to a request for values. Raises RequestError."""
     request = await parse_detokenize(job.body, job.turns)
     if request.tokens is not UNSET:
         return await _detokenize_tokens(job, request.tokens)
@@ -67,7 +67,7 @@ def _failure(missing: Missing) -> RequestError:
 
 
 async def _ask(job: Job, tokens: list[str]) -> list[_Told]:
-    """What the vault says of each token, counted for the event log."""
+    """Return the vault's answer for each token, and count it for the event. Raises RequestError."""
     counts, limits = job.counts, job.services.limits
     await job.pay(cost_of_reading(len(tokens), limits))
     job.ask(len(tokens))
@@ -78,7 +78,7 @@ async def _ask(job: Job, tokens: list[str]) -> list[_Told]:
 
 
 async def _detokenize_tokens(job: Job, tokens: Sequence[str | None]) -> Content:
-    item_errors.require_count(len(tokens), job.services.limits.items, "tokens")
+    require_count(len(tokens), job.services.limits.items, "tokens")
     told = await _ask(job, [token for token in tokens if token is not None])
     found, not_found = job.counts.found or 0, job.counts.not_found or 0
     if _size(told) <= _SMALL:
@@ -90,21 +90,21 @@ async def _detokenize_tokens(job: Job, tokens: Sequence[str | None]) -> Content:
 
 
 def _with_nulls(tokens: Sequence[str | None], results: Iterable[ValueResult]) -> Iterable[ValueResult]:
-    """A result for each token: those of the tokens that were asked for, in order, and in between those of nulls."""
+    """Return a result for each token: ``results`` are those of the tokens that are not null, in order."""
     if None not in tokens:
         return results
     told = iter(results)
     return (_NULL_RESULT if token is None else next(told) for token in tokens)
 
 
-#: The longest result without its value, and the comma behind it.
+#: Bytes of the longest result without its value, and of the comma behind it.
 _ROOM_OF_A_RESULT = len(encode(ValueResult("unavailable", ""))) + 1
 
 
 async def _detokenize_records(job: Job, raws: Sequence[Raw]) -> Content:
-    limits, counts = job.services.limits, job.counts
-    records = await read_records(job, raws)
-    item_errors.refuse_any(records.bad, limits)
+    counts, errors = job.counts, ItemErrors(job.services.limits)
+    records = await read_records(job, raws, errors)
+    errors.refuse()
     places = [place for place in records.places if place.slot.raw.startswith(b'"')]
     await job.turns.next()
     told = await _ask(job, [_text(place.slot.raw) for place in places])
@@ -117,7 +117,7 @@ async def _detokenize_records(job: Job, raws: Sequence[Raw]) -> Content:
 
 
 async def _put_in_place(job: Job, places: Sequence[Place], told: Sequence[_Told]) -> list[MissingField]:
-    """Values instead of tokens, as far as they were found, and what was not."""
+    """Replace tokens by the values that were found. Returns the places of the others."""
     distinct = {id(value): value for value in told if isinstance(value, bytes)}
     await job.pay(sum(map(_size_decoded, distinct.values())))
     values = {key: to_json(value) for key, value in distinct.items()}
@@ -137,7 +137,7 @@ def _size_decoded(value: bytes) -> int:
 
 
 async def _require_room(job: Job, told: Sequence[_Told], beside: int) -> None:
-    """Raises TooLarge for an answer of these values, and of so many bytes beside them, that is larger than a node gives."""
+    """Raises TooLarge if these values and ``beside`` more bytes make a larger answer than ``limits.answer_bytes``."""
     most = job.services.limits.answer_bytes
     if beside + _LONGEST_ESCAPE * _size(told) <= most:
         return
@@ -154,10 +154,10 @@ async def _require_room(job: Job, told: Sequence[_Told], beside: int) -> None:
             await job.turns.next()
 
 
-#: A control character is six bytes of JSON.
+#: Bytes of JSON that a control character takes.
 _LONGEST_ESCAPE = 6
 
 
 def _size(told: Sequence[_Told]) -> int:
-    """Bytes of the values, each time that one is repeated."""
+    """Return the bytes of the values, repeats counted."""
     return sum([len(value) for value in told if isinstance(value, bytes)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorumvault.server.http.job import Job
+from quorumvault.server.http.dependencies import Job
 from quorumvault.server.http.schemas import ActiveEpoch, encode, parse_rotate
 
 

@@ -16,12 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quorumvault.errors import Internal
 from quorumvault.server.http.problems import problem_response
-from quorumvault.server.http.request_ids import attach, read_labels
+from quorumvault.server.http.request_ids import attach, read_id_headers
 
 _log = logging.getLogger("quorumvault.http")
 
 
-class Frame:
+class RequestIdMiddleware:
     """ASGI middleware. ``request_ids`` makes fresh ids for requests that bring none."""
 
     def __init__(self, app: ASGIApp, request_ids: Callable[[], str]) -> None:
@@ -32,9 +32,9 @@ class Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        labels = read_labels(Headers(scope=scope), self._request_ids)
-        attach(scope, labels)
-        id_header = (b"x-request-id", labels.request_id.encode())
+        ids = read_id_headers(Headers(scope=scope), self._request_ids)
+        attach(scope, ids)
+        id_header = (b"x-request-id", ids.request_id.encode())
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -49,12 +49,12 @@ class Frame:
         except ClientDisconnect:
             return
         except Exception as error:
-            _log_fault(labels.request_id, error)
+            _log_exception(ids.request_id, error)
             if not started:
                 failure = Internal("a fault in this node; its log has the place, under this request_id")
-                await problem_response(failure, labels.request_id)(scope, receive, send_with_id)
+                await problem_response(failure, ids.request_id)(scope, receive, send_with_id)
 
 
-def _log_fault(request_id: str, error: Exception) -> None:
+def _log_exception(request_id: str, error: Exception) -> None:
     places = "".join(traceback.format_tb(error.__traceback__))
     _log.error("request %s: unforeseen %s\n%s", request_id, type(error).__name__, places)

@@ -17,7 +17,7 @@ from quorumvault.errors import RequestError
 from quorumvault.server.http.body import Form
 from quorumvault.server.http.openapi_reference import ENDPOINTS, PROBLEMS, Endpoint
 from quorumvault.server.http.problems import MEDIA_TYPE, Problem, problem_of
-from quorumvault.server.http.request_ids import LABEL
+from quorumvault.server.http.request_ids import VISIBLE_ASCII
 
 #: Of the API, not of the program that serves it.
 API_VERSION = "1"
@@ -30,7 +30,7 @@ is about. A name in a body that is not known is refused, never ignored; so is a 
 another path. GET answers HEAD too. Whatever is no success is a problem (RFC 9457) with a fixed word in `code`, and says in
 `retryable` whether sending the same again, later or to another node, can help: every operation may be repeated.
 """
-_LABEL_SCHEMA = {"type": "string", "pattern": f"^{LABEL.pattern}$"}
+_ID_HEADER_SCHEMA = {"type": "string", "pattern": f"^{VISIBLE_ASCII.pattern}$"}
 _COMMON_PARAMETERS = ("X-Request-ID", "X-Purpose")
 _ANY_PROBLEM = {"$ref": "#/components/responses/any"}
 
@@ -194,14 +194,14 @@ def _parameters() -> JSONObject:
         "Why the request is made; the event log has it beside the key's id.",
     )
     return {
-        name: {"name": name, "in": "header", "required": False, "description": description, "schema": _LABEL_SCHEMA}
+        name: {"name": name, "in": "header", "required": False, "description": description, "schema": _ID_HEADER_SCHEMA}
         for name, description in zip(_COMMON_PARAMETERS, words, strict=True)
     }
 
 
 def _headers() -> JSONObject:
     return {
-        "X-Request-ID": {"description": "The caller's, or a fresh one.", "required": True, "schema": _LABEL_SCHEMA},
+        "X-Request-ID": {"description": "The caller's, or a fresh one.", "required": True, "schema": _ID_HEADER_SCHEMA},
         "Retry-After": {
             "description": "With 429 and 503: seconds.",
             "required": True,

@@ -11,7 +11,7 @@
     413      its length, as announced and as it arrives
     413/429  the memory for what it becomes
     400      JSON, or Arrow  \\
-    422      labels, form     }  the operation, with the bytes
+    422      ids, form     }  the operation, with the bytes
     409/503  the vault       /
 """
 
@@ -29,13 +29,11 @@ from quorumvault.errors import NoQuorum, Outcome, RequestError
 from quorumvault.formats.json import check_steps, parts_in_steps
 from quorumvault.server.http.answer import AnswerResponse
 from quorumvault.server.http.auth import authenticate, permit
-from quorumvault.server.http.body import Form, declared_length, form_of, read_body, require_length
-from quorumvault.server.http.dependencies import Services
-from quorumvault.server.http.job import Answer, Content, Counts, Job
+from quorumvault.server.http.body import Form, Turns, declared_length, form_of, read_body, require_length
+from quorumvault.server.http.dependencies import Answer, Content, Counts, Job, Services
 from quorumvault.server.http.memory import cost_of_decoding
 from quorumvault.server.http.rate_limits import Allowances
-from quorumvault.server.http.request_ids import Labels, labels_of, require_well_formed
-from quorumvault.server.http.turns import Turns
+from quorumvault.server.http.request_ids import IdHeaders, id_headers_of, require_well_formed
 from quorumvault.server.telemetry.event_log import Event
 
 #: Each of these may begin a value of its own. Up to so many are paid for without a look at which of them are in strings.
@@ -54,7 +52,7 @@ class Operation:
     arrow: Answer | None = None
 
 
-class Guard:
+class Pipeline:
     """An operation as an endpoint."""
 
     def __init__(self, services: Services, allowances: Allowances, operation: Operation) -> None:
@@ -64,13 +62,13 @@ class Guard:
 
     async def endpoint(self, request: Request) -> AnswerResponse:
         started = self._services.clock()
-        labels, counts = labels_of(request.scope), Counts()
+        ids, counts = id_headers_of(request.scope), Counts()
         key: ApiKey | None = None
         response: AnswerResponse | None = None
         outcome = "internal"
         try:
             key = authenticate(request.headers, self._services.keys())
-            response = await self._answer(request, labels, key, counts)
+            response = await self._answer(request, ids, key, counts)
             outcome = "ok"
         except RequestError as error:
             outcome = error.code
@@ -82,7 +80,7 @@ class Guard:
             outcome = "cancelled"
             raise
         finally:
-            await self._record(self._event(labels, key, counts, outcome, started), response)
+            await self._record(self._event(ids, key, counts, outcome, started), response)
         return response
 
     async def _record(self, event: Event, response: AnswerResponse | None) -> None:
@@ -101,7 +99,7 @@ class Guard:
         detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
         return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
 
-    async def _answer(self, request: Request, labels: Labels, key: ApiKey, counts: Counts) -> AnswerResponse:
+    async def _answer(self, request: Request, ids: IdHeaders, key: ApiKey, counts: Counts) -> AnswerResponse:
         operation, services = self._operation, self._services
         if operation.permission is not None:
             permit(key, operation.permission)
@@ -120,35 +118,35 @@ class Guard:
                 body = await read_body(request, place.memory, services.limits.body_bytes, services.timeouts.body)
             spend = partial(self._allowances.spend_values, key)
             job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
-            content = await self._carry_out(job, form, labels, request.method)
+            content = await self._carry_out(job, form, ids, request.method)
             place.memory.leave_lane()
             return AnswerResponse(content, form.value, place.release)
         except BaseException:
             place.release()
             raise
 
-    async def _carry_out(self, job: Job, form: Form, labels: Labels, method: str) -> Content:
+    async def _carry_out(self, job: Job, form: Form, ids: IdHeaders, method: str) -> Content:
         operation = self._operation
         if form is Form.ARROW and operation.arrow is not None:
-            if labels.malformed:
+            if ids.malformed:
                 _check_arrow(job.body, job.services.limits)  # which comes first
-            require_well_formed(labels)
+            require_well_formed(ids)
             return await operation.arrow(job)
         if method == "POST":
             await _pay_for_decoding(job)
             job.memory.body_is_decoded()
-            if labels.malformed:
+            if ids.malformed:
                 await job.turns.through(check_steps(job.body))  # which comes first
-        require_well_formed(labels)
+        require_well_formed(ids)
         return await operation.answer(job)
 
-    def _event(self, labels: Labels, key: ApiKey | None, counts: Counts, outcome: str, started: float) -> Event:
+    def _event(self, ids: IdHeaders, key: ApiKey | None, counts: Counts, outcome: str, started: float) -> Event:
         return Event(
             event=self._operation.event,
-            request_id=labels.request_id,
+            request_id=ids.request_id,
             owner=key.owner.name if key else None,
             key_id=key.id if key else None,
-            purpose=labels.purpose,
+            purpose=ids.purpose,
             epoch=counts.epoch,
             items=counts.items,
             found=counts.found,

@@ -1,6 +1,7 @@
 """Errors as problem details (RFC 9457): one shape for everything that is not a success.
 
-No value, API key or whole token gets in here: details are written in this program, none is made of what a request contains.
+Each error's status and code are attributes of its class in quorumvault/errors.py. No value, API key or whole token gets in here:
+details are written in this program, and none is made of what a request contains.
 """
 
 from __future__ import annotations
@@ -16,29 +17,18 @@ from starlette.responses import Response
 from quorumvault.errors import (
     EpochAhead,
     Internal,
-    ItemError,
     MethodNotAllowed,
     NotFound,
     Outcome,
     RequestError,
     Unauthenticated,
 )
-from quorumvault.server.http.item_errors import REFUSALS
-from quorumvault.server.http.request_ids import labels_of
+from quorumvault.server.http.item_errors import ItemProblem
+from quorumvault.server.http.request_ids import id_headers_of
 
 MEDIA_TYPE = "application/problem+json"
 
 Code = Annotated[str, Meta(extra_json_schema={"enum": sorted({kind.code for kind in RequestError.__subclasses__()})})]
-ItemCode = Annotated[str, Meta(extra_json_schema={"enum": sorted(REFUSALS)})]
-
-
-class ItemProblem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wrong with one item. ``path`` only within records; ``detail`` only in a problem."""
-
-    index: int
-    code: ItemCode
-    path: str | None = None
-    detail: str | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,10 +50,6 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: list[ItemProblem] = []
 
 
-def item_problem(error: ItemError) -> ItemProblem:
-    return ItemProblem(error.index, error.code, error.path, error.detail)
-
-
 def problem_of(error: RequestError, request_id: str) -> Problem:
     return Problem(
         type=f"urn:quorumvault:problem:{error.code}",
@@ -75,7 +61,7 @@ def problem_of(error: RequestError, request_id: str) -> Problem:
         retryable=error.retryable,
         outcome=error.outcome,
         active_epoch=error.active_epoch if isinstance(error, EpochAhead) else None,
-        errors=[item_problem(item) for item in error.errors],
+        errors=[ItemProblem(item.index, item.code, item.path, item.detail) for item in error.errors],
     )
 
 
@@ -97,13 +83,13 @@ def _headers(error: RequestError) -> dict[str, str]:
 async def answer_request_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for RequestError."""
     assert isinstance(error, RequestError)  # noqa: S101 - registered for this type alone
-    return problem_response(error, labels_of(request.scope).request_id)
+    return problem_response(error, id_headers_of(request.scope).request_id)
 
 
 async def answer_routing_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for what its router raises: no such path, or not with this method."""
+    """Starlette's handler for the errors of its router: no such path (404), or not with this method (405)."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
-    request_id = labels_of(request.scope).request_id
+    request_id = id_headers_of(request.scope).request_id
     if error.status_code == NotFound.status:
         return problem_response(NotFound("this path is not served here; a trailing slash makes it another path"), request_id)
     if error.status_code == MethodNotAllowed.status:

@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 from msgspec import Raw
 
-from quorumvault.errors import Invalid, ItemError
+from quorumvault.errors import Invalid
 from quorumvault.formats.fields import Slot
 from quorumvault.formats.json import Document
-from quorumvault.server.http import item_errors
-from quorumvault.server.http.job import Job
+from quorumvault.server.http.dependencies import Job
+from quorumvault.server.http.item_errors import ItemErrors, require_count
 from quorumvault.server.http.memory import cost_of_places
 
 _NULL = b"null"
-#: Places in records whose memory is asked for at once.
+#: Places in records whose memory is paid at once.
 _PAID_AT_ONCE = 1024
 
 
 class Place(NamedTuple):
-    """A configured field that was found with something in it: the index of its record, and where there."""
+    """A configured field that has something in it: the index of its record, and its slot there."""
 
     record: int
     slot: Slot
@@ -29,27 +29,29 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Records:
-    """``documents`` in the order of the request, None for what is no object and is listed in ``bad``."""
+    """``documents`` in the order of the request, None for one that is no object."""
 
     documents: list[Document | None]
     places: list[Place]
-    bad: list[ItemError]
 
     def encode(self, spoiled: Container[int] = ()) -> Iterator[bytes]:
-        """The records as JSON, in order; null for those that could not be read, and for the indexes in ``spoiled``.
+        """Yield the records as JSON, in order; null for those that could not be read, and for the indexes in ``spoiled``.
 
-        Each one is let go once it was asked for.
+        Forgets each record once it was asked for.
         """
         for index, document in enumerate(self.documents):
             self.documents[index] = None
             yield _NULL if document is None or index in spoiled else document.encode()
 
 
-async def read_records(job: Job, raws: Sequence[Raw]) -> Records:
-    """``raws`` are parts of a body that check_json_text let pass. Raises TooManyItems, TooLarge, Busy."""
+async def read_records(job: Job, raws: Sequence[Raw], errors: ItemErrors) -> Records:
+    """Parse the records of a body that is known to be JSON, and find their configured fields. ``errors`` gets what is no record.
+
+    Raises TooManyItems, TooLarge, Busy.
+    """
     fields, limits, turns = job.services.fields, job.services.limits, job.turns
-    item_errors.require_count(len(raws), limits.items, "records")
-    records = Records([], [], [])
+    require_count(len(raws), limits.items, "records")
+    records = Records([], [])
     for index, raw in enumerate(raws):
         if turns.over():
             await turns.next()
@@ -57,7 +59,7 @@ async def read_records(job: Job, raws: Sequence[Raw]) -> Records:
             document = Document.parse(bytes(raw))
         except Invalid as error:
             records.documents.append(None)
-            records.bad.append(item_errors.item_error(index, error))
+            errors.add(index, error)
             continue
         records.documents.append(document)
         for slot in fields.walk(document):
@@ -68,5 +70,5 @@ async def read_records(job: Job, raws: Sequence[Raw]) -> Records:
             if len(records.places) % _PAID_AT_ONCE == 0:
                 await job.pay(cost_of_places(_PAID_AT_ONCE))
             records.places.append(Place(index, slot))
-            item_errors.require_count(len(records.places), limits.record_values, "configured values in its records")
+            require_count(len(records.places), limits.record_values, "configured values in its records")
     return records

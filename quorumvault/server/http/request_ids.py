@@ -15,14 +15,14 @@ from quorumvault.crypto.tokens import is_token
 from quorumvault.errors import Invalid
 
 #: VCHAR of RFC 5234: no space, no control character, so nothing that could break a line of a log.
-LABEL = re.compile(r"[\x21-\x7e]{1,128}")
-#: Labels go into the event log, where no API key and no token may be, whoever put it there.
+VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,128}")
+#: IdHeaders go into the event log, where no API key and no token may be, whoever put it there.
 _KEY = re.compile(r"qvk_[a-z0-9]+_[a-z0-9]+")
 _WORD = re.compile(r"\w+")
-_SCOPE_KEY = "quorumvault.labels"
+_SCOPE_KEY = "quorumvault.id_headers"
 
 
-class Labels(NamedTuple):
+class IdHeaders(NamedTuple):
     """``request_id`` is the caller's, or a fresh one. ``malformed`` names the header that is not as it should be (422)."""
 
     request_id: str
@@ -30,7 +30,7 @@ class Labels(NamedTuple):
     malformed: str | None
 
 
-def read_labels(headers: Headers, fresh: Callable[[], str]) -> Labels:
+def read_id_headers(headers: Headers, fresh: Callable[[], str]) -> IdHeaders:
     """A header sent twice is malformed: which of the two is meant, nobody knows."""
     request_ids, purposes = headers.getlist("x-request-id"), headers.getlist("x-purpose")
     request_id, purpose = _only(request_ids), _only(purposes)
@@ -39,19 +39,19 @@ def read_labels(headers: Headers, fresh: Callable[[], str]) -> Labels:
         malformed = "X-Request-ID"
     elif purposes and purpose is None:
         malformed = "X-Purpose"
-    return Labels(request_id or fresh(), purpose, malformed)
+    return IdHeaders(request_id or fresh(), purpose, malformed)
 
 
 def _only(values: list[str]) -> str | None:
-    if len(values) != 1 or not LABEL.fullmatch(values[0]) or _KEY.search(values[0]):
+    if len(values) != 1 or not VISIBLE_ASCII.fullmatch(values[0]) or _KEY.search(values[0]):
         return None
     return None if any(map(is_token, _WORD.findall(values[0]))) else values[0]
 
 
-def require_well_formed(labels: Labels) -> None:
+def require_well_formed(ids: IdHeaders) -> None:
     """Raises Invalid."""
-    if labels.malformed is not None:
-        raise Invalid(f"{labels.malformed} has to be one header of 1 to 128 visible ASCII characters, no spaces, no key or token")
+    if ids.malformed is not None:
+        raise Invalid(f"{ids.malformed} has to be one header of 1 to 128 visible ASCII characters, no spaces, no key or token")
 
 
 def fresh_ids() -> Callable[[], str]:
@@ -60,10 +60,10 @@ def fresh_ids() -> Callable[[], str]:
     return lambda: f"{process}{next(numbers):016x}"
 
 
-def attach(scope: Scope, labels: Labels) -> None:
-    """Keep the labels with the request: everything that answers it needs the same ones."""
-    scope[_SCOPE_KEY] = labels
+def attach(scope: Scope, ids: IdHeaders) -> None:
+    """Keep the ids with the request: everything that answers it needs the same ones."""
+    scope[_SCOPE_KEY] = ids
 
 
-def labels_of(scope: Scope) -> Labels:
-    return cast("Labels", scope[_SCOPE_KEY])
+def id_headers_of(scope: Scope) -> IdHeaders:
+    return cast("IdHeaders", scope[_SCOPE_KEY])

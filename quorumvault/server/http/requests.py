@@ -21,7 +21,7 @@ from quorumvault.server.http.answer import CONNECTION
 _JOINED_BYTES = 64 * 1024
 
 
-class Around(Protocol):
+class ConnectionCallbacks(Protocol):
     """The connection, as uvicorn's protocol meets it here. ``ended``: nothing more is parsed or written."""
 
     ended: bool
@@ -74,7 +74,7 @@ class _NotTaken(Exception):
 class Wire:
     """What uvicorn takes for its transport: keeps the head of an answer until its body comes, and drops what comes too late."""
 
-    def __init__(self, transport: asyncio.Transport, around: Around) -> None:
+    def __init__(self, transport: asyncio.Transport, around: ConnectionCallbacks) -> None:
         self._transport = transport
         self._around = around
         #: The request whose answer's head was not written yet; None if it was.
@@ -137,7 +137,7 @@ class _Trailers(list[tuple[bytes, bytes]]):
 class Requests(HttpToolsProtocol):
     """The requests of one connection. ``fields``: header fields that each may have, and trailers likewise."""
 
-    def __init__(self, around: Around, wire: Wire, fields: int, of_uvicorn: Mapping[str, Any]) -> None:
+    def __init__(self, around: ConnectionCallbacks, wire: Wire, fields: int, of_uvicorn: Mapping[str, Any]) -> None:
         super().__init__(**of_uvicorn)
         self.logger = _log
         #: Bytes of the last request's body that have come so far.

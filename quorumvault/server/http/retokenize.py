@@ -1,10 +1,10 @@
-"""POST /retokenize: tokens of whatever epoch become those of the active one, and the caller sees no value."""
+"""POST /retokenize: moves tokens of any epoch to the active one. The caller sees no value."""
 
 from __future__ import annotations
 
 from quorumvault.server.coordinator.coordinator import Missing
-from quorumvault.server.http import item_errors
-from quorumvault.server.http.job import Job
+from quorumvault.server.http.dependencies import Job
+from quorumvault.server.http.item_errors import require_count
 from quorumvault.server.http.memory import cost_of_reading
 from quorumvault.server.http.schemas import TokenResult, TokensRetokenized, encode, parse_retokenize
 
@@ -13,10 +13,10 @@ _RESULTS = {missing: TokenResult(missing.value) for missing in Missing}
 
 
 async def retokenize(job: Job) -> bytes:
-    """The answer to a request that moves tokens to the active epoch. Raises RequestError."""
+    """Return the answer to a request that moves tokens to the active epoch. Raises RequestError."""
     counts, limits = job.counts, job.services.limits
     request = await parse_retokenize(job.body, job.turns)
-    item_errors.require_count(len(request.tokens), limits.items, "tokens")
+    require_count(len(request.tokens), limits.items, "tokens")
     asked = [token for token in request.tokens if token is not None]
     await job.pay(cost_of_reading(len(asked), limits))
     job.ask(len(asked))

@@ -1,8 +1,8 @@
 """The HTTP API: its routes, and the application around them.
 
-Frame                       request id on every response; what nobody foresaw becomes 500
+RequestIdMiddleware                       request id on every response; what nobody foresaw becomes 500
   Starlette                 404, 405; RequestError becomes a problem
-    Guard                   key, permission, admission, body; one event a request
+    Pipeline                   key, permission, admission, body; one event a request
       tokenize, detokenize  the operations: bytes in, bytes out, on a Vault
     Status                  health and limits, for everybody
 """
@@ -23,8 +23,8 @@ from quorumvault.server.http import arrow
 from quorumvault.server.http.dependencies import Services
 from quorumvault.server.http.detokenize import detokenize
 from quorumvault.server.http.epochs import epoch, rotate
-from quorumvault.server.http.middleware import Frame
-from quorumvault.server.http.pipeline import Guard, Operation
+from quorumvault.server.http.middleware import RequestIdMiddleware
+from quorumvault.server.http.pipeline import Operation, Pipeline
 from quorumvault.server.http.problems import answer_request_error, answer_routing_error
 from quorumvault.server.http.rate_limits import Allowances
 from quorumvault.server.http.retokenize import retokenize
@@ -55,13 +55,13 @@ class Exact(Route):
 def routes(services: Services) -> list[Exact]:
     allowances, status = Allowances(services.clock), Status(services)
     return [
-        Exact("/tokenize", Guard(services, allowances, TOKENIZE).endpoint, methods=["POST"]),
-        Exact("/detokenize", Guard(services, allowances, DETOKENIZE).endpoint, methods=["POST"]),
-        Exact("/retokenize", Guard(services, allowances, RETOKENIZE).endpoint, methods=["POST"]),
-        Exact("/tokens", Guard(services, allowances, TOKENS).endpoint, methods=["POST"]),
-        Exact("/rotate-epoch", Guard(services, allowances, ROTATE).endpoint, methods=["POST"]),
-        Exact("/epoch", Guard(services, allowances, EPOCH).endpoint, methods=["GET"]),
-        Exact("/fields", Guard(services, allowances, FIELDS).endpoint, methods=["GET"]),
+        Exact("/tokenize", Pipeline(services, allowances, TOKENIZE).endpoint, methods=["POST"]),
+        Exact("/detokenize", Pipeline(services, allowances, DETOKENIZE).endpoint, methods=["POST"]),
+        Exact("/retokenize", Pipeline(services, allowances, RETOKENIZE).endpoint, methods=["POST"]),
+        Exact("/tokens", Pipeline(services, allowances, TOKENS).endpoint, methods=["POST"]),
+        Exact("/rotate-epoch", Pipeline(services, allowances, ROTATE).endpoint, methods=["POST"]),
+        Exact("/epoch", Pipeline(services, allowances, EPOCH).endpoint, methods=["GET"]),
+        Exact("/fields", Pipeline(services, allowances, FIELDS).endpoint, methods=["GET"]),
         Exact("/health", status.health, methods=["GET"]),
         Exact("/livez", status.live, methods=["GET"]),
         Exact("/readyz", status.ready, methods=["GET"]),
@@ -78,14 +78,14 @@ _HOT = ("/tokenize", "/detokenize", "/retokenize")
 class HotRoutes:
     """An ASGI application in front of Starlette's: what is asked most goes straight to its endpoint, all else to the router.
 
-    An endpoint finds around it what it would find there: ``Frame``, and the handler of RequestError.
+    An endpoint finds around it what it would find there: ``RequestIdMiddleware``, and the handler of RequestError.
     """
 
     def __init__(self, app: Starlette, request_ids: Callable[[], str]) -> None:
         self.routes = app.routes
         self._app = app
         hot = [route for route in app.routes if isinstance(route, Exact) and route.path in _HOT]
-        self._hot = {route.path: Frame(_straight(route.endpoint), request_ids) for route in hot}
+        self._hot = {route.path: RequestIdMiddleware(_straight(route.endpoint), request_ids) for route in hot}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
@@ -106,12 +106,12 @@ def _straight(endpoint: Callable[[Request], Awaitable[ASGIApp]]) -> ASGIApp:
 
 def create_app(services: Services) -> HotRoutes:
     """The ASGI application of one node."""
-    return HotRoutes(framed(routes(services), services.request_ids), services.request_ids)
+    return HotRoutes(create_starlette(routes(services), services.request_ids), services.request_ids)
 
 
 def create_crowded_app(services: Services) -> Starlette:
     """The application for a connection that a node has no room for: tells how the node is, and nothing else."""
-    app = framed([route for route in routes(services) if route.path in HEALTH_PATHS], services.request_ids)
+    app = create_starlette([route for route in routes(services) if route.path in HEALTH_PATHS], services.request_ids)
     app.router.default = _refuse
     return app
 
@@ -120,11 +120,11 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     raise Busy("as many connections are open here as a node takes; wait, or send the request to another node")
 
 
-def framed(routes: Sequence[Exact], request_ids: Callable[[], str]) -> Starlette:
+def create_starlette(routes: Sequence[Exact], request_ids: Callable[[], str]) -> Starlette:
     """Routes, with what is around all of them. GET routes answer HEAD too; the server leaves the body out."""
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Frame, request_ids=request_ids)],
+        middleware=[Middleware(RequestIdMiddleware, request_ids=request_ids)],
         exception_handlers={RequestError: answer_request_error, HTTPException: answer_routing_error},
     )
     # By default the router would answer a trailing slash with a redirect, which clients follow as a GET.

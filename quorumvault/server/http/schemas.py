@@ -17,8 +17,8 @@ from quorumvault.errors import Invalid, Malformed
 from quorumvault.formats.json import check_names, check_steps
 from quorumvault.model import FIRST_EPOCH, MAX_EPOCH
 from quorumvault.server.coordinator.coordinator import Missing
-from quorumvault.server.http.problems import ItemProblem
-from quorumvault.server.http.turns import Turns
+from quorumvault.server.http.body import Turns
+from quorumvault.server.http.item_errors import ItemProblem
 
 OnError = Annotated[
     Literal["fail", "item"],

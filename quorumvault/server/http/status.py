@@ -12,10 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from quorumvault.server.http.admission import Phase
-from quorumvault.server.http.dependencies import Services
-from quorumvault.server.http.job import Job
+from quorumvault.server.http.dependencies import Job, Services
 from quorumvault.server.http.openapi import document
-from quorumvault.server.http.request_ids import labels_of, require_well_formed
+from quorumvault.server.http.request_ids import id_headers_of, require_well_formed
 from quorumvault.server.http.schemas import ConfiguredFields, LimitsInForce, Live, encode
 
 #: The text format that every release of Prometheus reads.
@@ -68,5 +67,5 @@ class Status:
 
 
 def _open_response(request: Request, content: bytes, status: int = 200, media_type: str = "application/json") -> Response:
-    require_well_formed(labels_of(request.scope))
+    require_well_formed(id_headers_of(request.scope))
     return Response(content, status, {"Cache-Control": "no-store"}, media_type)

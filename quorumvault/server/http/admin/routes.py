@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, Stopping, Verified
-from quorumvault.server.http.routes import Exact, framed
+from quorumvault.server.http.routes import Exact, create_starlette
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlett
         Exact("/verify", verify, methods=["POST"]),
         Exact("/backup", backup, methods=["POST"]),
     ]
-    return framed(routes, request_ids)
+    return create_starlette(routes, request_ids)
 
 
 def _answer(content: msgspec.Struct, status: int = 200) -> Response:

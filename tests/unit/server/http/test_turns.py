@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from quorumvault.server.http.turns import turn
+from quorumvault.server.http.body import turn
 
 
 @pytest.mark.parametrize(("size", "others"), [(100, 0), (256 << 10, 0), ((256 << 10) + 1, 3), (16 << 20, 3)])
