@@ -26,10 +26,10 @@ from typing import NoReturn
 import msgspec
 
 from chaos import mutants, namespaces, nemesis, report
-from chaos.abilities import missing
+from chaos.faults import missing
 from chaos.nemesis import FAMILIES, Kind
+from chaos.network import on_loopback
 from chaos.run import Options, run
-from chaos.sites import on_loopback
 from chaos.summary import Verdict
 from chaos.tellers import NarratingTeller, Teller
 from chaos.testbed.cluster import ClusterError

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import httpx2
 import msgspec
 
-from chaos.checkers import EPOCH_AHEAD
-from chaos.history import Action, Outcome
-from chaos.spelling import Speller
+from chaos.testbed.checkers import EPOCH_AHEAD
+from chaos.testbed.history import Action, Outcome
+from chaos.testbed.spelling import Speller
 
 #: A node gives up on a request after 5 s by itself; one that has not answered by now never will.
 DEADLINE = 7.0

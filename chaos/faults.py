@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from random import Random
 from typing import NamedTuple, Protocol
@@ -15,7 +16,7 @@ from typing import NamedTuple, Protocol
 from chaos import disks
 from chaos.disks import Damage, Injector
 from chaos.joins import Joins
-from chaos.nemesis import MAY_STOP, Fault, Kind
+from chaos.nemesis import JOINS, MAY_STOP, Fault, Kind
 from chaos.network import Network, Weather
 from chaos.recorder import Recorder
 from chaos.summary import Exit
@@ -33,7 +34,32 @@ _SLOW = Weather(delay=0.05, spread=0.2)
 _LOSSY = Weather(loss=0.1)
 _REPEATED = Weather(twice=0.1)
 
+_NO_NETEM = "in network namespaces packets can be lost, and neither be late nor come twice; without --net namespaces they can"
+_PUT_BACK = "disks are put back, and none is replaced: --lost-disks rejoin"
+_ONE_HOME = "two processes of one node need a proxy that leads to the one or the other; without --net namespaces there is one"
+_NOT_ROOT = "a small disk is a file system in memory, which root alone can mount"
+
 Mend = Callable[[], Awaitable[None]]
+
+
+def missing(kinds: Collection[Kind], net: str, *, rejoins: bool) -> dict[Kind, str]:
+    """Returns the kinds that this machine and this user cannot have, and why; a plan is made without them.
+
+    ``rejoins``: nodes take new disks when theirs are lost.
+    """
+    found: dict[Kind, str] = {}
+    if not rejoins:
+        found |= dict.fromkeys(JOINS, _PUT_BACK)
+    if net == "namespaces":
+        found |= dict.fromkeys((Kind.SLOW_LINKS, Kind.REPEATED_BYTES), _NO_NETEM)
+        found[Kind.REPLACED] = _ONE_HOME
+    if os.geteuid() != 0:
+        found[Kind.FULL_DISK] = _NOT_ROOT
+    try:
+        disks.c_compiler()
+    except Unavailable as why:
+        found |= dict.fromkeys((Kind.SLOW_SYNCS, Kind.FAILING_SYNCS), str(why))
+    return {kind: why for kind, why in found.items() if kind in kinds}
 
 
 class Traffic(Protocol):

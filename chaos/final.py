@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from chaos.checkers import UNAVAILABLE
-from chaos.history import READER, Action, Outcome
 from chaos.nemesis import others
 from chaos.recorder import Recorder
 from chaos.summary import FinalReads
+from chaos.testbed.checkers import UNAVAILABLE
 from chaos.testbed.cluster import NODES, READY_SECONDS, Cluster, ClusterError
+from chaos.testbed.history import READER, Action, Outcome
 from chaos.workload import OWNERS, Asked, Workload
 
 #: Contract: a request takes at least 10,000 items. Values of the moment that are asked for once more.

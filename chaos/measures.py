@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from chaos.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Outcome, Record
 from chaos.summary import (
     NOTICED_SECONDS,
     RECOVERY_AIM,
@@ -20,6 +19,7 @@ from chaos.summary import (
     Share,
     Through,
 )
+from chaos.testbed.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Outcome, Record
 
 #: A picture of a run has about so many columns.
 _BUCKETS = 240

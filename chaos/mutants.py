@@ -15,13 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from chaos import history, nemesis
-from chaos.abilities import missing
-from chaos.history import Invoke
+from chaos import nemesis
+from chaos.faults import missing
 from chaos.nemesis import Kind
+from chaos.network import on_loopback
 from chaos.run import Options, SilentTeller, run
-from chaos.sites import on_loopback
 from chaos.summary import Summary, Verdict
+from chaos.testbed import history
+from chaos.testbed.history import Invoke
 from chaos.testbed.host import private_mounts
 
 _BROKEN = (sys.executable, "-P", "-m", "tests.rigs.broken")

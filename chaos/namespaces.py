@@ -6,7 +6,7 @@
 
 What is cut here is cut as a cable is: packets are lost, TCP sends them again, and a connection that is opened gets no answer.
 Lost packets are lost for real as well; what is late or comes twice takes netem, which most containers lack, or proxies
-(links.py).
+(network.py).
 
 The namespaces are made by a process outside of them, which waits for the run and removes them however it ends.
 """
@@ -134,7 +134,7 @@ class Firewalls:
 
 @contextlib.asynccontextmanager
 async def in_namespaces(place: Path, seed: int) -> AsyncIterator[tuple[Cluster, Network]]:
-    """A site (sites.py), inside of ``run_inside``. Nothing in it is left to chance, so the seed decides nothing."""
+    """A site (network.py), inside of ``run_inside``. Nothing in it is left to chance, so the seed decides nothing."""
     prefix = os.environ[VARIABLE]
     firewalls = Firewalls(prefix)
     await firewalls.set_up()

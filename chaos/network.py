@@ -1,12 +1,33 @@
-"""What can be done to the network between nodes, however that is done (links.py, namespaces.py)."""
+"""The network between nodes, as faults are applied to it; and one that any user can have: a TCP proxy on each link.
+
+    n1 ──dials──▶ proxy n1→n2 ──dials──▶ n2          bytes one way are wire (n1, n2), the others (n2, n1)
+
+Each node is started with a view of its own in which its peers' addresses are those of its proxies. A node dials each of the
+others, so there are six proxies, and each wire has a share in two of them: that of requests and that of replies.
+
+A wire that is cut holds back what was sent, as TCP does with packets that nobody acknowledges, and delivers it once it is
+mended. A connection that is opened meanwhile gets no further than to the proxy. Bytes that are lost or come twice spoil the
+stream, which no real network does to TCP; nodes have to notice, since each of their frames is authenticated, and begin anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 from typing import Protocol
 
+import yaml
+
 from chaos.nemesis import Wire
+from chaos.testbed.cluster import NODES, Cluster
+from chaos.workload import OWNERS
+
+_CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +54,174 @@ class Network(Protocol):
     async def move(self, node: str, address: tuple[str, int] | None) -> None:
         """Who dials this node gets to that host and port; None: to its own. Raises Unavailable."""
         ...
+
+
+#: (an empty directory, the run's seed) → a cluster in it that was not started yet, and what is between its nodes.
+Site = Callable[[Path, int], AbstractAsyncContextManager[tuple[Cluster, Network]]]
+
+_CALM = Weather()
+
+
+class _WireState:
+    """How one direction is just now."""
+
+    def __init__(self) -> None:
+        self.weather = _CALM
+        self.loses = False
+        self.passes = asyncio.Event()
+        self.passes.set()
+
+    @property
+    def spoils(self) -> bool:
+        """Whether what passes, or has to wait, is not to be relied on afterwards."""
+        return self.loses or self.weather.loss > 0 or self.weather.twice > 0
+
+
+class Links:
+    """The proxies between nodes at these peer addresses (host, port). Implements Network; ``open`` first, ``close`` at the end.
+
+    ``seed`` decides which bytes are late, lost or repeated, as far as the machine's own timing lets it.
+    """
+
+    def __init__(self, peers: Mapping[str, tuple[str, int]], seed: int) -> None:
+        self._peers = dict(peers)
+        #: Where nodes are that are not at their own address.
+        self._moved: dict[str, tuple[str, int]] = {}
+        self._rng = Random(seed)
+        self._wires = {(a, b): _WireState() for a in peers for b in peers if a != b}
+        self._servers: dict[Wire, asyncio.Server] = {}
+        self._connections: dict[asyncio.Task[None], Wire] = {}
+
+    async def open(self) -> None:
+        for dialler, listener in self._wires:
+            link = _Link(self, dialler, listener)
+            self._servers[dialler, listener] = await asyncio.start_server(link.serve, self._peers[listener][0], 0)
+
+    def address(self, dialler: str, listener: str) -> str:
+        """HOST:PORT at which ``dialler`` reaches ``listener``."""
+        host, port = self._servers[dialler, listener].sockets[0].getsockname()[:2]
+        return f"{host}:{port}"
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        await self._end(self._connections)
+
+    async def cut(self, wires: Collection[Wire], *, loses: bool) -> None:
+        for wire in wires:
+            self._wires[wire].passes.clear()
+            self._wires[wire].loses = loses
+
+    async def disturb(self, wires: Collection[Wire], weather: Weather) -> None:
+        for wire in wires:
+            self._wires[wire].weather = weather
+
+    async def mend(self, wires: Collection[Wire]) -> None:
+        """What was held back is delivered. Connections on which something is lost end; those that were only late go on."""
+        spoilt = {link for wire in wires if self._wires[wire].spoils for link in (wire, wire[::-1])}
+        await self._end([task for task, link in self._connections.items() if link in spoilt])
+        for wire in wires:
+            state = self._wires[wire]
+            state.weather, state.loses = _CALM, False
+            state.passes.set()
+
+    async def move(self, node: str, address: tuple[str, int] | None) -> None:
+        """Connections that are open stay where they are."""
+        if address is None:
+            self._moved.pop(node, None)
+        else:
+            self._moved[node] = address
+
+    async def _end(self, connections: Collection[asyncio.Task[None]]) -> None:
+        tasks = list(connections)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def carry(self, dialler: str, listener: str, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        """One connection, until either end closes it or the stream is spoilt."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = dialler, listener
+        try:
+            there, back = self._wires[dialler, listener], self._wires[listener, dialler]
+            await there.passes.wait()
+            await back.passes.wait()
+            far, ask = await asyncio.open_connection(*self._moved.get(listener, self._peers[listener]))
+            with contextlib.closing(ask):
+                pumps = [asyncio.create_task(self._pump(there, near, ask)), asyncio.create_task(self._pump(back, far, answer))]
+                try:
+                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for pump in pumps:
+                        pump.cancel()
+                    await asyncio.gather(*pumps, return_exceptions=True)
+        except OSError:
+            pass  # nobody listens there: the dialler's connection ends, as if it had been refused
+        finally:
+            del self._connections[task]
+
+    async def _pump(self, wire: _WireState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            weather = wire.weather
+            if weather.delay:
+                await asyncio.sleep(weather.delay + self._rng.random() * weather.spread)
+            await wire.passes.wait()
+            if self._rng.random() < weather.loss:
+                continue
+            writer.write(data * 2 if self._rng.random() < weather.twice else data)
+            await writer.drain()
+
+
+class _Link:
+    """One proxy: takes the connections of ``dialler`` to ``listener``."""
+
+    def __init__(self, links: Links, dialler: str, listener: str) -> None:
+        self._links = links
+        self._dialler = dialler
+        self._listener = listener
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._links.carry(self._dialler, self._listener, reader, writer)
+        except asyncio.CancelledError:
+            pass  # ended from outside: the task is over, and the server has no further use for it
+        finally:
+            writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def on_loopback(place: Path, seed: int) -> AsyncIterator[tuple[Cluster, Network]]:
+    with Cluster.create(place / "cluster", OWNERS) as cluster:
+        async with behind_proxies(cluster, seed) as links:
+            try:
+                yield cluster, links
+            finally:
+                cluster.close()
+
+
+@contextlib.asynccontextmanager
+async def behind_proxies(cluster: Cluster, seed: int) -> AsyncIterator[Links]:
+    """The cluster was not started yet: each node gets a configuration in which its peers' addresses are those of its proxies."""
+    settings = yaml.safe_load((cluster.directory / "cluster.yaml").read_text())
+    links = Links({name: _host_port(settings["nodes"][name]["peer"]) for name in NODES}, seed)
+    await links.open()
+    try:
+        for name, node in cluster.nodes.items():
+            node.config = f"cluster-{name}.yaml"
+            (cluster.directory / node.config).write_text(_view_of(name, settings, links))
+        yield links
+    finally:
+        await links.close()
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def _view_of(name: str, settings: dict[str, object], links: Links) -> str:
+    nodes = settings["nodes"]
+    assert isinstance(nodes, dict)
+    seen = {other: entry if other == name else {**entry, "peer": links.address(name, other)} for other, entry in nodes.items()}
+    return yaml.safe_dump({**settings, "nodes": seen}, sort_keys=False)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from chaos.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
+from chaos.testbed.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 
 #: Of times, in digits of a second.
 _DIGITS = 4

@@ -15,9 +15,10 @@ from pathlib import Path
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from chaos import history, timechart
-from chaos.history import Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
+from chaos import timechart
 from chaos.summary import Share, Summary, Verdict
+from chaos.testbed import history
+from chaos.testbed.history import Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 
 PAGE = "report.html"
 #: Pairs of a call that are shown where none of them is known to matter.

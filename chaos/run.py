@@ -20,19 +20,20 @@ from typing import Protocol
 
 import msgspec
 
-from chaos import history, measures
+from chaos import measures
 from chaos.asking import Names, NodeClient
 from chaos.disks import Injector
 from chaos.faults import Faults
 from chaos.final import read_back, ready
-from chaos.history import Begun, Outcome, Record
 from chaos.nemesis import SMALL_DISK, Fault, Kind
+from chaos.network import Site
 from chaos.recorder import Recorder
-from chaos.sites import Site
-from chaos.spelling import Speller
 from chaos.summary import Exit, Summary, Verdict
+from chaos.testbed import history
 from chaos.testbed.cluster import NODES, Cluster, ClusterError
+from chaos.testbed.history import Begun, Outcome, Record
 from chaos.testbed.host import Unavailable, small_disk
+from chaos.testbed.spelling import Speller
 from chaos.verdict import Observed, judge
 from chaos.workload import OWNERS, Workload
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from chaos.history import Outcome
 from chaos.nemesis import Fault, Kind
 from chaos.run import Options
 from chaos.summary import Summary, Verdict
+from chaos.testbed.history import Outcome
 from chaos.testbed.narration import ClaimFailed, Narrator
 
 #: What is to be seen of each thing that goes wrong.

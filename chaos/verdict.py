@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from chaos.checkers import Violation, check
-from chaos.history import Action, Complete, History, Invoke, Outcome
 from chaos.summary import NOTHING_READ, Broken, Exit, FinalReads, Verdict
+from chaos.testbed.checkers import Violation, check
+from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
 
 #: Operations that are shown for one that breaks a rule: those before it that had to do with the same tokens or values.
 _SHOWN = 40

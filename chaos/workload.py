@@ -15,9 +15,9 @@ from random import Random
 from typing import NamedTuple
 
 from chaos.asking import REFUSED, Breach, Names, NodeClient, Told
-from chaos.checkers import epoch_of
-from chaos.history import Action, Outcome
 from chaos.recorder import Recorder
+from chaos.testbed.checkers import epoch_of
+from chaos.testbed.history import Action, Outcome
 
 OWNERS = ("acme", "zeta", "mill", "bell")
 #: Most calls are for the first owner: where clients meet is where things go wrong.

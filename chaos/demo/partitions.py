@@ -9,9 +9,8 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from chaos.links import Links
 from chaos.nemesis import both_ways, others
-from chaos.sites import behind_proxies
+from chaos.network import Links, behind_proxies
 from chaos.testbed.cluster import Cluster
 
 #: Of bytes that are lost or late, of which a partition has none.

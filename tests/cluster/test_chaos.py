@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chaos import history
-from chaos.history import READER, Complete, FaultBegan, FaultEnded, Invoke, Outcome
 from chaos.summary import Summary, Verdict
+from chaos.testbed import history
+from chaos.testbed.history import READER, Complete, FaultBegan, FaultEnded, Invoke, Outcome
 from tests import ROOT
 
 FAMILIES = ("kill", "pause", "partition", "torn")

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import yaml
 
-from chaos.spelling import Speller
 from chaos.testbed.cluster import NODES, Cluster, wait_for
+from chaos.testbed.spelling import Speller
 
 Value = str | int | bool
 

@@ -18,7 +18,7 @@
     run.py        the command line: bin/simulate
 
 What they asked and were told is a history, and what may never be told is judged by checkers, which both are shared with the
-harness that breaks real processes: chaos/history.py, chaos/checkers.py.
+harness that breaks real processes: chaos/testbed/history.py, chaos/testbed/checkers.py.
 
 Everything is drawn from the seed: same seed, same run, to the last byte.
 """

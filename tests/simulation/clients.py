@@ -12,8 +12,8 @@ from functools import lru_cache, partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from chaos.checkers import EPOCH_AHEAD
-from chaos.history import Action, Complete, Invoke, Outcome
+from chaos.testbed.checkers import EPOCH_AHEAD
+from chaos.testbed.history import Action, Complete, Invoke, Outcome
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochAhead, NoQuorum

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from chaos.checkers import Violation
+from chaos.testbed.checkers import Violation
 from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.anti_entropy import Compared

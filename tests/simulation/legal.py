@@ -10,8 +10,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from random import Random
 
-from chaos.checkers import COLLISION, EPOCH_AHEAD, NOT_FOUND, UNAVAILABLE
-from chaos.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.checkers import COLLISION, EPOCH_AHEAD, NOT_FOUND, UNAVAILABLE
+from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
 
 OWNERS = ("acme", "zeta")
 VALUES = ("=a", "=b", "=c", "=#1")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from chaos.checkers import Violation
+from chaos.testbed.checkers import Violation
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from chaos.checkers import Violation
+from chaos.testbed.checkers import Violation
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import DISK_BYTES, Mode

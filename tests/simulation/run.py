@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
-from chaos.history import Invoke, lines
+from chaos.testbed.history import Invoke, lines
 from tests.model import run as exhaustive
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.patches import REQUESTS, Mutant, applied

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos import checkers
-from chaos.checkers import Violation, check
-from chaos.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed import checkers
+from chaos.testbed.checkers import Violation, check
+from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
 from tests import ROOT
 from tests.simulation import legal
 from tests.simulation.legal import Vault

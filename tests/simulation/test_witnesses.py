@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from chaos.checkers import Violation
-from chaos.history import Action, Complete, Invoke, Outcome
+from chaos.testbed.checkers import Violation
+from chaos.testbed.history import Action, Complete, Invoke, Outcome
 from quorumvault.crypto.tokens import DIGEST_BYTES, format_token
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import Get, Holds, OtherView, RoundId

@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 
-from chaos.history import Outcome
+from chaos.testbed.history import Outcome
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import Mode

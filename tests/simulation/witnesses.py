@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Coroutine, Generator
 from typing import Any, cast
 
-from chaos.checkers import NOT_FOUND, Violation
-from chaos.history import Complete, Invoke
+from chaos.testbed.checkers import NOT_FOUND, Violation
+from chaos.testbed.history import Complete, Invoke
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import QUORUM
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Holds, OtherView, RoundId

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos.asking import Breach, Names, Told, body_of, name_of, told, value_of
-from chaos.history import Action, Outcome
-from chaos.spelling import Speller
+from chaos.testbed.history import Action, Outcome
+from chaos.testbed.spelling import Speller
 from chaos.workload import OWNERS, Asked, Known, draw, misspelled
 from quorumvault.crypto.tokens import is_token
 from tests import ROOT

@@ -14,12 +14,12 @@ import pytest
 
 from chaos.__main__ import options_of, parse_arguments
 from chaos.faults import Faults
-from chaos.history import FaultBegan, FaultEnded, Note, read
 from chaos.nemesis import BRISK, JOINS, MAY_STOP, Fault, Kind, Pace, Wire, script
 from chaos.network import Weather
 from chaos.recorder import Recorder
 from chaos.tellers import again
 from chaos.testbed.cluster import NODES, Cluster
+from chaos.testbed.history import FaultBegan, FaultEnded, Note, read
 from chaos.testbed.host import Unavailable
 
 SECONDS = 20.0

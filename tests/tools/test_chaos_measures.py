@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos import measures
-from chaos.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 from chaos.measures import Measured, measured
 from chaos.summary import Share
+from chaos.testbed.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 
 
 class Story:

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from chaos import report
-from chaos.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 from chaos.summary import (
     NOTHING_READ,
     Aims,
@@ -28,6 +27,7 @@ from chaos.summary import (
     Verdict,
 )
 from chaos.testbed.draw import areas, steps
+from chaos.testbed.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 from chaos.timechart import Axis, lanes
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}

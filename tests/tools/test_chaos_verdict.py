@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chaos import history
-from chaos.history import Action, Begun, Complete, History, Invoke, Outcome
 from chaos.recorder import Recorder
 from chaos.summary import Exit, FinalReads, Verdict
+from chaos.testbed import history
+from chaos.testbed.history import Action, Begun, Complete, History, Invoke, Outcome
 from chaos.verdict import Judgement, Observed, judge, related
 from tests import ROOT
 

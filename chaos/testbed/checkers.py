@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from chaos.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
 
 NOT_FOUND, UNAVAILABLE, COLLISION = "not_found", "unavailable", "collision"
 #: Why a rotate is refused that is from an epoch which is not active yet.

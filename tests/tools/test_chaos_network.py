@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from chaos.links import Links
-from chaos.network import Weather
+from chaos.network import Links, Weather
 from chaos.testbed.cluster import HOST, NODES
 
 SECONDS = 20.0
