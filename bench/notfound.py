@@ -33,8 +33,8 @@ from bench.http import Lanes, encode
 from bench.load import OWNER
 from bench.report import Account, Check, Report, Table, Tell, percentile, today
 from bench.work import WrongAnswer
-from chaos.spelling import Speller
 from chaos.testbed.cluster import NODES, Cluster
+from chaos.testbed.spelling import Speller
 
 OTHER = "other"
 OWNERS = (OWNER, OTHER)
