@@ -20,7 +20,7 @@ from quorumvault.crypto.tokens import format_token, format_tokens
 from quorumvault.errors import EpochAhead
 from quorumvault.formats.fields import FieldSet
 from quorumvault.model import FIRST_EPOCH, Owner
-from quorumvault.server.coordinator.coordinator import Missing, Retokenized, Take, Tokenized
+from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
 from quorumvault.server.http.admission import Admission
 from quorumvault.server.http.dependencies import Services
 from quorumvault.server.http.health import Health, PeerHealth, QuorumHealth

@@ -18,7 +18,8 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochAhead, NoQuorum
 from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Owner
-from quorumvault.server.coordinator.coordinator import Coordinator, Missing, Retokenized, Tokenized
+from quorumvault.server.coordinator.coordinator import Coordinator
+from quorumvault.server.coordinator.vault import Missing, Retokenized, Tokenized
 from tests.simulation.timeline import Timer
 
 if TYPE_CHECKING:

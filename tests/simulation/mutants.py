@@ -18,8 +18,9 @@ from quorumvault.protocol.quorum import Tally
 from quorumvault.protocol.read import Open, ReadRound, WriteBackNeeded
 from quorumvault.protocol.steps import QuorumLost, Steps
 from quorumvault.protocol.write import WriteRound
-from quorumvault.server.coordinator.coordinator import Coordinator, Tokenized
+from quorumvault.server.coordinator.coordinator import Coordinator
 from quorumvault.server.coordinator.exchange import Exchange
+from quorumvault.server.coordinator.vault import Tokenized
 from quorumvault.server.replica import replica as replicas
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout

@@ -1,6 +1,7 @@
 """The coordinator: carries out requests of clients by holding rounds with the replicas.
 
-It knows no HTTP and no disk. The operations themselves are pure (protocol/operations.py); here they meet peers and time.
+It knows no HTTP and no disk. The operations themselves are pure (protocol/operations.py). This module gives them peers, a clock,
+deadlines, and turns of the event loop: no batch is hashed, sealed or parsed in one go for longer than some milliseconds.
 
 Rules kept here: unknown is an outcome; not found costs the same work.
 """
@@ -11,9 +12,8 @@ import asyncio
 import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Protocol, TypeAlias, TypeVar, cast
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, cast
 
 from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto.keys import Keyring
@@ -33,107 +33,57 @@ from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps, dr
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
 from quorumvault.server.coordinator.exchange import Exchange, Target
+from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
 
 ResultT = TypeVar("ResultT")
 
-#: Owners whose last seen epoch is kept: a guess that saves a round, nothing that is relied on.
+#: Size of the epoch cache, in owners. It is a hint: a wrong entry costs one round, never correctness.
 _KNOWN_EPOCHS = 4096
-#: Tokens that are no tokens are looked up under an epoch that is never issued, so that they cost what others cost (trap 18).
+#: Malformed tokens are looked up under epoch 0, which is never issued, so that timing does not reveal them (not found costs the
+#: same work).
 _NO_EPOCH = 0
-#: Records that are opened at one go, and bytes of them: a millisecond's worth.
+#: Most records, and most bytes of records, that are opened in one go: about a millisecond's work.
 _OPENED = 512
 _OPENED_BYTES = 512 << 10
-#: Reads of large values at once. Each keeps the disks and loops of two nodes busy with megabytes, reply after reply: requests for
-#: small values should not find dozens of those in front of them.
+#: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply:
+#: requests for small values should not have to wait behind dozens of those.
 _LARGE_READS = 2
-#: A read is one of large values if so few of them do not fit into one reply: they have two kilobytes each.
+#: A read that overflows one reply is one of large values if it asks for at most so many: they have two kilobytes or more each.
 _FEW = 512
-#: Digests that become tokens, or tokens that become digests, at one go: some milliseconds' worth.
+#: Most digests formatted as tokens, or tokens parsed, in one go: some milliseconds' work.
 _FORMATTED = 4096
-
-
-class Missing(Enum):
-    """Why a token has no value: the words of the contract."""
-
-    NOT_FOUND = "not_found"
-    UNAVAILABLE = "unavailable"
-    COLLISION = "collision"
 
 
 _MISSING = {None: Missing.NOT_FOUND, Open.COLLISION: Missing.COLLISION}
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenized:
-    """``tokens`` in the order of the values; None where two values met in one token (rule 10)."""
-
-    epoch: int
-    tokens: list[str | None] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Retokenized:
-    """``tokens`` of one epoch, in the order of those that they stand in for, or why there is none."""
-
-    epoch: int
-    tokens: list[str | Missing] = field(repr=False)
-
-
-#: Is told the bytes of records that were read, part by part, and raises RequestError if there is no room for them.
-Take: TypeAlias = Callable[[int], None]
-
-
 def _any_size(size: int) -> None:
-    """For callers that know how little they ask for."""
-
-
-class Vault(Protocol):
-    """What the API needs of a coordinator. All raise NoQuorum; canonical forms are those of crypto/canonical.py."""
-
-    async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized: ...
-
-    async def detokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> list[bytes | Missing]:
-        """Canonical forms in the order of the tokens, which may be any text; a token that is repeated has the same object."""
-        ...
-
-    async def retokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> Retokenized:
-        """The tokens that their values have in the active epoch; a token of that epoch comes back itself."""
-        ...
-
-    async def epoch(self, owner: Owner) -> int: ...
-
-    async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
-        """For each value its tokens of epochs 1 to ``last``, issued or not. Asks nobody."""
-        ...
-
-    async def rotate(self, owner: Owner, from_epoch: int) -> int:
-        """The active epoch afterwards. Raises EpochAhead."""
-        ...
+    """The Take of callers that ask for little."""
 
 
 class Observer(Protocol):
-    """Hears what a coordinator did, for metrics and the event log. Called on the event loop's thread; must not raise."""
+    """Told what a coordinator did, for metrics, the event log and healing. Called on the event loop's thread; must not raise."""
 
     def read_repaired(self, node: str, records: int) -> None:
-        """Records that this node lacked were written back to it, before they were answered (rule 5)."""
+        """``node`` lacked this many records, and has them now: read repair before the answer."""
         ...
 
     def fence_retried(self) -> None:
-        """A batch met the fence, and is derived again for a later epoch (rule 8)."""
+        """The fence refused a batch, which is derived again for a later epoch."""
         ...
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
-        """A round counts on this: that disk has been so far."""
+        """A round counts an acknowledgement of this disk, which had come so far."""
         ...
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        """This was committed on the two other replicas, and this peer, whose disk in the view that is, did not acknowledge it."""
+        """``request`` was committed by the two others; ``node``, whose disk in the view is ``disk``, did not acknowledge."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who coordinates: makes round ids unique for ever, and versions say who wrote first."""
+    """Who coordinates. Disk and boot make the ids of its rounds unique for ever; the node goes into versions."""
 
     node: str
     disk: bytes
@@ -142,19 +92,19 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A round that was held: its decision, by node why a replica took no part, whether any may have written, and whether it asked
-    for a few values that are too large for one reply."""
+    """The outcome of a round. ``trouble`` says by node why a replica took no part; ``wrote`` is True if any replica may have
+    written; ``found_large`` if a few values were asked for and did not fit into one reply."""
 
     decision: object
     trouble: dict[str, str]
-    wrote: bool
+    wrote: bool = False
     found_large: bool = False
 
 
 class Coordinator:
-    """Implements Vault over three peers, the node's own replica among them (``peers`` is by node name).
+    """Implements Vault over three peers, by node name; one of them is this node's own replica.
 
-    ``wall_ms`` is milliseconds since 1970, for versions only.
+    ``view`` is the newest that this node knows, or None. ``wall_ms`` gives milliseconds since 1970, for versions only.
     """
 
     def __init__(
@@ -195,7 +145,7 @@ class Coordinator:
         return Retokenized(written.epoch, moved)
 
     async def _commit(self, owner: Owner, canonicals: Sequence[bytes], deadline: float) -> Tokenized:
-        """Behind the fence if there is anything to write, and else the epoch by quorum (rule 8)."""
+        """Write behind the fence. If there is nothing to write, read the epoch by quorum instead."""
         if not canonicals:
             register = await self._run(operations.read_epoch(owner, self._keyring), deadline, writes=True)
             return Tokenized(register.epoch, [])
@@ -208,7 +158,7 @@ class Coordinator:
         tokens: list[str | None] = []
         for start in range(0, len(distinct), _FORMATTED):
             if start:
-                await asyncio.sleep(0)  # everybody else's turn
+                await asyncio.sleep(0)  # other requests have their turn
             tokens += format_tokens(written.epoch, written.digests[start : start + _FORMATTED])
         for index in written.collided:
             tokens[index] = None
@@ -227,7 +177,7 @@ class Coordinator:
         values: list[bytes | Missing] = []
         while len(values) < len(found):
             if values:
-                await asyncio.sleep(0)  # everybody else's turn
+                await asyncio.sleep(0)  # other requests have their turn
             part = slice(len(values), _end_of_opening(found, len(values)))
             values += self._open(owner, epochs[part], digests[part], found[part])
         if len(distinct) == len(tokens):
@@ -238,8 +188,8 @@ class Coordinator:
     def _open(
         self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
     ) -> list[bytes | Missing]:
-        """The canonical forms in the records that were found, epoch by epoch, and words for the others."""
-        if len(set(epochs)) == 1 and set(map(type, found)) == {bytes}:  # in the common case without a look at each
+        """The canonical forms of the records that were found, and for each other key why there is none."""
+        if len(set(epochs)) == 1 and set(map(type, found)) == {bytes}:  # the common case, without a look at each
             sealed = [records.sealed_of(record) for record in cast("Sequence[bytes]", found)]
             opened = self._keyring.epoch_keys(owner, epochs[0]).sealer.open_all(sealed, digests)
             return [canonical or Missing.UNAVAILABLE for canonical in opened]
@@ -266,7 +216,7 @@ class Coordinator:
         by_epoch: list[list[str]] = []
         for epoch in range(FIRST_EPOCH, last + 1):
             by_epoch.append(format_tokens(epoch, self._keyring.epoch_keys(owner, epoch).digests(canonicals)))
-            await asyncio.sleep(0)  # an owner may have had thousands of epochs, and nobody else is to wait for all their keys
+            await asyncio.sleep(0)  # an owner may have thousands of epochs: other requests have their turn
         return [list(tokens) for tokens in zip(*by_epoch, strict=True)]
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
@@ -275,7 +225,7 @@ class Coordinator:
         return active
 
     def learn(self, view: View | None) -> None:
-        """A peer's view. Naming a newer view is safe for a coordinator: whether it counts is up to the replicas (rule 4)."""
+        """Take over a peer's view if it is newer. That is safe: only replicas in the view that a round names answer it."""
         if view is not None and (self.view is None or view.id > self.view.id):
             self.view = view
 
@@ -285,13 +235,14 @@ class Coordinator:
         self._epochs[owner] = max(epoch, self._epochs.pop(owner, FIRST_EPOCH))
 
     def _deadline(self) -> float:
-        """Of a request that begins now, by the event loop's clock."""
+        """When a request that begins now has to be answered, by the event loop's clock."""
         return asyncio.get_running_loop().time() + self._timeouts.request
 
     async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
-        """Drive an operation to its end. NoQuorum says which nodes did not take part, and of a write whether it may stand.
+        """Run an operation to its end, and return its result.
 
-        Raises Busy for a read of large values that waits too long behind others.
+        Raises NoQuorum, which says which nodes took no part, and of a write whether it may stand (unknown is an outcome); Busy
+        for a read of large values that waits too long behind others.
         """
         outcome: Outcome = "none"
         troubles: dict[str, str] = {}
@@ -326,17 +277,17 @@ class Coordinator:
             raise Busy("this node is reading large values for others; wait, or ask another node") from None
 
     async def _hold(self, ask: Ask, deadline: float) -> _Held:
-        """Hold one round."""
+        """Hold one round in the view that this node knows. Without enough replicas that are up, none is asked."""
         view = self.view
         if view is None:
-            return _Held(None, {self._identity.node: "knows no view, since it has no disk and no peer was reached"}, False)
+            return _Held(None, {self._identity.node: "knows no view, since it has no disk and no peer was reached"})
         if ask.view is not None and ask.view != view.id:
-            return _Held(ViewRefused(view), {}, False)
+            return _Held(ViewRefused(view), {})
         targets = [target for target in self._targets(view) if ask.disk in (None, target.disk)]
         own = self._identity.node
         down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
         if len(targets) - len(down) < min(QUORUM, len(targets)):
-            return _Held(None, down, False)
+            return _Held(None, down)
         round_id = RoundId(self._identity.disk, self._identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
         request = ask.request.sent_in(round_id, view.id)
@@ -353,7 +304,7 @@ class Coordinator:
         return _Held(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch), found_large)
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
-        """What the observer wants to know of a round."""
+        """Tell the observer what a round came to."""
         match request, decision:
             case WriteBack(digests=digests), Repaired(refused=refused):
                 self._observer.read_repaired(targets[0].peer.node, len(digests) - len(refused))
@@ -368,7 +319,7 @@ class Coordinator:
             self._observer.unacknowledged(node, disk, request)
 
     def _targets(self, view: View) -> list[Target]:
-        """The view's replicas: this node's first, then those that are up, taking turns."""
+        """The view's replicas in the order in which to ask: this node's own, its peers in turn, and last those not up."""
         turn = next(self._rounds) % 2
 
         def order(node: str) -> tuple[bool, bool, bool]:
@@ -378,7 +329,7 @@ class Coordinator:
 
 
 def _end_of_opening(found: Sequence[bytes | Open | None], start: int) -> int:
-    """Where the records that are opened at one go end, if they begin here: at least one of them."""
+    """The end of the slice from ``start`` that is opened in one go. It has at least one record."""
     end = min(start + _OPENED, len(found))
     room = _OPENED_BYTES
     for index in range(start, end):
@@ -390,10 +341,10 @@ def _end_of_opening(found: Sequence[bytes | Open | None], start: int) -> int:
 
 
 async def _keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
-    """Columns of epochs and digests of texts that may be tokens."""
+    """Parallel columns of epochs and digests for texts that may or may not be tokens."""
     epochs, digests = _keys_at_once(tokens[:_FORMATTED])
     for start in range(_FORMATTED, len(tokens), _FORMATTED):
-        await asyncio.sleep(0)  # everybody else's turn
+        await asyncio.sleep(0)  # other requests have their turn
         more_epochs, more_digests = _keys_at_once(tokens[start : start + _FORMATTED])
         epochs += more_epochs
         digests += more_digests
@@ -410,5 +361,5 @@ def _keys_at_once(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
 
 
 def _dummy_digest(token: str) -> bytes:
-    """A digest to look up in place of what is no token; no crypto, so that its cost is not told apart either."""
+    """The digest to look up for a malformed token. No crypto: parsing a well-formed one needs none either."""
     return zlib.crc32(token.encode()).to_bytes(4, "big") * (DIGEST_BYTES // 4)

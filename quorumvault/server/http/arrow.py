@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from quorumvault.config.cluster import Limits
 from quorumvault.crypto.canonical import TEXT_PREFIX
 from quorumvault.errors import RequestError, TooLarge
-from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.dependencies import Content, Counts, Job
 from quorumvault.server.http.item_errors import COLLISION, ItemErrors, unfit
 from quorumvault.server.http.memory import cost_of_reading, cost_of_writing

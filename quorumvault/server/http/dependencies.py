@@ -11,7 +11,7 @@ from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.errors import TooLarge
 from quorumvault.formats.fields import FieldSet
 from quorumvault.model import Owner
-from quorumvault.server.coordinator.coordinator import Vault
+from quorumvault.server.coordinator.vault import Vault
 from quorumvault.server.http.admission import Admission
 from quorumvault.server.http.body import Turns
 from quorumvault.server.http.health import Health

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 
 from quorumvault.crypto.canonical import to_json
 from quorumvault.errors import NoQuorum, NotFound, RequestError, TokenCollision, TooLarge
-from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.answer import splice_list
 from quorumvault.server.http.dependencies import Content, Job
 from quorumvault.server.http.item_errors import ItemErrors, require_count

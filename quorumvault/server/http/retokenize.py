@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.dependencies import Job
 from quorumvault.server.http.item_errors import require_count
 from quorumvault.server.http.memory import cost_of_reading

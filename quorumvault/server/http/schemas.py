@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from quorumvault.errors import Invalid, Malformed
 from quorumvault.formats.json import check_names, check_steps
 from quorumvault.model import FIRST_EPOCH, MAX_EPOCH
-from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.body import Turns
 from quorumvault.server.http.item_errors import ItemProblem
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from quorumvault.crypto import canonical, keys, sealing
 from quorumvault.crypto.tokens import format_token, is_token
-from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from tests.unit.server.coordinator.test_coordinator import ACME, NODES, OTHER, Trio, in_trio, tokens_of, trio

@@ -21,7 +21,8 @@ from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, R
 from quorumvault.protocol.peer import OnReply, Unreachable
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, first_view
-from quorumvault.server.coordinator.coordinator import Coordinator, Identity, Missing
+from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout

@@ -32,7 +32,7 @@ from quorumvault.protocol.messages import (
     WriteBack,
 )  # fmt: skip
 from quorumvault.protocol.views import Mode
-from quorumvault.server.coordinator.coordinator import Missing
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity, raise_incarnation, read_identity, write_identity
