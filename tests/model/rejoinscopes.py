@@ -39,10 +39,11 @@ class Scope:
     at_least: int
 
 
+_TWO_GETS = [Call("get a", get()), replace(Call("get b", get()), after=0)]
 _TWO_JOIN = partial(stored, joiners=[SECOND, THIRD])
 
-#: Explored by the test suite. "beside": the old disk lives on. Where n2 and n3 are lost nothing may go on (rule 14): one that
-#: holds what was acknowledged is left, or none, and "not found" is never said.
+#: Explored by the test suite. "beside": the old disk lives on. Where n2 and n3 are lost nothing may go on (two lost disks need an
+#: operator): one disk that holds what was acknowledged is left, or none, and "not found" is never said.
 SMALL = {
     "join-beside-put-get": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False), 40_000),
     "join-beside-rotate-put": Scope(lambda: RejoinWorld(ROTATE_PUT, [SECOND], stragglers=False), 40_000),
@@ -60,4 +61,7 @@ SMALL = {
 #: Explored by hand.
 LARGE = {
     "join-late-messages-piece-by-piece": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], copy_bytes=1), 100_000),
+    "two-slots": Scope(
+        lambda: RejoinWorld(_TWO_GETS, [SECOND, THIRD], stored={"n3": RECORD}, views=2, stragglers=False, losses=False), 400_000
+    ),
 }

@@ -12,13 +12,13 @@
     rejoining.py  nodes that rejoin, while disks are lost
     healing.py    nodes that hand off, compare and scrub
     plays.py      what of all that is run together
-    mutants.py    safeties undone one at a time, each of which the checkers have to notice; rejoinmutants.py, healmutants.py
-    patches.py    how they are undone
     shrink.py     the smallest run that still fails
     run.py        the command line: bin/simulate
 
 What they asked and were told is a history, and what may never be told is judged by checkers, which both are shared with the
 harness that breaks real processes: chaos/testbed/history.py, chaos/testbed/checkers.py.
+
+The checkers have to notice each safety that is undone (tests/rigs/undone/).
 
 Everything is drawn from the seed: same seed, same run, to the last byte.
 """

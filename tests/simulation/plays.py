@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.rigs.undone.mutant import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS
 from tests.simulation.healing import run_healing
-from tests.simulation.patches import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS
 from tests.simulation.rejoining import losing, run_rejoining
 from tests.simulation.rollback import run_rollback
 from tests.simulation.world import Run, Scenario, run, scenario

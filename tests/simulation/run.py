@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from chaos.testbed.history import Invoke, lines
 from tests.model import run as exhaustive
-from tests.simulation.mutants import MUTANTS
-from tests.simulation.patches import REQUESTS, Mutant, applied
+from tests.rigs.undone import SIMULATED
+from tests.rigs.undone.mutant import REQUESTS, Mutant, applied
 from tests.simulation.plays import PLAYS
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="run this seed; with --seeds, begin with it")
     parser.add_argument("--seeds", type=int, help="run so many seeds")
     parser.add_argument("--play", choices=PLAYS, default=REQUESTS, help="what is played; %(default)s by default")
-    parser.add_argument("--mutants", nargs="*", metavar="NAME", help=f"undo safeties: {', '.join(MUTANTS)}")
+    parser.add_argument("--mutants", nargs="*", metavar="NAME", help=f"undo safeties: {', '.join(SIMULATED)}")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="undo so many safeties at a time; %(default)s by default"
     )
@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.exhaustive is not None:
         return exhaustive.main(options.exhaustive)
     if options.mutants is not None:
-        unknown = sorted(set(options.mutants) - MUTANTS.keys())
+        unknown = sorted(set(options.mutants) - SIMULATED.keys())
         if unknown:
             parser.error(f"no such mutant: {', '.join(unknown)}")
-        return hunt(options.mutants or list(MUTANTS), options.seeds or MUTANT_SEEDS, options.jobs)
+        return hunt(options.mutants or list(SIMULATED), options.seeds or MUTANT_SEEDS, options.jobs)
     if options.seed is None and options.seeds is None:
         parser.error("expected --seed, --seeds, --mutants or --exhaustive")
     first = 1 if options.seed is None else options.seed
@@ -109,14 +109,14 @@ def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
             print(f"{len(found)} of {len(names)}: {noticed.mutant}", file=sys.stderr, flush=True)
     print(f"{'mutant':24}{'seeds':>7}  {'noticed by':22}undoes")
     for noticed in found:
-        print(f"{noticed.mutant:24}{noticed.seeds:7}  {noticed.rule or 'NOBODY':22}{MUTANTS[noticed.mutant].undoes}")
+        print(f"{noticed.mutant:24}{noticed.seeds:7}  {noticed.rule or 'NOBODY':22}{SIMULATED[noticed.mutant].undoes}")
     survivors = [noticed.mutant for noticed in found if not noticed.rule]
     print(f"{len(found) - len(survivors)} of {len(found)} mutants noticed")
     return 1 if survivors else 0
 
 
 def notice(name: str, seeds: int) -> Noticed:
-    done = first_failure(MUTANTS[name], range(1, seeds + 1))
+    done = first_failure(SIMULATED[name], range(1, seeds + 1))
     if done is None or done.violation is None:
         return Noticed(name, seeds, "")
     return Noticed(name, done.scenario.seed, done.violation.rule)
@@ -128,6 +128,7 @@ def _listed(counts: Counter[str]) -> str:
 
 def first_failure(mutant: Mutant, seeds: range) -> Run | None:
     """The run that notices the mutant, if one of these seeds does."""
+    assert mutant.play is not None
     play = PLAYS[mutant.play]
     with applied(mutant):
         return next((done for seed in seeds if (done := play.seed(seed)).violation is not None), None)

@@ -1,4 +1,4 @@
-"""Seeds in which disks are lost and replaced; and rules of the replacement undone, which is noticed."""
+"""Seeds in which disks are lost and replaced."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from tests.rigs.undone import UNDONE
+from tests.rigs.undone.mutant import LOST_DISKS
 from tests.simulation.losses import LOSSES, TIMES, begin
 from tests.simulation.nodes import Process
-from tests.simulation.patches import LOST_DISKS
 from tests.simulation.rejoining import Rejoining, losing, run_rejoining
-from tests.simulation.rejoinmutants import REJOINING
-from tests.simulation.run import first_failure, main
+from tests.simulation.run import main
 from tests.simulation.world import Scenario, World
 
 SEEDS = range(1, 13)
-#: A seed by which each is noticed, or soon after it.
-SAMPLE = {"copied-before": 194, "joining-votes": 15}
-MUTANTS = {mutant.name: mutant for mutant in REJOINING}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -72,17 +69,8 @@ def test_a_seed_is_the_same_run_each_time() -> None:
     assert run_rejoining(losing(8)).trace == run_rejoining(losing(8)).trace
 
 
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_rule_undone_is_noticed(name: str) -> None:
-    first = SAMPLE.get(name, 1)
-    done = first_failure(MUTANTS[name], range(first, first + 60))
-    assert done is not None
-    assert done.violation is not None
-    assert done.violation.rule != "exception", done.violation.detail
-
-
 def test_a_failing_seed_is_told_with_what_was_played(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, name, replacement = MUTANTS["copies-nothing"].patches[0]
+    owner, name, replacement = UNDONE["copies-nothing"].patches[0]
     monkeypatch.setattr(owner, name, replacement)
     assert main(["--seed", "1", "--play", LOST_DISKS, "--no-shrink"]) == 1
     told = capsys.readouterr().out.splitlines()

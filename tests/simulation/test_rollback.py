@@ -1,14 +1,11 @@
-"""Seeds in which disks are put back from older copies; and what finds them out undone, which is noticed."""
+"""Seeds in which disks are put back from older copies, and rollback marks find them out."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.simulation.markmutants import MARKS
-from tests.simulation.patches import Mutant
 from tests.simulation.rejoining import losing, run_rejoining
 from tests.simulation.rollback import RollingBack, run_rollback
-from tests.simulation.run import first_failure
 from tests.simulation.world import World
 
 SEEDS = range(1, 13)
@@ -38,11 +35,3 @@ def test_disks_are_put_back_and_each_is_found_out() -> None:
 
 def test_a_seed_is_the_same_run_each_time() -> None:
     assert run_rollback(losing(3)).trace == run_rollback(losing(3)).trace
-
-
-@pytest.mark.parametrize("mutant", MARKS, ids=[mutant.name for mutant in MARKS])
-def test_a_rule_undone_is_noticed(mutant: Mutant) -> None:
-    done = first_failure(mutant, range(1, 60))
-    assert done is not None
-    assert done.violation is not None
-    assert done.violation.rule != "exception", done.violation.detail

@@ -17,43 +17,16 @@ from quorumvault.protocol.views import Mode
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT
 from tests import ROOT
+from tests.rigs.undone import UNDONE
 from tests.simulation import faults
 from tests.simulation.disks import Disk
 from tests.simulation.faults import KINDS, Fault
-from tests.simulation.mutants import MUTANTS
 from tests.simulation.nodes import DISKS, VIEW
-from tests.simulation.run import first_failure, main
+from tests.simulation.run import main
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run, World, run, scenario
 
 SEEDS = range(1, 41)
-#: A seed by which each is noticed, or soon after it. All mutants, from the first seed on, are for bin/simulate --mutants.
-SAMPLE = {
-    "overwrite": 4,
-    "no-sync": 1,
-    "write-error-ignored": 10,
-    "put-raises-nothing": 30,
-    "one-ack": 2,
-    "no-write-back": 2,
-    "one-answer": 1,
-    "one-absent": 1,
-    "silence-is-absent": 1,
-    "corrupt-is-absent": 6,
-    "first-epoch": 6,
-    "raise-by-one": 1,
-    "rotate-counts-up": 1,
-    "no-fence": 1,
-    "repeats-unfenced": 1,
-    "hint-trusted": 1,
-    "rot-spreads": 7,
-    "contest-by-two": 12,
-    "seal-differs": 1,
-    "ids-come-again": 2,
-    "unknown-is-failed": 2,
-    "key-without-owner": 1,
-    "one-register": 1,
-    "refusal-counts": 4,
-}
 
 
 @cache
@@ -110,23 +83,8 @@ def test_a_seed_is_the_same_run_each_time() -> None:
     assert f"seed 8: trace {trace}" in traced("3")
 
 
-@pytest.mark.parametrize("name", SAMPLE)
-def test_a_mutant_is_noticed(name: str) -> None:
-    done = first_failure(MUTANTS[name], range(SAMPLE[name], SAMPLE[name] + 60))
-    assert done is not None
-    assert done.violation is not None
-    assert done.violation.rule != "exception", done.violation.detail
-
-
-def test_a_mutant_leaves_nothing_behind() -> None:
-    before = [vars(owner).get(name) for mutant in MUTANTS.values() for owner, name, _ in mutant.patches]
-    for mutant in MUTANTS.values():
-        first_failure(mutant, range(0))
-    assert before == [vars(owner).get(name) for mutant in MUTANTS.values() for owner, name, _ in mutant.patches]
-
-
 def test_a_failing_seed_is_told_and_shrunk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, name, replacement = MUTANTS["no-fence"].patches[0]
+    owner, name, replacement = UNDONE["no-fence"].patches[0]
     monkeypatch.setattr(owner, name, replacement)
     assert main(["--seed", "1", "--no-shrink"]) == 1
     told = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""Rollback marks undone one part at a time, for nodes whose disks are put back from older copies (rollback.py)."""
+"""Rollback marks, undone one part at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from quorumvault.server.healing import rollback_marks
 from quorumvault.server.healing.rollback_marks import Memory
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Replica
-from tests.simulation.patches import PUT_BACK, Mutant, replaced
+from tests.rigs.undone.mutant import PUT_BACK, Mutant
 
 
 def _nothing_is_kept(replica: Replica, marks: Marks) -> bool:
@@ -30,13 +30,13 @@ def _own_alone(memory: Memory, facts: NodeFacts) -> None:
         memory.acknowledged(facts.disk, Mark(facts.incarnation, facts.sequence))
 
 
-def _marks(name: str, undoes: str, owner: object, attribute: str, replacement: object) -> Mutant:
-    return replaced(name, undoes, owner, attribute, replacement, PUT_BACK)
-
-
-MARKS = (
-    _marks("no-marks", "rollback marks: a disk that is behind them votes", rollback_marks, "contradicts", _trusts),
-    _marks("marks-in-memory", "rollback marks: they are in memory alone", Replica, "remember", _nothing_is_kept),
-    _marks("starts-alone", "rollback marks: starts count, and writes do not", rollback_marks, "contradicts", _counts_starts),
-    _marks("nobody-listens", "rollback marks: a node does not hear what others remember", Memory, "heard", _own_alone),
-)
+MUTANTS = (
+    Mutant("no-marks", ("rollback marks",), "a disk that is behind them votes",
+           ((rollback_marks, "contradicts", _trusts),), PUT_BACK, seed=1, faults=("older-copy",)),
+    Mutant("marks-in-memory", ("rollback marks",), "they are in memory alone",
+           ((Replica, "remember", _nothing_is_kept),), PUT_BACK, seed=1),
+    Mutant("starts-alone", ("rollback marks",), "starts count, and writes do not",
+           ((rollback_marks, "contradicts", _counts_starts),), PUT_BACK, seed=1),
+    Mutant("nobody-listens", ("rollback marks",), "a node does not hear what others remember",
+           ((Memory, "heard", _own_alone),), PUT_BACK, seed=1),
+)  # fmt: skip

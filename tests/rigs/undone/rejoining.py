@@ -1,4 +1,4 @@
-"""Rules of views and of rejoining undone one at a time, for nodes that lose their disks (losses.py) and for tests/model/."""
+"""Rules of views and of rejoining, undone one at a time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica import copy
 from quorumvault.server.replica import replica as replicas
 from quorumvault.server.replica.replica import Job, Replica
+from tests.rigs.undone.mutant import LOST_DISKS, Mutant
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import Node
-from tests.simulation.patches import LOST_DISKS, Mutant, Patch
 
 _real_handle = Replica._handle
 
@@ -153,34 +153,38 @@ def _learns_nothing(self: Membership, facts: NodeFacts) -> None:
     self._around.learn(facts.view)
 
 
-def _rejoins(name: str, undoes: str, *patches: Patch) -> Mutant:
-    return Mutant(name, undoes, patches, LOST_DISKS)
-
-
-REJOINING = (
-    _rejoins("old-disk-id", "a lost disk gets a new identity: it keeps the old one", (Node, "lose_disk", _same_disk)),
-    _rejoins("joining-votes", "only active listed disks vote: a joining one does too", (replicas, "votes", _joining_votes)),
-    _rejoins("joins-joining", "join from two active disks of one view: the others are joining",
-             (join, "_next_turn", _whatever_they_are), (join, "_propose", _whoever_enters),
-             (join, "_copy", _whoever_answers)),
-    _rejoins("view-in-memory", "view and mode are durable: a view is in memory", (Replica, "_become", _entered_in_memory)),
-    _rejoins("views-not-learned", "views spread from any peer: nobody learns them", (Membership, "heard", _learns_nothing)),
-    _rejoins("copied-before", "copy after the entry, from both: it is made before", (join, "join", _copy_first)),
-    _rejoins("copied-from-one", "copy after the entry, from both: it is made from one", (join, "_copy", _one_copy)),
-    _rejoins("registers-by-choice", "copy after the entry, from both: a register stays", (copy, "merge_values", _mine)),
-    _rejoins("copies-nothing", "active after both copies: nothing is copied", (Replica, "merge", _nothing_comes)),
-    _rejoins("replaced-goes-on", "a replaced disk stops: it goes on",
-             (Membership, "_replaced", lambda self, view: None)),
-)  # fmt: skip
-
-#: Noticed by the exhaustive model alone (tests/model/test_rejoin.py): they take an order of messages that chance does not come
-#: upon in hundreds of seeds, or two slots that are given away at a time.
-FOR_THE_MODEL = (
-    _rejoins("no-views", "every request names its view: a replica answers in any", (Replica, "_handle", _in_any_view)),
-    _rejoins("joins-apart", "join from two active disks of one view: the views differ",
-             (join, "_next_turn", _one_is_enough), (Replica, "_copy", _copy_in_any_view)),
-    _rejoins("any-view", "a view changes one slot: it may change two",
-             (replicas, "may_enter", _any_larger_view), (membership, "may_enter", _any_larger_view)),
-    _rejoins("view-goes-back", "views are ordered: a node goes back",
-             (replicas, "may_enter", _goes_back), (membership, "may_enter", _goes_back)),
+MUTANTS = (
+    Mutant("old-disk-id", ("a lost disk gets a new identity",), "it keeps the old one",
+           ((Node, "lose_disk", _same_disk),), LOST_DISKS, seed=1),
+    Mutant("joining-votes", ("only active listed disks vote",), "a joining one does too",
+           ((replicas, "votes", _joining_votes),), LOST_DISKS, seed=15,
+           scopes=("join-beside-put-get",), faults=("crash-in-view-change",)),
+    Mutant("joins-joining", ("join from two active disks of one view",), "the others are joining",
+           ((join, "_next_turn", _whatever_they_are), (join, "_propose", _whoever_enters), (join, "_copy", _whoever_answers)),
+           LOST_DISKS, seed=1, scopes=("both-lost-on-n2-n3",)),
+    Mutant("view-in-memory", ("view and mode are durable",), "a view is in memory",
+           ((Replica, "_become", _entered_in_memory),), LOST_DISKS, seed=1,
+           scopes=("join-beside-put-get",), faults=("disks-in-turn", "kill-all")),
+    Mutant("views-not-learned", ("views spread from any peer",), "nobody learns them",
+           ((Membership, "heard", _learns_nothing),), LOST_DISKS, seed=1),
+    Mutant("copied-before", ("copy after the entry, from both",), "it is made before",
+           ((join, "join", _copy_first),), LOST_DISKS, seed=194, scopes=("join-beside-put-get",)),
+    Mutant("copied-from-one", ("copy after the entry, from both",), "it is made from one",
+           ((join, "_copy", _one_copy),), LOST_DISKS, seed=1, scopes=("join-beside-put-get",)),
+    Mutant("registers-by-choice", ("copy after the entry, from both",), "a register stays",
+           ((copy, "merge_values", _mine),), LOST_DISKS, seed=1),
+    Mutant("copies-nothing", ("active after both copies",), "nothing is copied",
+           ((Replica, "merge", _nothing_comes),), LOST_DISKS, seed=1, faults=("disks-in-turn",)),
+    Mutant("replaced-goes-on", ("a replaced disk stops",), "it goes on",
+           ((Membership, "_replaced", lambda self, view: None),), LOST_DISKS, seed=1),
+    # The exhaustive model alone notices these: they take an order of messages that chance does not come upon in hundreds of
+    # seeds, or two slots that are given away at a time.
+    Mutant("no-views", ("every request names its view",), "a replica answers in any",
+           ((Replica, "_handle", _in_any_view),), scopes=("join-beside-put-get",)),
+    Mutant("joins-apart", ("join from two active disks of one view",), "the views differ",
+           ((join, "_next_turn", _one_is_enough), (Replica, "_copy", _copy_in_any_view)), scopes=("join-beside-put-get",)),
+    Mutant("any-view", ("a view changes one slot",), "it may change two",
+           ((replicas, "may_enter", _any_larger_view), (membership, "may_enter", _any_larger_view)), scopes=("two-slots",)),
+    Mutant("view-goes-back", ("views are ordered",), "a node goes back",
+           ((replicas, "may_enter", _goes_back), (membership, "may_enter", _goes_back)), scopes=("join-beside-put-get",)),
 )  # fmt: skip

@@ -1,0 +1,48 @@
+"""Safeties of healing, undone one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quorumvault.protocol import anti_entropy, records
+from quorumvault.protocol.hinted_handoff import Hint
+from quorumvault.server.healing import scrub
+from quorumvault.server.healing.hinted_handoff import Handoff
+from quorumvault.server.healing.scrub import Scrub
+from quorumvault.server.replica import copy
+from quorumvault.server.replica.inventory import Inventory
+from quorumvault.server.replica.replica import Replica
+from tests.rigs.undone.mutant import HEALING_NODES, Mutant
+
+
+class _Choice:
+    """In the place of the module ``records``: unequal bytes are merged by choosing one of them."""
+
+    CONFLICT_MARK = records.CONFLICT_MARK
+    holds_value = staticmethod(records.holds_value)
+    sealed_of = staticmethod(records.sealed_of)
+    authentic = staticmethod(records.authentic)
+    merge = staticmethod(min)
+
+
+async def _forget(self: Handoff, node: str, hints: Sequence[Hint], introduced: set[bytes]) -> int:
+    """What is owed counts as handed off when it is about to be."""
+    return sum(hint.records for hint in hints)
+
+
+MUTANTS = (
+    Mutant("hint-forgotten", ("hinted handoff",), "a hint is deleted before it is acknowledged",
+           ((Handoff, "_hand_off", _forget),), HEALING_NODES, seed=2),
+    Mutant("takes-nothing", ("anti-entropy",), "nothing is taken",
+           ((Replica, "mend", lambda replica, keys, values: 0),), HEALING_NODES, seed=2),
+    Mutant("equal-sums", ("anti-entropy",), "what differs is not looked at",
+           ((anti_entropy, "differing", lambda one, other: []),), HEALING_NODES, seed=1),
+    Mutant("merge-by-choice", ("a conflict keeps both out", "anti-entropy"), "one value is chosen",
+           ((copy, "records", _Choice),), HEALING_NODES, seed=7),
+    Mutant("rot-is-believed", ("anti-entropy",), "what it takes is not authenticated",
+           ((Inventory, "acceptable", lambda inventory, offered: dict(offered)),), HEALING_NODES, seed=55),
+    Mutant("rot-stays", ("scrub",), "what is not authentic stays",
+           ((scrub, "merge_records", lambda replica, theirs: 0),), HEALING_NODES, seed=7),
+    Mutant("damage-overlooked", ("a distrusted store stops", "scrub"), "the store goes on",
+           ((Scrub, "_distrust", lambda scrub, damage: None),), HEALING_NODES, seed=4),
+)  # fmt: skip

@@ -1,0 +1,53 @@
+"""A mutant undoes one safety: it replaces functions of the real code, or of the simulator's threads, links and disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+#: What the simulator plays (tests/simulation/plays.py): requests alone; disks that are lost; disks that are put back; healing.
+REQUESTS, LOST_DISKS, PUT_BACK, HEALING_NODES = "requests", "lost-disks", "put-back", "healing"
+
+#: Object, name of its attribute, and what stands there instead.
+Patch = tuple[object, str, object]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One undone safety, and who has to notice it.
+
+    ``rules`` are names of docs/rules.md, and ``how`` says what is done instead.
+    ``play`` is the simulator's play that shows it by some seed; the test suite tries from ``seed`` on, and leaves it to
+    bin/simulate --mutants if that is None. ``scopes`` are small worlds that notice it (tests/model/). ``faults`` are the kinds or
+    families of faults under which the harness notices it on real processes (bin/chaos mutants).
+    """
+
+    name: str
+    rules: tuple[str, ...]
+    how: str
+    patches: tuple[Patch, ...]
+    play: str | None = None
+    seed: int | None = None
+    scopes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+    @property
+    def undoes(self) -> str:
+        return f"{', '.join(self.rules)}: {self.how}"
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """A context in which the safety is undone."""
+    saved = [(owner, name, vars(owner).get(name)) for owner, name, _ in mutant.patches]
+    try:
+        for owner, name, replacement in mutant.patches:
+            setattr(owner, name, replacement)
+        yield
+    finally:
+        for owner, name, original in saved:
+            if original is None:  # it was inherited
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)

@@ -1,0 +1,107 @@
+"""Safeties of the disk, the process and its start, undone one at a time. The simulator has parts of its own for these."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from quorumvault.config.api_keys import KeyTable
+from quorumvault.config.cluster import NodeConfig
+from quorumvault.errors import StorageFailed
+from quorumvault.server.node import node
+from quorumvault.server.storage import data_directory, layout
+from quorumvault.server.storage.binding import plyvel
+from quorumvault.server.storage.disk_identity import read_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
+from tests.rigs.undone.mutant import Mutant
+
+_real_open = LevelDBStore.open
+_real_write = LevelDBStore.write
+_real_open_disk = data_directory.open_disk
+_real_authenticate = KeyTable.authenticate
+
+
+def _write_later(self: LevelDBStore, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+    """Writes this group, which is acknowledged now, with the next one."""
+    late: Mapping[bytes, bytes] = vars(self).get("_late", {})
+    vars(self)["_late"] = puts
+    _real_write(self, late, deletes)
+
+
+def _write_or_not(self: LevelDBStore, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+    try:
+        _real_write(self, puts, deletes)
+    except StorageFailed:
+        self._write_failure = None
+
+
+def _open_empty(cls: type[LevelDBStore], path: Path, disk: bytes) -> LevelDBStore:
+    """Forgets all records at each start."""
+    store = _real_open(path, disk)
+    with store._db.write_batch(sync=True) as batch:
+        for key, _ in store.scan(layout.RECORD):
+            batch.delete(key)
+    return store
+
+
+def _open_what_is_left(cls: type[LevelDBStore], path: Path, disk: bytes) -> LevelDBStore:
+    """Runs RepairDB, which drops what it cannot read."""
+    try:
+        return _real_open(path, disk)
+    except StorageFailed:
+        plyvel.repair_db(str(path), paranoid_checks=False)
+        return _real_open(path, disk)
+
+
+def _open_disk_or_a_new_one(config: NodeConfig) -> data_directory.NodeDisk:
+    """Makes an empty disk, with a vote, under the name of the one that is gone."""
+    away = config.data_directory.with_name(f"{config.node}.away") / data_directory.IDENTITY_FILE
+    mine = config.data_directory / data_directory.IDENTITY_FILE
+    if not mine.exists() and away.exists():
+        shutil.copy(away, mine)
+        identity = read_identity(mine)
+        assert identity is not None
+        LevelDBStore.create(config.data_directory / data_directory.STORE_DIRECTORY, identity.disk).close()
+    return _real_open_disk(config)
+
+
+def _open_disk_or_an_empty_one(config: NodeConfig) -> data_directory.NodeDisk:
+    """Makes an empty store, with a vote, where the store is gone and its identity is left."""
+    store = config.data_directory / data_directory.STORE_DIRECTORY
+    identity = read_identity(config.data_directory / data_directory.IDENTITY_FILE)
+    if identity is not None and not store.exists():
+        LevelDBStore.create(store, identity.disk).close()
+    return _real_open_disk(config)
+
+
+def _authenticate_as_the_first(self: KeyTable, text: str) -> Any:
+    """Takes every second request for one of the first owner."""
+    key = _real_authenticate(self, text)
+    count = vars(KeyTable).get("count", 0)
+    type.__setattr__(KeyTable, "count", count + 1)
+    if key is None or count % 2:
+        return key
+    return min(self._keys.values(), key=lambda other: other.owner.name)
+
+
+MUTANTS = (
+    Mutant("written-later", ("durable before acknowledged",), "a group is written with the next one",
+           ((LevelDBStore, "write", _write_later),), faults=("kill", "all")),
+    Mutant("write-errors-ignored", ("a distrusted store stops",), "errors are ignored",
+           ((LevelDBStore, "write", _write_or_not),), faults=("failing-syncs", "kill")),
+    Mutant("forgets", ("a distrusted store stops",), "a start is empty",
+           ((LevelDBStore, "open", classmethod(_open_empty)),), faults=("kill",)),
+    Mutant("repairs", ("a distrusted store stops",), "RepairDB drops what it cannot read",
+           ((LevelDBStore, "open", classmethod(_open_what_is_left)),), faults=("flipped-log", "kill")),
+    Mutant("empty-disk-votes", ("disk identity", "only active listed disks vote"), "an empty disk votes",
+           ((data_directory, "open_disk", _open_disk_or_a_new_one),), faults=("gone", "kill")),
+    Mutant("old-id-kept", ("a lost disk gets a new identity",), "it keeps the old one",
+           ((data_directory, "open_disk", _open_disk_or_an_empty_one), (node, "open_disk", _open_disk_or_an_empty_one)),
+           faults=("disks-in-turn",)),
+    Mutant("sent-away-goes-on", ("a replaced disk stops",), "it goes on",
+           ((node.Node, "_end", lambda self, reason: None),), faults=("replaced",)),
+    Mutant("another-owner", ("owner isolation",), "a key is another's",
+           ((KeyTable, "authenticate", _authenticate_as_the_first),), faults=("kill",)),
+)  # fmt: skip

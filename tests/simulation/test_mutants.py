@@ -1,0 +1,32 @@
+"""The checkers notice each safety that is undone, and nothing stays undone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rigs.undone import SIMULATED, UNDONE
+from tests.simulation.run import first_failure
+
+#: Seeds within which a mutant has to be noticed.
+WITHIN = 60
+TRIED = {name: mutant.seed for name, mutant in SIMULATED.items() if mutant.seed is not None}
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_the_simulator_notices_a_safety_undone(name: str) -> None:
+    done = first_failure(UNDONE[name], range(TRIED[name], TRIED[name] + WITHIN))
+    assert done is not None
+    assert done.violation is not None
+    assert done.violation.rule != "exception", done.violation.detail
+
+
+def test_a_mutant_leaves_nothing_behind() -> None:
+    patches = [(owner, name) for mutant in UNDONE.values() for owner, name, _ in mutant.patches]
+    before = [vars(owner).get(name) for owner, name in patches]
+    for mutant in SIMULATED.values():
+        first_failure(mutant, range(0))
+    assert before == [vars(owner).get(name) for owner, name in patches]
+
+
+def test_each_mutant_has_somebody_who_notices_it() -> None:
+    assert [name for name, mutant in UNDONE.items() if not (mutant.play or mutant.scopes or mutant.faults)] == []
