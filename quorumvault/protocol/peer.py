@@ -13,13 +13,13 @@ from quorumvault.protocol.messages import AnyReply, Outgoing
 
 
 @dataclass(frozen=True, slots=True)
-class Unreachable:
+class NoReply:
     """No reply will come. ``sent`` is False only if the request surely never left this process (rule 12)."""
 
     sent: bool
 
 
-OnReply = Callable[[AnyReply | Unreachable], None]
+OnReply = Callable[[AnyReply | NoReply], None]
 
 
 class Peer(Protocol):

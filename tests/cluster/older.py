@@ -17,7 +17,7 @@ import msgspec
 from quorumvault.cli import main as quorumvault
 from quorumvault.protocol import messages
 from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, NotVoting, Outgoing, Put
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.node import health
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers import server
@@ -88,7 +88,7 @@ def _older_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _send_older(self: Link, outgoing: Outgoing, on_reply: OnReply) -> None:
     if outgoing.request.since > OLDER:
-        on_reply(Unreachable(sent=False))
+        on_reply(NoReply(sent=False))
     else:
         _send(self, outgoing, on_reply)
 

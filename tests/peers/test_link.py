@@ -11,7 +11,7 @@ import pytest
 
 from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import AskView, EpochIs, Outgoing, RoundId
-from quorumvault.protocol.peer import Unreachable
+from quorumvault.protocol.peer import NoReply
 from quorumvault.server.peers.link import reconnect_wait
 from tests.rigs.links import (
     ANY_PORT,
@@ -54,7 +54,7 @@ def test_a_peer_of_an_older_release_is_not_sent_what_it_does_not_know(run: Run) 
         async with serving(replica, facts=lambda: facts_of("n2", protocol=1)) as server, linking(server.address) as linked:
             await linked.up()
             linked.link.send(Outgoing(AskView(RoundId(DISK, b"boot", 1), VIEW)), answers.append)
-            assert answers == [Unreachable(sent=False)]
+            assert answers == [NoReply(sent=False)]
             Asker(linked.link).ask()
             await eventually(lambda: replica.taken == 1)
 
@@ -148,7 +148,7 @@ def test_without_a_connection_a_request_surely_was_not_sent(run: Run) -> None:
         async with linking(nobody) as linked:
             asker = Asker(linked.link)
             asker.ask()
-            assert asker.replies == [Unreachable(sent=False)]
+            assert asker.replies == [NoReply(sent=False)]
             await eventually(lambda: linked.link.last_error)
             assert "cannot connect" in str(linked.link.last_error)
             assert linked.changes == []
@@ -168,7 +168,7 @@ def test_a_link_comes_back_when_its_peer_does(run: Run) -> None:
             await linked.down()
             assert "closed by the other side" in str(linked.link.last_error)
             await eventually(lambda: asker.settled == 1)
-            assert asker.replies == [Unreachable(sent=True)]
+            assert asker.replies == [NoReply(sent=True)]
             assert linked.link.facts == facts_of("n2")
             async with serving(StubReplica(at_once=True), server.address):
                 await linked.up()
@@ -194,7 +194,7 @@ def test_a_link_follows_its_peer_to_another_address(run: Run) -> None:
             assert linked.link.last_error == "its address has changed"
             await linked.up()
             await eventually(lambda: asker.settled == 1)
-            assert asker.replies == [Unreachable(sent=False)]  # it still was in the queue
+            assert asker.replies == [NoReply(sent=False)]  # it still was in the queue
             asker.ask()
             await eventually(lambda: asker.settled == 2)
             assert isinstance(asker.replies[1], EpochIs)
@@ -245,7 +245,7 @@ def test_a_peer_that_falls_silent_is_down_and_its_requests_are_uncertain(run: Ru
             await asyncio.sleep(0)
             relay.frozen = True
             await eventually(lambda: asker.settled == 3)
-            assert asker.replies == [Unreachable(sent=True)] * 3
+            assert asker.replies == [NoReply(sent=True)] * 3
             assert not linked.link.up
             assert "nothing was heard for 0.3 s" in str(linked.link.last_error)
             # The server's end gives up by itself too: no close has come through.
@@ -283,9 +283,9 @@ def test_the_end_of_a_link_settles_everything_once(run: Run) -> None:
             await eventually(lambda: replica.taken == 2)
             asker.ask(2)  # these two do not leave the queue any more
             await linked.link.close()
-            assert asker.replies == [Unreachable(sent=True)] * 2 + [Unreachable(sent=False)] * 2
+            assert asker.replies == [NoReply(sent=True)] * 2 + [NoReply(sent=False)] * 2
             asker.ask()
-            assert asker.replies[4] == Unreachable(sent=False)
+            assert asker.replies[4] == NoReply(sent=False)
             assert linked.changes == [True, False]
 
     run(scenario())
@@ -318,7 +318,7 @@ def test_requests_that_wait_are_bounded(run: Run) -> None:
             asker = Asker(linked.link)
             asker.ask(4)
             assert asker.settled == 1
-            assert asker.got[4] == [Unreachable(sent=False)]
+            assert asker.got[4] == [NoReply(sent=False)]
             await eventually(lambda: replica.taken == 3)
             replica.answer(1)
             await eventually(lambda: asker.settled == 2)
@@ -341,7 +341,7 @@ def test_bytes_that_a_slow_peer_makes_its_asker_hold_are_bounded(run: Run) -> No
                 linked.link.send(Outgoing(large), got.append)
                 await eventually(lambda sent=sent: replica.taken == sent)  # type: ignore[misc]
             linked.link.send(Outgoing(large), replies[2].append)
-            assert replies == [[], [], [Unreachable(sent=False)], []]
+            assert replies == [[], [], [NoReply(sent=False)], []]
             replica.answer()
             await eventually(lambda: replies[0])
             linked.link.send(Outgoing(large), replies[3].append)
@@ -361,12 +361,12 @@ def test_unsent_bytes_are_bounded(run: Run) -> None:
             for owner_bytes, got in zip((300, 300, 300, 600), replies, strict=True):
                 large = msgspec.structs.replace(request(1), owner=b"o" * owner_bytes)
                 linked.link.send(Outgoing(large), got.append)
-            assert replies[2:] == [[Unreachable(sent=False)]] * 2
+            assert replies[2:] == [[NoReply(sent=False)]] * 2
             await eventually(lambda: replies[0] and replies[1])
             assert all(isinstance(got[0], EpochIs) for got in replies[:2])
             # Alone, and still larger than a frame may be.
             linked.link.send(Outgoing(msgspec.structs.replace(request(1), owner=b"o" * 600)), replies[3].append)
-            assert replies[3] == [Unreachable(sent=False)] * 2
+            assert replies[3] == [NoReply(sent=False)] * 2
 
     run(scenario())
 
@@ -380,9 +380,9 @@ def test_a_replica_that_takes_no_more_says_so(run: Run) -> None:
             asker.ask(2)
             await eventually(lambda: replica.taken == 2)
             for sent in (False, True):
-                replica.held.pop(0)[1](Unreachable(sent=sent))
+                replica.held.pop(0)[1](NoReply(sent=sent))
             await eventually(lambda: asker.settled == 2)
-            assert asker.replies == [Unreachable(sent=False), Unreachable(sent=True)]
+            assert asker.replies == [NoReply(sent=False), NoReply(sent=True)]
             assert linked.link.up
 
     run(scenario())
@@ -419,7 +419,7 @@ def test_every_request_is_settled_once_whatever_breaks(run: Run, seed: int) -> N
         assert asker.sent > 500
         assert len(asker.replies) == asker.sent
         kinds = {repr(reply) for reply in asker.replies}
-        assert kinds == {"<EpochIs>", "Unreachable(sent=True)", "Unreachable(sent=False)"}
+        assert kinds == {"<EpochIs>", "NoReply(sent=True)", "NoReply(sent=False)"}
 
     run(scenario())
 
@@ -436,7 +436,7 @@ def test_one_changed_byte_ends_the_connection_and_is_not_listened_to(run: Run, o
             relay.change = lambda where, data: data[:-1] + bytes([data[-1] ^ 1]) if where == origin else data
             asker.ask()
             await eventually(lambda: asker.settled == 2)
-            assert asker.replies[1] == Unreachable(sent=True)
+            assert asker.replies[1] == NoReply(sent=True)
             assert replica.taken == (1 if origin == "dialler" else 2)
             assert not linked.link.up
             relay.change = lambda where, data: data

@@ -15,7 +15,7 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
@@ -54,7 +54,7 @@ class Way:
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
         self.asked.append(outgoing.request)
         if not self.up or self.loses(outgoing.request):
-            on_reply(Unreachable(sent=False))
+            on_reply(NoReply(sent=False))
         else:
             self._commit.submit(outgoing.request, on_reply)
 

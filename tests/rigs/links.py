@@ -15,7 +15,7 @@ import msgspec
 from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.protocol.messages import AnyReply, AnyRequest, EpochIs, Outgoing, ReadEpoch, RoundId
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.protocol.views import Mode
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.claims import Claims
@@ -122,7 +122,7 @@ class Asker:
 
     link: Link
     sent: int = 0
-    got: dict[int, list[AnyReply | Unreachable]] = field(default_factory=dict)
+    got: dict[int, list[AnyReply | NoReply]] = field(default_factory=dict)
 
     def ask(self, count: int = 1) -> None:
         for _ in range(count):
@@ -135,7 +135,7 @@ class Asker:
         return sum(len(replies) > 0 for replies in self.got.values())
 
     @property
-    def replies(self) -> list[AnyReply | Unreachable]:
+    def replies(self) -> list[AnyReply | NoReply]:
         """One a request, in the order of the requests; fails if any got more or less."""
         assert {len(replies) for replies in self.got.values()} <= {1}
         return [replies[0] for replies in self.got.values()]

@@ -18,7 +18,7 @@ from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RaiseEpoch, RoundId
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.protocol.records import version_of
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
@@ -239,7 +239,7 @@ class Process:
     def submit(self, request: AnyRequest, on_reply: OnReply) -> None:
         """A coordinator's request arrives."""
         if not self.established:
-            on_reply(Unreachable(sent=False))
+            on_reply(NoReply(sent=False))
             return
         if isinstance(request, Put):
             self._clock.observe(version_of(request.header).clock, self.node.wall_ms())
@@ -356,7 +356,7 @@ class Line:
         if not process.may_send(request):
             return
         if not self.up:
-            on_reply(Unreachable(sent=False))
+            on_reply(NoReply(sent=False))
             return
         self._waiting[self.correlation(request)] = hear
         node = process.node
@@ -373,7 +373,7 @@ class Line:
         waiting, self._waiting = self._waiting, {}
         schedule = self._process.schedule
         for on_reply in waiting.values():
-            schedule.call_soon(on_reply, Unreachable(sent=True))
+            schedule.call_soon(on_reply, NoReply(sent=True))
 
     def _arrive(self, request: AnyRequest) -> None:
         """At the other node, whichever process runs there by now."""
@@ -384,8 +384,8 @@ class Line:
     def _handle(self, there: Process, request: AnyRequest) -> None:
         there.submit(request, lambda reply: self._send_back(there, reply))
 
-    def _send_back(self, there: Process, reply: AnyReply | Unreachable) -> None:
-        if not isinstance(reply, Unreachable) and there.may_send(reply):
+    def _send_back(self, there: Process, reply: AnyReply | NoReply) -> None:
+        if not isinstance(reply, NoReply) and there.may_send(reply):
             there.node.network.carry((self._wire[1], self._wire[0]), self._return, reply)
 
     def _return(self, reply: AnyReply) -> None:

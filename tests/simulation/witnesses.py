@@ -14,7 +14,7 @@ from chaos.testbed.history import Complete, Invoke
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import QUORUM
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Holds, OtherView, RoundId
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 
 #: Epoch and digest: a key of the owner whose operation it is.
 _Key = tuple[int, bytes]
@@ -50,7 +50,7 @@ class Witnesses:
             self._absent[request.round] = {key: set() for key in zip(request.epochs, request.digests, strict=True)}
             self._rounds[self._asking].append(request.round)
 
-        def hear(reply: AnyReply | Unreachable) -> None:
+        def hear(reply: AnyReply | NoReply) -> None:
             if isinstance(reply, OtherView):
                 self._branches["view refusal"] += 1
             absent = self._absent.get(request.round)

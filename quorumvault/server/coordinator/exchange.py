@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
-from quorumvault.protocol.peer import Peer, Unreachable
+from quorumvault.protocol.peer import NoReply, Peer
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import Lost, Round
 
@@ -74,13 +74,13 @@ class Exchange:
         self._waiting[target.peer.node] = target
         target.peer.send(self._outgoing, lambda reply: self._on_reply(target, reply))
 
-    def _on_reply(self, target: Target, reply: AnyReply | Unreachable) -> None:
+    def _on_reply(self, target: Target, reply: AnyReply | NoReply) -> None:
         if self._waiting.pop(target.peer.node, None) is None:
             return
         if self._decided.done():
             self._take_late(target, reply)
             return
-        if isinstance(reply, Unreachable):
+        if isinstance(reply, NoReply):
             self._give_up(target, "lost in mid-request" if reply.sent else "unreachable")
         elif isinstance(reply, OtherView):
             self._decide(self._round.receive(reply))
@@ -96,7 +96,7 @@ class Exchange:
         if not self._waiting:
             self._ask_next()
 
-    def _take_late(self, target: Target, reply: AnyReply | Unreachable) -> None:
+    def _take_late(self, target: Target, reply: AnyReply | NoReply) -> None:
         if not isinstance(reply, Ack):
             self.trouble[target.peer.node] = "did not acknowledge"
             self._on_missed(target.peer.node)

@@ -16,7 +16,7 @@ from quorumvault.protocol import join
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.join import Activate, Ask, Enter, Merge, Prepare, Progress, Replies, Wait
 from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId
-from quorumvault.protocol.peer import OnReply, Peer, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.steps import drive
 from quorumvault.server.healing.requests import NoAnswer, Storage, on_storage_thread
 from quorumvault.server.healing.rollback_marks import Memory
@@ -111,8 +111,8 @@ class Rejoin:
             return {}
         loop = asyncio.get_running_loop()
         self._began = self._pace.begin()
-        waiting: dict[str, asyncio.Future[AnyReply | Unreachable]] = {node: loop.create_future() for node in ask.nodes}
-        timers = [loop.call_later(self._timeout, _settling(answer), Unreachable(sent=True)) for answer in waiting.values()]
+        waiting: dict[str, asyncio.Future[AnyReply | NoReply]] = {node: loop.create_future() for node in ask.nodes}
+        timers = [loop.call_later(self._timeout, _settling(answer), NoReply(sent=True)) for answer in waiting.values()]
         rounds: dict[str, RoundId] = {}
         for node, answer in waiting.items():
             rounds[node] = RoundId(self._identity().disk, self._nonce, next(self._rounds))
@@ -120,7 +120,7 @@ class Rejoin:
         told: dict[str, AnyReply] = {}
         for node, answer in waiting.items():
             reply = await answer
-            if not isinstance(reply, Unreachable) and reply.round == rounds[node]:
+            if not isinstance(reply, NoReply) and reply.round == rounds[node]:
                 told[node] = reply
         for timer in timers:
             timer.cancel()
@@ -178,5 +178,5 @@ class _Copied:
             self.expected = self._before + whole if self._before else 2 * whole
 
 
-def _settling(answer: asyncio.Future[AnyReply | Unreachable]) -> OnReply:
+def _settling(answer: asyncio.Future[AnyReply | NoReply]) -> OnReply:
     return lambda reply: None if answer.done() else answer.set_result(reply)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from quorumvault.protocol.messages import AnyReply, AnyRequest, NotVoting, OtherView, Outgoing, RoundId
-from quorumvault.protocol.peer import OnReply, Peer, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.views import View, ViewId
 from quorumvault.server.replica.replica import Job, Replica
 
@@ -28,10 +28,10 @@ class Storage(Protocol):
 
 async def on_storage_thread(storage: Storage, work: Callable[[Replica], ResultT]) -> ResultT:
     """What ``work`` returns. Raises NoAnswer if the thread has too much to do; what ``work`` raises ends the process."""
-    done: asyncio.Future[ResultT | Unreachable] = asyncio.get_running_loop().create_future()
+    done: asyncio.Future[ResultT | NoReply] = asyncio.get_running_loop().create_future()
     storage.submit(Job(work), lambda result: None if done.done() else done.set_result(result))  # type: ignore[arg-type]
     result = await done
-    if isinstance(result, Unreachable):
+    if isinstance(result, NoReply):
         raise NoAnswer("too much waits for this node's disk")
     return result
 
@@ -85,7 +85,7 @@ class Asker:
         loop = asyncio.get_running_loop()
         request = make(RoundId(self._disk(), self._nonce, next(self._rounds)), view.id)
         asked = Asked(node, view.disks[node], request, loop.create_future())
-        timer = loop.call_later(self._timeout, asked.settle, Unreachable(sent=True))
+        timer = loop.call_later(self._timeout, asked.settle, NoReply(sent=True))
         asked.settled.add_done_callback(lambda _: timer.cancel())
         self._peers[node].send(Outgoing(request), asked.settle)
         return asked
@@ -98,16 +98,16 @@ class Asked:
     node: str
     disk: bytes
     request: AnyRequest
-    settled: asyncio.Future[AnyReply | Unreachable]
+    settled: asyncio.Future[AnyReply | NoReply]
 
-    def settle(self, reply: AnyReply | Unreachable) -> None:
+    def settle(self, reply: AnyReply | NoReply) -> None:
         if not self.settled.done():
             self.settled.set_result(reply)
 
     async def answer(self) -> AnyReply:
         """Raises NoAnswer."""
         reply, node = await self.settled, self.node
-        if isinstance(reply, Unreachable):
+        if isinstance(reply, NoReply):
             raise NoAnswer(f"{node} does not answer")
         if isinstance(reply, OtherView):
             raise NoAnswer(f"{node} is in another view")

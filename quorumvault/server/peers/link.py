@@ -1,7 +1,7 @@
 """The way from this node to one other: a connection that is dialled again whenever it is lost.
 
 The link is a Peer (peer.py) to coordinators. ``on_reply`` of each request is called exactly once: with the reply, or with
-Unreachable as soon as none can come. It is certain that a request did not leave (``sent=False``) if there was no connection,
+NoReply as soon as none can come. It is certain that a request did not leave (``sent=False``) if there was no connection,
 if a limit was met, or if it still was in the connection's queue; from the transport on nothing is certain (rule 12).
 A request that is given up by its round keeps its place among those that wait until it is answered or the connection ends.
 
@@ -23,7 +23,7 @@ import msgspec
 from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Timeouts
 from quorumvault.protocol.messages import AnyReply, Outgoing, decode_reply
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
@@ -90,7 +90,7 @@ class Link:
         connection, facts = self._open, self.facts
         understood = facts is not None and outgoing.request.since <= facts.protocol
         if connection is None or not understood or not connection.request(outgoing.wire, on_reply):
-            on_reply(Unreachable(sent=False))
+            on_reply(NoReply(sent=False))
 
     def start(self) -> None:
         """Begin to dial, on the running event loop. Once."""
@@ -229,9 +229,9 @@ class _Dialled(Connection):
 
     def received(self, envelope: Envelope) -> None:
         if envelope.kind == Kind.REPLY:
-            reply: AnyReply | Unreachable = decoded(decode_reply, envelope.body)
+            reply: AnyReply | NoReply = decoded(decode_reply, envelope.body)
         elif envelope.kind == Kind.NO_REPLY:
-            reply = Unreachable(sent=decoded(_decode_bool, envelope.body))
+            reply = NoReply(sent=decoded(_decode_bool, envelope.body))
         else:
             raise FrameError("a request, on a connection that this node dialled")
         waiting = self._waiting.pop(envelope.correlation, None)
@@ -249,7 +249,7 @@ class _Dialled(Connection):
         # From the loop and not from here: a caller that fails, or sends again at once, disturbs none of the others.
         unsent = self._outbox.unsent(Kind.REQUEST)
         for correlation, waiting in self._waiting.items():
-            self._loop.call_soon(waiting.on_reply, Unreachable(sent=correlation not in unsent))
+            self._loop.call_soon(waiting.on_reply, NoReply(sent=correlation not in unsent))
         self._waiting.clear()
 
     def _ping(self) -> None:

@@ -23,7 +23,7 @@ import msgspec
 
 from quorumvault.config.addresses import Address
 from quorumvault.protocol.messages import AnyReply, AnyRequest, decode_request, encode
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
 from quorumvault.server.peers.connection_state import State
 from quorumvault.server.peers.facts import NodeFacts
@@ -194,12 +194,12 @@ class _Accepted(Connection):
         self._under_way_bytes += waiting.size
         self._submit(waiting.request, partial(self._answer, waiting.correlation, waiting.size))
 
-    def _answer(self, correlation: int, request_bytes: int, reply: AnyReply | Unreachable) -> None:
+    def _answer(self, correlation: int, request_bytes: int, reply: AnyReply | NoReply) -> None:
         self._under_way -= 1
         self._under_way_bytes -= request_bytes
         if self.state is State.ENDED:
             return
-        if isinstance(reply, Unreachable):
+        if isinstance(reply, NoReply):
             self._answer_none(correlation, sent=reply.sent)
         elif fits(body := encode(reply), self._local.limits.frame_bytes):
             self.send(Kind.REPLY, correlation, body)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import AnyRequest, Get, Put, WriteBack
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.replica.replica import Job, Replica
 
 logger = logging.getLogger("quorumvault.storage")
@@ -57,7 +57,7 @@ class GroupCommit:
         size = _size(request)
         limits = self._limits
         if self._entries.qsize() >= limits.storage_queue or self._held_bytes + size > limits.storage_queue_bytes:
-            on_reply(Unreachable(sent=False))
+            on_reply(NoReply(sent=False))
             return
         self._held_bytes += size
         self._entries.put(_Entry(request, on_reply, size))

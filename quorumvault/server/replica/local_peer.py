@@ -7,7 +7,7 @@ from collections.abc import Callable
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyRequest, NotVoting, Outgoing, Put
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.replica.group_commit import GroupCommit
 
 
@@ -45,7 +45,7 @@ class LocalPeer:
     def submit(self, request: AnyRequest, on_reply: OnReply) -> None:
         """Pass a request on to the storage thread. ``on_reply`` is called once, on the event loop's thread, perhaps at once:
 
-        NotVoting without a disk, Unreachable while this process may not vote, or when too much waits for the disk already.
+        NotVoting without a disk, NoReply while this process may not vote, or when too much waits for the disk already.
         """
         if isinstance(request, Put) and records.holds_value(request.header + b"?"):
             self._clock.observe(records.version_of(request.header).clock, self._wall_ms())
@@ -53,6 +53,6 @@ class LocalPeer:
         if replica is None:
             on_reply(NotVoting(request.round, request.view, self._disk()))
         elif not self._established():
-            on_reply(Unreachable(sent=False))
+            on_reply(NoReply(sent=False))
         else:
             replica.submit(request, on_reply)

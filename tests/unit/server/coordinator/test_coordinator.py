@@ -18,7 +18,7 @@ from quorumvault.errors import Busy, EpochAhead, NoQuorum
 from quorumvault.model import Owner
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
-from quorumvault.protocol.peer import OnReply, Unreachable
+from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
@@ -52,7 +52,7 @@ class SwitchedPeer:
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
         self.asked.append(outgoing.request)
         if not self.up or self.drops(outgoing.request):
-            on_reply(Unreachable(sent=False))
+            on_reply(NoReply(sent=False))
         elif self.hangs:
             self.unanswered.append((outgoing.request, on_reply))
         else:
@@ -518,7 +518,7 @@ def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later() -> No
         assert diary.missed == [("n2", 3)]  # it may be slow, and nothing worse
         (asked, acknowledged), (_, lost) = three.peers["n2"].unanswered
         acknowledged(Ack(asked.round, asked.view, DISKS["n2"], 1, 1, {}))
-        lost(Unreachable(sent=True))
+        lost(NoReply(sent=True))
         assert diary.missed == [("n2", 3), ("n2", 4)]
 
     in_trio(test)

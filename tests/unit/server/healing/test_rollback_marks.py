@@ -10,7 +10,7 @@ import pytest
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StorageFailed, StoreCorrupt
-from quorumvault.protocol.peer import Unreachable
+from quorumvault.protocol.peer import NoReply
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view, successor
 from quorumvault.server.healing.rollback_marks import PUT_BACK, SOON, Memory
@@ -70,7 +70,7 @@ class Rig:
 
     def submit(self, request: Any, on_reply: Callable[[Any], None]) -> None:
         assert isinstance(request, Job)
-        on_reply(Unreachable(sent=False) if self.busy else self.replica.handle([request])[0])
+        on_reply(NoReply(sent=False) if self.busy else self.replica.handle([request])[0])
 
     def wait(self) -> None:
         """Until what is due by now has happened."""

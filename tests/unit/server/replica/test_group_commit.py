@@ -9,7 +9,7 @@ from typing import Any
 
 from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import Get, Put, ReadEpoch, RoundId, WriteBack
-from quorumvault.protocol.peer import Unreachable
+from quorumvault.protocol.peer import NoReply
 from quorumvault.server.replica.group_commit import GroupCommit
 
 HEAD = (RoundId(b"D" * 16, b"boot", 1), (1, bytes(16)))
@@ -63,7 +63,7 @@ class Scene:
 
     @property
     def refused(self) -> int:
-        return self.replies.count(Unreachable(sent=False))
+        return self.replies.count(NoReply(sent=False))
 
     async def settle(self, replies: int) -> None:
         """Until so many have been replied to, refusals included."""
