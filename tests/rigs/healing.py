@@ -19,7 +19,7 @@ from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
-from quorumvault.server.healing.healer import Healer, Surroundings
+from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.replica import Job, Replica
@@ -61,7 +61,7 @@ class Way:
 
 @dataclass
 class Diary:
-    """What one node's healing, and its coordinator, told. Implements Listener and Observer."""
+    """What one node's healing, and its coordinator, told. Implements Observer of the healer and of the coordinator."""
 
     missed: Callable[[str, bytes, Put | RaiseEpoch], None] = lambda node, disk, request: None
     handoffs: list[tuple[str, int]] = field(default_factory=list)
@@ -113,8 +113,8 @@ class Node:
 
     def restart_healing(self) -> Healer:
         """As a restart of the process does: what was in memory is gone."""
-        around = Surroundings(
-            node=self.name,
+        around = HealerCallbacks(
+            name=self.name,
             disk=lambda: DISKS[self.name],
             nonce=b"healing",
             peers=self.ways,

@@ -15,7 +15,7 @@ from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.messages import Put, RaiseEpoch
-from quorumvault.server.healing.healer import Healer, Surroundings
+from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.requests import NoAnswer
 from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.server.storage import layout
@@ -33,7 +33,7 @@ _REPAIRS = 3
 
 
 class _Silent:
-    """Implements Listener."""
+    """Implements Observer."""
 
     def handed_off(self, node: str, records: int) -> None: ...
 
@@ -60,8 +60,8 @@ class Healing:
 
     def _begin(self, process: Process) -> None:
         node = process.node
-        around = Surroundings(
-            node=node.name,
+        around = HealerCallbacks(
+            name=node.name,
             disk=lambda: DISKS[node.name],
             nonce=b"heal" + boot_nonce(node.starts),
             peers=process.lines,

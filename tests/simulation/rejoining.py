@@ -17,9 +17,9 @@ from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode
 from quorumvault.server.healing.join import Rejoin
 from quorumvault.server.healing.requests import Storage
-from quorumvault.server.healing.rollback_marks import Memory
-from quorumvault.server.healing.throttle import Pace
-from quorumvault.server.node.membership import Around, Membership
+from quorumvault.server.healing.rollback_marks import RollbackMarks
+from quorumvault.server.healing.throttle import Throttle
+from quorumvault.server.node.membership import Membership, MembershipCallbacks
 from quorumvault.server.peers.facts import NodeFacts
 from tests.simulation import losses
 from tests.simulation.faults import Fault, Mend
@@ -43,7 +43,7 @@ class Rejoining:
         self._cluster = world.cluster
         self.joined = 0
         self._members: dict[Process, Membership] = {}
-        self._memories: dict[Process, Memory] = {}
+        self._marks: dict[Process, RollbackMarks] = {}
         for node in self._cluster.values():
             node.started = self._begin
             if node.process is not None:
@@ -58,7 +58,7 @@ class Rejoining:
 
     def _begin(self, process: Process) -> None:
         node, disk = process.node, process.disk
-        around = Around(
+        around = MembershipCallbacks(
             storage=lambda: process.storage,
             learn=process.coordinator.learn,
             changed=lambda: None,
@@ -66,14 +66,14 @@ class Rejoining:
             end=lambda reason: node.end(process),
         )
         member = self._members[process] = Membership(disk.identity, around, lambda: self._rejoin(process))
-        memory = self._memories[process] = Memory(
+        marks = self._marks[process] = RollbackMarks(
             lambda: process.replica,
             lambda: process.storage,
             lambda: process.coordinator.view,
             process.schedule.call_later,
             lambda why: self._put_back(node, why),
         )
-        process.observer.counted = memory.acknowledged
+        process.observer.counted = marks.acknowledged
         if disk.identity.mode is Mode.JOINING:
             node.timeline.at(node.timeline.now, process.schedule, lambda: drive(self._rejoin(process).run(), self._ended))
         self._tell(process, member)
@@ -96,8 +96,8 @@ class Rejoining:
             peers,
             storage,
             lambda: process.established,
-            Pace(0.5),
-            self._memories[process],
+            Throttle(0.5),
+            self._marks[process],
             lambda: True,
             timeout=TIMEOUTS.round,
         )
@@ -124,7 +124,7 @@ class Rejoining:
             process.schedule.call_soon(self._take, process, facts)
 
     def _take(self, process: Process, facts: NodeFacts) -> None:
-        self._memories[process].heard(facts)
+        self._marks[process].heard(facts)
         if process.schedule.alive:
             self._members[process].heard(facts)
 
@@ -144,7 +144,7 @@ class Rejoining:
             keys="",
             boot=process.boot,
             sequence=process.disk.sequence,  # as it is durable: the replica has written more, whose sync is under way
-            marks=dict(self._memories[process].known),
+            marks=dict(self._marks[process].known),
         )
 
     @property

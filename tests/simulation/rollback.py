@@ -91,7 +91,7 @@ class RollingBack(Rejoining):
         sequence = layout.decode_sequence(copy.stored.get(layout.SEQUENCE_KEY, layout.encode_sequence(0)))
         start = Mark(copy.identity.incarnation + 1, sequence)
         others = [other.process for other in self._cluster.values() if other is not node]
-        known = [self._memories[other].known.get(copy.identity.disk, NO_MARK) for other in others if other is not None]
+        known = [self._marks[other].known.get(copy.identity.disk, NO_MARK) for other in others if other is not None]
         return len(known) == len(others) and all(contradicts(mark, start, sequence) for mark in known)
 
     def begin_fault(self, fault: Fault, cluster: Cluster) -> Mend:

@@ -14,7 +14,7 @@ from quorumvault.model import Owner
 from quorumvault.server.backup.format import Header
 from quorumvault.server.backup.take import Taking
 from quorumvault.server.healing.healer import Healer
-from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.telemetry.event_log import Event
 
 
@@ -57,7 +57,7 @@ class Backups:
 
     def _begin(self) -> Taking:
         config, cluster, healer = self._config, self._config.cluster, self._healer()
-        view = None if healer is None else healer.asker.view
+        view = None if healer is None else healer.replicas.view
         if healer is None or view is None:
             raise NoQuorum(f"{config.node} has no disk that a backup could be read from; take it through another node")
         master, secret = cluster.secrets.master.id, config.master_secret
@@ -69,5 +69,5 @@ class Backups:
             begun=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=self._version,
         )
-        pace, keyring = Pace(cluster.healing.share), Keyring(master, secret)
-        return Taking(healer.asker, config.peers, pace, view, header, keyring, backup_key(secret), self._owners())
+        throttle, keyring = Throttle(cluster.healing.share), Keyring(master, secret)
+        return Taking(healer.replicas, config.peers, throttle, view, header, keyring, backup_key(secret), self._owners())

@@ -5,8 +5,8 @@ view, so that of any two one has it; the two are asked after the beginning, and 
 by then would have been entered by one of the two, which would refuse to be asked in this one. That holds key by key: where
 one peer cannot go on, the other one goes on from there.
 
-What is committed meanwhile may be in it, or not. It rests after each piece (healing/pace.py), and the next one is not read before
-who takes it has taken the last one.
+What is committed meanwhile may be in it, or not. It rests after each piece (healing/throttle.py), and the next one is not read
+before who takes it has taken the last one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from quorumvault.protocol.views import View
 from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import BrokenOff, Header, Piece, Trailer, Writer, seal
 from quorumvault.server.backup.union import Union
-from quorumvault.server.healing.requests import Asker, NoAnswer
-from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.healing.requests import NoAnswer, ReplicaClient
+from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.replica.copy import merge_values
 from quorumvault.server.storage import layout
 
@@ -42,9 +42,9 @@ class Taking:
 
     def __init__(
         self,
-        asker: Asker,
+        replicas: ReplicaClient,
         peers: Iterable[str],
-        pace: Pace,
+        throttle: Throttle,
         view: View,
         header: Header,
         keyring: Keyring,
@@ -54,10 +54,10 @@ class Taking:
         self.audit = Audit(keyring)
         #: The code of what it came to: "ok", or that of an error.
         self.outcome = "interrupted"
-        self._asker = asker
-        self._nodes = {_OWN: [asker.node], _PEER: list(peers)}
+        self._replicas = replicas
+        self._nodes = {_OWN: [replicas.node], _PEER: list(peers)}
         self._read: set[str] = set()
-        self._pace = pace
+        self._throttle = throttle
         self._view = view
         self._header = header
         self._key = key
@@ -73,14 +73,14 @@ class Taking:
         begun = False
         try:
             while not self._union.ended:
-                began = self._pace.begin()
+                began = self._throttle.begin()
                 await self._ask()
                 if not begun:
                     yield self._writer.write(self._header)
                     begun = True
                 # On no thread that anybody waits for: to open each record takes longer than to read it.
                 yield await asyncio.to_thread(self._advance)
-                await self._pace.rest(began)
+                await self._throttle.rest(began)
         except NoQuorum as error:
             self.outcome = error.code
             if not begun:
@@ -126,7 +126,7 @@ class Taking:
         return reasons
 
     async def _piece_of(self, node: str, after: bytes) -> Copied:
-        piece = await self._asker.ask(node, lambda round_id, view: Copy(round_id, view, after))
+        piece = await self._replicas.ask(node, lambda round_id, view: Copy(round_id, view, after))
         if piece.view != self._view.id:
             raise NoAnswer(f"view {self._view.number} has ended, in which the backup began")
         if isinstance(piece, NotCopied):

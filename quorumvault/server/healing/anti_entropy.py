@@ -35,9 +35,9 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import Registers
 from quorumvault.protocol.steps import drive
 from quorumvault.server.healing.hinted_handoff import Handoff
-from quorumvault.server.healing.requests import Asker, NoAnswer, Storage, on_storage_thread
-from quorumvault.server.healing.send_records import Giver
-from quorumvault.server.healing.throttle import Pace, pause
+from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, Storage, on_storage_thread
+from quorumvault.server.healing.send_records import RecordSender
+from quorumvault.server.healing.throttle import Throttle, pause
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 
@@ -62,10 +62,10 @@ class AntiEntropy:
     def __init__(
         self,
         peers: Collection[str],
-        asker: Asker,
+        replicas: ReplicaClient,
         storage: Storage,
-        giver: Giver,
-        pace: Pace,
+        sender: RecordSender,
+        throttle: Throttle,
         handoff: Handoff,
         *,
         seconds: float,
@@ -73,10 +73,10 @@ class AntiEntropy:
         rng: random.Random,
         done: Callable[[str, Compared | str], None],
     ) -> None:
-        self._asker = asker
+        self._replicas = replicas
         self._storage = storage
-        self._giver = giver
-        self._pace = pace
+        self._sender = sender
+        self._throttle = throttle
         self._handoff = handoff
         self._seconds = seconds
         self._settled_after = settled_after
@@ -93,7 +93,7 @@ class AntiEntropy:
             await self._count()
         for node, due in self._due.items():
             overflowed = self._handoff.overflowed(node) is not None
-            if self._asker.can_ask(node) and (overflowed or asyncio.get_running_loop().time() >= due):
+            if self._replicas.can_ask(node) and (overflowed or asyncio.get_running_loop().time() >= due):
                 await self.compare(node)
 
     async def repair(self) -> dict[str, Compared | str]:
@@ -159,9 +159,9 @@ class AntiEntropy:
     async def _count(self) -> None:
         first = 0
         while first < BUCKETS:
-            began = self._pace.begin()
+            began = self._throttle.begin()
             first = await on_storage_thread(self._storage, lambda replica: replica.inventory.count(first))  # noqa: B023
-            await self._pace.rest(began)
+            await self._throttle.rest(began)
         self.counted = True
         logger.info("all buckets of the store are counted")
 
@@ -171,18 +171,18 @@ class AntiEntropy:
     async def _take(self, node: str, step: Step) -> object:
         match step:
             case AskOne(of_peer=of_peer, request=request):
-                return await self._asker.ask(node if of_peer else self._asker.node, request.sent_in)
+                return await self._replicas.ask(node if of_peer else self._replicas.node, request.sent_in)
             case WriteBackRecords(places=places):
-                return await self._giver.give_records(node, places)
+                return await self._sender.send_records(node, places)
             case MergeRegisters(registers=registers):
                 return await on_storage_thread(self._storage, lambda replica: merge_registers(replica, registers))
             case GiveRegister(owner=owner):
-                await self._giver.give_register(node, owner)
+                await self._sender.send_register(node, owner)
                 return None
             case MergeRecords():
-                began = self._pace.begin()
+                began = self._throttle.begin()
                 taken = await on_storage_thread(self._storage, lambda replica: merge_records(replica, step))
-                await self._pace.rest(began)
+                await self._throttle.rest(began)
                 return taken
 
 

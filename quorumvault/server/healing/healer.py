@@ -15,16 +15,16 @@ from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import View
 from quorumvault.server.healing.anti_entropy import AntiEntropy
 from quorumvault.server.healing.hinted_handoff import Handoff
-from quorumvault.server.healing.requests import Asker, Storage
+from quorumvault.server.healing.requests import ReplicaClient, Storage
 from quorumvault.server.healing.scrub import Neighbours, Scrub, ScrubCounts
-from quorumvault.server.healing.send_records import Giver
-from quorumvault.server.healing.throttle import Background, Pace
+from quorumvault.server.healing.send_records import RecordSender
+from quorumvault.server.healing.throttle import Background, Throttle
 
 #: Between two looks at whether there is anything to do: short against what a person notices, and of no weight.
 _SECONDS = 0.5
 
 
-class Listener(Protocol):
+class Observer(Protocol):
     """Hears what was healed, for metrics and the event log. Must not raise."""
 
     def handed_off(self, node: str, records: int) -> None:
@@ -39,14 +39,14 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class HealerCallbacks:
     """Of the node that is healed. ``peers`` has its own replica too; ``wall_ms`` is milliseconds since 1970.
 
     ``announce`` has the peers hear this node's facts, ``give_up(why)`` ends the process: its disk is not to be trusted.
     ``room_beside``: whether another store like this one fits on its disk.
     """
 
-    node: str
+    name: str
     disk: Callable[[], bytes]
     nonce: bytes
     peers: Mapping[str, Peer]
@@ -63,38 +63,43 @@ class Healer:
     """Handoff, anti-entropy and scrub of a node that has a disk."""
 
     def __init__(
-        self, around: Surroundings, storage: Storage, settings: HealingSettings, timeouts: Timeouts, listener: Listener
+        self,
+        node: HealerCallbacks,
+        storage: Storage,
+        settings: HealingSettings,
+        timeouts: Timeouts,
+        observer: Observer,
     ) -> None:
-        others: Collection[str] = [node for node in around.peers if node != around.node]
-        asker = Asker(around.node, around.disk, around.nonce, around.peers, around.view, timeout=timeouts.round)
+        others: Collection[str] = [name for name in node.peers if name != node.name]
+        replicas = ReplicaClient(node.name, node.disk, node.nonce, node.peers, node.view, timeout=timeouts.round)
         #: For who has something to ask of single replicas besides.
-        self.asker = asker
-        giver = Giver(asker, storage, Pace(settings.share))
-        self.handoff = Handoff(others, asker, storage, giver, settings.hints, around.wall_ms, listener.handed_off)
+        self.replicas = replicas
+        sender = RecordSender(replicas, storage, Throttle(settings.share))
+        self.handoff = Handoff(others, replicas, storage, sender, settings.hints, node.wall_ms, observer.handed_off)
         self.anti_entropy = AntiEntropy(
             others,
-            asker,
+            replicas,
             storage,
-            giver,
-            Pace(settings.share),
+            sender,
+            Throttle(settings.share),
             self.handoff,
             seconds=settings.anti_entropy,
             settled_after=timeouts.round,
-            rng=around.rng,
-            done=listener.compared,
+            rng=node.rng,
+            done=observer.compared,
         )
         self.scrub = Scrub(
             others,
-            asker,
+            replicas,
             storage,
-            Pace(settings.share),
-            around.neighbours,
-            around.room_beside,
+            Throttle(settings.share),
+            node.neighbours,
+            node.room_beside,
             seconds=settings.scrub,
             heard_after=2 * timeouts.silence,
-            announce=around.announce,
-            give_up=around.give_up,
-            passed=listener.scrubbed,
+            announce=node.announce,
+            give_up=node.give_up,
+            passed=observer.scrubbed,
         )
         self._background = Background()
 

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from quorumvault.protocol.hinted_handoff import Hint, Ledger, Owed
 from quorumvault.protocol.messages import Put, RaiseEpoch
-from quorumvault.server.healing.requests import Asker, NoAnswer, Storage, on_storage_thread
-from quorumvault.server.healing.send_records import Giver
+from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, Storage, on_storage_thread
+from quorumvault.server.healing.send_records import RecordSender
 from quorumvault.server.replica.hints import HintStore, Stored
 from quorumvault.server.storage import layout
 
@@ -39,9 +39,9 @@ class Handoff:
     def __init__(
         self,
         peers: Collection[str],
-        asker: Asker,
+        replicas: ReplicaClient,
         storage: Storage,
-        giver: Giver,
+        sender: RecordSender,
         limit: int,
         wall_ms: Callable[[], int],
         handed_off: Callable[[str, int], None],
@@ -50,9 +50,9 @@ class Handoff:
         #: Disks whose hints are to be deleted, since no view lists them any more.
         self._gone: set[bytes] = set()
         self._restored = False
-        self._asker = asker
+        self._replicas = replicas
         self._storage = storage
-        self._giver = giver
+        self._sender = sender
         self._limit = limit
         self._wall_ms = wall_ms
         self._handed_off = handed_off
@@ -94,14 +94,14 @@ class Handoff:
         for ledger in [each for each in self._ledgers.values() if each is not None]:
             await self._keep(ledger)
         for node, owed in list(self._ledgers.items()):
-            if owed is not None and self._asker.can_ask(node) and self._asker.listed(node) == owed.disk:
+            if owed is not None and self._replicas.can_ask(node) and self._replicas.listed(node) == owed.disk:
                 with suppress(NoAnswer):
                     await self._deliver(node, owed)
 
     def _forget_replaced(self) -> None:
         """Whatever was owed to a disk that another one has replaced is owed to nobody."""
         for node, ledger in self._ledgers.items():
-            if ledger is not None and self._asker.listed(node) not in (None, ledger.disk):
+            if ledger is not None and self._replicas.listed(node) not in (None, ledger.disk):
                 self._gone.add(ledger.disk)
                 self._ledgers[node] = None
 
@@ -116,7 +116,7 @@ class Handoff:
 
     async def _restore(self) -> None:
         """Count what an earlier process stored, and delete what is for disks that are gone."""
-        nodes = {disk: node for node in self._ledgers if (disk := self._asker.listed(node)) is not None}
+        nodes = {disk: node for node in self._ledgers if (disk := self._replicas.listed(node)) is not None}
         if len(nodes) < len(self._ledgers):
             raise NoAnswer("this node knows no view")
         stored: Stored | None = Stored(b"", 0, None)
@@ -162,10 +162,10 @@ class Handoff:
         places: list[bytes] = []
         for hint in hints:
             if hint.owner not in introduced or not hint.digests:
-                await self._giver.give_register(node, hint.owner)
+                await self._sender.send_register(node, hint.owner)
                 introduced.add(hint.owner)
             keys = layout.record_keys(hint.owner, [hint.epoch] * len(hint.digests), hint.digests)
             places += [key[1:] for key in keys]
-        given = await self._giver.give_records(node, places)
+        given = await self._sender.send_records(node, places)
         self.records[node] += given
         return given

@@ -1,8 +1,8 @@
 """A joining disk becomes whole: drives protocol/join.py over real peers, the storage thread, and time.
 
-The copy is asked for piece by piece, one after the other, and rests after each (pace.py): a piece is a millisecond or two of the
-source's storage thread, which has its requests in between. What coordinators write meanwhile reaches this disk as well, and
-counts for nothing there until it is active (view rule 4).
+The copy is asked for piece by piece, with a rest after each (throttle.py): a piece takes a millisecond or two of the source's
+storage thread, which handles requests in between. Coordinators' writes reach this disk meanwhile, but its acknowledgements count
+only once it is active (only active listed disks vote).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.steps import drive
 from quorumvault.server.healing.requests import NoAnswer, Storage, on_storage_thread
-from quorumvault.server.healing.rollback_marks import Memory
-from quorumvault.server.healing.throttle import Pace, pause
+from quorumvault.server.healing.rollback_marks import RollbackMarks
+from quorumvault.server.healing.throttle import Throttle, pause
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -35,7 +35,7 @@ _FULL = "this node's disk is full"
 class Rejoin:
     """``identity``: of the disk that joins. ``prepare``: rule 6, gives the storage thread of a disk that is there for good.
 
-    ``memory``: of the others' disks, which this one has to have before it votes. ``has_room``: on the disk, before there is a
+    ``marks``: of the others' disks; this disk stores them before it votes. ``has_room``: on the disk, before there is a
     store on it. ``may_speak``: whether peers know this process as the one of its name (peers/standing.py). ``timeout``: of a
     question, in seconds.
     """
@@ -47,8 +47,8 @@ class Rejoin:
         peers: Mapping[str, Peer],
         prepare: Callable[[], Awaitable[Storage]],
         may_speak: Callable[[], bool],
-        pace: Pace,
-        memory: Memory,
+        throttle: Throttle,
+        marks: RollbackMarks,
         has_room: Callable[[], bool],
         *,
         timeout: float,
@@ -59,8 +59,8 @@ class Rejoin:
         self._peers = peers
         self._prepare = prepare
         self._may_speak = may_speak
-        self._pace = pace
-        self._memory = memory
+        self._throttle = throttle
+        self._marks = marks
         self._has_room = has_room
         self._timeout = timeout
         self._rounds = itertools.count(1)
@@ -95,8 +95,8 @@ class Rejoin:
                 await self._merge(step)
             case Activate(view=view):
                 for disk, mark in step.marks.items():
-                    self._memory.acknowledged(disk, mark)
-                known = dict(self._memory.known)
+                    self._marks.acknowledged(disk, mark)
+                known = dict(self._marks.known)
                 await self._once_there_is_room(lambda replica: replica.activate(view, known))
             case Wait(why=why):
                 if self.progress.waits_for != why:
@@ -110,7 +110,7 @@ class Rejoin:
         if not self._may_speak():
             return {}
         loop = asyncio.get_running_loop()
-        self._began = self._pace.begin()
+        self._began = self._throttle.begin()
         waiting: dict[str, asyncio.Future[AnyReply | NoReply]] = {node: loop.create_future() for node in ask.nodes}
         timers = [loop.call_later(self._timeout, _settling(answer), NoReply(sent=True)) for answer in waiting.values()]
         rounds: dict[str, RoundId] = {}
@@ -131,7 +131,7 @@ class Rejoin:
         await self._once_there_is_room(lambda replica: replica.merge(piece.keys, piece.values))
         self._copied.count(piece)
         self._show(waits_for=None)
-        await self._pace.rest(self._began)
+        await self._throttle.rest(self._began)
 
     async def _disk(self) -> Storage:
         if self._storage is None:

@@ -36,7 +36,7 @@ async def on_storage_thread(storage: Storage, work: Callable[[Replica], ResultT]
     return result
 
 
-class Asker:
+class ReplicaClient:
     """Asks single replicas, that of its own node among them. Its rounds have a nonce of their own: none is a coordinator's.
 
     ``view`` is the newest that this node knows; ``timeout`` in seconds.

@@ -26,7 +26,7 @@ SOON: Final = 0.1
 PUT_BACK: Final = "it was put back from an older copy"
 
 
-class Memory:
+class RollbackMarks:
     """``replica`` and ``storage``: of this node's disk, None while it has none. ``view``: the newest that this node knows.
 
     ``later(seconds, what)`` is the event loop's ``call_later``. ``give_up(why)`` is called at most once; ``why`` is one line.

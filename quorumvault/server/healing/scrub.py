@@ -27,8 +27,8 @@ from quorumvault.protocol.anti_entropy import MergeRecords, batches
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import Fetch, Fetched
 from quorumvault.server.healing.anti_entropy import merge_records
-from quorumvault.server.healing.requests import Asker, NoAnswer, Storage, on_storage_thread
-from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, Storage, on_storage_thread
+from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.replica.inventory import Findings
 from quorumvault.server.replica.replica import Replica
 
@@ -55,17 +55,17 @@ class ScrubCounts:
 class Scrub:
     """Used on the event loop's thread.
 
-    ``seconds`` is what a pass over all records takes, if ``pace`` allows that; ``heard_after``, when peers must have heard this
-    node's facts or lost it. ``announce`` is called when there is ``damage``, and ``give_up(why)`` must end the process.
-    ``room_beside``: whether another store of this size fits on the disk.
+    ``seconds`` is the duration of a pass over all records, if ``throttle`` allows that. ``announce`` is called when there is
+    ``damage``; ``heard_after`` seconds later each peer has heard of it, or lost this node. ``give_up(why)`` must end the process.
+    ``room_beside`` returns whether another store of this size fits on the disk.
     """
 
     def __init__(
         self,
         peers: Collection[str],
-        asker: Asker,
+        replicas: ReplicaClient,
         storage: Storage,
-        pace: Pace,
+        throttle: Throttle,
         neighbours: Callable[[], Neighbours],
         room_beside: Callable[[], bool],
         *,
@@ -76,9 +76,9 @@ class Scrub:
         passed: Callable[[ScrubCounts], None],
     ) -> None:
         self._peers = peers
-        self._asker = asker
+        self._replicas = replicas
         self._storage = storage
-        self._pace = pace
+        self._throttle = throttle
         self._neighbours = neighbours
         self._room_beside = room_beside
         self._seconds = seconds
@@ -115,7 +115,7 @@ class Scrub:
         self._consider_giving_up()
         now = asyncio.get_running_loop().time()
         if now >= self._due:
-            began = self._pace.begin()
+            began = self._throttle.begin()
             first = self._bucket
             findings = await on_storage_thread(self._storage, lambda replica: replica.inventory.inspect(first))
             self._note(findings)
@@ -124,7 +124,7 @@ class Scrub:
             if self._bucket == 0:
                 self.counts.passes += 1
                 self._passed(self.counts)
-            await self._pace.rest(began)
+            await self._throttle.rest(began)
         await self._mend()
 
     def _note(self, findings: Findings) -> None:
@@ -161,7 +161,7 @@ class Scrub:
         for batch in batches(sorted(self._unmended)):
             answers = []
             for node in self._peers:
-                answer = await self._asker.ask(node, lambda round_id, view: Fetch(round_id, view, batch))  # noqa: B023
+                answer = await self._replicas.ask(node, lambda round_id, view: Fetch(round_id, view, batch))  # noqa: B023
                 if not isinstance(answer, Fetched):
                     raise NoAnswer(f"{node} answered something else")
                 answers.append(answer)

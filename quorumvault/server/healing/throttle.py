@@ -15,7 +15,7 @@ logger = logging.getLogger("quorumvault.healing")
 _TURN = 1e-4
 
 
-class Pace:
+class Throttle:
     """Rests after each piece of work so that it takes up ``share`` of the time at most: under load each piece takes longer,
     and so does the rest. Loops can share one: what began is theirs to remember."""
 

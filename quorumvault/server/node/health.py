@@ -18,7 +18,7 @@ from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode, View, votes
 from quorumvault.server.coordinator.coordinator import Coordinator
 from quorumvault.server.healing.healer import Healer
-from quorumvault.server.healing.rollback_marks import Memory
+from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.http.admission import Admission, Phase
 from quorumvault.server.http.health import Health, JoiningHealth, PeerHealth, QuorumHealth
@@ -45,7 +45,7 @@ class SelfReport:
     disk: LocalDisk
     membership: Membership
     standing: Standing
-    marks: Memory
+    marks: RollbackMarks
     healer: Callable[[], Healer | None]
     coordinator: Coordinator
     links: Mapping[str, Link]

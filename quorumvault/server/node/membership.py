@@ -39,7 +39,7 @@ _OWN_ROUND = RoundId(b"", b"", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class MembershipCallbacks:
     """What a node lets its membership do.
 
     ``storage``: its storage thread, if there is a disk. ``learn``: a view that its coordinator names from then on. ``changed``:
@@ -62,10 +62,10 @@ class _Joining:
 class Membership:
     """``make_rejoin`` makes what brings a joining disk in."""
 
-    def __init__(self, identity: DiskIdentity, around: Around, make_rejoin: Callable[[], Rejoin]) -> None:
+    def __init__(self, identity: DiskIdentity, callbacks: MembershipCallbacks, make_rejoin: Callable[[], Rejoin]) -> None:
         #: As it is durable.
         self.identity = identity
-        self._around = around
+        self._callbacks = callbacks
         self._make_rejoin = make_rejoin
         self._joining: _Joining | None = None
 
@@ -93,20 +93,20 @@ class Membership:
         if identity.view is not None:
             words = f"view {identity.view.number}: {_say(identity.view)}"
             logger.info("%s is %s in %s", identity.node, identity.mode.value, words)
-            self._around.learn(identity.view)
+            self._callbacks.learn(identity.view)
             if identity.view != before.view:
-                self._around.note(Event(event="view_entered", outcome="ok", detail=words))
-        self._around.changed()
+                self._callbacks.note(Event(event="view_entered", outcome="ok", detail=words))
+        self._callbacks.changed()
 
     def heard(self, facts: NodeFacts) -> None:
         """A peer has told its facts."""
         mine, theirs = self.identity, facts.view
         if theirs is None:
             return
-        self._around.learn(theirs)
+        self._callbacks.learn(theirs)
         if mine.view is None or theirs.id <= mine.view.id:
             return
-        storage = self._around.storage()
+        storage = self._callbacks.storage()
         if storage is not None and mine.mode is Mode.ACTIVE and may_enter(mine.disk, mine.view, theirs):
             storage.submit(ProposeView(_OWN_ROUND, NO_VIEW, theirs), lambda reply: None)
         elif not theirs.lists(mine.disk) and votes(facts.disk, facts.mode, theirs):
@@ -115,7 +115,7 @@ class Membership:
     def _replaced(self, view: View) -> None:
         mine = self.identity
         disk, other = mine.disk[:_SHOWN_BYTES].hex(), view.disks[mine.node][:_SHOWN_BYTES].hex()
-        self._around.end(
+        self._callbacks.end(
             DiskReplaced(
                 f"{mine.node} has been given another disk, {other}, in view {view.number}: this one, {disk}, counts no more. "
                 f"If the node with the new disk runs elsewhere, leave this one off; if not, set its data directory aside and "
@@ -124,7 +124,7 @@ class Membership:
         )
 
     async def _rejoin(self, rejoin: Rejoin) -> None:
-        self._around.note(Event(event="join_started"))
+        self._callbacks.note(Event(event="join_started"))
         loop = asyncio.get_running_loop()
         began = loop.time()
         while self.identity.mode is Mode.JOINING:
@@ -134,7 +134,7 @@ class Membership:
                 self._replaced(displaced.view)
                 return
             except QuorumVaultError as error:
-                self._around.end(error)
+                self._callbacks.end(error)
                 return
             except Exception as error:  # nothing but its end may end it: its words could have a key in them
                 logger.error(
@@ -145,7 +145,7 @@ class Membership:
                 break
         self._joining = None
         milliseconds = round((loop.time() - began) * 1000, 3)
-        self._around.note(Event(event="join_done", items=rejoin.records, outcome="ok", duration_ms=milliseconds))
+        self._callbacks.note(Event(event="join_done", items=rejoin.records, outcome="ok", duration_ms=milliseconds))
 
 
 def _say(view: View) -> str:

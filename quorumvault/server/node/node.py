@@ -30,11 +30,11 @@ from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.runs import Backups
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
-from quorumvault.server.healing.healer import Healer, Surroundings
+from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.join import Rejoin
 from quorumvault.server.healing.requests import Storage
-from quorumvault.server.healing.rollback_marks import Memory
-from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.healing.rollback_marks import RollbackMarks
+from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.http.admin import socket as admin_socket
 from quorumvault.server.http.admin.routes import create_admin_app
 from quorumvault.server.http.admission import Admission
@@ -45,7 +45,7 @@ from quorumvault.server.http.server import HttpServer, listening_socket
 from quorumvault.server.node.disk import LocalDisk
 from quorumvault.server.node.health import VERSION, SelfReport
 from quorumvault.server.node.heap import Heap
-from quorumvault.server.node.membership import Around, Membership
+from quorumvault.server.node.membership import Membership, MembershipCallbacks
 from quorumvault.server.node.operator import Operator, neighbours
 from quorumvault.server.node.reload import Reloads
 from quorumvault.server.peers.claims import Claims
@@ -118,7 +118,7 @@ class Node:
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
         self._recorder = RequestRecorder(self._events, self._metrics.request)
-        self._memory = self._make_memory()
+        self._marks = self._make_marks()
         self._own = LocalPeer(
             config.node,
             lambda: self._disk.storage,
@@ -133,8 +133,8 @@ class Node:
         self._standing = Standing(self._links.values(), self._peer_server.tell)
         self._coordinator = self._make_coordinator()
         storage, learn = lambda: self._disk.storage, self._coordinator.learn
-        around = Around(storage, learn, self._on_identity_change, self._events.note, self._end)
-        self._membership = Membership(disk.identity, around, self._make_rejoin)
+        callbacks = MembershipCallbacks(storage, learn, self._on_identity_change, self._events.note, self._end)
+        self._membership = Membership(disk.identity, callbacks, self._make_rejoin)
         self._healer = self._make_healer()
         self._healing = False
         self._report = self._make_report()
@@ -173,13 +173,13 @@ class Node:
             self._config.cluster.timeouts,
             self._clock,
             wall_ms,
-            CoordinatorObserver(self._metrics, self._events, self._memory.acknowledged, self._missed),
+            CoordinatorObserver(self._metrics, self._events, self._marks.acknowledged, self._missed),
         )
 
-    def _make_memory(self) -> Memory:
+    def _make_marks(self) -> RollbackMarks:
         later = asyncio.get_running_loop().call_later
         disk, view = self._disk, lambda: self._coordinator.view
-        return Memory(lambda: disk.replica, lambda: disk.storage, view, later, self._put_back)
+        return RollbackMarks(lambda: disk.replica, lambda: disk.storage, view, later, self._put_back)
 
     def _peers(self) -> dict[str, Peer]:
         return {**self._links, self._config.node: self._own}
@@ -190,8 +190,8 @@ class Node:
         if storage is None:
             return None
         self._introduce(self._reloads.keys.owners)
-        around = Surroundings(
-            node=self._config.node,
+        callbacks = HealerCallbacks(
+            name=self._config.node,
             disk=lambda: self._membership.identity.disk,
             nonce=os.urandom(BOOT_BYTES),
             peers=self._peers(),
@@ -203,7 +203,7 @@ class Node:
             wall_ms=wall_ms,
             rng=SystemRandom(),
         )
-        return Healer(around, storage, cluster.healing, cluster.timeouts, HealingObserver(self._metrics, self._events))
+        return Healer(callbacks, storage, cluster.healing, cluster.timeouts, HealingObserver(self._metrics, self._events))
 
     def _introduce(self, owners: Iterable[Owner]) -> None:
         if self._disk.replica is not None:
@@ -231,8 +231,8 @@ class Node:
             self._links,
             self._disk_to_join_with,
             lambda: self._standing.established,
-            Pace(cluster.healing.share),
-            self._memory,
+            Throttle(cluster.healing.share),
+            self._marks,
             self._free_space.has_room,
             timeout=cluster.timeouts.round,
         )
@@ -284,7 +284,7 @@ class Node:
             disk=self._disk,
             membership=self._membership,
             standing=self._standing,
-            marks=self._memory,
+            marks=self._marks,
             healer=lambda: self._healer,
             coordinator=self._coordinator,
             links=self._links,
@@ -347,7 +347,7 @@ class Node:
         await self._membership.stop()
         if self._healer is not None:
             await self._healer.stop()
-        self._memory.write()
+        self._marks.write()
         await self._disk.close()
         self._recorder.flush()
         self._events.note(Event(event="node_stopped"))
@@ -379,7 +379,7 @@ class Node:
         self._events.note(Event(event="peer_up" if link.up else "peer_down", peer=link.node, detail=link.last_error))
 
     def _on_facts(self, facts: NodeFacts) -> None:
-        self._memory.heard(facts)
+        self._marks.heard(facts)
         self._membership.heard(facts)
 
     def _on_room_change(self, full: bool) -> None:

@@ -35,7 +35,7 @@ class CoordinatorObserver:
 
 @dataclass(frozen=True, slots=True)
 class HealingObserver:
-    """Implements Listener (healing/healer.py)."""
+    """Implements Observer (healing/healer.py)."""
 
     metrics: Metrics
     events: EventLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quorumvault.protocol.rollback_marks import Mark, Marks
 from quorumvault.server.healing import rollback_marks
-from quorumvault.server.healing.rollback_marks import Memory
+from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Replica
 from tests.rigs.undone.mutant import PUT_BACK, Mutant
@@ -23,11 +23,11 @@ def _counts_starts(remembered: Mark, start: Mark, sequence: int) -> bool:
     return remembered.incarnation > start.incarnation
 
 
-def _own_alone(memory: Memory, facts: NodeFacts) -> None:
+def _own_alone(marks: RollbackMarks, facts: NodeFacts) -> None:
     """What peers remember of this node's disk is not looked at."""
-    view = memory._view()
+    view = marks._view()
     if view is not None and view.lists(facts.disk):
-        memory.acknowledged(facts.disk, Mark(facts.incarnation, facts.sequence))
+        marks.acknowledged(facts.disk, Mark(facts.incarnation, facts.sequence))
 
 
 MUTANTS = (
@@ -38,5 +38,5 @@ MUTANTS = (
     Mutant("starts-alone", ("rollback marks",), "starts count, and writes do not",
            ((rollback_marks, "contradicts", _counts_starts),), PUT_BACK, seed=1),
     Mutant("nobody-listens", ("rollback marks",), "a node does not hear what others remember",
-           ((Memory, "heard", _own_alone),), PUT_BACK, seed=1),
+           ((RollbackMarks, "heard", _own_alone),), PUT_BACK, seed=1),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from quorumvault.protocol.messages import Copy, ProposeView, RoundId
 from quorumvault.protocol.views import NO_VIEW, successor
 from quorumvault.server.backup.format import Broken, Header, Piece, Reader, Trailer
 from quorumvault.server.backup.take import Taking
-from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
@@ -31,7 +31,7 @@ PIECE_BYTES = 300
 
 def taking(node: Node, known: Iterable[Owner] = ()) -> Taking:
     peers = [each for each in NODE_NAMES if each != node.name]
-    return Taking(node.healer.asker, peers, Pace(1.0), VIEW, HEADER, KEYRING, bytes(32), known)
+    return Taking(node.healer.replicas, peers, Throttle(1.0), VIEW, HEADER, KEYRING, bytes(32), known)
 
 
 def parse(backup: bytes) -> tuple[dict[bytes, bytes], Trailer]:

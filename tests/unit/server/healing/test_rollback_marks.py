@@ -13,7 +13,7 @@ from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.protocol.peer import NoReply
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view, successor
-from quorumvault.server.healing.rollback_marks import PUT_BACK, SOON, Memory
+from quorumvault.server.healing.rollback_marks import PUT_BACK, SOON, RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts, decode_facts, encode
 from quorumvault.server.replica.replica import Job, Replica
 from quorumvault.server.storage import layout
@@ -44,7 +44,7 @@ def make_replica(store: Store, incarnation: int = 4, reserve: bool = True) -> Re
 
 @dataclass
 class Rig:
-    """The memory of n2. ``timers`` are due when a test says so; ``busy``: too much waits for its disk."""
+    """The rollback marks of n2. ``timers`` are due when a test says so; ``busy``: too much waits for its disk."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
     view: View | None = FIRST
@@ -60,7 +60,7 @@ class Rig:
     def start(self) -> None:
         """A process begins."""
         self.replica = make_replica(self.store)
-        self.memory = Memory(
+        self.marks = RollbackMarks(
             lambda: self.replica if self.has_disk else None,
             lambda: self if self.has_disk else None,
             lambda: self.view,
@@ -86,37 +86,37 @@ def told(node: str = "n1", sequence: int = 0, marks: dict[bytes, Mark] | None = 
 
 def test_it_remembers_across_a_restart_what_was_acknowledged_and_what_it_was_told() -> None:
     rig = Rig()
-    rig.memory.acknowledged(ONE, Mark(3, 70))
-    rig.memory.acknowledged(ONE, Mark(3, 69))
-    rig.memory.heard(told("n3", sequence=8, marks={ONE: Mark(2, 90)}))
-    assert rig.memory.known == {ONE: Mark(3, 90), THREE: Mark(1, 8)}
+    rig.marks.acknowledged(ONE, Mark(3, 70))
+    rig.marks.acknowledged(ONE, Mark(3, 69))
+    rig.marks.heard(told("n3", sequence=8, marks={ONE: Mark(2, 90)}))
+    assert rig.marks.known == {ONE: Mark(3, 90), THREE: Mark(1, 8)}
     rig.wait()
     rig.start()
-    assert rig.memory.known == {ONE: Mark(3, 90), THREE: Mark(1, 8)}
+    assert rig.marks.known == {ONE: Mark(3, 90), THREE: Mark(1, 8)}
 
 
 def test_many_acknowledgements_are_one_write_and_the_same_again_is_none() -> None:
     rig = Rig()
     for sequence in range(100):
-        rig.memory.acknowledged(ONE, Mark(1, sequence))
+        rig.marks.acknowledged(ONE, Mark(1, sequence))
     assert len(rig.timers) == 1
     rig.wait()
-    rig.memory.acknowledged(ONE, Mark(1, 99))
-    rig.memory.heard(told(sequence=99))
+    rig.marks.acknowledged(ONE, Mark(1, 99))
+    rig.marks.heard(told(sequence=99))
     assert not rig.timers
 
 
 def test_to_remember_is_no_write_that_others_would_have_to_remember() -> None:
     """Or three idle nodes would tell each other of their writes for ever."""
     rig = Rig()
-    rig.memory.acknowledged(ONE, Mark(1, 5))
+    rig.marks.acknowledged(ONE, Mark(1, 5))
     rig.wait()
     assert rig.replica.sequence == 600
 
 
 def test_a_disk_with_too_much_to_do_is_asked_again() -> None:
     rig = Rig(busy=True)
-    rig.memory.acknowledged(ONE, Mark(1, 5))
+    rig.marks.acknowledged(ONE, Mark(1, 5))
     rig.wait()
     rig.busy = False
     rig.wait()
@@ -136,7 +136,7 @@ def test_a_disk_with_too_much_to_do_is_asked_again() -> None:
 def test_a_disk_of_which_a_peer_remembers_more_is_given_up_once(remembered: Mark, forgot: bool) -> None:
     rig = Rig()
     for _ in range(2):
-        rig.memory.heard(told(marks={ME: remembered}))
+        rig.marks.heard(told(marks={ME: remembered}))
     assert len(rig.given_up) == forgot
     for why in rig.given_up:
         assert why.startswith(PUT_BACK)
@@ -145,36 +145,36 @@ def test_a_disk_of_which_a_peer_remembers_more_is_given_up_once(remembered: Mark
 
 def test_what_is_remembered_of_a_disk_that_this_node_has_no_more_means_nothing() -> None:
     rig = Rig(has_disk=False)
-    rig.memory.heard(told(marks={ME: Mark(9, 9)}))
-    rig.memory.heard(told(marks={b"x" * 16: Mark(9, 9)}))
+    rig.marks.heard(told(marks={ME: Mark(9, 9)}))
+    rig.marks.heard(told(marks={b"x" * 16: Mark(9, 9)}))
     assert not rig.given_up
 
 
 def test_disks_that_are_in_no_view_are_not_remembered_and_those_that_left_it_are_forgotten() -> None:
     rig = Rig()
-    rig.memory.heard(told(marks={b"x" * 16: Mark(9, 9), ME: Mark(1, 1)}))
-    assert set(rig.memory.known) == {ONE}
+    rig.marks.heard(told(marks={b"x" * 16: Mark(9, 9), ME: Mark(1, 1)}))
+    assert set(rig.marks.known) == {ONE}
     rig.wait()
     rig.view = successor(FIRST, "n1", FRESH)
-    rig.memory.acknowledged(FRESH, Mark(1, 1))
+    rig.marks.acknowledged(FRESH, Mark(1, 1))
     rig.wait()
-    assert set(rig.memory.known) == {FRESH}
+    assert set(rig.marks.known) == {FRESH}
     assert make_replica(rig.store).remembered == {FRESH: Mark(1, 1)}
 
 
 def test_a_node_that_knows_no_view_yet_still_hears_that_its_disk_was_put_back() -> None:
     rig = Rig(view=None)
-    rig.memory.heard(told(marks={ME: Mark(9, 9)}))
+    rig.marks.heard(told(marks={ME: Mark(9, 9)}))
     assert len(rig.given_up) == 1
 
 
 def test_a_new_disk_gets_what_is_remembered_before_it_votes() -> None:
     rig = Rig(has_disk=False)
-    rig.memory.acknowledged(ONE, Mark(3, 70))
+    rig.marks.acknowledged(ONE, Mark(3, 70))
     rig.wait()
     assert rig.replica.remembered == {}
     replica = make_replica(rig.store)
-    replica.activate(FIRST, dict(rig.memory.known))
+    replica.activate(FIRST, dict(rig.marks.known))
     assert make_replica(rig.store).remembered == {ONE: Mark(3, 70)}
 
 
@@ -189,7 +189,7 @@ def test_a_disk_without_room_leaves_it_in_memory() -> None:
 def test_what_there_was_no_room_for_is_tried_again() -> None:
     rig = Rig()
     rig.replica = make_replica(rig.store, reserve=False)
-    rig.memory.acknowledged(ONE, Mark(1, 1))
+    rig.marks.acknowledged(ONE, Mark(1, 1))
     rig.wait()
     rig.replica = make_replica(rig.store)
     rig.wait()

@@ -1,4 +1,4 @@
-"""Loops in the background rest in proportion to their work, also when they share a pace."""
+"""Loops in the background rest in proportion to their work, also when they share a throttle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from quorumvault.server.healing import throttle
-from quorumvault.server.healing.throttle import Pace
+from quorumvault.server.healing.throttle import Throttle
 
 
 def test_each_piece_of_work_is_rested_for_whoever_else_began_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_each_piece_of_work_is_rested_for_whoever_else_began_meanwhile(monkeypat
         await shared.rest(now - 1.5)
         await shared.rest(now - 0.5)
 
-    shared = Pace(0.25)
+    shared = Throttle(0.25)
     monkeypatch.setattr(throttle, "pause", rest)
     asyncio.run(scenario())
     one, other = rests

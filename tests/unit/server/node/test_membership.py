@@ -11,7 +11,7 @@ from quorumvault.errors import DiskReplaced, QuorumVaultError
 from quorumvault.protocol.messages import AnyRequest, ProposeView
 from quorumvault.protocol.peer import OnReply
 from quorumvault.protocol.views import Mode, View, first_view, successor
-from quorumvault.server.node.membership import Around, Membership
+from quorumvault.server.node.membership import Membership, MembershipCallbacks
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Job
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -38,7 +38,7 @@ class Rig:
     ended: list[QuorumVaultError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        around = Around(lambda: self, self.learnt.append, self._changed, self.events.append, self.ended.append)
+        around = MembershipCallbacks(lambda: self, self.learnt.append, self._changed, self.events.append, self.ended.append)
         self.member = Membership(self.identity, around, self._no_rejoin)
 
     def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None:
