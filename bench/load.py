@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import TypeVar
 
 from bench.http import Driven, Lanes, encode
 from bench.processes import Memory, cpu_seconds, disk_bytes, memory, until_idle
 from chaos.testbed.cluster import NODES, Cluster
 
 OWNER = "bench"
+T = TypeVar("T")
 
 #: On a machine that has other work too, a request that takes long has to give a bad figure, and not to end the run.
 _PATIENCE = "\n# The benchmark's:\ntimeouts:\n  request: 60.0\n  round: 30.0\n  silence: 30.0\n"
@@ -83,21 +86,31 @@ class Peak:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        over = threading.Event()
-        thread = threading.Thread(target=self._look, args=(over,))
-        thread.start()
-        try:
+        with beside(self._look):
             yield
-        finally:
-            over.set()
-            thread.join()
 
-    def _look(self, over: threading.Event) -> None:
+    def _look(self, ended: Event) -> None:
         """Looks every so many seconds, and once more at the end."""
-        ended = False
-        while not ended:
-            ended = over.wait(self._glance_seconds)
+        last = False
+        while not last:
+            last = ended.wait(self._glance_seconds)
             self.most = max(self.most, self._load.memory(self._by), key=self._by)
+
+
+@contextmanager
+def beside(work: Callable[[Event], T]) -> Iterator[Future[T]]:
+    """Runs ``work`` in a thread of its own while the block lasts; then its event is set, and it has to end.
+
+    Raises what it raised, unless the block raised first.
+    """
+    ended = Event()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(work, ended)
+        try:
+            yield run
+        finally:
+            ended.set()
+    run.result()
 
 
 def prepare(directory: Path) -> Cluster:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from chaos.testbed.host import Unavailable, move_all, tool
+from chaos.testbed.host import Unavailable, flip_bits, move_all, tool
 
 #: LevelDB reads its log by blocks. A bit that flips in the last one, in a record's length, looks like a write that a crash has
 #: cut short, so that whole batches are gone and nobody can tell: known, and documented (storage/leveldb.py). The blocks before
@@ -119,20 +119,11 @@ def _flip(path: Path, offsets: Sequence[int], rng: Random) -> Damage:
     masks = {offset: 1 << rng.randrange(8) for offset in offsets}
     length = path.stat().st_size
 
-    def flip() -> None:
-        with path.open("r+b") as file:
-            for offset, mask in masks.items():
-                file.seek(offset)
-                (byte,) = file.read(1)
-                file.seek(offset)
-                file.write(bytes([byte ^ mask]))
-            os.fsync(file.fileno())
-
     def flip_back() -> None:
         if path.exists() and path.stat().st_size == length:
-            flip()
+            flip_bits(path, masks.items())
 
-    flip()
+    flip_bits(path, masks.items())
     places = f"at {min(masks)}" if len(masks) == 1 else f"at {len(masks)} places from {min(masks)} to {max(masks)}"
     return Damage(f"bits flip in {path.name}, {places} of {length} bytes", flip_back)
 

@@ -21,6 +21,7 @@ from chaos.network import Network, Weather
 from chaos.recorder import Recorder
 from chaos.summary import Exit
 from chaos.testbed.cluster import NODES, Cluster
+from chaos.testbed.history import FaultBegan, FaultEnded
 from chaos.testbed.host import Unavailable
 
 #: Exit code of a node whose store cannot be trusted.
@@ -111,7 +112,7 @@ class Faults:
         #: Nodes whose process was ended here, until they are started again.
         self._down: set[str] = set()
         #: By node, what damaged its store, and the disk that it had then: while it has that one, it may stop because of it.
-        self._damaged: dict[str, tuple[Kind, str]] = {}
+        self._damaged: dict[str, tuple[Kind, object]] = {}
         #: A disk is being replaced, by a fault of this plan.
         self._replacing = False
         self._joins = Joins(cluster, network, self._down, self._start_now, self._stop)
@@ -164,12 +165,12 @@ class Faults:
             self._recorder.note(f"no {fault.kind.label} of {fault.node}: {why}")
             return
         self._active[fault.number] = fault, applied
-        self._recorder.fault_began(fault.number, fault.kind.label, fault.on, began, applied.words)
+        self._recorder.write(FaultBegan(fault.number, fault.kind.label, fault.on, began, applied.words))
         tell(fault, applied.words, True)
         await asyncio.sleep(zero + fault.ends - self._recorder.now)
         await applied.mend()
         del self._active[fault.number]
-        self._recorder.fault_ended(fault.number, "mended")
+        self._recorder.write(FaultEnded(fault.number, self._recorder.now, "mended"))
         tell(fault, applied.words, False)
 
     async def heal(self) -> None:
@@ -190,7 +191,7 @@ class Faults:
                     self._down.add(name)
                     causes = [fault.kind for fault, _ in self._active.values() if fault.node == name]
                     kind, disk = self._damaged.get(name, (None, None))
-                    left = kind is not None and not causes and disk == self._joins.disk_of(name)
+                    left = kind is not None and not causes and disk == self._cluster.identity(name).get("disk")
                     causes += [kind] if left and kind is not None else []
                     expected = code == _STORAGE_EXIT and not MAY_STOP.isdisjoint(causes)
                     words = ", ".join(kind.label for kind in causes) or "nothing was done to it"
@@ -287,7 +288,7 @@ class Faults:
     async def _damage_store(self, fault: Fault, damage: Callable[..., Damage]) -> Applied:
         store = self._cluster.nodes[fault.node].data / "store"
         if self._rejoins:
-            self._damaged[fault.node] = fault.kind, self._joins.disk_of(fault.node)
+            self._damaged[fault.node] = fault.kind, self._cluster.identity(fault.node).get("disk")
         return await self._while_down(fault, lambda: damage(store, Random(fault.dice)))
 
     async def _take_disk_away(self, fault: Fault) -> Applied:

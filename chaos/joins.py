@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import yaml
 from chaos import disks
 from chaos.nemesis import Fault, others
 from chaos.network import Network
-from chaos.testbed.cluster import NODES, Cluster, ClusterError, run
+from chaos.testbed.cluster import NODES, Cluster
 from chaos.testbed.host import move_all
 
 #: A node that stands still is given up by the others after 2 s; then its name is free.
@@ -77,11 +76,11 @@ class Joins:
         """What an operator does: without its identity a node does not take itself a new disk, since its volume may be missing."""
         self._stop(name)
         disks.empty(self._cluster.nodes[name].data)
-        await _init_replace(self._cluster.directory, name)
+        await asyncio.to_thread(self._cluster.replace_disk, name)
         self._start(name)
 
     def all_active(self) -> bool:
-        return all(_is_active(self._cluster, name) for name in NODES)
+        return all(self._cluster.state(name) == "active" for name in NODES)
 
     def close(self) -> None:
         """Whatever was begun and not mended: no second process of a node is left."""
@@ -104,7 +103,7 @@ class Joins:
         new.nodes[name].variables = dict(node.variables)
         self._beside[fault.number] = _Beside(old, new)
         await asyncio.sleep(_GIVEN_UP_SECONDS)
-        await _init_replace(home, name)
+        await asyncio.to_thread(new.replace_disk, name)
         await self._network.move(name, peer)
         new.start(name)
         waits = Random(fault.dice).random() < 0.5
@@ -118,13 +117,7 @@ class Joins:
         name, (old, new) = fault.node, self._beside.pop(fault.number)
         node = self._cluster.nodes[name]
         self._cluster.resume(name)
-        try:
-            code = await asyncio.to_thread(old.wait, _END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.outlived.append(f"{name} goes on, {_END_SECONDS:g} s after it came back with a disk that was replaced")
-        else:
-            if code != _REFUSED_EXIT:
-                self.outlived.append(f"{name} came back with a disk that was replaced, and ended with exit code {code}")
+        await self._require_end(old, _REFUSED_EXIT, f"{name} came back with a disk that was replaced")
         self._stop(name)
         await self._joined(new, name)
         new.close()
@@ -134,8 +127,18 @@ class Joins:
         move_all(new.directory / name, node.data)
         self._start(name)
 
+    async def _require_end(self, process: subprocess.Popen[bytes], code: int, since: str) -> None:
+        """Waits for a process that has to end by itself, with this exit code; notes one that does not."""
+        try:
+            ended = await asyncio.to_thread(process.wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.outlived.append(f"{since}, and its process goes on {_END_SECONDS:g} s later")
+        else:
+            if ended != code:
+                self.outlived.append(f"{since}, and its process ended with exit code {ended}")
+
     async def _joined(self, cluster: Cluster, name: str) -> bool:
-        joined = await _until(lambda: _is_active(cluster, name), _JOIN_SECONDS)
+        joined = await _until(lambda: cluster.state(name) == "active", _JOIN_SECONDS)
         if not joined:
             self.outlived.append(f"{name} has not joined with its new disk in {_JOIN_SECONDS:g} s")
         return joined
@@ -157,7 +160,7 @@ class Joins:
         finally:
             if misses:
                 self._cluster.resume(stale)
-        entered = await _until(lambda: self._has_view(name), _JOIN_SECONDS)
+        entered = await _until(lambda: self._cluster.identity(name).get("view") is not None, _JOIN_SECONDS)
         await asyncio.sleep(rng.random() * _IN_THE_MIDDLE_SECONDS)
         dead = NODES if rng.random() < 0.25 else (stale, knowing)
         self._stop(*dead)
@@ -167,21 +170,6 @@ class Joins:
         late = f", and {stale} had missed what was written last" if misses else ""
         step = "is in the new view" if entered else "asks for one"
         return f"{name} joins with a new disk and {step}; {' and '.join(dead)} are killed, {knowing} stays down{late}"
-
-    def _has_view(self, name: str) -> bool:
-        """Whether its disk has entered one, and synced that."""
-        return (self._identity(name) or {}).get("view") is not None
-
-    def disk_of(self, name: str) -> str:
-        """The id of the disk that it has; empty for none."""
-        return str((self._identity(name) or {}).get("disk", ""))
-
-    def _identity(self, name: str) -> dict[str, object] | None:
-        try:
-            found: dict[str, object] = json.loads((self._cluster.nodes[name].data / "disk.json").read_bytes())
-        except FileNotFoundError:
-            return None
-        return found
 
     # Put back from an older copy.
 
@@ -202,13 +190,7 @@ class Joins:
         move_all(self._copy_of(fault), node.data)
         self._start(name)
         self._down.add(name)
-        try:
-            code = await asyncio.to_thread(node.require_process().wait, _END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.outlived.append(f"{name} goes on, {_END_SECONDS:g} s after its disk was put back from an older copy")
-        else:
-            if code != _STORAGE_EXIT:
-                self.outlived.append(f"{name}, whose disk was put back from an older copy, ended with exit code {code}")
+        await self._require_end(node.require_process(), _STORAGE_EXIT, f"the disk of {name} was put back from an older copy")
         self._start(name)
 
     # All three, one after the other.
@@ -228,12 +210,6 @@ class Joins:
             if not await self._joined(self._cluster, name):
                 break
         return f"{', then '.join(order)} lose {'their stores' if alone else 'all that they had on disk'}"
-
-
-async def _init_replace(directory: Path, name: str) -> None:
-    done = await asyncio.to_thread(run, "init", str(directory), "--replace", name)
-    if done.returncode != 0:
-        raise ClusterError(f"quorumvault init --replace {name} ended with exit code {done.returncode}: {done.stderr.decode()}")
 
 
 def _second_home(cluster: Path, home: Path, name: str, config: str) -> tuple[str, tuple[str, int]]:
@@ -256,11 +232,6 @@ def _second_home(cluster: Path, home: Path, name: str, config: str) -> tuple[str
         (home / file).write_text(yaml.safe_dump(settings, sort_keys=False))
     host, _, port = addresses["peer"].rpartition(":")
     return addresses["api"], (host, int(port))
-
-
-def _is_active(cluster: Cluster, name: str) -> bool:
-    answer = cluster.health(name)
-    return answer is not None and answer.body["state"] == "active"
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from chaos.testbed.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
+from chaos.testbed.history import Action, Complete, Invoke, Note, Outcome, Record
 
 #: Of times, in digits of a second.
 _DIGITS = 4
@@ -36,31 +36,21 @@ class Recorder:
         """Seconds since the run began."""
         return round(time.monotonic() - self._zero, _DIGITS)
 
-    def begin(self, begun: Begun) -> None:
-        self._write(begun)
-
     def invoke(
         self, action: Action, owner: str, node: str, given: tuple[str, ...], epoch: int, *, client: int, final: bool = False
     ) -> int:
         """Called before the request is sent. The number of the operation."""
         op = self._ops
         self._ops += 1
-        self._write(Invoke(op, action, owner, node, given, epoch, self.now, final, client))
+        self.write(Invoke(op, action, owner, node, given, epoch, self.now, final, client))
         return op
 
     def complete(self, op: int, outcome: Outcome, answers: tuple[str | None, ...] = (), epoch: int = 0, why: str = "") -> None:
         """Called after the answer has come."""
-        self._write(Complete(op, outcome, answers, epoch, self.now, why))
-
-    def fault_began(self, number: int, kind: str, nodes: tuple[str, ...], at: float, words: str) -> None:
-        """``at``: since when it is being applied; that it was, and how, is known a little later."""
-        self._write(FaultBegan(number, kind, nodes, at, words))
-
-    def fault_ended(self, number: int, words: str) -> None:
-        self._write(FaultEnded(number, self.now, words))
+        self.write(Complete(op, outcome, answers, epoch, self.now, why))
 
     def note(self, words: str) -> None:
-        self._write(Note(self.now, words))
+        self.write(Note(self.now, words))
 
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
         self._file.write(self._encode(record) + b"\n")

@@ -105,7 +105,7 @@ async def run(options: Options, site: Site, unavailable: dict[str, str], tell: T
 async def _on_site(options: Options, site: Site, place: Path, recorder: Recorder, tell: Teller) -> tuple[Observed, Names]:
     async with site(place, options.seed) as (cluster, network):
         cluster.command_line = tuple(options.command) or cluster.command_line
-        recorder.begin(_begun(options, cluster))
+        recorder.write(_begun(options, cluster))
         injector = _injector(cluster, place)
         names = Names(Speller(bytes.fromhex((cluster.directory / MASTER_SECRET).read_text())))
         with contextlib.ExitStack() as stack:
@@ -141,12 +141,23 @@ async def _work(
     )
     tell.say(recorder.now, f"three nodes serve; {options.seconds:g} s of work begin, with {len(options.plan)} faults")
     recorder.note("the work begins")
+    before: dict[int, dict[Outcome, int]] = {}
+
+    def heard(fault: Fault, words: str, begins: bool) -> None:
+        """Tells of a fault, and once it is over what it meant for clients."""
+        if begins:
+            before[fault.number] = dict(workload.counts)
+            tell.began(recorder.now, fault, words)
+        else:
+            then = before.pop(fault.number)
+            tell.ended(recorder.now, fault, {outcome: count - then[outcome] for outcome, count in workload.counts.items()})
+
     watch = asyncio.create_task(faults.watch())
     ends = recorder.now + options.seconds
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(workload.run(lambda: recorder.now < ends))
-            tasks.create_task(faults.follow(options.plan, _Telling(tell, workload, recorder)))
+            tasks.create_task(faults.follow(options.plan, heard))
     except BaseExceptionGroup as group:
         raise _first(group) from None
     finally:
@@ -172,25 +183,6 @@ def _first(failure: BaseException) -> BaseException:
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure
-
-
-class _Telling:
-    """What a fault meant for clients, once it is over."""
-
-    def __init__(self, tell: Teller, workload: Workload, recorder: Recorder) -> None:
-        self._tell = tell
-        self._workload = workload
-        self._recorder = recorder
-        self._before: dict[int, dict[Outcome, int]] = {}
-
-    def __call__(self, fault: Fault, words: str, begins: bool) -> None:
-        if begins:
-            self._before[fault.number] = dict(self._workload.counts)
-            self._tell.began(self._recorder.now, fault, words)
-        else:
-            before = self._before.pop(fault.number)
-            counts = {outcome: count - before[outcome] for outcome, count in self._workload.counts.items()}
-            self._tell.ended(self._recorder.now, fault, counts)
 
 
 def _injector(cluster: Cluster, place: Path) -> Injector | None:

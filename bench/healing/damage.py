@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
+
+from chaos.testbed.host import flip_bits
 
 
 class Flip(NamedTuple):
@@ -35,12 +36,5 @@ def flip_tables(store: Path, count: int, rng: Random) -> int:
     tables = sorted(store.glob("*.ldb"))
     flips = choose([path.stat().st_size for path in tables], count, rng)
     for number, of_file in itertools.groupby(flips, lambda flip: flip.file):
-        with tables[number].open("r+b") as file:
-            for _, offset, bit in of_file:
-                file.seek(offset)
-                (byte,) = file.read(1)
-                file.seek(offset)
-                file.write(bytes([byte ^ 1 << bit]))
-            file.flush()
-            os.fsync(file.fileno())
+        flip_bits(tables[number], [(flip.offset, 1 << flip.bit) for flip in of_file])
     return len({flip.file for flip in flips})

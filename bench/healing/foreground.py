@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self, overload
+from threading import Event
+from typing import overload
 
 import msgspec
 
@@ -16,7 +16,7 @@ from bench.bodies import TokensGiven, Values
 from bench.healing.report import Answers, ReadBack
 from bench.healing.stores import Corpus
 from bench.http import LoadFailed, encode
-from bench.load import OWNER
+from bench.load import OWNER, beside
 from bench.openloop import OpenLoop, Run
 from bench.report import percentile
 from bench.work import WrongAnswer
@@ -107,40 +107,24 @@ class _Requests(Sequence[bytes]):
         return encode("/tokenize", self._key, _body(Values(values)))
 
 
-class Foreground:
-    """An open loop of new values to some nodes, ``rate`` requests a second, for as long as its block lasts; then ``answers``."""
+@contextmanager
+def foreground(vault: Vault, nodes: Sequence[str], rate: float) -> Iterator[Future[Answers]]:
+    """Drives an open loop of new values to some nodes, ``rate`` requests a second, while its block lasts.
 
-    def __init__(self, vault: Vault, nodes: Sequence[str], rate: float) -> None:
-        self.answers: Answers | None = None
-        self._vault = vault
-        self._addresses = [vault.cluster.nodes[name].address for name in nodes]
-        self._rate = rate
-        self._ended = threading.Event()
-        self._thread = ThreadPoolExecutor(1)
-        self._run: Future[Run] | None = None
+    After it the future has the answers. Raises LoadFailed if nothing was answered with 200, WrongAnswer.
+    """
+    addresses = [vault.cluster.nodes[name].address for name in nodes]
+    requests = vault.tokenize_requests(round(rate * _LONGEST_SECONDS) + 1, BATCH)
 
-    def __enter__(self) -> Self:
-        self._run = self._thread.submit(self._drive)
-        return self
+    def drive(ended: Event) -> Run:
+        with OpenLoop(addresses) as loop:
+            return loop.run(requests, rate, ended.is_set)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.shutdown()
-        if error is None and self._run is not None:
-            run = self._run.result()
-            self._vault.settle(run, BATCH)
-            self.answers = _summary(self._rate, run)
-
-    def result(self) -> Answers:
-        """Of a block that has ended. Raises LoadFailed if nothing was answered with 200."""
-        if self.answers is None:
-            raise LoadFailed("no load was driven")
-        return self.answers
-
-    def _drive(self) -> Run:
-        requests = self._vault.tokenize_requests(round(self._rate * _LONGEST_SECONDS) + 1, BATCH)
-        with OpenLoop(self._addresses) as loop:
-            return loop.run(requests, self._rate, self._ended.is_set)
+    answers: Future[Answers] = Future()
+    with beside(drive) as run:
+        yield answers
+    vault.settle(run.result(), BATCH)
+    answers.set_result(_summary(rate, run.result()))
 
 
 def _summary(rate: float, run: Run) -> Answers:
@@ -157,38 +141,23 @@ def _summary(rate: float, run: Run) -> Answers:
     )
 
 
-class Reading:
-    """Reads everything back through one node again and again, for as long as its block lasts."""
+@contextmanager
+def reading(vault: Vault, node: str) -> Iterator[Future[ReadBack]]:
+    """Reads everything back through one node again and again while its block lasts; after it the future has what was read."""
+    counts: Counter[str] = Counter()
 
-    def __init__(self, vault: Vault, node: str) -> None:
-        self._counts: Counter[str] = Counter()
-        self._vault = vault
-        self._node = node
-        self._ended = threading.Event()
-        self._thread = ThreadPoolExecutor(1)
-        self._run: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        self._run = self._thread.submit(self._read)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.shutdown()
-        if error is None and self._run is not None:
-            self._run.result()
-
-    @property
-    def read(self) -> ReadBack:
-        return _read_back(self._counts)
-
-    def _read(self) -> None:
-        while not self._ended.is_set():
-            for numbers in self._vault.batches(_READ_BATCH):
-                if self._ended.is_set():
+    def read(ended: Event) -> None:
+        while not ended.is_set():
+            for numbers in vault.batches(_READ_BATCH):
+                if ended.is_set():
                     return
-                if not _read(self._vault, self._node, numbers, self._counts):
-                    self._ended.wait(_RETRY_SECONDS)
+                if not _read(vault, node, numbers, counts):
+                    ended.wait(_RETRY_SECONDS)
+
+    back: Future[ReadBack] = Future()
+    with beside(read):
+        yield back
+    back.set_result(_read_back(counts))
 
 
 def read_all(vault: Vault, node: str) -> ReadBack:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from bench.healing.damage import flip_tables
-from bench.healing.foreground import BATCH, Foreground, Reading, Vault, read_all
+from bench.healing.foreground import BATCH, Vault, foreground, read_all, reading
 from bench.healing.plan import HealingPlan
 from bench.healing.report import Answers, Away, Lost, Rotten, Verified
 from bench.http import Lanes
@@ -38,7 +38,7 @@ class Mending:
     def away(self) -> Away:
         capacity, rate = self._probe()
         before = self._before(rate)
-        with Foreground(self._vault, OTHERS, rate) as meanwhile:
+        with foreground(self._vault, OTHERS, rate) as meanwhile:
             self._tell(f"{BROKEN} is down")
             self._cluster.kill(BROKEN)
             time.sleep(self._plan.away)
@@ -55,23 +55,21 @@ class Mending:
     def lost(self) -> Lost:
         capacity, rate = self._probe()
         before = self._before(rate)
-        with Foreground(self._vault, OTHERS, rate) as meanwhile:
+        with foreground(self._vault, OTHERS, rate) as meanwhile:
             self._tell(f"the data directory of {BROKEN} is deleted")
             self._cluster.kill(BROKEN)
             shutil.rmtree(self._cluster.directory / BROKEN)
             begun = time.monotonic()
-            done = run("init", str(self._cluster.directory), "--replace", BROKEN)
-            if done.returncode != 0:
-                raise ClusterError(f"quorumvault init --replace: {done.stderr.decode().strip()}")
+            self._cluster.replace_disk(BROKEN)
             self._cluster.start(BROKEN)
-            _wait(lambda: _state(self._cluster, BROKEN) == "active", f"{BROKEN} votes")
+            _wait(lambda: self._cluster.state(BROKEN) == "active", f"{BROKEN} votes")
             whole = time.monotonic() - begun
         return Lost(capacity, whole, before, meanwhile.result(), self._verify())
 
     def rotten(self) -> Rotten:
         self._tell(f"bits flip in the tables of {BROKEN}")
         self._cluster.kill(BROKEN)
-        disk = _disk(self._cluster, BROKEN)
+        disk = self._cluster.identity(BROKEN)["disk"]
         tables = flip_tables(self._cluster.directory / BROKEN / "store", BITS, random.Random(self._plan.records))
         starts = 0
 
@@ -85,18 +83,18 @@ class Mending:
                 starts += 1
             elif code is not None:
                 raise ClusterError(f"{BROKEN} ended with exit code {code}; {self._cluster.nodes[BROKEN].log_tail()}")
-            return _state(self._cluster, BROKEN) == "active" and _disk(self._cluster, BROKEN) != disk
+            return self._cluster.state(BROKEN) == "active" and self._cluster.identity(BROKEN).get("disk") != disk
 
         begun = time.monotonic()
         self._cluster.start(BROKEN)
         starts += 1
-        with Reading(self._vault, BROKEN) as reading:
+        with reading(self._vault, BROKEN) as meanwhile:
             _wait(whole, f"{BROKEN} votes with a store that is whole")
             repaired = time.monotonic() - begun
         self._tell(f"all that was acknowledged is read back through {BROKEN}")
         self._cluster.wait_ready(reachable=len(NODES))
         afterwards = read_all(self._vault, BROKEN)
-        return Rotten(BITS, tables, repaired, starts, reading.read, afterwards, self._verify())
+        return Rotten(BITS, tables, repaired, starts, meanwhile.result(), afterwards, self._verify())
 
     def _probe(self) -> tuple[float, float]:
         """What the cluster can do, in new values a second, by a closed loop on all nodes; and the load, in requests a second."""
@@ -109,7 +107,7 @@ class Mending:
         return rate * BATCH, rate * self._plan.load
 
     def _before(self, rate: float) -> Answers:
-        with Foreground(self._vault, OTHERS, rate) as load:
+        with foreground(self._vault, OTHERS, rate) as load:
             self._tell("the load before anything is broken")
             time.sleep(self._plan.before)
         return load.result()
@@ -131,15 +129,6 @@ def verify(cluster: Cluster) -> Verified:
 def _owed(cluster: Cluster, node: str) -> int:
     """Records that the broken node lacks, as this node knows. Raises Unanswered."""
     return int(cluster.api(node).get("/health").body["peers"][BROKEN].get("owed_records", 0))
-
-
-def _state(cluster: Cluster, node: str) -> str | None:
-    answer = cluster.health(node)
-    return None if answer is None else str(answer.body["state"])
-
-
-def _disk(cluster: Cluster, node: str) -> str:
-    return str(json.loads((cluster.directory / node / "disk.json").read_bytes())["disk"])
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:

@@ -239,12 +239,7 @@ def _first_difference(wanted: bytes, got: bytes) -> str:
 
 def _come_to_see(cluster: Cluster, names: Sequence[str], count: int) -> bool:
     """Whether each of these nodes comes to count so many replicas, itself included, before long."""
-
-    def noticed() -> bool:
-        answers = [cluster.health(name) for name in names]
-        return all(answer is not None and answer.body["quorum"]["reachable"] == count for answer in answers)
-
-    return wait_for(noticed, _NOTICE_SECONDS)
+    return wait_for(lambda: all(cluster.reachable(name) == count for name in names), _NOTICE_SECONDS)
 
 
 def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:

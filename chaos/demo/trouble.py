@@ -52,7 +52,7 @@ def cut_off(cluster: Cluster, links: Partitions, tell: Narrator, owner: str) -> 
     tokens = cluster.api("n2", owner).tokenize(_VALUES).body["tokens"]
     links.cut_off("n1")
     try:
-        alone = wait_for(lambda: _reachable(cluster, "n1") == 1 and _reachable(cluster, "n2") == 2, _NOTICE_SECONDS)
+        alone = wait_for(lambda: cluster.reachable("n1") == 1 and cluster.reachable("n2") == 2, _NOTICE_SECONDS)
         tell.claim("n1 notices that it is alone, n2 and n3 that they are two", alone, "that they have not")
         refused = [cluster.api("n1", owner).detokenize(asked).status for asked in (tokens[:1], ["qv_1_0"])]
         tell.claim("n1 refuses: it says neither a value nor 'not found'", refused == [503, 503], str(refused))
@@ -62,7 +62,7 @@ def cut_off(cluster: Cluster, links: Partitions, tell: Narrator, owner: str) -> 
         tell.claim("on the other side values come back, and new ones are taken", served, f"{found} found, {new.status}")
     finally:
         links.mend("n1")
-    whole = wait_for(lambda: all(_reachable(cluster, name) == 3 for name in NODES), _NOTICE_SECONDS)
+    whole = wait_for(lambda: all(cluster.reachable(name) == 3 for name in NODES), _NOTICE_SECONDS)
     tell.claim("the network is mended, and all three see each other", whole, "that they do not")
     value = cluster.api("n1", owner).detokenize(new.body["tokens"]).body["results"][0].get("value")
     tell.claim("n1 answers for what was made without it", value == "made while n1 was cut off", "no value")
@@ -99,8 +99,3 @@ def _in_flight(cluster: Cluster, name: str) -> int:
     prefix = "quorumvault_in_flight "
     lines = [line for line in cluster.api(name).text("/metrics").splitlines() if line.startswith(prefix)]
     return int(float(lines[0].removeprefix(prefix))) if lines else 0
-
-
-def _reachable(cluster: Cluster, name: str) -> int:
-    answer = cluster.health(name)
-    return 0 if answer is None else int(answer.body["quorum"]["reachable"])

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from chaos.testbed.api import Answer, Api, Unanswered
 
@@ -159,10 +159,7 @@ class Cluster:
         """
         port = free_base_port(hosts) if base_port is None else base_port
         naming = [argument for owner in owners for argument in ("--owner", owner)]
-        done = run("init", str(directory), "--json", "--base-port", str(port), "--host", ",".join(hosts), *naming)
-        if done.returncode != 0:
-            raise ClusterError(f"quorumvault init ended with exit code {done.returncode}:\n{done.stderr.decode().strip()}")
-        made = json.loads(done.stdout)
+        made = json.loads(check("init", str(directory), "--json", "--base-port", str(port), "--host", ",".join(hosts), *naming))
         addresses = {name: node["api"].removeprefix("http://") for name, node in made["nodes"].items()}
         (directory / "logs").mkdir()
         return cls(directory, addresses, made["api_keys"])
@@ -191,12 +188,11 @@ class Cluster:
     def make_key(self, owner: str, *allow: str) -> str:
         """Another API key of an owner, in force on the nodes that run."""
         config = ("--config", str(self.directory / "cluster.yaml"))
-        done = [run("keys", "create", *config, "--owner", owner, "--allow", ",".join(allow))]
-        done += [run("admin", "reload", *config, "--node", node.name) for node in self.nodes.values() if node.running]
-        for each in done:
-            if each.returncode != 0:
-                raise ClusterError(f"a key of {owner} was not made: {each.stderr.decode().strip()}")
-        return done[0].stdout.decode().strip()
+        key = check("keys", "create", *config, "--owner", owner, "--allow", ",".join(allow)).decode().strip()
+        for node in self.nodes.values():
+            if node.running:
+                check("admin", "reload", *config, "--node", node.name)
+        return key
 
     def api(self, name: str, owner: str | None = None) -> Api:
         """The HTTP API of a node, for an owner; without one, only what needs no key."""
@@ -213,15 +209,8 @@ class Cluster:
         for node in self._named(names):
             if node.running:
                 raise ClusterError(f"{node.name} runs already")
-            serve = [
-                *node.within,
-                *self.command_line,
-                "serve",
-                "--config",
-                str(node.directory / node.config),
-                "--node",
-                node.name,
-            ]
+            config = str(node.directory / node.config)
+            serve = [*node.within, *self.command_line, "serve", "--config", config, "--node", node.name]
             with node.log.open("ab") as log:
                 node.process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *serve],
@@ -265,11 +254,33 @@ class Cluster:
         self.kill(*names)
         self.start(*names)
 
+    def replace_disk(self, name: str) -> None:
+        """Runs what an operator runs for a node that has lost its data directory. Its process is down."""
+        check("init", str(self.directory), "--replace", name)
+
     # What they say of themselves.
 
     def health(self, name: str) -> Answer | None:
         """GET /health; None if nobody answers."""
         return self._probe(name, "/health")
+
+    def state(self, name: str) -> str | None:
+        """The state that a node says it is in; None if nobody answers."""
+        answer = self.health(name)
+        return None if answer is None else str(answer.body["state"])
+
+    def reachable(self, name: str) -> int:
+        """How many replicas a node sees, itself included; 0 if nobody answers."""
+        answer = self.health(name)
+        return 0 if answer is None else int(answer.body["quorum"]["reachable"])
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """What a node's disk says of itself; empty if there is none."""
+        try:
+            found: dict[str, Any] = json.loads((self.nodes[name].data / "disk.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return found
 
     def wait_ready(self, *names: str, reachable: int = 2, seconds: float = READY_SECONDS) -> None:
         """Until each node's /readyz says 200 and sees so many replicas. A node that ends meanwhile is an error at once."""
@@ -281,10 +292,8 @@ class Cluster:
         while True:
             process = node.process
             if process is None or process.poll() is not None:
-                ending = (
-                    "was not started" if process is None else f"ended with exit code {process.returncode} before it was ready"
-                )
-                raise ClusterError(f"{node.name} {ending}; {node.log_tail()}")
+                ending = "was not started" if process is None else f"ended with exit code {process.returncode}"
+                raise ClusterError(f"{node.name} {ending} before it was ready; {node.log_tail()}")
             answer = self._probe(node.name, "/readyz")
             if answer is not None and answer.status == 200 and answer.body["quorum"]["reachable"] >= reachable:
                 return
@@ -316,6 +325,15 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]
         )
     except subprocess.TimeoutExpired:
         raise ClusterError(f"quorumvault {arguments[0]} did not end within {COMMAND_SECONDS:g} s") from None
+
+
+def check(*arguments: str) -> bytes:
+    """Runs one command that has to succeed, and returns its standard output. Raises ClusterError with what it said."""
+    done = run(*arguments)
+    if done.returncode != 0:
+        words = done.stderr.decode().strip()
+        raise ClusterError(f"quorumvault {arguments[0]} ended with exit code {done.returncode}: {words}")
+    return done.stdout
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -7,7 +7,7 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _SECONDS = 60.0
@@ -62,3 +62,15 @@ def move_all(source: Path, target: Path) -> None:
             path.unlink()
         else:
             shutil.move(path, target / path.name)
+
+
+def flip_bits(path: Path, masks: Iterable[tuple[int, int]]) -> None:
+    """Flips the bits of a mask in the byte at each offset, and syncs the file."""
+    with path.open("r+b") as file:
+        for offset, mask in masks:
+            file.seek(offset)
+            (byte,) = file.read(1)
+            file.seek(offset)
+            file.write(bytes([byte ^ mask]))
+        file.flush()
+        os.fsync(file.fileno())

@@ -11,7 +11,7 @@ import pytest
 from chaos.recorder import Recorder
 from chaos.summary import Exit, FinalReads, Verdict
 from chaos.testbed import history
-from chaos.testbed.history import Action, Begun, Complete, History, Invoke, Outcome
+from chaos.testbed.history import Action, Begun, Complete, FaultBegan, FaultEnded, History, Invoke, Outcome
 from chaos.verdict import Judgement, Observed, judge, related
 from tests import ROOT
 
@@ -27,7 +27,7 @@ def recorded(bad: History, path: Path) -> History:
     """As if the harness had seen it: in a file, among faults and notes, by numbers of its own."""
     numbers: dict[int, int] = {}
     with Recorder.to(path) as recorder:
-        recorder.begin(Begun(1, "test", "2025-01-01T00:00:00+00:00", 1.0, ("kill",), "proxies", ("quorumvault",)))
+        recorder.write(Begun(1, "test", "2025-01-01T00:00:00+00:00", 1.0, ("kill",), "proxies", ("quorumvault",)))
         for event in bad.events:
             recorder.note("one more")
             if isinstance(event, Invoke):
@@ -35,9 +35,9 @@ def recorded(bad: History, path: Path) -> History:
                     event.action, event.owner, event.node, event.given, event.epoch, client=3, final=event.final
                 )
             else:
-                recorder.fault_began(event.op, "kill", ("n1",), 0.5, "n1 is killed")
+                recorder.write(FaultBegan(event.op, "kill", ("n1",), 0.5, "n1 is killed"))
                 recorder.complete(numbers[event.op], event.outcome, event.answers, event.epoch, event.why or "timeout")
-                recorder.fault_ended(event.op, "mended")
+                recorder.write(FaultEnded(event.op, recorder.now, "mended"))
     return history.calls(history.read(path))
 
 
