@@ -21,6 +21,7 @@ from quorumvault import errors
 from quorumvault.client import Limits, batches
 from quorumvault.client.arrow import Column, decode, encode
 from quorumvault.client.operations import ArrowOperation
+from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.crypto.tokens import parse_tokens
 from quorumvault.errors import ItemError
 
@@ -28,8 +29,6 @@ from quorumvault.errors import ItemError
 WINDOW_ROWS: Final = 500_000
 #: Requests under way at once: two for each node of a cluster, so that none waits for the client. A node takes 64.
 IN_FLIGHT: Final = 6
-#: Times that parts of a window are tokenized again because the epoch was rotated meanwhile.
-_EPOCH_PASSES: Final = 8
 #: The column that is sent, and the one that comes back.
 _COLUMNS: dict[ArrowOperation, tuple[str, str]] = {
     "tokenize": ("value", "token"),
@@ -125,7 +124,7 @@ class _Passage:
             return pa.array([], pa.large_utf8()), pa.array([], pa.utf8())
         columns: dict[int, Column] = {}
         stale = runs
-        for _ in range(_EPOCH_PASSES):
+        for _ in range(EPOCH_PASSES):
             columns.update(zip([run.start for run in stale], self._exchange(texts, stale), strict=True))
             stale = self._stale(runs, columns)
             if not stale:
@@ -209,18 +208,9 @@ def _in_rows(error: errors.RequestError, indices: Any, sent: Any) -> errors.Requ
             continue
         row = pc.index(indices, sent[item.index].as_py()).as_py()
         placed.append(dataclasses.replace(item, index=row))
-    return _about(error, placed)
+    return batches.about(error, placed)
 
 
 def _moved(error: errors.RequestError, start: int) -> errors.RequestError:
     """An error about items that were counted from ``start``."""
-    return _about(error, [dataclasses.replace(item, index=start + item.index) for item in error.errors])
-
-
-def _about(error: errors.RequestError, items: list[ItemError]) -> errors.RequestError:
-    """The same error about other items."""
-    if not items:
-        return error
-    placed = batches.refusal(type(error), items)
-    placed.asked, placed.request_id = error.asked, error.request_id
-    return placed
+    return batches.about(error, [dataclasses.replace(item, index=start + item.index) for item in error.errors])

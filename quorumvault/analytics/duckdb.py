@@ -26,7 +26,9 @@ import pyarrow as pa
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up
 from quorumvault.analytics.columns import quoted, require_text, unlike
+from quorumvault.analytics.join import AnswerJoin, number, text_of
 from quorumvault.client import Client
+from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, TokensNotFound
 
 #: A query, such as "from 'claims.parquet'", or a relation of the same connection.
@@ -35,8 +37,6 @@ Operation: TypeAlias = Literal["tokenize", "detokenize"]
 
 #: Rows that an error names.
 _ROWS_SHOWN = 5
-#: Times that a whole column is tokenized again because the epoch was rotated meanwhile.
-_EPOCH_PASSES = 8
 _numbers = itertools.count(1)
 
 
@@ -112,17 +112,6 @@ def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Cl
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
-    """A column of the input. ``text`` is the SQL of what is looked up, None if the column stays as it is.
-
-    Texts are compared byte by byte, with ``collate c``, whatever collation the column or the connection has.
-    """
-
-    name: str
-    text: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Input:
     """The rows that a source gave, in a temporary table; ``number`` tells the names of this call from those of others.
 
@@ -133,7 +122,8 @@ class _Input:
     con: duckdb.DuckDBPyConnection
     number: int
     row: str
-    columns: tuple[_Column, ...]
+    columns: Sequence[str]
+    replaced: Sequence[str]
     statuses: bool
 
     @property
@@ -145,11 +135,12 @@ class _Input:
         return f"qv_lookup_{self.number}"
 
     @property
-    def replaced(self) -> list[_Column]:
-        return [column for column in self.columns if column.text is not None]
+    def join(self) -> AnswerJoin:
+        status = "if({own} is null, 'null', {answer}.status)" if self.statuses else None
+        return AnswerJoin(self.con, self.table, self.row, self.columns, self.replaced, self.lookup, status)
 
     def count(self, expression: str) -> int:
-        return _number(self.con, f"select {expression} from {self.table} i")
+        return number(self.con, f"select {expression} from {self.table} i")
 
 
 @contextlib.contextmanager
@@ -159,7 +150,8 @@ def _input(
     """Evaluates a source, once its columns are known to be fit for it."""
     relation = _query(con, source) if isinstance(source, str) else source
     row = unlike("row", relation.columns)
-    table = _Input(con, next(_numbers), row, _plan(relation, _names(columns), casts, statuses), statuses)
+    replaced = _fit_columns(relation, _names(columns), casts, statuses)
+    table = _Input(con, next(_numbers), row, relation.columns, replaced, statuses)
     view = f"qv_source_{table.number}"
     try:
         numbered = f"select row_number() over () - 1 as {row}, * from {view}"
@@ -179,8 +171,8 @@ def _query(con: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelatio
     return con.sql(query)
 
 
-def _plan(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts: Sequence[str], statuses: bool) -> tuple[_Column, ...]:
-    """What becomes of each column. DuckDB does not tell names apart by their case alone. Raises ColumnError."""
+def _fit_columns(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts: Sequence[str], statuses: bool) -> list[str]:
+    """The wanted columns as the source spells them: DuckDB does not tell names apart by case alone. Raises ColumnError."""
     kinds = dict(zip((name.lower() for name in relation.columns), relation.types, strict=True))
     if len(kinds) < len(relation.columns):
         raise ColumnError("two columns of the source have one name: give one of them another in the query")
@@ -195,19 +187,15 @@ def _plan(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts: Seque
         raise ColumnError(f"cast names {', '.join(sorted(casting - chosen))}, which is not among the columns to tokenize")
     for name in chosen:
         require_text(name, kinds[name], may_cast=not statuses, cast=name in casting)
-    return tuple(
-        _Column(name, f"cast(i.{quoted(name)} as varchar) collate c" if name.lower() in chosen else None)
-        for name in relation.columns
-    )
+    return [name for name in relation.columns if name.lower() in chosen]
 
 
 @contextlib.contextmanager
 def _looked_up(table: _Input, vault: Client, operation: Operation) -> Iterator[None]:
-    """Makes ``table.lookup`` known to the connection: a row for each distinct text."""
-    parts = " union all ".join(f"select {column.text} as text from {table.table} i" for column in table.replaced)
-    texts = table.con.sql(f"select distinct text from ({parts}) where text is not null").to_arrow_table()
+    """Registers ``table.lookup`` with the connection: a row for each distinct text."""
+    texts = table.join.distinct()
     try:
-        found = _of_one_epoch(vault, operation, texts.column("text").chunks)
+        found = _of_one_epoch(vault, operation, [texts])
     except RequestError as error:
         raise _in_rows(error, table, texts) from None
     table.con.register(table.lookup, found)
@@ -219,7 +207,7 @@ def _looked_up(table: _Input, vault: Client, operation: Operation) -> Iterator[N
 
 
 def _of_one_epoch(vault: Client, operation: Operation, arrays: Sequence[Any]) -> Any:
-    for _ in range(_EPOCH_PASSES):
+    for _ in range(EPOCH_PASSES):
         with contextlib.suppress(errors.EpochMoved):
             batches = list(look_up(vault, operation, arrays))
             return pa.Table.from_batches(batches, None if batches else _NOTHING)
@@ -230,14 +218,10 @@ _NOTHING = pa.schema([("text", pa.large_utf8()), ("result", pa.large_utf8()), ("
 
 
 def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
-    """The joined rows, in a table of their own. ``strict``: what was not found raises TokensNotFound."""
+    """The joined rows, in a table of their own. If ``strict``, raises TokensNotFound for a token that has no value."""
     name = f"qv_{what}_{table.number}"
-    joins = [f"left join {table.lookup} l{place} on {column.text} = l{place}.text" for place, column in enumerate(table.replaced)]
     try:
-        table.con.execute(
-            f"create temp table {name} as select {', '.join(_selected(table))} "
-            f"from {table.table} i {' '.join(joins)} order by i.{table.row}"
-        )
+        table.con.execute(f"create temp table {name} as {table.join.query()}")
         _require_whole(table, name)
         if strict:
             for column in table.replaced:
@@ -248,51 +232,38 @@ def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
     return table.con.table(f"temp.{name}").set_alias(name)
 
 
-def _selected(table: _Input) -> Iterator[str]:
-    place = itertools.count()
-    for column in table.columns:
-        own = f"i.{quoted(column.name)}"
-        if column.text is None:
-            yield own
-            continue
-        looked_up = f"l{next(place)}"
-        yield f"{looked_up}.result as {quoted(column.name)}"
-        if table.statuses:
-            yield f"if({own} is null, 'null', {looked_up}.status) as {quoted(column.name + '_status')}"
-
-
 def _require_whole(table: _Input, name: str) -> None:
     """Each row is there once, and each text has its answer, whatever a collation or a view of the user's made of the join."""
-    whole = _number(table.con, f"select count(*) from temp.{name}") == table.count("count(*)")
+    whole = number(table.con, f"select count(*) from temp.{name}") == table.count("count(*)")
     for column in table.replaced:
-        filled = quoted(column.name + "_status" if table.statuses else column.name)
-        wanted = "count(*)" if table.statuses else f"count({column.text})"
-        whole = whole and _number(table.con, f"select count({filled}) from temp.{name}") == table.count(wanted)
+        filled = quoted(column + "_status" if table.statuses else column)
+        wanted = "count(*)" if table.statuses else f"count({text_of(column)})"
+        whole = whole and number(table.con, f"select count({filled}) from temp.{name}") == table.count(wanted)
     if not whole:
         raise QuorumVaultError(
             "a row was lost or has no answer in the join of the rows with what was looked up; nothing is returned"
         )
 
 
-def _require_found(table: _Input, column: _Column) -> None:
-    lacking = f"from {table.table} i join {table.lookup} l on {column.text} = l.text where l.status <> 'ok'"
-    count = _number(table.con, f"select count(*) {lacking}")
+def _require_found(table: _Input, column: str) -> None:
+    lacking = f"from {table.table} i join {table.lookup} l on {text_of(column)} = l.text where l.status <> 'ok'"
+    count = number(table.con, f"select count(*) {lacking}")
     if count:
         rows = table.con.execute(f"select i.{table.row} {lacking} order by 1 limit {_ROWS_SHOWN}").fetchall()
-        asked_for = table.count(f"count({column.text})")
-        raise TokensNotFound(tuple(row for (row,) in rows), asked_for, count=count, column=column.name)
+        asked_for = table.count(f"count({text_of(column)})")
+        raise TokensNotFound(tuple(row for (row,) in rows), asked_for, count=count, column=column)
 
 
 def _in_rows(error: RequestError, table: _Input, texts: Any) -> RequestError:
     """An error about distinct texts, as one about the first row of the source that has each, in whichever column."""
     placed = []
     for item in error.errors[:_ROWS_SHOWN]:
-        text = texts.column("text")[item.index].as_py()
+        text = texts[item.index].as_py()
         for column in table.replaced:
-            query = f"select min(i.{table.row}) from {table.table} i where {column.text} = ?"
+            query = f"select min(i.{table.row}) from {table.table} i where {text_of(column)} = ?"
             found = table.con.execute(query, [text]).fetchall()
             if found[0][0] is not None:
-                placed.append(errors.ItemError(found[0][0], item.code, item.detail, column.name))
+                placed.append(errors.ItemError(found[0][0], item.code, item.detail, column))
                 break
     if not placed:
         return error
@@ -337,11 +308,6 @@ def _client(client: Client | None) -> Iterator[Client]:
 
 def _names(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
-
-
-def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    ((number,),) = con.execute(query).fetchall()  # all: a result that is not fetched to its end keeps the connection busy
-    return int(number)
 
 
 def _drop(con: duckdb.DuckDBPyConnection, table: str) -> None:

@@ -35,6 +35,7 @@ from pyspark.sql.types import StringType
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up
 from quorumvault.client import Client, ClientPolicy
+from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.client.settings import read_key
 from quorumvault.errors import ColumnError, EpochMoved, QuorumVaultError
 
@@ -44,8 +45,6 @@ Operation: TypeAlias = Literal["tokenize", "detokenize"]
 WORKERS = 8
 #: Distinct texts that a worker holds at once: each of its requests has as many as a node takes, with some to spare.
 _WINDOW_ROWS = 100_000
-#: Times that a whole column is tokenized again because the epoch was rotated meanwhile.
-_EPOCH_PASSES = 8
 #: Rows of a batch on its way out: values of the largest size that is allowed, 64 KiB, fit below the 2 GiB of Arrow's utf8.
 _BATCH_ROWS = 10_000
 _SCHEMA = pa.schema([("text", pa.utf8()), ("result", pa.utf8()), ("status", pa.utf8())])
@@ -146,7 +145,7 @@ def _looked_up(df: DataFrame, names: Sequence[str], operation: Operation, connec
     for name in names[1:]:
         texts = texts.union(_texts(df, name))
     asked = texts.distinct().coalesce(workers).mapInArrow(_asker(operation, connection), from_arrow_schema(_SCHEMA))
-    for _ in range(_EPOCH_PASSES):
+    for _ in range(EPOCH_PASSES):
         with contextlib.suppress(EpochMoved):
             found = _kept(asked)
             if operation == "detokenize" or _epochs(found) < 2:

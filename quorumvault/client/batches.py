@@ -113,6 +113,15 @@ def refusal(kind: type[errors.RequestError], bad: Sequence[ItemError]) -> errors
     return kind(f"{place}: {first.detail}{more}", errors=tuple(bad[:_ERRORS_LISTED]))
 
 
+def about(error: errors.RequestError, items: Sequence[ItemError]) -> errors.RequestError:
+    """The same error about other items: a node counts from the start of one request, a caller in all that he gave."""
+    if not items:
+        return error
+    placed = refusal(type(error), items)
+    placed.asked, placed.request_id = error.asked, error.request_id
+    return placed
+
+
 def check_sizes(texts: Sequence[bytes | None], limits: Limits) -> None:
     """Raises ValueTooLarge for values that no request can carry, before any is sent."""
     bad = []

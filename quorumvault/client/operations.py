@@ -76,8 +76,7 @@ class _Batch(NamedTuple):
     def placed(self, error: errors.RequestError, start: int) -> errors.RequestError:
         """The same error about the caller's items: a node counted from the start of a run."""
         known = [item for item in error.errors if 0 <= start + item.index < len(self.places)]
-        items = [dataclasses.replace(item, index=self.places[start + item.index]) for item in known]
-        return batches.refusal(type(error), items) if items else error
+        return batches.about(error, [dataclasses.replace(item, index=self.places[start + item.index]) for item in known])
 
 
 class Operations:
@@ -225,9 +224,7 @@ class Operations:
         except errors.RequestError as error:
             if not error.errors:
                 raise
-            placed = batch.placed(error, run.start)
-            placed.asked, placed.request_id = error.asked, error.request_id
-            raise placed from None
+            raise batch.placed(error, run.start) from None
 
     def _of_one_epoch(
         self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Answered, int], EpochT]

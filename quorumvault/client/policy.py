@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+#: Times that tokens of one call, column or file are asked for again because the epoch was rotated meanwhile. A rotation is rare
+#: and a pass takes seconds: whoever meets eight of them has rotations in a loop.
+EPOCH_PASSES: Final = 8
 
 
 class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,9 +23,9 @@ class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failover: float = 1.5
     #: Large requests take longer: for each so many bytes of a body, failover comes a second later.
     failover_bytes: int = 128 * 1024
-    #: The same with no other node to turn to. Nodes answer within 5 s (Timeouts.request).
+    #: Silence within one try with no other node to turn to. Nodes answer within 5 s (Timeouts.request).
     silence: float = 7.0
-    #: The same for a question about health, which a node answers without any other.
+    #: Silence within one question about health, which a node answers without asking any other.
     health_silence: float = 2.0
     #: A node that refused a connection or stayed silent is asked after the others for this long; then one call tries it. The
     #: longest that a node which is back waits for work, and some three times what finding out that it is not back costs.
@@ -33,11 +39,11 @@ class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries_saved: float = 64.0
     retries_per_second: float = 2.0
     retries_per_request: float = 0.1
-    #: An idle connection is dropped after this long, before uvicorn does so after 5 s, perhaps as a request is sent.
+    #: An idle connection is closed after this long. A node closes one after 75 s, and a proxy may after 5 s: if the other end
+    #: closes first, it may do so just as a request is sent.
     keep_alive: float = 4.0
     #: Connections at once: a client's threads or tasks beyond that wait for each other. A node takes 64 requests at once.
     connections: int = 64
-    #: Times that parts of one call are tokenized again because the epoch was rotated meanwhile.
-    epoch_passes: int = 8
-    #: A reply. Values of the largest size, as many as one request may ask for, fit.
+    epoch_passes: int = EPOCH_PASSES
+    #: Most bytes of a reply. As many values of the largest size as one request may ask for fit.
     reply_bytes: int = 1 << 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -111,31 +111,32 @@ def read(answered: Answered, kind: type[StructT]) -> StructT:
         raise _unexpected(answered, "an answer that does not keep to the API") from None
 
 
+def _require_count(answered: Answered, found: list[Any], count: int) -> None:
+    if len(found) != count:
+        raise _unexpected(answered, f"{len(found)} results for {count} items")
+
+
 def read_tokens(answered: Answered, count: int) -> TokensAnswer:
     answer = read(answered, TokensAnswer)
-    if len(answer.tokens) != count:
-        raise _unexpected(answered, f"{len(answer.tokens)} tokens for {count} values")
+    _require_count(answered, answer.tokens, count)
     return answer
 
 
 def read_records(answered: Answered, count: int) -> RecordsAnswer:
     answer = read(answered, RecordsAnswer)
-    if len(answer.records) != count:
-        raise _unexpected(answered, f"{len(answer.records)} records for {count}")
+    _require_count(answered, answer.records, count)
     return answer
 
 
 def read_results(answered: Answered, count: int) -> list[Result]:
     answer = read(answered, ResultsAnswer)
-    if len(answer.results) != count:
-        raise _unexpected(answered, f"{len(answer.results)} results for {count} tokens")
+    _require_count(answered, answer.results, count)
     return [Result(item.status, bytes(item.value)) for item in answer.results]
 
 
 def read_moved(answered: Answered, count: int) -> MovedAnswer:
     answer = read(answered, MovedAnswer)
-    if len(answer.results) != count:
-        raise _unexpected(answered, f"{len(answer.results)} results for {count} tokens")
+    _require_count(answered, answer.results, count)
     return answer
 
 

@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 from quorumvault.client import Client
+from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.errors import EpochMoved
 from quorumvault.files import manifest as manifests
 from quorumvault.files.answers import MOVED_WORDS
@@ -29,9 +29,6 @@ from quorumvault.files.text.engine import TextEngine
 from quorumvault.files.work_folder import WorkFolder, opened, work_path
 from quorumvault.formats.table import Place
 from quorumvault.ownership import umask
-
-#: Times that a part, or all those of older epochs, are made again because the epoch was rotated meanwhile.
-_EPOCH_PASSES: Final = 8
 
 
 class SourceChanged(RunError):
@@ -143,7 +140,7 @@ class _Making:
 
     def _settle_epoch(self, conversions: Sequence[Conversion]) -> None:
         """Makes parts of an older epoch again, until all are of the active one. Raises EpochMoved."""
-        for _ in range(_EPOCH_PASSES):
+        for _ in range(EPOCH_PASSES):
             parts = [part for part in self._manifest.parts.values() if part.epoch is not None]
             if not parts:
                 return
@@ -163,7 +160,7 @@ class _Making:
     def _make_part(self, conversion: Conversion, number: int, source: int, start: Place, stop: Place | None) -> Part:
         files = self._work.part_files(number)
         self._kept.discard(number)
-        for left in reversed(range(_EPOCH_PASSES)):
+        for left in reversed(range(EPOCH_PASSES)):
             files.clear()
             try:
                 done = conversion.convert(start, stop, files, self._note)

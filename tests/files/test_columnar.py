@@ -13,7 +13,7 @@ import pytest
 
 import quorumvault as qv
 from quorumvault.crypto.tokens import format_token, is_token
-from quorumvault.files.columnar import answers, parquet
+from quorumvault.files.columnar import answers, parquet, part_rows
 from quorumvault.files.columnar.engine import read_texts, text_columns
 from quorumvault.files.job import Job, RunError
 from quorumvault.files.run import run
@@ -371,7 +371,7 @@ def test_dictionaries_with_any_kind_of_index(kind: Any, desk: Desk) -> None:
 
 def test_a_row_group_of_many_long_values_is_written_in_pieces(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """34,000 rows of one value of 64 KiB are more than a column of Arrow's utf8 can have at once."""
-    monkeypatch.setattr(parquet, "_TEXT_BYTES", 1000)
+    monkeypatch.setattr(part_rows, "_TEXT_BYTES", 1000)
     values = [None if number % 7 == 0 else "long" * 75 if number % 3 else "short" for number in range(40)]
     tokens = desk.client.tokenize(values)
     empty = [None] * 40

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from quorumvault.analytics.columns import quoted, unlike
+from quorumvault.analytics.join import AnswerJoin, number, text_of
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, ColumnAnswers, registered
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
@@ -114,6 +115,8 @@ class TableConversion:
         self._id = unlike("row", self._names)
         self._answers = answers
         self._con = reader.con
+        names = " ".join(f"when {code} then '{status}'" for status, code in CODE.items())
+        self._status = f"case coalesce({{answer}}.code, {CODE['null']}) {names} end" if job.status else None
         if job.output is None:
             reader.require_plain()
 
@@ -125,18 +128,16 @@ class TableConversion:
             table = stack.enter_context(self._reader.rows())
             part = stack.enter_context(attached(self._con, files.data, read_only=False))
             rows = f"(select rowid as {self._id}, * from {table} where rowid >= {start.offset} and rowid < {end})"
-            pairs = self._look_up(rows, stack)
+            join = AnswerJoin(self._con, rows, self._id, self._names, self._columns, "answers_now", self._status)
+            pairs = self._look_up(join, stack)
             source = str(self._source)
             rejects = [
                 reject
                 for name in self._columns
-                for reject in settle_rows(self._rules, source, name, self._codes(rows, name), start.row + 1, counts)
+                for reject in settle_rows(self._rules, source, name, self._codes(join, name), start.row + 1, counts)
             ]
-            self._con.execute(
-                f"create table {part}.rows as select {', '.join(self._selected())} "
-                f"from {rows} i {self._joins()} order by i.{self._id}"
-            )
-            counts.rows = _number(self._con, f"select count(*) from {part}.rows")
+            self._con.execute(f"create table {part}.rows as {join.query()}")
+            counts.rows = number(self._con, f"select count(*) from {part}.rows")
             lists.write(sorted(rejects), pairs)
         counts.rejected = len(rejects)
         progress(counts.rows, self._source.path.stat().st_size * (end - start.offset) // max(1, self._reader.end))
@@ -144,38 +145,20 @@ class TableConversion:
         counts.epochs = [] if epoch is None else [epoch]
         return Done(Place(start.row + counts.rows, end), end == self._reader.end, counts, epoch)
 
-    def _look_up(self, rows: str, stack: contextlib.ExitStack) -> Any:
-        """Registers ``answers_now``: for each distinct text of these rows, what takes its place. Returns lines OLD,NEW."""
-        every = " union all ".join(f"select {_text(name)} as text from {rows} i" for name in self._columns)
-        texts = self._con.sql(f"select distinct text from ({every}) where text is not null").to_arrow_table().column("text")
-        distinct = pa.concat_arrays([pa.array([], pa.large_utf8()), *texts.cast(pa.large_utf8()).chunks])
-        answered = self._answers.of(distinct)
-        replaced = replacements(self._rules, distinct, answered)
-        now = pa.table({"text": distinct, "result": replaced, "code": answered.codes})
-        stack.enter_context(registered(self._con, "answers_now", now))
-        return moved_pairs(distinct, answered)
+    def _look_up(self, join: AnswerJoin, stack: contextlib.ExitStack) -> Iterator[str]:
+        """Registers the answers of ``join``: for each distinct text, what takes its place. Returns lines OLD,NEW."""
+        texts = join.distinct()
+        answered = self._answers.of(texts)
+        replaced = replacements(self._rules, texts, answered)
+        now = pa.table({"text": texts, "result": replaced, "code": answered.codes})
+        stack.enter_context(registered(self._con, join.answers, now))
+        return moved_pairs(texts, answered)
 
-    def _codes(self, rows: str, name: str) -> Any:
+    def _codes(self, join: AnswerJoin, name: str) -> Any:
         """The code of each row's text in a column, in the order of the rows."""
-        joined = f"from {rows} i left join answers_now a on {_text(name)} = a.text"
-        query = f"select coalesce(a.code, {CODE['null']})::utinyint as code {joined} order by i.{self._id}"
-        codes: Any = self._con.sql(query).fetchnumpy()["code"]
-        return codes
-
-    def _joins(self) -> str:
-        joins = (f"left join answers_now a{place} on {_text(name)} = a{place}.text" for place, name in enumerate(self._columns))
-        return " ".join(joins)
-
-    def _selected(self) -> Iterator[str]:
-        names = " ".join(f"when {code} then '{status}'" for status, code in CODE.items())
-        for name in self._names:
-            if name not in self._columns:
-                yield f"i.{quoted(name)}"
-                continue
-            place = self._columns.index(name)
-            yield f"a{place}.result as {quoted(name)}"
-            if self._job.status:
-                yield f"case coalesce(a{place}.code, {CODE['null']}) {names} end as {quoted(name + '_status')}"
+        joined = f"from {join.rows} i left join {join.answers} a on {text_of(name)} = a.text"
+        query = f"select coalesce(a.code, {CODE['null']})::utinyint as code {joined} order by i.{join.order}"
+        return self._con.sql(query).fetchnumpy()["code"]
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
         is_table = self._job.table is not None or self._job.output is None or self._job.is_folder
@@ -184,9 +167,9 @@ class TableConversion:
         with attached(self._con, file, read_only=False) as database:
             target = qualified(database, name)
             self._con.execute(f"create schema if not exists {database}.{quoted(_schema_and_name(name)[0])}")
-            for number, files in enumerate(parts):
+            for place, files in enumerate(parts):
                 with attached(self._con, files.data, read_only=True) as part:
-                    begin = f"insert into {target}" if number else f"create table {target} as"
+                    begin = f"insert into {target}" if place else f"create table {target} as"
                     self._con.execute(f"{begin} from {part}.rows")
             if not is_table:
                 literal = "'" + str(output).replace("'", "''") + "'"
@@ -238,13 +221,3 @@ _PLACE = "database_name = ? and schema_name = ? and table_name = ?"
 def _schema_and_name(table: str) -> tuple[str, str]:
     schema, mark, name = table.partition(".")
     return (schema, name) if mark else ("main", table)
-
-
-def _text(name: str) -> str:
-    """Texts are compared byte by byte, whatever collation a column has."""
-    return f"cast(i.{quoted(name)} as varchar) collate c"
-
-
-def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    ((number,),) = con.execute(query).fetchall()
-    return int(number)

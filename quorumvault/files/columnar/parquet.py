@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
+from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import Done
 from quorumvault.files.job import Counts, Job, Progress, RunError
@@ -43,13 +44,10 @@ _BATCH_ROWS: Final = 1 << 17
 _CODED_BYTES: Final = 8
 #: A row group that has more bytes is read, and written, in pieces.
 _GROUP_BYTES: Final = 128 << 20
-#: A row group that has more bytes of texts from the vault is written in pieces. A million rows have 54 MB of tokens in a column.
-_TEXT_BYTES: Final = 256 << 20
 _BUFFER_BYTES: Final = 1 << 20
 ItemT = TypeVar("ItemT")
-_Numbers: TypeAlias = "np.ndarray[Any, Any]"
 #: Distinct texts of a column, and for each row the place among them, -1 for a null.
-Encoded: TypeAlias = "tuple[Any, _Numbers]"
+Encoded: TypeAlias = "tuple[Any, Numbers]"
 
 
 class ParquetReader:
@@ -64,7 +62,7 @@ class ParquetReader:
         _require_told_apart(self.schema.names, source)
         self._chunk_bytes, self._codecs = self._chunk_metadata()
 
-    def _chunk_metadata(self) -> tuple[_Numbers, list[str]]:
+    def _chunk_metadata(self) -> tuple[Numbers, list[str]]:
         """Bytes before compression, of each row group a row with a number for each leaf column; the codecs of the first one.
 
         Asked of DuckDB: pyarrow ends the process if what is said of a chunk is damaged.
@@ -141,11 +139,7 @@ def _reading(source: Source) -> Iterator[None]:
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # the second: of the name of a column
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise _damaged(source) from None
-
-
-def _damaged(source: Source) -> RunError:
-    return RunError(f"{source} cannot be read as Parquet: it is no such file, or damaged")
+        raise damaged(source) from None
 
 
 def _require_told_apart(names: Sequence[str], source: Source) -> None:
@@ -248,7 +242,7 @@ class ParquetConversion:
         for chunk in column.chunks:  # pyarrow follows them without a look
             lowest, highest = pc.min_max(chunk.indices).as_py().values()
             if highest is not None and not 0 <= lowest <= highest < len(chunk.dictionary):
-                raise _damaged(self._source)
+                raise damaged(self._source)
         encoded = pa.chunked_array(column.chunks, column.type).unify_dictionaries().combine_chunks()
         texts = encoded.dictionary.cast(pa.large_utf8())
         try:
@@ -265,17 +259,17 @@ class ParquetConversion:
         return texts.filter(pa.array(used[:-1])), np.append(places, -1)[indices]
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
-        rows = _Rows([files.data for files in parts], self._part_schema(), self._source)
+        rows = PartRows([files.data for files in parts], self._part_schema(), self._source)
         with pq.ParquetWriter(output, self._schema, **self._reader.writer_options()) as writer:
             for others in _ahead(self._others()):
                 replaced, sizes = rows.take(len(others))
                 start = 0
-                for stop in _cuts(sizes):
+                for stop in cuts(sizes):
                     table = self._merged(others.slice(start, stop - start), replaced.slice(start, stop - start))
                     writer.write_table(table, row_group_size=max(1, len(table)))
                     start = stop
             if rows.left():
-                raise _damaged(self._source)
+                raise damaged(self._source)
 
     def _others(self) -> Iterator[Any]:
         """The columns that stay as they are, a table for each row group to write."""
@@ -344,64 +338,6 @@ def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], s
 
 #: What pyarrow calls them when it writes.
 _CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4", "UNKNOWN": "SNAPPY"}
-
-
-def _cuts(sizes: _Numbers) -> Iterator[int]:
-    """Where rows that have texts of these sizes are cut, their end included, so that no more is written at once than is meant.
-
-    Distinct texts may be few when what is made of them is not: one value of 64 KiB in each of 34,000 rows is more than a column
-    of Arrow's utf8 can have.
-    """
-    yield from (np.flatnonzero(np.diff(np.cumsum(sizes) // _TEXT_BYTES)) + 1).tolist()
-    yield len(sizes)
-
-
-class _Rows:
-    """Rows of Arrow streams, one after the other, as many at a time as are asked for, and the bytes of each row's texts.
-
-    They were read from one column of ``source`` each. In a damaged file the columns are not all as long as it says they are.
-    """
-
-    def __init__(self, paths: Sequence[Path], schema: Any, source: Source) -> None:
-        self._schema = schema
-        self._source = source
-        self._batches = (batch for path in paths for batch in _stream(path))
-        self._rest: tuple[Any, _Numbers] | None = None
-
-    def take(self, count: int) -> tuple[Any, _Numbers]:
-        """Raises RunError if there are fewer."""
-        taken: list[Any] = []
-        sizes = [np.zeros(0, np.int64)]
-        while count:
-            found = self._rest or next(self._batches, None)
-            if found is None:
-                raise _damaged(self._source)
-            batch, lengths = found
-            taken.append(batch.slice(0, count))
-            sizes.append(lengths[:count])
-            self._rest = (batch.slice(count), lengths[count:]) if len(batch) > count else None
-            count -= len(taken[-1])
-        return pa.Table.from_batches(taken, self._schema), np.concatenate(sizes)
-
-    def left(self) -> bool:
-        """Whether there are more than were taken."""
-        return self._rest is not None or any(len(batch) for batch, _ in self._batches)
-
-
-def _stream(path: Path) -> Iterator[tuple[Any, _Numbers]]:
-    with pa.OSFile(str(path), "rb") as file:
-        for batch in pa.ipc.open_stream(file):
-            yield batch, _text_bytes(batch)
-
-
-def _text_bytes(batch: Any) -> _Numbers:
-    """Of each row, the bytes of its texts in all columns together."""
-    total = np.zeros(len(batch), np.int64)
-    for column in batch.columns:
-        if pa.types.is_dictionary(column.type):
-            lengths = pc.binary_length(column.dictionary).take(column.indices)
-            total += lengths.fill_null(0).to_numpy(zero_copy_only=False)
-    return total
 
 
 def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:

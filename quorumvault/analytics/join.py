@@ -1,0 +1,68 @@
+"""Rows joined with the answers to their texts, in DuckDB: what queries (duckdb.py) and files (files/columnar/duckdb.py) share.
+
+rows -> distinct texts of their columns -> answers, registered as a table -> left join, in the order of the rows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from quorumvault.analytics.columns import quoted
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerJoin:
+    """``rows`` and ``order`` are SQL: a table, or a query in brackets, and the column of it that numbers the rows.
+
+    ``replaced`` are those of ``columns`` whose texts are looked up. ``answers`` is a table of one row for each distinct text,
+    with columns ``text`` and ``result``. ``status``, if there is to be a column NAME_status beside each one replaced, is its SQL,
+    with ``{own}`` for the column and ``{answer}`` for the row of the answer.
+    """
+
+    con: duckdb.DuckDBPyConnection
+    rows: str
+    order: str
+    columns: Sequence[str]
+    replaced: Sequence[str]
+    answers: str
+    status: str | None
+
+    def distinct(self) -> Any:
+        """The distinct texts of all replaced columns: a pyarrow array of large_utf8, without nulls."""
+        every = " union all ".join(f"select {text_of(name)} as text from {self.rows} i" for name in self.replaced)
+        texts = self.con.sql(f"select distinct text from ({every}) where text is not null").to_arrow_table().column("text")
+        return pa.concat_arrays([pa.array([], pa.large_utf8()), *texts.cast(pa.large_utf8()).chunks])
+
+    def query(self) -> str:
+        """SQL of the rows in their order, with answers in place of the texts."""
+        joins = (
+            f"left join {self.answers} a{place} on {text_of(name)} = a{place}.text" for place, name in enumerate(self.replaced)
+        )
+        return f"select {', '.join(self._selected())} from {self.rows} i {' '.join(joins)} order by i.{self.order}"
+
+    def _selected(self) -> Iterator[str]:
+        for name in self.columns:
+            own = f"i.{quoted(name)}"
+            if name not in self.replaced:
+                yield own
+                continue
+            answer = f"a{self.replaced.index(name)}"
+            yield f"{answer}.result as {quoted(name)}"
+            if self.status is not None:
+                yield f"{self.status.format(own=own, answer=answer)} as {quoted(name + '_status')}"
+
+
+def text_of(name: str) -> str:
+    """SQL of a column's text in the rows ``i``. Texts are compared byte by byte, whatever collation the column has."""
+    return f"cast(i.{quoted(name)} as varchar) collate c"
+
+
+def number(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    """The one number that a query gives."""
+    ((found,),) = con.execute(query).fetchall()  # all: a result that is not fetched to its end keeps the connection busy
+    return int(found)
