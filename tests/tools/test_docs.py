@@ -1,16 +1,50 @@
-"""The pages that are made from code are up to date."""
+"""The pages that are made from code are up to date; the others have lines that can be read, and name files that are there."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from docs.generate import pages
+from tests import ROOT
+from tests.tools.test_house import FILES
 
 PAGES = pages()
+#: Pages that people write; the first version of the scope is kept as it was.
+WRITTEN = [path for path in FILES if path.suffix == ".md" and path not in PAGES and path.name != "scope-initial.md"]
+WIDTH = 100
+
+
+def prose(text: str) -> Iterator[str]:
+    """Lines that are no table, no heading and no code."""
+    fenced = False
+    for line in text.splitlines():
+        fenced ^= line.lstrip().startswith("```")
+        if not fenced and not line.lstrip().startswith(("|", "#", "```", "<!--", "![")) and not line.startswith("    "):
+            yield line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_is_what_the_code_says(page: Path) -> None:
     assert page.read_text() == PAGES[page], f"{page.name} is out of date: run bin/docs"
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_of_prose_can_be_read(page: Path) -> None:
+    assert [line for line in prose(page.read_text()) if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    """Whole, or by the end of their path, as in ``storage/leveldb.py``; and links lead somewhere."""
+    if page.name == "CHANGELOG.md":
+        return  # it tells of files that were
+    known = {f"/{parent}" for path in FILES for parent in (path.relative_to(ROOT), *path.relative_to(ROOT).parents)}
+    text = page.read_text()
+    named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.py|(?:[\w-]+/)+)`", text)
+    assert [name for name in named if not any(path.endswith(f"/{name.rstrip('/')}") for path in known)] == []
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
