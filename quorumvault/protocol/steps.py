@@ -1,12 +1,12 @@
 """Procedures without IO: generators that yield the steps they need, and are sent what came of each.
 
 What a coordinator does (operations.py), how replicas are compared (anti_entropy.py) and how a disk joins (join.py) are written
-so. ``drive`` runs them on the event loop; models and simulators take the same steps one by one.
+so. ``exchange.drive`` runs them on the event loop; models and simulators take the same steps one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,8 +19,6 @@ from quorumvault.protocol.views import View, ViewId
 #: view, another writer): more in a row is no race but a fault, and the client is told to come back.
 ATTEMPTS = 16
 
-StepT = TypeVar("StepT")
-SentT = TypeVar("SentT")
 ResultT = TypeVar("ResultT")
 
 
@@ -52,14 +50,3 @@ class SecretMissing(Exception):
 
     def __init__(self, register: Register) -> None:
         super().__init__(f"epoch {register.epoch} uses master secret {register.secret!r}, which this node does not have")
-
-
-async def drive(steps: Generator[StepT, SentT, ResultT], take: Callable[[StepT], Awaitable[SentT]]) -> ResultT:
-    """Run a procedure to its end: each step is taken by ``take``, whose result the procedure is sent. Returns its result."""
-    try:
-        step = next(steps)
-        while True:
-            step = steps.send(await take(step))
-    except StopIteration as end:
-        result: ResultT = end.value
-        return result

@@ -29,10 +29,10 @@ from quorumvault.protocol.read import Open
 from quorumvault.protocol.read_repair import Repaired
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import TooMuch, ViewRefused
-from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps, drive
+from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
-from quorumvault.server.coordinator.exchange import Exchange, Target
+from quorumvault.server.coordinator.exchange import Exchange, Target, drive
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
 
 ResultT = TypeVar("ResultT")

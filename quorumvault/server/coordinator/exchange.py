@@ -8,14 +8,18 @@ A reply that comes after the decision changes nothing; it only tells whether the
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, Outgoing
 from quorumvault.protocol.peer import NoReply, Peer
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import Lost, Round
+
+StepT = TypeVar("StepT")
+SentT = TypeVar("SentT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +117,14 @@ class Exchange:
     def _decide(self, decision: object) -> None:
         if decision is not None and not self._decided.done():
             self._decided.set_result(decision)
+
+
+async def drive(steps: Generator[StepT, SentT, ResultT], take: Callable[[StepT], Awaitable[SentT]]) -> ResultT:
+    """Run a procedure to its end: each step is taken by ``take``, whose result the procedure is sent. Returns its result."""
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(await take(step))
+    except StopIteration as end:
+        result: ResultT = end.value
+        return result

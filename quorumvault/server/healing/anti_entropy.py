@@ -33,7 +33,7 @@ from quorumvault.protocol.anti_entropy import (
 )
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import Registers
-from quorumvault.protocol.steps import drive
+from quorumvault.server.coordinator.exchange import drive
 from quorumvault.server.healing.hinted_handoff import Handoff
 from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, Storage, on_storage_thread
 from quorumvault.server.healing.send_records import RecordSender

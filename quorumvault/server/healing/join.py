@@ -17,7 +17,7 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.join import Activate, Ask, Enter, Merge, Prepare, Progress, Replies, Wait
 from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply, Peer
-from quorumvault.protocol.steps import drive
+from quorumvault.server.coordinator.exchange import drive
 from quorumvault.server.healing.requests import NoAnswer, Storage, on_storage_thread
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.throttle import Throttle, pause
