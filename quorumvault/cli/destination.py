@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +11,9 @@ from typing import BinaryIO
 import click
 
 from quorumvault.cli.output import visible
-from quorumvault.durable import sync_directory
+from quorumvault.durable import replacing
 from quorumvault.errors import ConfigError
-from quorumvault.ownership import followed, require_replaceable, take_after
+from quorumvault.ownership import followed, require_replaceable
 
 STANDARD = Path("-")
 
@@ -38,24 +36,12 @@ def destination(path: Path, *, force: bool, mode: int = 0o600, widest: int = 0o6
         raise click.UsageError(f"{path} is no regular file: write to standard output, and redirect that")
     if target.exists() and not force:
         raise click.UsageError(f"{path} exists: name another file, or give --force to replace it")
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            if target.exists():
-                take_after(descriptor, target, target.lstat(), widest)
-            else:
-                os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        unfinished.replace(target)
-        sync_directory(target.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with contextlib.ExitStack() as ending:
+        try:
+            file = ending.enter_context(replacing(target, mode=mode, widest=widest))
+        except OSError as error:
+            raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+        yield file
 
 
 def _target(path: Path) -> Path:

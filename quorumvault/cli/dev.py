@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from quorumvault import durable
 from quorumvault.cli.dev_nodes import NodeProcesses
 from quorumvault.cli.health import is_ready
 from quorumvault.cli.main import ERROR
@@ -21,7 +22,6 @@ from quorumvault.client import AsyncClient
 from quorumvault.config.addresses import MAX_BASE_PORT, Address, plan_nodes
 from quorumvault.config.api_keys import FIRST_ALLOW, create_key
 from quorumvault.config.cluster import LOG_LEVELS, Cluster, load_cluster
-from quorumvault.config.secrets import write_private
 from quorumvault.errors import ConfigError
 from quorumvault.model import QUORUM, Owner
 from quorumvault.server.storage.disk_identity import lock_data_directory
@@ -67,7 +67,7 @@ def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
     now, entropy = datetime.now(UTC), secrets.token_bytes
     if not file.exists():
         made = init(directory, plan_nodes(["127.0.0.1"], base_port), [Owner(_OWNER)], now=now, entropy=entropy)
-        write_private(kept, made.api_keys[_OWNER] + "\n")
+        durable.create(kept, f"{made.api_keys[_OWNER]}\n".encode())
     cluster = load_cluster(file)
     if not all(_is_loopback(endpoints.listen_api) for endpoints in cluster.nodes.values()):
         raise ConfigError(file, "nodes", "expected loopback addresses: dev runs all three nodes on this machine; see serve")
@@ -79,7 +79,7 @@ def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
         key = create_key(
             cluster.api_keys, _OWNER, now=now, entropy=entropy, allow=FIRST_ALLOW, note="made by dev", new_owner=True
         )
-        write_private(kept, key.text + "\n")
+        durable.create(kept, f"{key.text}\n".encode())
     return cluster, kept.read_text(encoding="ascii").strip()
 
 

@@ -37,9 +37,8 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from quorumvault import durable
 from quorumvault.config.cluster import build
-from quorumvault.config.secrets import write_private
-from quorumvault.durable import sync_directory
 from quorumvault.errors import ConfigError, KeyFileRefused
 from quorumvault.formats.yaml import load_yaml, parse_yaml
 from quorumvault.model import Owner
@@ -222,7 +221,7 @@ def _check_keys(path: Path, file: KeyFile) -> None:
 
 def new_keyfile(path: Path) -> None:
     """A key file without owners or keys. FileExistsError if there is one."""
-    write_private(path, _render(KeyFile()))
+    durable.create(path, _render(KeyFile()).encode())
 
 
 def create_key(
@@ -304,20 +303,13 @@ def _changing(path: Path) -> Iterator[KeyFile]:
 
 
 def _replace(path: Path, file: KeyFile) -> None:
-    """Check what is about to be written, both what it says and its text, then put it in the old file's place at once (rename(2)),
-    synced."""
+    """Check the new content, and the text that it is written as, before the file is replaced."""
     _checked(path, msgspec.to_builtins(file))
     text = _render(file)
     if _checked(path, parse_yaml(path, text)) != file:
         raise KeyFileRefused(f"{path}: what would be written would be read as something else; nothing was changed")
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)  # left by a process that died here; nobody else is at it, see _changing
-    try:
-        write_private(draft, text, replaces=path)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    with durable.replacing(path, alone=True) as draft:
+        draft.write(text.encode())
 
 
 def _render(file: KeyFile) -> str:

@@ -11,8 +11,9 @@ import os
 import stat
 from pathlib import Path
 
+from quorumvault import durable
 from quorumvault.errors import ConfigError
-from quorumvault.ownership import belong_to, is_open_to_others, take_after
+from quorumvault.ownership import is_open_to_others
 
 SECRET_BYTES = 32
 _HEX_DIGITS = 2 * SECRET_BYTES
@@ -46,22 +47,5 @@ def _read_private(where: Path, key: str, path: Path) -> bytes:
 
 
 def write_secret(path: Path, secret: bytes) -> None:
-    """Write a new secret file, synced. FileExistsError if there is one: a secret is never overwritten."""
-    write_private(path, secret.hex() + "\n")
-
-
-def write_private(path: Path, text: str, replaces: Path | None = None) -> None:
-    """Create ``path`` with mode 0600 from its first instant, and sync it. FileExistsError if it exists.
-
-    It gets the owner and mode of the file that it ``replaces``, and else, if root makes it, the folder's owner.
-    Raises ConfigError if that owner cannot be kept.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if replaces is None:
-            belong_to(descriptor, path.parent.stat())
-        else:
-            take_after(descriptor, replaces, replaces.stat())
-        os.fsync(file.fileno())
+    """Write a new secret file of mode 0600, synced. Raises FileExistsError if there is one: a secret is never overwritten."""
+    durable.create(path, f"{secret.hex()}\n".encode())

@@ -18,7 +18,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 
-from quorumvault.durable import sync_directory
+from quorumvault import durable
 from quorumvault.files.job import Counts, IfToken, Job, Missing, Operation, RunError
 from quorumvault.files.part_files import PartFile
 from quorumvault.files.sources import Source, printable
@@ -134,7 +134,7 @@ class Manifest:
     def discard(folder: Path) -> None:
         """Durable when it returns. Whatever else is in the folder is nobody's then: it can be removed in any order."""
         (folder / _MANIFEST).unlink(missing_ok=True)
-        sync_directory(folder)
+        durable.sync_directory(folder)
 
     def publish(self, *, replacing: bool) -> None:
         """Durable when it returns: from here on a resumed run only gives names."""
@@ -144,12 +144,7 @@ class Manifest:
     def add(self, part: Part) -> None:
         """Durable when it returns."""
         line = msgspec.json.encode(part) + b"\n"
-        with (self._folder / _PARTS).open("ab") as file:
-            file.truncate(self._size)  # without what a kill, or a full disk, left of a line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(self._folder)
+        durable.extend(self._folder / _PARTS, self._size, line)  # without what a kill, or a full disk, left of a line
         self._size += len(line)
         self.parts[part.number] = part
 
@@ -161,13 +156,7 @@ class Manifest:
         return found
 
     def _write(self) -> None:
-        draft = self._folder / f"{_MANIFEST}.new"
-        with draft.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self._content)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._folder / _MANIFEST)
-        sync_directory(self._folder)
+        durable.replace(self._folder / _MANIFEST, msgspec.json.format(msgspec.json.encode(self._content)) + b"\n")
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -6,13 +6,13 @@ import contextlib
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from quorumvault.durable import sync_file
 from quorumvault.files.job import Job
 from quorumvault.files.sources import Source
 
@@ -65,8 +65,7 @@ class PartFiles:
 
 
 def _described(path: Path) -> PartFile:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(path)
     return PartFile(path.name, path.stat().st_size, _digest(path))
 
 

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from quorumvault.durable import sync_directory
+from quorumvault.durable import sync_directory, sync_file
 from quorumvault.files.job import Job, RunError
 from quorumvault.files.manifest import Manifest, Plan, difference
 from quorumvault.files.part_files import PartFiles
@@ -84,8 +84,7 @@ class WorkFolder:
     def sync_staged(self) -> None:
         self._require_there()
         for path in self.staged.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
         sync_directory(self.staged)
 
     def _require_there(self) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import load_node
-from quorumvault.config.secrets import write_private, write_secret
+from quorumvault.config.secrets import write_secret
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import QuorumVaultError
@@ -86,7 +86,7 @@ class Backups(InProcess):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_secret(folder / "master.key", _MASTER)
         (folder / "fields.yaml").write_text("fields: [$.ssn]\n")
-        write_private(folder / "api_keys.yaml", "owners: [clinic]\nkeys: []\n")
+        (folder / "api_keys.yaml").write_text("owners: [clinic]\nkeys: []\n")
         self._given = Given(folder / "master.key", folder / "fields.yaml", folder / "api_keys.yaml")
         self._file, self._made = folder / "backup", folder / "made"
 

@@ -15,7 +15,6 @@ Rules kept here: disk identity.
 
 from __future__ import annotations
 
-import os
 import shutil
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,12 +24,12 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
+from quorumvault import durable
 from quorumvault.config.addresses import Endpoints
 from quorumvault.config.api_keys import FIRST_ALLOW, create_key, new_keyfile
 from quorumvault.config.cluster import load_node, parse_cluster
 from quorumvault.config.secrets import SECRET_BYTES, write_secret
 from quorumvault.config.tampering import close_folder
-from quorumvault.durable import sync_directory
 from quorumvault.errors import InitRefused
 from quorumvault.formats.yaml import quoted
 from quorumvault.model import NODE_NAMES, Owner
@@ -97,7 +96,7 @@ def new_cluster(directory: Path, text: str) -> Iterator[Path]:
     except BaseException:
         _empty(directory)
         raise
-    sync_directory(directory)
+    durable.sync_directory(directory)
 
 
 def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER) -> str:
@@ -141,10 +140,7 @@ def _guard(directory: Path) -> None:
 
 def write_new(path: Path, text: str) -> None:
     """A new file, synced, that nobody else can write."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    durable.create(path, text.encode(), 0o644)
 
 
 def write_secrets(directory: Path, cluster: bytes, master: bytes, master_id: str = FIRST_MASTER) -> None:
@@ -153,7 +149,7 @@ def write_secrets(directory: Path, cluster: bytes, master: bytes, master_id: str
     secrets.mkdir(mode=0o700)
     write_secret(secrets / "cluster.key", cluster)
     write_secret(secrets / _master_file(master_id), master)
-    sync_directory(secrets)
+    durable.sync_directory(secrets)
 
 
 def write_keys(

@@ -13,18 +13,16 @@ The old directory is left as it was, but for a torn tail (recovery.py). The new 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from quorumvault import durable
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.config.fields import load_fields
-from quorumvault.durable import sync_directory
 from quorumvault.errors import RecoveryRefused
 from quorumvault.formats.yaml import read_yaml, with_scalars
 from quorumvault.ownership import hand_over, make_folder
@@ -122,9 +120,6 @@ def _existing(config: NodeConfig) -> Path:
 
 
 def _copy(path: Path, copy: Path) -> None:
-    """With its mode, and in directories of the same modes."""
+    """Copy a file with its mode, into a directory with the mode of its own."""
     copy.parent.mkdir(mode=path.parent.stat().st_mode & 0o777, parents=True, exist_ok=True)
-    shutil.copy2(path, copy)
-    with copy.open("rb") as file:
-        os.fsync(file.fileno())
-    sync_directory(copy.parent)
+    durable.copy(path, copy, path.stat().st_mode & 0o777)

@@ -31,17 +31,15 @@ Rules kept here: two lost disks need an operator.
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from quorumvault import durable
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.crypto.keys import Keyring
-from quorumvault.durable import sync_directory
 from quorumvault.errors import RecoveryRefused, StorageFailed
 from quorumvault.model import NODE_NAMES, QUORUM
 from quorumvault.ownership import hand_over
@@ -285,16 +283,9 @@ def _cut(path: Path, scan: LogScan, aside: Path) -> Cut:
     """The copy is durable before anything is cut."""
     aside.mkdir(mode=0o700, exist_ok=True)
     copy = next(place for number in itertools.count() if not (place := aside / f"{path.name}.{number}").exists())
-    with path.open("rb") as log, copy.open("xb") as kept:
-        os.fchmod(kept.fileno(), 0o600)
-        shutil.copyfileobj(log, kept)
-        kept.flush()
-        os.fsync(kept.fileno())
-    sync_directory(aside)
-    sync_directory(aside.parent)
-    with path.open("r+b") as log:
-        log.truncate(scan.whole)
-        os.fsync(log.fileno())
+    durable.copy(path, copy)
+    durable.sync_directory(aside.parent)
+    durable.extend(path, scan.whole)
     return Cut(path, scan.whole, scan.torn, scan.torn_entries, copy)
 
 
@@ -320,7 +311,7 @@ def _trust_again(disk: _Disk, opened: _Opened, memory: Iterable[Marks]) -> None:
     started = replace(disk.identity, incarnation=held.incarnation + _BEYOND_MEMORY.incarnation)
     write_identity(directory / IDENTITY_FILE, started)
     (directory / DISTRUSTED_FILE).unlink(missing_ok=True)
-    sync_directory(directory)
+    durable.sync_directory(directory)
 
 
 def count_records(store: Store) -> int:

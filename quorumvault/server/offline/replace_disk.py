@@ -14,23 +14,22 @@ whoever renames n2.set-aside-1 back has taken nothing away.
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile, mkdtemp
+from tempfile import mkdtemp
 from typing import Any
 
+from quorumvault import durable
 from quorumvault.config.addresses import Endpoints, check_host, parse_address
 from quorumvault.config.cluster import load_cluster, parse_cluster
-from quorumvault.durable import sync_directory
 from quorumvault.errors import DirectoryInUse, InitRefused, StorageFailed
 from quorumvault.formats.yaml import parse_yaml, read_yaml, with_scalars
 from quorumvault.model import NODE_NAMES
-from quorumvault.ownership import hand_over, make_folder, require_replaceable, take_after, user_name
+from quorumvault.ownership import hand_over, make_folder, require_replaceable, user_name
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.server.offline.init import CLUSTER_FILE
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY, set_aside, set_aside_contents
@@ -66,7 +65,8 @@ def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Calla
     with ExitStack() as owned:
         aside = (_make_within if place.is_mount() else _make_beside)(place, identity, owned)
         if moved is not None:
-            _write(file, moved)
+            with durable.replacing(file.resolve()) as new:
+                new.write(moved.encode())
             cluster = load_cluster(file)
     return Replaced(file, place, identity.disk, cluster.nodes[node], aside)
 
@@ -101,7 +101,7 @@ def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path 
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    sync_directory(place.parent)
+    durable.sync_directory(place.parent)
     return aside
 
 
@@ -168,15 +168,3 @@ def _moved(file: Path, node: str, host: str) -> str:
     text = with_scalars(text, {("nodes", node, key): at for key, at in moved.items()})
     parse_cluster(file, text)
     return text
-
-
-def _write(file: Path, text: str) -> None:
-    """Replaces the file, with the owner and the permissions that it has."""
-    file = file.resolve()
-    with NamedTemporaryFile("w", dir=file.parent, prefix=f"{file.name}.", encoding="utf-8", delete=False) as new:
-        new.write(text)
-        new.flush()
-        take_after(new.fileno(), file, file.stat())
-        os.fsync(new.fileno())
-    Path(new.name).replace(file)
-    sync_directory(file.parent)

@@ -22,10 +22,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
+from quorumvault import durable
 from quorumvault.config.addresses import Endpoints
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.fields import load_fields
-from quorumvault.config.secrets import SECRET_BYTES, read_secret, write_private
+from quorumvault.config.secrets import SECRET_BYTES, read_secret
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, RestoreRefused, StorageFailed
 from quorumvault.formats.yaml import read_yaml
@@ -101,7 +102,7 @@ def restore(
         if given.api_keys is None:
             keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by restore")
         else:
-            write_private(directory / KEYS_FILE, read_yaml(given.api_keys))
+            durable.create(directory / KEYS_FILE, read_yaml(given.api_keys).encode())
 
         def fill(node: str, store: Store) -> None:
             tell(f"{node}: gets {backup.counts.records:,} records")

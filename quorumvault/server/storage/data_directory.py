@@ -23,12 +23,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from quorumvault import durable
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.crypto.keys import fingerprint
-from quorumvault.durable import sync_directory
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt, StoreMissing
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.server.storage import layout
@@ -101,14 +102,13 @@ def distrust(directory: Path, reason: str) -> None:
 
     ``reason``: one line without a value, a key or a token. Never raises: it is said on the way out.
     """
+    mark = directory / DISTRUSTED_FILE
     try:
-        with (directory / DISTRUSTED_FILE).open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{reason}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(directory)
+        durable.replace(mark, f"{reason}\n".encode(errors="backslashreplace"))
     except OSError as error:
         logger.critical("%s: that its store cannot be trusted could not be noted: %s", directory, error.strerror)
+        with suppress(OSError):
+            mark.touch()  # a full disk may still take a name, and a mark without its reason is a mark
 
 
 def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, LevelDBStore]:
@@ -127,7 +127,7 @@ def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, L
             logger.warning("%s: the store that cannot be trusted is now %s", config.node, set_aside(store))
         write_identity(path, identity)
         (directory / DISTRUSTED_FILE).unlink(missing_ok=True)
-        sync_directory(directory)
+        durable.sync_directory(directory)
     except OSError as error:
         raise StorageFailed(f"{directory}: the old store cannot be set aside: {error.strerror}") from None
     fresh = LevelDBStore.create(store, identity.disk)
@@ -154,7 +154,7 @@ def set_aside(path: Path) -> Path:
     """Gives a file or directory a name that nothing else has, and returns it. Raises OSError."""
     aside = _unused(path)
     path.rename(aside)
-    sync_directory(path.parent)
+    durable.sync_directory(path.parent)
     return aside
 
 
@@ -168,8 +168,8 @@ def set_aside_contents(directory: Path) -> Path:
     for entry in sorted(directory.iterdir(), key=lambda entry: entry.name != IDENTITY_FILE):
         if entry.name != LOCK_FILE and not is_set_aside(entry.name):
             entry.rename(aside / entry.name)
-    sync_directory(aside)
-    sync_directory(directory)
+    durable.sync_directory(aside)
+    durable.sync_directory(directory)
     return aside
 
 

@@ -1,11 +1,10 @@
-"""A disk's identity, kept apart from its records, so that it outlives them (rule 14, view rule 2).
+"""A disk's identity, kept apart from its records, so that it outlives them.
 
     <data>/nX/disk.json   {"format": 1, "cluster_id": …, "node": …, "disk": hex, "incarnation": n, "mode": …,
                            "view": {"number": n, "joiner": hex, "disks": {node: hex}} or null}
     <data>/nX/lock        locked (flock) by the one process that owns the directory; empty
 
-A change is written to a new file, which is synced and takes the old one's name; then the directory is synced. After a crash
-there is the old identity or the new one, whole (Pillai et al., ALICE, OSDI '14).
+A change replaces the file (durable.py): after a crash there is the old identity or the new one, whole.
 
 Rules kept here: disk identity; view and mode are durable.
 """
@@ -23,7 +22,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from quorumvault.durable import sync_directory
+from quorumvault import durable
 from quorumvault.errors import ConfigError, DirectoryInUse, StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.ownership import belong_to
@@ -106,16 +105,8 @@ def write_identity(path: Path, identity: DiskIdentity) -> None:
     Durable when it returns; raises StorageFailed, and then either identity may be there.
     """
     text = msgspec.json.format(msgspec.json.encode(_to_file(identity))) + b"\n"
-    temporary = path.with_name(f"{path.name}.new")
     try:
-        temporary.unlink(missing_ok=True)  # left by a process that died here
-        with temporary.open("xb") as file:
-            belong_to(file.fileno(), path.parent.stat())
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
+        durable.replace(path, text)
     except OSError as error:
         raise StorageFailed(f"{path}: the disk identity cannot be written: {error.strerror}") from None
 

@@ -12,7 +12,7 @@ import yaml
 
 from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Limits, Timeouts, load_cluster, load_node
-from quorumvault.config.secrets import read_secret, write_private, write_secret
+from quorumvault.config.secrets import read_secret, write_secret
 from quorumvault.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -190,15 +190,9 @@ def test_a_secret_of_another_form_is_refused_without_showing_it(home: Path, text
     assert not text or text[:6] not in said
 
 
-def test_private_files_are_0600_and_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    write_private(path, "first")
-    assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(FileExistsError):
-        write_private(path, "second")
-    assert path.read_text() == "first"
-
-
 def test_a_written_secret_reads_back(tmp_path: Path) -> None:
     write_secret(tmp_path / "secret", MASTER_SECRET)
     assert read_secret(tmp_path / "cluster.yaml", "key", tmp_path / "secret") == MASTER_SECRET
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        write_secret(tmp_path / "secret", CLUSTER_SECRET)

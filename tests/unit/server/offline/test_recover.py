@@ -473,6 +473,7 @@ def test_the_copy_is_there_before_anything_is_cut_and_a_second_one_beside_it(
         with pytest.raises(OSError, match="No space"):
             vault.recover()
     assert vault.log("n1").read_bytes() == torn
+    (vault.directory / "n1" / "torn" / f"{vault.log('n1').name}.0").write_bytes(b"a part, as a crash left it")
     done = vault.recover()
     assert done.cuts["n1"][0].copy.name.endswith(".log.1")
     assert done.cuts["n1"][0].copy.read_bytes() == torn

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from click.testing import CliRunner, Result
 
+from quorumvault import durable
 from quorumvault.cli import main
 from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import load_cluster, load_node
@@ -109,13 +112,13 @@ def test_the_new_disk_is_owned_until_all_is_done(vault: Path, monkeypatch: pytes
         tried("made", path.parent)
         return real_create(path, disk)
 
-    def write(file: Path, text: str) -> None:
+    def replacing(file: Path) -> AbstractContextManager[BinaryIO]:
         tried("named", vault / "n2")
-        real_write(file, text)
+        return real_replacing(file)
 
-    real_create, real_write = LevelDBStore.create, replacement._write
+    real_create, real_replacing = LevelDBStore.create, durable.replacing
     monkeypatch.setattr(LevelDBStore, "create", create)
-    monkeypatch.setattr(replacement, "_write", write)
+    monkeypatch.setattr(durable, "replacing", replacing)
     replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom)
     assert refused == ["made", "named"]
     with lock_data_directory(vault / "n2"):

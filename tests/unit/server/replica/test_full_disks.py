@@ -268,7 +268,7 @@ def test_an_identity_that_cannot_be_written_is_a_storage_failure_and_the_old_one
     def no_space(*arguments: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
-    where = "pathlib.Path.open" if failing == "open" else "pathlib.Path.replace" if failing == "replace" else "os.fsync"
+    where = f"os.{failing}"
     with monkeypatch.context() as broken:
         broken.setattr(where, no_space)
         with pytest.raises(StorageFailed, match=r"disk\.json: the disk identity cannot be written: No space left on device"):

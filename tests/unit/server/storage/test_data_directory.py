@@ -107,7 +107,7 @@ def test_what_was_found_at_run_time_counts_at_the_next_start(config: NodeConfig)
     assert "a register cannot be read" in str(lost.problem)
 
 
-@pytest.mark.parametrize("step", ["write_identity", "set_aside", "sync_directory", "raise_incarnation"])
+@pytest.mark.parametrize("step", ["write_identity", "set_aside", "durable.sync_directory", "raise_incarnation"])
 def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
     config: NodeConfig, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +121,7 @@ def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(data_directory, step, crash)
+        patched.setattr(f"{data_directory.__name__}.{step}", crash)
         with pytest.raises(Crash):
             provide(config, lost.identity)
     after = started(config)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.errors import ConfigError, StorageFailed
+from quorumvault.errors import ConfigError
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import NO_DISK, Mode, View
 from quorumvault.server.storage.disk_identity import (
@@ -163,30 +163,10 @@ def test_the_new_file_is_on_disk_before_it_counts_and_its_name_before_write_retu
     assert synced == [(False, JOINING), (True, ACTIVE)]
 
 
-@pytest.mark.parametrize("syncs", [0, 1])
-def test_a_write_that_fails_leaves_one_identity_whole(syncs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "disk.json"
-    write_identity(path, JOINING)
-    left = [None] * syncs
-
-    def fsync(descriptor: int) -> None:
-        if not left:
-            raise OSError(28, "No space left on device")
-        left.pop()
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(StorageFailed, match=r"disk\.json.*No space left"):
-        write_identity(path, ACTIVE)
-    assert read_identity(path) == (JOINING, ACTIVE)[syncs]
-    monkeypatch.undo()
-    write_identity(path, ACTIVE)
-    assert read_identity(path) == ACTIVE
-
-
 def test_a_torn_new_file_from_a_crash_is_in_nobodys_way(tmp_path: Path) -> None:
     path = tmp_path / "disk.json"
     write_identity(path, JOINING)
-    (tmp_path / "disk.json.new").write_bytes(b'{"format"')
+    (tmp_path / ".disk.json.new").write_bytes(b'{"format"')
     assert read_identity(path) == JOINING
     write_identity(path, ACTIVE)
     assert read_identity(path) == ACTIVE
