@@ -8,22 +8,22 @@ import tempfile
 from pathlib import Path
 
 from chaos.testbed.cluster import Cluster
-from diagrams import modules, routes, running
+from diagrams import rooms, routes, running
 
 FOLDER = Path(__file__).parent
 AS_BUILT = FOLDER / "3-as-built.d2"
 
 _AS_BUILT = """\
-# Drawn by bin/diagrams from what runs: the modules' imports, the routes of the applications, and a cluster's processes in /proc.
-# A test compares the first two with the code.
+# Drawn by bin/diagrams from what runs: the folders and their imports, the routes of the applications, and the processes of a
+# cluster in /proc. A test compares the first two with the code.
 direction: down
 vars: {{d2-config: {{layout-engine: elk; pad: 20}}}}
-classes: {{part: {{style.border-radius: 6; style.fill: "#f7f9fc"}}}}
+classes: {{room: {{style.border-radius: 6; style.fill: "#ffffff"; style.font-size: 20}}}}
 *.style.fill: "#ffffff"
 grid-columns: 2
 grid-gap: 20
 
-{modules}
+{rooms}
 right: "" {{
 grid-columns: 1
 style.stroke-width: 0
@@ -40,7 +40,7 @@ def main() -> None:
         cluster.api("n1", "clinic").tokenize(["so that each node has something to keep"])
         cluster.api("n2", "clinic").tokenize(["and its log an event"])
         cluster.api("n3", "clinic").tokenize(["and its log an event"])
-        text = _AS_BUILT.format(modules=modules.draw(), routes=routes.draw(), running=running.draw(cluster))
+        text = _AS_BUILT.format(rooms=rooms.draw(), routes=routes.draw(), running=running.draw(cluster))
     AS_BUILT.write_text(text)
     for source in sorted(FOLDER.glob("*.d2")):
         drawing = source.with_suffix(".svg")

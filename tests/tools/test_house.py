@@ -6,7 +6,8 @@ import ast
 import graphlib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,10 @@ LAYERS = (
 ONLY = {
     "quorumvault.analytics": ("quorumvault.analytics", "quorumvault.client", "quorumvault.errors", "quorumvault.crypto.tokens"),
     "quorumvault.client": ("quorumvault.client", "quorumvault.errors", "quorumvault.crypto.canonical"),
+    "quorumvault.files": (
+        *("quorumvault.files", "quorumvault.analytics", "quorumvault.client", "quorumvault.crypto", "quorumvault.durable"),
+        *("quorumvault.errors", "quorumvault.formats", "quorumvault.ownership"),
+    ),
     "quorumvault.protocol": ("quorumvault.protocol", "quorumvault.crypto", "quorumvault.model", "quorumvault.errors"),
     "chaos": ("chaos",),
     "bench": ("bench", "chaos", "quorumvault.analytics", "quorumvault.client"),  # which are among what it measures
@@ -54,6 +59,12 @@ IMPURE = {
     "asyncio", "concurrent", "datetime", "io", "logging", "os", "pathlib", "plyvel", "random", "secrets", "select", "selectors",
     "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time", "uuid",
 }  # fmt: skip
+
+#: Most floors of rooms, which are folders, one above the other: of the package, and of the server in it.
+FLOORS = 8
+#: Most names in the package's root: folders and modules, without what Python and the packager look for there.
+ROOT_NAMES = 13
+UNCOUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "templates"}
 
 FUNCTION_LINES = 70
 MODULE_LINES = 500
@@ -115,6 +126,41 @@ def layer_of(module: str) -> int | None:
     return max(places)[1] if places else None
 
 
+Graph = Mapping[str, set[str]]
+
+
+def rooms(folder: str) -> Graph:
+    """Which rooms of the package, or of a folder in it, need which: folders are rooms, and so are the root's single modules.
+
+    The root's own modules are one room, "words", but for the public names (``import quorumvault``) and the command's.
+    """
+    inside = f"quorumvault.{folder}." if folder else "quorumvault."
+    named = {"__init__": "import quorumvault", "__main__": "cli"}
+    graph: dict[str, set[str]] = defaultdict(set)
+
+    def room_of(module: str) -> str | None:
+        name, dot, _ = module.removeprefix(inside).partition(".")
+        if not module.startswith(inside):
+            return None
+        if folder or dot or any(other.startswith(f"{inside}{name}.") for other in PACKAGE):
+            return name
+        return named.get(name, "words")
+
+    for module in PACKAGE:
+        room = room_of(module)
+        if room is not None:
+            graph[room] |= {other for name in imports(MODULES[module]) if (other := room_of(name))} - {room}
+    return graph
+
+
+def floors(graph: Graph) -> dict[str, int]:
+    """The floor of each room: one above the highest that it needs. Raises graphlib.CycleError."""
+    found: dict[str, int] = {}
+    for room in graphlib.TopologicalSorter(graph).static_order():
+        found[room] = 1 + max((found[other] for other in graph[room]), default=0)
+    return found
+
+
 PACKAGE = sorted(name for name in MODULES if name.startswith("quorumvault."))
 
 
@@ -133,6 +179,16 @@ def test_imports_point_down(module: str) -> None:
 def test_no_module_needs_itself() -> None:
     graph = {module: [name for name in imports(tree) if name in MODULES and name != module] for module, tree in MODULES.items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
+
+
+@pytest.mark.parametrize("folder", ["", "server"])
+def test_the_house_has_few_floors_and_no_circle(folder: str) -> None:
+    assert 3 < max(floors(rooms(folder)).values()) <= FLOORS
+
+
+def test_the_root_has_few_names() -> None:
+    names = {path.name for path in (ROOT / "quorumvault").iterdir()} - UNCOUNTED
+    assert len(names) <= ROOT_NAMES, sorted(names)
 
 
 @pytest.mark.parametrize("part", ONLY)
