@@ -44,6 +44,7 @@ _TWO_JOIN = partial(stored, joiners=[SECOND, THIRD])
 
 #: Explored by the test suite. "beside": the old disk lives on. Where n2 and n3 are lost nothing may go on (two lost disks need an
 #: operator): one disk that holds what was acknowledged is left, or none, and "not found" is never said.
+#: Rules that no mutant undoes are explored too: a refused round starts again; a joiner proposes the next view.
 SMALL = {
     "join-beside-put-get": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False), 40_000),
     "join-beside-rotate-put": Scope(lambda: RejoinWorld(ROTATE_PUT, [SECOND], stragglers=False), 40_000),

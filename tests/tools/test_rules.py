@@ -1,8 +1,8 @@
 """docs/rules.md and the code say the same: each rule of the protocol has its section, its modules and its proofs.
 
 The names of the rules are in the page's list and nowhere else. A module that keeps a rule says the rule's name in its
-docstring ("Rules kept here: …; …."), and a proof says it too: a test in its name or docstring, a mutant in its row. Scopes and
-checkers have names of their own, and have to be there.
+docstring ("Rules kept here: …; …."), and a proof says it too: a test in its name or docstring, a mutant in the registry, a scope
+by the mutants that it notices. Checkers have names of their own, and have to be there.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.model import rejoinscopes, scopes
+from tests.rigs.undone import UNDONE
 
 PAGE = ROOT / "docs" / "rules.md"
-#: Where mutants, and where violations, are written down.
-MUTANTS_IN = ("tests/simulation", "tests/rigs")
+#: Where violations are written down.
 CHECKERS_IN = ("chaos", "tests/simulation")
 KINDS = ("scopes", "mutants", "checkers")
+SCOPES = {**scopes.SMALL, **scopes.LARGE, **rejoinscopes.SMALL, **rejoinscopes.LARGE}
 
 
 @dataclass(frozen=True)
@@ -74,34 +76,6 @@ def _strings(node: ast.AST) -> list[str]:
 
 
 @cache
-def mutants() -> dict[str, str]:
-    """By name, all that their rows say: a call whose first argument is a name with hyphens or a word, and has another text."""
-    rows: dict[str, str] = {}
-    for tree in _trees(MUTANTS_IN):
-        for call in ast.walk(tree):
-            if (
-                isinstance(call, ast.Call)
-                and len(texts := _strings(call)) > 1
-                and call.args
-                and _strings(call.args[0]) == texts[:1]
-            ):
-                rows[texts[0]] = f"{rows.get(texts[0], '')} {' '.join(texts[1:])}"
-    return rows
-
-
-@cache
-def scopes() -> dict[str, str]:
-    """By name, the row of the scope: its file's dictionary entry."""
-    rows: dict[str, str] = {}
-    for name in ("scopes", "rejoinscopes"):
-        for node in ast.walk(_tree(ROOT / "tests" / "model" / f"{name}.py")):
-            if isinstance(node, ast.Dict):
-                rows |= {key.value: ast.unparse(value) for key, value in zip(node.keys, node.values, strict=True)
-                         if isinstance(key, ast.Constant) and isinstance(key.value, str)}  # fmt: skip
-    return rows
-
-
-@cache
 def checkers() -> set[str]:
     calls = (node for tree in _trees(CHECKERS_IN) for node in ast.walk(tree) if isinstance(node, ast.Call))
     return {
@@ -137,17 +111,31 @@ def test_a_rule_is_kept_and_proved(name: str) -> None:
     assert rule.proofs
     for module in rule.modules:
         assert name in said_by(module), f"{module} does not say at the end of its docstring that it keeps: {name}"
-    known = {"scopes": scopes().keys(), "mutants": mutants().keys(), "checkers": checkers()}
+    known = {"scopes": SCOPES, "mutants": UNDONE.keys(), "checkers": checkers()}
     for head, names in rule.proofs.items():
         assert names, head
         for proof in names:
             if head in KINDS:
                 assert proof in known[head], f"{head}: {proof}"
-                assert head != "mutants" or name in mutants()[proof], f"the row of the mutant {proof} does not say: {name}"
             else:
                 test = _test(head, proof)
                 words = f"{proof.replace('_', ' ')} {' '.join((ast.get_docstring(test) or '').split())}"
                 assert name in words.lower(), f"{proof} does not say in its name or docstring: {name}"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_registry_of_undone_safeties_says_the_same(name: str) -> None:
+    """All mutants of a rule are on the page, and the worlds that notice them. Other worlds say the rule's name themselves."""
+    undone = [mutant for mutant in UNDONE.values() if name in mutant.rules]
+    proofs, noticing = RULES[name].proofs, {scope for mutant in undone for scope in mutant.scopes}
+    assert set(proofs.get("mutants", ())) == {mutant.name for mutant in undone}
+    assert noticing <= set(proofs.get("scopes", ()))
+    if proofs.get("scopes") and not noticing:
+        assert name in " ".join(Path(rejoinscopes.__file__).read_text().replace("#:", "").split())
+
+
+def test_every_mutant_undoes_a_rule() -> None:
+    assert {name for mutant in UNDONE.values() for name in mutant.rules} <= RULES.keys()
 
 
 def test_no_module_says_that_it_keeps_more_than_the_page_knows() -> None:
