@@ -1,12 +1,14 @@
-"""Hypothesis for all tests: how long an example takes says how busy the machine is, so it makes no test fail.
+"""For all tests: profiles of Hypothesis, the markers that a folder gives, and event loops.
 
-bin/test --fast takes a tenth of the examples.
+How long an example of Hypothesis takes says how busy the machine is, so it makes no test fail. bin/test --fast takes a tenth of
+the examples.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -14,9 +16,22 @@ from hypothesis import HealthCheck, settings
 
 from tests.rigs.links import Run
 
+TESTS = Path(__file__).parent
+
 settings.register_profile("quorumvault", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("quorumvault"), max_examples=10)
 settings.load_profile("quorumvault")
+
+#: Folders whose tests have the marker of the same name.
+MARKED_FOLDERS = ("cluster", "hostile")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED_FOLDERS:
+            item.add_marker(folder)
+
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

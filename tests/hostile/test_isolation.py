@@ -22,8 +22,6 @@ from quorumvault.config.api_keys import create_key, load_keys, new_keyfile
 from quorumvault.errors import ConfigError
 from tests.hostile.tenants import ARROW, JSON, Ghosts, Tenant, Value, cluster_for, column, columns, epoch_of
 
-pytestmark = pytest.mark.hostile
-
 SEED = 11
 OWNERS, CLIENTS = 200, 6
 #: Tokens in one request.

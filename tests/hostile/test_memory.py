@@ -13,8 +13,6 @@ import pytest
 from chaos.testbed.cluster import Cluster
 from tests.hostile.limited import JSON, QUIET, ask, assert_unharmed, limited_cluster, metric, post, raw_connection, tokens_of
 
-pytestmark = pytest.mark.hostile
-
 ARROW = "application/vnd.apache.arrow.stream"
 #: Each of these characters takes six bytes of JSON.
 LARGE = "\x01" * 65_500

@@ -12,8 +12,6 @@ from bench.notfound import OTHER, OWNERS, SHAPES, Kind, measure
 from bench.work import WrongAnswer
 from chaos.testbed.cluster import Cluster
 
-pytestmark = pytest.mark.hostile
-
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:

@@ -13,8 +13,6 @@ import pytest
 from chaos.testbed.cluster import Cluster
 from tests.hostile.limited import LOUD, QUIET, ask, assert_unharmed, limited_cluster, post, raw_connection, tokens_of
 
-pytestmark = pytest.mark.hostile
-
 HEALTH = b"GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
 #: What the memory of a node may have grown by when an attack is over: the tables of its store, and what the allocator keeps.
 SPARE_KIB = 200 << 10

@@ -124,7 +124,7 @@ class Node:
         return self.rng.choice([*others, self.process or others[0]])
 
     def lose_disk(self, disk: bytes) -> None:
-        """What it stored is gone; where it was there is a new disk with this id, which is empty, and joins (view rule 6)."""
+        """Replaces the disk by an empty one with this id, which joins: a lost disk gets a new identity."""
         self.crash()
         self.disk = Disk(DiskIdentity("simulated", self.name, disk, 0, Mode.JOINING, None))
 

@@ -1,4 +1,4 @@
-"""Who said what to whom: a "not found" has two witnesses, disks that said "absent" in the last round that asked (rule 6).
+"""Who said "absent" to whom: not found needs two disks that said so in the last round that asked.
 
 This is seen on the replies' way to the coordinator, and not in what it made of them.
 """
