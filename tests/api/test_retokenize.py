@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from quorumvault.crypto.tokens import format_token
-from quorumvault.errors import NoQuorum
 from tests.api.test_events import only_event
-from tests.rigs.vault import SMALL, FakeVault, Rig
+from tests.rigs.vault import FakeVault, Rig
 
 NEVER_ISSUED = format_token(1, bytes(20))
 SECRET = "Zc4secretQ7"
@@ -107,39 +106,6 @@ def test_no_value_is_shown(rig: Rig) -> None:
     (token,) = rig.tokens([SECRET])
     answer = rig.post("/retokenize", {"tokens": [token]})
     assert SECRET not in answer.text + str(answer.headers) + str(rig.events.written)
-
-
-def test_it_needs_the_permission_to_tokenize(rig: Rig) -> None:
-    answer = rig.post("/retokenize", {"tokens": []}, key="reader")
-    assert (answer.status_code, answer.json()["code"]) == (403, "not-permitted")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [{}, {"tokens": "x"}, {"tokens": [5]}, {"tokens": None}, {"token": "x"}, {"tokens": [], "missing": "null"}, [], 5],
-    ids=str,
-)
-def test_what_is_no_such_request_is_told_what_is(rig: Rig, body: Any) -> None:
-    answer = rig.post("/retokenize", body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
-    assert '"tokens": ["…", null, …]' in answer.json()["detail"]
-    assert rig.vault.asked == []
-
-
-def test_too_many_tokens() -> None:
-    rig = Rig(limits=SMALL)
-    assert rig.post("/retokenize", {"tokens": ["x"] * 10}).status_code == 200
-    answer = rig.post("/retokenize", {"tokens": ["x"] * 11})
-    assert (answer.status_code, answer.json()["code"]) == (422, "too-many-items")
-
-
-def test_without_a_quorum_it_fails_like_a_write(rig: Rig) -> None:
-    rig.vault.failure = NoQuorum("fewer than 2 nodes could decide this", outcome="unknown")
-    answer = rig.post("/retokenize", {"tokens": ["x"]})
-    assert (answer.status_code, answer.json()["code"], answer.json()["outcome"]) == (503, "no-quorum", "unknown")
-    rig.admission.refuse_new()
-    answer = rig.post("/retokenize", {"tokens": ["x"]})
-    assert (answer.status_code, answer.json()["code"], answer.json()["outcome"]) == (503, "draining", "none")
 
 
 def test_its_line_in_the_event_log(rig: Rig) -> None:

@@ -119,23 +119,6 @@ def test_what_is_not_configured_stays_to_the_letter(rig: Rig, record: bytes) -> 
     assert set(answer.json()["replaced"].values()) == {0}
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"record":{"ssn":{"a":1},"x":1,"ssn":"a"}}',
-        b'{"records":[{"ssn":"a"},{"a":[{"b":1,"\\u0062":2}]}]}',
-        b'{"values":["a"],"values":["b"]}',
-        b'{"values":["a:"],"\\u0076alues":[1]}',
-        b'{"values":[1,{"a":1,"a":1}]}',
-    ],
-)
-def test_a_name_that_an_object_has_twice_is_refused(rig: Rig, body: bytes) -> None:
-    answer = rig.post("/tokenize", body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
-    assert "an object of the body has one name twice, at byte" in answer.json()["detail"]
-    assert rig.vault.asked == []
-
-
 @pytest.mark.parametrize("bad", [{"a": 1}, [], ["a"], {}])
 def test_an_object_or_array_at_a_configured_field_is_named(rig: Rig, bad: Any) -> None:
     answer = rig.post("/tokenize", {"records": [{"ssn": "a"}, {"contacts": [{"phone": "1"}, {"phone": bad}]}]})
