@@ -20,7 +20,7 @@ MAX_EPOCH = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose tokens these are. Comes out of authentication and from nowhere else (rule 13).
+    """Whose tokens these are. Comes from authentication and from nowhere else.
 
     ``id`` is 16 bytes, a function of the name alone: it is part of every record key, and fixed length keeps keys unambiguous.
     """
@@ -38,7 +38,7 @@ class Owner:
 class Version(NamedTuple):
     """Who wrote first: a hybrid logical clock (48 bits of milliseconds, 16 of counter) and the coordinator's node number.
 
-    Ordered; the lower one is the first writer. It annotates and never decides which value a token has (rule 1).
+    Ordered; the lower one is the first writer. It never decides which value a token has.
     """
 
     clock: int
@@ -46,6 +46,8 @@ class Version(NamedTuple):
 
 
 NODE_NAMES = ("n1", "n2", "n3")
+REPLICAS = len(NODE_NAMES)
+#: Replicas that have to agree. Any two quorums share a replica, since 2 + 2 > 3.
 QUORUM = 2
 
 

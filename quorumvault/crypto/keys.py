@@ -39,7 +39,7 @@ def fingerprint(secret: bytes) -> str:
 
 
 def backup_key(secret: bytes) -> bytes:
-    """What seals a backup as a whole (backup/format.py): who has no master secret cannot make one, or change it."""
+    """The key that seals a backup as a whole (server/backup/format.py): it takes the master secret to make or change one."""
     return derive(secret, b"quorumvault/1 backup", 32)
 
 

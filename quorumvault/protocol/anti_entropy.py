@@ -8,10 +8,10 @@
 
 What this side lacks is fetched and merged; what the peer lacks is written back to it. Where both have something and it is not
 the same, the peer's is merged here, and ours there when the peer compares itself with us. Absence never deletes and a merge may
-be repeated, so writes that go on meanwhile do no harm (trap 17): what is under way shows as a difference, and is there when it
-is to be written.
+be repeated, so writes that go on meanwhile do no harm: a record under way shows as a difference, and is there already when it is
+to be written.
 
-A procedure without IO, as operations.py: it yields what it needs and is sent what came of it.
+A procedure without IO (steps.py).
 
 Rules kept here: anti-entropy.
 """
@@ -42,7 +42,7 @@ BATCH_RECORDS = 512
 
 
 class CannotCompare(Exception):
-    """Not now, and why."""
+    """The comparison cannot be made now; the words say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords
 
 @dataclass(slots=True)
 class Compared:
-    """What a comparison came to: ``given`` records the peer lacked, ``taken`` ones this node did; ``raised`` registers of either.
+    """The result of a comparison: records ``given`` to the peer and ``taken`` from it; registers ``raised`` on either side.
 
     ``buckets`` counts those that differed, ``unreadable`` buckets that one of the two could not read.
     """
@@ -99,17 +99,17 @@ class Compared:
     unreadable: int = 0
 
     def __add__(self, other: Compared) -> Compared:
-        """Of two comparisons in a row: what was mended adds up, what was found to differ is as of the last one."""
+        """The result of two comparisons in a row: what was mended adds up, what was found to differ is as of the last one."""
         mended = (self.taken + other.taken, self.given + other.given, self.raised + other.raised)
         return Compared(other.buckets, *mended, other.unreadable)
 
 
-#: Yields steps, is sent their outcome, returns what it came to. Raises CannotCompare.
+#: Yields steps, is sent their outcomes, returns the result. Raises CannotCompare.
 Comparing = Generator[Step, object, Compared]
 
 
 def compare() -> Comparing:
-    """Both replicas, from registers down to records, and mend what differs."""
+    """Compare both replicas, from registers down to records, and mend what differs."""
     compared = Compared()
     yield from _compare_registers(compared)
     buckets = yield from _differing_buckets()
@@ -225,7 +225,7 @@ def batches(places: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 @dataclass(slots=True)
 class Differences:
-    """What a comparison of everything, record by record, found between this node and a peer."""
+    """The differences that a comparison of all records found between this node and a peer."""
 
     records: int = 0
     only_here: int = 0
@@ -245,7 +245,7 @@ class Differences:
 def verify(first: int, end: int = BUCKETS) -> Generator[Step, object, tuple[int, Differences]]:
     """Compare a slice of buckets by the bytes that are on disk, whatever the sums say, and mend nothing.
 
-    (where the next slice begins, what differs).
+    Returns (the bucket at which the next slice begins, what differs).
     """
     following, (theirs, mine), unreadable = yield from list_both(first, end)
     both = theirs.keys() & mine.keys()
@@ -255,7 +255,7 @@ def verify(first: int, end: int = BUCKETS) -> Generator[Step, object, tuple[int,
 
 
 def verify_registers() -> Generator[Step, object, Differences]:
-    """How many registers differ. They are few: as many as there are owners."""
+    """Count the registers that differ. There is one for each owner."""
     found: list[set[tuple[bytes, int, str]]] = [set(), set()]
     for registers, of_peer in zip(found, (True, False), strict=True):
         page = yield from _registers(of_peer, b"")

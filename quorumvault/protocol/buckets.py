@@ -1,7 +1,7 @@
 """Buckets: the 65,536 parts of the key space by the first two bytes of a digest, which compare replicas part by part.
 
-Pure arithmetic over what replicas say of theirs (messages.Sums, messages.Listing); where the fingerprints come from is
-bucketsums.py.
+Pure arithmetic on what replicas say of theirs (messages.Sums, messages.Listing). The fingerprints are made in
+server/replica/hash_tree.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ SUM_BYTES: Final = 8
 
 
 def bucket_of(place: bytes) -> int:
-    """Of a record's place, which begins with its bucket."""
+    """The bucket of a record's place, which begins with it."""
     return place[0] << 8 | place[1]
 
 
 def differing(one: bytes, other: bytes) -> list[int]:
-    """The indices at which two answers with sums of equal length differ. ValueError for other lengths."""
+    """The indices at which two answers with sums of equal length differ. Raises ValueError for other lengths."""
     if len(one) != len(other) or len(one) % SUM_BYTES:
         raise ValueError("not the sums of the same buckets")
     if one == other:
@@ -30,7 +30,7 @@ def differing(one: bytes, other: bytes) -> list[int]:
 
 
 def ranges(buckets: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Ascending buckets as ranges (first, end) of those that follow each other."""
+    """Ascending buckets as ranges (first, end) of consecutive ones; ``end`` is not included."""
     first = end = None
     for bucket in buckets:
         if first is None or bucket != end:

@@ -1,6 +1,7 @@
 """A hybrid logical clock (Kulkarni et al. 2014): close to wall time, and never behind anything that was seen.
 
-48 bits of milliseconds since 1970, 16 bits of counter. It orders first writers; nothing is decided by it (trap 16).
+48 bits of milliseconds since 1970, 16 bits of counter. It orders first writers. No decision depends on it, so
+a clock that jumps does no harm.
 """
 
 from __future__ import annotations

@@ -62,8 +62,5 @@ class RaiseRound(Round[Raised]):
     def _accepts(self, reply: AnyReply) -> bool:
         return isinstance(reply, Ack)
 
-    def _take(self, reply: AnyReply) -> None:
-        """An ack says all there is to say by being counted."""
-
     def _decision(self) -> Raised | None:
         return Raised() if self._tally.outcome is Outcome.WON else None

@@ -1,22 +1,22 @@
-"""Joining: how a new disk takes the place of a lost one, as a procedure without IO (view rules 6 to 13).
+"""Joining: how a new disk takes the place of a lost one, as a procedure without IO.
 
-    ask      both others for view and mode. Not both active, or one does not answer: wait, ask again                        (7)
-    behind   one is in an older view: it is told of the newer one, and asked again                                         (10)
-    propose  both are in V, and V has another disk in this slot: V' = V with this one; V' is synced where it is entered   (8, 9)
-    copy     both are in a view that lists this disk: enter it, copy all of the one and then all of the other              (11)
-    done     both copies are synced, and how far both were when the copies began is remembered: active                (11, 12)
+    ask      both others for view and mode. Not both active, or one does not answer: wait, ask again
+    behind   one is in an older view: it is told of the newer one, and asked again
+    propose  both are in V, and V has another disk in this slot: V' = V with this one; V' is synced where it is entered
+    copy     both are in a view that lists this disk: enter it, copy all of the one and then all of the other
+    done     both copies are synced, and how far both were when the copies began is remembered: active
 
 Each turn begins with the question, whatever came before, and does what the answers ask for. So it makes no difference where it
 was interrupted: by a peer that was away, by a newer view, or by the end of the process; what lasts is on the three disks.
 
-What rule 11 calls a snapshot is read piece by piece here, each from the store as it is by then. Let S be what a store holds at
-the moment at which it entered the view. Nothing is ever deleted, a record keeps its value and a register only grows; so a piece
-that is read later has all that S has between its first and its last key, or more, and the pieces together have all of S. What is
-there beyond S was written in the new view, where this disk's voice does not count before it is active, so that the two others
-have it or it was never acknowledged. Hence the source keeps no state for a copy, and a copy that was interrupted goes on behind
-its last key, in the same view.
+A copy is read piece by piece, each from the store as it is by then, and still has all that a snapshot would have. Let S be what a
+store holds at the moment at which it entered the view. Nothing is ever deleted, a record keeps its value and a register only
+grows; so a piece that is read later has all that S has between its first and its last key, or more, and the pieces together have
+all of S. What is there beyond S was written in the new view, where this disk's vote does not count before it is active, so that
+the two others have it or it was never acknowledged. Hence the source keeps no state for a copy, and a copy that was interrupted
+goes on behind its last key, in the same view.
 
-The generator is driven by the event loop (rejoin.py), and step by step by models and simulators.
+server/healing/join.py drives the generator on the event loop.
 
 Rules kept here: a lost disk gets a new identity; join from two active disks of one view; a joiner proposes the next view;
 copy after the entry, from both; active after both copies; a replaced disk stops; two lost disks need an operator.
@@ -54,19 +54,19 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """There has to be an empty store for this disk, and the disk's identity durable, before anybody hears of it (6)."""
+    """Make an empty store for this disk and its identity durable, before anybody hears of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enter:
-    """This joining disk is in that view: durable, then go on."""
+    """This joining disk enters the view. Go on once that is durable."""
 
     view: View
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Parallel columns of keys and values of ``source`` to be brought together with what is here: durable, then go on."""
+    """Merge parallel columns of keys and values of ``source`` into this store. Go on once that is durable."""
 
     source: str
     keys: list[bytes] = field(repr=False)
@@ -75,10 +75,10 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """This disk is whole, and votes in that view: durable, then go on (12).
+    """This disk is whole, and votes in the view. Go on once that is durable (active after both copies).
 
-    ``marks``: how far the others' disks were when they had entered the view. A disk that comes back from a copy of before that
-    may stand in an older view, and must not vote there (marks.py).
+    ``marks``: how far the others' disks were when they had entered the view. A disk restored from an
+    older copy may be in an older view, and must not vote there (rollback_marks.py).
     """
 
     view: View
@@ -87,7 +87,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It cannot go on now, for this reason. Some time later it tries again."""
+    """The procedure cannot go on now, for this reason. Continue it some time later."""
 
     why: str
 
@@ -107,7 +107,7 @@ class Progress:
 
 
 class Displaced(Exception):
-    """Another disk has been given this one's slot, in a view that both others have entered (13)."""
+    """Another disk has been given this one's slot, in a view that both others have entered."""
 
     def __init__(self, view: View) -> None:
         super().__init__(f"view {view.number} has another disk in this one's place")
@@ -134,7 +134,7 @@ class _CopyIn:
 
 @dataclass(slots=True)
 class _Copies:
-    """How far the copies are that were made in one view: by source, the last key that is here; and the sources that are done."""
+    """Progress of the copies in one view: by source the last key that is here, and the sources that are done."""
 
     view: ViewId
     after: dict[str, bytes] = field(default_factory=dict)
@@ -169,7 +169,7 @@ def join(node: str, disk: bytes, entered: View | None) -> Joining:
 
 
 def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, ...], told: Replies) -> _Propose | _CopyIn | Wait:
-    """What the answers of the others ask for (7)."""
+    """The next thing to do, from the answers of both others (join from two active disks of one view)."""
     views: dict[str, View] = {}
     marks: dict[bytes, Mark] = {}
     for other in others:
@@ -192,7 +192,7 @@ def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, 
 
 
 def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | None]:
-    """None if all of them are in the view now, so that asking again leads on."""
+    """Propose a view. Returns None if all nodes asked are in it now, or why to wait."""
     if turn.view.joiner == disk:
         yield Prepare()
     told = yield Ask(turn.nodes, ProposeView(*UNSENT, turn.view))
@@ -204,7 +204,7 @@ def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | Non
 
 
 def _copy(view: View, others: tuple[str, ...], copies: _Copies) -> Generator[Step, Replies, Wait | None]:
-    """Go on with the copies. None when both are here, and synced."""
+    """Go on with the copies. Returns None when both are here and synced, or why to wait."""
     for source in others:
         while source not in copies.done:
             told = yield Ask((source,), Copy(NO_ROUND, view.id, copies.after.get(source, b"")))

@@ -1,11 +1,11 @@
-"""What nodes say to each other, and its MessagePack codec.
+"""The messages that nodes send each other, and their MessagePack codec.
 
 Structs are arrays on the wire, with an integer tag first, so that a field can only ever be added at the end, with a default;
 a change that is more than that raises PROTOCOL_VERSION (a node speaks its own version and the one before, to which it sends no
 message that is ``since`` a later one).
 
 A **round** is one exchange with the replicas. Requests name the round and the view they are meant for; replies name both again
-and the disk that speaks, so that a reply can be counted once, for what it answers, in the view it was given in (rule 3).
+and the disk that speaks, so that a reply can be counted once, for what it answers, in the view it was given in.
 
 Rules kept here: a reply counts once; every request names its view.
 """
@@ -62,10 +62,10 @@ def _require_equal(*columns: Sized) -> None:
 
 
 class Put(Request, frozen=True, tag=1):
-    """Store new records of one owner and epoch, behind the fence (rule 8). Parallel columns of equal length.
+    """Store new records of one owner and epoch, behind the fence. Parallel columns of equal length.
 
     ``secret`` is the id of the master secret that the epoch uses; ``header`` the record header (records.py) they share.
-    ``owner_name`` is kept beside them: a replica that is to authenticate its records later on needs it.
+    ``owner_name`` is stored beside them: a replica needs it to authenticate its records later on.
     """
 
     owner: bytes
@@ -119,13 +119,13 @@ class RaiseEpoch(Request, frozen=True, tag=5):
 
 
 class AskView(Request, frozen=True, tag=10):
-    """Of a joining disk, which may be in no view (joining.py): in which view is this disk, and how? The answer is a ViewIs."""
+    """A joining disk asks in which view and mode the receiving disk is. Answered with a ViewIs."""
 
     since: ClassVar[int] = 2
 
 
 class ProposeView(Request, frozen=True, tag=11):
-    """Enter this view, if view rule 9 allows it. Answered with a ViewIs once that is durable."""
+    """Enter this view, if ``views.may_enter`` allows it. Answered with a ViewIs once that is durable."""
 
     since: ClassVar[int] = 2
 
@@ -141,7 +141,7 @@ class Copy(Request, frozen=True, tag=12):
 
 
 class AskSums(Request, frozen=True, tag=16):
-    """The fingerprints of what this replica holds (buckets.py): one a group if ``groups`` is empty, or one a bucket of them."""
+    """Ask for fingerprints of what the replica holds: of each group if ``groups`` is empty, else of each bucket in them."""
 
     since: ClassVar[int] = 2
 
@@ -149,7 +149,7 @@ class AskSums(Request, frozen=True, tag=16):
 
 
 class AskListing(Request, frozen=True, tag=17):
-    """The records of the buckets from ``first`` on, before ``end``: as many whole buckets as one answer takes."""
+    """List the records of buckets ``first`` to ``end`` (not included): as many whole buckets as one answer takes."""
 
     since: ClassVar[int] = 2
 
@@ -158,7 +158,7 @@ class AskListing(Request, frozen=True, tag=17):
 
 
 class Fetch(Request, frozen=True, tag=18):
-    """Whole records, by their places (storage/layout.py), whoever's they are."""
+    """Read whole records of any owner by their places (storage/layout.py)."""
 
     since: ClassVar[int] = 2
 
@@ -180,7 +180,7 @@ class Reply(Message, frozen=True):
 
 
 class Ack(Reply, frozen=True, tag=33):
-    """Durable (rule 2). ``refused`` has the items that were not written, by index: the record that is there instead
+    """The request is durable. ``refused`` has the items that were not written, by index: the record that is there instead
     (or b"" when that cannot be read). ``incarnation`` and ``sequence`` place the ack in the history of its disk."""
 
     incarnation: int
@@ -189,14 +189,14 @@ class Ack(Reply, frozen=True, tag=33):
 
 
 class Stale(Reply, frozen=True, tag=34):
-    """The fence: nothing was written, the owner's epoch here is larger (rule 8)."""
+    """The fence: nothing was written, the owner's epoch here is larger."""
 
     epoch: int
     secret: str
 
 
 class Holds(Reply, frozen=True, tag=35):
-    """A record, or None for absent, per digest asked for; ``unknown`` lists the indices that could not be read (rule 6)."""
+    """A record, or None for absent, per digest asked for. ``unknown`` lists the indices that could not be read: not absent."""
 
     records: list[bytes | None]
     unknown: list[int]
@@ -210,14 +210,13 @@ class EpochIs(Reply, frozen=True, tag=36):
 
 
 class OtherView(Reply, frozen=True, tag=37):
-    """Nothing was done: this disk is in another view, which follows whole (view rule 3)."""
+    """Nothing was done: this disk is in another view, which ``current`` gives."""
 
     current: View
 
 
 class NotVoting(Reply, frozen=True, tag=38):
-    """Whatever this disk did counts for nothing: it is joining (view rule 4), or, if ``full``, it is active and has written
-    nothing, because there is no room left for it."""
+    """This disk has no vote: it is joining, or, if ``full``, it is active and has written nothing for want of room."""
 
     full: bool = False
 
@@ -227,7 +226,7 @@ class Overflow(Reply, frozen=True, tag=39):
 
 
 class ViewIs(Reply, frozen=True, tag=42):
-    """The disk that speaks is in this view, in this mode; None: it has not entered any yet. ``mark``: how far it is by then."""
+    """The disk is in view ``current`` (None before it has entered one), in this mode. ``mark`` says how far it has come."""
 
     mode: Mode
     current: View | None
@@ -246,7 +245,7 @@ class Copied(Reply, frozen=True, tag=43):
 
 
 class NotCopied(Reply, frozen=True, tag=44):
-    """What comes next in the store cannot be read."""
+    """The next part of the store cannot be read."""
 
 
 class Sums(Reply, frozen=True, tag=48):
@@ -258,7 +257,7 @@ class Sums(Reply, frozen=True, tag=48):
 class Listing(Reply, frozen=True, tag=49):
     """What is in the buckets before ``next``: parallel columns of places and of the hashes of their records.
 
-    ``unreadable`` lists the buckets of which nothing can be said.
+    ``unreadable`` lists the buckets that cannot be read.
     """
 
     next: int
@@ -292,7 +291,7 @@ class Registers(Reply, frozen=True, tag=51):
         _require_equal(self.owners, self.names, self.epochs, self.secrets)
 
 
-#: What a replica is asked about its holdings as a whole, for comparing them with another one's, and what it answers.
+#: Requests about all that a replica holds, for comparing it with another one, and the replies to them.
 Survey = AskSums | AskListing | Fetch | AskRegisters
 Surveyed = Sums | Listing | Fetched | Registers
 AnyRequest = Put | Get | WriteBack | ReadEpoch | RaiseEpoch | AskView | ProposeView | Copy | Survey
@@ -318,7 +317,7 @@ def decode_reply(data: bytes | memoryview) -> AnyReply:
 
 
 class Outgoing:
-    """A request on its way to several replicas: encoded at most once, whoever needs the bytes."""
+    """A request to several replicas, encoded at most once."""
 
     __slots__ = ("_wire", "request")
 

@@ -1,11 +1,9 @@
-"""What a coordinator does, as procedures without IO: each yields the rounds it needs and is sent what they decided.
+"""The operations of a coordinator, as procedures without IO: each yields the rounds it needs and is sent their decisions.
 
-    tokenize      Put behind the fence; adopt a later epoch, derive again, retry                     (rules 4, 8)
-    read_records  Get; write back what one replica lacks, before the answer                          (rules 5, 6)
-    read_epoch    the largest of two registers, written back to two                                  (rule 7)
-    rotate        read_epoch, then raise to from + 1 if it still is ``from``                         (rule 7)
-
-The same generators are driven by the event loop (coordinator.py), and step by step by models and simulators.
+    tokenize      Put behind the fence; adopt a later epoch, derive again, retry
+    read_records  Get; write back what one replica lacks, before the answer
+    read_epoch    the largest of two registers, written back to two
+    rotate        read_epoch, then raise to from + 1 if it still is ``from``
 
 Rules kept here: committed; the epoch is a max-register; the fence; one secret per epoch; a refused round starts again.
 """
@@ -29,8 +27,8 @@ from quorumvault.protocol.rounds import TooMuch, ViewRefused
 from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.write import Adopt, Committed, WriteRound
 
-#: What one round writes or reads, of a larger batch. All that a node does for a part, from hashing it to encrypting its frame,
-#: it does at one go, some 30 ms of it: other requests, and the pings of its peers, have their turn between the parts.
+#: Most items, and most bytes, that one round writes or reads. A node works on a part in one go, from hashing it to encrypting its
+#: frame, for some 30 ms; other requests, and the pings of its peers, have their turn between the parts.
 PART_ITEMS = 4_096
 PART_BYTES = 2 << 20
 
@@ -45,9 +43,10 @@ class Written:
 
 
 def tokenize(owner: Owner, canonicals: Sequence[bytes], keyring: Keyring, header: bytes, epoch: int) -> Steps[Written]:
-    """Commit a batch of canonical forms under one epoch, ``epoch`` or the later one that the fence makes it adopt.
+    """Commit a batch of canonical forms under one epoch: ``epoch``, or the later one that the fence makes it adopt.
 
-    A large batch is committed part by part, and from its beginning again if a part meets the fence.
+    A large batch is committed part by part, and from its beginning again if a part meets the fence. ``header`` is that of the new
+    records. Raises QuorumLost, SecretMissing.
     """
     for _ in range(ATTEMPTS):
         digests: list[bytes] = []
@@ -73,7 +72,7 @@ def tokenize(owner: Owner, canonicals: Sequence[bytes], keyring: Keyring, header
 
 
 def _derive(owner: Owner, part: Sequence[bytes], keyring: Keyring, header: bytes, epoch: int) -> tuple[Ask, list[bytes]]:
-    """The round that writes these, and their digests."""
+    """The round that writes these canonical forms, and their digests."""
     keys = keyring.epoch_keys(owner, epoch)
     digests = keys.digests(part)
     sealed = keys.sealer.seal(part, digests)
@@ -82,7 +81,7 @@ def _derive(owner: Owner, part: Sequence[bytes], keyring: Keyring, header: bytes
 
 
 def _parts(canonicals: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """In order, each as large as a part may be; one that is empty for a batch of nothing."""
+    """The batch in order, in parts as large as they may be; one empty part for an empty batch."""
     if len(canonicals) <= PART_ITEMS and sum(map(len, canonicals)) <= PART_BYTES:
         yield canonicals
         return
@@ -122,7 +121,7 @@ def read_records(
 def _read_part(
     owner: Owner, epochs: list[int], digests: list[bytes], keyring: Keyring
 ) -> Steps[list[bytes | Open | None] | None]:
-    """None if they do not fit into one reply."""
+    """Read one part. Returns None if its records do not fit into one reply."""
 
     def authentic(index: int, record: bytes) -> bool:
         return records.authentic(record, digests[index], keyring.epoch_keys(owner, epochs[index]).sealer)
@@ -146,7 +145,7 @@ def _read_part(
 
 
 def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
-    """The owner's active epoch, at least what any rotate that has returned left behind."""
+    """The owner's active epoch: at least what any rotate that has returned left behind. Raises QuorumLost, SecretMissing."""
     for _ in range(ATTEMPTS):
         decision = yield Ask(ReadEpoch(*UNSENT, owner.id), EpochRound, everyone=False)
         if isinstance(decision, ViewRefused):
@@ -160,7 +159,10 @@ def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
 
 
 def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
-    """The active epoch after moving on from ``from_epoch``. Idempotent: it does not count up, it raises to ``from_epoch + 1``."""
+    """The active epoch after moving on from ``from_epoch``. Idempotent: it raises the register to ``from_epoch + 1``.
+
+    Raises EpochAhead if the active epoch is smaller, Invalid for the last epoch, QuorumLost, SecretMissing.
+    """
     active = (yield from read_epoch(owner, keyring)).epoch
     if active > from_epoch:
         return active
@@ -175,7 +177,7 @@ def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
 
 
 def _raise_epoch(owner: Owner, register: Register) -> Steps[bool]:
-    """Bring two registers to at least this one. False if a newer view came in between."""
+    """Bring two registers to at least this one. Returns False if a newer view came in between; raises QuorumLost."""
     decision = yield Ask(RaiseEpoch(*UNSENT, owner.id, register.epoch, register.secret), RaiseRound)
     if isinstance(decision, Raised):
         return True

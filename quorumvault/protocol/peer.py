@@ -1,4 +1,4 @@
-"""What a coordinator needs of a replica, near or far: send a request, hear of it exactly once.
+"""A replica as its coordinator sees it, here or across the network: send a request, be called back exactly once.
 
 Rules kept here: unknown is an outcome.
 """
@@ -14,7 +14,7 @@ from quorumvault.protocol.messages import AnyReply, Outgoing
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """No reply will come. ``sent`` is False only if the request surely never left this process (rule 12)."""
+    """No reply will come. ``sent`` is False only if the request surely never left this process: then it has written nothing."""
 
     sent: bool
 
@@ -30,7 +30,7 @@ class Peer(Protocol):
 
     @property
     def up(self) -> bool:
-        """Whether a request sent now has a connection to travel on."""
+        """True if a request sent now can reach the replica, as far as is known."""
         ...
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:

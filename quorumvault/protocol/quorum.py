@@ -1,4 +1,4 @@
-"""Counting: a round's answers, once for each disk, and what follows from them.
+"""Counting the answers of a round, once for each disk.
 
 PENDING while both ends are open, WON when a quorum said yes, LOST as soon as a quorum can no longer be had: not at the time-out.
 With N = 3 and two needed, any two quorums share a replica (Dynamo, SOSP '07; Attiya, Bar-Noy, Dolev 1995).
@@ -21,7 +21,7 @@ class Outcome(Enum):
 
 
 class Tally:
-    """Yes and no of the disks of one view. A disk's first answer stands; a disk outside the view has no voice (rule 3)."""
+    """Yes and no of the disks of one view. A disk's first answer stands; a disk outside the view has no vote."""
 
     def __init__(self, disks: Iterable[bytes], needed: int = QUORUM) -> None:
         self._open = set(disks)
@@ -29,7 +29,7 @@ class Tally:
         self._yes = 0
 
     def vote(self, disk: bytes, *, yes: bool) -> bool:
-        """Whether the answer counted."""
+        """Count a disk's answer. Returns False if the disk has answered before, or is not asked."""
         if disk not in self._open:
             return False
         self._open.remove(disk)

@@ -1,7 +1,7 @@
-"""The read round: a value is returned when two replicas hold it, "not found" when two say absent (rules 5, 6, 10, 11).
+"""The read round: a value is returned when two replicas hold it, "not found" when two say absent.
 
-What one replica holds and another lacks has to be written back to the second before it may be returned: the round says what and
-where, and the coordinator does it. Unequal bytes are settled by all three replicas or not at all. ``judge`` is that whole table.
+A record that one replica holds and another lacks is written to the second before it may be returned (read_repair.py); the round
+says which record and where. Unequal bytes are settled by all three replicas or not at all. ``judge`` is that whole table.
 
 Rules kept here: read repair before the answer; not found needs two; a conflict keeps both out.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from quorumvault.model import QUORUM
+from quorumvault.model import QUORUM, REPLICAS
 from quorumvault.protocol.messages import AnyReply, Holds, RoundId
 from quorumvault.protocol.quorum import Outcome
 from quorumvault.protocol.records import CONFLICT_MARK, holds_value, sealed_of
@@ -22,7 +22,7 @@ from quorumvault.protocol.views import View, ViewId
 
 
 class Silence(Enum):
-    """What a replica has to say of a record when it is neither its bytes nor "absent" (which is None)."""
+    """A replica's answer for a record that it cannot read: neither bytes nor absent (None)."""
 
     UNKNOWN = "unknown"
 
@@ -37,19 +37,19 @@ class Open(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WriteBackNeeded:
-    """This record, once one more replica that said absent has it, is the answer."""
+    """This record is the answer once one more replica has it, which said absent."""
 
     record: bytes
 
 
-#: Of one replica: a record, None for absent, or nothing to be relied on.
+#: The answer of one replica for a key: a record, None for absent, or UNKNOWN.
 State = bytes | Silence | None
-#: Of a key: its record, None for not found, why not, or what to do first.
+#: The answer for a key: its record, None for not found, why there is no answer, or what has to be done first.
 Verdict = bytes | Open | WriteBackNeeded | None
 
 
 def judge(states: Sequence[State], pending: int) -> Verdict:
-    """What the answers of up to three replicas make of one key, while ``pending`` others may still answer.
+    """The verdict on one key from the answers of up to three replicas, while ``pending`` others may still answer.
 
     A conflict mark is neither value nor absent. Where two values, or a mark, are in sight, nothing short of all three is trusted.
     """
@@ -67,7 +67,7 @@ def judge(states: Sequence[State], pending: int) -> Verdict:
         return WriteBackNeeded(values[0])
     if pending:
         return Open.UNDECIDED
-    if not contested or Silence.UNKNOWN in states or len(states) < 3:
+    if not contested or Silence.UNKNOWN in states or len(states) < REPLICAS:
         return Open.UNAVAILABLE
     if absent and values:
         return WriteBackNeeded(min(values))
@@ -89,9 +89,9 @@ class ReadResult:
 
 
 class ReadRound(Round[ReadResult]):
-    """Decides a Get of ``count`` keys. ``authentic(index, record)`` tells rotten bytes from that key's value (trap 7).
+    """Decides a Get of ``count`` keys. ``authentic(index, record)`` tells rotten bytes from that key's value.
 
-    ``without``: disks that have no voice here, since what they lack cannot be written back to them.
+    ``without``: disks that take no part, since the records that they lack cannot be written to them.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def authentic(record: bytes, digest: bytes, sealer: Sealer) -> bool:
 def merge(one: bytes, other: bytes) -> bytes:
     """What two replicas' records for one key become when they are brought together: commutative, associative, idempotent.
 
-    Same sealed bytes: the lower version, the first writer. Anything else: a conflict mark, for good (rule 10).
+    Same sealed bytes: the lower version, the first writer. Anything else: a conflict mark, for good.
     """
     if holds_value(one) and holds_value(other) and sealed_of(one) == sealed_of(other):
         return min(one, other)
@@ -72,7 +72,7 @@ def merge(one: bytes, other: bytes) -> bytes:
 
 
 def fingerprint(key: bytes, record: bytes) -> int:
-    """64 bits that two replicas' copies of a record have in common if they hold the same value by the same writer (buckets.py).
+    """64 bits that two replicas' copies of a record have in common if they hold the same value by the same writer.
 
     t (2v + 1) modulo 2^64, where v is the version and t the first half of the SIV tag. The tag is a pseudo-random function of
     owner, epoch, digest and value, so no second hash is needed over what was hashed already. Of what is too short to be a

@@ -1,4 +1,4 @@
-"""Rollback marks: what others remember of a disk, so that one put back from an older copy is noticed (trap 3).
+"""Rollback marks: what others remember of a disk, so that one restored from an older copy is noticed.
 
 Each group of writes raises a disk's **sequence**, each start its **incarnation**, each view that it enters its sequence too; all
 are durable before anybody hears of them. An acknowledgement names both, so whoever counts one has a **mark**: this far that disk

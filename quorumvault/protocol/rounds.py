@@ -1,7 +1,7 @@
 """A round: one exchange with the replicas of one view. Replies go in, at most one decision comes out.
 
 What is common to all rounds is here: a reply counts only if it names this round and this view, comes from a disk that the view
-lists, and is the first of that disk (rule 3). What the kinds of rounds make of the replies is in write.py, read.py and epochs.py.
+lists, and is the first of that disk. The kinds of rounds are in write.py, read.py, read_repair.py and epochs.py.
 
 Rules kept here: a reply counts once; unknown is an outcome; a refused round starts again.
 """
@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from quorumvault.model import QUORUM
 from quorumvault.protocol.messages import AnyReply, NotVoting, OtherView, Overflow, RoundId
 from quorumvault.protocol.quorum import Outcome, Tally
 from quorumvault.protocol.views import View
@@ -22,7 +23,7 @@ DecisionT = TypeVar("DecisionT")
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A quorum can no longer be had in this round. It may have written all the same (rule 12)."""
+    """A quorum can no longer be had in this round. It may have written all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,12 @@ class TooMuch:
 
 
 class Round(ABC, Generic[DecisionT]):
-    """Feed it replies, and the disks that will not reply; it answers None until it has decided.
+    """Takes replies, and the disks that will not reply; returns None until it has decided, and then its decision.
 
     ``disks`` narrows the round to some of the view's disks, ``needed`` the number of them that makes a quorum.
     """
 
-    def __init__(self, round_id: RoundId, view: View, *, disks: Collection[bytes] | None = None, needed: int = 2) -> None:
+    def __init__(self, round_id: RoundId, view: View, *, disks: Collection[bytes] | None = None, needed: int = QUORUM) -> None:
         self.id = round_id
         self.view = view
         self._tally = Tally(view.disks.values() if disks is None else disks, needed)
@@ -78,12 +79,11 @@ class Round(ABC, Generic[DecisionT]):
 
     @abstractmethod
     def _accepts(self, reply: AnyReply) -> bool:
-        """Whether a reply is of the kind that makes this round's quorum."""
+        """True for a reply of the kind that makes this round's quorum."""
 
-    @abstractmethod
     def _take(self, reply: AnyReply) -> None:
-        """Keep what a counted reply says."""
+        """Keep what a counted reply says. An Ack that refuses nothing says all by being counted."""
 
     @abstractmethod
     def _decision(self) -> DecisionT | None:
-        """What the replies taken so far decide, if they do. ``self._tally.pending`` replicas may still speak."""
+        """The decision that follows from the replies taken so far, or None. ``self._tally.pending`` replicas may still reply."""

@@ -50,20 +50,19 @@ def first_view(disks: dict[str, bytes]) -> View:
 
 
 def successor(view: View, node: str, disk: bytes) -> View:
-    """View rule 8: the view that a joining disk proposes, in which it has its node's slot."""
+    """The view that a joining disk proposes, in which it has its node's slot."""
     return View(view.number + 1, disk, {**view.disks, node: disk})
 
 
 def votes(disk: bytes, mode: Mode, view: View | None) -> bool:
-    """View rule 4: only an active disk that its own view lists."""
+    """True for an active disk that its own view lists: no other one votes."""
     return mode is Mode.ACTIVE and view is not None and view.lists(disk)
 
 
 def may_enter(disk: bytes, current: View, proposed: View) -> bool:
-    """View rules 9 and 10: larger, lists this disk, and differs from the view it is in by exactly one slot.
+    """True if ``proposed`` is larger, lists this disk, and differs from its current view in exactly one slot.
 
-    The last part makes two views that a node passes through share two disks, so that what was
-    committed in one is met in the next.
+    One slot at a time, so that two views in a row share two disks, and what was committed in one is met in the next.
     """
     changed = [node for node in current.disks if proposed.disks.get(node) != current.disks[node]]
     same_nodes = proposed.disks.keys() == current.disks.keys()

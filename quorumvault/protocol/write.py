@@ -1,4 +1,4 @@
-"""The write round: put records behind the fence (rules 1, 4, 8, 10).
+"""The write round: put records behind the fence.
 
 A batch is committed when two active replicas acknowledged it in the round's view. A replica refuses single items under whose key
 it holds other bytes. Such an item is settled by counting: two replicas that took it commit it; two that hold something else make
@@ -20,7 +20,7 @@ from quorumvault.protocol.views import View
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Every item is on two replicas, but for those at ``collided``, by index: their token belongs to another value."""
+    """Every item is on two replicas, except those at ``collided``, by index, whose token belongs to another value."""
 
     collided: frozenset[int] = frozenset()
 
@@ -64,7 +64,7 @@ class WriteRound(Round[Committed | Adopt]):
             refusals = [ack.refused[index] for ack in self._acks if index in ack.refused]
             if len(self._acks) - len(refusals) >= QUORUM:
                 continue
-            # An empty refusal is a record that cannot be read (rule 11): neither this value nor another one.
+            # An empty refusal is a record that cannot be read: neither this value nor another one.
             if sum(map(bool, refusals)) < QUORUM:
                 return None
             collided.append(index)

@@ -32,7 +32,8 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.offline.init import init
 from quorumvault.server.replica.hash_tree import BucketSums
-from quorumvault.server.replica.inventory import Inventory, OwnerNames
+from quorumvault.server.replica.inventory import Inventory
+from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import open_disk
 from quorumvault.server.storage.store import Store

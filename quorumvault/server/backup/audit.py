@@ -9,7 +9,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner
 from quorumvault.protocol import records
 from quorumvault.server.backup.format import Counts
-from quorumvault.server.replica.inventory import is_authentic
+from quorumvault.server.replica.owners import is_authentic
 from quorumvault.server.storage import layout
 
 

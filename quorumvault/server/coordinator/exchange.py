@@ -1,8 +1,8 @@
-"""One round over real peers: send, collect, hedge, give up in time. Thin: what the replies mean is the round's business.
+"""One round over real peers: send, collect, hedge, give up in time. The round itself decides what the replies mean.
 
-Requests that write go to all three replicas at once, and the first two that suffice decide (trap 10). Reads go to two, and to
+Requests that write go to all three replicas at once, and the first two that suffice decide. Reads go to two, and to
 the third when one of them cannot answer, when they do not settle it, or when they take longer than the hedge delay.
-A reply that comes after the decision changes nothing; it only tells whether the third replica has the write too.
+A reply that comes after the decision changes nothing. It only tells whether the third replica has the write too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Target:
 class Exchange:
     """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part.
 
-    ``on_ack`` hears how far a disk is whose acknowledgement counts, before the round is decided by it.
+    ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before that decides the round.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Exchange:
                 timer.cancel()
 
     def watch_missed(self, on_missed: Callable[[str], None]) -> None:
-        """Of a write that was decided: hear of each node that did not acknowledge it, those known by now at once."""
+        """After a write was decided: call ``on_missed(node)`` for every node that failed to acknowledge, now or later."""
         self._on_missed = on_missed
         for node in self.trouble:
             on_missed(node)

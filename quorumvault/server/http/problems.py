@@ -82,13 +82,13 @@ def _headers(error: RequestError) -> dict[str, str]:
 
 async def answer_request_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for RequestError."""
-    assert isinstance(error, RequestError)  # noqa: S101 - registered for this type alone
+    assert isinstance(error, RequestError)
     return problem_response(error, id_headers_of(request.scope).request_id)
 
 
 async def answer_routing_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for the errors of its router: no such path (404), or not with this method (405)."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
+    assert isinstance(error, HTTPException)
     request_id = id_headers_of(request.scope).request_id
     if error.status_code == NotFound.status:
         return problem_response(NotFound("this path is not served here; a trailing slash makes it another path"), request_id)

@@ -47,7 +47,7 @@ from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradict
 from quorumvault.protocol.views import votes
 from quorumvault.server.healing.rollback_marks import PUT_BACK
 from quorumvault.server.replica.copy import merge_piece, read_piece
-from quorumvault.server.replica.inventory import OwnerNames
+from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import (
     DISTRUSTED_FILE,

@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol, ABC):
     def _shake_hands(self, data: bytes) -> bytes:
         """Take the handshake a step on. Returns the bytes that follow it."""
         step = self._handshake.receive(data)
-        assert self._transport is not None  # noqa: S101 - the data came through it
+        assert self._transport is not None
         if step.send:
             self._transport.write(step.send)
         if step.session is not None:

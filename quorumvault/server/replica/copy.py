@@ -1,9 +1,9 @@
-"""A copy of another disk's store, piece by piece: reading a piece there, and bringing it together with what is here (rule 11).
+"""Copying another disk's store, piece by piece: reading a piece there, and merging it with what is here.
 
-What is copied is what disks have in common: registers, names of owners, records, in this order. A register becomes the larger one
-of the two; a record is merged as rule 10 has it. Bytes that no owner's key opens are no value, only unknown (rule 11), so
-they give way to a record that is authentic, and never make a conflict with it. Where nothing else is to be had they are kept:
-what is unreadable here is unknown to whoever asks, as it was on the disk that it came from, and not absent.
+A copy has what disks have in common: registers, names of owners, records, in this order. A register becomes the larger one
+of the two; a record is merged by records.merge. Bytes that no owner's key opens are unknown and no value, so
+they give way to a record that is authentic, and never make a conflict with it. Where there is no authentic record they are
+kept: what is unreadable stays unknown, as it was on the disk that it came from, and is not absent.
 
 Rules kept here: copy after the entry, from both.
 """
@@ -17,7 +17,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol import records
-from quorumvault.server.replica.inventory import OwnerNames, is_authentic
+from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store
 
@@ -25,7 +25,7 @@ _COPIED = (layout.REGISTER, layout.OWNER, layout.RECORD)
 
 
 class Piece(NamedTuple):
-    """Parallel columns of keys and values, in the order of the keys. ``last``: there are none behind them."""
+    """Parallel columns of keys and values, in the order of the keys. ``last``: no more keys follow."""
 
     keys: list[bytes]
     values: list[bytes]
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
 
 def read_piece(store: Store, after: bytes, size: int) -> Piece:
-    """What follows the key ``after`` (b"": the first one) in the store, up to so many bytes, and one pair at least.
+    """The pairs behind the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
 
     Raises StoreCorrupt if it meets a block that cannot be read.
     """
@@ -54,7 +54,7 @@ def read_piece(store: Store, after: bytes, size: int) -> Piece:
 def merge_piece(
     store: Store, owners: OwnerNames, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes]
 ) -> dict[bytes, bytes]:
-    """What has to be written for the store to have at least what the piece has. ``owners`` are those of the store.
+    """The pairs to write so that the store has at least what the piece has. ``owners`` are those of the store.
 
     Raises StoreCorrupt if the store cannot be read.
     """
@@ -74,8 +74,10 @@ def merge_piece(
 
 
 def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], key: bytes, mine: bytes, theirs: bytes) -> bytes:
-    """What unequal values under one key become. ``owner_of`` knows owners by their id. Raises StoreCorrupt for a register that
-    cannot be read."""
+    """The value that two unequal ones under one key become. ``owner_of`` finds owners by their id.
+
+    Raises StoreCorrupt for a register that cannot be read.
+    """
     if key.startswith(layout.REGISTER):
         return max(mine, theirs, key=_register)
     if not key.startswith(layout.RECORD):
@@ -94,7 +96,7 @@ def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], ke
 
 
 def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]], batch_bytes: int) -> None:
-    """Write them in batches of so many bytes, each with a sync of its own."""
+    """Write all pairs, in synced batches of about ``batch_bytes``."""
     batch: dict[bytes, bytes] = {}
     room = batch_bytes
     for key, value in pairs:

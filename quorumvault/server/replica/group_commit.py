@@ -1,7 +1,7 @@
-"""Group commit: the thread that owns the store, and takes all requests that wait into one synced write.
+"""Group commit: the thread that owns the store takes all requests that wait into one synced write.
 
-The event loop never waits for a disk (trap 20). While one group is being synced the next one gathers, so that the busier
-a node is the more requests share a sync, and an idle one waits for nobody.
+The event loop never waits for a disk. While one group is being synced the next one gathers: the busier a node is, the more
+requests share a sync, and a single request waits for no other.
 
 Rules kept here: durable before acknowledged; a distrusted store stops.
 """
@@ -23,12 +23,12 @@ from quorumvault.server.replica.replica import Job, Replica
 
 logger = logging.getLogger("quorumvault.storage")
 
-#: What reading one record counts for in a group and in the queue: thousands of reads take as long as a write of some megabytes.
+#: Bytes that reading one record counts as, in a group and in the queue: thousands of reads take as long as a write of megabytes.
 _READ_BYTES = 1024
 
 
 class _Entry(NamedTuple):
-    """``size``: in bytes of what it holds, or in reads that are as much work."""
+    """``size`` is in bytes: those that the request writes, or those that its reads count as."""
 
     request: AnyRequest | Job
     on_reply: OnReply
@@ -36,7 +36,11 @@ class _Entry(NamedTuple):
 
 
 class GroupCommit:
-    """Runs a replica on its own thread. ``on_failure`` is called there, and has to end the process (rule 11)."""
+    """Runs a replica on its own thread. ``on_failure`` is called there, and has to end the process.
+
+    Invariants: a request is answered once, after the write of its group is durable, or at once with Unreachable. ``_held_bytes``
+    is the size of the requests that wait and of the group at hand: never negative, at most ``limits.storage_queue_bytes``.
+    """
 
     def __init__(
         self, replica: Replica, loop: AbstractEventLoop, limits: Limits, on_failure: Callable[[BaseException], None]
@@ -46,30 +50,31 @@ class GroupCommit:
         self._limits = limits
         self._on_failure = on_failure
         self._began: float | None = None
-        #: Of what waits, and of the group at hand. On the event loop's thread only.
+        #: On the event loop's thread only.
         self._held_bytes = 0
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
     def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None:
-        """Called on the event loop's thread, where ``on_reply`` is called later."""
+        """Called on the event loop's thread, where ``on_reply`` is called: later, or at once if too much waits already."""
         size = _size(request)
         limits = self._limits
         if self._entries.qsize() >= limits.storage_queue or self._held_bytes + size > limits.storage_queue_bytes:
             on_reply(NoReply(sent=False))
             return
         self._held_bytes += size
+        assert 0 <= self._held_bytes <= limits.storage_queue_bytes
         self._entries.put(_Entry(request, on_reply, size))
 
     def close(self, seconds: float | None = None) -> bool:
-        """Handles what is queued, then ends the thread; False if that takes longer. Waits: not for the event loop's thread."""
+        """Handle what is queued, then end the thread. False if that takes longer. Blocks: not for the event loop's thread."""
         self._entries.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def stalled(self, seconds: float) -> bool:
-        """Whether the group at hand has been with the disk for longer than this."""
+        """True if the disk has had the group at hand for longer than this."""
         began = self._began
         return began is not None and time.monotonic() - began > seconds
 
@@ -80,12 +85,12 @@ class GroupCommit:
                 replies = self._replica.handle([entry.request for entry in group])
                 self._began = None
                 self._loop.call_soon_threadsafe(self._deliver, group, replies)
-        except BaseException as failure:  # whatever it is: the state of the store is no longer known
+        except BaseException as failure:  # any failure: the state of the store is no longer known
             logger.critical("storage failed: %s: %s", type(failure).__name__, failure)
             self._on_failure(failure)
 
     def _next_group(self) -> list[_Entry]:
-        """Waits for a first request, then takes what is there already. Empty at the end."""
+        """Wait for a first request, then take those that wait already, up to ``limits.group_bytes``. Empty at the end."""
         entry = self._entries.get()
         group: list[_Entry] = []
         room = self._limits.group_bytes
@@ -106,9 +111,10 @@ class GroupCommit:
     def _deliver(self, group: list[_Entry], replies: list[Any]) -> None:
         for entry, reply in zip(group, replies, strict=True):
             self._held_bytes -= entry.size
+            assert self._held_bytes >= 0
             try:
                 entry.on_reply(reply)
-            except Exception as error:  # of one requester; the others of the group have a right to their replies
+            except Exception as error:  # one requester failed; the others of the group get their replies
                 logger.error("a reply could not be delivered: %s", type(error).__name__)
 
 

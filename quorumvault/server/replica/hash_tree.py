@@ -1,4 +1,4 @@
-"""Fingerprints of the buckets of a store's records: two replicas that have the same ones hold the same records there.
+"""Fingerprints of the buckets of a store's records: equal ones mean equal records.
 
 A bucket's fingerprint is the sum, modulo 2^64, of the fingerprints of its records, so that a write changes it by what it adds and
 takes away, in whatever order writes come (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", EUROCRYPT '97).
@@ -6,11 +6,11 @@ A group is 256 buckets that follow each other, and its fingerprint the sum of th
 
 A record's own fingerprint (protocol/records.py) is made of its SIV tag and its version, so the sum is a random linear function of
 the versions. A missing record goes unseen once in 2^64 times, a version that differs by milliseconds and in nothing else once in
-2^39. What it does not cover are the bytes behind the tag: whether those are what was written is for their authentication to tell
-(healing/scrub.py), and for the hash in a listing.
+2^39. The bytes behind the tag are not covered: their authentication
+(healing/scrub.py) and the hashes in listings tell whether they are what was written.
 
-The sums are kept up with each write and never stored. A bucket counts from when it was scanned after the start; until then, and
-when a block of it cannot be read, it is not known.
+The sums follow each write and are never stored. A bucket is known from its first scan after the start, until a block of it cannot
+be read.
 """
 
 from __future__ import annotations
@@ -36,13 +36,17 @@ def encode_sums(sums: Iterable[int]) -> bytes:
 
 
 class BucketSums:
-    """The fingerprints of all buckets of one store. Belongs to the store's thread."""
+    """The fingerprints of all buckets of one store. Used on the store's thread only.
+
+    Invariants: ``_sums`` and ``_known`` are both empty or have an entry for each bucket; the sum of a known bucket is that of
+    its records in the store, below 2^64, and the sum of any other bucket is 0.
+    """
 
     def __init__(self) -> None:
-        #: Made when the first bucket becomes known: a replica that is never counted, as in a model, has no use for them.
+        #: Empty until the first bucket is counted: the replicas of models never are.
         self._sums: list[int] = []
         self._known = bytearray()
-        #: Whether all buckets have been counted since the start, but for those that cannot be read.
+        #: True once all buckets have been counted since the start, except those that cannot be read.
         self.complete = False
 
     def known(self, bucket: int) -> bool:
@@ -53,22 +57,24 @@ class BucketSums:
         return self._sums[bucket] if self._sums else 0
 
     def learn(self, bucket: int, value: int) -> None:
-        """What a scan of the bucket came to."""
+        """A scan of the bucket came to this sum."""
+        assert 0 <= value <= _MASK
         if not self._sums:
             self._sums, self._known = [0] * BUCKETS, bytearray(BUCKETS)
         self._sums[bucket] = value
         self._known[bucket] = True
 
     def forget(self, bucket: int) -> None:
-        """It cannot be read."""
+        """The bucket cannot be read: it is not known any more."""
         if not self._sums:
             return
         self._sums[bucket] = 0
         self._known[bucket] = False
 
     def wrote(self, written: Mapping[bytes, bytes], replaced: Mapping[bytes, bytes]) -> None:
-        """A batch is in the store: all pairs of it, records or not, and the records that were under some of its keys before."""
+        """A batch is in the store: all its pairs, records or not, and the records that it replaced."""
         sums, known = self._sums, self._known
+        assert len(sums) == len(known)
         if not known:
             return
         for key, record in written.items():
@@ -82,5 +88,5 @@ class BucketSums:
         return [sum(self.of_group(group)) & _MASK for group in range(GROUPS)]
 
     def of_group(self, group: int) -> list[int]:
-        """Of its GROUP_SIZE buckets."""
+        """The fingerprints of the group's GROUP_SIZE buckets."""
         return self._sums[group * GROUP_SIZE : (group + 1) * GROUP_SIZE]

@@ -1,7 +1,7 @@
-"""Where hints are kept: in the replica's store, beside the records, under the disk that they are for. On the store's thread.
+"""Hints in the replica's store, beside the records, under the disk that they are for. Used on the store's thread only.
 
-They are no part of what disks have in common: not counted, not compared, not copied. Where a block of the store cannot be read,
-hints are as good as lost, and what they were about is left to anti-entropy; that ends no process.
+Disks do not have hints in common: those are not counted, compared or copied. Where a block of the store cannot be read, hints
+count as lost, and anti-entropy finds what they were about; that ends no process.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from quorumvault.protocol.hinted_handoff import Hint
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import Store
 
-#: Hints that are deleted with one write.
+#: Most hints that one write deletes.
 _DELETED_AT_ONCE = 1024
 
 
 class Stored(NamedTuple):
-    """``hint`` is None for bytes that are none."""
+    """``hint`` is None for bytes that cannot be decoded."""
 
     disk: bytes
     number: int
@@ -46,7 +46,7 @@ class HintStore:
             self._store.write({}, keys[at : at + _DELETED_AT_ONCE])
 
     def oldest(self, disk: bytes, count: int) -> list[Stored]:
-        """The first so many of this disk's."""
+        """The first ``count`` hints for this disk."""
         found: list[Stored] = []
         following = self._first(layout.HINT + disk, b"")
         while following is not None and len(found) < count:

@@ -1,12 +1,12 @@
-"""What a replica's store holds as a whole: counted into buckets, listed, fetched, looked over record by record.
+"""The inventory of a replica's store: records counted into buckets, listed, fetched, and scrubbed one by one.
 
-Runs on the store's own thread, a slice at a time, so that no request waits for long behind it and no write comes between. A slice
-is whole buckets: one by one they are read, until they come to ``slice_records`` or the like.
+It works on the store's thread, a slice at a time, so that no request waits for long behind it and no write comes between. A slice
+is whole buckets, up to about ``slice_records`` records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import structs
@@ -19,14 +19,15 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
 from quorumvault.server.replica.hash_tree import BucketSums, encode_sums, total
+from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store
 
-#: Some two milliseconds: what a request may have to wait behind a slice.
+#: Most records in a slice: about two milliseconds, which a request may have to wait behind it.
 SLICE_RECORDS = 512
-#: A record counts for one more for each so many bytes: large ones take their time too.
+#: A record counts as one more for each so many bytes: large ones take longer.
 _BYTES_A_RECORD = 1024
-#: And empty buckets take a little.
+#: Buckets that count as one record: empty ones take a little time too.
 _BUCKETS_A_RECORD = 16
 
 _Pairs = list[tuple[bytes, bytes]]
@@ -34,43 +35,12 @@ _Pairs = list[tuple[bytes, bytes]]
 Head = tuple[RoundId, ViewId, bytes]
 
 
-class OwnerNames:
-    """The owners whose records are in a store, by id. A record's keys are derived from its owner's name, so names are kept."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._kept: dict[bytes, Owner] = {}
-        self._introduced: dict[bytes, Owner] = {}
-
-    def get(self, owner: bytes) -> Owner | None:
-        return self.kept(owner) or self._introduced.get(owner)
-
-    def kept(self, owner: bytes) -> Owner | None:
-        """As the store has it."""
-        known = self._kept.get(owner)
-        if known is None:
-            (name,) = self._store.get([layout.owner_key(owner)])
-            if isinstance(name, bytes):
-                known = self._kept[owner] = Owner(name.decode())
-        return known
-
-    def introduce(self, owners: Iterable[Owner]) -> None:
-        """Owners that are known from elsewhere: records that an older version wrote came without a name. From any thread."""
-        self._introduced = {owner.id: owner for owner in owners}
-
-
-def is_authentic(keyring: Keyring, owner: Owner, place: bytes, record: bytes) -> bool:
-    """Whether this record holds a value that was sealed for this place, which is one of the owner's."""
-    _, epoch, digest = layout.parse_place(place)
-    return records.authentic(record, digest, keyring.epoch_keys(owner, epoch).sealer)
-
-
 @dataclass(slots=True)
 class Findings:
-    """What a slice of the scrub came to: buckets before ``next`` were looked over, and ``checked`` records in them.
+    """The result of a slice of the scrub: buckets before ``next`` were scrubbed, and ``checked`` records in them.
 
-    ``rotten``: places of records that are not authentic. ``damage``: words for what says that the store has lost or hides
-    something: it cannot be trusted.
+    ``rotten`` has the places of records that are not authentic. ``damage`` says in words why the store cannot be trusted: it has
+    lost something, or hides it. None if there is no such sign.
     """
 
     next: int

@@ -1,13 +1,12 @@
-"""The replica: takes requests of coordinators, near and far, and is the only writer of its store.
+"""The replica: handles the requests of this node's coordinator and of others, and is the only writer of its store.
 
-A group of requests is handled at once and shares one synced write (group commit, rule 2): no reply of a group exists before
-that write has returned. It runs alone, on the store's own thread, which makes the fence and the write one critical
-section (rule 8).
+A group of requests is handled together and shares one synced write (group_commit.py): no reply of a group exists before that
+write has returned. The replica runs on the store's own thread, which makes the fence and the write one critical section.
 
-A disk that is nearly full takes no write, and answers all that needs none: reads, the fence, and writes of what it has already.
+A disk that is nearly full takes no write, and answers what needs none: reads, the fence, and writes of records that it has.
 
-What concerns the disk as a whole, its view and copies of it, is dealt with behind a group's write. So all that was acknowledged
-in the old view is in the store before the new one is entered, and a piece of a copy has what was acknowledged before it (11).
+Requests about the disk as a whole, its view and copies of it, are handled behind the group's write. So all that was acknowledged
+in the old view is in the store before the new view is entered, and a piece of a copy has all that was acknowledged before it.
 
 Rules kept here: write-once; durable before acknowledged; read repair before the answer; the fence; view and mode are durable;
 every request names its view; only active listed disks vote; active after both copies.
@@ -30,16 +29,17 @@ from quorumvault.protocol.views import Mode, View, may_enter, votes
 from quorumvault.server.replica.copy import merge_piece, read_piece
 from quorumvault.server.replica.hash_tree import BucketSums
 from quorumvault.server.replica.hints import HintStore
-from quorumvault.server.replica.inventory import Inventory, OwnerNames
+from quorumvault.server.replica.inventory import Inventory
+from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
-#: What a replica answers for a record that it holds but cannot read.
+#: The answer for a record that the replica holds and cannot read.
 UNREADABLE = b""
-#: Records read between two looks at how large a reply has become.
+#: Records read between two checks of the size of a reply.
 _READ_AT_ONCE = 64
-#: What may have to be written to disk, and can be refused for want of room.
+#: Requests that may have to be written to disk, and can be refused for want of room.
 _WRITES = (messages.Put, messages.WriteBack, messages.RaiseEpoch)
 
 
@@ -53,12 +53,12 @@ class _Durable:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work of this node's own with its replica, in turn with the requests. The reply is what it returns."""
+    """Work of this node itself on its replica, in turn with the requests. The reply is the work's result."""
 
     work: Callable[[Replica], object]
 
 
-#: What waits for the group's write.
+#: Handled behind the group's write.
 _BEHIND_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, Job)
 _Behind = messages.AskView | messages.ProposeView | messages.Copy | Job
 
@@ -66,9 +66,9 @@ _Behind = messages.AskView | messages.ProposeView | messages.Copy | Job
 class Replica:
     """One disk's share of the protocol. ``reply_bytes`` bounds the records in one answer, ``copy_bytes`` a piece of a copy.
 
-    ``has_room`` is asked before each group that wants to write: False for a disk that is nearly full; ``has_reserve`` before what
-    this node writes for itself, which takes next to nothing (freespace.py).
-    ``keep`` makes an identity durable before it returns (disk.py), or raises StorageFailed.
+    ``has_room`` is asked before each group that wants to write, and is False for a disk that is nearly full; ``has_reserve``
+    before this node writes its own bookkeeping, which takes next to nothing (free_space.py).
+    ``keep`` makes an identity durable before it returns, or raises StorageFailed.
     """
 
     def __init__(
@@ -93,36 +93,35 @@ class Replica:
         self.has_reserve = has_reserve
         self._votes = votes(identity.disk, identity.mode, identity.view)
         self._sequence = layout.read_sequence(store)
-        #: Where this process began.
+        #: How far the disk had come when this process began.
         self.start = Mark(identity.incarnation, self._sequence)
-        #: What is durable here of what other disks are remembered for.
+        #: The rollback marks of other disks, as they are durable here.
         self.remembered = layout.read_marks(store)
         self._sums = BucketSums()
-        #: Records of the store that the group at hand replaces.
+        #: Records of the store that the present group replaces, by key.
         self._replaced: dict[bytes, bytes] = {}
         self.owners = OwnerNames(store)
-        #: Of this node's coordinator: what peers have missed. On the store's thread only, as everything here.
+        #: Hints of this node's coordinator about what peers have missed.
         self.hints = HintStore(store)
-        #: What the store holds as a whole.
         self.inventory = Inventory(store, self._sums, self.owners, keyring, reply_bytes=reply_bytes)
 
     @property
     def identity(self) -> DiskIdentity:
-        """As it is durable. May be read on another thread."""
+        """The identity that is durable. May be read on another thread."""
         return self._identity
 
     @property
     def corrupt_reads(self) -> int:
-        """How many reads of its store have met a block that fails its checksum."""
+        """The number of reads of its store that met a block that fails its checksum."""
         return self._store.corrupt_reads
 
     @property
     def sequence(self) -> int:
-        """How many writes its disk has seen. May be read on another thread."""
+        """The number of writes that its disk has seen. May be read on another thread."""
         return self._sequence
 
     def handle(self, requests: Sequence[AnyRequest | Job]) -> list[Any]:
-        """Replies in the order of the requests, all durable: AnyReply to a request, to a job what it returned.
+        """Replies in the order of the requests, whose writes are durable: AnyReply to a request, to a job its result.
 
         Raises StorageFailed: then nothing may be answered any more.
         """
@@ -134,23 +133,23 @@ class Replica:
             self._write(staged)
         return [self._handle_behind(each) if isinstance(each, _BEHIND_WRITE) else self._vote(each) for each in outcomes]
 
-    # What a joining disk's own node has it do: jobs.
+    # Jobs of a joining disk's own node.
 
     def enter(self, view: View) -> bool:
-        """This joining disk is in ``view``, which lists it. False if there is no room to write that down."""
+        """Enter ``view``, which lists this joining disk. Returns False if there is no room to write that down."""
         return self._become(replace(self._identity, view=view))
 
     def activate(self, view: View, marks: Marks) -> bool:
-        """This disk is whole: it votes in ``view`` (12). What is known of the others' disks by then it has to remember (11).
+        """This disk has both copies: vote in ``view`` from now on, and remember the others' ``marks`` by then.
 
-        False if there is no room to write that down.
+        Returns False if there is no room to write that down.
         """
         return self.remember(marks) and self._become(replace(self._identity, mode=Mode.ACTIVE, view=view))
 
     def remember(self, marks: Marks) -> bool:
-        """This, and nothing else, of other disks. False if there is no room to write it down.
+        """Replace the stored rollback marks. Returns False if there is no room to write them down.
 
-        It is no write that others have to remember in their turn: they would tell each other of it for ever.
+        Does not raise ``sequence``: peers would note it, we would note theirs, endlessly.
         """
         if marks == self.remembered:
             return True
@@ -163,20 +162,20 @@ class Replica:
         return True
 
     def learn(self, owners: Iterable[Owner]) -> None:
-        """Names of owners that came with records or registers: those that are not here, or cannot be read here, are kept."""
+        """Store the names of owners that came with records or registers, if they are not in the store or cannot be read there."""
         fresh = {layout.owner_key(owner.id): owner.name.encode() for owner in owners if self.owners.kept(owner.id) is None}
         if fresh and self._has_room():
             self._write(fresh)
 
     def merge(self, keys: list[bytes], values: list[bytes]) -> bool:
-        """Bring a piece of another disk's store together with what is here. False if there is no room for it: nothing is done."""
+        """Merge a piece of another disk's store into this one. Returns False, and does nothing, if there is no room for it."""
         if not self._has_room():
             return False
         self.mend(keys, values)
         return True
 
     def mend(self, keys: list[bytes], values: list[bytes]) -> int:
-        """The same of what anti-entropy found missing here, as long as there is room. How many of the keys it changed."""
+        """Merge pairs that anti-entropy found missing here, if there is room. Returns the number of keys that changed."""
         if not self._has_room():
             return 0
         if staged := merge_piece(self._store, self.owners, self._keyring, keys, values):
@@ -191,12 +190,15 @@ class Replica:
         sequence = self._sequence + 1
         staged[layout.SEQUENCE_KEY] = layout.encode_sequence(sequence)
         self._store.write(staged)
-        self._sequence = sequence  # not before: others are told of it, and remember it
+        self._sequence = sequence  # not earlier: peers are told of it, and remember it
         self._sums.wrote(staged, self._replaced)
         self._replaced = {}
 
     def _become(self, identity: DiskIdentity) -> bool:
-        """It counts as a write: a copy of this disk from before is an older one, which must not vote in a view left behind."""
+        """Make ``identity`` durable. It counts as a write: an older copy of the disk must not vote in a past view.
+
+        Returns False if there is no room to write it down.
+        """
         if not self.has_reserve():
             return False
         self._write({})
@@ -228,11 +230,11 @@ class Replica:
         try:
             piece = read_piece(self._store, copy.after, self._copy_bytes)
         except StoreCorrupt:
-            # It serves what it can read: to stop it would take a second disk away while the first one is missing.
+            # Go on with what can be read: to stop would take a second disk away while the first one is missing.
             return messages.NotCopied(copy.round, copy.view, disk)
         return messages.Copied(copy.round, copy.view, disk, piece.keys, piece.values, piece.last)
 
-    # What coordinators ask for.
+    # Requests of coordinators.
 
     def _vote(self, outcome: AnyReply | _Durable) -> AnyReply:
         if isinstance(outcome, messages.OtherView):
@@ -246,7 +248,7 @@ class Replica:
         return outcome
 
     def _handle_full(self, request: AnyRequest | Job) -> AnyReply | _Durable | _Behind:
-        """Of a disk without room. What would have to be written is dropped, and the request with it."""
+        """Handle a request on a disk without room: refuse it if anything would have to be written."""
         unwritten: dict[bytes, bytes] = {}
         outcome = self._handle(request, unwritten)
         if not unwritten or isinstance(request, Job):
@@ -288,7 +290,7 @@ class Replica:
         return _Durable(put, self._store_once(keys, [header + sealed for sealed in put.sealed], staged))
 
     def _write_back(self, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> _Durable:
-        """Read repair: only what is authentic for its key is taken in (trap 7); the fence does not apply to what is old."""
+        """Read repair: only records that are authentic for their keys are written. The fence does not apply to old records."""
         owner = Owner(repair.owner_name)
         self._keep_name(owner.id, owner.name, staged)
         keys = layout.record_keys(owner.id, repair.epochs, repair.digests)
@@ -303,7 +305,7 @@ class Replica:
         return _Durable(repair, answer | dict.fromkeys(forged, UNREADABLE))
 
     def _store_once(self, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
-        """Write-once (rule 1): stage what is new, keep what is there, refuse other bytes. The refused items by index."""
+        """Write-once: stage new records, keep those that are there, refuse other bytes. Returns the refused items by index."""
         held = self._store.get(keys)
         if not staged.keys() & keys and held.count(None) == len(keys) == len(set(keys)):
             staged.update(zip(keys, incoming, strict=True))
@@ -324,7 +326,7 @@ class Replica:
         return refused
 
     def _keep_name(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
-        """Records are authenticated with keys that come from their owner's name, and keys of the store have its id alone."""
+        """Stage the owner's name if the store does not have it (owners.py)."""
         if name and self.owners.kept(owner) is None:
             staged[layout.owner_key(owner)] = name.encode()
 

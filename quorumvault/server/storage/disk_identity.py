@@ -38,10 +38,9 @@ _Hex = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * DISK_BYTES}}}\Z")]
 
 @dataclass(frozen=True, slots=True)
 class DiskIdentity:
-    """Whose disk this is, and how it stands.
+    """A disk's owner, mode and view. ``disk`` is its id, DISK_BYTES long; ``incarnation`` counts its starts.
 
-    ``disk`` is its id, DISK_BYTES long; ``incarnation`` counts its starts; ``view`` is None until it has entered one.
-    ValueError for parts that do not fit together.
+    ``view`` is None until the disk has entered one. Raises ValueError for parts that do not fit together.
     """
 
     cluster_id: str
@@ -100,9 +99,9 @@ def read_identity(path: Path) -> DiskIdentity | None:
 
 
 def write_identity(path: Path, identity: DiskIdentity) -> None:
-    """Replaces the file, and leaves its owner: as root it is that of the directory.
+    """Replace the identity file. Run as root, the new file belongs to the directory's owner.
 
-    Durable when it returns; raises StorageFailed, and then either identity may be there.
+    Durable when it returns. Raises StorageFailed, and then the file may have either identity.
     """
     text = msgspec.json.format(msgspec.json.encode(_to_file(identity))) + b"\n"
     try:
@@ -112,7 +111,7 @@ def write_identity(path: Path, identity: DiskIdentity) -> None:
 
 
 def raise_incarnation(path: Path, identity: DiskIdentity) -> DiskIdentity:
-    """The identity for this start of the disk: durable before anybody can hear of it."""
+    """The identity for this start of the disk, with a new incarnation: durable before anybody hears of it."""
     started = replace(identity, incarnation=identity.incarnation + 1)
     write_identity(path, started)
     return started
@@ -120,10 +119,10 @@ def raise_incarnation(path: Path, identity: DiskIdentity) -> DiskIdentity:
 
 @contextmanager
 def lock_data_directory(directory: Path) -> Iterator[None]:
-    """Owns a data directory until the block ends, or the process. Raises DirectoryInUse, ConfigError.
+    """Lock a data directory until the block ends, or the process. Raises DirectoryInUse, ConfigError.
 
     The lock file stays: to remove it would let two processes lock two files of one name. It belongs to the directory's owner, so
-    that the node can lock it after root has.
+    that the node can lock it after root did.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

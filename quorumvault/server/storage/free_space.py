@@ -1,6 +1,6 @@
-"""How much room is left where a node's data is, and whether that is enough to write.
+"""Free space where a node's data is, and whether it is enough to write.
 
-LevelDB that meets the end of its disk leaves a torn record behind, and the process has to end (rule 11). So below a floor of
+LevelDB that meets the end of its disk leaves a torn record behind, and the process has to end. So below a floor of
 free space (``limits.free_space_floor``) the replica refuses writes before LevelDB gets to see them, and still serves reads.
 
     room --free < floor--> full --free >= floor + a quarter of it--> room
@@ -9,9 +9,8 @@ The node's own bookkeeping, some hundred bytes at a time, goes on down to an eig
 things must still be able to enter a view, and remember what others hold.
 
 Without the quarter in between, each table that a compaction writes or removes would turn the node over. The storage thread asks
-before each group of writes, so that what is written between a look and the next is one group, which the floor has room for. When
-nobody writes, the event loop has it looked at on a thread of its own: a file system may hang, and the loop never waits for one
-(trap 20).
+before each group of writes, so that one group is written between two looks, which the floor has room for. When nobody writes,
+the event loop has another thread look: a file system may hang, and the loop never waits for one.
 """
 
 from __future__ import annotations
@@ -25,26 +24,26 @@ from pathlib import Path
 
 logger = logging.getLogger("quorumvault.disk")
 
-#: Between two looks of the event loop.
+#: Seconds between two looks for the event loop.
 _SECONDS = 5.0
-#: Of the floor, that has to be free above it before writes are taken again.
+#: Share of the floor that has to be free above it before writes are taken again.
 _HYSTERESIS = 0.25
-#: Of the floor, that is left to the node's own bookkeeping.
+#: Share of the floor down to which the node's own bookkeeping goes on.
 _RESERVE = 0.125
-#: Floors that are free while there is room for what can be done without: 2 GiB by default, which is before anybody is alarmed.
+#: Multiple of the floor above which dispensable things, such as old event files, are kept: 2 GiB by default.
 _PLENTY = 4
 
 
 def free_bytes(directory: Path) -> int:
-    """What an unprivileged process may still write there. Raises OSError."""
+    """The bytes that an unprivileged process may still write there. Raises OSError."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize
 
 
 class FreeSpace:
-    """``bytes`` is what was seen last: None until somebody looked, and while it cannot be told. ``full``: writes are refused.
+    """``bytes`` is the free space seen last: None before the first look, and while it is unknown. ``full``: writes are refused.
 
-    ``on_change(full)`` is called on the event loop's thread; changes that follow each other at once may be told as none.
+    ``on_change(full)`` is called on the event loop's thread; two changes at once may cancel out.
     ``look`` may be called on any thread.
     """
 
@@ -68,7 +67,7 @@ class FreeSpace:
 
     @property
     def problem(self) -> str | None:
-        """Words for /health; None while writes are taken."""
+        """The problem in words, for /health; None while writes are taken."""
         if not self.full:
             return None
         left = "an unknown number of" if self.bytes is None else f"{self.bytes:,}"
@@ -78,12 +77,12 @@ class FreeSpace:
         )
 
     def has_room(self) -> bool:
-        """Look, and answer whether writes are to be taken. Some 2 microseconds on a local disk."""
+        """Look; return True if writes are to be taken. Takes some 2 microseconds on a local disk."""
         with self._lock:
             try:
                 free = self._free(self._directory)
             except OSError:
-                # It cannot be told. Whether a write can be done is for the write to say.
+                # The free space is unknown. The write itself will show whether it can be done.
                 self.bytes = None
                 return not self.full
             self.bytes = free
@@ -94,19 +93,19 @@ class FreeSpace:
             return not full
 
     def has_reserve(self) -> bool:
-        """Look, and answer whether there is room for the node's own bookkeeping."""
+        """Look; return True if there is room for the node's own bookkeeping."""
         return self.has_room() or self.bytes is None or self.bytes >= self._floor * _RESERVE
 
     def has_room_for(self, size: int) -> bool:
-        """Look, and answer whether so many bytes more would leave the floor free. False if it cannot be told."""
+        """Look; return True if ``size`` bytes more would leave the floor free, False if that is unknown."""
         return self.has_room() and self.bytes is not None and self.bytes - size >= self._floor
 
     def has_plenty(self) -> bool:
-        """Look, and answer whether there is room for what can be done without, such as old event files. Raises OSError."""
+        """Look; return True if there is room for dispensable things, such as old event files. Raises OSError."""
         return self._free(self._directory) >= self._floor * _PLENTY
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled. One look at a time: a disk that hangs takes one thread and no more."""
+        """Look every few seconds, until cancelled. One look at a time: a disk that hangs blocks one thread and no more."""
         while True:
             await asyncio.to_thread(self.has_room)
             await asyncio.sleep(_SECONDS)

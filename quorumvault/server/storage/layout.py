@@ -2,13 +2,13 @@
 
     r | digest[0:2] | owner id (16) | epoch (u32 BE) | digest[2:20]    record of (owner, epoch, token)      -> protocol/records.py
     e | owner id (16)                                                  the owner's epoch register           -> REGISTER below
-    h | disk (16) | number (u64 BE)                                    a hint: what that disk missed -> protocol/handoff.py
+    h | disk (16) | number (u64 BE)                                    a hint: what that disk missed -> protocol/hinted_handoff.py
     m | name                                                           facts about this store ("sequence", "format", "disk"),
                                                                        the names of owners, by their id, and what is
                                                                        remembered of other disks -> MARK below
 
 A digest is a keyed hash of the value, so its first two bytes spread records evenly over 65,536 **buckets**, and a bucket
-is one range scan: r | bucket. No key is made without an owner (rule 13). What follows the r is a record's **place**.
+is one range scan: r | bucket. No key of a record is made without an owner. A record's **place** is its key without the r.
 
     REGISTER  0x01 | epoch (u32 BE) | id of the master secret that the epoch uses (ASCII)
     MARK      incarnation (u64 BE) | sequence (u64 BE), under "mark/" and the disk (16)   -> protocol/rollback_marks.py
@@ -31,7 +31,7 @@ REGISTER = b"e"
 HINT = b"h"
 META = b"m"
 BUCKET_BYTES = 2
-#: Of a place: bucket, owner id, epoch, rest of the digest.
+#: Length of a place: bucket, owner id, epoch, rest of the digest.
 PLACE_BYTES = 40
 
 FORMAT_KEY = META + b"format"
@@ -53,19 +53,19 @@ def record_keys(owner: bytes, epochs: Sequence[int], digests: Sequence[bytes]) -
 
 
 def parse_place(place: bytes) -> tuple[bytes, int, bytes]:
-    """(owner id, epoch, digest) of a record's place. ValueError for bytes that are none."""
+    """(owner id, epoch, digest) of a record's place. Raises ValueError for bytes that are none."""
     if len(place) != PLACE_BYTES:
         raise ValueError("not the place of a record")
     return place[2:18], _U32.unpack_from(place, 18)[0], place[:2] + place[22:]
 
 
 def bucket_prefix(bucket: int) -> bytes:
-    """What the keys of a bucket's records begin with; that of bucket 0 is before all of them."""
+    """The first bytes of the keys of a bucket's records. That of bucket 0 is before all records."""
     return RECORD + bucket.to_bytes(BUCKET_BYTES, "big")
 
 
 def bucket_of(key: bytes) -> int:
-    """Of a record's key."""
+    """The bucket of a record's key."""
     return key[1] << 8 | key[2]
 
 
@@ -74,7 +74,7 @@ def register_key(owner: bytes) -> bytes:
 
 
 def owner_key(owner: bytes) -> bytes:
-    """Where the name of the owner with this id is kept: the keys that open its records are derived from the name."""
+    """The key of the name of the owner with this id."""
     return OWNER + owner
 
 
@@ -92,7 +92,7 @@ def encode_register(epoch: int, secret: str) -> bytes:
 
 
 def decode_register(value: bytes) -> tuple[int, str]:
-    """(epoch, secret id). ValueError for bytes that are no register."""
+    """(epoch, secret id). Raises ValueError for bytes that are no register."""
     if value[:1] != _REGISTER_FORMAT or len(value) < 1 + _U32.size:
         raise ValueError("not a register of a known format")
     return _U32.unpack_from(value, 1)[0], value[5:].decode()
@@ -119,7 +119,7 @@ def read_sequence(store: Store) -> int:
 
 
 def mark_key(disk: bytes) -> bytes:
-    """Where it is kept how far another disk is remembered to have come."""
+    """The key of the rollback mark of another disk."""
     return MARK + disk
 
 
@@ -136,5 +136,5 @@ def read_marks(store: Store) -> dict[bytes, Mark]:
 
 
 def secret_key(secret: str) -> bytes:
-    """Where the fingerprint of the master secret with this id is kept."""
+    """The key of the fingerprint of the master secret with this id."""
     return META + b"secret/" + secret.encode()

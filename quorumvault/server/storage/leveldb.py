@@ -5,19 +5,19 @@
                        n.ldb                 sorted tables: data blocks, each with its CRC-32C, an index, a Bloom filter
                        LOCK, LOG             held by the process that has it open; what LevelDB tells about its work
 
-LevelDB trusts its disk unless it is told not to. What is asked of it here, and why:
+LevelDB trusts its disk unless it is told not to. The options used here, and why:
 
-- ``sync`` on every write: without it an acknowledged batch may be in the memory of the operating system alone (rule 2).
+- ``sync`` on every write: without it an acknowledged batch may be in the memory of the operating system alone.
 - ``verify_checksums`` on every read: without it a rotten block gives wrong bytes, or hides records that are there.
 - ``paranoid_checks``: without it a rotten Bloom filter hides records, and a log that is damaged in the middle opens as if
   the batches behind the damage had never been.
 - A failed write is the last one. LevelDB goes on behind the torn record, acknowledges what it appends there, and does not
-  find it at its next start (rule 11; Pillai et al., ALICE, OSDI '14).
+  find it at its next start (Pillai et al., ALICE, OSDI '14).
 - RepairDB drops what it cannot read, which makes it absent. It is never used.
 
 One thing these do not find: a log may end in a torn record, since a crash leaves one, and a flipped bit in the length of one
 of the last records (within 32 KiB of the end) looks the same: LevelDB opens without the batches from there on. So the logs are
-read once before LevelDB does (leveldblog.py), which finds the batches that follow. What is left is a bit in the last batch of
+read once before LevelDB does (leveldb_log.py), which finds the batches that follow. What is left is a bit in the last batch of
 all, which no log can tell from a crash (Alagappan et al., FAST '18, call it the entanglement of crash and corruption); only
 the sequence number that peers remember can.
 
@@ -62,12 +62,12 @@ _OPTIONS = {
     "bloom_filter_bits": 10,
 }
 _FORMAT = bytes([layout.STORE_FORMAT])
-#: What a store that LevelDB refuses is said to be: damaged, or with a torn tail, which recovery.py can cut off.
+#: Words for a store that LevelDB refuses. It is damaged, or has a torn tail, which server/offline/recover.py can cut off.
 CANNOT_BE_OPENED = "the store cannot be opened"
 _LOCK_REFUSED = "IO error: lock "
-#: Why a store may fail to open that is not damaged at all: what the operator has to mend, and no reason to set it aside.
+#: Errors for which a store may fail to open without being damaged: the operator has to mend them.
 _SURROUNDINGS = tuple(os.strerror(code) for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE))
-#: The same, but it may pass by itself: the process is to be started again.
+#: Errors of this kind that may pass by themselves: the process is to be started again.
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
@@ -219,7 +219,7 @@ def _check_name(path: Path) -> None:
 
 
 def _check_directory(path: Path) -> None:
-    """LevelDB would make the directory if there is none, and call a damaged store one that does not exist."""
+    """Refuse a directory without a whole store. LevelDB would create a missing one, and report a damaged store as missing."""
     try:
         names = os.listdir(path)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The contract of a replica's store: an ordered map of bytes with one way to write, which is durable when it returns.
 
-Implemented by leveldb.py and memory.py, which one suite holds to it (tests/unit/server/storage/test_store.py). Not thread-safe:
-one thread owns a store.
+Implemented by leveldb.py and memory.py; one test suite holds both to it (tests/unit/server/storage/test_store.py). One thread
+owns a store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 
 class Corrupt(Enum):
-    """What ``get`` gives for a key whose block fails its checksum: not a value, and not absent (rule 11)."""
+    """The result of ``get`` for a key whose block fails its checksum: not a value, and not absent."""
 
     CORRUPT = "corrupt"
 

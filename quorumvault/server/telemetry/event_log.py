@@ -171,13 +171,13 @@ class EventLog:
         return len(self._lines) + (0 if self._in_hand is None else len(self._in_hand))
 
     def _queue(self, event: Event) -> None:
-        assert self._waiting <= self._settings.queue  # noqa: S101 - only a log_gap may come on top
+        assert self._waiting <= self._settings.queue
         stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self._lines.append(self._encode(msgspec.structs.replace(event, ts=stamp, node=self._node)) + b"\n")
 
     def _begin(self) -> None:
         """Give all lines that wait to the writer, which is idle. There may be none: then the writer opens the file alone."""
-        assert self._in_hand is None  # noqa: S101 - the writer has at most one group
+        assert self._in_hand is None
         self._in_hand, self._lines = self._lines, deque()
         self._tried_in_hand, self._tried = self._tried, asyncio.Event()
         self._timer = self._loop.call_later(self._settings.patience, self._on_late)
@@ -196,7 +196,7 @@ class EventLog:
         file.close()
 
     def _ended(self, group: deque[bytes], error: OSError | None) -> None:
-        assert group is self._in_hand  # noqa: S101 - groups end in the order in which they began
+        assert group is self._in_hand
         group.extend(self._lines)
         self._lines, self._in_hand = group, None
         self._timer.cancel()

@@ -12,7 +12,7 @@ from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
 from quorumvault.server.replica.copy import merge_piece, read_piece
-from quorumvault.server.replica.inventory import OwnerNames
+from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore

@@ -1,0 +1,44 @@
+"""The owners of a store's records, by id. Names are stored beside the records: the keys that open a record are derived from its
+owner's name, and the store's keys have the owner's id alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.model import Owner
+from quorumvault.protocol import records
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.store import Store
+
+
+class OwnerNames:
+    """Finds owners by their id. Used on the store's thread only, except ``introduce``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: dict[bytes, Owner] = {}
+        self._introduced: dict[bytes, Owner] = {}
+
+    def get(self, owner: bytes) -> Owner | None:
+        """The owner with this id, or None if its name is not known here."""
+        return self.kept(owner) or self._introduced.get(owner)
+
+    def kept(self, owner: bytes) -> Owner | None:
+        """The owner with this id, or None if its name is not in the store."""
+        known = self._kept.get(owner)
+        if known is None:
+            (name,) = self._store.get([layout.owner_key(owner)])
+            if isinstance(name, bytes):
+                known = self._kept[owner] = Owner(name.decode())
+        return known
+
+    def introduce(self, owners: Iterable[Owner]) -> None:
+        """Make owners known whose names the store may lack: an older version wrote records without names. From any thread."""
+        self._introduced = {owner.id: owner for owner in owners}
+
+
+def is_authentic(keyring: Keyring, owner: Owner, place: bytes, record: bytes) -> bool:
+    """True if the record holds a value that was sealed for this place, which is one of the owner's."""
+    _, epoch, digest = layout.parse_place(place)
+    return records.authentic(record, digest, keyring.epoch_keys(owner, epoch).sealer)
