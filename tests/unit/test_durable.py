@@ -22,7 +22,7 @@ from quorumvault.config.api_keys import create_key, new_keyfile, read_keyfile, r
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import Mode, first_view
-from quorumvault.server.storage.data_directory import distrust, why_distrusted
+from quorumvault.server.storage.data_directory import mark_untrusted, why_untrusted
 from quorumvault.server.storage.disk_identity import DiskIdentity, write_identity
 
 OLD, NEW = b"old " * 5000, b"new " * 7000
@@ -181,13 +181,20 @@ def test_a_file_is_the_old_one_or_the_new_one_whole(tmp_path: Path, what: str, c
         assert content(place) is not None
 
 
+def _noted(place: Path) -> str | None:
+    untrusted = why_untrusted(place)
+    return None if untrusted is None else untrusted.words
+
+
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "full disk"])
 def test_a_disk_that_is_untrusted_stays_untrusted_for_one_whole_reason(tmp_path: Path, crash: bool) -> None:
     """A second reason replaces the first. Without a first one, a full disk has the mark all the same; a crash may leave none."""
-    again = outcomes(tmp_path, lambda place: distrust(place, "old"), lambda place: distrust(place, "new"), crash=crash)
-    assert {why_distrusted(place) for place in again} == {"old", "new"}
-    first = outcomes(tmp_path / "first", lambda place: None, lambda place: distrust(place, "new"), crash=crash)
-    assert {why_distrusted(place) for place in first} == ({None, "new"} if crash else {"", "new"})
+    again = outcomes(
+        tmp_path, lambda place: mark_untrusted(place, "old"), lambda place: mark_untrusted(place, "new"), crash=crash
+    )
+    assert {_noted(place) for place in again} == {"old", "new"}
+    first = outcomes(tmp_path / "first", lambda place: None, lambda place: mark_untrusted(place, "new"), crash=crash)
+    assert {_noted(place) for place in first} == ({None, "new"} if crash else {"", "new"})
 
 
 @pytest.mark.parametrize("make", [lambda path: durable.create(path, NEW), lambda path: durable.copy(path.parent / "old", path)])

@@ -19,11 +19,10 @@ from quorumvault.protocol.views import View
 from quorumvault.server.healing.requests import Storage
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.storage.data_directory import PUT_BACK
 
 #: Seconds by which what was learnt is written later: one sync of a busy node is then for hundreds of acknowledgements.
 SOON: Final = 0.1
-#: What the reason begins with for which such a disk is not trusted any more.
-PUT_BACK: Final = "it was put back from an older copy"
 
 
 class RollbackMarks:

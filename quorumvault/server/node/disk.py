@@ -20,9 +20,9 @@ from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.data_directory import (
     IDENTITY_FILE,
     NodeDisk,
-    distrust,
-    provide,
-    remove_set_aside,
+    create_replacement,
+    mark_untrusted,
+    remove_quarantined,
     store_bytes,
 )
 from quorumvault.server.storage.disk_identity import DiskIdentity, write_identity
@@ -85,21 +85,21 @@ class LocalDisk:
     async def create_replacement(self) -> tuple[DiskIdentity, GroupCommit]:
         """An empty disk in place of the lost one. Raises ConfigError; ends the process if the store cannot be made."""
         try:
-            identity, store = await asyncio.to_thread(provide, self._config, self._found.identity)
+            identity, store = await asyncio.to_thread(create_replacement, self._config, self._found.identity)
         except StorageFailed as failure:
             logger.critical("%s gets no new disk: %s", self._config.node, failure)
             os._exit(STORAGE_EXIT)
         self._found = NodeDisk(identity, store)
         return identity, self._start(store, identity)
 
-    def remove_set_aside(self) -> None:
+    def remove_quarantined(self) -> None:
         """Delete, on another thread, the stores that this node is whole without."""
-        self._loop.run_in_executor(None, remove_set_aside, self._config.data_directory)
+        self._loop.run_in_executor(None, remove_quarantined, self._config.data_directory)
 
     def give_up(self, why: str) -> None:
         """This disk cannot be trusted: end the process, and have the next start replace the disk. Does not return."""
         logger.critical("%s gives up its disk: %s", self._config.node, why)
-        distrust(self._config.data_directory, why)
+        mark_untrusted(self._config.data_directory, why)
         os._exit(STORAGE_EXIT)
 
     async def close(self) -> None:
@@ -135,5 +135,5 @@ class LocalDisk:
     def _on_failure(self, failure: BaseException) -> None:
         """Called on the storage thread: the state of the store is no longer known."""
         if isinstance(failure, StoreCorrupt):
-            distrust(self._config.data_directory, str(failure))
+            mark_untrusted(self._config.data_directory, str(failure))
         os._exit(STORAGE_EXIT)

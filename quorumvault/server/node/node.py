@@ -56,7 +56,7 @@ from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.server import PeerServer
 from quorumvault.server.peers.standing import Standing
 from quorumvault.server.replica.local_peer import LocalPeer
-from quorumvault.server.storage.data_directory import NodeDisk, distrust, open_disk
+from quorumvault.server.storage.data_directory import NodeDisk, mark_untrusted, open_disk
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory
 from quorumvault.server.storage.free_space import FreeSpace
 from quorumvault.server.telemetry.event_log import FILE_NAME, Event, EventLog
@@ -82,7 +82,7 @@ async def serve(config: NodeConfig) -> int:
         try:
             node = Node(config, disk)
         except StoreCorrupt as failure:
-            distrust(config.data_directory, str(failure))
+            mark_untrusted(config.data_directory, str(failure))
             raise
         await node.start()
         await node.stopping.wait()
@@ -262,7 +262,7 @@ class Node:
         """Once its disk is active: a joining one copies everything, and has nothing to give yet."""
         if self._healer is not None and not self._healing and self._membership.identity.mode is Mode.ACTIVE:
             self._healing = True
-            self._disk.remove_set_aside()
+            self._disk.remove_quarantined()
             self._healer.start()
 
     def _end(self, reason: QuorumVaultError) -> None:

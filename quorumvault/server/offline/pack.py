@@ -25,7 +25,7 @@ from quorumvault.config.cluster import Cluster, NodeConfig
 from quorumvault.errors import ConfigError, DirectoryInUse, PackRefused
 from quorumvault.server.http.admin import socket
 from quorumvault.server.offline.read_back import read_back
-from quorumvault.server.storage.data_directory import STORE_DIRECTORY, identity_of, is_set_aside
+from quorumvault.server.storage.data_directory import STORE_DIRECTORY, identity_of, is_quarantined
 from quorumvault.server.storage.disk_identity import LOCK_FILE, lock_data_directory
 from quorumvault.server.telemetry.event_log import FILE_NAME as EVENT_LOG
 
@@ -90,7 +90,7 @@ def _stays(name: Path) -> bool:
     if name.parent == Path(STORE_DIRECTORY):
         return name.name in _OF_LEVELDB
     first = name.parts[0]
-    return first in (LOCK_FILE, socket.FILE_NAME) or first.startswith(EVENT_LOG) or is_set_aside(first)
+    return first in (LOCK_FILE, socket.FILE_NAME) or first.startswith(EVENT_LOG) or is_quarantined(first)
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: Path) -> None:

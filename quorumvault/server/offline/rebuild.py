@@ -34,7 +34,7 @@ from quorumvault.server.offline.pack import portable_name
 from quorumvault.server.offline.recover import BATCH_BYTES, Cut, Tell, cut_torn_tail, open_store, pairs_of
 from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.data_directory import identity_of, why_distrusted
+from quorumvault.server.storage.data_directory import identity_of, why_untrusted
 from quorumvault.server.storage.disk_identity import lock_data_directory
 from quorumvault.server.storage.store import Store
 
@@ -89,7 +89,8 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
                     write_all(store, found.counting(pairs_of(old)), BATCH_BYTES)
 
                 make_disks(into / data, cluster_id, entropy, fill)
-            distrusted = why_distrusted(config.data_directory)
+            untrusted = why_untrusted(config.data_directory)
+    distrusted = None if untrusted is None else untrusted.words
     return Rebuilt(cluster_file, found.records, found.newest, cuts, identity.mode is Mode.ACTIVE, distrusted)
 
 

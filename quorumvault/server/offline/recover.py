@@ -45,18 +45,20 @@ from quorumvault.model import NODE_NAMES, QUORUM
 from quorumvault.ownership import hand_over
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradicts, grown
 from quorumvault.protocol.views import votes
-from quorumvault.server.healing.rollback_marks import PUT_BACK
 from quorumvault.server.replica.copy import merge_piece, read_piece
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import (
-    DISTRUSTED_FILE,
     IDENTITY_FILE,
+    PUT_BACK,
     STORE_DIRECTORY,
+    UNTRUSTED_FILE,
+    Cause,
+    Untrusted,
     check_secret,
-    distrust,
     identity_of,
-    why_distrusted,
+    mark_untrusted,
+    why_untrusted,
 )
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, write_identity
 from quorumvault.server.storage.layout import read_marks, read_sequence
@@ -176,7 +178,7 @@ class _Disk:
 
     config: NodeConfig
     identity: DiskIdentity
-    distrusted: str | None
+    distrusted: Untrusted | None
 
     @property
     def node(self) -> str:
@@ -185,7 +187,7 @@ class _Disk:
     @property
     def torn(self) -> bool:
         """Its node, or a recovery that did not end, has met a store that does not open."""
-        return self.distrusted is not None and CANNOT_BE_OPENED in self.distrusted
+        return self.distrusted is not None and Cause.CANNOT_BE_OPENED in self.distrusted.causes
 
 
 class _Opened(NamedTuple):
@@ -207,7 +209,7 @@ def _lock(nodes: Sequence[NodeConfig], ending: ExitStack, choice: _Choice) -> It
         if identity is None:
             choice.left_out[config.node] = "its disk is not here"
         else:
-            yield _Disk(config, identity, why_distrusted(config.data_directory))
+            yield _Disk(config, identity, why_untrusted(config.data_directory))
 
 
 def _voters(found: Sequence[_Disk], choice: _Choice) -> dict[str, _Disk]:
@@ -221,8 +223,8 @@ def _voters(found: Sequence[_Disk], choice: _Choice) -> dict[str, _Disk]:
         elif not newest.lists(identity.disk):
             choice.left_out[disk.node] = f"another disk has taken its place, in view {newest.number}"
         elif disk.distrusted is not None and not disk.torn:
-            why = f"it was distrusted: {disk.distrusted}"
-            if PUT_BACK in disk.distrusted:
+            why = f"it was distrusted: {disk.distrusted.words}"
+            if Cause.PUT_BACK in disk.distrusted.causes:
                 choice.is_older(disk.node, why)
             else:
                 choice.left_out[disk.node] = why
@@ -233,7 +235,7 @@ def _note_torn(disk: _Disk) -> None:
     """Before anything is cut: a store that opens again, and has not been united with the others, must not vote."""
     directory = disk.config.data_directory
     if disk.distrusted is None and any(scan.torn for _, scan in scan_logs(directory / STORE_DIRECTORY)):
-        distrust(directory, f"{CANNOT_BE_OPENED}: the end of a log was torn, and a recovery that cut it off did not end")
+        mark_untrusted(directory, f"{CANNOT_BE_OPENED}: the end of a log was torn, and a recovery that cut it off did not end")
 
 
 def _look(disk: _Disk, store: LevelDBStore) -> _Opened:
@@ -310,7 +312,7 @@ def _trust_again(disk: _Disk, opened: _Opened, memory: Iterable[Marks]) -> None:
     directory = disk.config.data_directory
     started = replace(disk.identity, incarnation=held.incarnation + _BEYOND_MEMORY.incarnation)
     write_identity(directory / IDENTITY_FILE, started)
-    (directory / DISTRUSTED_FILE).unlink(missing_ok=True)
+    (directory / UNTRUSTED_FILE).unlink(missing_ok=True)
     durable.sync_directory(directory)
 
 

@@ -32,7 +32,7 @@ from quorumvault.model import NODE_NAMES
 from quorumvault.ownership import hand_over, make_folder, require_replaceable, user_name
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.server.offline.init import CLUSTER_FILE
-from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY, set_aside, set_aside_contents
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY, quarantine, quarantine_contents
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity, write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 
@@ -74,7 +74,7 @@ def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Calla
 def _make_within(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path:
     """Where a volume is mounted: its directory stays, and the lock in it. Returns where the contents are now."""
     _own(place, identity.node, owned)
-    aside = _out_of_the_way(set_aside_contents, place)
+    aside = _out_of_the_way(quarantine_contents, place)
     _make_disk(place, identity)
     hand_over(place)
     return aside
@@ -96,7 +96,7 @@ def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path 
         _make_disk(fresh, identity)
         _inherit(fresh, place)
         if replaces:
-            aside = _out_of_the_way(set_aside, place)
+            aside = _out_of_the_way(quarantine, place)
         _take_name(fresh, place, aside)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)

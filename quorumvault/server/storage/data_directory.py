@@ -1,19 +1,19 @@
 """A node's disk at start: who it is, whether it can be trusted, and whether it may vote.
 
-    identity  store       then
-    yes       yes         its durable mode: active, or joining
-    yes       distrusted  it is lost, and waits for a new disk: when both others are active, ``provide`` sets the store aside and
-                          mints a new identity, and the node rejoins with an empty store (healing/rejoin.py, view rule 6)
+    identity  store       what open_disk does
+    yes       yes         opens it in the durable mode of the disk: active, or joining
+    yes       distrusted  returns no store: the disk is lost. When both others are active, ``create_replacement`` quarantines the
+                          store and makes a new identity, and the node rejoins with an empty store (healing/join.py)
     yes       none        the same: the files are gone, and with them what this disk acknowledged
-    none      any         it waits for its operator: where there is not even an identity a volume may not be mounted. Nothing is
-                          created; ``quorumvault init DIR --replace`` gives it a new disk
+    none      any         returns no store and creates nothing, since a volume may not be mounted. The node waits for its
+                          operator: ``quorumvault init DIR --replace`` gives it a new disk
 
-    <data>/nX/distrusted           written by whoever finds that the store cannot be trusted, before the process ends (exit 3):
-                                   the reason. The store is set aside at the next start, and not before both others are active,
-                                   so that three nodes which lost power at once still have all that they had
-    <data>/nX/store.set-aside-1    a store that was, kept until the node is whole again without it
+    <data>/nX/distrusted           why the store cannot be trusted, in one line. Written by the process that finds out, before it
+                                   ends (exit 3). The store is quarantined only when both others are active, so that three nodes
+                                   which lose power at once keep all that they had
+    <data>/nX/store.set-aside-1    a quarantined store, kept until the node is whole again without it
 
-A lost disk's node takes requests and carries them out through the two others, and votes on nothing (view rules 4 and 6).
+A node without a disk carries out requests through the two others, and votes on nothing.
 
 Rules kept here: a distrusted store stops; disk identity; a lost disk gets a new identity.
 """
@@ -25,7 +25,9 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from quorumvault import durable
 from quorumvault.config.cluster import NodeConfig
@@ -34,17 +36,33 @@ from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt,
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import LOCK_FILE, DiskIdentity, raise_incarnation, read_identity, write_identity
-from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
 from quorumvault.server.storage.store import Store
 
 logger = logging.getLogger("quorumvault.disk")
 
 IDENTITY_FILE = "disk.json"
 STORE_DIRECTORY = "store"
-DISTRUSTED_FILE = "distrusted"
+UNTRUSTED_FILE = "distrusted"
 #: Stores that were set aside, and may be there: a disk that spoils one before the next is whole has to be looked at.
-MOST_SET_ASIDE = 3
-_SET_ASIDE = ".set-aside-"
+MOST_QUARANTINED = 3
+#: The words for a cause that decides what becomes of an untrusted disk. Notes on disk hold them, also those of earlier versions.
+PUT_BACK = "it was put back from an older copy"
+_QUARANTINED = ".set-aside-"
+
+
+class Cause(Enum):
+    """A cause of distrust that decides what a recovery may do with the disk. The value is in the note's words."""
+
+    CANNOT_BE_OPENED = CANNOT_BE_OPENED
+    PUT_BACK = PUT_BACK
+
+
+class Untrusted(NamedTuple):
+    """The note of a store that is not trusted: the causes that it names, and all of its words, in one line."""
+
+    causes: frozenset[Cause]
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +87,8 @@ def open_disk(config: NodeConfig) -> NodeDisk:
             f"{config.node} has no disk that the cluster knows: {path} does not exist; stop it and put its data directory back, "
             f"or give it a new disk: quorumvault init DIR --replace {config.node}",
         )
-    if (reason := why_distrusted(directory)) is not None:
-        return _lost(config, reason)
+    if (untrusted := why_untrusted(directory)) is not None:
+        return _lost(config, untrusted.words)
     try:
         store = LevelDBStore.open(directory / STORE_DIRECTORY, identity.disk)
     except StoreMissing as missing:
@@ -78,12 +96,12 @@ def open_disk(config: NodeConfig) -> NodeDisk:
     except NoRoom:
         raise
     except StorageFailed as failure:
-        distrust(directory, str(failure))
+        mark_untrusted(directory, str(failure))
         raise
     try:
         check_secret(store, config)
     except StoreCorrupt as failure:  # and for nothing less: a disk too full for a write has kept all that it took before
-        distrust(directory, str(failure))
+        mark_untrusted(directory, str(failure))
         raise
     return NodeDisk(raise_incarnation(path, identity), store)
 
@@ -97,12 +115,12 @@ def identity_of(config: NodeConfig) -> DiskIdentity | None:
     return identity
 
 
-def distrust(directory: Path, reason: str) -> None:
+def mark_untrusted(directory: Path, reason: str) -> None:
     """Have the next start set the store in this data directory aside. Durable when it returns, if the disk still takes it.
 
     ``reason``: one line without a value, a key or a token. Never raises: it is said on the way out.
     """
-    mark = directory / DISTRUSTED_FILE
+    mark = directory / UNTRUSTED_FILE
     try:
         durable.replace(mark, f"{reason}\n".encode(errors="backslashreplace"))
     except OSError as error:
@@ -111,7 +129,7 @@ def distrust(directory: Path, reason: str) -> None:
             mark.touch()  # a full disk may still take a name, and a mark without its reason is a mark
 
 
-def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, LevelDBStore]:
+def create_replacement(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, LevelDBStore]:
     """A new disk in the place of a lost one, under the identity that was in memory: durable, joining, empty (view rule 6).
 
     To be called when both others are active, and not on the event loop's thread. After a crash in the middle the disk is lost
@@ -124,9 +142,9 @@ def provide(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, L
         if before is not None and before.mode is Mode.JOINING:
             shutil.rmtree(store, ignore_errors=True)  # it never was whole: there is nothing in it that others have not
         if store.exists():
-            logger.warning("%s: the store that cannot be trusted is now %s", config.node, set_aside(store))
+            logger.warning("%s: the store that cannot be trusted is now %s", config.node, quarantine(store))
         write_identity(path, identity)
-        (directory / DISTRUSTED_FILE).unlink(missing_ok=True)
+        (directory / UNTRUSTED_FILE).unlink(missing_ok=True)
         durable.sync_directory(directory)
     except OSError as error:
         raise StorageFailed(f"{directory}: the old store cannot be set aside: {error.strerror}") from None
@@ -143,14 +161,14 @@ def store_bytes(directory: Path) -> int:
         return 0
 
 
-def remove_set_aside(directory: Path) -> None:
+def remove_quarantined(directory: Path) -> None:
     """Stores that were set aside here, once the node is whole without them: each record that counts is on two other disks."""
-    for entry in directory.glob(f"{STORE_DIRECTORY}{_SET_ASIDE}*"):
+    for entry in directory.glob(f"{STORE_DIRECTORY}{_QUARANTINED}*"):
         shutil.rmtree(entry, ignore_errors=True)
         logger.warning("%s, which was set aside, is removed: this node is whole without it", entry)
 
 
-def set_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Gives a file or directory a name that nothing else has, and returns it. Raises OSError."""
     aside = _unused(path)
     path.rename(aside)
@@ -158,7 +176,7 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def set_aside_contents(directory: Path) -> Path:
+def quarantine_contents(directory: Path) -> Path:
     """The same for all that is in a directory that cannot be renamed, since a volume is mounted there. Raises OSError.
 
     The identity goes first: from then on, should this not come to its end, what is left is nobody's disk.
@@ -166,7 +184,7 @@ def set_aside_contents(directory: Path) -> Path:
     aside = _unused(directory / directory.name)
     aside.mkdir(mode=0o700)
     for entry in sorted(directory.iterdir(), key=lambda entry: entry.name != IDENTITY_FILE):
-        if entry.name != LOCK_FILE and not is_set_aside(entry.name):
+        if entry.name != LOCK_FILE and not is_quarantined(entry.name):
             entry.rename(aside / entry.name)
     durable.sync_directory(aside)
     durable.sync_directory(directory)
@@ -176,28 +194,29 @@ def set_aside_contents(directory: Path) -> Path:
 def _unused(path: Path) -> Path:
     """What to call a file or directory that is set aside: a name that nothing has."""
     number = 1
-    while (aside := path.with_name(f"{path.name}{_SET_ASIDE}{number}")).exists():
+    while (aside := path.with_name(f"{path.name}{_QUARANTINED}{number}")).exists():
         number += 1
     return aside
 
 
-def is_set_aside(name: str) -> bool:
-    return _SET_ASIDE in name
+def is_quarantined(name: str) -> bool:
+    return _QUARANTINED in name
 
 
-def why_distrusted(directory: Path) -> str | None:
-    """The reason that was noted; None if there is none. Raises ConfigError if it cannot be told."""
+def why_untrusted(directory: Path) -> Untrusted | None:
+    """Returns None for a store that is trusted. Raises ConfigError if that cannot be told."""
     try:
-        return (directory / DISTRUSTED_FILE).read_text(encoding="utf-8", errors="replace").strip()
+        words = (directory / UNTRUSTED_FILE).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(directory / DISTRUSTED_FILE, "", f"expected a file that can be read: {error.strerror}") from None
+        raise ConfigError(directory / UNTRUSTED_FILE, "", f"expected a file that can be read: {error.strerror}") from None
+    return Untrusted(frozenset(cause for cause in Cause if cause.value in words), words)
 
 
 def _lost(config: NodeConfig, why: str) -> NodeDisk:
-    asides = [entry.name for entry in config.data_directory.iterdir() if is_set_aside(entry.name)]
-    if len(asides) >= MOST_SET_ASIDE:
+    asides = [entry.name for entry in config.data_directory.iterdir() if is_quarantined(entry.name)]
+    if len(asides) >= MOST_QUARANTINED:
         hint = f"{len(asides)} were set aside in {config.data_directory} before; look at the disk, remove them, start again"
         return _without_disk(config, f"{config.node} has lost its disk ({why}), and sets no more aside: {hint}")
     problem = f"{config.node} has lost its disk ({why}): it rejoins with a new one when both others are active"

@@ -13,10 +13,11 @@ from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.protocol.peer import NoReply
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view, successor
-from quorumvault.server.healing.rollback_marks import PUT_BACK, SOON, RollbackMarks
+from quorumvault.server.healing.rollback_marks import SOON, RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts, decode_facts, encode
 from quorumvault.server.replica.replica import Job, Replica
 from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import PUT_BACK
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store

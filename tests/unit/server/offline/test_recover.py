@@ -26,13 +26,12 @@ from quorumvault.model import NODE_NAMES, Owner, Version
 from quorumvault.protocol import records
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import Mode, View
-from quorumvault.server.healing.rollback_marks import PUT_BACK
 from quorumvault.server.offline import rebuild as rebuilding
 from quorumvault.server.offline.init import init
 from quorumvault.server.offline.rebuild import rebuild
 from quorumvault.server.offline.recover import Recovery, recover
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.data_directory import distrust, open_disk
+from quorumvault.server.storage.data_directory import PUT_BACK, mark_untrusted, open_disk
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity, write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 
@@ -180,7 +179,7 @@ def test_nodes_that_noted_that_their_store_does_not_open_start_again_and_are_not
 
 
 def test_a_disk_that_was_distrusted_for_what_it_forgot_takes_no_part(vault: Vault) -> None:
-    distrust(vault.directory / "n2", "n1 remembers more of it than it holds")
+    mark_untrusted(vault.directory / "n2", "n1 remembers more of it than it holds")
     vault.tear()
     done = vault.recover()
     assert done.left_out == {"n2": "it was distrusted: n1 remembers more of it than it holds"}
@@ -245,7 +244,7 @@ def test_two_that_remember_more_of_each_other_are_both_older_copies(vault: Vault
 
 def test_a_disk_that_takes_no_part_is_asked_what_it_remembers(vault: Vault) -> None:
     vault.remembers("n3", "n2", Mark(1, 1))
-    distrust(vault.directory / "n3", "a block of it is corrupt")
+    mark_untrusted(vault.directory / "n3", "a block of it is corrupt")
     with pytest.raises(RecoveryRefused, match=BEHIND) as told:
         vault.recover()
     assert "--accept-older" in str(told.value)
@@ -255,7 +254,8 @@ def test_a_disk_that_takes_no_part_is_asked_what_it_remembers(vault: Vault) -> N
 
 def test_a_disk_that_found_out_itself_that_it_is_an_older_copy_is_one_that_can_be_accepted(vault: Vault) -> None:
     for node in ("n1", "n2"):
-        distrust(vault.directory / node, f"{PUT_BACK}: n3 remembers write 9 of its start 2, and it was at write 3 at its start 1")
+        words = f"{PUT_BACK}: n3 remembers write 9 of its start 2, and it was at write 3 at its start 1"
+        mark_untrusted(vault.directory / node, words)
     with pytest.raises(RecoveryRefused, match=r"1 can be used .*--accept-older"):
         vault.recover()
     assert vault.recover(accept_older=True).older.keys() == {"n1", "n2"}
@@ -264,7 +264,7 @@ def test_a_disk_that_found_out_itself_that_it_is_an_older_copy_is_one_that_can_b
 
 def test_where_accepting_older_copies_would_not_help_it_is_not_advised(vault: Vault) -> None:
     shutil.rmtree(vault.directory / "n1")
-    distrust(vault.directory / "n2", "a block of it is corrupt")
+    mark_untrusted(vault.directory / "n2", "a block of it is corrupt")
     with pytest.raises(RecoveryRefused) as told:
         vault.recover()
     assert "--accept-older" not in str(told.value)

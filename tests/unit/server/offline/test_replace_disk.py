@@ -141,14 +141,14 @@ def test_a_disk_that_cannot_be_made_takes_nobody_s_place(vault: Path, monkeypatc
 def test_a_node_that_makes_a_directory_of_that_name_meanwhile_is_left_alone(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that finds no directory makes one (serve), and owns it from then on."""
 
-    def set_aside(path: Path) -> Path:
+    def quarantine(path: Path) -> Path:
         aside = real(path)
         path.mkdir()
         (path / "lock").touch()
         return aside
 
-    real: Callable[[Path], Path] = vars(replacement)["set_aside"]
-    monkeypatch.setattr(replacement, "set_aside", set_aside)
+    real: Callable[[Path], Path] = vars(replacement)["quarantine"]
+    monkeypatch.setattr(replacement, "quarantine", quarantine)
     with pytest.raises(InitRefused, match=r"put there meanwhile .* what was there before is .*/n2\.set-aside-1"):
         replace_disk(vault, "n2", None, entropy=os.urandom)
     assert [path.name for path in (vault / "n2").iterdir()] == ["lock"]

@@ -20,14 +20,14 @@ from quorumvault.server.offline.init import init
 from quorumvault.server.storage import data_directory, layout
 from quorumvault.server.storage.binding import plyvel
 from quorumvault.server.storage.data_directory import (
-    DISTRUSTED_FILE,
     IDENTITY_FILE,
-    MOST_SET_ASIDE,
+    MOST_QUARANTINED,
     STORE_DIRECTORY,
-    distrust,
+    UNTRUSTED_FILE,
+    create_replacement,
+    mark_untrusted,
     open_disk,
-    provide,
-    remove_set_aside,
+    remove_quarantined,
 )
 from quorumvault.server.storage.disk_identity import read_identity, write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
@@ -57,7 +57,7 @@ def replaced(config: NodeConfig) -> data_directory.NodeDisk:
     """What the start after a new disk was provided finds."""
     lost = started(config)
     assert lost.replaceable
-    identity, store = provide(config, lost.identity)
+    identity, store = create_replacement(config, lost.identity)
     store.close()
     assert (identity.disk, identity.mode, identity.view, identity.incarnation) == (lost.identity.disk, Mode.JOINING, None, 1)
     return started(config)
@@ -91,7 +91,7 @@ def test_a_lost_disk_s_store_is_set_aside_for_an_empty_one_under_a_new_id(config
     assert fresh.store is not None
     assert (fresh.identity.mode, fresh.identity.view, fresh.identity.incarnation) == (Mode.JOINING, None, 2)
     assert (config.data_directory / "store.set-aside-1" / "CURRENT").read_text() == "nothing"
-    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+    assert not (config.data_directory / UNTRUSTED_FILE).exists()
 
 
 def test_a_store_that_is_gone_is_lost_at_once(config: NodeConfig) -> None:
@@ -101,17 +101,17 @@ def test_a_store_that_is_gone_is_lost_at_once(config: NodeConfig) -> None:
 
 
 def test_what_was_found_at_run_time_counts_at_the_next_start(config: NodeConfig) -> None:
-    distrust(config.data_directory, "a register cannot be read")
+    mark_untrusted(config.data_directory, "a register cannot be read")
     lost = started(config)
     assert lost.replaceable
     assert "a register cannot be read" in str(lost.problem)
 
 
-@pytest.mark.parametrize("step", ["write_identity", "set_aside", "durable.sync_directory", "raise_incarnation"])
+@pytest.mark.parametrize("step", ["write_identity", "quarantine", "durable.sync_directory", "raise_incarnation"])
 def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
     config: NodeConfig, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distrust(config.data_directory, "for the test")
+    mark_untrusted(config.data_directory, "for the test")
     lost = started(config)
 
     class Crash(BaseException):
@@ -123,7 +123,7 @@ def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
     with monkeypatch.context() as patched:
         patched.setattr(f"{data_directory.__name__}.{step}", crash)
         with pytest.raises(Crash):
-            provide(config, lost.identity)
+            create_replacement(config, lost.identity)
     after = started(config)
     if after.store is None:
         assert after.replaceable
@@ -144,7 +144,7 @@ def test_a_store_whose_fingerprint_of_the_secret_is_corrupt_is_distrusted(
     monkeypatch.setattr(LevelDBStore, "get", get)
     with pytest.raises(StorageFailed, match="fingerprint"):
         open_disk(config)
-    assert "fingerprint" in (config.data_directory / DISTRUSTED_FILE).read_text()
+    assert "fingerprint" in (config.data_directory / UNTRUSTED_FILE).read_text()
 
 
 def test_no_identity_is_for_the_operator(config: NodeConfig) -> None:
@@ -187,7 +187,7 @@ def test_what_an_operator_has_to_mend_is_no_reason_to_give_up(config: NodeConfig
     for _ in range(2):
         with pytest.raises(ConfigError):
             open_disk(config)
-    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+    assert not (config.data_directory / UNTRUSTED_FILE).exists()
 
 
 def test_a_disk_too_full_for_the_first_write_keeps_its_trust(config: NodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_a_disk_too_full_for_the_first_write_keeps_its_trust(config: NodeConfig,
         patched.setattr(LevelDBStore, "write", full)
         with pytest.raises(StorageFailed, match="No space left"):
             open_disk(config)
-    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+    assert not (config.data_directory / UNTRUSTED_FILE).exists()
     assert started(config).store is not None
 
 
@@ -220,37 +220,37 @@ def test_a_store_that_another_process_has_open_is_not_given_up(config: NodeConfi
     assert identity is not None
     with closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)), pytest.raises(ConfigError):
         open_disk(config)
-    assert not (config.data_directory / DISTRUSTED_FILE).exists()
+    assert not (config.data_directory / UNTRUSTED_FILE).exists()
 
 
 def test_a_disk_that_spoils_one_store_after_the_other_is_for_the_operator(config: NodeConfig) -> None:
     identity = read_identity(config.data_directory / IDENTITY_FILE)
     assert identity is not None
-    for number in range(MOST_SET_ASIDE):
+    for number in range(MOST_QUARANTINED):
         write_identity(config.data_directory / IDENTITY_FILE, replace(identity, mode=Mode.ACTIVE))
-        distrust(config.data_directory, f"rot {number}")
+        mark_untrusted(config.data_directory, f"rot {number}")
         assert replaced(config).store is not None
-    distrust(config.data_directory, "rot again")
+    mark_untrusted(config.data_directory, "rot again")
     disk = started(config)
     assert not disk.replaceable
     assert "look at the disk" in str(disk.problem)
 
 
 def test_a_store_that_never_was_whole_is_not_kept(config: NodeConfig) -> None:
-    distrust(config.data_directory, "rot")
+    mark_untrusted(config.data_directory, "rot")
     replaced(config)
-    distrust(config.data_directory, "rot again, while it joined")
+    mark_untrusted(config.data_directory, "rot again, while it joined")
     replaced(config)
     assert [path.name for path in config.data_directory.glob("store*")] == ["store", "store.set-aside-1"]
 
 
 def test_what_was_set_aside_goes_when_the_node_is_whole(config: NodeConfig) -> None:
-    distrust(config.data_directory, "rot")
+    mark_untrusted(config.data_directory, "rot")
     replaced(config)
-    remove_set_aside(config.data_directory)
+    remove_quarantined(config.data_directory)
     assert [path.name for path in config.data_directory.glob("store*")] == ["store"]
 
 
 def test_a_disk_that_takes_nothing_any_more_is_distrusted_in_words_only(tmp_path: Path) -> None:
-    distrust(tmp_path / "gone", "for the test")
+    mark_untrusted(tmp_path / "gone", "for the test")
     assert list(tmp_path.iterdir()) == []
