@@ -22,10 +22,10 @@ import quorumvault as qv
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.files import run as runs
 from quorumvault.files import work_folder
-from quorumvault.files.job import RunError
+from quorumvault.files.job import Job, Report, RunError
 from quorumvault.files.manifest import Manifest
-from quorumvault.files.outputs import OutputExists, Outputs, Target
-from quorumvault.files.run import SourceChanged, run
+from quorumvault.files.outputs import OutputExists, Outputs
+from quorumvault.files.run import SourceChanged
 from quorumvault.files.sources import InputsError
 from quorumvault.files.work_folder import ManifestMismatch, RunRefused, UnfinishedRun, work_path
 from tests.rigs import tables
@@ -37,10 +37,80 @@ pytestmark = pytest.mark.slow
 ROWS: list[tables.Row] = [(None if number % 5 == 3 else f"name {number % 7}", f"row {number}") for number in range(19)]
 
 
+class Cut(BaseException):
+    """In the place of a kill: nothing is there to catch it."""
+
+
+def cut(*given: object) -> None:
+    raise Cut
+
+
+class Place:
+    """A folder with tables, runs over them, and cuts at any instant of a run. A slash joins paths, as with a Path."""
+
+    def __init__(self, desk: Desk, path: Path) -> None:
+        self.desk = desk
+        self.path = path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def write(self, *names: str, rows: list[tables.Row] = ROWS) -> None:
+        for name in names:
+            (self / name).parent.mkdir(exist_ok=True)
+            write(self / name, rows)
+
+    def job(self, source: str, output: str | None = None, *arguments: Any, **options: Any) -> Job:
+        return job(self / source, None if output is None else self / output, *arguments, **options)
+
+    def run(self, asked: Job, client: qv.Client | None = None, **changes: Any) -> Report:
+        return runs.run(dataclasses.replace(asked, **changes), client or self.desk.client)
+
+    def refused(self, error: type[Exception], words: str, asked: Job, client: qv.Client | None = None, **changes: Any) -> None:
+        with pytest.raises(error, match=words):
+            self.run(asked, client, **changes)
+
+    def cut_off(self, asked: Job, owner: type, method: str, instant: int, then: Callable[[], object] = cut) -> None:
+        """Runs until ``method`` is called for this time, counted from 0: there ``then`` cuts it."""
+        with pytest.MonkeyPatch.context() as patch:
+            before_call(patch, owner, method, instant, then)
+            with pytest.raises(Cut):
+                self.run(asked)
+
+    def unfinished(self, form: str = "csv", **options: Any) -> Job:
+        """A job of which two parts are finished."""
+        self.write(f"in.{form}")
+        asked = self.job(f"in.{form}", f"out.{form}", **options)
+        with pytest.MonkeyPatch.context() as patch:
+            after_part(patch, lambda count: cut() if count == 2 else None)
+            with pytest.raises(Cut):
+                self.run(asked)
+        assert not (self / f"out.{form}").exists()
+        return asked
+
+    def cut_while_naming(self, source: str, names_given: int = 0) -> Job:
+        """A job whose outputs have so many of their names."""
+        asked = self.job(source, source.replace("in", "out", 1))
+        self.cut_off(asked, Outputs, "_give", names_given)
+        return asked
+
+    @property
+    def epoch(self) -> int:
+        return self.desk.client.epoch()
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def desk() -> Iterator[Desk]:
     with tables.desk() as made:
         yield made
+
+
+@pytest.fixture
+def at(desk: Desk, tmp_path: Path) -> Place:
+    return Place(desk, tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +118,19 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     tables.small_parts(monkeypatch)
 
 
-class Cut(BaseException):
-    """In the place of a kill: nothing is there to catch it."""
+def before_call(patch: pytest.MonkeyPatch, owner: Any, method: str, instant: int, then: Callable[[], object]) -> None:
+    original, calls = getattr(owner, method), []
+
+    def call(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == instant + 1:
+            then()
+        return original(*args, **options)
+
+    patch.setattr(owner, method, call)
 
 
-def after_part(monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None]) -> None:
+def after_part(patch: pytest.MonkeyPatch, then: Callable[[int], object]) -> None:
     """Calls ``then`` with how many parts are finished, each time that there is one more."""
     original = Manifest.add
 
@@ -60,7 +138,7 @@ def after_part(monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None]) -> 
         original(manifest, part)
         then(len(manifest.parts))
 
-    monkeypatch.setattr(Manifest, "add", add)
+    patch.setattr(Manifest, "add", add)
 
 
 def epochs(path: Path) -> set[int]:
@@ -78,158 +156,99 @@ table_rows = st.lists(
 @given(rows=table_rows)
 def test_a_kill_after_any_part_costs_no_finished_part(form: str, rows: list[tables.Row], desk: Desk, tmp_path: Path) -> None:
     """What is on disk at that instant is put back, with all that the process had there, and the run is resumed."""
-    place = Path(tempfile.mkdtemp(dir=tmp_path))
-    source, output, kept = place / f"in.{form}", place / f"out.{form}", place / "kept"
+    at = Place(desk, Path(tempfile.mkdtemp(dir=tmp_path)))
+    output, kept = at / f"out.{form}", at / "kept"
     if form == "csv":
         rows = [(name or None, place) for name, place in rows]  # one cell is how the csv module reads both
-    write(source, rows)
-    asked = job(source, output)
+    at.write(f"in.{form}", rows=rows)
+    asked = at.job(f"in.{form}", f"out.{form}")
     work = work_path(asked)
     with pytest.MonkeyPatch.context() as patch:
-        after_part(patch, lambda count: [shutil.copytree(work, kept / str(count))].clear())
-        whole = run(asked, desk.client)
+        after_part(patch, lambda count: shutil.copytree(work, kept / str(count)))
+        whole = at.run(asked)
     expected = output.read_bytes() if form != "duckdb" else read(output)
     assert (whole.parts_kept, whole.rows) == (0, len(rows))
     for count in range(1, whole.parts_done + 1):
         output.unlink()
         (kept / str(count)).rename(work)
-        resumed = run(dataclasses.replace(asked, resume=True), desk.client)
+        resumed = at.run(asked, resume=True)
         assert (resumed.parts_kept, resumed.parts_done) == (count, whole.parts_done - count)
         assert (resumed.values, resumed.rows, resumed.epochs) == (whole.values, whole.rows, whole.epochs)
         assert (output.read_bytes() if form != "duckdb" else read(output)) == expected
         assert not work.exists()
-    run(job(output, place / f"back.{form}", "detokenize"), desk.client)
-    assert read(place / f"back.{form}") == read(source) == rows
+    at.run(at.job(f"out.{form}", f"back.{form}", "detokenize"))
+    assert read(at / f"back.{form}") == read(at / f"in.{form}") == rows
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_a_kill_while_names_are_given_ends_with_all_names(in_place: bool, desk: Desk, tmp_path: Path) -> None:
-    for name in ("a.csv", "b.csv", "c.csv"):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        write(tmp_path / "in" / name, ROWS)
-    run(job(tmp_path / "in", tmp_path / "tok"), desk.client)
-    desk.rotate()
-    output = None if in_place else tmp_path / "out"
-    asked = job(tmp_path / "tok", output, "retokenize", crosswalk=tmp_path / "x.parquet")
+def test_a_kill_while_names_are_given_ends_with_all_names(in_place: bool, at: Place) -> None:
+    at.write("in/a.csv", "in/b.csv", "in/c.csv")
+    at.run(at.job("in", "tok"))
+    at.desk.rotate()
+    crosswalk = at / "x.parquet"
+    asked = at.job("tok", None if in_place else "out", "retokenize", crosswalk=crosswalk)
+    shutil.copytree(at / "tok", at / "before")
     for count in range(1, 4):
-        (tmp_path / "x.parquet").unlink(missing_ok=True)
-        if not (tmp_path / "before").exists():
-            shutil.copytree(tmp_path / "tok", tmp_path / "before")
-        shutil.rmtree(tmp_path / "tok")
-        shutil.copytree(tmp_path / "before", tmp_path / "tok")
-        with pytest.MonkeyPatch.context() as patch:
-            cut_after_names(patch, count)
-            with pytest.raises(Cut):
-                run(dataclasses.replace(asked, force=True), desk.client)
-        assert (tmp_path / "x.parquet").exists()  # the one thing that knows what is being replaced
+        crosswalk.unlink(missing_ok=True)
+        shutil.rmtree(at / "tok")
+        shutil.copytree(at / "before", at / "tok")
+        at.cut_off(dataclasses.replace(asked, force=True), Outputs, "_give", count)
+        assert crosswalk.exists()  # the one thing that knows what is being replaced
         if in_place:
-            with pytest.raises(UnfinishedRun, match="only --resume"):
-                run(dataclasses.replace(asked, force=True), desk.client)
-        resumed = run(dataclasses.replace(asked, resume=True), desk.client)
+            at.refused(UnfinishedRun, "only --resume", asked, force=True)
+        resumed = at.run(asked, resume=True)
         assert (resumed.parts_done, resumed.look_ups, resumed.rows) == (0, 0, 3 * len(ROWS))
-        done = tmp_path / ("tok" if in_place else "out")
-        active = {desk.client.epoch()}
+        done, active = at / ("tok" if in_place else "out"), {at.epoch}
         assert {path.name: epochs(path) for path in done.iterdir()} == {"a.csv": active, "b.csv": active, "c.csv": active}
-        assert (tmp_path / "x.parquet").exists()
+        assert crosswalk.exists()
         assert not work_path(asked).exists()
-
-
-def cut_after_names(patch: pytest.MonkeyPatch, count: int) -> None:
-    original, given_names = Outputs._give, list[Any]()
-
-    def give(outputs: Outputs, staged: Path, target: Target, replacing: bool) -> set[Path]:
-        if len(given_names) == count:
-            raise Cut
-        given_names.append(target)
-        return original(outputs, staged, target, replacing)
-
-    patch.setattr(Outputs, "_give", give)
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("operation", "parts"), [("tokenize", 3), ("retokenize", 10)])
 def test_a_rotation_after_any_part_leaves_one_epoch(
-    form: str, operation: str, parts: int, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, operation: str, parts: int, at: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("in", "other"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / "in" / f"{name}.{form}", ROWS)
+    at.write(f"in/in.{form}", f"in/other.{form}")
+    of_tables = form == "duckdb"
     if operation == "retokenize":
-        run(job(tmp_path / "in", tmp_path / "tok", of_tables=form == "duckdb"), desk.client)
-    source = tmp_path / ("tok" if operation == "retokenize" else "in")
-    made: list[int] = []
-
-    def rotate(count: int) -> None:
-        made.append(count)
-        if len(made) == parts:
-            desk.rotate()
-
-    after_part(monkeypatch, rotate)
-    asked = job(source, tmp_path / "out", operation, of_tables=form == "duckdb")
-    report = run(asked, desk.client)
+        at.run(at.job("in", "tok", of_tables=of_tables))
+    before_call(monkeypatch, Manifest, "add", parts - 1, at.desk.rotate)
+    report = at.run(at.job("tok" if operation == "retokenize" else "in", "out", operation, of_tables=of_tables))
     # Names come again in later parts, whose answers are remembered: those parts are of the older epoch too.
-    assert (report.epochs, report.parts_done) == ([desk.client.epoch()], 20)
-    for path in (tmp_path / "out").iterdir():
-        assert epochs(path) == {desk.client.epoch()}
-    run(job(tmp_path / "out", tmp_path / "back", "detokenize", of_tables=form == "duckdb"), desk.client)
-    for path in (tmp_path / "back").iterdir():
-        assert read(path) == ROWS
+    assert (report.epochs, report.parts_done) == ([at.epoch], 20)
+    assert [epochs(path) for path in (at / "out").iterdir()] == [{at.epoch}] * 2
+    at.run(at.job("out", "back", "detokenize", of_tables=of_tables))
+    assert [read(path) for path in (at / "back").iterdir()] == [ROWS] * 2
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_rotation_between_kill_and_resume_leaves_one_epoch(
-    form: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = unfinished(desk, tmp_path, monkeypatch, form)
-    desk.rotate()
-    report = run(dataclasses.replace(asked, resume=True), desk.client)
-    assert report.parts_kept == 0
-    assert epochs(tmp_path / f"out.{form}") == {desk.client.epoch()}
+def test_a_rotation_between_kill_and_resume_leaves_one_epoch(form: str, at: Place) -> None:
+    asked = at.unfinished(form)
+    at.desk.rotate()
+    assert at.run(asked, resume=True).parts_kept == 0
+    assert epochs(at / f"out.{form}") == {at.epoch}
 
 
-def test_epochs_that_never_stand_still_are_an_error_that_can_be_gone_on_from(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
+def test_epochs_that_never_stand_still_are_an_error_that_can_be_gone_on_from(at: Place) -> None:
+    at.write("in.csv")
+    asked = at.job("in.csv", "out.csv")
     with pytest.MonkeyPatch.context() as patch:
-        after_part(patch, lambda count: desk.rotate())
-        with pytest.raises(qv.EpochMoved, match="--resume"):
-            run(asked, desk.client)
-    assert not (tmp_path / "out.csv").exists()
-    run(dataclasses.replace(asked, resume=True), desk.client)
-    assert epochs(tmp_path / "out.csv") == {desk.client.epoch()}
+        after_part(patch, lambda count: at.desk.rotate())
+        at.refused(qv.EpochMoved, "--resume", asked)
+    assert not (at / "out.csv").exists()
+    at.run(asked, resume=True)
+    assert epochs(at / "out.csv") == {at.epoch}
 
 
-def unfinished(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str = "csv", **options: Any) -> Any:
-    """A job of which two parts are finished."""
-    write(tmp_path / f"in.{form}", ROWS)
-    asked = job(tmp_path / f"in.{form}", tmp_path / f"out.{form}", **options)
-
-    def cut(count: int) -> None:
-        if count == 2:
-            raise Cut
-
-    with pytest.MonkeyPatch.context() as patch:
-        after_part(patch, cut)
-        with pytest.raises(Cut):
-            run(asked, desk.client)
-    assert not (tmp_path / f"out.{form}").exists()
-    return asked
-
-
-def test_an_unfinished_run_is_gone_on_with_or_thrown_away_but_not_passed_over(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = unfinished(desk, tmp_path, monkeypatch)
-    with pytest.raises(UnfinishedRun, match="2 finished parts: --resume goes on, --force begins again"):
-        run(asked, desk.client)
-    begun = run(dataclasses.replace(asked, force=True), desk.client)
+def test_an_unfinished_run_is_gone_on_with_or_thrown_away_but_not_passed_over(at: Place) -> None:
+    asked = at.unfinished()
+    at.refused(UnfinishedRun, "2 finished parts: --resume goes on, --force begins again", asked)
+    begun = at.run(asked, force=True)
     assert (begun.parts_kept, begun.parts_done) == (0, 5)
-    with pytest.raises(OutputExists):
-        run(dataclasses.replace(asked, resume=True), desk.client)
-    (tmp_path / "out.csv").unlink()
-    begun = run(dataclasses.replace(asked, resume=True), desk.client)
+    at.refused(OutputExists, "out.csv exists", asked, resume=True)
+    (at / "out.csv").unlink()
+    begun = at.run(asked, resume=True)
     assert (begun.parts_kept, begun.parts_done) == (0, 5)
 
 
@@ -245,88 +264,70 @@ def test_an_unfinished_run_is_gone_on_with_or_thrown_away_but_not_passed_over(
         ({"rejects": Path("r.csv")}, "--rejects was none and is .*r.csv"),
     ],
 )
-def test_a_run_that_is_about_something_else_is_not_gone_on_with(
-    change: dict[str, Any], words: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = unfinished(desk, tmp_path, monkeypatch)
-    with pytest.raises(ManifestMismatch, match=words):
-        run(dataclasses.replace(asked, resume=True, **change), desk.client)
-    assert run(dataclasses.replace(asked, resume=True), desk.client).parts_kept == 2
+def test_a_run_that_is_about_something_else_is_not_gone_on_with(change: dict[str, Any], words: str, at: Place) -> None:
+    asked = at.unfinished()
+    at.refused(ManifestMismatch, words, asked, resume=True, **change)
+    assert at.run(asked, resume=True).parts_kept == 2
 
 
-def test_another_key_or_a_changed_source_is_not_gone_on_with(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = dataclasses.replace(unfinished(desk, tmp_path, monkeypatch), resume=True)
-    with (
-        qv.Client(desk.url, api_key=key_text("lab")) as lab,
-        pytest.raises(ManifestMismatch, match="the API key was admin and is lab"),
-    ):
-        run(asked, lab)
-    write(tmp_path / "in.csv", ROWS[1:])
-    with pytest.raises(ManifestMismatch, match=r"in\.csv has changed since"):
-        run(asked, desk.client)
-    (tmp_path / "more.csv").write_text("name\n")
-    with pytest.raises(ManifestMismatch, match="the input files, or the outputs, are not the same"):
-        run(dataclasses.replace(asked, sources=(*asked.sources, *job(tmp_path / "more.csv", None).sources)), desk.client)
+def test_another_key_or_a_changed_source_is_not_gone_on_with(at: Place) -> None:
+    asked = at.unfinished()
+    with qv.Client(at.desk.url, api_key=key_text("lab")) as lab:
+        at.refused(ManifestMismatch, "the API key was admin and is lab", asked, lab, resume=True)
+    at.write("in.csv", rows=ROWS[1:])
+    at.refused(ManifestMismatch, r"in\.csv has changed since", asked, resume=True)
+    (at / "more.csv").write_text("name\n")
+    sources = (*asked.sources, *at.job("more.csv").sources)
+    at.refused(ManifestMismatch, "the input files, or the outputs, are not the same", asked, resume=True, sources=sources)
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_source_that_changes_meanwhile_is_an_error_and_nothing_appears(
-    form: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, at: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, output = tmp_path / f"in.{form}", tmp_path / f"out.{form}"
-    write(source, ROWS)
-    original = runs._Making.require_unchanged
-
-    def changed(making: Any) -> None:
-        write(source, ROWS[:-1])
-        original(making)
-
-    monkeypatch.setattr(runs._Making, "require_unchanged", changed)
-    with pytest.raises(SourceChanged, match=f"in.{form}.* was changed while it was read"):
-        run(job(source, output), desk.client)
-    assert not output.exists()
+    at.write(f"in.{form}")
+    before_call(monkeypatch, runs._Making, "require_unchanged", 0, lambda: at.write(f"in.{form}", rows=ROWS[:-1]))
+    at.refused(SourceChanged, f"in.{form}.* was changed while it was read", at.job(f"in.{form}", f"out.{form}"))
+    assert not (at / f"out.{form}").exists()
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_part_that_is_damaged_is_made_again(form: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = unfinished(desk, tmp_path, monkeypatch, form)
-    piece = work_path(asked) / "000000.data"
-    content = bytearray(piece.read_bytes())
+def test_a_part_that_is_damaged_is_made_again(form: str, at: Place) -> None:
+    asked = at.unfinished(form)
+    part = work_path(asked) / "000000.data"
+    content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
-    piece.write_bytes(content)
-    resumed = run(dataclasses.replace(asked, resume=True), desk.client)
+    part.write_bytes(content)
+    resumed = at.run(asked, resume=True)
     assert (resumed.parts_kept, resumed.parts_done) == (1, 4)
-    run(job(tmp_path / f"out.{form}", tmp_path / f"back.{form}", "detokenize"), desk.client)
-    assert read(tmp_path / f"back.{form}") == ROWS
+    at.run(at.job(f"out.{form}", f"back.{form}", "detokenize"))
+    assert read(at / f"back.{form}") == ROWS
 
 
-def test_a_line_that_was_cut_off_is_no_part(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = unfinished(desk, tmp_path, monkeypatch)
+def test_a_line_that_was_cut_off_is_no_part(at: Place) -> None:
+    asked = at.unfinished()
     parts = work_path(asked) / "parts.jsonl"
     parts.write_bytes(parts.read_bytes()[:-20])
-    assert run(dataclasses.replace(asked, resume=True), desk.client).parts_kept == 1
+    assert at.run(asked, resume=True).parts_kept == 1
 
 
-def test_what_is_no_manifest_is_refused(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = unfinished(desk, tmp_path, monkeypatch)
+def test_what_is_no_manifest_is_refused(at: Place) -> None:
+    asked = at.unfinished()
     manifest = work_path(asked) / "manifest.json"
     whole = manifest.read_text()
     for text, words in (("{}", "no manifest of this version"), (whole.replace('"format": 1', '"format": 2'), "has format 2")):
         manifest.write_text(text)
-        with pytest.raises(qv.QuorumVaultError, match=words):
-            run(dataclasses.replace(asked, resume=True), desk.client)
+        at.refused(qv.QuorumVaultError, words, asked, resume=True)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_the_spill_folder_is_private_and_gone_whatever_happens(
-    form: str, elsewhere: bool, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spill = tmp_path / "spill"
+def test_the_spill_folder_is_private_and_gone_whatever_happens(form: str, elsewhere: bool, at: Place) -> None:
+    spill = at / "spill"
     spill.mkdir()
     seen: list[Path] = []
-    write(tmp_path / f"in.{form}", ROWS)
-    asked = job(tmp_path / f"in.{form}", tmp_path / f"out.{form}", spill=spill if elsewhere else None)
+    at.write(f"in.{form}")
+    asked = at.job(f"in.{form}", f"out.{form}", spill=spill if elsewhere else None)
     work = work_path(asked)
 
     def look(count: int) -> None:
@@ -335,87 +336,72 @@ def test_the_spill_folder_is_private_and_gone_whatever_happens(
         assert [stat.S_IMODE(path.stat().st_mode) for path in (work, folder)] == [0o700, 0o700]
         assert any(folder.iterdir())
         if count == 2:
-            shutil.copytree(folder, tmp_path / "left")
+            shutil.copytree(folder, at / "left")
             raise Cut
 
     with pytest.MonkeyPatch.context() as patch:
         after_part(patch, look)
         with pytest.raises(Cut):
-            run(asked, desk.client)
+            at.run(asked)
     assert not seen[0].exists()
-    (tmp_path / "left").rename(seen[0])  # as a kill would have left it
+    (at / "left").rename(seen[0])  # as a kill would have left it
     if elsewhere:
         assert (work / work_folder._SPILL_NOTE).read_text() == str(seen[0])
-    run(dataclasses.replace(asked, resume=True), desk.client)
+    at.run(asked, resume=True)
     assert list(spill.iterdir()) == []
-    assert {path.name for path in tmp_path.iterdir()} == {f"in.{form}", f"out.{form}", "spill"}
+    assert at.names() == [f"in.{form}", f"out.{form}", "spill"]
 
 
-def test_one_process_at_a_time(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = dataclasses.replace(unfinished(desk, tmp_path, monkeypatch), resume=True)
-    refused: list[str] = []
+def test_one_process_at_a_time(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = dataclasses.replace(at.unfinished(), resume=True)
+    refused: list[int] = []
 
     def again(count: int) -> None:
         if not refused:
-            with pytest.raises(RunRefused, match="another process is at this run") as caught:
-                run(asked, desk.client)
-            refused.append(str(caught.value))
+            at.refused(RunRefused, "another process is at this run", asked)
+            refused.append(count)
 
     after_part(monkeypatch, again)
-    run(asked, desk.client)
+    at.run(asked)
     assert refused
 
 
-def test_a_folder_that_is_removed_while_it_is_waited_for_is_made_anew(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
-    work, real, locked = work_path(asked), fcntl.flock, list[Any]()
-
-    def flock(descriptor: int, how: int) -> None:
-        if not locked:
-            shutil.rmtree(work)  # by the process that had it
-        locked.append(descriptor)
-        real(descriptor, how)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    assert run(asked, desk.client).rows == len(ROWS)
-    assert len(locked) == 2
-    assert read(tmp_path / "out.csv") != []
+def test_a_folder_that_is_removed_while_it_is_waited_for_is_made_anew(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.write("in.csv")
+    asked = at.job("in.csv", "out.csv")
+    locked: list[object] = []
+    before_call(monkeypatch, fcntl, "flock", 0, lambda: shutil.rmtree(work_path(asked)))  # by the process that had it
+    before_call(monkeypatch, fcntl, "flock", 1, lambda: locked.append("again"))
+    assert at.run(asked).rows == len(ROWS)
+    assert locked
+    assert read(at / "out.csv") != []
 
 
 @pytest.mark.parametrize("listed", ["rejects", "crosswalk"])
 def test_a_list_on_another_file_system_is_refused_before_anything_is_done(
-    listed: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: str, at: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    run(job(tmp_path / "in.csv", tmp_path / "tok.csv"), desk.client)
-    desk.rotate()
-    before = (tmp_path / "tok.csv").read_bytes()
-    (tmp_path / "mount").mkdir()
-    apart(monkeypatch, tmp_path / "mount")
-    lists: Any = {listed: tmp_path / "mount" / "new" / "list.csv"}
-    desk.asked()
-    with pytest.raises(InputsError, match=r"list\.csv is on another file system"):
-        run(job(tmp_path / "tok.csv", None, "retokenize", **lists), desk.client)
-    assert (tmp_path / "tok.csv").read_bytes() == before
-    assert desk.asked() == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "mount", "tok.csv"]
-    assert list((tmp_path / "mount").iterdir()) == []
+    at.write("in.csv")
+    at.run(at.job("in.csv", "tok.csv"))
+    at.desk.rotate()
+    before = (at / "tok.csv").read_bytes()
+    (at / "mount").mkdir()
+    apart(monkeypatch, at / "mount")
+    lists: Any = {listed: at / "mount/new/list.csv"}
+    at.desk.asked()
+    at.refused(InputsError, r"list\.csv is on another file system", at.job("tok.csv", None, "retokenize", **lists))
+    assert (at / "tok.csv").read_bytes() == before
+    assert at.desk.asked() == []
+    assert at.names() == ["in.csv", "mount", "tok.csv"]
+    assert list((at / "mount").iterdir()) == []
 
 
-def test_a_file_in_place_that_is_a_link_to_another_file_system_is_refused(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("in", "mount"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name / f"{name}.csv", ROWS)
-    (tmp_path / "in" / "z.csv").symlink_to(tmp_path / "mount" / "mount.csv")
-    apart(monkeypatch, tmp_path / "mount")
-    with pytest.raises(InputsError, match=r"z\.csv is on another file system"):
-        run(job(tmp_path / "in", None), desk.client)
-    assert read(tmp_path / "in" / "in.csv") == read(tmp_path / "mount" / "mount.csv") == ROWS
+def test_a_file_in_place_that_is_a_link_to_another_file_system_is_refused(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.write("in/in.csv", "mount/mount.csv")
+    (at / "in/z.csv").symlink_to(at / "mount/mount.csv")
+    apart(monkeypatch, at / "mount")
+    at.refused(InputsError, r"z\.csv is on another file system", at.job("in"))
+    assert read(at / "in/in.csv") == read(at / "mount/mount.csv") == ROWS
 
 
 def apart(monkeypatch: pytest.MonkeyPatch, mount: Path) -> None:
@@ -443,28 +429,21 @@ def apart(monkeypatch: pytest.MonkeyPatch, mount: Path) -> None:
         (None, {"crosswalk": "link.csv"}),
     ],
 )
-def test_outputs_that_would_be_one_file_are_refused(
-    output: str | None, lists: dict[str, str], desk: Desk, tmp_path: Path
-) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "link.csv").symlink_to("in.csv")
-    options: Any = {name: tmp_path / path for name, path in lists.items()}
-    asked = job(tmp_path / "in.csv", None if output is None else tmp_path / output, force=True, **options)
-    with pytest.raises(InputsError, match="name another"):
-        run(asked, desk.client)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "in.csv", "link.csv"]
-    assert read(tmp_path / "in.csv") == ROWS
+def test_outputs_that_would_be_one_file_are_refused(output: str | None, lists: dict[str, str], at: Place) -> None:
+    at.write("in.csv")
+    (at / "folder").mkdir()
+    (at / "link.csv").symlink_to("in.csv")
+    options: Any = {name: at / path for name, path in lists.items()}
+    at.refused(InputsError, "name another", at.job("in.csv", output, force=True, **options))
+    assert at.names() == ["folder", "in.csv", "link.csv"]
+    assert read(at / "in.csv") == ROWS
 
 
-def test_a_table_is_its_own_source_whatever_its_case(desk: Desk, tmp_path: Path) -> None:
-    write(tmp_path / "in.duckdb", ROWS)
+def test_a_table_is_its_own_source_whatever_its_case(at: Place) -> None:
+    at.write("in.duckdb")
     for table in ("T", "main.t"):
-        asked = dataclasses.replace(job(tmp_path / "in.duckdb", tmp_path / "in.duckdb", force=True), table=table)
-        with pytest.raises(InputsError, match="the output is the input"):
-            run(asked, desk.client)
-    with pytest.raises(InputsError, match="name another"):
-        run(job(tmp_path / "in.duckdb", tmp_path / "out.duckdb", rejects=tmp_path / "out.duckdb"), desk.client)
+        at.refused(InputsError, "the output is the input", at.job("in.duckdb", "in.duckdb", force=True), table=table)
+    at.refused(InputsError, "name another", at.job("in.duckdb", "out.duckdb", rejects=at / "out.duckdb"))
 
 
 def commit_to_the_log(path: Path) -> None:
@@ -476,51 +455,35 @@ def commit_to_the_log(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_change_that_is_in_the_log_of_a_duckdb_file_is_a_change(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = unfinished(desk, tmp_path, monkeypatch, "duckdb")
-    commit_to_the_log(tmp_path / "in.duckdb")
-    with pytest.raises(ManifestMismatch, match=r"in\.duckdb has changed since"):
-        run(dataclasses.replace(asked, resume=True), desk.client)
-    write(tmp_path / "in.duckdb", ROWS)
-    after_part(monkeypatch, lambda count: commit_to_the_log(tmp_path / "in.duckdb") if count == 2 else None)
-    with pytest.raises(SourceChanged, match=r"in\.duckdb::t was changed while it was read"):
-        run(dataclasses.replace(asked, force=True), desk.client)
-    assert not (tmp_path / "out.duckdb").exists()
-
-
-def cut_while_naming(desk: Desk, asked: Any, names_given: int = 0) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after_names(patch, names_given)
-        with pytest.raises(Cut):
-            run(asked, desk.client)
+def test_a_change_that_is_in_the_log_of_a_duckdb_file_is_a_change(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = at.unfinished("duckdb")
+    commit_to_the_log(at / "in.duckdb")
+    at.refused(ManifestMismatch, r"in\.duckdb has changed since", asked, resume=True)
+    at.write("in.duckdb")
+    after_part(monkeypatch, lambda count: commit_to_the_log(at / "in.duckdb") if count == 2 else None)
+    at.refused(SourceChanged, r"in\.duckdb::t was changed while it was read", asked, force=True)
+    assert not (at / "out.duckdb").exists()
 
 
 @pytest.mark.parametrize(
     "change", [{"operation": "detokenize"}, {"columns": ("place",)}, {"rejects": Path("r.csv")}, {"sources": ()}]
 )
-def test_a_run_that_gives_names_is_not_ended_by_another_command(change: dict[str, Any], desk: Desk, tmp_path: Path) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    write(tmp_path / "other.csv", ROWS[:1])
-    asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
-    cut_while_naming(desk, asked)
+def test_a_run_that_gives_names_is_not_ended_by_another_command(change: dict[str, Any], at: Place) -> None:
+    at.write("in.csv")
+    at.write("other.csv", rows=ROWS[:1])
+    asked = at.cut_while_naming("in.csv")
     if "sources" in change:
-        change = {"sources": job(tmp_path / "other.csv", None).sources}
-    with pytest.raises(ManifestMismatch):
-        run(dataclasses.replace(asked, resume=True, **change), desk.client)
-    assert not (tmp_path / "out.csv").exists()
-    write(tmp_path / "in.csv", ROWS[:1])  # what was read of it is whole
-    assert run(dataclasses.replace(asked, resume=True), desk.client).rows == len(ROWS)
-    assert len(read(tmp_path / "out.csv")) == len(ROWS)
+        change = {"sources": at.job("other.csv").sources}
+    at.refused(ManifestMismatch, "a run that does not fit", asked, resume=True, **change)
+    assert not (at / "out.csv").exists()
+    at.write("in.csv", rows=ROWS[:1])  # what was read of it is whole
+    assert at.run(asked, resume=True).rows == len(ROWS)
+    assert len(read(at / "out.csv")) == len(ROWS)
 
 
-def test_a_run_that_is_thrown_away_is_not_mistaken_for_one_that_is_done(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
-    cut_while_naming(desk, asked)
+def test_a_run_that_is_thrown_away_is_not_mistaken_for_one_that_is_done(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.write("in.csv")
+    asked = at.cut_while_naming("in.csv")
     real = Path.unlink
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
@@ -531,106 +494,74 @@ def test_a_run_that_is_thrown_away_is_not_mistaken_for_one_that_is_done(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", unlink)
         with pytest.raises(Cut):
-            run(dataclasses.replace(asked, force=True), desk.client)
-    assert run(dataclasses.replace(asked, resume=True), desk.client).rows == len(ROWS)
-    assert len(read(tmp_path / "out.csv")) == len(ROWS)
+            at.run(asked, force=True)
+    assert at.run(asked, resume=True).rows == len(ROWS)
+    assert len(read(at / "out.csv")) == len(ROWS)
 
 
-def test_what_was_made_and_is_lost_is_an_error(desk: Desk, tmp_path: Path) -> None:
-    for name in ("a.csv", "b.csv"):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        write(tmp_path / "in" / name, ROWS)
-    asked = job(tmp_path / "in", tmp_path / "out")
-    cut_while_naming(desk, asked, 1)
-    (tmp_path / "out" / "a.csv").unlink()
-    resumed = dataclasses.replace(asked, resume=True)
-    run(resumed, desk.client)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.csv", "b.csv"}
-    shutil.rmtree(tmp_path / "out")
-    cut_while_naming(desk, asked)
+def test_what_was_made_and_is_lost_is_an_error(at: Place) -> None:
+    at.write("in/a.csv", "in/b.csv")
+    asked = at.cut_while_naming("in", 1)
+    (at / "out/a.csv").unlink()
+    at.run(asked, resume=True)
+    assert {path.name for path in (at / "out").iterdir()} == {"a.csv", "b.csv"}
+    shutil.rmtree(at / "out")
+    at.cut_while_naming("in")
     next((work_path(asked) / "staged").iterdir()).unlink()
-    with pytest.raises(RunError, match=r"is gone: remove .* to begin again"):
-        run(resumed, desk.client)
-    assert not (tmp_path / "out").exists()
+    at.refused(RunError, r"is gone: remove .* to begin again", asked, resume=True)
+    assert not (at / "out").exists()
 
 
 @pytest.mark.parametrize("form", ["csv", "duckdb"])
 @pytest.mark.parametrize("late", [False, True])
-def test_what_appears_meanwhile_stays(form: str, late: bool, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_appears_meanwhile_stays(form: str, late: bool, at: Place) -> None:
     """While parts are made, or in the last instant: once all checks are over."""
-    source, output = tmp_path / f"in.{form}", tmp_path / f"out.{form}"
-    write(source, ROWS)
-    asked = job(source, output)
-
-    def appears(original: Any) -> Any:
-        def call(*args: Any) -> Any:
-            write(output, ROWS[:2])
-            return original(*args)
-
-        return call
-
-    owner, name = (Outputs, "_give") if late else (runs._Making, "require_unchanged")
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, appears(getattr(owner, name)))
-        with pytest.raises(OutputExists, match="appeared meanwhile" if late else "exists"):
-            run(asked, desk.client)
-    assert read(output) == ROWS[:2]
+    output = f"out.{form}"
+    at.write(f"in.{form}")
+    asked = at.job(f"in.{form}", output)
+    owner, method = (Outputs, "_give") if late else (runs._Making, "require_unchanged")
+    with pytest.MonkeyPatch.context() as patch:
+        before_call(patch, owner, method, 0, lambda: at.write(output, rows=ROWS[:2]))
+        at.refused(OutputExists, "appeared meanwhile" if late else "exists", asked)
+    assert read(at / output) == ROWS[:2]
     if late:
-        with pytest.raises(OutputExists, match="--resume"):
-            run(dataclasses.replace(asked, resume=True), desk.client)
-        assert read(output) == ROWS[:2]
-    run(dataclasses.replace(asked, resume=True, force=True), desk.client)
-    assert len(read(output)) == len(ROWS)
+        at.refused(OutputExists, "--resume", asked, resume=True)
+        assert read(at / output) == ROWS[:2]
+    at.run(asked, resume=True, force=True)
+    assert len(read(at / output)) == len(ROWS)
 
 
-def test_a_table_that_has_its_name_already_is_known_again(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "in.duckdb", ROWS)
-    with duckdb.connect(str(tmp_path / "out.duckdb")) as con:
+def test_a_table_that_has_its_name_already_is_known_again(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.write("in.duckdb")
+    with duckdb.connect(str(at / "out.duckdb")) as con:
         con.execute("create table other as select 1 as one")
-    asked = job(tmp_path / "in.duckdb", tmp_path / "out.duckdb")
+    asked = at.job("in.duckdb", "out.duckdb")
     original = Outputs._give
     with monkeypatch.context() as patch:
         patch.setattr(Outputs, "_give", lambda *args: cut(original(*args)))
         with pytest.raises(Cut):
-            run(asked, desk.client)
-    run(dataclasses.replace(asked, resume=True), desk.client)
-    assert len(read(tmp_path / "out.duckdb")) == len(ROWS)
-    with duckdb.connect(str(tmp_path / "out.duckdb")) as con:
+            at.run(asked)
+    at.run(asked, resume=True)
+    assert len(read(at / "out.duckdb")) == len(ROWS)
+    with duckdb.connect(str(at / "out.duckdb")) as con:
         assert con.sql("from other").fetchall() == [(1,)]
 
 
-def cut(given: object) -> None:
-    raise Cut
-
-
-def test_two_runs_to_tables_of_one_new_file_both_have_theirs(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a", "b"):
-        write(tmp_path / f"{name}.duckdb", ROWS)
-    first, second = (
-        dataclasses.replace(job(tmp_path / f"{name}.duckdb", tmp_path / "new.duckdb"), table=name) for name in ("a", "b")
-    )
-    original, begun = Outputs._give, list[Any]()
-
-    def give(*args: Any) -> set[Path]:
-        if not begun:
-            begun.append(run)
-            run(second, desk.client)
-        return original(*args)
-
-    monkeypatch.setattr(Outputs, "_give", give)
-    run(first, desk.client)
-    with duckdb.connect(str(tmp_path / "new.duckdb")) as con:
+def test_two_runs_to_tables_of_one_new_file_both_have_theirs(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.write("a.duckdb", "b.duckdb")
+    first, second = (dataclasses.replace(at.job(f"{name}.duckdb", "new.duckdb"), table=name) for name in ("a", "b"))
+    before_call(monkeypatch, Outputs, "_give", 0, lambda: at.run(second))
+    at.run(first)
+    with duckdb.connect(str(at / "new.duckdb")) as con:
         assert con.sql("select count(*) from a join b using (name, place)").fetchall() == [
             (len([1 for name, _ in ROWS if name]),)
         ]
 
 
-def test_a_table_gets_into_its_file_within_the_bounds_of_a_run(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_gets_into_its_file_within_the_bounds_of_a_run(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB's own are most of the memory, and a folder where the process happens to be."""
-    write(tmp_path / "in.duckdb", ROWS)
-    asked = job(tmp_path / "in.duckdb", None)
+    at.write("in.duckdb")
+    asked = at.job("in.duckdb")
     original: Any = duckdb.connect
     settings: list[Any] = []
 
@@ -640,6 +571,6 @@ def test_a_table_gets_into_its_file_within_the_bounds_of_a_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(duckdb, "connect", connect)
-        run(asked, desk.client)
+        at.run(asked)
     assert [Path(config["temp_directory"]).is_relative_to(work_path(asked)) for config in settings] == [True, True]
     assert {config["memory_limit"] for config in settings} == {"256MB"}
