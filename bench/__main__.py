@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import figures, notfound, overload, plot
-from bench.files import command as files
+from bench.files import report as files
 from bench.files.child import CommandFailed
 from bench.files.plan import FILES_PLANS
 from bench.files.run import WrongCopy

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from bench.bodies import Result, Results, TokensAsked, TokensGiven, Values
+from bench.work import Result, Results, TokensAsked, TokensGiven, Values
 from quorumvault.server.storage.binding import plyvel
 
 COPIES, QUORUM = 3, 2

@@ -6,6 +6,7 @@ need more of them than the nodes do. What is understood of HTTP/1.1 is what the 
 
 from __future__ import annotations
 
+import itertools
 import re
 import select
 import socket
@@ -14,16 +15,15 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
-#: Room for one answer: 10,000 tokens are below 1 MiB.
-_ANSWER_BYTES = 2 << 20
+_READ_BYTES = 1 << 18
 #: Longer than a node itself takes to give up, with the deadlines that load.py gives it.
 _SILENCE_SECONDS = 90.0
 #: A node closes a connection that no request comes over (its deadlines ``head`` and keep-alive, 10 s and more). One that was idle
 #: for this long is not used again, so that none is closed under a request.
 _KEPT_SECONDS = 2.0
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_HEAD = re.compile(rb"\AHTTP/1\.1 (\d{3}) .*?\r\ncontent-length: *(\d+)(?=\r\n).*?\r\n\r\n", re.IGNORECASE | re.DOTALL)
 
 
 class LoadFailed(Exception):
@@ -48,83 +48,97 @@ class Driven:
     bodies: list[bytes]
 
 
-class Lane:
-    """One request at a time, to each of the nodes in turn, over a connection to each that stays open.
+class Connection:
+    """One request at a time over a socket that does not block. What the kernel does not take at once waits in ``unsent``.
 
-    ``status`` is what an answer has to have.
+    ``due``: when the request was to be sent, on the clock of ``time.perf_counter``; ``node``: the place of its node in a list.
     """
 
-    def __init__(self, addresses: Sequence[str], first: int, status: int) -> None:
-        self._addresses = addresses
-        self._status_line = f"HTTP/1.1 {status}".encode()
-        self._sockets = [_connect(address) for address in addresses]
-        self._idle_since = [time.perf_counter()] * len(addresses)
-        self._node = first % len(addresses)
-        self._buffer = bytearray(_ANSWER_BYTES)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
-        self._head_bytes = 0
-        self._answer_bytes = 0
+    __slots__ = ("due", "filled", "idle_since", "node", "request", "socket", "unsent")
+
+    def __init__(self, node: int, opened: socket.socket) -> None:
+        self.node = node
         self.request = -1
-        self.sent_at = 0.0
+        self.due = 0.0
+        self.idle_since = time.perf_counter()
+        self.filled = bytearray()
+        self.unsent: bytes | memoryview = b""
+        self.socket = opened
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def fileno(self) -> int:
-        """Of the connection that the answer to the last request comes from."""
-        return self._sockets[self._node].fileno()
+        return self.socket.fileno()
 
-    def send(self, number: int, request: bytes) -> None:
-        self._node = (self._node + 1) % len(self._sockets)
-        self._filled = self._answer_bytes = 0
-        self.request = number
-        self.sent_at = time.perf_counter()
-        if self.sent_at - self._idle_since[self._node] > _KEPT_SECONDS:
-            self._sockets[self._node].close()
-            self._sockets[self._node] = _connect(self._addresses[self._node])
+    def send(self, number: int, due: float, request: bytes) -> None:
+        self.request, self.due, self.unsent = number, due, memoryview(request)
+        self.flush()
+
+    def flush(self) -> None:
         try:
-            self._sockets[self._node].sendall(request)
-        except TimeoutError:
-            raise LoadFailed(f"a node did not read a request of {len(request)} bytes within {_SILENCE_SECONDS:g} s") from None
-
-    def receive(self) -> bool:
-        """Takes what has arrived. True if that completes the answer."""
-        count = self._sockets[self._node].recv_into(self._view[self._filled :])
-        if count == 0:
-            raise LoadFailed("a node closed the connection")
-        self._filled += count
-        if not self._answer_bytes:
-            self._read_head()
-        if not 0 < self._answer_bytes <= self._filled:
-            return False
-        self._idle_since[self._node] = time.perf_counter()
-        return True
-
-    def body(self) -> bytes:
-        return bytes(self._view[self._head_bytes : self._answer_bytes])
-
-    def _read_head(self) -> None:
-        end = self._buffer.find(b"\r\n\r\n", 0, self._filled)
-        if end < 0:
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        except BlockingIOError:
             return
-        if not self._buffer.startswith(self._status_line):
-            raise LoadFailed(bytes(self._view[: min(self._filled, 1000)]).decode(errors="replace"))
-        length = _CONTENT_LENGTH.search(self._buffer, 0, end)
-        if length is None:
-            raise LoadFailed("an answer without Content-Length")
-        self._head_bytes = end + 4
-        self._answer_bytes = self._head_bytes + int(length[1])
-        if self._answer_bytes > _ANSWER_BYTES:
-            raise LoadFailed(f"an answer of {self._answer_bytes} bytes")
+
+    @property
+    def events(self) -> int:
+        """What to poll for."""
+        return select.EPOLLIN | (select.EPOLLOUT if self.unsent else 0)
+
+    def serve(self, events: int, poll: select.epoll) -> tuple[int, bytes] | None:
+        """Sends and takes what it can. Returns status and body once they are here, and is no longer polled then.
+
+        Raises ConnectionError if they will not be.
+        """
+        if events & select.EPOLLOUT:
+            self.flush()
+            poll.modify(self.fileno(), self.events)
+        answer = self._receive() if events & ~select.EPOLLOUT else None
+        if answer is not None:
+            poll.unregister(self.fileno())
+            self.idle_since = time.perf_counter()
+        return answer
+
+    def _receive(self) -> tuple[int, bytes] | None:
+        data = self.socket.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError("a node closed the connection")
+        self.filled += data
+        head = _HEAD.match(self.filled)
+        if head is None or len(self.filled) < head.end() + int(head[2]):
+            return None
+        status, body = int(head[1]), bytes(self.filled[head.end() :])
+        self.filled.clear()
+        return status, body
+
+
+class Lane:
+    """One request at a time, to each of the nodes in turn, over a connection to each that stays open."""
+
+    def __init__(self, addresses: Sequence[str], first: int) -> None:
+        self._addresses = addresses
+        self._connections = [Connection(node, _connect(address)) for node, address in enumerate(addresses)]
+        self._node = first % len(addresses)
+
+    def send(self, number: int, request: bytes) -> Connection:
+        self._node = (self._node + 1) % len(self._connections)
+        if time.perf_counter() - self._connections[self._node].idle_since > _KEPT_SECONDS:
+            self._connections[self._node].socket.close()
+            self._connections[self._node] = Connection(self._node, _connect(self._addresses[self._node]))
+        self._connections[self._node].send(number, time.perf_counter(), request)
+        return self._connections[self._node]
 
     def close(self) -> None:
-        for connection in self._sockets:
-            connection.close()
+        for connection in self._connections:
+            connection.socket.close()
 
 
 class Lanes:
-    """So many requests at once, spread over the nodes."""
+    """So many requests at once, spread over the nodes. ``status`` is what an answer has to have."""
 
     def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200) -> None:
-        self._lanes = [Lane(addresses, first, status) for first in range(at_once)]
+        self._lanes = [Lane(addresses, first) for first in range(at_once)]
+        self._status = status
 
     def __enter__(self) -> Self:
         return self
@@ -134,37 +148,45 @@ class Lanes:
             lane.close()
 
     def drive(self, requests: Sequence[bytes]) -> Driven:
-        """Sends all requests, each as soon as a lane is free. Raises ``LoadFailed`` at the first bad answer."""
-        latencies = array("d", bytes(8 * len(requests)))
-        bodies = [b""] * len(requests)
-        waiting = iter(enumerate(requests))
+        """Sends all requests, each as soon as a lane is free. Raises LoadFailed at the first bad answer.
+
+        Only connections that an answer is awaited from are polled: a node may close the others when it likes.
+        """
+        latencies, bodies = array("d", bytes(8 * len(requests))), [b""] * len(requests)
+        waiting, busy = iter(enumerate(requests)), dict[int, tuple[Lane, Connection]]()
+
+        def send_next(lane: Lane) -> None:
+            for number, request in itertools.islice(waiting, 1):
+                connection = lane.send(number, request)
+                poll.register(connection.fileno(), connection.events)
+                busy[connection.fileno()] = lane, connection
+
         with select.epoll() as poll:
             begun = time.perf_counter()
-            busy = {lane.fileno(): lane for lane in self._lanes if _send_next(lane, waiting, poll)}
-            while busy:
-                ready = poll.poll(_SILENCE_SECONDS)
-                if not ready:
-                    raise LoadFailed(f"no answer within {_SILENCE_SECONDS:g} s")
-                for fileno, _ in ready:
-                    lane = busy[fileno]
-                    if lane.receive():
-                        latencies[lane.request] = time.perf_counter() - lane.sent_at
-                        bodies[lane.request] = lane.body()
-                        poll.unregister(fileno)
-                        del busy[fileno]
-                        if _send_next(lane, waiting, poll):
-                            busy[lane.fileno()] = lane
+            try:
+                for lane in self._lanes:
+                    send_next(lane)
+                while busy:
+                    for fileno, events in poll.poll(_SILENCE_SECONDS) or _silence():
+                        lane, connection = busy[fileno]
+                        answer = connection.serve(events, poll)
+                        if answer is not None:
+                            latencies[connection.request] = connection.idle_since - connection.due
+                            bodies[connection.request] = self._body(*answer)
+                            del busy[fileno]
+                            send_next(lane)
+            except ConnectionError as error:
+                raise LoadFailed(str(error)) from None
             return Driven(time.perf_counter() - begun, latencies, bodies)
 
+    def _body(self, status: int, body: bytes) -> bytes:
+        if status != self._status:
+            raise LoadFailed(f"status {status}: {body[:1000].decode(errors='replace')}")
+        return body
 
-def _send_next(lane: Lane, waiting: enumerate[bytes], poll: select.epoll) -> bool:
-    """Only connections that an answer is awaited from are polled: a node may close the others when it likes."""
-    following = next(waiting, None)
-    if following is None:
-        return False
-    lane.send(*following)
-    poll.register(lane.fileno(), select.EPOLLIN)
-    return True
+
+def _silence() -> NoReturn:
+    raise LoadFailed(f"no answer within {_SILENCE_SECONDS:g} s")
 
 
 def _connect(address: str) -> socket.socket:
@@ -173,5 +195,4 @@ def _connect(address: str) -> socket.socket:
         connection = socket.create_connection((host, int(port)), timeout=_SILENCE_SECONDS)
     except OSError as error:
         raise LoadFailed(f"{address}: cannot be connected to: {error}") from None
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

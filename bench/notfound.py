@@ -27,12 +27,11 @@ from pathlib import Path
 
 import msgspec
 
-from bench.bodies import Results, TokenAsked, TokensAsked, TokensGiven, Values
 from bench.effects import Effect, cliffs_delta, cohens_d
 from bench.http import Lanes, encode
 from bench.load import OWNER
 from bench.report import Account, Check, Report, Table, Tell, percentile, today
-from bench.work import WrongAnswer
+from bench.work import Results, TokenAsked, TokensAsked, TokensGiven, Values, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster
 from chaos.testbed.spelling import Speller
 

@@ -10,7 +10,6 @@ There are no retries: what is refused is counted, and gone.
 from __future__ import annotations
 
 import errno
-import re
 import select
 import socket
 import time
@@ -20,14 +19,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from bench.http import LoadFailed
+from bench.http import Connection, LoadFailed
 
 #: Connections to one node, of which it takes 1,024. A request that is due when all are busy is not sent, and counted.
 _CONNECTIONS = 300
-_READ_BYTES = 1 << 18
 #: After the last request was due: longer than a node takes to give up.
 _GRACE_SECONDS = 15.0
-_HEAD = re.compile(rb"\AHTTP/1\.1 (\d{3}) .*?\r\ncontent-length: *(\d+)\r\n.*?\r\n\r\n", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,58 +51,13 @@ class Run:
         return Counter(answer.status for answer in self.answered)
 
 
-class _Connection:
-    """One request at a time. A socket that does not block; what the kernel does not take at once waits in ``unsent``."""
-
-    __slots__ = ("due", "filled", "node", "request", "socket", "unsent")
-
-    def __init__(self, node: int, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self.node = node
-        self.request = -1
-        self.due = 0.0
-        self.filled = bytearray()
-        self.unsent = b""
-        self.socket = socket.socket()
-        self.socket.setblocking(False)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.socket.connect_ex((host, int(port))) not in (0, errno.EINPROGRESS):
-            raise LoadFailed(f"{address}: cannot be connected to")
-
-    def fileno(self) -> int:
-        return self.socket.fileno()
-
-    def send(self, number: int, due: float, request: bytes) -> None:
-        self.request, self.due, self.unsent = number, due, request
-        self.flush()
-
-    def flush(self) -> None:
-        try:
-            self.unsent = self.unsent[self.socket.send(self.unsent) :]
-        except BlockingIOError:
-            return
-
-    def receive(self) -> tuple[int, bytes] | None:
-        """Status and body, once they are here. ConnectionError if they will not be."""
-        data = self.socket.recv(_READ_BYTES)
-        if not data:
-            raise ConnectionResetError
-        self.filled += data
-        head = _HEAD.match(self.filled)
-        if head is None or len(self.filled) < head.end() + int(head[2]):
-            return None
-        status, body = int(head[1]), bytes(self.filled[head.end() :])
-        self.filled.clear()
-        return status, body
-
-
 class OpenLoop:
     """Sends to each of the nodes in turn, over as many connections as it takes."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = addresses
-        self._idle: list[deque[_Connection]] = [deque() for _ in addresses]
-        self._busy: dict[int, _Connection] = {}
+        self._idle: list[deque[Connection]] = [deque() for _ in addresses]
+        self._busy: dict[int, Connection] = {}
         self._open = [0] * len(addresses)
         self._poll = select.epoll()
         self._broken = 0
@@ -140,7 +92,7 @@ class OpenLoop:
         if self._idle[node]:
             connection = self._idle[node].pop()  # the one used last: others may have been closed by the node for being idle
         elif self._open[node] < _CONNECTIONS:
-            connection = _Connection(node, self._addresses[node])
+            connection = Connection(node, _connecting(self._addresses[node]))
             self._open[node] += 1
         else:
             return False
@@ -150,28 +102,23 @@ class OpenLoop:
         except ConnectionError:
             self._end(connection)
             return True
-        self._poll.register(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if connection.unsent else 0))
+        self._poll.register(connection.fileno(), connection.events)
         return True
 
-    def _serve(self, connection: _Connection, events: int, begun: float, answered: list[Answered]) -> None:
+    def _serve(self, connection: Connection, events: int, begun: float, answered: list[Answered]) -> None:
         try:
-            if events & select.EPOLLOUT:
-                connection.flush()
-                if not connection.unsent:
-                    self._poll.modify(connection.fileno(), select.EPOLLIN)
-            answer = connection.receive() if events & ~select.EPOLLOUT else None
+            answer = connection.serve(events, self._poll)
         except ConnectionError:
             self._poll.unregister(connection.fileno())
             self._end(connection)
             return
         if answer is not None:
-            now = time.perf_counter()
-            answered.append(Answered(connection.request, answer[0], connection.due - begun, now - connection.due, answer[1]))
-            self._poll.unregister(connection.fileno())
+            took = connection.idle_since - connection.due
+            answered.append(Answered(connection.request, answer[0], connection.due - begun, took, answer[1]))
             del self._busy[connection.fileno()]
             self._idle[connection.node].append(connection)
 
-    def _end(self, connection: _Connection) -> None:
+    def _end(self, connection: Connection) -> None:
         self._broken += 1
         self._open[connection.node] -= 1
         del self._busy[connection.fileno()]
@@ -181,3 +128,13 @@ class OpenLoop:
         for connection in list(self._busy.values()):
             self._poll.unregister(connection.fileno())
             self._end(connection)
+
+
+def _connecting(address: str) -> socket.socket:
+    """A socket that does not wait until it is connected: that could hold up what is due."""
+    host, _, port = address.rpartition(":")
+    opened = socket.socket()
+    opened.setblocking(False)
+    if opened.connect_ex((host, int(port))) not in (0, errno.EINPROGRESS):
+        raise LoadFailed(f"{address}: cannot be connected to")
+    return opened

@@ -29,12 +29,11 @@ from pathlib import Path
 
 import msgspec
 
-from bench.bodies import TokensGiven
 from bench.http import LoadFailed, encode
 from bench.load import OWNER, Load, Peak
 from bench.openloop import OpenLoop, Run
 from bench.report import Account, Check, Report, Table, Tell, percentile, today
-from bench.work import Corpus, Operation, WrongAnswer
+from bench.work import Corpus, Operation, TokensGiven, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster
 
 BATCH = 100

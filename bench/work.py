@@ -15,7 +15,46 @@ from enum import Enum
 
 import msgspec
 
-from bench.bodies import Results, TokensAsked, TokensGiven, Values
+# The bodies of requests and answers, as the load client and the floor read and write them.
+
+
+class Values(msgspec.Struct):
+    """POST /tokenize."""
+
+    values: list[str]
+
+
+class TokensGiven(msgspec.Struct):
+    """Its answer."""
+
+    epoch: int
+    tokens: list[str]
+
+
+class TokenAsked(msgspec.Struct):
+    """POST /detokenize, for one token."""
+
+    token: str
+
+
+class TokensAsked(msgspec.Struct):
+    """POST /detokenize."""
+
+    tokens: list[str]
+
+
+class Result(msgspec.Struct, gc=False):
+    status: str
+    value: str | None = None
+
+
+class Results(msgspec.Struct):
+    """Its answer."""
+
+    results: list[Result]
+    found: int
+    not_found: int
+
 
 _encode = msgspec.json.Encoder().encode
 _tokens_given = msgspec.json.Decoder(TokensGiven).decode

@@ -31,7 +31,7 @@ from chaos.nemesis import FAMILIES, Kind
 from chaos.network import on_loopback
 from chaos.run import Options, run
 from chaos.summary import Verdict
-from chaos.tellers import NarratingTeller, Teller
+from chaos.tellers import LineTeller, NarratingTeller
 from chaos.testbed.cluster import ClusterError
 from chaos.testbed.host import Unavailable, private_mounts
 
@@ -114,7 +114,7 @@ def _pace(minutes: float) -> nemesis.Pace:
 
 def perform(chosen: argparse.Namespace) -> int:
     options, unavailable = options_of(chosen)
-    tell = NarratingTeller(sys.stdout) if chosen.profile == "demo" else Teller(sys.stdout)
+    tell = NarratingTeller(sys.stdout) if chosen.profile == "demo" else LineTeller(sys.stdout)
     tell.begins(options, unavailable)
     if any(fault.kind is Kind.FULL_DISK for fault in options.plan):
         private_mounts()

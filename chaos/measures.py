@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from chaos.summary import (
     NOTICED_SECONDS,
@@ -52,16 +52,15 @@ class Call:
         return math.inf if self.took is None else self.at + self.took
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A fault as it was: its begin and end."""
+class Window(NamedTuple):
+    """A fault from its begin to its end."""
 
-    number: int
-    kind: str
-    nodes: tuple[str, ...]
-    began: float
+    fault: FaultBegan
     ended: float
-    words: str
+
+    @property
+    def began(self) -> float:
+        return self.fault.at
 
 
 @dataclass
@@ -91,10 +90,7 @@ def measured(records: Iterable[Record]) -> Measured:
             ended[record.number] = record.at
         found.end = max(found.end, getattr(record, "at", 0.0))
     found.calls = [_call(invoke, completes.get(op)) for op, invoke in invokes.items() if invoke.client != READER]
-    found.windows = [
-        Window(fault.number, fault.kind, fault.nodes, fault.at, ended.get(fault.number, found.end), fault.words)
-        for fault in begun.values()
-    ]
+    found.windows = [Window(fault, ended.get(number, found.end)) for number, fault in begun.items()]
     return found
 
 
@@ -162,17 +158,17 @@ def _seen(window: Window, found: Measured) -> FaultSeen:
     rest = [other for other in found.windows if other is not window]
     alone = not any(other.began < window.ended and window.began < other.ended for other in rest)
     noticed = window.began + NOTICED_SECONDS
-    served = [call for call in found.calls if noticed <= call.at < window.ended and call.node not in window.nodes]
+    served = [call for call in found.calls if noticed <= call.at < window.ended and call.node not in window.fault.nodes]
     # What comes after its end is told apart only as long as nothing else goes wrong: calls that were over by then.
     calm_until = min((other.began for other in rest if other.ended > window.ended), default=math.inf)
     after = [call for call in found.calls if window.ended <= call.at and call.over <= calm_until]
     return FaultSeen(
-        number=window.number,
-        kind=window.kind,
-        nodes=window.nodes,
+        number=window.fault.number,
+        kind=window.fault.kind,
+        nodes=window.fault.nodes,
         began=window.began,
         ended=window.ended,
-        words=window.words,
+        words=window.fault.words,
         alone=alone,
         others=Share(len(served), sum(call.ok for call in served)),
         back_seconds=_back(window, after),
@@ -183,7 +179,7 @@ def _seen(window: Window, found: Measured) -> FaultSeen:
 def _back(window: Window, after: Sequence[Call]) -> float | None:
     """From the end until each node that it was on has answered a request, the request's own time included."""
     firsts = []
-    for node in window.nodes:
+    for node in window.fault.nodes:
         answered = [call.over for call in after if call.node == node and call.ok]
         if not answered:
             return None

@@ -19,7 +19,7 @@ from chaos import nemesis
 from chaos.faults import missing
 from chaos.nemesis import Kind
 from chaos.network import on_loopback
-from chaos.run import Options, SilentTeller, run
+from chaos.run import Options, Teller, run
 from chaos.summary import Summary, Verdict
 from chaos.testbed import history
 from chaos.testbed.history import Invoke
@@ -87,4 +87,4 @@ def break_nodes(mutant: Mutant, seed: int, seconds: float, report: Path) -> Summ
     kinds = [kind for kind in asked if kind not in unavailable]
     plan = nemesis.plan(seed, seconds, kinds, nemesis.BRISK)
     options = Options(seed, "mutant", seconds, plan, kinds, _RATE, "proxies", report, (*_BROKEN, mutant.name), rejoins)
-    return asyncio.run(run(options, on_loopback, {}, SilentTeller()))
+    return asyncio.run(run(options, on_loopback, {}, Teller()))

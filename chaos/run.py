@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 import msgspec
 
@@ -45,8 +44,8 @@ HISTORY, SUMMARY, TOKENS = "history.jsonl", "summary.json", "tokens.tsv"
 _SMALL_DISK_MEGABYTES = 800
 
 
-class Teller(Protocol):
-    """Hears what happens, with the time since the run began."""
+class Teller:
+    """Hears what happens, with the seconds since the run began. This one keeps silent."""
 
     def say(self, at: float, words: str) -> None: ...
 
@@ -54,17 +53,6 @@ class Teller(Protocol):
 
     def ended(self, at: float, fault: Fault, counts: Mapping[Outcome, int]) -> None:
         """``counts``: what came of the requests that ended meanwhile."""
-        ...
-
-
-class SilentTeller:
-    """For those who look at the summary alone."""
-
-    def say(self, at: float, words: str) -> None: ...
-
-    def began(self, at: float, fault: Fault, words: str) -> None: ...
-
-    def ended(self, at: float, fault: Fault, counts: Mapping[Outcome, int]) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from chaos.nemesis import Fault, Kind
-from chaos.run import Options
+from chaos.run import Options, Teller
 from chaos.summary import Summary, Verdict
 from chaos.testbed.history import Outcome
 from chaos.testbed.narration import ClaimFailed, Narrator
@@ -39,8 +39,8 @@ _REASONS = {
 }
 
 
-class Teller:
-    """A line each, on one stream."""
+class LineTeller(Teller):
+    """Writes a line each to one stream."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -72,8 +72,8 @@ class Teller:
         print(line, file=self._out, flush=True)
 
 
-class NarratingTeller:
-    """The same for somebody who watches: each thing that goes wrong, and what is to be seen of it."""
+class NarratingTeller(Teller):
+    """Tells somebody who watches of each thing that goes wrong, and what is to be seen of it."""
 
     def __init__(self, out: TextIO) -> None:
         self._tell = Narrator(out)

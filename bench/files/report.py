@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
-from bench.files.paths import PathSample
-from bench.files.plan import FILES
-from bench.files.run import CopySample
-from bench.report import Account, Check, Report, Table, today
+from bench.files.dataset import Dataset
+from bench.files.paths import PathSample, compare
+from bench.files.plan import FILES, FilesPlan
+from bench.files.run import Copies, CopySample
+from bench.load import OWNER, Load, start
+from bench.report import Account, Check, Report, Table, Tell, today
+from chaos.testbed.cluster import NODES
+from quorumvault.client import Client
 
 #: For a machine of two cores that runs nodes and command.
 TARGET_RATIO = 3.0
@@ -56,6 +61,22 @@ class FilesReport(Report, frozen=True):
         checks = [check for figures in self.copies for check in _checks(figures, large=large)]
         told = f"{self.occasion}: {self.repetitions} repetitions, of which each copy by DuckDB comes before one by the command."
         return Account(_tables(self), checks, [told, "The machine ran the nodes too."], asserted=not large)
+
+
+def measure(plan: FilesPlan, place: Path, tell: Tell) -> FilesReport:
+    """Runs a plan on a cluster of its own, in an empty directory."""
+    with (
+        start(place / "cluster") as cluster,
+        Client([cluster.url(name) for name in NODES], api_key=cluster.api_key(OWNER)) as vault,
+    ):
+        tell(f"tokenizing {plan.distinct:,} values")
+        dataset = Dataset(place / "dataset")
+        dataset.tokenize(vault, plan.distinct)
+        variables = {"QUORUMVAULT_URL": ",".join(map(cluster.url, NODES)), "QUORUMVAULT_API_KEY": cluster.api_key(OWNER)}
+        copies = Copies(dataset, place / "copies", variables, tell).run(plan)
+        paths = compare(vault, Load(cluster), dataset.tokens(plan.texts), plan.repetitions, tell)
+        cluster.stop()
+    return summarise(copies, paths, plan.name, plan.repetitions)
 
 
 def summarise(copies: Sequence[CopySample], paths: Sequence[PathSample], plan: str, repetitions: int) -> FilesReport:

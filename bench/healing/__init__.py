@@ -6,7 +6,6 @@ foreground.py   what clients ask meanwhile; everything read back
 damage.py       bits that flip in tables
 mending.py      a node that was away, one that lost its disk, one whose tables rot
 size.py         start, memory, an idle comparison, new tokens among many records
-figures.py      what was measured, as types
-judging.py      how that stands to its targets
+report.py       the figures as types, and how they stand to their targets
 command.py      a whole run
 """

@@ -12,14 +12,13 @@ from typing import overload
 
 import msgspec
 
-from bench.bodies import TokensGiven, Values
 from bench.healing.report import Answers, ReadBack
 from bench.healing.stores import Corpus
 from bench.http import LoadFailed, encode
 from bench.load import OWNER, beside
 from bench.openloop import OpenLoop, Run
 from bench.report import percentile
-from bench.work import WrongAnswer
+from bench.work import TokensGiven, Values, WrongAnswer
 from chaos.testbed.api import Unanswered
 from chaos.testbed.cluster import Cluster
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from bench.bodies import Results, TokensAsked
 from bench.healing.foreground import Vault
 from bench.healing.plan import HealingPlan
 from bench.healing.report import New, Rss, Size
@@ -21,7 +20,7 @@ from bench.http import Lanes, encode
 from bench.load import OWNER, Load, Peak, prepare
 from bench.processes import cpu_seconds, disk_bytes, until_idle
 from bench.report import Tell
-from bench.work import WrongAnswer
+from bench.work import Results, TokensAsked, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
 _BATCH, _AT_ONCE = 1_000, 6
