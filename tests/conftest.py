@@ -7,6 +7,7 @@ the examples.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -43,3 +44,14 @@ def run(request: pytest.FixtureRequest) -> Run:
             runner.run(scenario)
 
     return run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is a coroutine function runs under the fixture ``run``, once for each of its event loops."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    run: Run = pyfuncitem._request.getfixturevalue("run")
+    run(pyfuncitem.obj(**arguments))
+    return True

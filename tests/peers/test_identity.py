@@ -22,7 +22,6 @@ from tests.rigs.links import (
     Linked,
     RawDialler,
     Relay,
-    Run,
     StubReplica,
     eventually,
     facts_of,
@@ -30,6 +29,8 @@ from tests.rigs.links import (
     serving,
 )
 from tests.unit.server.peers.test_claims import Claimant
+
+pytestmark = pytest.mark.usefixtures("run")
 
 DISK = bytes.fromhex("0123456789abcdef") * 2
 
@@ -50,106 +51,85 @@ async def twin(address: Address, boot: bytes, timeouts: Timeouts = TIMEOUTS) -> 
         yield Twin(linked, taken)
 
 
-def test_the_second_process_of_a_name_hears_that_the_first_one_lives_and_where(
-    run: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_second_process_of_a_name_hears_that_the_first_one_lives_and_where(caplog: pytest.LogCaptureFixture) -> None:
     """Proves: one process per name."""
+    async with serving(StubReplica(at_once=True)) as server, twin(server.address, b"first") as first:
+        await first.linked.up()
+        async with twin(server.address, b"second") as second:
+            await eventually(lambda: second.taken)
+            assert second.linked.changes == []
+        asker = Asker(first.linked.link)
+        asker.ask()
+        await eventually(lambda: asker.settled)
+        assert (first.linked.changes, first.taken) == ([True], [])
+        assert server.connected["n1"].boot == b"first"
+        reason = "n1 runs elsewhere already: its disk 01234567 is live at 127.0.0.1, seen by n2; stop one of them"
+        assert set(second.taken) == {reason}
+        assert f"came to nothing: refused: {reason}" in caplog.text
 
-    async def scenario() -> None:
-        async with serving(StubReplica(at_once=True)) as server, twin(server.address, b"first") as first:
+
+async def test_a_process_that_ended_leaves_its_name_at_once() -> None:
+    async with serving(StubReplica()) as server:
+        async with twin(server.address, b"first") as first:
             await first.linked.up()
-            async with twin(server.address, b"second") as second:
-                await eventually(lambda: second.taken)
-                assert second.linked.changes == []
-            asker = Asker(first.linked.link)
-            asker.ask()
-            await eventually(lambda: asker.settled)
-            assert (first.linked.changes, first.taken) == ([True], [])
-            assert server.connected["n1"].boot == b"first"
-            reason = "n1 runs elsewhere already: its disk 01234567 is live at 127.0.0.1, seen by n2; stop one of them"
-            assert set(second.taken) == {reason}
-            assert f"came to nothing: refused: {reason}" in caplog.text
-
-    run(scenario())
+        async with twin(server.address, b"second") as second:
+            await second.linked.up()
+            assert second.taken == []
 
 
-def test_a_process_that_ended_leaves_its_name_at_once(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving(StubReplica()) as server:
-            async with twin(server.address, b"first") as first:
-                await first.linked.up()
-            async with twin(server.address, b"second") as second:
-                await second.linked.up()
-                assert second.taken == []
-
-    run(scenario())
-
-
-def test_a_process_that_is_cut_off_leaves_its_name_when_it_was_silent_and_does_not_get_it_back(run: Run) -> None:
-    async def scenario() -> None:
-        async with (
-            serving(StubReplica(), timeouts=msgspec.structs.replace(TIMEOUTS, silence=1.0)) as server,
-            Relay(server.address).running() as relay,
-            twin(relay.address, b"first", msgspec.structs.replace(TIMEOUTS, ping=0.1)) as first,
-        ):
-            await first.linked.up()
-            relay.frozen = True
-            async with twin(server.address, b"second", IMPATIENT) as second:
-                await second.linked.up()
-                assert second.taken == []
-                relay.thaw()
-                await eventually(lambda: first.taken)
-                assert second.linked.changes == [True]
-
-    run(scenario())
+async def test_a_process_that_is_cut_off_leaves_its_name_when_it_was_silent_and_does_not_get_it_back() -> None:
+    async with (
+        serving(StubReplica(), timeouts=msgspec.structs.replace(TIMEOUTS, silence=1.0)) as server,
+        Relay(server.address).running() as relay,
+        twin(relay.address, b"first", msgspec.structs.replace(TIMEOUTS, ping=0.1)) as first,
+    ):
+        await first.linked.up()
+        relay.frozen = True
+        async with twin(server.address, b"second", IMPATIENT) as second:
+            await second.linked.up()
+            assert second.taken == []
+            relay.thaw()
+            await eventually(lambda: first.taken)
+            assert second.linked.changes == [True]
 
 
-def test_a_dialler_turns_away_the_listener_that_has_another_process_s_name(run: Run) -> None:
-    async def scenario() -> None:
-        claims, holder, taken = Claims("n1"), Claimant(remote="10.0.0.7"), list[str]()
-        claims.claim(holder, facts_of("n2", boot=b"first", disk=DISK))
-        async with (
-            serving(StubReplica(), facts=lambda: facts_of("n2", boot=b"second"), on_taken=taken.append) as server,
-            linking(server.address, claims=claims) as linked,
-        ):
-            await eventually(lambda: holder.pings)
-            assert not linked.link.up
-            holder.pongs = holder.pings
-            claims.answered(holder)
-            await eventually(lambda: taken)
-            assert taken[0] == "n2 runs elsewhere already: its disk 01234567 is live at 10.0.0.7, seen by n1; stop one of them"
-            assert linked.changes == []
-            claims.release(holder)
-            await linked.up()
-
-    run(scenario())
+async def test_a_dialler_turns_away_the_listener_that_has_another_process_s_name() -> None:
+    claims, holder, taken = Claims("n1"), Claimant(remote="10.0.0.7"), list[str]()
+    claims.claim(holder, facts_of("n2", boot=b"first", disk=DISK))
+    async with (
+        serving(StubReplica(), facts=lambda: facts_of("n2", boot=b"second"), on_taken=taken.append) as server,
+        linking(server.address, claims=claims) as linked,
+    ):
+        await eventually(lambda: holder.pings)
+        assert not linked.link.up
+        holder.pongs = holder.pings
+        claims.answered(holder)
+        await eventually(lambda: taken)
+        assert taken[0] == "n2 runs elsewhere already: its disk 01234567 is live at 10.0.0.7, seen by n1; stop one of them"
+        assert linked.changes == []
+        claims.release(holder)
+        await linked.up()
 
 
-def test_a_pong_that_nothing_asked_for_ends_the_connection(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario() -> None:
-        async with serving(StubReplica()) as server, RawDialler.connected(server.address) as dialler:
-            await dialler.greet()
-            dialler.send(Envelope(Kind.PONG, 0, saying.encode(facts_of("n1"))))
-            assert await dialler.receive() == []
-
-    run(scenario())
+async def test_a_pong_that_nothing_asked_for_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(StubReplica()) as server, RawDialler.connected(server.address) as dialler:
+        await dialler.greet()
+        dialler.send(Envelope(Kind.PONG, 0, saying.encode(facts_of("n1"))))
+        assert await dialler.receive() == []
     assert "a message of kind 4 out of turn" in caplog.text
 
 
-def test_news_are_told_to_all_that_are_connected(run: Run) -> None:
-    async def scenario() -> None:
-        facts = [facts_of("n2", established=False)]
-        timeouts = Timeouts(ping=3000, silence=3600)
-        async with (
-            serving(StubReplica(), facts=lambda: facts[0], timeouts=timeouts) as server,
-            linking(server.address, timeouts=timeouts) as linked,
-        ):
-            await linked.up()
-            facts[0] = msgspec.structs.replace(facts[0], established=True)
-            server.tell()
-            await eventually(lambda: linked.link.facts == facts[0])
-
-    run(scenario())
+async def test_news_are_told_to_all_that_are_connected() -> None:
+    facts = [facts_of("n2", established=False)]
+    timeouts = Timeouts(ping=3000, silence=3600)
+    async with (
+        serving(StubReplica(), facts=lambda: facts[0], timeouts=timeouts) as server,
+        linking(server.address, timeouts=timeouts) as linked,
+    ):
+        await linked.up()
+        facts[0] = msgspec.structs.replace(facts[0], established=True)
+        server.tell()
+        await eventually(lambda: linked.link.facts == facts[0])
 
 
 # Dialling now.
@@ -165,63 +145,54 @@ class Failures:
         self.count += 1
 
 
-def test_a_link_that_waits_for_its_next_attempt_dials_when_it_is_told_to(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving(StubReplica()) as server:
-            address = server.address
-        async with linking(address, timeouts=PATIENT) as linked:
-            await eventually(lambda: linked.link.last_error)
-            failures = Failures()
+async def test_a_link_that_waits_for_its_next_attempt_dials_when_it_is_told_to() -> None:
+    async with serving(StubReplica()) as server:
+        address = server.address
+    async with linking(address, timeouts=PATIENT) as linked:
+        await eventually(lambda: linked.link.last_error)
+        failures = Failures()
+        linked.link.dial_now(failures)
+        await eventually(lambda: failures.count)
+        async with serving(StubReplica(), address):
             linked.link.dial_now(failures)
-            await eventually(lambda: failures.count)
-            async with serving(StubReplica(), address):
-                linked.link.dial_now(failures)
-                await linked.up()
-                linked.link.dial_now(failures)
-            await linked.down()
-            assert failures.count == 1
-
-    run(scenario())
-
-
-def test_an_attempt_that_has_got_through_to_the_port_goes_on(run: Run) -> None:
-    async def scenario() -> None:
-        accepted: list[asyncio.BaseTransport] = []
-
-        class Mute(asyncio.Protocol):
-            def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                accepted.append(transport)
-
-        listener = await asyncio.get_running_loop().create_server(Mute, "127.0.0.1", 0)
-        async with linking(Address(*listener.sockets[0].getsockname()), timeouts=PATIENT) as linked:
-            await eventually(lambda: accepted and linked.link._connection and linked.link._connection.under_way)
-            connection, failures = linked.link._connection, Failures()
+            await linked.up()
             linked.link.dial_now(failures)
-            assert linked.link._connection is connection
-            accepted[0].abort()  # type: ignore[attr-defined]
-            await eventually(lambda: failures.count)
-            assert len(accepted) == 1
-        listener.close()
-        await listener.wait_closed()
-
-    run(scenario())
+        await linked.down()
+        assert failures.count == 1
 
 
-def test_a_refusal_is_an_answer_and_a_connection_that_breaks_before_one_is_not(run: Run) -> None:
-    async def scenario() -> None:
-        failures, claims, holder = Failures(), Claims("n2"), Claimant()
-        claims.claim(holder, facts_of("n1", boot=b"first"))
-        async with serving(StubReplica(), claims=claims) as server, twin(server.address, b"second", PATIENT) as second:
-            await eventually(lambda: holder.pings)
+async def test_an_attempt_that_has_got_through_to_the_port_goes_on() -> None:
+    accepted: list[asyncio.BaseTransport] = []
+
+    class Mute(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted.append(transport)
+
+    listener = await asyncio.get_running_loop().create_server(Mute, "127.0.0.1", 0)
+    async with linking(Address(*listener.sockets[0].getsockname()), timeouts=PATIENT) as linked:
+        await eventually(lambda: accepted and linked.link._connection and linked.link._connection.under_way)
+        connection, failures = linked.link._connection, Failures()
+        linked.link.dial_now(failures)
+        assert linked.link._connection is connection
+        accepted[0].abort()  # type: ignore[attr-defined]
+        await eventually(lambda: failures.count)
+        assert len(accepted) == 1
+    listener.close()
+    await listener.wait_closed()
+
+
+async def test_a_refusal_is_an_answer_and_a_connection_that_breaks_before_one_is_not() -> None:
+    failures, claims, holder = Failures(), Claims("n2"), Claimant()
+    claims.claim(holder, facts_of("n1", boot=b"first"))
+    async with serving(StubReplica(), claims=claims) as server, twin(server.address, b"second", PATIENT) as second:
+        await eventually(lambda: holder.pings)
+        second.linked.link.dial_now(failures)
+        await server.close()
+        await eventually(lambda: second.linked.link.last_error)
+        assert failures.count == 0
+        second.linked.link.dial_now(failures)
+        await eventually(lambda: failures.count == 1)
+        async with serving(StubReplica(), server.address, facts=lambda: facts_of("n2", cluster_id="other")):
             second.linked.link.dial_now(failures)
-            await server.close()
-            await eventually(lambda: second.linked.link.last_error)
-            assert failures.count == 0
-            second.linked.link.dial_now(failures)
-            await eventually(lambda: failures.count == 1)
-            async with serving(StubReplica(), server.address, facts=lambda: facts_of("n2", cluster_id="other")):
-                second.linked.link.dial_now(failures)
-                await eventually(lambda: failures.count == 2)
-                assert "cluster" in str(second.linked.link.last_error)
-
-    run(scenario())
+            await eventually(lambda: failures.count == 2)
+            assert "cluster" in str(second.linked.link.last_error)

@@ -37,7 +37,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, DISKS, KEYRING, REGISTRY, VIEW, Cluster, in_cluster, values
+from tests.rigs.healing import CLINIC, DISKS, KEYRING, REGISTRY, VIEW, Cluster, values
 
 pytestmark = pytest.mark.slow
 
@@ -310,79 +310,63 @@ def test_a_listing_of_no_buckets_is_empty(first: int, end: int) -> None:
 # On running nodes.
 
 
-def test_nodes_that_lost_hints_become_the_same_by_one_comparison_each() -> None:
-    async def test(nodes: Cluster) -> None:
-        for away in nodes:
-            nodes.cut_off(away)
-            via = nodes[next(node for node in nodes if node != away)]
-            await via.coordinator.tokenize(CLINIC, values(len(via.records()), len(via.records()) + 30))
-            await via.coordinator.rotate(REGISTRY, 1)
-            nodes.bring_back(away)
-        for node in nodes.values():
-            node.restart_healing()
-        for node in nodes.values():
-            await node.healer.anti_entropy.once()
-        assert nodes["n1"].common() == nodes["n2"].common() == nodes["n3"].common()
-
-    in_cluster(test)
+async def test_nodes_that_lost_hints_become_the_same_by_one_comparison_each(nodes: Cluster) -> None:
+    for away in nodes:
+        nodes.cut_off(away)
+        via = nodes[next(node for node in nodes if node != away)]
+        await via.coordinator.tokenize(CLINIC, values(len(via.records()), len(via.records()) + 30))
+        await via.coordinator.rotate(REGISTRY, 1)
+        nodes.bring_back(away)
+    for node in nodes.values():
+        node.restart_healing()
+    for node in nodes.values():
+        await node.healer.anti_entropy.once()
+    assert nodes["n1"].common() == nodes["n2"].common() == nodes["n3"].common()
 
 
-def test_it_is_due_at_the_start_and_then_when_the_time_has_come() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        for node in nodes.values():
-            await node.healer.anti_entropy.once()
-        assert [node for node, _ in n1.diary.comparisons] == ["n2", "n3"]
-        await n1.healer.anti_entropy.once()
-        assert len(n1.diary.comparisons) == 2
-        assert n1.healer.anti_entropy._due["n2"] != n1.healer.anti_entropy._due["n3"]
-
-    in_cluster(test)
+async def test_it_is_due_at_the_start_and_then_when_the_time_has_come(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    for node in nodes.values():
+        await node.healer.anti_entropy.once()
+    assert [node for node, _ in n1.diary.comparisons] == ["n2", "n3"]
+    await n1.healer.anti_entropy.once()
+    assert len(n1.diary.comparisons) == 2
+    assert n1.healer.anti_entropy._due["n2"] != n1.healer.anti_entropy._due["n3"]
 
 
-def test_one_that_came_to_nothing_is_tried_again_soon() -> None:
+async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> None:
     """Whoever counts first after a start of all finds that the others still do."""
-
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"].healer.anti_entropy
-        await n1.once()
-        assert [outcome for _, outcome in nodes["n1"].diary.comparisons if isinstance(outcome, Compared)] == []
-        soon = asyncio.get_running_loop().time() + n1._seconds / 10
-        assert all(due < soon for due in n1._due.values())
-
-    in_cluster(test)
+    n1 = nodes["n1"].healer.anti_entropy
+    await n1.once()
+    assert [outcome for _, outcome in nodes["n1"].diary.comparisons if isinstance(outcome, Compared)] == []
+    soon = asyncio.get_running_loop().time() + n1._seconds / 10
+    assert all(due < soon for due in n1._due.values())
 
 
-def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        for node in nodes.values():
-            await node.healer.anti_entropy.once()
-        nodes.cut_off("n3")
-        await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 20))
-        n1.store.write({})
-        outcomes = await n1.healer.anti_entropy.repair()
-        assert isinstance(outcomes["n2"], Compared)
-        assert outcomes["n3"] == "n3 does not answer"
-        nodes.bring_back("n3")
-        outcomes = await n1.healer.anti_entropy.repair()
-        assert outcomes["n3"] == Compared(given=20, raised=1)
-        assert nodes["n3"].common() == n1.common()
-        assert not await n1.healer.anti_entropy.verify("n3")
-
-    in_cluster(test)
+async def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    for node in nodes.values():
+        await node.healer.anti_entropy.once()
+    nodes.cut_off("n3")
+    await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 20))
+    n1.store.write({})
+    outcomes = await n1.healer.anti_entropy.repair()
+    assert isinstance(outcomes["n2"], Compared)
+    assert outcomes["n3"] == "n3 does not answer"
+    nodes.bring_back("n3")
+    outcomes = await n1.healer.anti_entropy.repair()
+    assert outcomes["n3"] == Compared(given=20, raised=1)
+    assert nodes["n3"].common() == n1.common()
+    assert not await n1.healer.anti_entropy.verify("n3")
 
 
-def test_what_a_third_node_alone_has_reaches_all_by_one_repair() -> None:
-    async def test(nodes: Cluster) -> None:
-        for node in nodes.values():
-            await node.healer.anti_entropy.once()
-        lonely = content_of((CLINIC, 1, number, 1) for number in range(10))
-        lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
-        await nodes["n3"].settled()
-        await on_storage_thread(nodes["n3"].commit, lambda replica: replica.mend(list(lonely), list(lonely.values())))
-        outcomes = await nodes["n1"].healer.anti_entropy.repair()
-        assert outcomes == {"n2": Compared(given=10), "n3": Compared(taken=10)}
-        assert nodes["n1"].records() == nodes["n2"].records() == nodes["n3"].records() != {}
-
-    in_cluster(test)
+async def test_what_a_third_node_alone_has_reaches_all_by_one_repair(nodes: Cluster) -> None:
+    for node in nodes.values():
+        await node.healer.anti_entropy.once()
+    lonely = content_of((CLINIC, 1, number, 1) for number in range(10))
+    lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
+    await nodes["n3"].settled()
+    await on_storage_thread(nodes["n3"].commit, lambda replica: replica.mend(list(lonely), list(lonely.values())))
+    outcomes = await nodes["n1"].healer.anti_entropy.repair()
+    assert outcomes == {"n2": Compared(given=10), "n3": Compared(taken=10)}
+    assert nodes["n1"].records() == nodes["n2"].records() == nodes["n3"].records() != {}

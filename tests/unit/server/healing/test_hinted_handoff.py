@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.config.cluster import HealingSettings
-from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.model import Owner
 from quorumvault.protocol import hinted_handoff
 from quorumvault.protocol.hinted_handoff import HINT_KEYS, Hint, Ledger, Owed
 from quorumvault.protocol.messages import Put, RoundId, WriteBack
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, DISKS, REGISTRY, VIEW, Cluster, in_cluster, values
+from tests.rigs.healing import CLINIC, DISKS, REGISTRY, VIEW, Cluster, values
 
 DISK = DISKS["n3"]
 digests = st.integers(0, 30).map(lambda number: bytes([number]) * 20)
@@ -93,171 +93,142 @@ def test_a_comparison_that_was_interrupted_settles_nothing() -> None:
     assert ledger.take_unstored() == []
 
 
-def test_what_a_peer_missed_reaches_it_and_nothing_else_does() -> None:
+async def test_what_a_peer_missed_reaches_it_and_nothing_else_does(nodes: Cluster) -> None:
     """Proves: hinted handoff."""
+    n1 = nodes["n1"]
+    await n1.coordinator.tokenize(CLINIC, values(0, 50))
+    nodes.cut_off("n3")
+    await n1.coordinator.tokenize(CLINIC, values(50, 60))
+    await n1.coordinator.tokenize(REGISTRY, values(0, 10))
+    n1.now += 5_000
+    await n1.healer.handoff.once()
+    assert n1.healer.owed("n3") == Owed(20, 5.0)
+    assert n1.healer.owed("n2") == Owed(0, 0.0)
+    assert len(n1.hints()) == 2
+    assert len(nodes["n3"].records()) == 50
+    nodes.bring_back("n3")
+    n1.ways["n3"].asked.clear()
+    await n1.healer.handoff.once()
+    assert nodes["n3"].common() == n1.common() == nodes["n2"].common()
+    assert sum(len(request.records) for request in n1.ways["n3"].asked if isinstance(request, WriteBack)) == 20
+    assert (n1.healer.owed("n3"), n1.hints()) == (Owed(0, 0.0), [])
+    assert n1.diary.handoffs == [("n3", 20)]
 
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        await n1.coordinator.tokenize(CLINIC, values(0, 50))
-        nodes.cut_off("n3")
-        await n1.coordinator.tokenize(CLINIC, values(50, 60))
-        await n1.coordinator.tokenize(REGISTRY, values(0, 10))
-        n1.now += 5_000
+
+async def test_hints_outlive_the_process_and_those_in_memory_do_not(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    nodes.cut_off("n3")
+    await n1.coordinator.tokenize(CLINIC, values(0, 10))
+    await n1.healer.handoff.once()
+    await n1.coordinator.tokenize(CLINIC, values(10, 15))
+    n1.restart_healing()
+    n1.now += 60_000
+    await n1.healer.handoff.once()
+    assert n1.healer.owed("n3") == Owed(10, 60.0)
+    await n1.coordinator.tokenize(CLINIC, values(20, 23))
+    nodes.bring_back("n3")
+    await n1.healer.handoff.once()
+    assert len(nodes["n3"].records()) == 13
+    assert n1.hints() == []
+
+
+async def test_a_rotate_that_a_peer_missed_reaches_it(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    nodes.cut_off("n2")
+    assert await n1.coordinator.rotate(CLINIC, 1) == 2
+    nodes.bring_back("n2")
+    await n1.healer.handoff.once()
+    assert nodes["n2"].common() == n1.common()
+    assert layout.decode_register(nodes["n2"].common()[layout.register_key(CLINIC.id)])[0] == 2
+
+
+async def test_a_peer_that_goes_away_again_keeps_what_it_is_owed(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    nodes.cut_off("n3")
+    for first in range(0, 48, 3):  # as many hints as are handed off at once: what is behind them is no reason to keep them
+        await n1.coordinator.tokenize(CLINIC, values(first, first + 3))
         await n1.healer.handoff.once()
-        assert n1.healer.owed("n3") == Owed(20, 5.0)
-        assert n1.healer.owed("n2") == Owed(0, 0.0)
-        assert len(n1.hints()) == 2
-        assert len(nodes["n3"].records()) == 50
-        nodes.bring_back("n3")
-        n1.ways["n3"].asked.clear()
+    await n1.coordinator.tokenize(REGISTRY, values(0, 4))
+    nodes.bring_back("n3")
+    n1.ways["n3"].loses = lambda request: isinstance(request, WriteBack) and request.owner_name == REGISTRY.name
+    await n1.healer.handoff.once()
+    assert n1.healer.owed("n3").records == 4
+    n1.ways["n3"].loses = lambda request: False
+    await n1.healer.handoff.once()
+    assert n1.healer.owed("n3").records == 0
+    assert nodes["n3"].records() == n1.records()
+
+
+async def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    for away in ("n2", "n3"):
+        nodes.cut_off(away)
+        await n1.coordinator.tokenize(CLINIC, values(0, 3) if away == "n2" else values(3, 6))
+        nodes.bring_back(away)
+    n1.ways["n2"].loses = lambda request: isinstance(request, WriteBack)
+    await n1.healer.handoff.once()
+    assert (n1.healer.owed("n2").records, n1.healer.owed("n3").records) == (3, 0)
+
+
+@pytest.mark.parametrize("settings", [HealingSettings(share=1.0, hints=25)])
+async def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_compared(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    for node in nodes.values():
+        await node.healer.anti_entropy.once()
+    nodes.cut_off("n3")
+    for first in range(0, 60, 10):
+        await n1.coordinator.tokenize(CLINIC, values(first, first + 10))
         await n1.healer.handoff.once()
-        assert nodes["n3"].common() == n1.common() == nodes["n2"].common()
-        assert sum(len(request.records) for request in n1.ways["n3"].asked if isinstance(request, WriteBack)) == 20
-        assert (n1.healer.owed("n3"), n1.hints()) == (Owed(0, 0.0), [])
-        assert n1.diary.handoffs == [("n3", 20)]
-
-    in_cluster(test)
-
-
-def test_hints_outlive_the_process_and_those_in_memory_do_not() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        nodes.cut_off("n3")
-        await n1.coordinator.tokenize(CLINIC, values(0, 10))
-        await n1.healer.handoff.once()
-        await n1.coordinator.tokenize(CLINIC, values(10, 15))
-        n1.restart_healing()
-        n1.now += 60_000
-        await n1.healer.handoff.once()
-        assert n1.healer.owed("n3") == Owed(10, 60.0)
-        await n1.coordinator.tokenize(CLINIC, values(20, 23))
-        nodes.bring_back("n3")
-        await n1.healer.handoff.once()
-        assert len(nodes["n3"].records()) == 13
-        assert n1.hints() == []
-
-    in_cluster(test)
+    assert n1.healer.owed("n3").records == 60
+    assert n1.hints() == []
+    nodes.bring_back("n3")
+    await n1.healer.handoff.once()
+    assert nodes["n3"].records() == {}
+    await n1.healer.anti_entropy.once()
+    assert nodes["n3"].common() == n1.common()
+    assert n1.healer.owed("n3") == Owed(0, 0.0)
+    nodes.cut_off("n3")
+    await n1.coordinator.tokenize(CLINIC, values(100, 110))
+    nodes.bring_back("n3")
+    await n1.healer.handoff.once()
+    assert nodes["n3"].records() == n1.records()
 
 
-def test_a_rotate_that_a_peer_missed_reaches_it() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        nodes.cut_off("n2")
-        assert await n1.coordinator.rotate(CLINIC, 1) == 2
-        nodes.bring_back("n2")
-        await n1.healer.handoff.once()
-        assert nodes["n2"].common() == n1.common()
-        assert layout.decode_register(nodes["n2"].common()[layout.register_key(CLINIC.id)])[0] == 2
-
-    in_cluster(test)
-
-
-def test_a_peer_that_goes_away_again_keeps_what_it_is_owed() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        nodes.cut_off("n3")
-        for first in range(0, 48, 3):  # as many hints as are handed off at once: what is behind them is no reason to keep them
-            await n1.coordinator.tokenize(CLINIC, values(first, first + 3))
-            await n1.healer.handoff.once()
-        await n1.coordinator.tokenize(REGISTRY, values(0, 4))
-        nodes.bring_back("n3")
-        n1.ways["n3"].loses = lambda request: isinstance(request, WriteBack) and request.owner_name == REGISTRY.name
-        await n1.healer.handoff.once()
-        assert n1.healer.owed("n3").records == 4
-        n1.ways["n3"].loses = lambda request: False
-        await n1.healer.handoff.once()
-        assert n1.healer.owed("n3").records == 0
-        assert nodes["n3"].records() == n1.records()
-
-    in_cluster(test)
+async def test_what_is_owed_to_a_disk_that_is_gone_is_deleted(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    nodes.cut_off("n3")
+    await n1.coordinator.tokenize(CLINIC, values(0, 3))
+    await n1.healer.handoff.once()
+    missed = Put(RoundId(b"", b"", 0), VIEW.id, CLINIC.id, 1, "m1", b"", [bytes(20)], [b""], CLINIC.name)
+    assert n1.healer.owed("n3").records == 3
+    assert len(n1.hints()) == 1
+    n1.healer.missed("n3", b"another disk at all"[:16], missed)
+    assert n1.healer.owed("n3").records == 1
+    await n1.healer.handoff.once()
+    assert n1.healer.owed("n3").records == 0
+    assert n1.hints() == []
 
 
-def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        for away in ("n2", "n3"):
-            nodes.cut_off(away)
-            await n1.coordinator.tokenize(CLINIC, values(0, 3) if away == "n2" else values(3, 6))
-            nodes.bring_back(away)
-        n1.ways["n2"].loses = lambda request: isinstance(request, WriteBack)
-        await n1.healer.handoff.once()
-        assert (n1.healer.owed("n2").records, n1.healer.owed("n3").records) == (3, 0)
-
-    in_cluster(test)
+async def test_what_an_earlier_process_kept_for_a_disk_that_is_gone_is_deleted(nodes: Cluster) -> None:
+    n1 = nodes["n1"]
+    n1.store.write({layout.hint_key(b"another disk at all"[:16], 7): b"whatever"})
+    await n1.healer.handoff.once()
+    assert n1.hints() == []
 
 
-def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_compared() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        for node in nodes.values():
-            await node.healer.anti_entropy.once()
-        nodes.cut_off("n3")
-        for first in range(0, 60, 10):
-            await n1.coordinator.tokenize(CLINIC, values(first, first + 10))
-            await n1.healer.handoff.once()
-        assert n1.healer.owed("n3").records == 60
-        assert n1.hints() == []
-        nodes.bring_back("n3")
-        await n1.healer.handoff.once()
-        assert nodes["n3"].records() == {}
-        await n1.healer.anti_entropy.once()
-        assert nodes["n3"].common() == n1.common()
-        assert n1.healer.owed("n3") == Owed(0, 0.0)
-        nodes.cut_off("n3")
-        await n1.coordinator.tokenize(CLINIC, values(100, 110))
-        nodes.bring_back("n3")
-        await n1.healer.handoff.once()
-        assert nodes["n3"].records() == n1.records()
-
-    in_cluster(test, settings=HealingSettings(share=1.0, hints=25))
-
-
-def test_what_is_owed_to_a_disk_that_is_gone_is_deleted() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        nodes.cut_off("n3")
-        await n1.coordinator.tokenize(CLINIC, values(0, 3))
-        await n1.healer.handoff.once()
-        missed = Put(RoundId(b"", b"", 0), VIEW.id, CLINIC.id, 1, "m1", b"", [bytes(20)], [b""], CLINIC.name)
-        assert n1.healer.owed("n3").records == 3
-        assert len(n1.hints()) == 1
-        n1.healer.missed("n3", b"another disk at all"[:16], missed)
-        assert n1.healer.owed("n3").records == 1
-        await n1.healer.handoff.once()
-        assert n1.healer.owed("n3").records == 0
-        assert n1.hints() == []
-
-    in_cluster(test)
-
-
-def test_what_an_earlier_process_kept_for_a_disk_that_is_gone_is_deleted() -> None:
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        n1.store.write({layout.hint_key(b"another disk at all"[:16], 7): b"whatever"})
-        await n1.healer.handoff.once()
-        assert n1.hints() == []
-
-    in_cluster(test)
-
-
-def test_hints_that_cannot_be_read_are_left_to_a_comparison() -> None:
-    stores = {name: FaultyStore(MemoryStore()) for name in NODE_NAMES}
-
-    async def test(nodes: Cluster) -> None:
-        n1 = nodes["n1"]
-        for node in nodes.values():
-            await node.healer.anti_entropy.once()
-        nodes.cut_off("n3")
-        await n1.coordinator.tokenize(CLINIC, values(0, 10))
-        await n1.healer.handoff.once()
-        stores["n1"].corrupt.update(n1.hints())
-        nodes.bring_back("n3")
-        await n1.healer.handoff.once()
-        assert n1.healer.owed("n3").records == 10
-        await n1.healer.anti_entropy.once()
-        assert n1.healer.owed("n3") == Owed(0, 0.0)
-        assert nodes["n3"].records() == n1.records()
-        stores["n1"].corrupt.clear()
-        await n1.healer.handoff.once()
-
-    in_cluster(test, stores)
+async def test_hints_that_cannot_be_read_are_left_to_a_comparison(nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
+    n1 = nodes["n1"]
+    for node in nodes.values():
+        await node.healer.anti_entropy.once()
+    nodes.cut_off("n3")
+    await n1.coordinator.tokenize(CLINIC, values(0, 10))
+    await n1.healer.handoff.once()
+    stores["n1"].corrupt.update(n1.hints())
+    nodes.bring_back("n3")
+    await n1.healer.handoff.once()
+    assert n1.healer.owed("n3").records == 10
+    await n1.healer.anti_entropy.once()
+    assert n1.healer.owed("n3") == Owed(0, 0.0)
+    assert nodes["n3"].records() == n1.records()
+    stores["n1"].corrupt.clear()
+    await n1.healer.handoff.once()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +18,6 @@ from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Corrupt
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, DISKS, REGISTRY, Cluster, Node, in_cluster, values
-
-
-def faulty() -> dict[str, FaultyStore]:
-    return {name: FaultyStore(MemoryStore()) for name in NODE_NAMES}
 
 
 async def written(nodes: Cluster, count: int = 60) -> list[bytes]:
@@ -42,211 +38,166 @@ async def one_pass(node: Node) -> None:
         await scrub.once()
 
 
-def run(test: Callable[[Cluster], Awaitable[None]], stores: Mapping[str, FaultyStore] | None = None) -> None:
-    in_cluster(test, stores)
-
-
 def flip(record: bytes, at: int) -> bytes:
     return record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
 
 
-def test_a_pass_looks_at_every_record_and_finds_nothing_wrong() -> None:
-    async def test(nodes: Cluster) -> None:
-        await written(nodes)
-        await one_pass(nodes["n1"])
-        counts = nodes["n1"].healer.scrub.counts
-        assert (counts.checked, counts.corrupt, counts.mended) == (65, 0, 0)
-        assert nodes["n1"].healer.scrub.damage is None
-
-    run(test)
+async def test_a_pass_looks_at_every_record_and_finds_nothing_wrong(nodes: Cluster) -> None:
+    await written(nodes)
+    await one_pass(nodes["n1"])
+    counts = nodes["n1"].healer.scrub.counts
+    assert (counts.checked, counts.corrupt, counts.mended) == (65, 0, 0)
+    assert nodes["n1"].healer.scrub.damage is None
 
 
 @pytest.mark.parametrize("at", [0, 1, 11, 30, -1])
-def test_a_flipped_bit_is_mended_from_both_others(at: int) -> None:
+async def test_a_flipped_bit_is_mended_from_both_others(nodes: Cluster, at: int) -> None:
     """In its format, its kind, its tag or its value: a bit of the version alone is no damage that anybody could see.
 
     Proves: scrub.
     """
-
-    async def test(nodes: Cluster) -> None:
-        key = (await written(nodes))[7]
-        good = nodes["n1"].records()[key]
-        nodes["n1"].store.write({key: flip(good, at)})
-        await one_pass(nodes["n1"])
-        counts = nodes["n1"].healer.scrub.counts
-        assert (counts.corrupt, counts.mended) == (1, 1)
-        assert nodes["n1"].records()[key] == good
-        await one_pass(nodes["n1"])
-        assert counts.corrupt == 1
-
-    run(test)
+    key = (await written(nodes))[7]
+    good = nodes["n1"].records()[key]
+    nodes["n1"].store.write({key: flip(good, at)})
+    await one_pass(nodes["n1"])
+    counts = nodes["n1"].healer.scrub.counts
+    assert (counts.corrupt, counts.mended) == (1, 1)
+    assert nodes["n1"].records()[key] == good
+    await one_pass(nodes["n1"])
+    assert counts.corrupt == 1
 
 
-def test_rot_stays_unknown_until_both_others_have_answered() -> None:
-    async def test(nodes: Cluster) -> None:
-        key = (await written(nodes))[7]
-        n1 = nodes["n1"]
-        good = n1.records()[key]
-        n1.store.write({key: flip(good, -1)})
-        n1.ways["n3"].loses = lambda request: isinstance(request, Fetch)
-        with pytest.raises(Exception, match="n3 does not answer"):
-            await one_pass(n1)
-        assert n1.records()[key] == flip(good, -1)
-        assert n1.healer.scrub.counts.corrupt == 1
-        n1.ways["n3"].loses = lambda request: False
-        await n1.healer.scrub.once()
-        assert n1.records()[key] == good
-
-    run(test)
+async def test_rot_stays_unknown_until_both_others_have_answered(nodes: Cluster) -> None:
+    key = (await written(nodes))[7]
+    n1 = nodes["n1"]
+    good = n1.records()[key]
+    n1.store.write({key: flip(good, -1)})
+    n1.ways["n3"].loses = lambda request: isinstance(request, Fetch)
+    with pytest.raises(Exception, match="n3 does not answer"):
+        await one_pass(n1)
+    assert n1.records()[key] == flip(good, -1)
+    assert n1.healer.scrub.counts.corrupt == 1
+    n1.ways["n3"].loses = lambda request: False
+    await n1.healer.scrub.once()
+    assert n1.records()[key] == good
 
 
-def test_rot_that_the_others_know_nothing_of_is_left_as_it_is() -> None:
+async def test_rot_that_the_others_know_nothing_of_is_left_as_it_is(nodes: Cluster) -> None:
     """It is no record of anybody's, and not absent either: what it was may have been acknowledged."""
-
-    async def test(nodes: Cluster) -> None:
-        (key, *_) = await written(nodes)
-        foreign = layout.RECORD + bytes(2) + key[3:]
-        nodes["n1"].store.write({foreign: flip(nodes["n1"].records()[key], -1)})
-        before = nodes["n1"].records()
-        await one_pass(nodes["n1"])
-        assert nodes["n1"].records() == before
-
-    run(test)
+    (key, *_) = await written(nodes)
+    foreign = layout.RECORD + bytes(2) + key[3:]
+    nodes["n1"].store.write({foreign: flip(nodes["n1"].records()[key], -1)})
+    before = nodes["n1"].records()
+    await one_pass(nodes["n1"])
+    assert nodes["n1"].records() == before
 
 
-def test_rot_where_the_others_disagree_becomes_a_mark() -> None:
-    async def test(nodes: Cluster) -> None:
-        key = (await written(nodes))[7]
-        good = nodes["n1"].records()[key]
-        nodes["n1"].store.write({key: flip(good, -1)})
-        nodes["n2"].store.write({key: records.CONFLICT_MARK})
-        await one_pass(nodes["n1"])
-        assert nodes["n1"].records()[key] == records.CONFLICT_MARK
-
-    run(test)
+async def test_rot_where_the_others_disagree_becomes_a_mark(nodes: Cluster) -> None:
+    key = (await written(nodes))[7]
+    good = nodes["n1"].records()[key]
+    nodes["n1"].store.write({key: flip(good, -1)})
+    nodes["n2"].store.write({key: records.CONFLICT_MARK})
+    await one_pass(nodes["n1"])
+    assert nodes["n1"].records()[key] == records.CONFLICT_MARK
 
 
-def test_rotten_bytes_of_a_peer_do_not_spoil_the_record_that_the_other_one_has() -> None:
+async def test_rotten_bytes_of_a_peer_do_not_spoil_the_record_that_the_other_one_has(nodes: Cluster) -> None:
     """Else the last good copy would become a conflict."""
-
-    async def test(nodes: Cluster) -> None:
-        key = (await written(nodes))[7]
-        good = nodes["n2"].records()[key]
-        nodes["n1"].store.write({key: flip(good, -1)})
-        nodes["n3"].store.write({key: flip(good, -2)})
-        await one_pass(nodes["n1"])
-        assert nodes["n1"].records()[key] == nodes["n2"].records()[key] == good
-        assert nodes["n1"].healer.scrub.counts.mended == 1
-
-    run(test)
+    key = (await written(nodes))[7]
+    good = nodes["n2"].records()[key]
+    nodes["n1"].store.write({key: flip(good, -1)})
+    nodes["n3"].store.write({key: flip(good, -2)})
+    await one_pass(nodes["n1"])
+    assert nodes["n1"].records()[key] == nodes["n2"].records()[key] == good
+    assert nodes["n1"].healer.scrub.counts.mended == 1
 
 
-def test_what_the_others_have_rotten_too_mends_nothing() -> None:
-    async def test(nodes: Cluster) -> None:
-        key = (await written(nodes))[7]
-        bad = flip(nodes["n1"].records()[key], -1)
-        for node in nodes.values():
-            node.store.write({key: bad})
-        await one_pass(nodes["n1"])
-        assert nodes["n1"].records()[key] == bad
-        assert nodes["n1"].healer.scrub.counts.mended == 0
-
-    run(test)
+async def test_what_the_others_have_rotten_too_mends_nothing(nodes: Cluster) -> None:
+    key = (await written(nodes))[7]
+    bad = flip(nodes["n1"].records()[key], -1)
+    for node in nodes.values():
+        node.store.write({key: bad})
+    await one_pass(nodes["n1"])
+    assert nodes["n1"].records()[key] == bad
+    assert nodes["n1"].healer.scrub.counts.mended == 0
 
 
 @pytest.mark.parametrize("found_by", ["scrub", "read"])
-def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(found_by: str) -> None:
-    stores = faulty()
-
-    async def test(nodes: Cluster) -> None:
-        n1, keys = nodes["n1"], await written(nodes)
-        scrub = n1.healer.scrub
-        n1.neighbours = Neighbours(all_active=False, damaged=frozenset())
+async def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(
+    nodes: Cluster, stores: dict[str, FaultyStore], found_by: str
+) -> None:
+    n1, keys = nodes["n1"], await written(nodes)
+    scrub = n1.healer.scrub
+    n1.neighbours = Neighbours(all_active=False, damaged=frozenset())
+    await scrub.once()
+    stores["n1"].corrupt.add(keys[3])
+    if found_by == "read":
+        assert None not in (await n1.coordinator.tokenize(CLINIC, values(0, 60))).tokens
+        await n1.settled()
         await scrub.once()
-        stores["n1"].corrupt.add(keys[3])
-        if found_by == "read":
-            assert None not in (await n1.coordinator.tokenize(CLINIC, values(0, 60))).tokens
-            await n1.settled()
-            await scrub.once()
-        else:
-            await one_pass(n1)
-        assert scrub.damage == "a block of its store fails its checksum"
-        assert (n1.diary.announced, n1.diary.given_up) == (1, [])
-        n1.neighbours = Neighbours(all_active=True, damaged=frozenset())
-        await scrub.once()
-        assert n1.diary.given_up == []  # not before the peers must have heard of it
-        scrub._heard_after = 0.0
-        await asyncio.sleep(0.001)
-        await scrub.once()
-        assert n1.diary.given_up == [scrub.damage]
-
-    run(test, stores)
+    else:
+        await one_pass(n1)
+    assert scrub.damage == "a block of its store fails its checksum"
+    assert (n1.diary.announced, n1.diary.given_up) == (1, [])
+    n1.neighbours = Neighbours(all_active=True, damaged=frozenset())
+    await scrub.once()
+    assert n1.diary.given_up == []  # not before the peers must have heard of it
+    scrub._heard_after = 0.0
+    await asyncio.sleep(0.001)
+    await scrub.once()
+    assert n1.diary.given_up == [scrub.damage]
 
 
 @pytest.mark.parametrize(("damaged", "room", "goes"), [({"n3"}, True, False), (set(), False, False), (set(), True, True)])
-def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_for_a_new_one(
-    damaged: set[str], room: bool, goes: bool
+async def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_for_a_new_one(
+    nodes: Cluster, damaged: set[str], room: bool, goes: bool
 ) -> None:
     """Between two damaged stores all can be read; a copy of one of them could not be made whole."""
-
-    async def test(nodes: Cluster) -> None:
-        node = nodes["n2"]
-        scrub = node.healer.scrub
-        scrub._heard_after = 0.0
-        scrub.damage = "a test said so"
-        node.neighbours, node.room_beside = Neighbours(all_active=True, damaged=frozenset(damaged)), room
-        await scrub.once()
-        await asyncio.sleep(0.001)
-        await scrub.once()
-        assert node.diary.given_up == (["a test said so"] if goes else [])
-        assert "a test said so" in (scrub.problem or "")
-
-    run(test)
+    node = nodes["n2"]
+    scrub = node.healer.scrub
+    scrub._heard_after = 0.0
+    scrub.damage = "a test said so"
+    node.neighbours, node.room_beside = Neighbours(all_active=True, damaged=frozenset(damaged)), room
+    await scrub.once()
+    await asyncio.sleep(0.001)
+    await scrub.once()
+    assert node.diary.given_up == (["a test said so"] if goes else [])
+    assert "a test said so" in (scrub.problem or "")
 
 
-def test_a_record_that_a_look_up_does_not_find_is_damage() -> None:
+class _Hiding(FaultyStore):
+    hidden: bytes = b""
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
+        return [None if key == self.hidden else value for key, value in zip(keys, super().get(keys), strict=True)]
+
+
+@pytest.mark.parametrize("stores", [{name: _Hiding(MemoryStore()) for name in NODE_NAMES}])
+async def test_a_record_that_a_look_up_does_not_find_is_damage(nodes: Cluster, stores: dict[str, _Hiding]) -> None:
     """As with a filter that has gone bad in memory: the iterator has it, and ``get`` does not."""
-
-    class Hiding(FaultyStore):
-        hidden: bytes = b""
-
-        def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
-            return [None if key == self.hidden else value for key, value in zip(keys, super().get(keys), strict=True)]
-
-    stores = {name: Hiding(MemoryStore()) for name in NODE_NAMES}
-
-    async def test(nodes: Cluster) -> None:
-        keys = await written(nodes)
-        stores["n1"].hidden = keys[9]
-        await one_pass(nodes["n1"])
-        assert nodes["n1"].healer.scrub.damage == "its store holds records that a look-up does not find"
-
-    run(test, stores)
+    keys = await written(nodes)
+    stores["n1"].hidden = keys[9]
+    await one_pass(nodes["n1"])
+    assert nodes["n1"].healer.scrub.damage == "its store holds records that a look-up does not find"
 
 
-def test_a_record_that_is_gone_is_damage() -> None:
-    async def test(nodes: Cluster) -> None:
-        keys = await written(nodes)
-        nodes["n1"].store.write({}, [keys[9]])
-        await one_pass(nodes["n1"])
-        assert nodes["n1"].healer.scrub.damage == "its store does not hold the records that were written to it"
-
-    run(test)
+async def test_a_record_that_is_gone_is_damage(nodes: Cluster) -> None:
+    keys = await written(nodes)
+    nodes["n1"].store.write({}, [keys[9]])
+    await one_pass(nodes["n1"])
+    assert nodes["n1"].healer.scrub.damage == "its store does not hold the records that were written to it"
 
 
-def test_writes_between_two_slices_are_no_damage() -> None:
-    async def test(nodes: Cluster) -> None:
-        await written(nodes)
-        n1 = nodes["n1"]
-        for first in range(100, 400, 20):
-            await n1.healer.scrub.once()
-            await nodes["n2"].coordinator.tokenize(CLINIC, values(first, first + 20))
-        await nodes.settled()
-        await one_pass(n1)
-        assert n1.healer.scrub.damage is None
-        assert n1.healer.scrub.counts.corrupt == 0
-
-    run(test)
+async def test_writes_between_two_slices_are_no_damage(nodes: Cluster) -> None:
+    await written(nodes)
+    n1 = nodes["n1"]
+    for first in range(100, 400, 20):
+        await n1.healer.scrub.once()
+        await nodes["n2"].coordinator.tokenize(CLINIC, values(first, first + 20))
+    await nodes.settled()
+    await one_pass(n1)
+    assert n1.healer.scrub.damage is None
+    assert n1.healer.scrub.counts.corrupt == 0
 
 
 def test_flipped_bits_in_tables_are_found_and_no_record_is_mistaken(tmp_path: Path) -> None:

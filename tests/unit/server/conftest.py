@@ -1,0 +1,45 @@
+"""Three nodes for tests that are coroutine functions with ``nodes``. ``stores`` and ``settings`` may be parametrized."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from quorumvault.config.cluster import HealingSettings
+from quorumvault.model import NODE_NAMES
+from quorumvault.server.storage.memory import MemoryStore
+from tests.rigs.faulty_store import FaultyStore
+from tests.rigs.healing import SETTINGS, Cluster, cluster
+from tests.rigs.links import Run
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """One kind of event loop is enough where there are no sockets."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def run(runner: asyncio.Runner) -> Run:
+    return runner.run
+
+
+@pytest.fixture
+def stores() -> dict[str, FaultyStore]:
+    return {name: FaultyStore(MemoryStore()) for name in NODE_NAMES}
+
+
+@pytest.fixture
+def settings() -> HealingSettings:
+    return SETTINGS
+
+
+@pytest.fixture
+def nodes(runner: asyncio.Runner, stores: dict[str, FaultyStore], settings: HealingSettings) -> Iterator[Cluster]:
+    context = AsyncExitStack()
+    yield runner.run(context.enter_async_context(cluster(stores, settings)))
+    runner.run(context.aclose())
