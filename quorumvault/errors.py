@@ -17,7 +17,7 @@ _TRIES_SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class ItemError:
-    """What is wrong with one item of a batch: its index, the concrete path within a record if it is one, a code, words."""
+    """A fault of one item of a batch: its index, its concrete path within a record (or None), a code, words."""
 
     index: int
     code: str
@@ -33,16 +33,16 @@ class Asked(NamedTuple):
 
 
 def _tries(asked: tuple[Asked, ...]) -> str:
-    """The same outcome at the same node is said once, with how often."""
+    """Lists tries. Equal outcomes at one node are listed once, with their number."""
     times = Counter(asked)
     last = list(times)[-_TRIES_SHOWN:]
     return "; ".join(f"{each.node}: {each.outcome}" + (f" ({times[each]} times)" if times[each] > 1 else "") for each in last)
 
 
 class QuorumVaultError(Exception):
-    """Any failure that is answered, or told to an operator, in words."""
+    """The base of every failure that is answered over HTTP, or told to an operator."""
 
-    #: Whether sending the same again, later or to another node, can help.
+    #: True if sending the same request again, later or to another node, can help.
     retryable: ClassVar[bool] = False
     #: Set by the client: its tries in order, and the id under which the event logs of those nodes have the request.
     asked: tuple[Asked, ...] = ()
@@ -62,7 +62,7 @@ class QuorumVaultError(Exception):
         return words
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Whole, whatever the class takes to be made: one that a worker of a pool raises has to arrive where it is waited for."""
+        """Pickles the error whole, whatever its constructor takes, so that one raised in a pool's worker reaches the caller."""
         return _remade, (type(self), self.args, self.__dict__)
 
 
@@ -80,7 +80,7 @@ class RequestError(QuorumVaultError):
     title: ClassVar[str]
     #: Seconds for ``Retry-After``, where the contract asks for that header.
     retry_after: int | None = None
-    #: For writes that are refused or fail: whether some node may have stored something (rule 12).
+    #: For writes that are refused or fail: whether some node may have stored something. Unknown is an outcome.
     outcome: Outcome | None = None
 
     def __init__(self, detail: str, *, errors: tuple[ItemError, ...] = ()) -> None:
@@ -166,13 +166,13 @@ class RateLimited(RequestError):
 
 
 class Internal(RequestError):
-    """A fault of this program: the one answer for every exception that nobody foresaw."""
+    """A bug in this program: the answer to every exception that nobody foresaw."""
 
     status, code, title = 500, "internal", "Something went wrong in this node"
 
 
 class NoQuorum(RequestError):
-    """Fewer than two replicas could decide in time. ``outcome`` is set for writes: none, or unknown (rule 12)."""
+    """Fewer than two replicas could decide in time. For writes ``outcome`` is ``none`` or ``unknown``."""
 
     status, code, title, retryable, retry_after = 503, "no-quorum", "No quorum of nodes answered", True, 1
 
@@ -203,7 +203,7 @@ class ConfigError(QuorumVaultError):
 
 
 class BadArgument(ConfigError):
-    """What the caller gave for an argument of the client cannot be used; on the command line it is the option of that name."""
+    """An argument of the client cannot be used. On the command line it is the option of that name."""
 
     def __init__(self, argument: str, expected: str) -> None:
         super().__init__(argument, "", expected)
@@ -214,7 +214,7 @@ class DirectoryInUse(ConfigError):
 
 
 class PackRefused(QuorumVaultError):
-    """A node that was not packed, and why."""
+    """``quorumvault pack`` was refused, and why."""
 
 
 class NotRunning(QuorumVaultError):
@@ -226,39 +226,39 @@ class RunsElsewhere(QuorumVaultError):
 
 
 class DiskReplaced(QuorumVaultError):
-    """This node's disk has been given up for another one, in a view that a peer is in: what it has counts no more. Exit 1."""
+    """A peer's view lists another disk in the place of this node's: this disk must not vote again. The node ends with exit 1."""
 
 
 class KeyFileRefused(QuorumVaultError):
-    """A change to the API keys that was not made, in words that say what to do instead."""
+    """A change to the API keys was refused. The text says what to do instead."""
 
 
 class RecoveryRefused(QuorumVaultError):
-    """Disks that were not recovered, why, and what can be done."""
+    """``quorumvault recover`` was refused, why, and what can be done."""
 
 
 class BackupRefused(QuorumVaultError):
-    """A backup that was not taken, and why."""
+    """A backup was not taken, and why."""
 
 
 class BackupDamaged(QuorumVaultError):
-    """A backup that is not what was written, or not all of it: which one, where in it, what is wrong there."""
+    """A backup is damaged or incomplete: which one, where in it, and what is wrong there."""
 
 
 class RestoreRefused(QuorumVaultError):
-    """A backup of which no cluster was made, and why."""
+    """No cluster was made from a backup, and why."""
 
 
 class InitRefused(QuorumVaultError):
-    """A directory in which no cluster was made, and why."""
+    """No cluster was made in a directory, and why."""
 
 
 class StorageFailed(QuorumVaultError):
-    """The store cannot be trusted any more: the process ends with exit 3 before anything else is acknowledged (rule 11)."""
+    """A distrusted store stops: the process ends with exit 3 before it acknowledges anything else."""
 
 
 class StoreCorrupt(StorageFailed):
-    """What is stored is not what was written: the disk has to be replaced by a copy of the others' (rule 11, view rule 6)."""
+    """The store holds something else than was written: the disk must be replaced and filled from the others' copies."""
 
 
 class StoreMissing(StorageFailed):

@@ -35,7 +35,7 @@ _COLUMNS: dict[ArrowOperation, tuple[str, str]] = {
     "detokenize": ("token", "value"),
     "retokenize": ("token", "token"),
 }
-#: Of a stream: its schema and the envelope of its batch; and for each row what is not text.
+#: Bytes of an Arrow stream around its batch (schema, envelope), and bytes for each row beside its text.
 _STREAM_BYTES, _ROW_BYTES = 2048, 9
 
 #: Statuses of texts that are no answer: nothing is known of them, or neither of two values is given out.
@@ -46,7 +46,7 @@ _FAILURES: dict[str, tuple[type[errors.RequestError], str]] = {
 
 
 class ArrowVault(Protocol):
-    """What is needed of a Client. It is called from several threads."""
+    """The part of a Client that ``look_up`` uses. Its methods are called from several threads."""
 
     def limits(self) -> Limits: ...
 
@@ -62,7 +62,7 @@ def look_up(
     in_flight: int = IN_FLIGHT,
     window_rows: int = WINDOW_ROWS,
 ) -> Iterator[Any]:
-    """For pyarrow arrays of text: record batches ``text``, ``result``, ``status``, a row for each, in order.
+    """Looks up pyarrow arrays of text. Yields record batches ``text``, ``result``, ``status``, a row for each text, in order.
 
     ``arrays`` may be as long or as short as they come. ``result`` is the value or the token, null unless ``status`` is ``ok``:
 
@@ -156,7 +156,7 @@ class _Passage:
 
 
 def _windows(arrays: Iterable[Any], rows: int) -> Iterator[Any]:
-    """The same rows as large_utf8 arrays of so many rows each, the last one shorter."""
+    """Yields the texts again, in large_utf8 arrays of ``rows`` rows; the last one is shorter."""
     held: list[Any] = []
     room = rows
     for array in arrays:

@@ -9,7 +9,7 @@ from quorumvault.errors import ColumnError
 
 _TEXT = ("varchar", "enum")
 _INEXACT = ("float", "double")
-#: What DuckDB writes as text in one way alone, whatever its settings.
+#: Types that DuckDB writes as text in only one way, whatever its settings.
 _CASTABLE = (
     *(
         "boolean",

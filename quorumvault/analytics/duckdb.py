@@ -233,7 +233,7 @@ def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
 
 
 def _require_whole(table: _Input, name: str) -> None:
-    """Each row is there once, and each text has its answer, whatever a collation or a view of the user's made of the join."""
+    """Raises QuorumVaultError if the join lost a row or an answer, as a collation or a view of the user's could make it do."""
     whole = number(table.con, f"select count(*) from temp.{name}") == table.count("count(*)")
     for column in table.replaced:
         filled = quoted(column + "_status" if table.statuses else column)
@@ -294,7 +294,7 @@ def _scalar(vault: Client, operation: Operation) -> Callable[[Any], Any]:
 
 
 class _InSql(Exception):
-    """What a SQL function raises, in DuckDB's text of it."""
+    """The exception that a SQL function raises: DuckDB shows its name and its text."""
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ def tokenize(
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """What a worker is told of the nodes. It travels in the closure of a Spark task, so it holds no key."""
+    """How a worker reaches the nodes. It travels in the closure of a Spark task, so it holds no key."""
 
     urls: str | Sequence[str] | None
     key_file: str | None
@@ -167,7 +167,7 @@ def _column(name: str) -> Column:
 
 
 def _asker(operation: Operation, connection: _Connection) -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """What a worker does with the record batches of one partition. Spark's plans show the name of the inner function."""
+    """Returns the function that looks up the record batches of one partition. Spark's plans show that function's name."""
 
     def quorumvault(batches: Iterable[Any]) -> Iterator[Any]:
         texts = (batch.column(0) for batch in batches)
@@ -192,7 +192,7 @@ def _kept(asked: DataFrame) -> DataFrame:
 
 
 def _epochs(found: DataFrame) -> int:
-    """How many epochs the tokens are of: those of a partition are of one, and a rotation may come between two partitions."""
+    """Counts the epochs of the tokens. A partition has one epoch, and a rotation may come between two partitions."""
     return int(found.select(F.substring_index("result", "_", 2)).distinct().count())
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from quorumvault.errors import UnexpectedAnswer
 
-#: What the schema of an answer with tokens says of them.
+#: Key of the tokens' epoch in the metadata of an answer's schema.
 _EPOCH = b"quorumvault.epoch"
 #: Types of the columns of an answer to a column that is no dictionary; validation is complete for them, nulls included.
 _TEXT = {pa.utf8(), pa.large_utf8()}
@@ -32,7 +32,7 @@ def encode(name: str, texts: Any) -> bytes:
 
 
 def decode(body: bytes, name: str, count: int) -> Column:
-    """What a stream says in column ``name`` and in ``status``. Raises UnexpectedAnswer unless it has so many rows."""
+    """Reads columns ``name`` and ``status`` of a stream. Raises UnexpectedAnswer unless it has ``count`` rows."""
     try:
         table = pa.ipc.open_stream(body).read_all()
         if not {field.type for field in table.schema} <= _TEXT:

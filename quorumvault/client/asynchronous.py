@@ -24,14 +24,14 @@ from quorumvault.client.settings import Settings, resolve
 
 
 class _Own(NamedTuple):
-    """What one process has of a client. ``loops`` has one entry: the event loop that its connections belong to."""
+    """The state of a client in one process. ``loops`` has one entry: the event loop that its connections belong to."""
 
     plans: Operations
     http: httpx2.AsyncClient
     loops: dict[str, asyncio.AbstractEventLoop]
 
     def enter(self) -> _Own:
-        """Itself. Raises RuntimeError in another event loop than the one that came first."""
+        """Returns itself. Raises RuntimeError in another event loop than the one that came first."""
         running = asyncio.get_running_loop()
         if self.loops.setdefault("the loop", running) is not running:  # one step, since loops of two threads may race here
             raise RuntimeError("an AsyncClient works in one event loop, and this is its second: make another one in this loop")

@@ -114,7 +114,7 @@ def refusal(kind: type[errors.RequestError], bad: Sequence[ItemError]) -> errors
 
 
 def about(error: errors.RequestError, items: Sequence[ItemError]) -> errors.RequestError:
-    """The same error about other items: a node counts from the start of one request, a caller in all that he gave."""
+    """Makes the same error about other items: a node counts from the start of a request, the caller through all requests."""
     if not items:
         return error
     placed = refusal(type(error), items)

@@ -36,11 +36,11 @@ class Nodes:
         return url
 
     def others_answer(self, url: str) -> bool:
-        """Whether a node other than this one is not in doubt."""
+        """Returns whether a node other than this one is not in doubt."""
         return any(not until for other, until in self._back_until.items() if other != url)
 
     def earliest(self) -> float:
-        """When the first node may be asked again."""
+        """Returns the time from which the first node may be asked again."""
         return min(self._not_before.values())
 
     def set_back(self, url: str, now: float) -> None:
@@ -50,7 +50,7 @@ class Nodes:
         self._back_until[url] = 0.0
 
     def defer(self, url: str, until: float) -> None:
-        """Not before then: the node said so."""
+        """Leaves the node alone until then, as it asked (Retry-After)."""
         self._not_before[url] = until
 
     def defer_all(self, until: float) -> None:

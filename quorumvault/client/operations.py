@@ -45,7 +45,7 @@ from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedReco
 from quorumvault.client.retry import Attempts
 from quorumvault.client.settings import Settings
 
-#: What takes columns in place of JSON, and what their media type is.
+#: Operations that take Arrow columns in place of JSON, and the media type of those.
 ArrowOperation = Literal["tokenize", "detokenize", "retokenize"]
 ARROW = "application/vnd.apache.arrow.stream"
 AnswerT = TypeVar("AnswerT")
@@ -74,7 +74,7 @@ class _Batch(NamedTuple):
             raise self.placed(error, 0) from None
 
     def placed(self, error: errors.RequestError, start: int) -> errors.RequestError:
-        """The same error about the caller's items: a node counted from the start of a run."""
+        """Makes the same error about the caller's items: a node counted from the start of a run."""
         known = [item for item in error.errors if 0 <= start + item.index < len(self.places)]
         return batches.about(error, [dataclasses.replace(item, index=self.places[start + item.index]) for item in known])
 
@@ -90,7 +90,7 @@ class Operations:
 
     @classmethod
     def of(cls, settings: Settings, policy: ClientPolicy, clock: Clock, rng: Random) -> Operations:
-        """For nodes that were not asked yet; clients start at different ones."""
+        """Makes the operations of a new client. Clients start at different nodes."""
         nodes = Nodes(settings.urls, policy, first=rng.randrange(len(settings.urls)))
         return cls(Attempts(nodes, policy, settings.headers, settings.api_key, clock, rng), policy, clock)
 
@@ -185,7 +185,7 @@ class Operations:
         return self._limits
 
     def health(self) -> Plan[list[NodeHealth]]:
-        """Each node once, in the order of their URLs, without retries: that one is away is the answer."""
+        """Asks each node once, in the order of their URLs, without retries: that one is away is the answer."""
         call, reports = Call("GET", "/health", needs_key=False), []
         for url in self._attempts.nodes.urls:
             silence = self._policy.health_silence
@@ -200,7 +200,7 @@ class Operations:
     def _answers(
         self, batch: _Batch, runs: Sequence[slice], until: float | None, read_answer: Callable[[Answered, int], AnswerT]
     ) -> Plan[list[tuple[slice, AnswerT]]]:
-        """What is answered to each run, in order; halves in the place of a run whose answer would be too much."""
+        """Asks for each run. Returns the answers in order, with two halves in place of a run whose answer would be too large."""
         answers: list[tuple[slice, AnswerT]] = []
         waiting = [*reversed(runs)]
         while waiting:
@@ -243,7 +243,7 @@ class Operations:
 
 
 def _distinct(path: str, member: str, texts: Sequence[bytes | None]) -> _Batch:
-    """Each text once, at its first place; nulls ask for nothing."""
+    """Makes a batch that has each text once, at its first place, and no nulls."""
     places: dict[bytes, int] = {}
     for index, text in enumerate(texts):
         if text is not None:

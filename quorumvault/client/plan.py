@@ -1,4 +1,4 @@
-"""What the pure core asks of the shell around it, and what it is told.
+"""The steps that the pure core asks of the shell around it, and the outcomes that it gets back.
 
 An operation is a *plan*: a generator that yields steps and is sent what came of each, and returns the operation's result.
 

@@ -12,7 +12,7 @@ EPOCH_PASSES: Final = 8
 
 
 class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How patient a client is, and how much load its retries may add."""
+    """The patience of a client, and the load that its retries may add. Times are seconds."""
 
     #: One request with all its tries: outlasts the restart of a node, or the wait for a second one.
     request: float = 30.0

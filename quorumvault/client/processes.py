@@ -1,4 +1,4 @@
-"""What a client has for one process alone: its connections, and what it learnt about the nodes.
+"""The state of a client that no two processes may share: its connections, and what it learnt about the nodes.
 
 A forked process starts with copies of its parent's sockets, and whoever of the two reads first may have the other's answer. So
 what was made in one process is used in no other: a forked one makes its own when it first asks. No lock guards that, since one
@@ -45,7 +45,7 @@ class EachProcess(Generic[OwnT]):
         self._ended = False
 
     def get(self) -> OwnT:
-        """What this process has, made if it has none. Raises what ``make`` raises, and RuntimeError instead after ``end``."""
+        """Returns the state of this process, made now if there is none. Raises as ``make`` does; RuntimeError after ``end``."""
         process = _this_process()
         own = self._owned.get(process)
         if own is not None:
@@ -67,5 +67,5 @@ def refuse_transport() -> NoReturn:
 
 
 def refuse_copy(kind: type) -> NoReturn:
-    """What copy and pickle are told: connections cannot be copied, and an API key has no place in a pickle."""
+    """Raises TypeError for copy and pickle: connections cannot be copied, and an API key has no place in a pickle."""
     raise TypeError(f"a {kind.__name__} cannot be pickled or copied: make one in each process, as in the initializer of a pool")

@@ -1,4 +1,4 @@
-"""What the API answers, as types, and its problems (RFC 9457) as errors."""
+"""The bodies of the API's answers as types, and its problem details (RFC 9457) as errors."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def problem_of(reply: Reply) -> Problem | None:
 
 
 def error_of(reply: Reply, problem: Problem | None) -> QuorumVaultError:
-    """What a reply that is no success means: the class that was raised in the node, or UnexpectedAnswer."""
+    """Makes the error for a reply that is no success: of the class that the node raised, or UnexpectedAnswer."""
     kind = None if problem is None else _BY_CODE.get(problem.code)
     if problem is None or kind is None:
         words = f"an answer of status {reply.status} that is none of this API: is this the URL of a QuorumVault node?"

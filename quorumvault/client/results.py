@@ -1,4 +1,4 @@
-"""What the client hands back. Silent in a ``repr`` about values and tokens."""
+"""The results of the client's methods. No ``repr`` shows a value or a token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from quorumvault import errors
 
-#: What can be tokenized. A Raw is a JSON text of one of the others: how a longer integer than Python converts is sent.
+#: Values that can be tokenized. A Raw is the JSON text of one: the way to send a longer integer than Python converts.
 Value = str | int | bool | msgspec.Raw | None
 
 _INTEGER = re.compile(rb"-?[0-9]+")
@@ -20,7 +20,7 @@ _decode = msgspec.json.decode
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found for one token.
+    """The result of ``detokenize`` for one token.
 
     ``status`` is ``ok``, ``not_found``, ``null`` (no token was asked about), ``unavailable`` (it could not be told, ask again)
     or ``collision`` (two values met in this token, neither is given out).
@@ -69,7 +69,7 @@ def _python_value(json: bytes) -> str | int | bool | None:
 
 @dataclass(frozen=True, slots=True)
 class TokenResult:
-    """What became of one token: ``status`` is one of those of ``Result``."""
+    """The result of ``retokenize`` for one token. ``status`` is one of those of ``Result``."""
 
     status: str
     _token: str | None = field(default=None, repr=False)
@@ -101,7 +101,7 @@ class TokenizedRecords:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a node takes in one request: items, configured values in all its records, bytes of the body, bytes of one value."""
+    """The most that a node takes in one request: items, values in all its records, bytes of the body, bytes of one value."""
 
     items: int
     body_bytes: int
@@ -118,7 +118,7 @@ class QuorumHealth(msgspec.Struct, frozen=True):
 
 
 class PeerHealth(msgspec.Struct, frozen=True):
-    """How a node sees one of its peers: ``up`` or ``down``, and joining or active if it knows.
+    """A peer as a node sees it: ``up`` or ``down``, and joining or active if the node knows.
 
     ``owed_records`` are those that the node knows the peer to lack, the oldest of them for ``owed_seconds``.
     """
@@ -130,7 +130,7 @@ class PeerHealth(msgspec.Struct, frozen=True):
 
 
 class JoiningHealth(msgspec.Struct, frozen=True):
-    """How far a joining disk is: records that it copied, of about how many, from which node, and what it waits for."""
+    """The progress of a joining disk: records copied, of about how many, from which node, and what it waits for."""
 
     records: int = 0
     expected: int | None = None
@@ -157,7 +157,7 @@ class Health(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class NodeHealth:
-    """What the node at ``url`` says of itself; ``report`` is None if it said nothing, and ``problem`` why."""
+    """The report of the node at ``url`` about itself. It is None if none came, and ``problem`` says why."""
 
     url: str
     report: Health | None

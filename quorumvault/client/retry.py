@@ -21,9 +21,9 @@ from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.replies import error_of, problem_of
 from quorumvault.errors import Asked, QuorumVaultError, RequestError
 
-#: What a proxy in front of a node says while the node is away.
+#: Statuses of a proxy in front of a node while the node is away.
 _PROXY_STATUSES = frozenset({502, 503, 504})
-#: What a failure to answer means if no retry can help.
+#: Failures to answer that no retry can help, in words.
 _UNEXPECTED = {
     Failure.OVERLONG: "an answer is longer than any that was asked for",
     Failure.FOREIGN: f"what was answered does not carry the {REQUEST_ID} that was sent, so it is not taken for the answer: "
@@ -35,7 +35,7 @@ _DOUBLINGS = 16
 
 @dataclass(slots=True)
 class _Tries:
-    """What came of the tries of one request."""
+    """The tries of one request, and their outcomes."""
 
     asked: list[Asked]
     last_told: QuorumVaultError | None = None
@@ -122,7 +122,7 @@ class Attempts:
         self._budget.spend()
 
     def _patience(self, node: str, call: Call, until: float) -> float:
-        """How long this node may stay silent."""
+        """Returns how many seconds this node may stay silent."""
         now, patience = self._clock(), self._policy.silence
         if self.nodes.others_answer(node) and not self._budget.wait(now):
             patience = min(patience, self._policy.failover + len(call.body or b"") / self._policy.failover_bytes)
@@ -156,7 +156,7 @@ class Attempts:
         tries.may_have_written |= outcome.failure is not Failure.REFUSED
 
     def _heed(self, node: str, error: QuorumVaultError, retry_after: float | None) -> None:
-        """What the node asked for: to be left alone for a while, or for good as it is about to stop."""
+        """Does as the node asks: leaves it alone for a while (Retry-After), or because it is about to stop."""
         now = self._clock()
         if isinstance(error, errors.Draining):
             self.nodes.set_back(node, now)

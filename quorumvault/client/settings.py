@@ -1,4 +1,4 @@
-"""What a client is told: by arguments, else by the environment, else by default."""
+"""The settings of a client: from its arguments, else from the environment, else defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACCEPT = "application/json, application/problem+json, application/vnd.apache.ar
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the nodes are, and what goes into the headers of every request."""
+    """The nodes' URLs, and what goes into the headers of every request."""
 
     urls: tuple[str, ...]
     api_key: str | None = field(repr=False)
@@ -29,7 +29,7 @@ class Settings:
 
     @property
     def key_id(self) -> str | None:
-        """What of the API key is no secret: its middle; of a key of another form, some of its hash. None without a key."""
+        """The public part of the API key: its middle, or the start of its hash if it has another form. None without a key."""
         if self.api_key is None:
             return None
         parts = self.api_key.split("_")
@@ -49,7 +49,7 @@ class Settings:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Those that do not depend on the request; the API key is added where one is needed."""
+        """The headers of every request. The API key is added where one is needed."""
         headers = {"Accept": _ACCEPT, "User-Agent": "quorumvault-python"}
         return headers if self.purpose is None else {**headers, "X-Purpose": self.purpose}
 

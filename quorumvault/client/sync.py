@@ -24,7 +24,7 @@ from quorumvault.errors import QuorumVaultError
 
 
 class _Own(NamedTuple):
-    """What one process has of a client."""
+    """The state of a client in one process."""
 
     plans: Operations
     http: httpx2.Client
@@ -84,7 +84,7 @@ class Client:
         self.urls = settings.urls
         #: The public part of the API key, by which event logs and ``quorumvault keys list`` call it; None without a key.
         self.key_id = settings.key_id
-        #: What a SQL function of ``quorumvault.register`` raised last: DuckDB passes on no more of it than the text.
+        #: The last error that a SQL function of ``quorumvault.register`` raised: DuckDB passes on its text alone.
         self.last_error: QuorumVaultError | None = None
         self._policy = policy or ClientPolicy()
         self._clock, self._sleep = clock, sleep
@@ -209,7 +209,7 @@ class Client:
         return self._run(self._plans.fields(deadline))
 
     def limits(self, *, deadline: float | None = None) -> Limits:
-        """What a node takes in one request; asked once, then remembered. Longer calls are made of several requests.
+        """Returns the most that a node takes in one request. Asked once, then remembered. Longer calls make several requests.
 
         >>> vault.limits().items
         10000
@@ -217,7 +217,7 @@ class Client:
         return self._run(self._plans.limits(deadline))
 
     def health(self) -> list[NodeHealth]:
-        """What each node says of itself, in the order of ``urls``. Needs no key; raises nothing for a node that is away.
+        """Returns each node's report about itself, in the order of ``urls``. Needs no key. A node that is away raises nothing.
 
         >>> for node in vault.health():
         ...     print(node.report.status if node.report else node.problem)

@@ -1,4 +1,4 @@
-"""Between the plans and httpx2: what both shells translate alike."""
+"""Translates between the plans and httpx2, for both shells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def timeout(send: Send, policy: ClientPolicy, now: float) -> httpx2.Timeout:
 
 
 def not_ours(send: Send, response: httpx2.Response) -> Reply | NoReply | None:
-    """What to make of a response that does not answer this request, going by its headers; None for one that does.
+    """Judges a response by its headers. Returns None if it answers this request, else what to take it for.
 
     Nothing more of it is to be read, so that its connection is closed: what else may come there is nobody's either. A proxy's
     error has no id: what counts of it is its status. A success without an id is never taken.

@@ -32,7 +32,7 @@ Value: TypeAlias = "str | msgspec.Raw"
 
 
 class Answer(NamedTuple):
-    """Of one value: a status, and what takes its place if that is ``ok``.
+    """The answer to one value: a status, and what takes the value's place if the status is ``ok``.
 
     The status is None if the value was not asked about, since another one of the call is faulty.
     """

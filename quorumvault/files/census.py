@@ -1,4 +1,4 @@
-"""How many tokens of each epoch files have: read as they are, without a vault and without a key.
+"""Counts the tokens of each epoch in files. It needs no vault and no key.
 
     a source -> the texts of its columns, in chunks -> tokens, by their form -> a count for each epoch
 
@@ -37,7 +37,7 @@ _decode = json.JSONDecoder(parse_int=len, parse_float=len).decode
 
 @dataclass(slots=True)
 class Tally:
-    """Of one column: its tokens by epoch, and its texts that are no token. Nulls, and what is no text, are not counted."""
+    """The counts of one column: its tokens by epoch, and its other texts. Nulls and other types are not counted."""
 
     tokens: Counter[int] = field(default_factory=Counter)
     no_token: int = 0
@@ -129,7 +129,7 @@ def _count_members(source: Source, columns: Sequence[str]) -> dict[str, Tally]:
 
 
 def _places(source: Source) -> list[str]:
-    """Where the records have tokens: paths, with [*] for the elements of an array."""
+    """Returns the paths at which the records have tokens, with [*] for the elements of an array."""
     found: dict[tuple[Step, ...], None] = {}
     with _lines(source) as lines:
         _, line = lines.without_mark()
@@ -169,7 +169,7 @@ def _texts_in(part: object, place: tuple[Step, ...]) -> Iterator[tuple[tuple[Ste
 
 
 def _in_chunks(texts: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
-    """The same texts, many of one column together, which is cheaper to judge."""
+    """Yields the texts in lists of one column each, which are cheaper to judge."""
     held: dict[int, list[str]] = {}
     for position, text in texts:
         waiting = held.setdefault(position, [])

@@ -1,4 +1,4 @@
-"""What retokenize moved, over all parts: a Parquet file of old tokens and new ones, each once, sorted by the old one."""
+"""Writes the crosswalk of retokenize: a Parquet file of old tokens and new ones, each pair once, sorted by the old token."""
 
 from __future__ import annotations
 

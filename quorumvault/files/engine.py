@@ -1,4 +1,4 @@
-"""What a run asks of a format: convert a part of a source into files of its own, and put all parts together to an output."""
+"""The interface of a format: convert a part of a source into files of its own, and put all parts together to an output."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Engine(Protocol):
 
     @property
     def look_ups(self) -> int:
-        """How many texts were sent to the vault."""
+        """The number of texts that were sent to the vault."""
         ...
 
     def conversion(self, source: Source) -> Conversion:

@@ -1,4 +1,4 @@
-"""What a run is to do, and what it did."""
+"""A run's job and its report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Job:
 
 
 class Counts(msgspec.Struct):
-    """What became of cells: replaced ones per column, and the others by the reason why they were not.
+    """Counts of cells: replaced ones for each column, and the others by the reason why they were not replaced.
 
     ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects.
     """
@@ -88,7 +88,7 @@ class Counts(msgspec.Struct):
 
 
 class Report(Counts):
-    """What a run did. ``look_ups``: texts that were sent to be answered; parts: those that were there, and those it made."""
+    """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made."""
 
     files: int = 0
     look_ups: int = 0
@@ -97,13 +97,13 @@ class Report(Counts):
 
     @property
     def partial(self) -> bool:
-        """Whether some cell could not be done."""
+        """True if some cell could not be done."""
         return bool(self.not_found or self.unavailable or self.collision or self.rejected)
 
 
 class RunError(QuorumVaultError):
-    """A run that was not begun, or not ended, and what to do."""
+    """A run was not begun, or not ended. The text says what to do."""
 
 
 def ignore(rows: int, size: int) -> None:
-    """A Progress that nobody looks at."""
+    """A Progress that does nothing."""

@@ -1,4 +1,4 @@
-"""What a run is about, and what of it is done: enough to go on after a kill at any instant, and to refuse to go on with another.
+"""The plan of a run, and its finished parts: enough to resume after a kill at any instant, and to refuse another run's plan.
 
     manifest.json   the plan, and whether names are being given; replaced as a whole (written, synced, renamed)
     parts.jsonl     a line for each finished part, appended and synced after the part's own files; of two lines about one part the
@@ -26,9 +26,9 @@ from quorumvault.formats.table import Place
 
 FORMAT = 1
 _MANIFEST, _PARTS = "manifest.json", "parts.jsonl"
-#: Of the beginning and of the end of a file, as much as goes into its fingerprint: headers, and the footer of Parquet.
+#: Bytes of the beginning and of the end of a file that its fingerprint covers: headers, and the footer of Parquet.
 _SAMPLED_BYTES = 64 << 10
-#: What a DuckDB file has beside it: rows are there that were committed, and have not come into the file itself yet.
+#: Suffixes of the logs beside a DuckDB file: they hold committed rows that are not in the file itself yet.
 _DUCKDB_LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
 
 
@@ -84,7 +84,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     plan: Plan
     #: All is made, and is being given its names: what is there of the sources does not count any more.
     publishing: bool = False
-    #: Whether names are taken from files that have them: --force, of the command that made it all.
+    #: True if outputs replace files that are there: the command that made the parts had --force.
     replacing: bool = False
 
 
@@ -227,7 +227,7 @@ _WORDS = {
 
 
 def difference(old: Plan, new: Plan, *, publishing: bool) -> str | None:
-    """What of a plan is not as it was, in words; None if nothing is. Once it is ``publishing``, sources may have changed."""
+    """Names the first difference of two plans; None if there is none. Sources may have changed once the run is ``publishing``."""
     for name, words in _WORDS.items():
         before, after = getattr(old, name), getattr(new, name)
         if before != after:

@@ -1,4 +1,4 @@
-"""What becomes of a cell: one table, by what is known of its text and by the options of the job. Both engines follow it.
+"""The outcome of a cell, as one table: by the status of its text, and by the options of the job. Both engines follow it.
 
 A new status goes into ``Status``, and into ``TABLE`` with a row for each outcome that it can have.
 """
@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from quorumvault.files.job import Counts, IfToken, Job, Missing
 
-#: What is known of one text: the statuses of the API, and those of values that are not sent, since no node would take them.
+#: The status of one text: those of the API, and those of values that are not sent since no node would take them.
 Status: TypeAlias = Literal[
     "null",  # there was no text
     "ok",  # there is something to take its place

@@ -1,4 +1,4 @@
-"""Where outputs go, and how they get their names: checked before anything happens, given when all of them are whole.
+"""Outputs and their names: checked before anything happens, given when all outputs are whole.
 
 What is made stays in the work folder until every name is given: a name is a second link to it. So whatever is interrupted can be
 done again, and what is there already is known by being the same file.
@@ -30,7 +30,7 @@ REJECTS, CROSSWALK = "rejects", "crosswalk"
 
 
 class OutputExists(RunError):
-    """There is a file where an output is to be: a mistake in the command, or --force."""
+    """An output exists already: a mistake in the command, or a case for --force."""
 
 
 class Target(NamedTuple):
@@ -116,7 +116,7 @@ class Outputs:
         probe.unlink()
 
     def staged(self, folder: Path, number: int) -> Path:
-        """Where the output of a source is put together. Its suffix is the target's: that is how DuckDB knows a format."""
+        """The file in which a source's output is put together. It has the target's suffix, by which DuckDB knows a format."""
         return folder / f"{number:06}{self.targets[number].path.suffix}"
 
     def publish(self, folder: Path, *, replacing: bool) -> None:
@@ -137,7 +137,7 @@ class Outputs:
             sync_directory(parent)
 
     def _give(self, staged: Path, target: Target, replacing: bool) -> set[Path]:
-        """Answers the folders that have new names in them."""
+        """Returns the folders that have new names in them."""
         path = self._places[target]
         new = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
         with umask(self._umask):
@@ -215,12 +215,12 @@ def _targets(job: Job) -> Iterator[Target]:
 
 
 def _table_key(table: str | None) -> str | None:
-    """The same for two names of one table: DuckDB does not tell names apart by their case, and ``main`` is where tables are."""
+    """Returns an equal key for two names of one table: DuckDB ignores case, and ``main`` is its default schema."""
     return None if table is None else table.casefold().removeprefix("main.")
 
 
 def _overlap(tables: set[str | None], table: str | None) -> bool:
-    """Whether, of a file that has these outputs or sources in it, one more would touch one. None is the whole file."""
+    """Returns whether one more output would touch those in the same file. None is the whole file."""
     return bool(tables) and (table is None or None in tables or table in tables)
 
 

@@ -43,7 +43,7 @@ class PartFiles:
         self.number = number
         self.data = folder / f"{number:06}.data"
         self.rejects = folder / f"{number:06}.rejects"
-        #: What was moved: a line for each token, the old one, a comma, the new one.
+        #: The tokens that were moved: a line OLD,NEW for each.
         self.pairs = folder / f"{number:06}.pairs"
 
     def clear(self) -> None:

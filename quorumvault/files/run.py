@@ -32,7 +32,7 @@ from quorumvault.ownership import umask
 
 
 class SourceChanged(RunError):
-    """A source is not as it was when the run began."""
+    """A source has changed since the run began."""
 
 
 def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
@@ -76,7 +76,7 @@ def _engine(job: Job, vault: Client, configured: Sequence[str], spill: Path) -> 
 
 
 class _Making:
-    """The parts of a run, those that the manifest has and those that it lacks, and what is put together of them."""
+    """Makes the parts that the manifest lacks, and puts the outputs together."""
 
     _engine: Engine
 
@@ -99,7 +99,7 @@ class _Making:
         return report
 
     def make(self, engine: Engine, outputs: Outputs, spill: Path) -> None:
-        """All parts, and all outputs of them, without their names."""
+        """Makes all parts, and puts all outputs together, without their names."""
         self._engine = engine
         try:
             conversions = [engine.conversion(source) for source in self._job.sources]
@@ -124,7 +124,7 @@ class _Making:
                 raise SourceChanged(f"{source} was changed while it was read: begin again with --force")
 
     def _make_damaged(self, conversions: Sequence[Conversion]) -> None:
-        """Parts whose files are not what they were: a disk that lost a write, or a curious hand."""
+        """Makes parts again whose files have changed: a disk lost a write, or somebody edited them."""
         for part in list(self._manifest.parts.values()):
             if not self._work.part_files(part.number).is_whole(part.files):
                 self._make_again(conversions, part)

@@ -1,4 +1,4 @@
-"""Which files a run is about: names, globs, folders, and tables in DuckDB files.
+"""The sources of a run: names, globs, folders, and tables in DuckDB files.
 
 A name is that of a file, if there is one, or of a folder, or a glob ("tok/**/*.parquet"), or FILE.duckdb::TABLE. Of folders and
 globs, what is hidden (".x") or set apart ("_SUCCESS", "_delta_log") is no data. A Hive-partitioned folder is a folder: the values
@@ -31,7 +31,7 @@ _TABLE_MARK = "::"
 
 
 class InputsError(QuorumVaultError):
-    """Files that were named and cannot be worked on together: a mistake in the command."""
+    """The named files cannot be worked on together: a mistake in the command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def expand(names: Sequence[str], *, format: Format | None = None, table: str | N
 
 
 def is_single(name: str) -> bool:
-    """Whether a name means one file, whatever is there: it then has one output, and else a folder of them."""
+    """Returns whether a name means one file, which has one output. Any other has a folder of outputs."""
     path, _ = split_table(name)
     return path.is_file() or not (path.is_dir() or glob.has_magic(name))
 

@@ -35,19 +35,19 @@ _REMOVE_IT = "a run is kept in a folder of that name, which is for you alone; re
 
 
 class RunRefused(RunError):
-    """A run that was not begun, because of what an earlier one has left, or has not."""
+    """A run was not begun, because of something that an earlier run left."""
 
 
 class UnfinishedRun(RunRefused):
-    """An earlier run to the same output was not ended."""
+    """An earlier run to the same output is unfinished."""
 
 
 class ManifestMismatch(RunRefused):
-    """An earlier run was about something else."""
+    """An unfinished run has another plan than this one."""
 
 
 def work_path(job: Job) -> Path:
-    """On the same file system as the output: what is made there is renamed into its place."""
+    """Returns the folder of a job's run. It is on the output's file system: what is made there gets its name by a link."""
     if job.output is None:
         only = job.sources[0].path if len(job.sources) == 1 else root_of(job.sources)
         target = (job.root or only).resolve()
@@ -60,7 +60,7 @@ def work_path(job: Job) -> Path:
 
 
 def has_unfinished(job: Job) -> bool:
-    """Whether an earlier run to the same output has left something to go on with."""
+    """Returns whether an earlier run to the same output left parts to resume with."""
     return Manifest.load(work_path(job)) is not None
 
 
@@ -105,7 +105,7 @@ class WorkFolder:
 
 
 def _clear_spill(path: Path) -> None:
-    """Removes what a killed run has left of values."""
+    """Removes the spill folders of a killed run: they hold values."""
     for folder in path.glob(f"{_SPILL_PREFIX}*"):
         _remove_spill(folder)
     note = path / _SPILL_NOTE
@@ -115,7 +115,7 @@ def _clear_spill(path: Path) -> None:
 
 
 def _remove_spill(folder: Path) -> None:
-    """A spill folder elsewhere, unless it is gone, and what has its name is not this user's."""
+    """Removes a spill folder, unless it is gone, or its name belongs to somebody else's folder now."""
     with contextlib.suppress(FileNotFoundError, RunRefused):
         descriptor = _open_own(folder)
         try:
@@ -125,7 +125,7 @@ def _remove_spill(folder: Path) -> None:
 
 
 def _empty(descriptor: int) -> None:
-    """Removes all that is in an open folder, and follows no link."""
+    """Empties an open folder. Follows no link."""
     for name in os.listdir(descriptor):
         try:
             os.unlink(name, dir_fd=descriptor)
@@ -134,7 +134,7 @@ def _empty(descriptor: int) -> None:
 
 
 def plan_under_way(job: Job) -> Plan | None:
-    """Of a run whose names are being given, if there is one: its sources need not be what they were."""
+    """Returns the plan of a run that was giving names, or None. Its sources may have changed."""
     found = Manifest.load(work_path(job))
     return found.plan if found is not None and found.publishing else None
 
@@ -160,7 +160,7 @@ def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
 
 
 def _remove(path: Path, descriptor: int) -> None:
-    """An open folder; what has its name meanwhile stays."""
+    """Removes an open folder. Anything else that has its name by now stays."""
     _empty(descriptor)
     if _is_there(path, descriptor):
         path.rmdir()
@@ -187,7 +187,7 @@ def _manifest(path: Path, descriptor: int, job: Job, plan: Plan) -> Manifest:
 
 
 def _fresh(path: Path, descriptor: int, plan: Plan) -> Manifest:
-    """Of a run that begins in a folder in which something may be left."""
+    """Begins a new run in a folder that an earlier one may have left things in."""
     _clear_spill(path)
     Manifest.discard(path)
     _empty(descriptor)
@@ -225,7 +225,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _is_there(path: Path, descriptor: int) -> bool:
-    """Whether an open folder still has this name."""
+    """Returns whether an open folder still has this name."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -106,7 +106,7 @@ class CsvTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all columns, selected or not."""
+        """The names of all columns, selected or not."""
         return tuple(self._names)
 
     @property
@@ -146,7 +146,7 @@ class CsvTable:
             yield CsvRow(number, text, raws, end, self._positions if len(raws) == width else ())
 
     def check_seen(self) -> None:
-        """The header has told."""
+        """Does nothing: the header named the columns."""
 
     def _whole_row(self, line: bytes) -> str:
         """The row that begins with this line: as long as a quoted cell is open, the next line belongs to it."""

@@ -71,7 +71,7 @@ _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _BEFORE_LONE_SURROGATE = re.compile(rb"(?:[^\\]++|%b%b|(?!%b|%b)\\)*+" % (_HIGH, _LOW, _HIGH, _LOW))
 
 
-#: What errors call the text, unless a caller says otherwise.
+#: The name of the text in errors, unless a caller gives another one.
 BODY: Final = "the body"
 
 
@@ -113,7 +113,7 @@ def _what_is_wrong(body: bytes, error: msgspec.DecodeError, subject: str) -> str
 
 
 def parts_in_steps(body: bytes, subject: str = BODY) -> Iterator[int]:
-    """How many commas, objects and arrays there are so far outside of strings: with them every value in the body is counted.
+    """Yields the commas, objects and arrays outside of strings so far: there are at least as many as values in the body.
 
     Raises errors.Malformed for too many of those, or of objects and arrays, or if they are nested too deep. The body may be no
     JSON: what is said of any beginning of it does not depend on what follows.
@@ -161,7 +161,7 @@ def _outline(piece: bytes, quoted: bool) -> tuple[bytes, bool]:
 
 
 def _without_escaped_quotes(text: bytes) -> bytes:
-    """Of the same length. A backslash pairs with the next byte from the left, so pairs of them go first."""
+    """Returns a text of the same length. A backslash pairs with the next byte from the left, so pairs of them go first."""
     if b"\\" not in text:
         return text
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
@@ -188,16 +188,16 @@ class Document:
 
 
 class _RepeatedName(Exception):
-    """Some object has a name twice."""
+    """An object has a name twice."""
 
 
 def _refuse_repeats(members: list[tuple[str, object]]) -> None:
-    """Nothing is made of an object that is in order: it will not be kept."""
+    """Raises _RepeatedName. Returns None for any other object: the decoded value is not used."""
     if len(dict(members)) < len(members):
         raise _RepeatedName
 
 
-#: Of what numbers mean nothing is asked, and an integer of thousands of digits takes long to find out.
+#: Numbers are not converted: an integer of thousands of digits would take long.
 _look_for_repeats = json.JSONDecoder(object_pairs_hook=_refuse_repeats, parse_int=len, parse_float=len).decode
 
 

@@ -38,7 +38,7 @@ _STEP = re.compile(
     r'|(?P<double>"(?:[^"\\]|\\[bfnrtu/\\"])*")'
     rf"){_BLANK}\])"
 )
-#: What RFC 9535 has and this does not, or what is often written by mistake, and what to do instead.
+#: Forms of RFC 9535 that are not taken, and frequent mistakes, with what to do instead.
 _REFUSALS: Final = (
     (re.compile(r"\.\."), "descendants (..) are not taken, write the whole path"),
     (re.compile(r"\.\*"), "write [*] for every one"),
@@ -58,7 +58,7 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 
 class PathError(ValueError):
-    """What is wrong with an expression, and at which character of it."""
+    """An expression is no path that is taken here: what is wrong, and at which character."""
 
 
 @dataclass(frozen=True, slots=True)

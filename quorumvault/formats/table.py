@@ -25,7 +25,7 @@ class Cell(Protocol):
     def value(self) -> str | msgspec.Raw: ...
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
-        """What ``render`` of its row writes here from now on: a string, the JSON text of any value, or a null."""
+        """Sets what ``render`` of its row writes here: a string, the JSON text of any value, or (None) a null."""
         ...
 
 
@@ -44,14 +44,14 @@ class Row(Protocol):
         ...
 
     def cells(self) -> Sequence[Cell]:
-        """Those of the selected columns, nulls left out."""
+        """The cells of the selected columns, without nulls."""
         ...
 
     def render(self) -> bytes: ...
 
 
 class Place(NamedTuple):
-    """Between two rows: records, bytes and lines before it, and those of the columns of which something was seen there."""
+    """A place between two rows: the records, bytes and lines before it, and the columns that had a value there."""
 
     row: int = 0
     offset: int = 0
@@ -62,35 +62,35 @@ class Place(NamedTuple):
 class Table(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
-        """The selected ones, as they are named to people."""
+        """The selected columns, by their names for people."""
         ...
 
     def select_named(self, names: Sequence[str]) -> None:
-        """Raises ColumnError if the table is known not to have one of them."""
+        """Selects columns by name. Raises ColumnError if the table is known to lack one."""
         ...
 
     def select_configured(self, paths: Sequence[str]) -> None:
-        """Those that configured fields (JSONPath) lead to. Raises ColumnError if it is known that none does."""
+        """Selects the columns that configured fields (JSONPath) lead to. Raises ColumnError if none is known to do so."""
         ...
 
     def header(self) -> bytes:
-        """What stands before the rows."""
+        """Returns the bytes before the first row."""
         ...
 
     def skip_to(self, place: Place) -> None:
-        """``rows`` begins there, and what was seen before counts. Of files only."""
+        """Makes ``rows`` begin at a place, with what was seen before it. The stream must be a file."""
         ...
 
     def place(self, row: int) -> Place:
-        """Where ``rows`` is, which is after so many records."""
+        """Returns the place at which ``rows`` is, after ``row`` records."""
         ...
 
     def rows(self) -> Iterator[Row]:
-        """Once. Raises InputError at a line that cannot be read."""
+        """Yields the rows. May be called once. Raises InputError at a line that cannot be read."""
         ...
 
     def check_seen(self) -> None:
-        """After the last row. Raises ColumnError if a column that was named was nowhere, or no configured one anywhere."""
+        """Called after the last row. Raises ColumnError if a named column was in no row, or no configured one in any."""
         ...
 
 

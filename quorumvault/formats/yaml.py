@@ -33,7 +33,7 @@ _PARSER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_yaml(path: Path) -> object:
-    """What one YAML file says, in dicts with text as keys, lists and scalars; None for an empty file.
+    """Reads a YAML file. Returns dicts with text as keys, lists and scalars; None for an empty file.
 
     Raises ConfigError with file and line. Of the content it shows no more than a key's name or one character.
     """
@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> str:
 
 
 def parse_yaml(path: Path, text: str) -> object:
-    """What ``text`` says, as ``load_yaml`` does; ``path`` is the file that it comes from, or will be. Raises ConfigError."""
+    """Parses ``text`` as ``load_yaml`` does. ``path`` is the file it comes from, or will go to. Raises ConfigError."""
     _check_size(path, len(text.encode()))
     try:
         return _document(yaml.parse(text, _PARSER))

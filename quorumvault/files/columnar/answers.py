@@ -26,7 +26,7 @@ from quorumvault.files.outcomes import PASSING, STATUSES
 
 #: Unknown texts that are asked about together: objects of Python's are made of them, and they take a request each 10,000.
 _ASK_ROWS: Final = 200_000
-#: What DuckDB may take; the rest of the process works on one chunk of a column at a time.
+#: Memory that DuckDB may take. The rest of the process works on one chunk of a column at a time.
 MEMORY_LIMIT: Final = "256MB"
 CODE: Final = {status: code for code, status in enumerate(STATUSES)}
 _PASSING: Final = pa.array([CODE[status] for status in PASSING], pa.uint8())
@@ -34,7 +34,7 @@ _NAMES: Final = pa.array(STATUSES)
 
 
 class Answered(NamedTuple):
-    """Of texts: what takes their place (large_utf8, null unless the status is ``ok``), and statuses, as places in STATUSES."""
+    """Answers to texts: results (large_utf8, null unless the status is ``ok``), and codes (uint8, places in STATUSES)."""
 
     results: Any
     codes: Any
@@ -59,7 +59,7 @@ class ColumnAnswers:
         self._vault = vault
         self._con = con
         self.look_ups = 0
-        #: Whether the answers are tokens.
+        #: True if the answers are tokens.
         self._one_epoch = job.operation != "detokenize"
         self._epoch = TokenEpoch(self._clear)
         con.execute("create table answers (text varchar, result varchar, code utinyint)")
@@ -70,7 +70,7 @@ class ColumnAnswers:
         return self._epoch.current or None
 
     def of(self, texts: Any) -> Answered:
-        """Of distinct texts, a large_utf8 array without nulls."""
+        """Returns the answers to ``texts``: distinct, a large_utf8 array without nulls."""
         asked = pa.table({"text": texts, "place": pa.array(np.arange(len(texts)))})
         with registered(self._con, "asked", asked):
             known = self._con.sql("select place, result, code from asked join answers using (text)").to_arrow_table()

@@ -201,7 +201,7 @@ def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
 
 
 def _summary(con: duckdb.DuckDBPyConnection, table: str) -> tuple[object, ...]:
-    """Of what is in a table: two that have the same are the same, rows, their order, names and types."""
+    """Summarizes a table: its names and types, and a hash over its rows and their order. Equal tables have equal summaries."""
     relation = con.sql(f"from {table}")
     (found,) = con.execute(f"select count(*), bit_xor(hash(rowid, *columns(*))) from {table}").fetchall()
     return (relation.columns, relation.types, found)

@@ -42,7 +42,7 @@ class ColumnarEngine:
         self._answers.forget()
 
     def explain(self, error: Exception) -> str | None:
-        """Only what is about files and memory is quoted: other words of DuckDB's may have a value in them."""
+        """Quotes only errors about files and memory: DuckDB's other errors may have a value in their text."""
         if isinstance(error, (duckdb.IOException, duckdb.OutOfMemoryException)):
             return str(error).splitlines()[0]
         if isinstance(error, duckdb.Error | pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):

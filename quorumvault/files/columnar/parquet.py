@@ -35,7 +35,7 @@ from quorumvault.formats.table import Place
 
 #: As much as a kill costs: a few seconds of work, and row groups are not cut. Each part begins with an empty pipeline.
 PART_ROWS = 4_000_000
-#: What is in memory at once: rows of the columns that are worked on, and their bytes, as they are in the file before compression.
+#: Most rows, and bytes before compression, of the replaced columns in memory at once.
 CHUNK_ROWS = 1_000_000
 CHUNK_BYTES = 32 << 20
 _BATCH_ROWS: Final = 1 << 17
@@ -152,13 +152,13 @@ def _require_told_apart(names: Sequence[str], source: Source) -> None:
 
 
 def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """What DuckDB reads in a Parquet file: the type of each column. ``names`` are the file's own: DuckDB changes some."""
+    """Returns DuckDB's type of each column of a Parquet file, by ``names``: the file's own, some of which DuckDB changes."""
     relation = con.read_parquet(glob.escape(str(path)), hive_partitioning=False)
     return dict(zip(names, relation.types, strict=True))
 
 
 def _leaves(kind: Any) -> int:
-    """How many columns Parquet keeps one of this Arrow type as. Their paths do not tell: a name may have a dot in it."""
+    """Counts the leaf columns that Parquet stores for this Arrow type. Their paths do not tell: a name may have a dot in it."""
     return sum(_leaves(kind.field(place).type) for place in range(kind.num_fields)) or 1
 
 
@@ -336,12 +336,12 @@ def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], s
             raise ColumnError(f"{source}: column {name} is {kind}, which would not be kept: cast it to another type first")
 
 
-#: What pyarrow calls them when it writes.
+#: Codecs whose names pyarrow's writer spells in another way than the file.
 _CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4", "UNKNOWN": "SNAPPY"}
 
 
 def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:
-    """The same items, the next of which is made in a thread while one is worked on."""
+    """Yields the items, and makes the next one in a thread meanwhile."""
     with ThreadPoolExecutor(1, thread_name_prefix="quorumvault") as pool:
         following = pool.submit(next, items, None)
         while (item := following.result()) is not None:

@@ -23,7 +23,7 @@ def damaged(source: Source) -> RunError:
 
 
 def cuts(sizes: Numbers) -> Iterator[int]:
-    """Where rows that have texts of these sizes are cut, their end included, so that no more is written at once than is meant.
+    """Yields the rows at which to cut a row group, its end included, so that no piece has much more than _TEXT_BYTES of text.
 
     Distinct texts may be few when what is made of them is not: one value of 64 KiB in each of 34,000 rows is more than a column
     of Arrow's utf8 can have.
@@ -60,7 +60,7 @@ class PartRows:
         return pa.Table.from_batches(taken, self._schema), np.concatenate(sizes)
 
     def left(self) -> bool:
-        """Whether there are more than were taken."""
+        """Returns whether rows are left that were not taken."""
         return self._rest is not None or any(len(batch) for batch, _ in self._batches)
 
 
@@ -71,7 +71,7 @@ def _stream(path: Path) -> Iterator[tuple[Any, Numbers]]:
 
 
 def _text_bytes(batch: Any) -> Numbers:
-    """Of each row, the bytes of its texts in all columns together."""
+    """Returns for each row the bytes of its texts in all columns together."""
     total = np.zeros(len(batch), np.int64)
     for column in batch.columns:
         if pa.types.is_dictionary(column.type):

@@ -19,7 +19,7 @@ _ROWS_SHOWN: Final = 5
 
 
 def replacements(rules: dict[Status, CellRule], texts: Any, answered: Answered) -> Any:
-    """For each of the distinct texts (large_utf8), what the rows that have it get: itself, the answer, or null."""
+    """Returns what takes the place of each distinct text (large_utf8): itself, the answer, or null."""
     kept = [CODE[status] for status, rule in rules.items() if rule.outcome is Outcome.KEEP]
     stays = pc.is_in(answered.codes, pa.array(kept, pa.uint8()))
     return pc.if_else(stays, texts, answered.results)
