@@ -131,13 +131,13 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
         raise click.BadParameter(str(error), param_hint="--host") from None
     at = made.endpoints
     if as_json:
-        aside = None if made.set_aside is None else str(made.set_aside)
+        aside = None if made.quarantined is None else str(made.quarantined)
         where = {"api": f"http://{at.api}", "peer": str(at.peer)}
         print_json({"cluster": str(made.cluster_file), "node": node, "disk": made.disk.hex(), "set_aside": aside, **where})
         return
     say(f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}.")
-    if made.set_aside is not None:
-        say(f"What was there is in {made.set_aside} now. Keep it until {node} is active again.")
+    if made.quarantined is not None:
+        say(f"What was there is in {made.quarantined} now. Keep it until {node} is active again.")
     if given:
         say(
             f"{node} is at {at.api} and {at.peer} from now on: copy {made.cluster_file} to the other hosts, and send their nodes "

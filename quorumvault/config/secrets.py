@@ -12,10 +12,10 @@ import stat
 from pathlib import Path
 
 from quorumvault import durable
+from quorumvault.crypto.keys import SECRET_BYTES
 from quorumvault.errors import ConfigError
 from quorumvault.ownership import is_open_to_others
 
-SECRET_BYTES = 32
 _HEX_DIGITS = 2 * SECRET_BYTES
 _EXPECTED = f"expected {_HEX_DIGITS} hexadecimal digits ({SECRET_BYTES} bytes) and nothing else"
 

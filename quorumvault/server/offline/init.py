@@ -26,19 +26,19 @@ from pathlib import Path
 
 from quorumvault import durable
 from quorumvault.config.addresses import Endpoints
-from quorumvault.config.api_keys import FIRST_ALLOW, create_key, new_keyfile
-from quorumvault.config.cluster import load_node, parse_cluster
-from quorumvault.config.secrets import SECRET_BYTES, write_secret
+from quorumvault.config.api_keys import FIRST_ALLOW, create_key, load_keys, new_keyfile
+from quorumvault.config.cluster import NodeConfig, load_node, parse_cluster
+from quorumvault.config.fields import load_fields
+from quorumvault.config.secrets import write_secret
 from quorumvault.config.tampering import close_folder
-from quorumvault.errors import InitRefused
+from quorumvault.crypto.keys import SECRET_BYTES
+from quorumvault.errors import ConfigError, InitRefused
 from quorumvault.formats.yaml import quoted
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
-from quorumvault.server.offline.read_back import read_back
-from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
-from quorumvault.server.storage.disk_identity import DiskIdentity, write_identity
-from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, identity_of, make_disk
+from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import Store
 
 CLUSTER_FILE, FIELDS_FILE, KEYS_FILE = "cluster.yaml", "fields.yaml", "api_keys.yaml"
@@ -97,6 +97,17 @@ def new_cluster(directory: Path, text: str) -> Iterator[Path]:
         _empty(directory)
         raise
     durable.sync_directory(directory)
+
+
+def read_back(config: NodeConfig) -> None:
+    """Read the files that a node starts from beside its store, so that the command that wrote a bad one says so, not the node.
+
+    ``config`` was loaded, so cluster.yaml and the secrets are in order. Raises ConfigError, naming the file that is not.
+    """
+    load_fields(config.cluster.fields)
+    load_keys(config.cluster.api_keys)
+    if identity_of(config) is None:
+        raise ConfigError(config.data_directory / IDENTITY_FILE, "", "expected a disk identity; there is none")
 
 
 def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER) -> str:
@@ -171,10 +182,9 @@ def make_disks(
     for node, disk in view.disks.items():
         place = directory / node
         place.mkdir(mode=0o700)
-        with closing(LevelDBStore.create(place / STORE_DIRECTORY, disk)) as store:
+        with closing(make_disk(place, DiskIdentity(cluster_id, node, disk, 0, Mode.ACTIVE, view))) as store:
             if fill is not None:
                 fill(node, store)
-        write_identity(place / IDENTITY_FILE, DiskIdentity(cluster_id, node, disk, 0, Mode.ACTIVE, view))
 
 
 def _empty(directory: Path) -> None:

@@ -24,7 +24,7 @@ from typing import BinaryIO
 from quorumvault.config.cluster import Cluster, NodeConfig
 from quorumvault.errors import ConfigError, DirectoryInUse, PackRefused
 from quorumvault.server.http.admin import socket
-from quorumvault.server.offline.read_back import read_back
+from quorumvault.server.offline.init import read_back
 from quorumvault.server.storage.data_directory import STORE_DIRECTORY, identity_of, is_quarantined
 from quorumvault.server.storage.disk_identity import LOCK_FILE, lock_data_directory
 from quorumvault.server.telemetry.event_log import FILE_NAME as EVENT_LOG

@@ -26,26 +26,25 @@ from typing import Any
 from quorumvault import durable
 from quorumvault.config.addresses import Endpoints, check_host, parse_address
 from quorumvault.config.cluster import load_cluster, parse_cluster
-from quorumvault.errors import DirectoryInUse, InitRefused, StorageFailed
+from quorumvault.errors import DirectoryInUse, InitRefused
 from quorumvault.formats.yaml import parse_yaml, read_yaml, with_scalars
 from quorumvault.model import NODE_NAMES
 from quorumvault.ownership import hand_over, make_folder, require_replaceable, user_name
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.server.offline.init import CLUSTER_FILE
-from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY, quarantine, quarantine_contents
-from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity, write_identity
-from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.data_directory import make_disk, quarantine, quarantine_contents
+from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """``set_aside``: where the node's old directory is now, if there was one. ``endpoints``: where the node is from now on."""
+    """``quarantined``: where the node's old directory is now, if there was one. ``endpoints``: where the node is from now on."""
 
     cluster_file: Path
     data_directory: Path
     disk: bytes
     endpoints: Endpoints
-    set_aside: Path | None
+    quarantined: Path | None
 
 
 def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Callable[[int], bytes]) -> Replaced:
@@ -75,7 +74,7 @@ def _make_within(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path:
     """Where a volume is mounted: its directory stays, and the lock in it. Returns where the contents are now."""
     _own(place, identity.node, owned)
     aside = _out_of_the_way(quarantine_contents, place)
-    _make_disk(place, identity)
+    make_disk(place, identity).close()
     hand_over(place)
     return aside
 
@@ -93,7 +92,7 @@ def _make_beside(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path 
     aside = None
     try:
         owned.enter_context(lock_data_directory(fresh))
-        _make_disk(fresh, identity)
+        make_disk(fresh, identity).close()
         _inherit(fresh, place)
         if replaces:
             aside = _out_of_the_way(quarantine, place)
@@ -116,14 +115,6 @@ def _inherit(fresh: Path, place: Path) -> None:
         owner = user_name(before.st_uid)
         raise InitRefused(f"{place}: belongs to {owner}, and so has to what replaces it: run this as {owner} or root")
     fresh.chmod(stat.S_IMODE(before.st_mode))
-
-
-def _make_disk(directory: Path, identity: DiskIdentity) -> None:
-    path = directory / IDENTITY_FILE
-    write_identity(path, identity)
-    if read_identity(path) != identity:
-        raise StorageFailed(f"{path}: the disk identity cannot be read back")
-    LevelDBStore.create(directory / STORE_DIRECTORY, identity.disk).close()
 
 
 def _own(place: Path, node: str, owned: ExitStack) -> None:

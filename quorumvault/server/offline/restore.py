@@ -26,8 +26,8 @@ from quorumvault import durable
 from quorumvault.config.addresses import Endpoints
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.fields import load_fields
-from quorumvault.config.secrets import SECRET_BYTES, read_secret
-from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
+from quorumvault.config.secrets import read_secret
+from quorumvault.crypto.keys import SECRET_BYTES, Keyring, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, RestoreRefused, StorageFailed
 from quorumvault.formats.yaml import read_yaml
 from quorumvault.model import NODE_NAMES, Owner

@@ -143,14 +143,25 @@ def create_replacement(config: NodeConfig, identity: DiskIdentity) -> tuple[Disk
             shutil.rmtree(store, ignore_errors=True)  # it never was whole: there is nothing in it that others have not
         if store.exists():
             logger.warning("%s: the store that cannot be trusted is now %s", config.node, quarantine(store))
-        write_identity(path, identity)
+        fresh = make_disk(directory, identity)
         (directory / UNTRUSTED_FILE).unlink(missing_ok=True)
         durable.sync_directory(directory)
     except OSError as error:
         raise StorageFailed(f"{directory}: the old store cannot be set aside: {error.strerror}") from None
-    fresh = LevelDBStore.create(store, identity.disk)
     check_secret(fresh, config)
     return raise_incarnation(path, identity), fresh
+
+
+def make_disk(directory: Path, identity: DiskIdentity) -> LevelDBStore:
+    """Make a disk in a data directory that has none: its identity, then an empty store, which is returned open.
+
+    After a crash in the middle there is an identity whose store is missing: such a disk is lost. Raises StorageFailed.
+    """
+    path = directory / IDENTITY_FILE
+    write_identity(path, identity)
+    if read_identity(path) != identity:
+        raise StorageFailed(f"{path}: the disk identity cannot be read back")
+    return LevelDBStore.create(directory / STORE_DIRECTORY, identity.disk)
 
 
 def store_bytes(directory: Path) -> int:

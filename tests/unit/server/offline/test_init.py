@@ -109,7 +109,7 @@ def test_an_init_that_fails_leaves_an_empty_directory(tmp_path: Path, monkeypatc
     def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(initialise, "write_identity", disk_full)
+    monkeypatch.setattr(initialise, "make_disk", disk_full)
     with pytest.raises(OSError, match="No space left"):
         make(tmp_path / "vault")
     assert os.listdir(tmp_path / "vault") == []

@@ -50,15 +50,15 @@ def test_a_new_disk_is_empty_and_joining_and_the_old_one_is_set_aside_whole(vaul
     identity = read_identity(vault / "n2" / IDENTITY_FILE)
     assert identity is not None
     assert (identity.disk, identity.mode, identity.view) == (made.disk, Mode.JOINING, None)
-    assert made.set_aside == vault / "n2.set-aside-1"
-    assert {name: data for name, data in files(made.set_aside).items() if name != "lock"} == before
+    assert made.quarantined == vault / "n2.set-aside-1"
+    assert {name: data for name, data in files(made.quarantined).items() if name != "lock"} == before
     disk = open_disk(load_node(vault / "cluster.yaml", "n2"))
     assert disk.store is not None
     disk.store.close()
 
 
 def test_a_second_time_takes_the_next_name(vault: Path) -> None:
-    asides = [replace_disk(vault, "n2", None, entropy=os.urandom).set_aside for _ in range(2)]
+    asides = [replace_disk(vault, "n2", None, entropy=os.urandom).quarantined for _ in range(2)]
     assert asides == [vault / "n2.set-aside-1", vault / "n2.set-aside-2"]
 
 
@@ -67,7 +67,7 @@ def test_where_a_volume_is_mounted_the_contents_are_set_aside(vault: Path, monke
     before = files(vault / "n2")
     monkeypatch.setattr(Path, "is_mount", lambda path: path == vault / "n2")
     first, second = (replace_disk(vault, "n2", None, entropy=os.urandom) for _ in range(2))
-    assert (first.set_aside, second.set_aside) == (vault / "n2" / "n2.set-aside-1", vault / "n2" / "n2.set-aside-2")
+    assert (first.quarantined, second.quarantined) == (vault / "n2" / "n2.set-aside-1", vault / "n2" / "n2.set-aside-2")
     assert files(vault / "n2" / "n2.set-aside-1") == {name: data for name, data in before.items() if name != "lock"}
     identity = read_identity(vault / "n2" / "disk.json")
     assert identity is not None
@@ -76,7 +76,7 @@ def test_where_a_volume_is_mounted_the_contents_are_set_aside(vault: Path, monke
 
 def test_a_directory_that_is_gone_needs_nothing_set_aside(vault: Path) -> None:
     (vault / "n3").rename(vault / "elsewhere")
-    assert replace_disk(vault, "n3", None, entropy=os.urandom).set_aside is None
+    assert replace_disk(vault, "n3", None, entropy=os.urandom).quarantined is None
     assert (vault / "n3").stat().st_mode & 0o777 == 0o700
 
 

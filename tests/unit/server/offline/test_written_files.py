@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,7 @@ from quorumvault.formats.yaml import parse_yaml, quoted, with_scalars
 from quorumvault.model import NODE_NAMES, OWNER_NAME, Owner
 from quorumvault.protocol.views import Mode
 from quorumvault.server.offline import init as initialise
-from quorumvault.server.offline.init import cluster_yaml, init
-from quorumvault.server.offline.read_back import read_back
+from quorumvault.server.offline.init import cluster_yaml, init, read_back
 from quorumvault.server.offline.rebuild import rebuild
 from quorumvault.server.offline.replace_disk import replace_disk
 from quorumvault.server.storage.data_directory import identity_of
@@ -208,7 +208,7 @@ def test_a_node_that_moves_and_a_cluster_made_of_one_disk_say_what_they_were_tol
     [
         ("write_secrets", lambda *_: None, "secrets.cluster: .* expected a readable secret file"),
         ("write_keys", lambda *_, **__: {}, r"api_keys\.yaml: expected a file that can be read"),
-        ("write_identity", lambda *_: None, r"disk\.json: expected a disk identity; there is none"),
+        ("make_disk", lambda *_: BytesIO(), r"disk\.json: expected a disk identity; there is none"),
         ("DiskIdentity", lambda _, *rest: DiskIdentity("another", *rest), r"disk\.json: expected the data of n1 of this cluster"),
         ("quoted", str, "cluster_id: expected 1 to 64 visible ASCII characters"),
     ],
