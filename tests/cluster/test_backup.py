@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from chaos.testbed.cluster import NODES, Cluster, free_base_port, run
-from tests.cluster.test_promises import OTHER, OWNER, Acknowledged, passes, records, resolves, streaming
+from tests.rigs.clusters import OTHER, OWNER, Acknowledged, passes, records, resolves, streaming
 
 
 @pytest.fixture
@@ -22,13 +22,6 @@ def unhealing(tmp_path: Path) -> Iterator[Cluster]:
         cluster.start()
         cluster.wait_ready(reachable=3)
         yield cluster
-
-
-def tokenize(cluster: Cluster, via: str, name: str, acknowledged: Acknowledged) -> None:
-    values = [f"{name} {number}" for number in range(1000)]
-    answer = cluster.api(via, OWNER).tokenize(values)
-    assert answer.status == 200, answer
-    acknowledged.add(values, answer.body)
 
 
 def backup(cluster: Cluster, via: str, file: Path) -> CompletedProcess[bytes]:
@@ -65,11 +58,11 @@ def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it
     unhealing: Cluster, tmp_path: Path
 ) -> None:
     acknowledged, file = Acknowledged(), tmp_path / "b.qvb"
-    tokenize(unhealing, "n1", "on all three", acknowledged)
+    acknowledged.tokenize(unhealing, "n1", [f"on all three {number}" for number in range(1000)])
     unhealing.kill("n3")
-    tokenize(unhealing, "n1", "while n3 is away", acknowledged)
+    acknowledged.tokenize(unhealing, "n1", [f"while n3 is away {number}" for number in range(1000)])
     assert unhealing.api("n2", OWNER).post("/rotate-epoch", {"from_epoch": 1}).status == 200
-    tokenize(unhealing, "n2", "in the next epoch", acknowledged)
+    acknowledged.tokenize(unhealing, "n2", [f"in the next epoch {number}" for number in range(1000)])
     unhealing.start("n3")
     unhealing.wait_ready("n3")
     unhealing.kill("n1")  # so that the other disk has to be that of n2
@@ -106,7 +99,7 @@ def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it
 
 def test_a_backup_while_clients_write_has_all_that_was_acknowledged_before_it_began(own_cluster: Cluster, tmp_path: Path) -> None:
     acknowledged, file = Acknowledged(), tmp_path / "b.qvb"
-    tokenize(own_cluster, "n1", "before", acknowledged)
+    acknowledged.tokenize(own_cluster, "n1", [f"before {number}" for number in range(1000)])
     with streaming(own_cluster, acknowledged) as progress:
         passes(progress)
         before = dict(acknowledged.tokens)

@@ -19,7 +19,18 @@ import yaml
 
 from chaos.testbed.cluster import NODES, Cluster, environment, run, wait_for
 from tests import ROOT
-from tests.cluster.test_promises import OWNER, Acknowledged, health, passes, resolves, streaming, through_each_pair
+from tests.rigs.clusters import (
+    OWNER,
+    SECONDS,
+    Acknowledged,
+    health,
+    identical,
+    passes,
+    resolves,
+    state,
+    streaming,
+    through_each_pair,
+)
 
 MiB = 1 << 20
 FLOOR = 24 * MiB
@@ -126,16 +137,6 @@ def disk_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Clust
     return small if request.param == "small" and may_mount(tmp_path) else told
 
 
-def state(cluster: Cluster, node: str) -> str | None:
-    answer = cluster.health(node)
-    return None if answer is None else answer.body["state"]
-
-
-def sees(cluster: Cluster, node: str, other: str, expected: str) -> bool:
-    answer = cluster.health(node)
-    return answer is not None and answer.body["peers"][other].get("state") == expected
-
-
 def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(
     idle_cluster: Cluster, disk_kind: Callable[[Cluster, str, ExitStack], Disk]
 ) -> None:
@@ -149,7 +150,7 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(
             passes(progress)
             disk.fill()
             assert wait_for(lambda: state(cluster, "n3") == "full", 20)
-            assert wait_for(lambda: sees(cluster, "n1", "n3", "full"), 20)
+            assert wait_for(lambda: health(cluster, "n1").body["peers"]["n3"].get("state") == "full", 20)
             passes(progress, 30)
         warned = health(cluster, "n3").body
         assert (warned["status"], warned["quorum"]["reachable"]) == ("degraded", 3)
@@ -162,7 +163,7 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(
         cluster.kill("n1")
         cluster.wait_ready("n2", "n3")
         again = [f"after {n}" for n in range(20)]
-        acknowledged.add(again, cluster.api("n3", OWNER).tokenize(again).body)
+        acknowledged.tokenize(cluster, "n3", again)
         assert cluster.pid("n3") == pid
         kinds = [line for line in (cluster.directory / "n3" / "events.jsonl").read_text().splitlines() if '"disk_' in line]
         assert ['"disk_full"' in line for line in kinds] == [True, False]
@@ -231,9 +232,8 @@ def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_a
 def test_with_two_disks_lost_the_third_begins_a_new_cluster(own_cluster: Cluster, tmp_path: Path) -> None:
     known = Acknowledged()
     values = [f"known {n}" for n in range(50)]
-    known.add(values, own_cluster.api("n1", OWNER).tokenize(values).body)
-    for node in NODES:
-        resolves(own_cluster, node, known.tokens)
+    known.tokenize(own_cluster, "n1", values)
+    assert wait_for(lambda: identical(own_cluster, len(values)), SECONDS)
     own_cluster.kill()
     for node in ("n2", "n3"):
         shutil.rmtree(own_cluster.directory / node)
@@ -261,7 +261,7 @@ def test_two_full_disks_refuse_what_is_new_say_why_and_lose_nothing(idle_cluster
     cluster.start("n1")
     cluster.wait_ready(reachable=3)
     known = [f"known {n}" for n in range(20)]
-    acknowledged.add(known, cluster.api("n1", OWNER).tokenize(known).body)
+    acknowledged.tokenize(cluster, "n1", known)
     for disk in disks.values():
         disk.fill()
     for node in disks:

@@ -6,31 +6,18 @@ import json
 import signal
 import socket
 import subprocess
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from chaos.testbed.api import Api
 from chaos.testbed.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
 from tests.cluster.conftest import OWNERS
+from tests.rigs.clusters import metrics, sample_becomes
 
 SECONDS = 30
-
-
-def metrics(cluster: Cluster, node: str) -> dict[str, float]:
-    """Samples by name and labels as they stand in the text: ``quorumvault_peer_up{peer="n2"}``."""
-    with urllib.request.urlopen(f"{cluster.url(node)}/metrics", timeout=SECONDS) as answer:
-        text = answer.read().decode()
-    assert list(text_string_to_metric_families(text))
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")}
-
-
-def becomes(cluster: Cluster, node: str, sample: str, value: float) -> bool:
-    return wait_for(lambda: metrics(cluster, node)[sample] == value, SECONDS)
 
 
 def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
@@ -53,7 +40,7 @@ def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
     assert before["quorumvault_disk_free_bytes"] > 0
     assert before['quorumvault_peer_owed_records{peer="n3"}'] == 0
     own_cluster.kill("n3")
-    assert becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n3"}', 0)
+    assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n3"}', 0)
     missed = clinic.tokenize(["c", "d", "e"]).body["tokens"]
     after = metrics(own_cluster, "n1")
     assert after['quorumvault_peer_up{peer="n2"}'] == 1
@@ -63,7 +50,7 @@ def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
     own_cluster.start("n3")
     own_cluster.wait_ready(reachable=3)
     assert own_cluster.api("n3", "clinic").detokenize(missed).body["found"] == 3
-    assert becomes(own_cluster, "n1", 'quorumvault_peer_owed_records{peer="n3"}', 0)
+    assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_owed_records{peer="n3"}', 0)
     healed = metrics(own_cluster, "n1")
     assert healed['quorumvault_peer_owed_seconds{peer="n3"}'] == 0
     assert healed['quorumvault_handoff_records_total{peer="n3"}'] == 3
@@ -76,7 +63,7 @@ def test_a_node_that_is_asked_to_stop_says_that_it_drains_and_exits_0(own_cluste
     for node, number in (("n2", signal.SIGTERM), ("n1", signal.SIGINT)):
         process = own_cluster.nodes[node].require_process()
         process.send_signal(number)
-        assert becomes(own_cluster, node, 'quorumvault_node_state{state="draining"}', 1)
+        assert sample_becomes(own_cluster, node, 'quorumvault_node_state{state="draining"}', 1)
         health = own_cluster.health(node)
         assert health is not None
         assert health.body["state"] == "draining"
@@ -93,15 +80,15 @@ def test_a_peer_that_moved_is_found_after_sighup(own_cluster: Cluster) -> None:
     file.write_text("no configuration\n")
     own_cluster.nodes["n1"].require_process().send_signal(signal.SIGHUP)
     assert wait_for(lambda: "peer addresses stay as they were" in own_cluster.nodes["n1"].log.read_text(), SECONDS)
-    assert becomes(own_cluster, "n1", "quorumvault_reload_failed", 1)
+    assert sample_becomes(own_cluster, "n1", "quorumvault_reload_failed", 1)
     warning = "reload failed: the peer addresses stay as they were; the node's log says why"
     assert warning in own_cluster.api("n1").get("/health").body["warnings"]
     file.write_text(text.replace(old, address))
     own_cluster.start("n2")
     own_cluster.nodes["n1"].require_process().send_signal(signal.SIGHUP)
-    assert becomes(own_cluster, "n1", "quorumvault_reload_failed", 0)
+    assert sample_becomes(own_cluster, "n1", "quorumvault_reload_failed", 0)
     assert warning not in own_cluster.api("n1").get("/health").body["warnings"]
-    assert becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n2"}', 1)
+    assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n2"}', 1)
     assert metrics(own_cluster, "n3")['quorumvault_peer_up{peer="n2"}'] == 0  # nobody told it
     own_cluster.nodes["n3"].require_process().send_signal(signal.SIGHUP)
     own_cluster.wait_ready(reachable=3)

@@ -7,87 +7,28 @@ import random
 import resource
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import pytest
 
-from chaos.testbed.api import Answer, Unanswered
+from chaos.testbed.api import Unanswered
 from chaos.testbed.cluster import NODES, Cluster, wait_for
-from quorumvault.server.storage.binding import plyvel
-
-OWNER, OTHER = "clinic", "registry"
-
-
-@dataclass
-class Acknowledged:
-    """What clients were told: token by value. Every value has one token, whoever asked."""
-
-    tokens: dict[str, str] = field(default_factory=dict)
-
-    def add(self, values: list[str], body: Any) -> None:
-        for value, token in zip(values, body["tokens"], strict=True):
-            assert self.tokens.setdefault(value, token) == token
-
-
-@contextmanager
-def streaming(cluster: Cluster, acknowledged: Acknowledged) -> Iterator[threading.Event]:
-    """Clients at all nodes tokenize new values until the block ends. The event is set by each answer."""
-    stop, progress = threading.Event(), threading.Event()
-    counter = itertools.count()
-
-    def client(node: str) -> None:
-        while not stop.is_set():
-            values = [f"value {next(counter)}" for _ in range(10)]
-            try:
-                answer = cluster.api(node, OWNER).tokenize(values)
-            except Unanswered:
-                stop.wait(0.05)
-                continue
-            assert answer.status in (200, 503), answer
-            if answer.status == 200:
-                acknowledged.add(values, answer.body)
-                progress.set()
-
-    with ThreadPoolExecutor(len(NODES)) as pool:
-        clients = [pool.submit(client, node) for node in NODES]
-        try:
-            yield progress
-        finally:
-            stop.set()
-        for done in clients:
-            done.result()
-
-
-def passes(progress: threading.Event, answers: int = 10) -> None:
-    """Waits for some more answers."""
-    for _ in range(answers):
-        progress.clear()
-        assert progress.wait(20), "no request succeeded any more"
-
-
-def resolves(cluster: Cluster, node: str, tokens: dict[str, str]) -> None:
-    """Every token stands for its value, through this node."""
-    values, asked = list(tokens), list(tokens.values())
-    for start in range(0, len(values), 5_000):
-        answer = cluster.api(node, OWNER).detokenize(asked[start : start + 5_000])
-        assert answer.status == 200, answer
-        assert [result.get("value") for result in answer.body["results"]] == values[start : start + 5_000]
-
-
-def through_each_pair(cluster: Cluster, check: Callable[[str], None]) -> None:
-    for pair in combinations(NODES, 2):
-        (away,) = set(NODES) - set(pair)
-        cluster.kill(away)
-        cluster.wait_ready(*pair)
-        for node in pair:
-            check(node)
-        cluster.start(away)
-        cluster.wait_ready(reachable=3)
+from tests.rigs.clusters import (
+    OTHER,
+    OWNER,
+    SECONDS,
+    Acknowledged,
+    health,
+    identical,
+    passes,
+    resolves,
+    state,
+    streaming,
+    through_each_pair,
+)
 
 
 def test_nothing_acknowledged_is_lost_when_a_node_is_killed_in_the_middle(own_cluster: Cluster) -> None:
@@ -132,16 +73,7 @@ def test_thirty_two_clients_with_the_same_values_get_one_token_a_value_and_make_
 
     with ThreadPoolExecutor(32) as pool:
         assert len({tuple(tokens) for tokens in pool.map(client, range(32))}) == 1
-    own_cluster.stop()
-    stores = [dict(records(own_cluster, node)) for node in NODES]
-    assert len(stores[0]) == len(values)
-    assert stores[0] == stores[1] == stores[2]
-
-
-def records(cluster: Cluster, node: str) -> Iterator[tuple[bytes, bytes]]:
-    """What is stored on a node that does not run."""
-    with plyvel.DB(str(cluster.directory / node / "store"), create_if_missing=False) as db:
-        yield from db.iterator(prefix=b"r")
+    assert wait_for(lambda: identical(own_cluster, len(values)), SECONDS)
 
 
 @dataclass
@@ -239,7 +171,7 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
     own_cluster.kill("n2", "n3")
     shutil.rmtree(own_cluster.directory / "n3")
     own_cluster.start("n1", "n3")
-    assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and states(own_cluster, "n3") == "joining", 20)
+    assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and state(own_cluster, "n3") == "joining", 20)
     assert wait_for(lambda: health(own_cluster, "n1").body["peers"]["n3"]["status"] == "up", 20)
     for node in ("n1", "n3"):
         for asked in (tokens, ["no token"]):
@@ -250,19 +182,8 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
     own_cluster.wait_ready("n1", "n2", "n3")
     for node in NODES:
         resolves(own_cluster, node, dict(zip(values, tokens, strict=True)))
-    assert states(own_cluster, "n3") == "joining"
+    assert state(own_cluster, "n3") == "joining"
     assert not (own_cluster.directory / "n3" / "store").exists()
-
-
-def health(cluster: Cluster, node: str) -> Answer:
-    answer = cluster.health(node)
-    assert answer is not None, f"{node} does not answer"
-    return answer
-
-
-def states(cluster: Cluster, node: str) -> str | None:
-    answer = cluster.health(node)
-    return answer.body["state"] if answer else None
 
 
 def test_a_disk_that_cannot_be_written_ends_the_node_with_exit_code_3(own_cluster: Cluster) -> None:

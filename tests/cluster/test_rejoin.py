@@ -11,41 +11,15 @@ import pytest
 
 from chaos.testbed.cluster import Cluster, run, wait_for
 from quorumvault.server.storage.binding import plyvel
-from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming
+from tests.rigs.clusters import OWNER, SECONDS, Acknowledged, becomes_active, exits, fill, passes, resolves, state, streaming
 
 #: Of a node on one host with others: its peer port is so far above that of its API.
 PEER_OFFSET = 10
-#: Many times what it takes: for a machine that has other work.
-SECONDS = 60.0
-
-
-def state(cluster: Cluster, node: str) -> str | None:
-    answer = cluster.health(node)
-    return None if answer is None else answer.body["state"]
-
-
-def becomes_active(cluster: Cluster, node: str) -> None:
-    assert wait_for(lambda: state(cluster, node) == "active", SECONDS), cluster.nodes[node].log_tail()
-    cluster.wait_ready(reachable=3)
 
 
 def replace(cluster: Cluster, node: str) -> None:
     done = run("init", str(cluster.directory), "--replace", node)
     assert done.returncode == 0, done.stderr
-
-
-def exits(cluster: Cluster, node: str, code: int) -> str:
-    """Waits until it has; the last line that it said."""
-    process = cluster.nodes[node].process
-    assert process is not None
-    assert process.wait(SECONDS) == code, cluster.nodes[node].log_tail()
-    return cluster.nodes[node].log.read_text().splitlines()[-1]
-
-
-def fill(cluster: Cluster, acknowledged: Acknowledged, thousands: int) -> None:
-    for number in range(thousands):
-        values = [f"stored {number * 1000 + each}" for each in range(1000)]
-        acknowledged.add(values, cluster.api("n1", OWNER).tokenize(values).body)
 
 
 def rot(cluster: Cluster, node: str) -> None:

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from chaos.testbed.cluster import Cluster
-from tests.cluster.test_promises import OWNER, Acknowledged, passes, resolves, streaming
-from tests.cluster.test_rejoin import becomes_active, exits, fill
+from tests.rigs.clusters import Acknowledged, becomes_active, exits, fill, passes, resolves, streaming
 
 
 def copy_of(cluster: Cluster, node: str) -> Path:
@@ -35,7 +34,7 @@ def test_a_disk_put_back_while_the_others_run_is_found_out_and_replaced(own_clus
         own_cluster.kill("n1")  # so that n3 counts on what n2 acknowledges: of what nobody counted nothing is lost
         own_cluster.wait_ready("n2", "n3")
         values = [f"seen by n2 and n3 {number}" for number in range(50)]
-        acknowledged.add(values, own_cluster.api("n3", OWNER).tokenize(values).body)
+        acknowledged.tokenize(own_cluster, "n3", values)
         own_cluster.start("n1")
         own_cluster.wait_ready(reachable=3)
         own_cluster.kill("n2")
@@ -64,7 +63,7 @@ def test_it_is_found_out_by_nodes_that_were_stopped_meanwhile_and_by_one_alone(o
     own_cluster.kill("n1")
     own_cluster.wait_ready("n2", "n3")
     values = [f"seen by n2 and n3 {number}" for number in range(50)]
-    acknowledged.add(values, own_cluster.api("n3", OWNER).tokenize(values).body)
+    acknowledged.tokenize(own_cluster, "n3", values)
     own_cluster.start("n1")
     own_cluster.wait_ready(reachable=3)
     own_cluster.stop("n1", "n2", "n3")

@@ -17,8 +17,7 @@ import pytest
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, executable, run, wait_for
 from tests.cluster.conftest import OWNERS
-from tests.cluster.test_healing import HEALED_SECONDS, identical, verify
-from tests.cluster.test_promises import OWNER, resolves
+from tests.rigs.clusters import OWNER, SECONDS, identical, resolves, verify
 
 #: Seconds; many times what it takes.
 _PATIENCE = 20.0
@@ -125,7 +124,7 @@ def test_a_rolling_restart_fails_no_request_through_the_other_nodes(patient_clus
             assert goes_on(asked)
     for node in NODES:
         resolves(patient_cluster, node, asked.tokens)
-    assert wait_for(lambda: identical(patient_cluster, len(asked.tokens)), HEALED_SECONDS)
+    assert wait_for(lambda: identical(patient_cluster, len(asked.tokens)), SECONDS)
 
 
 def serves_through_each(cluster: Cluster, tokens: dict[str, str], stage: str) -> None:
@@ -161,9 +160,9 @@ def test_a_rolling_upgrade_serves_all_through_every_node_at_every_stage(older_cl
         wait_ready(older_cluster)
         serves_through_each(older_cluster, tokens, f"{stage} upgraded")
         upgraded = set(NODES[:stage])
-        assert wait_for(lambda: compared(older_cluster, NODES[0]) == upgraded - {NODES[0]}, HEALED_SECONDS)  # noqa: B023
+        assert wait_for(lambda: compared(older_cluster, NODES[0]) == upgraded - {NODES[0]}, SECONDS)  # noqa: B023
     # Not by their number: a batch that met the fence may have left records of the epoch before.
-    assert wait_for(lambda: all(list(each) == ["records"] for each in verify(older_cluster).values()), HEALED_SECONDS)
+    assert wait_for(lambda: all(list(each) == ["records"] for each in verify(older_cluster).values()), SECONDS)
     for node in NODES:
         # No connection ended for what was said on it.
         assert "a message that cannot be read" not in older_cluster.nodes[node].log.read_text()

@@ -1,0 +1,164 @@
+"""What tests of running clusters have in common: clients that remember what they were told, and what nodes say of themselves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from chaos.testbed.api import Answer, Unanswered
+from chaos.testbed.cluster import NODES, Cluster, wait_for
+from chaos.testbed.cluster import run as run_command
+from quorumvault.server.storage.binding import plyvel
+
+OWNER, OTHER = "clinic", "registry"
+#: Many times what anything here takes: for a machine that has other work.
+SECONDS = 60.0
+
+
+@dataclass
+class Acknowledged:
+    """What clients were told: token by value. Every value has one token, whoever asked."""
+
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def add(self, values: list[str], body: Any) -> None:
+        for value, token in zip(values, body["tokens"], strict=True):
+            assert self.tokens.setdefault(value, token) == token
+
+    def tokenize(self, cluster: Cluster, via: str, values: Sequence[str]) -> None:
+        answer = cluster.api(via, OWNER).tokenize(list(values))
+        assert answer.status == 200, answer
+        self.add(list(values), answer.body)
+
+
+@contextmanager
+def streaming(cluster: Cluster, acknowledged: Acknowledged) -> Iterator[threading.Event]:
+    """Clients at all nodes tokenize new values until the block ends. The event is set by each answer."""
+    stop, progress = threading.Event(), threading.Event()
+    counter = itertools.count()
+
+    def client(node: str) -> None:
+        while not stop.is_set():
+            values = [f"value {next(counter)}" for _ in range(10)]
+            try:
+                answer = cluster.api(node, OWNER).tokenize(values)
+            except Unanswered:
+                stop.wait(0.05)
+                continue
+            assert answer.status in (200, 503), answer
+            if answer.status == 200:
+                acknowledged.add(values, answer.body)
+                progress.set()
+
+    with ThreadPoolExecutor(len(NODES)) as pool:
+        clients = [pool.submit(client, node) for node in NODES]
+        try:
+            yield progress
+        finally:
+            stop.set()
+        for done in clients:
+            done.result()
+
+
+def passes(progress: threading.Event, answers: int = 10) -> None:
+    """Waits for some more answers."""
+    for _ in range(answers):
+        progress.clear()
+        assert progress.wait(20), "no request succeeded any more"
+
+
+def resolves(cluster: Cluster, node: str, tokens: dict[str, str]) -> None:
+    """Every token stands for its value, through this node."""
+    values, asked = list(tokens), list(tokens.values())
+    for start in range(0, len(values), 5_000):
+        answer = cluster.api(node, OWNER).detokenize(asked[start : start + 5_000])
+        assert answer.status == 200, answer
+        assert [result.get("value") for result in answer.body["results"]] == values[start : start + 5_000]
+
+
+def through_each_pair(cluster: Cluster, check: Callable[[str], None]) -> None:
+    for pair in combinations(NODES, 2):
+        (away,) = set(NODES) - set(pair)
+        cluster.kill(away)
+        cluster.wait_ready(*pair)
+        for node in pair:
+            check(node)
+        cluster.start(away)
+        cluster.wait_ready(reachable=3)
+
+
+def fill(cluster: Cluster, acknowledged: Acknowledged, thousands: int) -> None:
+    for number in range(thousands):
+        acknowledged.tokenize(cluster, "n1", [f"stored {number * 1000 + each}" for each in range(1000)])
+
+
+def records(cluster: Cluster, node: str) -> Iterator[tuple[bytes, bytes]]:
+    """The records in the store of a node that does not run."""
+    with plyvel.DB(str(cluster.directory / node / "store"), create_if_missing=False) as db:
+        yield from db.iterator(prefix=b"r")
+
+
+def health(cluster: Cluster, node: str) -> Answer:
+    answer = cluster.health(node)
+    assert answer is not None, f"{node} does not answer"
+    return answer
+
+
+def state(cluster: Cluster, node: str) -> str | None:
+    """The node's word about itself in /health; None if it does not answer."""
+    answer = cluster.health(node)
+    return answer.body["state"] if answer else None
+
+
+def becomes_active(cluster: Cluster, node: str) -> None:
+    assert wait_for(lambda: state(cluster, node) == "active", SECONDS), cluster.nodes[node].log_tail()
+    cluster.wait_ready(reachable=3)
+
+
+def exits(cluster: Cluster, node: str, code: int) -> str:
+    """Waits until it has; the last line that it said."""
+    process = cluster.nodes[node].process
+    assert process is not None
+    assert process.wait(SECONDS) == code, cluster.nodes[node].log_tail()
+    return cluster.nodes[node].log.read_text().splitlines()[-1]
+
+
+def owed(cluster: Cluster, node: str, peer: str) -> int:
+    """The records that this node still owes the peer, by its /health."""
+    return int(health(cluster, node).body["peers"][peer].get("owed_records", 0))
+
+
+def verify(cluster: Cluster, via: str = "n1") -> dict[str, dict[str, object]]:
+    """Returns by peer what `quorumvault verify` finds: only the count of records if the peer is identical."""
+    done = run_command("verify", str(cluster.directory), "--node", via, "--json")
+    found: dict[str, dict[str, object]] = json.loads(done.stdout)["peers"]
+    assert (done.returncode == 0) == all(list(peer) == ["records"] for peer in found.values()), done.stderr
+    return found
+
+
+def identical(cluster: Cluster, records: int) -> bool:
+    """All three disks hold the same, and so many records. Two acks answer a write: the third disk may have it later."""
+    return all(verify(cluster, via) == {peer: {"records": records} for peer in NODES if peer != via} for via in NODES)
+
+
+def metrics(cluster: Cluster, node: str) -> dict[str, float]:
+    """Samples by name and labels as they stand in the text: ``quorumvault_peer_up{peer="n2"}``."""
+    with urllib.request.urlopen(f"{cluster.url(node)}/metrics", timeout=SECONDS) as answer:
+        text = answer.read().decode()
+    assert list(text_string_to_metric_families(text))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")}
+
+
+def sample_becomes(cluster: Cluster, node: str, sample: str, value: float) -> bool:
+    """Waits until the metric has this value. Returns False if it never has."""
+    return wait_for(lambda: metrics(cluster, node)[sample] == value, SECONDS)
