@@ -19,11 +19,6 @@ from tests.rigs.vault import CLINIC, SMALL, FakeVault, Rig
 NEVER_ISSUED = format_token(1, bytes(20))
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
-
-
 def read(answer: Any) -> Any:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == ARROW["Content-Type"]

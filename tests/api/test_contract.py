@@ -14,14 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from quorumvault.config.api_keys import KeyTable
+from quorumvault.config.api_keys import PERMISSIONS, KeyTable, Rates
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import NoQuorum
 from quorumvault.server.http.schemas import TokenizeBody
-from tests.api.test_openapi import conforms, served
+from tests.api.test_openapi import CONTRACT, conforms, rows, served
 from tests.rigs import arrow
 from tests.rigs.columns import ARROW, GOOD, array, column, stream
-from tests.rigs.vault import JSON, LAB, SMALL, Rig, api_key, bearer
+from tests.rigs.vault import CLINIC, JSON, LAB, SMALL, FakeVault, Rig, api_key, bearer
 
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id", "retryable"}
 UNKNOWN_TOKEN = format_token(1, bytes(20))
@@ -45,6 +45,7 @@ class Row:
     says: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
     asks: bool = False
+    digest_bits: int = 160
 
     def __str__(self) -> str:
         body = self.body if isinstance(self.body, bytes) else str(self.body)
@@ -82,9 +83,8 @@ def holds_all_memory(rig: Rig) -> None:
 
 
 def used_up(rig: Rig) -> None:
-    for _ in range(2):
-        assert rig.post("/detokenize", {"tokens": []}, key="slow").status_code == 200
-    rig.vault.asked.clear()
+    rig.keys = KeyTable([CLINIC], [api_key("admin", CLINIC, PERMISSIONS, rates=Rates(0.5))])
+    rig.client.get("/fields", headers=bearer("admin"))
 
 
 def lost(outcome: Any = "none") -> Callable[[Rig], None]:
@@ -98,6 +98,10 @@ def batch(texts: Any) -> Any:
     return stream(pa.record_batch({"token": texts}))
 
 
+BUSY = (("busy", full), ("rate-limited", used_up))
+NARROW = 8
+COLLIDING = FakeVault(digest_bits=NARROW).colliding_values(CLINIC)
+GETS = ("/epoch", "/fields", "/health", "/livez", "/readyz", "/limits", "/openapi.json", "/metrics")
 POSTS = ("/tokenize", "/detokenize", "/retokenize", "/tokens", "/rotate-epoch")
 NOT_JSON = [b"", b"{", b"nul", b'{"values":["\xff"]}', b'{"values":["\\ud800"]}', b'{"values":[NaN]}', b"\xef\xbb\xbf{}"]
 NOT_UTF8 = [
@@ -192,10 +196,12 @@ TABLE = [
     *(Row(405, "method-not-allowed", path, method=method) for path in ("/epoch", "/health", "/limits") for method in
       ("POST", "PATCH")),
     Row(409, "epoch-ahead", "/rotate-epoch", {"from_epoch": 7}, "admin", more={"active_epoch": 1}, asks=True),
+    Row(409, "token-collision", "/tokenize", {"values": COLLIDING}, digest_bits=NARROW, asks=True),
     Row(409, "token-collision", "/detokenize", {"token": UNKNOWN_TOKEN}, before=collided, asks=True),
-    Row(413, "too-large", "/tokenize", b" " * 4097),
+    *(Row(413, "too-large", path, b" " * 4097, "admin") for path in POSTS),
     Row(413, "too-large", "/detokenize", column("token", ["x" * 5000]), headers=ARROW),
     *(Row(415, "unsupported-media-type", "/tokenize", {"values": ["a"]}, headers={"Content-Type": kind}) for kind in OTHER_TYPES),
+    *(Row(415, "unsupported-media-type", path, {}, "admin", {"Content-Type": "text/plain"}) for path in POSTS),
     *(Row(415, "unsupported-media-type", "/tokenize", {"values": ["a"]}, headers={"Content-Encoding": coding})
       for coding in ("gzip", "identity")),
     *(Row(415, "unsupported-media-type", "/detokenize", GOOD, headers={"Content-Type": kind})
@@ -207,18 +213,19 @@ TABLE = [
     Row(422, "invalid", "/tokenize", {"values": [], "onerror": "item"},
         says=f"the body has a name in it that is not known here; {TokenizeBody.takes}"),
     *(Row(422, "invalid", path, method="GET", headers={name: value}, says=name) for path in
-      ("/epoch", "/health", "/livez", "/readyz", "/limits") for name in ("X-Request-ID", "X-Purpose") for value in LABELS),
+      GETS for name in ("X-Request-ID", "X-Purpose") for value in LABELS),
     Row(422, "invalid", "/detokenize", GOOD, headers={**ARROW, "X-Purpose": "with spaces"}),
     *each(422, "invalid", "/detokenize", column("tokens", ["a"]),
           stream(pa.record_batch({"token": pa.array(["a"]), "more": pa.array(["b"])})), headers=ARROW, says="token"),
     *(Row(422, "too-many-items", path, body, "admin") for path in TOO_MANY for body in TOO_MANY[path]),
     *each(422, "too-many-items", "/detokenize", column("token", ["a"] * 11),
           stream(*[pa.record_batch({"token": pa.array(["a"] * 6)})] * 2), headers=ARROW),
+    *(Row(422, code, path, {"values": [value]}, "admin") for path in ("/tokenize", "/tokens") for code, value in
+      [("not-tokenizable", 1.5), ("already-tokenized", UNKNOWN_TOKEN), ("value-too-large", "x" * 101)]),
     *each(422, "value-too-large", "/tokenize", *({"values": [v]} for v in ("x" * 101, "\u00e4" * 51, 10**100, -(10**99)))),
-    Row(429, "busy", "/tokenize", {"values": []}, before=full),
-    Row(429, "busy", "/epoch", method="GET", before=full),
+    *(Row(429, code, path, {}, "admin", before=before) for code, before in BUSY for path in POSTS),
+    *(Row(429, code, path, key="admin", method="GET", before=before) for code, before in BUSY for path in ("/epoch", "/fields")),
     Row(429, "busy", "/tokenize", {"values": ["x" * 100]}, before=holds_all_memory),
-    Row(429, "rate-limited", "/detokenize", {"tokens": []}, "slow", before=used_up),
     *(Row(503, "no-quorum", path, body, "admin", before=lost(outcome), more={"outcome": outcome}, asks=True)
       for outcome in ("none", "unknown") for path, body in
       [("/tokenize", {"values": ["a"]}), ("/retokenize", {"tokens": ["x"]}), ("/rotate-epoch", {"from_epoch": 1})]),
@@ -231,6 +238,7 @@ TABLE = [
       [("/tokenize", {"values": []}), ("/retokenize", {"tokens": ["x"]})]),
     *(Row(503, "draining", path, body, "admin", before=drains, more={"outcome": None}) for path, body in
       [("/detokenize", {"tokens": []}), ("/tokens", {"values": ["x"]})]),
+    Row(503, "draining", "/rotate-epoch", {"from_epoch": 1}, "admin", before=drains, more={"outcome": "none"}),
     *(Row(503, "draining", path, method="GET", before=drains, more={"outcome": None}) for path in ("/epoch", "/fields")),
 ]  # fmt: skip
 
@@ -249,7 +257,7 @@ def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_an_error_is_as_the_contract_says(row: Row) -> None:
-    rig = Rig(limits=SMALL)
+    rig = Rig(limits=SMALL, vault=FakeVault(row.digest_bits))
     row.before(rig)
     content = row.body if isinstance(row.body, bytes) else json.dumps(row.body).encode()
     sent = (JSON if row.method == "POST" else {}) | bearer(row.key) | dict(row.headers)
@@ -267,3 +275,9 @@ def test_an_error_is_as_the_contract_says(row: Row) -> None:
         assert answer.headers["allow"] == ("POST" if row.path in POSTS else "GET, HEAD")
     if "X-Request-ID" in row.headers:
         assert told["request_id"].startswith("fresh-")
+
+
+def test_every_error_that_a_path_may_have_is_in_the_table() -> None:
+    assert {row for operation in CONTRACT for row in rows(*operation)} <= {
+        (row.method, row.path, row.status, row.code) for row in TABLE
+    }

@@ -13,11 +13,6 @@ NEVER_ISSUED = format_token(1, bytes(20))
 OTHER_EPOCH = format_token(4_000_000_000, bytes(20))
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
-
-
 def test_one_token(rig: Rig) -> None:
     for value in ["a", "", 5, -5, True, False, "\u00e9\U0001f600\u0000"]:
         (token,) = rig.tokens([value])

@@ -10,10 +10,7 @@ import pytest
 from tests.api.test_contract import problem
 from tests.rigs.vault import SMALL, Rig, key_text, without_id
 
-
-@pytest.fixture
-def rig() -> Rig:
-    return Rig(limits=SMALL)
+LIMITS = SMALL
 
 
 def test_401_is_one_answer(rig: Rig) -> None:

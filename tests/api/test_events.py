@@ -16,9 +16,7 @@ from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer, key_text
 UNKNOWN_TOKEN = "qv_1_" + "0" * 48
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig(limits=SMALL)
+LIMITS = SMALL
 
 
 def only_event(rig: Rig) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,9 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.routing import Route
 
-from quorumvault.config.api_keys import PERMISSIONS, KeyTable, Rates
-from quorumvault.errors import NoQuorum
-from tests.rigs.vault import CLINIC, LAB, SMALL, FakeVault, Rig, api_key, bearer
+from tests.rigs.vault import Rig
 
 #: The contract's error table, spread over its paths: what each may answer.
 OF_ANY = "422 invalid"
@@ -58,9 +55,6 @@ class Row(NamedTuple):
 
 def rows(method: str, path: str) -> set[Row]:
     return {Row(method, path, int(row.split()[0]), row.split()[1]) for row in CONTRACT[method, path].split(", ")}
-
-
-ROWS = sorted(row for operation in CONTRACT for row in rows(*operation))
 
 
 @functools.cache
@@ -208,93 +202,17 @@ GOOD = {
     "/tokens": {"values": ["a"]},
     "/rotate-epoch": {"from_epoch": 1},
 }
-OVERFULL = {
-    "/tokenize": {"values": ["a"] * 11},
-    "/detokenize": {"tokens": ["x"] * 11},
-    "/retokenize": {"tokens": ["x"] * 11},
-    "/tokens": {"values": ["a"] * 11},
-}
-
-
-def send(rig: Rig, row: Row, body: Any = None, **headers: str) -> Any:
-    content = body if isinstance(body, bytes) else json.dumps(GOOD.get(row.path) if body is None else body).encode()
-    sent = {"Content-Type": "application/json", **bearer("admin"), **headers}
-    return rig.client.request(row.method, row.path, content=content if row.method == "POST" else None, headers=sent)
-
-
-def bar(rig: Rig, row: Row) -> None:
-    others = [permission for permission in PERMISSIONS if permission != PERMISSION[row.path]]
-    rig.keys = KeyTable([CLINIC, LAB], [api_key("admin", CLINIC, others)])
-
-
-def use_up_the_rate(rig: Rig, row: Row) -> None:
-    rig.keys = KeyTable([CLINIC], [api_key("admin", CLINIC, PERMISSIONS, rates=Rates(0.5))])
-    send(rig, row)
-
-
-def fill(rig: Rig, row: Row) -> None:
-    rig.admission.in_flight = rig.limits.in_flight
-
-
-def lose_the_quorum(rig: Rig, row: Row) -> None:
-    rig.vault.failure = NoQuorum("fewer than 2 nodes could decide this", outcome="none")
-
-
-def make_a_collision(rig: Rig, row: Row) -> None:
-    rig.vault.collided.add("x")
-
-
-def nothing(rig: Rig, row: Row) -> None:
-    pass
-
-
-class Provocation(NamedTuple):
-    """What is done before a request, and what is wrong with it. ``body`` may depend on the vault."""
-
-    before: Callable[[Rig, Row], None] = nothing
-    body: Callable[[Rig, Row], Any] = lambda rig, row: None
-    headers: Mapping[str, str] = {}
-
-
-PROVOCATIONS = {
-    "malformed": Provocation(body=lambda rig, row: b"{"),
-    "unauthenticated": Provocation(headers={"Authorization": "Bearer nobody"}),
-    "not-permitted": Provocation(bar),
-    "not-found": Provocation(),
-    "token-collision": Provocation(
-        make_a_collision,
-        lambda rig, row: {"values": rig.vault.colliding_values(CLINIC)} if row.path == "/tokenize" else None,
-    ),
-    "epoch-ahead": Provocation(body=lambda rig, row: {"from_epoch": 9}),
-    "too-large": Provocation(body=lambda rig, row: b" " * 5000),
-    "unsupported-media-type": Provocation(headers={"Content-Type": "text/plain"}),
-    "invalid": Provocation(headers={"X-Purpose": "two words"}),
-    "not-tokenizable": Provocation(body=lambda rig, row: {"values": [1.5]}),
-    "already-tokenized": Provocation(body=lambda rig, row: {"values": rig.tokens(["a"])}),
-    "value-too-large": Provocation(body=lambda rig, row: {"values": ["x" * 101]}),
-    "too-many-items": Provocation(body=lambda rig, row: OVERFULL[row.path]),
-    "busy": Provocation(fill),
-    "rate-limited": Provocation(use_up_the_rate),
-    "draining": Provocation(lambda rig, row: rig.admission.refuse_new()),
-    "no-quorum": Provocation(lose_the_quorum),
-}
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.path}-{row.code}")
-def test_every_error_of_the_contract_comes_as_documented(document: dict[str, Any], row: Row) -> None:
-    rig = Rig(limits=SMALL, vault=FakeVault(digest_bits=8) if row.code == "token-collision" else FakeVault())
-    before, body, headers = PROVOCATIONS[row.code]
-    before(rig, row)
-    answer = send(rig, row, body(rig, row), **headers)
-    assert (answer.status_code, answer.json()["code"]) == (row.status, row.code)
-    conforms(document, row.method, row.path, answer)
 
 
 @pytest.mark.parametrize(("method", "path"), CONTRACT)
 def test_what_any_path_may_answer(document: dict[str, Any], method: str, path: str) -> None:
     rig = Rig()
     rig.vault.failure = ZeroDivisionError()
-    for answer in (rig.client.get(path + "/"), rig.client.delete(path), send(rig, Row(method, path, 200, ""))):
+    for answer in (
+        rig.client.get(path + "/"),
+        rig.client.delete(path),
+        rig.post(path, GOOD[path], key="admin") if path in GOOD else rig.client.get(path),
+    ):
         conforms(document, method, path, answer)
 
 

@@ -12,10 +12,7 @@ import pytest
 from quorumvault.errors import NoQuorum
 from tests.rigs.vault import SMALL, Rig, bearer
 
-
-@pytest.fixture
-def rig() -> Rig:
-    return Rig(limits=SMALL)
+LIMITS = SMALL
 
 
 @dataclass

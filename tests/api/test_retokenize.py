@@ -14,11 +14,6 @@ NEVER_ISSUED = format_token(1, bytes(20))
 SECRET = "Zc4secretQ7"
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
-
-
 def rotate(rig: Rig, from_epoch: int) -> None:
     assert rig.post("/rotate-epoch", {"from_epoch": from_epoch}, key="admin").status_code == 200
 

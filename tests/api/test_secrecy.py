@@ -12,9 +12,7 @@ from tests.rigs.vault import SMALL, Rig
 SECRET = "Zc4secretQ7"
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig(limits=SMALL)
+LIMITS = SMALL
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,6 @@ from tests.rigs.vault import FIELDS, HEALTHY, SMALL, Rig, bearer
 OPEN = ["/health", "/livez", "/readyz", "/limits"]
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
-
-
 def test_an_owner_starts_at_epoch_one_and_rotates_by_itself(rig: Rig) -> None:
     assert rig.client.get("/epoch").json() == {"active_epoch": 1}
     answer = rig.post("/rotate-epoch", {"from_epoch": 1}, key="admin")

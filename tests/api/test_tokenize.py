@@ -15,11 +15,6 @@ from tests.rigs.vault import CLINIC, SMALL, FakeVault, Rig
 TOKEN_OF_NOBODY = "qv_3_" + "0" * 48
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
-
-
 def test_values_become_tokens_in_their_order(rig: Rig) -> None:
     answer = rig.post("/tokenize", {"values": ["a", 42, None, True, "a", ""]})
     assert answer.status_code == 200

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from quorumvault.config.api_keys import KeyTable
 from tests.api.test_events import only_event
 from tests.rigs.vault import CLINIC, SMALL, Rig, api_key
-
-
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
 
 
 def rotate(rig: Rig, from_epoch: int) -> None:

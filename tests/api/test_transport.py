@@ -20,9 +20,7 @@ HEADERS = {**JSON, **bearer()}
 PATIENCE = 10
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig(limits=SMALL)
+LIMITS = SMALL
 
 
 def connection(rig: Rig, headers: dict[str, str] | None = None, path: str = "/tokenize") -> Connection:
