@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from quorumvault.model import FIRST_EPOCH
 from quorumvault.protocol.fence import Register
-from quorumvault.protocol.messages import Ack, AnyReply, EpochIs, RoundId
+from quorumvault.protocol.messages import Ack, EpochIs
 from quorumvault.protocol.quorum import Outcome
 from quorumvault.protocol.rounds import Round
-from quorumvault.protocol.views import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +26,19 @@ class EpochRead:
     settled: bool
 
 
-class EpochRound(Round[EpochRead]):
+class EpochRound(Round[EpochIs, EpochRead]):
     """Decides a ReadEpoch."""
 
-    def __init__(self, round_id: RoundId, view: View) -> None:
-        super().__init__(round_id, view)
-        self._answers: list[Register] = []
-
-    def _accepts(self, reply: AnyReply) -> bool:
-        return isinstance(reply, EpochIs)
-
-    def _take(self, reply: AnyReply) -> None:
-        if isinstance(reply, EpochIs):
-            self._answers.append(Register(reply.epoch, reply.secret))
+    _kind = EpochIs
 
     def _decision(self) -> EpochRead | None:
         if self._tally.outcome is not Outcome.WON:
             return None
-        largest = max(self._answers)
-        settled = all(answer == largest for answer in self._answers)
+        answers = {Register(reply.epoch, reply.secret) for reply in self._replies}
+        largest = max(answers)
         if largest.epoch < FIRST_EPOCH:
             return EpochRead(Register(FIRST_EPOCH, ""), settled=True)
-        return EpochRead(largest, settled)
+        return EpochRead(largest, settled=len(answers) == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +46,10 @@ class Raised:
     """Two replicas' registers are at least what was asked for."""
 
 
-class RaiseRound(Round[Raised]):
+class RaiseRound(Round[Ack, Raised]):
     """Decides a RaiseEpoch."""
 
-    def _accepts(self, reply: AnyReply) -> bool:
-        return isinstance(reply, Ack)
+    _kind = Ack
 
     def _decision(self) -> Raised | None:
         return Raised() if self._tally.outcome is Outcome.WON else None

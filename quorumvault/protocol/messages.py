@@ -12,7 +12,6 @@ Rules kept here: a reply counts once; every request names its view.
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from typing import ClassVar, Final, Self
 
 import msgspec
@@ -39,6 +38,13 @@ UNSENT: Final = (NO_ROUND, NO_VIEW)
 class Message(msgspec.Struct, frozen=True, array_like=True):
     """Base of all messages. Its repr shows the kind alone: digests and sealed bytes make whole tokens and stay unseen."""
 
+    #: Names of fields that are parallel columns, of equal length.
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if len({len(getattr(self, name)) for name in self.columns}) > 1:
+            raise ValueError("parallel columns differ in length")
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
@@ -56,11 +62,6 @@ class Request(Message, frozen=True):
         return msgspec.structs.replace(self, round=round_id, view=view)
 
 
-def _require_equal(*columns: Sized) -> None:
-    if len({len(column) for column in columns}) > 1:
-        raise ValueError("parallel columns differ in length")
-
-
 class Put(Request, frozen=True, tag=1):
     """Store new records of one owner and epoch, behind the fence. Parallel columns of equal length.
 
@@ -68,6 +69,7 @@ class Put(Request, frozen=True, tag=1):
     ``owner_name`` is stored beside them: a replica needs it to authenticate its records later on.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("digests", "sealed")
     owner: bytes
     epoch: int
     secret: str
@@ -76,19 +78,14 @@ class Put(Request, frozen=True, tag=1):
     sealed: list[bytes]
     owner_name: str = ""
 
-    def __post_init__(self) -> None:
-        _require_equal(self.digests, self.sealed)
-
 
 class Get(Request, frozen=True, tag=2):
     """Read records of one owner: parallel columns of epochs and digests."""
 
+    columns: ClassVar[tuple[str, ...]] = ("epochs", "digests")
     owner: bytes
     epochs: list[int]
     digests: list[bytes]
-
-    def __post_init__(self) -> None:
-        _require_equal(self.epochs, self.digests)
 
 
 class WriteBack(Request, frozen=True, tag=3):
@@ -97,13 +94,11 @@ class WriteBack(Request, frozen=True, tag=3):
     ``owner_name`` is there because the keys that authenticate are derived from it.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("epochs", "digests", "records")
     owner_name: str
     epochs: list[int]
     digests: list[bytes]
     records: list[bytes]
-
-    def __post_init__(self) -> None:
-        _require_equal(self.epochs, self.digests, self.records)
 
 
 class ReadEpoch(Request, frozen=True, tag=4):
@@ -118,57 +113,49 @@ class RaiseEpoch(Request, frozen=True, tag=5):
     secret: str
 
 
-class AskView(Request, frozen=True, tag=10):
+class _Request2(Request, frozen=True):
+    """A request that protocol version 2 brought."""
+
+    since: ClassVar[int] = 2
+
+
+class AskView(_Request2, frozen=True, tag=10):
     """A joining disk asks in which view and mode the receiving disk is. Answered with a ViewIs."""
 
-    since: ClassVar[int] = 2
 
-
-class ProposeView(Request, frozen=True, tag=11):
+class ProposeView(_Request2, frozen=True, tag=11):
     """Enter this view, if ``views.may_enter`` allows it. Answered with a ViewIs once that is durable."""
-
-    since: ClassVar[int] = 2
 
     proposed: View
 
 
-class Copy(Request, frozen=True, tag=12):
+class Copy(_Request2, frozen=True, tag=12):
     """The next registers and records of this disk, in the order of their keys, from the first one behind ``after`` on."""
-
-    since: ClassVar[int] = 2
 
     after: bytes
 
 
-class AskSums(Request, frozen=True, tag=16):
+class AskSums(_Request2, frozen=True, tag=16):
     """Ask for fingerprints of what the replica holds: of each group if ``groups`` is empty, else of each bucket in them."""
-
-    since: ClassVar[int] = 2
 
     groups: list[int]
 
 
-class AskListing(Request, frozen=True, tag=17):
+class AskListing(_Request2, frozen=True, tag=17):
     """List the records of buckets ``first`` to ``end`` (not included): as many whole buckets as one answer takes."""
-
-    since: ClassVar[int] = 2
 
     first: int
     end: int
 
 
-class Fetch(Request, frozen=True, tag=18):
+class Fetch(_Request2, frozen=True, tag=18):
     """Read whole records of any owner by their places (storage/layout.py)."""
-
-    since: ClassVar[int] = 2
 
     places: list[bytes]
 
 
-class AskRegisters(Request, frozen=True, tag=19):
+class AskRegisters(_Request2, frozen=True, tag=19):
     """The epoch registers of owners, in the order of their ids, from the first one behind ``after`` on."""
-
-    since: ClassVar[int] = 2
 
     after: bytes
 
@@ -236,12 +223,10 @@ class ViewIs(Reply, frozen=True, tag=42):
 class Copied(Reply, frozen=True, tag=43):
     """Parallel columns of the store's keys and values; ``last``: there are no more behind them."""
 
+    columns: ClassVar[tuple[str, ...]] = ("keys", "values")
     keys: list[bytes]
     values: list[bytes]
     last: bool
-
-    def __post_init__(self) -> None:
-        _require_equal(self.keys, self.values)
 
 
 class NotCopied(Reply, frozen=True, tag=44):
@@ -260,13 +245,11 @@ class Listing(Reply, frozen=True, tag=49):
     ``unreadable`` lists the buckets that cannot be read.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("places", "hashes")
     next: int
     places: list[bytes]
     hashes: list[bytes]
     unreadable: list[int]
-
-    def __post_init__(self) -> None:
-        _require_equal(self.places, self.hashes)
 
 
 class Fetched(Reply, frozen=True, tag=50):
@@ -282,13 +265,11 @@ class Fetched(Reply, frozen=True, tag=50):
 class Registers(Reply, frozen=True, tag=51):
     """Parallel columns; no rows at the end. A name is empty if this replica does not know it."""
 
+    columns: ClassVar[tuple[str, ...]] = ("owners", "names", "epochs", "secrets")
     owners: list[bytes]
     names: list[str]
     epochs: list[int]
     secrets: list[str]
-
-    def __post_init__(self) -> None:
-        _require_equal(self.owners, self.names, self.epochs, self.secrets)
 
 
 #: Requests about all that a replica holds, for comparing it with another one, and the replies to them.

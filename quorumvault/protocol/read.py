@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from quorumvault.model import QUORUM, REPLICAS
-from quorumvault.protocol.messages import AnyReply, Holds, RoundId
+from quorumvault.protocol.messages import Holds, RoundId
 from quorumvault.protocol.quorum import Outcome
 from quorumvault.protocol.records import CONFLICT_MARK, holds_value, sealed_of
 from quorumvault.protocol.rounds import Round
@@ -88,11 +88,13 @@ class ReadResult:
     repairs: dict[bytes, list[int]]
 
 
-class ReadRound(Round[ReadResult]):
+class ReadRound(Round[Holds, ReadResult]):
     """Decides a Get of ``count`` keys. ``authentic(index, record)`` tells rotten bytes from that key's value.
 
     ``without``: disks that take no part, since the records that they lack cannot be written to them.
     """
+
+    _kind = Holds
 
     def __init__(
         self,
@@ -106,21 +108,14 @@ class ReadRound(Round[ReadResult]):
         super().__init__(round_id, view, disks=[disk for disk in view.disks.values() if disk not in without])
         self._count = count
         self._authentic = authentic
-        self._answers: dict[bytes, Holds] = {}
 
-    def _accepts(self, reply: AnyReply) -> bool:
-        if not isinstance(reply, Holds) or len(reply.records) != self._count:
-            return False
-        return all(0 <= index < self._count for index in reply.unknown)
-
-    def _take(self, reply: AnyReply) -> None:
-        if isinstance(reply, Holds) and self._accepts(reply):
-            self._answers[reply.disk] = reply
+    def _accepts(self, reply: Holds) -> bool:
+        return len(reply.records) == self._count and all(0 <= index < self._count for index in reply.unknown)
 
     def _decision(self) -> ReadResult | None:
         if self._tally.outcome is not Outcome.WON:
             return None
-        first, *others = self._answers.values()
+        first, *others = self._replies
         # The common case in a few steps whatever the size of the batch: all answered alike, and nobody met a conflict.
         alike = all(first.records == other.records and not (first.unknown or other.unknown) for other in others)
         if alike and CONFLICT_MARK not in first.records:
@@ -128,7 +123,7 @@ class ReadRound(Round[ReadResult]):
         return self._judge_each()
 
     def _judge_each(self) -> ReadResult | None:
-        columns = {disk: self._states(answer) for disk, answer in self._answers.items()}
+        columns = {reply.disk: self._states(reply) for reply in self._replies}
         records: list[bytes | Open | None] = []
         repairs: dict[bytes, list[int]] = {}
         for index, states in enumerate(zip(*columns.values(), strict=True)):

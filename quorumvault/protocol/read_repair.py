@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from quorumvault.model import Owner
-from quorumvault.protocol.messages import UNSENT, Ack, AnyReply, RoundId, WriteBack
+from quorumvault.protocol.messages import UNSENT, Ack, RoundId, WriteBack
 from quorumvault.protocol.read import ReadResult
 from quorumvault.protocol.rounds import Lost, Round
 from quorumvault.protocol.steps import Ask, Steps
@@ -27,22 +27,16 @@ class Repaired:
     refused: frozenset[int]
 
 
-class RepairRound(Round[Repaired]):
+class RepairRound(Round[Ack, Repaired]):
     """Decides a WriteBack to one disk that lacked what another one of the same view holds."""
+
+    _kind = Ack
 
     def __init__(self, round_id: RoundId, view: View, disk: bytes) -> None:
         super().__init__(round_id, view, disks=(disk,), needed=1)
-        self._ack: Ack | None = None
-
-    def _accepts(self, reply: AnyReply) -> bool:
-        return isinstance(reply, Ack)
-
-    def _take(self, reply: AnyReply) -> None:
-        if isinstance(reply, Ack):
-            self._ack = reply
 
     def _decision(self) -> Repaired | None:
-        return Repaired(frozenset(self._ack.refused)) if self._ack else None
+        return Repaired(frozenset(self._replies[0].refused)) if self._replies else None
 
 
 def write_back(owner: Owner, epochs: list[int], digests: list[bytes], read: ReadResult, unrepaired: set[bytes]) -> Steps[bool]:

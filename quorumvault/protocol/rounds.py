@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from quorumvault.model import QUORUM
-from quorumvault.protocol.messages import AnyReply, NotVoting, OtherView, Overflow, RoundId
+from quorumvault.protocol.messages import AnyReply, NotVoting, OtherView, Overflow, Reply, RoundId
 from quorumvault.protocol.quorum import Outcome, Tally
 from quorumvault.protocol.views import View
 
+ReplyT = TypeVar("ReplyT", bound=Reply)
 DecisionT = TypeVar("DecisionT")
 
 
@@ -38,15 +39,19 @@ class TooMuch:
     """The records that were asked for do not fit into one reply."""
 
 
-class Round(ABC, Generic[DecisionT]):
+class Round(ABC, Generic[ReplyT, DecisionT]):
     """Takes replies, and the disks that will not reply; returns None until it has decided, and then its decision.
 
-    ``disks`` narrows the round to some of the view's disks, ``needed`` the number of them that makes a quorum.
+    ``disks`` narrows the round to some of the view's disks; ``needed`` of them make a quorum. ``_replies`` has the replies in it.
     """
+
+    #: The replies that make this round's quorum.
+    _kind: type[ReplyT]
 
     def __init__(self, round_id: RoundId, view: View, *, disks: Collection[bytes] | None = None, needed: int = QUORUM) -> None:
         self.id = round_id
         self.view = view
+        self._replies: list[ReplyT] = []
         self._tally = Tally(view.disks.values() if disks is None else disks, needed)
 
     def receive(self, reply: AnyReply) -> DecisionT | Lost | ViewRefused | TooMuch | None:
@@ -60,9 +65,13 @@ class Round(ABC, Generic[DecisionT]):
             return None
         if isinstance(reply, Overflow):
             return TooMuch()
-        if not self._tally.vote(reply.disk, yes=self._accepts(reply)):
+        accepted = isinstance(reply, self._kind) and self._accepts(reply)
+        if not self._tally.vote(reply.disk, yes=accepted):
             return None
-        self._take(reply)
+        if isinstance(reply, self._kind) and accepted:
+            self._replies.append(reply)
+        else:
+            self._reject(reply)
         return self._decide()
 
     def give_up(self, disk: bytes) -> DecisionT | Lost | None:
@@ -77,12 +86,12 @@ class Round(ABC, Generic[DecisionT]):
             return Lost()
         return None
 
-    @abstractmethod
-    def _accepts(self, reply: AnyReply) -> bool:
-        """True for a reply of the kind that makes this round's quorum."""
+    def _accepts(self, reply: ReplyT) -> bool:
+        """True if a reply of the right kind answers what was asked."""
+        return True
 
-    def _take(self, reply: AnyReply) -> None:
-        """Keep what a counted reply says. An Ack that refuses nothing says all by being counted."""
+    def _reject(self, reply: AnyReply) -> None:
+        """Keep what a counted reply of another kind says."""
 
     @abstractmethod
     def _decision(self) -> DecisionT | None:

@@ -31,7 +31,7 @@ class Ask:
     """
 
     request: AnyRequest
-    round: Callable[[RoundId, View], Round[Any]]
+    round: Callable[[RoundId, View], Round[Any, Any]]
     everyone: bool = True
     disk: bytes | None = None
     view: ViewId | None = None

@@ -33,21 +33,17 @@ class Adopt:
     secret: str
 
 
-class WriteRound(Round[Committed | Adopt]):
+class WriteRound(Round[Ack, Committed | Adopt]):
     """Decides a Put."""
+
+    _kind = Ack
 
     def __init__(self, round_id: RoundId, view: View) -> None:
         super().__init__(round_id, view)
-        self._acks: list[Ack] = []
         self._later = Adopt(0, "")
 
-    def _accepts(self, reply: AnyReply) -> bool:
-        return isinstance(reply, Ack)
-
-    def _take(self, reply: AnyReply) -> None:
-        if isinstance(reply, Ack):
-            self._acks.append(reply)
-        elif isinstance(reply, Stale) and reply.epoch > self._later.epoch:
+    def _reject(self, reply: AnyReply) -> None:
+        if isinstance(reply, Stale) and reply.epoch > self._later.epoch:
             self._later = Adopt(reply.epoch, reply.secret)
 
     def _decision(self) -> Committed | Adopt | None:
@@ -60,9 +56,9 @@ class WriteRound(Round[Committed | Adopt]):
     def _collided(self) -> frozenset[int] | None:
         """The items that can never have two replicas; None while any item is open."""
         collided = []
-        for index in {index for ack in self._acks for index in ack.refused}:
-            refusals = [ack.refused[index] for ack in self._acks if index in ack.refused]
-            if len(self._acks) - len(refusals) >= QUORUM:
+        for index in {index for ack in self._replies for index in ack.refused}:
+            refusals = [ack.refused[index] for ack in self._replies if index in ack.refused]
+            if len(self._replies) - len(refusals) >= QUORUM:
                 continue
             # An empty refusal is a record that cannot be read: neither this value nor another one.
             if sum(map(bool, refusals)) < QUORUM:

@@ -39,7 +39,7 @@ class Exchange:
     def __init__(
         self,
         loop: AbstractEventLoop,
-        round_: Round[Any],
+        round_: Round[Any, Any],
         outgoing: Outgoing,
         targets: Iterable[Target],
         on_ack: Callable[[bytes, Mark], None],

@@ -38,7 +38,7 @@ class _Entry(NamedTuple):
 class GroupCommit:
     """Runs a replica on its own thread. ``on_failure`` is called there, and has to end the process.
 
-    Invariants: a request is answered once, after the write of its group is durable, or at once with Unreachable. ``_held_bytes``
+    Invariants: a request is answered once, after the write of its group is durable, or at once with NoReply. ``_held_bytes``
     is the size of the requests that wait and of the group at hand: never negative, at most ``limits.storage_queue_bytes``.
     """
 

@@ -139,12 +139,12 @@ def _corrupt_is_absent(self: Replica, get: messages.Get, staged: dict[bytes, byt
 
 
 def _silence_is_absent(self: ReadRound, disk: bytes) -> Any:
-    if not self._answers:
+    if not self._replies:
         return rounds.Round.give_up(self, disk)
     if not self._tally.vote(disk, yes=True):
         return None
-    asked = len(next(iter(self._answers.values())).records)
-    self._answers[disk] = messages.Holds(self.id, self.view.id, disk, [None] * asked, [])
+    asked = len(self._replies[0].records)
+    self._replies.append(messages.Holds(self.id, self.view.id, disk, [None] * asked, []))
     return self._decide()
 
 
@@ -168,9 +168,9 @@ class _OneRaise(RaiseRound):
 
 class _FirstEpoch(EpochRound):
     def _decision(self) -> EpochRead | None:
-        if not self._answers:
+        if not self._replies:
             return None
-        first = self._answers[0]
+        first = Register(self._replies[0].epoch, self._replies[0].secret)
         return EpochRead(first if first.epoch else Register(FIRST_EPOCH, ""), settled=True)
 
 
