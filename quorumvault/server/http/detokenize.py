@@ -22,13 +22,14 @@ from quorumvault.server.http.item_errors import ItemErrors, require_count
 from quorumvault.server.http.memory import cost_of_paths, cost_of_reading
 from quorumvault.server.http.records import Place, read_records
 from quorumvault.server.http.schemas import (
+    DetokenizeBody,
     MissingField,
     RecordsDetokenized,
     TokenDetokenized,
     TokensDetokenized,
     ValueResult,
     encode,
-    parse_detokenize,
+    parse,
 )
 
 #: Bytes of values in an answer that is encoded at once.
@@ -43,7 +44,7 @@ _Told = bytes | Missing
 
 async def detokenize(job: Job) -> Content:
     """Return the answer to a request for values. Raises RequestError."""
-    request = await parse_detokenize(job.body, job.turns)
+    request = await parse(DetokenizeBody, job.body, job.turns)
     if request.tokens is not UNSET:
         return await _detokenize_tokens(job, request.tokens)
     if request.records is not UNSET:

@@ -6,7 +6,7 @@ from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.dependencies import Job
 from quorumvault.server.http.item_errors import require_count
 from quorumvault.server.http.memory import cost_of_reading
-from quorumvault.server.http.schemas import TokenResult, TokensRetokenized, encode, parse_retokenize
+from quorumvault.server.http.schemas import RetokenizeBody, TokenResult, TokensRetokenized, encode, parse
 
 _NULL_RESULT = TokenResult("null")
 _RESULTS = {missing: TokenResult(missing.value) for missing in Missing}
@@ -15,7 +15,7 @@ _RESULTS = {missing: TokenResult(missing.value) for missing in Missing}
 async def retokenize(job: Job) -> bytes:
     """Return the answer to a request that moves tokens to the active epoch. Raises RequestError."""
     counts, limits = job.counts, job.services.limits
-    request = await parse_retokenize(job.body, job.turns)
+    request = await parse(RetokenizeBody, job.body, job.turns)
     require_count(len(request.tokens), limits.items, "tokens")
     asked = [token for token in request.tokens if token is not None]
     await job.pay(cost_of_reading(len(asked), limits))

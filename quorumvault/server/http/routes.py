@@ -1,15 +1,16 @@
 """The HTTP API: its routes, and the application around them.
 
-RequestIdMiddleware                       request id on every response; what nobody foresaw becomes 500
-  Starlette                 404, 405; RequestError becomes a problem
-    Pipeline                   key, permission, admission, body; one event a request
+RequestIdMiddleware         request id on every response; an exception that nobody foresaw becomes 500
+  Starlette                 404, 405; a RequestError becomes a problem
+    Pipeline                key, permission, admission, body; one event for each request
       tokenize, detokenize  the operations: bytes in, bytes out, on a Vault
-    Status                  health and limits, for everybody
+    Status                  health and limits, without a key
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,21 +33,22 @@ from quorumvault.server.http.status import Status, fields
 from quorumvault.server.http.tokenize import tokenize
 from quorumvault.server.http.tokens import tokens
 
-TOKENIZE = Operation("tokenize", "tokenize", writes=True, answer=tokenize, arrow=arrow.tokenize)
-DETOKENIZE = Operation("detokenize", "detokenize", writes=False, answer=detokenize, arrow=arrow.detokenize)
-RETOKENIZE = Operation("retokenize", "tokenize", writes=True, answer=retokenize, arrow=arrow.retokenize)
-TOKENS = Operation("tokens", "derive", writes=False, answer=tokens)
-ROTATE = Operation("rotate_epoch", "rotate", writes=True, answer=rotate)
-EPOCH = Operation("epoch", None, writes=False, answer=epoch)
-FIELDS = Operation("fields", None, writes=False, answer=fields)
-
-
-#: Served however many connections are open.
-HEALTH_PATHS = ("/health", "/livez", "/readyz", "/metrics")
+#: By method and path.
+OPERATIONS: Final = {
+    ("POST", "/tokenize"): Operation("tokenize", "tokenize", writes=True, answer=tokenize, arrow=arrow.tokenize),
+    ("POST", "/detokenize"): Operation("detokenize", "detokenize", writes=False, answer=detokenize, arrow=arrow.detokenize),
+    ("POST", "/retokenize"): Operation("retokenize", "tokenize", writes=True, answer=retokenize, arrow=arrow.retokenize),
+    ("POST", "/tokens"): Operation("tokens", "derive", writes=False, answer=tokens),
+    ("POST", "/rotate-epoch"): Operation("rotate_epoch", "rotate", writes=True, answer=rotate),
+    ("GET", "/epoch"): Operation("epoch", None, writes=False, answer=epoch),
+    ("GET", "/fields"): Operation("fields", None, writes=False, answer=fields),
+}
+#: Paths that are served however many connections are open.
+HEALTH_PATHS: Final = ("/health", "/livez", "/readyz", "/metrics")
 
 
 class Exact(Route):
-    """A route of one path. Starlette's own end in a ``$``, which takes a newline at the end of a path as well."""
+    """A route of exactly one path. Starlette's own pattern ends in ``$``, which accepts a newline at the end of a path."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
@@ -55,13 +57,10 @@ class Exact(Route):
 def routes(services: Services) -> list[Exact]:
     allowances, status = Allowances(services.clock), Status(services)
     return [
-        Exact("/tokenize", Pipeline(services, allowances, TOKENIZE).endpoint, methods=["POST"]),
-        Exact("/detokenize", Pipeline(services, allowances, DETOKENIZE).endpoint, methods=["POST"]),
-        Exact("/retokenize", Pipeline(services, allowances, RETOKENIZE).endpoint, methods=["POST"]),
-        Exact("/tokens", Pipeline(services, allowances, TOKENS).endpoint, methods=["POST"]),
-        Exact("/rotate-epoch", Pipeline(services, allowances, ROTATE).endpoint, methods=["POST"]),
-        Exact("/epoch", Pipeline(services, allowances, EPOCH).endpoint, methods=["GET"]),
-        Exact("/fields", Pipeline(services, allowances, FIELDS).endpoint, methods=["GET"]),
+        *(
+            Exact(path, Pipeline(services, allowances, operation).endpoint, methods=[method])
+            for (method, path), operation in OPERATIONS.items()
+        ),
         Exact("/health", status.health, methods=["GET"]),
         Exact("/livez", status.live, methods=["GET"]),
         Exact("/readyz", status.ready, methods=["GET"]),
@@ -71,14 +70,14 @@ def routes(services: Services) -> list[Exact]:
     ]
 
 
-#: Requests for which the way through Starlette's middleware and router, fifteen microseconds, is cut short.
-_HOT = ("/tokenize", "/detokenize", "/retokenize")
+#: Paths that skip Starlette's middleware and router, which take fifteen microseconds.
+_HOT: Final = ("/tokenize", "/detokenize", "/retokenize")
 
 
 class HotRoutes:
-    """An ASGI application in front of Starlette's: what is asked most goes straight to its endpoint, all else to the router.
+    """An ASGI application in front of Starlette's. Frequent requests go straight to their endpoint, all others to the router.
 
-    An endpoint finds around it what it would find there: ``RequestIdMiddleware``, and the handler of RequestError.
+    Around an endpoint is what would be around it there: ``RequestIdMiddleware``, and the handler of RequestError.
     """
 
     def __init__(self, app: Starlette, request_ids: Callable[[], str]) -> None:
@@ -105,12 +104,12 @@ def _straight(endpoint: Callable[[Request], Awaitable[ASGIApp]]) -> ASGIApp:
 
 
 def create_app(services: Services) -> HotRoutes:
-    """The ASGI application of one node."""
+    """Return the ASGI application of one node."""
     return HotRoutes(create_starlette(routes(services), services.request_ids), services.request_ids)
 
 
 def create_crowded_app(services: Services) -> Starlette:
-    """The application for a connection that a node has no room for: tells how the node is, and nothing else."""
+    """Return the application for a connection without room: it answers about the node's health, and 429 to all else."""
     app = create_starlette([route for route in routes(services) if route.path in HEALTH_PATHS], services.request_ids)
     app.router.default = _refuse
     return app
@@ -121,7 +120,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def create_starlette(routes: Sequence[Exact], request_ids: Callable[[], str]) -> Starlette:
-    """Routes, with what is around all of them. GET routes answer HEAD too; the server leaves the body out."""
+    """Return an application of these routes, with request ids and problems. GET routes answer HEAD too, without the body."""
     app = Starlette(
         routes=routes,
         middleware=[Middleware(RequestIdMiddleware, request_ids=request_ids)],

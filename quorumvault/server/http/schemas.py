@@ -1,14 +1,14 @@
-"""The bodies of requests and answers, as types: what decodes into one of these has the form that the contract asks for.
+"""The bodies of requests and answers, as types: a body that decodes into one of them has the form that the contract asks for.
 
-A request names exactly one of several things; msgspec has no union for that, so its struct has all of them, unset but one.
-Members that are to go out as they came in stay ``msgspec.Raw``, bytes that nobody has looked at: ``check_steps`` has to.
-GET /openapi.json is made of these types too: their docstrings and ``Meta`` are what its readers see.
+A request names exactly one of several things. msgspec has no union for that, so the struct has all of them, unset but one.
+Members that go out as they came in stay ``msgspec.Raw``: the decoder does not look into them, so ``check_steps`` does.
+GET /openapi.json is made of these types too: its readers see their docstrings and ``Meta``.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -25,7 +25,7 @@ OnError = Annotated[
     Meta(description='"fail": one bad item, and nothing is done. "item": null in the place of each bad one, and a list of them.'),
 ]
 Record = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
-#: A value as it is spelled; whether it can be tokenized is judged item by item, so that all that cannot are listed.
+#: A value as it is spelled. item_errors.py judges each one, so that all bad ones are listed.
 Value = Annotated[Raw, Meta(extra_json_schema={"type": ["string", "integer", "boolean", "null"]})]
 #: The digits of an integer of any length.
 Digits = Annotated[Raw, Meta(extra_json_schema={"type": "integer"})]
@@ -52,10 +52,12 @@ class Silent(msgspec.Struct, frozen=True):
 
 
 class Body(Silent, frozen=True, forbid_unknown_fields=True):
-    """A request. ``takes`` is its form in words, for whoever sent another one; of ``one_of``, exactly one has to be there."""
+    """A request. ``takes`` is its form in words, for the error about another one; exactly one of ``one_of`` has to be there;
+    ``kept_raw`` are the members that the decoder keeps as they came."""
 
     takes: ClassVar[str]
     one_of: ClassVar[tuple[str, ...]] = ()
+    kept_raw: ClassVar[tuple[str, ...]] = ()
 
 
 class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +65,7 @@ class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
 
     takes = 'send one of "record": {…}, "records": [{…}, …] and "values": […], and if need be "on_error": "fail" or "item"'
     one_of = ("record", "records", "values")
+    kept_raw = ("record", "records", "values")
 
     record: Record | UnsetType = UNSET
     records: list[Record] | UnsetType = UNSET
@@ -71,10 +74,11 @@ class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class TextTokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
-    """The same with values that are all text, as most are: they are decoded at once. Numbers have to be seen as spelled."""
+    """A TokenizeBody whose values are all texts, as most are: they are decoded at once. Numbers have to be read as spelled."""
 
     takes = TokenizeBody.takes
     one_of = TokenizeBody.one_of
+    kept_raw = ("record", "records")
 
     record: Record | UnsetType = UNSET
     records: list[Record] | UnsetType = UNSET
@@ -87,6 +91,7 @@ class DetokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
 
     takes = 'send one of "token": "…", "tokens": ["…", null, …] and "records": [{…}, …]'
     one_of = ("token", "tokens", "records")
+    kept_raw = ("records",)
 
     token: str | UnsetType = UNSET
     tokens: list[str | None] | UnsetType = UNSET
@@ -105,6 +110,7 @@ class TokensBody(Body, frozen=True, forbid_unknown_fields=True):
     """The values whose tokens of every epoch are wanted."""
 
     takes = 'send "values": ["…", 42, null, …]'
+    kept_raw = ("values",)
 
     values: list[Value]
 
@@ -113,6 +119,7 @@ class RotateBody(Body, frozen=True, forbid_unknown_fields=True):
     """The epoch that is to be left."""
 
     takes = 'send "from_epoch": the epoch that is to be left, an integer, 1 or larger'
+    kept_raw = ("from_epoch",)
 
     from_epoch: EpochToLeave
 
@@ -249,94 +256,76 @@ class LimitsInForce(msgspec.Struct, frozen=True):
 BodyT = TypeVar("BodyT", bound=Body)
 
 encode = msgspec.json.Encoder().encode
-_tokenize_text = msgspec.json.Decoder(TextTokenizeBody)
-_tokenize = msgspec.json.Decoder(TokenizeBody)
-_detokenize = msgspec.json.Decoder(DetokenizeBody)
-_retokenize = msgspec.json.Decoder(RetokenizeBody)
-_tokens = msgspec.json.Decoder(TokensBody)
-_rotate = msgspec.json.Decoder(RotateBody)
+_decoders: dict[type[Body], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind)
+    for kind in (TextTokenizeBody, TokenizeBody, DetokenizeBody, RetokenizeBody, TokensBody, RotateBody)
+}
 _FROM_ONE = re.compile(rb"[1-9][0-9]*")
-#: Of more digits Python would not always make a number.
+#: Digits of the largest epoch. Python would not always convert more of them.
 _EPOCH_DIGITS = len(str(MAX_EPOCH))
 
 
+async def parse(kind: type[BodyT], body: bytes, turns: Turns) -> BodyT:
+    """Return the body decoded as a struct of this kind. Raises Malformed, Invalid."""
+    request: BodyT = await _decode(kind, body, turns)
+    await _check_decoded(request, body, turns)
+    return request
+
+
 async def parse_tokenize(body: bytes, turns: Turns) -> TokenizeBody | TextTokenizeBody:
-    """Raises Malformed, Invalid. First as text alone, which is what most requests hold, and the fastest to decode."""
-    request: TokenizeBody | TextTokenizeBody
+    """Return the body with its values as texts if all are, which is the most frequent case and the fastest to decode.
+
+    Raises Malformed, Invalid.
+    """
     try:
-        request = _tokenize_text.decode(body)
+        request: TextTokenizeBody = _decoders[TextTokenizeBody].decode(body)
     except (ValueError, RecursionError):
         await turns.through(check_steps(body))
-        request = await _decode(_tokenize, body, turns)
-    else:
-        await _check_decoded(body, turns, has_raws=request.record is not UNSET or request.records is not UNSET)
-    _require_one(request)
-    return request
-
-
-async def parse_detokenize(body: bytes, turns: Turns) -> DetokenizeBody:
-    """Raises Malformed, Invalid."""
-    request = await _decode(_detokenize, body, turns)
-    await _check_decoded(body, turns, has_raws=request.records is not UNSET)
-    _require_one(request)
-    return request
-
-
-async def parse_retokenize(body: bytes, turns: Turns) -> RetokenizeBody:
-    """Raises Malformed, Invalid."""
-    request = await _decode(_retokenize, body, turns)
-    await _check_decoded(body, turns, has_raws=False)
-    return request
-
-
-async def parse_tokens(body: bytes, turns: Turns) -> TokensBody:
-    """Raises Malformed, Invalid."""
-    request = await _decode(_tokens, body, turns)
-    await _check_decoded(body, turns, has_raws=True)
+        whole: TokenizeBody = await _decode(TokenizeBody, body, turns)
+        _require_one(whole)
+        return whole
+    await _check_decoded(request, body, turns)
     return request
 
 
 async def parse_rotate(body: bytes, turns: Turns) -> int:
-    """The epoch to leave; MAX_EPOCH + 1, or a larger one, for any that no epoch can be. Raises Malformed, Invalid."""
-    request = await _decode(_rotate, body, turns)
-    await _check_decoded(body, turns, has_raws=True)
-    text = bytes(request.from_epoch)
+    """Return the epoch to leave; MAX_EPOCH + 1 or more for a number that no epoch can be. Raises Malformed, Invalid."""
+    text = bytes((await parse(RotateBody, body, turns)).from_epoch)
     if not _FROM_ONE.fullmatch(text):
         raise Invalid(f"expected int >= {FIRST_EPOCH} at $.from_epoch; {RotateBody.takes}")
     return MAX_EPOCH + 1 if len(text) > _EPOCH_DIGITS else int(text)
 
 
-async def _decode(decoder: msgspec.json.Decoder[BodyT], body: bytes, turns: Turns) -> BodyT:
+async def _decode(kind: type[BodyT], body: bytes, turns: Turns) -> BodyT:
     try:
-        return decoder.decode(body)
+        request: BodyT = _decoders[kind].decode(body)
     except msgspec.ValidationError as error:
-        # msgspec stops at the first member that does not fit; that all of it is JSON comes first.
+        # msgspec stops at the first member that does not fit; whether all of the body is JSON comes first.
         await turns.through(check_steps(body))
-        raise Invalid(f"{_wording(error)}; {decoder.type.takes}") from None
+        raise Invalid(f"{_wording(error)}; {kind.takes}") from None
     except (ValueError, RecursionError):
         await turns.through(check_steps(body))
         raise Malformed("the body is not JSON") from None
+    return request
 
 
-async def _check_decoded(body: bytes, turns: Turns, *, has_raws: bool) -> None:
-    """What the decoder let pass: all of what it kept as it came, and names that are there twice. Raises Malformed.
-
-    Without a second colon there is only one name.
-    """
-    if has_raws:
+async def _check_decoded(request: Body, body: bytes, turns: Turns) -> None:
+    """Check what the decoder does not: members that it kept as they came, and repeated names. Raises Malformed, Invalid."""
+    if any(getattr(request, name) is not UNSET for name in request.kept_raw):
         await turns.through(check_steps(body))
-    elif body.count(b":") > 1:
+    elif body.count(b":") > 1:  # with one colon there is only one name
         await turns.through(check_names(body))
+    _require_one(request)
 
 
 def _require_one(request: Body) -> None:
     given = sum(getattr(request, name) is not UNSET for name in request.one_of)
-    if given != 1:
+    if request.one_of and given != 1:
         raise Invalid(f"the body names {given} things to work on; {request.takes}")
 
 
-#: What msgspec says of types and of places is made of this module's names and of positions. A name that it does not know,
-#: or a word that it does not take, is the caller's text and might be a value: that much of a message is not passed on.
+#: The parts of msgspec's messages that are made of this module's names and of positions. Other parts are the caller's text, such
+#: as an unknown name, and might be a value: they are not passed on.
 _PLACE = re.compile(r" - at `(\$[a-z_.\[\]0-9]*)`\Z")
 _TYPES = re.compile(r"Expected `[a-z |]+`(?:, got `[a-z]+`| >= [0-9]+)")
 _MISSING = re.compile(r"Object missing required field `[a-z_]+`")

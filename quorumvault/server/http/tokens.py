@@ -10,13 +10,13 @@ from quorumvault.errors import TooManyItems
 from quorumvault.server.http.dependencies import Job
 from quorumvault.server.http.item_errors import ItemErrors, judge_values
 from quorumvault.server.http.memory import cost_of_writing
-from quorumvault.server.http.schemas import TokensDerived, encode, parse_tokens
+from quorumvault.server.http.schemas import TokensBody, TokensDerived, encode, parse
 
 
 async def tokens(job: Job) -> bytes:
     """Return the answer to a request for tokens of all epochs. Raises RequestError."""
     services, counts = job.services, job.counts
-    request = await parse_tokens(job.body, job.turns)
+    request = await parse(TokensBody, job.body, job.turns)
     canonicals = judge_values(request.values, ItemErrors(services.limits))
     wanted = [canonical for canonical in canonicals if canonical is not None]
     counts.epoch = epoch = await services.vault.epoch(job.owner)

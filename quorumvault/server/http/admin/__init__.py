@@ -1,8 +1,7 @@
-"""What an operator on a node's own host may ask of it, through a socket in its data directory.
+"""The administrative operations of a node, through a socket in its data directory, for an operator on the same host.
 
-socket.py   admin.sock: who can reach it
-app.py      the routes
-status.py   how a node is, in depth
-bodies.py   what is answered
-client.py   the other end, for the command line
+socket.py   admin.sock, and who can reach it
+routes.py   the operations
+status.py   the state of a node and its peers, in detail
+schemas.py  the answers
 """

@@ -1,4 +1,4 @@
-"""The administrative operations, as HTTP on the administrative socket. Whoever can open that may do all of this."""
+"""The administrative operations, as HTTP on the administrative socket. Anybody who can open the socket may call all of them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from quorumvault.server.http.routes import Exact, create_starlette
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What a node lets its operator do. ``reload`` is what SIGHUP does, ``stop`` what SIGTERM does: it returns at once.
+    """The operations of a node for its operator. ``reload`` does what SIGHUP does; ``stop`` what SIGTERM does, at once.
 
-    ``repair`` and ``verify`` compare this node's replica with the others, and take their time. ``backup`` gives the bytes of one.
+    ``repair`` and ``verify`` compare this node's replica with the others, which may take minutes. ``backup`` yields its bytes.
     """
 
     status: Callable[[], NodeStatus]
@@ -32,7 +32,7 @@ class Controls:
 
 
 def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlette:
-    """The ASGI application on the administrative socket; ``request_ids`` makes fresh ids."""
+    """Return the ASGI application on the administrative socket. ``request_ids`` makes fresh ids."""
 
     async def status(request: Request) -> Response:
         return _answer(node.status())
@@ -52,17 +52,11 @@ def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlett
 
     async def backup(request: Request) -> Response:
         chunks = node.backup()
-        # Whether it can begin is known with its first bytes: until then a refusal is an answer of its own.
+        # A backup that cannot begin raises before its first bytes: the refusal is then an answer of its own.
         return _Chunks(await anext(chunks), chunks)
 
-    routes = [
-        Exact("/status", status, methods=["GET"]),
-        Exact("/reload", reload, methods=["POST"]),
-        Exact("/stop", stop, methods=["POST"]),
-        Exact("/repair", repair, methods=["POST"]),
-        Exact("/verify", verify, methods=["POST"]),
-        Exact("/backup", backup, methods=["POST"]),
-    ]
+    posts = {"/reload": reload, "/stop": stop, "/repair": repair, "/verify": verify, "/backup": backup}
+    routes = [Exact("/status", status, methods=["GET"]), *(Exact(path, each, methods=["POST"]) for path, each in posts.items())]
     return create_starlette(routes, request_ids)
 
 
@@ -71,7 +65,7 @@ def _answer(content: msgspec.Struct, status: int = 200) -> Response:
 
 
 class _Chunks(StreamingResponse):
-    """Bytes as fast as they are taken (``send`` waits for that). Their source is closed in any case, even if the taker leaves."""
+    """Sends bytes as fast as the reader takes them. Closes their source in any case, even if the reader leaves."""
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
         super().__init__(_all(first, rest), media_type="application/octet-stream")

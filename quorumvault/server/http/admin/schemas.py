@@ -1,4 +1,4 @@
-"""What is answered on the administrative socket, as types: for both ends of it."""
+"""The answers on the administrative socket, as types, for both of its ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quorumvault.server.http.health import Health
 
 
 class ViewStatus(msgspec.Struct, frozen=True):
-    """``joiner``: the disk that brought the view about; None for the first one. Disks in hexadecimal."""
+    """``joiner`` is the disk whose join made the view, None for the first view. Disks are in hexadecimal."""
 
     number: int
     joiner: str | None
@@ -17,7 +17,7 @@ class ViewStatus(msgspec.Struct, frozen=True):
 
 
 class FactsStatus(msgspec.Struct, frozen=True):
-    """What a node says of itself. ``secrets`` (by id), ``fields`` and ``keys`` are fingerprints."""
+    """The facts that a node tells about itself. ``secrets`` (by id), ``fields`` and ``keys`` are fingerprints."""
 
     version: str
     disk: str
@@ -31,9 +31,9 @@ class FactsStatus(msgspec.Struct, frozen=True):
 
 
 class PeerStatus(msgspec.Struct, frozen=True):
-    """``up``: this node reaches the peer; ``error``: why not. ``connected``: the peer reaches this node.
+    """``up`` says that this node reaches the peer, and ``error`` why not; ``connected`` says that the peer reaches this node.
 
-    ``facts`` are those that the peer told last, None if it never did.
+    ``facts`` are the last that the peer told, None if it never did.
     """
 
     address: str
@@ -44,9 +44,9 @@ class PeerStatus(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """How a node is, in depth: its operator may see more than GET /health tells everybody.
+    """The state of a node in detail: more than GET /health tells everybody.
 
-    ``sequence`` counts the writes of the disk, None without one; ``data`` is the data directory.
+    ``sequence`` counts the writes of the disk, None without a disk; ``data`` is the data directory.
     """
 
     node: str
@@ -64,16 +64,15 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """What was read again and is in force, and what stays as it was because of an error, which is told."""
+    """The files that were read again and are in force, and those that stay as they were, each with the error."""
 
     read: list[str]
     refused: dict[str, str]
 
 
 class PeerRepair(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a comparison with one peer came to: ``buckets`` of 65,536 that differed at last, records ``taken`` from it and
-    ``given`` to it, registers ``raised`` on either side, buckets that are ``unreadable`` on one; or the ``problem`` that kept it
-    from being made."""
+    """The result of a comparison with one peer: ``buckets`` of 65,536 that differed, records ``taken`` from it and ``given``
+    to it, registers ``raised`` on either side, buckets ``unreadable`` on one; or the ``problem`` that prevented it."""
 
     buckets: int = 0
     taken: int = 0
@@ -84,15 +83,15 @@ class PeerRepair(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """This node was compared with each of its peers, and what differed was mended."""
+    """This node was compared with each of its peers, and the differences were mended."""
 
     node: str
     peers: dict[str, PeerRepair]
 
 
 class PeerDifferences(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What differs between this node and one peer: ``records`` compared, those that one of the two alone has, those that
-    are not the same, registers, buckets that cannot be read; or the ``problem`` that kept it from being found out."""
+    """The differences between this node and one peer: of the ``records`` compared those on one side only and the unequal ones;
+    registers; unreadable buckets; or the ``problem`` that prevented the comparison."""
 
     records: int = 0
     only_here: int = 0

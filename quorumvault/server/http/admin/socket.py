@@ -1,6 +1,6 @@
-"""The administrative socket, <data>/nX/admin.sock: a Unix socket for its owner (mode 0600) and for nobody on the network.
+"""The administrative socket, <data>/nX/admin.sock: a Unix socket for its owner alone (mode 0600), not on the network.
 
-The address of such a socket has room for 107 bytes (unix(7)), and data directories may lie deeper than that. So both ends go
+The address of a Unix socket has at most 107 bytes (unix(7)), and the path of a data directory may be longer. So both ends go
 through a descriptor of the directory: /proc/self/fd/N/admin.sock, which is short and, on Linux, the same file.
 """
 
@@ -19,7 +19,7 @@ FILE_NAME = "admin.sock"
 
 @contextmanager
 def short_path(directory: Path) -> Iterator[str]:
-    """A short name of the socket in ``directory``, good in this process until the block ends. Raises OSError."""
+    """Yield a short name of the socket in ``directory``, valid in this process until the block ends. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{FILE_NAME}"
@@ -28,17 +28,17 @@ def short_path(directory: Path) -> Iterator[str]:
 
 
 def listen(directory: Path) -> socket.socket:
-    """A listening socket in ``directory``, which this process has locked: one that is there was left by a process that is gone.
+    """Return a listening socket in ``directory``, which this process has locked. Raises ConfigError.
 
-    Raises ConfigError.
+    Removes a socket that is there already: a process that has ended left it.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        os.fchmod(listener.fileno(), 0o600)  # before there is a file, which gets this mode with its name
+        os.fchmod(listener.fileno(), 0o600)  # before the file exists, so that it never has another mode
         with short_path(directory) as path:
             remove(directory)
             listener.bind(path)
-        listener.listen()  # who finds the file can connect, and waits until the node is ready to answer
+        listener.listen()  # from now on a client can connect, and waits until the node answers
     except OSError as error:
         listener.close()
         raise ConfigError(directory / FILE_NAME, "", f"expected to make a socket here: {error.strerror}") from None

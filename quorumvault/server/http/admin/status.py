@@ -1,4 +1,4 @@
-"""What a node and its peers say of themselves, as the operator is shown it."""
+"""Shows an operator the facts that a node and its peers tell about themselves."""
 
 from __future__ import annotations
 
