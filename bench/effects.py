@@ -1,4 +1,4 @@
-"""How far two samples of times are apart: effect sizes. They do not grow with the number of samples, as significance does.
+"""Effect sizes: how far two samples of times are apart. They do not grow with the number of samples, as significance does.
 
 Cohen's d compares means, so a few slow requests weigh heavily in it; Cliff's delta compares every time of the one sample with
 every time of the other, and only which is larger counts. Both are 0 for samples that cannot be told apart. Intervals hold 95 %,
@@ -26,7 +26,7 @@ class Effect(msgspec.Struct, frozen=True):
     high: float
 
     def within(self, bound: float) -> bool:
-        """Whether some size between -bound and bound would go with the samples."""
+        """True if the interval meets the one from -bound to bound."""
         return self.low <= bound and self.high >= -bound
 
 
@@ -43,7 +43,7 @@ def cohens_d(one: Sequence[float], other: Sequence[float]) -> Effect:
 
 
 def cliffs_delta(one: Sequence[float], other: Sequence[float]) -> Effect:
-    """How much likelier a time of ``one`` is to be larger than one of ``other`` than to be smaller: from -1 to 1.
+    """Returns how much likelier a time of ``one`` is to be larger than one of ``other`` than smaller: from -1 to 1.
 
     (1 + delta) / 2 is the common-language effect size, the area under the ROC curve: how often somebody is right who guesses
     from two times which is which. The standard error is DeLong's for that area. Needs two samples of each at least.
@@ -54,7 +54,7 @@ def cliffs_delta(one: Sequence[float], other: Sequence[float]) -> Effect:
 
 
 def _placements(times: Sequence[float], among: Sequence[float]) -> Iterator[float]:
-    """Of each time: the share of ``among`` that is smaller, less the share that is larger."""
+    """Yields for each time the share of ``among`` that is smaller, less the share that is larger."""
     ordered = sorted(among)
     for time in times:
         yield (bisect_left(ordered, time) + bisect_right(ordered, time)) / len(ordered) - 1

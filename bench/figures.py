@@ -224,5 +224,5 @@ def _tables(report: VaultReport) -> list[Table]:
 
 
 def _figure(figure: float) -> str:
-    """With three digits, or all that are before the point."""
+    """Writes a figure with three digits, or with all that are before the point."""
     return f"{figure:z,.{2 if figure < 10 else 1 if figure < 100 else 0}f}"

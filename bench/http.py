@@ -82,7 +82,7 @@ class Connection:
 
     @property
     def events(self) -> int:
-        """What to poll for."""
+        """The events to poll for."""
         return select.EPOLLIN | (select.EPOLLOUT if self.unsent else 0)
 
     def serve(self, events: int, poll: select.epoll) -> tuple[int, bytes] | None:
@@ -134,7 +134,7 @@ class Lane:
 
 
 class Lanes:
-    """So many requests at once, spread over the nodes. ``status`` is what an answer has to have."""
+    """A closed loop: ``at_once`` requests under way, spread over the nodes. Every answer has to have this ``status``."""
 
     def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200) -> None:
         self._lanes = [Lane(addresses, first) for first in range(at_once)]

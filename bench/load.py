@@ -25,7 +25,7 @@ _PATIENCE = "\n# The benchmark's:\ntimeouts:\n  request: 60.0\n  round: 30.0\n  
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """What came back, and CPU seconds: of the client's one thread, and of the three nodes, up to the end of their compactions."""
+    """The answers, and CPU seconds: of the client's one thread, and of the three nodes, up to the end of their compactions."""
 
     driven: Driven
     client_cpu: float
@@ -64,7 +64,7 @@ class Load:
         return max(map(memory, self._pids()), key=by)
 
     def disk_bytes(self) -> float:
-        """Of one store: the mean of the three."""
+        """Returns the bytes of one store: the mean of the three."""
         return statistics.fmean(disk_bytes(self._cluster.directory / name / "store") for name in NODES)
 
     def nodes_cpu(self) -> float:

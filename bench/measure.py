@@ -25,7 +25,7 @@ _BATCH, _AT_ONCE = 1_000, 6
 
 @dataclass(frozen=True, slots=True)
 class FloorSample:
-    """So many values, one request after the other. CPU in seconds: of the loops, and of the compactions in LevelDB's thread."""
+    """One measurement of the floor, one request after another. CPU in seconds: of the loops, and of LevelDB's compactions."""
 
     values: int
     seconds: float

@@ -66,7 +66,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What one request asks for: ``batch`` tokens in a list, or one alone; and the status of its answer."""
+    """The shape of a request: ``batch`` tokens in a list, or one alone; and the status of its answer."""
 
     batch: int
     status: int

@@ -71,7 +71,7 @@ class OpenLoop:
         self._poll.close()
 
     def run(self, requests: Sequence[bytes], rate: float, ended: Callable[[], bool] = lambda: False) -> Run:
-        """So many requests a second, evenly, until ``ended``. Returns when the last one sent is answered, or given up."""
+        """Sends ``rate`` requests a second, evenly, until ``ended()``. Returns when the last one is answered or given up."""
         answered: list[Answered] = []
         unsent = number = self._broken = 0
         last = begun = time.perf_counter()

@@ -108,7 +108,7 @@ class Overload(Report, frozen=True):
 
     @property
     def capacity(self) -> Capacity:
-        """Of the store as it was in the middle."""
+        """The mean of both: the capacity of the store as it was in the middle."""
         younger, older = self.younger, self.older
         return Capacity((younger.goodput + older.goodput) / 2, (younger.cpu_each_ms + older.cpu_each_ms) / 2)
 
@@ -168,7 +168,7 @@ def _capacity(load: Load, corpus: Corpus, requests: int) -> Capacity:
 
 
 def _check(run: Run, values: Sequence[Sequence[str]]) -> None:
-    """What was accepted has to be right as ever; what was refused, refused as the contract has it."""
+    """Raises WrongAnswer for a wrong answer with status 200, LoadFailed for a refusal that the contract does not have."""
     for answer in run.answered:
         if answer.status == 200:
             if len(set(_given(answer.body).tokens)) != len(values[answer.request]):

@@ -1,4 +1,4 @@
-"""What is measured, in which order, how often, and with how much."""
+"""The plans of the vault's benchmark: what is measured, in which order, how often, and with how much."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process costs: CPU time, memory, and bytes on disk, as Linux tells them."""
+"""Reads what a process costs: CPU time, memory, and bytes on disk, as Linux tells them."""
 
 from __future__ import annotations
 

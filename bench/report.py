@@ -63,7 +63,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a report comes to. ``asserted``: a target that was missed makes the exit code 1."""
+    """The results that a report shows. ``asserted``: a target that was missed makes the exit code 1."""
 
     tables: Sequence[Table]
     checks: Sequence[Check]
@@ -106,7 +106,7 @@ def today() -> tuple[str, str]:
 
 
 def percentile(numbers: Sequence[float], percent: int) -> float:
-    """By nearest rank: the smallest of the numbers that is not exceeded by so many percent of them. Of few, the largest."""
+    """Returns the percentile by nearest rank: the smallest number that ``percent`` % of them do not exceed."""
     return sorted(numbers)[math.ceil(len(numbers) * percent / 100) - 1]
 
 

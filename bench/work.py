@@ -1,4 +1,4 @@
-"""What is asked, and whether the answers are right: requests made before the clock runs, answers checked after it has stopped.
+"""Requests and their right answers: requests are made before the clock runs, answers checked after it has stopped.
 
 Values are as long as a social security number with a dash or a full name, 15 characters, and no two runs share any. A value that
 is repeated and a token that is to be resolved are drawn evenly from all that were stored so far, so that they lie anywhere in
@@ -93,7 +93,7 @@ class Task:
 
 
 class Corpus:
-    """What one vault, or the floor, was given. Of the pairs it keeps every ``stride``-th, to ask for them again."""
+    """The values that one vault, or the floor, was given. Keeps every ``stride``-th pair, to ask for it again."""
 
     def __init__(self, stride: int, seed: int) -> None:
         self.records = 0
@@ -105,7 +105,7 @@ class Corpus:
         self._tokens: list[str] = []
 
     def task(self, operation: Operation, batch: int, requests: int) -> Task:
-        """All but NEW need ``batch`` pairs that were kept."""
+        """Makes the requests of a measurement. All operations but NEW need ``batch`` pairs that were kept."""
         if operation is Operation.NEW:
             values = [self._new_values(batch) for _ in range(requests)]
             return Task(operation, values, [], [_encode(Values(each)) for each in values])

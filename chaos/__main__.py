@@ -84,7 +84,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def options_of(chosen: argparse.Namespace) -> tuple[Options, dict[str, str]]:
-    """What to run, and which faults cannot be had here. ValueError if that is none of those asked for."""
+    """Returns the options of a run, and the faults that cannot be had here with the reasons. Raises ValueError if none can."""
     narrated = chosen.profile == "demo"
     asked = _SHOWN if narrated else nemesis.chosen(chosen.faults.split(","))
     rejoins = not narrated and chosen.lost_disks == "rejoin"

@@ -43,7 +43,7 @@ class Breach(Exception):
 
 
 class Told(NamedTuple):
-    """What came of an operation: see history.Complete."""
+    """The result of an operation, as history.Complete has it."""
 
     outcome: Outcome
     answers: tuple[str | None, ...] = ()
@@ -62,7 +62,7 @@ class Names:
         self._spelled: dict[str, tuple[str, str]] = {}
 
     def name(self, token: str) -> str:
-        """The same for the same token. Raises Breach for what is no token."""
+        """Returns the token's short name, always the same one. Raises Breach if the text is no token."""
         known = self._names.get(token)
         if known is None:
             match = _TOKEN.fullmatch(token)
@@ -79,7 +79,7 @@ class Names:
         return name
 
     def behind(self, owner: str, name: str) -> str | None:
-        """What this owner's token stands for, if it was spelled: the only value that it can have."""
+        """Returns the only value that this owner's token can have; None if the token was not spelled."""
         whose, value = self._spelled.get(name, (None, None))
         return value if whose == owner else None
 
@@ -87,19 +87,19 @@ class Names:
         return self._tokens[name]
 
     def table(self) -> list[tuple[str, str]]:
-        """All names with their tokens, in the order in which they were first heard of."""
+        """Returns all names with their tokens, in the order in which they were first heard of."""
         return list(self._tokens.items())
 
 
 def value_of(name: str) -> str | int | bool:
-    """What is sent for a value of a history: "=#17" is the number 17, "=?1" is true, any other is itself."""
+    """Returns the value that is sent for a name: "=#17" is the number 17, "=?1" is true, any other is itself."""
     if name.startswith("=#"):
         return int(name[2:])
     return name == "=?1" if name.startswith("=?") else name
 
 
 def name_of(value: str | int | bool) -> str:
-    """The inverse: the type counts."""
+    """Returns the name of a value: the inverse of ``value_of``, for which the type counts."""
     if isinstance(value, bool):
         return f"=?{value:d}"
     return f"=#{value}" if isinstance(value, int) else value
@@ -152,7 +152,7 @@ def body_of(action: Action, given: Sequence[str], epoch: int, names: Names) -> d
 
 
 def told(action: Action, count: int, status: int, content: bytes, names: Names) -> Told:
-    """What an answer says of an operation on so many values or tokens. Raises Breach."""
+    """Returns the result of an operation on ``count`` values or tokens, read from its answer. Raises Breach."""
     if status != 200:
         return _refused(action, count, status, content)
     match action:

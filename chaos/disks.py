@@ -1,4 +1,4 @@
-"""What can be done to a node's disk, and undone: while its process is down, or through a library that is loaded into it.
+"""Damage to a node's disk that can be undone: done while its process is down, or through a library loaded into it.
 
 A store's files are found by their names, as on any LevelDB: ``n.log`` is the write-ahead log, ``n.ldb`` are tables. Whatever is
 damaged here can be put right again, because a node that has lost its disk for good would leave nothing for the rest of a run to
@@ -37,7 +37,7 @@ class Damage:
 
 
 def flip_table(store: Path, rng: Random) -> Damage:
-    """Up to three bits of one table, or one in each block of a stretch in its middle, where the records are.
+    """Flips up to three bits of one table, or one in each block of a stretch in its middle, where the records are.
 
     Raises Unavailable if there is no table.
     """
@@ -53,7 +53,7 @@ def flip_table(store: Path, rng: Random) -> Damage:
 
 
 def flip_log(store: Path, rng: Random) -> Damage:
-    """One bit of the log, before its last block. Raises Unavailable if there is but one block."""
+    """Flips one bit of the log, before its last block. Raises Unavailable if the log is shorter than a block."""
     log = _log(store)
     whole = log.stat().st_size // _LOG_BLOCK * _LOG_BLOCK
     if not whole:
@@ -62,7 +62,7 @@ def flip_log(store: Path, rng: Random) -> Damage:
 
 
 def tear_log(store: Path, rng: Random) -> Damage:
-    """A write that a crash has cut short, behind all that was acknowledged: zeros, garbage, or half of a record."""
+    """Appends what a crash leaves of a write, behind all that was acknowledged: zeros, garbage, or half of a record."""
     log = _log(store)
     length = log.stat().st_size
     half_a_record = rng.randbytes(4) + (500).to_bytes(2, "little") + b"\x01" + rng.randbytes(100)
@@ -83,7 +83,7 @@ def empty(data: Path) -> None:
 
 
 def take_away(data: Path) -> Damage:
-    """The data directory is empty, as when its volume was not mounted. Undone, it is as it was; what came meanwhile is gone."""
+    """Empties the data directory, as if its volume were not mounted. Undone, it is as before; what came meanwhile is gone."""
     away = data.with_name(f"{data.name}.away")
     move_all(data, away)
 
@@ -96,7 +96,7 @@ def take_away(data: Path) -> Damage:
 
 
 def fill(data: Path) -> Damage:
-    """Not a byte is left on its file system."""
+    """Fills the file system of a node's data, to the last byte."""
     ballast = data / "ballast"
     with ballast.open("wb", buffering=0) as file:
         with contextlib.suppress(OSError):  # its node takes some meanwhile

@@ -64,7 +64,7 @@ def missing(kinds: Collection[Kind], net: str, *, rejoins: bool) -> dict[Kind, s
 
 
 class Traffic(Protocol):
-    """What clients do meanwhile."""
+    """The requests of the clients, as far as a fault has to know of them."""
 
     def under_way(self, node: str) -> int:
         """Requests through this node that wait for their answer."""
@@ -76,7 +76,7 @@ class Traffic(Protocol):
 
 
 class Applied(NamedTuple):
-    """What was done, in words, and what undoes it."""
+    """A fault that is in force: in words, and the function that undoes it."""
 
     words: str
     mend: Mend
@@ -147,7 +147,7 @@ class Faults:
         return self._joins.outlived
 
     async def follow(self, plan: Sequence[Fault], tell: Callable[[Fault, str, bool], None]) -> None:
-        """All of the plan, at its times on the recorder's clock from now on. ``tell`` hears of each begin and end."""
+        """Applies the whole plan, at its times on the recorder's clock from now on. Calls ``tell`` at each begin and end."""
         zero = self._recorder.now
         async with asyncio.TaskGroup() as tasks:
             for fault in plan:

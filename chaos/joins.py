@@ -73,7 +73,7 @@ class Joins:
         self._beside: dict[int, _Beside] = {}
 
     async def replace(self, name: str) -> None:
-        """What an operator does: without its identity a node does not take itself a new disk, since its volume may be missing."""
+        """Replaces a disk as an operator does: a node whose identity file is gone takes no new disk by itself."""
         self._stop(name)
         disks.empty(self._cluster.nodes[name].data)
         await asyncio.to_thread(self._cluster.replace_disk, name)
@@ -83,7 +83,7 @@ class Joins:
         return all(self._cluster.state(name) == "active" for name in NODES)
 
     def close(self) -> None:
-        """Whatever was begun and not mended: no second process of a node is left."""
+        """Ends the second processes of nodes that were begun and not mended."""
         for _, new in self._beside.values():
             new.close()
         self._beside.clear()
@@ -196,7 +196,7 @@ class Joins:
     # All three, one after the other.
 
     async def lose_in_turn(self, fault: Fault) -> str:
-        """By the dice the stores alone are gone, and nodes take new disks by themselves; or all is, and an operator helps."""
+        """Loses the stores alone, so that nodes take new disks by themselves, or all data, so that an operator helps: by dice."""
         rng = Random(fault.dice)
         alone = rng.random() < 0.5
         order = rng.sample(NODES, len(NODES))

@@ -1,4 +1,4 @@
-"""What a history says in figures: how fast, how available, and how long until all was well again. Pure; nothing here judges."""
+"""Works out the figures of a history: speed, availability, and the seconds until all was well again. Pure; judges nothing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from chaos.summary import (
-    NOTICED_SECONDS,
-    RECOVERY_AIM,
-    SERVED_AIM,
-    Aims,
-    FaultSeen,
-    Operation,
-    Series,
-    Share,
-    Through,
-)
+from chaos.summary import NOTICED_SECONDS, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Operation, Series, Share, Through
 from chaos.testbed.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Outcome, Record
 
 #: A picture of a run has about so many columns.
@@ -102,7 +92,7 @@ def _call(invoke: Invoke, complete: Complete | None) -> Call:
 
 
 def operations(calls: Sequence[Call]) -> dict[str, Operation]:
-    """By action, in the order in which they first came."""
+    """Returns the figures by action, in the order in which the actions first came."""
     return {action.value: _operation(group) for action, group in _grouped(calls, lambda call: call.action).items()}
 
 
@@ -177,7 +167,7 @@ def _seen(window: Window, found: Measured) -> FaultSeen:
 
 
 def _back(window: Window, after: Sequence[Call]) -> float | None:
-    """From the end until each node that it was on has answered a request, the request's own time included."""
+    """Returns the seconds from the fault's end until each of its nodes had answered a request; None if one did not."""
     firsts = []
     for node in window.fault.nodes:
         answered = [call.over for call in after if call.node == node and call.ok]

@@ -90,7 +90,7 @@ class Firewalls:
         self._verdicts: dict[Wire, str] = {}
 
     async def cut(self, wires: Collection[Wire], *, loses: bool) -> None:
-        """Whether something is lost is up to TCP: it is once an end has given up."""
+        """Drops the packets. TCP decides whether bytes are lost: they are once an end has given up."""
         await self._set(dict.fromkeys(wires, "drop"))
 
     async def disturb(self, wires: Collection[Wire], weather: Weather) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong, when, and to whom: a plan drawn from a seed by pure functions. Applying it is something else (faults.py).
+"""Draws the plan of a run from a seed: which fault hits which node, and when. Pure functions; faults.py applies the plan.
 
 A plan is a row of episodes, calm in between. In most of them one thing goes wrong; in some two or three do at the same time.
 All of an episode is mended before the next one begins, and what is promised is never asked too much of: one disk at most is
@@ -120,22 +120,22 @@ def others(node: str) -> tuple[str, ...]:
 
 
 def both_ways(node: str, peers: Collection[str]) -> frozenset[Wire]:
-    """Neither hears the other."""
+    """The wires to cut so that a node and these peers do not hear each other."""
     return frozenset({(node, peer) for peer in peers} | {(peer, node) for peer in peers})
 
 
 def unheard(node: str) -> frozenset[Wire]:
-    """It hears the others, and none hears it."""
+    """The wires to cut so that a node hears the others, and none hears it."""
     return frozenset((node, peer) for peer in others(node))
 
 
 def deaf(node: str) -> frozenset[Wire]:
-    """The others hear it, and it hears none."""
+    """The wires to cut so that the others hear a node, and it hears none."""
     return frozenset((peer, node) for peer in others(node))
 
 
 def wires_of(kind: Kind, node: str, dice: int) -> frozenset[Wire]:
-    """Which wires such a fault is on; none if it is none of the network."""
+    """Returns the wires that a fault of this kind is on; none unless it is a fault of the network."""
     match kind:
         case Kind.CUT_OFF | Kind.SLOW_LINKS | Kind.LOSSY_LINKS | Kind.REPEATED_BYTES:
             return both_ways(node, others(node))
@@ -156,7 +156,7 @@ def chosen(names: Sequence[str]) -> tuple[Kind, ...]:
 
 
 def goes_with(kind: Kind, under_way: Collection[Kind]) -> bool:
-    """Whether a fault of this kind may be there at the same time as those."""
+    """Says whether a fault of this kind may be in force at the same time as those."""
     if kind in JOINS or not JOINS.isdisjoint(under_way):
         return False
     if kind in under_way or (kind in EVERYWHERE and not NETWORK.issuperset(under_way)):
@@ -179,7 +179,7 @@ def script(seed: int, kinds: Sequence[Kind], pace: Pace) -> tuple[Fault, ...]:
 
 
 def _dealt(rng: Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
-    """All of them in some order, then all again."""
+    """Yields all kinds in a random order, then again in another, without end."""
     while kinds:
         yield from rng.sample(kinds, len(kinds))
 

@@ -52,7 +52,7 @@ class Network(Protocol):
     async def mend(self, wires: Collection[Wire]) -> None: ...
 
     async def move(self, node: str, address: tuple[str, int] | None) -> None:
-        """Who dials this node gets to that host and port; None: to its own. Raises Unavailable."""
+        """Leads connections to this node to another host and port; None leads them back to its own. Raises Unavailable."""
         ...
 
 
@@ -63,7 +63,7 @@ _CALM = Weather()
 
 
 class _WireState:
-    """How one direction is just now."""
+    """The state of one direction of a link."""
 
     def __init__(self) -> None:
         self.weather = _CALM
@@ -73,7 +73,7 @@ class _WireState:
 
     @property
     def spoils(self) -> bool:
-        """Whether what passes, or has to wait, is not to be relied on afterwards."""
+        """True if bytes on this wire may be lost or repeated, so that its connections have to end when it is mended."""
         return self.loses or self.weather.loss > 0 or self.weather.twice > 0
 
 
@@ -117,7 +117,7 @@ class Links:
             self._wires[wire].weather = weather
 
     async def mend(self, wires: Collection[Wire]) -> None:
-        """What was held back is delivered. Connections on which something is lost end; those that were only late go on."""
+        """Delivers what was held back. Connections that lost something end; those that were only late go on."""
         spoilt = {link for wire in wires if self._wires[wire].spoils for link in (wire, wire[::-1])}
         await self._end([task for task, link in self._connections.items() if link in spoilt])
         for wire in wires:

@@ -34,7 +34,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What was given, and what was answered for it, if anything. ``named``: the broken rule is about it."""
+    """One item of a call, and its answer if there was one. ``named``: the broken rule is about it."""
 
     given: str
     answer: str | None
@@ -114,7 +114,7 @@ def replay(summary: Summary, begun: Begun | None) -> str:
 
 
 def tiles(summary: Summary) -> list[Tile]:
-    """What a reader wants to know first."""
+    """Returns the figures that stand at the top of the page."""
     aims, operations = summary.aims, summary.operations.values()
     asked, ok = sum(each.asked for each in operations), sum(each.ok for each in operations)
     served, worst = aims.served, aims.recovery_worst
@@ -175,7 +175,7 @@ def _longest(summary: Summary) -> float:
 
 
 def _share(share: Share) -> str:
-    """In per cent, never rounded up to all."""
+    """Writes a share in per cent, never rounded up to 100 %."""
     if not share.asked:
         return "–"
     return "100 %" if share.ok == share.asked else f"{min(100 * share.ok / share.asked, 99.99):.2f} %"

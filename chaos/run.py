@@ -57,7 +57,7 @@ class Teller:
 
 @dataclass(frozen=True)
 class Options:
-    """What to run. ``plan`` has the faults, ``kinds`` those asked for; ``command`` runs a node if it is not the default.
+    """The options of a run. ``plan`` has the faults, ``kinds`` those asked for; ``command`` runs a node, empty for the default.
 
     ``rate``: requests a second through each node. ``rejoins``: see Faults.
     """
@@ -167,14 +167,14 @@ async def _work(
 
 
 def _first(failure: BaseException) -> BaseException:
-    """Of the failures of tasks that ran beside each other, and of those beside these, the one to tell."""
+    """Returns the first failure in a group of failures, however deep it lies."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure
 
 
 def _injector(cluster: Cluster, place: Path) -> Injector | None:
-    """In front of every disk, if it can be had: then a kill loses what a power cut loses."""
+    """Loads the library in front of every disk, if there is one: then a kill loses what a power cut loses."""
     try:
         injector = Injector(place)
     except Unavailable:

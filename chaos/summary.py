@@ -1,4 +1,4 @@
-"""What a run came to, in figures: summary.json. Times are seconds since the run began."""
+"""The figures of a run, which are written to summary.json. Times are seconds since the run began."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """So many requests were asked, and so many of them were answered as they should."""
+    """Requests that were sent, and those of them that were answered as they should be."""
 
     asked: int
     ok: int
@@ -50,7 +50,7 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Series(msgspec.Struct, frozen=True):
-    """Of one operation, by bucket."""
+    """The figures of one operation, by bucket."""
 
     asked: tuple[int, ...]
     ok: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a run says on its way: line by line, or as a story with the reasons."""
+"""Tellers: they print a run as it goes, line by line, or as a story with the reasons."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _USUAL_LATENCIES = (0.001, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Of time: ``seconds`` in ``buckets`` over the width of the picture."""
+    """The axis of time: ``seconds`` in ``buckets`` over the width of the picture."""
 
     bucket: float
     buckets: int
@@ -50,7 +50,7 @@ class Axis:
         return _LEFT + min(max(at / self.seconds, 0.0), 1.0) * _WIDTH
 
     def edge(self, bucket: float) -> float:
-        """Where a bucket begins."""
+        """Returns the place at which a bucket begins."""
         return self.x(bucket * self.bucket)
 
     @property
@@ -122,7 +122,7 @@ def _described(summary: Summary) -> str:
 
 
 def _panels(summary: Summary, axis: Axis, top: float) -> tuple[list[Markup], float]:
-    """All panels, and where the last one ends."""
+    """Returns all panels, and the place at which the last one ends."""
     parts: list[Markup] = []
     figures = [figure for series in summary.series.values() for figure in (*series.p50, *series.p99) if figure]
     scale = draw.logarithmic(figures or _USUAL_LATENCIES, leading=(1,))
@@ -170,7 +170,7 @@ def _share(node: str, through: Through, axis: Axis, top: float) -> Iterator[Mark
 def _answered(
     asked: Sequence[float | None], ok: Sequence[float | None], axis: Axis, bottom: float, unit: float
 ) -> Iterator[Markup]:
-    """What was answered before what was asked, so that what was lost shows behind it; ``unit`` is the height of 1."""
+    """Draws what was answered over what was asked, so that the rest shows as lost; ``unit`` is the height of 1."""
     zeros = [0.0] * len(asked)
     for name, figures in (("lost", asked), ("answered", ok)):
         yield path(name, areas(zeros, figures, axis.edge, lambda figure: bottom - figure * unit))

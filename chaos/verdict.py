@@ -25,7 +25,7 @@ _NAME = re.compile(r"=[^\s;,]+|qv_[0-9]+_[0-9a-z]+")
 
 @dataclass
 class Observed:
-    """What was seen beside the history.
+    """What a run saw that is not in its history.
 
     ``planned``: kinds of faults; ``unavailable``: those that could not be applied, and why; ``outlived``: processes whose disk
     was replaced, and that did not end as they should, and new disks that did not join.
@@ -77,7 +77,7 @@ def _broken(history: History, observed: Observed) -> Broken | None:
 
 
 def _missing(history: History, observed: Observed, applied: Collection[str]) -> Iterable[str]:
-    """What a valid run has shown, and this one has not."""
+    """Yields what a valid run has to show, and this one has not shown."""
     actions = {event.op: event.action for event in history.events if isinstance(event, Invoke)}
     done = {actions[event.op] for event in history.events if isinstance(event, Complete) and event.outcome is Outcome.OK}
     for action in Action:

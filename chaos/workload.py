@@ -1,4 +1,4 @@
-"""What clients ask for while things go wrong: many owners, values that meet often, tokens old and new, and those of others.
+"""The clients' requests while things go wrong: many owners, values that meet often, tokens old, new and of other owners.
 
 Requests arrive at each node at a fixed mean rate, whether earlier ones were answered or not: a client that waits for a node
 that is silent would otherwise make the silence look short (Tene, "How NOT to Measure Latency", calls it coordinated omission).
@@ -48,7 +48,7 @@ class Asked(NamedTuple):
 
 @dataclass
 class Known:
-    """What the clients of one owner have been told so far. ``tokens`` has each name once, in the order of the telling.
+    """The answers that the clients of one owner have had so far. ``tokens`` has each name once, in the order in which it came.
 
     ``doubtful``: values, each with its epoch, of writes that may have happened, or in part, or are said not to have.
     """
@@ -69,7 +69,7 @@ class Known:
 
 
 def draw(rng: Random, known: Mapping[str, Known], seconds: float, names: Names) -> Asked:
-    """What the next client asks for, so many seconds into the run."""
+    """Draws the request of the next client, ``seconds`` into the run."""
     (owner,) = rng.choices(OWNERS, _OWNER_WEIGHTS)
     (action,) = rng.choices([*_ACTION_WEIGHTS], [*_ACTION_WEIGHTS.values()])
     if action is Action.EPOCH:
@@ -83,7 +83,7 @@ def draw(rng: Random, known: Mapping[str, Known], seconds: float, names: Names) 
 
 
 def _size(rng: Random) -> int:
-    """Of a batch. One without anything in it reads the epoch, and has to keep to the fence like the others."""
+    """Draws the size of a batch. An empty batch reads the epoch, and has to keep to the fence like the others."""
     dice = rng.random()
     if dice < 0.55:
         return 1
@@ -120,7 +120,7 @@ def _token(rng: Random, known: Mapping[str, Known], owner: str, seconds: float, 
 
 
 def misspelled(asked: Asked, told: Told, names: Names) -> str | None:
-    """Which token of an answer is not the one that its value has by specification, in words; or None.
+    """Says in words which token of an answer is not the one that its value has by specification; None if all are right.
 
     So a single answer shows a token, or a value, that is another's. Checkers know no more than what answers show together.
     """
@@ -171,7 +171,7 @@ class Workload:
         await self._sending[node].wait()
 
     async def run(self, going_on: Callable[[], bool]) -> None:
-        """Until it is to go on no more; then waits for what is under way."""
+        """Sends requests while ``going_on()``; then waits for those that are under way."""
         async with asyncio.TaskGroup() as tasks:
             for node in self._clients:
                 tasks.create_task(self._arrivals(node, tasks, going_on), name=f"arrivals at {node}")

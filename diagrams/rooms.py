@@ -76,7 +76,7 @@ def _arrows(graph: Graph) -> list[str]:
 
 
 def reduced(graph: Graph) -> dict[str, set[str]]:
-    """Without the edges that a longer way makes unnecessary. ``graph`` has no cycles."""
+    """Returns the graph without the edges that a longer way makes unnecessary. ``graph`` has no cycles."""
     return {
         start: {end for end in ends if not any(end in _reachable(graph, other) for other in ends - {end})}
         for start, ends in graph.items()

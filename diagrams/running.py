@@ -77,13 +77,13 @@ def _file_rows(directory: Path, path: Path, opened: set[str]) -> Iterator[tuple[
 
 
 def _open_files(pid: int) -> set[str]:
-    """What the descriptors of a process lead to."""
+    """Returns the paths and sockets that the descriptors of a process lead to."""
     descriptors = Path(f"/proc/{pid}/fd")
     return {os.readlink(descriptor) for descriptor in descriptors.iterdir()}
 
 
 def _tcp_sockets() -> dict[str, Socket]:
-    """All IPv4 sockets of this machine, by what a descriptor of theirs leads to."""
+    """Returns all IPv4 sockets of this machine, by the name to which a descriptor of theirs leads."""
     found = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *rest = line.split()

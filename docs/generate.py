@@ -184,7 +184,7 @@ def cli_page(root: click.Group) -> str:
 
 
 def _contexts(command: click.Command, parent: click.Context | None) -> Iterator[click.Context]:
-    """Of a command and of all below it, in the order in which they are listed."""
+    """Yields the contexts of a command and of all below it, in the order in which they are listed."""
     width = _HELP_COLUMNS
     context = click.Context(command, parent, command.name, terminal_width=width, max_content_width=width)
     yield context

@@ -1,4 +1,4 @@
-"""How long it takes to give whole files their values back: the command, beside what DuckDB alone needs for the same copy.
+"""Measures how long whole files take to get their values back: by the command, and by DuckDB alone as a yardstick.
 
 plan.py     which tables                  child.py    a process: its time, its CPU, its largest memory
 dataset.py  makes them                    alone.py    DuckDB alone: that process

@@ -48,7 +48,7 @@ class Took:
 
 
 def measure(command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> tuple[Took, bytes]:
-    """What a command took, and its standard output. ``command`` begins with a path; it runs in ``directory``."""
+    """Runs a command, whose first word is a path, in ``directory``. Returns what it took, and its standard output."""
     report = directory / "took.json"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _METER, str(report), *command],

@@ -20,7 +20,7 @@ _STEP = 1_000_000_007
 
 
 class Dataset:
-    """In a folder of its own, which it fills."""
+    """The values, tokens and tables of a run, in a folder of their own."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()

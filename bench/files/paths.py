@@ -1,4 +1,4 @@
-"""The same distinct texts in Arrow and in JSON, by the package's own client: what a batch job, and what an application does.
+"""Sends the same distinct texts in Arrow and in JSON, by the package's own client, as a batch job and as an application.
 
 Arrow           quorumvault.analytics: columns, several requests at once
 JSON            Client: one call, whose requests go one after the other
@@ -27,7 +27,7 @@ OPERATIONS = ("tokenize", "detokenize")
 
 @dataclass(frozen=True, slots=True)
 class PathSample:
-    """So many texts, all of which the vault has. CPU in seconds: of this process, and of the three nodes."""
+    """One pass over ``texts`` that the vault has. CPU in seconds: of this process, and of the three nodes."""
 
     operation: str
     way: str

@@ -1,4 +1,4 @@
-"""Which tables are copied, and how many texts go through the client alone."""
+"""The plans of file runs: the tables that are copied, and the number of texts that go through the client alone."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class WrongCopy(Exception):
 
 
 class _Done(msgspec.Struct):
-    """What is read of ``quorumvault detokenize --json``."""
+    """The part of the output of ``quorumvault detokenize --json`` that is used."""
 
     rows: int
     look_ups: int
@@ -84,5 +84,5 @@ class Copies:
 
 
 def _settle() -> None:
-    """What one has written is on the disk before the next one's clock starts."""
+    """Waits until what was written is on the disk, before the next clock starts."""
     os.sync()

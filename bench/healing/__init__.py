@@ -1,4 +1,4 @@
-"""Whether nodes heal in the time that is promised, and stay small: acceptance runs on a million records a node, and on ten.
+"""Acceptance runs on a million records a node, and on ten: nodes heal in the time that is promised, and stay small.
 
 plan.py         how many records, which part, for how long
 stores.py       three stores with the same records, made without the nodes, and what their tokens are

@@ -13,7 +13,7 @@ from chaos.testbed.host import flip_bits
 
 
 class Flip(NamedTuple):
-    """Of a file, by its number among those there are: the byte, and the bit in it."""
+    """One bit: the number of its file among all, the offset of its byte, and the bit in it."""
 
     file: int
     offset: int
@@ -21,7 +21,7 @@ class Flip(NamedTuple):
 
 
 def choose(sizes: Sequence[int], count: int, rng: Random) -> list[Flip]:
-    """So many different bits in files of these sizes in bytes. ValueError if there are fewer."""
+    """Chooses ``count`` different bits in files of these sizes in bytes. Raises ValueError if there are fewer."""
     ends = list(itertools.accumulate(sizes))
     flips = []
     for position in sorted(rng.sample(range(8 * sum(sizes)), count)):

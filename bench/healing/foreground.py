@@ -1,4 +1,4 @@
-"""What clients ask while a node heals, and what they must get: new tokens at a steady rate, all values back through one node."""
+"""The clients' requests while a node heals, and their right answers: new tokens at a steady rate, all values back."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Vault:
         return sum(map(len, self.acknowledged))
 
     def tokenize_requests(self, count: int, batch: int) -> Sequence[bytes]:
-        """That many requests with values of the corpus that no vault has seen, made when they are looked at."""
+        """Returns ``count`` requests with values that no vault has seen, each encoded when it is looked at."""
         return _Requests(self.corpus, self.cluster.api_key(OWNER), self.made, count, batch)
 
     def accept(self, bodies: Sequence[bytes], batch: int) -> None:
@@ -59,7 +59,7 @@ class Vault:
         self.made += batch * len(bodies)
 
     def settle(self, run: Run, batch: int) -> None:
-        """The same, of an open loop in which some may have been refused. Raises WrongAnswer, LoadFailed."""
+        """Checks and remembers the answers of an open loop, of which some may be refusals. Raises WrongAnswer, LoadFailed."""
         for answer in run.answered:
             if answer.status == 200:
                 self._acknowledge(answer.request, answer.body, batch)
@@ -74,7 +74,7 @@ class Vault:
         self.acknowledged.append(range(first, first + batch))
 
     def batches(self, size: int) -> Iterator[range]:
-        """All that was acknowledged, piece by piece."""
+        """Yields the numbers of all values that were acknowledged, up to ``size`` at a time."""
         for numbers in self.acknowledged:
             for first in range(numbers.start, numbers.stop, size):
                 yield range(first, min(first + size, numbers.stop))
@@ -168,7 +168,7 @@ def read_all(vault: Vault, node: str) -> ReadBack:
 
 
 def _read(vault: Vault, node: str, numbers: range, counts: Counter[str]) -> bool:
-    """Whether there was an answer."""
+    """Reads these values back and counts the results. Returns False if there was no answer."""
     values = vault.corpus.values(numbers.start, len(numbers))
     try:
         answer = vault.cluster.api(node, OWNER).detokenize(vault.corpus.tokens(values))

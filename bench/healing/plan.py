@@ -1,4 +1,4 @@
-"""How many records there are, and which of the runs are made with them."""
+"""The plans of healing runs: how many records there are, and which runs are made with them."""
 
 from __future__ import annotations
 
@@ -34,15 +34,6 @@ HEALING = HealingPlan("healing", records=1_000_000, runs=(AWAY, LOST, ROTTEN))
 HEALING_LARGE = HealingPlan("healing-large", records=10_000_000, runs=(SIZE,))
 #: Whether all of it still works, in half a minute. Its times say nothing.
 HEALING_SMOKE = HealingPlan(
-    "healing-smoke",
-    records=6_000,
-    runs=RUNS,
-    timed=False,
-    away=2.0,
-    before=1.0,
-    probes=50,
-    few=1_000,
-    pairs=1,
-    new=2_000,
+    "healing-smoke", records=6_000, runs=RUNS, timed=False, away=2.0, before=1.0, probes=50, few=1_000, pairs=1, new=2_000
 )
 HEALING_PLANS = {plan.name: plan for plan in (HEALING, HEALING_LARGE, HEALING_SMOKE)}

@@ -32,7 +32,7 @@ _LOAD_COLUMNS = {
 
 
 class Answers(msgspec.Struct, frozen=True):
-    """To an open loop of new values: what was asked for, values that were answered with 200, and the times of those requests.
+    """The answers to an open loop of new values: the rate, the values answered with 200, and the times of those requests.
 
     ``refused``: requests that were answered with 429 or 503; ``lost``: those that got no answer.
     """
@@ -46,7 +46,7 @@ class Answers(msgspec.Struct, frozen=True):
 
 
 class ReadBack(msgspec.Struct, frozen=True):
-    """Of tokens that were asked for: their value came; another one; "not found"; or none yet."""
+    """Counts of tokens that were read back: with their value, with another one, "not found", or without an answer yet."""
 
     right: int
     wrong: int
@@ -55,7 +55,7 @@ class ReadBack(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """By ``quorumvault verify``: whether three replicas are the same, and how many records there are, by peer."""
+    """The result of ``quorumvault verify``: whether three replicas are the same, and how many records there are, by peer."""
 
     identical: bool
     records: dict[str, int]
@@ -106,7 +106,7 @@ class Rotten(msgspec.Struct, frozen=True):
 
 
 class Rss(msgspec.Struct, frozen=True):
-    """Of one node, in MiB: ``own`` is RssAnon, ``mapped`` RssFile, above all pages of tables that the kernel can take back."""
+    """The memory of one node in MiB: ``own`` is RssAnon; ``mapped`` is RssFile, mostly tables, which the kernel can take back."""
 
     own: float
     mapped: float

@@ -1,4 +1,4 @@
-"""What many records cost: a start, memory, a comparison that finds nothing, and new tokens, beside a vault with few of them."""
+"""Measures what many records cost: a start, memory, a comparison that finds nothing, and new tokens, beside few records."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def filled(directory: Path, records: int, tell: Tell, make: Callable[[Path], Clu
 
 
 def wait_counted(cluster: Cluster, starts: int) -> None:
-    """Until each node has counted its buckets after so many starts."""
+    """Waits until each node has counted its buckets after so many starts. Raises ClusterError."""
 
     def counted() -> bool:
         return all(cluster.nodes[name].log.read_text().count(_COUNTED) >= starts for name in NODES)
@@ -89,7 +89,7 @@ def measure(directory: Path, plan: HealingPlan, tell: Tell) -> Size:
 
 
 def _start_seconds(cluster: Cluster, name: str) -> float:
-    """Of one node, killed, from its process's start until it serves."""
+    """Kills one node; returns the seconds from its process's start until it serves."""
     cluster.kill(name)
     begun = time.monotonic()
     cluster.start(name)
@@ -126,7 +126,7 @@ def _written(pids: Sequence[int]) -> int:
 
 
 def _read_evenly(vault: Vault, count: int, rng: random.Random) -> None:
-    """So many of the records that were there from the start, drawn from all of them: that is what brings tables into memory."""
+    """Reads ``count`` of the records that were there from the start, drawn from all, which brings tables into memory."""
     drawn = [
         [vault.corpus.value(rng.randrange(vault.acknowledged[0].stop)) for _ in range(_BATCH)] for _ in range(count // _BATCH)
     ]

@@ -55,7 +55,7 @@ class Corpus:
         return format_tokens(FIRST_EPOCH, self._keys.digests(map(from_str, values)))
 
     def owner_entries(self) -> dict[bytes, bytes]:
-        """What a store has of the owner: its name and its epoch."""
+        """Returns the entries that a store has of the owner: its name and its epoch."""
         register = layout.encode_register(FIRST_EPOCH, self._secret)
         return {layout.owner_key(self._owner.id): self._owner.name.encode(), layout.register_key(self._owner.id): register}
 

@@ -65,7 +65,7 @@ class Tables(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What an analyst has: tables in folders, by what is in them, and keys of two owners for one cluster."""
+    """The things that an analyst has: tables in folders, and the keys of two owners for one cluster."""
 
     cluster: Cluster
     tell: Narrator
@@ -163,7 +163,7 @@ def lay_out(records: Input, columns: Sequence[str], directory: Path) -> Tables:
 
 
 def analyse(cluster: Cluster, tell: Narrator, directory: Path, owner: str, other: str, tables: Tables) -> None:
-    """All of it. ``directory`` has the tables that ``lay_out`` wrote, in its folder "plain"."""
+    """Runs all of the analyst's steps. ``directory`` has the tables that ``lay_out`` wrote, in its folder "plain"."""
     with duckdb.connect(config={"temp_directory": str(directory / "spill")}) as con:
         desk = Desk(cluster, tell, directory, owner, other, tables, con)
         tokenize(desk)

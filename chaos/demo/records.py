@@ -1,4 +1,4 @@
-"""What the demonstration runs on: the caller's CSV file, or invented patients; and which of its columns are to be replaced."""
+"""The input of the demonstration: the caller's CSV file, or invented patients, and the columns to be replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMN_PATH = re.compile(r"""\$(?:\.(?P<name>[^.\[\]]+)|\[(?P<mark>['"])(?P<quo
 
 
 class UsageError(Exception):
-    """What the caller asked for cannot be done; the message says what can."""
+    """The caller asked for something that cannot be done; the message says what can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def check_columns(columns: Sequence[str], table: Table) -> Sequence[str]:
 
 
 def configured_columns(fields: Sequence[str], table: Table) -> Sequence[str]:
-    """Those columns that the cluster's field configuration, a list of JSONPath expressions, names."""
+    """Returns the columns that the cluster's field configuration names, a list of JSONPath expressions."""
     matches = [match for path in fields if (match := _COLUMN_PATH.fullmatch(path))]
     names = {match["name"] or match["quoted"] for match in matches}
     columns = [column for column in table.header if column in names]

@@ -41,7 +41,7 @@ _FIRST_EPOCH_TOKEN = re.compile(r"qv_1_[a-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """What each step works with: the cluster and its links, the records, the columns to replace, and the narrator."""
+    """The things that each step works with: cluster and links, records, columns to replace, and narrator."""
 
     cluster: Cluster
     links: Partitions
@@ -232,13 +232,13 @@ def _show_record(show: Show, after: Table) -> None:
 
 
 def _first_difference(wanted: bytes, got: bytes) -> str:
-    """Where, and not what: the content may be anybody's."""
+    """Says where two texts part, and shows neither: the content may be private."""
     at = next((place for place, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
     return f"{len(got):,} bytes, where {len(wanted):,} were expected; they part at byte {at:,}"
 
 
 def _come_to_see(cluster: Cluster, names: Sequence[str], count: int) -> bool:
-    """Whether each of these nodes comes to count so many replicas, itself included, before long."""
+    """Waits until each of these nodes counts so many replicas, itself included; False if it takes too long."""
     return wait_for(lambda: all(cluster.reachable(name) == count for name in names), _NOTICE_SECONDS)
 
 

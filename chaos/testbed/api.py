@@ -43,7 +43,7 @@ class Api:
         return self.post("/detokenize", {"tokens": list(tokens)})
 
     def text(self, path: str, timeout: float = TIMEOUT) -> str:
-        """What is there, whatever its type."""
+        """Returns the content at a path as text, whatever its type."""
         return self._exchange("GET", path, None, timeout)[2].decode()
 
     def _send(self, method: Literal["GET", "POST"], path: str, body: bytes | None, timeout: float) -> Answer:

@@ -1,4 +1,4 @@
-"""What a history may never show. One pass over its events, so linear; and exact, since each rule asks only for what is certain.
+"""Checks what a history may never show. One pass over its events, so linear; exact, as each rule asks only for what is certain.
 
 A key is (owner, token). From the moment at which a client heard that a token stands for a value (it was issued, moved, or read),
 whoever asks later may not be told less: that is all there is to linearizability for a register that is written once. What was
@@ -146,7 +146,7 @@ class _Checker:
         return self._epochs.get(owner, _FIRST_EPOCH)
 
     def _show_epoch(self, invoke: Invoke, epoch: int) -> None:
-        """It is, or was, the active one: each on the way to it was opened by a rotate from the one before."""
+        """Notes that an epoch is or was active: each epoch on the way to it was opened by a rotate from the one before."""
         known = self._epoch(invoke.owner)
         closed = next((step for step in range(known + 1, epoch + 1) if self._openers[invoke.owner, step] <= 0), None)
         if closed is not None:
@@ -250,7 +250,7 @@ class _Checker:
         return found
 
     def _name(self, op: int, meaning: _Meaning, owner: str, value: str) -> None:
-        """What has this meaning is this value."""
+        """Notes that a meaning is this value. Raises Violation if it is another one."""
         named = self._named.setdefault((owner, value), meaning)
         if named is not meaning:
             self._unite(op, owner, named, meaning)
@@ -286,7 +286,7 @@ class _Checker:
 
 
 def epoch_of(token: str) -> int:
-    """It is in plain sight."""
+    """Returns the epoch that a token shows."""
     return int(token.split("_", 2)[1])
 
 

@@ -265,17 +265,17 @@ class Cluster:
         return self._probe(name, "/health")
 
     def state(self, name: str) -> str | None:
-        """The state that a node says it is in; None if nobody answers."""
+        """Returns the state that a node says it is in; None if nobody answers."""
         answer = self.health(name)
         return None if answer is None else str(answer.body["state"])
 
     def reachable(self, name: str) -> int:
-        """How many replicas a node sees, itself included; 0 if nobody answers."""
+        """Returns how many replicas a node sees, itself included; 0 if nobody answers."""
         answer = self.health(name)
         return 0 if answer is None else int(answer.body["quorum"]["reachable"])
 
     def identity(self, name: str) -> dict[str, Any]:
-        """What a node's disk says of itself; empty if there is none."""
+        """Returns the content of a node's disk.json; empty if there is none."""
         try:
             found: dict[str, Any] = json.loads((self.nodes[name].data / "disk.json").read_bytes())
         except FileNotFoundError:
@@ -283,7 +283,7 @@ class Cluster:
         return found
 
     def wait_ready(self, *names: str, reachable: int = 2, seconds: float = READY_SECONDS) -> None:
-        """Until each node's /readyz says 200 and sees so many replicas. A node that ends meanwhile is an error at once."""
+        """Waits until each node's /readyz says 200 and sees so many replicas. Raises ClusterError, at once if a node ends."""
         deadline = time.monotonic() + seconds
         for node in self._named(names):
             self._wait_ready(node, reachable, deadline)

@@ -120,7 +120,7 @@ def read(path: Path) -> list[Record]:
 
 
 def calls(records: Iterable[Record]) -> History:
-    """What checkers look at."""
+    """Returns the part of the records that checkers look at."""
     return History([record for record in records if isinstance(record, Invoke | Complete)])
 
 

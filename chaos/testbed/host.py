@@ -1,4 +1,4 @@
-"""What is asked of the machine that all runs on: its tools, and mounts that end with the run."""
+"""The machine on which all runs: its tools, mounts that end with the run, files that are moved or damaged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tool(*command: str) -> None:
 
 
 def private_mounts() -> None:
-    """From here on what this process mounts is seen by it and its children alone, and is gone with them. Raises Unavailable."""
+    """Makes mounts private: those of this process are seen by it and its children alone, and end with them. Raises Unavailable."""
     if os.geteuid() != 0:
         raise Unavailable("a small file system can be mounted by root alone")
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) != 0:
@@ -55,7 +55,7 @@ def small_disk(data: Path, megabytes: int) -> Iterator[None]:
 
 
 def move_all(source: Path, target: Path) -> None:
-    """What is in one directory into another, between file systems too. Sockets are gone then: nobody listens at them."""
+    """Moves the content of one directory into another, between file systems too. Sockets are deleted: nobody listens at them."""
     target.mkdir(mode=0o700, exist_ok=True)
     for path in source.iterdir():
         if path.is_socket():

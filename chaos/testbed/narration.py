@@ -1,4 +1,4 @@
-"""What a run tells its watcher: steps, remarks, and claims, each printed with a mark only once it was checked."""
+"""Prints a run for somebody who watches: steps, remarks, and claims, which get their mark only once they were checked."""
 
 from __future__ import annotations
 

@@ -68,14 +68,14 @@ _REASONS = (
 
 
 def patients(seed: int, count: int) -> list[Patient]:
-    """So many patients. Names, cities and ZIP codes repeat among them; Id and SSN do not."""
+    """Makes ``count`` patients. Names, cities and ZIP codes repeat among them; Id and SSN do not."""
     rng = random.Random(seed)
     numbers = rng.sample(range(10**8), count)
     return [_patient(rng, number) for number in numbers]
 
 
 def encounters(seed: int, of: Iterable[Patient]) -> list[Encounter]:
-    """None to four encounters for each patient, joined by PATIENT = Patient.Id."""
+    """Makes none to four encounters for each patient, joined by PATIENT = Patient.Id."""
     rng = random.Random(seed)
     return [_encounter(rng, patient) for patient in of for _ in range(rng.randrange(5))]
 

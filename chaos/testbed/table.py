@@ -33,11 +33,11 @@ class Table:
         return cls(header, rows)
 
     def cells(self, columns: Sequence[str]) -> Iterator[str]:
-        """The cells of these columns, row by row."""
+        """Returns the cells of these columns, row by row."""
         places = [self.header.index(column) for column in columns]
         return itertools.chain.from_iterable((row[place] for place in places) for row in self.rows)
 
     def without(self, columns: Sequence[str]) -> list[list[str]]:
-        """All other cells, the header's too."""
+        """Returns all other cells, the header's too."""
         places = [place for place, name in enumerate(self.header) if name not in columns]
         return [[line[place] for place in places] for line in (self.header, *self.rows)]

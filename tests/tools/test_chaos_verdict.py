@@ -109,10 +109,7 @@ def test_each_kind_of_fault_that_was_planned_was_applied_or_it_is_said_why_not()
 
 def test_an_answer_outside_of_the_contract_is_invalid() -> None:
     judged = verdict(complete_run(), breaches=[(1, "operation 1, detokenize through n2: 500 internal")])
-    assert (judged.verdict, judged.reasons) == (
-        Verdict.INVALID,
-        ("contract: operation 1, detokenize through n2: 500 internal",),
-    )
+    assert (judged.verdict, judged.reasons) == (Verdict.INVALID, ("contract: operation 1, detokenize through n2: 500 internal",))
 
 
 def test_a_node_that_ends_by_itself_is_invalid_unless_its_disk_was_harmed() -> None:
