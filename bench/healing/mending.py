@@ -97,7 +97,7 @@ class Mending:
         return Rotten(BITS, tables, repaired, starts, meanwhile.result(), afterwards, self._verify())
 
     def _probe(self) -> tuple[float, float]:
-        """Measures by a closed loop on all nodes. Returns the capacity in new values a second, and the load in requests a second."""
+        """Measures in a closed loop. Returns the capacity in new values a second, and the load in requests a second."""
         self._tell("what the cluster can do")
         requests = self._vault.tokenize_requests(self._plan.probes, BATCH)
         with Lanes([self._cluster.nodes[name].address for name in NODES], _AT_ONCE) as lanes:

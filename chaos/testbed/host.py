@@ -30,7 +30,7 @@ def tool(*command: str) -> None:
 
 
 def private_mounts() -> None:
-    """Makes mounts private: those of this process are seen by it and its children alone, and end with them. Raises Unavailable."""
+    """Makes mounts private: those of this process are visible to it and its children, and end with them. Raises Unavailable."""
     if os.geteuid() != 0:
         raise Unavailable("a small file system can be mounted by root alone")
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) != 0:
