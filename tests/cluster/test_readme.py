@@ -1,7 +1,11 @@
-"""The README's first five minutes, typed as it says: its commands are read from it, and so are those that ``dev`` prints."""
+"""The README's first five minutes, typed as it says: its commands are read from it, and so are those that ``dev`` prints.
+
+``bin/demo`` has a test of its own (test_demo.py), and ``bin/test`` runs this one.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -16,7 +20,8 @@ import pytest
 from chaos.testbed.cluster import environment, free_base_port
 from tests import ROOT
 
-SESSION = (ROOT / "README.md").read_text().partition("## The first five minutes")[2].partition("\n## ")[0]
+PAGE = (ROOT / "README.md").read_text()
+SESSION = PAGE.partition("## The first five minutes")[2].partition("\n## ")[0]
 FIRST, BEFORE_KILL, AFTER_KILL = re.findall(r"```console\n(.*?)```", SESSION, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", SESSION, re.DOTALL)[0]
 SECONDS = 90
@@ -55,6 +60,12 @@ def until_ready(output: IO[str]) -> list[str]:
         if line.startswith("Ready:"):
             return lines
     raise AssertionError(f"it ended before it was ready: {lines}")
+
+
+def test_the_commands_at_the_top_are_there() -> None:
+    commands = [line.split()[0] for line in PAGE.split("```")[1].strip().splitlines()]
+    assert commands == ["bin/demo", "bin/test"]
+    assert all(os.access(ROOT / command, os.X_OK) for command in commands)
 
 
 def test_the_first_five_minutes(dev: list[str], tmp_path: Path) -> None:
