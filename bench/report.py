@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any, Protocol, TextIO
 
 import msgspec
@@ -18,6 +19,10 @@ from bench.processes import machine
 
 #: A cell of a table: a format string, to which the item is argument 0, or a function of the item.
 Column = str | Callable[[Any], str]
+
+
+#: The width of lines in documents.
+_PROSE = TextWrapper(100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 class MarksMissing(Exception):
@@ -145,7 +150,7 @@ def _plain(table: Table) -> str:
 def markdown(account: Account, picture: str | None = None) -> str:
     """The sentences as a list, the picture at this path if there is one, and the tables."""
     image = [] if picture is None else [f"![The figures, drawn]({picture})"]
-    sentences = "\n".join(f"- {sentence}" for sentence in account.sentences)
+    sentences = "\n".join(_PROSE.fill(f"- {sentence}") for sentence in account.sentences)
     return "\n\n".join([sentences, *image, *map(_as_markdown, account.all_tables)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import subprocess
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,14 +19,12 @@ from chaos.nemesis import BRISK, JOINS, MAY_STOP, Fault, Kind, Pace, Wire, scrip
 from chaos.network import Weather
 from chaos.recorder import Recorder
 from chaos.tellers import again
-from chaos.testbed.cluster import NODES, Cluster
+from chaos.testbed.cluster import NODES, Cluster, Node
 from chaos.testbed.history import FaultBegan, FaultEnded, Note, read
 from chaos.testbed.host import Unavailable
 
 SECONDS = 20.0
 NOW = Pace((0.0, 0.0), (0.0, 0.0))
-
-
 HOUR = Pace((0.0, 0.0), (3600.0, 3600.0))
 
 
@@ -37,23 +36,12 @@ class FakeProcess:
         return self.code
 
 
-@dataclass
-class FakeNode:
-    name: str
-    data: Path
-    process: FakeProcess | None = None
-    stopped: bool = False
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-
 class FakeCluster:
     """Processes that are none. ``journal`` has what was done to them."""
 
     def __init__(self, directory: Path) -> None:
-        self.nodes = {name: FakeNode(name, directory / name) for name in NODES}
+        self.nodes = {name: Node(name, "", directory, directory / "log") for name in NODES}
+        self.stopped: set[str] = set()
         self.journal: list[tuple[str, ...]] = []
         for node in self.nodes.values():
             (node.data / "store").mkdir(parents=True)
@@ -62,20 +50,24 @@ class FakeCluster:
 
     def start(self, name: str) -> None:
         assert not self.nodes[name].running
-        self.nodes[name].process = FakeProcess()
+        self.end(name, None)
         self.journal.append(("start", name))
 
     def kill(self, *names: str) -> None:
         for name in names:
             assert self.nodes[name].running
-            self.nodes[name].process = FakeProcess(-9)
+            self.end(name, -9)
         self.journal.append(("kill", *names))
 
+    def end(self, name: str, code: int | None) -> None:
+        """Gives a node another process: one that has ended with this exit code, or that runs."""
+        self.nodes[name].process = cast("subprocess.Popen[bytes]", FakeProcess(code))
+
     def pause(self, name: str) -> None:
-        self.nodes[name].stopped = True
+        self.stopped.add(name)
 
     def resume(self, name: str) -> None:
-        self.nodes[name].stopped = False
+        self.stopped.remove(name)
 
 
 @dataclass
@@ -117,8 +109,17 @@ class Rig:
         self.told.append((fault.kind.label, begins))
 
     def whole(self) -> bool:
-        nodes = self.cluster.nodes.values()
-        return all(node.running and not node.stopped for node in nodes) and not self.network.broken
+        running = all(node.running for node in self.cluster.nodes.values())
+        return running and not self.cluster.stopped and not self.network.broken
+
+    def follow(self, *kinds: Kind) -> None:
+        """Heals, then applies each of these and takes it back at once."""
+
+        async def scenario() -> None:
+            await self.faults.heal()
+            await self.faults.follow(script(1, kinds, NOW), self.tell)
+
+        asyncio.run(scenario())
 
 
 @pytest.fixture
@@ -146,12 +147,7 @@ HERE = [kind for kind in Kind if kind not in JOINS | {Kind.FULL_DISK, Kind.SLOW_
 @pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.label)
 def test_what_is_done_is_undone(kind: Kind, rig: Rig) -> None:
     before = files(rig.cluster)
-
-    async def scenario() -> None:
-        await rig.faults.heal()
-        await rig.faults.follow(script(1, [kind], NOW), rig.tell)
-
-    asyncio.run(scenario())
+    rig.follow(kind)
     assert rig.whole()
     assert files(rig.cluster) == before
     assert rig.told == [(kind.label, True), (kind.label, False)]
@@ -177,11 +173,7 @@ def test_a_run_that_breaks_off_is_healed(kind: Kind, rig: Rig) -> None:
 
 
 def test_a_fault_that_cannot_be_had_is_left_out_and_said(rig: Rig) -> None:
-    async def scenario() -> None:
-        await rig.faults.heal()
-        await rig.faults.follow(script(1, [Kind.SLOW_SYNCS, Kind.PAUSE], NOW), rig.tell)
-
-    asyncio.run(scenario())
+    rig.follow(Kind.SLOW_SYNCS, Kind.PAUSE)
     assert rig.faults.skipped == {"slow-syncs": "there is no library in front of the disks"}
     assert rig.told == [("pause", True), ("pause", False)]
     assert rig.cluster.journal == [("start", name) for name in NODES]
@@ -218,7 +210,7 @@ def watched(rig: Rig, kind: Kind | None, code: int) -> bool:
         plan = script(1, [kind], HOUR) if kind else ()
         following = asyncio.create_task(rig.faults.follow(plan, rig.tell))
         await until(lambda: not plan or bool(rig.told))
-        rig.cluster.nodes[plan[0].node if plan else "n1"].process = FakeProcess(code)
+        rig.cluster.end(plan[0].node if plan else "n1", code)
         await until(lambda: bool(rig.faults.exits))
         watch.cancel()
         following.cancel()
@@ -242,12 +234,7 @@ def test_else_it_is_noted_as_wrong(kind: Kind | None, code: int, rig: Rig) -> No
 
 
 def test_faults_are_in_the_history_with_their_ends(rig: Rig) -> None:
-    async def scenario() -> None:
-        await rig.faults.heal()
-        for kind in (Kind.ONE_TO_ONE, Kind.KILL_ALL):
-            await rig.faults.follow(script(1, [kind], NOW), rig.tell)
-
-    asyncio.run(scenario())
+    rig.follow(Kind.ONE_TO_ONE, Kind.KILL_ALL)
     rig.faults._recorder._file.flush()
     records = [record for record in read(rig.path) if not isinstance(record, Note)]
     assert [type(record) for record in records] == [FaultBegan, FaultEnded] * 2
@@ -257,26 +244,14 @@ def test_faults_are_in_the_history_with_their_ends(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "--seed", "7", "--minutes", "3.5", "--faults", "pause,partition,torn"],
-        [
-            "run",
-            "--seed",
-            "7",
-            "--minutes",
-            "0.5",
-            "--faults",
-            "kill",
-            "--lost-disks",
-            "rejoin",
-            "--node-command",
-            "python -m broken",
-        ],
-        ["long", "--seed", "9", "--faults", "partition,gone", "--rate", "7", "--minutes", "50"],
+        "run --seed 7 --minutes 3.5 --faults pause,partition,torn",
+        "run --seed 7 --minutes 0.5 --faults kill --lost-disks rejoin --node-command 'python -m broken'",
+        "long --seed 9 --faults partition,gone --rate 7 --minutes 50",
     ],
 )
-def test_the_command_that_is_said_makes_the_same_run(arguments: list[str], tmp_path: Path) -> None:
+def test_the_command_that_is_said_makes_the_same_run(arguments: str, tmp_path: Path) -> None:
     where = ["--report", str(tmp_path)]
-    first, _ = options_of(parse_arguments([*arguments, *where]))
+    first, _ = options_of(parse_arguments([*shlex.split(arguments), *where]))
     program, *words = shlex.split(again(first))
     second, _ = options_of(parse_arguments([*words, *where]))
     assert program == "bin/chaos"

@@ -68,7 +68,9 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
     return b""
 
 
-def connected(scenario: Callable[[Pair], Awaitable[None]]) -> None:
+def connected(scenario: Callable[[Pair], Awaitable[None]]) -> Callable[[], None]:
+    """A test of a scenario on two ends that are connected through the proxies."""
+
     async def run() -> None:
         async with asyncio.timeout(SECONDS), linked() as (links, node):
             near, ask = await dial(links)
@@ -79,71 +81,70 @@ def connected(scenario: Callable[[Pair], Awaitable[None]]) -> None:
                 ask.close()
                 answer.close()
 
-    asyncio.run(run())
+    return lambda: asyncio.run(run())
 
 
-def test_bytes_pass_both_ways() -> None:
-    async def scenario(pair: Pair) -> None:
-        pair.ask.write(b"question")
-        assert await pair.far.readexactly(8) == b"question"
-        pair.answer.write(b"answer")
-        assert await pair.near.readexactly(6) == b"answer"
+def proxied(scenario: Callable[[Links, Node], Awaitable[None]]) -> Callable[[], None]:
+    """A test of a scenario on the proxies and n2."""
 
-    connected(scenario)
-
-
-def test_a_wire_that_is_cut_holds_back_and_the_other_way_passes() -> None:
-    async def scenario(pair: Pair) -> None:
-        await pair.links.cut([("n1", "n2")], loses=False)
-        pair.ask.write(b"held")
-        pair.answer.write(b"passes")
-        assert await pair.near.readexactly(6) == b"passes"
-        waiting = asyncio.create_task(pair.far.readexactly(4))
-        pair.answer.write(b"again")
-        assert await pair.near.readexactly(5) == b"again"
-        assert not waiting.done()
-        await pair.links.mend([("n1", "n2")])
-        assert await waiting == b"held"
-
-    connected(scenario)
-
-
-def test_a_cut_may_lose_what_was_sent_meanwhile_and_the_connection_with_it() -> None:
-    async def scenario(pair: Pair) -> None:
-        await pair.links.cut([("n2", "n1")], loses=True)
-        pair.answer.write(b"lost")
-        pair.ask.write(b"passes")
-        assert await pair.far.readexactly(6) == b"passes"
-        await pair.links.mend([("n2", "n1")])
-        assert await rest(pair.near) == await rest(pair.far) == b""
-
-    connected(scenario)
-
-
-def test_another_link_is_not_touched() -> None:
-    async def scenario(pair: Pair) -> None:
-        await pair.links.cut([("n1", "n3"), ("n3", "n1"), ("n3", "n2"), ("n2", "n3")], loses=True)
-        pair.ask.write(b"passes")
-        assert await pair.far.readexactly(6) == b"passes"
-
-    connected(scenario)
-
-
-def test_a_connection_that_is_opened_while_a_wire_is_cut_gets_through_once_it_is_mended() -> None:
     async def run() -> None:
         async with asyncio.timeout(SECONDS), linked() as (links, node):
-            await links.cut([("n2", "n1")], loses=False)
-            _, ask = await dial(links)
-            ask.write(b"late")
-            _, other = await dial(links, "n3")
-            assert node.accepted.empty()
-            await links.mend([("n2", "n1")])
-            far, answer = await node.accepted.get()
-            assert await far.readexactly(4) == b"late"
-            for writer in (ask, other, answer):
-                writer.close()
+            await scenario(links, node)
 
-    asyncio.run(run())
+    return lambda: asyncio.run(run())
+
+
+@connected
+async def test_bytes_pass_both_ways(pair: Pair) -> None:
+    pair.ask.write(b"question")
+    assert await pair.far.readexactly(8) == b"question"
+    pair.answer.write(b"answer")
+    assert await pair.near.readexactly(6) == b"answer"
+
+
+@connected
+async def test_a_wire_that_is_cut_holds_back_and_the_other_way_passes(pair: Pair) -> None:
+    await pair.links.cut([("n1", "n2")], loses=False)
+    pair.ask.write(b"held")
+    pair.answer.write(b"passes")
+    assert await pair.near.readexactly(6) == b"passes"
+    waiting = asyncio.create_task(pair.far.readexactly(4))
+    pair.answer.write(b"again")
+    assert await pair.near.readexactly(5) == b"again"
+    assert not waiting.done()
+    await pair.links.mend([("n1", "n2")])
+    assert await waiting == b"held"
+
+
+@connected
+async def test_a_cut_may_lose_what_was_sent_meanwhile_and_the_connection_with_it(pair: Pair) -> None:
+    await pair.links.cut([("n2", "n1")], loses=True)
+    pair.answer.write(b"lost")
+    pair.ask.write(b"passes")
+    assert await pair.far.readexactly(6) == b"passes"
+    await pair.links.mend([("n2", "n1")])
+    assert await rest(pair.near) == await rest(pair.far) == b""
+
+
+@connected
+async def test_another_link_is_not_touched(pair: Pair) -> None:
+    await pair.links.cut([("n1", "n3"), ("n3", "n1"), ("n3", "n2"), ("n2", "n3")], loses=True)
+    pair.ask.write(b"passes")
+    assert await pair.far.readexactly(6) == b"passes"
+
+
+@proxied
+async def test_a_connection_that_is_opened_while_a_wire_is_cut_gets_through_once_it_is_mended(links: Links, node: Node) -> None:
+    await links.cut([("n2", "n1")], loses=False)
+    _, ask = await dial(links)
+    ask.write(b"late")
+    _, other = await dial(links, "n3")
+    assert node.accepted.empty()
+    await links.mend([("n2", "n1")])
+    far, answer = await node.accepted.get()
+    assert await far.readexactly(4) == b"late"
+    for writer in (ask, other, answer):
+        writer.close()
 
 
 @pytest.mark.parametrize(("weather", "arrives"), [(Weather(loss=1.0), b""), (Weather(twice=1.0), b"spoiltspoilt")])
@@ -157,53 +158,43 @@ def test_bytes_are_lost_or_come_twice_and_the_connection_ends_when_that_is_mende
         await pair.links.mend([("n1", "n2")])
         assert await rest(pair.near) == await rest(pair.far) == b""
 
-    connected(scenario)
+    connected(scenario)()
 
 
-def test_what_is_only_late_goes_on_afterwards() -> None:
-    async def scenario(pair: Pair) -> None:
-        await pair.links.disturb([("n1", "n2"), ("n2", "n1")], Weather(delay=0.001, spread=0.001))
-        pair.ask.write(b"late")
-        assert await pair.far.readexactly(4) == b"late"
-        await pair.links.mend([("n1", "n2"), ("n2", "n1")])
-        pair.ask.write(b"as before")
-        assert await pair.far.readexactly(9) == b"as before"
-
-    connected(scenario)
+@connected
+async def test_what_is_only_late_goes_on_afterwards(pair: Pair) -> None:
+    await pair.links.disturb([("n1", "n2"), ("n2", "n1")], Weather(delay=0.001, spread=0.001))
+    pair.ask.write(b"late")
+    assert await pair.far.readexactly(4) == b"late"
+    await pair.links.mend([("n1", "n2"), ("n2", "n1")])
+    pair.ask.write(b"as before")
+    assert await pair.far.readexactly(9) == b"as before"
 
 
-def test_where_nobody_listens_the_connection_ends() -> None:
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), linked() as (links, _):
-            reader, writer = await dial(links, "n3")
-            assert await rest(reader) == b""
-            writer.close()
-
-    asyncio.run(run())
+@proxied
+async def test_where_nobody_listens_the_connection_ends(links: Links, node: Node) -> None:
+    reader, writer = await dial(links, "n3")
+    assert await rest(reader) == b""
+    writer.close()
 
 
-def test_an_end_that_is_closed_closes_the_other() -> None:
-    async def scenario(pair: Pair) -> None:
-        pair.ask.write(b"last words")
-        pair.ask.close()
-        assert await pair.far.readexactly(10) == b"last words"
-        assert await rest(pair.far) == b""
-
-    connected(scenario)
+@connected
+async def test_an_end_that_is_closed_closes_the_other(pair: Pair) -> None:
+    pair.ask.write(b"last words")
+    pair.ask.close()
+    assert await pair.far.readexactly(10) == b"last words"
+    assert await rest(pair.far) == b""
 
 
-def test_a_node_that_has_moved_is_dialled_there_and_at_home_again_when_it_is_back() -> None:
-    async def run() -> None:
-        async with asyncio.timeout(SECONDS), linked() as (links, home):
-            away = Node()
-            server = await asyncio.start_server(away.serve, HOST, 0)
-            address = server.sockets[0].getsockname()
-            for there, place in ((home, None), (away, address[:2]), (home, None)):
-                await links.move("n2", place)
-                _, ask = await dial(links)
-                _, answer = await there.accepted.get()
-                answer.close()
-                ask.close()
-            server.close()
-
-    asyncio.run(run())
+@proxied
+async def test_a_node_that_has_moved_is_dialled_there_and_at_home_again_when_it_is_back(links: Links, home: Node) -> None:
+    away = Node()
+    server = await asyncio.start_server(away.serve, HOST, 0)
+    address = server.sockets[0].getsockname()
+    for there, place in ((home, None), (away, address[:2]), (home, None)):
+        await links.move("n2", place)
+        _, ask = await dial(links)
+        _, answer = await there.accepted.get()
+        answer.close()
+        ask.close()
+    server.close()
