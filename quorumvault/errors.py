@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-Outcome = Literal["none", "unknown"]
+WriteOutcome = Literal["none", "unknown"]
 
 #: Different tries that an error message lists: a client may have made dozens.
 _TRIES_SHOWN = 6
@@ -81,7 +81,7 @@ class RequestError(QuorumVaultError):
     #: Seconds for ``Retry-After``, where the contract asks for that header.
     retry_after: int | None = None
     #: For writes that are refused or fail: whether some node may have stored something. Unknown is an outcome.
-    outcome: Outcome | None = None
+    outcome: WriteOutcome | None = None
 
     def __init__(self, detail: str, *, errors: tuple[ItemError, ...] = ()) -> None:
         super().__init__(detail)
@@ -176,7 +176,7 @@ class NoQuorum(RequestError):
 
     status, code, title, retryable, retry_after = 503, "no-quorum", "No quorum of nodes answered", True, 1
 
-    def __init__(self, detail: str, *, outcome: Outcome | None = None) -> None:
+    def __init__(self, detail: str, *, outcome: WriteOutcome | None = None) -> None:
         super().__init__(detail)
         self.outcome = outcome
 
@@ -190,7 +190,7 @@ class Unreachable(NoQuorum):
 class Draining(RequestError):
     status, code, title, retryable, retry_after = 503, "draining", "This node is about to stop", True, 1
 
-    def __init__(self, detail: str, *, outcome: Outcome | None = None) -> None:
+    def __init__(self, detail: str, *, outcome: WriteOutcome | None = None) -> None:
         super().__init__(detail)
         self.outcome = outcome
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from quorumvault.errors import ColumnError
+
+#: Operations on tables. Retokenizing is one on files.
+TableOperation: TypeAlias = Literal["tokenize", "detokenize"]
 
 _TEXT = ("varchar", "enum")
 _INEXACT = ("float", "double")

@@ -25,15 +25,14 @@ import pyarrow as pa
 
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up
-from quorumvault.analytics.columns import quoted, require_text, unlike
+from quorumvault.analytics.columns import TableOperation, quoted, require_text, unlike
 from quorumvault.analytics.join import AnswerJoin, number, text_of
 from quorumvault.client import Client
 from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, TokensNotFound
 
 #: A query, such as "from 'claims.parquet'", or a relation of the same connection.
-Source: TypeAlias = "str | duckdb.DuckDBPyRelation"
-Operation: TypeAlias = Literal["tokenize", "detokenize"]
+TableSource: TypeAlias = "str | duckdb.DuckDBPyRelation"
 
 #: Rows that an error names.
 _ROWS_SHOWN = 5
@@ -42,7 +41,7 @@ _numbers = itertools.count(1)
 
 def detokenize(
     con: duckdb.DuckDBPyConnection,
-    source: Source,
+    source: TableSource,
     columns: str | Sequence[str],
     *,
     missing: Literal["null", "error"] = "null",
@@ -70,7 +69,7 @@ def detokenize(
 
 def tokenize(
     con: duckdb.DuckDBPyConnection,
-    source: Source,
+    source: TableSource,
     columns: str | Sequence[str],
     *,
     cast: str | Sequence[str] = (),
@@ -100,7 +99,7 @@ def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Cl
     A second call replaces the functions. Answers the client, which lives as long as they do.
     """
     vault = Client() if client is None else client
-    operations: tuple[Operation, ...] = ("tokenize", "detokenize")
+    operations: tuple[TableOperation, ...] = ("tokenize", "detokenize")
     for operation in operations:
         with contextlib.suppress(duckdb.InvalidInputException):  # there was none to replace
             con.remove_function(operation)
@@ -145,7 +144,7 @@ class _Input:
 
 @contextlib.contextmanager
 def _input(
-    con: duckdb.DuckDBPyConnection, source: Source, columns: str | Sequence[str], casts: Sequence[str], statuses: bool
+    con: duckdb.DuckDBPyConnection, source: TableSource, columns: str | Sequence[str], casts: Sequence[str], statuses: bool
 ) -> Iterator[_Input]:
     """Evaluates a source, once its columns are known to be fit for it."""
     relation = _query(con, source) if isinstance(source, str) else source
@@ -191,7 +190,7 @@ def _fit_columns(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts
 
 
 @contextlib.contextmanager
-def _looked_up(table: _Input, vault: Client, operation: Operation) -> Iterator[None]:
+def _looked_up(table: _Input, vault: Client, operation: TableOperation) -> Iterator[None]:
     """Registers ``table.lookup`` with the connection: a row for each distinct text."""
     texts = table.join.distinct()
     try:
@@ -206,7 +205,7 @@ def _looked_up(table: _Input, vault: Client, operation: Operation) -> Iterator[N
             table.con.unregister(table.lookup)
 
 
-def _of_one_epoch(vault: Client, operation: Operation, arrays: Sequence[Any]) -> Any:
+def _of_one_epoch(vault: Client, operation: TableOperation, arrays: Sequence[Any]) -> Any:
     for _ in range(EPOCH_PASSES):
         with contextlib.suppress(errors.EpochMoved):
             batches = list(look_up(vault, operation, arrays))
@@ -274,7 +273,7 @@ def _in_rows(error: RequestError, table: _Input, texts: Any) -> RequestError:
     return renamed
 
 
-def _scalar(vault: Client, operation: Operation) -> Callable[[Any], Any]:
+def _scalar(vault: Client, operation: TableOperation) -> Callable[[Any], Any]:
     """A SQL function over Arrow. DuckDB calls it in several threads, and passes on no more of an error than its text."""
 
     def function(texts: Any) -> Any:

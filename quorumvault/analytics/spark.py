@@ -23,7 +23,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import pyarrow as pa
 from pyspark.errors import PythonException
@@ -34,12 +34,11 @@ from pyspark.sql.types import StringType
 
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up
+from quorumvault.analytics.columns import TableOperation
 from quorumvault.client import Client, ClientPolicy
 from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.client.settings import read_key
 from quorumvault.errors import ColumnError, EpochMoved, QuorumVaultError
-
-Operation: TypeAlias = Literal["tokenize", "detokenize"]
 
 #: Partitions that ask at once, six requests each (arrow.py): three nodes take 64 each, and are busy with much fewer.
 WORKERS = 8
@@ -139,7 +138,9 @@ def _plan(df: DataFrame, columns: str | Sequence[str], statuses: bool) -> list[s
     return names
 
 
-def _looked_up(df: DataFrame, names: Sequence[str], operation: Operation, connection: _Connection, workers: int) -> DataFrame:
+def _looked_up(
+    df: DataFrame, names: Sequence[str], operation: TableOperation, connection: _Connection, workers: int
+) -> DataFrame:
     """A row for each distinct text in these columns, kept by the executors: ``text``, ``result``, ``status``."""
     texts = _texts(df, names[0])
     for name in names[1:]:
@@ -166,7 +167,7 @@ def _column(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
 
 
-def _asker(operation: Operation, connection: _Connection) -> Callable[[Iterable[Any]], Iterator[Any]]:
+def _asker(operation: TableOperation, connection: _Connection) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """Returns the function that looks up the record batches of one partition. Spark's plans show that function's name."""
 
     def quorumvault(batches: Iterable[Any]) -> Iterator[Any]:

@@ -23,7 +23,7 @@ from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import print_json, say, visible
 from quorumvault.errors import ColumnError
-from quorumvault.files.job import IfToken, Job, Missing, Operation, Progress, Report, ignore
+from quorumvault.files.job import IfToken, Job, JobOperation, Missing, Progress, Report, ignore
 from quorumvault.files.outputs import OutputExists, new_mode
 from quorumvault.files.run import run
 from quorumvault.files.sources import TEXT, Format, InputsError, Source, expand, format_of, is_single, split_table
@@ -112,7 +112,7 @@ class Request(NamedTuple):
     resume: bool
     spill: Path | None
 
-    def job(self, operation: Operation, **options: Any) -> Job:
+    def job(self, operation: JobOperation, **options: Any) -> Job:
         """For ``pass_through``, what is said of rows; ``with_files`` adds the files."""
         if self.rejects is not None and self.rejects.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
             raise click.UsageError("--rejects: name a .csv or a .jsonl file")

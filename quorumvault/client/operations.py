@@ -24,7 +24,7 @@ import msgspec
 from quorumvault import errors
 from quorumvault.client import batches
 from quorumvault.client.failover import Nodes
-from quorumvault.client.plan import Answered, Call, Clock, Plan, Send, exchange
+from quorumvault.client.plan import Call, Clock, Plan, Send, Success, exchange
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.replies import (
     AllEpochsAnswer,
@@ -198,7 +198,7 @@ class Operations:
         return None if deadline is None else self._clock() + deadline
 
     def _answers(
-        self, batch: _Batch, runs: Sequence[slice], until: float | None, read_answer: Callable[[Answered, int], AnswerT]
+        self, batch: _Batch, runs: Sequence[slice], until: float | None, read_answer: Callable[[Success, int], AnswerT]
     ) -> Plan[list[tuple[slice, AnswerT]]]:
         """Asks for each run. Returns the answers in order, with two halves in place of a run whose answer would be too large."""
         answers: list[tuple[slice, AnswerT]] = []
@@ -217,7 +217,7 @@ class Operations:
             answers.append((run, read_answer(answered, size)))
         return answers
 
-    def _send(self, batch: _Batch, run: slice, until: float | None) -> Plan[Answered]:
+    def _send(self, batch: _Batch, run: slice, until: float | None) -> Plan[Success]:
         call = Call("POST", batch.path, batches.body(batch.member, batch.texts[run]), writes=batch.path not in _ONLY_READ)
         try:
             return (yield from self._attempts.request(call, until))
@@ -227,7 +227,7 @@ class Operations:
             raise batch.placed(error, run.start) from None
 
     def _of_one_epoch(
-        self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Answered, int], EpochT]
+        self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Success, int], EpochT]
     ) -> Plan[list[EpochT]]:
         """The answers to a batch's runs; those that a rotation overtook are asked for again."""
         stale = batch.runs(limits)

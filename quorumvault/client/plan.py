@@ -1,6 +1,6 @@
-"""The steps that the pure core asks of the shell around it, and the outcomes that it gets back.
+"""The effects that the pure core asks of the shell around it, and what it gets back.
 
-An operation is a *plan*: a generator that yields steps and is sent what came of each, and returns the operation's result.
+An operation is a *plan*: a generator that yields effects, is sent the result of each, and returns the operation's result.
 
     Send   one HTTP request to one node      -> Reply, or NoReply
     Pause  seconds in which nothing is done  -> None
@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 
 
 class Call(NamedTuple):
-    """A request as the API has it, whichever node it goes to. ``writes``: its outcome can be unknown. ``media``: of the body."""
+    """A request of the API, to any node. ``writes``: its outcome can be unknown. ``media``: the type of the body."""
 
     method: str
     path: str
@@ -37,7 +37,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """``silence`` bounds each wait for the node to do something; ``until`` is when the reply must have ended."""
+    """One request to one node. ``silence``: most seconds without a byte from it. ``until``: when the reply must have ended."""
 
     url: str
     method: str
@@ -48,6 +48,8 @@ class Send:
 
 
 class Pause(NamedTuple):
+    """Seconds in which nothing is done."""
+
     seconds: float
 
 
@@ -61,7 +63,7 @@ class Reply:
 
 
 class Failure(Enum):
-    """Why there is no reply."""
+    """The reason why there is no reply."""
 
     REFUSED = "no connection"
     SILENT = "no answer in time"
@@ -71,29 +73,29 @@ class Failure(Enum):
 
 
 class NoReply(NamedTuple):
-    """``detail`` is the network library's account, which knows addresses and system errors, and no values."""
+    """A request without a reply. ``detail`` is the network library's text: addresses and system errors, no values."""
 
     failure: Failure
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """A success, and how it was come by, for whoever finds that it can't be read."""
+class Success:
+    """The body of a success, with the tries and the request id for an error about it."""
 
     body: bytes = field(repr=False)
     asked: tuple[Asked, ...]
     request_id: str
 
 
-Step: TypeAlias = Send | Pause
-Outcome: TypeAlias = Reply | NoReply | None
+Effect: TypeAlias = Send | Pause
+EffectResult: TypeAlias = Reply | NoReply | None
 ResultT = TypeVar("ResultT")
-Plan: TypeAlias = Generator[Step, Outcome, ResultT]
+Plan: TypeAlias = Generator[Effect, EffectResult, ResultT]
 
 
 def exchange(send: Send) -> Plan[Reply | NoReply]:
-    """Yields one Send, and narrows the type of what comes of it."""
+    """Yields one Send. Returns its result, whose type it narrows."""
     outcome = yield send
     if outcome is None:
         raise TypeError("a shell answers Send with a Reply or a NoReply")

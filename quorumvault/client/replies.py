@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from quorumvault import errors
-from quorumvault.client.plan import Answered, NoReply, Reply
+from quorumvault.client.plan import NoReply, Reply, Success
 from quorumvault.client.results import Health, NodeHealth, Result
-from quorumvault.errors import ItemError, Outcome, QuorumVaultError, RequestError
+from quorumvault.errors import ItemError, QuorumVaultError, RequestError, WriteOutcome
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -75,7 +75,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 _problem = msgspec.json.Decoder(Problem)
 _BY_CODE = {kind.code: kind for kind in RequestError.__subclasses__()}
-_OUTCOMES: dict[str | None, Outcome] = {"none": "none", "unknown": "unknown"}
+_OUTCOMES: dict[str | None, WriteOutcome] = {"none": "none", "unknown": "unknown"}
 
 
 def problem_of(reply: Reply) -> Problem | None:
@@ -104,43 +104,43 @@ def error_of(reply: Reply, problem: Problem | None) -> QuorumVaultError:
     return kind(problem.detail, errors=items)
 
 
-def read(answered: Answered, kind: type[StructT]) -> StructT:
+def read(answered: Success, kind: type[StructT]) -> StructT:
     try:
         return msgspec.json.decode(answered.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _unexpected(answered, "an answer that does not keep to the API") from None
 
 
-def _require_count(answered: Answered, found: list[Any], count: int) -> None:
+def _require_count(answered: Success, found: list[Any], count: int) -> None:
     if len(found) != count:
         raise _unexpected(answered, f"{len(found)} results for {count} items")
 
 
-def read_tokens(answered: Answered, count: int) -> TokensAnswer:
+def read_tokens(answered: Success, count: int) -> TokensAnswer:
     answer = read(answered, TokensAnswer)
     _require_count(answered, answer.tokens, count)
     return answer
 
 
-def read_records(answered: Answered, count: int) -> RecordsAnswer:
+def read_records(answered: Success, count: int) -> RecordsAnswer:
     answer = read(answered, RecordsAnswer)
     _require_count(answered, answer.records, count)
     return answer
 
 
-def read_results(answered: Answered, count: int) -> list[Result]:
+def read_results(answered: Success, count: int) -> list[Result]:
     answer = read(answered, ResultsAnswer)
     _require_count(answered, answer.results, count)
     return [Result(item.status, bytes(item.value)) for item in answer.results]
 
 
-def read_moved(answered: Answered, count: int) -> MovedAnswer:
+def read_moved(answered: Success, count: int) -> MovedAnswer:
     answer = read(answered, MovedAnswer)
     _require_count(answered, answer.results, count)
     return answer
 
 
-def read_all_epochs(answered: Answered, count: int) -> AllEpochsAnswer:
+def read_all_epochs(answered: Success, count: int) -> AllEpochsAnswer:
     answer = read(answered, AllEpochsAnswer)
     if len(answer.tokens) != count or any(len(tokens) != answer.epoch for tokens in answer.tokens):
         raise _unexpected(answered, f"other than {answer.epoch} tokens for each of {count} values")
@@ -157,7 +157,7 @@ def read_health(url: str, outcome: Reply | NoReply) -> NodeHealth:
         return NodeHealth(url, None, f"an answer of status {outcome.status} that is none of this API")
 
 
-def _unexpected(answered: Answered, words: str) -> errors.UnexpectedAnswer:
+def _unexpected(answered: Success, words: str) -> errors.UnexpectedAnswer:
     error = errors.UnexpectedAnswer(f"{words}: is this the URL of a QuorumVault node?")
     error.asked, error.request_id = answered.asked, answered.request_id
     return error

@@ -16,7 +16,7 @@ from random import Random
 
 from quorumvault import errors
 from quorumvault.client.failover import Nodes, RetryBudget
-from quorumvault.client.plan import REQUEST_ID, Answered, Call, Clock, Failure, NoReply, Pause, Plan, Reply, Send, exchange
+from quorumvault.client.plan import REQUEST_ID, Call, Clock, Failure, NoReply, Pause, Plan, Reply, Send, Success, exchange
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.replies import error_of, problem_of
 from quorumvault.errors import Asked, QuorumVaultError, RequestError
@@ -56,7 +56,7 @@ class Attempts:
         self._rng = rng
         self._budget = RetryBudget(policy, clock())
 
-    def request(self, call: Call, deadline: float | None = None) -> Plan[Answered]:
+    def request(self, call: Call, deadline: float | None = None) -> Plan[Success]:
         """Raises the error that the API told, Unreachable, or UnexpectedAnswer. ``deadline`` by the clock, if any is set."""
         now = self._clock()
         until = now + self._policy.request if deadline is None else min(deadline, now + self._policy.request)
@@ -85,7 +85,7 @@ class Attempts:
             headers["Content-Type"] = call.media
         return headers
 
-    def _try_nodes(self, call: Call, headers: dict[str, str], until: float, tries: _Tries) -> Plan[Answered]:
+    def _try_nodes(self, call: Call, headers: dict[str, str], until: float, tries: _Tries) -> Plan[Success]:
         self._budget.earn()
         lap, tried = 0, set[str]()
         while True:
@@ -104,7 +104,7 @@ class Attempts:
             outcome = yield from exchange(Send(node + call.path, call.method, headers, call.body, silence, until))
             success = self._judge(node, outcome, tries)
             if success is not None:
-                return Answered(success.body, tuple(tries.asked), headers[REQUEST_ID])
+                return Success(success.body, tuple(tries.asked), headers[REQUEST_ID])
 
     def _pause(self, lap: int, now: float, until: float, tries: _Tries) -> Plan[None]:
         longest = min(self._policy.backoff_first * 2.0 ** min(lap, _DOUBLINGS), self._policy.backoff_last)

@@ -15,7 +15,7 @@ import httpx2
 
 from quorumvault.client import wire
 from quorumvault.client.operations import ArrowOperation, Operations
-from quorumvault.client.plan import Clock, NoReply, Outcome, Pause, Plan, Reply, ResultT, Send
+from quorumvault.client.plan import Clock, EffectResult, NoReply, Pause, Plan, Reply, ResultT, Send
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
@@ -230,14 +230,14 @@ class Client:
         return self._own.get().plans
 
     def _run(self, plan: Plan[ResultT]) -> ResultT:
-        outcome: Outcome = None
+        outcome: EffectResult = None
         while True:
             try:
-                step = plan.send(outcome)
+                effect = plan.send(outcome)
             except StopIteration as stop:
                 result: ResultT = stop.value
                 return result
-            outcome = self._sleep(step.seconds) if isinstance(step, Pause) else self._send(step)
+            outcome = self._sleep(effect.seconds) if isinstance(effect, Pause) else self._send(effect)
 
     def _send(self, send: Send) -> Reply | NoReply:
         timeout = wire.timeout(send, self._policy, self._clock())

@@ -22,27 +22,27 @@ from quorumvault.client import Client
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.errors import EpochMoved, RequestError
 from quorumvault.files.job import Job
-from quorumvault.files.outcomes import FAULTS, PASSING, Status
+from quorumvault.files.outcomes import FAULTS, PASSING, CellStatus
 
 MOVED_WORDS: Final = "the epoch was rotated each time that a part was made: go on with --resume when that is over"
 #: KiB of pages in memory.
 _CACHE = 64 << 10
 
-Value: TypeAlias = "str | msgspec.Raw"
+CellValue: TypeAlias = "str | msgspec.Raw"
 
 
-class Answer(NamedTuple):
+class CellAnswer(NamedTuple):
     """The answer to one value: a status, and what takes the value's place if the status is ``ok``.
 
     The status is None if the value was not asked about, since another one of the call is faulty.
     """
 
-    status: Status | None
-    replacement: Value | None = None
+    status: CellStatus | None
+    replacement: CellValue | None = None
 
 
 class Lookup(Protocol):
-    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+    def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         """An answer to each value, in order. Called from several threads."""
         ...
 
@@ -59,21 +59,21 @@ class VaultLookup:
         self._vault = vault
         self.asked = 0
 
-    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+    def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         match self._operation:
             case "tokenize":
                 return self._tokenize(values)
             case "detokenize":
                 found = self._vault.detokenize(_texts(values))
-                answers = [Answer(_status(each.status), msgspec.Raw(each.json) if each.found else None) for each in found]
+                answers = [CellAnswer(_status(each.status), msgspec.Raw(each.json) if each.found else None) for each in found]
             case "retokenize":
                 moved = self._vault.retokenize(_texts(values))
-                answers = [Answer(_status(each.status), each.token if each.found else None) for each in moved]
+                answers = [CellAnswer(_status(each.status), each.token if each.found else None) for each in moved]
         self.asked += len(set(values))
         return answers
 
-    def _tokenize(self, values: Sequence[Value]) -> list[Answer]:
-        answers = [Answer(None)] * len(values)
+    def _tokenize(self, values: Sequence[CellValue]) -> list[CellAnswer]:
+        answers = [CellAnswer(None)] * len(values)
         left = list(range(len(values)))
         while left:
             try:
@@ -83,23 +83,23 @@ class VaultLookup:
                 if not faults:
                     raise
                 for place, fault in faults.items():
-                    answers[place] = Answer(fault)
+                    answers[place] = CellAnswer(fault)
                 left = [place for place in left if place not in faults] if self._tolerant else []
                 continue
             for place, token in zip(left, tokens, strict=True):
-                answers[place] = Answer("ok", token)
+                answers[place] = CellAnswer("ok", token)
             self.asked += len({bytes(value) if isinstance(value, msgspec.Raw) else value for value in values})
             break
         return answers
 
 
-def _texts(values: Sequence[Value]) -> list[str]:
+def _texts(values: Sequence[CellValue]) -> list[str]:
     """Tokens are strings: what is none was not looked up."""
     return [value for value in values if isinstance(value, str)]
 
 
-def _status(word: str) -> Status:
-    status: Status = msgspec.convert(word, Status)
+def _status(word: str) -> CellStatus:
+    status: CellStatus = msgspec.convert(word, CellStatus)
     return status
 
 
@@ -132,7 +132,7 @@ class TextAnswers:
         self._look_up = look_up
         self._one_epoch = one_epoch
         self._epoch = TokenEpoch(self._clear)
-        self._asking: dict[str, Future[Answer]] = {}
+        self._asking: dict[str, Future[CellAnswer]] = {}
         self._lock = threading.Lock()
         self._con = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
         for setting in ("journal_mode = off", "synchronous = off", "temp_store = memory", f"cache_size = -{_CACHE}"):
@@ -151,7 +151,7 @@ class TextAnswers:
     def _clear(self) -> None:
         self._con.execute("delete from answers")
 
-    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+    def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         keys = [_key(value) for value in values]
         distinct = dict(zip(keys, values, strict=True))
         with self._lock:
@@ -160,7 +160,7 @@ class TextAnswers:
             unknown = distinct.keys() - answers.keys()
             others = {key: self._asking[key] for key in unknown if key in self._asking}
             mine: list[str] = [key for key in distinct if key in unknown and key not in others]
-            promises: dict[str, Future[Answer]] = {key: Future() for key in mine}
+            promises: dict[str, Future[CellAnswer]] = {key: Future() for key in mine}
             self._asking.update(promises)
         answers.update(self._ask([distinct[key] for key in mine], promises))
         # One's own first: so no two threads wait for each other.
@@ -169,7 +169,7 @@ class TextAnswers:
             raise EpochMoved(MOVED_WORDS)
         return [answers[key] for key in keys]
 
-    def _ask(self, values: list[Value], promises: dict[str, Future[Answer]]) -> dict[str, Answer]:
+    def _ask(self, values: list[CellValue], promises: dict[str, Future[CellAnswer]]) -> dict[str, CellAnswer]:
         if not values:
             return {}
         try:
@@ -187,14 +187,14 @@ class TextAnswers:
             promises[key].set_result(answer)
         return found
 
-    def _known(self, keys: dict[str, Value]) -> dict[str, Answer]:
+    def _known(self, keys: dict[str, CellValue]) -> dict[str, CellAnswer]:
         asked = msgspec.json.encode(list(keys)).decode()
         rows = self._con.execute(
             "select value, status, replacement from answers where value in (select value from json_each(?))", [asked]
         )
-        return {key: Answer(status, _replacement(stored)) for key, status, stored in rows}
+        return {key: CellAnswer(status, _replacement(stored)) for key, status, stored in rows}
 
-    def _remember(self, found: dict[str, Answer]) -> None:
+    def _remember(self, found: dict[str, CellAnswer]) -> None:
         if self._one_epoch:
             self._epoch.note(next((answer.replacement for answer in found.values() if answer.status == "ok"), None))
         rows = [
@@ -209,14 +209,14 @@ class TextAnswers:
             del self._asking[key]
 
 
-def _key(value: Value) -> str:
+def _key(value: CellValue) -> str:
     """JSON text: so "1" and 1 are two."""
     return (bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)).decode()
 
 
-def _stored(replacement: Value | None) -> str | bytes | None:
+def _stored(replacement: CellValue | None) -> str | bytes | None:
     return bytes(replacement) if isinstance(replacement, msgspec.Raw) else replacement
 
 
-def _replacement(stored: str | bytes | None) -> Value | None:
+def _replacement(stored: str | bytes | None) -> CellValue | None:
     return msgspec.Raw(stored) if isinstance(stored, bytes) else stored

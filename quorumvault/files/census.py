@@ -20,7 +20,7 @@ from quorumvault.files.sources import Source
 from quorumvault.formats.csv import CsvTable
 from quorumvault.formats.json import check_json_text
 from quorumvault.formats.json_lines import JsonLinesTable
-from quorumvault.formats.jsonpath import Every, Step, concrete_path
+from quorumvault.formats.jsonpath import Every, PathStep, concrete_path
 from quorumvault.formats.lines import Lines, split_end
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _count_members(source: Source, columns: Sequence[str]) -> dict[str, Tally]:
 
 def _places(source: Source) -> list[str]:
     """Returns the paths at which the records have tokens, with [*] for the elements of an array."""
-    found: dict[tuple[Step, ...], None] = {}
+    found: dict[tuple[PathStep, ...], None] = {}
     with _lines(source) as lines:
         _, line = lines.without_mark()
         while line:
@@ -156,7 +156,7 @@ def _decoded(line: bytes, lines: Lines) -> object:
     return _decode(text.decode())
 
 
-def _texts_in(part: object, place: tuple[Step, ...]) -> Iterator[tuple[tuple[Step, ...], str]]:
+def _texts_in(part: object, place: tuple[PathStep, ...]) -> Iterator[tuple[tuple[PathStep, ...], str]]:
     """The strings in a JSON value, and where each is."""
     if isinstance(part, str):
         yield place, part

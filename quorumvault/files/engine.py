@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from quorumvault.files.job import Counts, Progress
+from quorumvault.files.job import CellCounts, Progress
 from quorumvault.files.part_files import PartFiles
 from quorumvault.files.sources import Source
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 
 
-class Done(NamedTuple):
+class ConvertedPart(NamedTuple):
     """A converted part: where it ends, whether that is the source's end, counts of its cells, the epoch of its tokens or None."""
 
-    stop: Place
+    stop: RowPlace
     is_last: bool
-    counts: Counts
+    counts: CellCounts
     epoch: int | None
 
 
 class Conversion(Protocol):
     """Converts one source. That its columns are fit was checked when this was made."""
 
-    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         """Writes the files of the part from ``start`` to ``stop``, or to where the format ends a part. May be repeated.
 
         Calls ``progress`` with the rows and the bytes of the source since its last call. Raises EpochMoved if the answers turned

@@ -12,7 +12,7 @@ import msgspec
 from quorumvault.errors import QuorumVaultError
 from quorumvault.files.sources import Source
 
-Operation: TypeAlias = Literal["tokenize", "detokenize", "retokenize"]
+JobOperation: TypeAlias = Literal["tokenize", "detokenize", "retokenize"]
 IfToken: TypeAlias = Literal["fail", "keep"]
 Missing: TypeAlias = Literal["keep", "null", "error"]
 #: Told how many rows are done, and how many bytes of the sources more.
@@ -35,7 +35,7 @@ class Job:
     ``root``: in place, the folder that was named, if not all that it has are sources: an unfinished run is found again by it.
     """
 
-    operation: Operation
+    operation: JobOperation
     sources: tuple[Source, ...]
     output: Path | None
     is_folder: bool = False
@@ -58,7 +58,7 @@ class Job:
         return self.if_token == "keep"  # noqa: S105 - no password
 
 
-class Counts(msgspec.Struct):
+class CellCounts(msgspec.Struct):
     """Counts of cells: replaced ones for each column, and the others by the reason why they were not replaced.
 
     ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects.
@@ -74,7 +74,7 @@ class Counts(msgspec.Struct):
     rejected: int = 0
     epochs: list[int] = []
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: CellCounts) -> None:
         for column, count in other.values.items():
             self.values[column] = self.values.get(column, 0) + count
         self.rows += other.rows
@@ -87,7 +87,7 @@ class Counts(msgspec.Struct):
         self.epochs = sorted({*self.epochs, *other.epochs})
 
 
-class Report(Counts):
+class Report(CellCounts):
     """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made."""
 
     files: int = 0

@@ -19,10 +19,10 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import msgspec
 
 from quorumvault import durable
-from quorumvault.files.job import Counts, IfToken, Job, Missing, Operation, RunError
+from quorumvault.files.job import CellCounts, IfToken, Job, JobOperation, Missing, RunError
 from quorumvault.files.part_files import PartFile
 from quorumvault.files.sources import Source, printable
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 
 FORMAT = 1
 _MANIFEST, _PARTS = "manifest.json", "parts.jsonl"
@@ -53,7 +53,7 @@ class SourcePlan(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """Everything that decides what comes out. ``key`` is the public part of the API key: whose tokens they are."""
 
-    operation: Operation
+    operation: JobOperation
     columns: tuple[str, ...]
     cast: tuple[str, ...]
     if_token: IfToken
@@ -71,11 +71,11 @@ class Part(msgspec.Struct, frozen=True):
 
     number: int
     source: int
-    start: Place
-    stop: Place
+    start: RowPlace
+    stop: RowPlace
     is_last: bool
     epoch: int | None
-    counts: Counts
+    counts: CellCounts
     files: list[PartFile]
 
 

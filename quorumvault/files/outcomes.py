@@ -8,10 +8,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from quorumvault.files.job import Counts, IfToken, Job, Missing
+from quorumvault.files.job import CellCounts, IfToken, Job, Missing
 
 #: The status of one text: those of the API, and those of values that are not sent since no node would take them.
-Status: TypeAlias = Literal[
+CellStatus: TypeAlias = Literal[
     "null",  # there was no text
     "ok",  # there is something to take its place
     "not_found",
@@ -23,12 +23,12 @@ Status: TypeAlias = Literal[
     "not_tokenizable",
 ]
 #: In an order that columns of codes rely on: a code is a place in it.
-STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+STATUSES: Final[tuple[CellStatus, ...]] = get_args(CellStatus)
 #: Answers that are asked for again in the next batch. All others are remembered as long as the run lasts.
-PASSING: Final[frozenset[Status]] = frozenset({"unavailable"})
+PASSING: Final[frozenset[CellStatus]] = frozenset({"unavailable"})
 
 
-class Outcome(Enum):
+class CellOutcome(Enum):
     KEEP = "the cell stays as it is"
     NULL = "the cell is null in the output"
     REPLACE = "the answer takes the place of the text"
@@ -38,12 +38,12 @@ class Outcome(Enum):
 class CellRule(NamedTuple):
     """A row of the table. It holds for jobs with these options; None is any.
 
-    ``counter``: the field of Counts that counts such cells (``values`` counts them for each column). ``code``: what a list of
+    ``counter``: the field of CellCounts that counts such cells (``values`` counts them for each column). ``code``: what a list of
     rejects says of such a cell, a code of the API where it has one; None if the cell is not listed. ``problem``: why a run ends.
     """
 
-    status: Status
-    outcome: Outcome
+    status: CellStatus
+    outcome: CellOutcome
     counter: Literal["values", "no_token", "not_found", "unavailable", "collision", "kept_tokens"] | None = None
     code: str | None = None
     problem: str = ""
@@ -61,33 +61,33 @@ _LARGE = "the value is larger than a node takes"
 _NO_VALUE = "a number with a fraction, an object or an array is no value to tokenize: make it a string"
 
 TABLE: Final = (
-    CellRule("null", Outcome.KEEP),
-    CellRule("ok", Outcome.REPLACE, "values"),
-    CellRule("not_token", Outcome.KEEP, "no_token"),
-    CellRule("unavailable", Outcome.KEEP, "unavailable", "unavailable"),
-    CellRule("collision", Outcome.KEEP, "collision", "token-collision"),
-    CellRule("not_found", Outcome.KEEP, "not_found", "not-found", missing="keep"),
-    CellRule("not_found", Outcome.NULL, "not_found", "not-found", missing="null"),
-    CellRule("not_found", Outcome.FAIL, problem="no value of yours has this token", missing="error"),
-    CellRule("already_token", Outcome.KEEP, "kept_tokens", if_token="keep"),  # noqa: S106 - no password
-    CellRule("already_token", Outcome.NULL, code="already-tokenized", if_token="fail", has_rejects=True),  # noqa: S106
-    CellRule("already_token", Outcome.FAIL, problem=_TOKEN, if_token="fail", has_rejects=False),  # noqa: S106
-    CellRule("too_large", Outcome.NULL, code="value-too-large", has_rejects=True),
-    CellRule("too_large", Outcome.FAIL, problem=_LARGE, has_rejects=False),
-    CellRule("not_tokenizable", Outcome.NULL, code="not-tokenizable", has_rejects=True),
-    CellRule("not_tokenizable", Outcome.FAIL, problem=_NO_VALUE, has_rejects=False),
+    CellRule("null", CellOutcome.KEEP),
+    CellRule("ok", CellOutcome.REPLACE, "values"),
+    CellRule("not_token", CellOutcome.KEEP, "no_token"),
+    CellRule("unavailable", CellOutcome.KEEP, "unavailable", "unavailable"),
+    CellRule("collision", CellOutcome.KEEP, "collision", "token-collision"),
+    CellRule("not_found", CellOutcome.KEEP, "not_found", "not-found", missing="keep"),
+    CellRule("not_found", CellOutcome.NULL, "not_found", "not-found", missing="null"),
+    CellRule("not_found", CellOutcome.FAIL, problem="no value of yours has this token", missing="error"),
+    CellRule("already_token", CellOutcome.KEEP, "kept_tokens", if_token="keep"),  # noqa: S106 - no password
+    CellRule("already_token", CellOutcome.NULL, code="already-tokenized", if_token="fail", has_rejects=True),  # noqa: S106
+    CellRule("already_token", CellOutcome.FAIL, problem=_TOKEN, if_token="fail", has_rejects=False),  # noqa: S106
+    CellRule("too_large", CellOutcome.NULL, code="value-too-large", has_rejects=True),
+    CellRule("too_large", CellOutcome.FAIL, problem=_LARGE, has_rejects=False),
+    CellRule("not_tokenizable", CellOutcome.NULL, code="not-tokenizable", has_rejects=True),
+    CellRule("not_tokenizable", CellOutcome.FAIL, problem=_NO_VALUE, has_rejects=False),
 )
 #: By its code in the API, the status of a value that cannot be tokenized. A collision is not among them: it ends the run.
-FAULTS: Final[dict[str, Status]] = {rule.code: rule.status for rule in TABLE if rule.code is not None and rule.has_rejects}
+FAULTS: Final[dict[str, CellStatus]] = {rule.code: rule.status for rule in TABLE if rule.code is not None and rule.has_rejects}
 
 
-def cell_rules(job: Job) -> dict[Status, CellRule]:
+def cell_rules(job: Job) -> dict[CellStatus, CellRule]:
     """The rows of the table that hold for this job: one for each status, without a ``code`` if the job has no list of rejects."""
     lists = job.rejects is not None
     return {rule.status: rule if lists else rule._replace(code=None) for rule in TABLE if rule.holds(job)}
 
 
-def count(totals: Counts, column: str, rule: CellRule, cells: int = 1) -> None:
+def count(totals: CellCounts, column: str, rule: CellRule, cells: int = 1) -> None:
     """Adds cells of a column to the counter of their rule."""
     if rule.counter == "values":
         totals.values[column] += cells

@@ -27,7 +27,7 @@ from quorumvault.files.part_files import PartFiles, rejects_header
 from quorumvault.files.sources import TEXT
 from quorumvault.files.text.engine import TextEngine
 from quorumvault.files.work_folder import WorkFolder, opened, work_path
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 from quorumvault.ownership import umask
 
 
@@ -134,7 +134,7 @@ class _Making:
         for source, conversion in enumerate(conversions):
             last = parts[source][-1] if parts[source] else None
             while last is None or not last.is_last:
-                start = Place() if last is None else last.stop
+                start = RowPlace() if last is None else last.stop
                 last = self._make_part(conversion, self._next, source, start, None)
                 self._next += 1
 
@@ -157,7 +157,7 @@ class _Making:
     def _make_again(self, conversions: Sequence[Conversion], part: Part) -> None:
         self._make_part(conversions[part.source], part.number, part.source, part.start, part.stop)
 
-    def _make_part(self, conversion: Conversion, number: int, source: int, start: Place, stop: Place | None) -> Part:
+    def _make_part(self, conversion: Conversion, number: int, source: int, start: RowPlace, stop: RowPlace | None) -> Part:
         files = self._work.part_files(number)
         self._kept.discard(number)
         for left in reversed(range(EPOCH_PASSES)):

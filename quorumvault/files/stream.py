@@ -13,7 +13,7 @@ from quorumvault.files.part_files import RejectList, rejects_header
 from quorumvault.files.sources import Format
 from quorumvault.files.text.engine import open_table
 from quorumvault.files.text.rows import Converter, convert_rows
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 
 
 def pass_through(
@@ -39,7 +39,7 @@ def pass_through(
     if rejects is not None:
         rejects.write(rejects_header(job.rejects or Path()))
         listing = RejectList(rejects, name, job.rejects or Path())
-    for batch in convert_rows(table, converter, Place(), lambda place: False):
+    for batch in convert_rows(table, converter, RowPlace(), lambda place: False):
         sink.write(head + batch.text)
         head = b""
         report.add(batch.converted.counts)

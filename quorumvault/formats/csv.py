@@ -20,7 +20,7 @@ import msgspec
 
 from quorumvault.errors import ColumnError
 from quorumvault.formats.lines import MAX_BYTES, Lines
-from quorumvault.formats.table import Place, configured_columns, listed, require_named
+from quorumvault.formats.table import RowPlace, configured_columns, listed, require_named
 
 # Possessive (*+): a quoted cell of any length is matched without a stack, and never tried another way.
 _QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
@@ -129,11 +129,11 @@ class CsvTable:
     def header(self) -> bytes:
         return self._mark + self._header_text.encode()
 
-    def skip_to(self, place: Place) -> None:
+    def skip_to(self, place: RowPlace) -> None:
         self._lines.seek(place.offset, place.line)
 
-    def place(self, row: int) -> Place:
-        return Place(row, self._lines.offset, self._lines.number)
+    def place(self, row: int) -> RowPlace:
+        return RowPlace(row, self._lines.offset, self._lines.number)
 
     def rows(self) -> Iterator[CsvRow]:
         width = len(self._names)

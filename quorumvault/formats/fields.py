@@ -21,7 +21,7 @@ import msgspec
 
 from quorumvault.errors import ConfigError
 from quorumvault.formats.json import Container, Document, encode, opened
-from quorumvault.formats.jsonpath import Every, FieldPath, PathError, Step, concrete_path
+from quorumvault.formats.jsonpath import Every, FieldPath, PathError, PathStep, concrete_path
 
 
 class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -147,7 +147,7 @@ def _keys(container: Container, nodes: list[_Node]) -> Iterable[Any]:
     return sorted({step for node in nodes for step in node.steps if isinstance(step, int) and step < len(container)})
 
 
-def _after(nodes: list[_Node], step: Step) -> list[_Node]:
+def _after(nodes: list[_Node], step: PathStep) -> list[_Node]:
     """The nodes that ``step`` can lead to; of an expression's ``[*]`` all of the next ones."""
     if isinstance(step, Every):
         return [child for node in nodes for child in node.children()]

@@ -16,7 +16,7 @@ from quorumvault.formats.fields import FieldSet, Slot
 from quorumvault.formats.json import Document, check_json_text
 from quorumvault.formats.jsonpath import FieldPath, concrete_path
 from quorumvault.formats.lines import Lines, split_end
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 
 _NULL = msgspec.Raw(b"null")
 _decode_string = msgspec.json.Decoder(str).decode
@@ -110,15 +110,15 @@ class JsonLinesTable:
     def header(self) -> bytes:
         return self._mark
 
-    def skip_to(self, place: Place) -> None:
+    def skip_to(self, place: RowPlace) -> None:
         self._lines.seek(place.offset, place.line)
         self._first = next(self._lines, b"")
         self._records = place.row
         self._unseen.difference_update(place.seen)
 
-    def place(self, row: int) -> Place:
+    def place(self, row: int) -> RowPlace:
         seen = dict.fromkeys(lead for lead in self._leads if lead and lead not in self._unseen)
-        return Place(row, self._lines.offset, self._lines.number, tuple(seen))
+        return RowPlace(row, self._lines.offset, self._lines.number, tuple(seen))
 
     def rows(self) -> Iterator[JsonRow | BlankLine]:
         line: bytes | None = self._first

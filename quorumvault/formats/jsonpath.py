@@ -26,7 +26,7 @@ class Every(Enum):
 
 
 #: From an object or array to one member, to one element, to every one.
-Step: TypeAlias = str | int | Every
+PathStep: TypeAlias = str | int | Every
 
 _BLANK = r"[ \t\n\r]*"
 _NAME = r"[A-Za-z_\x80-\ud7ff\ue000-\U0010ffff][0-9A-Za-z_\x80-\ud7ff\ue000-\U0010ffff]*"
@@ -66,14 +66,14 @@ class FieldPath:
     """One expression: as it was written, and its steps from the record's root."""
 
     text: str
-    steps: tuple[Step, ...]
+    steps: tuple[PathStep, ...]
 
     @classmethod
     def parse(cls, text: str) -> FieldPath:
         """Raises PathError."""
         if not text.startswith("$"):
             raise PathError("a path starts with $, the record: $.ssn")
-        steps: list[Step] = []
+        steps: list[PathStep] = []
         position = 1
         while position < len(text):
             match = _STEP.match(text, position)
@@ -92,7 +92,7 @@ class FieldPath:
         return concrete_path(self.steps)
 
 
-def _step(match: re.Match[str]) -> Step:
+def _step(match: re.Match[str]) -> PathStep:
     kind = match.lastgroup or ""
     text = match[kind]
     if kind == "name":
@@ -119,7 +119,7 @@ def _why_not(text: str, position: int) -> str:
     return next((words for form, words in _REFUSALS if form.match(text, position)), _EXPECTED)
 
 
-def concrete_path(steps: Iterable[Step]) -> str:
+def concrete_path(steps: Iterable[PathStep]) -> str:
     """``$.contacts[1].phone``: names bare where RFC 9535 has a shorthand, else quoted as in its normalised paths.
 
     With a wildcard field it shows names that came with the record. It is for whoever sent that record, and for no log.
@@ -127,7 +127,7 @@ def concrete_path(steps: Iterable[Step]) -> str:
     return "$" + "".join(map(_spelled, steps))
 
 
-def _spelled(step: Step) -> str:
+def _spelled(step: PathStep) -> str:
     if isinstance(step, Every):
         return step.value
     if isinstance(step, int):

@@ -50,7 +50,7 @@ class Row(Protocol):
     def render(self) -> bytes: ...
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """A place between two rows: the records, bytes and lines before it, and the columns that had a value there."""
 
     row: int = 0
@@ -77,11 +77,11 @@ class Table(Protocol):
         """Returns the bytes before the first row."""
         ...
 
-    def skip_to(self, place: Place) -> None:
+    def skip_to(self, place: RowPlace) -> None:
         """Makes ``rows`` begin at a place, with what was seen before it. The stream must be a file."""
         ...
 
-    def place(self, row: int) -> Place:
+    def place(self, row: int) -> RowPlace:
         """Returns the place at which ``rows`` is, after ``row`` records."""
         ...
 

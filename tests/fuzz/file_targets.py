@@ -20,13 +20,13 @@ from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens
 from quorumvault.errors import QuorumVaultError
-from quorumvault.files.answers import Answer, Value
+from quorumvault.files.answers import CellAnswer, CellValue
 from quorumvault.files.job import Job
 from quorumvault.files.run import run
 from quorumvault.files.sources import Format
 from quorumvault.files.text.engine import open_table
 from quorumvault.files.text.rows import Converter, convert_rows
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 from quorumvault.model import Owner
 from tests.fuzz.canaries import VALUE
 from tests.fuzz.mutation import mutate
@@ -79,25 +79,25 @@ class Memory:
         self._keys = Keyring("s1", bytes(32)).epoch_keys(Owner("clinic"), 1)
         self._values: dict[str, bytes] = {}
 
-    def tokenize(self, values: Sequence[Value]) -> list[Answer]:
+    def tokenize(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         return [self._token(value) for value in values]
 
-    def _token(self, value: Value) -> Answer:
+    def _token(self, value: CellValue) -> CellAnswer:
         form = canonical.from_json(bytes(value)) if isinstance(value, msgspec.Raw) else canonical.from_str(value)
         if form is None:
-            return Answer("not_tokenizable")
+            return CellAnswer("not_tokenizable")
         (token,) = format_tokens(1, self._keys.digests([form]))
         self._values[token] = form
-        return Answer("ok", token)
+        return CellAnswer("ok", token)
 
-    def detokenize(self, tokens: Sequence[Value]) -> list[Answer]:
+    def detokenize(self, tokens: Sequence[CellValue]) -> list[CellAnswer]:
         return [self._value(token) for token in tokens if isinstance(token, str)]
 
-    def _value(self, token: str) -> Answer:
+    def _value(self, token: str) -> CellAnswer:
         form = self._values.get(token)
         if form is None:
-            return Answer("not_found")
-        return Answer("ok", msgspec.Raw(msgspec.json.encode(canonical.to_json(form))))
+            return CellAnswer("not_found")
+        return CellAnswer("ok", msgspec.Raw(msgspec.json.encode(canonical.to_json(form))))
 
 
 class TextFiles(InProcess):
@@ -118,7 +118,7 @@ class TextFiles(InProcess):
     def _converted(self, data: bytes, look_up: Any, given: Job) -> bytes:
         table = open_table(io.BytesIO(data), "FILE", self.form, ["name"], ())
         converter = Converter(given, table, "FILE", look_up)
-        rows = convert_rows(table, converter, Place(), lambda place: False)
+        rows = convert_rows(table, converter, RowPlace(), lambda place: False)
         return table.header() + b"".join(batch.text for batch in rows)
 
     def compare(self, before: bytes, after: bytes) -> None:

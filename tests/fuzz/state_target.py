@@ -10,9 +10,9 @@ from random import Random
 import msgspec
 
 from quorumvault.errors import ConfigError
-from quorumvault.files.job import Counts, RunError
+from quorumvault.files.job import CellCounts, RunError
 from quorumvault.files.manifest import Manifest, Part, Plan, SourcePlan
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
 from quorumvault.server.storage.disk_identity import DiskIdentity, read_identity, write_identity
@@ -91,5 +91,5 @@ def _good_files(folder: Path) -> dict[str, bytes]:
     write_identity(folder / "disk.json", DiskIdentity("c", "n1", disks["n1"], 1, Mode.ACTIVE, first_view(disks)))
     events = [Event(event="tokenize", owner="clinic", items=1), Event(event="auth", detail="x", duration_ms=1.5)]
     (folder / "events.jsonl").write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in events))
-    Manifest.begin(folder, _PLAN).add(Part(1, 0, Place(), Place(3, 30, 3), True, 1, Counts({"name": 3}, 3), []))
+    Manifest.begin(folder, _PLAN).add(Part(1, 0, RowPlace(), RowPlace(3, 30, 3), True, 1, CellCounts({"name": 3}, 3), []))
     return {path.name: path.read_bytes() for path in folder.iterdir()}

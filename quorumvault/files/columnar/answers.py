@@ -33,7 +33,7 @@ _PASSING: Final = pa.array([CODE[status] for status in PASSING], pa.uint8())
 _NAMES: Final = pa.array(STATUSES)
 
 
-class Answered(NamedTuple):
+class ColumnAnswer(NamedTuple):
     """Answers to texts: results (large_utf8, null unless the status is ``ok``), and codes (uint8, places in STATUSES)."""
 
     results: Any
@@ -69,7 +69,7 @@ class ColumnAnswers:
         """The epoch of the tokens that are remembered; None if there are none, or values."""
         return self._epoch.current or None
 
-    def of(self, texts: Any) -> Answered:
+    def of(self, texts: Any) -> ColumnAnswer:
         """Returns the answers to ``texts``: distinct, a large_utf8 array without nulls."""
         asked = pa.table({"text": texts, "place": pa.array(np.arange(len(texts)))})
         with registered(self._con, "asked", asked):
@@ -87,9 +87,9 @@ class ColumnAnswers:
             [*known.column("result").cast(pa.large_utf8()).chunks, *(part.results for part in parts), _NOTHING.results]
         )
         codes = pa.concat_arrays([*known.column("code").chunks, *(part.codes for part in parts), _NOTHING.codes])
-        return Answered(results.take(pa.array(order)), codes.take(pa.array(order)))
+        return ColumnAnswer(results.take(pa.array(order)), codes.take(pa.array(order)))
 
-    def _ask(self, texts: Any) -> Answered:
+    def _ask(self, texts: Any) -> ColumnAnswer:
         answered = self._tokenize(texts) if self._operation == "tokenize" else self._look_up(texts)
         if self._one_epoch:
             self._note_epoch(answered)
@@ -98,16 +98,16 @@ class ColumnAnswers:
             self._con.execute("insert into answers from fresh")
         return answered
 
-    def _tokenize(self, texts: Any) -> Answered:
+    def _tokenize(self, texts: Any) -> ColumnAnswer:
         """Values that no node would take are not sent."""
         is_token = np.array([parsed is not None for parsed in parse_tokens(texts.to_pylist())], bool)
         too_large = pc.greater(pc.binary_length(texts), self._vault.limits().value_bytes).to_numpy(zero_copy_only=False)
         codes = np.where(is_token, CODE["already_token"], np.where(too_large, CODE["too_large"], CODE["ok"])).astype(np.uint8)
         fit = pa.array(codes == CODE["ok"])
         tokens = self._exchange(texts.filter(fit)).results
-        return Answered(pc.replace_with_mask(pa.nulls(len(texts), pa.large_utf8()), fit, tokens), pa.array(codes))
+        return ColumnAnswer(pc.replace_with_mask(pa.nulls(len(texts), pa.large_utf8()), fit, tokens), pa.array(codes))
 
-    def _look_up(self, texts: Any) -> Answered:
+    def _look_up(self, texts: Any) -> ColumnAnswer:
         answered = self._exchange(texts)
         untexted = np.nonzero(answered.codes.to_numpy(zero_copy_only=False) == len(STATUSES))[0]
         if not len(untexted):
@@ -119,18 +119,18 @@ class ColumnAnswers:
         mask = np.zeros(len(texts), bool)
         mask[untexted] = True
         results = pc.replace_with_mask(answered.results, pa.array(mask), pa.array(values, pa.large_utf8()))
-        return Answered(results, pc.replace_with_mask(answered.codes, pa.array(mask), pa.scalar(CODE["ok"], pa.uint8())))
+        return ColumnAnswer(results, pc.replace_with_mask(answered.codes, pa.array(mask), pa.scalar(CODE["ok"], pa.uint8())))
 
-    def _exchange(self, texts: Any) -> Answered:
+    def _exchange(self, texts: Any) -> ColumnAnswer:
         results, codes = [_NOTHING.results], [_NOTHING.codes]
         for batch in look_up(self._vault, self._operation, [texts], strict=False):
             results.append(batch.column("result"))
             found = pc.index_in(batch.column("status"), value_set=_NAMES).fill_null(len(STATUSES))
             codes.append(found.cast(pa.uint8()))
             self.look_ups += len(found) - pc.sum(pc.equal(found, CODE["not_token"])).as_py()
-        return Answered(pa.concat_arrays(results), pa.concat_arrays(codes))
+        return ColumnAnswer(pa.concat_arrays(results), pa.concat_arrays(codes))
 
-    def _note_epoch(self, answered: Answered) -> None:
+    def _note_epoch(self, answered: ColumnAnswer) -> None:
         first = pc.index(answered.codes, pa.scalar(CODE["ok"], pa.uint8())).as_py()
         if first >= 0:
             self._epoch.note(answered.results[first].as_py())
@@ -144,7 +144,7 @@ class ColumnAnswers:
         self._con.execute("delete from answers")
 
 
-_NOTHING: Final = Answered(pa.array([], pa.large_utf8()), pa.array([], pa.uint8()))
+_NOTHING: Final = ColumnAnswer(pa.array([], pa.large_utf8()), pa.array([], pa.uint8()))
 
 
 @contextlib.contextmanager

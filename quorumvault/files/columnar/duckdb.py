@@ -23,12 +23,12 @@ from quorumvault.analytics.join import AnswerJoin, number, text_of
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, ColumnAnswers, registered
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
-from quorumvault.files.engine import Done
-from quorumvault.files.job import Counts, Job, Progress, RunError
+from quorumvault.files.engine import ConvertedPart
+from quorumvault.files.job import CellCounts, Job, Progress, RunError
 from quorumvault.files.outcomes import cell_rules
 from quorumvault.files.part_files import PartFiles, part_lists
 from quorumvault.files.sources import Source
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 
 #: As much as a kill costs, and what is sorted at once.
 PART_ROWS = 500_000
@@ -120,9 +120,9 @@ class TableConversion:
         if job.output is None:
             reader.require_plain()
 
-    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         end = min(start.offset + PART_ROWS, self._reader.end) if stop is None else stop.offset
-        counts = Counts(dict.fromkeys(self._columns, 0))
+        counts = CellCounts(dict.fromkeys(self._columns, 0))
         with contextlib.ExitStack() as stack:
             lists = stack.enter_context(part_lists(self._job, self._source, files))
             table = stack.enter_context(self._reader.rows())
@@ -143,7 +143,7 @@ class TableConversion:
         progress(counts.rows, self._source.path.stat().st_size * (end - start.offset) // max(1, self._reader.end))
         epoch = self._answers.epoch if any(counts.values.values()) else None
         counts.epochs = [] if epoch is None else [epoch]
-        return Done(Place(start.row + counts.rows, end), end == self._reader.end, counts, epoch)
+        return ConvertedPart(RowPlace(start.row + counts.rows, end), end == self._reader.end, counts, epoch)
 
     def _look_up(self, join: AnswerJoin, stack: contextlib.ExitStack) -> Iterator[str]:
         """Registers the answers of ``join``: for each distinct text, what takes its place. Returns lines OLD,NEW."""

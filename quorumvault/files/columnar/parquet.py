@@ -26,12 +26,12 @@ from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
-from quorumvault.files.engine import Done
-from quorumvault.files.job import Counts, Job, Progress, RunError
+from quorumvault.files.engine import ConvertedPart
+from quorumvault.files.job import CellCounts, Job, Progress, RunError
 from quorumvault.files.outcomes import STATUSES, cell_rules
 from quorumvault.files.part_files import PartFiles, PartLists, Reject, part_lists
 from quorumvault.files.sources import Source
-from quorumvault.formats.table import Place
+from quorumvault.formats.table import RowPlace
 
 #: As much as a kill costs: a few seconds of work, and row groups are not cut. Each part begins with an empty pipeline.
 PART_ROWS = 4_000_000
@@ -184,10 +184,10 @@ class ParquetConversion:
         self._schema = _output_schema(job, reader.schema, columns)
         _require_kept(reader, self._schema, self._columns, source, spill)
 
-    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         metadata = self._reader.metadata
         end = self._reader.part_end(start.offset) if stop is None else stop.offset
-        counts, row = Counts(dict.fromkeys(self._columns, 0)), start.row
+        counts, row = CellCounts(dict.fromkeys(self._columns, 0)), start.row
         size = self._source.path.stat().st_size
         with (
             part_lists(self._job, self._source, files) as lists,
@@ -204,7 +204,7 @@ class ParquetConversion:
         counts.rows = row - start.row
         epoch = self._answers.epoch if any(counts.values.values()) else None
         counts.epochs = [] if epoch is None else [epoch]
-        return Done(Place(row, end), end == metadata.num_row_groups, counts, epoch)
+        return ConvertedPart(RowPlace(row, end), end == metadata.num_row_groups, counts, epoch)
 
     def _part_schema(self) -> Any:
         kinds = {name: pa.dictionary(pa.int32(), pa.large_utf8()) for name in self._columns}
@@ -214,7 +214,7 @@ class ParquetConversion:
     def _encode(self, chunk: Any) -> dict[str, Encoded]:
         return {name: self._texts(chunk.column(name), name) for name in self._columns}
 
-    def _convert(self, encoded: dict[str, Encoded], row: int, counts: Counts, lists: PartLists) -> Any:
+    def _convert(self, encoded: dict[str, Encoded], row: int, counts: CellCounts, lists: PartLists) -> Any:
         columns: dict[str, Any] = {}
         rejects: list[Reject] = []
         pairs: list[Iterator[str]] = []

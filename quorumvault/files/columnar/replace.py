@@ -9,23 +9,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quorumvault.files.columnar.answers import CODE, Answered
-from quorumvault.files.job import Counts, RunError
-from quorumvault.files.outcomes import STATUSES, CellRule, Outcome, Status, count
+from quorumvault.files.columnar.answers import CODE, ColumnAnswer
+from quorumvault.files.job import CellCounts, RunError
+from quorumvault.files.outcomes import STATUSES, CellOutcome, CellRule, CellStatus, count
 from quorumvault.files.part_files import Reject
 
 #: Rows that an error names.
 _ROWS_SHOWN: Final = 5
 
 
-def replacements(rules: dict[Status, CellRule], texts: Any, answered: Answered) -> Any:
+def replacements(rules: dict[CellStatus, CellRule], texts: Any, answered: ColumnAnswer) -> Any:
     """Returns what takes the place of each distinct text (large_utf8): itself, the answer, or null."""
-    kept = [CODE[status] for status, rule in rules.items() if rule.outcome is Outcome.KEEP]
+    kept = [CODE[status] for status, rule in rules.items() if rule.outcome is CellOutcome.KEEP]
     stays = pc.is_in(answered.codes, pa.array(kept, pa.uint8()))
     return pc.if_else(stays, texts, answered.results)
 
 
-def moved_pairs(texts: Any, answered: Answered) -> Iterator[str]:
+def moved_pairs(texts: Any, answered: ColumnAnswer) -> Iterator[str]:
     """TEXT,TOKEN for each text that has a token in its place."""
     moved = pc.equal(answered.codes, CODE["ok"])
     lines = pc.binary_join_element_wise(texts.filter(moved), answered.results.filter(moved), pa.scalar(",", pa.large_utf8()))
@@ -33,7 +33,7 @@ def moved_pairs(texts: Any, answered: Answered) -> Iterator[str]:
 
 
 def settle_rows(
-    rules: dict[Status, CellRule], source: str, column: str, codes: np.ndarray[Any, Any], first: int, totals: Counts
+    rules: dict[CellStatus, CellRule], source: str, column: str, codes: np.ndarray[Any, Any], first: int, totals: CellCounts
 ) -> list[Reject]:
     """Adds the rows of a column, given by their codes, to ``totals``. Returns those to list if the job has a list of rejects.
 
@@ -45,7 +45,7 @@ def settle_rows(
         cells, rule = int(found[CODE[status]]), rules[status]
         if not cells:
             continue
-        if rule.outcome is Outcome.FAIL:
+        if rule.outcome is CellOutcome.FAIL:
             raise _refusal(source, column, _rows(codes, status, first, _ROWS_SHOWN + 1), rule.problem)
         count(totals, column, rule, cells)
         if rule.code is not None:
@@ -53,7 +53,7 @@ def settle_rows(
     return rejects
 
 
-def _rows(codes: np.ndarray[Any, Any], status: Status, first: int, most: int | None = None) -> list[int]:
+def _rows(codes: np.ndarray[Any, Any], status: CellStatus, first: int, most: int | None = None) -> list[int]:
     rows: list[int] = (np.nonzero(codes == CODE[status])[0][:most] + first).tolist()
     return rows
 

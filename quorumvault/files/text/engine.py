@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from quorumvault.client import Client
 from quorumvault.files.answers import Lookup, TextAnswers, VaultLookup
-from quorumvault.files.engine import Done
+from quorumvault.files.engine import ConvertedPart
 from quorumvault.files.job import Job, Progress
 from quorumvault.files.part_files import PartFiles, part_lists
 from quorumvault.files.sources import Format, Source
@@ -20,7 +20,7 @@ from quorumvault.files.text.rows import Converter, convert_rows
 from quorumvault.formats.csv import CsvTable
 from quorumvault.formats.json_lines import JsonLinesTable
 from quorumvault.formats.lines import Lines
-from quorumvault.formats.table import Place, Table
+from quorumvault.formats.table import RowPlace, Table
 
 #: As much as a kill costs: some seconds of work.
 PART_ROWS = 200_000
@@ -83,18 +83,18 @@ class TextConversion:
             table = open_table(stream, str(self._source), self._source.format, self._columns, self._configured)
             yield table, os.fstat(stream.fileno()).st_size
 
-    def convert(self, start: Place, stop: Place | None, files: PartFiles, progress: Progress) -> Done:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         with (
             self._table() as (table, size),
             files.data.open("wb") as sink,
             part_lists(self._job, self._source, files) as lists,
         ):
-            if start == Place():
+            if start == RowPlace():
                 sink.write(table.header())
             else:
                 table.skip_to(start)
 
-            def is_enough(place: Place) -> bool:
+            def is_enough(place: RowPlace) -> bool:
                 if stop is not None:
                     return place.offset >= stop.offset
                 return place.row - start.row >= PART_ROWS or place.offset - start.offset >= PART_BYTES or place.offset >= size
@@ -109,7 +109,7 @@ class TextConversion:
                 progress(batch.converted.counts.rows, batch.size)
             if place.offset >= size:
                 table.check_seen()
-        return Done(place, place.offset >= size, total, max(total.epochs, default=None))
+        return ConvertedPart(place, place.offset >= size, total, max(total.epochs, default=None))
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
         with output.open("xb") as sink:

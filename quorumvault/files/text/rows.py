@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from quorumvault.crypto.tokens import is_token, parse_token
 from quorumvault.errors import InputError
-from quorumvault.files.answers import Answer, Lookup, Value
-from quorumvault.files.job import Counts, Job
-from quorumvault.files.outcomes import Outcome, cell_rules, count
+from quorumvault.files.answers import CellAnswer, CellValue, Lookup
+from quorumvault.files.job import CellCounts, Job
+from quorumvault.files.outcomes import CellOutcome, cell_rules, count
 from quorumvault.files.part_files import Reject
-from quorumvault.formats.table import Cell, Place, Row, Table
+from quorumvault.formats.table import Cell, Row, RowPlace, Table
 
 #: A batch: enough rows for full requests, since equal values of a batch are sent once, and a bound on the memory they take.
 BATCH_ROWS = 10_000
@@ -31,7 +31,7 @@ IN_FLIGHT = 3
 class Converted:
     """The outcome of a batch of rows: counts, rejects, and (of retokenize, with a crosswalk) a line OLD,NEW for each token."""
 
-    counts: Counts
+    counts: CellCounts
     rejects: list[Reject] = field(default_factory=list)
     pairs: dict[str, None] = field(default_factory=dict)
 
@@ -48,8 +48,8 @@ class Converter:
         self._source = source
         self._look_up = look_up
 
-    def nothing(self) -> Counts:
-        return Counts(dict.fromkeys(self._columns, 0))
+    def nothing(self) -> CellCounts:
+        return CellCounts(dict.fromkeys(self._columns, 0))
 
     def convert(self, rows: Sequence[Row], first: int) -> Converted:
         """Replaces cells in a batch of rows, the first of which has the number ``first``. May be called from several threads.
@@ -58,14 +58,14 @@ class Converter:
         """
         done = Converted(self.nothing())
         asked: list[tuple[int, Row, Cell]] = []
-        values: list[Value] = []
+        values: list[CellValue] = []
         number = first - 1
         for row in rows:
             number += row.is_record
             for cell in row.cells():
                 value = cell.value
                 if (isinstance(value, str) and is_token(value)) == self._is_tokenize:  # not asked about
-                    self._settle(number, row, cell, Answer("already_token" if self._is_tokenize else "not_token"), done)
+                    self._settle(number, row, cell, CellAnswer("already_token" if self._is_tokenize else "not_token"), done)
                 else:
                     asked.append((number, row, cell))
                     values.append(value)
@@ -80,20 +80,20 @@ class Converter:
             )
         return done
 
-    def _settle(self, number: int, row: Row, cell: Cell, answer: Answer, done: Converted) -> None:
+    def _settle(self, number: int, row: Row, cell: Cell, answer: CellAnswer, done: Converted) -> None:
         if answer.status is None:  # another value of its request ends the run: this one does not appear until then
             cell.replace(None)
             return
         rule, column, counts = self._rules[answer.status], self._columns[cell.column], done.counts
         match rule.outcome:
-            case Outcome.REPLACE:
+            case CellOutcome.REPLACE:
                 cell.replace(answer.replacement)
                 if self._makes_tokens and not counts.epochs and isinstance(answer.replacement, str):
                     # One call of the client gives tokens of one epoch.
                     counts.epochs = [epoch for epoch, _ in filter(None, [parse_token(answer.replacement)])]
-            case Outcome.NULL:
+            case CellOutcome.NULL:
                 cell.replace(None)
-            case Outcome.FAIL:
+            case CellOutcome.FAIL:
                 raise InputError(self._source, row.line, f"{column}: {rule.problem}")
         count(counts, column, rule)
         if rule.code is not None:
@@ -106,13 +106,13 @@ class Batch(NamedTuple):
 
     text: bytes
     size: int
-    stop: Place
+    stop: RowPlace
     converted: Converted
 
 
-def convert_rows(table: Table, converter: Converter, start: Place, is_enough: Callable[[Place], bool]) -> Iterator[Batch]:
+def convert_rows(table: Table, converter: Converter, start: RowPlace, is_enough: Callable[[RowPlace], bool]) -> Iterator[Batch]:
     """Yields the table's rows from ``start`` on, converted, to its end or to the first place after a batch that ``is_enough``."""
-    waiting: deque[tuple[list[Row], Place, Future[Converted]]] = deque()
+    waiting: deque[tuple[list[Row], RowPlace, Future[Converted]]] = deque()
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="quorumvault") as pool:
         try:
             first = start.row + 1
@@ -127,12 +127,12 @@ def convert_rows(table: Table, converter: Converter, start: Place, is_enough: Ca
             pool.shutdown(cancel_futures=True)
 
 
-def _settled(rows: list[Row], stop: Place, converted: Future[Converted]) -> Batch:
+def _settled(rows: list[Row], stop: RowPlace, converted: Future[Converted]) -> Batch:
     done = converted.result()
     return Batch(b"".join([row.render() for row in rows]), sum(row.size for row in rows), stop, done)
 
 
-def _batches(table: Table, start: Place, is_enough: Callable[[Place], bool]) -> Iterator[tuple[list[Row], Place]]:
+def _batches(table: Table, start: RowPlace, is_enough: Callable[[RowPlace], bool]) -> Iterator[tuple[list[Row], RowPlace]]:
     batch: list[Row] = []
     number, size = start.row, 0
     for row in table.rows():

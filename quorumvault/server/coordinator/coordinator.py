@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar, cast
 from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_alike, parse_tokens
-from quorumvault.errors import Busy, NoQuorum, Outcome
+from quorumvault.errors import Busy, NoQuorum, WriteOutcome
 from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
@@ -244,7 +244,7 @@ class Coordinator:
         Raises NoQuorum, which says which nodes took no part, and of a write whether it may stand (unknown is an outcome); Busy
         for a read of large values that waits too long behind others.
         """
-        outcome: Outcome = "none"
+        outcome: WriteOutcome = "none"
         troubles: dict[str, str] = {}
         in_lane = False
 

@@ -17,7 +17,7 @@ from enum import Enum
 from types import TracebackType
 
 from quorumvault.config.cluster import Limits
-from quorumvault.errors import Busy, Draining, Outcome
+from quorumvault.errors import Busy, Draining, WriteOutcome
 from quorumvault.server.http.memory import Memory
 
 
@@ -52,7 +52,7 @@ class Admission:
         """Returns once no request is under way."""
         await self._idle.wait()
 
-    def enter(self, key_id: str, declared_bytes: int, outcome: Outcome | None) -> Place:
+    def enter(self, key_id: str, declared_bytes: int, outcome: WriteOutcome | None) -> Place:
         """A place for one request with a body of this length. Raises Draining (with outcome), Busy, TooLarge."""
         if self.phase is Phase.DRAINING:
             raise Draining("this node is about to stop; send the request to another one", outcome=outcome)

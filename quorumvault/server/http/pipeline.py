@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from quorumvault.config.api_keys import ApiKey, Permission
 from quorumvault.config.cluster import Limits
-from quorumvault.errors import NoQuorum, Outcome, RequestError
+from quorumvault.errors import NoQuorum, RequestError, WriteOutcome
 from quorumvault.formats.json import check_steps, parts_in_steps
 from quorumvault.server.http.answer import AnswerResponse
 from quorumvault.server.http.auth import authenticate, permit
@@ -95,7 +95,7 @@ class Pipeline:
         if response is not None and not may_leave:
             raise self._not_recorded("unknown")
 
-    def _not_recorded(self, outcome: Outcome) -> NoQuorum:
+    def _not_recorded(self, outcome: WriteOutcome) -> NoQuorum:
         detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
         return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
 

@@ -19,9 +19,9 @@ from quorumvault.errors import (
     Internal,
     MethodNotAllowed,
     NotFound,
-    Outcome,
     RequestError,
     Unauthenticated,
+    WriteOutcome,
 )
 from quorumvault.server.http.item_errors import ItemProblem
 from quorumvault.server.http.request_ids import id_headers_of
@@ -45,7 +45,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: Code
     request_id: str
     retryable: Annotated[bool, Meta(description="Whether sending the same again, later or to another node, can help.")]
-    outcome: Outcome | None = None
+    outcome: WriteOutcome | None = None
     active_epoch: int | None = None
     errors: list[ItemProblem] = []
 

@@ -21,7 +21,7 @@ import quorumvault
 from quorumvault import errors
 from quorumvault.client import AsyncClient, Client, ClientPolicy, Result
 from quorumvault.client import batches as client_batches
-from quorumvault.client.plan import Answered, Reply, Send
+from quorumvault.client.plan import Reply, Send, Success
 from quorumvault.client.results import Limits
 from quorumvault.client.settings import resolve
 from quorumvault.crypto.tokens import is_token
@@ -479,7 +479,7 @@ def test_no_repr_shows_a_key_a_value_or_a_token() -> None:
         vault.tokenize(["hush"])
     shown.append(repr(Send(URLS[0], "POST", {"Authorization": KEY}, b"hush", 1, 1)))
     shown.append(repr(Reply(200, None, b"hush")))
-    shown.append(repr(Answered(b"hush", (), "id")))
+    shown.append(repr(Success(b"hush", (), "id")))
     assert not [text for text in shown if KEY in text or "hush" in text.lower()]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quorumvault import errors
 from quorumvault.client import ClientPolicy
 from quorumvault.client.failover import Nodes, RetryBudget
-from quorumvault.client.plan import Answered, Call, Failure, NoReply, Outcome, Pause, Reply, Send
+from quorumvault.client.plan import Call, EffectResult, Failure, NoReply, Pause, Reply, Send, Success
 from quorumvault.client.retry import Attempts
 from tests.rigs.vault import Clock, key_text
 
@@ -49,15 +49,15 @@ class Script:
         self.pauses: list[float] = []
 
     def run(
-        self, call: Call, answer: Callable[[str, int], Outcome], deadline: float | None = None, takes: float = 0.0
-    ) -> Answered:
+        self, call: Call, answer: Callable[[str, int], EffectResult], deadline: float | None = None, takes: float = 0.0
+    ) -> Success:
         plan = self.attempts.request(call, deadline)
-        outcome: Outcome = None
+        outcome: EffectResult = None
         while True:
             try:
                 step = plan.send(outcome)
             except StopIteration as stop:
-                answered: Answered = stop.value
+                answered: Success = stop.value
                 return answered
             if isinstance(step, Pause):
                 self.pauses.append(step.seconds)

@@ -12,24 +12,24 @@ import pytest
 
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochMoved, NoQuorum
-from quorumvault.files.answers import Answer, TextAnswers, Value
+from quorumvault.files.answers import CellAnswer, CellValue, TextAnswers
 
 
 class Vault:
     """A Lookup that notes what it is asked, calls ``before`` each time, and gives tokens of ``epoch``."""
 
     def __init__(self) -> None:
-        self.asked: list[list[Value]] = []
+        self.asked: list[list[CellValue]] = []
         self.before: Callable[[], None] = lambda: None
         self.epoch = 1
-        self.unavailable: list[Value] = []
+        self.unavailable: list[CellValue] = []
 
-    def __call__(self, values: Sequence[Value]) -> list[Answer]:
+    def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         self.asked.append(list(values))
         self.before()
         digests = [str(value).encode().rjust(20, b"\0")[-20:] for value in values]
         return [
-            Answer("unavailable") if value in self.unavailable else Answer("ok", format_token(self.epoch, digest))
+            CellAnswer("unavailable") if value in self.unavailable else CellAnswer("ok", format_token(self.epoch, digest))
             for value, digest in zip(values, digests, strict=True)
         ]
 
@@ -60,7 +60,7 @@ def test_a_string_and_a_number_are_two(vault: Vault, remembered: TextAnswers) ->
 
 
 def test_values_come_back_as_they_were(tmp_path: Path) -> None:
-    answers = [Answer("ok", msgspec.Raw(b"1e2")), Answer("ok", "text"), Answer("not_found"), Answer("collision")]
+    answers = [CellAnswer("ok", msgspec.Raw(b"1e2")), CellAnswer("ok", "text"), CellAnswer("not_found"), CellAnswer("collision")]
     made = TextAnswers(tmp_path, lambda values: answers, one_epoch=False)
     for _ in range(2):
         found = made(["a", "b", "c", "d"])

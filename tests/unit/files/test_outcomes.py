@@ -13,11 +13,11 @@ import pytest
 
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import QuorumVaultError
-from quorumvault.files.answers import Answer
-from quorumvault.files.columnar.answers import CODE, Answered
+from quorumvault.files.answers import CellAnswer
+from quorumvault.files.columnar.answers import CODE, ColumnAnswer
 from quorumvault.files.columnar.replace import replacements, settle_rows
-from quorumvault.files.job import Counts, IfToken, Job, Missing
-from quorumvault.files.outcomes import STATUSES, TABLE, CellRule, Outcome, cell_rules
+from quorumvault.files.job import CellCounts, IfToken, Job, Missing
+from quorumvault.files.outcomes import STATUSES, TABLE, CellOutcome, CellRule, cell_rules
 from quorumvault.files.part_files import Reject
 from quorumvault.files.text.engine import open_table
 from quorumvault.files.text.rows import Converter
@@ -31,25 +31,25 @@ JOBS = [
 ]
 
 
-def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, Counts, list[Reject]]:
+def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, CellCounts, list[Reject]]:
     """A table of one cell through the engine of text files: what is in the cell afterwards, counts, rejects."""
     operation: Any = "detokenize" if rule.status in ("not_token", "not_found") else "tokenize"
     given = Job(operation=operation, sources=(), output=None, if_token=job.if_token, missing=job.missing, rejects=job.rejects)
     table = open_table(io.BytesIO(f"c,d\n{text or ''},x\n".encode()), "in.csv", "csv", ["c"], [])
-    answer = Answer(rule.status, "answer" if rule.status == "ok" else None)
+    answer = CellAnswer(rule.status, "answer" if rule.status == "ok" else None)
     (row,) = table.rows()
     done = Converter(given, table, "in.csv", lambda values: [answer] * len(values)).convert([row], 1)
     return row.render().decode().split(",")[0] or None, done.counts, done.rejects
 
 
-def in_columns(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, Counts, list[Reject]]:
+def in_columns(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, CellCounts, list[Reject]]:
     """A column of one row through what Parquet and DuckDB share."""
-    counts, rules, code = Counts({"c": 0}), cell_rules(job), CODE[rule.status]
+    counts, rules, code = CellCounts({"c": 0}), cell_rules(job), CODE[rule.status]
     rejects = settle_rows(rules, "in.parquet", "c", np.array([code], np.uint8), 1, counts)
     counts.rejected += len(rejects)
     counts.rows = 1
     texts = pa.array([text], pa.large_utf8())
-    answered = Answered(pa.array(["answer" if rule.status == "ok" else None], pa.large_utf8()), pa.array([code], pa.uint8()))
+    answered = ColumnAnswer(pa.array(["answer" if rule.status == "ok" else None], pa.large_utf8()), pa.array([code], pa.uint8()))
     return replacements(rules, texts, answered).to_pylist()[0], counts, rejects
 
 
@@ -63,15 +63,15 @@ def test_each_status_has_one_row_for_any_options(job: Job) -> None:
 def test_both_engines_follow_every_row(rule: CellRule, engine: Any) -> None:
     text = {"already_token": TOKEN, "not_found": TOKEN, "null": None}.get(rule.status, "plain")
     for job in (job for job in JOBS if rule.holds(job)):
-        if rule.outcome is Outcome.FAIL:
+        if rule.outcome is CellOutcome.FAIL:
             with pytest.raises(QuorumVaultError, match=rule.problem):
                 engine(job, rule, text)
             continue
         cell, counts, rejects = engine(job, rule, text)
-        assert cell == {Outcome.KEEP: text, Outcome.NULL: None, Outcome.REPLACE: "answer"}[rule.outcome]
+        assert cell == {CellOutcome.KEEP: text, CellOutcome.NULL: None, CellOutcome.REPLACE: "answer"}[rule.outcome]
         is_listed = rule.code is not None and job.rejects is not None
         assert rejects == ([Reject(1, "c", str(rule.code))] if is_listed else [])
-        expected = Counts({"c": 0}, rows=1, rejected=int(is_listed))
+        expected = CellCounts({"c": 0}, rows=1, rejected=int(is_listed))
         if rule.counter == "values":
             expected.values["c"] = 1
         elif rule.counter is not None:

@@ -18,7 +18,7 @@ from quorumvault.config.fields import load_fields
 from quorumvault.errors import ConfigError
 from quorumvault.formats.fields import FieldSet
 from quorumvault.formats.json import Document
-from quorumvault.formats.jsonpath import Every, FieldPath, Step, concrete_path
+from quorumvault.formats.jsonpath import Every, FieldPath, PathStep, concrete_path
 from tests import ROOT
 
 SAMPLE = ROOT / "conf" / "fields.yaml"
@@ -52,7 +52,7 @@ def places(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[
         yield from places(member, (*way, key))
 
 
-def agree(one: Step, other: Step) -> bool:
+def agree(one: PathStep, other: PathStep) -> bool:
     return Every.ONE in (one, other) or (type(one) is type(other) and one == other)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.formats.json import MAX_DEPTH
-from quorumvault.formats.jsonpath import Every, FieldPath, PathError, Step, concrete_path
+from quorumvault.formats.jsonpath import Every, FieldPath, PathError, PathStep, concrete_path
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
     ["'", '"', "\\", "a b", "\n", "\x7f", "0"]
@@ -33,7 +33,7 @@ steps = st.lists(names | st.integers(0, 10**15 - 1) | st.just(Every.ONE), min_si
         ("$['*']['0']", ("*", "0")),
     ],
 )
-def test_what_an_expression_means(text: str, expected: tuple[Step, ...]) -> None:
+def test_what_an_expression_means(text: str, expected: tuple[PathStep, ...]) -> None:
     path = FieldPath.parse(text)
     assert path.steps == expected
     assert path.text == text
@@ -83,7 +83,7 @@ def test_a_refusal_says_what_to_do(text: str, advice: str) -> None:
 
 
 @given(steps)
-def test_a_concrete_path_is_read_as_the_steps_that_it_was_made_of(made_of: list[Step]) -> None:
+def test_a_concrete_path_is_read_as_the_steps_that_it_was_made_of(made_of: list[PathStep]) -> None:
     text = concrete_path(made_of)
     path = FieldPath.parse(text)
     assert path.steps == tuple(made_of)
