@@ -234,7 +234,8 @@ def test_else_it_is_noted_as_wrong(kind: Kind | None, code: int, rig: Rig) -> No
 
 
 def test_faults_are_in_the_history_with_their_ends(rig: Rig) -> None:
-    rig.follow(Kind.ONE_TO_ONE, Kind.KILL_ALL)
+    for kind in (Kind.ONE_TO_ONE, Kind.KILL_ALL):
+        rig.follow(kind)
     rig.faults._recorder._file.flush()
     records = [record for record in read(rig.path) if not isinstance(record, Note)]
     assert [type(record) for record in records] == [FaultBegan, FaultEnded] * 2
