@@ -23,7 +23,7 @@ from quorumvault.crypto.tokens import format_token, is_token
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
-from tests.unit.server.coordinator.test_coordinator import ACME, NODES, OTHER, Trio, in_trio, tokens_of, trio
+from tests.rigs.trio import ACME, NODES, OTHER, Trio, in_trio, tokens_of, trio
 
 #: A token of ACME's first epoch that nobody was given.
 GHOST = format_token(1, b"\x5a" * 20)
@@ -111,85 +111,73 @@ def test_what_is_called_malformed_here_is() -> None:
 
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
-def test_alone(operation: str) -> None:
+@in_trio()
+async def test_alone(three: Trio, operation: str) -> None:
     """Proves: not found costs the same work."""
-
-    async def test(three: Trio) -> None:
-        costs = {}
-        for kind, token in (await kinds(three)).items():
-            answers, costs[kind] = await cost(three, operation, [token])
-            assert answers == [Missing.NOT_FOUND]
-        expected = costs["never issued"]
-        assert costs == dict.fromkeys(costs, expected)
-        assert sum(expected["message", node, "Get", 1] for node in NODES) == 2
-        assert sorted(expected["reads", node] for node in NODES) == [0, 1, 1]
-        assert not {"derive", "hash", "seal", "open"} & expected.keys()
-
-    in_trio(test)
+    costs = {}
+    for kind, token in (await kinds(three)).items():
+        answers, costs[kind] = await cost(three, operation, [token])
+        assert answers == [Missing.NOT_FOUND]
+    expected = costs["never issued"]
+    assert costs == dict.fromkeys(costs, expected)
+    assert sum(expected["message", node, "Get", 1] for node in NODES) == 2
+    assert sorted(expected["reads", node] for node in NODES) == [0, 1, 1]
+    assert not {"derive", "hash", "seal", "open"} & expected.keys()
 
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
 @pytest.mark.parametrize("place", [0, 37, BATCH - 1])
-def test_one_of_them_beside_tokens_that_are_found(operation: str, place: int) -> None:
+@in_trio()
+async def test_one_of_them_beside_tokens_that_are_found(three: Trio, operation: str, place: int) -> None:
     """A malformed one among well-formed ones too: it is read as they are, and spoils none."""
-
-    async def test(three: Trio) -> None:
-        own = await mine(three, BATCH)
-        costs = {}
-        for kind, token in (await kinds(three)).items():
-            asked = list(own)
-            asked[place] = token
-            answers, costs[kind] = await cost(three, operation, asked)
-            found = asked if operation == "retokenize" else [own.get(each) for each in asked]
-            assert answers == [*found[:place], Missing.NOT_FOUND, *found[place + 1 :]]
-        expected = costs["never issued"]
-        assert costs == dict.fromkeys(costs, expected)
-        assert sum(expected["message", node, "Get", BATCH] for node in NODES) == 2
-        assert expected["open"] == BATCH - 1
-
-    in_trio(test)
+    own = await mine(three, BATCH)
+    costs = {}
+    for kind, token in (await kinds(three)).items():
+        asked = list(own)
+        asked[place] = token
+        answers, costs[kind] = await cost(three, operation, asked)
+        found = asked if operation == "retokenize" else [own.get(each) for each in asked]
+        assert answers == [*found[:place], Missing.NOT_FOUND, *found[place + 1 :]]
+    expected = costs["never issued"]
+    assert costs == dict.fromkeys(costs, expected)
+    assert sum(expected["message", node, "Get", BATCH] for node in NODES) == 2
+    assert expected["open"] == BATCH - 1
 
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
 @pytest.mark.parametrize("size", [BATCH, LARGE])
-def test_whole_batches_of_one_kind(operation: str, size: int) -> None:
+@in_trio()
+async def test_whole_batches_of_one_kind(three: Trio, operation: str, size: int) -> None:
     """Proves: not found costs the same work."""
-
-    async def test(three: Trio) -> None:
-        values = [canonical.from_int(number) for number in range(size)]
-        theirs = tokens_of((await three.coordinators["n2"].tokenize(OTHER, values)).tokens)
-        digests = [number.to_bytes(20, "big") for number in range(size)]
-        batches = {
-            "another's": theirs,
-            "never issued": [format_token(1, digest) for digest in digests],
-            "unknown epoch": [format_token(9, digest) for digest in digests],
-            "several unknown epochs": [format_token(2 + number % 7, digest) for number, digest in enumerate(digests)],
-            "malformed": [format_token(1, digest)[:-1] + "x" for digest in digests],
-        }
-        batches["of each"] = [batches[kind][number] for number, kind in zip(range(size), list(batches) * size, strict=False)]
-        costs = {}
-        for kind, tokens in batches.items():
-            answers, costs[kind] = await cost(three, operation, tokens)
-            assert answers == [Missing.NOT_FOUND] * size
-        assert costs == dict.fromkeys(costs, costs["never issued"])
-
-    in_trio(test)
+    values = [canonical.from_int(number) for number in range(size)]
+    theirs = tokens_of((await three.coordinators["n2"].tokenize(OTHER, values)).tokens)
+    digests = [number.to_bytes(20, "big") for number in range(size)]
+    batches = {
+        "another's": theirs,
+        "never issued": [format_token(1, digest) for digest in digests],
+        "unknown epoch": [format_token(9, digest) for digest in digests],
+        "several unknown epochs": [format_token(2 + number % 7, digest) for number, digest in enumerate(digests)],
+        "malformed": [format_token(1, digest)[:-1] + "x" for digest in digests],
+    }
+    batches["of each"] = [batches[kind][number] for number, kind in zip(range(size), list(batches) * size, strict=False)]
+    costs = {}
+    for kind, tokens in batches.items():
+        answers, costs[kind] = await cost(three, operation, tokens)
+        assert answers == [Missing.NOT_FOUND] * size
+    assert costs == dict.fromkeys(costs, costs["never issued"])
 
 
-def test_with_a_node_down_too() -> None:
+@in_trio()
+async def test_with_a_node_down_too(three: Trio) -> None:
     """Proves: not found costs the same work."""
-
-    async def test(three: Trio) -> None:
-        tokens = await kinds(three)
-        three.peers["n3"].up = False
-        costs = {}
-        for kind, token in tokens.items():
-            before = [len(peer.asked) for peer in three.peers.values()]
-            assert await three.coordinators["n1"].detokenize(ACME, [token]) == [Missing.NOT_FOUND]
-            costs[kind] = tuple(len(peer.asked) - count for peer, count in zip(three.peers.values(), before, strict=True))
-        assert costs == dict.fromkeys(costs, (1, 1, 0))
-
-    in_trio(test)
+    tokens = await kinds(three)
+    three.peers["n3"].up = False
+    costs = {}
+    for kind, token in tokens.items():
+        before = [len(peer.asked) for peer in three.peers.values()]
+        assert await three.coordinators["n1"].detokenize(ACME, [token]) == [Missing.NOT_FOUND]
+        costs[kind] = tuple(len(peer.asked) - count for peer, count in zip(three.peers.values(), before, strict=True))
+    assert costs == dict.fromkeys(costs, (1, 1, 0))
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4, unique=True))

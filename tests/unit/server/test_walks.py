@@ -43,8 +43,8 @@ from quorumvault.server.replica.local_peer import LocalPeer
 from quorumvault.server.replica.replica import Job, Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.leveldb import LevelDBStore
+from tests.rigs.trio import DISKS, NODES, VIEW, Diary
 from tests.rigs.vault import FIELDS, HEALTHY, KEYS, Connection, EventList, bearer
-from tests.unit.server.coordinator.test_coordinator import DISKS, NODES, VIEW, Diary
 
 PACKAGE = Path(quorumvault.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "design.md"

@@ -3,565 +3,359 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
 
 import pytest
 
-from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token, parse_token, parse_tokens
 from quorumvault.errors import Busy, EpochAhead, NoQuorum
-from quorumvault.model import Owner
-from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId, WriteBack
-from quorumvault.protocol.peer import NoReply, OnReply
-from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.views import Mode, first_view
-from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.protocol.messages import Ack, Get, Put, ReadEpoch, WriteBack
+from quorumvault.protocol.peer import NoReply
 from quorumvault.server.coordinator.vault import Missing
-from quorumvault.server.replica.group_commit import GroupCommit
-from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.disk_identity import DiskIdentity
-from quorumvault.server.storage.memory import MemoryStore
-
-ACME, OTHER = Owner("acme"), Owner("other")
-NODES = ("n1", "n2", "n3")
-DISKS = {node: node.encode() * 8 for node in NODES}
-VIEW = first_view(DISKS)
-VALUES = [canonical.from_str(text) for text in ("999-17-5017", "", "02155", "Zoë")]
+from tests.rigs.trio import ACME, DISKS, NODES, OTHER, VALUES, Trio, in_trio, tokens_of
 
 
-class SwitchedPeer:
-    """A replica that can be unplugged, or taken in and never answer, and that counts what it was asked."""
-
-    def __init__(self, node: str, commit: GroupCommit) -> None:
-        self.node = node
-        self.up = True
-        self.hangs = False
-        #: What was taken in meanwhile: how to answer it after all.
-        self.unanswered: list[tuple[AnyRequest, OnReply]] = []
-        self.drops: Callable[[AnyRequest], bool] = lambda request: False
-        self.asked: list[AnyRequest] = []
-        self._commit = commit
-
-    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        self.asked.append(outgoing.request)
-        if not self.up or self.drops(outgoing.request):
-            on_reply(NoReply(sent=False))
-        elif self.hangs:
-            self.unanswered.append((outgoing.request, on_reply))
-        else:
-            self._commit.submit(outgoing.request, on_reply)
-
-
-class Diary:
-    """Implements Observer."""
-
-    def __init__(self) -> None:
-        self.repairs: list[tuple[str, int]] = []
-        self.missed: list[tuple[str, int]] = []
-        self.fence_retries = 0
-        self.marks: dict[bytes, Mark] = {}
-
-    def read_repaired(self, node: str, records: int) -> None:
-        self.repairs.append((node, records))
-
-    def fence_retried(self) -> None:
-        self.fence_retries += 1
-
-    def acknowledged(self, disk: bytes, mark: Mark) -> None:
-        self.marks[disk] = mark
-
-    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        assert disk == DISKS[node]
-        self.missed.append((node, len(request.digests) if isinstance(request, Put) else 0))
-
-
-@dataclass
-class Trio:
-    """Three replicas, and a coordinator on each node; all of these keep one diary."""
-
-    peers: dict[str, SwitchedPeer]
-    stores: dict[str, MemoryStore]
-    coordinators: dict[str, Coordinator]
-    diary: Diary
-    #: Nodes whose disks have no room.
-    full: set[str]
-
-    async def settled(self) -> None:
-        """Until each replica has handled all that was sent to it: an answer waits for two of the three."""
-        for peer in self.peers.values():
-            handled = asyncio.get_running_loop().create_future()
-            request = ReadEpoch(RoundId(b"", b"", 0), VIEW.id, ACME.id)
-            peer.send(Outgoing(request), handled.set_result)
-            await handled
-
-
-def _has_room(full: set[str], node: str) -> bool:
-    return node not in full
-
-
-@asynccontextmanager
-async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> AsyncIterator[Trio]:
-    loop, limits = asyncio.get_running_loop(), Limits()
-    keyring = Keyring("m1", bytes(range(32)), digest_bits=digest_bits)
-    stores = {node: MemoryStore() for node in NODES}
-    commits = {}
-    full: set[str] = set()
+@in_trio()
+async def test_what_one_node_tokenizes_every_node_resolves(three: Trio) -> None:
+    written = await three.coordinators["n1"].tokenize(ACME, VALUES)
+    tokens = tokens_of(written.tokens)
     for node in NODES:
-        identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, VIEW)
-        replica = Replica(
-            stores[node],
-            identity,
-            keyring,
-            reply_bytes=limits.reply_bytes,
-            copy_bytes=1 << 20,
-            keep=lambda identity: None,
-            has_room=partial(_has_room, full, node),
-        )
-        commits[node] = GroupCommit(replica, loop, limits, on_failure=lambda failure: None)
-    peers = {node: SwitchedPeer(node, commits[node]) for node in NODES}
-    diary = Diary()
-    coordinators = {
-        node: Coordinator(
-            Identity(node, DISKS[node], b"boot"),
-            peers,
-            VIEW,
-            keyring,
-            timeouts or Timeouts(),
-            HybridClock(),
-            lambda: 1_000_000,
-            diary,
-        )
-        for node in NODES
-    }
-    try:
-        yield Trio(peers, stores, coordinators, diary, full)
-    finally:
-        for commit in commits.values():
-            commit.close()
+        assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
+        assert (await three.coordinators[node].tokenize(ACME, VALUES)).tokens == tokens
 
 
-def in_trio(test: Callable[[Trio], Awaitable[None]], *, digest_bits: int = 160, timeouts: Timeouts | None = None) -> None:
-    async def run() -> None:
-        async with trio(digest_bits=digest_bits, timeouts=timeouts) as three:
-            await test(three)
-
-    asyncio.run(run())
-
-
-def tokens_of(tokens: list[str | None]) -> list[str]:
-    assert None not in tokens
-    return [token for token in tokens if token is not None]
+@in_trio()
+async def test_order_and_repeats_are_kept(three: Trio) -> None:
+    one, two = VALUES[:2]
+    written = await three.coordinators["n1"].tokenize(ACME, [one, two, one, one, two])
+    first, second, *rest = tokens_of(written.tokens)
+    assert rest == [first, first, second]
+    assert await three.coordinators["n2"].detokenize(ACME, [second, first, second]) == [two, one, two]
+    puts = [request for request in three.peers["n2"].asked if isinstance(request, Put)]
+    assert [len(put.digests) for put in puts] == [2]
 
 
-def test_what_one_node_tokenizes_every_node_resolves() -> None:
-    async def test(three: Trio) -> None:
-        written = await three.coordinators["n1"].tokenize(ACME, VALUES)
-        tokens = tokens_of(written.tokens)
-        for node in NODES:
-            assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
-            assert (await three.coordinators[node].tokenize(ACME, VALUES)).tokens == tokens
-
-    in_trio(test)
-
-
-def test_order_and_repeats_are_kept() -> None:
-    async def test(three: Trio) -> None:
-        one, two = VALUES[:2]
-        written = await three.coordinators["n1"].tokenize(ACME, [one, two, one, one, two])
-        first, second, *rest = tokens_of(written.tokens)
-        assert rest == [first, first, second]
-        assert await three.coordinators["n2"].detokenize(ACME, [second, first, second]) == [two, one, two]
-        puts = [request for request in three.peers["n2"].asked if isinstance(request, Put)]
-        assert [len(put.digests) for put in puts] == [2]
-
-    in_trio(test)
-
-
-def test_an_owner_finds_nothing_of_another_one() -> None:
+@in_trio()
+async def test_an_owner_finds_nothing_of_another_one(three: Trio) -> None:
     """Proves: owner isolation."""
-
-    async def test(three: Trio) -> None:
-        mine = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-        theirs = tokens_of((await three.coordinators["n1"].tokenize(OTHER, VALUES)).tokens)
-        assert not set(mine) & set(theirs)
-        assert await three.coordinators["n1"].detokenize(OTHER, mine) == [Missing.NOT_FOUND] * len(mine)
-
-    in_trio(test)
+    mine = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    theirs = tokens_of((await three.coordinators["n1"].tokenize(OTHER, VALUES)).tokens)
+    assert not set(mine) & set(theirs)
+    assert await three.coordinators["n1"].detokenize(OTHER, mine) == [Missing.NOT_FOUND] * len(mine)
 
 
 @pytest.mark.parametrize("away", NODES)
-def test_one_node_away(away: str) -> None:
-    async def test(three: Trio) -> None:
-        three.peers[away].up = False
-        for node in set(NODES) - {away}:
-            tokens = tokens_of((await three.coordinators[node].tokenize(ACME, VALUES)).tokens)
-            assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
-
-    in_trio(test)
+@in_trio()
+async def test_one_node_away(three: Trio, away: str) -> None:
+    three.peers[away].up = False
+    for node in set(NODES) - {away}:
+        tokens = tokens_of((await three.coordinators[node].tokenize(ACME, VALUES)).tokens)
+        assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
 
 
-def test_two_nodes_away_is_no_quorum_and_never_not_found() -> None:
-    async def test(three: Trio) -> None:
-        three.peers["n2"].up = three.peers["n3"].up = False
-        coordinator = three.coordinators["n1"]
-        with pytest.raises(NoQuorum, match="n2: down; n3: down") as written:
-            await coordinator.tokenize(ACME, VALUES)
-        assert written.value.outcome == "none"
-        assert not list(three.stores["n1"].scan(layout.RECORD))
-        with pytest.raises(NoQuorum) as read:
-            await coordinator.detokenize(ACME, ["no token", format_token(1, bytes(20))])
-        assert read.value.outcome is None
-        for operation in (coordinator.epoch(ACME), coordinator.rotate(ACME, 1)):
-            with pytest.raises(NoQuorum):
-                await operation
-
-    in_trio(test)
+@in_trio()
+async def test_two_nodes_away_is_no_quorum_and_never_not_found(three: Trio) -> None:
+    three.peers["n2"].up = three.peers["n3"].up = False
+    coordinator = three.coordinators["n1"]
+    with pytest.raises(NoQuorum, match="n2: down; n3: down") as written:
+        await coordinator.tokenize(ACME, VALUES)
+    assert written.value.outcome == "none"
+    assert not list(three.stores["n1"].scan(layout.RECORD))
+    with pytest.raises(NoQuorum) as read:
+        await coordinator.detokenize(ACME, ["no token", format_token(1, bytes(20))])
+    assert read.value.outcome is None
+    for operation in (coordinator.epoch(ACME), coordinator.rotate(ACME, 1)):
+        with pytest.raises(NoQuorum):
+            await operation
 
 
-def test_replicas_that_hang_make_an_unknown_outcome_in_time() -> None:
+@in_trio(timeouts=Timeouts(request=0.3, round=0.2, hedge=0.01))
+async def test_replicas_that_hang_make_an_unknown_outcome_in_time(three: Trio) -> None:
     """Proves: unknown is an outcome."""
-
-    async def test(three: Trio) -> None:
-        three.peers["n2"].hangs = three.peers["n3"].hangs = True
-        with pytest.raises(NoQuorum, match="no answer in time") as written:
-            await three.coordinators["n1"].tokenize(ACME, VALUES)
-        assert written.value.outcome == "unknown"
-        three.peers["n2"].hangs = False
-        tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-        assert await three.coordinators["n2"].detokenize(ACME, tokens) == VALUES
-
-    in_trio(test, timeouts=Timeouts(request=0.3, round=0.2, hedge=0.01))
+    three.peers["n2"].hangs = three.peers["n3"].hangs = True
+    with pytest.raises(NoQuorum, match="no answer in time") as written:
+        await three.coordinators["n1"].tokenize(ACME, VALUES)
+    assert written.value.outcome == "unknown"
+    three.peers["n2"].hangs = False
+    tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    assert await three.coordinators["n2"].detokenize(ACME, tokens) == VALUES
 
 
-def test_a_read_goes_past_a_replica_that_hangs() -> None:
-    async def test(three: Trio) -> None:
-        tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-        for hung in ("n2", "n3"):
-            three.peers[hung].hangs = True
-            for _ in range(4):
-                assert await three.coordinators["n1"].detokenize(ACME, tokens) == VALUES
-            three.peers[hung].hangs = False
-
-    in_trio(test)
+@in_trio()
+async def test_a_read_goes_past_a_replica_that_hangs(three: Trio) -> None:
+    tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    for hung in ("n2", "n3"):
+        three.peers[hung].hangs = True
+        for _ in range(4):
+            assert await three.coordinators["n1"].detokenize(ACME, tokens) == VALUES
+        three.peers[hung].hangs = False
 
 
-def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer() -> None:
+@in_trio()
+async def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer(three: Trio) -> None:
     """Proves: read repair before the answer."""
-
-    async def test(three: Trio) -> None:
-        three.peers["n2"].drops = three.peers["n3"].drops = lambda request: isinstance(request, Put)
-        with pytest.raises(NoQuorum):
-            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
-        keyring = Keyring("m1", bytes(range(32)))
-        token = format_token(1, keyring.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
-        assert await three.coordinators["n1"].detokenize(ACME, [token]) == VALUES[:1]
-        assert sum(count for _, count in three.diary.repairs) == 1
-        three.peers["n1"].up = False
-        assert await three.coordinators["n2"].detokenize(ACME, [token]) == VALUES[:1]
-
-    in_trio(test)
+    three.peers["n2"].drops = three.peers["n3"].drops = lambda request: isinstance(request, Put)
+    with pytest.raises(NoQuorum):
+        await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+    keyring = Keyring("m1", bytes(range(32)))
+    token = format_token(1, keyring.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+    assert await three.coordinators["n1"].detokenize(ACME, [token]) == VALUES[:1]
+    assert sum(count for _, count in three.diary.repairs) == 1
+    three.peers["n1"].up = False
+    assert await three.coordinators["n2"].detokenize(ACME, [token]) == VALUES[:1]
 
 
-def test_without_a_second_replica_to_repair_there_is_no_answer() -> None:
+@in_trio()
+async def test_without_a_second_replica_to_repair_there_is_no_answer(three: Trio) -> None:
     """Proves: read repair before the answer."""
-
-    async def test(three: Trio) -> None:
-        three.peers["n2"].drops = lambda request: isinstance(request, Put | WriteBack)
-        three.peers["n3"].up = False
-        with pytest.raises(NoQuorum):
-            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
-        digest = Keyring("m1", bytes(range(32))).epoch_keys(ACME, 1).digests(VALUES[:1])[0]
-        with pytest.raises(NoQuorum):
-            await three.coordinators["n1"].detokenize(ACME, [format_token(1, digest)])
-
-    in_trio(test)
+    three.peers["n2"].drops = lambda request: isinstance(request, Put | WriteBack)
+    three.peers["n3"].up = False
+    with pytest.raises(NoQuorum):
+        await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+    digest = Keyring("m1", bytes(range(32))).epoch_keys(ACME, 1).digests(VALUES[:1])[0]
+    with pytest.raises(NoQuorum):
+        await three.coordinators["n1"].detokenize(ACME, [format_token(1, digest)])
 
 
-def test_rotation_is_monotonic_and_idempotent_on_every_node() -> None:
+@in_trio()
+async def test_rotation_is_monotonic_and_idempotent_on_every_node(three: Trio) -> None:
     """Proves: the epoch is a max-register."""
-
-    async def test(three: Trio) -> None:
-        old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
-        for node in NODES:
-            assert await three.coordinators[node].rotate(ACME, 1) == 2
-            assert await three.coordinators[node].epoch(ACME) == 2
-            written = await three.coordinators[node].tokenize(ACME, VALUES)
-            assert written.epoch == 2
-            assert not set(old) & set(tokens_of(written.tokens))
-            assert await three.coordinators[node].detokenize(ACME, old) == VALUES
-        with pytest.raises(EpochAhead) as ahead:
-            await three.coordinators["n1"].rotate(ACME, 7)
-        assert ahead.value.active_epoch == 2
-        assert await three.coordinators["n3"].epoch(OTHER) == 1
-
-    in_trio(test)
+    old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+    for node in NODES:
+        assert await three.coordinators[node].rotate(ACME, 1) == 2
+        assert await three.coordinators[node].epoch(ACME) == 2
+        written = await three.coordinators[node].tokenize(ACME, VALUES)
+        assert written.epoch == 2
+        assert not set(old) & set(tokens_of(written.tokens))
+        assert await three.coordinators[node].detokenize(ACME, old) == VALUES
+    with pytest.raises(EpochAhead) as ahead:
+        await three.coordinators["n1"].rotate(ACME, 7)
+    assert ahead.value.active_epoch == 2
+    assert await three.coordinators["n3"].epoch(OTHER) == 1
 
 
-def test_the_fence_holds_where_the_rotate_was_not_heard() -> None:
-    async def test(three: Trio) -> None:
-        await three.coordinators["n1"].tokenize(ACME, VALUES)
-        three.peers["n1"].up = False
-        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
-        three.peers["n1"].up = True
-        for pair in ("n2", "n3"):
-            three.peers[pair].up = False
-            assert (await three.coordinators["n1"].tokenize(ACME, VALUES)).epoch == 2
-            three.peers[pair].up = True
-        assert three.diary.fence_retries == 1
-
-    in_trio(test)
+@in_trio()
+async def test_the_fence_holds_where_the_rotate_was_not_heard(three: Trio) -> None:
+    await three.coordinators["n1"].tokenize(ACME, VALUES)
+    three.peers["n1"].up = False
+    assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+    three.peers["n1"].up = True
+    for pair in ("n2", "n3"):
+        three.peers[pair].up = False
+        assert (await three.coordinators["n1"].tokenize(ACME, VALUES)).epoch == 2
+        three.peers[pair].up = True
+    assert three.diary.fence_retries == 1
 
 
-def test_a_tokenize_of_nothing_reads_the_epoch_by_quorum() -> None:
+@in_trio()
+async def test_a_tokenize_of_nothing_reads_the_epoch_by_quorum(three: Trio) -> None:
     """Proves: the fence."""
-
-    async def test(three: Trio) -> None:
-        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
-        written = await three.coordinators["n1"].tokenize(ACME, [])
-        assert (written.epoch, written.tokens) == (2, [])
-        three.peers["n2"].up = three.peers["n3"].up = False
-        with pytest.raises(NoQuorum):
-            await three.coordinators["n1"].tokenize(ACME, [])
-
-    in_trio(test)
+    assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+    written = await three.coordinators["n1"].tokenize(ACME, [])
+    assert (written.epoch, written.tokens) == (2, [])
+    three.peers["n2"].up = three.peers["n3"].up = False
+    with pytest.raises(NoQuorum):
+        await three.coordinators["n1"].tokenize(ACME, [])
 
 
-def test_tokens_of_several_epochs_move_to_the_active_one() -> None:
-    async def test(three: Trio) -> None:
-        old = []
-        for epoch in (1, 2, 3):
-            old += tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-            assert await three.coordinators["n2"].rotate(ACME, epoch) == epoch + 1
-        new = tokens_of((await three.coordinators["n3"].tokenize(ACME, VALUES)).tokens)
-        absent = format_token(2, bytes(20))
-        for node in NODES:
-            moved = await three.coordinators[node].retokenize(ACME, [*old, absent, *new, "no token", new[0]])
-            assert moved.epoch == 4
-            assert moved.tokens == [*new * 3, Missing.NOT_FOUND, *new, Missing.NOT_FOUND, new[0]]
-
-    in_trio(test)
+@in_trio()
+async def test_tokens_of_several_epochs_move_to_the_active_one(three: Trio) -> None:
+    old = []
+    for epoch in (1, 2, 3):
+        old += tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+        assert await three.coordinators["n2"].rotate(ACME, epoch) == epoch + 1
+    new = tokens_of((await three.coordinators["n3"].tokenize(ACME, VALUES)).tokens)
+    absent = format_token(2, bytes(20))
+    for node in NODES:
+        moved = await three.coordinators[node].retokenize(ACME, [*old, absent, *new, "no token", new[0]])
+        assert moved.epoch == 4
+        assert moved.tokens == [*new * 3, Missing.NOT_FOUND, *new, Missing.NOT_FOUND, new[0]]
 
 
-def test_what_is_derived_is_what_tokenize_gives_in_each_epoch_and_is_stored_nowhere() -> None:
-    async def test(three: Trio) -> None:
-        issued = []
-        for epoch in (1, 2, 3):
-            issued.append(tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens))
-            await three.coordinators["n1"].rotate(ACME, epoch)
+@in_trio()
+async def test_what_is_derived_is_what_tokenize_gives_in_each_epoch_and_is_stored_nowhere(three: Trio) -> None:
+    issued = []
+    for epoch in (1, 2, 3):
+        issued.append(tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens))
+        await three.coordinators["n1"].rotate(ACME, epoch)
+    for peer in three.peers.values():
+        peer.asked.clear()
+    derived = await three.coordinators["n3"].derive(ACME, VALUES, 3)
+    assert derived == [list(tokens) for tokens in zip(*issued, strict=True)]
+    assert await three.coordinators["n3"].derive(ACME, [], 3) == []
+    ((token,),) = await three.coordinators["n3"].derive(OTHER, VALUES[:1], 1)
+    assert all(peer.asked == [] for peer in three.peers.values())
+    assert await three.coordinators["n3"].detokenize(OTHER, [token]) == [Missing.NOT_FOUND]
+
+
+@in_trio()
+async def test_whatever_a_rotate_overtakes_each_retokenize_has_one_epoch(three: Trio) -> None:
+    old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    for epoch in range(1, 9):
+        rotation = asyncio.create_task(three.coordinators[NODES[epoch % 3]].rotate(ACME, epoch))
+        moves = (three.coordinators[NODES[n % 3]].retokenize(ACME, old) for n in range(6))
+        for moved in await asyncio.gather(*moves):
+            assert moved.epoch in (epoch, epoch + 1)
+            tokens = [token for token in moved.tokens if isinstance(token, str)]
+            assert [parsed and parsed[0] for parsed in parse_tokens(tokens)] == [moved.epoch] * len(VALUES)
+            assert await three.coordinators["n3"].detokenize(ACME, tokens) == VALUES
+        await rotation
+
+
+@in_trio()
+async def test_a_retokenize_after_a_rotate_never_has_an_older_epoch(three: Trio) -> None:
+    old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    three.peers["n1"].up = False
+    assert await three.coordinators["n2"].rotate(ACME, 1) == 2
+    three.peers["n1"].up = True
+    for tokens in (old, [], ["no token"]):
+        assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 2
+
+
+@in_trio()
+async def test_a_retokenize_of_nothing_found_reads_the_epoch_by_quorum(three: Trio) -> None:
+    for tokens in ([], ["no token"], [format_token(1, bytes(20))]):
         for peer in three.peers.values():
             peer.asked.clear()
-        derived = await three.coordinators["n3"].derive(ACME, VALUES, 3)
-        assert derived == [list(tokens) for tokens in zip(*issued, strict=True)]
-        assert await three.coordinators["n3"].derive(ACME, [], 3) == []
-        ((token,),) = await three.coordinators["n3"].derive(OTHER, VALUES[:1], 1)
-        assert all(peer.asked == [] for peer in three.peers.values())
-        assert await three.coordinators["n3"].detokenize(OTHER, [token]) == [Missing.NOT_FOUND]
-
-    in_trio(test)
-
-
-def test_whatever_a_rotate_overtakes_each_retokenize_has_one_epoch() -> None:
-    async def test(three: Trio) -> None:
-        old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-        for epoch in range(1, 9):
-            rotation = asyncio.create_task(three.coordinators[NODES[epoch % 3]].rotate(ACME, epoch))
-            moves = (three.coordinators[NODES[n % 3]].retokenize(ACME, old) for n in range(6))
-            for moved in await asyncio.gather(*moves):
-                assert moved.epoch in (epoch, epoch + 1)
-                tokens = [token for token in moved.tokens if isinstance(token, str)]
-                assert [parsed and parsed[0] for parsed in parse_tokens(tokens)] == [moved.epoch] * len(VALUES)
-                assert await three.coordinators["n3"].detokenize(ACME, tokens) == VALUES
-            await rotation
-
-    in_trio(test)
-
-
-def test_a_retokenize_after_a_rotate_never_has_an_older_epoch() -> None:
-    async def test(three: Trio) -> None:
-        old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-        three.peers["n1"].up = False
-        assert await three.coordinators["n2"].rotate(ACME, 1) == 2
-        three.peers["n1"].up = True
-        for tokens in (old, [], ["no token"]):
-            assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 2
-
-    in_trio(test)
-
-
-def test_a_retokenize_of_nothing_found_reads_the_epoch_by_quorum() -> None:
-    async def test(three: Trio) -> None:
-        for tokens in ([], ["no token"], [format_token(1, bytes(20))]):
-            for peer in three.peers.values():
-                peer.asked.clear()
-            assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 1
-            asked = [type(request) for node in NODES for request in three.peers[node].asked]
-            assert asked.count(ReadEpoch) == asked.count(Get) == 2
-        three.peers["n2"].up = three.peers["n3"].up = False
-        with pytest.raises(NoQuorum) as refused:
-            await three.coordinators["n1"].retokenize(ACME, ["no token"])
-        assert refused.value.outcome == "none"
-
-    in_trio(test)
-
-
-def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move() -> None:
-    async def test(three: Trio) -> None:
-        forms = [canonical.from_int(number) for number in range(200)]
-        written = await three.coordinators["n1"].tokenize(ACME, forms)
-        old = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
-        await three.coordinators["n1"].rotate(ACME, 1)
-        moved = await three.coordinators["n2"].retokenize(ACME, list(old))
-        kept = {token: form for token, form in zip(moved.tokens, old.values(), strict=True) if isinstance(token, str)}
-        assert 0 < len(kept) == len(old) - moved.tokens.count(Missing.COLLISION) < len(old)
-        assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
-
-    in_trio(test, digest_bits=8)
-
-
-def test_a_token_of_the_active_epoch_goes_through_the_read_and_the_fence() -> None:
-    async def test(three: Trio) -> None:
-        tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-        for peer in three.peers.values():
-            peer.asked.clear()
-        moved = await three.coordinators["n1"].retokenize(ACME, tokens)
-        assert (moved.epoch, moved.tokens) == (1, tokens)
+        assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 1
         asked = [type(request) for node in NODES for request in three.peers[node].asked]
-        assert (asked.count(Get), asked.count(Put)) == (2, 3)
+        assert asked.count(ReadEpoch) == asked.count(Get) == 2
+    three.peers["n2"].up = three.peers["n3"].up = False
+    with pytest.raises(NoQuorum) as refused:
+        await three.coordinators["n1"].retokenize(ACME, ["no token"])
+    assert refused.value.outcome == "none"
 
-    in_trio(test)
+
+@in_trio(digest_bits=8)
+async def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move(three: Trio) -> None:
+    forms = [canonical.from_int(number) for number in range(200)]
+    written = await three.coordinators["n1"].tokenize(ACME, forms)
+    old = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
+    await three.coordinators["n1"].rotate(ACME, 1)
+    moved = await three.coordinators["n2"].retokenize(ACME, list(old))
+    kept = {token: form for token, form in zip(moved.tokens, old.values(), strict=True) if isinstance(token, str)}
+    assert 0 < len(kept) == len(old) - moved.tokens.count(Missing.COLLISION) < len(old)
+    assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
 
 
-def test_the_epoch_of_a_token_raises_no_register() -> None:
+@in_trio()
+async def test_a_token_of_the_active_epoch_goes_through_the_read_and_the_fence(three: Trio) -> None:
+    tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    for peer in three.peers.values():
+        peer.asked.clear()
+    moved = await three.coordinators["n1"].retokenize(ACME, tokens)
+    assert (moved.epoch, moved.tokens) == (1, tokens)
+    asked = [type(request) for node in NODES for request in three.peers[node].asked]
+    assert (asked.count(Get), asked.count(Put)) == (2, 3)
+
+
+@in_trio()
+async def test_the_epoch_of_a_token_raises_no_register(three: Trio) -> None:
     """Proves: owner isolation."""
-
-    async def test(three: Trio) -> None:
-        await three.coordinators["n1"].detokenize(ACME, [format_token(9, bytes(20))])
-        assert await three.coordinators["n1"].epoch(ACME) == 1
-
-    in_trio(test)
+    await three.coordinators["n1"].detokenize(ACME, [format_token(9, bytes(20))])
+    assert await three.coordinators["n1"].epoch(ACME) == 1
 
 
-def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten() -> None:
+@in_trio(digest_bits=8)
+async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten(three: Trio) -> None:
     """Proves: write-once."""
-
-    async def test(three: Trio) -> None:
-        known: dict[str, bytes] = {}
-        collisions = 0
-        for number in range(600):
-            form = canonical.from_int(number)
-            (token,) = (await three.coordinators[NODES[number % 3]].tokenize(ACME, [form])).tokens
-            if token is None:
-                collisions += 1
-            else:
-                assert token not in known
-                known[token] = form
-        assert collisions == 600 - len(known)
-        assert len(known) <= 256
-        assert await three.coordinators["n2"].detokenize(ACME, list(known)) == list(known.values())
-
-    in_trio(test, digest_bits=8)
+    known: dict[str, bytes] = {}
+    collisions = 0
+    for number in range(600):
+        form = canonical.from_int(number)
+        (token,) = (await three.coordinators[NODES[number % 3]].tokenize(ACME, [form])).tokens
+        if token is None:
+            collisions += 1
+        else:
+            assert token not in known
+            known[token] = form
+    assert collisions == 600 - len(known)
+    assert len(known) <= 256
+    assert await three.coordinators["n2"].detokenize(ACME, list(known)) == list(known.values())
 
 
-def test_two_values_of_one_batch_that_meet_in_one_token() -> None:
-    async def test(three: Trio) -> None:
-        forms = [canonical.from_int(number) for number in range(600)]
-        written = await three.coordinators["n1"].tokenize(ACME, forms)
-        kept = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
-        assert len(kept) == len({token for token in written.tokens if token})
-        assert written.tokens.count(None) == 600 - len(kept)
-        assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
-
-    in_trio(test, digest_bits=8)
+@in_trio(digest_bits=8)
+async def test_two_values_of_one_batch_that_meet_in_one_token(three: Trio) -> None:
+    forms = [canonical.from_int(number) for number in range(600)]
+    written = await three.coordinators["n1"].tokenize(ACME, forms)
+    kept = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
+    assert len(kept) == len({token for token in written.tokens if token})
+    assert written.tokens.count(None) == 600 - len(kept)
+    assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
 
 
-def test_many_at_once_make_one_record_a_value() -> None:
-    async def test(three: Trio) -> None:
-        answers = await asyncio.gather(*(three.coordinators[NODES[n % 3]].tokenize(ACME, VALUES) for n in range(32)))
-        assert len({tuple(tokens_of(written.tokens)) for written in answers}) == 1
-        await three.settled()
-        for store in three.stores.values():
-            assert len(list(store.scan(layout.RECORD))) == len(VALUES)
-
-    in_trio(test)
+@in_trio()
+async def test_many_at_once_make_one_record_a_value(three: Trio) -> None:
+    answers = await asyncio.gather(*(three.coordinators[NODES[n % 3]].tokenize(ACME, VALUES) for n in range(32)))
+    assert len({tuple(tokens_of(written.tokens)) for written in answers}) == 1
+    await three.settled()
+    for store in three.stores.values():
+        assert len(list(store.scan(layout.RECORD))) == len(VALUES)
 
 
-def test_parse_of_what_was_issued() -> None:
-    async def test(three: Trio) -> None:
-        written = await three.coordinators["n1"].tokenize(ACME, VALUES)
-        for token in tokens_of(written.tokens):
-            parsed = parse_token(token)
-            assert parsed is not None
-            assert parsed[0] == written.epoch
-
-    in_trio(test)
+@in_trio()
+async def test_parse_of_what_was_issued(three: Trio) -> None:
+    written = await three.coordinators["n1"].tokenize(ACME, VALUES)
+    for token in tokens_of(written.tokens):
+        parsed = parse_token(token)
+        assert parsed is not None
+        assert parsed[0] == written.epoch
 
 
-def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later() -> None:
-    async def test(three: Trio) -> None:
-        vault, diary = three.coordinators["n1"], three.diary
-        await vault.tokenize(ACME, VALUES[:2])
-        assert diary.missed == []
-        three.peers["n2"].up = False
-        await vault.tokenize(ACME, VALUES[:3])
-        assert diary.missed == [("n2", 3)]
-        three.peers["n2"].up, three.peers["n2"].hangs = True, True
-        await vault.tokenize(ACME, VALUES[:1])
-        await vault.tokenize(ACME, VALUES[:4])
-        assert diary.missed == [("n2", 3)]  # it may be slow, and nothing worse
-        (asked, acknowledged), (_, lost) = three.peers["n2"].unanswered
-        acknowledged(Ack(asked.round, asked.view, DISKS["n2"], 1, 1, {}))
-        lost(NoReply(sent=True))
-        assert diary.missed == [("n2", 3), ("n2", 4)]
-
-    in_trio(test)
+@in_trio()
+async def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later(three: Trio) -> None:
+    vault, diary = three.coordinators["n1"], three.diary
+    await vault.tokenize(ACME, VALUES[:2])
+    assert diary.missed == []
+    three.peers["n2"].up = False
+    await vault.tokenize(ACME, VALUES[:3])
+    assert diary.missed == [("n2", 3)]
+    three.peers["n2"].up, three.peers["n2"].hangs = True, True
+    await vault.tokenize(ACME, VALUES[:1])
+    await vault.tokenize(ACME, VALUES[:4])
+    assert diary.missed == [("n2", 3)]  # it may be slow, and nothing worse
+    (asked, acknowledged), (_, lost) = three.peers["n2"].unanswered
+    acknowledged(Ack(asked.round, asked.view, DISKS["n2"], 1, 1, {}))
+    lost(NoReply(sent=True))
+    assert diary.missed == [("n2", 3), ("n2", 4)]
 
 
-def test_what_was_not_committed_is_owed_to_nobody_and_a_node_owes_itself_nothing() -> None:
-    async def test(three: Trio) -> None:
-        three.peers["n1"].up = False
+@in_trio()
+async def test_what_was_not_committed_is_owed_to_nobody_and_a_node_owes_itself_nothing(three: Trio) -> None:
+    three.peers["n1"].up = False
+    await three.coordinators["n1"].tokenize(ACME, VALUES)
+    three.peers["n2"].drops = lambda request: isinstance(request, Put)
+    with pytest.raises(NoQuorum):
         await three.coordinators["n1"].tokenize(ACME, VALUES)
-        three.peers["n2"].drops = lambda request: isinstance(request, Put)
-        with pytest.raises(NoQuorum):
-            await three.coordinators["n1"].tokenize(ACME, VALUES)
-        assert three.diary.missed == []
-
-    in_trio(test)
+    assert three.diary.missed == []
 
 
-def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_by() -> None:
-    async def test(three: Trio) -> None:
-        coordinator = three.coordinators["n1"]
-        large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
-        tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
-        small = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
-        await coordinator._lane.acquire()
-        async with coordinator._lane:
-            waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
-            assert await coordinator.detokenize(ACME, small) == VALUES
-            await three.settled()
-            assert not waiting.done()
-        assert await waiting == large
-        assert not coordinator._lane.locked()
-
-    in_trio(test)
+@in_trio()
+async def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_by(three: Trio) -> None:
+    coordinator = three.coordinators["n1"]
+    large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
+    tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
+    small = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
+    await coordinator._lane.acquire()
+    async with coordinator._lane:
+        waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
+        assert await coordinator.detokenize(ACME, small) == VALUES
+        await three.settled()
+        assert not waiting.done()
+    assert await waiting == large
+    assert not coordinator._lane.locked()
 
 
-def test_a_read_of_large_values_that_waits_too_long_is_told_that_the_node_is_busy() -> None:
-    async def test(three: Trio) -> None:
-        coordinator = three.coordinators["n1"]
-        large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
-        tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
-        async with coordinator._lane, coordinator._lane:
-            with pytest.raises(Busy, match="reading large values for others"):
-                await coordinator.detokenize(ACME, tokens)
-        assert await coordinator.detokenize(ACME, tokens) == large
-
-    in_trio(test, timeouts=Timeouts(round=0.2, request=60))
+@in_trio(timeouts=Timeouts(round=0.2, request=60))
+async def test_a_read_of_large_values_that_waits_too_long_is_told_that_the_node_is_busy(three: Trio) -> None:
+    coordinator = three.coordinators["n1"]
+    large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
+    tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
+    async with coordinator._lane, coordinator._lane:
+        with pytest.raises(Busy, match="reading large values for others"):
+            await coordinator.detokenize(ACME, tokens)
+    assert await coordinator.detokenize(ACME, tokens) == large

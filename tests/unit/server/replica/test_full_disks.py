@@ -38,7 +38,8 @@ from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity, raise_incarnation, read_identity, write_identity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
-from tests.unit.server.coordinator.test_coordinator import ACME, DISKS, NODES, VALUES, VIEW, Trio, in_trio, tokens_of
+from tests.rigs.on_loop import on_loop
+from tests.rigs.trio import ACME, DISKS, NODES, VALUES, VIEW, Trio, in_trio, tokens_of
 
 KEYRING = Keyring("m1", bytes(range(32)))
 ROUND = RoundId(DISKS["n2"], b"boot", 1)
@@ -141,121 +142,107 @@ def test_a_replica_takes_writes_again_when_there_is_room() -> None:
 
 
 @pytest.mark.parametrize("full", NODES)
-def test_one_full_disk_is_not_noticed(full: str) -> None:
-    async def scene(three: Trio) -> None:
-        three.full.add(full)
-        for node in NODES:
-            values = [canonical.from_str(node), *VALUES]
-            done = await three.coordinators[node].tokenize(ACME, values)
-            for reader in NODES:
-                assert await three.coordinators[reader].detokenize(ACME, tokens_of(done.tokens)) == values
-        assert await three.coordinators["n1"].rotate(ACME, 1) == 2
-        assert (await three.coordinators[full].tokenize(ACME, VALUES)).epoch == 2
-
-    in_trio(scene)
+@in_trio()
+async def test_one_full_disk_is_not_noticed(three: Trio, full: str) -> None:
+    three.full.add(full)
+    for node in NODES:
+        values = [canonical.from_str(node), *VALUES]
+        done = await three.coordinators[node].tokenize(ACME, values)
+        for reader in NODES:
+            assert await three.coordinators[reader].detokenize(ACME, tokens_of(done.tokens)) == values
+    assert await three.coordinators["n1"].rotate(ACME, 1) == 2
+    assert (await three.coordinators[full].tokenize(ACME, VALUES)).epoch == 2
 
 
 @pytest.mark.parametrize("pair", list(combinations(NODES, 2)))
-def test_two_full_disks_refuse_what_is_new_and_serve_what_there_is(pair: tuple[str, str]) -> None:
-    async def scene(three: Trio) -> None:
-        known = await three.coordinators["n1"].tokenize(ACME, VALUES)
-        await three.settled()
-        three.full.update(pair)
-        for node in NODES:
-            coordinator = three.coordinators[node]
-            with pytest.raises(NoQuorum) as refused:
-                await coordinator.tokenize(ACME, [canonical.from_str(node)])
-            for full in pair:
-                assert f"{full}: refuses writes: disk full" in refused.value.detail
-            with pytest.raises(NoQuorum, match="disk full"):
-                await coordinator.rotate(ACME, 1)
-            assert await coordinator.detokenize(ACME, [*tokens_of(known.tokens), "none"]) == [*VALUES, Missing.NOT_FOUND]
-        three.full.clear()
-        assert await three.coordinators["n1"].rotate(ACME, 1) == 2
-
-    in_trio(scene)
+@in_trio()
+async def test_two_full_disks_refuse_what_is_new_and_serve_what_there_is(three: Trio, pair: tuple[str, str]) -> None:
+    known = await three.coordinators["n1"].tokenize(ACME, VALUES)
+    await three.settled()
+    three.full.update(pair)
+    for node in NODES:
+        coordinator = three.coordinators[node]
+        with pytest.raises(NoQuorum) as refused:
+            await coordinator.tokenize(ACME, [canonical.from_str(node)])
+        for full in pair:
+            assert f"{full}: refuses writes: disk full" in refused.value.detail
+        with pytest.raises(NoQuorum, match="disk full"):
+            await coordinator.rotate(ACME, 1)
+        assert await coordinator.detokenize(ACME, [*tokens_of(known.tokens), "none"]) == [*VALUES, Missing.NOT_FOUND]
+    three.full.clear()
+    assert await three.coordinators["n1"].rotate(ACME, 1) == 2
 
 
-def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full() -> None:
-    async def scene(three: Trio) -> None:
-        known = await three.coordinators["n1"].tokenize(ACME, VALUES)
-        await three.settled()
-        three.full.update(NODES)
-        assert await three.coordinators["n1"].tokenize(ACME, VALUES) == known
-
-    in_trio(scene)
+@in_trio()
+async def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full(three: Trio) -> None:
+    known = await three.coordinators["n1"].tokenize(ACME, VALUES)
+    await three.settled()
+    three.full.update(NODES)
+    assert await three.coordinators["n1"].tokenize(ACME, VALUES) == known
 
 
 @pytest.mark.parametrize("full", ["n2", "n3"])
-def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(full: str) -> None:
+@in_trio()
+async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(three: Trio, full: str) -> None:
     """The record is on n1 alone: whichever of the others is full, the one with room gets it before the answer."""
-
-    async def scene(three: Trio) -> None:
-        for node in ("n2", "n3"):
-            three.peers[node].drops = lambda request: isinstance(request, Put)
-        with pytest.raises(NoQuorum):
-            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
-        three.full.add(full)
-        token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
-        for node in NODES:
-            assert await three.coordinators[node].detokenize(ACME, [token]) == VALUES[:1]
-        repaired = ({"n2", "n3"} - {full}).pop()
-        assert three.diary.repairs == [(repaired, 1)]
-
-    in_trio(scene)
+    for node in ("n2", "n3"):
+        three.peers[node].drops = lambda request: isinstance(request, Put)
+    with pytest.raises(NoQuorum):
+        await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+    three.full.add(full)
+    token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+    for node in NODES:
+        assert await three.coordinators[node].detokenize(ACME, [token]) == VALUES[:1]
+    repaired = ({"n2", "n3"} - {full}).pop()
+    assert three.diary.repairs == [(repaired, 1)]
 
 
-def test_where_nobody_is_left_to_repair_the_answer_names_the_full_disk() -> None:
-    async def scene(three: Trio) -> None:
-        for node in ("n2", "n3"):
-            three.peers[node].drops = lambda request: isinstance(request, Put)
-        with pytest.raises(NoQuorum):
-            await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
-        three.full.add("n2")
-        three.peers["n3"].up = False
-        token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
-        with pytest.raises(NoQuorum) as refused:
-            await three.coordinators["n1"].detokenize(ACME, [token])
-        assert "n2: refuses writes: disk full; n3: unreachable" in refused.value.detail
-
-    in_trio(scene)
+@in_trio()
+async def test_where_nobody_is_left_to_repair_the_answer_names_the_full_disk(three: Trio) -> None:
+    for node in ("n2", "n3"):
+        three.peers[node].drops = lambda request: isinstance(request, Put)
+    with pytest.raises(NoQuorum):
+        await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+    three.full.add("n2")
+    three.peers["n3"].up = False
+    token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+    with pytest.raises(NoQuorum) as refused:
+        await three.coordinators["n1"].detokenize(ACME, [token])
+    assert "n2: refuses writes: disk full; n3: unreachable" in refused.value.detail
 
 
 def _submit(commit: GroupCommit, replies: list[object]) -> Callable[[AnyRequest], None]:
     return lambda request: commit.submit(request, replies.append)
 
 
-def test_a_write_that_fails_ends_the_storage_before_anything_else_is_acknowledged() -> None:
+@on_loop
+async def test_a_write_that_fails_ends_the_storage_before_anything_else_is_acknowledged() -> None:
     """What waited in the same group, and behind it, hears nothing: the process is about to end with exit 3.
 
     Proves: a distrusted store stops.
     """
+    one = Single()
+    failed = asyncio.Event()
+    failures: list[BaseException] = []
+    loop = asyncio.get_running_loop()
 
-    async def scene() -> None:
-        one = Single()
-        failed = asyncio.Event()
-        failures: list[BaseException] = []
-        loop = asyncio.get_running_loop()
+    def on_failure(failure: BaseException) -> None:
+        failures.append(failure)
+        loop.call_soon_threadsafe(failed.set)
 
-        def on_failure(failure: BaseException) -> None:
-            failures.append(failure)
-            loop.call_soon_threadsafe(failed.set)
-
-        commit = GroupCommit(one.replica, loop, Limits(), on_failure)
-        replies: list[object] = []
-        one.store.fail_write = True
-        submit = _submit(commit, replies)
-        for text in ("a", "b", "c"):
-            submit(put(text))
-        async with asyncio.timeout(20):
-            await failed.wait()
-        submit(get(put("a")))
-        assert await asyncio.to_thread(commit.close, 20)
-        await asyncio.sleep(0)
-        assert (len(failures), replies) == (1, [])
-        assert isinstance(failures[0], StorageFailed)
-
-    asyncio.run(scene())
+    commit = GroupCommit(one.replica, loop, Limits(), on_failure)
+    replies: list[object] = []
+    one.store.fail_write = True
+    submit = _submit(commit, replies)
+    for text in ("a", "b", "c"):
+        submit(put(text))
+    async with asyncio.timeout(20):
+        await failed.wait()
+    submit(get(put("a")))
+    assert await asyncio.to_thread(commit.close, 20)
+    await asyncio.sleep(0)
+    assert (len(failures), replies) == (1, [])
+    assert isinstance(failures[0], StorageFailed)
 
 
 @pytest.mark.parametrize("failing", ["open", "fsync", "replace"])

@@ -11,6 +11,7 @@ from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import Get, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.peer import NoReply
 from quorumvault.server.replica.group_commit import GroupCommit
+from tests.rigs.on_loop import on_loop
 
 HEAD = (RoundId(b"D" * 16, b"boot", 1), (1, bytes(16)))
 KiB = 1 << 10
@@ -78,49 +79,42 @@ class Scene:
         assert self.failures == []
 
 
-def test_a_group_is_as_large_as_its_bytes_whatever_kind_they_are_of() -> None:
-    async def scene() -> None:
-        for requests, groups in (
-            ([put(4 * KiB)] * 5, [2, 2, 1]),
-            ([write_back(4 * KiB)] * 5, [2, 2, 1]),
-            ([get(4)] * 5, [2, 2, 1]),
-            ([put(3 * KiB), get(2), write_back(3 * KiB), get(8), ASK, ASK], [3, 1, 2]),
-            ([ASK] * 100, [100]),
-            ([put(100 * KiB), put(1)], [1, 1]),
-        ):
-            one = Scene(Limits(group_bytes=8 * KiB))
-            one.submit(*requests)
-            await one.settle(1 + len(requests))
-            assert one.replica.groups == [1, *groups]
-            await one.end()
-
-    asyncio.run(scene())
+@on_loop
+async def test_a_group_is_as_large_as_its_bytes_whatever_kind_they_are_of() -> None:
+    for requests, groups in (
+        ([put(4 * KiB)] * 5, [2, 2, 1]),
+        ([write_back(4 * KiB)] * 5, [2, 2, 1]),
+        ([get(4)] * 5, [2, 2, 1]),
+        ([put(3 * KiB), get(2), write_back(3 * KiB), get(8), ASK, ASK], [3, 1, 2]),
+        ([ASK] * 100, [100]),
+        ([put(100 * KiB), put(1)], [1, 1]),
+    ):
+        one = Scene(Limits(group_bytes=8 * KiB))
+        one.submit(*requests)
+        await one.settle(1 + len(requests))
+        assert one.replica.groups == [1, *groups]
+        await one.end()
 
 
-def test_bytes_that_wait_for_the_disk_are_bounded() -> None:
+@on_loop
+async def test_bytes_that_wait_for_the_disk_are_bounded() -> None:
     """Writes that the two other replicas have acknowledged go on coming while this disk hangs."""
-
-    async def scene() -> None:
-        one = Scene(Limits(storage_queue_bytes=10 * KiB))
-        one.submit(*[put(4 * KiB)] * 2, get(2))
-        assert one.refused == 0
-        one.submit(put(1), get(1), write_back(1))
-        assert one.refused == 3
-        one.submit(ASK)
-        assert one.refused == 3
-        await one.settle(8)
-        one.submit(*[put(4 * KiB)] * 2)
-        assert one.refused == 3
-        await one.end()
-
-    asyncio.run(scene())
+    one = Scene(Limits(storage_queue_bytes=10 * KiB))
+    one.submit(*[put(4 * KiB)] * 2, get(2))
+    assert one.refused == 0
+    one.submit(put(1), get(1), write_back(1))
+    assert one.refused == 3
+    one.submit(ASK)
+    assert one.refused == 3
+    await one.settle(8)
+    one.submit(*[put(4 * KiB)] * 2)
+    assert one.refused == 3
+    await one.end()
 
 
-def test_requests_that_wait_are_bounded() -> None:
-    async def scene() -> None:
-        one = Scene(Limits(storage_queue=3))
-        one.submit(*[ASK] * 5)
-        assert one.refused == 2
-        await one.end()
-
-    asyncio.run(scene())
+@on_loop
+async def test_requests_that_wait_are_bounded() -> None:
+    one = Scene(Limits(storage_queue=3))
+    one.submit(*[ASK] * 5)
+    assert one.refused == 2
+    await one.end()

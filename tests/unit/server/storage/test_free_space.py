@@ -11,6 +11,7 @@ import pytest
 
 from quorumvault.server.storage import free_space
 from quorumvault.server.storage.free_space import FreeSpace, free_bytes
+from tests.rigs.on_loop import on_loop
 
 FLOOR = 1000
 
@@ -95,20 +96,18 @@ def test_its_words_say_what_is_refused_and_what_to_do() -> None:
     with_space(disk, scene)
 
 
-def test_a_change_is_told_once_whoever_looked_and_on_the_event_loops_thread() -> None:
-    async def scene() -> None:
-        disk = Disk(10)
-        told: asyncio.Queue[bool] = asyncio.Queue()
-        space = FreeSpace(Path("/data/n1"), FLOOR, told.put_nowait, free=disk)
-        async with asyncio.timeout(20):
-            await asyncio.gather(*(asyncio.to_thread(space.has_room) for _ in range(8)))
-            assert await told.get()
-            disk.free = 5_000
-            await asyncio.gather(*(asyncio.to_thread(space.has_room) for _ in range(8)))
-            assert not await told.get()
-        assert told.empty()
-
-    asyncio.run(scene())
+@on_loop
+async def test_a_change_is_told_once_whoever_looked_and_on_the_event_loops_thread() -> None:
+    disk = Disk(10)
+    told: asyncio.Queue[bool] = asyncio.Queue()
+    space = FreeSpace(Path("/data/n1"), FLOOR, told.put_nowait, free=disk)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(asyncio.to_thread(space.has_room) for _ in range(8)))
+        assert await told.get()
+        disk.free = 5_000
+        await asyncio.gather(*(asyncio.to_thread(space.has_room) for _ in range(8)))
+        assert not await told.get()
+    assert told.empty()
 
 
 def test_a_change_that_was_taken_back_before_it_could_be_told_is_none() -> None:
@@ -122,22 +121,19 @@ def test_a_change_that_was_taken_back_before_it_could_be_told_is_none() -> None:
     assert with_space(disk, scene) == []
 
 
-def test_the_event_loop_looks_until_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_loop
+async def test_the_event_loop_looks_until_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(free_space, "_SECONDS", 0)
     disk = Disk(5_000)
-
-    async def scene() -> None:
-        told: asyncio.Queue[bool] = asyncio.Queue()
-        watching = asyncio.create_task(FreeSpace(Path("/data/n1"), FLOOR, told.put_nowait, free=disk).watch())
-        async with asyncio.timeout(20):
-            for free, full in ((10, True), (5_000, False)):
-                disk.free = free
-                assert await told.get() is full
-        watching.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await watching
-
-    asyncio.run(scene())
+    told: asyncio.Queue[bool] = asyncio.Queue()
+    watching = asyncio.create_task(FreeSpace(Path("/data/n1"), FLOOR, told.put_nowait, free=disk).watch())
+    async with asyncio.timeout(20):
+        for free, full in ((10, True), (5_000, False)):
+            disk.free = free
+            assert await told.get() is full
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
 
 
 def test_what_is_free_is_what_a_node_may_write(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Three replicas and three coordinators in one process: all real but for the stores, in memory, and the peers, which can fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from inspect import signature
+from typing import Concatenate, ParamSpec
+
+from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.crypto import canonical
+from quorumvault.crypto.keys import Keyring
+from quorumvault.model import Owner
+from quorumvault.protocol.clock import HybridClock
+from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId
+from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.protocol.views import Mode, first_view
+from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.replica.group_commit import GroupCommit
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.memory import MemoryStore
+
+P = ParamSpec("P")
+ACME, OTHER = Owner("acme"), Owner("other")
+NODES = ("n1", "n2", "n3")
+DISKS = {node: node.encode() * 8 for node in NODES}
+VIEW = first_view(DISKS)
+VALUES = [canonical.from_str(text) for text in ("999-17-5017", "", "02155", "Zoë")]
+
+
+class SwitchedPeer:
+    """A replica that can be unplugged, or taken in and never answer, and that counts what it was asked."""
+
+    def __init__(self, node: str, commit: GroupCommit) -> None:
+        self.node = node
+        self.up = True
+        self.hangs = False
+        #: What was taken in meanwhile: how to answer it after all.
+        self.unanswered: list[tuple[AnyRequest, OnReply]] = []
+        self.drops: Callable[[AnyRequest], bool] = lambda request: False
+        self.asked: list[AnyRequest] = []
+        self._commit = commit
+
+    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        self.asked.append(outgoing.request)
+        if not self.up or self.drops(outgoing.request):
+            on_reply(NoReply(sent=False))
+        elif self.hangs:
+            self.unanswered.append((outgoing.request, on_reply))
+        else:
+            self._commit.submit(outgoing.request, on_reply)
+
+
+class Diary:
+    """Implements Observer."""
+
+    def __init__(self) -> None:
+        self.repairs: list[tuple[str, int]] = []
+        self.missed: list[tuple[str, int]] = []
+        self.fence_retries = 0
+        self.marks: dict[bytes, Mark] = {}
+
+    def read_repaired(self, node: str, records: int) -> None:
+        self.repairs.append((node, records))
+
+    def fence_retried(self) -> None:
+        self.fence_retries += 1
+
+    def acknowledged(self, disk: bytes, mark: Mark) -> None:
+        self.marks[disk] = mark
+
+    def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
+        assert disk == DISKS[node]
+        self.missed.append((node, len(request.digests) if isinstance(request, Put) else 0))
+
+
+@dataclass
+class Trio:
+    """Three replicas, and a coordinator on each node; all of these keep one diary."""
+
+    peers: dict[str, SwitchedPeer]
+    stores: dict[str, MemoryStore]
+    coordinators: dict[str, Coordinator]
+    diary: Diary
+    #: Nodes whose disks have no room.
+    full: set[str]
+
+    async def settled(self) -> None:
+        """Until each replica has handled all that was sent to it: an answer waits for two of the three."""
+        for peer in self.peers.values():
+            handled = asyncio.get_running_loop().create_future()
+            request = ReadEpoch(RoundId(b"", b"", 0), VIEW.id, ACME.id)
+            peer.send(Outgoing(request), handled.set_result)
+            await handled
+
+
+def _has_room(full: set[str], node: str) -> bool:
+    return node not in full
+
+
+@asynccontextmanager
+async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> AsyncIterator[Trio]:
+    loop, limits = asyncio.get_running_loop(), Limits()
+    keyring = Keyring("m1", bytes(range(32)), digest_bits=digest_bits)
+    stores = {node: MemoryStore() for node in NODES}
+    commits = {}
+    full: set[str] = set()
+    for node in NODES:
+        identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, VIEW)
+        replica = Replica(
+            stores[node],
+            identity,
+            keyring,
+            reply_bytes=limits.reply_bytes,
+            copy_bytes=1 << 20,
+            keep=lambda identity: None,
+            has_room=partial(_has_room, full, node),
+        )
+        commits[node] = GroupCommit(replica, loop, limits, on_failure=lambda failure: None)
+    peers = {node: SwitchedPeer(node, commits[node]) for node in NODES}
+    diary = Diary()
+    coordinators = {
+        node: Coordinator(
+            Identity(node, DISKS[node], b"boot"),
+            peers,
+            VIEW,
+            keyring,
+            timeouts or Timeouts(),
+            HybridClock(),
+            lambda: 1_000_000,
+            diary,
+        )
+        for node in NODES
+    }
+    try:
+        yield Trio(peers, stores, coordinators, diary, full)
+    finally:
+        for commit in commits.values():
+            commit.close()
+
+
+def in_trio(
+    *, digest_bits: int = 160, timeouts: Timeouts | None = None
+) -> Callable[[Callable[Concatenate[Trio, P], Awaitable[None]]], Callable[P, None]]:
+    """Runs a test with three nodes, on an event loop of its own."""
+
+    def decorate(test: Callable[Concatenate[Trio, P], Awaitable[None]]) -> Callable[P, None]:
+        async def run(*arguments: P.args, **named: P.kwargs) -> None:
+            async with trio(digest_bits=digest_bits, timeouts=timeouts) as three:
+                await test(three, *arguments, **named)
+
+        @wraps(test)
+        def on_loop(*arguments: P.args, **named: P.kwargs) -> None:
+            asyncio.run(run(*arguments, **named))
+
+        fixtures = list(signature(test).parameters.values())[1:]
+        vars(on_loop)["__signature__"] = signature(test).replace(parameters=fixtures)
+        return on_loop
+
+    return decorate
+
+
+def tokens_of(tokens: list[str | None]) -> list[str]:
+    assert None not in tokens
+    return [token for token in tokens if token is not None]
