@@ -6,6 +6,7 @@ bin/docs runs it; a test fails when a page is not what it would write.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from quorumvault.cli import main as command_line
 from quorumvault.server.http.openapi import document
 
 DOCS = Path(__file__).parent
-_HELP_COLUMNS = 100
+_COLUMNS = 100
 _NOTE = "<!-- Made by bin/docs. Change the code that it is made from. -->"
 
 JSONObject = dict[str, Any]
@@ -42,7 +43,14 @@ def api_page(api: JSONObject) -> str:
         "## Types\n",
         *(_type(name, schema) for name, schema in sorted(api["components"]["schemas"].items())),
     ]
-    return "\n".join(parts)
+    return "\n\n".join(map(_filled, "\n".join(parts).split("\n\n")))
+
+
+def _filled(block: str) -> str:
+    """A paragraph in lines of _COLUMNS; headings, tables and code as they are."""
+    if block.lstrip("\n").startswith(("#", "|", "<", "```")):
+        return block
+    return textwrap.fill(block, _COLUMNS, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -185,8 +193,7 @@ def cli_page(root: click.Group) -> str:
 
 def _contexts(command: click.Command, parent: click.Context | None) -> Iterator[click.Context]:
     """Yields the contexts of a command and of all below it, in the order in which they are listed."""
-    width = _HELP_COLUMNS
-    context = click.Context(command, parent, command.name, terminal_width=width, max_content_width=width)
+    context = click.Context(command, parent, command.name, terminal_width=_COLUMNS, max_content_width=_COLUMNS)
     yield context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
