@@ -176,6 +176,9 @@ def test_one_call_has_one_epoch_whatever_is_rotated_meanwhile() -> None:
     with handler.client() as vault:
         tokens = vault.tokenize([str(number) for number in range(9)])
     assert tokens == [f"3:{number}" for number in range(9)]
+    with Handler(epochs=[1, 2, 2]).client() as vault:
+        moved = vault.retokenize(["a", "b", "c", "d"])
+    assert [result.token for result in moved] == ["2:a", "2:b", "2:c", "2:d"]
 
 
 def test_an_epoch_that_never_stands_still_is_an_error() -> None:
@@ -195,29 +198,24 @@ def test_records_come_back_in_order_with_counts() -> None:
     assert "1.5" not in repr(done)
 
 
-@pytest.mark.parametrize(
-    "record",
-    [{"a": float("nan")}, {"a": b"x"}, {"a": "\ud800"}, {"a": 10**5000}, ["a"]],
-    ids=["nan", "bytes", "surrogate", "digits", "list"],
-)
-def test_a_record_that_is_no_json_is_refused_before_anything_is_sent(record: Any) -> None:
-    handler = Handler()
-    with handler.client() as vault, pytest.raises(errors.Invalid) as caught:
-        vault.tokenize_records([{}, record])
-    assert [item.index for item in caught.value.errors] == [1]
-    assert handler.requests == []
+RAW = msgspec.Raw
+UNFIT = {
+    "tokenize": [1.5, b"x", "\ud800", ["a"], 10**5000, RAW(b"1.0"), RAW(b"1,2")],
+    "detokenize": ["\ud800", 7],
+    "tokenize_records": [{"a": float("nan")}, {"a": b"x"}, {"a": "\ud800"}, {"a": 10**5000}, ["a"]],
+}
 
 
-@pytest.mark.parametrize(
-    "value",
-    [1.5, b"x", "\ud800", ["a"], 10**5000, msgspec.Raw(b"1.0"), msgspec.Raw(b"1,2")],
-    ids=["fraction", "bytes", "surrogate", "list", "digits", "raw-fraction", "raw-no-json"],
-)
-def test_a_value_that_cannot_be_sent_is_refused_with_its_place(value: Any) -> None:
-    handler = Handler()
-    with handler.client() as vault, pytest.raises(errors.NotTokenizable) as caught:
-        vault.tokenize(["fine", None, value, value])
-    assert [item.index for item in caught.value.errors] == [2, 3]
+UNFIT_ITEMS = [(name, item) for name, items in UNFIT.items() for item in items]
+
+
+@pytest.mark.parametrize(("operation", "item"), UNFIT_ITEMS, ids=[f"{name}-{type(item).__name__}" for name, item in UNFIT_ITEMS])
+def test_an_item_that_cannot_be_sent_is_refused_with_its_place(operation: str, item: Any) -> None:
+    handler, fine = Handler(), {} if operation == "tokenize_records" else "fine"
+    refused = errors.NotTokenizable if operation == "tokenize" else errors.Invalid
+    with handler.client() as vault, pytest.raises(refused) as caught:
+        getattr(vault, operation)([fine, fine, item, item])
+    assert [each.index for each in caught.value.errors] == [2, 3]
     assert "item 2" in str(caught.value)
     assert handler.requests == []
 
@@ -263,39 +261,28 @@ def test_an_integer_longer_than_python_converts_can_be_sent_and_had_as_json() ->
         _ = result.value
 
 
-def test_results_are_in_order_and_repeats_are_asked_once() -> None:
+OUTCOMES = ["ok", "null", "not_found", "ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "attribute", "expected"),
+    [
+        ("detokenize", "value", ["A", None, None, "A", "B", "C"]),
+        ("retokenize", "token", ["1:a", None, None, "1:a", "1:b", "1:c"]),
+    ],
+)
+def test_answers_are_in_order_and_repeats_are_asked_once(operation: str, attribute: str, expected: list[str | None]) -> None:
     handler = Handler()
     with handler.client() as vault:
-        results = vault.detokenize(["a", None, "not_found", "a", "b", "c"])
-    assert [result.status for result in results] == ["ok", "null", "not_found", "ok", "ok", "ok"]
-    assert [result.value for result in results] == ["A", None, None, "A", "B", "C"]
-    assert [body["tokens"] for body in handler.bodies] == [["a", "not_found", "b"], ["c"]]
-
-
-def test_tokens_move_in_order_and_repeats_are_asked_once() -> None:
-    handler = Handler()
-    with handler.client() as vault:
-        moved = vault.retokenize(["a", None, "not_found", "a", "b", "c"])
-    assert [result.token for result in moved] == ["1:a", None, None, "1:a", "1:b", "1:c"]
-    assert [result.status for result in moved] == ["ok", "null", "not_found", "ok", "ok", "ok"]
-    assert [result.found for result in moved] == [True, False, False, True, True, True]
-    assert [body["tokens"] for body in handler.bodies] == [["a", "not_found", "b"], ["c"]]
-    assert "1:a" not in repr(moved)
-
-
-def test_one_retokenize_has_one_epoch_whatever_is_rotated_meanwhile() -> None:
-    with Handler(epochs=[1, 2, 2]).client() as vault:
-        moved = vault.retokenize(["a", "b", "c", "d"])
-    assert [result.token for result in moved] == ["2:a", "2:b", "2:c", "2:d"]
-
-
-def test_what_could_not_be_moved_is_no_absence() -> None:
-    with Handler().client() as vault:
-        unavailable, collision = vault.retokenize(["unavailable", "collision"])
-    with pytest.raises(errors.NoQuorum):
-        _ = unavailable.token
-    with pytest.raises(errors.TokenCollision):
-        _ = collision.token
+        results = getattr(vault, operation)(["a", None, "not_found", "a", "b", "c"])
+        untold = getattr(vault, operation)(["unavailable", "collision"])
+    assert [(result.status, result.found) for result in results] == [(status, status == "ok") for status in OUTCOMES]
+    assert [getattr(result, attribute) for result in results] == expected
+    assert [body["tokens"] for body in handler.bodies[:2]] == [["a", "not_found", "b"], ["c"]]
+    assert "1:a" not in repr(results)
+    for result, error in zip(untold, (errors.NoQuorum, errors.TokenCollision), strict=True):
+        with pytest.raises(error):  # which is not the absence of a value
+            getattr(result, attribute)
 
 
 def test_tokens_of_every_epoch_so_many_values_at_once_as_their_tokens_are_within_the_limits() -> None:
@@ -342,30 +329,24 @@ def test_an_answer_with_other_than_a_token_for_each_epoch_is_unexpected() -> Non
 def test_values_that_are_too_long_for_one_answer_are_asked_for_in_halves(operation: str) -> None:
     handler = Handler(limits={"items": 9, "body_bytes": 10_000, "value_bytes": 100, "record_values": 100})
     sizes: list[int] = []
+    fitting = 2
 
     def node(request: httpx2.Request) -> httpx2.Response:
         if request.method == "POST":
             sizes.append(len(json.loads(request.content)["tokens"]))
-            if sizes[-1] > 2:
+            if sizes[-1] > fitting:
                 return httpx2.Response(413, json={"detail": "ask for fewer", "code": "too-large", "retryable": False})
         return handler(request)
 
     tokens = [chr(ord("a") + number) for number in range(11)]
     with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault:
         results: list[Any] = getattr(vault, operation)(tokens)
+        fitting = 0
+        with pytest.raises(errors.TooLarge):  # one value is too long for an answer
+            getattr(vault, operation)(["a", "b"])
     got = [result.value if isinstance(result, Result) else result.token for result in results]
     assert got == [token.upper() if operation == "detokenize" else f"1:{token}" for token in tokens]
-    assert sizes == [9, 4, 2, 2, 5, 2, 3, 1, 2, 2]
-
-
-def test_one_value_that_is_too_long_for_an_answer_is_an_error() -> None:
-    def node(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path == "/limits":
-            return httpx2.Response(200, json={"items": 9, "body_bytes": 10_000, "value_bytes": 100})
-        return httpx2.Response(413, json={"detail": "ask for fewer", "code": "too-large", "retryable": False})
-
-    with Client(URLS[0], api_key=KEY, transport=answering(node)) as vault, pytest.raises(errors.TooLarge):
-        vault.detokenize(["a", "b"])
+    assert sizes == [9, 4, 2, 2, 5, 2, 3, 1, 2, 2, 2, 1]
 
 
 def test_records_go_in_requests_within_the_limit_of_their_values() -> None:
@@ -381,22 +362,6 @@ def test_missing_tokens_can_be_an_error_that_shows_places_only() -> None:
         vault.detokenize(["a", "not_found", None, "not_found"], missing="error")
     assert caught.value.indexes == (1, 3)
     assert "not_found" not in str(caught.value)
-
-
-def test_what_could_not_be_told_is_no_absence() -> None:
-    with Handler().client() as vault:
-        unavailable, collision = vault.detokenize(["unavailable", "collision"])
-    with pytest.raises(errors.NoQuorum):
-        _ = unavailable.value
-    with pytest.raises(errors.TokenCollision):
-        _ = collision.value
-
-
-@pytest.mark.parametrize("token", ["\ud800", 7])
-def test_what_is_no_text_is_no_token(token: Any) -> None:
-    with Handler().client() as vault, pytest.raises(errors.Invalid) as caught:
-        vault.detokenize(["a", token])
-    assert [item.index for item in caught.value.errors] == [1]
 
 
 def test_a_nodes_complaints_are_about_the_callers_items() -> None:
@@ -440,9 +405,11 @@ def test_an_answer_that_is_none_names_who_gave_it(answer: bytes) -> None:
     assert caught.value.request_id
 
 
-def test_headers_of_requests() -> None:
+@pytest.mark.parametrize("options", [{"purpose": "study-7"}, {}])
+def test_headers_of_requests(options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     handler = Handler()
-    with handler.client(purpose="study-7") as vault:
+    monkeypatch.setenv("QUORUMVAULT_PURPOSE", "other" if options else "study-7")
+    with handler.client(**options) as vault:
         vault.tokenize(["a"])
         vault.tokenize(["b"])
     limits, first, second = handler.requests
@@ -507,14 +474,6 @@ def test_purpose_and_certificates_come_from_the_environment_too(tmp_path: Path) 
         resolve("https://a", None, None, tmp_path / "mine.pem", absent).tls()
     with pytest.raises(errors.ConfigError, match=r"^QUORUMVAULT_PURPOSE: expected 1 to 128 visible"):
         resolve("http://a", None, None, None, {"QUORUMVAULT_PURPOSE": "two words"})
-
-
-def test_the_purpose_of_the_environment_reaches_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = Handler()
-    monkeypatch.setenv("QUORUMVAULT_PURPOSE", "study-7")
-    with handler.client() as vault:
-        vault.tokenize(["a"])
-    assert {request.headers["X-Purpose"] for request in handler.requests} == {"study-7"}
 
 
 @pytest.mark.parametrize(
