@@ -4,7 +4,7 @@
     DIR/secrets/       cluster.key   master-s1.key           0700, files 0600; these too
     DIR/n1/ n2/ n3/    disk.json     store/                  one node each: its identity, outside of the store that it names
 
-The three disks make view 1, active from the start (rule 14). That is safe here only: nothing has ever been acknowledged.
+The three disks make view 1, active from the start. That is safe here only: nothing has ever been acknowledged.
 
 cluster.yaml is written first under another name, which claims the directory, and gets its own name last, when everything has
 been read back. So a directory has either a whole cluster that can start or none, and one that an interrupted init left behind

@@ -130,7 +130,7 @@ def mark_untrusted(directory: Path, reason: str) -> None:
 
 
 def create_replacement(config: NodeConfig, identity: DiskIdentity) -> tuple[DiskIdentity, LevelDBStore]:
-    """A new disk in the place of a lost one, under the identity that was in memory: durable, joining, empty (view rule 6).
+    """A new disk in the place of a lost one, under the identity that was in memory: durable, joining, empty.
 
     To be called when both others are active, and not on the event loop's thread. After a crash in the middle the disk is lost
     as before. Raises StorageFailed, ConfigError.

@@ -1,4 +1,4 @@
-"""Trap 18: a token that is not found costs the same work whatever it is, alone or beside others, counted rather than timed.
+"""Not found costs the same work whatever the token is, alone or beside others: it is counted rather than timed.
 
 Counted are messages to replicas and how many keys each asks for, records that each store looks for, and calls that derive keys,
 hash, seal or open. Another owner's token, one that was never issued, one of an epoch that never was, and text that is no token
