@@ -1,22 +1,18 @@
-"""``quorumvault admin``: what an operator asks of a node on its own host, through the socket in its data directory."""
+"""``quorumvault admin``, ``repair`` and ``verify``: what an operator asks a node on its own host, through its admin socket."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from quorumvault.cli.main import ERROR
-from quorumvault.cli.options import config_option, json_option
+from quorumvault.cli.options import admin_client, json_option, node_options
 from quorumvault.cli.output import print_json, print_table, say, visible
-from quorumvault.config.cluster import load_cluster
-from quorumvault.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quorumvault.cli.admin_client import AdminClient
-    from quorumvault.server.http.admin.schemas import FactsStatus, NodeStatus, PeerStatus
+    from quorumvault.server.http.admin.schemas import FactsStatus, NodeStatus, PeerDifferences, PeerRepair, PeerStatus
 
 #: Of identities and fingerprints, where they only have to be told apart.
 _SHORT = 8
@@ -34,25 +30,12 @@ def admin() -> None:
     """
 
 
-def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    node = click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
-    return config_option(node(json_option(command)))
-
-
-def _client(config: Path, node: str) -> AdminClient:
-    from quorumvault.cli.admin_client import AdminClient
-
-    cluster = load_cluster(config)
-    if node not in cluster.nodes:
-        raise ConfigError(cluster.file, "nodes", f"no node {node!r} in this cluster; expected one of {', '.join(cluster.nodes)}")
-    return AdminClient(cluster.data_directory(node))
-
-
 @admin.command(epilog="\b\nExample:\n  quorumvault admin status --config vault/cluster.yaml --node n1")
-@_node_options
+@node_options
+@json_option
 def status(config: Path, node: str, as_json: bool) -> None:
     """Show one node in depth: its disk, its view, fingerprints of what it holds, and what its peers told it of theirs."""
-    found = _client(config, node).status()
+    found = admin_client(config, node).status()
     if as_json:
         print_json(found)
         return
@@ -99,13 +82,14 @@ def _compare(theirs: object, mine: object) -> str:
 
 
 @admin.command(epilog="\b\nExample:\n  quorumvault admin reload --config vault/cluster.yaml --node n1")
-@_node_options
+@node_options
+@json_option
 def reload(config: Path, node: str, as_json: bool) -> int:
     """Make a node read its API keys and its peers' addresses again, as SIGHUP does, and hear what came of it.
 
     What cannot be read stays as it was, and the exit code is 1.
     """
-    reloaded = _client(config, node).reload()
+    reloaded = admin_client(config, node).reload()
     if as_json:
         print_json(reloaded)
     else:
@@ -117,11 +101,77 @@ def reload(config: Path, node: str, as_json: bool) -> int:
 
 
 @admin.command(epilog="\b\nExample:\n  quorumvault admin stop --config vault/cluster.yaml --node n1")
-@_node_options
+@node_options
+@json_option
 def stop(config: Path, node: str, as_json: bool) -> None:
     """Ask a node to drain and to end, as SIGTERM does. It serves what is under way first."""
-    stopping = _client(config, node).stop()
+    stopping = admin_client(config, node).stop()
     if as_json:
         print_json(stopping)
     else:
         say(f"{node} drains, and ends when that is done.")
+
+
+@click.command(
+    short_help="Compare replicas and mend what differs.",
+    epilog="\b\nExample:\n  quorumvault repair vault --node n1",
+)
+@node_options
+@json_option
+def repair(config: Path, node: str, as_json: bool) -> int:
+    """Have a node compare its replica with the two others and bring to either side what it lacks.
+
+    Nodes do that by themselves every few minutes; this is for who does not want to wait. It asks the node through its socket in
+    DIR, on the node's own host, and returns when nothing is left to mend. Exit 1 if a peer could not be compared.
+    """
+    repaired = admin_client(config, node).repair()
+    if as_json:
+        print_json(repaired)
+    else:
+        for peer, found in repaired.peers.items():
+            say(f"{repaired.node} and {peer}: {_mended(found)}")
+    return ERROR if any(found.problem or found.unreadable for found in repaired.peers.values()) else 0
+
+
+def _mended(found: PeerRepair) -> str:
+    if found.problem is not None:
+        return f"not compared: {visible(found.problem)}"
+    text = f"{found.taken:,} records taken, {found.given:,} given, {found.raised:,} epochs raised"
+    return f"{text}, {found.unreadable:,} buckets cannot be read" if found.unreadable else text
+
+
+@click.command(
+    short_help="Compare all replicas, record by record.",
+    epilog="\b\nExample:\n  quorumvault verify vault --node n1",
+)
+@node_options
+@json_option
+def verify(config: Path, node: str, as_json: bool) -> int:
+    """Have a node compare its replica with the two others, record by record as they are on disk, and change nothing.
+
+    It asks the node through its socket in DIR, on the node's own host. What is being written meanwhile is looked at again until
+    it is everywhere. Exit 1 unless all three are identical.
+    """
+    verified = admin_client(config, node).verify()
+    identical = all(found.identical for found in verified.peers.values())
+    if as_json:
+        print_json(verified)
+        return 0 if identical else ERROR
+    for peer, found in verified.peers.items():
+        say(f"{verified.node} and {peer}: {_differences(verified.node, peer, found)}")
+    return 0 if identical else ERROR
+
+
+def _differences(node: str, peer: str, found: PeerDifferences) -> str:
+    if found.problem is not None:
+        return f"not compared: {visible(found.problem)}"
+    if found.identical:
+        return f"{found.records:,} records, identical"
+    differences = (
+        (found.only_here, f"only on {node}"),
+        (found.only_there, f"only on {peer}"),
+        (found.unequal, "not the same"),
+        (found.registers, "epochs not the same"),
+        (found.unreadable, "buckets that cannot be read"),
+    )
+    return f"{found.records:,} records: " + ", ".join(f"{count:,} {what}" for count, what in differences if count)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from quorumvault.cli.destination import STANDARD, destination
-from quorumvault.cli.healing import client_of, node_options
+from quorumvault.cli.options import admin_client, json_option, node_options
 from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 from quorumvault.config.cluster import load_cluster
 
@@ -29,6 +29,7 @@ Examples:
   quorumvault backup vault --node n1 -o - | tee 2025-03-01.qvb | sha256sum""",
 )
 @node_options
+@json_option
 @click.option(
     "-o",
     "--output",
@@ -38,7 +39,7 @@ Examples:
     help="The backup, readable by you alone; - is standard output.",
 )
 @click.option("--force", is_flag=True, help="Replace the output file if there is one.")
-def backup(directory: Path, node: str, as_json: bool, output: Path, force: bool) -> None:
+def backup(config: Path, node: str, as_json: bool, output: Path, force: bool) -> None:
     """Have a node save all that its cluster has committed, out of its own disk and another node's, while both go on.
 
     It asks the node through its socket in DIR, on the node's own host. What is committed before it begins is in it, whatever that
@@ -47,10 +48,10 @@ def backup(directory: Path, node: str, as_json: bool, output: Path, force: bool)
     """
     if output == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the backup; --json has no place there")
-    client = client_of(directory, node)
+    client = admin_client(config, node)
     with destination(output, force=force) as sink:
         header, trailer, size = _save(client, sink, steps_on_terminal())
-    keep = _to_keep(directory)
+    keep = _to_keep(config)
     if as_json:
         print_json(
             {
@@ -91,9 +92,9 @@ def _save(client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]) -> t
         return reader.header, frame.message, size + len(frame.raw)
 
 
-def _to_keep(directory: Path) -> dict[str, Path]:
-    """What it takes to restore a backup besides."""
-    cluster = load_cluster(directory / "cluster.yaml")
+def _to_keep(config: Path) -> dict[str, Path]:
+    """The files without which a backup cannot be restored, by what they are."""
+    cluster = load_cluster(config)
     secret = cluster.file.parent / cluster.secrets.master.file
     return {"master_secret": secret, "fields": cluster.fields, "api_keys": cluster.api_keys}
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 import msgspec
 
-from quorumvault.cli.files import format_option, interruptible, names
+from quorumvault.cli.files import format_option, names
+from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, print_table, say

@@ -7,31 +7,27 @@ import csv
 import dataclasses
 import functools
 import os
-import signal
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple
 
 import click
 
 from quorumvault.cli.destination import STANDARD, destination
+from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import print_json, say, visible
-from quorumvault.errors import ColumnError
 from quorumvault.files.job import IfToken, Job, JobOperation, Missing, Progress, Report, ignore
-from quorumvault.files.outputs import OutputExists, new_mode
+from quorumvault.files.outputs import new_mode
 from quorumvault.files.run import run
-from quorumvault.files.sources import TEXT, Format, InputsError, Source, expand, format_of, is_single, split_table
+from quorumvault.files.sources import TEXT, Format, Source, expand, format_of, is_single, split_table
 from quorumvault.files.stream import pass_through
-from quorumvault.files.work_folder import RunRefused, has_unfinished, work_path
+from quorumvault.files.work_folder import has_unfinished, work_path
 from quorumvault.ownership import reach, umask
 
-_EXTRA = ("duckdb", "numpy", "pyarrow")
 _BACK = "values that came back"
 
 column_option = click.option(
@@ -316,54 +312,6 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         progress = stack.enter_context(_progress(_size(stream), request.output == STANDARD))
         source = "standard input" if name == "-" else name
         return pass_through(job, vault, stream, source, form, sink, rejects, progress)
-
-
-@contextlib.contextmanager
-def interruptible(job: Job | None = None) -> Iterator[None]:
-    """SIGTERM like Ctrl-C, in order; what a run has left is told, and how to go on. Mistakes in the command are UsageErrors.
-
-    Raises Abort if it was interrupted.
-    """
-    interrupted = False
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
-
-    with _handling(interrupt):
-        try:
-            yield
-        except (InputsError, OutputExists, ColumnError) as error:
-            raise click.UsageError(visible(str(error))) from None
-        except ModuleNotFoundError as error:
-            if error.name not in _EXTRA:
-                raise
-            raise click.ClickException(f"Parquet and DuckDB need {error.name}: pip install 'quorumvault[analytics]'") from None
-        except BaseException as error:
-            # DuckDB makes an error of its own of an interrupt.
-            if job is not None and not isinstance(error, RunRefused) and work_path(job).is_dir():
-                say(
-                    f"Finished parts are kept in {work_path(job)}: the same command with --resume goes on, --force begins again.",
-                    err=True,
-                )
-            if interrupted:
-                raise click.Abort from None
-            raise
-
-
-@contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[None]:
-    """Signals that ask for an end; only the main thread may set what becomes of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from quorumvault.cli.census import column_option, require_somewhere
 from quorumvault.cli.files import (
     force_option,
     format_option,
-    interruptible,
     missing_option,
     names,
     print_report,
@@ -20,6 +19,7 @@ from quorumvault.cli.files import (
     run_files,
     spill_option,
 )
+from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import say

@@ -27,6 +27,7 @@ from quorumvault.errors import ConfigError
 from quorumvault.ownership import is_open_to_others
 
 if TYPE_CHECKING:
+    from quorumvault.cli.admin_client import AdminClient
     from quorumvault.client import Client
 
 
@@ -94,20 +95,57 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --config; the command gets it as ``config``."""
+    """Adds --config; the command gets the path of the cluster's file as ``config``."""
 
     @functools.wraps(command)
     def with_config(*args: Any, config: Path, **kwargs: Any) -> Any:
-        source = click.get_current_context().get_parameter_source("config")
-        if source is ParameterSource.DEFAULT and not config.exists():  # who named no file may not know that one was looked for
-            raise ConfigError(
-                config.absolute(), "", "there is no such file; name the cluster's with --config or QUORUMVAULT_CONFIG"
-            )
-        return command(*args, config=config, **kwargs)
+        return command(*args, config=_named(config), **kwargs)
 
     return _CONFIG(with_config)
 
 
+def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds DIR and --config, of which one names the cluster, and --node; the command gets ``config``, a file, and ``node``."""
+
+    @functools.wraps(command)
+    def with_node(*args: Any, directory: Path | None, config: Path, **kwargs: Any) -> Any:
+        if directory is None:
+            file = _named(config)
+        elif _source() is ParameterSource.COMMANDLINE:
+            raise click.UsageError("name the cluster once: by DIR, or by --config")
+        else:
+            file = directory / "cluster.yaml"
+        return command(*args, config=file, **kwargs)
+
+    directory = click.argument(
+        "directory", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+    )
+    return directory(_CONFIG(node_option(with_node)))
+
+
+def _named(config: Path) -> Path:
+    """Raises ConfigError for a default that is not there: a user who named no file may not know that one was looked for."""
+    if _source() is ParameterSource.DEFAULT and not config.exists():
+        raise ConfigError(config.absolute(), "", "there is no such file; name the cluster's with --config or QUORUMVAULT_CONFIG")
+    return config
+
+
+def _source() -> ParameterSource | None:
+    return click.get_current_context().get_parameter_source("config")
+
+
+def admin_client(config: Path, node: str) -> AdminClient:
+    """A client for the administrative socket of a node of the cluster in ``config``. Raises ConfigError for an unknown node."""
+    from quorumvault.cli.admin_client import AdminClient
+    from quorumvault.config.cluster import load_cluster
+
+    cluster = load_cluster(config)
+    if node not in cluster.nodes:
+        raise ConfigError(cluster.file, "nodes", f"no node {node!r} in this cluster; expected one of {', '.join(cluster.nodes)}")
+    return AdminClient(cluster.data_directory(node))
+
+
+node_option = click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
 _CONFIG = click.option(
     "--config",
     type=_FILE,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quorumvault.cli.destination import STANDARD, destination
-from quorumvault.cli.options import json_option
+from quorumvault.cli.options import json_option, node_options
 from quorumvault.cli.output import print_json, say, visible
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig, load_node
@@ -28,8 +28,7 @@ Examples:
   quorumvault pack vault --node n2 -o n2.tar
   quorumvault pack vault --node n2 -o - | ssh 10.0.0.2 'mkdir -p vault && tar -x -C vault'""",
 )
-@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--node", required=True, metavar="NAME", help="Whose data to take: n1, n2 or n3.")
+@node_options
 @click.option(
     "-o",
     "--output",
@@ -39,7 +38,7 @@ Examples:
 )
 @click.option("--force", is_flag=True, help="Replace the output file if there is one.")
 @json_option
-def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: bool) -> None:
+def pack(config: Path, node: str, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a tar of what one node of the cluster in DIR needs on its host: configuration, secrets, its own data.
 
     The node must not run. Nodes that do are asked for the fingerprint of their API keys, and a warning says where it differs: a
@@ -50,14 +49,14 @@ def pack(directory: Path, node: str, output: Path | None, force: bool, as_json: 
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the tar; --json has no place there")
-    config = load_node(directory / "cluster.yaml", node)
-    _warn_of_other_keys(config)
+    settings = load_node(config, node)
+    _warn_of_other_keys(settings)
     with destination(path, force=force) as sink:
-        packed = pack_node(config, sink)
+        packed = pack_node(settings, sink)
     if as_json:
         print_json({"tar": str(path), "node": node, "disk": packed.disk.hex(), "files": packed.files, "bytes": packed.size})
     else:
-        _tell(directory, node, path, packed)
+        _tell(config.parent / node, path, packed)
 
 
 def _warn_of_other_keys(config: NodeConfig) -> None:
@@ -77,7 +76,8 @@ def _warn_of_other_keys(config: NodeConfig) -> None:
         say(visible(words), err=True)
 
 
-def _tell(directory: Path, node: str, path: Path, packed: Packed) -> None:
+def _tell(disk: Path, path: Path, packed: Packed) -> None:
+    node = disk.name
     what = "The tar" if path == STANDARD else str(path)
     name = "the tar" if path == STANDARD else shlex.quote(path.name)
     say(
@@ -88,6 +88,6 @@ On its host, in an empty directory:
   tar -xf {name}
   quorumvault serve --config cluster.yaml --node {node}
 
-From then on its disk is there: do not start {directory / node} as well. Of two processes with one disk, peers send one away.""",
+From then on its disk is there: do not start {disk} as well. Of two processes with one disk, peers send one away.""",
         err=path == STANDARD,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from quorumvault.cli.logs import log_to_stderr
-from quorumvault.cli.options import config_option
+from quorumvault.cli.options import config_option, node_option
 from quorumvault.cli.process import expect_batches, forbid_core_dumps, stop_with, take_descriptors
 from quorumvault.config.cluster import LOG_LEVELS, load_node
 from quorumvault.config.tampering import require_guarded
@@ -15,7 +15,7 @@ from quorumvault.config.tampering import require_guarded
 
 @click.command(short_help="Run one node.", epilog="\b\nExample:\n  quorumvault serve --config vault/cluster.yaml --node n1")
 @config_option
-@click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
+@node_option
 @click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -13,7 +15,10 @@ from click.testing import CliRunner
 
 from quorumvault.cli import main
 from quorumvault.cli.main import ERROR, NO_QUORUM, PARTIAL, USAGE
+from quorumvault.config.addresses import plan_nodes
 from quorumvault.errors import ConfigError, Draining, NoQuorum, StorageFailed, TokensNotFound, Unauthenticated
+from quorumvault.model import Owner
+from quorumvault.server.offline.init import init
 
 
 def all_commands() -> Iterator[tuple[str, ...]]:
@@ -101,3 +106,22 @@ def test_the_configuration_file_may_come_from_the_environment(tmp_path: Path, mo
     assert "flag.yaml" in result.stderr
     monkeypatch.chdir(tmp_path)
     assert f"{tmp_path}/cluster.yaml: " in CliRunner().invoke(main, ["keys", "list"]).stderr
+
+
+@pytest.mark.parametrize("command", [("repair",), ("verify",), ("admin", "status"), ("admin", "stop"), ("backup", "-o", "new")])
+def test_a_node_is_named_the_same_way_by_every_command(tmp_path: Path, command: tuple[str, ...]) -> None:
+    init(tmp_path, plan_nodes(["127.0.0.1"], 9000), [Owner("lab")], now=datetime(2025, 3, 1, tzinfo=UTC), entropy=os.urandom)
+    place, file = str(tmp_path), str(tmp_path / "cluster.yaml")
+    by_directory, by_file = (*command, place), (*command, "--config", file)
+    ways: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+        (by_directory, {"QUORUMVAULT_CONFIG": "no"}),
+        (by_file, {}),
+        (command, {"QUORUMVAULT_CONFIG": file}),
+    )
+    for arguments, environment in ways:
+        told = CliRunner().invoke(main, [*arguments, "--node", "n2"], env=environment)
+        assert (told.exit_code, "n2/admin.sock: " in told.stderr) == (1, True)
+    told = CliRunner().invoke(main, [*by_directory, "--node", "n4"])
+    assert (told.exit_code, "no node 'n4' in this cluster" in told.stderr) == (1, True)
+    both = CliRunner().invoke(main, [*by_directory, "--config", file, "--node", "n2"])
+    assert (both.exit_code, "name the cluster once" in both.stderr) == (2, True)
