@@ -1,8 +1,8 @@
-"""What a node does by itself so that three replicas become the same again, behind the requests of clients.
+"""Healing: a node makes three replicas equal again by itself, behind the requests of clients.
 
-asking.py        one request to one replica, awaited; work on the storage thread, awaited
-pace.py          loops that rest as long as they worked, and survive what fails in them
-handoff.py       what a peer missed reaches it when it is back
-antientropy.py   replicas are compared, and what differs is mended
-scrub.py         every record on disk is read again
+hinted_handoff.py  sends a peer what it missed, once it is back
+anti_entropy.py    compares replicas, and mends what differs
+scrub.py           reads every record on disk again
+join.py            copies everything to a joining disk
+rollback_marks.py  finds a disk that was put back from an older copy
 """

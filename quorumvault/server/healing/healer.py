@@ -1,4 +1,4 @@
-"""All that heals a node, put together: the composition root's part for what runs behind the requests."""
+"""Puts the healing of one node together: hinted handoff, anti-entropy and scrub."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from quorumvault.server.healing.scrub import Neighbours, Scrub, ScrubCounts
 from quorumvault.server.healing.send_records import RecordSender
 from quorumvault.server.healing.throttle import Background, Throttle
 
-#: Between two looks at whether there is anything to do: short against what a person notices, and of no weight.
+#: Seconds between two looks for work: nobody notices the delay, and a look costs next to nothing.
 _SECONDS = 0.5
 
 
 class Observer(Protocol):
-    """Hears what was healed, for metrics and the event log. Must not raise."""
+    """Hears of what was healed, for metrics and the event log. Must not raise."""
 
     def handed_off(self, node: str, records: int) -> None:
-        """A peer has all that it was owed."""
+        """A peer has received all hints that were kept for it."""
         ...
 
     def compared(self, node: str, outcome: Compared | str) -> None: ...
 
     def scrubbed(self, counts: ScrubCounts) -> None:
-        """Every record was read once more."""
+        """The scrub has read every record once more."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class HealerCallbacks:
-    """Of the node that is healed. ``peers`` has its own replica too; ``wall_ms`` is milliseconds since 1970.
+    """The node that is healed. ``peers`` holds all replicas, its own too; ``wall_ms`` returns milliseconds since 1970.
 
-    ``announce`` has the peers hear this node's facts, ``give_up(why)`` ends the process: its disk is not to be trusted.
-    ``room_beside``: whether another store like this one fits on its disk.
+    ``announce`` tells the peers this node's facts. ``give_up(why)`` ends the process, since its disk cannot be trusted.
+    ``room_beside`` returns whether another store of this size fits on the file system.
     """
 
     name: str
@@ -60,7 +60,7 @@ class HealerCallbacks:
 
 
 class Healer:
-    """Handoff, anti-entropy and scrub of a node that has a disk."""
+    """Hinted handoff, anti-entropy and scrub of a node that has a disk."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Healer:
     ) -> None:
         others: Collection[str] = [name for name in node.peers if name != node.name]
         replicas = ReplicaClient(node.name, node.disk, node.nonce, node.peers, node.view, timeout=timeouts.round)
-        #: For who has something to ask of single replicas besides.
+        #: Also used by backups.
         self.replicas = replicas
         sender = RecordSender(replicas, storage, Throttle(settings.share))
         self.handoff = Handoff(others, replicas, storage, sender, settings.hints, node.wall_ms, observer.handed_off)

@@ -7,18 +7,19 @@ only once it is active (only active listed disks vote).
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from quorumvault.protocol import join
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.join import Activate, Ask, Enter, Merge, Prepare, Progress, Replies, Wait
-from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId
-from quorumvault.protocol.peer import NoReply, OnReply, Peer
+from quorumvault.protocol.messages import AnyReply, RoundId
+from quorumvault.protocol.peer import NoReply, Peer
+from quorumvault.protocol.views import NO_DISK
 from quorumvault.server.coordinator.exchange import drive
-from quorumvault.server.healing.requests import NoAnswer, Storage, on_storage_thread
+from quorumvault.server.healing.requests import Asked, NoAnswer, Storage, on_storage_thread
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.throttle import Throttle, pause
 from quorumvault.server.replica.replica import Replica
@@ -27,42 +28,32 @@ from quorumvault.server.storage.disk_identity import DiskIdentity
 
 logger = logging.getLogger("quorumvault.healing")
 
-#: Seconds before it asks again, when it could not go on.
+#: Seconds before the next attempt, when the joining cannot go on.
 _RETRY = 0.5
 _FULL = "this node's disk is full"
 
 
+@dataclass(eq=False)
 class Rejoin:
-    """``identity``: of the disk that joins. ``prepare``: rule 6, gives the storage thread of a disk that is there for good.
+    """Brings the disk with ``identity`` into the view. ``timeout`` is that of a request, in seconds.
 
-    ``marks``: of the others' disks; this disk stores them before it votes. ``has_room``: on the disk, before there is a
-    store on it. ``may_speak``: whether peers know this process as the one of its name (peers/standing.py). ``timeout``: of a
-    question, in seconds.
+    ``prepare`` returns the storage thread of the disk, after replacing a lost one (a lost disk gets a new identity). ``marks``
+    are the rollback marks that the disk stores before it votes. ``has_room`` looks at the file system while there is no store on
+    it. ``may_speak`` returns whether peers know this process as the one of its name (peers/standing.py).
     """
 
-    def __init__(
-        self,
-        identity: Callable[[], DiskIdentity],
-        nonce: bytes,
-        peers: Mapping[str, Peer],
-        prepare: Callable[[], Awaitable[Storage]],
-        may_speak: Callable[[], bool],
-        throttle: Throttle,
-        marks: RollbackMarks,
-        has_room: Callable[[], bool],
-        *,
-        timeout: float,
-    ) -> None:
+    identity: Callable[[], DiskIdentity]
+    nonce: bytes
+    peers: Mapping[str, Peer]
+    prepare: Callable[[], Awaitable[Storage]]
+    may_speak: Callable[[], bool]
+    throttle: Throttle
+    marks: RollbackMarks
+    has_room: Callable[[], bool]
+    timeout: float
+
+    def __post_init__(self) -> None:
         self.progress = Progress()
-        self._identity = identity
-        self._nonce = nonce
-        self._peers = peers
-        self._prepare = prepare
-        self._may_speak = may_speak
-        self._throttle = throttle
-        self._marks = marks
-        self._has_room = has_room
-        self._timeout = timeout
         self._rounds = itertools.count(1)
         self._began = 0.0
         self._storage: Storage | None = None
@@ -70,12 +61,12 @@ class Rejoin:
 
     @property
     def records(self) -> int:
-        """How many have been copied, from both others."""
+        """The number of records that were copied, from both others together."""
         return self._copied.records
 
     async def run(self) -> None:
-        """Until the disk is active. Raises join.Displaced."""
-        mine = self._identity()
+        """Join, and return once the disk is active. Raises join.Displaced if another disk has taken its slot."""
+        mine = self.identity()
         await drive(join.join(mine.node, mine.disk, mine.view), self._take)
         self.progress = Progress()
 
@@ -84,7 +75,7 @@ class Rejoin:
             case Ask():
                 return await self._ask(step)
             case Prepare():
-                while not self._has_room():
+                while not self.has_room():
                     self._show(waits_for=_FULL)
                     await pause(_RETRY)
                 await self._disk()
@@ -95,8 +86,8 @@ class Rejoin:
                 await self._merge(step)
             case Activate(view=view):
                 for disk, mark in step.marks.items():
-                    self._marks.acknowledged(disk, mark)
-                known = dict(self._marks.known)
+                    self.marks.acknowledged(disk, mark)
+                known = dict(self.marks.known)
                 await self._once_there_is_room(lambda replica: replica.activate(view, known))
             case Wait(why=why):
                 if self.progress.waits_for != why:
@@ -106,36 +97,32 @@ class Rejoin:
         return {}
 
     async def _ask(self, ask: Ask) -> Replies:
-        """All at once; those that do not answer in time are left out."""
-        if not self._may_speak():
+        """Ask all these nodes at once. Returns the replies by node, without the nodes that did not answer in time."""
+        if not self.may_speak():
             return {}
-        loop = asyncio.get_running_loop()
-        self._began = self._throttle.begin()
-        waiting: dict[str, asyncio.Future[AnyReply | NoReply]] = {node: loop.create_future() for node in ask.nodes}
-        timers = [loop.call_later(self._timeout, _settling(answer), NoReply(sent=True)) for answer in waiting.values()]
-        rounds: dict[str, RoundId] = {}
-        for node, answer in waiting.items():
-            rounds[node] = RoundId(self._identity().disk, self._nonce, next(self._rounds))
-            self._peers[node].send(Outgoing(ask.request.sent_in(rounds[node], ask.request.view)), _settling(answer))
+        self._began = self.throttle.begin()
+        asked = []
+        for node in ask.nodes:
+            round_id = RoundId(self.identity().disk, self.nonce, next(self._rounds))
+            request = ask.request.sent_in(round_id, ask.request.view)
+            asked.append(Asked.sent(self.peers[node], NO_DISK, request, self.timeout))
         told: dict[str, AnyReply] = {}
-        for node, answer in waiting.items():
-            reply = await answer
-            if not isinstance(reply, NoReply) and reply.round == rounds[node]:
-                told[node] = reply
-        for timer in timers:
-            timer.cancel()
+        for each in asked:
+            reply = await each.settled
+            if not isinstance(reply, NoReply) and reply.round == each.request.round:
+                told[each.node] = reply
         return told
 
     async def _merge(self, piece: Merge) -> None:
-        """One piece, and a rest for both ends."""
+        """Write one piece to this disk, then rest, which spares both ends."""
         await self._once_there_is_room(lambda replica: replica.merge(piece.keys, piece.values))
         self._copied.count(piece)
         self._show(waits_for=None)
-        await self._throttle.rest(self._began)
+        await self.throttle.rest(self._began)
 
     async def _disk(self) -> Storage:
         if self._storage is None:
-            self._storage = await self._prepare()
+            self._storage = await self.prepare()
         return self._storage
 
     async def _once_there_is_room(self, work: Callable[[Replica], bool]) -> None:
@@ -144,7 +131,7 @@ class Rejoin:
             await pause(_RETRY)
 
     async def _on_disk(self, work: Callable[[Replica], object]) -> object:
-        """What the work returns; tried again while too much waits for the disk."""
+        """Returns what the work returns. Tries again while too much waits for the disk."""
         storage = await self._disk()
         while True:
             try:
@@ -153,12 +140,12 @@ class Rejoin:
                 await pause(_RETRY)
 
     def _show(self, *, waits_for: str | None) -> None:
-        view, copied = self._identity().view, self._copied
+        view, copied = self.identity().view, self._copied
         self.progress = Progress(None if view is None else view.number, copied.source, copied.records, copied.expected, waits_for)
 
 
 class _Copied:
-    """Counts what was copied, and reckons what there is. Records are spread evenly over the buckets, which come in order."""
+    """Counts the copied records and estimates their number: they are spread evenly over the buckets, which come in order."""
 
     def __init__(self) -> None:
         self.source: str | None = None
@@ -176,7 +163,3 @@ class _Copied:
             whole = round((self.records - self._before) / share)
             # Both copies have about as many.
             self.expected = self._before + whole if self._before else 2 * whole
-
-
-def _settling(answer: asyncio.Future[AnyReply | NoReply]) -> OnReply:
-    return lambda reply: None if answer.done() else answer.set_result(reply)

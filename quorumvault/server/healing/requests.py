@@ -1,4 +1,4 @@
-"""One request to one replica, awaited; and work on the storage thread, awaited."""
+"""Requests to single replicas, and work on the storage thread, as awaitables."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ResultT = TypeVar("ResultT")
 
 
 class NoAnswer(Exception):
-    """A replica did not answer, or not as one that is active in the view. The words are for logs and operators."""
+    """A replica did not answer, or is not active in the view. The words are for logs and operators."""
 
 
 class Storage(Protocol):
-    """The storage thread (groupcommit.py), or a simulator's."""
+    """The storage thread (replica/group_commit.py), or a simulator's."""
 
     def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None: ...
 
 
 async def on_storage_thread(storage: Storage, work: Callable[[Replica], ResultT]) -> ResultT:
-    """What ``work`` returns. Raises NoAnswer if the thread has too much to do; what ``work`` raises ends the process."""
+    """Returns what ``work`` returns. Raises NoAnswer if too much waits already; an exception in ``work`` ends the process."""
     done: asyncio.Future[ResultT | NoReply] = asyncio.get_running_loop().create_future()
     storage.submit(Job(work), lambda result: None if done.done() else done.set_result(result))  # type: ignore[arg-type]
     result = await done
@@ -36,59 +36,47 @@ async def on_storage_thread(storage: Storage, work: Callable[[Replica], ResultT]
     return result
 
 
+@dataclass(eq=False)
 class ReplicaClient:
-    """Asks single replicas, that of its own node among them. Its rounds have a nonce of their own: none is a coordinator's.
+    """Sends requests to single replicas, that of its own node among them, in the newest view that this node knows.
 
-    ``view`` is the newest that this node knows; ``timeout`` in seconds.
+    ``nonce`` is this client's own, so that none of its rounds is a coordinator's. ``timeout`` is in seconds.
     """
 
-    def __init__(
-        self,
-        node: str,
-        disk: Callable[[], bytes],
-        nonce: bytes,
-        peers: Mapping[str, Peer],
-        view: Callable[[], View | None],
-        *,
-        timeout: float,
-    ) -> None:
-        self.node = node
-        self._disk = disk
-        self._nonce = nonce
-        self._peers = peers
-        self._view = view
-        self._timeout = timeout
+    node: str
+    disk: Callable[[], bytes]
+    nonce: bytes
+    peers: Mapping[str, Peer]
+    newest_view: Callable[[], View | None]
+    timeout: float
+
+    def __post_init__(self) -> None:
         self._rounds = itertools.count(1)
 
     @property
     def view(self) -> View | None:
-        """The newest that this node knows."""
-        return self._view()
+        """The newest view that this node knows; None if it knows none."""
+        return self.newest_view()
 
     def listed(self, node: str) -> bytes | None:
-        """The disk that the view lists for this node."""
-        view = self._view()
+        """Returns the disk that the view lists for this node; None without a view."""
+        view = self.newest_view()
         return None if view is None else view.disks[node]
 
     def can_ask(self, node: str) -> bool:
-        return self._view() is not None and self._peers[node].up
+        return self.newest_view() is not None and self.peers[node].up
 
     async def ask(self, node: str, make: Callable[[RoundId, ViewId], AnyRequest]) -> AnyReply:
-        """The answer of the disk that the view lists for this node, as an active one. Raises NoAnswer."""
+        """Returns the answer of the disk that the view lists for this node. Raises NoAnswer if that disk does not vote."""
         return await self.send(node, make).answer()
 
     def send(self, node: str, make: Callable[[RoundId, ViewId], AnyRequest]) -> Asked:
-        """The same, without waiting for it. Raises NoAnswer if there is no view to ask in."""
-        view = self._view()
+        """Send the request of ``ask`` without waiting for the answer. Raises NoAnswer if this node knows no view."""
+        view = self.newest_view()
         if view is None:
             raise NoAnswer("this node knows no view")
-        loop = asyncio.get_running_loop()
-        request = make(RoundId(self._disk(), self._nonce, next(self._rounds)), view.id)
-        asked = Asked(node, view.disks[node], request, loop.create_future())
-        timer = loop.call_later(self._timeout, asked.settle, NoReply(sent=True))
-        asked.settled.add_done_callback(lambda _: timer.cancel())
-        self._peers[node].send(Outgoing(request), asked.settle)
-        return asked
+        request = make(RoundId(self.disk(), self.nonce, next(self._rounds)), view.id)
+        return Asked.sent(self.peers[node], view.disks[node], request, self.timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +88,22 @@ class Asked:
     request: AnyRequest
     settled: asyncio.Future[AnyReply | NoReply]
 
+    @classmethod
+    def sent(cls, peer: Peer, disk: bytes, request: AnyRequest, timeout: float) -> Asked:
+        """Send a request, which gets NoReply after ``timeout`` seconds. ``disk`` is the one that has to answer."""
+        loop = asyncio.get_running_loop()
+        asked = cls(peer.node, disk, request, loop.create_future())
+        timer = loop.call_later(timeout, asked.settle, NoReply(sent=True))
+        asked.settled.add_done_callback(lambda _: timer.cancel())
+        peer.send(Outgoing(request), asked.settle)
+        return asked
+
     def settle(self, reply: AnyReply | NoReply) -> None:
         if not self.settled.done():
             self.settled.set_result(reply)
 
     async def answer(self) -> AnyReply:
-        """Raises NoAnswer."""
+        """Returns the reply of the right disk in the right round and view. Raises NoAnswer for any other, and for none."""
         reply, node = await self.settled, self.node
         if isinstance(reply, NoReply):
             raise NoAnswer(f"{node} does not answer")

@@ -1,10 +1,10 @@
-"""What this node remembers of the others' disks, and what it does when one of them remembers more of its own disk than is there.
+"""Rollback marks: each node remembers how many writes the others' disks had, and so finds out a disk put back from an older copy.
 
-    an acknowledgement, or a peer's facts  ──▶  remembered at once, told with the next ping, on disk within SOON
-    a peer remembers more of this disk     ──▶  the disk is given up: it was put back from an older copy (protocol/marks.py)
+    an acknowledgement, or a peer's facts  ──▶  the mark rises at once, is told with the next ping, and is on disk within SOON
+    a peer's mark of this disk is higher   ──▶  this disk is given up: it was put back (protocol/rollback_marks.py)
 
-A peer's facts are heard before the link to it counts as up, so before this process may vote (peers/standing.py): one peer that
-remembers is enough. Used on the event loop's thread.
+A peer's facts are heard before the link to it counts as up, and so before this process may vote (peers/standing.py): one peer
+that remembers is enough. Used on the event loop's thread.
 
 Rules kept here: rollback marks.
 """
@@ -12,6 +12,7 @@ Rules kept here: rollback marks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradicts, grown
@@ -21,49 +22,45 @@ from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Job, Replica
 from quorumvault.server.storage.data_directory import PUT_BACK
 
-#: Seconds by which what was learnt is written later: one sync of a busy node is then for hundreds of acknowledgements.
+#: Seconds until a raised mark is written. On a busy node one sync then serves hundreds of acknowledgements.
 SOON: Final = 0.1
 
 
+@dataclass(eq=False)
 class RollbackMarks:
-    """``replica`` and ``storage``: of this node's disk, None while it has none. ``view``: the newest that this node knows.
+    """The marks that this node holds. Marks only grow, so a stale one is still a valid lower bound.
 
+    ``replica`` and ``storage`` return None while this node has no disk; ``view`` returns the newest view that it knows.
     ``later(seconds, what)`` is the event loop's ``call_later``. ``give_up(why)`` is called at most once; ``why`` is one line.
     """
 
-    def __init__(
-        self,
-        replica: Callable[[], Replica | None],
-        storage: Callable[[], Storage | None],
-        view: Callable[[], View | None],
-        later: Callable[[float, Callable[[], None]], object],
-        give_up: Callable[[str], None],
-    ) -> None:
-        self._replica = replica
-        self._storage = storage
-        self._view = view
-        self._later = later
-        self._give_up = give_up
+    replica: Callable[[], Replica | None]
+    storage: Callable[[], Storage | None]
+    view: Callable[[], View | None]
+    later: Callable[[float, Callable[[], None]], object]
+    give_up: Callable[[str], None]
+
+    def __post_init__(self) -> None:
         self._given_up = False
         self._due = False
-        held = replica()
+        held = self.replica()
         self._known: dict[bytes, Mark] = {} if held is None else dict(held.remembered)
 
     @property
     def known(self) -> Marks:
-        """By disk id, of the disks in the view."""
+        """The marks of the disks in the view, by disk id."""
         return self._known
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
-        """That disk has it durably, and a coordinator counts on it."""
+        """That disk has a write durably, and a coordinator counts on it."""
         held = self._known.get(disk, NO_MARK)
         if (new := grown(held, mark)) != held:
             self._known[disk] = new
             self._write_soon()
 
     def heard(self, facts: NodeFacts) -> None:
-        """A peer says how far its disk is, and what it remembers of others."""
-        replica, view = self._replica(), self._view()
+        """A peer has told how far its disk is, and its marks of other disks."""
+        replica, view = self.replica(), self.view()
         if replica is not None and (remembered := facts.marks.get(replica.identity.disk)) is not None:
             self._compare(replica, remembered, facts.node)
         if view is None:
@@ -76,7 +73,7 @@ class RollbackMarks:
         start, sequence = replica.start, replica.sequence
         if contradicts(remembered, start, sequence) and not self._given_up:
             self._given_up = True
-            self._give_up(
+            self.give_up(
                 f"{PUT_BACK}: {peer} remembers write {remembered.sequence} of its start "
                 f"{remembered.incarnation}, and it was at write {start.sequence} at its start {start.incarnation}"
             )
@@ -84,20 +81,20 @@ class RollbackMarks:
     def _write_soon(self) -> None:
         if not self._due:
             self._due = True
-            self._later(SOON, self.write)
+            self.later(SOON, self.write)
 
     def write(self) -> None:
-        """To this node's disk, now. Disks that left the view vote no more, whatever they hold, and are forgotten."""
+        """Replace the stored marks now, without those of disks that have left the view: such a disk never votes again."""
         self._due = False
-        view, storage = self._view(), self._storage()
+        view, storage = self.view(), self.storage()
         if view is not None:
             self._known = {disk: mark for disk, mark in self._known.items() if view.lists(disk)}
         if storage is None:
-            return  # a new disk gets them before it votes (Replica.activate)
+            return  # a new disk stores them before it votes (Replica.activate)
         marks = dict(self._known)
         storage.submit(Job(lambda replica: replica.remember(marks)), self._written)
 
     def _written(self, outcome: object) -> None:
-        """True from the replica. There is no room for it otherwise, or too much waits for the disk: then again, soon."""
+        """``outcome`` is True once the marks are stored. Without room on the disk, or in its queue, try again soon."""
         if outcome is not True:
             self._write_soon()

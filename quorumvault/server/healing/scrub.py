@@ -1,17 +1,17 @@
 """Scrub: every record on disk is read again within a configured time, and is what was sealed for its place or is unknown.
 
-    found                                        then
-    bytes that are not authentic                 read from both others; what those have takes their place (rule 11)
-    a block that fails its checksum              the store cannot be trusted
-    a record that a look-up does not find, or    the same: a filter or an index in memory has gone bad, or a table
-    one less than was written
+    the scrub finds                              the node then
+    bytes that are not authentic                 reads the record from both others, and stores what those have
+    a block that fails its checksum              no longer trusts the store
+    a record that a look-up does not find, or    no longer trusts the store: a filter or an index in memory has gone bad,
+    fewer records than were written              or a table
 
-A store that cannot be trusted goes on while a peer is away: what it cannot read is unknown and never absent, and that is better
-than one replica less. Once both peers are active, its node gives the disk up and ends (exit 3), and the next start sets it
-aside and rejoins. That takes two others whose stores can be read whole, and room for another one beside this. So a node with such
-a store says so in its facts as soon as it knows, waits until the others must have heard it, and stays as it is while one of them
-says the same: between the two all can be read. Should two give up all the same, nothing false is said: a disk set aside does not
-vote, and requests are refused until one of the two stores is put back.
+A store that is not trusted stays in use while a peer is away: what it cannot read is unknown and never absent, and that is better
+than one replica less. Once both peers are active, the node gives its disk up and ends (exit 3); the next start quarantines the
+store and rejoins. This needs two other stores that can be read whole, and room for another store beside this one. So the node
+tells its peers at once, waits until they must have heard of it, and keeps its disk while a peer tells the same: between the two
+everything can be read. If two disks are given up all the same, no answer is false: a quarantined disk does not vote, and requests
+are refused until one of the two stores is put back.
 
 Rules kept here: a distrusted store stops; scrub.
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from quorumvault.protocol.anti_entropy import MergeRecords, batches
@@ -36,22 +37,23 @@ logger = logging.getLogger("quorumvault.healing")
 
 
 class Neighbours(NamedTuple):
-    """Whether both peers are active within reach, and the names of those whose stores are damaged too."""
+    """``all_active``: both peers are reachable and active. ``damaged``: names of the peers whose stores are damaged."""
 
     all_active: bool
     damaged: frozenset[str]
 
 
+@dataclass
 class ScrubCounts:
-    """Since the start: records looked over, those that were not authentic, those of them that were replaced, whole passes."""
+    """Since the start of the process: records read, those not authentic, those of them that were mended; and whole passes."""
 
-    def __init__(self) -> None:
-        self.checked = 0
-        self.corrupt = 0
-        self.mended = 0
-        self.passes = 0
+    checked: int = 0
+    corrupt: int = 0
+    mended: int = 0
+    passes: int = 0
 
 
+@dataclass(eq=False)
 class Scrub:
     """Used on the event loop's thread.
 
@@ -60,39 +62,26 @@ class Scrub:
     ``room_beside`` returns whether another store of this size fits on the disk.
     """
 
-    def __init__(
-        self,
-        peers: Collection[str],
-        replicas: ReplicaClient,
-        storage: Storage,
-        throttle: Throttle,
-        neighbours: Callable[[], Neighbours],
-        room_beside: Callable[[], bool],
-        *,
-        seconds: float,
-        heard_after: float,
-        announce: Callable[[], None],
-        give_up: Callable[[str], None],
-        passed: Callable[[ScrubCounts], None],
-    ) -> None:
-        self._peers = peers
-        self._replicas = replicas
-        self._storage = storage
-        self._throttle = throttle
-        self._neighbours = neighbours
-        self._room_beside = room_beside
-        self._seconds = seconds
-        self._heard_after = heard_after
-        self._announce = announce
-        self._give_up = give_up
-        self._passed = passed
+    peers: Collection[str]
+    replicas: ReplicaClient
+    storage: Storage
+    throttle: Throttle
+    neighbours: Callable[[], Neighbours]
+    room_beside: Callable[[], bool]
+    seconds: float
+    heard_after: float
+    announce: Callable[[], None]
+    give_up: Callable[[str], None]
+    passed: Callable[[ScrubCounts], None]
+
+    def __post_init__(self) -> None:
         self._bucket = 0
         self._due = 0.0
         self._unmended: set[bytes] = set()
-        #: Since when both peers are active, while there is damage.
+        #: When, on the loop's clock, both peers became active while there is damage; None while they are not.
         self._together: float | None = None
         self.counts = ScrubCounts()
-        #: Why the store cannot be trusted, if that is so.
+        #: Why the store cannot be trusted; None while it can.
         self.damage: str | None = None
 
     @property
@@ -106,25 +95,25 @@ class Scrub:
         )
 
     def until_due(self, at_most: float) -> float:
-        """Seconds until the next slice."""
+        """Returns the seconds until the next slice, or ``at_most``."""
         return min(at_most, max(self._due - asyncio.get_running_loop().time(), 0.0))
 
     async def once(self) -> None:
-        """A slice if one is due; and what follows from what it, or reads, have found."""
+        """Read a slice if one is due, mend what is not authentic, and consider giving up the disk."""
         await self._notice_reads()
         self._consider_giving_up()
         now = asyncio.get_running_loop().time()
         if now >= self._due:
-            began = self._throttle.begin()
+            began = self.throttle.begin()
             first = self._bucket
-            findings = await on_storage_thread(self._storage, lambda replica: replica.inventory.inspect(first))
+            findings = await on_storage_thread(self.storage, lambda replica: replica.inventory.inspect(first))
             self._note(findings)
-            self._due = max(self._due, now - 1.0) + self._seconds * (findings.next - first) / BUCKETS
+            self._due = max(self._due, now - 1.0) + self.seconds * (findings.next - first) / BUCKETS
             self._bucket = findings.next % BUCKETS
             if self._bucket == 0:
                 self.counts.passes += 1
-                self._passed(self.counts)
-            await self._throttle.rest(began)
+                self.passed(self.counts)
+            await self.throttle.rest(began)
         await self._mend()
 
     def _note(self, findings: Findings) -> None:
@@ -136,38 +125,38 @@ class Scrub:
             self._distrust(findings.damage)
 
     async def _notice_reads(self) -> None:
-        if await on_storage_thread(self._storage, lambda replica: replica.corrupt_reads):
+        if await on_storage_thread(self.storage, lambda replica: replica.corrupt_reads):
             self._distrust("a block of its store fails its checksum")
 
     def _distrust(self, damage: str) -> None:
         if self.damage is None:
             logger.critical("this node's store cannot be trusted: %s; it is given up once both peers are active", damage)
             self.damage = damage
-            self._announce()
+            self.announce()
 
     def _consider_giving_up(self) -> None:
         if self.damage is None:
             return
-        neighbours, now = self._neighbours(), asyncio.get_running_loop().time()
+        neighbours, now = self.neighbours(), asyncio.get_running_loop().time()
         if not neighbours.all_active:
             self._together = None
         elif self._together is None:
             self._together = now
-        elif now - self._together > self._heard_after and not neighbours.damaged and self._room_beside():
-            self._give_up(self.damage)
+        elif now - self._together > self.heard_after and not neighbours.damaged and self.room_beside():
+            self.give_up(self.damage)
 
     async def _mend(self) -> None:
-        """Rule 11: unknown until read from both others."""
+        """A record that is not authentic stays unknown until both others have answered."""
         for batch in batches(sorted(self._unmended)):
             answers = []
-            for node in self._peers:
-                answer = await self._replicas.ask(node, lambda round_id, view: Fetch(round_id, view, batch))  # noqa: B023
+            for node in self.peers:
+                answer = await self.replicas.ask(node, lambda round_id, view: Fetch(round_id, view, batch))  # noqa: B023
                 if not isinstance(answer, Fetched):
                     raise NoAnswer(f"{node} answered something else")
                 answers.append(answer)
             looked_up = batch[: min(len(answer.records) for answer in answers)]
             heard = [_told(looked_up, answer) for answer in answers]
-            self.counts.mended += await on_storage_thread(self._storage, lambda replica: _replace(replica, looked_up, heard))  # noqa: B023
+            self.counts.mended += await on_storage_thread(self.storage, lambda replica: _replace(replica, looked_up, heard))  # noqa: B023
             self._unmended.difference_update(looked_up)
 
 
@@ -177,7 +166,7 @@ def _told(places: list[bytes], answer: Fetched) -> MergeRecords:
 
 
 def _replace(replica: Replica, places: Sequence[bytes], heard: Sequence[MergeRecords]) -> int:
-    """How many of these are authentic then. What a peer has is judged by itself: rotten bytes are no value (rule 11)."""
+    """Returns how many of the places hold authentic records then. A peer's rotten bytes count as no record."""
     for told in heard:
         merge_records(replica, told)
     return replica.inventory.authentic_at(places)

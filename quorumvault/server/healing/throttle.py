@@ -1,4 +1,4 @@
-"""Loops in the background: they rest in proportion to their work, and what fails in them does not end them."""
+"""Background loops: they rest in proportion to their work, and an exception does not end them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from quorumvault.server.healing.requests import NoAnswer
 
 logger = logging.getLogger("quorumvault.healing")
 
-
+#: Seconds; enough for a turn of the event loop.
 _TURN = 1e-4
 
 
 class Throttle:
-    """Rests after each piece of work so that it takes up ``share`` of the time at most: under load each piece takes longer,
-    and so does the rest. Loops can share one: what began is theirs to remember."""
+    """Rests after each piece of work, so that work takes up at most ``share`` of the time (0 to 1). Under load a piece takes
+    longer, and so does the rest. Loops may share a throttle: each keeps its own ``began``."""
 
     def __init__(self, share: float) -> None:
         self._ratio = (1 - share) / share
 
     def begin(self) -> float:
-        """When a piece of work begins: what ``rest`` has to be told at its end."""
+        """Returns the time at which a piece of work begins, for ``rest`` at its end."""
         return asyncio.get_running_loop().time()
 
     async def rest(self, began: float) -> None:
-        """At least a turn of the event loop goes by."""
+        """Rest for the work that began then; for at least a turn of the event loop."""
         await pause((asyncio.get_running_loop().time() - began) * self._ratio)
 
 
 async def pause(seconds: float) -> None:
-    """A turn of the event loop at least: a loop that is always behind must leave room for what else there is."""
+    """Sleep, for at least a turn of the event loop: a loop that is always behind must let others run."""
     await asyncio.sleep(max(seconds, _TURN))
 
 

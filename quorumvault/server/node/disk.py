@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.crypto.keys import Keyring
@@ -35,6 +36,7 @@ logger = logging.getLogger("quorumvault.node")
 STORAGE_EXIT = 3
 
 
+@dataclass(eq=False)
 class LocalDisk:
     """``replica`` and ``storage`` are None while this node has no disk. Used on the event loop's thread.
 
@@ -42,98 +44,91 @@ class LocalDisk:
     replica has made a changed identity durable.
     """
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        found: NodeDisk,
-        keyring: Keyring,
-        free_space: FreeSpace,
-        on_sync: Callable[[float], None],
-        on_identity: Callable[[DiskIdentity], None],
-    ) -> None:
+    config: NodeConfig
+    found: NodeDisk
+    keyring: Keyring
+    free_space: FreeSpace
+    on_sync: Callable[[float], None]
+    on_identity: Callable[[DiskIdentity], None]
+
+    def __post_init__(self) -> None:
         self.replica: Replica | None = None
         self.storage: GroupCommit | None = None
-        self._config = config
-        self._keyring = keyring
-        self._free_space = free_space
-        self._on_sync = on_sync
-        self._on_identity = on_identity
         self._loop = asyncio.get_running_loop()
-        self._found = found
-        if found.store is not None:
-            self._start(found.store, found.identity)
+        if self.found.store is not None:
+            self._start(self.found.store, self.found.identity)
 
     @property
     def problem(self) -> str | None:
         """Why this node has no disk, in words for /health; None while it has one."""
-        return self._found.problem
+        return self.found.problem
 
     @property
     def may_vote(self) -> bool:
         """Whether this node has a disk, or may be given another one without its operator."""
-        return self._found.store is not None or self._found.replaceable
+        return self.found.store is not None or self.found.replaceable
 
     @property
     def stalled(self) -> bool:
         """Whether the disk takes longer than any coordinator waits. A replica on such a disk counts as unreachable."""
-        return self.storage is not None and self.storage.stalled(self._config.cluster.timeouts.round)
+        return self.storage is not None and self.storage.stalled(self.config.cluster.timeouts.round)
 
     def has_room_beside(self) -> bool:
         """Whether another store of this one's size fits on the file system."""
-        return self._free_space.has_room_for(store_bytes(self._config.data_directory))
+        return self.free_space.has_room_for(store_bytes(self.config.data_directory))
 
     async def create_replacement(self) -> tuple[DiskIdentity, GroupCommit]:
         """An empty disk in place of the lost one. Raises ConfigError; ends the process if the store cannot be made."""
         try:
-            identity, store = await asyncio.to_thread(create_replacement, self._config, self._found.identity)
+            identity, store = await asyncio.to_thread(create_replacement, self.config, self.found.identity)
         except StorageFailed as failure:
-            logger.critical("%s gets no new disk: %s", self._config.node, failure)
+            logger.critical("%s gets no new disk: %s", self.config.node, failure)
             os._exit(STORAGE_EXIT)
-        self._found = NodeDisk(identity, store)
+        self.found = NodeDisk(identity, store)
         return identity, self._start(store, identity)
 
     def remove_quarantined(self) -> None:
         """Delete, on another thread, the stores that this node is whole without."""
-        self._loop.run_in_executor(None, remove_quarantined, self._config.data_directory)
+        self._loop.run_in_executor(None, remove_quarantined, self.config.data_directory)
 
     def give_up(self, why: str) -> None:
         """This disk cannot be trusted: end the process, and have the next start replace the disk. Does not return."""
-        logger.critical("%s gives up its disk: %s", self._config.node, why)
-        mark_untrusted(self._config.data_directory, why)
+        logger.critical("%s gives up its disk: %s", self.config.node, why)
+        mark_untrusted(self.config.data_directory, why)
         os._exit(STORAGE_EXIT)
 
     async def close(self) -> None:
         """Write what is queued and close the store. If the disk hangs, end the process: that write was never acknowledged."""
-        seconds = self._config.cluster.timeouts.drain
+        seconds = self.config.cluster.timeouts.drain
         if self.storage is not None and not await asyncio.to_thread(self.storage.close, seconds):
             logger.critical("the disk did not end its last write within %g s; this process ends without it", seconds)
             os._exit(STORAGE_EXIT)
-        if self._found.store is not None:
-            self._found.store.close()
+        if self.found.store is not None:
+            self.found.store.close()
 
     def _start(self, store: LevelDBStore, identity: DiskIdentity) -> GroupCommit:
-        limits = self._config.cluster.limits
-        store.on_write = self._on_sync
+        limits = self.config.cluster.limits
+        store.on_write = self.on_sync
         self.replica = Replica(
             store,
             identity,
-            self._keyring,
+            self.keyring,
             reply_bytes=limits.reply_bytes,
             copy_bytes=limits.copy_bytes,
             keep=self._keep,
-            has_room=self._free_space.has_room,
-            has_reserve=self._free_space.has_reserve,
+            has_room=self.free_space.has_room,
+            has_reserve=self.free_space.has_reserve,
         )
         self.storage = GroupCommit(self.replica, self._loop, limits, self._on_failure)
         return self.storage
 
     def _keep(self, identity: DiskIdentity) -> None:
         """Make a changed identity durable. Called on the storage thread."""
-        write_identity(self._config.data_directory / IDENTITY_FILE, identity)
-        self._loop.call_soon_threadsafe(self._on_identity, identity)
+        write_identity(self.config.data_directory / IDENTITY_FILE, identity)
+        self._loop.call_soon_threadsafe(self.on_identity, identity)
 
     def _on_failure(self, failure: BaseException) -> None:
         """Called on the storage thread: the state of the store is no longer known."""
         if isinstance(failure, StoreCorrupt):
-            mark_untrusted(self._config.data_directory, str(failure))
+            mark_untrusted(self.config.data_directory, str(failure))
         os._exit(STORAGE_EXIT)

@@ -123,11 +123,11 @@ def describe(
     owed: Mapping[str, Owed],
     joining: Progress | None,
 ) -> Health:
-    """``view`` is the newest that this node knows; ``problems`` are this node's own, in words; ``owed`` by peer what it lacks;
-    ``joining``, how far its disk is if it is joining."""
+    """Returns the body of /health. ``view`` is the newest view that this node knows, ``problems`` its own problems in words,
+    ``owed`` the records that each peer lacks, ``joining`` the progress of a joining disk."""
     others = sum(link.up and is_active(link.facts, view) for link in links.values())
     alone = not any(link.up for link in links.values())
-    # Until another one is there nobody is established; what a node lacks then is their voices and not its own.
+    # While no peer is reachable no node is established; then a node lacks its peers' votes, not its own.
     reachable = others + is_active(msgspec.structs.replace(mine, established=mine.established or alone), view)
     warnings = [*problems, *_differences(mine, links)]
     status: Literal["ok", "degraded", "unavailable"] = "ok"
@@ -149,7 +149,7 @@ def describe(
 
 
 def is_active(facts: NodeFacts | None, view: View | None) -> bool:
-    """Whether a node with these facts votes in this view."""
+    """Returns whether a node with these facts votes in this view."""
     if facts is None or view is None:
         return False
     return facts.established and view.lists(facts.disk) and votes(facts.disk, facts.mode, facts.view)

@@ -1,7 +1,7 @@
-"""Memory that was freed goes back to the system when it is not needed again at once.
+"""Gives freed memory back to the system when it is not needed again at once.
 
-Batches come and go with every request, so the allocator keeps what they freed (cli/process.py). After large ones it would keep
-a hundred megabytes for good, spread over pages that no other process can use.
+The allocator keeps what requests free, since the next one needs it (cli/process.py). After large requests it would keep a hundred
+megabytes for good.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Final
 
-#: Between the end of large requests and the look for free pages: the next large request may be on its way.
+#: Seconds from the end of a large request until free pages are given back: the next large request may be on its way.
 _SECONDS: Final = 2.0
 
 
@@ -24,7 +24,7 @@ class Heap:
         self._timer: asyncio.TimerHandle | None = None
 
     def trim_soon(self) -> None:
-        """Give free pages back in a while, once, however often this is called meanwhile."""
+        """Give free pages back in ``_SECONDS``; once, however often this is called meanwhile."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._start)
 
@@ -32,5 +32,5 @@ class Heap:
         self._timer = None
         if self._trim is None:
             return
-        # It takes some ten milliseconds and the lock of one arena at a time, so not on the loop's thread.
+        # Not on the loop's thread: this takes some ten milliseconds, and the lock of one arena at a time.
         asyncio.get_running_loop().run_in_executor(None, self._trim, 0)

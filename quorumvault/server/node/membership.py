@@ -1,10 +1,10 @@
-"""A node's place among the three disks: what it makes of the views that it hears of, and how it comes to have a place at all.
+"""Membership: how this node's disk gets into the view, follows the views that peers tell of, and learns that it was replaced.
 
-    a peer is in a larger view that lists this disk     enter it (view rules 9 and 10)
-    a peer is in one that has another disk here         this disk is replaced: the process ends (13)
-    this disk is joining                                rejoin (healing/rejoin.py), with a new disk if this node has lost its own
+    a peer is in a larger view that lists this disk     enter that view
+    a peer is in a view with another disk in its place  this disk was replaced: the process ends
+    this disk is joining                                rejoin (healing/join.py), with a new disk if this node has lost its own
 
-Used on the event loop's thread; the replica, which changes the identity, is on the storage thread.
+Used on the event loop's thread; the replica, which changes the identity, runs on the storage thread.
 
 Rules kept here: views spread from any peer; a replaced disk stops.
 """
@@ -30,20 +30,19 @@ from quorumvault.server.telemetry.event_log import Event
 
 logger = logging.getLogger("quorumvault.node")
 
-#: Of a disk's id, in words for people: enough to find it in what ``status`` shows.
+#: Bytes of a disk's id that messages show: enough to find the disk in the output of ``status``.
 _SHOWN_BYTES = 4
-#: Seconds before a joining that failed by a slip of this program begins anew.
+#: Seconds before a joining that an unexpected exception ended begins anew.
 _AGAIN = 5.0
-#: Nobody counts the answer to what a node tells its own replica.
+#: The round of requests to this node's own replica, whose answers are not counted.
 _OWN_ROUND = RoundId(b"", b"", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class MembershipCallbacks:
-    """What a node lets its membership do.
+    """``storage`` returns the node's storage thread, None without a disk. ``learn(view)`` gives its coordinator a view to name.
 
-    ``storage``: its storage thread, if there is a disk. ``learn``: a view that its coordinator names from then on. ``changed``:
-    its identity has. ``end``: this process must not go on.
+    ``changed()`` is called after the disk's identity changed. ``note`` takes events. ``end(error)`` stops the process for good.
     """
 
     storage: Callable[[], Storage | None]
@@ -60,10 +59,10 @@ class _Joining:
 
 
 class Membership:
-    """``make_rejoin`` makes what brings a joining disk in."""
+    """``make_rejoin`` is called at the start of a disk that is joining."""
 
     def __init__(self, identity: DiskIdentity, callbacks: MembershipCallbacks, make_rejoin: Callable[[], Rejoin]) -> None:
-        #: As it is durable.
+        #: The identity that is durable on disk.
         self.identity = identity
         self._callbacks = callbacks
         self._make_rejoin = make_rejoin
@@ -71,11 +70,11 @@ class Membership:
 
     @property
     def progress(self) -> Progress | None:
-        """While this disk is joining."""
+        """How far the joining of this disk is; None while it is not joining."""
         return None if self._joining is None else self._joining.rejoin.progress
 
     def start(self) -> None:
-        """To be called of a node that is to have a voice: one that waits for its operator stays as it is."""
+        """Begin to rejoin if this disk is joining. Not for a node that has to wait for its operator."""
         if self.identity.mode is Mode.JOINING:
             rejoin = self._make_rejoin()
             task = asyncio.get_running_loop().create_task(self._rejoin(rejoin), name="rejoin")
@@ -88,7 +87,7 @@ class Membership:
                 await self._joining.task
 
     def became(self, identity: DiskIdentity) -> None:
-        """The replica has made this durable."""
+        """The replica has made this identity durable."""
         before, self.identity = self.identity, identity
         if identity.view is not None:
             words = f"view {identity.view.number}: {_say(identity.view)}"
@@ -99,7 +98,7 @@ class Membership:
         self._callbacks.changed()
 
     def heard(self, facts: NodeFacts) -> None:
-        """A peer has told its facts."""
+        """A peer has told its facts: learn its view, enter it, or end."""
         mine, theirs = self.identity, facts.view
         if theirs is None:
             return

@@ -1,4 +1,4 @@
-"""One node, put together from its configuration, run until it is told to stop, and stopped without harm.
+"""One node: made from its configuration, run until it is told to stop, and stopped without losing a request.
 
                  HTTP                                            frames
     clients ────────────▶ api ──▶ Coordinator ──▶ Exchange ──┬────────▶ Link n2 ─ ─▶ PeerServer of n2
@@ -66,7 +66,7 @@ from quorumvault.server.telemetry.request_recorder import RequestRecorder
 
 logger = logging.getLogger("quorumvault.node")
 
-#: Of the nonce of a start.
+#: Size of a nonce.
 BOOT_BYTES = 8
 
 
@@ -93,12 +93,12 @@ async def serve(config: NodeConfig) -> int:
 
 
 class Node:
-    """The composition root. Everything that a node is made of is made here, and passed what it needs."""
+    """The composition root: makes every part of a node and passes it what it needs."""
 
     def __init__(self, config: NodeConfig, disk: NodeDisk) -> None:
         cluster = config.cluster
         self.stopping = asyncio.Event()
-        #: Why this process may not go on.
+        #: Why this process must not go on; None while it may.
         self.ending: QuorumVaultError | None = None
         self._config = config
         self._boot = os.urandom(BOOT_BYTES)
@@ -185,7 +185,7 @@ class Node:
         return {**self._links, self._config.node: self._own}
 
     def _make_healer(self) -> Healer | None:
-        """Without a disk there is nothing to heal, or to heal from."""
+        """Returns None without a disk: there is nothing to heal then, or to heal from."""
         cluster, storage = self._config.cluster, self._disk.storage
         if storage is None:
             return None
@@ -214,7 +214,10 @@ class Node:
             self._healer.missed(node, disk, request)
 
     def _put_back(self, why: str) -> None:
-        """It votes no more. If another process has its name, on a copy of its disk, a peer says so before this comes to pass."""
+        """Stop voting now, and exit after ``timeouts.silence``.
+
+        A peer may first tell this process that it is a duplicate, which is the better reason to exit with.
+        """
         self._standing.withdraw()
         asyncio.get_running_loop().call_later(self._config.cluster.timeouts.silence, self._give_up, why)
 
@@ -259,7 +262,7 @@ class Node:
         self._peer_server.tell()
 
     def _start_healing(self) -> None:
-        """Once its disk is active: a joining one copies everything, and has nothing to give yet."""
+        """Start once the disk is active: a joining disk copies everything, and has nothing to give yet."""
         if self._healer is not None and not self._healing and self._membership.identity.mode is Mode.ACTIVE:
             self._healing = True
             self._disk.remove_quarantined()
@@ -357,7 +360,7 @@ class Node:
         logger.info("%s stopped", self._config.node)
 
     async def _drain(self) -> None:
-        """Be seen to leave, refuse what is new, finish what is under way."""
+        """Announce the stop, refuse new requests, and finish those under way."""
         timeouts = self._config.cluster.timeouts
         logger.info("%s stops: draining", self._config.node)
         self._admission.announce_stop()

@@ -1,10 +1,10 @@
-"""What a running node reads again when it is told to: who may ask, and where its peers are.
+"""Reload: a running node reads its API keys and its peers' addresses again.
 
     SIGHUP, or the administrative socket --> API keys        --> in force, and what changed is in the event log
                                          --> peer addresses  --> links move
 
-Each is taken whole or not at all. What was refused is a warning until a later reload takes it: somebody changed a file, and goes
-on believing that it holds. Who changed it is not known here; the event log says what came, went and changed, and when that held.
+A file is taken whole or not at all. A refused file is a warning in /health until a later reload takes it, since somebody changed
+it and believes that it holds. The event log says which keys came, went and changed, and when; this node does not know who did it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger("quorumvault.node")
 
 
 class Reloads:
-    """``keys`` are those in force. ``introduce`` hears of their owners, ``links`` (by node) of where peers are; ``note`` takes
+    """``keys`` are in force. ``introduce`` is told their owners, ``links`` (by node) their peers' addresses; ``note`` takes
     events."""
 
     def __init__(
@@ -45,13 +45,13 @@ class Reloads:
 
     @property
     def problem(self) -> str | None:
-        """Words for /health, which everybody may read: what stayed as it was when it was last to be read again."""
+        """Words for /health, which everybody may read: the files that the last reload refused. None if it refused none."""
         if not self._refused:
             return None
         return f"reload failed: the {' and the '.join(self._refused)} stay as they were; the node's log says why"
 
     def reload(self, asked_by: str) -> Reloaded:
-        """Read it all again. A file that is wrong is refused whole, and what is in force stays."""
+        """Read both files again. A wrong file is refused whole, and what is in force stays. Does not raise."""
         read, self._refused = list[str](), {}
         for what, read_again in (("API keys", self._read_keys), ("peer addresses", self._read_addresses)):
             try:
@@ -80,7 +80,7 @@ class Reloads:
 
 
 def key_changes(before: KeyTable, after: KeyTable) -> Iterator[Event]:
-    """One event for each key that came, went, or may do something else than before."""
+    """Yields one event for each key that is new, is gone, or has other rights than before."""
     old, new = before.by_id(), after.by_id()
     for key_id, key in new.items():
         if key_id not in old:

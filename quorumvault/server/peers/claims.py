@@ -1,8 +1,8 @@
-"""Which process a node is, when two say that they are it.
+"""Claims: which process holds a node's name, when two processes greet under it.
 
-A data directory that was copied, with the original still there, makes two processes under one disk identity. If both
-acknowledged as that disk, "two disks have it" would be true of one. So a node speaks with one process under a name at a time,
-in both directions together, and turns the other one away, which then stops.
+If a data directory is copied and both copies run, two processes have one disk identity. If both acknowledged a write, that
+one disk would count as two. So a node speaks with one process under each name at a time, in both directions together. It turns
+the other process away, which then stops.
 
     free       ── a process greets under the name, on whichever end ──▶ held by that process (NodeFacts.boot)
     held       ── the same process greets on another connection ──▶ held: those connections together are its hold
@@ -11,12 +11,11 @@ in both directions together, and turns the other one away, which then stops.
     contested  ── any pong ──▶ held: the holder lives, and the challenger is turned away
                ── the last connection of the hold ends ──▶ held by the challenger that came first
 
-Who came first is no question of clocks, and who stays does not depend on it: the holder stays if it lives. A process that was
-killed leaves no hold, as its kernel closes its connections; one whose host lost power, or that was stopped by SIGSTOP, leaves
-one until it has been silent for timeouts.silence, and that long its successor waits. A stopped one that goes on afterwards
-finds that it is the challenger.
+No clock is compared: the holder stays if it lives. A process that was killed leaves no hold, since its kernel closes its
+connections. One whose host lost power, or that SIGSTOP stopped, holds its name until it has been silent for timeouts.silence, and
+its successor waits that long. If it continues later, it is the challenger.
 
-What this is good for, with two nodes that each judge by what they see, is said in standing.py.
+standing.py says what follows from this, with two nodes that each judge by what they see.
 
 Rules kept here: one process per name.
 """
@@ -28,12 +27,12 @@ from typing import Protocol
 
 from quorumvault.server.peers.facts import NodeFacts
 
-#: Of a disk's id, in words for people: enough to find it in what ``status`` shows.
+#: Bytes of a disk's id that messages show: enough to find the disk in the output of ``status``.
 _SHOWN_BYTES = 4
 
 
 class Claimant(Protocol):
-    """A connection whose greeting is in order. Hashed by identity."""
+    """A connection whose greeting is in order; it is hashed by identity."""
 
     @property
     def remote(self) -> str:
@@ -42,32 +41,32 @@ class Claimant(Protocol):
 
     @property
     def pongs(self) -> int:
-        """How many pings the other end has answered so far."""
+        """The number of pings that the other end has answered."""
         ...
 
     def ping(self) -> int:
-        """Sends a ping; its number. It is answered once ``pongs`` has reached that."""
+        """Send a ping. Returns its number: the ping is answered once ``pongs`` has reached it."""
         ...
 
     def welcome(self, facts: NodeFacts) -> None:
-        """It may be used."""
+        """The name is this process's: the connection may be used."""
         ...
 
     def turn_away(self, reason: str) -> None:
-        """The name is another process's, which lives."""
+        """Another process, which lives, has the name."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Challenge:
-    """A claimant that waits. ``proofs``: for each connection of the hold, the number of the ping that is answered if it lives."""
+    """A claimant that waits. ``proofs`` maps each connection of the hold to the number of the ping that shows that it lives."""
 
     facts: NodeFacts
     proofs: dict[Claimant, int]
 
 
 class Claims:
-    """The claims on the names of other nodes. ``witness`` is the node that judges. Used on the event loop's thread only."""
+    """The claims on the names of other nodes. ``witness`` is this node. Used on the event loop's thread only."""
 
     def __init__(self, witness: str) -> None:
         self._witness = witness
@@ -76,7 +75,7 @@ class Claims:
         self._challenges: dict[Claimant, _Challenge] = {}
 
     def claim(self, claimant: Claimant, facts: NodeFacts) -> None:
-        """A process with these facts has greeted. Calls ``welcome`` or ``turn_away``, now or when that is known, at most once."""
+        """A process with these facts has greeted. Calls ``welcome`` or ``turn_away`` at most once, now or when it is decided."""
         hold = self._holds.setdefault(facts.node, {})
         if all(held.boot == facts.boot for held in hold.values()):
             hold[claimant] = facts
@@ -88,7 +87,7 @@ class Claims:
             self._challenges[claimant] = _Challenge(facts, {connection: connection.ping() for connection in hold})
 
     def answered(self, connection: Claimant) -> None:
-        """A pong has come in on it."""
+        """A pong has come in on this connection."""
         for challenger, challenge in tuple(self._challenges.items()):
             if connection in challenge.proofs and connection.pongs >= challenge.proofs[connection]:
                 del self._challenges[challenger]
@@ -96,7 +95,7 @@ class Claims:
                 challenger.turn_away(self._taken(held, connection.remote))
 
     def release(self, claimant: Claimant) -> None:
-        """It is over, whatever it was. A name that becomes free is claimed by those who wait for it."""
+        """This connection is over. A name that becomes free goes to those who wait for it, in their order."""
         self._challenges.pop(claimant, None)
         for node, hold in self._holds.items():
             if hold.pop(claimant, None) is not None and not hold:

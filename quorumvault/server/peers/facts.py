@@ -1,4 +1,4 @@
-"""What a node tells its peers about itself, in the handshake and in every ping and pong, and for what it is refused."""
+"""The facts that a node tells its peers in greetings, pings and pongs, and the reasons to refuse a node for them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from quorumvault.protocol.views import Mode, View
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
-    """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of what those files mean.
+    """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of those files' contents.
 
-    ``boot`` is a nonce of this start of the process; ``established`` says whether it may vote (standing.py); ``full``,
-    whether it refuses writes for want of room; ``damaged``, whether its store is to be replaced (healing/scrub.py);
-    ``sequence``, how many writes its disk has seen, and ``marks``, how far it remembers others to have been (protocol/marks.py).
-    A map on the wire: a later version may add a fact, with a default, which an older one skips.
+    ``boot`` is a nonce of this start of the process; ``established``: it may vote (standing.py); ``full``: it refuses writes, for
+    lack of room; ``damaged``: its store is to be replaced (healing/scrub.py); ``sequence``: writes of its disk; ``marks``: its
+    rollback marks of other disks. A map on the wire: a later version may add a fact with a default, which an older one skips.
     """
 
     cluster_id: str
@@ -39,7 +38,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
 
 
 class Greeting(msgspec.Struct, frozen=True):
-    """First message in either direction. ``to`` names the node that the sender means to speak with."""
+    """The first message in either direction. ``to`` names the node that the sender wants to reach."""
 
     to: str
     facts: NodeFacts
@@ -65,10 +64,10 @@ def decode_greeting(data: bytes | memoryview) -> Greeting:
 
 
 def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str]) -> str | None:
-    """Why no connection may stand between these two: what is wrong and what to do, fit for both sides' logs, or None.
+    """Returns why these two nodes must not be connected: what is wrong and what to do, for both sides' logs. None if they may.
 
-    ``expected`` has the names that the other side may have. Other fields or API keys are no reason, so that a change of
-    those files can roll through the cluster.
+    ``expected`` holds the names that the other side may have. Other fields or API keys are no reason, so that a change of those
+    files can roll through the cluster.
     """
     theirs = greeting.facts
     both = f"{mine.node} and {theirs.node}"
@@ -93,7 +92,7 @@ def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str]) -> s
 
 
 def _secrets_refusal(both: str, mine: Mapping[str, str], theirs: Mapping[str, str]) -> str | None:
-    """Values sealed under a secret that one node lacks, or has otherwise, could be read on the other alone."""
+    """If one node lacked a secret, or had another one under its id, it could not read values that the other has sealed."""
     for secret in sorted(mine.keys() | theirs.keys()):
         if secret not in mine or secret not in theirs:
             return f"only one of {both} has the master secret {secret!r}: copy its file to the other and name it in cluster.yaml"

@@ -35,13 +35,13 @@ FRAME_OVERHEAD: Final = _TAG_BYTES
 
 
 class Kind(IntEnum):
-    """What the body is."""
+    """The kind of a message, which says what its body is."""
 
     #: Greeting (facts.py). The first message of either side; nothing else counts before it.
     GREETING = 1
     #: Text: why the other side is refused. The last message.
     REFUSAL = 2
-    #: NodeFacts of who pings, and of who answers.
+    #: NodeFacts of the node that pings, and of the one that answers.
     PING = 3
     PONG = 4
     #: A request and its reply (protocol/messages.py).
@@ -73,7 +73,7 @@ class Envelope(NamedTuple):
 
 
 class FrameError(Exception):
-    """The stream is not what the other side sent, or not what it may send. The connection is to be closed."""
+    """The stream was changed on its way, or the other side may not send this. The connection has to be closed."""
 
 
 class FrameWriter:

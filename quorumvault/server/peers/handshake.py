@@ -31,7 +31,7 @@ from typing import Final, Protocol
 from quorumvault.crypto.keys import SECRET_BYTES, derive
 
 MAGIC: Final = b"QVPEER"
-#: Of handshake and framing. What the frames carry has a version of its own, in the facts.
+#: The version of handshake and framing. Messages have a version of their own, in the facts.
 WIRE_VERSION: Final = 1
 NONCE_BYTES: Final = 32
 TAG_BYTES: Final = 16
@@ -56,7 +56,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Step:
-    """What some received bytes led to: bytes to send; once the handshake is over the session, and the bytes that follow it."""
+    """The result of received bytes: bytes to send; once the handshake is over, the session and the bytes that follow it."""
 
     send: bytes = b""
     session: Session | None = None
@@ -64,14 +64,14 @@ class Step:
 
 
 class Handshake(Protocol):
-    """One side of it. No IO, no clock; the randomness comes in as a nonce that is used for nothing else."""
+    """One side of the handshake. No IO and no clock; its randomness is a nonce that is used for nothing else."""
 
     def start(self) -> bytes:
-        """What is sent before anything was received."""
+        """Returns the bytes to send before anything was received."""
         ...
 
     def receive(self, data: bytes) -> Step:
-        """Bytes as they come, in any pieces. Raises HandshakeError; not to be called again after that, or after the session."""
+        """Takes bytes in any pieces. Raises HandshakeError; not to be called again after that, or after the session."""
         ...
 
 
@@ -84,7 +84,7 @@ class _SessionKeys:
 
 
 class ClusterSecret:
-    """The secret that makes a process a member of the cluster, with what is derived from it."""
+    """The secret that makes a process a member of the cluster, and the keys derived from it."""
 
     __slots__ = ("_secret", "hello_key")
 
@@ -109,7 +109,7 @@ def _with_tag(key: bytes, transcript: bytes, part: bytes) -> bytes:
 
 
 def _check_tag(key: bytes, transcript: bytes, part: bytes) -> None:
-    """``part`` ends with a tag over the transcript and the rest of it."""
+    """Raises HandshakeError unless ``part`` ends with the tag over the transcript and the rest of ``part``."""
     said = part[:-TAG_BYTES]
     if not hmac.compare_digest(part[-TAG_BYTES:], _tag(key, transcript + said)):
         raise HandshakeError(
@@ -148,7 +148,7 @@ class Dialling:
 
 
 class Listening:
-    """The side that was connected to: says nothing before it got a true HELLO, and does nothing before it got CONFIRM."""
+    """The side that was dialled: sends nothing before it got an authentic HELLO, and no frame before it got CONFIRM."""
 
     def __init__(self, secret: ClusterSecret, nonce: bytes) -> None:
         _check_nonce(nonce)

@@ -1,9 +1,9 @@
-"""The way from this node to one other: a connection that is dialled again whenever it is lost.
+"""A link: this node's connection to one other node, dialled again whenever it is lost.
 
-The link is a Peer (peer.py) to coordinators. ``on_reply`` of each request is called exactly once: with the reply, or with
-NoReply as soon as none can come. It is certain that a request did not leave (``sent=False``) if there was no connection,
-if a limit was met, or if it still was in the connection's queue; from the transport on nothing is certain (rule 12).
-A request that is given up by its round keeps its place among those that wait until it is answered or the connection ends.
+Coordinators use a link as a Peer (protocol/peer.py). ``on_reply`` of each request is called exactly once: with the reply, or with
+NoReply as soon as none can come. A request surely did not leave (``sent=False``) if there was no connection, if a limit was met,
+or if it was still in the outbox. Once the transport has it, nothing is certain (unknown is an outcome).
+A request that its round has given up counts against the limits until it is answered or the connection ends.
 
 Rules kept here: unknown is an outcome.
 """
@@ -35,7 +35,7 @@ _MOVED = "its address has changed"
 
 
 def reconnect_wait(attempt: int, timeouts: Timeouts, rng: random.Random) -> float:
-    """Seconds before attempt 0, 1, …: exponential with full jitter (Brooker, "Exponential Backoff and Jitter", 2015)."""
+    """Returns the seconds before attempt 0, 1, …: exponential, full jitter (Brooker, "Exponential Backoff and Jitter", 2015)."""
     ceiling = min(timeouts.reconnect_last, timeouts.reconnect_first * 2.0 ** min(attempt, 63))
     return rng.uniform(0, ceiling)
 
@@ -45,9 +45,9 @@ def _decode_bool(body: bytes | memoryview) -> bool:
 
 
 class Link:
-    """The peer ``node``, at ``address``, until it is said to ``move``.
+    """The link to the peer ``node`` at ``address``. ``on_change(link)`` is called whenever it goes up or down.
 
-    ``source`` is the host that is bound before connecting; None leaves it to the kernel. ``on_change`` hears of each up and down.
+    ``source`` is the host that is bound before connecting; None leaves that to the kernel.
     """
 
     def __init__(
@@ -82,22 +82,22 @@ class Link:
 
     @property
     def facts(self) -> NodeFacts | None:
-        """What the peer said of itself last, in this connection or an earlier one."""
+        """The facts that the peer told last, on this connection or an earlier one; None if it never told any."""
         return self._facts if self._open is None else self._open.facts
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        """See Peer. A peer of an older release is not sent what it does not know."""
+        """See Peer.send. A peer of an older release is not sent messages that it does not know."""
         connection, facts = self._open, self.facts
         understood = facts is not None and outgoing.request.since <= facts.protocol
         if connection is None or not understood or not connection.request(outgoing.wire, on_reply):
             on_reply(NoReply(sent=False))
 
     def start(self) -> None:
-        """Begin to dial, on the running event loop. Once."""
+        """Begin to dial, on the running event loop. To be called once."""
         self._task = asyncio.get_running_loop().create_task(self._keep_connected(), name=f"link to {self.node}")
 
     def move(self, address: Address) -> None:
-        """The peer is at this address from now on. A connection to another one ends, and that one is dialled no more."""
+        """Dial the peer at this address from now on. A connection to another address ends."""
         if address == self.address:
             return
         logger.info("%s is at %s from now on, and no more at %s", self.node, address, self.address)
@@ -106,10 +106,10 @@ class Link:
             self._connection.fail(_MOVED)
 
     def dial_now(self, on_failure: Callable[[], None]) -> None:
-        """Try at once, if the link is down, and call ``on_failure`` if nobody is there, or refuses this node.
+        """Dial at once if the link is down. Calls ``on_failure`` if nobody is there, or if the peer refuses this node.
 
-        An attempt that has got to the other side's port already counts: whoever is there can still answer it. One that breaks
-        between a node's proof that it is there and its word says nothing; the next one does.
+        An attempt that has reached the other side's port goes on, since it can still be answered. If it breaks between the
+        handshake and the peer's first message, that tells nothing, and the next attempt decides.
         """
         if self._task is None or self.up:
             return
@@ -122,7 +122,7 @@ class Link:
             self.start()
 
     async def close(self) -> None:
-        """End it: everything that waits is told that no reply will come."""
+        """End the link. Every request that waits gets NoReply."""
         task, self._task = self._task, None
         if self._connection is not None:
             self._connection.fail(STOPPING)
@@ -134,12 +134,12 @@ class Link:
     async def _keep_connected(self) -> None:
         timeouts, attempt = self._local.timeouts, 0
         while True:
-            # A connection that held for less than that was no success: who is cut off each time is not to dial at full speed.
+            # A shorter connection was no success: a node that is cut off each time must not dial at full speed.
             attempt = 0 if await self._connect() > timeouts.reconnect_last else attempt + 1
             await asyncio.sleep(reconnect_wait(attempt, timeouts, self._rng))
 
     async def _connect(self) -> float:
-        """One connection, from dialling to its end; the seconds for which requests could be sent on it."""
+        """Dial, and wait until the connection ends. Returns the seconds for which requests could be sent on it."""
         connection = self._connection = _Dialled(self, self._local)
         local_address = None if self._source is None else (self._source, 0)
         try:
@@ -147,7 +147,7 @@ class Link:
                 await asyncio.get_running_loop().create_connection(
                     lambda: connection, self.address.host, self.address.port, local_addr=local_address, ssl=self._tls
                 )
-        except OSError as error:  # TimeoutError and ssl.SSLError are such
+        except OSError as error:  # also TimeoutError and ssl.SSLError
             why = error.strerror or str(error) or "no answer in time"
             connection.fail(f"cannot connect to {self.address}: {why}: is the node running, and is its address right?")
             return 0.0
@@ -155,13 +155,13 @@ class Link:
         return connection.open_seconds
 
     def opened(self, connection: _Dialled, facts: NodeFacts) -> None:
-        """Called by the connection, when requests can be sent on it."""
+        """Called by the connection once requests can be sent on it."""
         self._open, self.last_error, self._on_failure = connection, None, None
         logger.info("%s is up at %s: disk %s, version %s", self.node, self.address, facts.disk.hex(), facts.version)
         self._on_change(self)
 
     def ended(self, connection: _Dialled, reason: str) -> None:
-        """Called by the connection, open or not. Dialling goes on, but what was said once is not said each time."""
+        """Called by the connection at its end, whether it was open or not. A reason is logged once, not at every attempt."""
         if connection is not self._connection:
             return
         was_up, news = self._open is connection, reason != self.last_error
@@ -178,7 +178,7 @@ class Link:
 
 
 class _Waiting(NamedTuple):
-    """A request that has not been answered; ``size`` in bytes, as it was sent. Who waits holds all of it in memory."""
+    """A request that has not been answered; ``size`` in bytes on the wire, all of which stays in memory."""
 
     on_reply: OnReply
     size: int
@@ -199,7 +199,7 @@ class _Dialled(Connection):
         self.open_seconds = 0.0
 
     def request(self, wire: bytes, on_reply: OnReply) -> bool:
-        """Sends a request, unless a limit is met: then nothing was done, and ``on_reply`` will not be called."""
+        """Send a request. Returns False if a limit is met: then nothing was done, and ``on_reply`` will not be called."""
         limits = self._local.limits
         if (
             len(self._waiting) >= limits.peer_in_flight
@@ -215,7 +215,7 @@ class _Dialled(Connection):
 
     @property
     def undecided(self) -> bool:
-        """The other side is a node, and has not said yet what it makes of this one."""
+        """The other side is a node, and has sent no message yet that accepts or refuses this one."""
         return self._reader is not None and not self.answered
 
     def secured(self) -> None:
@@ -246,7 +246,7 @@ class _Dialled(Connection):
         if self._opened_at is not None:
             self.open_seconds = self._loop.time() - self._opened_at
         self._link.ended(self, reason)
-        # From the loop and not from here: a caller that fails, or sends again at once, disturbs none of the others.
+        # Later, so that a caller that raises, or sends again at once, disturbs none of the others.
         unsent = self._outbox.unsent(Kind.REQUEST)
         for correlation, waiting in self._waiting.items():
             self._loop.call_soon(waiting.on_reply, NoReply(sent=correlation not in unsent))

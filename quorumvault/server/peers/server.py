@@ -1,12 +1,12 @@
-"""The peer port: what other nodes ask of this node's replica comes in here.
+"""The peer port: takes other nodes' requests to this node's replica.
 
-    strangers   connected, and not yet through handshake and greeting: at most limits.peer_strangers, the oldest goes first
-    live        by node name: one connection each; a newer one of the same process replaces the older, a half-open leftover
-                (another process under that name is a matter for claims.py)
+    strangers   connections that are not open yet: at most limits.peer_strangers; one more ends the oldest
+    live        open connections, one for each node; a newer one of the same process replaces the older, which is half-open
+                (claims.py decides about another process under that name)
 
-While a connection has too many requests under way, or too many replies that the other side does not take, no more of its
-requests are taken up, and it is not read: then TCP holds the other side back, whose own limits tell its coordinators.
-If that lasts longer than silence may last, the connection ends.
+While a connection has too many requests under way, or too many replies that the other side does not take, its requests wait, and
+it is not read. TCP then holds the other side back, whose own limits tell its coordinators. If this lasts longer than
+``timeouts.silence``, the connection ends.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from quorumvault.server.peers.handshake import NONCE_BYTES, Listening
 
 logger = logging.getLogger("quorumvault.peers")
 
-#: The replica's entry. Called on the event loop, where it calls back once for each request, at once or later, in any order.
+#: Submits a request to the replica. Called on the event loop; calls back there, once for each request, at once or later.
 Submit = Callable[[AnyRequest, OnReply], None]
 
-#: Sources of refused connections whose last reason is remembered, so that one that comes again and again is logged once.
+#: Most hosts whose last reason of refusal is remembered, so that a host which tries again and again is logged once.
 _REMEMBERED_REFUSALS = 256
 
 
 class PeerServer:
-    """Listens at ``address`` (port 0: a free one), for the nodes named ``others``."""
+    """Listens at ``address`` (port 0: any free port) for the nodes named ``others``."""
 
     def __init__(
         self, address: Address, local: LocalNode, *, others: Collection[str], submit: Submit, tls: SSLContext | None = None
@@ -57,16 +57,16 @@ class PeerServer:
 
     @property
     def address(self) -> Address:
-        """Where it listens, once it does."""
+        """The address at which it listens, with the real port once it does."""
         return self._address
 
     @property
     def connected(self) -> Mapping[str, NodeFacts]:
-        """The nodes that have a connection to this one, with what they said of themselves last."""
+        """The facts that nodes with an open connection told last, by node."""
         return {node: connection.facts for node, connection in self._live.items() if connection.facts is not None}
 
     def tell(self) -> None:
-        """This node's facts have changed: say them to all that are connected, before they ask for them."""
+        """This node's facts have changed: tell them to all connected nodes at once."""
         for connection in self._live.values():
             connection.ping()
 
@@ -79,7 +79,7 @@ class PeerServer:
         self._address = Address(self._address.host, self._listener.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Stop listening and end all connections; replies that were given still go out."""
+        """Stop listening and end all connections. Replies that the replica has given still go out."""
         if self._listener is not None:
             self._listener.close()
         connections = [*self._strangers, *self._live.values()]
@@ -128,7 +128,7 @@ class PeerServer:
 
 
 class _Waiting(NamedTuple):
-    """A request that was read, and not yet handed to the replica; ``size`` in bytes, as it came."""
+    """A request that was read, and not yet submitted to the replica; ``size`` in bytes on the wire."""
 
     correlation: int
     size: int
@@ -159,7 +159,7 @@ class _Accepted(Connection):
         self.regulate()
 
     def regulate(self) -> None:
-        """Take up what waits as far as the limits have it, and read on if nothing is left over."""
+        """Submit waiting requests as far as the limits allow. Read on only if none is left waiting."""
         if self._taking_up:
             return
         self._taking_up = True

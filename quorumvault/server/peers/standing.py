@@ -1,4 +1,4 @@
-"""Whether this process may vote: not before it knows that no other one votes under its name.
+"""Standing: this process may vote once it knows that no other process votes under its name.
 
     alone ──a first peer, W, welcomes it──▶ asking ──the other peer, V, welcomes it or cannot be reached──▶ established
       ▲                                                                                                          │
@@ -32,18 +32,18 @@ from quorumvault.server.peers.link import Link
 
 
 class Standing:
-    """``on_change`` is called when ``established`` changes. Used on the event loop's thread only."""
+    """``established``: this process may vote; ``on_change`` is called when that changes. Used on the event loop's thread only."""
 
     def __init__(self, links: Collection[Link], on_change: Callable[[], None]) -> None:
         self.established = False
         self._links = links
         self._on_change = on_change
-        #: The peers whose answer is awaited; None while no peer holds this process's name, and once it is withdrawn.
+        #: The peers whose answer is awaited; None while no peer holds this process's name.
         self._asked: set[str] | None = None
         self._withdrawn = False
 
     def link_changed(self, link: Link) -> None:
-        """Hears of each link that comes up or goes down, before anything is sent over it."""
+        """A link has come up or gone down; called before anything is sent over it."""
         if not any(each.up for each in self._links):
             self._asked = None
             self._settle()
@@ -53,7 +53,7 @@ class Standing:
             self._answered(link)
 
     def withdraw(self) -> None:
-        """Another process has the name."""
+        """Another process has this one's name: never vote again."""
         self._withdrawn = True
         self._settle()
 
@@ -64,7 +64,7 @@ class Standing:
         self._settle()
 
     def _answered(self, link: Link) -> None:
-        """It is up, or cannot be reached."""
+        """This peer's link is up, or the peer cannot be reached."""
         if self._asked is not None:
             self._asked.discard(link.node)
         self._settle()

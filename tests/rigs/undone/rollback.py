@@ -25,7 +25,7 @@ def _counts_starts(remembered: Mark, start: Mark, sequence: int) -> bool:
 
 def _own_alone(marks: RollbackMarks, facts: NodeFacts) -> None:
     """What peers remember of this node's disk is not looked at."""
-    view = marks._view()
+    view = marks.view()
     if view is not None and view.lists(facts.disk):
         marks.acknowledged(facts.disk, Mark(facts.incarnation, facts.sequence))
 

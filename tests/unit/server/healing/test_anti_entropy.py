@@ -339,7 +339,7 @@ async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> N
     n1 = nodes["n1"].healer.anti_entropy
     await n1.once()
     assert [outcome for _, outcome in nodes["n1"].diary.comparisons if isinstance(outcome, Compared)] == []
-    soon = asyncio.get_running_loop().time() + n1._seconds / 10
+    soon = asyncio.get_running_loop().time() + n1.seconds / 10
     assert all(due < soon for due in n1._due.values())
 
 

@@ -198,7 +198,7 @@ def test_what_there_was_no_room_for_is_tried_again() -> None:
 
 
 def test_a_view_that_is_entered_counts_as_a_write() -> None:
-    """A copy of a disk from before may stand in an older view: it must not vote there (view rule 6)."""
+    """An earlier copy of a disk may be in an older view, and must not vote there (a lost disk gets a new identity)."""
     replica = make_replica(MemoryStore())
     replica.enter(successor(FIRST, "n1", FRESH))
     assert replica.sequence == 1

@@ -142,7 +142,7 @@ async def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(
     n1.neighbours = Neighbours(all_active=True, damaged=frozenset())
     await scrub.once()
     assert n1.diary.given_up == []  # not before the peers must have heard of it
-    scrub._heard_after = 0.0
+    scrub.heard_after = 0.0
     await asyncio.sleep(0.001)
     await scrub.once()
     assert n1.diary.given_up == [scrub.damage]
@@ -155,7 +155,7 @@ async def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_
     """Between two damaged stores all can be read; a copy of one of them could not be made whole."""
     node = nodes["n2"]
     scrub = node.healer.scrub
-    scrub._heard_after = 0.0
+    scrub.heard_after = 0.0
     scrub.damage = "a test said so"
     node.neighbours, node.room_beside = Neighbours(all_active=True, damaged=frozenset(damaged)), room
     await scrub.once()
