@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
-from inspect import signature
-from typing import Concatenate, ParamSpec
+from functools import partial
 
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.crypto import canonical
@@ -25,7 +23,6 @@ from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 
-P = ParamSpec("P")
 ACME, OTHER = Owner("acme"), Owner("other")
 NODES = ("n1", "n2", "n3")
 DISKS = {node: node.encode() * 8 for node in NODES}
@@ -142,27 +139,6 @@ async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> A
     finally:
         for commit in commits.values():
             commit.close()
-
-
-def in_trio(
-    *, digest_bits: int = 160, timeouts: Timeouts | None = None
-) -> Callable[[Callable[Concatenate[Trio, P], Awaitable[None]]], Callable[P, None]]:
-    """Runs a test with three nodes, on an event loop of its own."""
-
-    def decorate(test: Callable[Concatenate[Trio, P], Awaitable[None]]) -> Callable[P, None]:
-        async def run(*arguments: P.args, **named: P.kwargs) -> None:
-            async with trio(digest_bits=digest_bits, timeouts=timeouts) as three:
-                await test(three, *arguments, **named)
-
-        @wraps(test)
-        def on_loop(*arguments: P.args, **named: P.kwargs) -> None:
-            asyncio.run(run(*arguments, **named))
-
-        fixtures = list(signature(test).parameters.values())[1:]
-        vars(on_loop)["__signature__"] = signature(test).replace(parameters=fixtures)
-        return on_loop
-
-    return decorate
 
 
 def tokens_of(tokens: list[str | None]) -> list[str]:

@@ -1,4 +1,7 @@
-"""Three nodes for tests that are coroutine functions with ``nodes``. ``stores`` and ``settings`` may be parametrized."""
+"""Three nodes for tests that are coroutine functions: ``nodes`` heal each other, ``three`` are without healing.
+
+``stores``, ``settings`` and ``digest_bits`` may be parametrized, and ``timeouts``.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from quorumvault.config.cluster import HealingSettings
+from quorumvault.config.cluster import HealingSettings, Timeouts
 from quorumvault.model import NODE_NAMES
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import SETTINGS, Cluster, cluster
 from tests.rigs.links import Run
+from tests.rigs.trio import Trio, trio
 
 
 @pytest.fixture
@@ -42,4 +46,21 @@ def settings() -> HealingSettings:
 def nodes(runner: asyncio.Runner, stores: dict[str, FaultyStore], settings: HealingSettings) -> Iterator[Cluster]:
     context = AsyncExitStack()
     yield runner.run(context.enter_async_context(cluster(stores, settings)))
+    runner.run(context.aclose())
+
+
+@pytest.fixture
+def digest_bits() -> int:
+    return 160
+
+
+@pytest.fixture
+def timeouts() -> Timeouts:
+    return Timeouts()
+
+
+@pytest.fixture
+def three(runner: asyncio.Runner, digest_bits: int, timeouts: Timeouts) -> Iterator[Trio]:
+    context = AsyncExitStack()
+    yield runner.run(context.enter_async_context(trio(digest_bits=digest_bits, timeouts=timeouts)))
     runner.run(context.aclose())

@@ -23,7 +23,7 @@ from quorumvault.crypto.tokens import format_token, is_token
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
-from tests.rigs.trio import ACME, NODES, OTHER, Trio, in_trio, tokens_of, trio
+from tests.rigs.trio import ACME, NODES, OTHER, Trio, tokens_of, trio
 
 #: A token of ACME's first epoch that nobody was given.
 GHOST = format_token(1, b"\x5a" * 20)
@@ -111,7 +111,6 @@ def test_what_is_called_malformed_here_is() -> None:
 
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
-@in_trio()
 async def test_alone(three: Trio, operation: str) -> None:
     """Proves: not found costs the same work."""
     costs = {}
@@ -127,7 +126,6 @@ async def test_alone(three: Trio, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
 @pytest.mark.parametrize("place", [0, 37, BATCH - 1])
-@in_trio()
 async def test_one_of_them_beside_tokens_that_are_found(three: Trio, operation: str, place: int) -> None:
     """A malformed one among well-formed ones too: it is read as they are, and spoils none."""
     own = await mine(three, BATCH)
@@ -146,7 +144,6 @@ async def test_one_of_them_beside_tokens_that_are_found(three: Trio, operation: 
 
 @pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
 @pytest.mark.parametrize("size", [BATCH, LARGE])
-@in_trio()
 async def test_whole_batches_of_one_kind(three: Trio, operation: str, size: int) -> None:
     """Proves: not found costs the same work."""
     values = [canonical.from_int(number) for number in range(size)]
@@ -167,7 +164,6 @@ async def test_whole_batches_of_one_kind(three: Trio, operation: str, size: int)
     assert costs == dict.fromkeys(costs, costs["never issued"])
 
 
-@in_trio()
 async def test_with_a_node_down_too(three: Trio) -> None:
     """Proves: not found costs the same work."""
     tokens = await kinds(three)

@@ -15,10 +15,9 @@ from quorumvault.protocol.messages import Ack, Get, Put, ReadEpoch, WriteBack
 from quorumvault.protocol.peer import NoReply
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.storage import layout
-from tests.rigs.trio import ACME, DISKS, NODES, OTHER, VALUES, Trio, in_trio, tokens_of
+from tests.rigs.trio import ACME, DISKS, NODES, OTHER, VALUES, Trio, tokens_of
 
 
-@in_trio()
 async def test_what_one_node_tokenizes_every_node_resolves(three: Trio) -> None:
     written = await three.coordinators["n1"].tokenize(ACME, VALUES)
     tokens = tokens_of(written.tokens)
@@ -27,7 +26,6 @@ async def test_what_one_node_tokenizes_every_node_resolves(three: Trio) -> None:
         assert (await three.coordinators[node].tokenize(ACME, VALUES)).tokens == tokens
 
 
-@in_trio()
 async def test_order_and_repeats_are_kept(three: Trio) -> None:
     one, two = VALUES[:2]
     written = await three.coordinators["n1"].tokenize(ACME, [one, two, one, one, two])
@@ -38,7 +36,6 @@ async def test_order_and_repeats_are_kept(three: Trio) -> None:
     assert [len(put.digests) for put in puts] == [2]
 
 
-@in_trio()
 async def test_an_owner_finds_nothing_of_another_one(three: Trio) -> None:
     """Proves: owner isolation."""
     mine = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
@@ -48,7 +45,6 @@ async def test_an_owner_finds_nothing_of_another_one(three: Trio) -> None:
 
 
 @pytest.mark.parametrize("away", NODES)
-@in_trio()
 async def test_one_node_away(three: Trio, away: str) -> None:
     three.peers[away].up = False
     for node in set(NODES) - {away}:
@@ -56,7 +52,6 @@ async def test_one_node_away(three: Trio, away: str) -> None:
         assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
 
 
-@in_trio()
 async def test_two_nodes_away_is_no_quorum_and_never_not_found(three: Trio) -> None:
     three.peers["n2"].up = three.peers["n3"].up = False
     coordinator = three.coordinators["n1"]
@@ -72,7 +67,7 @@ async def test_two_nodes_away_is_no_quorum_and_never_not_found(three: Trio) -> N
             await operation
 
 
-@in_trio(timeouts=Timeouts(request=0.3, round=0.2, hedge=0.01))
+@pytest.mark.parametrize("timeouts", [Timeouts(request=0.3, round=0.2, hedge=0.01)])
 async def test_replicas_that_hang_make_an_unknown_outcome_in_time(three: Trio) -> None:
     """Proves: unknown is an outcome."""
     three.peers["n2"].hangs = three.peers["n3"].hangs = True
@@ -84,7 +79,6 @@ async def test_replicas_that_hang_make_an_unknown_outcome_in_time(three: Trio) -
     assert await three.coordinators["n2"].detokenize(ACME, tokens) == VALUES
 
 
-@in_trio()
 async def test_a_read_goes_past_a_replica_that_hangs(three: Trio) -> None:
     tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     for hung in ("n2", "n3"):
@@ -94,7 +88,6 @@ async def test_a_read_goes_past_a_replica_that_hangs(three: Trio) -> None:
         three.peers[hung].hangs = False
 
 
-@in_trio()
 async def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer(three: Trio) -> None:
     """Proves: read repair before the answer."""
     three.peers["n2"].drops = three.peers["n3"].drops = lambda request: isinstance(request, Put)
@@ -108,7 +101,6 @@ async def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_an
     assert await three.coordinators["n2"].detokenize(ACME, [token]) == VALUES[:1]
 
 
-@in_trio()
 async def test_without_a_second_replica_to_repair_there_is_no_answer(three: Trio) -> None:
     """Proves: read repair before the answer."""
     three.peers["n2"].drops = lambda request: isinstance(request, Put | WriteBack)
@@ -120,7 +112,6 @@ async def test_without_a_second_replica_to_repair_there_is_no_answer(three: Trio
         await three.coordinators["n1"].detokenize(ACME, [format_token(1, digest)])
 
 
-@in_trio()
 async def test_rotation_is_monotonic_and_idempotent_on_every_node(three: Trio) -> None:
     """Proves: the epoch is a max-register."""
     old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
@@ -138,7 +129,6 @@ async def test_rotation_is_monotonic_and_idempotent_on_every_node(three: Trio) -
     assert await three.coordinators["n3"].epoch(OTHER) == 1
 
 
-@in_trio()
 async def test_the_fence_holds_where_the_rotate_was_not_heard(three: Trio) -> None:
     await three.coordinators["n1"].tokenize(ACME, VALUES)
     three.peers["n1"].up = False
@@ -151,7 +141,6 @@ async def test_the_fence_holds_where_the_rotate_was_not_heard(three: Trio) -> No
     assert three.diary.fence_retries == 1
 
 
-@in_trio()
 async def test_a_tokenize_of_nothing_reads_the_epoch_by_quorum(three: Trio) -> None:
     """Proves: the fence."""
     assert await three.coordinators["n2"].rotate(ACME, 1) == 2
@@ -162,7 +151,6 @@ async def test_a_tokenize_of_nothing_reads_the_epoch_by_quorum(three: Trio) -> N
         await three.coordinators["n1"].tokenize(ACME, [])
 
 
-@in_trio()
 async def test_tokens_of_several_epochs_move_to_the_active_one(three: Trio) -> None:
     old = []
     for epoch in (1, 2, 3):
@@ -176,7 +164,6 @@ async def test_tokens_of_several_epochs_move_to_the_active_one(three: Trio) -> N
         assert moved.tokens == [*new * 3, Missing.NOT_FOUND, *new, Missing.NOT_FOUND, new[0]]
 
 
-@in_trio()
 async def test_what_is_derived_is_what_tokenize_gives_in_each_epoch_and_is_stored_nowhere(three: Trio) -> None:
     issued = []
     for epoch in (1, 2, 3):
@@ -192,7 +179,6 @@ async def test_what_is_derived_is_what_tokenize_gives_in_each_epoch_and_is_store
     assert await three.coordinators["n3"].detokenize(OTHER, [token]) == [Missing.NOT_FOUND]
 
 
-@in_trio()
 async def test_whatever_a_rotate_overtakes_each_retokenize_has_one_epoch(three: Trio) -> None:
     old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     for epoch in range(1, 9):
@@ -206,7 +192,6 @@ async def test_whatever_a_rotate_overtakes_each_retokenize_has_one_epoch(three: 
         await rotation
 
 
-@in_trio()
 async def test_a_retokenize_after_a_rotate_never_has_an_older_epoch(three: Trio) -> None:
     old = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     three.peers["n1"].up = False
@@ -216,7 +201,6 @@ async def test_a_retokenize_after_a_rotate_never_has_an_older_epoch(three: Trio)
         assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 2
 
 
-@in_trio()
 async def test_a_retokenize_of_nothing_found_reads_the_epoch_by_quorum(three: Trio) -> None:
     for tokens in ([], ["no token"], [format_token(1, bytes(20))]):
         for peer in three.peers.values():
@@ -230,7 +214,7 @@ async def test_a_retokenize_of_nothing_found_reads_the_epoch_by_quorum(three: Tr
     assert refused.value.outcome == "none"
 
 
-@in_trio(digest_bits=8)
+@pytest.mark.parametrize("digest_bits", [8])
 async def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move(three: Trio) -> None:
     forms = [canonical.from_int(number) for number in range(200)]
     written = await three.coordinators["n1"].tokenize(ACME, forms)
@@ -242,7 +226,6 @@ async def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move
     assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
 
 
-@in_trio()
 async def test_a_token_of_the_active_epoch_goes_through_the_read_and_the_fence(three: Trio) -> None:
     tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     for peer in three.peers.values():
@@ -253,14 +236,13 @@ async def test_a_token_of_the_active_epoch_goes_through_the_read_and_the_fence(t
     assert (asked.count(Get), asked.count(Put)) == (2, 3)
 
 
-@in_trio()
 async def test_the_epoch_of_a_token_raises_no_register(three: Trio) -> None:
     """Proves: owner isolation."""
     await three.coordinators["n1"].detokenize(ACME, [format_token(9, bytes(20))])
     assert await three.coordinators["n1"].epoch(ACME) == 1
 
 
-@in_trio(digest_bits=8)
+@pytest.mark.parametrize("digest_bits", [8])
 async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten(three: Trio) -> None:
     """Proves: write-once."""
     known: dict[str, bytes] = {}
@@ -278,7 +260,7 @@ async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwrit
     assert await three.coordinators["n2"].detokenize(ACME, list(known)) == list(known.values())
 
 
-@in_trio(digest_bits=8)
+@pytest.mark.parametrize("digest_bits", [8])
 async def test_two_values_of_one_batch_that_meet_in_one_token(three: Trio) -> None:
     forms = [canonical.from_int(number) for number in range(600)]
     written = await three.coordinators["n1"].tokenize(ACME, forms)
@@ -288,7 +270,6 @@ async def test_two_values_of_one_batch_that_meet_in_one_token(three: Trio) -> No
     assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
 
 
-@in_trio()
 async def test_many_at_once_make_one_record_a_value(three: Trio) -> None:
     answers = await asyncio.gather(*(three.coordinators[NODES[n % 3]].tokenize(ACME, VALUES) for n in range(32)))
     assert len({tuple(tokens_of(written.tokens)) for written in answers}) == 1
@@ -297,7 +278,6 @@ async def test_many_at_once_make_one_record_a_value(three: Trio) -> None:
         assert len(list(store.scan(layout.RECORD))) == len(VALUES)
 
 
-@in_trio()
 async def test_parse_of_what_was_issued(three: Trio) -> None:
     written = await three.coordinators["n1"].tokenize(ACME, VALUES)
     for token in tokens_of(written.tokens):
@@ -306,7 +286,6 @@ async def test_parse_of_what_was_issued(three: Trio) -> None:
         assert parsed[0] == written.epoch
 
 
-@in_trio()
 async def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later(three: Trio) -> None:
     vault, diary = three.coordinators["n1"], three.diary
     await vault.tokenize(ACME, VALUES[:2])
@@ -324,7 +303,6 @@ async def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later(t
     assert diary.missed == [("n2", 3), ("n2", 4)]
 
 
-@in_trio()
 async def test_what_was_not_committed_is_owed_to_nobody_and_a_node_owes_itself_nothing(three: Trio) -> None:
     three.peers["n1"].up = False
     await three.coordinators["n1"].tokenize(ACME, VALUES)
@@ -334,7 +312,6 @@ async def test_what_was_not_committed_is_owed_to_nobody_and_a_node_owes_itself_n
     assert three.diary.missed == []
 
 
-@in_trio()
 async def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_by(three: Trio) -> None:
     coordinator = three.coordinators["n1"]
     large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
@@ -350,7 +327,7 @@ async def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_b
     assert not coordinator._lane.locked()
 
 
-@in_trio(timeouts=Timeouts(round=0.2, request=60))
+@pytest.mark.parametrize("timeouts", [Timeouts(round=0.2, request=60)])
 async def test_a_read_of_large_values_that_waits_too_long_is_told_that_the_node_is_busy(three: Trio) -> None:
     coordinator = three.coordinators["n1"]
     large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]

@@ -38,8 +38,7 @@ from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity, raise_incarnation, read_identity, write_identity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.on_loop import on_loop
-from tests.rigs.trio import ACME, DISKS, NODES, VALUES, VIEW, Trio, in_trio, tokens_of
+from tests.rigs.trio import ACME, DISKS, NODES, VALUES, VIEW, Trio, tokens_of
 
 KEYRING = Keyring("m1", bytes(range(32)))
 ROUND = RoundId(DISKS["n2"], b"boot", 1)
@@ -142,7 +141,6 @@ def test_a_replica_takes_writes_again_when_there_is_room() -> None:
 
 
 @pytest.mark.parametrize("full", NODES)
-@in_trio()
 async def test_one_full_disk_is_not_noticed(three: Trio, full: str) -> None:
     three.full.add(full)
     for node in NODES:
@@ -155,7 +153,6 @@ async def test_one_full_disk_is_not_noticed(three: Trio, full: str) -> None:
 
 
 @pytest.mark.parametrize("pair", list(combinations(NODES, 2)))
-@in_trio()
 async def test_two_full_disks_refuse_what_is_new_and_serve_what_there_is(three: Trio, pair: tuple[str, str]) -> None:
     known = await three.coordinators["n1"].tokenize(ACME, VALUES)
     await three.settled()
@@ -173,7 +170,6 @@ async def test_two_full_disks_refuse_what_is_new_and_serve_what_there_is(three: 
     assert await three.coordinators["n1"].rotate(ACME, 1) == 2
 
 
-@in_trio()
 async def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full(three: Trio) -> None:
     known = await three.coordinators["n1"].tokenize(ACME, VALUES)
     await three.settled()
@@ -182,7 +178,6 @@ async def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full(three:
 
 
 @pytest.mark.parametrize("full", ["n2", "n3"])
-@in_trio()
 async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(three: Trio, full: str) -> None:
     """The record is on n1 alone: whichever of the others is full, the one with room gets it before the answer."""
     for node in ("n2", "n3"):
@@ -197,7 +192,6 @@ async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks
     assert three.diary.repairs == [(repaired, 1)]
 
 
-@in_trio()
 async def test_where_nobody_is_left_to_repair_the_answer_names_the_full_disk(three: Trio) -> None:
     for node in ("n2", "n3"):
         three.peers[node].drops = lambda request: isinstance(request, Put)
@@ -215,7 +209,6 @@ def _submit(commit: GroupCommit, replies: list[object]) -> Callable[[AnyRequest]
     return lambda request: commit.submit(request, replies.append)
 
 
-@on_loop
 async def test_a_write_that_fails_ends_the_storage_before_anything_else_is_acknowledged() -> None:
     """What waited in the same group, and behind it, hears nothing: the process is about to end with exit 3.
 

@@ -11,7 +11,6 @@ from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import Get, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.peer import NoReply
 from quorumvault.server.replica.group_commit import GroupCommit
-from tests.rigs.on_loop import on_loop
 
 HEAD = (RoundId(b"D" * 16, b"boot", 1), (1, bytes(16)))
 KiB = 1 << 10
@@ -79,7 +78,6 @@ class Scene:
         assert self.failures == []
 
 
-@on_loop
 async def test_a_group_is_as_large_as_its_bytes_whatever_kind_they_are_of() -> None:
     for requests, groups in (
         ([put(4 * KiB)] * 5, [2, 2, 1]),
@@ -96,7 +94,6 @@ async def test_a_group_is_as_large_as_its_bytes_whatever_kind_they_are_of() -> N
         await one.end()
 
 
-@on_loop
 async def test_bytes_that_wait_for_the_disk_are_bounded() -> None:
     """Writes that the two other replicas have acknowledged go on coming while this disk hangs."""
     one = Scene(Limits(storage_queue_bytes=10 * KiB))
@@ -112,7 +109,6 @@ async def test_bytes_that_wait_for_the_disk_are_bounded() -> None:
     await one.end()
 
 
-@on_loop
 async def test_requests_that_wait_are_bounded() -> None:
     one = Scene(Limits(storage_queue=3))
     one.submit(*[ASK] * 5)

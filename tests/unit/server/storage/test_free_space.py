@@ -11,7 +11,6 @@ import pytest
 
 from quorumvault.server.storage import free_space
 from quorumvault.server.storage.free_space import FreeSpace, free_bytes
-from tests.rigs.on_loop import on_loop
 
 FLOOR = 1000
 
@@ -96,7 +95,6 @@ def test_its_words_say_what_is_refused_and_what_to_do() -> None:
     with_space(disk, scene)
 
 
-@on_loop
 async def test_a_change_is_told_once_whoever_looked_and_on_the_event_loops_thread() -> None:
     disk = Disk(10)
     told: asyncio.Queue[bool] = asyncio.Queue()
@@ -121,7 +119,6 @@ def test_a_change_that_was_taken_back_before_it_could_be_told_is_none() -> None:
     assert with_space(disk, scene) == []
 
 
-@on_loop
 async def test_the_event_loop_looks_until_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(free_space, "_SECONDS", 0)
     disk = Disk(5_000)
