@@ -10,28 +10,22 @@ from dataclasses import dataclass, field
 
 from quorumvault.config.cluster import HealingSettings, Limits, Timeouts
 from quorumvault.crypto import canonical
-from quorumvault.crypto.keys import Keyring
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch
-from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.server.replica.group_commit import GroupCommit
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import Job
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
+from tests.rigs.trio import DISKS, KEYRING, VIEW, SwitchedPeer, make_replica
 
 CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
-DISKS = {node: node.encode() * 8 for node in NODE_NAMES}
-VIEW = first_view(DISKS)
-KEYRING = Keyring("m1", bytes(range(32)))
 #: Healing that does not rest: tests call it, and wait for nothing else.
 SETTINGS = HealingSettings(share=1.0, scrub=0.001)
 
@@ -39,24 +33,6 @@ SETTINGS = HealingSettings(share=1.0, scrub=0.001)
 def values(first: int, end: int) -> list[bytes]:
     """Canonical forms of the texts of these numbers."""
     return [canonical.from_str(str(number)) for number in range(first, end)]
-
-
-class Way:
-    """A replica as one node sees it. ``up`` and ``loses`` are for tests to set; what is lost is told at once."""
-
-    def __init__(self, node: str, commit: GroupCommit) -> None:
-        self.node = node
-        self.up = True
-        self.loses: Callable[[AnyRequest], bool] = lambda request: False
-        self.asked: list[AnyRequest] = []
-        self._commit = commit
-
-    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
-        self.asked.append(outgoing.request)
-        if not self.up or self.loses(outgoing.request):
-            on_reply(NoReply(sent=False))
-        else:
-            self._commit.submit(outgoing.request, on_reply)
 
 
 @dataclass
@@ -99,7 +75,7 @@ class Node:
         self.name = name
         self.store = stores[name]
         self.commit = commits[name]
-        self.ways = {node: Way(node, commit) for node, commit in commits.items()}
+        self.ways = {node: SwitchedPeer(node, commit) for node, commit in commits.items()}
         self.diary = Diary()
         self.now = 1_000_000
         self.neighbours = Neighbours(all_active=True, damaged=frozenset())
@@ -171,10 +147,7 @@ async def cluster(
     limits = Limits()
     commits = {}
     for name in NODE_NAMES:
-        identity = DiskIdentity("cluster", name, DISKS[name], 1, Mode.ACTIVE, VIEW)
-        replica = Replica(
-            used[name], identity, KEYRING, reply_bytes=limits.reply_bytes, copy_bytes=copy_bytes, keep=lambda identity: None
-        )
+        replica = make_replica(used[name], name, copy_bytes=copy_bytes)
         commits[name] = GroupCommit(replica, asyncio.get_running_loop(), limits, on_failure=lambda failure: None)
     try:
         yield Cluster({name: Node(name, used, commits, settings) for name in NODE_NAMES})

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.crypto import canonical
@@ -16,17 +17,19 @@ from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.views import Mode, first_view
+from quorumvault.protocol.views import Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import Store
 
 ACME, OTHER = Owner("acme"), Owner("other")
 NODES = ("n1", "n2", "n3")
 DISKS = {node: node.encode() * 8 for node in NODES}
 VIEW = first_view(DISKS)
+KEYRING = Keyring("m1", bytes(range(32)))
 VALUES = [canonical.from_str(text) for text in ("999-17-5017", "", "02155", "Zoë")]
 
 
@@ -96,6 +99,13 @@ class Trio:
             await handled
 
 
+def make_replica(store: Store, node: str = "n1", keyring: Keyring = KEYRING, view: View = VIEW, **options: Any) -> Replica:
+    """An active replica of ``node``; ``options`` are those of Replica."""
+    identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, view)
+    sizes = {"reply_bytes": Limits().reply_bytes, "copy_bytes": 1 << 20}
+    return Replica(store, identity, keyring, **{**sizes, "keep": lambda identity: None, **options})
+
+
 def _has_room(full: set[str], node: str) -> bool:
     return node not in full
 
@@ -108,16 +118,7 @@ async def trio(*, digest_bits: int = 160, timeouts: Timeouts | None = None) -> A
     commits = {}
     full: set[str] = set()
     for node in NODES:
-        identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, VIEW)
-        replica = Replica(
-            stores[node],
-            identity,
-            keyring,
-            reply_bytes=limits.reply_bytes,
-            copy_bytes=1 << 20,
-            keep=lambda identity: None,
-            has_room=partial(_has_room, full, node),
-        )
+        replica = make_replica(stores[node], node, keyring, has_room=partial(_has_room, full, node))
         commits[node] = GroupCommit(replica, loop, limits, on_failure=lambda failure: None)
     peers = {node: SwitchedPeer(node, commits[node]) for node in NODES}
     diary = Diary()

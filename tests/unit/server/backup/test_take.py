@@ -22,7 +22,8 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, KEYRING, REGISTRY, VIEW, Cluster, Node, in_cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
+from tests.rigs.trio import KEYRING, VIEW
 
 HEADER = Header("c1", 1, "m1", "", "", "")
 #: Some three records, so that there are many.
@@ -121,7 +122,7 @@ def test_where_one_peer_ends_the_other_one_goes_on() -> None:
             asked += isinstance(request, Copy)
             return asked > 20
 
-        n1.ways["n2"].loses = lost_after_some
+        n1.ways["n2"].drops = lost_after_some
         whole = await union(nodes)
         pairs, trailer = await backup(n1)
         assert pairs == whole

@@ -29,15 +29,14 @@ from quorumvault.protocol.anti_entropy import (
 )
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import AskListing, Fetch, RoundId
-from quorumvault.protocol.views import Mode, View
+from quorumvault.protocol.views import View
 from quorumvault.server.healing.anti_entropy import merge_records, merge_registers
 from quorumvault.server.healing.requests import on_storage_thread
-from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, DISKS, KEYRING, REGISTRY, VIEW, Cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, values
+from tests.rigs.trio import KEYRING, VIEW, make_replica
 
 pytestmark = pytest.mark.slow
 
@@ -52,14 +51,7 @@ class Side:
         self.store.write(content)
         self.store.write({layout.owner_key(owner.id): owner.name.encode() for owner in (CLINIC, REGISTRY)})
         self.view = view
-        self.replica = Replica(
-            self.store,
-            DiskIdentity("c", node, DISKS[node], 1, Mode.ACTIVE, view),
-            keyring,
-            reply_bytes=1 << 20,
-            copy_bytes=1 << 20,
-            keep=lambda identity: None,
-        )
+        self.replica = make_replica(self.store, node, keyring, view, reply_bytes=1 << 20)
         self.count()
 
     def count(self) -> None:

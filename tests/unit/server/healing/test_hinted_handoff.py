@@ -13,7 +13,8 @@ from quorumvault.protocol.hinted_handoff import HINT_KEYS, Hint, Ledger, Owed
 from quorumvault.protocol.messages import Put, RoundId, WriteBack
 from quorumvault.server.storage import layout
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, DISKS, REGISTRY, VIEW, Cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, values
+from tests.rigs.trio import DISKS, VIEW
 
 DISK = DISKS["n3"]
 digests = st.integers(0, 30).map(lambda number: bytes([number]) * 20)
@@ -150,10 +151,10 @@ async def test_a_peer_that_goes_away_again_keeps_what_it_is_owed(nodes: Cluster)
         await n1.healer.handoff.once()
     await n1.coordinator.tokenize(REGISTRY, values(0, 4))
     nodes.bring_back("n3")
-    n1.ways["n3"].loses = lambda request: isinstance(request, WriteBack) and request.owner_name == REGISTRY.name
+    n1.ways["n3"].drops = lambda request: isinstance(request, WriteBack) and request.owner_name == REGISTRY.name
     await n1.healer.handoff.once()
     assert n1.healer.owed("n3").records == 4
-    n1.ways["n3"].loses = lambda request: False
+    n1.ways["n3"].drops = lambda request: False
     await n1.healer.handoff.once()
     assert n1.healer.owed("n3").records == 0
     assert nodes["n3"].records() == n1.records()
@@ -165,7 +166,7 @@ async def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other(
         nodes.cut_off(away)
         await n1.coordinator.tokenize(CLINIC, values(0, 3) if away == "n2" else values(3, 6))
         nodes.bring_back(away)
-    n1.ways["n2"].loses = lambda request: isinstance(request, WriteBack)
+    n1.ways["n2"].drops = lambda request: isinstance(request, WriteBack)
     await n1.healer.handoff.once()
     assert (n1.healer.owed("n2").records, n1.healer.owed("n3").records) == (3, 0)
 

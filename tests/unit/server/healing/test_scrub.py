@@ -17,7 +17,8 @@ from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Corrupt
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, DISKS, REGISTRY, Cluster, Node, in_cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
+from tests.rigs.trio import DISKS
 
 
 async def written(nodes: Cluster, count: int = 60) -> list[bytes]:
@@ -72,12 +73,12 @@ async def test_rot_stays_unknown_until_both_others_have_answered(nodes: Cluster)
     n1 = nodes["n1"]
     good = n1.records()[key]
     n1.store.write({key: flip(good, -1)})
-    n1.ways["n3"].loses = lambda request: isinstance(request, Fetch)
+    n1.ways["n3"].drops = lambda request: isinstance(request, Fetch)
     with pytest.raises(Exception, match="n3 does not answer"):
         await one_pass(n1)
     assert n1.records()[key] == flip(good, -1)
     assert n1.healer.scrub.counts.corrupt == 1
-    n1.ways["n3"].loses = lambda request: False
+    n1.ways["n3"].drops = lambda request: False
     await n1.healer.scrub.once()
     assert n1.records()[key] == good
 

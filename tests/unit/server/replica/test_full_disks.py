@@ -11,7 +11,6 @@ import pytest
 
 from quorumvault.config.cluster import Limits
 from quorumvault.crypto import canonical
-from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import NoQuorum, StorageFailed
 from quorumvault.model import Version
@@ -34,13 +33,11 @@ from quorumvault.protocol.messages import (
 from quorumvault.protocol.views import Mode
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.replica.group_commit import GroupCommit
-from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity, raise_incarnation, read_identity, write_identity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.trio import ACME, DISKS, NODES, VALUES, VIEW, Trio, tokens_of
+from tests.rigs.trio import ACME, DISKS, KEYRING, NODES, VALUES, VIEW, Trio, make_replica, tokens_of
 
-KEYRING = Keyring("m1", bytes(range(32)))
 ROUND = RoundId(DISKS["n2"], b"boot", 1)
 HEAD = (ROUND, VIEW.id)
 HEADER = records.header(Version(5, 1))
@@ -63,15 +60,7 @@ class Single:
     def __init__(self) -> None:
         self.room = Room()
         self.store = FaultyStore(MemoryStore())
-        self.replica = Replica(
-            self.store,
-            IDENTITY,
-            KEYRING,
-            reply_bytes=1 << 20,
-            copy_bytes=1 << 20,
-            keep=lambda identity: None,
-            has_room=self.room,
-        )
+        self.replica = make_replica(self.store, has_room=self.room)
 
     def ask(self, *requests: AnyRequest) -> list[AnyReply]:
         return self.replica.handle(requests)
