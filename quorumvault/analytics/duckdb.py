@@ -47,12 +47,12 @@ def detokenize(
     missing: Literal["null", "error"] = "null",
     client: Client | None = None,
 ) -> duckdb.DuckDBPyRelation:
-    """The rows of ``source`` in their order, with values in place of the tokens in ``columns`` (VARCHAR or ENUM).
+    """Returns the rows of ``source`` in their order, with values in place of the tokens in ``columns`` (VARCHAR or ENUM).
 
-    Beside each such column is another with ``_status`` to its name: ``ok``, ``null``, ``not_found``, ``not_token`` (other text,
-    which is not sent to anybody), or ``not_text`` (the value is a number or a boolean: Client.detokenize has it). The value is
-    NULL unless the status is ``ok``; with ``missing="error"`` any of the last three raises TokensNotFound.
-    ``client``: else one by the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY), closed at the end.
+    Adds a column NAME_status beside each: ``ok``, ``null``, ``not_found``, ``not_token`` (other text, which is never sent), or
+    ``not_text`` (the value is a number or a boolean: use Client.detokenize). The value is NULL unless the status is ``ok``; with
+    ``missing="error"`` any of the last three raises TokensNotFound. Without ``client`` it makes one from the environment
+    (QUORUMVAULT_URL, QUORUMVAULT_API_KEY) and closes it.
 
     Raises ColumnError for a column that is not there or not text, duckdb.Error for what is wrong with the query, and what the
     client raises: an outage is never NULL. The connection stays usable, and keeps nothing of a call that failed.
@@ -75,7 +75,7 @@ def tokenize(
     cast: str | Sequence[str] = (),
     client: Client | None = None,
 ) -> duckdb.DuckDBPyRelation:
-    """The rows of ``source`` in their order, with tokens in place of the values in ``columns``; all tokens are of one epoch.
+    """Returns the rows of ``source`` in their order, with tokens, all of one epoch, in place of the values in ``columns``.
 
     Text is tokenized. Numbers, dates and booleans only if their columns are also in ``cast``: they are tokenized as the text that
     DuckDB writes, so a ZIP code that was read as BIGINT has lost its zeros and gets another token than the text. FLOAT and DOUBLE
@@ -90,13 +90,13 @@ def tokenize(
 
 
 def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Client:
-    """SQL functions ``detokenize(token)`` and ``tokenize(value)``, VARCHAR to VARCHAR, for this connection and its cursors.
+    """Makes SQL functions ``detokenize(token)`` and ``tokenize(value)``, VARCHAR to VARCHAR, for a connection and its cursors.
 
     For queries typed by hand: they ask for each 2,048 rows anew, where ``quorumvault.detokenize`` asks once for each text. Tokens
     of such a batch are of one epoch: a rotation in the middle of a query leaves two in its column, ``quorumvault.tokenize`` one.
     NULL for NULL, for a token that is not found, and for text that is no token; whatever else is in the way raises
     duckdb.InvalidInputException with the error's code in its text, and the error itself is then in ``client.last_error``.
-    A second call replaces the functions. Answers the client, which lives as long as they do.
+    A second call replaces the functions. Returns the client, which must live as long as they do.
     """
     vault = Client() if client is None else client
     operations: tuple[TableOperation, ...] = ("tokenize", "detokenize")

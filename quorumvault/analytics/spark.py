@@ -71,12 +71,12 @@ def detokenize(
     policy: ClientPolicy | None = None,
     workers: int = WORKERS,
 ) -> DataFrame:
-    """The rows of ``df`` with values in place of the tokens in ``columns`` (strings).
+    """Returns the rows of ``df`` with values in place of the tokens in ``columns`` (strings), in no particular order.
 
-    Beside each such column is another with ``_status`` to its name: ``ok``, ``null``, ``not_found``, ``not_token`` (other text,
-    which is not sent to anybody), or ``not_text`` (the value is a number or a boolean). The value is null unless it is ``ok``.
-    ``urls``, ``key_file``, ``purpose``, ``cacert``, ``policy``: as of quorumvault.Client, but files and environment are those of
-    the workers. ``workers``: partitions that ask the nodes at once.
+    Adds a column NAME_status beside each: ``ok``, ``null``, ``not_found``, ``not_token`` (other text, which is never sent), or
+    ``not_text`` (the value is a number or a boolean). The value is null unless the status is ``ok``. ``urls``, ``key_file``,
+    ``purpose``, ``cacert``, ``policy``: see quorumvault.Client; files and environment are those of the workers. ``workers``: the
+    partitions that ask the nodes at once.
 
     Raises ColumnError, and what the client raises in a worker: an outage is never null.
     """
@@ -95,9 +95,9 @@ def tokenize(
     policy: ClientPolicy | None = None,
     workers: int = WORKERS,
 ) -> DataFrame:
-    """The rows of ``df`` with tokens in place of the strings in ``columns``; all tokens are of one epoch, null stays null.
+    """Returns the rows of ``df`` with tokens, all of one epoch, in place of the strings in ``columns``. Null stays null.
 
-    Other columns have to be made strings first, in the spelling that is wanted: ``df.withColumn("zip", lpad("zip", 5, "0"))``.
+    Make other columns strings first, in the spelling you want: ``df.withColumn("zip", lpad("zip", 5, "0"))``.
     Arguments and errors: see ``detokenize``.
     """
     names, connection = _plan(df, columns, statuses=False), _Connection(urls, key_file, purpose, cacert, policy)

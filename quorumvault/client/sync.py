@@ -46,17 +46,17 @@ class Client:
             tokens = vault.tokenize(["123-45-6789", 42, None])
             values = [result.value for result in vault.detokenize(tokens)]
 
-    ``urls``: nodes, one string with commas or a sequence; else ``QUORUMVAULT_URL``, else http://127.0.0.1:8700. Any node will
-    do; with several, requests go around, and a node that fails is left for the others.
-    ``api_key``: else ``QUORUMVAULT_API_KEY``. ``purpose``: why, for the nodes' event logs; else ``QUORUMVAULT_PURPOSE``.
-    ``cacert``: a PEM file for https; else ``QUORUMVAULT_CACERT``, else the system's certificates.
-    ``policy``: patience and limits. ``transport``, ``clock``, ``sleep`` and ``rng`` are there for tests.
+    ``urls``: the nodes, as one string with commas or as a sequence; default ``QUORUMVAULT_URL``, or http://127.0.0.1:8700. Any
+    one node is enough. With several, requests go around, and a node that fails is left for the others.
+    ``api_key``: default ``QUORUMVAULT_API_KEY``. ``purpose``: the reason that the nodes' event logs keep; default
+    ``QUORUMVAULT_PURPOSE``. ``cacert``: a PEM file for https; default ``QUORUMVAULT_CACERT``, or the system's certificates.
+    ``policy``: patience and limits. ``transport``, ``clock``, ``sleep`` and ``rng`` are for tests.
 
-    Every method may raise: NoQuorum, or Unreachable which is one, when no retry helped in time; NotPermitted, Unauthenticated
-    and the other classes of ``quorumvault.errors`` for what no retry can help; UnexpectedAnswer for what no node says. They
-    say which nodes were asked (``asked``), under which id their event logs have it (``request_id``), and whether calling again
-    can help (``retryable``). Every operation may be repeated. ``deadline`` bounds a whole call, in seconds; without it each of
-    the call's requests has ``policy.request``.
+    Every method may raise: NoQuorum (or its subclass Unreachable) if no retry helped in time; NotPermitted, Unauthenticated and
+    the other classes of ``quorumvault.errors`` where no retry can help; UnexpectedAnswer for an answer that no node gives. Each
+    error has the nodes that were asked (``asked``), the id in their event logs (``request_id``), and whether calling again can
+    help (``retryable``). Every operation may be repeated. ``deadline`` is in seconds and bounds the whole call; without it each
+    request of the call has ``policy.request`` seconds.
 
     Threads: one client serves them all. Forked processes (``os.fork``, gunicorn's preload, a pool with the context "fork"): a
     client that was made before the fork works in each of them, where it makes connections of its own, reads ``cacert`` again, and
@@ -105,25 +105,25 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes this process's connections. Calls under way in other threads fail."""
+        """Closes the connections of this process. Calls under way in other threads fail."""
         own = self._own.end()
         if own is not None:
             own.http.close()
 
     def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
-        """Their tokens, in order, all of one epoch; None for None. The type of a value counts: "1", 1 and True differ.
+        """Returns a token for each value, in order, all of one epoch; None for None. "1", 1 and True are different values.
 
             >>> vault.tokenize(["123-45-6789", 42, None])
             ['qv_1_...', 'qv_1_...', None]
 
-        Any number of values: they are sent in as many requests as the nodes' limits ask for, each distinct one once. When this
-        returns, every mapping is durable on two nodes at least. Raises NotTokenizable, AlreadyTokenized or ValueTooLarge that
-        list the places (``errors``) of values that won't do; tokens are deterministic, so a repeat is always safe.
+        Takes any number of values. Each distinct one is sent once, in as many requests as the nodes' limits ask for. When this
+        returns, every mapping is durable on at least two nodes. Raises NotTokenizable, AlreadyTokenized or ValueTooLarge, whose
+        ``errors`` list the refused values by index. Tokens are deterministic: a repeat is always safe.
         """
         return self._run(self._plans.tokenize(values, deadline))
 
     def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> TokenizedRecords:
-        """Records with the values at the configured fields (``fields()``) replaced by tokens, all of one epoch.
+        """Returns copies of records with tokens at the configured fields (``fields()``), all of one epoch.
 
         >>> done = vault.tokenize_records([{"ssn": "123-45-6789", "age": 41}])
         >>> done.records
@@ -136,7 +136,7 @@ class Client:
     def detokenize(
         self, tokens: Sequence[str | None], *, missing: Literal["null", "error"] = "null", deadline: float | None = None
     ) -> list[Result]:
-        """A Result for each token, in order, of whatever epochs; status ``null`` for None.
+        """Returns a Result for each token, in order. Tokens may be of any epochs. None has the status ``null``.
 
             >>> token, = vault.tokenize(["123-45-6789"])
             >>> for result in vault.detokenize([token, None, "no token"]):
@@ -145,20 +145,20 @@ class Client:
             null None
             not_found None
 
-        Malformed, unknown and another owner's tokens are ``not_found`` alike: their value is None, or, with ``missing="error"``,
-        TokensNotFound is raised. Not found is never said for want of a quorum.
+        Malformed tokens, unknown ones and those of other owners are all ``not_found``, with the value None. With
+        ``missing="error"`` they raise TokensNotFound. Without a quorum nothing is ``not_found``: that raises NoQuorum.
         """
         return self._run(self._plans.detokenize(tokens, missing, deadline))
 
     def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
-        """One request with an Arrow stream for a body, within the nodes' limits, and the stream that answers it.
+        """Sends an Arrow stream within the nodes' limits as one request. Returns the stream that answers it.
 
-        The streams are client/arrow.py's business; ``quorumvault.analytics`` has what takes columns of any length.
+        client/arrow.py makes and reads the streams; ``quorumvault.analytics`` takes columns of any length.
         """
         return self._run(self._plans.exchange_arrow(operation, body, deadline))
 
     def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
-        """The tokens that the same values have in the active epoch, in order, all of that epoch; no value is shown.
+        """Returns a TokenResult for each token, in order: the token of the same value in the active epoch. Shows no value.
 
             >>> old, = vault.tokenize(["123-45-6789"])
             >>> vault.rotate(1)
@@ -166,26 +166,26 @@ class Client:
             >>> [result.token for result in vault.retokenize([old, None, "no token"])]
             ['qv_2_...', None, None]
 
-        A token that is there already comes back itself. The statuses are those of ``detokenize``; the key has to be allowed to
+        A token of the active epoch comes back unchanged. The statuses are those of ``detokenize``. The key must be allowed to
         tokenize.
         """
         return self._run(self._plans.retokenize(tokens, deadline))
 
     def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> list[list[str] | None]:
-        """Their tokens of every epoch up to the active one, oldest first, in order; None for None. Nothing is stored.
+        """Returns for each value its tokens of every epoch so far, oldest first; None for None. Stores nothing.
 
             >>> vault.rotate(1)
             2
             >>> vault.tokens_all_epochs(["123-45-6789", None])
             [['qv_1_...', 'qv_2_...'], None]
 
-        To find values in data of earlier epochs. The tokens are derived: that there is one does not say that it was ever issued.
-        The key has to be allowed to derive, which none is unless it was given; errors of single values are those of ``tokenize``.
+        Finds values in data of earlier epochs. The tokens are derived: a token here need not have been issued. The key must have
+        the operation ``derive``, which no key has by default. Errors of single values are those of ``tokenize``.
         """
         return self._run(self._plans.tokens_all_epochs(values, deadline))
 
     def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
-        """Begins the epoch after ``from_epoch``, unless that was done; the active epoch afterwards. Raises EpochAhead.
+        """Begins the epoch after ``from_epoch``, unless it has begun. Returns the active epoch. Raises EpochAhead.
 
         >>> vault.rotate(vault.epoch())
         2
@@ -193,7 +193,7 @@ class Client:
         return self._run(self._plans.rotate(from_epoch, deadline))
 
     def epoch(self, *, deadline: float | None = None) -> int:
-        """The key's owner's active epoch, by quorum.
+        """Returns the active epoch of the key's owner, read from a quorum.
 
         >>> vault.epoch()
         1
@@ -201,7 +201,7 @@ class Client:
         return self._run(self._plans.epoch(deadline))
 
     def fields(self, *, deadline: float | None = None) -> list[str]:
-        """The configured fields: JSONPath expressions.
+        """Returns the configured fields: JSONPath expressions.
 
         >>> vault.fields()
         ['$.ssn']
@@ -259,12 +259,12 @@ class Client:
 
 
 def tokens_all_epochs(value: Value, client: Client | None = None) -> list[str]:
-    """The tokens of one value in every epoch up to the active one, oldest first: to look it up in data that was not migrated.
+    """Returns the tokens of one value in every epoch so far, oldest first: to look it up in data that was not migrated.
 
         con.execute("from 'claims/*.parquet' where list_contains(?, patient)", [qv.tokens_all_epochs("123-45-6789")])
 
-    None has none. ``client``: else one by the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY, …), closed at the end. Several
-    values at once, and errors: see Client.tokens_all_epochs.
+    Returns an empty list for None. Without ``client`` it makes one from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY,
+    …) and closes it. For several values at once, and for errors, see Client.tokens_all_epochs.
     """
     if client is None:
         with Client() as own:

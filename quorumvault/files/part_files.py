@@ -20,7 +20,7 @@ REJECTS_HEADER = ("file", "row", "column", "code")
 
 
 class Reject(NamedTuple):
-    """A cell that could not be done: its row, counted from 1, its column, and a code. Never what is in it."""
+    """A cell that could not be done: its row, counted from 1, its column, and a code. It never holds the cell's text."""
 
     row: int
     column: str
@@ -75,7 +75,7 @@ def _digest(path: Path) -> str:
 
 
 class RejectList:
-    """Writes rejects of one file: JSON Lines, or CSV without its header if the list that they are for is called ``.csv``."""
+    """Writes the rejects of one source: as CSV lines if the list's name ends in ``.csv``, else as JSON Lines."""
 
     def __init__(self, sink: BinaryIO, source: str, listing: Path) -> None:
         self._sink = sink

@@ -1,4 +1,4 @@
-"""A run: plan -> parts, each finished for good -> all parts of one epoch -> outputs, whole -> names. All appear, or none.
+"""A run: plan -> parts, each synced -> all parts of one epoch -> outputs, whole -> names. All outputs appear, or none.
 
 kill at any instant before the names    the parts that are in the manifest are there, the rest is made again
 kill while names are given              the rest of the names is given
@@ -36,8 +36,10 @@ class SourceChanged(RunError):
 
 
 def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
-    """Does it. Raises InputsError and RunError (OutputExists, UnfinishedRun, ManifestMismatch, SourceChanged),
-    ColumnError, InputError, OSError, and what the client raises: then no output is there, and finished parts are kept.
+    """Does the job. Returns its counts; every output is there then.
+
+    Raises InputsError, RunError (OutputExists, UnfinishedRun, ManifestMismatch, SourceChanged), ColumnError, InputError, OSError,
+    and what the client raises: then there is no output, and finished parts are kept.
     """
     with umask(0o077) as users:  # whoever makes a file meanwhile, DuckDB for one: nobody else reads it
         return _run(job, vault, progress, Outputs(job, users), users)

@@ -1,4 +1,4 @@
-"""Rows from a stream to a stream: standard input and output. No parts, no manifest: a pipe cannot be gone on with."""
+"""Converts rows from standard input to standard output. There are no parts and no manifest: a pipe cannot be resumed."""
 
 from __future__ import annotations
 

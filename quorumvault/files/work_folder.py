@@ -1,4 +1,4 @@
-"""The folder in which a run is kept until it is whole: ``.NAME.quorumvault`` beside its output, for nobody else to read.
+"""The work folder of a run: ``.NAME.quorumvault`` beside its output, with mode 0700, until all outputs have their names.
 
 It holds the manifest, the parts, what is put together of them (``staged``), and the spill folder, unless that is wanted
 elsewhere. A run that fails before its first part is finished leaves nothing; later, all but the spill folder stays for --resume.
