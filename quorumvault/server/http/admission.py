@@ -1,8 +1,13 @@
-"""How many requests a node takes at once, and whether it takes any: what does not fit is refused before its body is read.
+"""Admission: gives each request a place, or refuses it before its body is read. Most 429s come from here.
 
-One API key may hold a part of the places, and of the memory (api/memory.py), so that the others find some left. Otherwise a key
-whose bodies come slowly could shut all others out for as long as a body may take. A place is held until the answer has left, or
-the connection is gone.
+    429 busy          Admission.enter: all places (limits.in_flight) are taken, or all that one key may have
+                      memory.py: the node's bytes for requests, or the key's share of them, are used up
+                      server/coordinator: too many reads of large values wait
+    429 rate-limited  rate_limits.py: the key's rate in requests or values is used up
+    503 draining      Admission.enter: the node is about to stop
+
+One API key may hold only a share of the places and of the memory, because otherwise a key whose bodies come slowly could shut out
+all others. A place is held until the answer has left, or the connection is gone.
 
 SERVING --announce_stop--> LEAVING --refuse_new--> DRAINING
 /readyz 200                /readyz 503             /readyz 503
@@ -28,7 +33,7 @@ class Phase(Enum):
 
 
 class Admission:
-    """Gives out the places and the memory of a node. Used on the event loop's thread only. ``on_idle``: see Memory."""
+    """The places and the memory of a node. Used on the event loop's thread only. ``on_idle`` is passed on to Memory."""
 
     def __init__(self, limits: Limits, on_idle: Callable[[], None] = lambda: None) -> None:
         self._limits = limits
@@ -41,19 +46,19 @@ class Admission:
         self.in_flight = 0
 
     def announce_stop(self) -> None:
-        """/readyz fails from now on, so that balancers turn elsewhere; requests are still served."""
+        """Let /readyz fail, so that load balancers turn to other nodes. Requests are still served."""
         self.phase = Phase.LEAVING
 
     def refuse_new(self) -> None:
-        """New requests are answered 503 draining from now on."""
+        """Answer new requests with 503 draining."""
         self.phase = Phase.DRAINING
 
     async def idle(self) -> None:
-        """Returns once no request is under way."""
+        """Wait until no request is under way."""
         await self._idle.wait()
 
     def enter(self, key_id: str, declared_bytes: int, outcome: WriteOutcome | None) -> Place:
-        """A place for one request with a body of this length. Raises Draining (with outcome), Busy, TooLarge."""
+        """Return a place for one request with a body of this length. Raises Busy (429), Draining (503), TooLarge (413)."""
         if self.phase is Phase.DRAINING:
             raise Draining("this node is about to stop; send the request to another one", outcome=outcome)
         if self.in_flight >= self._limits.in_flight:
@@ -73,7 +78,7 @@ class Admission:
         return place
 
     def leave(self, key_id: str) -> None:
-        """For a Place alone."""
+        """Take a place back. Only Place.release calls it."""
         left = self._places[key_id] - 1
         if left:
             self._places[key_id] = left
@@ -85,7 +90,7 @@ class Admission:
 
 
 class Place:
-    """The place of one request, until it is released. ``memory`` is what the request holds of the node's budget."""
+    """The place of one request, until it is released. ``memory`` is what the request holds of the node's budget of bytes."""
 
     __slots__ = ("_admission", "_key_id", "_open", "memory")
 

@@ -1,4 +1,4 @@
-"""The response of a success: it leaves in pieces, and its request's place is held until the last one has left."""
+"""The response of a success. It leaves in pieces, and its request keeps its place until the last piece has left."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from quorumvault.server.http.dependencies import Content
 
 #: The HTTP server puts its connection into the scope of each request, under this name. Without a server there is none.
 CONNECTION: Final = "quorumvault.connection"
-#: What is handed to the server at once. It takes the next piece when this one has left, so a client that reads slowly makes the
-#: node hold no more than this of its answer.
+#: Most bytes handed to the server at once. It takes the next piece when this one has left, so for a client that reads slowly the
+#: node holds no more than one piece.
 PIECE_BYTES: Final = 256 << 10
 _WORTHWHILE: Final = 64 << 10
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 def splice(whole: bytes, hole: bytes, parts: Iterable[bytes]) -> Content:
-    """An answer of which the first occurrence of ``hole`` is replaced by these parts, asked for as the answer leaves."""
+    """Return an answer with its first ``hole`` replaced by these parts, which are asked for as the answer leaves."""
     before, _, after = whole.partition(hole)
     pieces = _gathered(chain((before,), parts, (after,)))
     first, second = next(pieces), next(pieces, None)
@@ -28,7 +28,7 @@ def splice(whole: bytes, hole: bytes, parts: Iterable[bytes]) -> Content:
 
 
 def splice_list(whole: bytes, elements: Iterable[bytes]) -> Content:
-    """An answer whose first empty list gets these elements, which are asked for as the answer leaves."""
+    """Return an answer whose first empty list gets these elements, which are asked for as the answer leaves."""
     return splice(whole, b"[]", chain((b"[",), _comma_parted(elements), (b"]",)))
 
 
@@ -41,7 +41,7 @@ def _comma_parted(elements: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in larger pieces: at least one, and each but the last worth a call."""
+    """Yield the same bytes in pieces of at least ``_WORTHWHILE`` bytes, except the last one. There is at least one piece."""
     gathered = bytearray()
     for part in parts:
         gathered += part
@@ -52,11 +52,11 @@ def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Connection(Protocol):
-    """What an answer needs of the connection that it leaves by."""
+    """The part of a connection that an answer needs."""
 
     @property
     def ended(self) -> bool:
-        """Whether nobody is there to read any more."""
+        """True once nobody is there to read any more."""
         ...
 
     def when_sent(self, callback: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class Connection(Protocol):
 
 
 class AnswerResponse:
-    """An ASGI application that sends ``content``: with its length if it is whole, and chunked if it comes in pieces."""
+    """An ASGI application that sends ``content``: with its length if it is whole, chunked if it comes in pieces."""
 
     def __init__(self, content: Content, media_type: str, release: Callable[[], None]) -> None:
         self._content = content

@@ -1,4 +1,4 @@
-"""The texts in the batches of an Arrow stream, judged before any of them is followed, rows that are null included.
+"""Reads the texts in the batches of an Arrow stream. Checks all offsets and indices before it follows any, null rows included.
 
     offsets    one more than rows, none smaller than the one before, all of them inside the text
     text       UTF-8, and no offset is inside a character: so each text is UTF-8
@@ -6,8 +6,7 @@
     indices    inside the dictionary as it stands at their batch. Writers leave anything at all in those of null rows (pandas -1,
                DuckDB what was in memory), which Arrow allows: they are left out unread
 
-Buffers are judged whole, by numpy. What has been judged becomes arrays of pyarrow's, with offsets, validity and indices written
-anew.
+numpy checks whole buffers. The checked bytes become pyarrow arrays, with offsets, validity and indices written anew.
 """
 
 from __future__ import annotations
@@ -26,18 +25,19 @@ if TYPE_CHECKING:
 
     _Numbers: TypeAlias = NDArray[Any]
 
-#: Bytes that are decoded at a time to see whether they are UTF-8: the text that is made of them, for nothing, is up to four times
-#: as large.
+#: Bytes that are decoded at a time to check that they are UTF-8. The text, which is thrown away, is up to four times as large.
 _PIECE: Final = 256 << 10
-#: What a batch has for its number of nulls if its writer did not count them.
+#: A batch's number of nulls if its writer did not count them.
 _UNTOLD: Final = -1
-#: What a null row has for an index.
+#: The index of a null row.
 _NULL: Final = -1
 
 
 def read_rows(body: bytes, column: Column, batches: Sequence[Batch]) -> tuple[Any, Any]:
-    """The texts that rows have, large_utf8 without nulls or repeats, and for each row the index of its text, int32, null for a
-    null. Raises Malformed."""
+    """Return the distinct texts (large_utf8, no nulls) and for each row the index of its text (int32, null for a null row).
+
+    Raises Malformed.
+    """
     if column.index is not None:
         return _of_dictionary(body, column, batches)
     encoded = _joined([_texts(body, column, batch) for batch in batches]).dictionary_encode()
@@ -45,7 +45,7 @@ def read_rows(body: bytes, column: Column, batches: Sequence[Batch]) -> tuple[An
 
 
 def _of_dictionary(body: bytes, column: Column, batches: Sequence[Batch]) -> tuple[Any, Any]:
-    """Entries are counted through all dictionaries of the stream: one comes in place of those before it, or is added to them."""
+    """Entries are numbered through all dictionaries of the stream. A dictionary replaces those before it, or is added to them."""
     dictionaries: list[Any] = []
     pieces = [np.empty(0, np.int64)]
     first = end = 0
@@ -72,7 +72,7 @@ def _joined(arrays: list[Any]) -> Any:
 
 
 def _places(body: bytes, column: Column, batch: Batch, first: int, end: int) -> NDArray[np.int64]:
-    """For each row the place of its entry, of which those from ``first`` to ``end`` are in force; -1 for a null."""
+    """Return for each row the number of its entry, of which ``first`` to ``end`` are in force; -1 for a null row."""
     validity, data = batch.buffers
     valid = _valid(body, column, batch, validity)
     indices = _numbers(body, data, np.dtype(column.index), batch.rows)
@@ -85,8 +85,7 @@ def _places(body: bytes, column: Column, batch: Batch, first: int, end: int) -> 
 
 
 def _texts(body: bytes, column: Column, batch: Batch) -> Any:
-    """Those of a batch, large_utf8. Offsets are judged first: the body has them all, so nothing is made for more rows than it can
-    hold."""
+    """Return the texts of a batch, large_utf8. Checks the offsets first: the body holds all of them, which bounds the rows."""
     validity, place, text = batch.buffers
     if batch.rows == 0:
         return pa.array([], pa.large_utf8())
@@ -115,7 +114,7 @@ def _require_utf8(body: bytes, start: int, end: int) -> None:
 
 
 def _valid(body: bytes, column: Column, batch: Batch, place: range) -> NDArray[np.bool_] | None:
-    """Which rows are not null; None if all of them."""
+    """Return a mask of the rows that are not null; None if no row is null."""
     if not place:
         if batch.nulls > 0:
             raise broken("it does not say which rows are null")
@@ -130,7 +129,7 @@ def _valid(body: bytes, column: Column, batch: Batch, place: range) -> NDArray[n
 
 
 def _numbers(body: bytes, place: range, kind: np.dtype[Any], count: int) -> _Numbers:
-    """The first numbers of a buffer."""
+    """Return the first ``count`` numbers of a buffer. Raises Malformed if it is shorter."""
     if len(place) < count * kind.itemsize:
         raise broken("a buffer is shorter than its rows need")
     return np.frombuffer(body, kind, count, place.start)

@@ -1,9 +1,9 @@
-"""Arrow IPC streams in and out: one column of text as distinct texts, since the vault asks about each of them once.
+"""Arrow IPC streams in and out. One column of text becomes distinct texts, because the vault is asked about each text once.
 
-    body -> arrowipc.py: its envelope -> arrowcolumn.py: its texts, judged -> Texts: distinct texts, an index for each row
+    body -> arrow_ipc.py: its envelope -> arrow_column.py: its texts, judged -> Texts: distinct texts, an index for each row
     answers to the distinct texts -> a column of the same type, in the order of the rows -> pyarrow writes a stream
 
-pyarrow's own reader of streams sees no byte of a request.
+pyarrow's own reader of streams never gets a byte of a request.
 """
 
 from __future__ import annotations
@@ -37,38 +37,38 @@ class Texts:
 
     @property
     def asked(self) -> int:
-        """Rows that are not null."""
+        """Number of rows that are not null."""
         return len(self.indices) - int(self.indices.null_count)
 
     def canonicals(self) -> list[bytes]:
-        """The canonical form of each distinct text."""
+        """Return the canonical form of each distinct text."""
         texts: list[bytes] = self.distinct.cast(pa.large_binary()).to_pylist()
         return [TEXT_PREFIX + text for text in texts]
 
     def rows_of(self, distinct: Container[int]) -> list[tuple[int, int]]:
-        """Each row whose text is one of these, and which one that is."""
+        """Return each row whose text is one of these, with the index of that text."""
         return [(row, index) for row, index in enumerate(self.indices.to_pylist()) if index in distinct]
 
     def tally(self, words: Sequence[str]) -> dict[str, int]:
-        """How many rows each word has, of those that are not null."""
+        """Return how many rows have each word. Null rows are left out."""
         counted = pa.array(words, pa.utf8()).take(self.indices).value_counts()
         return dict(zip(*(column.to_pylist() for column in counted.flatten()), strict=True))
 
     def size_of(self, sizes: Sequence[int]) -> int:
-        """Bytes of a column that has for each row a text of its text's size; a dictionary has each only once."""
+        """Return the bytes of a column whose distinct texts have these ``sizes``. A dictionary has each text once."""
         if self.coded:
             return sum(sizes)
         return int(pc.sum(pa.array(sizes, pa.int64()).take(self.indices)).as_py() or 0)
 
     def stream(self, name: str, texts: Sequence[Any], words: Sequence[str] | None = None, epoch: int | None = None) -> bytes:
-        """The answer: a column ``name`` of what stands for each text, and a column ``status`` if there are words for it."""
+        """Return the answer: a column ``name`` with each text's replacement, and a column ``status`` if ``words`` are given."""
         columns = {name: self.spread(texts)}
         if words is not None:
             columns["status"] = pa.array(words, pa.utf8()).take(self.indices).fill_null("null")
         return write_stream(columns, epoch)
 
     def spread(self, texts: Sequence[Any]) -> Any:
-        """A column of the same type that has for each row what stands for its text. A null has a null."""
+        """Return a column of the same type with the replacement of each row's text, null for a null row."""
         values = pa.array(texts, pa.large_utf8())
         if not self.coded:
             return values.take(self.indices).cast(self.kind)
@@ -78,7 +78,7 @@ class Texts:
 
 
 def read_texts(body: bytes, name: str | None, limits: Limits) -> Texts:
-    """The one column of a stream; it has to be called ``name``, if that is given. Raises Malformed, Invalid, TooManyItems."""
+    """Return the one column of a stream, called ``name`` unless that is None. Raises Malformed, Invalid, TooManyItems."""
     column, batches = read_envelope(body, limits)
     distinct, indices = read_rows(body, column, batches)
     if name is not None and column.name != name.encode():
@@ -87,7 +87,7 @@ def read_texts(body: bytes, name: str | None, limits: Limits) -> Texts:
 
 
 def write_stream(columns: Mapping[str, Any], epoch: int | None = None) -> bytes:
-    """A stream of one record batch."""
+    """Return a stream of one record batch."""
     batch = pa.record_batch(dict(columns))
     if epoch is not None:
         batch = batch.replace_schema_metadata({EPOCH: str(epoch)})

@@ -1,6 +1,6 @@
-"""Who is calling: one API key, out of `Authorization: Bearer` or its alias `X-API-Key`.
+"""Authentication by one API key, in `Authorization: Bearer` or its alias `X-API-Key`.
 
-A missing, a malformed and an unknown key take the same way through here and get the same answer.
+A missing, a malformed and an unknown key run through the same code and get the same answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _UNAUTHENTICATED = "send a valid API key, and only one: Authorization: Bearer <k
 
 
 def authenticate(headers: Headers, table: KeyTable) -> ApiKey:
-    """Raises Unauthenticated."""
+    """Return the key that the headers name. Raises Unauthenticated."""
     key = table.authenticate(_presented(headers))
     if key is None:
         raise Unauthenticated(_UNAUTHENTICATED)
@@ -22,20 +22,20 @@ def authenticate(headers: Headers, table: KeyTable) -> ApiKey:
 
 
 def _presented(headers: Headers) -> str:
-    """The key that the request names; empty if there is none. Every line that names one has to name the same."""
+    """Return the text of the key; empty if there is none, or if two header lines name different ones."""
     keys = {_bearer(line) for line in headers.getlist("authorization")}
     keys.update(headers.getlist("x-api-key"))
     return keys.pop() if len(keys) == 1 else ""
 
 
 def _bearer(line: str) -> str:
-    """The credentials of RFC 6750, section 2.1; empty for another scheme. A scheme's case does not count (RFC 9110, 11.1)."""
+    """Return the credentials (RFC 6750, 2.1); empty for another scheme. A scheme's case does not count (RFC 9110, 11.1)."""
     scheme, _, credentials = line.partition(" ")
     return credentials.strip(" ") if scheme.lower() == "bearer" else ""
 
 
 def permit(key: ApiKey, operation: Permission) -> None:
-    """Raises NotPermitted."""
+    """Raises NotPermitted if the key lacks the operation."""
     if operation not in key.allow:
         allowed = ", ".join(sorted(key.allow))
         raise NotPermitted(f"key {key.id} may {allowed}, not {operation}; `quorumvault keys create --allow` makes one that may")

@@ -1,10 +1,10 @@
-"""The HTTP connections of a node: how many there may be, whose they are, and which of them go when it gets tight.
+"""The HTTP connections of a node: bounds their number, in all and per client address, and closes idle ones for new ones.
 
-Connections share the process's file descriptors with LevelDB, which fails for good when it cannot open one. So there is a bound;
-and so that nobody takes all of it by holding connections open:
+Connections share the process's file descriptors with LevelDB, which fails for good when it cannot open one, so their number is
+bounded. Nobody can take all of it by holding connections open:
 
-    ordinary   nine in ten of limits.connections. When they are taken, or an address has its share of them, the connection that
-               has been idle for longest is closed for each new one. One is idle while no request on it is owed an answer
+    ordinary   nine in ten of limits.connections. When all are taken, or an address has its share, a new connection closes the one
+               that has been idle for longest. A connection is idle while every request on it has been answered
     health     the rest. When no ordinary one is idle, a new connection gets one answer about the node's health, and no other
 """
 
@@ -20,16 +20,16 @@ from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refus
 
 #: One in so many connections is kept for questions about health.
 _HEALTH_SHARE = 10
-#: Bytes of an IPv6 address that name a network: who has one has all of its addresses.
+#: Bytes of an IPv6 address that name a network (/64): a client that has one address of it has all.
 _NETWORK_BYTES = 8
 
 Address: TypeAlias = str | bytes | None
 
 
 def client_address(peername: object) -> Address:
-    """Whose connection it is, for the limit on each client: an IPv4 address, or the network (/64) of an IPv6 one.
+    """Return the client of a connection, for the limit per client: an IPv4 address, or the network (/64) of an IPv6 one.
 
-    None for a Unix socket, whose file says who may connect.
+    Returns None for a Unix socket: the mode of its file decides who may connect.
     """
     if not isinstance(peername, tuple) or not peername:
         return None
@@ -42,7 +42,7 @@ def client_address(peername: object) -> Address:
 
 
 class Room(Enum):
-    """What a new connection is for."""
+    """The use that is allowed to a new connection."""
 
     ALL = "all"
     HEALTH = "health"
@@ -50,9 +50,9 @@ class Room(Enum):
 
 
 class Member(Protocol):
-    """A connection, as far as this module is concerned."""
+    """The part of a connection that is needed here."""
 
-    #: By the loop's clock: since when bytes wait that the other side does not read; None if none do.
+    #: The loop's time since which bytes wait that the other side does not read; None if none wait.
     unsent_since: float | None
 
     def abort(self) -> None:
@@ -63,7 +63,7 @@ class Member(Protocol):
 
 
 class _Group:
-    """Connections that share a bound: what address each has, and those that are idle, the one that has been for longest first."""
+    """Connections that share a bound, with their addresses; the idle ones also in the order in which they became idle."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -75,14 +75,14 @@ class _Group:
         return len(self.members) >= self.most
 
     def longest_idle(self, address: Address = None) -> Member | None:
-        """Of this address's connections, or of all. One that is still reading its answer counts as busy."""
+        """Return the longest idle one, of this address or of all, or None. One that still reads its answer is busy."""
         for member in self.idle:
             if member.unsent_since is None and (address is None or self.members[member] == address):
                 return member
         return None
 
     def longest_answered(self) -> Member | None:
-        """One whose client has all its answers but does not read them: where it is a stranger's, nobody misses it."""
+        """Return the one that has all its answers written and has not read them for longest; None if there is none."""
         unread = [member for member in self.idle if member.unsent_since is not None]
         return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
 
@@ -106,7 +106,7 @@ class Connections:
         return len(self._ordinary.members) + len(self._health.members)
 
     def admit(self, connection: Member, address: Address) -> Room:
-        """A place for a new connection, idle as yet; others may be closed for it. It has to ``leave`` unless the room is NONE."""
+        """Give a new connection a place, perhaps another one's. It begins idle, and must ``leave`` unless the room is NONE."""
         if self._make_ordinary_room(address):
             self._ordinary.members[connection] = address
             self._ordinary.idle[connection] = None
@@ -121,18 +121,18 @@ class Connections:
         return Room.NONE
 
     def begin(self, connection: Member) -> None:
-        """The connection is not idle any more: it has sent the head of a request, and is owed the answer."""
+        """Count the connection as busy: it has sent the head of a request, and waits for the answer."""
         self._ordinary.idle.pop(connection, None)
         self._health.idle.pop(connection, None)
 
     def rest(self, connection: Member) -> None:
-        """The connection is idle: every request on it has its answer."""
+        """Count the connection as idle: every request on it has its answer."""
         for group in (self._ordinary, self._health):
             if connection in group.members:
                 group.idle[connection] = None
 
     def leave(self, connection: Member) -> None:
-        """It was closed. Does nothing the second time."""
+        """Forget a connection that was closed. Further calls do nothing."""
         self._health.members.pop(connection, None)
         self._health.idle.pop(connection, None)
         self._ordinary.idle.pop(connection, None)
@@ -144,7 +144,7 @@ class Connections:
                     del self._by_address[address]
 
     def check(self, now: float) -> None:
-        """Call ``check`` of all."""
+        """Call ``check`` of all connections."""
         for connection in [*self._ordinary.members, *self._health.members]:
             connection.check(now)
 

@@ -1,4 +1,4 @@
-"""How a node is: the body of /health and /readyz. The node fills it in; nothing in it is about owners or their values."""
+"""The health of a node: the body of /health and /readyz. The node fills it in; it has nothing about owners or their values."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
 """One budget of bytes for all requests of a node.
 
-A request pays for what it makes the node hold before it is held, and gets it back when the answer has left:
+A request pays for bytes before the node holds them, and gets them back when its answer has left:
 
     arrival    the body, as it comes; all bodies together fill a quarter of the budget at most, to leave room for work on them
     decoding   what the body becomes as Python objects
     the vault  the replies of two replicas, then the records that were found, sealed and opened
     sending    the values of the answer, which is encoded a piece at a time as it leaves
 
-What can never fit is TooLarge: ask for less at once. What does not fit at the moment waits in line for a while, and then is Busy.
-One API key has a share of the budget (``limits.key_share``), so that others find some left; one request alone may exceed it.
-A key that waits for its own share is not in the way of others.
+A request that can never fit is TooLarge (413). One that does not fit now waits in line, and after a while is Busy (429). One API
+key has a share of the budget (``limits.key_share``), so that others find some left; one request alone may exceed it. A key that
+waits for its own share does not delay others.
 
-A request pays in steps, and holds what it has while it waits for more. So that large ones do not wait for each other with all the
-budget between them, they are worked on one at a time (``enter_lane``); the loop has one thread anyway.
+A request pays in steps, and holds its bytes while it waits for more. Large requests could wait for each other that way, with the
+whole budget between them, so they are worked on one at a time (``enter_lane``); the loop has one thread anyway.
 
 Invariant: ``held`` is the sum of what all holds have, and at most ``limits.memory_bytes``.
 """
@@ -27,31 +27,31 @@ from typing import Final
 from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy, TooLarge
 
-#: Bodies may fill one part in this many of the budget.
+#: Bodies may fill one in so many parts of the budget.
 _PARTS_FOR_BODIES: Final = 4
-#: An element, a member, or a container once it is decoded: the object, its place in the list or table, its canonical form.
+#: Bytes of a decoded element, member or container: the object, its place in the list or table, its canonical form.
 _PART_BYTES: Final = 176
-#: A value on its way through the coordinator: digest, sealed record, token, and the headers of those objects.
+#: Bytes of a value in the coordinator: digest, sealed record, token, and the headers of those objects.
 _ITEM_BYTES: Final = 512
-#: What is said of a place in a record: its path, in which names are cut, twice.
+#: Bytes of a place in a record: its path, in which long names are cut, twice.
 _PATH_BYTES: Final = 1024
-#: A piece of an answer while it is encoded. Texts may take six bytes a character as JSON.
+#: Bytes of a piece of an answer while it is encoded. Texts may take six bytes a character as JSON.
 _PIECE_BYTES: Final = 2 << 20
-#: Two replicas answer a read, each with up to ``limits.reply_bytes``.
+#: Replicas that answer a read, each with up to ``limits.reply_bytes``.
 _REPLIES: Final = 2
-#: A step that costs more than this makes a request a large one.
+#: A request is large once one of its steps takes more bytes than this.
 LARGE: Final = 32 << 20
-#: Large requests of one key that may wait for their turn: a key with dozens of them would keep all others waiting.
+#: Large requests of one key that may wait for the lane. A key with dozens of them would keep all others waiting.
 _LARGE_WAITING: Final = 2
-#: A body up to this size never has to wait for others to arrive.
+#: Bytes. A smaller body is never refused for the bodies that are arriving.
 _SMALL_BODY: Final = 64 << 10
-#: More than the allocator is told to keep for the next requests (cli/process.py).
+#: Bytes: more than the allocator is told to keep for the next requests (cli/process.py).
 _MUCH: Final = 32 << 20
 
 
 @dataclass(slots=True)
 class OfKey:
-    """What the requests of one API key hold: how many of them, bytes, and how many wait for the lane."""
+    """The requests of one API key: their number, the bytes that they hold, and how many of them wait for the lane."""
 
     holds: int = 0
     held: int = 0
@@ -77,7 +77,7 @@ class Memory:
         self._most_held = 0
 
     def hold(self, key_id: str) -> Hold:
-        """A hold of nothing so far, for one request of this key."""
+        """Return an empty hold for one request of this key."""
         of_key = self._keys.setdefault(key_id, OfKey())
         of_key.holds += 1
         return Hold(self, key_id, of_key)
@@ -110,7 +110,7 @@ class Memory:
             self._on_idle()
 
     def _serve_waiting(self) -> None:
-        """In order; whoever has to wait for the node's memory, not for its own key's share, makes those behind wait as well."""
+        """Serve waiting requests in order. One that waits for the node's memory, not for its key's share, blocks those behind."""
         still: list[tuple[Hold, int, asyncio.Future[None]]] = []
         full = False
         for entry in self._waiting:
@@ -127,24 +127,24 @@ class Memory:
 
 
 class Hold:
-    """What one request holds of the budget; ``held`` is in bytes. ``release`` has to be called once, in the end."""
+    """The bytes that one request holds of the budget. ``release`` has to be called in the end."""
 
     __slots__ = ("_body", "_for_bodies", "_memory", "_open", "held", "in_lane", "key_id", "of_key")
 
     def __init__(self, memory: Memory, key_id: str, of_key: OfKey) -> None:
         self._memory = memory
         self._body = 0
-        #: What counts of the body among all bodies that are on their way.
+        #: Bytes of the body that count among all bodies that are arriving.
         self._for_bodies = 0
         self._open = True
         self.key_id = key_id
         self.of_key = of_key
         self.held = 0
-        #: Whether this is the large request that is being worked on.
+        #: True for the large request that is being worked on.
         self.in_lane = False
 
     def grow_body(self, size: int) -> None:
-        """Pay for a body of this size, as far as it is not paid. Raises TooLarge, Busy."""
+        """Pay for a body up to this size, as far as it is not paid. Raises TooLarge, Busy."""
         more = size - self._body
         if more <= 0:
             return
@@ -155,7 +155,7 @@ class Hold:
         self._count_among_bodies(large)
 
     def _require_room_among_bodies(self, more: int) -> None:
-        """Raises Busy. A body that is the only one, or small, needs none."""
+        """Raises Busy if the arriving bodies leave no room. A body that is the only one, or small, needs none."""
         memory, of_key = self._memory, self.of_key
         most = memory._limits.memory_bytes // _PARTS_FOR_BODIES
         most_of_key = most * memory._limits.key_share // 100
@@ -171,7 +171,7 @@ class Hold:
         self.of_key.held_for_bodies += more
 
     def body_is_decoded(self) -> None:
-        """Its bytes are still held, but it is not on its way any more: another one may come."""
+        """Make room for another body to arrive. The bytes of this one are still held."""
         self._count_among_bodies(-self._for_bodies)
 
     def take(self, more: int) -> None:
@@ -223,17 +223,17 @@ class Hold:
         self.in_lane = True
 
     def leave_lane(self) -> None:
-        """The work is done, and only the answer has to leave."""
+        """Let the next large request in: the work is done, and only the answer has to leave."""
         if self.in_lane:
             self.in_lane = False
             self._memory._lane.release()
 
     def give_back(self, less: int) -> None:
-        """Return bytes to the budget that the request does not hold any more."""
+        """Give bytes back that the request does not hold any more."""
         self._memory._take_back(self, less)
 
     def release(self) -> None:
-        """The request is over: give everything back."""
+        """Give everything back at the end of the request. Further calls do nothing."""
         if not self._open:
             return
         self._open = False
@@ -247,30 +247,30 @@ class Hold:
 
 
 def cost_of_decoding(body: bytes, parts: int) -> int:
-    """Bytes of the Python objects that a JSON body becomes. ``parts``: its commas, objects and arrays, or more.
+    """Return the bytes of the Python objects that a JSON body becomes. ``parts``: its commas, objects and arrays, or more.
 
-    A text takes one byte a character, or four if it has one beyond Latin-1; and the body's parts are copied twice, as they came
-    and in canonical form.
+    A text takes one byte a character, or four if it has one beyond Latin-1. The body's parts are copied twice: as they came and
+    in canonical form.
     """
     widest = 1 if body.isascii() and b"\\u" not in body else 4
     return len(body) * (widest + 2) + (parts + 1) * _PART_BYTES
 
 
 def cost_of_places(places: int) -> int:
-    """Bytes that are held of values in records: where each of them is, and what it is to be replaced by."""
+    """Return the bytes held for values in records: the place of each, and its replacement."""
     return places * _ITEM_BYTES
 
 
 def cost_of_paths(paths: int) -> int:
-    """Bytes of the places that an answer lists, as objects and as JSON."""
+    """Return the bytes of the places that an answer lists, as objects and as JSON."""
     return paths * _PATH_BYTES
 
 
 def cost_of_writing(items: int) -> int:
-    """Bytes that the coordinator holds of a batch while it is written, beside the canonical forms; it goes part by part."""
+    """Return the bytes that the coordinator holds while it writes a batch, part by part, beside the canonical forms."""
     return items * _ITEM_BYTES + _PIECE_BYTES
 
 
 def cost_of_reading(items: int, limits: Limits) -> int:
-    """Bytes that a read holds until its records are known, and that their answer takes as it leaves."""
+    """Return the bytes that a read holds until its records are known, and that their answer takes as it leaves."""
     return _REPLIES * min(items * limits.value_bytes, limits.reply_bytes) + items * _ITEM_BYTES + _PIECE_BYTES

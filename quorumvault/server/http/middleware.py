@@ -1,7 +1,7 @@
-"""The outermost layer: every response carries the request's id, and no exception gets out of here with its words.
+"""The outermost layer: puts the request's id on every response, and turns an unforeseen exception into a 500.
 
-An exception's text may hold a value (a KeyError does), so what is logged of one that nobody foresaw is its type and where it
-arose. Pure ASGI: no task and no queue of its own around a request.
+An exception's text may hold a value (a KeyError's does), so only its type and its traceback without texts are logged. Pure ASGI:
+no task and no queue of its own around a request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger("quorumvault.http")
 
 
 class RequestIdMiddleware:
-    """ASGI middleware. ``request_ids`` makes fresh ids for requests that bring none."""
+    """ASGI middleware. ``request_ids`` makes ids for requests that bring none."""
 
     def __init__(self, app: ASGIApp, request_ids: Callable[[], str]) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""GET /openapi.json: OpenAPI 3.1 of the API, made of the types that check requests (bodies.py) and of reference.py.
+"""GET /openapi.json: OpenAPI 3.1 of the API, made from the types that check requests (schemas.py) and openapi_reference.py.
 
 components.schemas    the structs, as msgspec sees them
 components.responses  problems by status: one for each set of codes that share a status somewhere, named "busy.rate-limited"
@@ -19,7 +19,7 @@ from quorumvault.server.http.openapi_reference import ENDPOINTS, PROBLEMS, Endpo
 from quorumvault.server.http.problems import MEDIA_TYPE, Problem, problem_of
 from quorumvault.server.http.request_ids import VISIBLE_ASCII
 
-#: Of the API, not of the program that serves it.
+#: Version of the API, not of the program that serves it.
 API_VERSION = "1"
 
 JSONObject = dict[str, Any]
@@ -36,7 +36,7 @@ _ANY_PROBLEM = {"$ref": "#/components/responses/any"}
 
 
 def document() -> JSONObject:
-    """The whole document, ready to be encoded."""
+    """Return the whole document, ready to be encoded."""
     schemas = _schemas()
     return {
         "openapi": "3.1.0",
@@ -64,7 +64,7 @@ def document() -> JSONObject:
 
 
 def _schemas() -> JSONObject:
-    """Every struct that is sent or received; of a request that has to name one of several things, that too."""
+    """Return the schemas of all structs that are sent or received. Requests that name one of several things get a ``oneOf``."""
     requests = [endpoint.request for endpoint in ENDPOINTS if endpoint.request is not None]
     answers = [answer for endpoint in ENDPOINTS for answer in (*endpoint.answers, endpoint.unavailable) if answer is not None]
     _, schemas = msgspec.json.schema_components([*requests, *answers, Problem], ref_template="#/components/schemas/{name}")
@@ -123,7 +123,7 @@ def _ref(struct: type[msgspec.Struct]) -> JSONObject:
 
 
 def _failures(endpoint: Endpoint) -> JSONObject:
-    """By status, in order."""
+    """Return the problems of an endpoint by status, in order."""
     failures: JSONObject = {
         status: {"$ref": f"#/components/responses/{_name(kinds)}"} for status, kinds in _by_status(endpoint).items()
     }
@@ -160,7 +160,7 @@ def _responses() -> JSONObject:
 
 
 def _problem_response(kinds: list[type[RequestError]]) -> JSONObject:
-    """A problem of one status; which codes it can have is part of its schema."""
+    """Return the response for problems of one status. Its schema lists their codes."""
     names = ["X-Request-ID"]
     names += ["Retry-After"] if any(kind.status in (429, 503) for kind in kinds) else []
     names += ["WWW-Authenticate"] if kinds[0].status == 401 else []

@@ -1,7 +1,7 @@
-"""What each path of the API takes and gives, as a table: types, permissions, errors, words and examples.
+"""The paths of the API as a table: types, permissions, errors, descriptions and examples of each.
 
-GET /openapi.json is made of it (openapi.py). The types and the error classes are those that requests run through; that every
-route is here, and that real answers are as it says, is checked by tests.
+openapi.py makes GET /openapi.json from it. The types and the error classes are those that requests run through. Tests check that
+every route is here, and that real answers are as the table says.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Answer = type[msgspec.Struct]
 
 
 class Example(NamedTuple):
-    """A success: what was sent (None for a GET), and what came back."""
+    """A successful request, None for a GET, and its answer."""
 
     name: str
     request: Any
@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
 
 class ArrowForm(NamedTuple):
-    """The columns of a request and of its answer, in words, if they are Arrow streams."""
+    """Descriptions of a request and of its answer as Arrow streams."""
 
     request: str
     answer: str
@@ -41,10 +41,10 @@ class ArrowForm(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``permission`` is what a key needs to have, "any" for every key; None: no key is asked for.
+    """``permission`` is the one that a key needs, "any" if every key may, None if no key is needed.
 
     ``answers`` are the forms of a success, of which an answer has one; ``unavailable`` is the body of a 503 that is no problem.
-    ``own_errors`` are those beyond what every request of its kind may meet.
+    ``own_errors`` are the errors beyond those of every request with a key or a body.
     """
 
     method: Literal["GET", "POST"]
@@ -62,7 +62,7 @@ class Endpoint:
 
     @property
     def errors(self) -> list[type[RequestError]]:
-        """All that it may answer, in the order in which they are found out."""
+        """All errors that it may answer, in the order in which they are detected."""
         kinds: list[type[RequestError]] = []
         if self.permission is not None:
             kinds += [errors.Unauthenticated]
@@ -74,7 +74,7 @@ class Endpoint:
 
 
 def _token(epoch: int, value: str) -> str:
-    """Looks like a token of the value, and is one of nobody's."""
+    """Return a well-formed token that nobody was given."""
     return format_token(epoch, hashlib.blake2b(value.encode(), digest_size=20).digest())
 
 

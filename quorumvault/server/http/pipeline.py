@@ -1,18 +1,18 @@
-"""What every request with an API key goes through, in the contract's order, and its one line in the event log.
+"""The steps of every request with an API key, in the contract's order, and the one call that records how it ended.
 
-    404/405  the router
-    401      authenticate: whose key
-    403      permit: may it do this
-    503      the event log cannot be written, and is not to be done without (no-quorum, outcome none)
-    503      draining        \\
-    429      busy             }  admission, before a byte of the body is read
-    429      rate-limited    /
-    415      the body's media type
-    413      its length, as announced and as it arrives
-    413/429  the memory for what it becomes
-    400      JSON, or Arrow  \\
-    422      ids, form     }  the operation, with the bytes
-    409/503  the vault       /
+404/405  the router
+401      authenticate: whose key it is
+403      permit: may the key do this
+503      the event log cannot be written and events.on_failure is "refuse" (no-quorum, outcome none)
+503      draining      admission.py, before a byte of the body is read
+429      busy          admission.py: no place; memory.py: no memory for the body
+429      rate-limited  rate_limits.py
+415      the body's media type
+413      its length, as announced and as it arrives
+413/429  memory.py: the memory for what the body becomes
+400      JSON, or Arrow            the operation, with the bytes
+422      id headers, form, values  the operation
+409/503  the vault
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from quorumvault.server.http.rate_limits import Allowances
 from quorumvault.server.http.request_ids import IdHeaders, id_headers_of, require_well_formed
 from quorumvault.server.telemetry.event_log import Event
 
-#: Each of these may begin a value of its own. Up to so many are paid for without a look at which of them are in strings.
+#: Each of these bytes may begin a value, unless it is in a string. Up to ``_FEW_PARTS`` all are paid for, without a look.
 _PARTS = (b",", b"{", b"[")
 _FEW_PARTS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``event`` is its name in the log; ``permission`` None is any key. ``answer`` takes and gives JSON, ``arrow`` streams."""
+    """``event`` is its name in the log; ``permission`` None: any key may. ``answer`` is for JSON, ``arrow`` for Arrow streams."""
 
     event: str
     permission: Permission | None
@@ -84,11 +84,11 @@ class Pipeline:
         return response
 
     async def _record(self, event: Event, response: AnswerResponse | None) -> None:
-        """Write the line of a request. A success that is not to be told without one is given up for NoQuorum."""
+        """Record a finished request. Raises NoQuorum in place of a success that must not be answered without its line."""
         may_leave = False
         try:
             written = await self._services.events.write(event)
-            may_leave = written or self._operation.permission is None  # what any key may ask tells nothing
+            may_leave = written or self._operation.permission is None  # an answer that any key may have tells no value
         finally:
             if response is not None and not may_leave:
                 response.give_up()
@@ -106,7 +106,7 @@ class Pipeline:
             if services.events.refuses is not None:
                 raise self._not_recorded("none")
         length = declared_length(request.headers)
-        # What is beyond the limit will not be read, so no room is asked for it.
+        # A body beyond the limit is not read, so it needs no memory.
         room = length if length <= services.limits.body_bytes else 0
         place = services.admission.enter(key.id, room, "none" if operation.writes else None)
         try:
@@ -129,14 +129,14 @@ class Pipeline:
         operation = self._operation
         if form is Form.ARROW and operation.arrow is not None:
             if ids.malformed:
-                _check_arrow(job.body, job.services.limits)  # which comes first
+                _check_arrow(job.body, job.services.limits)  # 400 comes before 422
             require_well_formed(ids)
             return await operation.arrow(job)
         if method == "POST":
             await _pay_for_decoding(job)
             job.memory.body_is_decoded()
             if ids.malformed:
-                await job.turns.through(check_steps(job.body))  # which comes first
+                await job.turns.through(check_steps(job.body))  # 400 comes before 422
         require_well_formed(ids)
         return await operation.answer(job)
 
@@ -158,7 +158,7 @@ class Pipeline:
 
 
 async def _pay_for_decoding(job: Job) -> None:
-    """Raises TooLarge, Busy, and Malformed for a body of more members than are taken."""
+    """Pay for the objects that the body becomes. Raises TooLarge, Busy, and Malformed for a body of too many members."""
     parts = sum(map(job.body.count, _PARTS))
     if parts > _FEW_PARTS:
         for so_far in parts_in_steps(job.body):
@@ -169,7 +169,7 @@ async def _pay_for_decoding(job: Job) -> None:
 
 
 def _check_arrow(body: bytes, limits: Limits) -> None:
-    """Raises Malformed for a body that is not what it is said to be."""
+    """Raises Malformed for a body that is no Arrow stream."""
     from quorumvault.server.http.arrow_stream import read_texts  # loads pyarrow
 
     read_texts(body, None, limits)

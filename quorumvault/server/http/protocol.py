@@ -1,7 +1,7 @@
-"""One HTTP connection, with bounds on what a stranger without a key can make a node hold or do.
+"""One HTTP connection. It bounds the bytes and the work that a stranger without a key can cause.
 
-asyncio hands a streaming protocol whatever has come, up to 256 KiB at once: 14,000 requests in one piece. This one is buffered:
-it says for each read how much it takes. What it read is parsed by uvicorn's protocol (httprequests.py), in parts:
+asyncio hands a streaming protocol all that has come, up to 256 KiB at once: 14,000 requests in one piece. This protocol is a
+buffered one, which chooses the size of each read. uvicorn's protocol (requests.py) parses the bytes, in parts:
 
     BETWEEN  nothing of a request has come   small reads, and parts no longer than to the first empty line. The parser takes
     HEAD     its first byte has              nothing but CR LF for a line's end, so a head ends there, and so does a chunked body
@@ -13,8 +13,8 @@ it says for each read how much it takes. What it read is parsed by uvicorn's pro
                                                  the application holds back (flow control)
                                                  others have their turn (turnstile.py)
 
-While something is held, nothing is read. Deadlines are compared ten times a second (``check``) rather than kept as timers, of
-which each request would start and cancel three.
+While a read is held, nothing more is read. Deadlines are compared ten times a second (``check``), because each request would
+start and cancel three timers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _GRACE_SECONDS: Final = 1.0
 
 
 class Phase(Enum):
-    """How much of a request has come. See the module."""
+    """How much of the next request has come. The table is at the top of the module."""
 
     BETWEEN = "between"
     HEAD = "head"
@@ -50,7 +50,7 @@ class Phase(Enum):
 
 
 class Shared:
-    """What all connections of one server have in common. ``keep_alive`` in seconds."""
+    """The state that all connections of one server share. ``keep_alive`` is in seconds."""
 
     def __init__(self, limits: Limits, timeouts: Timeouts, keep_alive: float, refusals: HttpRefusals, crowded: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class Shared:
         self.timeouts = timeouts
         self.keep_alive = keep_alive
         self.refusals = refusals
-        #: The application for connections that there is no room for, or None.
+        #: The application for connections without room, or None.
         self.crowded = crowded
         self.connections = Connections(limits, refusals)
         self.turnstile = Turnstile(loop.call_soon)
@@ -68,8 +68,8 @@ class Shared:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Used on the event loop's thread. Implements httpconnections.Member, turnstile.Waiter, httprequests.Around and
-    api.answer.Connection."""
+    """Used on the event loop's thread. Implements connections.Member, turnstile.Waiter, requests.ConnectionCallbacks and
+    answer.Connection."""
 
     def __init__(self, shared: Shared, of_uvicorn: Mapping[str, Any]) -> None:
         self._shared = shared
@@ -82,30 +82,30 @@ class Connection(asyncio.BufferedProtocol):
         self._send_due = math.inf
         self._held = b""
         self._held_back = False
-        #: Whether all that was asked has its answer.
+        #: True while every request that has come has its answer.
         self._answered = True
         self._reading = True
         self._on_sent: list[Callable[[], None]] = []
-        #: Of the request that is coming: bytes of its head, of its body's framing, and of that since the last byte of body.
-        #: ``_missing``: what is to come of a body of known length, or may still come to be thrown away.
+        #: Bytes of the request that is arriving: of its head, of its body's framing, and of framing since the last byte of body.
+        #: ``_missing`` is what is still to come of a body of known length, or may still come to be thrown away.
         self._head_bytes = self._framing_bytes = self._framing_run = self._missing = 0
-        #: The last bytes of the part before: the empty line may lie across.
+        #: The last bytes of the previous part, because the empty line may lie across two parts.
         self._seam = b""
 
     def when_sent(self, callback: Callable[[], None]) -> None:
-        """Call back once when all that was written so far has left the process, or the connection is lost: at once if it has."""
+        """Call back once, when all that was written so far has left the process or the connection is lost; at once if it has."""
         self._wire.flush()
         if self.unsent_since is None:
             callback()
         else:
             self._on_sent.append(callback)
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         shared = self._shared
         self._transport = transport
-        # Whatever the kernel does not take at once makes the application wait before it writes more.
+        # The application waits before it writes more while the kernel has not taken all.
         transport.set_write_buffer_limits(high=0)
         self._wire = Wire(transport, self)
         self._requests = Requests(self, self._wire, shared.limits.headers, self._of_uvicorn)
@@ -144,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.unsent_since = self._now()
-        # What was handed over at once has the time that it would have in several pieces.
+        # Bytes that were handed over at once have as much time as they would have in several pieces.
         pieces = math.ceil(self._transport.get_write_buffer_size() / PIECE_BYTES)
         self._send_due = self.unsent_since + pieces * self._shared.timeouts.send
         self._requests.pause_writing()
@@ -155,7 +155,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sent()
         self._go_on()
 
-    # What waits for its turn.
+    # Called by the turnstile, and ten times a second.
 
     def on_turn(self) -> None:
         if self.ended:
@@ -182,7 +182,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._answered:
             self._requests.give_up()
 
-    # What uvicorn's protocol tells.
+    # Called by uvicorn's protocol.
 
     def on_head(self, length: int | None) -> bool:
         shared = self._shared
@@ -221,8 +221,8 @@ class Connection(asyncio.BufferedProtocol):
         self._requests.answer_malformed(why)
 
     def close(self) -> None:
-        """What comes behind an answer that ends the connection is thrown away for a while: a socket that is closed over unread
-        bytes sends a reset, which takes the answer away from who has not read it yet."""
+        """Close once all has left. Bytes that come behind the last answer are thrown away for a while: a socket that is closed
+        over unread bytes sends a reset, which takes the answer away from a client that has not read it yet."""
         if self.ended:
             return
         self._wire.flush()
@@ -248,7 +248,7 @@ class Connection(asyncio.BufferedProtocol):
     # Reading and parsing.
 
     def _go_on(self) -> None:
-        """Parse what is held, or read: what kept the connection from that may be over."""
+        """Parse the bytes that are held, or read more, as far as nothing prevents it any longer."""
         if self._held:
             self._shared.turnstile.wait(self)
         else:
@@ -264,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
 
     def _may_parse(self) -> bool:
-        """Whether the next part may be parsed now. If only other connections are in its way, ``on_turn`` is called later."""
+        """Return whether the next part may be parsed now. If only other connections prevent it, ``on_turn`` is called later."""
         if self.ended or self._held_back:
             return False
         if self._phase is Phase.BETWEEN and (self.unsent_since is not None or not self._answered):
@@ -272,7 +272,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._shared.turnstile.admit(self)
 
     def _parse(self, data: bytes | bytearray, view: memoryview, end: int) -> bytes:
-        """Parse up to ``end`` as far as it may go on meanwhile. ``view`` shows ``data``. Returns the rest."""
+        """Parse up to ``end``, or until something prevents it. ``view`` is a view of ``data``. Returns the rest."""
         start = 0
         while start < end and not self.ended:
             if start and not self._may_parse():
@@ -322,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
         self._seam = b""
 
     def _check_chunks(self, length: int, of_body: int) -> None:
-        """Bound what is neither head nor body: chunk headers with their extensions, and trailers."""
+        """Bound the bytes that are neither head nor body: chunk headers with their extensions, and trailers."""
         limits, body_bytes = self._shared.limits, self._requests.body_bytes
         self._framing_bytes += length - of_body
         self._framing_run = 0 if of_body else self._framing_run + length

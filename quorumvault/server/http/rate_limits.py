@@ -1,11 +1,12 @@
-"""How much one API key may ask of this node: requests a second, values a second, values a day. Token buckets, in memory alone.
+"""Rates of API keys: requests a second, values a second, values a day. A key beyond its rate gets 429 rate-limited, from here.
 
-A request of more values than a second's worth has to be possible, or a key with 1,000 a second could send no batch of 10,000. It
-waits until the bucket is full, and leaves it in debt: nothing more goes until that is paid off, so on average the rate holds. A
-day's worth is no matter of batches, and a request of more than that is never let through.
+Each rate is a token bucket, in memory alone: a node counts its own requests, and starts again with full buckets.
 
-Whoever is refused has paid nothing, and whoever is let through has paid, whatever comes of the request. A node counts what it is
-asked itself, and begins anew when it starts.
+A request may have more values than a second's worth, or a key with 1,000 a second could send no batch of 10,000. It waits until
+the bucket is full, and leaves it in debt: nothing more passes until the debt is paid off, so the rate holds on average. A request
+of more than a day's worth never passes (422).
+
+A refused request pays nothing; one that passes has paid, whatever comes of it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Final, NamedTuple
 from quorumvault.config.api_keys import ApiKey
 from quorumvault.errors import RateLimited, TooManyItems
 
-#: Seconds. A shorter wait is none: it is what rounding makes of a wait that is over.
+#: Seconds. A shorter wait counts as none: rounding leaves it of a wait that is over.
 _MOMENT: Final = 1e-6
 _DAY: Final = 86_400
 
 
 class Bucket:
-    """Fills at ``rate`` a second up to ``most``, and begins full. Both may be others each time: the key file is read again."""
+    """Fills at ``rate`` a second up to ``most``, and begins full. Both may differ between calls: the key file is reloaded."""
 
     __slots__ = ("_at", "_level")
 
@@ -32,19 +33,19 @@ class Bucket:
         self._at = now
 
     def wait(self, amount: float, rate: float, most: float, now: float) -> float:
-        """Seconds until ``amount`` can be taken, 0 if it can be now. More than ``most`` can once the bucket is full."""
+        """Return the seconds until ``amount`` can be taken, 0 for now. More than ``most`` can be taken from a full bucket."""
         self._level = min(most, self._level + (now - self._at) * rate)
         self._at = now
         seconds = (min(amount, most) - self._level) / rate
         return seconds if seconds > _MOMENT else 0.0
 
     def take(self, amount: float) -> None:
-        """After a wait of 0. Below 0 the bucket is in debt."""
+        """Take an amount, after ``wait`` returned 0. A level below 0 is debt."""
         self._level -= amount
 
 
 class _Claim(NamedTuple):
-    """``amount`` is wanted of what comes in at ``rate`` a second, and is ``most`` at once. ``allowed``: the same in words."""
+    """``amount`` is wanted from a bucket of ``rate`` and ``most``. ``allowed`` states the rate in words."""
 
     allowed: str
     amount: int
@@ -63,14 +64,14 @@ class Allowances:
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
     def spend_request(self, key: ApiKey) -> None:
-        """Take one request's worth. Raises RateLimited, with the seconds until there is one again."""
+        """Take one request. Raises RateLimited, with the seconds to wait."""
         rate = key.rates.requests_per_second
         if rate is not None:
             self._spend(key, {"requests/s": _Claim(f"make {rate:.15g} requests a second", 1, rate, max(1.0, rate))})
 
     def spend_values(self, key: ApiKey, values: int) -> None:
-        """Take so many values' worth out of a second's and out of a day's. Raises RateLimited as above, and TooManyItems for
-        more than a day has: no wait would help."""
+        """Take a number of values. Raises RateLimited, with the seconds to wait, and TooManyItems for more than a day's worth,
+        for which no wait would help."""
         second, day = key.rates.values_per_second, key.rates.values_per_day
         if second is None and day is None:
             return
@@ -85,7 +86,7 @@ class Allowances:
             self._spend(key, claims)
 
     def _spend(self, key: ApiKey, claims: Mapping[str, _Claim]) -> None:
-        """All that is wanted, or nothing."""
+        """Take all claims, or none and raise RateLimited."""
         now = self._clock()
         wait, allowed = 0.0, ""
         for unit, claim in claims.items():

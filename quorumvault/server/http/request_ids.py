@@ -1,4 +1,4 @@
-"""What a caller calls its request, X-Request-ID, and why it makes it, X-Purpose. The event log has both as they came."""
+"""The headers X-Request-ID (the caller's id of the request) and X-Purpose (its reason). The event log has both as they came."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from starlette.types import Scope
 from quorumvault.crypto.tokens import is_token
 from quorumvault.errors import Invalid
 
-#: VCHAR of RFC 5234: no space, no control character, so nothing that could break a line of a log.
+#: VCHAR of RFC 5234: no space and no control character, so nothing that breaks a line of a log.
 VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,128}")
-#: IdHeaders go into the event log, where no API key and no token may be, whoever put it there.
+#: Both headers go into the event log, which must hold no API key and no token, even if the caller sends one.
 _KEY = re.compile(r"qvk_[a-z0-9]+_[a-z0-9]+")
 _WORD = re.compile(r"\w+")
 _SCOPE_KEY = "quorumvault.id_headers"
 
 
 class IdHeaders(NamedTuple):
-    """``request_id`` is the caller's, or a fresh one. ``malformed`` names the header that is not as it should be (422)."""
+    """``request_id`` is the caller's, or a fresh one. ``malformed`` names the header that is refused (422), None if none is."""
 
     request_id: str
     purpose: str | None
@@ -31,7 +31,7 @@ class IdHeaders(NamedTuple):
 
 
 def read_id_headers(headers: Headers, fresh: Callable[[], str]) -> IdHeaders:
-    """A header sent twice is malformed: which of the two is meant, nobody knows."""
+    """Return the two headers of a request. One that is there twice is malformed, because either could be meant."""
     request_ids, purposes = headers.getlist("x-request-id"), headers.getlist("x-purpose")
     request_id, purpose = _only(request_ids), _only(purposes)
     malformed = None
@@ -49,19 +49,19 @@ def _only(values: list[str]) -> str | None:
 
 
 def require_well_formed(ids: IdHeaders) -> None:
-    """Raises Invalid."""
+    """Raises Invalid for a malformed header."""
     if ids.malformed is not None:
         raise Invalid(f"{ids.malformed} has to be one header of 1 to 128 visible ASCII characters, no spaces, no key or token")
 
 
 def fresh_ids() -> Callable[[], str]:
-    """Makes ids that no other process makes: eight random bytes and a counter. A UUID each takes a call into the kernel."""
+    """Return a function that makes unique ids, of eight random bytes and a counter. A UUID each would call the kernel."""
     process, numbers = os.urandom(8).hex(), itertools.count(1)
     return lambda: f"{process}{next(numbers):016x}"
 
 
 def attach(scope: Scope, ids: IdHeaders) -> None:
-    """Keep the ids with the request: everything that answers it needs the same ones."""
+    """Keep the headers with the request: all that answer it need the same ones."""
     scope[_SCOPE_KEY] = ids
 
 

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP/1.1 protocol, as the bounded connection around it (httpprotocol.py) makes use of it.
+"""uvicorn's HTTP/1.1 protocol, inside the bounded connection (protocol.py).
 
-uvicorn's protocol parses with httptools (llhttp, strict), makes ASGI scopes and runs the application. It gets its bytes from the
-connection around it, in parts that never go beyond the end of a message, and only when it has nothing else to answer: so its own
-queue of pipelined requests stays empty. What it would do to the transport passes through a ``Wire``.
+uvicorn's protocol parses with httptools (llhttp, strict), makes ASGI scopes and runs the application. The connection gives it
+bytes in parts that never go beyond the end of a message, and only while no answer is owed, so its own queue of pipelined requests
+stays empty. Its calls on the transport pass through a ``Wire``.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ _JOINED_BYTES = 64 * 1024
 
 
 class ConnectionCallbacks(Protocol):
-    """The connection, as uvicorn's protocol meets it here. ``ended``: nothing more is parsed or written."""
+    """The calls of uvicorn's protocol on the connection around it. ``ended``: nothing more is parsed or written."""
 
     ended: bool
 
     def on_head(self, length: int | None) -> bool:
-        """A request's head is complete. ``length`` of its body in bytes; None if it is chunked. Returns whether the connection
-        may be used again after the answer."""
+        """A request's head is complete. ``length`` is its body's in bytes, None if chunked. Returns whether the connection may be
+        used again after the answer."""
 
     def on_message_end(self) -> None:
-        """The request has come, trailers included."""
+        """The request is complete, trailers included."""
 
     def on_answered(self) -> None:
         """The answer was written."""
 
     def refuse(self, why: str) -> None:
-        """What came is not HTTP as it is taken here: 400, and the end of the connection."""
+        """Refuse bytes that are not HTTP as it is accepted here: 400, and the end of the connection."""
 
     def close(self) -> None:
-        """Nothing more is to be written: close once all has left."""
+        """Close once all has left: nothing more will be written."""
 
     def shut_down(self) -> None:
         """The server stops."""
 
     def hold_back(self, held_back: bool) -> None:
-        """Whether the application has as much of a body as it wants, until it asks for more."""
+        """``held_back`` is True while the application wants no more of a body."""
 
 
 class _NoTraceback(logging.Filter):
-    """Words of an exception may hold values, and a stopped node's requests need no stack: keep its type alone."""
+    """Logs an exception's type alone: its words may hold values, and requests on a stopping node need no stack."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[0] is not None:
@@ -68,11 +68,11 @@ _INVALID = "Invalid HTTP request received."
 
 
 class _NotTaken(Exception):
-    """Stops the parser. Its words are the answer."""
+    """Stops the parser. Its text is the detail of the answer."""
 
 
 class Wire:
-    """What uvicorn takes for its transport: keeps the head of an answer until its body comes, and drops what comes too late."""
+    """The transport that uvicorn sees. Keeps an answer's head until its body comes, and drops writes after the end."""
 
     def __init__(self, transport: asyncio.Transport, around: ConnectionCallbacks) -> None:
         self._transport = transport
@@ -175,7 +175,7 @@ class Requests(HttpToolsProtocol):
     def shutdown(self) -> None:
         self._around.shut_down()
 
-    # What the parser calls. An exception in here makes it stop.
+    # Called by the parser, which stops at an exception.
 
     def on_headers_complete(self) -> None:
         headers = self.headers
@@ -211,7 +211,7 @@ class Requests(HttpToolsProtocol):
         self._around.on_answered()
 
     def _check(self, length: int | None) -> None:
-        """Raises what stops the parser for a head that is not taken. ``length`` of the body, None if it is chunked."""
+        """Raises _NotTaken for a head that is refused. ``length`` is the body's in bytes, None if it is chunked."""
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             raise _NotTaken("The request is not HTTP/1.1.")
         if self.parser.should_upgrade() and (length != 0 or self.parser.get_method() == b"CONNECT"):

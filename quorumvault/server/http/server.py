@@ -1,6 +1,6 @@
-"""The HTTP server: uvicorn inside a node's own event loop, without its own ideas about signals.
+"""The HTTP server: uvicorn inside a node's own event loop, without its handling of signals.
 
-uvicorn closes its listener at the first SIGTERM and exits 143; a node drains first (api/admission.py) and decides itself.
+uvicorn closes its listener at the first SIGTERM and exits with 143. A node drains first (admission.py), and exits by itself.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from quorumvault.errors import ConfigError
 from quorumvault.server.http.protocol import Connection, Shared
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 
-#: Connections that wait to be accepted, and seconds that an idle one is kept for its client's next request.
+#: Connections that may wait to be accepted, and the seconds that an idle one is kept for its client's next request.
 _BACKLOG = 1024
 _KEEP_ALIVE = 75
 
 
 def listening_socket(where: Path, key: str, address: Address) -> socket.socket:
-    """A bound TCP socket. ConfigError if the address is not to be had."""
+    """Return a bound TCP socket. Raises ConfigError if the address cannot be bound."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +52,7 @@ class HttpServer:
         crowded: ASGIApp | None = None,
         count: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
-        """``crowded`` serves the connections that there is no room for; ``count`` hears of each that is refused or ended."""
+        """``crowded`` serves connections that have no room; ``count`` is called for each that is refused or ended."""
         shared = Shared(limits, timeouts, _KEEP_ALIVE, HttpRefusals(count), crowded)
         config = uvicorn.Config(
             app,
@@ -75,7 +75,7 @@ class HttpServer:
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._listener]), name="http server")
 
     async def stop(self) -> None:
-        """Close the listener, end what is under way, return when all connections are gone."""
+        """Close the listener, end the requests under way, and return when all connections are gone."""
         if self._task is None:
             return
         self._server.should_exit = True
@@ -95,6 +95,6 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second."""
+        """uvicorn calls it ten times a second."""
         self._shared.connections.check(asyncio.get_running_loop().time())
         return await super().on_tick(counter)

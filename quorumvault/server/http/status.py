@@ -1,6 +1,6 @@
-"""What a node says of itself: /fields to whoever has a key, /health, /livez, /readyz, /limits and /metrics to everybody.
+"""A node's state: /fields with any key; /health, /livez, /readyz, /limits, /metrics and /openapi.json without one.
 
-Nothing here counts as a request under way, so a node that is full still says how it is.
+The endpoints without a key take no place in admission, so a node that is full still answers them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 @functools.cache
 def _openapi() -> bytes:
-    """Always the same. Made when it is first asked for, which takes some milliseconds."""
+    """Return the document, which never changes. The first call makes it, in some milliseconds."""
     return encode(document())
 
 

@@ -1,7 +1,7 @@
-"""What all connections together may do in one turn of the event loop: the rest waits its turn, in order.
+"""Bounds the work of all connections together in one turn of the event loop. What is left waits for the next turn, in order.
 
-Between two turns the loop looks after everything else, the peers' pings above all. Without this, a thousand connections that have
-something to say at once are listened to one after the other, and for as long as that takes a node is silent.
+Between two turns the loop serves everything else, the peers' pings above all. Without the bound, a thousand connections with
+requests at once would be read one after the other, and the node would be silent to its peers meanwhile.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-#: Requests begun in a turn: each costs some 0.25 ms until its first wait, more than all parsing.
+#: Most requests begun in a turn. Each takes some 0.25 ms until its first wait, more than all parsing.
 REQUESTS: Final = 16
-#: Units of work in a turn, and how many of them a byte is: a body's bytes are only copied, while each few bytes of heads, chunk
-#: headers and trailers may cost a call into Python. Either way a turn takes some 5 ms at worst.
+#: Most units of work in a turn, and the units of a byte: a body's bytes are only copied, while a few bytes of heads, chunk
+#: headers or trailers may each take a call into Python. Either way a turn takes some 5 ms at worst.
 WORK: Final = 1 << 20
 BODY_BYTE: Final = 1
 FRAMING_BYTE: Final = 32
@@ -20,14 +20,14 @@ FRAMING_BYTE: Final = 32
 
 class Waiter(Protocol):
     def on_turn(self) -> None:
-        """Go on with what had to wait, as far as ``Turnstile.admit`` lets."""
+        """Go on with the work that had to wait, as far as ``Turnstile.admit`` allows."""
 
 
 class Turnstile:
-    """Used on the event loop's thread. ``call_soon`` calls something in the next turn.
+    """Used on the event loop's thread. ``call_soon`` calls a function in the next turn.
 
-    ``work`` and ``requests`` are what was done in this turn: whoever was admitted adds to them. The last one may go
-    beyond the bound by one piece.
+    ``work`` and ``requests`` count this turn's work. An admitted waiter adds to them; the last one may exceed the bound by one
+    piece.
     """
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
@@ -41,11 +41,11 @@ class Turnstile:
 
     @property
     def is_open(self) -> bool:
-        """Whether something more may be done in this turn: there is room, and nobody has waited for it."""
+        """True if more may be done in this turn: the bound is not reached, and no waiter comes first."""
         return self.requests < REQUESTS and self.work < WORK and (self._calling or not self._waiting)
 
     def admit(self, waiter: Waiter) -> bool:
-        """Whether the waiter may do something now. If not, its ``on_turn`` is called in a later turn."""
+        """Return whether the waiter may work now. If not, its ``on_turn`` is called in a later turn."""
         self._have_next_turn()
         if self.is_open:
             return True
@@ -61,7 +61,7 @@ class Turnstile:
         self._waiting.pop(waiter, None)
 
     def _have_next_turn(self) -> None:
-        """See that the next turn begins, once."""
+        """Make sure that the next turn is scheduled, once."""
         if not self._next_turn_is_due:
             self._next_turn_is_due = True
             self._call_soon(self._begin_turn)
@@ -71,7 +71,7 @@ class Turnstile:
         self.requests = self.work = 0
         self._calling = True
         try:
-            # Not those that come to wait meanwhile: each goes once a turn.
+            # A copy, because each waiter goes once a turn: those that begin to wait meanwhile go in the next.
             for waiter in list(self._waiting):
                 if not self.is_open:
                     break

@@ -1,4 +1,4 @@
-"""Not found costs the same work whatever the token is, alone or beside others: it is counted rather than timed.
+"""Not found costs the same work, whatever the token is, alone or beside others. The work is counted, not timed.
 
 Counted are messages to replicas and how many keys each asks for, records that each store looks for, and calls that derive keys,
 hash, seal or open. Another owner's token, one that was never issued, one of an epoch that never was, and text that is no token
