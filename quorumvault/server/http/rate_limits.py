@@ -33,7 +33,7 @@ class Bucket:
         self._at = now
 
     def wait(self, amount: float, rate: float, most: float, now: float) -> float:
-        """Return the seconds until ``amount`` can be taken, 0 if it can be at once. More than ``most`` can be taken from a full bucket."""
+        """Return the seconds until ``amount`` can be taken, 0 if none. A full bucket gives even more than ``most``."""
         self._level = min(most, self._level + (now - self._at) * rate)
         self._at = now
         seconds = (min(amount, most) - self._level) / rate
