@@ -1,4 +1,4 @@
-"""Who files belong to and who may get at them, where a command makes files, or replaces those of others.
+"""Owners and modes of the files that a command makes or replaces.
 
 A file that takes another's place has its owner and its mode, whoever runs the command: a node that runs as a user of its own goes
 on reading it. What root makes in the folder of somebody else, for that folder's node, belongs to whom the folder belongs to.
@@ -35,7 +35,7 @@ def user_name(uid: int) -> str:
 
 
 def is_open_to_others(found: os.stat_result) -> bool:
-    """Whether more than its owner may get at a file.
+    """True if others than its owner may get at a file.
 
     One of root's may be read by a group other than root's: so a node under a user of its own is given a secret that it cannot
     change, and so Kubernetes mounts one (``fsGroup``). PostgreSQL has the same rule.

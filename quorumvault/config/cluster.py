@@ -167,7 +167,7 @@ class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: what was done. Otherwise whoever makes many requests decides how soon the others' are forgotten.
     keep_days: Annotated[float, Meta(ge=0, le=36_525, description="a number of days, from 0 to 36525")] = 30.0
     #: All of them together, the live one too: a disk has an end. Beyond it the oldest of those over ``keep`` go, whatever their
-    #: age: after 14 million requests at 300 bytes each. So they do when the disk has too little room left (eventfile.py).
+    #: age: after 14 million requests at 300 bytes each. So they do when the disk has too little room left (event_file.py).
     most_bytes: BytesOnDisk = 4096 * MiB
     #: Events that wait for the disk, some 300 bytes each; beyond it they are lost, counted, and the count is logged.
     queue: Count = 16_384

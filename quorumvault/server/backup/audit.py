@@ -1,5 +1,7 @@
-"""Whether what a backup is given, or gives back, is what was sealed for its place. The same is asked on both ends: a backup that
-could not be restored is refused when it is taken, while the disks that it is from can still be mended."""
+"""Checks that each record of a backup is what was sealed for its place, both when the backup is taken and when it is restored.
+
+A backup that could not be restored is thus refused while the disks that it is read from can still be mended.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from quorumvault.server.storage import layout
 
 
 class Unfit(Exception):
-    """Something that no backup may have. The words are for an operator, and show no key and no value."""
+    """A backup may not have this. The words are for an operator, and show no key and no value."""
 
 
 class Audit:
-    """Looks at everything, in the order of keys, which brings the names of owners before their records; and counts it."""
+    """Checks and counts all pairs in the order of keys, in which the names of owners come before their records."""
 
     def __init__(self, keyring: Keyring) -> None:
         #: By id.
@@ -34,7 +36,7 @@ class Audit:
         return Counts(self._records, self._registers, len(self.owners), self._conflicts)
 
     def look(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        """At the next pairs. Raises Unfit."""
+        """Check the next pairs. Raises Unfit."""
         for key, value in zip(keys, values, strict=True):
             if key <= self._last:
                 raise Unfit("a key that is out of order")

@@ -12,23 +12,28 @@ before who takes it has taken the last one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import suppress
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 
-from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import NoQuorum, StoreCorrupt
+from quorumvault.config.cluster import NodeConfig
+from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
+from quorumvault.errors import Busy, NoQuorum, StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol.messages import Copied, Copy, NotCopied
 from quorumvault.protocol.views import View
 from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import BrokenOff, Header, Piece, Trailer, Writer, seal
 from quorumvault.server.backup.union import Union
+from quorumvault.server.healing.healer import Healer
 from quorumvault.server.healing.requests import NoAnswer, ReplicaClient
 from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.replica.copy import merge_values
 from quorumvault.server.storage import layout
+from quorumvault.server.telemetry.event_log import Event
 
-#: What came to nothing for another reason than too few disks.
+#: The outcome of a backup that failed for another reason than too few disks.
 REFUSED = "refused"
 #: The sources of the union: this node's disk, a peer's, and the names that this node knows.
 _OWN, _PEER, _NAMES = _SOURCES = range(3)
@@ -154,3 +159,61 @@ def _owners_in(piece: Copied) -> dict[bytes, Owner]:
                 owner = Owner(value.decode())
                 found[owner.id] = owner
     return found
+
+
+class Backups:
+    """Takes backups through this node, one at a time, and notes each in the event log by ``note(event)``.
+
+    ``healer()`` returns None on a node without a disk, ``owners()`` the owners in the key file; ``version`` is this program's.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        version: str,
+        healer: Callable[[], Healer | None],
+        owners: Callable[[], Collection[Owner]],
+        note: Callable[[Event], None],
+    ) -> None:
+        self._config = config
+        self._version = version
+        self._healer = healer
+        self._owners = owners
+        self._note = note
+        self._busy = False
+
+    async def take(self) -> AsyncGenerator[bytes, None]:
+        """The bytes of a backup. Raises NoQuorum, before the first of them, if it cannot begin; Busy if one is under way."""
+        if self._busy:
+            raise Busy(f"a backup is being taken through {self._config.node} already: each takes its share of the disks' time")
+        self._busy = True
+        try:
+            taking = self._begin()
+            began = time.monotonic()
+            try:
+                async with aclosing(taking.chunks()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            finally:
+                milliseconds = round((time.monotonic() - began) * 1000, 3)
+                items = taking.audit.counts.records
+                self._note(Event(event="backup", items=items, outcome=taking.outcome, duration_ms=milliseconds))
+        finally:
+            self._busy = False
+
+    def _begin(self) -> Taking:
+        config, cluster, healer = self._config, self._config.cluster, self._healer()
+        view = None if healer is None else healer.replicas.view
+        if healer is None or view is None:
+            raise NoQuorum(f"{config.node} has no disk that a backup could be read from; take it through another node")
+        master, secret = cluster.secrets.master.id, config.master_secret
+        header = Header(
+            cluster_id=cluster.cluster_id,
+            view=view.number,
+            secret=master,
+            fingerprint=fingerprint(secret),
+            begun=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            version=self._version,
+        )
+        throttle, keyring = Throttle(cluster.healing.share), Keyring(master, secret)
+        return Taking(healer.replicas, config.peers, throttle, view, header, keyring, backup_key(secret), self._owners())

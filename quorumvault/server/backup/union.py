@@ -1,4 +1,4 @@
-"""What several stores hold together, out of pieces of each in the order of keys: pure, with a piece of each in memory at most.
+"""Merges several stores, given as pieces of each in the order of keys. Pure, with at most one piece of each in memory.
 
 A pair can be given out once every store has been read up to its key: nothing that is still to come is before it.
 """
@@ -14,7 +14,7 @@ Join = Callable[[bytes, bytes, bytes], bytes]
 
 
 class _Stream:
-    """What was read of one store and not given out yet, from ``place`` on. ``after``: the last key that was read."""
+    """The pairs of one store that were read and not given out yet: from ``place`` on. ``after`` is the last key that was read."""
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
@@ -36,14 +36,14 @@ class _Stream:
 
 
 class Union:
-    """Of so many ``sources``, which are numbered from 0. What several have under one key is joined, in the order of sources."""
+    """Merges ``sources`` stores, numbered from 0. Values that several have under one key are joined, in the order of sources."""
 
     def __init__(self, sources: int, join: Join) -> None:
         self._streams = [_Stream() for _ in range(sources)]
         self._join = join
 
     def wanted(self) -> list[int]:
-        """The sources of which a piece has to be added before there can be more."""
+        """Return the sources of which a piece has to be added before ``ready`` can give out more."""
         return [number for number, stream in enumerate(self._streams) if stream.empty and not stream.last]
 
     def after(self, source: int) -> bytes:
@@ -52,7 +52,7 @@ class Union:
 
     @property
     def ended(self) -> bool:
-        """Whether all was given out."""
+        """True once all pairs were given out."""
         return all(stream.empty and stream.last for stream in self._streams)
 
     def add(self, source: int, keys: list[bytes], values: list[bytes], *, last: bool) -> None:

@@ -28,7 +28,7 @@ from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import Mode
-from quorumvault.server.backup.runs import Backups
+from quorumvault.server.backup.take import Backups
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.join import Rejoin

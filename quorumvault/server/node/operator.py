@@ -11,7 +11,7 @@ import msgspec
 
 from quorumvault.protocol.anti_entropy import CannotCompare, Compared
 from quorumvault.protocol.views import View
-from quorumvault.server.backup.runs import Backups
+from quorumvault.server.backup.take import Backups
 from quorumvault.server.healing.healer import Healer
 from quorumvault.server.healing.requests import NoAnswer
 from quorumvault.server.healing.scrub import Neighbours

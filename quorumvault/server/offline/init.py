@@ -1,4 +1,4 @@
-"""Making a cluster's directory: configuration, secrets, first API keys, and three empty stores.
+"""Make the directory of a cluster: configuration, secrets, first API keys, and three empty stores.
 
     DIR/cluster.yaml   fields.yaml   api_keys.yaml           all three nodes need these
     DIR/secrets/       cluster.key   master-s1.key           0700, files 0600; these too
@@ -49,7 +49,7 @@ _UNFINISHED = "cluster.yaml.unfinished"
 
 @dataclass(frozen=True, slots=True)
 class Initialised:
-    """What was made. ``api_keys`` has each owner's key: shown once, stored nowhere."""
+    """The new cluster. ``api_keys`` has the key of each owner: it is shown once and stored nowhere."""
 
     cluster_file: Path
     nodes: Mapping[str, Endpoints]

@@ -8,7 +8,7 @@ Unpacked in an empty directory it is one in which that node can be served. Names
 files' own, owners are left out: the same directory makes the same bytes.
 
 The node has to be stopped, and stays so while this runs: half of a store is none. What is packed is its disk, identity and all,
-so only one of the two may run afterwards; peers turn the other away (peers/claims.py).
+so only one of the two may run afterwards; peers turn the other away (server/peers/claims.py).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from quorumvault.server.storage.data_directory import STORE_DIRECTORY, identity_
 from quorumvault.server.storage.disk_identity import LOCK_FILE, lock_data_directory
 from quorumvault.server.telemetry.event_log import FILE_NAME as EVENT_LOG
 
-#: What LevelDB makes anew at each start: its lock, and what it tells about its work.
+#: Files that LevelDB makes anew at each start: its lock and its own log of messages.
 _OF_LEVELDB = ("LOCK", "LOG", "LOG.old")
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """``disk``: whose identity was packed. ``size``: of the files, in bytes."""
+    """``disk`` is the id of the packed disk, ``files`` their number, ``size`` their bytes together."""
 
     disk: bytes
     files: int
@@ -69,7 +69,7 @@ def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
 
 
 def portable_name(cluster: Cluster, key: str, path: Path) -> Path:
-    """The name under which it is unpacked again, next to the same cluster.yaml."""
+    """Return the path relative to cluster.yaml, under which it is unpacked. Raises ConfigError for one that is not below it."""
     base = cluster.file.parent
     name = Path(os.path.relpath(path, base))
     if ".." in name.parts:
@@ -86,7 +86,7 @@ def _data_files(directory: Path) -> Iterator[Path]:
 
 
 def _stays(name: Path) -> bool:
-    """Whether a file of a data directory is of no use elsewhere."""
+    """True for a file of a data directory that is of no use on another host."""
     if name.parent == Path(STORE_DIRECTORY):
         return name.name in _OF_LEVELDB
     first = name.parts[0]

@@ -1,4 +1,4 @@
-"""A new cluster out of the one disk that is left of an old one: the way out when two are lost, which loses what that disk lacks.
+"""Make a new cluster of the one disk that is left of an old one, when two are lost. Loses what that disk lacks.
 
     INTO/cluster.yaml   the old one's text, under a new cluster id     fields.yaml, api_keys.yaml, secrets/: as they were
     INTO/n1/ n2/ n3/    three new disks in view 1, active, each with all that the old disk has
@@ -7,7 +7,7 @@ With two of three disks lost there is no quorum, and no rule by which the third 
 it cannot be known here. So it does not go on; its records begin a new cluster. Disks of the old one that turn up after all are
 another cluster's, and can never vote beside the new ones. Tokens stay what they are: they depend on the master secret alone.
 
-The old directory is left as it was, but for a torn tail (recovery.py). The new one is whole, or is not there (initialise.py).
+The old directory is left as it was, but for a torn tail (recover.py). The new one is whole, or is not there (init.py).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
 
 
 class _Census:
-    """What was seen while a store was copied."""
+    """Counts the records of a store while it is copied, and finds the newest."""
 
     def __init__(self) -> None:
         self.records = 0

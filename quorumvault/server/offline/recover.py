@@ -1,13 +1,13 @@
-"""Getting a cluster back when too few disks open for the others to be copied from: what an operator does, with all nodes stopped.
+"""Recover a cluster of which too few disks open for the others to be copied from. Run by an operator, with all nodes stopped.
 
 A power cut may leave a write torn, at the end of a store's log, and a store that is told to trust nothing does not open then. One
 such disk, or two, are copied anew from what is left (rejoin). If it hit all three at once there is nobody to copy from. Then:
 
-    cut      behind the last whole batch of a log, unless later batches follow (storage/leveldblog.py); a copy is kept aside
+    cut      behind the last whole batch of a log, unless later batches follow (storage/leveldb_log.py); a copy is kept aside
     read     all of each store; one that cannot be read to its end is left out
-    compare  how far each disk is with what the others here remember of it (protocol/marks.py); one that is behind is left out
+    compare  how far each disk is with what the others here remember of it (rollback_marks.py); one that is behind is left out
     unite    every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another
-    trust    the note that it could not be opened is removed (nodedisk.py); its mark passes all that others can remember of it
+    trust    the note that it could not be opened is removed; its mark passes all that others can remember of it
 
 What was torn had not been synced, so nobody was told that it stands. But a last batch that was acknowledged and has rotted since
 looks the same. What is known about that, and what is not:
@@ -78,9 +78,9 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What was done to a log: it has its first ``kept`` bytes now, and ``copy`` has the ``cut`` bytes behind them too.
+    """A log that was cut: it keeps its first ``kept`` bytes. ``copy`` is a file that has the ``cut`` bytes behind them too.
 
-    ``entries``: how many entries the torn write had, if its beginning was there.
+    ``entries`` is the number of entries in the torn write; None if its beginning is missing.
     """
 
     log: Path
@@ -92,10 +92,11 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """By node: what was cut, how many records and registers its store was given, or why it was left out.
+    """By node: ``cuts``; ``added``, the records and registers that its store was given; ``left_out``, why it took no part.
 
-    ``older``: what is known to be an older copy and took part, as its operator wanted, and why. ``in_doubt``: where a log was
-    cut, and too few disks took part to have what was cut, should it have been acknowledged and damaged since.
+    ``older`` says why a disk is known to be an older copy; it took part since the operator accepted that. ``in_doubt`` names the
+    nodes whose log was cut while a disk was absent: if the cut write was acknowledged and rotted since, that disk may have it.
+    ``records`` is the number of records on each disk afterwards.
     """
 
     cuts: Mapping[str, list[Cut]]
@@ -144,7 +145,7 @@ def recover(nodes: Sequence[NodeConfig], tell: Tell, *, accept_older: bool = Fal
 
 
 class _Choice:
-    """Which disks take no part, and why; and which of those that are here are known to be older copies."""
+    """The disks that take no part, with the reason, and those that are known to be older copies."""
 
     def __init__(self, *, accept_older: bool) -> None:
         self._accept_older = accept_older
@@ -186,12 +187,12 @@ class _Disk:
 
     @property
     def torn(self) -> bool:
-        """Its node, or a recovery that did not end, has met a store that does not open."""
+        """True if the node, or a recovery that did not end, found that the store does not open."""
         return self.distrusted is not None and Cause.CANNOT_BE_OPENED in self.distrusted.causes
 
 
 class _Opened(NamedTuple):
-    """A disk's store, how far it is, and what it remembers of the others."""
+    """A disk with its open store: ``at`` is its own mark, ``remembers`` its marks of the others."""
 
     store: LevelDBStore
     disk: bytes
@@ -213,7 +214,7 @@ def _lock(nodes: Sequence[NodeConfig], ending: ExitStack, choice: _Choice) -> It
 
 
 def _voters(found: Sequence[_Disk], choice: _Choice) -> dict[str, _Disk]:
-    """Those that may vote in the newest view. Why the others may not is noted."""
+    """Return the disks that may vote in the newest view. For the others, note the reason in ``choice``."""
     views = [disk.identity.view for disk in found if disk.identity.view is not None]
     newest = max(views, key=lambda view: view.id, default=None)
     for disk in found:
@@ -232,7 +233,7 @@ def _voters(found: Sequence[_Disk], choice: _Choice) -> dict[str, _Disk]:
 
 
 def _note_torn(disk: _Disk) -> None:
-    """Before anything is cut: a store that opens again, and has not been united with the others, must not vote."""
+    """Mark a torn store as untrusted before it is cut: it opens again then, and must not vote before the stores are united."""
     directory = disk.config.data_directory
     if disk.distrusted is None and any(scan.torn for _, scan in scan_logs(directory / STORE_DIRECTORY)):
         mark_untrusted(directory, f"{CANNOT_BE_OPENED}: the end of a log was torn, and a recovery that cut it off did not end")
@@ -244,7 +245,7 @@ def _look(disk: _Disk, store: LevelDBStore) -> _Opened:
 
 
 def _ask(others: Iterable[_Disk], ending: ExitStack) -> dict[str, Marks]:
-    """What those remember that take no part, as far as their stores open as they are. Marks only grow: an old one is no lie."""
+    """Read the marks of the disks that take no part, as far as their stores open. Marks only grow, so a stale one still holds."""
     memory: dict[str, Marks] = {}
     for disk in others:
         with suppress(StorageFailed):
@@ -254,7 +255,7 @@ def _ask(others: Iterable[_Disk], ending: ExitStack) -> dict[str, Marks]:
 
 
 def _usable(opened: Mapping[str, _Opened], memory: Mapping[str, Marks], choice: _Choice, tell: Tell) -> dict[str, _Opened]:
-    """Those that can be read to their end and, unless older copies are accepted, have all that they are remembered for."""
+    """Return the disks that can be read to their end and hold all that others remember of them, or are accepted as older."""
     for node, each in opened.items():
         tell(f"{node}: reading all of its store")
         try:
@@ -303,7 +304,7 @@ def open_store(config: NodeConfig, identity: DiskIdentity) -> LevelDBStore:
 
 
 def _trust_again(disk: _Disk, opened: _Opened, memory: Iterable[Marks]) -> None:
-    """What is gone may have had numbers that others remember of this disk: with less it would be taken for an old copy."""
+    """Raise the disk's mark beyond all marks of it, then trust it: with a lower one its peers would take it for an older copy."""
     held = opened.at
     for marks in memory:
         held = grown(held, marks.get(opened.disk, NO_MARK))
@@ -322,7 +323,7 @@ def count_records(store: Store) -> int:
 
 
 def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
-    """All that disks have in common, in the order of keys."""
+    """Yield all records, registers and names of owners of a store, in the order of keys."""
     after, last = b"", False
     while not last:
         keys, values, last = read_piece(store, after, BATCH_BYTES)
@@ -331,7 +332,7 @@ def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _unite(stores: Mapping[str, Store], keyring: Keyring, tell: Tell) -> dict[str, int]:
-    """One store gets what the others have, then the others what that one has; then nothing is left to give, or it has failed."""
+    """Copy from all stores into the first, then from it into all others, and check that nothing is left to copy."""
     added = dict.fromkeys(stores, 0)
     first, *others = stores
     for source, sink in [(other, first) for other in others] + [(first, other) for other in others]:
@@ -345,7 +346,7 @@ def _unite(stores: Mapping[str, Store], keyring: Keyring, tell: Tell) -> dict[st
 
 
 def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
-    """How many pairs the sink lacked."""
+    """Merge the source into the sink. Returns the number of pairs that the sink lacked."""
     written, after, last = 0, b"", False
     owners = OwnerNames(sink)
     while not last:

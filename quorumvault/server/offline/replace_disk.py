@@ -8,7 +8,7 @@
 All of it belongs to whom the old directory belongs to, with its mode; without one, to whom the directory that it is in does. So a
 node that runs as a user of its own starts with what root has made.
 
-The node joins when it is served and both others are active (protocol/joining.py). Until then its old disk is the cluster's:
+The node joins when it is served and both others are active (server/healing/join.py). Until then its old disk is the cluster's:
 whoever renames n2.set-aside-1 back has taken nothing away.
 """
 

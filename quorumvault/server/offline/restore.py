@@ -1,4 +1,4 @@
-"""A new cluster out of a backup: new ids, new disks in view 1, and every record of it on all three.
+"""Make a new cluster of a backup: new ids, new disks in view 1, and every record of the backup on all three.
 
     DIR/cluster.yaml   a new one, under a new cluster id      fields.yaml, api_keys.yaml: as they were given
     DIR/secrets/       the master secret that the backup needs; a new secret between nodes
@@ -9,7 +9,7 @@
     compare   every disk, opened anew, with the backup, record by record
 
 Nodes of the old cluster, should they come back, are another cluster's to these. The new directory is whole, or is not there
-(initialise.py).
+(init.py).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from quorumvault.config.cluster import NodeConfig, load_node
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.errors import Busy, NoQuorum
 from quorumvault.server.backup.format import Piece, Reader
-from quorumvault.server.backup.runs import Backups
+from quorumvault.server.backup.take import Backups
 from quorumvault.server.offline.init import init
 from quorumvault.server.offline.restore import Given, restore
 from quorumvault.server.telemetry.event_log import Event
