@@ -10,6 +10,7 @@ import asyncio
 import inspect
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
@@ -48,10 +49,10 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A test that is a coroutine function runs under the fixture ``run``, once for each of its event loops."""
+    """Runs a test that is a coroutine: on each loop of the fixture ``run`` where it is used, else on a new one of asyncio's."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
-    run: Run = pyfuncitem._request.getfixturevalue("run")
+    run = cast("Run", pyfuncitem.funcargs.get("run", asyncio.run))
     run(pyfuncitem.obj(**arguments))
     return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from quorumvault.server.http.answer import CONNECTION
 from quorumvault.server.http.protocol import LARGE_READ, SMALL_READ
 from quorumvault.server.http.server import HttpServer, listening_socket
 from quorumvault.server.telemetry.connection_refusals import Refusal
-from tests.rigs.links import Run, eventually
+from tests.rigs.links import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run")]
 
 PATIENCE = 20
 PIECE = b"x" * 256 * 1024
@@ -145,10 +146,8 @@ async def settled(value: Callable[[], object]) -> None:
         last = value()
 
 
-Scene = Callable[[Site], Awaitable[None]]
-
-
-async def serve(scene: Scene, limits: Limits | None = None, timeouts: Timeouts | None = None) -> None:
+@contextlib.asynccontextmanager
+async def serving(limits: Limits | None = None, timeouts: Timeouts | None = None) -> AsyncIterator[Site]:
     listener = listening_socket(Path("test"), "api", Address("127.0.0.1", 0))
     port = listener.getsockname()[1]
     app, counted = App(), Counter[Refusal]()
@@ -160,7 +159,7 @@ async def serve(scene: Scene, limits: Limits | None = None, timeouts: Timeouts |
     site = Site(server, port, app, counted)
     try:
         async with asyncio.timeout(PATIENCE):
-            await scene(site)
+            yield site
     finally:
         app.gate.set()
         site.close()
@@ -170,15 +169,13 @@ async def serve(scene: Scene, limits: Limits | None = None, timeouts: Timeouts |
 # What a chunked body is made of.
 
 
-def test_trailers_are_not_headers(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_trailers_are_not_headers() -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(CHUNKED % b"/a" + b"1\r\nq\r\n0\r\nAuthorization: Bearer k\r\nExpect: 100-continue\r\n\r\n" + GET % b"/b")
         assert b"/a:q;" in await client.answer()
         assert site.app.headers["/a"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
         assert b"/b:;" in await client.answer()
-
-    run(serve(scene))
 
 
 @pytest.mark.parametrize(
@@ -193,8 +190,8 @@ def test_trailers_are_not_headers(run: Run) -> None:
     ],
 )
 @pytest.mark.parametrize("path", [b"/early", b"/a"])
-def test_what_is_around_the_body_is_bounded(run: Run, path: bytes, endless: bytes, why: bytes) -> None:
-    async def scene(site: Site) -> None:
+async def test_what_is_around_the_body_is_bounded(path: bytes, endless: bytes, why: bytes) -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(CHUNKED % path + endless)
         received = await client.rest()
@@ -202,26 +199,22 @@ def test_what_is_around_the_body_is_bounded(run: Run, path: bytes, endless: byte
         assert why in received
         assert site.counted == {Refusal.MALFORMED: 1}
 
-    run(serve(scene))
 
-
-def test_a_body_in_large_chunks_goes_through(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_a_body_in_large_chunks_goes_through() -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(CHUNKED % b"/a" + (b"3e8\r\n" + b"\r\n" * 500 + b"\r\n") * 200 + b"0\r\n\r\n" + GET % b"/b")
         assert (await client.reader.readexactly(200_000)).count(b"\r\n") > 99_000
         await client.answer()
         assert b"/b:;" in await client.answer()
 
-    run(serve(scene))
 
-
-def test_however_the_bytes_are_cut_the_answers_are_the_same(run: Run) -> None:
+async def test_however_the_bytes_are_cut_the_answers_are_the_same() -> None:
     stream = b"".join(
         (b"\r\n", SIZED % (b"/a", 4), b"\r\n\r\n", CHUNKED % b"/b", b"4;x=y\r\n\r\n\r\n\r\n0\r\nt: r\r\n\r\n", GET % b"/c")
     )
 
-    async def scene(site: Site) -> None:
+    async with serving() as site:
         for cut in range(1, len(stream)):
             client = await site.connect()
             client.send(stream[:cut])
@@ -232,16 +225,14 @@ def test_however_the_bytes_are_cut_the_answers_are_the_same(run: Run) -> None:
             client.writer.close()
         assert not site.counted
 
-    run(serve(scene))
-
 
 # Requests that come before the answer to the one before.
 
 
-def test_pipelined_requests_begin_one_after_the_other(run: Run) -> None:
+async def test_pipelined_requests_begin_one_after_the_other() -> None:
     many = [b"/%d" % number for number in range(2_000)]
 
-    async def scene(site: Site) -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(GET % b"/gate" + b"".join(GET % path for path in many))
         await eventually(lambda: site.app.begun)
@@ -252,11 +243,9 @@ def test_pipelined_requests_begin_one_after_the_other(run: Run) -> None:
         for path in (b"/gate", *many):
             assert (await client.answer()).endswith(path + b":;")
 
-    run(serve(scene))
 
-
-def test_many_who_pipeline_have_one_request_each_under_way(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_many_who_pipeline_have_one_request_each_under_way() -> None:
+    async with serving() as site:
         for _ in range(40):
             (await site.connect()).send(GET % b"/gate" * 5_000)
         await eventually(lambda: len(site.app.begun) == 40)
@@ -264,11 +253,9 @@ def test_many_who_pipeline_have_one_request_each_under_way(run: Run) -> None:
         assert site.held() <= 40 * SMALL_READ
         assert len(site.app.begun) == 40
 
-    run(serve(scene))
 
-
-def test_nothing_begins_behind_an_answer_that_is_not_read(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_nothing_begins_behind_an_answer_that_is_not_read() -> None:
+    async with serving() as site:
         client = await site.connect(receive_buffer=4096)
         client.send(GET % b"/large" + GET % b"/a")
         await eventually(lambda: site.app.pieces)
@@ -281,14 +268,12 @@ def test_nothing_begins_behind_an_answer_that_is_not_read(run: Run) -> None:
         await client.reader.readexactly(PIECES * len(PIECE))
         assert b"/a:;" in await client.answer()
 
-    run(serve(scene))
-
 
 # Answers.
 
 
-def test_it_is_told_when_an_answer_has_left(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_it_is_told_when_an_answer_has_left() -> None:
+    async with serving() as site:
         client = await site.connect(receive_buffer=4096)
         client.send(GET % b"/a")
         await client.answer()
@@ -305,11 +290,9 @@ def test_it_is_told_when_an_answer_has_left(run: Run) -> None:
         await eventually(lambda: site.app.sent == ["/a", "/large"])
         assert called == ["some"]
 
-    run(serve(scene))
 
-
-def test_it_is_told_when_an_answer_will_never_leave(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_it_is_told_when_an_answer_will_never_leave() -> None:
+    async with serving() as site:
         client = await site.connect(receive_buffer=4096)
         called: list[str] = []
         client.send(GET % b"/large")
@@ -322,63 +305,53 @@ def test_it_is_told_when_an_answer_will_never_leave(run: Run) -> None:
         connection.when_sent(lambda: called.append("after"))
         assert called == ["lost", "after"]
 
-    run(serve(scene))
 
-
-def test_an_answer_that_nobody_reads_ends_its_connection(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(site: Site) -> None:
+async def test_an_answer_that_nobody_reads_ends_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(timeouts=Timeouts(send=0.05)) as site:
         client = await site.connect(receive_buffer=4096)
         client.send(GET % b"/large")
         await eventually(lambda: site.app.begun)
         await eventually(lambda: not site.connections())
         assert site.counted == {Refusal.UNREAD: 1}
-
-    run(serve(scene, timeouts=Timeouts(send=0.05)))
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(site: Site) -> None:
-        for path in (b"/large", b"/gate"):
-            for last in (b"", b"GET /unfinished"):
-                client = await site.connect(receive_buffer=4096)
-                client.send(GET % path + last)
-        await eventually(lambda: len(site.app.begun) == 4)
-        site.close()
-        site.app.gate.set()
-        await eventually(lambda: not site.connections())
-
+async def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        run(serve(scene))
+        async with serving() as site:
+            for path in (b"/large", b"/gate"):
+                for last in (b"", b"GET /unfinished"):
+                    client = await site.connect(receive_buffer=4096)
+                    client.send(GET % path + last)
+            await eventually(lambda: len(site.app.begun) == 4)
+            site.close()
+            site.app.gate.set()
+            await eventually(lambda: not site.connections())
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
 
 
 # What comes after an answer.
 
 
-def test_the_rest_of_a_body_is_thrown_away_and_the_connection_goes_on(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_the_rest_of_a_body_is_thrown_away_and_the_connection_goes_on() -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(SIZED % (b"/early", 3 * LARGE_READ) + b"b" * 3 * LARGE_READ)
         client.send(CHUNKED % b"/early" + b"3e8\r\n" + b"c" * 1000 + b"\r\n0\r\n\r\n" + GET % b"/a")
         for wanted in (b"/early:;", b"/early:;", b"/a:;"):
             assert (await client.answer()).endswith(wanted)
 
-    run(serve(scene))
-
 
 @pytest.mark.parametrize(
     "request_head", [SIZED % (b"/early", 10_000_000), CHUNKED % b"/early" + b"989680\r\n"], ids=["sized", "chunked"]
 )
-def test_the_rest_of_a_body_is_not_thrown_away_without_end(run: Run, request_head: bytes) -> None:
-    async def scene(site: Site) -> None:
+async def test_the_rest_of_a_body_is_not_thrown_away_without_end(request_head: bytes) -> None:
+    async with serving(Limits(body_bytes=10_000)) as site:
         client = await site.connect()
         client.send(request_head + b"b" * 10_000_000)
         assert b"/early:;" in await client.rest()
         await eventually(lambda: not site.connections())
         assert site.held() == 0
-
-    run(serve(scene, Limits(body_bytes=10_000)))
 
 
 @pytest.mark.parametrize(
@@ -390,27 +363,23 @@ def test_the_rest_of_a_body_is_not_thrown_away_without_end(run: Run, request_hea
         CHUNKED % b"/a" + b"1;exten",
     ],
 )
-def test_a_request_that_does_not_end_ends_its_connection(run: Run, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+async def test_a_request_that_does_not_end_ends_its_connection(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
     monkeypatch.setattr(protocol, "_GRACE_SECONDS", 0.01)
 
-    async def scene(site: Site) -> None:
+    async with serving(timeouts=Timeouts(body=0.05)) as site:
         client = await site.connect()
         client.send(begun)
         await client.rest()
         assert site.counted == {Refusal.LATE: 1}
 
-    run(serve(scene, timeouts=Timeouts(body=0.05)))
 
-
-def test_the_head_of_a_later_request_has_its_time_too(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_the_head_of_a_later_request_has_its_time_too() -> None:
+    async with serving(timeouts=Timeouts(head=0.05)) as site:
         client = await site.connect()
         client.send(GET % b"/a" + b"GET /unfin")
         await client.answer()
         assert await client.rest() == b""
         assert site.counted == {Refusal.LATE: 1}
-
-    run(serve(scene, timeouts=Timeouts(head=0.05)))
 
 
 # What is not HTTP/1.1, or not all of it.
@@ -445,17 +414,15 @@ def test_the_head_of_a_later_request_has_its_time_too(run: Run) -> None:
         b"\r\n" * 40_000,
     ],
 )
-def test_what_is_not_taken_is_refused_and_counted(run: Run, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(site: Site) -> None:
-        client = await site.connect()
-        client.send(GET % b"/first" + data)
-        received = await client.rest()
-        assert b"/first:;" in received
-        assert received.count(b"HTTP/1.1 400 Bad Request") == 1
-        assert site.counted == {Refusal.MALFORMED: 1}
-
+async def test_what_is_not_taken_is_refused_and_counted(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        run(serve(scene))
+        async with serving() as site:
+            client = await site.connect()
+            client.send(GET % b"/first" + data)
+            received = await client.rest()
+            assert b"/first:;" in received
+            assert received.count(b"HTTP/1.1 400 Bad Request") == 1
+            assert site.counted == {Refusal.MALFORMED: 1}
     (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.getMessage() == "HTTP connections refused or ended: 1 http-malformed"
 
@@ -470,44 +437,38 @@ def test_what_is_not_taken_is_refused_and_counted(run: Run, data: bytes, caplog:
         b"\r\n\r\n\r\nGET /a HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_is_unusual_is_served_and_the_connection_goes_on(run: Run, data: bytes) -> None:
-    async def scene(site: Site) -> None:
+async def test_what_is_unusual_is_served_and_the_connection_goes_on(data: bytes) -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(data + GET % b"/b")
         assert b"/a:;" in await client.answer()
         assert b"/b:;" in await client.answer()
         assert not site.counted
 
-    run(serve(scene))
 
-
-def test_a_client_that_waits_to_be_told_to_go_on_is_told(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(b"ok")
         assert b"/a:ok;" in await client.answer()
 
-    run(serve(scene))
 
-
-def test_an_answer_without_a_body_leaves(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_an_answer_without_a_body_leaves() -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(b"HEAD /a HTTP/1.1\r\n\r\n")
         assert b"200 OK" in await client.reader.readuntil(b"\r\n\r\n")
         client.send(b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert b"200 OK" in await client.rest()
 
-    run(serve(scene))
-
 
 # Many connections.
 
 
-def test_the_longest_idle_connection_is_closed_for_a_new_one(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_the_longest_idle_connection_is_closed_for_a_new_one() -> None:
+    async with serving(Limits(connections=10)) as site:
         clients = [await site.connect() for _ in range(9)]
         for client in clients:
             client.send(GET % b"/a")
@@ -522,11 +483,9 @@ def test_the_longest_idle_connection_is_closed_for_a_new_one(run: Run) -> None:
         assert b"/gate:;" in await clients[0].answer()
         assert site.counted == {Refusal.CLOSED_FOR_ROOM: 1}
 
-    run(serve(scene, Limits(connections=10)))
 
-
-def test_whoever_comes_when_none_is_idle_has_one_answer_from_another_application(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_whoever_comes_when_none_is_idle_has_one_answer_from_another_application() -> None:
+    async with serving(Limits(connections=10)) as site:
         clients = [await site.connect() for _ in range(9)]
         for client in clients:
             client.send(GET % b"/gate")
@@ -542,15 +501,11 @@ def test_whoever_comes_when_none_is_idle_has_one_answer_from_another_application
             assert b"/gate:;" in await client.answer()
         assert site.app.begun == ["/gate"] * 9
 
-    run(serve(scene, Limits(connections=10)))
 
-
-def test_one_address_has_its_share_of_the_connections(run: Run) -> None:
-    async def scene(site: Site) -> None:
+async def test_one_address_has_its_share_of_the_connections() -> None:
+    async with serving(Limits(connections_per_address=2)) as site:
         first, second, third = [await site.connect() for _ in range(3)]
         assert await first.rest() == b""
         for client in (second, third):
             client.send(GET % b"/a")
             assert b"/a:;" in await client.answer()
-
-    run(serve(scene, Limits(connections_per_address=2)))
