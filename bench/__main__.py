@@ -62,7 +62,7 @@ FAMILIES = (
     Family([notfound.NotFoundPlan()], notfound.run, "bin/bench notfound"),
     Family([overload.OverloadPlan()], overload.run),
 )
-#: By name: what is measured, and how.
+#: The plan of each name, and the family that measures it.
 BENCHES: dict[str, tuple[Any, Family]] = {plan.name: (plan, family) for family in FAMILIES for plan in family.plans}
 
 

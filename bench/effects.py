@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-#: Of a normal distribution: so many standard deviations on either side hold 95 %.
+#: Standard deviations on either side of the mean that hold 95 % of a normal distribution.
 _DEVIATIONS = statistics.NormalDist().inv_cdf(0.975)
 
 

@@ -19,7 +19,7 @@ from bench.processes import Memory, until_idle
 from bench.report import Tell
 from bench.work import Corpus, Operation, Task
 
-#: How both are filled, and read to warm them up.
+#: The requests that fill vault and floor, and that warm them up.
 _BATCH, _AT_ONCE = 1_000, 6
 
 

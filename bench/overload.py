@@ -37,7 +37,7 @@ from bench.work import Corpus, Operation, TokensGiven, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster
 
 BATCH = 100
-#: What was answered with 200 in the overload, as a share of capacity.
+#: The least share of capacity that is answered with 200 in the overload.
 LEAST_GOODPUT = 0.8
 #: What is let in waits for what was let in before it: all places of all nodes, at the pace at which they become free (Little's
 #: law), is the longest that a queue makes anybody wait. So many times that is the bound.

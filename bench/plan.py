@@ -65,7 +65,7 @@ FULL = Plan(
     floor_requests={1: 300, 100: 225, 1_000: 30, 10_000: 12},
 )
 
-#: What changes must not make much worse, in half a minute.
+#: Half a minute that shows whether a change has made something several times dearer.
 SMOKE = Plan(
     name="smoke",
     groups=(

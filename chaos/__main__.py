@@ -42,7 +42,7 @@ _BRISK_MINUTES, _STEADY_MINUTES = 1.0, 10.0
 _LONG_MINUTES = 45.0
 #: Requests a second through each node: a tenth of what one core can take, since all share this machine.
 _RATE = 20.0
-#: What the narrated run shows, in this order.
+#: The faults that the narrated run shows, in this order.
 _SHOWN = (
     Kind.KILL_IN_MID_REQUEST, Kind.PAUSE, Kind.CUT_OFF, Kind.ONE_WAY, Kind.ONE_TO_ONE, Kind.KILL_STARTING, Kind.SLOW_SYNCS,
     Kind.FULL_DISK, Kind.FLIPPED_TABLE, Kind.TORN_LOG, Kind.DISK_GONE, Kind.KILL_ALL,
@@ -50,7 +50,7 @@ _SHOWN = (
 _NARRATED_SEED = 1
 #: Enough for half a dozen faults.
 _MUTANT_SECONDS = 45.0
-#: Of calm, at the end of a script and of the narrated run.
+#: The calm at the end of a script and of the narrated run.
 _AFTER_SECONDS = 5.0
 
 

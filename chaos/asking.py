@@ -26,7 +26,7 @@ _TOKEN = re.compile(r"qv_([1-9][0-9]{0,9})_[a-z0-9]{32,}")
 _TOKEN_LENGTH = 64
 #: No connection could be had, so that nothing was asked.
 REFUSED = "refused"
-#: What an item may have instead of a value or a token.
+#: The statuses that an item may have instead of a value or a token.
 _WORDS = frozenset({"not_found", "unavailable", "collision"})
 _PATHS = {
     Action.TOKENIZE: "/tokenize",
@@ -58,7 +58,7 @@ class Names:
         self._speller = speller
         self._names: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
-        #: Of those that were spelled: whose they are, and what they stand for.
+        #: Owner and value of each token that was spelled.
         self._spelled: dict[str, tuple[str, str]] = {}
 
     def name(self, token: str) -> str:

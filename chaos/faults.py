@@ -29,7 +29,7 @@ _STORAGE_EXIT = 3
 _POLL_SECONDS = 0.05
 #: A kill in mid-request waits so long for one to come.
 _MID_REQUEST_SECONDS = 1.0
-#: What most requests take, from their first byte on.
+#: The time that most requests take, from their first byte on.
 _REQUEST_SECONDS = 0.004
 _SLOW = Weather(delay=0.05, spread=0.2)
 _LOSSY = Weather(loss=0.1)
@@ -111,7 +111,7 @@ class Faults:
         self._active: dict[int, tuple[Fault, Applied]] = {}
         #: Nodes whose process was ended here, until they are started again.
         self._down: set[str] = set()
-        #: By node, what damaged its store, and the disk that it had then: while it has that one, it may stop because of it.
+        #: For each node the fault that damaged its store, and its disk then: while it has that disk, it may stop because of it.
         self._damaged: dict[str, tuple[Kind, object]] = {}
         #: A disk is being replaced, by a fault of this plan.
         self._replacing = False

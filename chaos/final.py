@@ -19,7 +19,7 @@ from chaos.workload import OWNERS, Asked, Workload
 #: Contract: a request takes at least 10,000 items. Values of the moment that are asked for once more.
 _BATCH, _AGAIN = 2_000, 500
 _ATTEMPTS = 4
-#: To be back from whatever it was: twice what a node may take to start.
+#: The longest that a node may take to be back: twice what it may take to start.
 BACK_SECONDS = 2 * READY_SECONDS
 
 

@@ -31,20 +31,20 @@ from chaos.testbed.host import move_all
 
 #: A node that stands still is given up by the others after 2 s; then its name is free.
 _GIVEN_UP_SECONDS = 3.0
-#: What a node may take to start and to copy what a short run has stored, on a machine that has other work.
+#: The longest that a node may take to start and to copy the records of a short run, on a machine that has other work.
 _JOIN_SECONDS = 30.0
 #: A process whose disk was replaced has to hear of that, and drains its requests first.
 _END_SECONDS = 20.0
-#: Of writes that one of the others misses.
+#: The time during which one of the other nodes misses writes.
 _MISSED_SECONDS = 1.5
-#: From the entry of the new view on; a copy takes some milliseconds.
+#: The longest wait after the entry of the new view; a copy takes some milliseconds.
 _IN_THE_MIDDLE_SECONDS = 0.02
 _POLL_SECONDS = 0.005
 #: Ports of a second process of a node, beyond its own: init leaves these free between those of the API and those of peers.
 _BESIDE = 3
 #: Exit code of a process that must not go on, for a reason that it has said.
 _REFUSED_EXIT = 1
-#: And of one whose disk cannot be trusted.
+#: Exit code of a process whose disk cannot be trusted.
 _STORAGE_EXIT = 3
 
 

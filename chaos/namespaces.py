@@ -28,7 +28,7 @@ from chaos.testbed.cluster import NODES, Cluster
 from chaos.testbed.host import Unavailable, tool
 from chaos.workload import OWNERS
 
-#: Where a run finds the name that its namespaces begin with; it is set by the process that made them.
+#: The environment variable with the prefix of the namespaces' names, set by the process that made them.
 VARIABLE = "CHAOS_NAMESPACES"
 _ADDRESSES = {name: f"10.77.0.{number}" for number, name in enumerate(NODES, 1)}
 _HUB_ADDRESS = "10.77.0.254"

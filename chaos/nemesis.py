@@ -20,9 +20,9 @@ Wire = tuple[str, str]
 
 #: The one node whose disk is small enough to be filled.
 SMALL_DISK = "n3"
-#: How many things go wrong in an episode: mostly one, so that what follows from it can be told.
+#: The number of faults in an episode: mostly one, so that its consequences can be told from others.
 _AT_ONCE = (1, 1, 1, 1, 1, 2, 2, 3)
-#: Those that come along begin within so many seconds of the first.
+#: The second and third fault of an episode begin within so many seconds of the first.
 _STAGGER = 1.5
 
 
@@ -65,14 +65,14 @@ DISK = frozenset(
         Kind.FULL_DISK, Kind.FAILING_SYNCS, Kind.SLOW_SYNCS, Kind.FLIPPED_TABLE, Kind.FLIPPED_LOG, Kind.TORN_LOG, Kind.DISK_GONE,
     }
 )  # fmt: skip
-#: After these a process may end by itself, with the exit code for a store that it cannot trust.
+#: Faults after which a process may end by itself, with the exit code for a store that it cannot trust.
 MAY_STOP = DISK - {Kind.SLOW_SYNCS}
-#: Of nodes that rejoin. Nothing else goes wrong meanwhile: each is made of several things that do.
+#: Faults of nodes that rejoin. Nothing else goes wrong meanwhile: each of them is several faults in one.
 JOINS = frozenset({Kind.REPLACED, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN, Kind.OLDER_COPY})
 #: Seconds that these take at least, whatever the pace: what they do comes first, and then there is time to see what follows.
 LEAST = {Kind.REPLACED: 9.0, Kind.CRASH_IN_VIEW_CHANGE: 9.0, Kind.DISKS_IN_TURN: 12.0, Kind.OLDER_COPY: 6.0}
 EVERYWHERE = frozenset({Kind.KILL_ALL, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN})
-#: Those that leave each node with a quorum to serve from, only later.
+#: Faults that leave each node with a quorum; its answers only come later.
 HARMLESS = frozenset({Kind.ONE_TO_ONE, Kind.SLOW_LINKS})
 
 FAMILIES = tuple(dict.fromkeys(kind.family for kind in Kind))

@@ -85,7 +85,7 @@ class Links:
 
     def __init__(self, peers: Mapping[str, tuple[str, int]], seed: int) -> None:
         self._peers = dict(peers)
-        #: Where nodes are that are not at their own address.
+        #: The addresses of nodes that are not at their own.
         self._moved: dict[str, tuple[str, int]] = {}
         self._rng = Random(seed)
         self._wires = {(a, b): _WireState() for a in peers for b in peers if a != b}

@@ -12,7 +12,7 @@ import msgspec
 
 from chaos.testbed.history import Action, Complete, Invoke, Note, Outcome, Record
 
-#: Of times, in digits of a second.
+#: The digits of a second that times have.
 _DIGITS = 4
 
 

@@ -23,7 +23,7 @@ from chaos.testbed.history import Begun, Complete, FaultBegan, FaultEnded, Invok
 PAGE = "report.html"
 #: Pairs of a call that are shown where none of them is known to matter.
 _PAIRS = 4
-#: What a rule's detail may name: a token, or a value.
+#: Finds the tokens and values that a rule's detail names.
 _NAMED = re.compile(r"qv_\d+_\w+|=[\w#-]+")
 _MEANINGS = {
     Verdict.VALID: "No answer breaks a rule, and enough was asked to say so.",

@@ -36,7 +36,7 @@ from chaos.testbed.spelling import Speller
 from chaos.verdict import Observed, judge
 from chaos.workload import OWNERS, Workload
 
-#: Where ``quorumvault init`` puts it: 64 hexadecimal digits.
+#: The file to which ``quorumvault init`` writes the master secret, in 64 hexadecimal digits.
 MASTER_SECRET = "secrets/master-s1.key"
 HISTORY, SUMMARY, TOKENS = "history.jsonl", "summary.json", "tokens.tsv"
 #: Of the small disk: more than a node wants to have free before it takes writes again (640 MiB), and many times what data and

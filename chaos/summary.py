@@ -6,9 +6,9 @@ from enum import StrEnum
 
 import msgspec
 
-#: Of requests through the two other nodes, from this long after a fault began, so many are to succeed.
+#: The share of requests through the two other nodes that is to succeed, and from how many seconds after a fault began.
 SERVED_AIM, NOTICED_SECONDS = 0.999, 1.0
-#: After its end, so many seconds may pass until all is as it was.
+#: The most seconds after a fault's end until all is as before.
 RECOVERY_AIM = 5.0
 
 

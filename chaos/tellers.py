@@ -13,7 +13,7 @@ from chaos.summary import Summary, Verdict
 from chaos.testbed.history import Outcome
 from chaos.testbed.narration import ClaimFailed, Narrator
 
-#: What is to be seen of each thing that goes wrong.
+#: The behaviour to be seen under each kind of fault.
 _REASONS = {
     Kind.KILL: "What it acknowledged is synced on two disks. The two others serve on.",
     Kind.KILL_IN_MID_REQUEST: "What became of its requests, nobody knows: each is written down as unknown, not as failed.",

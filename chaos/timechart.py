@@ -24,9 +24,9 @@ from chaos.testbed.draw import Scale, areas, path, text
 _LEFT, _WIDTH, _RIGHT = 132.0, 1060.0, 18.0
 _LANE, _LATENCY, _RATE, _SHARE = 17.0, 84.0, 34.0, 26.0
 _BETWEEN, _INSIDE, _TOP, _AXIS = 20.0, 12.0, 22.0, 24.0
-#: Where the names of panels begin.
+#: The left end of the names of panels.
 _NAME = 4.0
-#: What a letter of a label takes at most, and how many faults can be labelled by more than their number.
+#: The largest width of a letter, and the most faults that are labelled by more than their number.
 _LETTER, _NAMED = 6.3, 40
 _TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _TICKS = 14

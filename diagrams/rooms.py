@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tests.tools.test_house import Graph, floors, rooms
 
-#: In the order in which they are read: from what an operator sees down to what the others rest on.
+#: The rooms in the order in which they are read: from those that an operator sees down to those on which the others rest.
 PURPOSES = {
     "": {
         "cli": "one module a command",

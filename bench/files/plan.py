@@ -35,7 +35,7 @@ FILES = FilesPlan(
     repetitions=3,
 )
 
-#: Whether all of it still works, in half a minute. Its figures say nothing: starting a process takes longer than the work.
+#: Shows in half a minute that all of it still works. Its figures say nothing: starting a process takes longer than the work.
 FILES_SMOKE = FilesPlan(
     name="files-smoke", cases=(Case(200_000, 2_000), Case(400_000, 2_000), Case(200_000, 50_000)), texts=20_000, repetitions=1
 )

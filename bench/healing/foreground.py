@@ -24,11 +24,11 @@ from chaos.testbed.cluster import Cluster
 
 #: Values in one request.
 BATCH = 100
-#: And tokens in one that reads back.
+#: Tokens in one request that reads back.
 _READ_BATCH = 1_000
 #: A load that nobody has ended by then has lost who wanted it.
 _LONGEST_SECONDS = 1_200.0
-#: After a node that did not answer was asked.
+#: The pause after a request that had no answer.
 _RETRY_SECONDS = 0.1
 
 _body = msgspec.json.Encoder().encode

@@ -16,13 +16,13 @@ from bench.http import Lanes
 from bench.report import Tell
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
-#: It is broken; the load goes to the others.
+#: The node that is broken; the load goes to the others.
 BROKEN, OTHERS = NODES[-1], NODES[:-1]
 BITS = 100
 _AT_ONCE = 16
 #: A run whose node has not healed by then has no figures.
 _PATIENCE_SECONDS = 600.0
-#: What a node ends with that gives up its disk: whoever watches over it starts it again.
+#: Exit code of a node that gives up its disk; an init system starts it again.
 _DISK_GIVEN_UP = 3
 
 

@@ -32,7 +32,7 @@ class HealingPlan:
 
 HEALING = HealingPlan("healing", records=1_000_000, runs=(AWAY, LOST, ROTTEN))
 HEALING_LARGE = HealingPlan("healing-large", records=10_000_000, runs=(SIZE,))
-#: Whether all of it still works, in half a minute. Its times say nothing.
+#: Shows in half a minute that all of it still works. Its times say nothing.
 HEALING_SMOKE = HealingPlan(
     "healing-smoke", records=6_000, runs=RUNS, timed=False, away=2.0, before=1.0, probes=50, few=1_000, pairs=1, new=2_000
 )

@@ -28,7 +28,7 @@ _BATCH, _AT_ONCE = 1_000, 6
 _PATIENCE_SECONDS = 600.0
 _IDLE_SECONDS = 2.0
 _GLANCE_SECONDS = 0.2
-#: What a node logs when it can be compared.
+#: The line that a node logs when it can be compared.
 _COUNTED = "all buckets of the store are counted"
 
 _body = msgspec.json.Encoder().encode

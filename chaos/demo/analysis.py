@@ -25,7 +25,7 @@ from chaos.testbed.cluster import COMMAND_SECONDS, NODES, Cluster, environment
 from chaos.testbed.narration import ClaimFailed, Narrator
 from chaos.testbed.table import Table
 
-#: What the demonstration says that an analyst types, and what it runs, for each table: its file, columns, and where to write.
+#: The line that the demonstration shows as an analyst's, and runs for each table: its file, its columns, and the output.
 RECOVER = "qv.detokenize(duckdb.connect(), f\"from '{source}'\", columns).write_parquet(target)"
 _RECOVER = f"""
 import json, sys

@@ -13,7 +13,7 @@ from chaos.nemesis import both_ways, others
 from chaos.network import Links, behind_proxies
 from chaos.testbed.cluster import Cluster
 
-#: Of bytes that are lost or late, of which a partition has none.
+#: Decides which bytes are lost or late; a partition has none of these.
 _SEED = 1
 
 T = TypeVar("T")

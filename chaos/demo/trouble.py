@@ -14,7 +14,7 @@ from chaos.testbed.narration import Narrator
 #: A node gives a round 2 s, and counts a peer that is silent for 2 s as down.
 _NOTICE_SECONDS = 10.0
 _VALUES = [f"in mid-request, {number}" for number in range(50)]
-#: Of the timeline, as many lines as fit on a screen.
+#: The lines of the timeline that fit on a screen.
 _LINES_SHOWN = 12
 _KIND_SHOWN = 14
 

@@ -77,17 +77,17 @@ class _Checker:
         self._now = 0
         self._begun: dict[int, _Begun] = {}
         self._epochs: dict[str, int] = {}
-        #: What each key stands for that stands for a value; and the same by owner and value, as far as values are known.
+        #: The meaning of each key that stands for a value, and of each owner's value, as far as it is known.
         self._meanings: dict[Key, _Meaning] = {}
         self._named: dict[tuple[str, str], _Meaning] = {}
         #: When it was first seen that a key stands for a value, and that two values met in it.
         self._found: dict[Key, int] = {}
         self._collided: dict[Key, int] = {}
-        #: Whose each token is; how many were seen, by owner and epoch; and by owner, in the epoch of which most were.
+        #: The owner of each token; the number seen, by owner and epoch; and the largest of these numbers, by owner.
         self._owners: dict[str, str] = {}
         self._tokens: Counter[tuple[str, int]] = Counter()
         self._most: Counter[str] = Counter()
-        #: How many operations may have written a value, and may have opened an epoch; how many values an owner may have written.
+        #: The operations that may have written a value, and opened an epoch; the values that an owner may have written.
         self._writers: Counter[tuple[str, str]] = Counter()
         self._openers: Counter[tuple[str, int]] = Counter()
         self._written: Counter[str] = Counter()

@@ -31,7 +31,7 @@ from chaos.testbed.api import Answer, Api, Unanswered
 NODES = ("n1", "n2", "n3")
 HOST = "127.0.0.1"
 
-#: What ``quorumvault init --base-port P`` takes, from P on: three ports for the API, three between nodes.
+#: The ports that ``quorumvault init --base-port P`` takes, from P on: three for the API, three between nodes.
 PORT_OFFSETS = (0, 1, 2, 10, 11, 12)
 #: Below the range from which Linux hands out ports to outgoing connections, so that none of these takes ours meanwhile.
 PORT_RANGE = range(20_000, 32_000, 16)
@@ -148,7 +148,7 @@ class Cluster:
             name: Node(name, address, directory, directory / "logs" / f"{name}.log") for name, address in addresses.items()
         }
         self._api_keys = dict(api_keys)
-        #: What runs a node: the command and its first arguments, to which ``serve`` and its options are added.
+        #: The command that runs a node, and its first arguments; ``serve`` and its options are added.
         self.command_line: tuple[str, ...] = (executable(),)
 
     @classmethod

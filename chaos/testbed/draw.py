@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-#: Where something lies on a picture, in its units.
+#: Places a figure on a picture, in the picture's units.
 Place = Callable[[float], float]
 Point = tuple[float, float]
 

@@ -69,7 +69,7 @@ class History(msgspec.Struct, frozen=True):
     events: list[Invoke | Complete]
     narrow: bool = False
     excused: frozenset[tuple[str, str]] = frozenset()
-    #: What bad histories in files are an example of.
+    #: The rule that a bad history in a file breaks.
     breaks: str | None = None
 
 

@@ -184,7 +184,7 @@ WHOLE = HealingReport("2026-01-02", "2 × some processor", "healing", 1_000_000,
 
 
 def missed(**changed: object) -> set[str]:
-    """What is not as promised, by the target."""
+    """Returns the figures that miss their targets, with these."""
     checks = msgspec.structs.replace(WHOLE, **changed).account().checks
     return {f"{check.figure} of {check.target}" for check in checks if not check.held}
 

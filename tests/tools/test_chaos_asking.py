@@ -1,4 +1,4 @@
-"""What an answer of a node says of an operation, to the letter of the contract: known, unknown, or a breach of it."""
+"""Reading a node's answer to the letter of the contract: what became of the operation is known, unknown, or a breach."""
 
 from __future__ import annotations
 

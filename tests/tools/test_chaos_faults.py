@@ -202,7 +202,7 @@ def test_a_plan_has_replacements_where_they_can_be_had(net: str, lost_disks: str
 
 
 def watched(rig: Rig, kind: Kind | None, code: int) -> bool:
-    """Whether a process that ends so was expected to, with that fault on its node or none."""
+    """Ends a process with this exit code while that fault, or none, is on its node; returns whether that was expected."""
 
     async def scenario() -> None:
         await rig.faults.heal()

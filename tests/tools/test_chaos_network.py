@@ -62,7 +62,7 @@ async def dial(links: Links, listener: str = "n2") -> tuple[asyncio.StreamReader
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
-    """What still comes before the connection ends, however it ends."""
+    """Returns the bytes that still come before the connection ends, however it ends."""
     with contextlib.suppress(ConnectionError):
         return await reader.read()
     return b""

@@ -120,7 +120,7 @@ def _fits(name: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def layer_of(module: str) -> int | None:
-    """Which layer a module of the package is in."""
+    """Returns the number of a module's layer; None if it has no place."""
     inner = "__init__" if module == "quorumvault" else module.removeprefix("quorumvault.")
     places = [(len(name), place) for place, (_, names) in enumerate(LAYERS) for name in names if _fits(inner, (name,))]
     return max(places)[1] if places else None
@@ -130,7 +130,7 @@ Graph = Mapping[str, set[str]]
 
 
 def rooms(folder: str) -> Graph:
-    """Which rooms of the package, or of a folder in it, need which: folders are rooms, and so are the root's single modules.
+    """Returns which rooms of the package, or of a folder in it, need which others. Folders are rooms, and so are single modules.
 
     The root's own modules are one room, "words", but for the public names (``import quorumvault``) and the command's.
     """

@@ -32,7 +32,7 @@ def rows(titles: str) -> list[str]:
 
 
 def arguments(function: str) -> Iterator[tuple[str | None, ast.expr]]:
-    """Of all calls of a function in the package: the keyword, if there is one, and the expression."""
+    """Yields the arguments of all calls of a function in the package: the keyword, if there is one, and the expression."""
     for path in Path(quorumvault.__path__[0]).rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name | ast.Attribute):
@@ -43,7 +43,7 @@ def arguments(function: str) -> Iterator[tuple[str | None, ast.expr]]:
 
 
 def texts(expression: ast.expr) -> set[str]:
-    """What an expression may come to, as patterns: each string in it, with anything in the place of what is put in."""
+    """Returns patterns of the texts that an expression may give: each string in it, with anything where something is put in."""
     if isinstance(expression, ast.IfExp):
         return texts(expression.body) | texts(expression.orelse)
     if isinstance(expression, ast.JoinedStr):

@@ -14,7 +14,7 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def found(path: Path) -> list[str]:
-    """What it prints where PATH has what is in this folder, and the tools that it needs."""
+    """Runs it with this folder as PATH, to which the tools that it needs are added; returns the lines that it prints."""
     for tool in ("bash", "awk"):
         at = shutil.which(tool)
         assert at is not None
