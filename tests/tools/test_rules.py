@@ -19,10 +19,13 @@ import pytest
 from tests import ROOT
 from tests.model import rejoinscopes, scopes
 from tests.rigs.undone import UNDONE
+from tests.tools.test_house import FILES
 
 PAGE = ROOT / "docs" / "rules.md"
 #: Where violations are written down.
 CHECKERS_IN = ("chaos", "tests/simulation")
+#: "rule" or "trap" with a number, spelled so that this line has none itself.
+NUMBERED = re.compile(r"\b(?:rule|trap)s?[ ][0-9]+", re.IGNORECASE)
 KINDS = ("scopes", "mutants", "checkers")
 SCOPES = {**scopes.SMALL, **scopes.LARGE, **rejoinscopes.SMALL, **rejoinscopes.LARGE}
 
@@ -142,3 +145,13 @@ def test_no_module_says_that_it_keeps_more_than_the_page_knows() -> None:
     for path in sorted((ROOT / "quorumvault").rglob("*.py")):
         module = str(path.relative_to(ROOT))
         assert set(said_by(module)) == {rule.name for rule in RULES.values() if module in rule.modules}, module
+
+
+def test_rules_have_names_and_no_numbers() -> None:
+    """But where it is told how they came to be: in decisions, and in the first version of the scope."""
+    folders = ("quorumvault", "tests", "chaos", "bench", "docs")
+    told = {"decisions", "scope-initial.md"}
+    for path in FILES:
+        parts = path.relative_to(ROOT).parts
+        if parts[0] in folders and path.suffix in (".py", ".md", ".html", ".c") and not told & set(parts):
+            assert NUMBERED.findall(path.read_text()) == [], path
