@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import NoQuorum
+from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.cluster import NodeConfig, load_node
+from quorumvault.crypto.keys import Keyring, fingerprint
+from quorumvault.errors import Busy, NoQuorum
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.messages import Copy, ProposeView, RoundId
 from quorumvault.protocol.views import NO_VIEW, successor
 from quorumvault.server.backup.format import Broken, Header, Piece, Reader, Trailer
-from quorumvault.server.backup.take import Taking
+from quorumvault.server.backup.take import Backups, Taking
 from quorumvault.server.healing.throttle import Throttle
+from quorumvault.server.offline.init import init
+from quorumvault.server.offline.restore import Given, restore
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
+from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
 from tests.rigs.trio import KEYRING, VIEW
@@ -277,3 +286,69 @@ def test_what_is_written_meanwhile_breaks_nothing() -> None:
         assert len(after) > len(before) + 50
 
     in_cluster(test, copy_bytes=PIECE_BYTES)
+
+
+# What a node does: one at a time, an event for each, and none without a disk
+
+NODES = plan_nodes(["127.0.0.1"], 9000)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+#: That of the nodes in memory.
+SECRET = bytes(range(32))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> NodeConfig:
+    init(tmp_path / "vault", NODES, [CLINIC], now=NOW, entropy=os.urandom)
+    (tmp_path / "vault/secrets/master-s1.key").write_text(SECRET.hex())
+    return replace(load_node(tmp_path / "vault" / "cluster.yaml", "n1"), master_secret=SECRET)
+
+
+def test_what_it_gives_can_be_restored_and_is_noted(config: NodeConfig, tmp_path: Path) -> None:
+    noted: list[Event] = []
+
+    async def test(nodes: Cluster) -> None:
+        await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 30))
+        await nodes.settled()
+        backups = Backups(config, "7.8", lambda: nodes["n1"].healer, lambda: [CLINIC], noted.append)
+        (tmp_path / "b.qvb").write_bytes(b"".join([chunk async for chunk in backups.take()]))
+
+    in_cluster(test)
+    ((event, items, outcome),) = [(event.event, event.items, event.outcome) for event in noted]
+    assert (event, items, outcome) == ("backup", 30, "ok")
+    header = Reader(io.BytesIO((tmp_path / "b.qvb").read_bytes()), "FILE").header
+    assert (header.cluster_id, header.view, header.version) == (config.cluster.cluster_id, 1, "7.8")
+    assert (header.secret, header.fingerprint) == ("s1", fingerprint(SECRET))
+    files = Given(tmp_path / "vault/secrets/master-s1.key", config.cluster.fields, None)
+    made = restore(tmp_path / "b.qvb", tmp_path / "new", NODES, files, now=NOW, entropy=os.urandom, tell=lambda words: None)
+    assert made.counts.records == 30
+
+
+def test_one_at_a_time_and_the_next_one_when_that_was_left(config: NodeConfig) -> None:
+    noted: list[Event] = []
+
+    async def test(nodes: Cluster) -> None:
+        backups = Backups(config, "", lambda: nodes["n1"].healer, list, noted.append)
+        async with aclosing(backups.take()) as first:
+            await anext(first)
+            with pytest.raises(Busy, match="a backup is being taken through n1 already"):
+                await anext(backups.take())
+        assert [event.outcome for event in noted] == ["interrupted"]
+        reader = Reader(io.BytesIO(b"".join([chunk async for chunk in backups.take()])), "FILE")
+        assert isinstance(reader.next().message, Piece)
+        nodes.cut_off("n2")
+        nodes.cut_off("n3")
+        with pytest.raises(NoQuorum):
+            await anext(backups.take())
+        assert [event.outcome for event in noted] == ["interrupted", "ok", "no-quorum"]
+
+    in_cluster(test)
+
+
+def test_none_without_a_disk(config: NodeConfig) -> None:
+    async def test(nodes: Cluster) -> None:
+        backups = Backups(config, "", lambda: None, list, lambda event: None)
+        for _ in range(2):
+            with pytest.raises(NoQuorum, match="n1 has no disk"):
+                await anext(backups.take())
+
+    in_cluster(test)

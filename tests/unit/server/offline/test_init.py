@@ -205,12 +205,3 @@ def test_bad_options_are_usage_errors_and_make_nothing(tmp_path: Path, arguments
     assert result.exit_code == 2
     assert arguments[0] in result.stderr
     assert not (tmp_path / "vault").exists()
-
-
-def test_a_refusal_is_exit_1(tmp_path: Path) -> None:
-    assert run(str(tmp_path / "vault")).exit_code == 0
-    result = run(str(tmp_path / "vault"))
-    assert result.exit_code == 1
-    assert (
-        result.stderr == f"quorumvault: {tmp_path}/vault: there is a cluster here already (cluster.yaml); nothing was changed\n"
-    )

@@ -163,15 +163,6 @@ def test_the_new_file_is_on_disk_before_it_counts_and_its_name_before_write_retu
     assert synced == [(False, JOINING), (True, ACTIVE)]
 
 
-def test_a_torn_new_file_from_a_crash_is_in_nobodys_way(tmp_path: Path) -> None:
-    path = tmp_path / "disk.json"
-    write_identity(path, JOINING)
-    (tmp_path / ".disk.json.new").write_bytes(b'{"format"')
-    assert read_identity(path) == JOINING
-    write_identity(path, ACTIVE)
-    assert read_identity(path) == ACTIVE
-
-
 def test_a_data_directory_has_one_owner(tmp_path: Path) -> None:
     refused = pytest.raises(ConfigError, match=f"{tmp_path}: expected to be the only process")
     with lock_data_directory(tmp_path), refused, lock_data_directory(tmp_path):
