@@ -24,7 +24,7 @@ from tests.tools.test_house import FILES
 PAGE = ROOT / "docs" / "rules.md"
 #: Where violations are written down.
 CHECKERS_IN = ("chaos", "tests/simulation")
-#: "rule" or "trap" with a number, spelled so that this line has none itself.
+#: A number that stands for a rule.
 NUMBERED = re.compile(r"\b(?:rule|trap)s?[ ][0-9]+", re.IGNORECASE)
 KINDS = ("scopes", "mutants", "checkers")
 SCOPES = {**scopes.SMALL, **scopes.LARGE, **rejoinscopes.SMALL, **rejoinscopes.LARGE}

@@ -1,6 +1,8 @@
 """Authentication by one API key, in `Authorization: Bearer` or its alias `X-API-Key`.
 
 A missing, a malformed and an unknown key run through the same code and get the same answer.
+
+Rules kept here: owner isolation.
 """
 
 from __future__ import annotations
