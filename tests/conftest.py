@@ -10,7 +10,6 @@ import asyncio
 import inspect
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import cast
 
 import pytest
 import uvloop
@@ -49,10 +48,10 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Runs a test that is a coroutine: on each loop of the fixture ``run`` where it is used, else on a new one of asyncio's."""
+    """Runs a test that is a coroutine under its folder's fixture ``run``: once, or once for each kind of event loop."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
-    run = cast("Run", pyfuncitem.funcargs.get("run", asyncio.run))
+    run: Run = pyfuncitem._request.getfixturevalue("run")
     run(pyfuncitem.obj(**arguments))
     return True
