@@ -36,7 +36,7 @@ class Owner:
 
 
 class Version(NamedTuple):
-    """Who wrote first: a hybrid logical clock (48 bits of milliseconds, 16 of counter) and the coordinator's node number.
+    """The version of a record: a hybrid logical clock (48 bits of milliseconds, 16 of counter) and the coordinator's node number.
 
     Ordered; the lower one is the first writer. It never decides which value a token has.
     """

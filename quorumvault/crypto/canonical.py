@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-#: What the canonical form of a text has before its UTF-8.
+#: The first byte of a text's canonical form, before its UTF-8.
 TEXT_PREFIX: Final = b"s"
 _INTEGER: Final = b"i"
 _TRUE: Final = b"t"
@@ -23,7 +23,7 @@ _FALSE: Final = b"f"
 _JSON_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 _decode_string = msgspec.json.Decoder(str).decode
 
-#: What a canonical form turns into for a JSON encoder: integers as raw digits.
+#: A value for a JSON encoder: integers are raw digits.
 JSONValue = str | bool | msgspec.Raw
 
 

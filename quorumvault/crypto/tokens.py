@@ -88,7 +88,7 @@ def parse_alike(texts: Sequence[str]) -> tuple[int, list[bytes]] | None:
 
 
 def _parse_prefix(prefix: str) -> tuple[int, int] | None:
-    """Of "qv_7": the epoch, and the CRC of "qv_7_". None for what no token begins with."""
+    """For "qv_7": 7, and the CRC of "qv_7_". None for text with which no token begins."""
     digits = prefix[len(_PREFIX) :]
     if not prefix.startswith(_PREFIX) or len(digits) > _EPOCH_DIGITS or not (digits.isascii() and digits.isdigit()):
         return None
@@ -103,5 +103,5 @@ def parse_token(text: str) -> tuple[int, bytes] | None:
 
 
 def is_token(text: str) -> bool:
-    """Whether a text has the form and the check part of a token: nothing is said about whose it is, or if it was issued."""
+    """True if a text has the form and the check part of a token. That says nothing about its owner, or whether it was issued."""
     return parse_token(text) is not None

@@ -54,7 +54,7 @@ def decode(data: bytes) -> Hint:
 
 
 class Owed(NamedTuple):
-    """How many records a peer is known to lack, and for how many seconds it has lacked the oldest of them."""
+    """The number of records that a peer is known to lack, and the seconds since it missed the oldest of them."""
 
     records: int
     seconds: float
@@ -88,7 +88,7 @@ class Ledger:
 
     @property
     def since(self) -> int | None:
-        """When the oldest of them was missed, in milliseconds since 1970; None if nothing is owed."""
+        """The time at which the oldest of them was missed, in milliseconds since 1970; None if nothing is owed."""
         return self._since
 
     def miss(self, owner: bytes, owner_name: str, epoch: int, digests: Iterable[bytes], now: int) -> None:

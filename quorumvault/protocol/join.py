@@ -28,18 +28,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 from quorumvault.model import NODE_NAMES
-from quorumvault.protocol.messages import (
-    NO_ROUND,
-    UNSENT,
-    AnyReply,
-    AnyRequest,
-    AskView,
-    Copied,
-    Copy,
-    NotCopied,
-    ProposeView,
-    ViewIs,
-)
+from quorumvault.protocol.messages import UNSENT, AnyReply, AnyRequest, AskView, Copied, Copy, NotCopied, ProposeView, ViewIs
 from quorumvault.protocol.rollback_marks import Mark, Marks
 from quorumvault.protocol.views import NO_VIEW, View, ViewId, successor, votes
 
@@ -94,7 +83,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a joining disk has come: its view, or None; the node that it copies from; records copied, of about ``expected``.
+    """The progress of a joining disk: its view, or None; the node that it copies from; records copied, of about ``expected``.
 
     Each record is copied from both others, and counts twice. ``waits_for`` says in words what keeps it from going on.
     """
@@ -207,7 +196,7 @@ def _copy(view: View, others: tuple[str, ...], copies: _Copies) -> Generator[Ste
     """Go on with the copies. Returns None when both are here and synced, or why to wait."""
     for source in others:
         while source not in copies.done:
-            told = yield Ask((source,), Copy(NO_ROUND, view.id, copies.after.get(source, b"")))
+            told = yield Ask((source,), Copy(UNSENT[0], view.id, copies.after.get(source, b"")))
             reply = told.get(source)
             if isinstance(reply, NotCopied):
                 return Wait(f"{source} cannot read all of its store")

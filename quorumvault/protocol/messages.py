@@ -30,9 +30,8 @@ class RoundId(msgspec.Struct, frozen=True, array_like=True):
     counter: int
 
 
-NO_ROUND: Final = RoundId(b"", b"", 0)
 #: Round and view of a request that is not part of a round yet (``Request.sent_in``).
-UNSENT: Final = (NO_ROUND, NO_VIEW)
+UNSENT: Final = (RoundId(b"", b"", 0), NO_VIEW)
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -58,7 +57,7 @@ class Request(Message, frozen=True):
     view: ViewId
 
     def sent_in(self, round_id: RoundId, view: ViewId) -> Self:
-        """The same request, as a part of this round in this view."""
+        """This request as a part of a round in a view."""
         return msgspec.structs.replace(self, round=round_id, view=view)
 
 
@@ -240,7 +239,7 @@ class Sums(Reply, frozen=True, tag=48):
 
 
 class Listing(Reply, frozen=True, tag=49):
-    """What is in the buckets before ``next``: parallel columns of places and of the hashes of their records.
+    """The contents of the buckets before ``next``: parallel columns of places and of the hashes of their records.
 
     ``unreadable`` lists the buckets that cannot be read.
     """

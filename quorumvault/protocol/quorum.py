@@ -38,7 +38,7 @@ class Tally:
 
     @property
     def pending(self) -> int:
-        """How many disks have not answered."""
+        """The number of disks that have not answered."""
         return len(self._open)
 
     @property

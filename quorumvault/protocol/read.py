@@ -28,7 +28,7 @@ class Silence(Enum):
 
 
 class Open(Enum):
-    """Why a key has no answer."""
+    """The reason why a key has no answer."""
 
     UNDECIDED = "undecided"  # a replica that has not answered could decide
     UNAVAILABLE = "unavailable"

@@ -44,7 +44,7 @@ def holds_value(record: bytes) -> bool:
 
 
 def is_record(record: bytes) -> bool:
-    """Whether these bytes are a record of a format that is known here."""
+    """True for the bytes of a record in a known format."""
     return holds_value(record) or record == CONFLICT_MARK
 
 
@@ -57,12 +57,12 @@ def sealed_of(record: bytes) -> bytes:
 
 
 def authentic(record: bytes, digest: bytes, sealer: Sealer) -> bool:
-    """Whether a record's value is what was sealed under this digest, by the owner and in the epoch that the sealer is for."""
+    """True if the record's value was sealed under this digest, for the sealer's owner and epoch."""
     return holds_value(record) and sealer.open(sealed_of(record), digest) is not None
 
 
 def merge(one: bytes, other: bytes) -> bytes:
-    """What two replicas' records for one key become when they are brought together: commutative, associative, idempotent.
+    """Merge two replicas' records for one key. Commutative, associative and idempotent.
 
     Same sealed bytes: the lower version, the first writer. Anything else: a conflict mark, for good.
     """

@@ -21,19 +21,19 @@ from typing import NamedTuple
 
 
 class Mark(NamedTuple):
-    """How far a disk is known to have been: how often it was started, and the number of the last group that it wrote."""
+    """A point in the history of a disk: the number of its starts, and the number of the last group that it wrote."""
 
     incarnation: int
     sequence: int
 
 
 NO_MARK = Mark(0, 0)
-#: What is remembered, by disk id.
+#: The marks that are remembered, by disk id.
 Marks = Mapping[bytes, Mark]
 
 
 def contradicts(remembered: Mark, start: Mark, sequence: int) -> bool:
-    """Whether a disk is behind what is remembered of it.
+    """True if a disk is behind the mark that is remembered of it.
 
     ``start`` is where its present process began, ``sequence`` how far it is now. Of an earlier incarnation nothing can be
     remembered that was not there at the start; of the present one, nothing that is not there by now.

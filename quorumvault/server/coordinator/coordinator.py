@@ -83,7 +83,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who coordinates. Disk and boot make the ids of its rounds unique for ever; the node goes into versions."""
+    """The coordinator's identity. Disk and boot make the ids of its rounds unique for ever; the node goes into versions."""
 
     node: str
     disk: bytes
@@ -235,7 +235,7 @@ class Coordinator:
         self._epochs[owner] = max(epoch, self._epochs.pop(owner, FIRST_EPOCH))
 
     def _deadline(self) -> float:
-        """When a request that begins now has to be answered, by the event loop's clock."""
+        """The time by which a request that begins now has to be answered, by the event loop's clock."""
         return asyncio.get_running_loop().time() + self._timeouts.request
 
     async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
@@ -342,22 +342,21 @@ def _end_of_opening(found: Sequence[bytes | Open | None], start: int) -> int:
 
 async def _keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
     """Parallel columns of epochs and digests for texts that may or may not be tokens."""
-    epochs, digests = _keys_at_once(tokens[:_FORMATTED])
-    for start in range(_FORMATTED, len(tokens), _FORMATTED):
-        await asyncio.sleep(0)  # other requests have their turn
-        more_epochs, more_digests = _keys_at_once(tokens[start : start + _FORMATTED])
-        epochs += more_epochs
-        digests += more_digests
+    epochs: list[int] = []
+    digests: list[bytes] = []
+    for start in range(0, len(tokens), _FORMATTED):
+        if start:
+            await asyncio.sleep(0)  # other requests have their turn
+        part = tokens[start : start + _FORMATTED]
+        if (alike := parse_alike(part)) is not None:
+            epochs += [alike[0]] * len(part)
+            digests += alike[1]
+            continue
+        for token, key in zip(part, parse_tokens(part), strict=True):
+            epoch, digest = key or (_NO_EPOCH, _dummy_digest(token))
+            epochs.append(epoch)
+            digests.append(digest)
     return epochs, digests
-
-
-def _keys_at_once(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
-    alike = parse_alike(tokens)
-    if alike is not None:
-        epoch, digests = alike
-        return [epoch] * len(digests), digests
-    keys = [key or (_NO_EPOCH, _dummy_digest(token)) for key, token in zip(parse_tokens(tokens), tokens, strict=True)]
-    return [epoch for epoch, _ in keys], [digest for _, digest in keys]
 
 
 def _dummy_digest(token: str) -> bytes:

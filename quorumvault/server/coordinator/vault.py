@@ -11,7 +11,7 @@ from quorumvault.model import Owner
 
 
 class Missing(Enum):
-    """Why a token has no value, in the words of the HTTP API."""
+    """The reason why a token has no value, in the words of the HTTP API."""
 
     NOT_FOUND = "not_found"
     UNAVAILABLE = "unavailable"

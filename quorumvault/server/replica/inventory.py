@@ -192,7 +192,7 @@ class Inventory:
         return collected
 
     def acceptable(self, offered: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """Of another replica's records, by place: those that are authentic, and meet nothing here that cannot be read."""
+        """Select those of another replica's records, by place, that are authentic and meet no unreadable record here."""
         present = self._store.get([layout.RECORD + place for place in offered])
         return {
             place: record
@@ -201,7 +201,7 @@ class Inventory:
         }
 
     def authentic_at(self, places: Sequence[bytes]) -> int:
-        """How many of these places have an authentic record here."""
+        """Count the places that have an authentic record here."""
         held = self._store.get([layout.RECORD + place for place in places])
         return sum(
             isinstance(record, bytes) and self.authentic(place, record) is True
@@ -209,7 +209,7 @@ class Inventory:
         )
 
     def authentic(self, place: bytes, record: bytes) -> bool | None:
-        """Whether these bytes are what was sealed for this place, or a conflict mark; None if its owner is not known here."""
+        """True if the record was sealed for this place, or is a conflict mark; None if its owner is not known here."""
         if record == records.CONFLICT_MARK:
             return True
         owner = self._owners.get(layout.parse_place(place)[0])

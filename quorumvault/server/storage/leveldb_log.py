@@ -38,7 +38,7 @@ _BEGINNING = re.compile(rb"[\x01\x02]")
 
 
 class LogScan(NamedTuple):
-    """Of one log: ``size`` bytes, of which the first ``whole`` are whole batches, ``batches`` of them.
+    """The scan of one log: of its ``size`` bytes the first ``whole`` are whole batches, ``batches`` of them.
 
     ``first`` and ``last`` are the numbers of their first and last entry, 0 if there is no batch. ``torn_entries``: how many
     entries the batch behind them has, where its beginning is still there.
@@ -64,7 +64,7 @@ class _Record(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """As much of a batch as is there: its first bytes, where its last valid record ends, and whether that is the end of it."""
+    """A batch, or the part of it that is there: its first bytes, the end of its last valid record, and whether it is whole."""
 
     head: bytes
     end: int
@@ -72,12 +72,12 @@ class _Batch(NamedTuple):
 
     @property
     def named(self) -> bool:
-        """Whether enough of it is there to know its numbers."""
+        """True if enough of it is there to know its numbers."""
         return len(self.head) == _BATCH.size
 
     @property
     def sequence(self) -> int:
-        """Of its first entry; each entry has the next number. 0 if it is not known."""
+        """The number of its first entry, 0 if it is not known; each further entry has the next number."""
         return _BATCH.unpack(self.head)[0] if self.named else 0
 
     @property
@@ -141,7 +141,7 @@ def _read_batch(log: bytes, at: int) -> _Batch:
 
 
 def _batches_behind(log: bytes, at: int) -> Iterator[_Batch]:
-    """What begins behind ``at``, wherever a record may start there."""
+    """The batches that begin behind ``at``, wherever a record may start there."""
     for found in _BEGINNING.finditer(log, at + _HEADER.size):
         batch = _read_batch(log, found.start() - _HEADER.size + 1)
         if batch.head or batch.whole:
@@ -164,5 +164,5 @@ def _record_at(log: bytes, at: int) -> _Record | None:
 
 
 def _mask(checksum: int) -> int:
-    """As LevelDB stores it: a CRC over data that has CRCs in it would be weak (util/crc32c.h)."""
+    """A checksum as LevelDB stores it: a CRC over data that has CRCs in it would be weak (util/crc32c.h)."""
     return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFF_FFFF

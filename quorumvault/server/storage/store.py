@@ -21,7 +21,7 @@ CORRUPT: Final = Corrupt.CORRUPT
 
 
 class Store(Protocol):
-    #: How many reads have met a block that fails its checksum since this store was opened, whoever asked and whatever for.
+    #: The number of reads that met a block that fails its checksum since this store was opened, whatever they were for.
     corrupt_reads: int
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:

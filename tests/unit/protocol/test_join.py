@@ -51,7 +51,7 @@ class Script:
         return request
 
     def copying(self) -> Script:
-        """Up to the first piece of n1."""
+        """Go on to the first piece of n1."""
         self.hears(both(NEW))
         assert self.step == Enter(NEW)
         self.hears()

@@ -199,7 +199,7 @@ def _submit(commit: GroupCommit, replies: list[object]) -> Callable[[AnyRequest]
 
 
 async def test_a_write_that_fails_ends_the_storage_before_anything_else_is_acknowledged() -> None:
-    """What waited in the same group, and behind it, hears nothing: the process is about to end with exit 3.
+    """Requests of the same group, and those behind it, get no reply: the process is about to end with exit 3.
 
     Proves: a distrusted store stops.
     """

@@ -1,4 +1,4 @@
-"""What one group takes, and how much may wait for the storage thread."""
+"""Group commit: the size of a group, and the bounds on what waits for the storage thread."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Scene:
         return self.replies.count(NoReply(sent=False))
 
     async def settle(self, replies: int) -> None:
-        """Until so many have been replied to, refusals included."""
+        """Wait until so many requests have been replied to, refusals included."""
         self.replica.go.release(100)
         async with asyncio.timeout(20):
             while len(self.replies) < replies:  # noqa: ASYNC110 - replies are called back, and none of them is the last

@@ -17,7 +17,7 @@ _WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['plyvel', 'plyvel_next
 
 
 def without_a_binding(program: str, *arguments: str) -> str:
-    """What a program prints where no binding to LevelDB is installed."""
+    """The output of a program where no binding to LevelDB is installed."""
     command = [sys.executable, "-c", _WITHOUT + program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

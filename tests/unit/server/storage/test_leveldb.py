@@ -1,4 +1,4 @@
-"""How a store on disk is made, opened and written; and what is refused, in words that an operator can act on."""
+"""A store on disk is created, opened and written; refusals are in words that an operator can act on."""
 
 from __future__ import annotations
 

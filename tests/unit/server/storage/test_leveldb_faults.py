@@ -60,7 +60,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Disk:
 
 @pytest.fixture(scope="module")
 def table(log: Disk, tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    """The same store after a start, which turns the log into a table."""
+    """The store of ``log`` after a start, which turns the log into a table."""
     path = tmp_path_factory.mktemp("table") / "store"
     shutil.copytree(log.path, path)
     LevelDBStore.open(path, DISK).close()
@@ -89,7 +89,7 @@ def _flipped(contents: bytes, bit: int) -> bytes:
 
 
 def _holds_what_was_written(path: Path) -> bool:
-    """Whether every record came back; one that did not is CORRUPT or made the store fail, and is neither wrong nor absent."""
+    """True if every record came back. One that did not is CORRUPT or made the store fail, and is neither wrong nor absent."""
     try:
         store = LevelDBStore.open(path, DISK)
     except StorageFailed:
@@ -109,7 +109,7 @@ def _holds_what_was_written(path: Path) -> bool:
 
 
 class Parts(NamedTuple):
-    """Where things are in a table: data blocks from 0 to ``filter_start``, the filter from there to ``filter_end``."""
+    """The parts of a table: data blocks from 0 to ``filter_start``, the filter from there to ``filter_end``."""
 
     filter_start: int
     filter_end: int
@@ -239,7 +239,7 @@ def test_rot_that_a_compaction_meets_stops_the_writes_and_drops_nothing(
 
 
 def _batches_kept(path: Path) -> int | None:
-    """How many of the batches are there, the first ones, each whole; None if the store does not open."""
+    """Count the batches that are there: the first ones, each whole. None if the store does not open."""
     try:
         store = LevelDBStore.open(path, DISK)
     except StorageFailed:

@@ -52,7 +52,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Written]:
 
 
 def whole_scan(one: Written, batches: int) -> LogScan:
-    """Of all of it: each batch has two entries."""
+    """The scan of the whole log: each batch has two entries."""
     return LogScan(len(one.log), len(one.log), batches, 1, 2 * batches, None)
 
 
@@ -160,7 +160,7 @@ def store(tmp_path: Path) -> Callable[..., Path]:
 
 
 def split(one: Written, batches: int) -> tuple[bytes, bytes]:
-    """As if LevelDB had gone on in a second log behind the first few of these small batches."""
+    """Split the log, as if LevelDB had gone on in a second one behind the first few of these small batches."""
     return one.log[: one.ends[batches - 1]], one.log[one.ends[batches - 1] :]
 
 

@@ -19,7 +19,7 @@ from quorumvault.server.storage.store import CORRUPT, Store
 from tests.rigs.faulty_store import FaultyStore
 
 DISK = bytes(range(16))
-#: What a store on disk says about itself; not for those who use it.
+#: The keys of a store's description of itself, which is not for those who use it.
 DESCRIPTION = {layout.FORMAT_KEY, layout.DISK_KEY}
 
 Make = Callable[[Path], Store]
