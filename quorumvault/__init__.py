@@ -47,22 +47,9 @@ if TYPE_CHECKING:
 
 _CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "TokenizedRecords", "TokenResult", "tokens_all_epochs")
 _ERRORS = (
-    "AlreadyTokenized",
-    "ColumnError",
-    "EpochAhead",
-    "EpochMoved",
-    "NoQuorum",
-    "NotPermitted",
-    "NotText",
-    "NotTokenizable",
-    "QuorumVaultError",
-    "RateLimited",
-    "TokenCollision",
-    "TokensNotFound",
-    "Unauthenticated",
-    "UnexpectedAnswer",
-    "Unreachable",
-    "ValueTooLarge",
+    *("AlreadyTokenized", "ColumnError", "EpochAhead", "EpochMoved", "NoQuorum", "NotPermitted", "NotText", "NotTokenizable"),
+    *("QuorumVaultError", "RateLimited", "TokenCollision", "TokensNotFound", "Unauthenticated", "UnexpectedAnswer"),
+    *("Unreachable", "ValueTooLarge"),
 )
 _ANALYTICS = ("detokenize", "register", "tokenize")
 _HOMES = (

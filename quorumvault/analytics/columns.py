@@ -14,20 +14,9 @@ _TEXT = ("varchar", "enum")
 _INEXACT = ("float", "double")
 #: Types that DuckDB writes as text in only one way, whatever its settings.
 _CASTABLE = (
-    *(
-        "boolean",
-        "tinyint",
-        "smallint",
-        "integer",
-        "bigint",
-        "hugeint",
-        "utinyint",
-        "usmallint",
-        "uinteger",
-        "ubigint",
-        "uhugeint",
-    ),
-    *("decimal", "uuid", "date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"),
+    *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "decimal", "uuid"),
+    *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
+    *("date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"),
 )
 
 

@@ -103,6 +103,21 @@ def _status(word: str) -> CellStatus:
     return status
 
 
+class AnswerCache(Protocol):
+    """The remembered answers of one run: TextAnswers, or columnar/answers.py for whole columns."""
+
+    @property
+    def look_ups(self) -> int:
+        """The number of texts that were sent to the vault."""
+        ...
+
+    def forget(self) -> None:
+        """Asks for everything again: what is remembered is of an older epoch."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class TokenEpoch:
     """The epoch of the tokens that are remembered, 0 as long as there are none. It only grows, until they are forgotten."""
 
@@ -129,6 +144,7 @@ class TextAnswers:
     """
 
     def __init__(self, folder: Path, look_up: Lookup, *, one_epoch: bool) -> None:
+        self.look_ups = 0
         self._look_up = look_up
         self._one_epoch = one_epoch
         self._epoch = TokenEpoch(self._clear)
@@ -143,7 +159,6 @@ class TextAnswers:
         self._con.close()
 
     def forget(self) -> None:
-        """Asks for everything again: what is remembered is of an older epoch."""
         with self._lock:
             self._epoch.current = 0
             self._clear()
@@ -175,6 +190,7 @@ class TextAnswers:
         try:
             found = dict(zip(promises, self._look_up(values), strict=True))
             with self._lock:
+                self.look_ups += len(values)
                 self._remember(found)
         except BaseException as error:
             with self._lock:

@@ -73,9 +73,14 @@ def count(source: Source, columns: Sequence[str] = ()) -> dict[str, Tally]:
     match source.format:
         case "csv":
             with _lines(source) as lines:
-                tallies = _count_csv(CsvTable(lines), columns)
+                csv = CsvTable(lines)
+                tallies = _count_cells(csv, [name for name in csv.names if not columns or name in columns])
         case "jsonl":
-            tallies = _count_members(source, columns or _places(source))
+            places = columns or _places(source)
+            with _lines(source) as lines:
+                records = JsonLinesTable(lines)
+                tallies = _count_cells(records, places)
+                tallies = {column: tally for column, tally in tallies.items() if column not in records.lacking()}
         case _:
             tallies = _count_columnar(source, columns)
     return tallies if columns else {column: tally for column, tally in tallies.items() if tally.tokens}
@@ -105,27 +110,14 @@ def _those_of(present: Iterable[str], columns: Sequence[str]) -> list[str]:
     return [column for column in present if not named or column.lower() in named]
 
 
-def _count_csv(table: CsvTable, columns: Sequence[str]) -> dict[str, Tally]:
-    names = [name for name in table.names if not columns or name in columns]
-    table.select_named(names)
-    tallies = [Tally() for _ in names]
-    for position, texts in _in_chunks((cell.column, cell.value) for row in table.rows() for cell in row.cells()):
-        tallies[position].add(texts)
-    return dict(zip(names, tallies, strict=True))
-
-
-def _count_members(source: Source, columns: Sequence[str]) -> dict[str, Tally]:
-    with _lines(source) as lines:
-        table = JsonLinesTable(lines)
-        table.select_named(columns)
-        tallies = [Tally() for _ in table.columns]
-        cells = (cell for row in table.rows() for cell in row.cells())
-        texts = ((cell.column, text) for cell in cells if isinstance(text := cell.value, str))
-        for position, chunk in _in_chunks(texts):
-            tallies[position].add(chunk)
-        lacking = table.lacking()
-        pairs = zip(table.columns, tallies, strict=True)
-        return {column: tally for column, tally in pairs if column not in lacking}
+def _count_cells(table: CsvTable | JsonLinesTable, columns: Sequence[str]) -> dict[str, Tally]:
+    table.select_named(columns)
+    tallies = [Tally() for _ in table.columns]
+    cells = (cell for row in table.rows() for cell in row.cells())
+    texts = ((cell.column, text) for cell in cells if isinstance(text := cell.value, str))
+    for position, chunk in _in_chunks(texts):
+        tallies[position].add(chunk)
+    return dict(zip(table.columns, tallies, strict=True))
 
 
 def _places(source: Source) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from quorumvault.files.answers import AnswerCache
 from quorumvault.files.job import CellCounts, Progress
 from quorumvault.files.part_files import PartFiles
 from quorumvault.files.sources import Source
@@ -41,20 +42,12 @@ class Engine(Protocol):
     """Makes the conversions of one run, which share one cache of answers."""
 
     @property
-    def look_ups(self) -> int:
-        """The number of texts that were sent to the vault."""
-        ...
+    def answers(self) -> AnswerCache: ...
 
     def conversion(self, source: Source) -> Conversion:
         """Raises ColumnError for columns that the source is known not to have, or that cannot be worked on."""
         ...
 
-    def forget(self) -> None:
-        """Drops all remembered answers: they are of an older epoch."""
-        ...
-
     def explain(self, error: Exception) -> str | None:
         """Describes an error of a library in words that have no value in them. Returns None for any other error."""
         ...
-
-    def close(self) -> None: ...

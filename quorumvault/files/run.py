@@ -59,8 +59,10 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
         if not work.manifest.publishing:
             outputs.check()
             outputs.require_within_reach(work.path)
-            with work.spill(job.spill) as spill, contextlib.closing(_engine(job, vault, configured, spill)) as engine:
-                making.make(engine, outputs, spill)
+            with work.spill(job.spill) as spill:
+                engine = _engine(job, vault, configured, spill)
+                with contextlib.closing(engine.answers):
+                    making.make(engine, outputs, spill)
             making.require_unchanged()
             outputs.check()
             work.sync_staged()
@@ -118,7 +120,7 @@ class _Making:
             if words is None:
                 raise
             raise RunError(words) from None
-        self._look_ups = engine.look_ups
+        self._look_ups = engine.answers.look_ups
 
     def require_unchanged(self) -> None:
         for source, before in zip(self._job.sources, self._manifest.plan.sources, strict=True):
@@ -148,7 +150,7 @@ class _Making:
                 return
             newest, active = max(part.epoch or 0 for part in parts), self._vault.epoch()
             if active > newest:
-                self._engine.forget()
+                self._engine.answers.forget()
             stale = [part for part in parts if part.epoch != max(active, newest)]
             if not stale:
                 return

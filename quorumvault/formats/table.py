@@ -18,8 +18,7 @@ from quorumvault.formats.jsonpath import FieldPath
 class Cell(Protocol):
     """One value, at ``column`` of the table's ``columns``."""
 
-    @property
-    def column(self) -> int: ...
+    column: int
 
     @property
     def value(self) -> str | msgspec.Raw: ...
@@ -32,11 +31,8 @@ class Cell(Protocol):
 class Row(Protocol):
     """``line`` is where it begins in the file, counted from 1; ``size`` its length there, in bytes or characters."""
 
-    @property
-    def line(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
+    line: int
+    size: int
 
     @property
     def is_record(self) -> bool:

@@ -135,8 +135,10 @@ class ColumnAnswers:
         if first >= 0:
             self._epoch.note(answered.results[first].as_py())
 
+    def close(self) -> None:
+        self._con.close()
+
     def forget(self) -> None:
-        """Asks for everything again: what is remembered is of an older epoch."""
         self._epoch.current = 0
         self._clear()
 

@@ -29,17 +29,7 @@ class ColumnarEngine:
         self._configured = configured
         self._spill = spill
         self._con = connect(spill)
-        self._answers = ColumnAnswers(job, vault, self._con)
-
-    @property
-    def look_ups(self) -> int:
-        return self._answers.look_ups
-
-    def close(self) -> None:
-        self._con.close()
-
-    def forget(self) -> None:
-        self._answers.forget()
+        self.answers = ColumnAnswers(job, vault, self._con)
 
     def explain(self, error: Exception) -> str | None:
         """Quotes only errors about files and memory: DuckDB's other errors may have a value in their text."""
@@ -53,8 +43,8 @@ class ColumnarEngine:
         reader = open_source(source, self._con)
         columns = fit_columns(self._job, source, reader.types(), self._configured)
         if isinstance(reader, ParquetReader):
-            return ParquetConversion(self._job, source, reader, columns, self._answers, self._spill)
-        return TableConversion(self._job, source, reader, columns, self._answers)
+            return ParquetConversion(self._job, source, reader, columns, self.answers, self._spill)
+        return TableConversion(self._job, source, reader, columns, self.answers)
 
 
 def open_source(source: Source, con: duckdb.DuckDBPyConnection) -> ParquetReader | TableReader:

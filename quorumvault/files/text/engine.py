@@ -44,24 +44,13 @@ class TextEngine:
     def __init__(self, job: Job, vault: Client, configured: Sequence[str], spill: Path) -> None:
         self._job = job
         self._configured = configured
-        self._vault = VaultLookup(job, vault)
-        self._look_up = TextAnswers(spill, self._vault, one_epoch=job.operation != "detokenize")
-
-    @property
-    def look_ups(self) -> int:
-        return self._vault.asked
-
-    def close(self) -> None:
-        self._look_up.close()
-
-    def forget(self) -> None:
-        self._look_up.forget()
+        self.answers = TextAnswers(spill, VaultLookup(job, vault), one_epoch=job.operation != "detokenize")
 
     def explain(self, error: Exception) -> str | None:
         return f"the answers on disk: {error}" if isinstance(error, sqlite3.Error) else None
 
     def conversion(self, source: Source) -> TextConversion:
-        return TextConversion(self._job, source, self._configured, self._look_up)
+        return TextConversion(self._job, source, self._configured, self.answers)
 
 
 class TextConversion:
