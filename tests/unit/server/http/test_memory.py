@@ -122,121 +122,112 @@ class Budget(RuleBasedStateMachine):
 TestBudget = Budget.TestCase
 
 
-def scene(play: Callable[[Memory], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(play(Memory(LIMITS)))
+def scene(play: Callable[[Memory], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """The coroutine as a test, which gets the memory of a small node."""
+
+    def test() -> None:
+        asyncio.run(play(Memory(LIMITS)))
+
+    return test
 
 
-def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy() -> None:
-    async def play(memory: Memory) -> None:
-        one, other = memory.hold("a"), memory.hold("b")
-        with pytest.raises(TooLarge):
-            one.take(1001)
-        with pytest.raises(TooLarge):
-            await one.wait_for(1001, PATIENCE)
-        one.take(900)
-        with pytest.raises(Busy, match="fill this node's 1000 bytes"):
-            other.take(101)
-        with pytest.raises(Busy, match="fill this node's 1000 bytes"):
-            await other.wait_for(101, SOON)
-        other.take(100)
-        with pytest.raises(TooLarge):
-            one.take(101)
-
-    scene(play)
+@scene
+async def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy(memory: Memory) -> None:
+    one, other = memory.hold("a"), memory.hold("b")
+    with pytest.raises(TooLarge):
+        one.take(1001)
+    with pytest.raises(TooLarge):
+        await one.wait_for(1001, PATIENCE)
+    one.take(900)
+    with pytest.raises(Busy, match="fill this node's 1000 bytes"):
+        other.take(101)
+    with pytest.raises(Busy, match="fill this node's 1000 bytes"):
+        await other.wait_for(101, SOON)
+    other.take(100)
+    with pytest.raises(TooLarge):
+        one.take(101)
 
 
-def test_a_key_that_is_over_its_share_waits_and_others_pass_it_by() -> None:
-    async def play(memory: Memory) -> None:
-        first, second, other = memory.hold("a"), memory.hold("a"), memory.hold("b")
-        first.take(500)
-        with pytest.raises(Busy, match="key a has as much"):
-            second.take(101)
-        waits = asyncio.create_task(second.wait_for(101, PATIENCE))
-        await asyncio.sleep(0)
-        await other.wait_for(400, PATIENCE)
-        assert not waits.done()
-        first.give_back(1)
-        await waits
-        assert memory.held == 1000
-
-    scene(play)
+@scene
+async def test_a_key_that_is_over_its_share_waits_and_others_pass_it_by(memory: Memory) -> None:
+    first, second, other = memory.hold("a"), memory.hold("a"), memory.hold("b")
+    first.take(500)
+    with pytest.raises(Busy, match="key a has as much"):
+        second.take(101)
+    waits = asyncio.create_task(second.wait_for(101, PATIENCE))
+    await asyncio.sleep(0)
+    await other.wait_for(400, PATIENCE)
+    assert not waits.done()
+    first.give_back(1)
+    await waits
+    assert memory.held == 1000
 
 
-def test_one_that_waits_for_the_node_s_memory_is_not_overtaken() -> None:
-    async def play(memory: Memory) -> None:
-        holder, large, small = memory.hold("a"), memory.hold("b"), memory.hold("c")
-        holder.take(600)
-        order: list[str] = []
+@scene
+async def test_one_that_waits_for_the_node_s_memory_is_not_overtaken(memory: Memory) -> None:
+    holder, large, small = memory.hold("a"), memory.hold("b"), memory.hold("c")
+    holder.take(600)
+    order: list[str] = []
 
-        async def wait(hold: Hold, more: int, name: str) -> None:
-            await hold.wait_for(more, PATIENCE)
-            order.append(name)
+    async def wait(hold: Hold, more: int, name: str) -> None:
+        await hold.wait_for(more, PATIENCE)
+        order.append(name)
 
-        tasks = [asyncio.create_task(wait(large, 500, "large")), asyncio.create_task(wait(small, 10, "small"))]
-        await asyncio.sleep(0)
-        assert memory.held == 600
-        holder.release()
-        await asyncio.gather(*tasks)
-        assert order == ["large", "small"]
-
-    scene(play)
+    tasks = [asyncio.create_task(wait(large, 500, "large")), asyncio.create_task(wait(small, 10, "small"))]
+    await asyncio.sleep(0)
+    assert memory.held == 600
+    holder.release()
+    await asyncio.gather(*tasks)
+    assert order == ["large", "small"]
 
 
-def test_who_gives_up_waiting_makes_way() -> None:
-    async def play(memory: Memory) -> None:
-        holder, leaves, stays = memory.hold("a"), memory.hold("b"), memory.hold("c")
-        holder.take(600)
-        gone = asyncio.create_task(leaves.wait_for(500, PATIENCE))
-        served = asyncio.create_task(stays.wait_for(400, PATIENCE))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        leaves.release()
-        await served
-        assert memory.held == 1000
-
-    scene(play)
+@scene
+async def test_who_gives_up_waiting_makes_way(memory: Memory) -> None:
+    holder, leaves, stays = memory.hold("a"), memory.hold("b"), memory.hold("c")
+    holder.take(600)
+    gone = asyncio.create_task(leaves.wait_for(500, PATIENCE))
+    served = asyncio.create_task(stays.wait_for(400, PATIENCE))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    leaves.release()
+    await served
+    assert memory.held == 1000
 
 
-def test_large_requests_are_worked_on_one_at_a_time() -> None:
-    async def play(memory: Memory) -> None:
-        first, second = memory.hold("a"), memory.hold("a")
-        await first.enter_lane(PATIENCE)
-        await first.enter_lane(PATIENCE)
-        with pytest.raises(Busy, match="other large requests"):
-            await second.enter_lane(SOON)
-        entering = asyncio.create_task(second.enter_lane(PATIENCE))
-        await asyncio.sleep(0)
-        assert not second.in_lane
-        first.leave_lane()
-        await entering
-        second.release()
-        third = memory.hold("b")
-        await third.enter_lane(PATIENCE)
-        third.release()
-
-    scene(play)
+@scene
+async def test_large_requests_are_worked_on_one_at_a_time(memory: Memory) -> None:
+    first, second = memory.hold("a"), memory.hold("a")
+    await first.enter_lane(PATIENCE)
+    await first.enter_lane(PATIENCE)
+    with pytest.raises(Busy, match="other large requests"):
+        await second.enter_lane(SOON)
+    entering = asyncio.create_task(second.enter_lane(PATIENCE))
+    await asyncio.sleep(0)
+    assert not second.in_lane
+    first.leave_lane()
+    await entering
+    second.release()
+    third = memory.hold("b")
+    await third.enter_lane(PATIENCE)
+    third.release()
 
 
-def test_few_large_requests_of_one_key_stand_in_front_of_another_s() -> None:
-    async def play(memory: Memory) -> None:
-        first, others, quiet = memory.hold("loud"), [memory.hold("loud") for _ in range(4)], memory.hold("quiet")
-        await first.enter_lane(PATIENCE)
-        waiting = [asyncio.create_task(hold.enter_lane(PATIENCE)) for hold in others]
-        await asyncio.sleep(0)
-        mine = asyncio.create_task(quiet.enter_lane(PATIENCE))
-        refused = await asyncio.gather(*waiting[2:], return_exceptions=True)
-        assert [str(error) for error in refused] == [
-            "2 large requests of key loud wait here; wait for them, or ask another node"
-        ] * 2
-        first.release()
-        for task, hold in zip(waiting[:2], others[:2], strict=True):
-            await task
-            hold.release()
-        await mine
-        assert quiet.in_lane
-
-    scene(play)
+@scene
+async def test_few_large_requests_of_one_key_stand_in_front_of_another_s(memory: Memory) -> None:
+    first, others, quiet = memory.hold("loud"), [memory.hold("loud") for _ in range(4)], memory.hold("quiet")
+    await first.enter_lane(PATIENCE)
+    waiting = [asyncio.create_task(hold.enter_lane(PATIENCE)) for hold in others]
+    await asyncio.sleep(0)
+    mine = asyncio.create_task(quiet.enter_lane(PATIENCE))
+    refused = await asyncio.gather(*waiting[2:], return_exceptions=True)
+    assert [str(error) for error in refused] == ["2 large requests of key loud wait here; wait for them, or ask another node"] * 2
+    first.release()
+    for task, hold in zip(waiting[:2], others[:2], strict=True):
+        await task
+        hold.release()
+    await mine
+    assert quiet.in_lane
 
 
 def test_bodies_fill_a_quarter_of_the_budget_and_those_of_one_key_a_part_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +253,7 @@ def test_bodies_fill_a_quarter_of_the_budget_and_those_of_one_key_a_part_of_that
             hold.release()
         assert (memory.held, memory.held_for_bodies) == (0, 0)
 
-    scene(play)
+    scene(play)()
 
 
 @given(st.text(max_size=50), st.integers(0, 5))
@@ -279,14 +270,12 @@ def test_reading_is_paid_for_by_what_two_replicas_may_answer() -> None:
     assert 2 * limits.reply_bytes <= many <= 2 * limits.reply_bytes + 13 * (1 << 20)
 
 
-def test_the_large_request_that_is_worked_on_has_no_more_than_its_key_s_share() -> None:
-    async def play(memory: Memory) -> None:
-        slow, large, quiet = memory.hold("loud"), memory.hold("loud"), memory.hold("quiet")
-        slow.take(470)
-        await large.enter_lane(PATIENCE)
-        large.take(130)
-        with pytest.raises(Busy, match="key loud has as much"):
-            await large.wait_for(1, SOON)
-        await quiet.wait_for(400, PATIENCE)
-
-    scene(play)
+@scene
+async def test_the_large_request_that_is_worked_on_has_no_more_than_its_key_s_share(memory: Memory) -> None:
+    slow, large, quiet = memory.hold("loud"), memory.hold("loud"), memory.hold("quiet")
+    slow.take(470)
+    await large.enter_lane(PATIENCE)
+    large.take(130)
+    with pytest.raises(Busy, match="key loud has as much"):
+        await large.wait_for(1, SOON)
+    await quiet.wait_for(400, PATIENCE)
