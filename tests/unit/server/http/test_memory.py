@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,16 +120,11 @@ class Budget(RuleBasedStateMachine):
 TestBudget = Budget.TestCase
 
 
-def scene(play: Callable[[Memory], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """The coroutine as a test, which gets the memory of a small node."""
-
-    def test() -> None:
-        asyncio.run(play(Memory(LIMITS)))
-
-    return test
+@pytest.fixture
+def memory() -> Memory:
+    return Memory(LIMITS)
 
 
-@scene
 async def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy(memory: Memory) -> None:
     one, other = memory.hold("a"), memory.hold("b")
     with pytest.raises(TooLarge):
@@ -148,7 +141,6 @@ async def test_what_never_fits_is_too_large_and_what_does_not_fit_now_is_busy(me
         one.take(101)
 
 
-@scene
 async def test_a_key_that_is_over_its_share_waits_and_others_pass_it_by(memory: Memory) -> None:
     first, second, other = memory.hold("a"), memory.hold("a"), memory.hold("b")
     first.take(500)
@@ -163,7 +155,6 @@ async def test_a_key_that_is_over_its_share_waits_and_others_pass_it_by(memory: 
     assert memory.held == 1000
 
 
-@scene
 async def test_one_that_waits_for_the_node_s_memory_is_not_overtaken(memory: Memory) -> None:
     holder, large, small = memory.hold("a"), memory.hold("b"), memory.hold("c")
     holder.take(600)
@@ -181,7 +172,6 @@ async def test_one_that_waits_for_the_node_s_memory_is_not_overtaken(memory: Mem
     assert order == ["large", "small"]
 
 
-@scene
 async def test_who_gives_up_waiting_makes_way(memory: Memory) -> None:
     holder, leaves, stays = memory.hold("a"), memory.hold("b"), memory.hold("c")
     holder.take(600)
@@ -195,7 +185,6 @@ async def test_who_gives_up_waiting_makes_way(memory: Memory) -> None:
     assert memory.held == 1000
 
 
-@scene
 async def test_large_requests_are_worked_on_one_at_a_time(memory: Memory) -> None:
     first, second = memory.hold("a"), memory.hold("a")
     await first.enter_lane(PATIENCE)
@@ -213,7 +202,6 @@ async def test_large_requests_are_worked_on_one_at_a_time(memory: Memory) -> Non
     third.release()
 
 
-@scene
 async def test_few_large_requests_of_one_key_stand_in_front_of_another_s(memory: Memory) -> None:
     first, others, quiet = memory.hold("loud"), [memory.hold("loud") for _ in range(4)], memory.hold("quiet")
     await first.enter_lane(PATIENCE)
@@ -230,30 +218,28 @@ async def test_few_large_requests_of_one_key_stand_in_front_of_another_s(memory:
     assert quiet.in_lane
 
 
-def test_bodies_fill_a_quarter_of_the_budget_and_those_of_one_key_a_part_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bodies_fill_a_quarter_of_the_budget_and_those_of_one_key_a_part_of_that(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(budget, "_SMALL_BODY", 9)
-
-    async def play(memory: Memory) -> None:
-        one, other, third, fourth = memory.hold("a"), memory.hold("a"), memory.hold("b"), memory.hold("c")
-        one.grow_body(100)
-        one.grow_body(90)
-        other.grow_body(50)
-        with pytest.raises(Busy, match="bodies of key a fill the 150 bytes"):
-            other.grow_body(51)
-        third.grow_body(100)
-        with pytest.raises(Busy, match="bodies under way fill the 250 bytes"):
-            fourth.grow_body(10)
-        fourth.grow_body(9)
-        fourth.take(500)
-        assert (memory.held, memory.held_for_bodies) == (759, 250)
-        one.body_is_decoded()
-        assert (memory.held, memory.held_for_bodies) == (759, 150)
-        fourth.grow_body(100)
-        for hold in (one, other, third, fourth):
-            hold.release()
-        assert (memory.held, memory.held_for_bodies) == (0, 0)
-
-    scene(play)()
+    one, other, third, fourth = memory.hold("a"), memory.hold("a"), memory.hold("b"), memory.hold("c")
+    one.grow_body(100)
+    one.grow_body(90)
+    other.grow_body(50)
+    with pytest.raises(Busy, match="bodies of key a fill the 150 bytes"):
+        other.grow_body(51)
+    third.grow_body(100)
+    with pytest.raises(Busy, match="bodies under way fill the 250 bytes"):
+        fourth.grow_body(10)
+    fourth.grow_body(9)
+    fourth.take(500)
+    assert (memory.held, memory.held_for_bodies) == (759, 250)
+    one.body_is_decoded()
+    assert (memory.held, memory.held_for_bodies) == (759, 150)
+    fourth.grow_body(100)
+    for hold in (one, other, third, fourth):
+        hold.release()
+    assert (memory.held, memory.held_for_bodies) == (0, 0)
 
 
 @given(st.text(max_size=50), st.integers(0, 5))
@@ -270,7 +256,6 @@ def test_reading_is_paid_for_by_what_two_replicas_may_answer() -> None:
     assert 2 * limits.reply_bytes <= many <= 2 * limits.reply_bytes + 13 * (1 << 20)
 
 
-@scene
 async def test_the_large_request_that_is_worked_on_has_no_more_than_its_key_s_share(memory: Memory) -> None:
     slow, large, quiet = memory.hold("loud"), memory.hold("loud"), memory.hold("quiet")
     slow.take(470)

@@ -5,28 +5,24 @@ Heads without an end, bodies, and all else that a connection bounds: tests/api/t
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from quorumvault.config.cluster import Timeouts
-from tests.api.test_connections import GET, SIZED, Site, serve
+from tests.api.test_connections import GET, SIZED, serving
 
 HURRY = Timeouts(head=0.05)
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT"])
-def test_a_head_that_does_not_come_ends_the_connection(begun: bytes) -> None:
-    async def scene(site: Site) -> None:
+async def test_a_head_that_does_not_come_ends_the_connection(begun: bytes) -> None:
+    async with serving(timeouts=HURRY) as site:
         client = await site.connect()
         client.send(begun)
         assert await client.rest() == b""
 
-    asyncio.run(serve(scene, timeouts=HURRY))
 
-
-def test_an_idle_connection_may_wait_between_requests() -> None:
-    async def scene(site: Site) -> None:
+async def test_an_idle_connection_may_wait_between_requests() -> None:
+    async with serving(timeouts=HURRY) as site:
         client = await site.connect()
         client.send(GET % b"/a")
         await client.answer()
@@ -35,18 +31,14 @@ def test_an_idle_connection_may_wait_between_requests() -> None:
         client.send(GET % b"/b")
         assert (await client.answer()).endswith(b"/b:;")
 
-    asyncio.run(serve(scene, timeouts=HURRY))
 
-
-def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that was refused at its head leaves such a rest."""
     monkeypatch.setattr("quorumvault.server.http.server._KEEP_ALIVE", 0.2)
 
-    async def scene(site: Site) -> None:
+    async with serving() as site:
         client = await site.connect()
         client.send(SIZED % (b"/early", 5))
         assert (await client.answer()).endswith(b"/early:;")
         client.send(b"01234")
         assert await client.rest() == b""
-
-    asyncio.run(serve(scene))

@@ -63,15 +63,11 @@ def events_in(*paths: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_line_has_time_node_and_what_applies(tmp_path: Path) -> None:
+async def test_a_line_has_time_node_and_what_applies(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-
-    async def run() -> None:
-        async with event_log(path) as log:
-            await log.write(Event(event="tokenize", request_id="r1", owner="clinic", epoch=3, items=0, outcome="ok"))
-            assert path.read_bytes().count(b"\n") == 1  # with the operating system before write() returned
-
-    asyncio.run(run())
+    async with event_log(path) as log:
+        await log.write(Event(event="tokenize", request_id="r1", owner="clinic", epoch=3, items=0, outcome="ok"))
+        assert path.read_bytes().count(b"\n") == 1  # with the operating system before write() returned
     assert path.read_text() == (
         '{"ts":"2025-06-15T15:06:40.250000Z","node":"n1","event":"tokenize","request_id":"r1","owner":"clinic","epoch":3,'
         '"items":0,"outcome":"ok"}\n'
@@ -79,28 +75,20 @@ def test_a_line_has_time_node_and_what_applies(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_text_of_a_caller_cannot_break_a_line(tmp_path: Path) -> None:
+async def test_text_of_a_caller_cannot_break_a_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     purpose = 'a "quoted"\nsecond line\u2028'
-
-    async def run() -> None:
-        async with event_log(path) as log:
-            await log.write(Event(event="tokenize", purpose=purpose))
-
-    asyncio.run(run())
+    async with event_log(path) as log:
+        await log.write(Event(event="tokenize", purpose=purpose))
     (event,) = events_in(path)
     assert event["purpose"] == purpose
 
 
-def test_lines_of_concurrent_requests_are_all_there_in_order(tmp_path: Path) -> None:
+async def test_lines_of_concurrent_requests_are_all_there_in_order(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-
-    async def run() -> None:
-        async with event_log(path, EventLogSettings()) as log:
-            await asyncio.gather(*(log.write(Event(event="tokenize", items=number)) for number in range(500)))
-            log.note(Event(event="peer_down", peer="n2"))
-
-    asyncio.run(run())
+    async with event_log(path, EventLogSettings()) as log:
+        await asyncio.gather(*(log.write(Event(event="tokenize", items=number)) for number in range(500)))
+        log.note(Event(event="peer_down", peer="n2"))
     events = events_in(path)
     assert [event["items"] for event in events[:-1]] == list(range(500))
     assert events[-1]["event"] == "peer_down"  # close() writes what waits
@@ -245,20 +233,16 @@ def test_a_smaller_number_to_keep_holds_from_the_next_rotation(tmp_path: Path) -
     assert less.kept == [1, 2]
 
 
-def test_a_log_that_cannot_be_opened_is_reported_and_recovers(tmp_path: Path) -> None:
+async def test_a_log_that_cannot_be_opened_is_reported_and_recovers(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "events.jsonl"
-
-    async def run() -> None:
-        async with event_log(path) as log:
-            await until(lambda: log.problem is not None)
-            await log.write(Event(event="tokenize", items=1))
-            problem = log.problem
-            assert problem == "event log: cannot be written: No such file or directory; events waiting: 1, lost: 0"
-            path.parent.mkdir()
-            await until(lambda: log.problem is None)
-            await log.write(Event(event="tokenize", items=2))
-
-    asyncio.run(run())
+    async with event_log(path) as log:
+        await until(lambda: log.problem is not None)
+        await log.write(Event(event="tokenize", items=1))
+        problem = log.problem
+        assert problem == "event log: cannot be written: No such file or directory; events waiting: 1, lost: 0"
+        path.parent.mkdir()
+        await until(lambda: log.problem is None)
+        await log.write(Event(event="tokenize", items=2))
     assert [event["items"] for event in events_in(path)] == [1, 2]
 
 
@@ -296,52 +280,41 @@ def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     assert path.read_bytes() == b"next\n"
 
 
-def test_a_log_that_refuses_says_so_until_it_can_be_written(tmp_path: Path) -> None:
+async def test_a_log_that_refuses_says_so_until_it_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "events.jsonl"
-
-    async def run() -> None:
-        async with event_log(path, msgspec.structs.replace(SETTINGS, on_failure="refuse")) as log:
-            await until(lambda: log.refuses is not None)
-            assert not await log.write(Event(event="tokenize", items=1))
-            path.parent.mkdir()
-            await until(lambda: log.refuses is None)
-            assert await log.write(Event(event="tokenize", items=2))
-
-    asyncio.run(run())
+    async with event_log(path, msgspec.structs.replace(SETTINGS, on_failure="refuse")) as log:
+        await until(lambda: log.refuses is not None)
+        assert not await log.write(Event(event="tokenize", items=1))
+        path.parent.mkdir()
+        await until(lambda: log.refuses is None)
+        assert await log.write(Event(event="tokenize", items=2))
     assert [event["items"] for event in events_in(path)] == [1, 2]
 
 
-def test_a_log_that_goes_on_refuses_nothing(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with event_log(tmp_path / "missing" / "events.jsonl") as log:
-            await until(lambda: log.problem is not None)
-            assert log.refuses is None
-            assert await log.write(Event(event="tokenize"))
-
-    asyncio.run(run())
+async def test_a_log_that_goes_on_refuses_nothing(tmp_path: Path) -> None:
+    async with event_log(tmp_path / "missing" / "events.jsonl") as log:
+        await until(lambda: log.problem is not None)
+        assert log.refuses is None
+        assert await log.write(Event(event="tokenize"))
 
 
-def test_a_full_queue_loses_events_and_says_how_many(tmp_path: Path) -> None:
+async def test_a_full_queue_loses_events_and_says_how_many(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "events.jsonl"
-
-    async def run() -> None:
-        async with event_log(path, msgspec.structs.replace(SETTINGS, queue=3)) as log:
-            await until(lambda: log.problem is not None)
-            for number in range(5):
-                await log.write(Event(event="tokenize", items=number))
-            assert log.problem is not None
-            assert log.problem.endswith("events waiting: 3, lost: 2")
-            path.parent.mkdir()
-            await until(lambda: log.problem is None)
-
-    asyncio.run(run())
+    async with event_log(path, msgspec.structs.replace(SETTINGS, queue=3)) as log:
+        await until(lambda: log.problem is not None)
+        for number in range(5):
+            await log.write(Event(event="tokenize", items=number))
+        assert log.problem is not None
+        assert log.problem.endswith("events waiting: 3, lost: 2")
+        path.parent.mkdir()
+        await until(lambda: log.problem is None)
     events = events_in(path)
     assert [event["event"] for event in events] == ["tokenize"] * 3 + ["log_gap"]
     assert events[-1]["detail"] == "2 events were lost"
 
 
 @pytest.mark.parametrize("on_failure", ["continue", "refuse"])
-def test_a_hanging_disk_holds_up_no_request_for_ever(
+async def test_a_hanging_disk_holds_up_no_request_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_failure: Literal["continue", "refuse"]
 ) -> None:
     path = tmp_path / "events.jsonl"
@@ -353,37 +326,26 @@ def test_a_hanging_disk_holds_up_no_request_for_ever(
         append(file, lines)
 
     monkeypatch.setattr(EventFile, "append", hang)
-
-    async def run() -> None:
-        async with event_log(path, msgspec.structs.replace(SETTINGS, patience=0.02, on_failure=on_failure)) as log:
-            may_be_answered = await log.write(Event(event="tokenize", items=1))
-            assert log.problem is not None
-            assert "its disk takes longer than 0.02 s; events waiting: 1" in log.problem
-            assert may_be_answered is (on_failure == "continue")
-            await log.write(Event(event="tokenize", items=2))
-            disk_goes_on.set()
-            await until(lambda: log.problem is None)
-
-    asyncio.run(run())
+    async with event_log(path, msgspec.structs.replace(SETTINGS, patience=0.02, on_failure=on_failure)) as log:
+        may_be_answered = await log.write(Event(event="tokenize", items=1))
+        assert log.problem is not None
+        assert "its disk takes longer than 0.02 s; events waiting: 1" in log.problem
+        assert may_be_answered is (on_failure == "continue")
+        await log.write(Event(event="tokenize", items=2))
+        disk_goes_on.set()
+        await until(lambda: log.problem is None)
     assert [event["items"] for event in events_in(path)] == [1, 2]
 
 
-def test_closing_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk_goes_on = threading.Event()
     monkeypatch.setattr(EventFile, "append", lambda file, lines: disk_goes_on.wait(DEADLINE))
-
-    async def run() -> None:
-        async with event_log(tmp_path / "events.jsonl", msgspec.structs.replace(SETTINGS, patience=0.02)) as log:
-            log.note(Event(event="tokenize"))
-
-    asyncio.run(run())
+    async with event_log(tmp_path / "events.jsonl", msgspec.structs.replace(SETTINGS, patience=0.02)) as log:
+        log.note(Event(event="tokenize"))
     assert not disk_goes_on.is_set()
     disk_goes_on.set()
 
 
-def test_closing_a_log_that_cannot_be_written_ends(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with event_log(tmp_path / "missing" / "events.jsonl") as log:
-            await log.write(Event(event="tokenize"))
-
-    asyncio.run(run())
+async def test_closing_a_log_that_cannot_be_written_ends(tmp_path: Path) -> None:
+    async with event_log(tmp_path / "missing" / "events.jsonl") as log:
+        await log.write(Event(event="tokenize"))
