@@ -10,7 +10,6 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,11 @@ from click.testing import CliRunner
 
 from quorumvault import ownership
 from quorumvault.cli import main
-from quorumvault.config.addresses import Endpoints, plan_nodes
 from quorumvault.config.api_keys import create_key, new_keyfile, revoke_key
 from quorumvault.errors import ConfigError
-from quorumvault.model import Owner
-from quorumvault.server.offline.init import init
 from quorumvault.server.storage.disk_identity import lock_data_directory
+from tests.rigs.made import NOW, made
 
-NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 IS_ROOT = os.geteuid() == 0
 #: The user that a node runs as.
 THEM = 12345 if IS_ROOT else os.geteuid()
@@ -49,10 +45,6 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def nodes() -> dict[str, Endpoints]:
-    return plan_nodes(["127.0.0.1"], 9000)
-
-
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
 def any_umask(request: pytest.FixtureRequest) -> Iterator[None]:
     before = os.umask(request.param)
@@ -62,8 +54,7 @@ def any_umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Path:
-    init(tmp_path / "vault", nodes(), [Owner("clinic")], now=NOW, entropy=secrets.token_bytes)
-    return tmp_path / "vault"
+    return made(tmp_path / "vault")
 
 
 def test_a_key_file_keeps_owner_and_mode(tmp_path: Path, any_umask: None) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -15,10 +13,8 @@ from click.testing import CliRunner
 
 from quorumvault.cli import main
 from quorumvault.cli.main import ERROR, NO_QUORUM, PARTIAL, USAGE
-from quorumvault.config.addresses import plan_nodes
 from quorumvault.errors import ConfigError, Draining, NoQuorum, StorageFailed, TokensNotFound, Unauthenticated
-from quorumvault.model import Owner
-from quorumvault.server.offline.init import init
+from tests.rigs.made import made
 
 
 def all_commands() -> Iterator[tuple[str, ...]]:
@@ -110,7 +106,7 @@ def test_the_configuration_file_may_come_from_the_environment(tmp_path: Path, mo
 
 @pytest.mark.parametrize("command", [("repair",), ("verify",), ("admin", "status"), ("admin", "stop"), ("backup", "-o", "new")])
 def test_a_node_is_named_the_same_way_by_every_command(tmp_path: Path, command: tuple[str, ...]) -> None:
-    init(tmp_path, plan_nodes(["127.0.0.1"], 9000), [Owner("lab")], now=datetime(2025, 3, 1, tzinfo=UTC), entropy=os.urandom)
+    made(tmp_path)
     place, file = str(tmp_path), str(tmp_path / "cluster.yaml")
     by_directory, by_file = (*command, place), (*command, "--config", file)
     ways: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (

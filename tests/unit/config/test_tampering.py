@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from quorumvault.cli import main
-from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import load_cluster
 from quorumvault.config.tampering import guarded, require_guarded
 from quorumvault.errors import ConfigError
-from quorumvault.model import Owner
-from quorumvault.server.offline.init import init
+from tests.rigs.made import made
 
 FILES = ("cluster.yaml", "fields.yaml", "api_keys.yaml", "secrets/cluster.key", "secrets/master-s1.key")
 
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Path:
-    now = datetime(2025, 3, 1, tzinfo=UTC)
-    init(tmp_path / "vault", plan_nodes(["127.0.0.1"], 9000), [Owner("clinic")], now=now, entropy=secrets.token_bytes)
-    return tmp_path / "vault"
+    return made(tmp_path / "vault")
 
 
 @pytest.fixture

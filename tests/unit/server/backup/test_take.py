@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from quorumvault.protocol.views import NO_VIEW, successor
 from quorumvault.server.backup.format import Broken, Header, Piece, Reader, Trailer
 from quorumvault.server.backup.take import Backups, Taking
 from quorumvault.server.healing.throttle import Throttle
-from quorumvault.server.offline.init import init
 from quorumvault.server.offline.restore import Given, restore
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
@@ -32,6 +30,7 @@ from quorumvault.server.storage.store import Store
 from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
+from tests.rigs.made import NOW, made
 from tests.rigs.trio import KEYRING, VIEW
 
 HEADER = Header("c1", 1, "m1", "", "", "")
@@ -291,14 +290,13 @@ def test_what_is_written_meanwhile_breaks_nothing() -> None:
 # What a node does: one at a time, an event for each, and none without a disk
 
 NODES = plan_nodes(["127.0.0.1"], 9000)
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 #: That of the nodes in memory.
 SECRET = bytes(range(32))
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> NodeConfig:
-    init(tmp_path / "vault", NODES, [CLINIC], now=NOW, entropy=os.urandom)
+    made(tmp_path / "vault")
     (tmp_path / "vault/secrets/master-s1.key").write_text(SECRET.hex())
     return replace(load_node(tmp_path / "vault" / "cluster.yaml", "n1"), master_secret=SECRET)
 
@@ -319,8 +317,8 @@ def test_what_it_gives_can_be_restored_and_is_noted(config: NodeConfig, tmp_path
     assert (header.cluster_id, header.view, header.version) == (config.cluster.cluster_id, 1, "7.8")
     assert (header.secret, header.fingerprint) == ("s1", fingerprint(SECRET))
     files = Given(tmp_path / "vault/secrets/master-s1.key", config.cluster.fields, None)
-    made = restore(tmp_path / "b.qvb", tmp_path / "new", NODES, files, now=NOW, entropy=os.urandom, tell=lambda words: None)
-    assert made.counts.records == 30
+    restored = restore(tmp_path / "b.qvb", tmp_path / "new", NODES, files, now=NOW, entropy=os.urandom, tell=lambda words: None)
+    assert restored.counts.records == 30
 
 
 def test_one_at_a_time_and_the_next_one_when_that_was_left(config: NodeConfig) -> None:

@@ -17,25 +17,22 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
-from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import load_cluster, load_node
-from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, RecoveryRefused, StorageFailed, StoreCorrupt
-from quorumvault.model import NODE_NAMES, Owner, Version
+from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import records
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import Mode, View
 from quorumvault.server.offline import rebuild as rebuilding
-from quorumvault.server.offline.init import init
 from quorumvault.server.offline.rebuild import rebuild
 from quorumvault.server.offline.recover import Recovery, recover
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import PUT_BACK, mark_untrusted, open_disk
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity, write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
+from tests.rigs.made import CLINIC, made, sealed
 
-CLINIC = Owner("clinic")
 #: A header of a whole record, and bytes that its checksum does not fit: LevelDB does not open a log that ends so.
 TORN = struct.pack("<IHB", 1, 100, 1) + bytes(range(100))
 
@@ -44,8 +41,7 @@ class Vault:
     """A cluster's directory, and its stores as if nodes had written to them."""
 
     def __init__(self, directory: Path) -> None:
-        init(directory, plan_nodes(["127.0.0.1"], 9000), [CLINIC], now=datetime(2026, 1, 1, tzinfo=UTC), entropy=os.urandom)
-        self.directory = directory
+        self.directory = made(directory)
         self.nodes = {node: load_node(directory / "cluster.yaml", node) for node in NODE_NAMES}
         self.keyring = Keyring("s1", self.nodes["n1"].master_secret)
 
@@ -58,12 +54,7 @@ class Vault:
         return LevelDBStore.open(self.directory / node / "store", self.identity(node).disk)
 
     def record(self, text: str, clock: int = 1 << 16, writer: int = 1) -> dict[bytes, bytes]:
-        keys = self.keyring.epoch_keys(CLINIC, 1)
-        value = [canonical.from_str(text)]
-        digests = keys.digests(value)
-        (sealed,) = keys.sealer.seal(value, digests)
-        (key,) = layout.record_keys(CLINIC.id, [1], digests)
-        return {key: records.header(Version(clock, writer)) + sealed}
+        return sealed(self.keyring, CLINIC, text, clock=clock, writer=writer)
 
     def store(self, pairs: dict[bytes, bytes], *nodes: str) -> None:
         """One batch each, and the log stays as the process left it."""

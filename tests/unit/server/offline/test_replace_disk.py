@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,25 +14,22 @@ from click.testing import CliRunner, Result
 
 from quorumvault import durable
 from quorumvault.cli import main
-from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, StorageFailed
-from quorumvault.model import Owner
 from quorumvault.protocol.views import Mode
 from quorumvault.server.offline import replace_disk as replacement
-from quorumvault.server.offline.init import init
 from quorumvault.server.offline.replace_disk import replace_disk
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, open_disk
 from quorumvault.server.storage.disk_identity import lock_data_directory, read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
+from tests.rigs.made import made
 
 HOSTS = ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
 
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Path:
-    init(tmp_path / "vault", plan_nodes(HOSTS, 9000), [Owner("clinic")], now=datetime(2026, 1, 1, tzinfo=UTC), entropy=os.urandom)
-    return tmp_path / "vault"
+    return made(tmp_path / "vault", hosts=HOSTS)
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -46,12 +42,12 @@ def command(vault: Path, *arguments: str) -> Result:
 
 def test_a_new_disk_is_empty_and_joining_and_the_old_one_is_set_aside_whole(vault: Path) -> None:
     before = files(vault / "n2")
-    made = replace_disk(vault, "n2", None, entropy=os.urandom)
+    new = replace_disk(vault, "n2", None, entropy=os.urandom)
     identity = read_identity(vault / "n2" / IDENTITY_FILE)
     assert identity is not None
-    assert (identity.disk, identity.mode, identity.view) == (made.disk, Mode.JOINING, None)
-    assert made.quarantined == vault / "n2.set-aside-1"
-    assert {name: data for name, data in files(made.quarantined).items() if name != "lock"} == before
+    assert (identity.disk, identity.mode, identity.view) == (new.disk, Mode.JOINING, None)
+    assert new.quarantined == vault / "n2.set-aside-1"
+    assert {name: data for name, data in files(new.quarantined).items() if name != "lock"} == before
     disk = open_disk(load_node(vault / "cluster.yaml", "n2"))
     assert disk.store is not None
     disk.store.close()
@@ -160,11 +156,11 @@ def test_another_host_changes_the_addresses_of_that_node_and_no_other_line(vault
     file = vault / "cluster.yaml"
     file.chmod(0o640)
     before = file.read_text().splitlines()
-    made = replace_disk(vault, "n2", host, entropy=os.urandom)
+    new = replace_disk(vault, "n2", host, entropy=os.urandom)
     changed = [(old, new) for old, new in zip(before, file.read_text().splitlines(), strict=True) if old != new]
     assert [old.strip() for old, _ in changed] == ['api: "127.0.0.12:9000"', 'peer: "127.0.0.12:9010"']
-    assert str(made.endpoints.api) == api
-    assert load_cluster(file).nodes["n2"] == made.endpoints
+    assert str(new.endpoints.api) == api
+    assert load_cluster(file).nodes["n2"] == new.endpoints
     assert file.stat().st_mode & 0o777 == 0o640
 
 

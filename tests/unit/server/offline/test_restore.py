@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,22 +16,19 @@ from quorumvault.cli import main
 from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import load_cluster, load_node
-from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, InitRefused, RestoreRefused, StorageFailed
-from quorumvault.model import NODE_NAMES, Owner, Version
-from quorumvault.protocol import records
+from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.format import BrokenOff, Counts, Header, Piece, Trailer, Writer, seal
 from quorumvault.server.offline import restore as restoring
-from quorumvault.server.offline.init import init
 from quorumvault.server.offline.restore import Given, Restored, restore
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import open_disk
 from quorumvault.server.storage.leveldb import LevelDBStore
+from tests.rigs.made import CLINIC, NOW, made, sealed
 
-CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REGISTRY = Owner("registry")
 NODES = plan_nodes(["127.0.0.1"], 9100)
 
 
@@ -43,7 +39,7 @@ class Old:
     directory: Path
 
     def __post_init__(self) -> None:
-        init(self.directory, plan_nodes(["127.0.0.1"], 9000), [CLINIC, REGISTRY], now=NOW, entropy=os.urandom)
+        made(self.directory, [CLINIC, REGISTRY])
         self.secret = load_node(self.directory / "cluster.yaml", "n1").master_secret
         self.keyring = Keyring("s1", self.secret)
         self.header = Header("old", 4, "s1", fingerprint(self.secret), "2026-01-01T00:00:00.000+00:00", "1.0")
@@ -53,11 +49,7 @@ class Old:
         return Given(self.directory / "secrets/master-s1.key", self.directory / "fields.yaml", self.directory / "api_keys.yaml")
 
     def record(self, owner: Owner, text: str, epoch: int = 1) -> dict[bytes, bytes]:
-        keys = self.keyring.epoch_keys(owner, epoch)
-        value = [canonical.from_str(text)]
-        digests = keys.digests(value)
-        (key,) = layout.record_keys(owner.id, [epoch], digests)
-        return {key: records.header(Version(1 << 16, 1)) + keys.sealer.seal(value, digests)[0]}
+        return sealed(self.keyring, owner, text, epoch)
 
     def pairs(self) -> dict[bytes, bytes]:
         pairs = {layout.register_key(CLINIC.id): layout.encode_register(2, "s1")}

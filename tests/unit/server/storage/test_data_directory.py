@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import NodeConfig, load_node
 from quorumvault.errors import ConfigError, StorageFailed
-from quorumvault.model import Owner
 from quorumvault.protocol.views import Mode
-from quorumvault.server.offline.init import init
 from quorumvault.server.storage import data_directory, layout
 from quorumvault.server.storage.binding import plyvel
 from quorumvault.server.storage.data_directory import (
@@ -32,13 +27,12 @@ from quorumvault.server.storage.data_directory import (
 from quorumvault.server.storage.disk_identity import read_identity, write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.store import CORRUPT, Corrupt
+from tests.rigs.made import made
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> NodeConfig:
-    nodes = plan_nodes(["127.0.0.1"], 9000)
-    init(tmp_path / "vault", nodes, [Owner("clinic")], now=datetime(2026, 1, 1, tzinfo=UTC), entropy=os.urandom)
-    return load_node(tmp_path / "vault" / "cluster.yaml", "n2")
+    return load_node(made(tmp_path / "vault") / "cluster.yaml", "n2")
 
 
 def started(config: NodeConfig) -> data_directory.NodeDisk:
