@@ -1,7 +1,7 @@
-"""The harness on builds that are broken on purpose: each has to be noticed, or the harness is blind to what it undoes.
+"""Runs the harness on builds that are broken on purpose. It has to notice each, or it is blind to what the mutant undoes.
 
-Which there are, and what runs them, belongs to the tests: nodes are started by that module in place of ``quorumvault``, and it
-says as JSON what it has. Nothing that is broken is in the package, and nothing of it is imported here.
+The tests own the mutants (tests/rigs/undone/). Their module tests.rigs.broken lists them as JSON, and starts nodes in the place
+of the command ``quorumvault``. Nothing broken is in the package, and this module imports none of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SEEDS = 3
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """``undoes`` says which safety; ``faults`` are the kinds or families that have to do with it."""
+    """``undoes`` says which safety; ``faults`` are the kinds or families of faults that show it."""
 
     name: str
     undoes: str
@@ -41,15 +41,15 @@ class Mutant(msgspec.Struct, frozen=True):
 
 
 def known() -> list[Mutant]:
-    """Those that there are."""
+    """Returns the mutants that real processes can show."""
     done = subprocess.run([*_BROKEN, "--list"], capture_output=True, timeout=_LIST_SECONDS, check=True)
     return msgspec.json.decode(done.stdout, type=list[Mutant])
 
 
 def hunt(names: Sequence[str], seconds: float) -> int:
-    """Says of each mutant, or of those named, by which rule it was noticed, and when; ``seconds`` of work each.
+    """Prints by which rule each mutant was noticed, and when; ``names`` are those to try, none means all.
 
-    1 if one was not. ValueError for a name that none has.
+    ``seconds``: of work for each run. Returns 1 if one was not noticed, else 0. Raises ValueError for a name that no mutant has.
     """
     mutants = known()
     if unknown := sorted(set(names) - {mutant.name for mutant in mutants}):
@@ -67,7 +67,7 @@ def hunt(names: Sequence[str], seconds: float) -> int:
 
 
 def noticed(mutant: Mutant, seed: int, seconds: float) -> str | None:
-    """By which rule, and after how long; None if it was not."""
+    """Returns by which rule the mutant was noticed, and after how many seconds; None if it was not."""
     with tempfile.TemporaryDirectory(prefix="quorumvault-chaos-mutant-") as name:
         report = Path(name)
         summary = break_nodes(mutant, seed, seconds, report)
@@ -80,7 +80,7 @@ def noticed(mutant: Mutant, seed: int, seconds: float) -> str | None:
 
 
 def break_nodes(mutant: Mutant, seed: int, seconds: float, report: Path) -> Summary:
-    """A short run with this mutant in all three nodes."""
+    """Runs the harness for ``seconds`` with this mutant in all three nodes."""
     asked = nemesis.chosen(mutant.faults)
     rejoins = not nemesis.JOINS.isdisjoint(asked)
     unavailable = missing(asked, "proxies", rejoins=rejoins)
