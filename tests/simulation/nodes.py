@@ -1,7 +1,7 @@
 """A node: a disk and a clock that last, and the process on it that coordinates and replicates until it dies.
 
 The coordinator, its exchanges, its rounds and the replica are the real ones. Simulated is what is between them: the storage
-thread (Storage, for groupcommit.py) and the links to the other nodes (Line, for peers/link.py).
+thread (Storage, for group_commit.py) and the links to the other nodes (Line, for peers/link.py).
 """
 
 from __future__ import annotations
