@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from quorumvault.config.cluster import Limits
 from quorumvault.crypto.tokens import is_token
 from quorumvault.errors import NoQuorum
 from quorumvault.files.text import rows
-from tests.rigs.served import no_waiting, served
+from tests.rigs.served import no_waiting
 from tests.rigs.vault import CLINIC, Rig, key_text
 
 pytestmark = pytest.mark.slow
@@ -41,33 +41,14 @@ def rig() -> Rig:
     return Rig(fields=FIELDS)
 
 
-@pytest.fixture
-def url(rig: Rig) -> Iterator[str]:
-    with served(rig.app) as address:
-        yield address
-
-
-@pytest.fixture
-def run(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
-    monkeypatch.chdir(tmp_path)
-    return Runner(url)
-
-
-class Runner:
-    """Runs the command in a directory of its own, as the clinic."""
-
-    def __init__(self, url: str) -> None:
-        self._environment = {"QUORUMVAULT_URL": url, "QUORUMVAULT_API_KEY": key_text("admin")}
-
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> Result:
-        return CliRunner().invoke(main, arguments, input=stdin, env=self._environment)
+Run = Callable[..., Result]
 
 
 def cells(content: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
-def test_csv_there_and_back_is_byte_for_byte_the_same(run: Runner) -> None:
+def test_csv_there_and_back_is_byte_for_byte_the_same(run: Run) -> None:
     Path("patients.csv").write_bytes(PATIENTS)
     result = run("tokenize", "patients.csv", "--column", "ssn,given name,note,zip", "-o", "tokens.csv")
     assert result.exit_code == 0, result.stderr
@@ -84,7 +65,7 @@ def test_csv_there_and_back_is_byte_for_byte_the_same(run: Runner) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["back.csv", "patients.csv", "tokens.csv"]
 
 
-def test_tokens_move_to_the_active_epoch_and_still_stand_for_the_same_values(run: Runner) -> None:
+def test_tokens_move_to_the_active_epoch_and_still_stand_for_the_same_values(run: Run) -> None:
     Path("patients.csv").write_bytes(PATIENTS)
     run("tokenize", "patients.csv", "--column", "ssn,note", "-o", "old.csv")
     assert run("rotate", "--from", "1").exit_code == 0
@@ -98,7 +79,7 @@ def test_tokens_move_to_the_active_epoch_and_still_stand_for_the_same_values(run
     assert Path("back.csv").read_bytes() == PATIENTS
 
 
-def test_csv_of_the_configured_fields_through_standard_streams(run: Runner) -> None:
+def test_csv_of_the_configured_fields_through_standard_streams(run: Run) -> None:
     tokenized = run("tokenize", "--format", "csv", stdin=PATIENTS)
     assert tokenized.exit_code == 0, tokenized.stderr
     assert tokenized.stderr == "4 rows; values that became tokens: ssn 3, given name 3; epoch 1; 5 look-ups\n"
@@ -115,7 +96,7 @@ RECORDS = (
 )
 
 
-def test_json_lines_there_and_back_keep_types_and_spelling(run: Runner) -> None:
+def test_json_lines_there_and_back_keep_types_and_spelling(run: Run) -> None:
     Path("records.jsonl").write_bytes(RECORDS)
     tokenized = run("tokenize", "records.jsonl")
     assert tokenized.exit_code == 0, tokenized.stderr
@@ -130,7 +111,7 @@ def test_json_lines_there_and_back_keep_types_and_spelling(run: Runner) -> None:
     assert back.stdout_bytes == RECORDS.replace(b": ", b":").replace(b", ", b",")
 
 
-def test_members_of_json_lines_can_be_named(run: Runner) -> None:
+def test_members_of_json_lines_can_be_named(run: Run) -> None:
     result = run("tokenize", "--format", "jsonl", "--column", "a.b,$.p.q", stdin=b'{"a.b":"x","p":{"q":true},"ssn":"y"}\n')
     assert result.exit_code == 0, result.stderr
     record = json.loads(result.stdout)
@@ -139,7 +120,7 @@ def test_members_of_json_lines_can_be_named(run: Runner) -> None:
     assert record["ssn"] == "y"
 
 
-def test_the_summary_for_machines(run: Runner) -> None:
+def test_the_summary_for_machines(run: Run) -> None:
     Path("a.csv").write_bytes(b"ssn\nx\ny\n")
     result = run("tokenize", "a.csv", "-o", "b.csv", "--json")
     nothing = dict.fromkeys(["kept_tokens", "no_token", "not_found", "unavailable", "collision", "rejected", "parts_kept"], 0)
@@ -182,7 +163,7 @@ LARGE = "x" * (Limits().value_bytes + 1)
     ],
 )
 def test_what_is_settled_without_asking(
-    run: Runner, rig: Rig, command: tuple[str, ...], stdin: bytes, code: int, stdout: bytes | None, words: str
+    run: Run, rig: Rig, command: tuple[str, ...], stdin: bytes, code: int, stdout: bytes | None, words: str
 ) -> None:
     result = run(*command, stdin=stdin)
     assert (result.exit_code, result.stdout_bytes) == (code, stdin if stdout is None else stdout)
@@ -199,7 +180,7 @@ def test_what_is_settled_without_asking(
     ],
 )
 def test_what_the_vault_refuses_is_named_by_line_and_column(
-    run: Runner, arguments: tuple[str, ...], stdin: bytes, code: int, words: str
+    run: Run, arguments: tuple[str, ...], stdin: bytes, code: int, words: str
 ) -> None:
     result = run("tokenize", *arguments, stdin=stdin)
     assert result.exit_code == code
@@ -234,7 +215,7 @@ def test_what_the_vault_refuses_is_named_by_line_and_column(
     ],
 )
 def test_what_cannot_be_meant_is_a_mistake_and_nothing_happens(
-    run: Runner, rig: Rig, arguments: tuple[str, ...], words: str
+    run: Run, rig: Rig, arguments: tuple[str, ...], words: str
 ) -> None:
     for name in ("a.csv", "b.csv", "a.parquet", "a.duckdb", "patients.txt"):
         Path(name).write_bytes(b"ssn\nx\n")
@@ -249,7 +230,7 @@ def test_what_cannot_be_meant_is_a_mistake_and_nothing_happens(
     assert all(Path(name).read_bytes() == b"ssn\nx\n" for name in before - {"pipe"})
 
 
-def test_a_file_that_fails_on_the_way_leaves_nothing_behind(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_fails_on_the_way_leaves_nothing_behind(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "BATCH_ROWS", 2)
     Path("a.csv").write_bytes(b"ssn,x\n1,\n2,\n3,\n4,5,6\n")
     result = run("tokenize", "a.csv", "-o", "b.csv")
@@ -258,7 +239,7 @@ def test_a_file_that_fails_on_the_way_leaves_nothing_behind(run: Runner, monkeyp
     assert [path.name for path in Path().iterdir()] == ["a.csv"]
 
 
-def test_tokens_are_not_tokenized_again(run: Runner) -> None:
+def test_tokens_are_not_tokenized_again(run: Run) -> None:
     token = json.loads(run("tokenize", "--format", "jsonl", stdin=b'{"ssn":"x"}').stdout)["ssn"]
     mixed = f"ssn\ny\n{token}\n".encode()
     result = run("tokenize", "--format", "csv", stdin=mixed)
@@ -278,7 +259,7 @@ def unknown_token(rig: Rig) -> str:
 
 
 @pytest.mark.parametrize(("missing", "cell", "code"), [("keep", None, 4), ("null", "", 4), ("error", None, 1)])
-def test_a_token_without_a_value(run: Runner, unknown_token: str, missing: str, cell: str | None, code: int) -> None:
+def test_a_token_without_a_value(run: Run, unknown_token: str, missing: str, cell: str | None, code: int) -> None:
     content = f"a,ssn\n1,{unknown_token}\n".encode()
     result = run("detokenize", "--format", "csv", "--missing", missing, stdin=content)
     assert result.exit_code == code
@@ -294,7 +275,7 @@ def test_a_token_without_a_value(run: Runner, unknown_token: str, missing: str, 
     assert "epoch unknown: no token was written; 1 tokens not found; 1 look-ups" in moved.stderr
 
 
-def test_what_could_not_be_told_is_counted_and_kept(run: Runner, rig: Rig) -> None:
+def test_what_could_not_be_told_is_counted_and_kept(run: Run, rig: Rig) -> None:
     tokens = rig.tokens(["a", "b", "c"])
     rig.vault.unavailable.add(tokens[0])
     rig.vault.collided.add(tokens[1])
@@ -304,7 +285,7 @@ def test_what_could_not_be_told_is_counted_and_kept(run: Runner, rig: Rig) -> No
     assert "1 tokens could not be told, ask again; 1 tokens in which two values met" in result.stderr
 
 
-def test_a_rotation_on_the_way_is_told(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotation_on_the_way_is_told(run: Run, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "BATCH_ROWS", 2)
     original = rig.vault.tokenize
 
@@ -320,7 +301,7 @@ def test_a_rotation_on_the_way_is_told(run: Runner, rig: Rig, monkeypatch: pytes
     assert "rotated meanwhile" in result.stderr
 
 
-def test_tables_of_many_batches_keep_their_order(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_of_many_batches_keep_their_order(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "BATCH_ROWS", 3)
     content = b"ssn,n\n" + b"".join(b"%d,%d\n" % (number % 7, number) for number in range(50))
     tokenized = run("tokenize", "--format", "csv", stdin=content)
@@ -328,13 +309,13 @@ def test_tables_of_many_batches_keep_their_order(run: Runner, monkeypatch: pytes
     assert run("detokenize", "--format", "csv", stdin=tokenized.stdout_bytes).stdout_bytes == content
 
 
-def test_batches_are_bounded_in_bytes(run: Runner, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_bounded_in_bytes(run: Run, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "BATCH_SIZE", 10)
     assert run("tokenize", "--format", "csv", stdin=b"ssn\naaaa\nbbbb\ncccc\n").exit_code == 0
     assert sorted(len(values) for operation, values in rig.vault.asked if operation == "tokenize") == [1, 2]
 
 
-def test_an_output_that_exists_stays_unless_forced(run: Runner, rig: Rig) -> None:
+def test_an_output_that_exists_stays_unless_forced(run: Run, rig: Rig) -> None:
     Path("a.csv").write_bytes(b"ssn\nx\n")
     Path("b.csv").write_bytes(b"precious")
     assert run("tokenize", "a.csv", "-o", "b.csv").exit_code == 2
@@ -344,14 +325,14 @@ def test_an_output_that_exists_stays_unless_forced(run: Runner, rig: Rig) -> Non
     assert Path("b.csv").read_bytes().startswith(b"ssn\nqv_1_")
 
 
-def test_the_output_has_the_mode_of_any_new_file(run: Runner) -> None:
+def test_the_output_has_the_mode_of_any_new_file(run: Run) -> None:
     Path("a.csv").write_bytes(b"ssn\nx\n")
     Path("reference").touch()
     run("tokenize", "a.csv", "-o", "b.csv")
     assert Path("b.csv").stat().st_mode == Path("reference").stat().st_mode
 
 
-def test_folders_keep_their_paths_and_rejects_are_listed(run: Runner) -> None:
+def test_folders_keep_their_paths_and_rejects_are_listed(run: Run) -> None:
     token = json.loads(run("tokenize", "--format", "jsonl", stdin=b'{"ssn":"x"}').stdout)["ssn"]
     for folder in ("in/a=1", "in/b=2"):
         Path(folder).mkdir(parents=True)
@@ -372,7 +353,7 @@ def test_folders_keep_their_paths_and_rejects_are_listed(run: Runner) -> None:
     }
 
 
-def test_values_that_cannot_be_tokenized_are_rejects_too(run: Runner) -> None:
+def test_values_that_cannot_be_tokenized_are_rejects_too(run: Run) -> None:
     large = "x" * (Limits().value_bytes + 1)
     records = [{"ssn": value} for value in ("a", 1.5, [1], large, 7)]
     Path("a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -384,7 +365,7 @@ def test_values_that_cannot_be_tokenized_are_rejects_too(run: Runner) -> None:
     assert codes == [(2, "not-tokenizable"), (3, "not-tokenizable"), (4, "value-too-large")]
 
 
-def test_text_needs_no_extra_and_parquet_says_which(run: Runner, url: str) -> None:
+def test_text_needs_no_extra_and_parquet_says_which(run: Run, url: str) -> None:
     Path("a.csv").write_bytes(b"ssn\nx\n")
     Path("a.parquet").touch()
     program = (
@@ -427,7 +408,7 @@ def test_exit_codes_for_what_goes_wrong_over_there(url: str, tmp_path: Path) -> 
     assert tokenize("--key-file", str(tmp_path / "absent")).exit_code == 1
 
 
-def test_a_vault_without_a_quorum_is_exit_3_and_no_file(rig: Rig, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vault_without_a_quorum_is_exit_3_and_no_file(rig: Rig, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     no_waiting(monkeypatch)
     rig.vault.failure = NoQuorum("two nodes are away", outcome="unknown")
     Path("a.csv").write_bytes(b"ssn\nx\n")
@@ -437,7 +418,7 @@ def test_a_vault_without_a_quorum_is_exit_3_and_no_file(rig: Rig, run: Runner, m
     assert [path.name for path in Path().iterdir()] == ["a.csv"]
 
 
-def test_a_run_that_finds_nothing_to_resume_says_so_and_begins(run: Runner) -> None:
+def test_a_run_that_finds_nothing_to_resume_says_so_and_begins(run: Run) -> None:
     """A scheduler gives --resume each time; a person who expected finished parts has to hear that there are none."""
     Path("a.csv").write_bytes(b"ssn\nx\n")
     begun = run("tokenize", "a.csv", "-o", "b.csv", "--resume")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
 from quorumvault.crypto.tokens import format_token
-from tests.rigs.served import served
-from tests.rigs.vault import Rig, key_text
+from tests.rigs.vault import Rig
 
 pytestmark = pytest.mark.slow
 
@@ -32,31 +31,7 @@ def rig() -> Rig:
     return Rig()
 
 
-@pytest.fixture
-def url(rig: Rig) -> Iterator[str]:
-    with served(rig.app) as address:
-        yield address
-
-
-@pytest.fixture
-def environment(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.chdir(tmp_path)
-    return {"QUORUMVAULT_URL": url, "QUORUMVAULT_API_KEY": key_text("admin")}
-
-
-@pytest.fixture
-def run(environment: dict[str, str]) -> Runner:
-    return Runner(environment)
-
-
-class Runner:
-    """Runs a command in a directory of its own, as the clinic."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = environment
-
-    def __call__(self, *arguments: str) -> Result:
-        return CliRunner().invoke(main, arguments, env=self._environment)
+Run = Callable[..., Result]
 
 
 def write(path: str, columns: dict[str, list[Any]]) -> None:
@@ -74,7 +49,7 @@ def rotate(rig: Rig, from_epoch: int) -> None:
 
 
 @pytest.fixture
-def lake(rig: Rig, run: Runner) -> None:
+def lake(rig: Rig, run: Run) -> None:
     """Tables of different columns, in folders, with tokens of epoch 1; the active one is 2."""
     people, visits = rig.tokens(PEOPLE), rig.tokens(VISITS)
     write("lake/people.parquet", {"ssn": people, "city": ["Here", None, *"ABCDE"]})
@@ -91,7 +66,7 @@ def moved(rig: Rig, values: list[str]) -> list[Any]:
     return rig.tokens(values)
 
 
-def test_a_census_is_a_row_for_each_file_column_and_epoch(run: Runner, rig: Rig, lake: None) -> None:
+def test_a_census_is_a_row_for_each_file_column_and_epoch(run: Run, rig: Rig, lake: None) -> None:
     write("lake/new.parquet", {"person": [*moved(rig, ["x", "y"]), *read("lake/people.parquet")["ssn"][:1]]})
     result = run("census", LAKE, "--column", "person,ssn")
     assert result.exit_code == 0, result.stderr
@@ -107,7 +82,7 @@ def test_a_census_is_a_row_for_each_file_column_and_epoch(run: Runner, rig: Rig,
     assert result.stderr == "Of the 5 files given: epoch 1: 28 tokens; epoch 2: 2 tokens.\n"
 
 
-def test_a_census_for_machines(run: Runner, lake: None) -> None:
+def test_a_census_for_machines(run: Run, lake: None) -> None:
     result = run("census", "lake/visits", "lake/codes.parquet", "--json")
     assert json.loads(result.stdout) == {
         "scope": "the files given",
@@ -121,7 +96,7 @@ def test_a_census_for_machines(run: Runner, lake: None) -> None:
     assert result.stderr == ""
 
 
-def test_a_census_may_require_an_epoch(run: Runner, lake: None) -> None:
+def test_a_census_may_require_an_epoch(run: Run, lake: None) -> None:
     assert run("census", LAKE, "--require-epoch", "1").exit_code == 0
     result = run("census", LAKE, "--require-epoch", "2")
     assert result.exit_code == 4
@@ -138,7 +113,7 @@ def test_a_census_asks_no_node_and_needs_no_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("census",), ("migrate", "--in-place")])
-def test_a_column_that_no_file_has_is_a_mistake(run: Runner, lake: None, command: tuple[str, ...]) -> None:
+def test_a_column_that_no_file_has_is_a_mistake(run: Run, lake: None, command: tuple[str, ...]) -> None:
     result = run(*command, LAKE, "--column", "person,cost,passport")
     assert result.exit_code == 2
     assert "no file given has a column of text cost, passport" in result.stderr
@@ -147,7 +122,7 @@ def test_a_column_that_no_file_has_is_a_mistake(run: Runner, lake: None, command
     assert "no file matches nothing/*.parquet" in result.stderr
 
 
-def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(run: Runner, rig: Rig, lake: None) -> None:
+def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(run: Run, rig: Rig, lake: None) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("lake").rglob("codes.parquet")}
     people = read("lake/people.parquet")["ssn"]
     result = run("migrate", LAKE, "--in-place", "--crosswalk", "1-to-2.parquet")
@@ -168,7 +143,7 @@ def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(run: Runne
     assert sorted(path.name for path in Path().iterdir()) == ["1-to-2.parquet", "lake"]
 
 
-def test_no_value_is_asked_for_and_each_token_once(run: Runner, rig: Rig, lake: None) -> None:
+def test_no_value_is_asked_for_and_each_token_once(run: Run, rig: Rig, lake: None) -> None:
     rig.vault.asked.clear()
     assert run("migrate", LAKE, "--in-place").exit_code == 0
     assert {operation for operation, _ in rig.vault.asked} == {"retokenize", "epoch"}
@@ -176,7 +151,7 @@ def test_no_value_is_asked_for_and_each_token_once(run: Runner, rig: Rig, lake: 
     assert len(asked) == len(set(asked)) == 9
 
 
-def test_a_second_time_nothing_is_left_to_move(run: Runner, rig: Rig, lake: None) -> None:
+def test_a_second_time_nothing_is_left_to_move(run: Run, rig: Rig, lake: None) -> None:
     assert run("migrate", LAKE, "--in-place").exit_code == 0
     before = read("lake/people.parquet")
     result = run("migrate", LAKE, "--in-place", "--crosswalk", "again.parquet")
@@ -185,7 +160,7 @@ def test_a_second_time_nothing_is_left_to_move(run: Runner, rig: Rig, lake: None
     assert read("again.parquet")["old_token"] == []
 
 
-def test_files_move_to_another_folder(run: Runner, rig: Rig, lake: None) -> None:
+def test_files_move_to_another_folder(run: Run, rig: Rig, lake: None) -> None:
     before = read("lake/people.parquet")
     result = run("migrate", "lake", "-o", "moved", "--column", "person")
     assert result.exit_code == 0, result.stderr
@@ -198,7 +173,7 @@ def test_files_move_to_another_folder(run: Runner, rig: Rig, lake: None) -> None
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_text_files_move_too(run: Runner, rig: Rig, form: str) -> None:
+def test_text_files_move_too(run: Run, rig: Rig, form: str) -> None:
     old = rig.tokens(["a", "b"])
     rotate(rig, 1)
     texts = {
@@ -213,7 +188,7 @@ def test_text_files_move_too(run: Runner, rig: Rig, form: str) -> None:
     assert sorted(read("x.parquet")["old_token"]) == sorted(old)
 
 
-def test_a_table_of_duckdb_moves_in_its_file(run: Runner, rig: Rig) -> None:
+def test_a_table_of_duckdb_moves_in_its_file(run: Run, rig: Rig) -> None:
     old = rig.tokens(["a", "b"])
     with duckdb.connect("lake.duckdb") as con:
         con.execute("create table people as select unnest(?) as ssn, unnest([2, 1]) as id", [old])
@@ -227,7 +202,7 @@ def test_a_table_of_duckdb_moves_in_its_file(run: Runner, rig: Rig) -> None:
     assert run("census", "lake.duckdb::untouched", "--require-epoch", "2").exit_code == 4
 
 
-def test_a_token_that_is_not_found_stays_and_is_told(run: Runner, rig: Rig, lake: None) -> None:
+def test_a_token_that_is_not_found_stays_and_is_told(run: Run, rig: Rig, lake: None) -> None:
     write("lake/people.parquet", {"ssn": [*rig.tokens(PEOPLE[:1]), NEVER_ISSUED]})
     result = run("migrate", "lake/people.parquet", "--in-place", "--crosswalk", "x.parquet", "--json")
     assert result.exit_code == 4
@@ -239,7 +214,7 @@ def test_a_token_that_is_not_found_stays_and_is_told(run: Runner, rig: Rig, lake
     assert read("lake/people.parquet")["ssn"] == [*moved(rig, PEOPLE[:1]), None]
 
 
-def test_files_without_tokens_are_nothing_to_do(run: Runner, rig: Rig, lake: None) -> None:
+def test_files_without_tokens_are_nothing_to_do(run: Run, rig: Rig, lake: None) -> None:
     rig.vault.asked.clear()
     result = run("migrate", "lake/codes.parquet", "--in-place", "--crosswalk", "x.parquet")
     assert (result.exit_code, result.stderr) == (0, "No file given has a token in a column of text: nothing to do.\n")
@@ -254,7 +229,7 @@ def test_files_without_tokens_are_nothing_to_do(run: Runner, rig: Rig, lake: Non
         (("--in-place", "--crosswalk", "there.parquet"), "there.parquet exists"),
     ],
 )
-def test_what_cannot_be_begun_changes_nothing(run: Runner, rig: Rig, lake: None, arguments: tuple[str, ...], words: str) -> None:
+def test_what_cannot_be_begun_changes_nothing(run: Run, rig: Rig, lake: None, arguments: tuple[str, ...], words: str) -> None:
     Path("there.parquet").write_bytes(b"")
     before = {path: path.read_bytes() for path in Path("lake").rglob("*.parquet")}
     rig.vault.asked.clear()
@@ -286,7 +261,7 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize("named", range(4))
 def test_a_kill_while_files_get_their_names_is_made_good(
-    run: Runner, rig: Rig, lake: None, environment: dict[str, str], named: int
+    run: Run, rig: Rig, lake: None, environment: dict[str, str], named: int
 ) -> None:
     command = ("migrate", LAKE, "--in-place", "--crosswalk", "x.parquet")
     script = [sys.executable, "-c", _KILLED, str(named), *command]
@@ -310,7 +285,7 @@ def test_a_kill_while_files_get_their_names_is_made_good(
 
 @pytest.mark.parametrize("named", range(3))
 def test_what_was_begun_is_finished_whatever_the_files_look_like_by_then(
-    run: Runner, rig: Rig, environment: dict[str, str], named: int
+    run: Run, rig: Rig, environment: dict[str, str], named: int
 ) -> None:
     """The first file has no tokens any more once it has its new content, and a new file has come meanwhile."""
     write("lake/a.parquet", {"ssn": [NEVER_ISSUED]})

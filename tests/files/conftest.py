@@ -1,0 +1,35 @@
+"""The command over files: in a directory of its own, against the real API over sockets. A module gives the ``rig``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from quorumvault.cli import main
+from tests.rigs.served import served
+from tests.rigs.vault import Rig, key_text
+
+
+@pytest.fixture
+def url(rig: Rig) -> Iterator[str]:
+    with served(rig.app) as address:
+        yield address
+
+
+@pytest.fixture
+def environment(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
+    return {"QUORUMVAULT_URL": url, "QUORUMVAULT_API_KEY": key_text("admin")}
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Callable[..., Result]:
+    """Runs the command with these arguments, and ``stdin``, as the clinic."""
+
+    def invoke(*arguments: str, stdin: bytes = b"") -> Result:
+        return CliRunner().invoke(main, arguments, input=stdin, env=environment)
+
+    return invoke
