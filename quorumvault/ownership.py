@@ -27,7 +27,7 @@ _MOST_LINKS: Final = 40
 
 
 def user_name(uid: int) -> str:
-    """For people: the name, or the number of a user that has none here."""
+    """Return the name of a user, or the number if this host has no name for it."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -63,7 +63,7 @@ def reach(source: os.stat_result, group: int) -> int:
 
 
 def followed(path: Path) -> Path:
-    """Where ``path`` leads: absolute, without links; the last parts need not be there.
+    """Return where ``path`` leads: absolute, without links; the last parts need not be there.
 
     Raises ConfigError for a link of another user's: it leads wherever that user wants this file to be.
     """

@@ -67,7 +67,7 @@ class AdminClient:
 
     @contextmanager
     def _answer(self, method: str, path: str, *, seconds: float) -> Iterator[_Answer]:
-        """To be read in the block. Raises what a refusal says."""
+        """Yield an answer to read in the block. Raises the error that a refusal names."""
         where = self._directory / FILE_NAME
         with ExitStack() as ending:
             try:
@@ -84,7 +84,7 @@ class AdminClient:
 
 
 class _Answer:
-    """What a node answers, as it comes. Raises NotRunning if that ends in the middle."""
+    """The body of a node's answer, read as it arrives. Raises NotRunning if it ends in the middle."""
 
     def __init__(self, where: Path, response: http.client.HTTPResponse) -> None:
         self.where = where
@@ -105,7 +105,7 @@ def _not_running(where: Path, error: OSError | http.client.HTTPException) -> Not
 
 
 class _Problem(msgspec.Struct):
-    """Of the problem in a refusal, what matters here."""
+    """The members of a refusal's problem details that are used here."""
 
     code: str
     detail: str

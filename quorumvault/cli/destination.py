@@ -1,4 +1,4 @@
-"""Where a command writes a file: whole and under its name at the end, or not at all."""
+"""The output file of a command: at the end it is there whole, or not at all."""
 
 from __future__ import annotations
 

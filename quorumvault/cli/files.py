@@ -96,7 +96,7 @@ _file_options = (
 
 
 class Request(NamedTuple):
-    """What the options of all three commands say."""
+    """The options that all three commands have."""
 
     files: tuple[str, ...]
     output: Path
@@ -109,7 +109,7 @@ class Request(NamedTuple):
     spill: Path | None
 
     def job(self, operation: JobOperation, **options: Any) -> Job:
-        """For ``pass_through``, what is said of rows; ``with_files`` adds the files."""
+        """Make a job without files, for ``pass_through``; ``with_files`` adds them. Raises UsageError."""
         if self.rejects is not None and self.rejects.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
             raise click.UsageError("--rejects: name a .csv or a .jsonl file")
         if self.rejects is not None and options.get("missing") == "error":
@@ -316,7 +316,7 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
 
 @contextlib.contextmanager
 def progress_of(job: Job) -> Iterator[Progress]:
-    """Of a run over files."""
+    """Yield the progress of a run over files, all of whose bytes count."""
     with _progress(sum(source.path.stat().st_size for source in job.sources), False) as progress:
         yield progress
 
@@ -353,7 +353,7 @@ def _size(stream: BinaryIO) -> int | None:
 
 
 def print_report(report: Report, what: str, *, as_json: bool, err: bool = False) -> None:
-    """To standard error, so that it never is among rows; as JSON to standard output, unless there are rows there: ``err``."""
+    """Print a report: words to standard error, JSON to standard output, or to standard error (``err``) if rows go there."""
     if as_json:
         print_json(report, err=err)
     else:

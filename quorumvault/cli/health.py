@@ -1,4 +1,4 @@
-"""What nodes say of themselves, as rows for people and as JSON for machines."""
+"""Shows what nodes report of themselves, as rows for people and as JSON for machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("node", "url", "status", "state", "reachable", "peers", "version", "w
 
 
 def is_ready(health: NodeHealth) -> bool:
-    """Whether the node takes requests and reaches a quorum."""
+    """True if the node takes requests and reaches a quorum."""
     report = health.report
     return report is not None and report.status in ("ok", "degraded") and report.state != "draining"
 
@@ -47,7 +47,7 @@ def row(health: NodeHealth) -> tuple[str, ...]:
 
 
 def _state(report: Health) -> str:
-    """With how far it is, for a disk that joins."""
+    """Return the state, and for a disk that joins how many records it has copied."""
     joining = report.joining
     if joining is None or joining.waits_for is not None:
         return report.state if joining is None else f"{report.state} (waits: {joining.waits_for})"
@@ -81,6 +81,6 @@ def warnings(healths: Iterable[NodeHealth]) -> list[str]:
 
 
 def as_object(healths: Iterable[NodeHealth]) -> dict[str, object]:
-    """For --json: ``quorum`` is whether any node can serve requests."""
+    """Return the object for --json: ``quorum`` is true if any node can serve requests."""
     nodes = [{"url": each.url, "health": msgspec.to_builtins(each.report), "problem": each.problem} for each in healths]
     return {"quorum": any(map(is_ready, healths)), "nodes": nodes}

@@ -51,7 +51,7 @@ _ADDRESSES = (
 
 
 def addresses(host: str, base_port: int) -> dict[str, Endpoints]:
-    """Of the three nodes, as the options say. Raises BadParameter."""
+    """Return the addresses of the three nodes by name. Raises BadParameter."""
     try:
         return plan_nodes([part.strip() for part in host.split(",")], base_port)
     except ValueError as error:
@@ -167,7 +167,7 @@ def tell_keys(api_keys: Mapping[str, str]) -> None:
 
 
 def tell_start(cluster_file: Path, nodes: Mapping[str, Endpoints]) -> None:
-    """How the nodes of a new cluster are started, and where clients find them."""
+    """Print how the nodes of a new cluster are started, and where clients find them."""
     say("\nStart the nodes, each where its address is:")
     for node in nodes:
         say(f"  quorumvault serve --config {shlex.quote(str(cluster_file))} --node {node}")

@@ -1,4 +1,4 @@
-"""How a command that works on files ends early: by a signal, by a mistake in its arguments, or for want of a package."""
+"""Ends a command that works on files early: by a signal, by a mistake in its arguments, or for want of a package."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the command line says about reaching the cluster; the API key is read when the client is opened."""
+    """The options for reaching the cluster; the API key is read when the client is opened."""
 
     urls: tuple[str, ...]
     key_file: Path | None

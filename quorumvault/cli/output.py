@@ -1,4 +1,4 @@
-"""What commands print: one JSON object for machines, a table on a terminal, tab-separated lines in a pipe.
+"""Prints for commands: one JSON object for machines, a table on a terminal, tab-separated lines in a pipe.
 
 Nodes, files and whoever wrote them say some of it. A terminal does what control characters tell it: it would be given another
 title, or lines that no node has said. So commands print through this module alone, which shows such characters and sends none.
@@ -42,7 +42,7 @@ def print_json(answer: object, *, err: bool = False) -> None:
 
 
 def visible_json(text: str) -> str:
-    """The same JSON. Most of what is no text for a terminal is escaped in it anyway; the rest may be, and is."""
+    """Return equal JSON in which every character that a terminal does not print is escaped."""
     return text if text.isprintable() else "".join(map(_in_json, text))
 
 
@@ -72,7 +72,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """For a terminal. A cell that does not fit is folded, not cut."""
+    """Build a table for a terminal. A cell that does not fit is folded, not cut."""
     from rich.table import Table
     from rich.text import Text
 

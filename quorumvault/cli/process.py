@@ -38,7 +38,7 @@ def forbid_core_dumps() -> None:
 
 
 def take_descriptors(cluster: Cluster) -> None:
-    """As many file descriptors as the system allows: connections and the store share them, and many systems start at 1,024.
+    """Raise the limit of file descriptors as far as the system allows. Connections and the store share them; many start at 1,024.
 
     Raises ConfigError if there are too few for the connections: the store fails for good when it gets none.
     """

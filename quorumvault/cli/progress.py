@@ -1,4 +1,4 @@
-"""How far a file is, on a terminal's standard error: rows, rows a second, time left. Loaded where there is such a terminal."""
+"""Shows the progress of a file on a terminal: rows, rows a second, time left. Loaded only if standard error is a terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 @contextlib.contextmanager
 def progress_bar(total: int | None) -> Iterator[job.Progress]:
-    """Of tables of so many bytes, None if nobody knows. It vanishes at the end."""
+    """Yield a function to call with rows and bytes done. ``total`` is in bytes; None if unknown. The bar vanishes at the end."""
     rows = TextColumn("{task.fields[rows]:,} rows")
     if total is None:
         columns: tuple[ProgressColumn, ...] = (rows, _Rate(), TimeElapsedColumn())

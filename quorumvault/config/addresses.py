@@ -27,7 +27,7 @@ HostPort = Annotated[str, msgspec.Meta(description="HOST:PORT")]
 
 
 class NodeAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where one node is reached, as HOST:PORT, and where it listens if that differs."""
+    """The addresses of one node in cluster.yaml, as HOST:PORT: where it is reached, and where it listens if that differs."""
 
     api: HostPort
     peer: HostPort
@@ -49,7 +49,7 @@ WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where one node is reached (``api``, ``peer``), and where it listens."""
+    """The addresses of one node: where it is reached (``api``, ``peer``), and where it listens."""
 
     api: Address
     peer: Address

@@ -65,7 +65,7 @@ _HEADER = """\
 
 
 class Rates(NamedTuple):
-    """How much a key may ask of each node; None: no limit of its own."""
+    """Limits of a key at each node; None: no limit of its own."""
 
     requests_per_second: float | None = None
     values_per_second: float | None = None

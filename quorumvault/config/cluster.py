@@ -48,7 +48,7 @@ BytesOnDisk = Annotated[int, Meta(ge=64 * KiB, le=2**50, description=f"a whole n
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one node takes. Served (in part) by GET /limits."""
+    """Limits of what one node takes. Served (in part) by GET /limits."""
 
     #: Items of one request. Contract: at least 10,000; a batch this size holds the storage thread for tens of milliseconds.
     items: Annotated[int, _at_least(10_000)] = 10_000
@@ -140,7 +140,7 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node does behind its requests so that three replicas stay the same."""
+    """Settings of healing, by which a node keeps three replicas the same."""
 
     #: Records that one peer missed and for which hints are kept, 20 bytes each: 40 MB, an hour of 500 new tokens a second.
     #: Beyond it everything is compared instead, which at that size costs no more.
@@ -237,7 +237,7 @@ _ORDERED: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What cluster.yaml says, checked. Paths are absolute."""
+    """The content of cluster.yaml, checked. Paths are absolute."""
 
     file: Path
     cluster_id: str
@@ -256,7 +256,7 @@ class Cluster:
         return self.data / node
 
     def shared_files(self) -> Iterator[tuple[str, Path]]:
-        """What all nodes have: the key of cluster.yaml that names it, and the file."""
+        """Return the files that all nodes have, each with the key of cluster.yaml that names it."""
         yield "", self.file
         yield "fields", self.fields
         yield "api_keys", self.api_keys
@@ -291,7 +291,7 @@ class NodeConfig:
 
 
 def load_node(path: Path, node: str) -> NodeConfig:
-    """What node ``node`` of the cluster in ``path`` is started with. Raises ConfigError."""
+    """Load the configuration of one node from the cluster.yaml ``path``. Raises ConfigError."""
     cluster = load_cluster(path)
     if node not in cluster.nodes:
         raise ConfigError(cluster.file, "nodes", f"no node {node!r} in this cluster; expected one of {', '.join(NODE_NAMES)}")
@@ -310,7 +310,7 @@ def load_cluster(path: Path) -> Cluster:
 
 
 def parse_cluster(file: Path, text: str) -> Cluster:
-    """What ``text`` says as the cluster.yaml ``file``, an absolute path, which need not be written yet. Raises ConfigError."""
+    """Parse ``text`` as the cluster.yaml ``file``, an absolute path, which need not exist yet. Raises ConfigError."""
     settings = build(file, "", parse_yaml(file, text), ClusterFile)
     _check_order(file, settings)
     base = file.parent

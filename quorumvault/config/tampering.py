@@ -1,4 +1,4 @@
-"""What a node is started with must not be for others to change: who writes its key file reads every value.
+"""Refuses files of a node that others could change: who writes its key file reads every value.
 
 A file is refused that another user than root or the node's own owns, or that a group or everybody can write; and a folder in
 which everybody can put another file in its place, or a group can that its owner has. Folders of root's may be for a group to
@@ -23,7 +23,7 @@ def require_guarded(cluster: Cluster) -> None:
 
 
 def guarded(path: Path) -> Path:
-    """The same path. Raises ConfigError if others than root and this process's user can change the file, or put another there."""
+    """Return ``path``. Raises ConfigError if others than root and this process's user can change or replace the file."""
     try:
         # A link is no stronger than the folder that it is in.
         for folder in dict.fromkeys((path.parent, path.resolve().parent)):
@@ -57,7 +57,7 @@ def _check_folder(folder: Path, found: os.stat_result) -> None:
 
 
 def _is_open(folder: os.stat_result) -> bool:
-    """Whether others can put a file in the place of one in this folder."""
+    """True if others can replace a file in this folder."""
     of_group = 0 if folder.st_uid == ROOT else stat.S_IWGRP
     return bool(folder.st_mode & (stat.S_IWOTH | of_group)) and not folder.st_mode & stat.S_ISVTX
 

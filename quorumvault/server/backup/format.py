@@ -68,7 +68,7 @@ class Piece(Message, frozen=True, tag=2):
 
 
 class Counts(Message, frozen=True):
-    """What a backup has. ``conflicts``: those of its records that mark a token in which two values met."""
+    """The number of entries in a backup. ``conflicts``: those of its records that mark a token in which two values met."""
 
     records: int
     registers: int
@@ -118,7 +118,7 @@ class Writer:
 
     @property
     def digest(self) -> bytes:
-        """Of all that was written so far."""
+        """The digest of all that was written so far."""
         return self._hash.digest()
 
     def write(self, message: AnyMessage) -> bytes:
@@ -217,7 +217,7 @@ class Reader:
 
 
 def seal(key: bytes, digest: bytes) -> bytes:
-    """What only who has the master secret can make of the digest of a backup: keyed BLAKE2b (RFC 7693)."""
+    """Return the seal of a backup's digest, which takes the master secret to make: keyed BLAKE2b (RFC 7693)."""
     return hashlib.blake2b(digest, key=key, digest_size=_SEAL_BYTES).digest()
 
 

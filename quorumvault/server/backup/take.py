@@ -105,7 +105,7 @@ class Taking:
         return self._writer.write(Piece(keys, values))
 
     async def _ask(self) -> None:
-        """For the next piece of each disk of which there is none."""
+        """Ask for the next piece of each source that has none. Raises NoQuorum."""
         wanted = self._union.wanted()
         answers = await asyncio.gather(*(self._piece(source) for source in wanted))
         if reasons := [why for answer in answers if not isinstance(answer, Copied) for why in answer]:
@@ -151,7 +151,7 @@ class Taking:
 
 
 def _owners_in(piece: Copied) -> dict[bytes, Owner]:
-    """By id. What is no name is for the audit to refuse."""
+    """Return the owners named in a piece, by id. Bytes that are no name are skipped: the audit refuses them."""
     found: dict[bytes, Owner] = {}
     for key, value in zip(piece.keys, piece.values, strict=True):
         if key.startswith(layout.OWNER):

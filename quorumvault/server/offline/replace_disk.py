@@ -71,7 +71,7 @@ def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Calla
 
 
 def _make_within(place: Path, identity: DiskIdentity, owned: ExitStack) -> Path:
-    """Where a volume is mounted: its directory stays, and the lock in it. Returns where the contents are now."""
+    """Make a disk in a mount point: the directory stays, and the lock in it. Returns where its contents are now."""
     _own(place, identity.node, owned)
     aside = _out_of_the_way(quarantine_contents, place)
     make_disk(place, identity).close()
