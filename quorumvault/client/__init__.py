@@ -1,10 +1,10 @@
 """The client: tokens for values and values for tokens, from any node, over HTTP.
 
-steps.py       what a plan asks of its shell          sync.py, asynchronous.py   the two shells, over httpx2
-attempts.py    one request, tried until it is settled operations.py              the API's operations, in as many requests
-nodes.py       which node next; the retry budget      batches.py, answers.py     bodies out, bodies in
-settings.py    arguments and environment              results.py, policy.py      what is handed back; the limits
-processes.py   what no two processes may share        wire.py, arrow.py          between plans and httpx2; Arrow streams
+plan.py        the effects a plan asks of its shell    sync.py, asynchronous.py  the two shells, over httpx2
+retry.py       one request, tried until it is settled  operations.py             the API's operations, in as many requests
+failover.py    the next node; the retry budget         batches.py, replies.py    bodies out, bodies in
+settings.py    arguments and environment               results.py, policy.py     what is returned; the limits
+processes.py   state that no two processes share       wire.py, arrow.py         between plans and httpx2; Arrow streams
 """
 
 from quorumvault.client.asynchronous import AsyncClient
