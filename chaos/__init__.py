@@ -3,7 +3,7 @@
 Nothing here imports the package ``quorumvault``: these modules run its commands and speak HTTP to its nodes, as a stranger
 would, so that what they find does not rest on the code they judge.
 
-__main__.py  the command line    run.py  one run    nemesis.py  the plan of faults    mutants.py  builds that are broken on purpose
+__main__.py  the command line    run.py  one run    nemesis.py  the plan of faults    mutants.py  builds broken on purpose
 faults.py, joins.py, disks.py, network.py, namespaces.py    apply the plan to processes, disks and links
 workload.py, asking.py, recorder.py, final.py               the clients, and what they were told, as a history
 verdict.py, measures.py, summary.py                         what the history shows
