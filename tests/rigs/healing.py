@@ -103,7 +103,7 @@ class Node:
             rng=random.Random(self.name),
         )
         self.healer = Healer(around, self.commit, self._settings, Timeouts(), self.diary)
-        self.diary.missed = self.healer.missed
+        self.diary.missed = self.healer.handoff.missed
         return self.healer
 
     def records(self) -> dict[bytes, bytes]:

@@ -81,7 +81,7 @@ class Healing:
             if isinstance(request, Put):
                 keys = layout.record_keys(request.owner, [request.epoch] * len(request.digests), request.digests)
                 missed.extend((to, key) for key in keys)
-            healer.missed(to, disk, request)
+            healer.handoff.missed(to, disk, request)
 
         process.observer.missed = miss
         # In every other seed hints have to do alone, until all is calm: a comparison would make up for those that are lost.
@@ -107,7 +107,7 @@ class Healing:
             self._run(name, self.healers[name].handoff.once)
             mine = cluster[name].disk
             for to, key in self._missed[name]:
-                if mine.holds(key) is None or key in mine.rotten or self.healers[name].owed(to).records:
+                if mine.holds(key) is None or key in mine.rotten or self.healers[name].handoff.owed(to).records:
                     continue
                 if cluster[to].disk.holds(key) is None:
                     raise Violation("handoff", f"{name} owes {to} nothing any more, which lacks {key.hex()}")

@@ -9,8 +9,6 @@ from typing import Protocol
 
 from quorumvault.config.cluster import HealingSettings, Timeouts
 from quorumvault.protocol.anti_entropy import Compared
-from quorumvault.protocol.hinted_handoff import Owed
-from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import View
 from quorumvault.server.healing.anti_entropy import AntiEntropy
@@ -110,9 +108,3 @@ class Healer:
 
     async def stop(self) -> None:
         await self._background.stop()
-
-    def missed(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        self.handoff.missed(node, disk, request)
-
-    def owed(self, node: str) -> Owed:
-        return self.handoff.owed(node)

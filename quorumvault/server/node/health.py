@@ -112,7 +112,7 @@ class SelfReport:
 
     def _owed(self) -> dict[str, Owed]:
         healer = self.healer()
-        return {node: Owed(0, 0.0) if healer is None else healer.owed(node) for node in self.links}
+        return {node: Owed(0, 0.0) if healer is None else healer.handoff.owed(node) for node in self.links}
 
 
 def describe(

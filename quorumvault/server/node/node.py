@@ -211,7 +211,7 @@ class Node:
 
     def _missed(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         if self._healer is not None:
-            self._healer.missed(node, disk, request)
+            self._healer.handoff.missed(node, disk, request)
 
     def _put_back(self, why: str) -> None:
         """Stop voting now, and exit after ``timeouts.silence``.

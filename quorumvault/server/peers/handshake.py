@@ -26,7 +26,7 @@ import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from quorumvault.crypto.keys import SECRET_BYTES, derive
 
@@ -61,18 +61,6 @@ class Step:
     send: bytes = b""
     session: Session | None = None
     rest: bytes = b""
-
-
-class Handshake(Protocol):
-    """One side of the handshake. No IO and no clock; its randomness is a nonce that is used for nothing else."""
-
-    def start(self) -> bytes:
-        """Returns the bytes to send before anything was received."""
-        ...
-
-    def receive(self, data: bytes) -> Step:
-        """Takes bytes in any pieces. Raises HandshakeError; not to be called again after that, or after the session."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -123,7 +111,7 @@ def _check_nonce(nonce: bytes) -> None:
 
 
 class Dialling:
-    """The side that connected: sends HELLO, awaits WELCOME, sends CONFIRM."""
+    """The side that dials: sends HELLO, awaits WELCOME, sends CONFIRM."""
 
     def __init__(self, secret: ClusterSecret, nonce: bytes) -> None:
         _check_nonce(nonce)
@@ -133,9 +121,11 @@ class Dialling:
         self._received = b""
 
     def start(self) -> bytes:
+        """Returns the bytes to send before anything was received."""
         return self._hello
 
     def receive(self, data: bytes) -> Step:
+        """Takes bytes in any pieces. Raises HandshakeError; not to be called again after that, or after the session."""
         received = self._received + data
         if len(received) < _WELCOME_BYTES:
             self._received = received
@@ -189,6 +179,8 @@ class Listening:
         return Step(b"", Session(sending=keys.from_listener, receiving=keys.from_dialler), rest)
 
 
+#: One side of the handshake. No IO and no clock; its randomness is a nonce that is used for nothing else.
+Handshake: TypeAlias = Dialling | Listening
 _NOTHING_YET = Step()
 
 
