@@ -213,8 +213,8 @@ class DirectoryInUse(ConfigError):
     """Another process owns the data directory."""
 
 
-class PackRefused(QuorumVaultError):
-    """``quorumvault pack`` was refused, and why."""
+class Refused(QuorumVaultError):
+    """A command does not do what it was asked for. The text says why, and what can be done instead."""
 
 
 class NotRunning(QuorumVaultError):
@@ -229,28 +229,8 @@ class DiskReplaced(QuorumVaultError):
     """A peer's view lists another disk in the place of this node's: this disk must not vote again. The node ends with exit 1."""
 
 
-class KeyFileRefused(QuorumVaultError):
-    """A change to the API keys was refused. The text says what to do instead."""
-
-
-class RecoveryRefused(QuorumVaultError):
-    """``quorumvault recover`` was refused, why, and what can be done."""
-
-
-class BackupRefused(QuorumVaultError):
-    """A backup was not taken, and why."""
-
-
 class BackupDamaged(QuorumVaultError):
     """A backup is damaged or incomplete: which one, where in it, and what is wrong there."""
-
-
-class RestoreRefused(QuorumVaultError):
-    """No cluster was made from a backup, and why."""
-
-
-class InitRefused(QuorumVaultError):
-    """No cluster was made in a directory, and why."""
 
 
 class StorageFailed(QuorumVaultError):

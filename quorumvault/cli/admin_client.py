@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from quorumvault.errors import BackupRefused, NoQuorum, NotRunning, QuorumVaultError, UnexpectedAnswer
+from quorumvault.errors import NoQuorum, NotRunning, QuorumVaultError, Refused, UnexpectedAnswer
 from quorumvault.server.backup.format import Broken, Reader
 from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, Stopping, Verified
 from quorumvault.server.http.admin.socket import FILE_NAME, short_path
@@ -52,14 +52,14 @@ class AdminClient:
     def backup(self) -> Iterator[Reader]:
         """A backup, to be read in the block.
 
-        Raises NoQuorum if two active disks cannot be read, BackupRefused if they have what could not be restored: either of them
+        Raises NoQuorum if two active disks cannot be read, Refused if they have what could not be restored: either of them
         at any time until its trailer is there, and without its trailer it is none.
         """
         with self._answer("POST", "/backup", seconds=_LONG_SECONDS) as answer:
             try:
                 yield Reader(answer, answer.where)
             except Broken as broken:
-                raise (NoQuorum if broken.code == NoQuorum.code else BackupRefused)(broken.why) from None
+                raise (NoQuorum if broken.code == NoQuorum.code else Refused)(broken.why) from None
 
     def _ask(self, method: str, path: str, kind: type[AnswerT], *, seconds: float = _SECONDS) -> AnswerT:
         with self._answer(method, path, seconds=seconds) as answer:

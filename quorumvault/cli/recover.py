@@ -13,7 +13,7 @@ import click
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 from quorumvault.config.cluster import load_node
-from quorumvault.errors import RecoveryRefused
+from quorumvault.errors import Refused
 from quorumvault.model import NODE_NAMES
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
     if into is None:
         raise click.UsageError("--only makes a new cluster: say where, --into NEW")
     if not accept_loss:
-        raise RecoveryRefused(_LOSS.format(node=only, directory=directory))
+        raise Refused(_LOSS.format(node=only, directory=directory))
     rebuilt = rebuild_from(load_node(directory / "cluster.yaml", only), into, entropy=secrets.token_bytes, tell=tell)
     if as_json:
         print_json(_rebuilt(rebuilt))

@@ -39,7 +39,7 @@ from msgspec import Meta
 
 from quorumvault import durable
 from quorumvault.config.cluster import build
-from quorumvault.errors import ConfigError, KeyFileRefused
+from quorumvault.errors import ConfigError, Refused
 from quorumvault.formats.yaml import load_yaml, parse_yaml
 from quorumvault.model import Owner
 
@@ -237,14 +237,14 @@ def create_key(
 ) -> NewKey:
     """Make a key and add its hash to the file. ``entropy`` is ``secrets.token_bytes``, or what a test puts in its place.
 
-    Raises ConfigError if the file, or what would become of it, is not in order; KeyFileRefused for an owner that it does not
+    Raises ConfigError if the file, or what would become of it, is not in order; Refused for an owner that it does not
     know: a slip in the name would make tokens that the right owner cannot read, so a new one has to be called new.
     """
     path = path.resolve()
     with _changing(path) as file:
         known = owner in file.owners
         if not known and not new_owner:
-            raise KeyFileRefused(
+            raise Refused(
                 f"{path}: no owner {owner!r} among {', '.join(file.owners) or 'none'}; if it is to be a new one, say --new-owner"
             )
         key = _new_key({entry.id for entry in file.keys}, entropy)
@@ -275,12 +275,12 @@ def _base32(data: bytes) -> str:
 
 
 def revoke_key(path: Path, key_id: str, *, now: datetime) -> KeyEntry:
-    """Revoke a key; running nodes refuse it from their next SIGHUP on. Doing it twice changes nothing. Raises KeyFileRefused."""
+    """Revoke a key; running nodes refuse it from their next SIGHUP on. Doing it twice changes nothing. Raises Refused."""
     path = path.resolve()
     with _changing(path) as file:
         entry = next((entry for entry in file.keys if entry.id == key_id), None)
         if entry is None:
-            raise KeyFileRefused(f"{path}: no key has this id; `quorumvault keys list` shows the ids (a whole key is not one)")
+            raise Refused(f"{path}: no key has this id; `quorumvault keys list` shows the ids (a whole key is not one)")
         if entry.revoked is not None:
             return entry
         revoked = msgspec.structs.replace(entry, revoked=now.isoformat(timespec="seconds"))
@@ -307,7 +307,7 @@ def _replace(path: Path, file: KeyFile) -> None:
     _checked(path, msgspec.to_builtins(file))
     text = _render(file)
     if _checked(path, parse_yaml(path, text)) != file:
-        raise KeyFileRefused(f"{path}: what would be written would be read as something else; nothing was changed")
+        raise Refused(f"{path}: what would be written would be read as something else; nothing was changed")
     with durable.replacing(path, alone=True) as draft:
         draft.write(text.encode())
 

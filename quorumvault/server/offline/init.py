@@ -32,7 +32,7 @@ from quorumvault.config.fields import load_fields
 from quorumvault.config.secrets import write_secret
 from quorumvault.config.tampering import close_folder
 from quorumvault.crypto.keys import SECRET_BYTES
-from quorumvault.errors import ConfigError, InitRefused
+from quorumvault.errors import ConfigError, Refused
 from quorumvault.formats.yaml import quoted
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.ownership import hand_over, make_folder
@@ -59,7 +59,7 @@ class Initialised:
 def init(
     directory: Path, nodes: Mapping[str, Endpoints], owners: Sequence[Owner], *, now: datetime, entropy: Callable[[int], bytes]
 ) -> Initialised:
-    """Make a cluster in ``directory``, which may be missing but has to be empty. Raises InitRefused.
+    """Make a cluster in ``directory``, which may be missing but has to be empty. Raises Refused.
 
     ``entropy(n)`` gives n random bytes: ``secrets.token_bytes``. If it fails half-way the directory is empty again.
     """
@@ -82,7 +82,7 @@ def new_cluster(directory: Path, text: str) -> Iterator[Path]:
     """Claims a directory for a cluster with this cluster.yaml, which is there when the block has ended, and not before.
 
     Before it gets its name all that was written is read back, as the three nodes will read it at their start. If that fails, or
-    the block, the directory is empty again. What root makes belongs to the directory's owner. Raises InitRefused for one that has
+    the block, the directory is empty again. What root makes belongs to the directory's owner. Raises Refused for one that has
     anything in it, ConfigError.
     """
     parse_cluster(directory / CLUSTER_FILE, text)
@@ -129,11 +129,11 @@ def _template(name: str) -> str:
 def _claim(directory: Path, text: str) -> None:
     make_folder(directory)
     if (directory / CLUSTER_FILE).exists():
-        raise InitRefused(f"{directory}: there is a cluster here already ({CLUSTER_FILE}); nothing was changed")
+        raise Refused(f"{directory}: there is a cluster here already ({CLUSTER_FILE}); nothing was changed")
     if (directory / _UNFINISHED).exists():
-        raise InitRefused(f"{directory}: an earlier init did not end (or still runs); remove what is in there and try again")
+        raise Refused(f"{directory}: an earlier init did not end (or still runs); remove what is in there and try again")
     if any(directory.iterdir()):
-        raise InitRefused(f"{directory}: expected an empty directory, or one that does not exist yet; nothing was changed")
+        raise Refused(f"{directory}: expected an empty directory, or one that does not exist yet; nothing was changed")
     _guard(directory)
     write_new(directory / _UNFINISHED, text)
 
@@ -143,7 +143,7 @@ def _guard(directory: Path) -> None:
     try:
         close_folder(directory)
     except PermissionError:
-        raise InitRefused(
+        raise Refused(
             f"{directory}: others can write in it, and so change who gets values, and it is not yours to close: name a directory "
             "in it, which is made"
         ) from None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from quorumvault.config.cluster import Cluster, NodeConfig
-from quorumvault.errors import ConfigError, DirectoryInUse, PackRefused
+from quorumvault.errors import ConfigError, DirectoryInUse, Refused
 from quorumvault.server.http.admin import socket
 from quorumvault.server.offline.init import read_back
 from quorumvault.server.storage.data_directory import STORE_DIRECTORY, identity_of, is_quarantined
@@ -45,14 +45,14 @@ class Packed:
 def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
     """Write the tar of this node, when all that its host will start it from has been read.
 
-    Raises PackRefused if it runs or has no disk, ConfigError for what lies elsewhere or is not in order.
+    Raises Refused if it runs or has no disk, ConfigError for what lies elsewhere or is not in order.
     """
     cluster, directory = config.cluster, config.data_directory
     base, data = cluster.file.parent, portable_name(cluster, "data", directory)
     shared = {portable_name(cluster, key, path) for key, path in cluster.shared_files()}
     identity = identity_of(config)
     if identity is None:
-        raise PackRefused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")
+        raise Refused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")
     read_back(config)
     try:
         with lock_data_directory(directory), tarfile.open(fileobj=sink, mode="w|") as tar:
@@ -62,7 +62,7 @@ def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
                 _add(tar, base / name, name)
             return Packed(identity.disk, len(files), sum((base / name).stat().st_size for name in files))
     except DirectoryInUse:
-        raise PackRefused(
+        raise Refused(
             f"{directory}: {config.node} runs, and its store changes meanwhile; stop it first: "
             f"quorumvault admin stop --config {shlex.quote(str(cluster.file))} --node {config.node}"
         ) from None

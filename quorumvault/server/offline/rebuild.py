@@ -23,7 +23,7 @@ from quorumvault import durable
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.config.fields import load_fields
-from quorumvault.errors import RecoveryRefused
+from quorumvault.errors import Refused
 from quorumvault.formats.yaml import read_yaml, with_scalars
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol import records
@@ -58,8 +58,8 @@ class Rebuilt:
 def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], tell: Tell) -> Rebuilt:
     """Make a cluster in ``into``, which may be missing but has to be empty, out of this node's disk.
 
-    Raises RecoveryRefused if there is no such disk, ConfigError if its node runs or a file that all nodes share is not in
-    order, StorageFailed if it cannot be read to its end, InitRefused if there is something in ``into``.
+    Raises Refused if there is no such disk or something is in ``into``, ConfigError if its node runs or a file that all nodes
+    share is not in order, StorageFailed if the disk cannot be read to its end.
     """
     cluster, into = config.cluster, into.absolute()
     directory = _existing(config)
@@ -70,7 +70,7 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
         ending.enter_context(lock_data_directory(directory))
         identity = identity_of(config)
         if identity is None:
-            raise RecoveryRefused(f"{config.data_directory}: there is no disk of {config.node} here")
+            raise Refused(f"{config.data_directory}: there is no disk of {config.node} here")
         shared = [(path, portable_name(cluster, key, path)) for key, path in cluster.shared_files() if path != cluster.file]
         data = portable_name(cluster, "data", cluster.data)
         cuts = cut_torn_tail(config.data_directory)
@@ -116,7 +116,7 @@ class _Census:
 
 def _existing(config: NodeConfig) -> Path:
     if not config.data_directory.is_dir():
-        raise RecoveryRefused(f"{config.data_directory}: there is no such directory")
+        raise Refused(f"{config.data_directory}: there is no such directory")
     return config.data_directory
 
 

@@ -40,7 +40,7 @@ from typing import NamedTuple
 from quorumvault import durable
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import RecoveryRefused, StorageFailed
+from quorumvault.errors import Refused, StorageFailed
 from quorumvault.model import NODE_NAMES, QUORUM
 from quorumvault.ownership import hand_over
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradicts, grown
@@ -110,7 +110,7 @@ class Recovery:
 def recover(nodes: Sequence[NodeConfig], tell: Tell, *, accept_older: bool = False) -> Recovery:
     """Cut torn tails off the stores of these nodes, and bring the stores to the same content. Can be repeated.
 
-    ``tell`` hears what is being done. Raises RecoveryRefused if fewer than two disks can be used, ConfigError if a node runs,
+    ``tell`` hears what is being done. Raises Refused if fewer than two disks can be used, ConfigError if a node runs,
     StorageFailed if a store cannot be written. After an error no disk votes that was cut.
     """
     with ExitStack() as ending:
@@ -167,7 +167,7 @@ class _Choice:
                 "or unite these older copies, and lose what was acknowledged after they were taken and is on no disk here: "
                 "--accept-older; "
             )
-        raise RecoveryRefused(
+        raise Refused(
             f"{QUORUM} disks are needed to have all that was acknowledged, and {len(usable)} can be used ({reasons}); "
             f"bring another one here; {unite}or go on from one alone and lose what it does not have: --only NODE --accept-loss"
         )

@@ -26,7 +26,7 @@ from typing import Any
 from quorumvault import durable
 from quorumvault.config.addresses import Endpoints, check_host, parse_address
 from quorumvault.config.cluster import load_cluster, parse_cluster
-from quorumvault.errors import DirectoryInUse, InitRefused
+from quorumvault.errors import DirectoryInUse, Refused
 from quorumvault.formats.yaml import parse_yaml, read_yaml, with_scalars
 from quorumvault.model import NODE_NAMES
 from quorumvault.ownership import hand_over, make_folder, require_replaceable, user_name
@@ -50,12 +50,12 @@ class Replaced:
 def replace_disk(directory: Path, node: str, host: str | None, *, entropy: Callable[[int], bytes]) -> Replaced:
     """A new disk for ``node`` of the cluster in ``directory``, at another ``host`` if one is given, with the ports it had.
 
-    Nothing is removed. Raises InitRefused, ConfigError; ValueError says what is wrong with the host.
+    Nothing is removed. Raises Refused, ConfigError; ValueError says what is wrong with the host.
     """
     file = directory.absolute() / CLUSTER_FILE
     cluster = load_cluster(file)
     if node not in NODE_NAMES:
-        raise InitRefused(f"{file}: no node {node!r} in this cluster; expected one of {', '.join(NODE_NAMES)}")
+        raise Refused(f"{file}: no node {node!r} in this cluster; expected one of {', '.join(NODE_NAMES)}")
     moved = None if host is None else _moved(file, node, host)
     if moved is not None:
         require_replaceable(file.resolve())
@@ -113,7 +113,7 @@ def _inherit(fresh: Path, place: Path) -> None:
     hand_over(fresh, before)
     if fresh.stat().st_uid != before.st_uid:
         owner = user_name(before.st_uid)
-        raise InitRefused(f"{place}: belongs to {owner}, and so has to what replaces it: run this as {owner} or root")
+        raise Refused(f"{place}: belongs to {owner}, and so has to what replaces it: run this as {owner} or root")
     fresh.chmod(stat.S_IMODE(before.st_mode))
 
 
@@ -121,14 +121,14 @@ def _own(place: Path, node: str, owned: ExitStack) -> None:
     try:
         owned.enter_context(lock_data_directory(place))
     except DirectoryInUse:
-        raise InitRefused(f"{place}: {node} runs with this data; stop it first: nothing was changed") from None
+        raise Refused(f"{place}: {node} runs with this data; stop it first: nothing was changed") from None
 
 
 def _out_of_the_way(move: Callable[[Path], Path], place: Path) -> Path:
     try:
         return move(place)
     except OSError as error:
-        raise InitRefused(f"{place}: cannot be set aside: {error.strerror}; nothing was changed") from None
+        raise Refused(f"{place}: cannot be set aside: {error.strerror}; nothing was changed") from None
 
 
 def _take_name(fresh: Path, place: Path, aside: Path | None) -> None:
@@ -137,7 +137,7 @@ def _take_name(fresh: Path, place: Path, aside: Path | None) -> None:
         fresh.rename(place)
     except OSError as error:
         before = "" if aside is None else f"; what was there before is {aside}"
-        raise InitRefused(
+        raise Refused(
             f"{place}: something was put there meanwhile ({error.strerror}): stop what starts this node, and repeat this{before}"
         ) from None
 
@@ -145,16 +145,14 @@ def _take_name(fresh: Path, place: Path, aside: Path | None) -> None:
 def _moved(file: Path, node: str, host: str) -> str:
     """The text of cluster.yaml with this node at another host, which has been parsed.
 
-    Raises InitRefused where that is not for a program to decide, ConfigError if the file would not be in order then.
+    Raises Refused where that is not for a program to decide, ConfigError if the file would not be in order then.
     """
     check_host(host)
     text = read_yaml(file)
     content: Any = parse_yaml(file, text)
     addresses = content["nodes"][node]  # the file has been loaded, so it has the form that it should
     if extra := addresses.keys() & {"listen_api", "listen_peer"}:
-        raise InitRefused(
-            f"{file}: nodes.{node}.{min(extra)} says where it listens: change its addresses yourself, without --host"
-        )
+        raise Refused(f"{file}: nodes.{node}.{min(extra)} says where it listens: change its addresses yourself, without --host")
     moved = {key: str(parse_address(file, f"nodes.{node}.{key}", at)._replace(host=host)) for key, at in addresses.items()}
     text = with_scalars(text, {("nodes", node, key): at for key, at in moved.items()})
     parse_cluster(file, text)

@@ -28,7 +28,7 @@ from quorumvault.config.api_keys import load_keys
 from quorumvault.config.fields import load_fields
 from quorumvault.config.secrets import read_secret
 from quorumvault.crypto.keys import SECRET_BYTES, Keyring, backup_key, fingerprint
-from quorumvault.errors import BackupDamaged, ConfigError, RestoreRefused, StorageFailed
+from quorumvault.errors import BackupDamaged, ConfigError, Refused, StorageFailed
 from quorumvault.formats.yaml import read_yaml
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.backup.audit import Audit, Unfit
@@ -86,8 +86,8 @@ def restore(
 ) -> Restored:
     """Make a cluster in ``directory``, which may be missing but has to be empty, out of the backup in ``file``.
 
-    Raises BackupDamaged; RestoreRefused for another master secret; ConfigError for a file that cannot be used; InitRefused if
-    there is something in ``directory``; StorageFailed if a disk does not keep what is written to it.
+    Raises BackupDamaged; Refused for another master secret, or if there is something in ``directory``; ConfigError for a file
+    that cannot be used; StorageFailed if a disk does not keep what is written to it.
     """
     load_fields(given.fields)
     keyed = None if given.api_keys is None else load_keys(given.api_keys).owners
@@ -130,7 +130,7 @@ class _Backup:
 
     @classmethod
     def verified(cls, file: Path, secret_file: Path) -> _Backup:
-        """Raises BackupDamaged, RestoreRefused, ConfigError."""
+        """Raises BackupDamaged, Refused, ConfigError."""
         with _opened(file) as source:
             reader = Reader(source, file)
             secret = _secret_for(reader.header, file, secret_file)
@@ -170,7 +170,7 @@ def _secret_for(header: Header, file: Path, secret_file: Path) -> bytes:
     secret = read_secret(file, "its master secret", secret_file)
     found = fingerprint(secret)
     if found != header.fingerprint:
-        raise RestoreRefused(
+        raise Refused(
             f"{secret_file}: this is another master secret ({found}) than the one with which the values in {file} were sealed: "
             f"{header.secret!r}, {header.fingerprint}"
         )

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.config.api_keys import KeyTable, NewKey, Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
-from quorumvault.errors import ConfigError, KeyFileRefused
+from quorumvault.errors import ConfigError, Refused
 from quorumvault.model import Owner
 from tests import ROOT
 from tests.rigs.vault import CLINIC, KEYS, LAB, api_key, key_text
@@ -84,7 +84,7 @@ def test_a_new_file_does_not_replace_one(path: Path) -> None:
 def test_an_unknown_owner_has_to_be_called_new(path: Path) -> None:
     create(path)
     before = path.read_bytes()
-    with pytest.raises(KeyFileRefused, match=r"no owner 'clinci' among clinic; .*--new-owner"):
+    with pytest.raises(Refused, match=r"no owner 'clinci' among clinic; .*--new-owner"):
         create_key(path, "clinci", now=NOON, entropy=secrets.token_bytes)
     assert path.read_bytes() == before
     create_key(path, "clinic", now=NOON, entropy=secrets.token_bytes)
@@ -126,7 +126,7 @@ def test_a_revoked_key_is_unknown_and_stays_in_the_list(path: Path) -> None:
 
 def test_revoking_what_is_not_there_says_where_to_look_and_does_not_repeat_a_key(path: Path) -> None:
     key = create(path)
-    with pytest.raises(KeyFileRefused, match="keys list") as refused:
+    with pytest.raises(Refused, match="keys list") as refused:
         revoke_key(path, key.text, now=NOON)
     assert key.text not in str(refused.value)
 

@@ -28,7 +28,7 @@ from quorumvault.config.cluster import (
     load_node,
 )
 from quorumvault.config.fields import load_fields
-from quorumvault.errors import InitRefused
+from quorumvault.errors import Refused
 from quorumvault.formats.yaml import load_yaml
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.views import NO_DISK, Mode
@@ -93,14 +93,14 @@ def test_a_directory_with_a_cluster_is_refused_and_left_alone(tmp_path: Path) ->
     home = tmp_path / "vault"
     make(home)
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
-    with pytest.raises(InitRefused, match=r"vault: there is a cluster here already \(cluster.yaml\); nothing was changed"):
+    with pytest.raises(Refused, match=r"vault: there is a cluster here already \(cluster.yaml\); nothing was changed"):
         make(home)
     assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
 
 
 def test_a_directory_with_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(InitRefused, match="expected an empty directory"):
+    with pytest.raises(Refused, match="expected an empty directory"):
         make(tmp_path)
     assert os.listdir(tmp_path) == ["photo.jpg"]
 
@@ -121,7 +121,7 @@ def test_an_init_that_was_killed_is_told_apart(tmp_path: Path) -> None:
     home = tmp_path / "vault"
     make(home)
     (home / "cluster.yaml").rename(home / "cluster.yaml.unfinished")  # as it is at the last instant before the end
-    with pytest.raises(InitRefused, match="an earlier init did not end"):
+    with pytest.raises(Refused, match="an earlier init did not end"):
         make(home)
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from quorumvault.cli import main
 from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, RecoveryRefused, StorageFailed, StoreCorrupt
+from quorumvault.errors import ConfigError, DirectoryInUse, Refused, StorageFailed, StoreCorrupt
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import records
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
@@ -207,7 +207,7 @@ def test_an_older_copy_is_not_one_of_two_unless_its_operator_accepts_what_is_los
     shutil.rmtree(vault.directory / "n1")
     vault.came_to("n2", Mark(1, 1))
     vault.remembers("n3", "n2", Mark(5 << 20, 5 << 40))
-    with pytest.raises(RecoveryRefused) as told:
+    with pytest.raises(Refused) as told:
         vault.recover()
     assert str(told.value) == (
         f"2 disks are needed to have all that was acknowledged, and 1 can be used (n1: its disk is not here; n2: {BEHIND}); "
@@ -225,9 +225,7 @@ def test_two_that_remember_more_of_each_other_are_both_older_copies(vault: Vault
     for node, other in (("n1", "n2"), ("n2", "n1")):
         vault.remembers(node, other, Mark(1, 1))
     vault.store(vault.record("a"), "n1")
-    with pytest.raises(
-        RecoveryRefused, match=r"1 can be used .*n1: n2 remembers more .*; n2: n1 remembers more .*--accept-older"
-    ):
+    with pytest.raises(Refused, match=r"1 can be used .*n1: n2 remembers more .*; n2: n1 remembers more .*--accept-older"):
         vault.recover()
     assert vault.recover(accept_older=True).older.keys() == {"n1", "n2"}
     assert all(vault.content(node) == vault.record("a") for node in NODE_NAMES)
@@ -236,7 +234,7 @@ def test_two_that_remember_more_of_each_other_are_both_older_copies(vault: Vault
 def test_a_disk_that_takes_no_part_is_asked_what_it_remembers(vault: Vault) -> None:
     vault.remembers("n3", "n2", Mark(1, 1))
     mark_untrusted(vault.directory / "n3", "a block of it is corrupt")
-    with pytest.raises(RecoveryRefused, match=BEHIND) as told:
+    with pytest.raises(Refused, match=BEHIND) as told:
         vault.recover()
     assert "--accept-older" in str(told.value)
     damage(vault.directory / "n3" / "store" / "CURRENT", 0)
@@ -247,7 +245,7 @@ def test_a_disk_that_found_out_itself_that_it_is_an_older_copy_is_one_that_can_b
     for node in ("n1", "n2"):
         words = f"{PUT_BACK}: n3 remembers write 9 of its start 2, and it was at write 3 at its start 1"
         mark_untrusted(vault.directory / node, words)
-    with pytest.raises(RecoveryRefused, match=r"1 can be used .*--accept-older"):
+    with pytest.raises(Refused, match=r"1 can be used .*--accept-older"):
         vault.recover()
     assert vault.recover(accept_older=True).older.keys() == {"n1", "n2"}
     assert vault.votes("n1")
@@ -256,7 +254,7 @@ def test_a_disk_that_found_out_itself_that_it_is_an_older_copy_is_one_that_can_b
 def test_where_accepting_older_copies_would_not_help_it_is_not_advised(vault: Vault) -> None:
     shutil.rmtree(vault.directory / "n1")
     mark_untrusted(vault.directory / "n2", "a block of it is corrupt")
-    with pytest.raises(RecoveryRefused) as told:
+    with pytest.raises(Refused) as told:
         vault.recover()
     assert "--accept-older" not in str(told.value)
 
@@ -296,7 +294,7 @@ def test_with_all_three_no_torn_write_is_in_doubt(vault: Vault) -> None:
 def test_a_store_whose_memory_cannot_be_read_is_left_out(vault: Vault) -> None:
     vault.store({layout.mark_key(b"d" * 16): b"no mark"}, "n1")
     vault.store({layout.SEQUENCE_KEY: b"no number"}, "n2")
-    with pytest.raises(RecoveryRefused, match=r"n1: what the store remembers .*; n2: the store's sequence number cannot be read"):
+    with pytest.raises(Refused, match=r"n1: what the store remembers .*; n2: the store's sequence number cannot be read"):
         vault.recover()
 
 
@@ -392,9 +390,7 @@ def test_two_damaged_disks_are_one_too_many(vault: Vault) -> None:
     fill(vault)
     for node in ("n1", "n3"):
         damage(vault.log(node), 20)
-    with pytest.raises(
-        RecoveryRefused, match=r"2 disks are needed .* 1 can be used \(n1: .*damaged in the middle.*; n3: .*"
-    ) as told:
+    with pytest.raises(Refused, match=r"2 disks are needed .* 1 can be used \(n1: .*damaged in the middle.*; n3: .*") as told:
         vault.recover()
     assert "--only NODE --accept-loss" in str(told.value)
 
@@ -433,7 +429,7 @@ def test_a_disk_that_is_joining_or_was_replaced_takes_no_part(vault: Vault) -> N
     assert done.left_out == {"n3": "another disk has taken its place, in view 2"}
     assert vault.content("n1") == vault.content("n2") == vault.record("a")
     write_identity(vault.directory / "n2" / "disk.json", replace(vault.identity("n2"), mode=Mode.JOINING))
-    with pytest.raises(RecoveryRefused, match="n2: it has not been whole since it joined; n3: another disk"):
+    with pytest.raises(Refused, match="n2: it has not been whole since it joined; n3: another disk"):
         vault.recover()
 
 
@@ -536,7 +532,7 @@ def test_a_cluster_that_cannot_be_made_is_not_there(vault: Vault, tmp_path: Path
     assert list(into.iterdir()) == []
     assert steps == ["n1: gets what the disk of n1 has", "n2: gets what the disk of n1 has"]
     (into / "something").touch()
-    with pytest.raises(InitRefused, match="expected an empty directory"):
+    with pytest.raises(Refused, match="expected an empty directory"):
         rebuild(vault.nodes["n1"], into, entropy=os.urandom, tell=lambda words: None)
 
 
@@ -546,10 +542,10 @@ def test_a_disk_that_is_not_there_or_damaged_makes_no_cluster(vault: Vault, tmp_
     with pytest.raises(StoreCorrupt, match="damaged in the middle"):
         rebuild(vault.nodes["n1"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
     (vault.directory / "n2" / "disk.json").unlink()
-    with pytest.raises(RecoveryRefused, match="there is no disk of n2 here"):
+    with pytest.raises(Refused, match="there is no disk of n2 here"):
         rebuild(vault.nodes["n2"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
     shutil.rmtree(vault.directory / "n3")
-    with pytest.raises(RecoveryRefused, match="there is no such directory"):
+    with pytest.raises(Refused, match="there is no such directory"):
         rebuild(vault.nodes["n3"], tmp_path / "new", entropy=os.urandom, tell=lambda words: None)
     assert not (tmp_path / "new").exists()
 

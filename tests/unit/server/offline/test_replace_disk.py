@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from quorumvault import durable
 from quorumvault.cli import main
 from quorumvault.config.cluster import load_cluster, load_node
-from quorumvault.errors import ConfigError, DirectoryInUse, InitRefused, StorageFailed
+from quorumvault.errors import ConfigError, DirectoryInUse, Refused, StorageFailed
 from quorumvault.protocol.views import Mode
 from quorumvault.server.offline import replace_disk as replacement
 from quorumvault.server.offline.replace_disk import replace_disk
@@ -85,7 +85,7 @@ def test_nothing_else_changes(vault: Path) -> None:
 def test_a_node_that_runs_is_left_alone(vault: Path) -> None:
     with lock_data_directory(vault / "n2"):
         before = files(vault)
-        with pytest.raises(InitRefused, match="n2 runs with this data"):
+        with pytest.raises(Refused, match="n2 runs with this data"):
             replace_disk(vault, "n2", None, entropy=os.urandom)
         assert files(vault) == before
 
@@ -145,7 +145,7 @@ def test_a_node_that_makes_a_directory_of_that_name_meanwhile_is_left_alone(vaul
 
     real: Callable[[Path], Path] = vars(replacement)["quarantine"]
     monkeypatch.setattr(replacement, "quarantine", quarantine)
-    with pytest.raises(InitRefused, match=r"put there meanwhile .* what was there before is .*/n2\.set-aside-1"):
+    with pytest.raises(Refused, match=r"put there meanwhile .* what was there before is .*/n2\.set-aside-1"):
         replace_disk(vault, "n2", None, entropy=os.urandom)
     assert [path.name for path in (vault / "n2").iterdir()] == ["lock"]
     assert sorted(path.name for path in vault.glob("n2*")) == ["n2", "n2.set-aside-1"]
@@ -169,13 +169,13 @@ def test_an_address_to_listen_at_is_not_for_a_program_to_change(vault: Path) -> 
     text = file.read_text()
     file.write_text(text.replace('    api: "127.0.0.12:9000"', '    api: "127.0.0.12:9000"\n    listen_api: "127.0.0.12:9000"'))
     before = files(vault)
-    with pytest.raises(InitRefused, match=r"nodes\.n2\.listen_api"):
+    with pytest.raises(Refused, match=r"nodes\.n2\.listen_api"):
         replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom)
     assert files(vault) == before
 
 
 def test_only_a_node_of_a_cluster_can_be_replaced(vault: Path, tmp_path: Path) -> None:
-    with pytest.raises(InitRefused, match="no node 'n4'"):
+    with pytest.raises(Refused, match="no node 'n4'"):
         replace_disk(vault, "n4", None, entropy=os.urandom)
     with pytest.raises(ConfigError):
         replace_disk(tmp_path / "nothing", "n2", None, entropy=os.urandom)

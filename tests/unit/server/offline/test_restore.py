@@ -17,7 +17,7 @@ from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
-from quorumvault.errors import BackupDamaged, ConfigError, InitRefused, RestoreRefused, StorageFailed
+from quorumvault.errors import BackupDamaged, ConfigError, Refused, StorageFailed
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.format import BrokenOff, Counts, Header, Piece, Trailer, Writer, seal
@@ -153,9 +153,7 @@ def is_not_there(into: Path) -> bool:
 
 def test_another_master_secret_is_refused(old: Old, into: Path, tmp_path: Path) -> None:
     other = Old(tmp_path / "other")
-    with pytest.raises(
-        RestoreRefused, match=r"other/secrets/master-s1\.key: this is another master secret \([0-9a-f]{16}\)"
-    ) as error:
+    with pytest.raises(Refused, match=r"other/secrets/master-s1\.key: this is another master secret \([0-9a-f]{16}\)") as error:
         run(old.save(tmp_path / "b.qvb", old.pairs()), into, Given(other.files.master_secret, old.files.fields, None))
     assert fingerprint(old.secret) in str(error.value)
     assert "\n" not in str(error.value)
@@ -229,7 +227,7 @@ def test_the_files_that_are_given_are_looked_at_first(old: Old, into: Path, tmp_
 
 
 def test_a_directory_with_something_in_it_stays_as_it_is(old: Old, tmp_path: Path) -> None:
-    with pytest.raises(InitRefused, match="there is a cluster here already"):
+    with pytest.raises(Refused, match="there is a cluster here already"):
         run(old.save(tmp_path / "b.qvb", old.pairs()), old.directory, old.files)
 
 

@@ -23,7 +23,7 @@ from quorumvault.cli import main
 from quorumvault.config.addresses import MAX_BASE_PORT, plan_nodes
 from quorumvault.config.api_keys import Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
 from quorumvault.config.cluster import load_cluster, load_node, parse_cluster
-from quorumvault.errors import ConfigError, KeyFileRefused
+from quorumvault.errors import ConfigError, Refused
 from quorumvault.formats.yaml import parse_yaml, quoted, with_scalars
 from quorumvault.model import NODE_NAMES, OWNER_NAME, Owner
 from quorumvault.protocol.views import Mode
@@ -264,7 +264,7 @@ def test_a_key_file_that_would_be_read_as_something_else_is_not_written(tmp_path
     with pytest.raises(ConfigError, match="a file of at most"):
         create_key(path, "a", now=NOW, entropy=entropy(), note="a" * (1 << 20), new_owner=True)
     monkeypatch.setattr("quorumvault.config.api_keys._render", lambda _: "owners: []\nkeys: []\n")
-    with pytest.raises(KeyFileRefused, match="would be read as something else; nothing was changed"):
+    with pytest.raises(Refused, match="would be read as something else; nothing was changed"):
         create_key(path, "a", now=NOW, entropy=entropy(), new_owner=True)
     assert path.read_bytes() == before
 
