@@ -17,7 +17,7 @@ from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import SETTINGS, Cluster, cluster
 from tests.rigs.links import Run
-from tests.rigs.trio import Trio, trio
+from tests.rigs.trio import PATIENT, Trio, trio
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def digest_bits() -> int:
 
 @pytest.fixture
 def timeouts() -> Timeouts:
-    return Timeouts()
+    return PATIENT
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ async def test_replicas_that_hang_make_an_unknown_outcome_in_time(three: Trio) -
     assert await three.coordinators["n2"].detokenize(ACME, tokens) == VALUES
 
 
+@pytest.mark.parametrize("timeouts", [Timeouts()])
 async def test_a_read_goes_past_a_replica_that_hangs(three: Trio) -> None:
     tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     for hung in ("n2", "n3"):
