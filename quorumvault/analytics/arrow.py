@@ -9,9 +9,10 @@ be anybody's diagnosis. One call has tokens of one epoch: what a rotation overta
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import add
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -23,7 +24,6 @@ from quorumvault.client.arrow import Column, decode, encode
 from quorumvault.client.operations import ArrowOperation
 from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.crypto.tokens import parse_tokens
-from quorumvault.errors import ItemError
 
 #: Rows that are looked at together: some 60 MB of tokens. More would find more repeats, and less would keep fewer requests busy.
 WINDOW_ROWS: Final = 500_000
@@ -81,7 +81,7 @@ def look_up(
             try:
                 batch = passage.through(window)
             except errors.RequestError as error:
-                raise _moved(error, start) from None
+                raise batches.about(error, partial(add, start)) from None
             yield batch
             start += len(window)
 
@@ -137,7 +137,7 @@ class _Passage:
             try:
                 body = self._vault.exchange_arrow(self._operation, encode(self._asks, texts.slice(run.start, count)))
             except errors.RequestError as error:
-                raise _moved(error, run.start) from None
+                raise batches.about(error, partial(add, run.start)) from None
             return decode(body, self._answers, count)
 
         return list(self.pool.map(exchange, runs)) if len(runs) > 1 else [exchange(run) for run in runs]
@@ -202,15 +202,4 @@ def _joined(columns: list[Column], strict: bool) -> tuple[Any, Any]:
 
 def _in_rows(error: errors.RequestError, indices: Any, sent: Any) -> errors.RequestError:
     """An error about texts that were sent, as one about the rows that have them first."""
-    placed: list[ItemError] = []
-    for item in error.errors:
-        if not 0 <= item.index < len(sent):
-            continue
-        row = pc.index(indices, sent[item.index].as_py()).as_py()
-        placed.append(dataclasses.replace(item, index=row))
-    return batches.about(error, placed)
-
-
-def _moved(error: errors.RequestError, start: int) -> errors.RequestError:
-    """An error about items that were counted from ``start``."""
-    return batches.about(error, [dataclasses.replace(item, index=start + item.index) for item in error.errors])
+    return batches.about(error, lambda index: pc.index(indices, sent[index].as_py()).as_py() if 0 <= index < len(sent) else None)

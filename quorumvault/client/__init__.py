@@ -1,6 +1,6 @@
 """The client: tokens for values and values for tokens, from any node, over HTTP.
 
-plan.py        the effects a plan asks of its shell    sync.py, asynchronous.py  the two shells, over httpx2
+plan.py        the effects a plan asks of its shell    sync.py, asynchronous.py  the two shells, over httpx2 (shell.py)
 retry.py       one request, tried until it is settled  operations.py             the API's operations, in as many requests
 failover.py    the next node; the retry budget         batches.py, replies.py    bodies out, bodies in
 settings.py    arguments and environment               results.py, policy.py     what is returned; the limits

@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import httpx2
 
 from quorumvault.client import wire
-from quorumvault.client.operations import ArrowOperation, Operations
+from quorumvault.client.operations import Operations
 from quorumvault.client.plan import Clock, EffectResult, NoReply, Pause, Plan, Reply, ResultT, Send
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
-from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
-from quorumvault.client.settings import Settings, resolve
+from quorumvault.client.settings import resolve
+from quorumvault.client.shell import Shell
+
+ArgumentsT = ParamSpec("ArgumentsT")
 
 
-class _Own(NamedTuple):
-    """The state of a client in one process. ``loops`` has one entry: the event loop that its connections belong to."""
+class _Connections(NamedTuple):
+    """Connections of one process. ``loops`` has one entry: the event loop that they belong to."""
 
-    plans: Operations
     http: httpx2.AsyncClient
     loops: dict[str, asyncio.AbstractEventLoop]
 
-    def enter(self) -> _Own:
-        """Returns itself. Raises RuntimeError in another event loop than the one that came first."""
+    def enter(self) -> httpx2.AsyncClient:
+        """Raises RuntimeError in another event loop than the one that came first."""
         running = asyncio.get_running_loop()
         if self.loops.setdefault("the loop", running) is not running:  # one step, since loops of two threads may race here
             raise RuntimeError("an AsyncClient works in one event loop, and this is its second: make another one in this loop")
-        return self
+        return self.http
 
 
-def _make_own(
-    settings: Settings, policy: ClientPolicy, clock: Clock, rng: random.Random, transport: httpx2.AsyncBaseTransport | None
-) -> _Own:
-    http = httpx2.AsyncClient(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
-    return _Own(Operations.of(settings, policy, clock, rng), http, {})
+def _coroutine(
+    operation: Callable[Concatenate[Operations, ArgumentsT], Plan[ResultT]],
+) -> Callable[Concatenate[AsyncClient, ArgumentsT], Coroutine[Any, Any, ResultT]]:
+    """Makes the method of AsyncClient that runs the plans of an operation."""
+
+    @functools.wraps(operation)
+    async def method(client: AsyncClient, /, *arguments: ArgumentsT.args, **options: ArgumentsT.kwargs) -> ResultT:
+        own = client._own.get()
+        own.http.enter()
+        return await client._run(operation(own.plans, *arguments, **options))
+
+    method.__doc__ = f"See Client.{operation.__name__}."
+    return method
 
 
-class AsyncClient:
+class AsyncClient(Shell[_Connections]):
     """``Client`` for asyncio: the same arguments, methods, results and errors; the methods are coroutines.
 
     import quorumvault as qv
@@ -59,6 +67,10 @@ class AsyncClient:
     of them, in one event loop each, with connections of its own. Spawned processes, pickling, and what answers are taken: see
     Client.
     """
+
+    @staticmethod
+    def _connect(**options: Any) -> _Connections:
+        return _Connections(httpx2.AsyncClient(**options), {})
 
     def __init__(
         self,
@@ -74,18 +86,8 @@ class AsyncClient:
         rng: random.Random | None = None,
     ) -> None:
         settings = resolve(urls, api_key, purpose, cacert, os.environ)
-        self.urls = settings.urls
-        self._policy = policy or ClientPolicy()
-        self._clock, self._sleep = clock, sleep
-        first = _make_own(settings, self._policy, clock, rng or random.SystemRandom(), transport)
-        again = partial(_make_own, settings, self._policy, clock, random.SystemRandom(), None)
-        self._own = EachProcess(first, again if transport is None else refuse_transport)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.urls)})"
-
-    def __reduce__(self) -> NoReturn:
-        refuse_copy(type(self))
+        super().__init__(settings, policy or ClientPolicy(), clock, rng, transport)
+        self._sleep = sleep
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -97,57 +99,19 @@ class AsyncClient:
         """See Client.close."""
         own = self._own.end()
         if own is not None:
-            await own.enter().http.aclose()
+            await own.http.enter().aclose()
 
-    async def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
-        """See Client.tokenize."""
-        return await self._run(self._plans.tokenize(values, deadline))
-
-    async def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> TokenizedRecords:
-        """See Client.tokenize_records."""
-        return await self._run(self._plans.tokenize_records(records, deadline))
-
-    async def detokenize(
-        self, tokens: Sequence[str | None], *, missing: Literal["null", "error"] = "null", deadline: float | None = None
-    ) -> list[Result]:
-        """See Client.detokenize."""
-        return await self._run(self._plans.detokenize(tokens, missing, deadline))
-
-    async def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
-        """See Client.exchange_arrow."""
-        return await self._run(self._plans.exchange_arrow(operation, body, deadline))
-
-    async def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
-        """See Client.retokenize."""
-        return await self._run(self._plans.retokenize(tokens, deadline))
-
-    async def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> list[list[str] | None]:
-        """See Client.tokens_all_epochs."""
-        return await self._run(self._plans.tokens_all_epochs(values, deadline))
-
-    async def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
-        """See Client.rotate."""
-        return await self._run(self._plans.rotate(from_epoch, deadline))
-
-    async def epoch(self, *, deadline: float | None = None) -> int:
-        """See Client.epoch."""
-        return await self._run(self._plans.epoch(deadline))
-
-    async def fields(self, *, deadline: float | None = None) -> list[str]:
-        """See Client.fields."""
-        return await self._run(self._plans.fields(deadline))
-
-    async def limits(self, *, deadline: float | None = None) -> Limits:
-        """See Client.limits."""
-        return await self._run(self._plans.limits(deadline))
-
-    async def health(self) -> list[NodeHealth]:
-        """See Client.health."""
-        return await self._run(self._plans.health())
-
-    @property
-    def _plans(self) -> Operations:
-        return self._own.get().enter().plans
+    tokenize = _coroutine(Operations.tokenize)
+    tokenize_records = _coroutine(Operations.tokenize_records)
+    detokenize = _coroutine(Operations.detokenize)
+    exchange_arrow = _coroutine(Operations.exchange_arrow)
+    retokenize = _coroutine(Operations.retokenize)
+    tokens_all_epochs = _coroutine(Operations.tokens_all_epochs)
+    rotate = _coroutine(Operations.rotate)
+    epoch = _coroutine(Operations.epoch)
+    fields = _coroutine(Operations.fields)
+    limits = _coroutine(Operations.limits)
+    health = _coroutine(Operations.health)
 
     async def _run(self, plan: Plan[ResultT]) -> ResultT:
         outcome: EffectResult = None
@@ -165,7 +129,7 @@ class AsyncClient:
 
     async def _send(self, send: Send) -> Reply | NoReply:
         timeout = wire.timeout(send, self._policy, self._clock())
-        http, body = self._own.get().enter().http, bytearray()
+        http, body = self._own.get().http.enter(), bytearray()
         try:
             async with http.stream(send.method, send.url, headers=send.headers, content=send.body, timeout=timeout) as response:
                 stray = wire.not_ours(send, response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -113,8 +114,13 @@ def refusal(kind: type[errors.RequestError], bad: Sequence[ItemError]) -> errors
     return kind(f"{place}: {first.detail}{more}", errors=tuple(bad[:_ERRORS_LISTED]))
 
 
-def about(error: errors.RequestError, items: Sequence[ItemError]) -> errors.RequestError:
-    """Makes the same error about other items: a node counts from the start of a request, the caller through all requests."""
+def about(error: errors.RequestError, place: Callable[[int], int | None]) -> errors.RequestError:
+    """Makes the same error about the caller's items: a node counts from the start of a request, the caller through all requests.
+
+    ``place`` gives the caller's index for a node's, or None for one that the node cannot mean.
+    """
+    placings = ((item, place(item.index)) for item in error.errors)
+    items = [dataclasses.replace(item, index=index) for item, index in placings if index is not None]
     if not items:
         return error
     placed = refusal(type(error), items)

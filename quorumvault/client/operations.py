@@ -12,7 +12,6 @@ Everywhere ``deadline`` is in seconds from now, for the whole call; None leaves 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -71,12 +70,11 @@ class _Batch(NamedTuple):
                 return batches.cut(self.texts, limits, envelope, batches.record_values)
             return batches.cut(self.texts, limits, envelope)
         except errors.TooLarge as error:
-            raise self.placed(error, 0) from None
+            raise batches.about(error, self.place) from None
 
-    def placed(self, error: errors.RequestError, start: int) -> errors.RequestError:
-        """Makes the same error about the caller's items: a node counted from the start of a run."""
-        known = [item for item in error.errors if 0 <= start + item.index < len(self.places)]
-        return batches.about(error, [dataclasses.replace(item, index=self.places[start + item.index]) for item in known])
+    def place(self, index: int) -> int | None:
+        """Returns the index in what the caller gave, for one in ``texts``."""
+        return self.places[index] if 0 <= index < len(self.places) else None
 
 
 class Operations:
@@ -94,7 +92,7 @@ class Operations:
         nodes = Nodes(settings.urls, policy, first=rng.randrange(len(settings.urls)))
         return cls(Attempts(nodes, policy, settings.headers, settings.api_key, clock, rng), policy, clock)
 
-    def tokenize(self, values: Sequence[Value], deadline: float | None = None) -> Plan[list[str | None]]:
+    def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> Plan[list[str | None]]:
         until = self._until(deadline)
         texts = batches.encode_all(values, batches.encode_value, errors.NotTokenizable)
         batch = _distinct("/tokenize", "values", texts)
@@ -104,14 +102,14 @@ class Operations:
         tokens = dict(zip(batch.texts, (token for answer in answers for token in answer.tokens), strict=True))
         return [None if text is None else tokens[text] for text in texts]
 
-    def tokenize_records(self, records: Sequence[Mapping[str, Any]], deadline: float | None = None) -> Plan[TokenizedRecords]:
+    def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> Plan[TokenizedRecords]:
         until = self._until(deadline)
         texts = [text for text in batches.encode_all(records, batches.encode_record, errors.Invalid) if text is not None]
         batch = _Batch("/tokenize", "records", texts, list(range(len(texts))))
         limits = yield from self._limits_in_force(until)
         answers = yield from self._of_one_epoch(batch, limits, until, read_records)
         if not answers:
-            return TokenizedRecords((yield from self.epoch(deadline)), [], {})
+            return TokenizedRecords((yield from self.epoch(deadline=deadline)), [], {})
         replaced: dict[str, int] = {}
         for answer in answers:
             for path, count in answer.replaced.items():
@@ -119,7 +117,7 @@ class Operations:
         return TokenizedRecords(answers[0].epoch, [_load(text) for answer in answers for text in answer.records], replaced)
 
     def detokenize(
-        self, tokens: Sequence[str | None], missing: Literal["null", "error"] = "null", deadline: float | None = None
+        self, tokens: Sequence[str | None], *, missing: Literal["null", "error"] = "null", deadline: float | None = None
     ) -> Plan[list[Result]]:
         until = self._until(deadline)
         texts = batches.encode_all(tokens, batches.encode_token, errors.Invalid)
@@ -133,11 +131,11 @@ class Operations:
             raise errors.TokensNotFound(lacking, len(results))
         return results
 
-    def exchange_arrow(self, operation: ArrowOperation, body: bytes, deadline: float | None = None) -> Plan[bytes]:
+    def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> Plan[bytes]:
         call = Call("POST", f"/{operation}", body, writes=operation != "detokenize", media=ARROW)
         return (yield from self._attempts.request(call, self._until(deadline))).body
 
-    def retokenize(self, tokens: Sequence[str | None], deadline: float | None = None) -> Plan[list[TokenResult]]:
+    def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> Plan[list[TokenResult]]:
         until = self._until(deadline)
         texts = batches.encode_all(tokens, batches.encode_token, errors.Invalid)
         batch = _distinct("/retokenize", "tokens", texts)
@@ -146,7 +144,7 @@ class Operations:
         moved = dict(zip(batch.texts, (token for answer in answers for token in answer.results), strict=True))
         return [_NULL_TOKEN if text is None else TokenResult(moved[text].status, moved[text].token) for text in texts]
 
-    def tokens_all_epochs(self, values: Sequence[Value], deadline: float | None = None) -> Plan[list[list[str] | None]]:
+    def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> Plan[list[list[str] | None]]:
         until = self._until(deadline)
         texts = batches.encode_all(values, batches.encode_value, errors.NotTokenizable)
         batch = _distinct("/tokens", "values", texts)
@@ -158,23 +156,23 @@ class Operations:
         derived = dict(zip(batch.texts, (tokens for answer in answers for tokens in answer.tokens), strict=True))
         return [None if text is None else list(derived[text]) for text in texts]
 
-    def rotate(self, from_epoch: int, deadline: float | None = None) -> Plan[int]:
+    def rotate(self, from_epoch: int, *, deadline: float | None = None) -> Plan[int]:
         body = msgspec.json.encode({"from_epoch": from_epoch})
         answered = yield from self._attempts.request(Call("POST", "/rotate-epoch", body, writes=True), self._until(deadline))
         return read(answered, EpochAnswer).active_epoch
 
-    def epoch(self, deadline: float | None = None) -> Plan[int]:
+    def epoch(self, *, deadline: float | None = None) -> Plan[int]:
         return (yield from self._epoch(self._until(deadline)))
 
     def _epoch(self, until: float | None) -> Plan[int]:
         answered = yield from self._attempts.request(Call("GET", "/epoch"), until)
         return read(answered, EpochAnswer).active_epoch
 
-    def fields(self, deadline: float | None = None) -> Plan[list[str]]:
+    def fields(self, *, deadline: float | None = None) -> Plan[list[str]]:
         answered = yield from self._attempts.request(Call("GET", "/fields"), self._until(deadline))
         return read(answered, FieldsAnswer).fields
 
-    def limits(self, deadline: float | None = None) -> Plan[Limits]:
+    def limits(self, *, deadline: float | None = None) -> Plan[Limits]:
         return (yield from self._limits_in_force(self._until(deadline)))
 
     def _limits_in_force(self, until: float | None) -> Plan[Limits]:
@@ -224,7 +222,7 @@ class Operations:
         except errors.RequestError as error:
             if not error.errors:
                 raise
-            raise batch.placed(error, run.start) from None
+            raise batches.about(error, lambda index: batch.place(run.start + index)) from None
 
     def _of_one_epoch(
         self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Success, int], EpochT]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -111,33 +112,27 @@ def read(answered: Success, kind: type[StructT]) -> StructT:
         raise _unexpected(answered, "an answer that does not keep to the API") from None
 
 
-def _require_count(answered: Success, found: list[Any], count: int) -> None:
-    if len(found) != count:
-        raise _unexpected(answered, f"{len(found)} results for {count} items")
+def _reader(kind: type[StructT], items: str) -> Callable[[Success, int], StructT]:
+    """Makes a reader of answers that have one of ``items`` for each item of the request."""
+
+    def read_counted(answered: Success, count: int) -> StructT:
+        answer = read(answered, kind)
+        found = len(getattr(answer, items))
+        if found != count:
+            raise _unexpected(answered, f"{found} results for {count} items")
+        return answer
+
+    return read_counted
 
 
-def read_tokens(answered: Success, count: int) -> TokensAnswer:
-    answer = read(answered, TokensAnswer)
-    _require_count(answered, answer.tokens, count)
-    return answer
-
-
-def read_records(answered: Success, count: int) -> RecordsAnswer:
-    answer = read(answered, RecordsAnswer)
-    _require_count(answered, answer.records, count)
-    return answer
+read_tokens = _reader(TokensAnswer, "tokens")
+read_records = _reader(RecordsAnswer, "records")
+read_moved = _reader(MovedAnswer, "results")
+_read_results = _reader(ResultsAnswer, "results")
 
 
 def read_results(answered: Success, count: int) -> list[Result]:
-    answer = read(answered, ResultsAnswer)
-    _require_count(answered, answer.results, count)
-    return [Result(item.status, bytes(item.value)) for item in answer.results]
-
-
-def read_moved(answered: Success, count: int) -> MovedAnswer:
-    answer = read(answered, MovedAnswer)
-    _require_count(answered, answer.results, count)
-    return answer
+    return [Result(item.status, bytes(item.value)) for item in _read_results(answered, count).results]
 
 
 def read_all_epochs(answered: Success, count: int) -> AllEpochsAnswer:

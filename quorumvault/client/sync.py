@@ -6,10 +6,9 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal
 
 import httpx2
 
@@ -17,27 +16,13 @@ from quorumvault.client import wire
 from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.plan import Clock, EffectResult, NoReply, Pause, Plan, Reply, ResultT, Send
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
-from quorumvault.client.settings import Settings, resolve
+from quorumvault.client.settings import resolve
+from quorumvault.client.shell import Shell
 from quorumvault.errors import QuorumVaultError
 
 
-class _Own(NamedTuple):
-    """The state of a client in one process."""
-
-    plans: Operations
-    http: httpx2.Client
-
-
-def _make_own(
-    settings: Settings, policy: ClientPolicy, clock: Clock, rng: random.Random, transport: httpx2.BaseTransport | None
-) -> _Own:
-    http = httpx2.Client(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
-    return _Own(Operations.of(settings, policy, clock, rng), http)
-
-
-class Client:
+class Client(Shell[httpx2.Client]):
     """A client of a QuorumVault cluster. Use it as a context manager, from as many threads as you like.
 
         import quorumvault as qv
@@ -67,6 +52,8 @@ class Client:
     Proxies and .netrc of the environment are not used: values go to the nodes that were named, and nowhere else.
     """
 
+    _connect = httpx2.Client
+
     def __init__(
         self,
         urls: str | Sequence[str] | None = None,
@@ -81,22 +68,12 @@ class Client:
         rng: random.Random | None = None,
     ) -> None:
         settings = resolve(urls, api_key, purpose, cacert, os.environ)
-        self.urls = settings.urls
+        super().__init__(settings, policy or ClientPolicy(), clock, rng, transport)
+        self._sleep = sleep
         #: The public part of the API key, by which event logs and ``quorumvault keys list`` call it; None without a key.
         self.key_id = settings.key_id
         #: The last error that a SQL function of ``quorumvault.register`` raised: DuckDB passes on its text alone.
         self.last_error: QuorumVaultError | None = None
-        self._policy = policy or ClientPolicy()
-        self._clock, self._sleep = clock, sleep
-        first = _make_own(settings, self._policy, clock, rng or random.SystemRandom(), transport)
-        again = partial(_make_own, settings, self._policy, clock, random.SystemRandom(), None)
-        self._own = EachProcess(first, again if transport is None else refuse_transport)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.urls)})"
-
-    def __reduce__(self) -> NoReturn:
-        refuse_copy(type(self))
 
     def __enter__(self) -> Client:
         return self
@@ -120,7 +97,7 @@ class Client:
         returns, every mapping is durable on at least two nodes. Raises NotTokenizable, AlreadyTokenized or ValueTooLarge, whose
         ``errors`` list the refused values by index. Tokens are deterministic: a repeat is always safe.
         """
-        return self._run(self._plans.tokenize(values, deadline))
+        return self._run(self._plans.tokenize(values, deadline=deadline))
 
     def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> TokenizedRecords:
         """Returns copies of records with tokens at the configured fields (``fields()``), all of one epoch.
@@ -131,7 +108,7 @@ class Client:
         >>> done.replaced
         {'$.ssn': 1}
         """
-        return self._run(self._plans.tokenize_records(records, deadline))
+        return self._run(self._plans.tokenize_records(records, deadline=deadline))
 
     def detokenize(
         self, tokens: Sequence[str | None], *, missing: Literal["null", "error"] = "null", deadline: float | None = None
@@ -148,14 +125,14 @@ class Client:
         Malformed tokens, unknown ones and those of other owners are all ``not_found``, with the value None. With
         ``missing="error"`` they raise TokensNotFound. Without a quorum nothing is ``not_found``: that raises NoQuorum.
         """
-        return self._run(self._plans.detokenize(tokens, missing, deadline))
+        return self._run(self._plans.detokenize(tokens, missing=missing, deadline=deadline))
 
     def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
         """Sends an Arrow stream within the nodes' limits as one request. Returns the stream that answers it.
 
         client/arrow.py makes and reads the streams; ``quorumvault.analytics`` takes columns of any length.
         """
-        return self._run(self._plans.exchange_arrow(operation, body, deadline))
+        return self._run(self._plans.exchange_arrow(operation, body, deadline=deadline))
 
     def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
         """Returns a TokenResult for each token, in order: the token of the same value in the active epoch. Shows no value.
@@ -169,7 +146,7 @@ class Client:
         A token of the active epoch comes back unchanged. The statuses are those of ``detokenize``. The key must be allowed to
         tokenize.
         """
-        return self._run(self._plans.retokenize(tokens, deadline))
+        return self._run(self._plans.retokenize(tokens, deadline=deadline))
 
     def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> list[list[str] | None]:
         """Returns for each value its tokens of every epoch so far, oldest first; None for None. Stores nothing.
@@ -182,7 +159,7 @@ class Client:
         Finds values in data of earlier epochs. The tokens are derived: a token here need not have been issued. The key must have
         the operation ``derive``, which no key has by default. Errors of single values are those of ``tokenize``.
         """
-        return self._run(self._plans.tokens_all_epochs(values, deadline))
+        return self._run(self._plans.tokens_all_epochs(values, deadline=deadline))
 
     def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
         """Begins the epoch after ``from_epoch``, unless it has begun. Returns the active epoch. Raises EpochAhead.
@@ -190,7 +167,7 @@ class Client:
         >>> vault.rotate(vault.epoch())
         2
         """
-        return self._run(self._plans.rotate(from_epoch, deadline))
+        return self._run(self._plans.rotate(from_epoch, deadline=deadline))
 
     def epoch(self, *, deadline: float | None = None) -> int:
         """Returns the active epoch of the key's owner, read from a quorum.
@@ -198,7 +175,7 @@ class Client:
         >>> vault.epoch()
         1
         """
-        return self._run(self._plans.epoch(deadline))
+        return self._run(self._plans.epoch(deadline=deadline))
 
     def fields(self, *, deadline: float | None = None) -> list[str]:
         """Returns the configured fields: JSONPath expressions.
@@ -206,7 +183,7 @@ class Client:
         >>> vault.fields()
         ['$.ssn']
         """
-        return self._run(self._plans.fields(deadline))
+        return self._run(self._plans.fields(deadline=deadline))
 
     def limits(self, *, deadline: float | None = None) -> Limits:
         """Returns the most that a node takes in one request. Asked once, then remembered. Longer calls make several requests.
@@ -214,7 +191,7 @@ class Client:
         >>> vault.limits().items
         10000
         """
-        return self._run(self._plans.limits(deadline))
+        return self._run(self._plans.limits(deadline=deadline))
 
     def health(self) -> list[NodeHealth]:
         """Returns each node's report about itself, in the order of ``urls``. Needs no key. A node that is away raises nothing.

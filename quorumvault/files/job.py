@@ -52,11 +52,6 @@ class Job:
     spill: Path | None = None
     root: Path | None = None
 
-    @property
-    def keeps_tokens(self) -> bool:
-        """Whether a token among values to tokenize stays as it is."""
-        return self.if_token == "keep"  # noqa: S105 - no password
-
 
 class CellCounts(msgspec.Struct):
     """Counts of cells: replaced ones for each column, and the others by the reason why they were not replaced.
@@ -77,14 +72,13 @@ class CellCounts(msgspec.Struct):
     def add(self, other: CellCounts) -> None:
         for column, count in other.values.items():
             self.values[column] = self.values.get(column, 0) + count
-        self.rows += other.rows
-        self.kept_tokens += other.kept_tokens
-        self.no_token += other.no_token
-        self.not_found += other.not_found
-        self.unavailable += other.unavailable
-        self.collision += other.collision
-        self.rejected += other.rejected
+        for name in _ADDED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.epochs = sorted({*self.epochs, *other.epochs})
+
+
+#: The fields of CellCounts that are plain sums.
+_ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("values", "epochs"))
 
 
 class Report(CellCounts):

@@ -1,0 +1,47 @@
+"""The part that both clients share: settings, and in each process the plans and the connections of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random, SystemRandom
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+
+from quorumvault.client import wire
+from quorumvault.client.operations import Operations
+from quorumvault.client.plan import Clock
+from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
+from quorumvault.client.settings import Settings
+
+HttpT = TypeVar("HttpT")
+
+
+class Own(NamedTuple, Generic[HttpT]):
+    """The state of a client in one process."""
+
+    plans: Operations
+    http: HttpT
+
+
+class Shell(Generic[HttpT]):
+    """The base of both clients. ``_connect`` makes the HTTP client of one process, with the arguments of httpx2's."""
+
+    _connect: Callable[..., HttpT]
+
+    def __init__(self, settings: Settings, policy: ClientPolicy, clock: Clock, rng: Random | None, transport: Any) -> None:
+        self.urls = settings.urls
+        self._policy = policy
+        self._clock = clock
+
+        def make(rng: Random, transport: Any) -> Own[HttpT]:
+            http = self._connect(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
+            return Own(Operations.of(settings, policy, clock, rng), http)
+
+        first = make(rng or SystemRandom(), transport)
+        self._own = EachProcess(first, refuse_transport if transport is not None else lambda: make(SystemRandom(), None))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.urls)})"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(type(self))
