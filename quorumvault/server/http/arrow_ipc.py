@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from struct import Struct, error
 from typing import Final
 
@@ -31,38 +30,16 @@ _ALIGNMENT: Final = 8
 _V4, _V5 = 3, 4
 _UTF8, _LARGE_UTF8 = 5, 20
 _INDEX_BITS: Final = (8, 16, 32, 64)
-
-
-class _Header(IntEnum):
-    SCHEMA, DICTIONARY, BATCH = 1, 2, 3
-
-
-class _MessageSlot(IntEnum):
-    VERSION, KIND, HEADER, BODY_LENGTH = range(4)
-
-
-class _SchemaSlot(IntEnum):
-    ENDIANNESS, FIELDS = range(2)
-
-
-class _FieldSlot(IntEnum):
-    NAME, NULLABLE, KIND, _TYPE, DICTIONARY, CHILDREN = range(6)
-
-
-class _EncodingSlot(IntEnum):
-    ID, INDEX = range(2)
-
-
-class _IntSlot(IntEnum):
-    BITS, SIGNED = range(2)
-
-
-class _DictionarySlot(IntEnum):
-    ID, ENTRIES, IS_DELTA = range(3)
-
-
-class _BatchSlot(IntEnum):
-    ROWS, NODES, BUFFERS, COMPRESSION, VARIADIC = range(5)
+#: The kinds of a message's header.
+_SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
+#: The slots of each table, by its name in Message.fbs and Schema.fbs.
+_MESSAGE_VERSION, _MESSAGE_KIND, _MESSAGE_HEADER, _MESSAGE_BODY_LENGTH = range(4)
+_SCHEMA_ENDIANNESS, _SCHEMA_FIELDS = range(2)
+_FIELD_NAME, _FIELD_NULLABLE, _FIELD_KIND, _FIELD_TYPE, _FIELD_DICTIONARY, _FIELD_CHILDREN = range(6)
+_ENCODING_ID, _ENCODING_INDEX = range(2)
+_INT_BITS, _INT_SIGNED = range(2)
+_DICTIONARY_ID, _DICTIONARY_ENTRIES, _DICTIONARY_IS_DELTA = range(3)
+_BATCH_ROWS, _BATCH_NODES, _BATCH_BUFFERS, _BATCH_COMPRESSION, _BATCH_VARIADIC = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +170,9 @@ def _messages(body: bytes) -> Iterator[tuple[_Table, range]]:
         metadata = data[at : at + length] if length > 0 else data[:0]
         start = at + length
         message = _Table(metadata, _number(_U32, metadata, 0))
-        if message.number(_I16, _MessageSlot.VERSION) not in (_V4, _V5):
+        if message.number(_I16, _MESSAGE_VERSION) not in (_V4, _V5):
             raise broken("its version is neither 4 nor 5")
-        size = message.number(_I64, _MessageSlot.BODY_LENGTH)
+        size = message.number(_I64, _MESSAGE_BODY_LENGTH)
         if start % _ALIGNMENT or not 0 <= size <= len(body) - start:
             raise broken("a message is not where it should be, or has another length")
         yield message, range(start, start + size)
@@ -204,31 +181,31 @@ def _messages(body: bytes) -> Iterator[tuple[_Table, range]]:
 
 def _column(message: _Table | None, buffers: range) -> Column:
     """The one column of a schema."""
-    if message is None or message.number(_BYTE, _MessageSlot.KIND) != _Header.SCHEMA or buffers:
+    if message is None or message.number(_BYTE, _MESSAGE_KIND) != _SCHEMA or buffers:
         raise broken("it does not begin with a schema")
-    schema = message.table(_MessageSlot.HEADER)
-    if schema.number(_I16, _SchemaSlot.ENDIANNESS) != 0:
+    schema = message.table(_MESSAGE_HEADER)
+    if schema.number(_I16, _SCHEMA_ENDIANNESS) != 0:
         raise broken("its numbers are big-endian, and little-endian ones are taken here")
-    if schema.count(_SchemaSlot.FIELDS) != 1:
+    if schema.count(_SCHEMA_FIELDS) != 1:
         raise Invalid("send a stream of one column, value or token")
-    field = schema.first(_SchemaSlot.FIELDS)
-    kind = field.number(_BYTE, _FieldSlot.KIND)
-    if kind not in (_UTF8, _LARGE_UTF8) or field.count(_FieldSlot.CHILDREN):
+    field = schema.first(_SCHEMA_FIELDS)
+    kind = field.number(_BYTE, _FIELD_KIND)
+    if kind not in (_UTF8, _LARGE_UTF8) or field.count(_FIELD_CHILDREN):
         raise _not_text()
-    name, nullable = field.text(_FieldSlot.NAME), bool(field.number(_BYTE, _FieldSlot.NULLABLE))
-    if not field.has(_FieldSlot.DICTIONARY):
+    name, nullable = field.text(_FIELD_NAME), bool(field.number(_BYTE, _FIELD_NULLABLE))
+    if not field.has(_FIELD_DICTIONARY):
         return Column(name, kind == _LARGE_UTF8, nullable)
-    encoding = field.table(_FieldSlot.DICTIONARY)
-    return Column(name, kind == _LARGE_UTF8, nullable, _index(encoding), encoding.number(_I64, _EncodingSlot.ID))
+    encoding = field.table(_FIELD_DICTIONARY)
+    return Column(name, kind == _LARGE_UTF8, nullable, _index(encoding), encoding.number(_I64, _ENCODING_ID))
 
 
 def _index(encoding: _Table) -> str:
     """Numpy's name of the type of a dictionary's indices."""
-    index = encoding.table(_EncodingSlot.INDEX)
-    bits = index.number(_I32, _IntSlot.BITS)
+    index = encoding.table(_ENCODING_INDEX)
+    bits = index.number(_I32, _INT_BITS)
     if bits not in _INDEX_BITS:
         raise _not_text()
-    return f"<{'i' if index.number(_BYTE, _IntSlot.SIGNED) else 'u'}{bits // 8}"
+    return f"<{'i' if index.number(_BYTE, _INT_SIGNED) else 'u'}{bits // 8}"
 
 
 def _not_text() -> Malformed:
@@ -239,24 +216,24 @@ def _not_text() -> Malformed:
 
 def _batch(message: _Table, place: range, column: Column) -> Batch:
     """A message after the schema."""
-    kind = message.number(_BYTE, _MessageSlot.KIND)
-    if kind not in (_Header.DICTIONARY, _Header.BATCH):
+    kind = message.number(_BYTE, _MESSAGE_KIND)
+    if kind not in (_DICTIONARY, _BATCH):
         raise broken("there is another message between its batches")
-    header = message.table(_MessageSlot.HEADER)
-    entries = kind == _Header.DICTIONARY
+    header = message.table(_MESSAGE_HEADER)
+    entries = kind == _DICTIONARY
     delta = False
     if entries:
-        if column.index is None or header.number(_I64, _DictionarySlot.ID) != column.dictionary:
+        if column.index is None or header.number(_I64, _DICTIONARY_ID) != column.dictionary:
             raise broken("it has a dictionary that no column refers to")
-        delta = header.number(_BYTE, _DictionarySlot.IS_DELTA) != 0
-        header = header.table(_DictionarySlot.ENTRIES)
-    if header.has(_BatchSlot.COMPRESSION):
+        delta = header.number(_BYTE, _DICTIONARY_IS_DELTA) != 0
+        header = header.table(_DICTIONARY_ENTRIES)
+    if header.has(_BATCH_COMPRESSION):
         raise Invalid("send the stream without compression of its buffers")
-    rows = header.number(_I64, _BatchSlot.ROWS)
-    ((length, nulls),) = header.pairs(_BatchSlot.NODES, 1)
-    if rows < 0 or length != rows or not -1 <= nulls <= rows or header.count(_BatchSlot.VARIADIC):
+    rows = header.number(_I64, _BATCH_ROWS)
+    ((length, nulls),) = header.pairs(_BATCH_NODES, 1)
+    if rows < 0 or length != rows or not -1 <= nulls <= rows or header.count(_BATCH_VARIADIC):
         raise broken("a batch has another number of rows than its column")
-    places = header.pairs(_BatchSlot.BUFFERS, 3 if entries or column.index is None else 2)
+    places = header.pairs(_BATCH_BUFFERS, 3 if entries or column.index is None else 2)
     return Batch(rows, nulls, tuple(_buffer(start, size, place) for start, size in places), entries, delta)
 
 

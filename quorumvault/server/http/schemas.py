@@ -8,11 +8,12 @@ GET /openapi.json is made of these types too: its readers see their docstrings a
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from quorumvault.config.cluster import Limits
 from quorumvault.errors import Invalid, Malformed
 from quorumvault.formats.json import check_names, check_steps
 from quorumvault.model import FIRST_EPOCH, MAX_EPOCH
@@ -65,7 +66,7 @@ class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
 
     takes = 'send one of "record": {…}, "records": [{…}, …] and "values": […], and if need be "on_error": "fail" or "item"'
     one_of = ("record", "records", "values")
-    kept_raw = ("record", "records", "values")
+    kept_raw: ClassVar[tuple[str, ...]] = ("record", "records", "values")
 
     record: Record | UnsetType = UNSET
     records: list[Record] | UnsetType = UNSET
@@ -73,17 +74,12 @@ class TokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
     on_error: OnError = "fail"
 
 
-class TextTokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
-    """A TokenizeBody whose values are all texts, as most are: they are decoded at once. Numbers have to be read as spelled."""
+class TextTokenizeBody(TokenizeBody, frozen=True, forbid_unknown_fields=True):
+    """Values that are all texts, as most are: they are decoded at once. Numbers have to be read as spelled."""
 
-    takes = TokenizeBody.takes
-    one_of = TokenizeBody.one_of
-    kept_raw = ("record", "records")
+    kept_raw: ClassVar[tuple[str, ...]] = ("record", "records")
 
-    record: Record | UnsetType = UNSET
-    records: list[Record] | UnsetType = UNSET
-    values: list[str | None] | UnsetType = UNSET
-    on_error: OnError = "fail"
+    values: list[str | None] | UnsetType = UNSET  # type: ignore[assignment]
 
 
 class DetokenizeBody(Body, frozen=True, forbid_unknown_fields=True):
@@ -252,6 +248,11 @@ class LimitsInForce(msgspec.Struct, frozen=True):
     answer_bytes: int
     memory_bytes: int
 
+    @classmethod
+    def of(cls, limits: Limits) -> Self:
+        """Return the part of a node's limits that callers are told."""
+        return msgspec.convert(limits, cls, from_attributes=True)
+
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -272,7 +273,7 @@ async def parse(kind: type[BodyT], body: bytes, turns: Turns) -> BodyT:
     return request
 
 
-async def parse_tokenize(body: bytes, turns: Turns) -> TokenizeBody | TextTokenizeBody:
+async def parse_tokenize(body: bytes, turns: Turns) -> TokenizeBody:
     """Return the body with its values as texts if all are, which is the most frequent case and the fastest to decode.
 
     Raises Malformed, Invalid.

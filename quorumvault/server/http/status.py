@@ -55,9 +55,7 @@ class Status:
         return _open_response(request, encode(Live()))
 
     async def limits(self, request: Request) -> Response:
-        limits = self._services.limits
-        in_force = {name: getattr(limits, name) for name in LimitsInForce.__struct_fields__}
-        return _open_response(request, encode(LimitsInForce(**in_force)))
+        return _open_response(request, encode(LimitsInForce.of(self._services.limits)))
 
     async def metrics(self, request: Request) -> Response:
         return _open_response(request, self._services.metrics(), media_type=_PROMETHEUS)

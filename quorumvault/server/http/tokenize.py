@@ -54,7 +54,7 @@ async def tokenize(job: Job) -> Content:
     return encode(await _tokenize_values(job, request, errors))
 
 
-async def _tokenize_values(job: Job, request: TokenizeBody | TextTokenizeBody, errors: ItemErrors) -> ValuesTokenized:
+async def _tokenize_values(job: Job, request: TokenizeBody, errors: ItemErrors) -> ValuesTokenized:
     if isinstance(request, TextTokenizeBody):
         canonicals = judge_texts(request.values or [], errors)
     else:

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from quorumvault import errors
-from quorumvault.server.telemetry.event_log import Event
+from quorumvault.server.telemetry.event_log import Event, EventSink
 
 #: Seconds between two shared lines of a kind.
 SECONDS: Final = 1.0
@@ -52,13 +52,8 @@ _WITHOUT_VALUES = frozenset({"epoch", "fields"})
 _Kind = tuple[str, str | None, str | None]
 
 
-class Log(Protocol):
+class Log(EventSink, Protocol):
     """The part of EventLog that is needed here."""
-
-    @property
-    def refuses(self) -> str | None: ...
-
-    async def write(self, event: Event) -> bool: ...
 
     def note(self, event: Event) -> None: ...
 
