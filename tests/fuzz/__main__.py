@@ -14,14 +14,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
-from tests.fuzz.campaign import FuzzerError, Keeper, print_end, print_header, print_report, run
+from tests.fuzz.campaign import FuzzerError, keep, print_end, print_header, print_report, run
 from tests.fuzz.target import Violation
 from tests.fuzz.targets import TARGETS, Entry, made
-from tests.fuzz.worker import Order
+from tests.fuzz.worker import Found, Order
 
 _SECONDS = 10.0
 
@@ -58,22 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(options.targets) != 1:
             parser.error("--replay needs the one TARGET that the files are for")
         return replay(options.targets[0], options.replay)
-    return feed(orders(options), Keeper(options.findings, _seed(options)))
-
-
-def _seed(options: argparse.Namespace) -> int:
     if options.seed is None:
         options.seed = 1 if options.profile else SystemRandom().randrange(10**6)
-    seed: int = options.seed
-    return seed
+    return feed(orders(options), partial(keep, options.findings, options.seed))
 
 
 def orders(options: argparse.Namespace) -> list[Order]:
-    seed, found = _seed(options), []
-    for name in options.targets or TARGETS:
-        count, seconds = _share(options, TARGETS[name])
-        found.append(Order(name, seed, options.first, count, seconds))
-    return found
+    names = options.targets or TARGETS
+    return [Order(name, options.seed, options.first, *_share(options, TARGETS[name])) for name in names]
 
 
 def _share(options: argparse.Namespace, entry: Entry) -> tuple[int | None, float | None]:
@@ -85,13 +78,13 @@ def _share(options: argparse.Namespace, entry: Entry) -> tuple[int | None, float
     return options.inputs, options.seconds or (None if options.inputs else _SECONDS)
 
 
-def feed(todo: Sequence[Order], keep: Keeper) -> int:
+def feed(todo: Sequence[Order], kept: Callable[[str, Found], None]) -> int:
     print(f"seed {todo[0].seed}")
     print_header()
     reports = []
     for order in todo:
         try:
-            report = run(order, keep)
+            report = run(order, kept)
         except FuzzerError as error:
             print(error, file=sys.stderr)
             return 2

@@ -1,5 +1,7 @@
 """Arrow streams: good ones of every shape, broken ones, and whether a body is refused in order or gives back what it held.
 
+They are read in this process, whose memory pool checks the ends of what it gave out.
+
 corpus   plain text and dictionaries, in batches, with nulls, replaced and added dictionaries; by pyarrow, and by hand
 mutate   numbers where the format has numbers, bits, pieces that are moved, repeated, left out, or of another stream
 check    a refusal of the contract (4xx), or texts that hold: they are written and read back as they are
@@ -16,6 +18,8 @@ import pyarrow as pa
 from quorumvault.config.cluster import Limits
 from quorumvault.errors import RequestError
 from quorumvault.server.http.arrow_stream import Texts, read_texts, write_stream
+from tests.fuzz.mutation import flip
+from tests.fuzz.target import InProcess
 from tests.rigs import arrow as rig
 
 _LIMITS = Limits()
@@ -23,6 +27,15 @@ _TEXTS = (None, b"", b"x", "é\U0001f600".encode(), b"qv_1_" + b"a" * 48, b"a lo
 #: Where lengths, counts and offsets turn over.
 _EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 _CODES = {8: "bB", 16: "hH", 32: "iI", 64: "qQ"}
+
+
+class ArrowStreams(InProcess):
+    def make(self, rng: Random) -> bytes:
+        stream = corpus(rng)
+        return mutate(rng, stream) if rng.random() < 0.95 else stream
+
+    def check_one(self, data: bytes) -> str:
+        return check(data)
 
 
 def corpus(rng: Random) -> bytes:
@@ -114,11 +127,6 @@ def _number(rng: Random, data: bytearray) -> None:
     struct.pack_into(f"<{code}", data, at, number % (1 << 8 * width))
 
 
-def _flip(rng: Random, data: bytearray) -> None:
-    if data:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
 def _cut(rng: Random, data: bytearray) -> None:
     start, end = _span(rng, data)
     del data[start:end]
@@ -159,4 +167,4 @@ def _message(rng: Random, data: bytearray) -> None:
         data[at:at] = piece
 
 
-_CHANGES = (_number, _number, _number, _flip, _cut, _repeat, _splice, _message)
+_CHANGES = (_number, _number, _number, flip, _cut, _repeat, _splice, _message)

@@ -35,17 +35,9 @@ _MAGIC = b"QVBACKUP\x01"
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _NODES = plan_nodes(["127.0.0.1"], 9100)
 _WORDS = (
-    b"\xa1\xff",
-    b"\x91" * 12_000,
-    b"\xdd\xff\xff\xff\xff",
-    b"\xc6\xff\xff\xff\xff",
-    b"\xc0",
-    b"\x01",
-    b"../../x",
-    b"\xa1x",
-    b"R",
-    b"O",
-)
+    b"\xa1\xff", b"\x91" * 12_000, b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc0", b"\x01", b"../../x", b"\xa1x",
+    b"R", b"O",
+)  # fmt: skip
 
 
 @functools.cache

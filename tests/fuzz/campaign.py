@@ -53,7 +53,7 @@ class Report:
 def run(order: Order, keep: Callable[[str, Found], None]) -> Report:
     """Carries out an order. ``keep(target, found)`` is told what failed, of each kind a few."""
     report, kinds = Report(order.target, order.first), Counter[str]()
-    while not _is_over(order, report) and len(report.found) < _MOST_FOUND:
+    while not order.is_over(report.next, report.seconds) and len(report.found) < _MOST_FOUND:
         left = replace(
             order,
             first=report.next,
@@ -67,12 +67,6 @@ def run(order: Order, keep: Callable[[str, Found], None]) -> Report:
             if kinds[kind] <= _MOST_OF_A_KIND:
                 keep(order.target, found)
     return report
-
-
-def _is_over(order: Order, report: Report) -> bool:
-    if order.count is not None and report.next >= order.first + order.count:
-        return True
-    return order.seconds is not None and report.seconds >= order.seconds
 
 
 def _run_once(order: Order, report: Report) -> Iterable[Found]:
@@ -120,18 +114,12 @@ def _process(order: Order, report: Report, folder: str) -> Iterable[Found]:
         yield Found(place.value, words, input_of(target, order.seed, place.value, order.target))
 
 
-class Keeper:
-    """Writes inputs that failed into a folder, which is made for the first."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self._folder = folder
-        self._seed = seed
-
-    def __call__(self, target: str, found: Found) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{target}-{self._seed}-{found.index}.input"
-        path.write_bytes(found.data)
-        print(f"{target}: input {found.index} failed: {found.words}\n    {path}", flush=True)
+def keep(folder: Path, seed: int, target: str, found: Found) -> None:
+    """Writes an input that failed into the folder, which is made for the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{target}-{seed}-{found.index}.input"
+    path.write_bytes(found.data)
+    print(f"{target}: input {found.index} failed: {found.words}\n    {path}", flush=True)
 
 
 def print_header() -> None:

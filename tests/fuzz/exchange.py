@@ -40,41 +40,42 @@ def pieces_of(data: bytes) -> tuple[list[bytes], float]:
 
 @dataclass(slots=True)
 class Answers:
-    """What came back: statuses of whole and begun answers, bodies of those that were no success, and whether it is no HTTP."""
+    """What came back: statuses of whole and begun answers, bodies of those that were no success, and whether it is no HTTP.
 
+    Takes the calls of httptools.
+    """
+
+    is_http: bool
     raw: bytearray = field(default_factory=bytearray)
     statuses: list[int] = field(default_factory=list)
     whole: int = 0
     refusals: bytearray = field(default_factory=bytearray)
     is_closed: bool = False
-    is_http: bool = True
+    _parser: httptools.HttpResponseParser = field(init=False)
 
-
-class _Parser:
-    """Takes the calls of httptools."""
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+    def __post_init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._answers.is_http = False
+        self.raw += data
+        if self.is_http:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserError:
+                self.is_http = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._answers.refusals += name + value if self._parser.get_status_code() >= 300 else b""
+        self.refusals += name + value if self._parser.get_status_code() >= 300 else b""
 
     def on_headers_complete(self) -> None:
-        self._answers.statuses.append(self._parser.get_status_code())
+        self.statuses.append(self._parser.get_status_code())
 
     def on_body(self, body: bytes) -> None:
-        if self._answers.statuses[-1] >= 300:
-            self._answers.refusals += body
+        if self.statuses[-1] >= 300:
+            self.refusals += body
 
     def on_message_complete(self) -> None:
-        self._answers.whole += self._answers.statuses[-1] >= 200
+        self.whole += self.statuses[-1] >= 200
 
 
 async def exchange(
@@ -84,9 +85,8 @@ async def exchange(
 
     ``patience``: seconds without a byte after which no answer is expected any more.
     """
-    answers = Answers()
+    answers = Answers(is_http=http)
     reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_SECONDS)
-    parser = _Parser(answers) if http else None
     sending = asyncio.ensure_future(_send(writer, pieces, pause))
     try:
         while True:
@@ -103,9 +103,7 @@ async def exchange(
             if not received:
                 answers.is_closed = True
                 break
-            answers.raw += received
-            if parser is not None:
-                parser.feed(received)
+            answers.feed(received)
     finally:
         sending.cancel()
         writer.transport.abort()

@@ -34,41 +34,17 @@ from tests.fuzz.target import InProcess, Violation
 from tests.rigs.tables import desk, job
 
 _CSV_WORDS = (
-    b'"',
-    b'""',
-    b",",
-    b"\r\n",
-    b"\n",
-    b"\r",
-    b"\n\n",
-    b'"\n"',
-    b"\xef\xbb\xbf",
-    b"\xff",
-    b"\0",
-    b" ",
-    b"name",
-    b'",',
+    b'"', b'""', b",", b"\r\n", b"\n", b"\r", b"\n\n", b'"\n"', b"\xef\xbb\xbf", b"\xff", b"\0", b" ", b"name", b'",',
     b"\xe2\x80\xa8",
-)
+)  # fmt: skip
 _CSV_CELLS = (b"a", b'"b"', b'""', b"", b'"c""d"', b'"e,\r\nf"', VALUE.encode(), b" g ", "h\u00e9".encode(), b"qv_1_" + b"a" * 48)
 _JSON_WORDS = (
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\r\n", b"\xef\xbb\xbf", b"\xff", b"\0", b"null", b"1.0", b"-0"),
     *(b'"\\ud800"', b'"\\u00e9"', b'{"name":1}\n', b'"name":', b"[" * 70, b"9" * 5000, b" \t", b'"name":"x","name":"y"'),
 )
 _JSON_VALUES = (
-    b'"a"',
-    b'"\\u00e9"',
-    b"42",
-    b"-0",
-    b"true",
-    b"null",
-    b"1.5",
-    b"{}",
-    b'["x"]',
-    b'""',
-    b'"\\""',
-    b'"%b"' % VALUE.encode(),
-)
+    b'"a"', b'"\\u00e9"', b"42", b"-0", b"true", b"null", b"1.5", b"{}", b'["x"]', b'""', b'"\\""', b'"%b"' % VALUE.encode(),
+)  # fmt: skip
 _MISMATCH = "what was tokenized and detokenized is not what it was"
 
 

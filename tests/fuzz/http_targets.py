@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import ExitStack
 from random import Random
 from typing import ClassVar
 
 from tests.fuzz import arrow, jsonbodies, rawhttp
 from tests.fuzz.exchange import Answers, exchange, in_pieces, pieces_of
-from tests.fuzz.nodes import NODE, Nodes
-from tests.fuzz.target import Figures, Target, Violation
+from tests.fuzz.nodes import NODE, OverSockets
+from tests.fuzz.target import Violation
 
-_AT_ONCE = 32
 #: Batches between two looks at what a node tells anybody.
 _TELL = 20
 #: Headers that are answered and written down as they come. What chance puts there may be found.
 _ECHOED = re.compile(rb"(?i)(?:x-request-id|x-purpose)([^\n]*)")
 
 
-class HttpTarget(Target):
-    batch = 128
-    over_sockets = True
+class HttpTarget(OverSockets):
+    batch, at_once = 128, 32
     #: Seconds to wait for an answer. Whole requests get one, however busy the machine is; of others many do not.
     patience: ClassVar[float] = 5.0
 
     def __init__(self) -> None:
         self._count = 0
-
-    def open(self, stack: ExitStack) -> None:
-        self._nodes = stack.enter_context(Nodes())
-        self._runner = stack.enter_context(asyncio.Runner())
 
     def make(self, rng: Random) -> bytes:
         return in_pieces(rng, self.request(rng))
@@ -44,35 +36,20 @@ class HttpTarget(Target):
         ...
 
     def check(self, inputs: Sequence[bytes]) -> list[str]:
-        outcomes = self._runner.run(self._send_all(inputs))
-        self._nodes.check()
+        outcomes = super().check(inputs)
         self._count += 1
         if self._count % _TELL == 0:
-            self._nodes.check_told()
+            self.nodes.check_told()
         return outcomes
 
-    async def _send_all(self, inputs: Sequence[bytes]) -> list[str]:
-        host, _, port = self._nodes.cluster.nodes[NODE].address.rpartition(":")
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def send(place: int, data: bytes) -> str:
-            async with gate:
-                filled = self._nodes.planted.filled(data)
-                if any(self._nodes.planted.found_in(said) for said in _ECHOED.findall(filled)):
-                    return "not sent"
-                pieces, pause = pieces_of(filled)
-                try:
-                    answers = await exchange(host, int(port), pieces, pause, self.patience)
-                except OSError as error:
-                    return f"no connection ({type(error).__name__})"
-                self._judge(place, data, answers)
-                return _outcome(answers)
-
-        done = await asyncio.gather(*(send(place, data) for place, data in enumerate(inputs)), return_exceptions=True)
-        failed = next((each for each in done if isinstance(each, BaseException)), None)
-        if failed is not None:
-            raise failed
-        return [each for each in done if isinstance(each, str)]
+    async def send(self, place: int, data: bytes) -> str:
+        host, _, port = self.nodes.cluster.nodes[NODE].address.rpartition(":")
+        filled = self.nodes.planted.filled(data)
+        if any(self.nodes.planted.found_in(said) for said in _ECHOED.findall(filled)):
+            return "not sent"
+        answers = await exchange(host, int(port), *pieces_of(filled), self.patience)
+        self._judge(place, data, answers)
+        return _outcome(answers)
 
     def _judge(self, place: int, data: bytes, answers: Answers) -> None:
         faults = [status for status in answers.statuses if status >= 500 and status != 503]
@@ -82,11 +59,8 @@ class HttpTarget(Target):
             raise Violation(f"what was answered is no HTTP: {bytes(answers.raw[:100])!r}", place)
         if b"Traceback" in answers.refusals:
             raise Violation("a traceback in an answer", place)
-        if self._nodes.planted.found_in(bytes(answers.refusals)):
+        if self.nodes.planted.found_in(bytes(answers.refusals)):
             raise Violation(f"something planted is in an answer with status {answers.statuses}", place)
-
-    def figures(self) -> Figures:
-        return self._nodes.figures
 
 
 def _outcome(answers: Answers) -> str:

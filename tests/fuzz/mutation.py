@@ -35,7 +35,7 @@ def _put_in(rng: Random, data: bytearray, word: bytes) -> None:
     data[start : end if rng.random() < 0.5 else start] = word
 
 
-def _flip(rng: Random, data: bytearray) -> None:
+def flip(rng: Random, data: bytearray) -> None:
     if data:
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
 
@@ -83,4 +83,4 @@ def _number(rng: Random, data: bytearray) -> None:
     data[at : at + width] = struct.pack(rng.choice("<>") + code, rng.choice(_EDGES) % (1 << 8 * width))
 
 
-_CHANGES: tuple[_Change, ...] = (_flip, _flip, _overwrite, _insert, _delete, _truncate, _repeat, _move, _number)
+_CHANGES: tuple[_Change, ...] = (flip, flip, _overwrite, _insert, _delete, _truncate, _repeat, _move, _number)

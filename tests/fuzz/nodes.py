@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import multiprocessing
 import os
 import tempfile
 import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from chaos.testbed.cluster import Cluster
 from tests.fuzz.canaries import VALUE, Planted
-from tests.fuzz.target import LONGEST_TURN, Figures, Violation
+from tests.fuzz.target import LONGEST_TURN, Figures, Target, Violation
 
 #: The node that is fed.
 NODE = "n1"
@@ -119,6 +123,46 @@ class Nodes:
         except FileNotFoundError:
             return b""
         return written
+
+
+class OverSockets(Target):
+    """A target whose inputs go to a real node, each over a connection of its own."""
+
+    over_sockets = True
+    #: Connections that are open at a time.
+    at_once: ClassVar[int]
+
+    def open(self, stack: ExitStack) -> None:
+        self.nodes = stack.enter_context(Nodes())
+        self._runner = stack.enter_context(asyncio.Runner())
+
+    def check(self, inputs: Sequence[bytes]) -> list[str]:
+        outcomes = self._runner.run(self._send_all(inputs))
+        self.nodes.check()
+        return outcomes
+
+    async def _send_all(self, inputs: Sequence[bytes]) -> list[str]:
+        gate = asyncio.Semaphore(self.at_once)
+
+        async def send(place: int, data: bytes) -> str:
+            async with gate:
+                try:
+                    return await self.send(place, data)
+                except OSError as error:
+                    return f"no connection ({type(error).__name__})"
+
+        done = await asyncio.gather(*(send(place, data) for place, data in enumerate(inputs)), return_exceptions=True)
+        for failed in (each for each in done if isinstance(each, BaseException)):
+            raise failed
+        return [each for each in done if isinstance(each, str)]
+
+    @abstractmethod
+    async def send(self, place: int, data: bytes) -> str:
+        """What this input led to. Raises Violation; and OSError if there was no connection."""
+        ...
+
+    def figures(self) -> Figures:
+        return self.nodes.figures
 
 
 def _is_slip(line: bytes) -> bool:

@@ -26,19 +26,10 @@ _DECODERS: tuple[Callable[[bytes | memoryview], Any], ...] = (
 )
 #: Pieces of MessagePack: heads of long things, deep things, text that is no UTF-8, extensions, times.
 WORDS = (
-    *(head + b"\xff\xff\xff\xff" for head in (b"\xdb", b"\xdd", b"\xdf", b"\xc6", b"\xc9")),
-    *(
-        b"\x91" * 12_000,
-        b"\x81\xa1x" * 12_000,
-        b"\xa1\xff",
-        b"\xa3\xed\xa0\x80",
-        b"\xd6\xff" + bytes(4),
-        b"\xc1",
-        b"\xc0",
-        b"\x90",
-    ),
-    *(b"\xcf" + b"\xff" * 8, b"\xd3\x80" + bytes(7), b"\xcb\x7f\xf8" + bytes(6), b"\x80", b"\xc4\x00", b"\xa0"),
-)
+    *(head + b"\xff\xff\xff\xff" for head in (b"\xdb", b"\xdd", b"\xdf", b"\xc6", b"\xc9")), b"\x91" * 12_000,
+    b"\x81\xa1x" * 12_000, b"\xa1\xff", b"\xa3\xed\xa0\x80", b"\xd6\xff" + bytes(4), b"\xc1", b"\xc0", b"\x90",
+    b"\xcf" + b"\xff" * 8, b"\xd3\x80" + bytes(7), b"\xcb\x7f\xf8" + bytes(6), b"\x80", b"\xc4\x00", b"\xa0",
+)  # fmt: skip
 _OWNER, _DIGEST, _PLACE = b"o" * 16, b"d" * 24, b"p" * 44
 
 

@@ -27,46 +27,25 @@ _ODD_PATHS = (
     *(b"/" + b"x" * 9000, b"/epoch;a", b"", b"epoch", b"/tokenize/", b"/%74okenize", b"/" + _CANARY, b"/epoch\t"),
 )
 _METHODS = (
-    b"GET",
-    b"HEAD",
-    b"POST",
-    b"PUT",
-    b"DELETE",
-    b"OPTIONS",
-    b"TRACE",
-    b"CONNECT",
-    b"PRI",
-    b"get",
-    b"G\0T",
-    b"",
-    b"X" * 300,
-)
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PRI", b"get", b"G\0T", b"", b"X" * 300,
+)  # fmt: skip
 _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/11", b"http/1.1", b"", b"HTTP/1.1 x")
 #: Lines of a head that matter to somebody.
 _LINES = (
-    *(b"Connection: close", b"Connection: keep-alive", b"Connection: upgrade", b"Upgrade: h2c", b"Upgrade: websocket"),
-    *(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13", b"HTTP2-Settings: AAMAAABk"),
-    *(b"Expect: 100-continue", b"Expect: x", b"Content-Length: 5", b"Content-Length: 0", b"Content-Length: -1"),
-    *(b"Content-Length: +5", b"Content-Length: 5, 5", b"Content-Length: 99999999999999999999", b"Content-Length: 0x5"),
-    *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: identity"),
-    *(b"Transfer-Encoding : chunked", b"Transfer-Encoding: chunked, chunked", b"Transfer-Encoding:\x0bchunked"),
-    *(b"Content-Encoding: gzip", b"Content-Type: text/plain", b"Content-Type: application/json; charset=latin-1"),
-    *(
-        b"Host: a\r\nHost: b",
-        b"Host:",
-        b" folded: x",
-        b": no name",
-        b"no colon",
-        b"A\0B: x",
-        b"N: a\0b",
-        b"N: \xff\xfe",
-        b"\xff: x",
-    ),
-    *(b"X: " + b"y" * 70_000, b"\r\n".join([b"A: b"] * 300), b"X-Request-ID: one", b"X-Request-ID: a b", b"X-Purpose: why"),
-    *(b"X-Request-ID: " + b"i" * 200, b"Authorization: Basic eDp5", b"Authorization: Bearer", b"Authorization:\tBearer  x"),
-    *(b"Authorization: Bearer " + WRONG_KEY.encode(), b"X-API-Key: " + WRONG_KEY.encode(), b"X-API-Key: " + KEY_PLACE),
-    *(b"Cookie: " + _CANARY, b"Range: bytes=0-", b"If-None-Match: *", b"Forwarded: for=1", b"Accept: text/html", b"Trailer: A"),
-)
+    b"Connection: close", b"Connection: keep-alive", b"Connection: upgrade", b"Upgrade: h2c", b"Upgrade: websocket",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13", b"HTTP2-Settings: AAMAAABk",
+    b"Expect: 100-continue", b"Expect: x", b"Content-Length: 5", b"Content-Length: 0", b"Content-Length: -1",
+    b"Content-Length: +5", b"Content-Length: 5, 5", b"Content-Length: 99999999999999999999", b"Content-Length: 0x5",
+    b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: identity",
+    b"Transfer-Encoding : chunked", b"Transfer-Encoding: chunked, chunked", b"Transfer-Encoding:\x0bchunked",
+    b"Content-Encoding: gzip", b"Content-Type: text/plain", b"Content-Type: application/json; charset=latin-1",
+    b"Host: a\r\nHost: b", b"Host:", b" folded: x", b": no name", b"no colon", b"A\0B: x", b"N: a\0b", b"N: \xff\xfe",
+    b"\xff: x", b"X: " + b"y" * 70_000, b"\r\n".join([b"A: b"] * 300), b"X-Request-ID: one", b"X-Request-ID: a b",
+    b"X-Purpose: why", b"X-Request-ID: " + b"i" * 200, b"Authorization: Basic eDp5", b"Authorization: Bearer",
+    b"Authorization:\tBearer  x", b"Authorization: Bearer " + WRONG_KEY.encode(), b"X-API-Key: " + WRONG_KEY.encode(),
+    b"X-API-Key: " + KEY_PLACE, b"Cookie: " + _CANARY, b"Range: bytes=0-", b"If-None-Match: *", b"Forwarded: for=1",
+    b"Accept: text/html", b"Trailer: A",
+)  # fmt: skip
 _NOT_HTTP = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # TLS
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00",
@@ -78,31 +57,11 @@ _NOT_HTTP = (
     b"\0" * 100,
 )
 _CHUNK_SIZES = (
-    b"-1",
-    b"0x5",
-    b"ffffffffffffffff",
-    b"10000000000000000",
-    b"5 ",
-    b" 5",
-    b"+5",
-    b"g",
-    b"",
-    b"00000000005",
-    b"7fffffff",
-)
+    b"-1", b"0x5", b"ffffffffffffffff", b"10000000000000000", b"5 ", b" 5", b"+5", b"g", b"", b"00000000005", b"7fffffff",
+)  # fmt: skip
 _WORDS = (
-    b"\r\n",
-    b"\n",
-    b"\r",
-    b"\r\n\r\n",
-    b" ",
-    b"\t",
-    b"\0",
-    b":",
-    b"0\r\n\r\n",
-    *_LINES[:20],
-    b"GET /livez HTTP/1.1\r\n\r\n",
-)
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\0", b":", b"0\r\n\r\n", *_LINES[:20], b"GET /livez HTTP/1.1\r\n\r\n",
+)  # fmt: skip
 
 
 def connection(rng: Random) -> bytes:

@@ -22,22 +22,9 @@ from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
 
 _WORDS = (
-    b'"',
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b":",
-    b",",
-    b"\n",
-    b"null",
-    b"-1",
-    b"1e9",
-    b'"x":',
-    b"\xff",
-    b'"\\ud800"',
+    b'"', b"{", b"}", b"[", b"]", b":", b",", b"\n", b"null", b"-1", b"1e9", b'"x":', b"\xff", b'"\\ud800"',
     b'"x":' + b"[" * 12_000,
-)
+)  # fmt: skip
 _PLAN = Plan(
     "tokenize", ("name",), (), "fail", "keep", False, None, None, False, "k", [SourcePlan("a", None, (), "b", None, 1, 2, "d")]
 )

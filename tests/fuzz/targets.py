@@ -23,7 +23,7 @@ TARGETS: Final = {
     "arrow-http": Entry("tests.fuzz.http_targets:ArrowOverHttp", "Arrow requests to a real node", 8, 10_000),
     "peer-port": Entry("tests.fuzz.peer_port:PeerPort", "a stranger at the peer port of a real node", 8, 15_000),
     "json": Entry("tests.fuzz.json_target:JsonBodies", "JSON bodies, as OpenAPI has them and not", 8, 200_000),
-    "arrow": Entry("tests.fuzz.arrow_target:ArrowStreams", "Arrow streams", 8, 300_000),
+    "arrow": Entry("tests.fuzz.arrow:ArrowStreams", "Arrow streams", 8, 300_000),
     "handshake": Entry("tests.fuzz.peer_frames:HandshakeSteps", "both sides of the handshake between nodes", 3, 50_000),
     "frames": Entry("tests.fuzz.peer_frames:Frames", "frames between nodes", 4, 70_000),
     "messages": Entry("tests.fuzz.peer_messages:Messages", "messages between nodes", 4, 70_000),

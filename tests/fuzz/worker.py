@@ -30,6 +30,11 @@ class Order:
     count: int | None
     seconds: float | None
 
+    def is_over(self, next_input: int, seconds: float) -> bool:
+        """Whether all is done, where ``next_input`` has its turn after so many seconds."""
+        is_last = self.count is not None and next_input >= self.first + self.count
+        return is_last or (self.seconds is not None and seconds >= self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -67,7 +72,7 @@ def work(order: Order, place: Place, pipe: Connection, folder: str) -> None:
     with made(order.target) as target:
         begun = time.monotonic()
         index = order.first
-        while not _is_enough(order, index, time.monotonic() - begun):
+        while not order.is_over(index, time.monotonic() - begun):
             size = target.batch if order.count is None else min(target.batch, order.first + order.count - index)
             place.value = index
             inputs = [input_of(target, order.seed, index + number, order.target) for number in range(size)]
@@ -84,12 +89,6 @@ def work(order: Order, place: Place, pipe: Connection, folder: str) -> None:
                 pipe.send(progress)
         progress.seconds, progress.figures = time.monotonic() - begun, target.figures()
     pipe.send(progress)
-
-
-def _is_enough(order: Order, index: int, seconds: float) -> bool:
-    if order.count is not None and index - order.first >= order.count:
-        return True
-    return order.seconds is not None and seconds >= order.seconds
 
 
 def _found(target: Target, inputs: Sequence[bytes], first: int, violation: Violation) -> Found:
