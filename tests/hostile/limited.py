@@ -1,58 +1,25 @@
-"""A cluster whose nodes may have no more than 1.5 GB of memory each, and what is asked of a node under attack."""
+"""What is asked of a node under attack, and how it has to be when the attack is over."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import shutil
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from chaos.testbed.cluster import NODES, Cluster, wait_for
+from tests.hostile.tenants import JSON, Reply, exchange
+from tests.rigs.clusters import health, metrics
 
-#: Of address space, which is more than what is in memory.
-LIMIT = 1_500_000_000
 #: The attacker's owner, and somebody else's.
 LOUD, QUIET = "loud", "quiet"
 #: Longer than anything here takes on a busy machine.
 PATIENCE = 60.0
-JSON = "application/json"
 
 
-class Answer(NamedTuple):
-    status: int
-    body: bytes
-
-
-@contextmanager
-def limited_cluster(directory: Path) -> Iterator[Cluster]:
-    with Cluster.create(directory / "cluster", (LOUD, QUIET)) as cluster:
-        for node in cluster.nodes.values():
-            node.within = (str(shutil.which("prlimit")), f"--as={LIMIT}")
-        cluster.start()
-        cluster.wait_ready(reachable=3)
-        for node in cluster.nodes.values():
-            node.log.write_bytes(b"")  # what a start says of peers that are not there yet
-        yield cluster
-
-
-def ask(cluster: Cluster, path: str, body: bytes | None, key: str = LOUD, node: str = "n1", media: str = JSON) -> Answer:
-    connection = connect(cluster, node)
-    headers = {"Authorization": f"Bearer {cluster.api_key(key)}", "Content-Type": media}
-    try:
-        connection.request("GET" if body is None else "POST", path, body, headers)
-        response = connection.getresponse()
-        return Answer(response.status, response.read())
-    finally:
-        connection.close()
-
-
-def connect(cluster: Cluster, node: str = "n1") -> http.client.HTTPConnection:
-    host, _, port = cluster.nodes[node].address.rpartition(":")
-    return http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+def ask(cluster: Cluster, path: str, body: bytes | None, key: str = LOUD, media: str = JSON) -> Reply:
+    reply = exchange(cluster.nodes["n1"].address, cluster.api_key(key), path, body, media, timeout=PATIENCE)
+    assert reply is not None, f"{path} of {key} was not answered"
+    return reply
 
 
 def raw_connection(cluster: Cluster, node: str = "n1", receives: int | None = None) -> socket.socket:
@@ -75,17 +42,8 @@ def post(cluster: Cluster, path: str, body: bytes, key: str = LOUD, media: str =
 def tokens_of(cluster: Cluster, values: Sequence[str], key: str = LOUD) -> list[str]:
     answer = ask(cluster, "/tokenize", json.dumps({"values": values}).encode(), key)
     assert answer.status == 200, answer.body[:300]
-    tokens: list[str] = json.loads(answer.body)["tokens"]
+    tokens: list[str] = answer.json()["tokens"]
     return tokens
-
-
-def metric(cluster: Cluster, name: str, node: str = "n1") -> float:
-    text = ask(cluster, "/metrics", None, node=node).body.decode()
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name)
-
-
-def health(cluster: Cluster, node: str = "n1") -> Any:
-    return json.loads(ask(cluster, "/health", None, node=node).body)
 
 
 def assert_unharmed(cluster: Cluster) -> None:
@@ -94,10 +52,10 @@ def assert_unharmed(cluster: Cluster) -> None:
         assert cluster.nodes[node].running, cluster.nodes[node].log_tail()
     (token,) = tokens_of(cluster, ["somebody else's"], QUIET)
     answer = ask(cluster, "/detokenize", json.dumps({"token": token}).encode(), QUIET)
-    assert (answer.status, json.loads(answer.body)["value"]) == (200, "somebody else's")
-    assert health(cluster)["quorum"]["reachable"] == 3
-    assert wait_for(lambda: metric(cluster, "quorumvault_in_flight") == 0, PATIENCE)
-    assert metric(cluster, "quorumvault_request_memory_bytes") == 0
+    assert (answer.status, answer.json()["value"]) == (200, "somebody else's")
+    assert health(cluster, "n1").body["quorum"]["reachable"] == 3
+    assert wait_for(lambda: metrics(cluster, "n1")["quorumvault_in_flight"] == 0, PATIENCE)
+    assert metrics(cluster, "n1")["quorumvault_request_memory_bytes"] == 0
     for node in NODES:
         log = cluster.nodes[node].log.read_text()
         assert "Traceback" not in log

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import io
 import json
 import random
 import string
@@ -22,6 +21,7 @@ import yaml
 
 from chaos.testbed.cluster import NODES, Cluster, wait_for
 from chaos.testbed.spelling import Speller
+from tests.rigs.columns import column
 
 Value = str | int | bool
 
@@ -45,7 +45,7 @@ class Reply(NamedTuple):
 
 
 def exchange(
-    address: str, key: str, path: str, body: bytes, kind: str = JSON, *, request: str = "same", timeout: float = _TIMEOUT
+    address: str, key: str, path: str, body: bytes | None, kind: str = JSON, *, request: str = "same", timeout: float = _TIMEOUT
 ) -> Reply | None:
     """One request, under this id. None if no answer came."""
     connection = http.client.HTTPConnection(address, timeout=timeout)
@@ -241,15 +241,6 @@ class Ghosts:
     def _spelled(self, epoch: int) -> str:
         self._made += 1
         return self._speller.token("nobody", epoch, self._made)
-
-
-def column(name: str, texts: Sequence[str]) -> bytes:
-    """An Arrow stream with a column of text."""
-    sink = io.BytesIO()
-    table = pa.table({name: pa.array(texts, pa.utf8())})
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
 
 
 def columns(reply: Reply, *names: str) -> list[list[Any]]:

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
-from collections.abc import Iterator
 
-import pyarrow as pa
 import pytest
 
 from chaos.testbed.cluster import Cluster
-from tests.hostile.limited import JSON, QUIET, ask, assert_unharmed, limited_cluster, metric, post, raw_connection, tokens_of
+from tests.hostile.limited import QUIET, ask, assert_unharmed, post, raw_connection, tokens_of
+from tests.hostile.tenants import ARROW, JSON
+from tests.rigs.clusters import metrics
+from tests.rigs.columns import column
 
-ARROW = "application/vnd.apache.arrow.stream"
 #: Each of these characters takes six bytes of JSON.
 LARGE = "\x01" * 65_500
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with limited_cluster(tmp_path_factory.mktemp("limited")) as made:
-        yield made
-
-
-def stream(tokens: list[str]) -> bytes:
-    sink = io.BytesIO()
-    batch = pa.record_batch({"token": pa.array(tokens, pa.utf8())})
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
 
 
 @pytest.mark.parametrize("media", [JSON, ARROW])
 def test_a_value_that_is_asked_for_ten_thousand_times_is_too_large_an_answer(cluster: Cluster, media: str) -> None:
     (token,) = tokens_of(cluster, [LARGE])
-    body = json.dumps({"tokens": [token] * 10_000}).encode() if media == JSON else stream([token] * 10_000)
+    body = json.dumps({"tokens": [token] * 10_000}).encode() if media == JSON else column("token", [token] * 10_000)
     answer = ask(cluster, "/detokenize", body, media=media)
-    assert (answer.status, json.loads(answer.body)["code"]) == (413, "too-large")
-    assert "ask for fewer" in json.loads(answer.body)["detail"]
+    assert (answer.status, answer.json()["code"]) == (413, "too-large")
+    assert "ask for fewer" in answer.json()["detail"]
     assert_unharmed(cluster)
 
 
@@ -47,7 +32,7 @@ def test_a_value_that_an_answer_repeats_as_often_as_it_may_comes_back_whole(clus
     times = (64 << 20) // (6 * 60_000 + 40)
     answer = ask(cluster, "/detokenize", json.dumps({"tokens": [token] * times}).encode())
     assert answer.status == 200
-    told = json.loads(answer.body)
+    told = answer.json()
     assert (told["found"], {result["value"] for result in told["results"]}) == (times, {"\x01" * 60_000})
     record = {"contacts": [{"phone": token}] * times}
     answer = ask(cluster, "/detokenize", json.dumps({"records": [record]}).encode())
@@ -63,8 +48,8 @@ def test_sixty_four_of_the_worst_requests_at_once_whose_answers_nobody_reads(clu
     requests = [
         post(cluster, "/detokenize", json.dumps({"tokens": tokens}).encode()),
         post(cluster, "/detokenize", json.dumps({"tokens": many}).encode()),
-        post(cluster, "/detokenize", stream(tokens), media=ARROW),
-        post(cluster, "/detokenize", stream(many), media=ARROW),
+        post(cluster, "/detokenize", column("token", tokens), media=ARROW),
+        post(cluster, "/detokenize", column("token", many), media=ARROW),
     ]
     connections = [raw_connection(cluster, receives=4096) for _ in range(64)]
     senders = [
@@ -77,7 +62,7 @@ def test_sixty_four_of_the_worst_requests_at_once_whose_answers_nobody_reads(clu
         (token,) = tokens_of(cluster, ["meanwhile"], QUIET)
         answer = ask(cluster, "/detokenize", json.dumps({"token": token}).encode(), QUIET)
         assert answer.status == 200
-        assert metric(cluster, "quorumvault_request_memory_bytes") <= 320 << 20
+        assert metrics(cluster, "n1")["quorumvault_request_memory_bytes"] <= 320 << 20
     for sender in senders:
         sender.join()
     for connection in connections:

@@ -5,23 +5,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chaos.testbed.cluster import Cluster
-from tests.hostile.limited import LOUD, QUIET, ask, assert_unharmed, limited_cluster, post, raw_connection, tokens_of
+from tests.hostile.limited import LOUD, QUIET, ask, assert_unharmed, post, raw_connection, tokens_of
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
 #: What the memory of a node may have grown by when an attack is over: the tables of its store, and what the allocator keeps.
 SPARE_KIB = 200 << 10
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with limited_cluster(tmp_path_factory.mktemp("limited")) as made:
-        yield made
 
 
 def resident_kib(cluster: Cluster, name: str = "n1") -> int:
