@@ -46,7 +46,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.model import world
-from tests.model.world import KEYRING, NODES, Operation, Owed, Table, Violation
+from tests.model.world import KEYRING, NODES, Memo, Operation, Owed, Table, Violation
 
 #: The disks of the first view, by node.
 DISKS = dict(zip(NODES, world.DISKS, strict=True))
@@ -167,34 +167,47 @@ class RejoinWorld:
         self._decisions: Table[object] = Table()
         self._results: Table[object] = Table()
         self._canonical: dict[Hashable, Joint] = {}
-        self._handled: dict[tuple[int, int, int], tuple[int, int]] = {}
-        self._visited: dict[tuple[int, int], list[tuple[str, int]]] = {}
-        self._delivered: dict[tuple[int, int, str, int, int, int], tuple[int, int]] = {}
-        self._asking: dict[tuple[int, int], Ask | Activate] = {}
-        self._replied: dict[tuple[int, int, str, int | None, int], tuple[int, int]] = {}
-        self._begun: dict[tuple[int, int], int] = {}
+        self._handled = Memo(self._handle)
+        self._visits = Memo(self._find_visits)
+        self._delivered = Memo(self._deliver)
+        self._answered = Memo(self._answer)
+        self._begun = Memo(self._begin)
+        self._asking = Memo(self._ask)
 
     # Exploring.
 
     def explore(self) -> int:
         """Visits every state. Returns their number; raises Violation with the steps that lead there."""
+        for state in self._visit():
+            self._check(state)
+        return len(self._came_from)
+
+    def apart(self) -> list[State]:
+        """The states in which the first and the last node are in different views, and no learning from each other mends it."""
+        return [state for state in self._visit() if self._are_apart(*state[0]) and not list(self._node_steps(state))]
+
+    def _are_apart(self, *disks: int) -> bool:
+        first, last = (self._view(self._disks.values[disks[at]].view) for at in (0, 2))
+        return first != last
+
+    def _visit(self) -> Iterator[State]:
+        """Every state, as soon as it is found."""
         first = self._first()
-        came_from: dict[State, tuple[State, str] | None] = {first: None}
+        self._came_from: dict[State, tuple[State, str] | None] = {first: None}
         queue = [first]
         while queue:
             state = queue.pop()
+            yield state
             for told, following in self._following(state):
-                if following not in came_from:
-                    came_from[following] = (state, told)
+                if following not in self._came_from:
+                    self._came_from[following] = (state, told)
                     queue.append(following)
-                    self._check(following, came_from)
-        return len(came_from)
 
     def _first(self) -> State:
         old = [Disk(self._stored[node], Mode.ACTIVE, FIRST, FIRST) for node in NODES]
         new = self._disks.number(empty := Disk(), empty)
         disks = (*(self._disks.number(disk, disk) for disk in old), *(new for _ in self._joiners))
-        return disks, tuple(0 for _ in self._operations), tuple(self._fresh(at, new) for at in range(len(self._joiners)))
+        return disks, tuple(0 for _ in self._operations), tuple(self._begun[at, new] for at in range(len(self._joiners)))
 
     def _following(self, state: State) -> Iterator[tuple[str, State]]:
         disks, progresses, joints = state
@@ -207,41 +220,23 @@ class RejoinWorld:
         for told, disk, held in self._node_steps(state):
             yield told, (_put(disks, disk, held), progresses, joints)
 
-    def _check(self, state: State, came_from: dict[State, tuple[State, str] | None]) -> None:
+    def _check(self, state: State) -> None:
         for at, number in enumerate(state[1]):
             progress = self._progress.values[number]
             if progress is not None and progress.broken:
                 steps = []
-                where = came_from[state]
+                where = self._came_from[state]
                 while where is not None:
                     steps.append(where[1])
-                    where = came_from[where[0]]
+                    where = self._came_from[where[0]]
                 raise Violation(f"{self._operations[at].name}: {progress.broken}\n" + "\n".join(reversed(steps)))
-
-    def apart(self) -> list[State]:
-        """The states in which the first and the last node are in different views, and no learning from each other mends it."""
-        seen, queue, found = {first := self._first()}, [first], []
-        while queue:
-            state = queue.pop()
-            views = {self._view(self._disks.values[state[0][at]].view) for at in (0, 2)}
-            if len(views) > 1 and not list(self._node_steps(state)):
-                found.append(state)
-            for _, following in self._following(state):
-                if following not in seen:
-                    seen.add(following)
-                    queue.append(following)
-        return found
 
     # Disks.
 
-    def _handle(self, at: int, held: int, request: int) -> tuple[int, int]:
+    def _handle(self, key: tuple[int, int, int]) -> tuple[int, int]:
         """A request reaches a disk: its state afterwards, and the reply."""
-        known = self._handled.get((at, held, request))
-        if known is None:
-            known = self._handled[at, held, request] = self._handle_anew(at, held, self._requests.values[request])
-        return known
-
-    def _handle_anew(self, at: int, held: int, request: AnyRequest) -> tuple[int, int]:
+        at, held, number = key
+        request = self._requests.values[number]
         after, (reply,) = self._with_replica(at, held, lambda replica: replica.handle([request]))
         if isinstance(reply, ViewIs):
             reply = msgspec.structs.replace(reply, mark=NO_MARK)  # it has a sequence number: see below
@@ -281,7 +276,7 @@ class RejoinWorld:
                 if view is None or view == disk.view or self._nodes[other] == self._nodes[at]:
                     continue
                 request = self._request(ProposeView(_ROUND, NO_VIEW, view))
-                after, _ = self._handle(at, disks[at], request)
+                after, _ = self._handled[at, disks[at], request]
                 if after != disks[at]:
                     yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
 
@@ -299,9 +294,9 @@ class RejoinWorld:
         else:
             return
         for start in starts:
-            for node, late in self._visits(at, start):
+            for node, late in self._visits[at, start]:
                 for disk in self._live[node]:
-                    held, progress = self._deliver(at, start, node, disk, disks[disk], late)
+                    held, progress = self._delivered[at, start, node, disk, disks[disk], late]
                     what = "a late message of " if late >= 0 else ""
                     yield f"{what}{self._operations[at].name} at {self._name(disk)}", disk, held, progress
 
@@ -310,36 +305,27 @@ class RejoinWorld:
         before = None if first is None else self._progress.values[progresses[first]]
         return first is None or (before is not None and before.result is not None)
 
-    def _visits(self, at: int, interned: int) -> list[tuple[str, int]]:
+    def _find_visits(self, key: tuple[int, int]) -> list[tuple[str, int]]:
         """Where a message can arrive: (node, -1) of the present round, or (node, number of the request) of a decided one."""
-        visits = self._visited.get((at, interned))
-        if visits is None:
-            progress = self._born(interned)
-            visits = [(node, number) for number, node in sorted(progress.late)]
-            if progress.result is None:
-                heard, round_, view = {node for node, _ in progress.heard}, self._round(at, progress), self._view_of(progress)
-                visits += [(node, -1) for node in NODES if node not in heard and round_.disk in (None, view.disks[node])]
-            self._visited[at, interned] = visits
+        at, interned = key
+        progress = self._born(interned)
+        visits = [(node, number) for number, node in sorted(progress.late)]
+        if progress.result is None:
+            heard, round_, view = {node for node, _ in progress.heard}, self._round(at, progress), self._view_of(progress)
+            visits += [(node, -1) for node in NODES if node not in heard and round_.disk in (None, view.disks[node])]
         return visits
 
-    def _deliver(self, at: int, interned: int, node: str, disk: int, held: int, late: int) -> tuple[int, int]:
-        key = (at, interned, node, disk, held, late)
-        known = self._delivered.get(key)
-        if known is None:
-            progress = self._born(interned)
-            if late >= 0:
-                after, _ = self._handle(disk, held, late)
-                left = progress.late - {(late, node)}
-                following = replace(progress, late=left)
-            else:
-                view = self._view_of(progress)
-                request = self._request(
-                    self._round(at, progress).request.sent_in(_round_id(at, len(progress.decisions)), view.id)
-                )
-                after, reply = self._handle(disk, held, request)
-                following = self._hear(at, progress, node, reply, request)
-            known = self._delivered[key] = (after, self._interned(at, following))
-        return known
+    def _deliver(self, key: tuple[int, int, str, int, int, int]) -> tuple[int, int]:
+        """What a message of an operation makes of the disk that it reaches, and of the operation."""
+        at, interned, node, disk, held, late = key
+        progress = self._born(interned)
+        if late >= 0:
+            after, _ = self._handled[disk, held, late]
+            return after, self._interned(at, replace(progress, late=progress.late - {(late, node)}))
+        sent = self._round(at, progress).request.sent_in(_round_id(at, len(progress.decisions)), self._view_of(progress).id)
+        request = self._request(sent)
+        after, reply = self._handled[disk, held, request]
+        return after, self._interned(at, self._hear(at, progress, node, reply, request))
 
     def _hear(self, at: int, progress: Progress, node: str, reply: int, request: int) -> Progress:
         heard = progress.heard | {(node, reply)}
@@ -384,11 +370,7 @@ class RejoinWorld:
         return self._progress.number(progress, progress)
 
     def _round(self, at: int, progress: Progress) -> Round:
-        steps = self._operations[at].operation.steps()
-        ask = next(steps)
-        for decision in progress.decisions:
-            ask = steps.send(self._decisions.values[decision])
-        return ask
+        return self._operations[at].operation.ask_after(map(self._decisions.values.__getitem__, progress.decisions))
 
     def _result(self, at: int, decisions: tuple[int, ...]) -> int | None:
         try:
@@ -400,14 +382,13 @@ class RejoinWorld:
         return None
 
     def _owed(self, progresses: tuple[int, ...]) -> Owed:
-        found, epoch = self._always_owed.found, self._always_owed.epoch
+        owed = self._always_owed
         for at, interned in enumerate(progresses):
             progress = self._progress.values[interned]
-            if progress is None or progress.result is None or (result := self._results.values[progress.result]) is LOST:
-                continue
-            more = self._operations[at].operation.obliges(result)
-            found, epoch = found | more.found, max(epoch, more.epoch)
-        return Owed(found, epoch)
+            if progress is not None and progress.result is not None:
+                result = self._results.values[progress.result]
+                owed = owed if result is LOST else owed.and_also(self._operations[at].operation.obliges(result))
+        return owed
 
     # Disks that join.
 
@@ -416,10 +397,10 @@ class RejoinWorld:
         if joints[at] == _DONE:
             return
         disk, name = len(DISKS) + at, self._name(len(DISKS) + at)
-        fresh = self._fresh(at, disks[disk])
+        fresh = self._begun[at, disks[disk]]
         if fresh != joints[at] and self._losses:
             yield f"{name} crashes", disks, fresh
-        step = self._step(at, joints[at])
+        step = self._asking[at, joints[at]]
         if isinstance(step, Activate):
             held, _ = self._with_replica(disk, disks[disk], lambda replica: replica.activate(step.view, {}))
             yield f"{name} is active in {_say(step.view)}", _put(disks, disk, held), _DONE
@@ -433,27 +414,21 @@ class RejoinWorld:
             if node in heard:
                 continue
             if self._losses:
-                held, joint = self._answered(at, joints[at], node, None, disks[disk])
+                held, joint = self._answered[at, joints[at], node, None, disks[disk]]
                 yield f"{name} hears nothing from {node}", _put(disks, disk, held), joint
             for other in self._live[node]:
-                theirs, reply = self._handle(other, disks[other], request)
+                theirs, reply = self._handled[other, disks[other], request]
                 told, after = f"{name} asks {self._name(other)}: {asked}", _put(disks, other, theirs)
-                held, joint = self._answered(at, joints[at], node, reply, disks[disk])
+                held, joint = self._answered[at, joints[at], node, reply, disks[disk]]
                 yield told, _put(after, disk, held), joint
                 if theirs != disks[other] and self._losses:
-                    held, joint = self._answered(at, joints[at], node, None, disks[disk])
+                    held, joint = self._answered[at, joints[at], node, None, disks[disk]]
                     yield f"{told}, and the answer is lost", _put(after, disk, held), joint
 
-    def _answered(self, at: int, joint: int, node: str, reply: int | None, held: int) -> tuple[int, int]:
+    def _answer(self, key: tuple[int, int, str, int | None, int]) -> tuple[int, int]:
         """What an answer makes of the joining and of its disk, with all that is done before it asks again."""
-        key = (at, joint, node, reply, held)
-        known = self._replied.get(key)
-        if known is None:
-            known = self._replied[key] = self._answered_anew(*key)
-        return known
-
-    def _answered_anew(self, at: int, number: int, node: str, reply: int | None, held: int) -> tuple[int, int]:
-        joint, step = self._joints.values[number], self._step(at, number)
+        at, number, node, reply, held = key
+        joint, step = self._joints.values[number], self._asking[at, number]
         heard = joint.heard | {(node, reply)}
         assert isinstance(step, Ask)
         if len(heard) < len(step.nodes):
@@ -488,12 +463,11 @@ class RejoinWorld:
         joint = self._canonical.setdefault(key, joint)
         return self._joints.number(joint, joint)
 
-    def _fresh(self, at: int, held: int) -> int:
+    def _begin(self, key: tuple[int, int]) -> int:
         """A joining that begins with what is durable."""
-        if (at, held) not in self._begun:
-            joint = Joint(self._view(self._disks.values[held].durable))
-            self._begun[at, held] = self._canonical_joint(self._joiners[at], *self._drive(self._joiners[at], joint), joint)
-        return self._begun[at, held]
+        at, held = key
+        joint = Joint(self._view(self._disks.values[held].durable))
+        return self._canonical_joint(self._joiners[at], *self._drive(self._joiners[at], joint), joint)
 
     def _drive(self, joiner: Joiner, joint: Joint) -> tuple[Joining, Ask | Activate]:
         """The joining, as far as it is, and its present step."""
@@ -504,10 +478,9 @@ class RejoinWorld:
         assert isinstance(step, Ask | Activate)
         return steps, step
 
-    def _step(self, at: int, joint: int) -> Ask | Activate:
-        if (at, joint) not in self._asking:
-            self._asking[at, joint] = self._drive(self._joiners[at], self._joints.values[joint])[1]
-        return self._asking[at, joint]
+    def _ask(self, key: tuple[int, int]) -> Ask | Activate:
+        at, joint = key
+        return self._drive(self._joiners[at], self._joints.values[joint])[1]
 
     # Names and numbers.
 

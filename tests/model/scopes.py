@@ -99,10 +99,11 @@ def _wrong_epoch(epoch: int, owed: Owed) -> str | None:
 
 @dataclass(frozen=True)
 class Scope:
-    """Operations that run beside each other."""
+    """Operations that run beside each other, in more than ``at_least`` states; those that differ by a renaming are one."""
 
     operations: tuple[Operation, ...]
     keyring: Keyring = KEYRING
+    at_least: int = 0
 
     def world(self, *, renaming: bool = True) -> World:
         return World(self.operations, keyring=self.keyring, renaming=renaming)
@@ -114,14 +115,14 @@ PUT, GET, ROTATE, EPOCH = put(), get(), rotate(), read_epoch()
 
 #: Explored by the test suite. Two writers write one value, with versions of their own; two values meet in one token.
 SMALL = {
-    "put-get-get": Scope((PUT, GET, GET)),
-    "two-writers-get": Scope((A, B, GET)),
-    "two-values-get": Scope((A_NARROW, C, GET_NARROW), NARROW),
-    "two-values-get-get": Scope((A_NARROW, C, GET_NARROW, GET_NARROW), NARROW),
-    "rotate-epoch-epoch": Scope((ROTATE, EPOCH, EPOCH)),
-    "rotate-rotate-epoch": Scope((ROTATE, ROTATE, EPOCH)),
-    "rotate-put-put": Scope((PUT, PUT, ROTATE)),
-    "put-put-get-rotate": Scope((PUT, PUT, GET, ROTATE)),
+    "put-get-get": Scope((PUT, GET, GET), at_least=1_000),
+    "two-writers-get": Scope((A, B, GET), at_least=3_000),
+    "two-values-get": Scope((A_NARROW, C, GET_NARROW), NARROW, at_least=1_500),
+    "two-values-get-get": Scope((A_NARROW, C, GET_NARROW, GET_NARROW), NARROW, at_least=20_000),
+    "rotate-epoch-epoch": Scope((ROTATE, EPOCH, EPOCH), at_least=500),
+    "rotate-rotate-epoch": Scope((ROTATE, ROTATE, EPOCH), at_least=1_000),
+    "rotate-put-put": Scope((PUT, PUT, ROTATE), at_least=10_000),
+    "put-put-get-rotate": Scope((PUT, PUT, GET, ROTATE), at_least=200_000),
 }
 #: Explored by hand: what takes minutes. Two values in one token with two reads and a rotate are more than 16 million states.
 LARGE = {

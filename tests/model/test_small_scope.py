@@ -10,25 +10,13 @@ from tests.model.world import Violation
 from tests.rigs.undone import UNDONE
 from tests.rigs.undone.mutant import applied
 
-#: States there are at least, each standing for all those that differ from it by a renaming only.
-LEAST_STATES = {
-    "put-get-get": 1_000,
-    "two-writers-get": 3_000,
-    "two-values-get": 1_500,
-    "two-values-get-get": 20_000,
-    "rotate-epoch-epoch": 500,
-    "rotate-rotate-epoch": 1_000,
-    "rotate-put-put": 10_000,
-    "put-put-get-rotate": 200_000,
-}
-
 
 @pytest.mark.parametrize(
-    "scope", [pytest.param(name, marks=pytest.mark.slow if LEAST_STATES[name] >= 100_000 else ()) for name in SMALL]
+    "scope", [pytest.param(name, marks=pytest.mark.slow if SMALL[name].at_least >= 100_000 else ()) for name in SMALL]
 )
 def test_no_interleaving_breaks_a_rule(scope: str) -> None:
     world = SMALL[scope].world()
-    assert world.explore().states > LEAST_STATES[scope]
+    assert world.explore().states > SMALL[scope].at_least
     assert world.unsettled() == []
 
 

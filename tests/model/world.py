@@ -90,6 +90,14 @@ class Operation:
     breaks: Callable[[Any, Owed], str | None]
     minds: Callable[[Owed], Owed]
 
+    def ask_after(self, decisions: Iterable[object]) -> Ask:
+        """The round that it holds after these decisions. Raises what it raises, or StopIteration, if it has ended."""
+        steps = self.steps()
+        ask = next(steps)
+        for decision in decisions:
+            ask = steps.send(decision)
+        return ask
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -408,12 +416,7 @@ class World:
         return self._owed.number(shown, shown)
 
     def _ask(self, operation: int, decisions: tuple[int, ...]) -> Ask:
-        """The round that an operation holds after these decisions. Raises as the operation does when it ends."""
-        steps = self._operations[operation].steps()
-        ask = next(steps)
-        for decision in decisions:
-            ask = steps.send(self._decisions.values[decision])
-        return ask
+        return self._operations[operation].ask_after(map(self._decisions.values.__getitem__, decisions))
 
     def _begun(self, number: int) -> Progress:
         progress = self._progress.values[number]
