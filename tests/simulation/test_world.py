@@ -18,20 +18,36 @@ from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT
 from tests import ROOT
 from tests.rigs.undone import UNDONE
+from tests.rigs.undone.mutant import REQUESTS
 from tests.simulation import faults
 from tests.simulation.disks import Disk
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.nodes import DISKS, VIEW
+from tests.simulation.plays import PLAYS
 from tests.simulation.run import main
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run, World, run, scenario
 
-SEEDS = range(1, 41)
+SEEDS, SEEDS_OF_OTHERS = range(1, 41), range(1, 13)
+OTHERS = [play for play in PLAYS if play != REQUESTS]
 
 
 @cache
 def done_with(seed: int) -> Run:
     return run(scenario(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS_OF_OTHERS)
+@pytest.mark.parametrize("play", OTHERS)
+def test_no_rule_is_broken_in_any_play(play: str, seed: int) -> None:
+    """Lost disks are replaced, disks that are put back never vote, and disks that heal become the same without a read."""
+    done = PLAYS[play].seed(seed)
+    assert done.violation is None, f"bin/simulate --seed {seed} --play {play}: {done.violation}"
+
+
+@pytest.mark.parametrize("play", OTHERS)
+def test_a_seed_is_the_same_run_each_time_in_any_play(play: str) -> None:
+    assert PLAYS[play].seed(8).trace == PLAYS[play].seed(8).trace
 
 
 @pytest.mark.parametrize("seed", SEEDS)
