@@ -173,11 +173,11 @@ def _checks(report: VaultReport, targets: Targets) -> list[Check]:
     for key, most in targets.ratios.items():
         cell = report.cell(*key)
         what = f"{cell.where}: times the floor's CPU ({cell.ratio_with_client:.2f} with the client's)"
-        checks.append(Check(what, f"{cell.ratio:.2f}", f"≤ {most:g}", cell.ratio <= most))
+        checks.append(Check.of(what, cell.ratio, "≤", most, ".2f"))
     alone, together = report.cell(Operation.NEW, 1, 1), report.cell(Operation.NEW, 1, 16)
     factor = together.values_per_second / alone.values_per_second
     what = "single tokenize requests, 16 at once: times as many a second as one at a time"
-    return [*checks, Check(what, f"{factor:.2f}", f"≥ {targets.speed_up:g}", factor >= targets.speed_up)]
+    return [*checks, Check.of(what, factor, "≥", targets.speed_up, ".2f")]
 
 
 def _sentences(report: VaultReport) -> list[str]:

@@ -14,8 +14,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 _READ_BYTES = 1 << 18
 #: Longer than a node itself takes to give up, with the deadlines that load.py gives it.
@@ -134,16 +133,16 @@ class Lane:
 
 
 class Lanes:
-    """A closed loop: ``at_once`` requests under way, spread over the nodes. Every answer has to have this ``status``."""
+    """A closed loop: ``at_once`` requests under way, spread over the nodes. Every answer has to have this ``status``.
+
+    ``close`` it at the end.
+    """
 
     def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200) -> None:
         self._lanes = [Lane(addresses, first) for first in range(at_once)]
         self._status = status
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
         for lane in self._lanes:
             lane.close()
 

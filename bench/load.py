@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -43,7 +43,7 @@ class Load:
     def drive(self, path: str, bodies: Sequence[bytes], at_once: int) -> Driving:
         """Raises LoadFailed at the first answer that is not 200."""
         requests = [encode(path, self._key, body) for body in bodies]
-        with Lanes(self._addresses, at_once) as lanes:
+        with closing(Lanes(self._addresses, at_once)) as lanes:
             client, nodes = time.thread_time(), self.nodes_cpu()
             driven = lanes.drive(requests)
             client = time.thread_time() - client

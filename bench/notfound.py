@@ -20,6 +20,7 @@ import random
 import statistics
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
@@ -157,7 +158,7 @@ def _pools(cluster: Cluster, size: int, chance: random.Random) -> dict[Kind, lis
 def _tokenized(cluster: Cluster, owner: str, size: int) -> list[str]:
     values = [f"{owner} {number}" for number in range(size)]
     bodies = [msgspec.json.encode(Values(values[first : first + _FILLED])) for first in range(0, size, _FILLED)]
-    with Lanes([cluster.nodes[name].address for name in NODES], at_once=len(NODES)) as lanes:
+    with closing(Lanes([cluster.nodes[name].address for name in NODES], at_once=len(NODES))) as lanes:
         answers = lanes.drive([encode("/tokenize", cluster.api_key(owner), body) for body in bodies]).bodies
     return [token for answer in answers for token in msgspec.json.decode(answer, type=TokensGiven).tokens]
 
@@ -176,7 +177,7 @@ def _times(
     times = {kind: array("d") for kind in Kind}
     key = cluster.api_key(OWNER)
     first: object = None
-    with Lanes([cluster.nodes[name].address for name in NODES], at_once=1, status=shape.status) as lanes:
+    with closing(Lanes([cluster.nodes[name].address for name in NODES], at_once=1, status=shape.status)) as lanes:
         for begin in (None, *range(0, len(order), _AT_ONE_GO)):
             part = order[:_AT_ONE_GO] if begin is None else order[begin : begin + _AT_ONE_GO]
             requests = [encode("/detokenize", key, shape.body(next(tokens[kind]))) for kind in part]

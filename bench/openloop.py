@@ -14,10 +14,8 @@ import select
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from bench.http import Connection, LoadFailed
 
@@ -52,7 +50,7 @@ class Run:
 
 
 class OpenLoop:
-    """Sends to each of the nodes in turn, over as many connections as it takes."""
+    """Sends to each of the nodes in turn, over as many connections as it takes. ``close`` it at the end."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = addresses
@@ -62,26 +60,28 @@ class OpenLoop:
         self._poll = select.epoll()
         self._broken = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
         for connection in (*self._busy.values(), *(idle for of_node in self._idle for idle in of_node)):
             connection.socket.close()
         self._poll.close()
 
-    def run(self, requests: Sequence[bytes], rate: float, ended: Callable[[], bool] = lambda: False) -> Run:
-        """Sends ``rate`` requests a second, evenly, until ``ended()``. Returns when the last one is answered or given up."""
+    def run(self, requests: Iterable[bytes], rate: float, ended: Callable[[], bool] = lambda: False) -> Run:
+        """Sends ``rate`` requests a second, evenly, until ``ended()``. Returns when the last one is answered or given up.
+
+        Each request is taken when the one before it was sent.
+        """
         answered: list[Answered] = []
         unsent = number = self._broken = 0
+        waiting = iter(requests)
+        request = next(waiting, None)
         last = begun = time.perf_counter()
-        while (sending := number < len(requests) and not ended()) or (self._busy and time.perf_counter() < last + _GRACE_SECONDS):
+        while (sending := request is not None and not ended()) or (self._busy and time.perf_counter() < last + _GRACE_SECONDS):
             now = time.perf_counter()
-            while sending and number < len(requests) and (due := begun + number / rate) <= now:
+            while sending and request is not None and (due := begun + number / rate) <= now:
                 last = due
-                unsent += not self._send(number, due, requests[number])
-                number += 1
-            until_next = begun + number / rate - time.perf_counter() if sending and number < len(requests) else 0.1
+                unsent += not self._send(number, due, request)
+                number, request = number + 1, next(waiting, None)
+            until_next = begun + number / rate - time.perf_counter() if sending and request is not None else 0.1
             for fileno, events in self._poll.poll(max(0.0, until_next)):
                 self._serve(self._busy[fileno], events, begun, answered)
         self._give_up()

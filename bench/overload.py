@@ -24,6 +24,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def measure(cluster: Cluster, *, times: float, seconds: float) -> Overload:
     requests = max(_LEAST, round(seconds * _capacity(load, corpus, _LEAST).goodput))
     younger = _capacity(load, corpus, requests)
     phases = []
-    with OpenLoop([cluster.nodes[name].address for name in NODES]) as loop:
+    with closing(OpenLoop([cluster.nodes[name].address for name in NODES])) as loop:
         for name, share in (("before", _CALM), ("overload", times), ("after", _CALM)):
             rate = share * younger.goodput
             task = corpus.task(Operation.NEW, BATCH, max(1, round(rate * seconds)))
@@ -202,10 +203,10 @@ def _checks(overload: Overload) -> list[Check]:
     before, during, after = (overload.phase(name) for name in ("before", "overload", "after"))
     capacity = overload.capacity
     share = during.goodput / capacity.goodput
-    rise = during.most_mib - before.most_mib
     slow = max(NEVER_SLOW * 1e3, MOST_SLOWER * before.p99_ms)
-    longest = MOST_QUEUE * overload.places / during.goodput * 1e3
+    longest = round(MOST_QUEUE * overload.places / during.goodput * 1e3)
     by_cpu = capacity.cpu_each_ms / during.cpu_each_ms
+    accepted = f"p99 of the requests that were accepted, for {overload.places} places"
     return [
         Check(
             f"{overload.times:g} times the load: answered with 200, of capacity (by the nodes' CPU time {by_cpu:.0%})",
@@ -213,13 +214,8 @@ def _checks(overload: Overload) -> list[Check]:
             f"≥ {LEAST_GOODPUT:.0%}",
             share >= LEAST_GOODPUT,
         ),
-        Check(
-            f"p99 of the requests that were accepted, for {overload.places} places",
-            f"{during.p99_ms:.0f} ms",
-            f"≤ {longest:.0f} ms",
-            during.p99_ms <= longest,
-        ),
-        Check("memory that a node has more than before", f"{rise:.0f} MiB", f"≤ {MOST_RISE:.0f} MiB", rise <= MOST_RISE),
+        Check.of(accepted, during.p99_ms, "≤", longest, ".0f", " ms"),
+        Check.of("memory that a node has more than before", during.most_mib - before.most_mib, "≤", MOST_RISE, ".0f", " MiB"),
         Check(
             f"p99 from the first request after it on; before it {before.p99_ms:.0f} ms",
             f"{after.p99_ms:.0f} ms",

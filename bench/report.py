@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -60,6 +61,12 @@ class Check:
     target: str
     held: bool
     judged: bool = True
+
+    @classmethod
+    def of(cls, what: str, figure: float, sign: str, bound: float, form: str, unit: str = "", *, judged: bool = True) -> Check:
+        """A figure, written with this format, that has to be ``≤``, ``<`` or ``≥`` its bound."""
+        held = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}[sign](figure, bound)
+        return cls(what, f"{figure:{form}}{unit}", f"{sign} {bound:,.10g}{unit}", held, judged)
 
     @property
     def verdict(self) -> str:

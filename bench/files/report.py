@@ -130,14 +130,8 @@ def _path(samples: Sequence[PathSample]) -> PathFigures:
 def _checks(figures: CopyFigures, *, large: bool) -> list[Check]:
     what = f"{figures.rows:,} rows, {figures.distinct:,} distinct tokens"
     return [
-        Check(
-            f"{what}: times DuckDB alone",
-            f"{figures.ratio:.2f}",
-            f"≤ {TARGET_RATIO:g}",
-            figures.ratio <= TARGET_RATIO,
-            judged=large,
-        ),
-        Check(f"{what}: memory", f"{figures.command_mib:,.0f} MiB", f"< {TARGET_MIB:,.0f} MiB", figures.command_mib < TARGET_MIB),
+        Check.of(f"{what}: times DuckDB alone", figures.ratio, "≤", TARGET_RATIO, ".2f", judged=large),
+        Check.of(f"{what}: memory", figures.command_mib, "<", TARGET_MIB, ",.0f", " MiB"),
         Check(f"{what}: look-ups", f"{figures.look_ups:,}", f"{figures.distinct:,}", figures.look_ups == figures.distinct),
     ]
 

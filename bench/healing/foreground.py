@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from threading import Event
-from typing import overload
 
 import msgspec
 
@@ -48,9 +47,13 @@ class Vault:
     def records(self) -> int:
         return sum(map(len, self.acknowledged))
 
-    def tokenize_requests(self, count: int, batch: int) -> Sequence[bytes]:
-        """Returns ``count`` requests with values that no vault has seen, each encoded when it is looked at."""
-        return _Requests(self.corpus, self.cluster.api_key(OWNER), self.made, count, batch)
+    def new_bodies(self, count: int, batch: int) -> Iterator[bytes]:
+        """Yields the bodies of ``count`` requests with values that no vault has seen, each encoded when it is due.
+
+        An hour of them beforehand would take more memory than the nodes.
+        """
+        for number in range(count):
+            yield _body(Values(self.corpus.values(self.made + number * batch, batch)))
 
     def accept(self, bodies: Sequence[bytes], batch: int) -> None:
         """Checks the answers to all of those requests, and remembers what they acknowledge. Raises WrongAnswer."""
@@ -80,32 +83,6 @@ class Vault:
                 yield range(first, min(first + size, numbers.stop))
 
 
-class _Requests(Sequence[bytes]):
-    """Encoded when they are due: an hour of them beforehand would take more memory than the nodes."""
-
-    def __init__(self, corpus: Corpus, key: str, first: int, count: int, batch: int) -> None:
-        self._corpus = corpus
-        self._key = key
-        self._first = first
-        self._count = count
-        self._batch = batch
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, number: int) -> bytes: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[bytes]: ...
-    def __getitem__(self, number: int | slice) -> bytes | list[bytes]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(self._count))]
-        if not 0 <= number < self._count:
-            raise IndexError(number)
-        values = self._corpus.values(self._first + number * self._batch, self._batch)
-        return encode("/tokenize", self._key, _body(Values(values)))
-
-
 @contextmanager
 def foreground(vault: Vault, nodes: Sequence[str], rate: float) -> Iterator[Future[Answers]]:
     """Drives an open loop of new values to some nodes, ``rate`` requests a second, while its block lasts.
@@ -113,10 +90,11 @@ def foreground(vault: Vault, nodes: Sequence[str], rate: float) -> Iterator[Futu
     After it the future has the answers. Raises LoadFailed if nothing was answered with 200, WrongAnswer.
     """
     addresses = [vault.cluster.nodes[name].address for name in nodes]
-    requests = vault.tokenize_requests(round(rate * _LONGEST_SECONDS) + 1, BATCH)
+    bodies = vault.new_bodies(round(rate * _LONGEST_SECONDS) + 1, BATCH)
+    requests = (encode("/tokenize", vault.cluster.api_key(OWNER), body) for body in bodies)
 
     def drive(ended: Event) -> Run:
-        with OpenLoop(addresses) as loop:
+        with closing(OpenLoop(addresses)) as loop:
             return loop.run(requests, rate, ended.is_set)
 
     answers: Future[Answers] = Future()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
 import time
+from bisect import bisect_right
 from collections.abc import Callable
+from pathlib import Path
 
-from bench.healing.damage import flip_tables
 from bench.healing.foreground import BATCH, Vault, foreground, read_all, reading
 from bench.healing.plan import HealingPlan
 from bench.healing.report import Answers, Away, Lost, Rotten, Verified
-from bench.http import Lanes
+from bench.load import Load
 from bench.report import Tell
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
+from chaos.testbed.host import flip_bits
 
 #: The node that is broken; the load goes to the others.
 BROKEN, OTHERS = NODES[-1], NODES[:-1]
@@ -99,11 +102,10 @@ class Mending:
     def _probe(self) -> tuple[float, float]:
         """Measures in a closed loop. Returns the capacity in new values a second, and the load in requests a second."""
         self._tell("what the cluster can do")
-        requests = self._vault.tokenize_requests(self._plan.probes, BATCH)
-        with Lanes([self._cluster.nodes[name].address for name in NODES], _AT_ONCE) as lanes:
-            driven = lanes.drive(list(requests))
+        bodies = list(self._vault.new_bodies(self._plan.probes, BATCH))
+        driven = Load(self._cluster).drive("/tokenize", bodies, _AT_ONCE).driven
         self._vault.accept(driven.bodies, BATCH)
-        rate = len(requests) / driven.seconds
+        rate = len(bodies) / driven.seconds
         return rate * BATCH, rate * self._plan.load
 
     def _before(self, rate: float) -> Answers:
@@ -115,6 +117,21 @@ class Mending:
     def _verify(self) -> Verified:
         self._tell("three replicas are compared record by record")
         return verify(self._cluster)
+
+
+def flip_tables(store: Path, count: int, rng: random.Random) -> int:
+    """Flips ``count`` different bits in the tables of a store whose node is down, each bit as likely as any other.
+
+    Returns the number of tables that were hit. Raises ValueError if there are fewer bits.
+    """
+    tables = sorted(store.glob("*.ldb"))
+    starts = [0, *itertools.accumulate(path.stat().st_size for path in tables)]
+    chosen = sorted(rng.sample(range(8 * starts[-1]), count))
+    hit = 0
+    for table, bits in itertools.groupby(chosen, lambda bit: bisect_right(starts, bit // 8) - 1):
+        flip_bits(tables[table], [(bit // 8 - starts[table], 1 << bit % 8) for bit in bits])
+        hit += 1
+    return hit
 
 
 def verify(cluster: Cluster) -> Verified:

@@ -171,32 +171,16 @@ def _checks(report: HealingReport, *, timed: bool) -> Iterator[Check]:
 
 
 def _away(away: Away, *, timed: bool) -> Iterator[Check]:
-    yield Check(
-        f"down for {away.seconds:g} s, {away.missed:,} records missed: nothing owed after",
-        f"{away.caught_up_seconds:.1f} s",
-        f"≤ {MOST_CATCH_UP_SECONDS:g} s",
-        away.caught_up_seconds <= MOST_CATCH_UP_SECONDS,
-        judged=timed,
-    )
+    what = f"down for {away.seconds:g} s, {away.missed:,} records missed: nothing owed after"
+    yield Check.of(what, away.caught_up_seconds, "≤", MOST_CATCH_UP_SECONDS, ".1f", " s", judged=timed)
     yield _identical("down", away.verified)
 
 
 def _lost(lost: Lost, *, timed: bool) -> Iterator[Check]:
-    yield Check(
-        "data directory deleted: whole and voting after",
-        f"{lost.whole_seconds:.1f} s",
-        f"≤ {MOST_WHOLE_SECONDS:g} s",
-        lost.whole_seconds <= MOST_WHOLE_SECONDS,
-        judged=timed,
-    )
-    slower = lost.meanwhile.p99_ms / lost.before.p99_ms
-    yield Check(
-        f"p99 meanwhile, {lost.meanwhile.p99_ms:.0f} ms, to before, {lost.before.p99_ms:.0f} ms",
-        f"{slower:.2f} times",
-        f"≤ {MOST_SLOWER:g} times",
-        slower <= MOST_SLOWER,
-        judged=timed,
-    )
+    what = "data directory deleted: whole and voting after"
+    yield Check.of(what, lost.whole_seconds, "≤", MOST_WHOLE_SECONDS, ".1f", " s", judged=timed)
+    what = f"p99 meanwhile, {lost.meanwhile.p99_ms:.0f} ms, to before, {lost.before.p99_ms:.0f} ms"
+    yield Check.of(what, lost.meanwhile.p99_ms / lost.before.p99_ms, "≤", MOST_SLOWER, ".2f", " times", judged=timed)
     yield _identical("data directory deleted", lost.verified)
 
 
@@ -225,26 +209,12 @@ def _identical(when: str, verified: Verified) -> Check:
 
 
 def _size(size: Size, *, timed: bool) -> Iterator[Check]:
-    slowest = max(size.start_seconds)
-    yield Check(
-        f"{size.records:,} records, {size.disk_mib:,.0f} MiB a store: start to serving, the slowest of three",
-        f"{slowest:.2f} s",
-        f"< {MOST_START_SECONDS:g} s",
-        slowest < MOST_START_SECONDS,
-        judged=timed,
-    )
-    yield Check(
-        f"RSS at its peak: {size.peak.own:,.0f} MiB own, {size.peak.mapped:,.0f} MiB mapped pages of tables",
-        f"{size.peak.total:,.0f} MiB",
-        f"< {MOST_RSS_MIB:g} MiB",
-        size.peak.total < MOST_RSS_MIB,
-    )
-    yield Check(
-        f"idle comparison with both peers, {size.round_seconds:.1f} s: bytes of all nodes, {size.idle_bytes:,.0f} of them anyway",
-        f"{size.round_bytes:,}",
-        f"< {MOST_ROUND_BYTES:,}",
-        size.round_bytes < MOST_ROUND_BYTES,
-    )
+    what = f"{size.records:,} records, {size.disk_mib:,.0f} MiB a store: start to serving, the slowest of three"
+    yield Check.of(what, max(size.start_seconds), "<", MOST_START_SECONDS, ".2f", " s", judged=timed)
+    what = f"RSS at its peak: {size.peak.own:,.0f} MiB own, {size.peak.mapped:,.0f} MiB mapped pages of tables"
+    yield Check.of(what, size.peak.total, "<", MOST_RSS_MIB, ",.0f", " MiB")
+    what = f"idle comparison with both peers, {size.round_seconds:.1f} s: bytes of all nodes"
+    yield Check.of(f"{what}, {size.idle_bytes:,.0f} of them anyway", size.round_bytes, "<", MOST_ROUND_BYTES, ",")
     few, many = _speed(size.new_few), _speed(size.new_many)
     yield Check(
         f"new tokens a second, {many:,.0f}, to {few:,.0f} among few records (medians of {len(size.new_many)})",

@@ -16,9 +16,8 @@ from bench.healing.foreground import Vault
 from bench.healing.plan import HealingPlan
 from bench.healing.report import New, Rss, Size
 from bench.healing.stores import Corpus, fill
-from bench.http import Lanes, encode
 from bench.load import OWNER, Load, Peak, prepare
-from bench.processes import cpu_seconds, disk_bytes, until_idle
+from bench.processes import disk_bytes, until_idle
 from bench.report import Tell
 from bench.work import Results, TokensAsked, WrongAnswer
 from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
@@ -130,21 +129,13 @@ def _read_evenly(vault: Vault, count: int, rng: random.Random) -> None:
     drawn = [
         [vault.corpus.value(rng.randrange(vault.acknowledged[0].stop)) for _ in range(_BATCH)] for _ in range(count // _BATCH)
     ]
-    key = vault.cluster.api_key(OWNER)
-    requests = [encode("/detokenize", key, _body(TokensAsked(vault.corpus.tokens(values)))) for values in drawn]
-    with Lanes([vault.cluster.nodes[name].address for name in NODES], _AT_ONCE) as lanes:
-        driven = lanes.drive(requests)
+    bodies = [_body(TokensAsked(vault.corpus.tokens(values))) for values in drawn]
+    driven = Load(vault.cluster).drive("/detokenize", bodies, _AT_ONCE).driven
     if [[result.value for result in _results(body).results] for body in driven.bodies] != drawn:
         raise WrongAnswer("it does not hold that a token gives back its value")
 
 
 def _tokenize(vault: Vault, count: int) -> New:
-    pids = [vault.cluster.pid(name) for name in NODES]
-    requests = list(vault.tokenize_requests(count // _BATCH, _BATCH))
-    cpu = sum(map(cpu_seconds, pids))
-    with Lanes([vault.cluster.nodes[name].address for name in NODES], _AT_ONCE) as lanes:
-        driven = lanes.drive(requests)
-    until_idle(*pids)
-    cpu = sum(map(cpu_seconds, pids)) - cpu
-    vault.accept(driven.bodies, _BATCH)
-    return New(count / driven.seconds, cpu / count * 1e6)
+    driving = Load(vault.cluster).drive("/tokenize", list(vault.new_bodies(count // _BATCH, _BATCH)), _AT_ONCE)
+    vault.accept(driving.driven.bodies, _BATCH)
+    return New(count / driving.driven.seconds, driving.nodes_cpu / count * 1e6)

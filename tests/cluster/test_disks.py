@@ -9,8 +9,8 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import combinations
 from pathlib import Path
 
@@ -120,29 +120,12 @@ def may_mount(place: Path) -> bool:
     return True
 
 
-Disk = ToldDisk | SmallDisk
-
-
-@pytest.fixture(params=["told", "small"])
-def disk_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Cluster, str, ExitStack], Disk]:
-    """Where no file system can be mounted, the disk is told to be full in both cases."""
-
-    def told(cluster: Cluster, node: str, ending: ExitStack) -> Disk:
-        return ToldDisk(cluster, node)
-
-    def small(cluster: Cluster, node: str, ending: ExitStack) -> Disk:
-        ending.enter_context(SmallDisk.mounted(cluster, node))
-        return SmallDisk(cluster, node)
-
-    return small if request.param == "small" and may_mount(tmp_path) else told
-
-
-def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(
-    idle_cluster: Cluster, disk_kind: Callable[[Cluster, str, ExitStack], Disk]
-) -> None:
+def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(idle_cluster: Cluster, tmp_path: Path) -> None:
+    """Where no file system can be mounted, the disk is told to be full."""
     cluster, acknowledged = idle_cluster, Acknowledged()
-    with ExitStack() as ending:
-        disk = disk_kind(cluster, "n3", ending)
+    small = may_mount(tmp_path)
+    with SmallDisk.mounted(cluster, "n3") if small else nullcontext():
+        disk = SmallDisk(cluster, "n3") if small else ToldDisk(cluster, "n3")
         cluster.start("n1", "n2")
         cluster.wait_ready(reachable=3)
         pid = cluster.pid("n3")

@@ -118,14 +118,3 @@ def test_a_node_that_is_killed_changes_nothing(form: str, own_cluster: Cluster, 
     assert (report.look_ups, report.not_found) == (distinct(form), 0)
     assert content("values") == content("expected")
     assert rows("values", form) == rows("visits", form)
-
-
-def test_another_owners_tokens_are_not_found(cluster: Cluster, place: Path) -> None:
-    furnish("parquet")
-    quorumvault(cluster, "tokenize", "visits", "--column", "patient", "-o", "tokens")
-    command = [executable(), "detokenize", "tokens", "--column", "patient", "-o", "values", "--missing", "null"]
-    theirs = variables(cluster) | {"QUORUMVAULT_API_KEY": cluster.api_key("registry")}
-    done = subprocess.run(command, env=theirs, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 4
-    assert "tokens not found" in done.stderr
-    assert tables.sql("select count(patient) from 'values/*/x.parquet'").fetchall() == [(0,)]

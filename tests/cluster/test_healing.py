@@ -78,6 +78,7 @@ def test_flipped_bits_on_disk_are_never_believed_and_the_store_comes_back_whole(
     answer = own_cluster.api("n3", "clinic").detokenize(tokens)
     assert [result["value"] for result in answer.body["results"]] == values
     assert wait_for(lambda: identical(own_cluster, len(values)), SECONDS)
+    assert wait_for(lambda: not list(own_cluster.directory.glob("n3/store.set-aside-*")), SECONDS)
 
 
 def _ended(cluster: Cluster, node: str) -> bool:

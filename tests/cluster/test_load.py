@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_connection_that_was_idle_is_not_used_again(cluster: Cluster, monkeypa
     monkeypatch.setattr("bench.http._connect", lambda address: opened.append(address) or connect(address))
     addresses = [node.address for node in cluster.nodes.values()]
     request = encode("/tokenize", cluster.api_key("bench"), b'{"values":["1"]}')
-    with Lanes(addresses, 2) as lanes:
+    with closing(Lanes(addresses, 2)) as lanes:
         driven = lanes.drive([request] * 10)
     assert len(driven.bodies) == 10
     assert len(set(driven.bodies)) == 1
@@ -61,5 +62,5 @@ def test_a_connection_that_was_idle_is_not_used_again(cluster: Cluster, monkeypa
 
 def test_it_stops_at_an_answer_that_is_none(cluster: Cluster) -> None:
     addresses = [node.address for node in cluster.nodes.values()]
-    with Lanes(addresses, 1) as lanes, pytest.raises(LoadFailed, match="401"):
+    with closing(Lanes(addresses, 1)) as lanes, pytest.raises(LoadFailed, match="401"):
         lanes.drive([encode("/tokenize", "no key", b"{}")])

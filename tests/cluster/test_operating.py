@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chaos.testbed.api import Api
 from chaos.testbed.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
 from tests.cluster.conftest import OWNERS
-from tests.rigs.clusters import metrics, sample_becomes
+from tests.rigs.clusters import identical, metrics, sample_becomes
 
 SECONDS = 30
 
@@ -39,6 +38,7 @@ def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
     assert before["quorumvault_in_flight"] == 0
     assert before["quorumvault_disk_free_bytes"] > 0
     assert before['quorumvault_peer_owed_records{peer="n3"}'] == 0
+    assert wait_for(lambda: identical(own_cluster, 2), SECONDS)  # two acks answer a write: n3 may have had it later
     own_cluster.kill("n3")
     assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_up{peer="n3"}', 0)
     missed = clinic.tokenize(["c", "d", "e"]).body["tokens"]
@@ -105,18 +105,6 @@ def test_the_event_log_has_starts_stops_reloads_and_keys(own_cluster: Cluster) -
     assert events[2]["detail"].startswith("asked for by the administrative socket; read again: API keys")
     assert events[3]["detail"] == "SIGTERM"
     assert key not in "".join(lines)
-
-
-def test_a_flood_of_refusals_is_a_few_lines_with_their_number(own_cluster: Cluster) -> None:
-    key = own_cluster.make_key("clinic", "tokenize")
-    limited = Api(own_cluster.nodes["n1"].address, key)
-    for _ in range(300):
-        assert limited.post("/rotate-epoch", {"from_epoch": 1}).status == 403
-    own_cluster.stop("n1")
-    lines = (own_cluster.directory / "n1" / "events.jsonl").read_text().splitlines()
-    refused = [event for event in map(json.loads, lines) if event.get("outcome") == "not-permitted"]
-    assert sum(1 + event.get("more", 0) for event in refused) == 300
-    assert len(refused) < 100
 
 
 def test_a_node_that_is_to_record_all_serves_nothing_while_it_cannot(made: Cluster) -> None:

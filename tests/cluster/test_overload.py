@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from bench.openloop import OpenLoop
 from bench.overload import BATCH, Capacity, Overload, Phase, measure
 from chaos.testbed.api import Api
 from chaos.testbed.cluster import NODES, Cluster, wait_for
+from tests.rigs.clusters import metrics
 
 
 def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(cluster: Cluster) -> None:
@@ -33,18 +34,8 @@ def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(clu
         assert phase.nodes_cores > 0
         assert phase.client_cores > 0
     for node in NODES:
-        metrics = _metrics(cluster, node)
-        assert metrics["quorumvault_in_flight"] == 0
+        assert metrics(cluster, node)["quorumvault_in_flight"] == 0
     assert len(overload.account().checks) == 4
-
-
-def _metrics(cluster: Cluster, node: str) -> dict[str, float]:
-    host, _, port = cluster.nodes[node].address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-        text = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
-    lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("quorumvault_"))
-    return {name: float(value) for name, _, value in lines}
 
 
 def test_a_key_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> None:
@@ -134,17 +125,11 @@ def answer(status: int, body: bytes = b"{}") -> bytes:
     return b"HTTP/1.1 %d Some Words\r\nserver: s\r\nContent-Length: %d\r\nx: y\r\n\r\n%b" % (status, len(body), body)
 
 
-@contextmanager
-def served(*answers: bytes | None) -> Iterator[Server]:
-    server = Server(*answers)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
 def test_every_request_has_its_answer_and_connections_are_kept() -> None:
-    with served(*[answer(200, b"first"), answer(429), answer(200, b"x" * 500_000)]) as server, OpenLoop([server.address]) as loop:
+    with (
+        closing(Server(*[answer(200, b"first"), answer(429), answer(200, b"x" * 500_000)])) as server,
+        closing(OpenLoop([server.address])) as loop,
+    ):
         for status, body in ((200, b"first"), (429, b"{}"), (200, b"x" * 500_000)):
             run = loop.run([b"request"], rate=100)
             (answered,) = run.answered
@@ -156,7 +141,7 @@ def test_every_request_has_its_answer_and_connections_are_kept() -> None:
 
 def test_requests_are_sent_when_they_are_due_and_not_when_there_is_an_answer() -> None:
     """Nobody answers: all of them are sent all the same, each over a connection of its own, and counted when that ends."""
-    with served() as server, OpenLoop([server.address, server.address]) as loop:
+    with closing(Server()) as server, closing(OpenLoop([server.address, server.address])) as loop:
         run = loop.run([b"request"] * 20, rate=1_000)
         assert (run.answered, run.unsent, run.broken) == ([], 0, 20)
         assert server.connections == 20
@@ -165,7 +150,7 @@ def test_requests_are_sent_when_they_are_due_and_not_when_there_is_an_answer() -
 def test_a_request_for_which_no_connection_is_free_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.openloop._CONNECTIONS", 2)
     monkeypatch.setattr("bench.openloop._GRACE_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent, OpenLoop([f"127.0.0.1:{silent.getsockname()[1]}"]) as loop:
+    with socket.create_server(("127.0.0.1", 0)) as silent, closing(OpenLoop([f"127.0.0.1:{silent.getsockname()[1]}"])) as loop:
         run = loop.run([b"request"] * 5, rate=1_000)
     assert (run.answered, run.unsent, run.broken) == ([], 3, 2)
 

@@ -9,55 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos.testbed.api import Unanswered
-from chaos.testbed.cluster import NODES, Cluster, ClusterError, wait_for
+from chaos.testbed.cluster import Cluster, ClusterError, wait_for
 from tests import ROOT
 from tests.cluster.conftest import OWNERS
+from tests.rigs.clusters import runs
 
 GONE_SECONDS = 10.0
-
-
-def runs(pid: int) -> bool:
-    """A zombie that nobody has collected does not run."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def test_a_killed_node_is_missed_and_welcomed_back(own_cluster: Cluster) -> None:
-    tokens = own_cluster.api("n1", "clinic").tokenize(["a", "b"]).body["tokens"]
-    own_cluster.kill("n3")
-    with pytest.raises(ClusterError, match="n3 is not running"):
-        own_cluster.pid("n3")
-    own_cluster.wait_ready("n1", "n2")
-    own_cluster.start("n3")
-    own_cluster.wait_ready(reachable=3)
-    answer = own_cluster.api("n3", "clinic").detokenize(tokens)
-    assert [result["value"] for result in answer.body["results"]] == ["a", "b"]
-
-
-def test_a_frozen_node_answers_nothing_until_it_thaws(own_cluster: Cluster) -> None:
-    own_cluster.pause("n2")
-    with pytest.raises(Unanswered):
-        own_cluster.api("n2").get("/livez", timeout=0.2)
-    assert own_cluster.api("n1", "clinic").tokenize(["while n2 is frozen"]).status == 200
-    own_cluster.resume("n2")
-    own_cluster.wait_ready(reachable=3)
-    assert own_cluster.api("n2", "clinic").tokenize(["and after"]).status == 200
-
-
-def test_sigterm_ends_nodes_with_exit_code_0(own_cluster: Cluster) -> None:
-    assert own_cluster.stop() == dict.fromkeys(NODES, 0)
-
-
-def test_commands_reach_the_node_that_is_named(cluster: Cluster, tmp_path: Path) -> None:
-    source = tmp_path / "one.csv"
-    source.write_bytes(b"id,name\n1,Ada\n")
-    done = cluster.command("tokenize", str(source), "--column", "name", via="n2", owner="clinic")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(b"id,name\n1,qv_1_")
 
 
 def test_a_node_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
@@ -66,11 +23,6 @@ def test_a_node_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
         made.start("n1")
         with pytest.raises(ClusterError, match=r"n1 ended with exit code 1 before it was ready(.|\n)*cluster\.yaml"):
             made.wait_ready("n1")
-
-
-def test_a_directory_is_not_made_a_cluster_twice(cluster: Cluster) -> None:
-    with pytest.raises(ClusterError, match="quorumvault init ended with exit code"):
-        Cluster.create(cluster.directory, OWNERS)
 
 
 _ABANDON = """

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -100,6 +101,14 @@ def through_each_pair(cluster: Cluster, check: Callable[[str], None]) -> None:
 def fill(cluster: Cluster, acknowledged: Acknowledged, thousands: int) -> None:
     for number in range(thousands):
         acknowledged.tokenize(cluster, "n1", [f"stored {number * 1000 + each}" for each in range(1000)])
+
+
+def runs(pid: int) -> bool:
+    """Whether this process runs, which a zombie that nobody has collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def records(cluster: Cluster, node: str) -> Iterator[tuple[bytes, bytes]]:

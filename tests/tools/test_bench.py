@@ -19,14 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.__main__ import FAMILIES, Family, main
-from bench.figures import BOUNDS, VaultReport, summarise
+from bench.__main__ import BENCHES, FAMILIES, Family, main
+from bench.figures import VaultReport, summarise
 from bench.floor import COPIES, Floor, FloorBroken
+from bench.http import LoadFailed
 from bench.measure import FloorSample, Sample
-from bench.plan import FULL, PLANS, SMOKE, Plan
+from bench.plan import PLANS, SMOKE, Plan
 from bench.plot import draw
 from bench.processes import Memory, cpu_seconds, disk_bytes, until_idle
-from bench.report import MarksMissing, markdown, percentile, replace_section, show
+from bench.report import MarksMissing, Report, markdown, percentile, replace_section, show
 from bench.work import Corpus, Operation, WrongAnswer
 from chaos.testbed.draw import logarithmic
 from quorumvault.crypto.tokens import is_token
@@ -134,31 +135,20 @@ def test_a_run_is_held_to_targets_and_a_smoke_run_to_bounds_that_fail_it(plan: s
     assert "may have held up" in "\n".join(missed.sentences)
 
 
-def test_smoke_measures_what_has_a_bound() -> None:
-    measured = {(group.operation, group.batch, at_once) for group in SMOKE.groups for at_once in group.at_once}
-    assert measured >= BOUNDS.ratios.keys()
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
-def test_a_pipe_gets_aligned_text() -> None:
-    out = StringIO()
-    show(_whole().account(), out)
-    lines = out.getvalue().splitlines()
-    header, first = lines[8], lines[9]
+def test_a_pipe_gets_aligned_text_and_a_terminal_tables() -> None:
+    pipe, terminal = StringIO(), Terminal()
+    show(_whole().account(), pipe)
+    show(_whole().account(), terminal)
+    header, first = pipe.getvalue().splitlines()[8:10]
     assert len(header) == len(first)
-    assert first.split() == [
-        *("new", "1,000", "6", "10,000", "20.0", "30.0", "40.0", "2.00", "20.0", "2.00", "2.00–2.00", "50", "20", "100")
-    ]
-    assert "\x1b" not in out.getvalue()
-
-
-def test_a_terminal_gets_tables() -> None:
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    out = Terminal()
-    show(_whole().account(), out)
-    assert "─" in out.getvalue()
+    assert " ".join(first.split()) == "new 1,000 6 10,000 20.0 30.0 40.0 2.00 20.0 2.00 2.00–2.00 50 20 100"
+    assert "\x1b" not in pipe.getvalue()
+    assert "─" in terminal.getvalue()
 
 
 def test_markdown_goes_between_the_marks_and_nowhere_else() -> None:
@@ -203,12 +193,65 @@ def test_what_a_benchmark_does_not_have_is_refused(options: list[str]) -> None:
         main(options)
 
 
+def measured(monkeypatch: pytest.MonkeyPatch, name: str, found: Report | Exception) -> list[Any]:
+    """Has a benchmark find this, or raise it; the plans that it is asked for."""
+    plans = []
+
+    def measure(plan: Any, place: Path, tell: object) -> Report:
+        plans.append(plan)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    plan, family = BENCHES[name]
+    monkeypatch.setitem(BENCHES, name, (plan, family._replace(measure=measure)))
+    return plans
+
+
+@pytest.mark.parametrize(("nodes_cpu", "code"), [(0.04, 0), (1.0, 1)])
+def test_the_command_measures_shows_writes_and_judges(
+    nodes_cpu: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, figures, picture = (tmp_path / name for name in ("page.md", "figures.json", "picture.svg"))
+    page.write_text("before\n<!-- bin/bench writes from here -->\nold\n<!-- bin/bench writes up to here -->\nafter\n")
+    report = _whole(nodes_cpu=nodes_cpu)
+    measured(monkeypatch, "smoke", report)
+    assert main(["smoke", "--write", str(page), "--json", str(figures), "--svg", str(picture)]) == code
+    assert page.read_text().startswith("before\n")
+    assert "(picture.svg)" in page.read_text()
+    assert "old" not in page.read_text()
+    assert msgspec.json.decode(figures.read_bytes(), type=VaultReport) == report
+    assert picture.read_text() == draw(report)
+    assert ("MISSED" in capsys.readouterr().out) == bool(code)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("healing --records 5000 --only lost --only away --load 50", {"records": 5000, "runs": ("lost", "away"), "load": 0.5}),
+        ("notfound --inputs 50 --seed 3", {"inputs": 50, "seed": 3}),
+        ("healing-smoke", {"records": 6_000, "timed": False}),
+    ],
+)
+def test_options_change_the_plan_and_a_run_that_fails_says_so_in_one_line(
+    options: str, expected: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *words = options.split()
+    plans = measured(monkeypatch, name, LoadFailed("status 500: oh"))
+    assert main([name, *words]) == 1
+    assert [{option: getattr(plan, option) for option in expected} for plan in plans] == [expected]
+    assert capsys.readouterr().err == f"bin/bench {name}: status 500: oh\n"
+
+
 # The picture.
 
 
 def test_the_picture_has_a_line_for_each_series() -> None:
     keys = [(operation, batch, at_once) for operation in Operation for batch in (1, 100, 1_000) for at_once in (1, 6, 16)]
-    picture = draw(_report([_sample(*key) for key in keys]))
+    report = msgspec.structs.replace(_report([_sample(*key) for key in keys]), machine="<processor> & more")
+    picture = draw(report)
+    assert picture == draw(report)
+    assert "&lt;processor&gt; &amp; more" in picture
     document = ElementTree.fromstring(picture)
     lines = document.findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 2 * len(Operation) * (3 + 1) + 4  # and those of the legend
@@ -217,12 +260,6 @@ def test_the_picture_has_a_line_for_each_series() -> None:
         points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
         assert len(points) in (2, 3)
         assert all(0 <= x <= width and 0 <= y <= height for x, y in points)
-
-
-def test_a_picture_is_the_same_each_time_and_shows_names_as_they_are() -> None:
-    report = msgspec.structs.replace(_whole(), machine="<processor> & more")
-    assert draw(report) == draw(report)
-    assert "&lt;processor&gt; &amp; more" in draw(report)
 
 
 @given(st.lists(st.floats(0.01, 1e7), min_size=1))
@@ -245,11 +282,6 @@ def test_vault_and_floor_grow_alike(plan: Plan) -> None:
             vault += sum(group.batch * plan.requests_of(group.batch, at_once) for at_once in group.at_once)
             floor += group.batch * plan.floor_requests[group.batch] * (len(group.at_once) + 1)
     assert abs(vault - floor) < 0.05 * vault
-
-
-def test_the_full_plan_is_the_whole_grid() -> None:
-    cells = {(group.operation, group.batch, at_once) for group in FULL.groups for at_once in group.at_once}
-    assert cells == {(o, batch, at_once) for o in Operation for batch in (1, 100, 1_000, 10_000) for at_once in (1, 6, 16)}
 
 
 def test_a_wrong_answer_is_noticed() -> None:

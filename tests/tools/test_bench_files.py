@@ -16,7 +16,7 @@ from bench.files import alone
 from bench.files.child import CommandFailed, Took, measure
 from bench.files.dataset import Dataset, differences
 from bench.files.paths import PathSample
-from bench.files.plan import FILES, Case
+from bench.files.plan import Case
 from bench.files.report import FilesReport, summarise
 from bench.files.run import CopySample
 from quorumvault.client import Limits
@@ -146,10 +146,3 @@ def test_targets_are_met_or_missed(sample: CopySample, missed: tuple[str, str] |
     assert not account.asserted
     assert small.asserted
     assert small.holds is (missed is None or missed[1] == "≤ 3")
-
-
-def test_the_plans_are_those_of_the_targets() -> None:
-    assert [(case.rows, case.distinct) for case in FILES.cases] == [
-        *[(10_000_000, 100_000), (20_000_000, 100_000), (10_000_000, 5_000_000)]
-    ]
-    assert (FILES.texts, FILES.repetitions, FILES.distinct) == (1_000_000, 3, 5_000_000)

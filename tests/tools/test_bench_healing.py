@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bench.__main__ as command
-from bench.healing.damage import choose, flip_tables
 from bench.healing.foreground import Vault
-from bench.healing.plan import HEALING, HEALING_LARGE, HEALING_PLANS, HEALING_SMOKE
+from bench.healing.mending import flip_tables
 from bench.healing.report import Answers, Away, HealingReport, Lost, New, ReadBack, Rotten, Rss, Size, Verified
 from bench.healing.stores import Corpus, fill
 from bench.http import LoadFailed
@@ -36,40 +35,41 @@ from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import open_disk
-from quorumvault.server.storage.store import Store
 
 OWNER = "bench"
 
 # Which bits flip
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.randoms(use_true_random=False), st.data())
-def test_bits_are_chosen_once_and_within_their_files(sizes: list[int], rng: Random, data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, 8 * sum(sizes)))
-    flips = choose(sizes, count, rng)
-    assert len(set(flips)) == count
-    assert all(0 <= flip.offset < sizes[flip.file] and 0 <= flip.bit < 8 for flip in flips)
-
-
-def test_every_bit_is_as_likely_as_any_other_and_a_seed_chooses_the_same() -> None:
-    everything = choose([3, 1, 2], 48, Random(1))
-    assert len({(flip.file, flip.offset, flip.bit) for flip in everything}) == 48
-    flips = choose([1_000_000, 3_000_000], 4_000, Random(1))
-    assert 900 < sum(flip.file == 0 for flip in flips) < 1_100
-    assert flips == choose([1_000_000, 3_000_000], 4_000, Random(1)) != choose([1_000_000, 3_000_000], 4_000, Random(2))
-    with pytest.raises(ValueError, match="larger"):
-        choose([1], 9, Random(1))
-
-
-def test_just_those_bits_of_tables_flip_and_nothing_else_does(tmp_path: Path) -> None:
-    before = {name: bytes(size) for name, size in (("1.ldb", 100), ("2.ldb", 300), ("3.log", 50))}
+def flipped(folder: Path, before: dict[str, bytes], count: int, seed: int) -> dict[str, int]:
+    """The bits that flipped in each of these files."""
     for name, content in before.items():
-        (tmp_path / name).write_bytes(content)
-    assert flip_tables(tmp_path, 60, Random(1)) == 2
-    after = {name: (tmp_path / name).read_bytes() for name in before}
-    assert list(map(len, after.values())) == [100, 300, 50]
-    assert after["3.log"] == before["3.log"]
-    assert sum(byte.bit_count() for content in after.values() for byte in content) == 60
+        (folder / name).write_bytes(content)
+    hit = flip_tables(folder, count, Random(seed))
+    after = {name: (folder / name).read_bytes() for name in before}
+    assert {name: len(content) for name, content in after.items()} == {name: len(content) for name, content in before.items()}
+    bits = {name: (int.from_bytes(content) ^ int.from_bytes(after[name])).bit_count() for name, content in before.items()}
+    assert hit == sum(count > 0 for count in bits.values())
+    return bits
+
+
+@given(st.lists(st.binary(max_size=50), min_size=1, max_size=8).filter(any), st.integers(), st.data())
+def test_just_so_many_bits_of_tables_flip_and_nothing_else_does(tables: list[bytes], seed: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 8 * sum(map(len, tables))))
+    before = {f"{number}.ldb": content for number, content in enumerate(tables)} | {"3.log": b"log"}
+    with TemporaryDirectory() as folder:
+        bits = flipped(Path(folder), before, count, seed)
+    assert sum(bits.values()) == count
+    assert bits["3.log"] == 0
+
+
+def test_every_bit_is_as_likely_as_any_other_and_a_seed_chooses_the_same(tmp_path: Path) -> None:
+    before = {"1.ldb": bytes(100_000), "2.ldb": bytes(300_000)}
+    bits = flipped(tmp_path, before, 4_000, 1)
+    assert 900 < bits["1.ldb"] < 1_100
+    assert bits == flipped(tmp_path, before, 4_000, 1) != flipped(tmp_path, before, 4_000, 2)
+    with pytest.raises(ValueError, match="larger"):
+        flip_tables(tmp_path, 8 * 400_000 + 1, Random(1))
 
 
 # Stores and corpus
@@ -81,10 +81,6 @@ def directory(tmp_path: Path) -> Path:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     init(made, plan_nodes(["127.0.0.1"], 20_000), [Owner(OWNER)], now=now, entropy=Random(1).randbytes)
     return made
-
-
-def records_of(store: Store) -> dict[bytes, bytes]:
-    return dict(store.scan(layout.RECORD))
 
 
 def test_three_stores_are_filled_with_the_same_authentic_records_under_their_own_disks(directory: Path) -> None:
@@ -100,7 +96,7 @@ def test_three_stores_are_filled_with_the_same_authentic_records_under_their_own
             found.append({prefix: dict(store.scan(prefix)) for prefix in (layout.RECORD, layout.REGISTER, layout.OWNER)})
             keyring = Keyring("s1", config.master_secret)
             inventory = Inventory(store, BucketSums(), OwnerNames(store), keyring, reply_bytes=1 << 20)
-            assert all(inventory.authentic(key[1:], record) for key, record in records_of(store).items())
+            assert all(inventory.authentic(key[1:], record) for key, record in found[-1][layout.RECORD].items())
     assert found[0] == found[1] == found[2]
     assert len(found[0][layout.RECORD]) == 12_345
     assert found[0][layout.REGISTER] == {layout.register_key(Owner(OWNER).id): layout.encode_register(1, "s1")}
@@ -150,13 +146,10 @@ def test_a_wrong_token_or_an_answer_that_is_none_ends_the_run(vault: Vault) -> N
         vault.settle(run_of(vault, 1, [200, 500], answer_1=b"oh"), 1)
 
 
-def test_requests_are_made_when_they_are_looked_at(vault: Vault) -> None:
-    requests = vault.tokenize_requests(100_000_000, 2)
-    assert len(requests) == 100_000_000
-    assert requests[3].endswith(json.dumps({"values": vault.corpus.values(1_006, 2)}, separators=(",", ":")).encode())
-    assert requests[2:4] == [requests[2], requests[3]]
-    with pytest.raises(IndexError):
-        requests[100_000_000]
+def test_requests_are_made_when_they_are_due(vault: Vault) -> None:
+    bodies = vault.new_bodies(100_000_000, 2)
+    asked = [json.loads(body)["values"] for body in itertools.islice(bodies, 3)]
+    assert asked == [vault.corpus.values(first, 2) for first in (1_000, 1_002, 1_004)]
 
 
 # Figures and what is promised
@@ -244,45 +237,3 @@ def test_a_report_of_one_part_tells_of_that_part_alone() -> None:
     of_size = HealingReport("2026-01-02", "a machine", "healing-large", 10_000_000, size=SIZE).account()
     assert [len(table.rows) for table in of_size.all_tables] == [4]
     assert len(of_size.sentences) == 3
-
-
-# The command
-
-
-def test_plans_say_what_they_are_for() -> None:
-    assert {name: plan.runs for name, plan in HEALING_PLANS.items()} == {
-        "healing": ("away", "lost", "rotten"),
-        "healing-large": ("size",),
-        "healing-smoke": ("away", "lost", "rotten", "size"),
-    }
-    assert (HEALING.records, HEALING_LARGE.records) == (1_000_000, 10_000_000)
-    assert not HEALING_SMOKE.timed
-
-
-def measured(monkeypatch: pytest.MonkeyPatch, name: str, measure: Callable[..., HealingReport]) -> None:
-    plan, family = command.BENCHES[name]
-    monkeypatch.setitem(command.BENCHES, name, (plan, family._replace(measure=measure)))
-
-
-@pytest.mark.parametrize(("seconds", "code"), [(9.0, 0), (11.0, 1)])
-def test_the_command_shows_writes_and_ends_with_a_code(
-    seconds: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    report = msgspec.structs.replace(WHOLE, away=replaced(AWAY, caught_up_seconds=seconds))
-    plans = []
-    measured(monkeypatch, "healing", lambda plan, place, tell: plans.append(plan) or report)
-    figures = tmp_path / "figures.json"
-    options = ["--records", "5000", "--only", "lost", "--only", "away", "--load", "50", "--json", str(figures)]
-    assert command.main(["healing", *options]) == code
-    assert [(plan.name, plan.records, plan.runs, plan.load) for plan in plans] == [("healing", 5000, ("lost", "away"), 0.5)]
-    assert msgspec.json.decode(figures.read_bytes(), type=HealingReport) == report
-    assert ("MISSED" in capsys.readouterr().out) == bool(code)
-
-
-def test_a_run_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def fails(*arguments: object) -> HealingReport:
-        raise LoadFailed("status 500: oh")
-
-    measured(monkeypatch, "healing-smoke", fails)
-    assert command.main(["healing-smoke"]) == 1
-    assert capsys.readouterr().err == "bin/bench healing-smoke: status 500: oh\n"

@@ -1,4 +1,4 @@
-"""The benchmark of "not found": effect sizes against figures worked out by other means, its report, and its command line."""
+"""The benchmark of "not found": effect sizes against figures worked out by other means, and what is judged."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import itertools
 import math
 import random
 import statistics
-from pathlib import Path
-from unittest import mock
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import notfound
-from bench.__main__ import main
 from bench.effects import Effect, cliffs_delta, cohens_d
 from bench.notfound import NEGLIGIBLE, SHAPES, Kind, NotFoundReport, Pair, Row
 
@@ -85,36 +80,3 @@ def test_only_what_would_tell_of_other_owners_is_judged(delta: Effect, held: boo
     assert account.sentences == [
         "Measured on 2026-01-01 on a machine. Plan notfound: 20,000 requests of each kind and shape, seed 7."
     ]
-
-
-def test_the_tables_have_each_kind_and_each_pair_of_both_shapes() -> None:
-    times, effects = report(Effect(0.0123, -0.01, 0.03)).account().tables
-    assert times.rows[0] == ("another's", "1", "20,000", "1.500", "2.500", "12.250")
-    assert effects.rows[0] == ("another's − never issued", "1", "+0.900 (+0.800 to +1.000)", "+0.012 (-0.010 to +0.030)")
-    assert (len(times.rows), len(effects.rows)) == (8, 12)
-
-
-def test_the_command_measures_writes_and_judges(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = [report(Effect(0.0, -0.01, 0.01)), report(Effect(0.5, 0.4, 0.6))]
-    asked: list[tuple[int, int]] = []
-
-    def measure(cluster: object, *, inputs: int, seed: int) -> NotFoundReport:
-        asked.append((inputs, seed))
-        return made[len(asked) - 1]
-
-    monkeypatch.setattr(notfound, "Cluster", mock.MagicMock())
-    monkeypatch.setattr(notfound, "measure", measure)
-    page = tmp_path / "page.md"
-    marks = (f"<!-- bin/bench notfound writes {where} here -->" for where in ("from", "up to"))
-    page.write_text("before\n{}\nold\n{}\nafter\n".format(*marks))
-    assert main(["notfound", "--write", str(page), "--json", str(tmp_path / "figures.json")]) == 0
-    assert main(["notfound", "--inputs", "50", "--seed", "3"]) == 1
-    assert asked == [(20_000, 1), (50, 3)]
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert "| never issued | 100 | 20,000 |" in text
-    assert "old" not in text
-    assert msgspec.json.decode((tmp_path / "figures.json").read_bytes(), type=NotFoundReport) == made[0]
-    assert "never issued" in capsys.readouterr().out
