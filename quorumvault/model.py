@@ -1,4 +1,4 @@
-"""The nouns of the vault: owner, version, view. Frozen, comparable, and silent in a ``repr`` about what must not be seen.
+"""The nouns of the vault: owner and version. Frozen, comparable, and silent in a ``repr`` about what must not be seen.
 
 Rules kept here: owner isolation.
 """

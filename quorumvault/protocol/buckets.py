@@ -1,7 +1,7 @@
 """Buckets: the 65,536 parts of the key space by the first two bytes of a digest, which compare replicas part by part.
 
 Pure arithmetic on what replicas say of theirs (messages.Sums, messages.Listing). The fingerprints are made in
-server/replica/hash_tree.py.
+server/replica/bucket_sums.py.
 """
 
 from __future__ import annotations

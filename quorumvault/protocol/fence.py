@@ -1,8 +1,11 @@
-"""The fence: no token of an epoch is given out after a rotation has left that epoch behind.
+"""The fence: no tokenize that began after a rotate was answered gives a token of an older epoch.
 
 Every batch of writes carries its epoch. A replica compares it with the owner's register in one critical section with the write:
-a register that is ahead refuses the batch (Stale), one that is behind is raised first. Rotations and writes both need two of the
-three replicas, so they meet in at least one of them. That takes one round trip, no lease and no clock.
+a larger register refuses the batch (Stale), a smaller one is raised first. Rotations and writes both need two of the three
+replicas, so they meet in at least one of them. That takes one round trip, no lease and no clock.
+
+``Replica._put`` (server/replica/replica.py) compares and refuses. Of its Stale the write round (write.py) makes ``Adopt``, for
+which ``tokenize`` (operations.py) derives the batch again and retries.
 
 Rules kept here: the fence; one secret per epoch.
 """
@@ -20,8 +23,8 @@ class Register:
     secret: str
 
 
-def fenced(mine: Register, theirs: Register) -> bool:
-    """True if a replica whose register is ``mine`` refuses a write of ``theirs``, because that epoch is past.
+def refuses(mine: Register, theirs: Register) -> bool:
+    """True if a replica whose register is ``mine`` refuses a write under ``theirs``, because that epoch is past.
 
     An epoch under another secret than the one it was opened with would give one value two tokens (one secret per epoch), so it
     is refused as well.

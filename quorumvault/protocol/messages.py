@@ -62,7 +62,7 @@ class Request(Message, frozen=True):
 
 
 class Put(Request, frozen=True, tag=1):
-    """Store new records of one owner and epoch, behind the fence. Parallel columns of equal length.
+    """Store new records of one owner and epoch, guarded by the fence. Parallel columns of equal length.
 
     ``secret`` is the id of the master secret that the epoch uses; ``header`` the record header (records.py) they share.
     ``owner_name`` is stored beside them: a replica needs it to authenticate its records later on.

@@ -1,6 +1,6 @@
 """The operations of a coordinator, as procedures without IO: each yields the rounds it needs and is sent their decisions.
 
-    tokenize      Put behind the fence; adopt a later epoch, derive again, retry
+    tokenize      Put, guarded by the fence; adopt a later epoch, derive again, retry
     read_records  Get; write back what one replica lacks, before the answer
     read_epoch    the largest of two registers, written back to two
     rotate        read_epoch, then raise to from + 1 if it still is ``from``
@@ -72,7 +72,7 @@ def tokenize(owner: Owner, canonicals: Sequence[bytes], keyring: Keyring, header
 
 
 def _derive(owner: Owner, part: Sequence[bytes], keyring: Keyring, header: bytes, epoch: int) -> tuple[Ask, list[bytes]]:
-    """The round that writes these canonical forms, and their digests."""
+    """The round that writes these values, sealed, and their digests."""
     keys = keyring.epoch_keys(owner, epoch)
     digests = keys.digests(part)
     sealed = keys.sealer.seal(part, digests)
@@ -145,7 +145,7 @@ def _read_part(
 
 
 def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
-    """The owner's active epoch: at least what any rotate that has returned left behind. Raises QuorumLost, SecretMissing."""
+    """The owner's active epoch: at least that of any rotate that was answered before. Raises QuorumLost, SecretMissing."""
     for _ in range(ATTEMPTS):
         decision = yield Ask(ReadEpoch(*UNSENT, owner.id), EpochRound, everyone=False)
         if isinstance(decision, ViewRefused):

@@ -14,7 +14,10 @@ from quorumvault.protocol.messages import AnyReply, Outgoing
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """No reply will come. ``sent`` is False only if the request surely never left this process: then it has written nothing."""
+    """No reply will come. ``sent`` is False only if the request surely never reached a store: then it has written nothing.
+
+    It decides only what an error says of the replica. Every write round that asked anybody counts as one that may have written.
+    """
 
     sent: bool
 

@@ -3,7 +3,7 @@
 A record that one replica holds and another lacks is written to the second before it may be returned (read_repair.py); the round
 says which record and where. Unequal bytes are settled by all three replicas or not at all. ``judge`` is that whole table.
 
-Rules kept here: read repair before the answer; not found needs two; a conflict keeps both out.
+Rules kept here: read repair before the answer; not found needs two; a conflict never overwrites.
 """
 
 from __future__ import annotations

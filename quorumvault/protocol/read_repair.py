@@ -4,6 +4,9 @@ Without it a value that was returned once could be "not found" at the next read,
 read repair, as in Cassandra; the write-back of Attiya, Bar-Noy, Dolev 1995). Repairs are exempt from the fence: what they write
 back was written long ago, perhaps under an older epoch.
 
+Three others take part: ``judge`` (read.py) decides which disk lacks what, ``_read_part`` (operations.py) reads, repairs and reads
+again, and ``Replica._write_back`` (server/replica/replica.py) receives the records.
+
 Rules kept here: read repair before the answer.
 """
 

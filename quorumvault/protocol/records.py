@@ -11,7 +11,7 @@
 
 Sealed records compare by header as their versions do, since format and kind are equal and numbers are big-endian.
 
-Rules kept here: a conflict keeps both out.
+Rules kept here: a conflict never overwrites.
 """
 
 from __future__ import annotations

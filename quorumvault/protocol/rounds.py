@@ -71,7 +71,7 @@ class Round(ABC, Generic[ReplyT, DecisionT]):
         if isinstance(reply, self._kind) and accepted:
             self._replies.append(reply)
         else:
-            self._reject(reply)
+            self._note_refusal(reply)
         return self._decide()
 
     def give_up(self, disk: bytes) -> DecisionT | Lost | None:
@@ -90,7 +90,7 @@ class Round(ABC, Generic[ReplyT, DecisionT]):
         """True if a reply of the right kind answers what was asked."""
         return True
 
-    def _reject(self, reply: AnyReply) -> None:
+    def _note_refusal(self, reply: AnyReply) -> None:
         """Keep what a counted reply of another kind says."""
 
     @abstractmethod

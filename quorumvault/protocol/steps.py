@@ -15,8 +15,8 @@ from quorumvault.protocol.messages import AnyRequest, RoundId
 from quorumvault.protocol.rounds import Round
 from quorumvault.protocol.views import View, ViewId
 
-#: Most rounds of one kind that an operation holds. Each further one means that the cluster changed under the last (a rotate, a
-#: view, another writer): more in a row is no race but a fault, and the client is told to come back.
+#: Most tries of an operation, or of one part of a read. Each further one means that the cluster changed under the last (a rotate,
+#: a view, another writer): more in a row is no race but a fault, and the client is told to come back.
 ATTEMPTS = 16
 
 ResultT = TypeVar("ResultT")
@@ -26,8 +26,8 @@ ResultT = TypeVar("ResultT")
 class Ask:
     """One round to hold: its request, which gets the round's id and view when it is sent, and what makes its decider.
 
-    ``everyone`` is asked at once, or else two replicas, and the third only when those do not settle it. ``disk`` narrows the
-    round to one replica, and ``view`` to the view in which that made sense.
+    ``everyone``: all three replicas are asked at once; False: two, and the third only when those do not settle it or are slow.
+    ``disk`` narrows the round to one replica, and ``view`` to the view in which that made sense.
     """
 
     request: AnyRequest

@@ -1,10 +1,10 @@
-"""The write round: put records behind the fence.
+"""The write round: put records, guarded by the fence.
 
 A batch is committed when two active replicas acknowledged it in the round's view. A replica refuses single items under whose key
 it holds other bytes. Such an item is settled by counting: two replicas that took it commit it; two that hold something else make
 a collision, because then it can never have two. One of each waits for the third, and if that one is silent the round is Lost.
 
-Rules kept here: write-once; committed; a conflict keeps both out.
+Rules kept here: write-once; committed; a conflict never overwrites.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """The fence: a replica knows a later epoch. Derive the batch again for it and retry."""
+    """A replica knows a later epoch (the fence), or this one under another secret. Derive the batch again for it and retry."""
 
     epoch: int
     secret: str
@@ -42,7 +42,7 @@ class WriteRound(Round[Ack, Committed | Adopt]):
         super().__init__(round_id, view)
         self._later = Adopt(0, "")
 
-    def _reject(self, reply: AnyReply) -> None:
+    def _note_refusal(self, reply: AnyReply) -> None:
         if isinstance(reply, Stale) and reply.epoch > self._later.epoch:
             self._later = Adopt(reply.epoch, reply.secret)
 

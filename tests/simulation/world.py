@@ -209,7 +209,7 @@ def check_disks(history: History, cluster: Cluster) -> None:
         key = _key(owners[name], token)
         held = [node.disk.holds(key) for node in cluster.values() if key not in node.disk.rotten]
         if history.narrow and records.CONFLICT_MARK in held:
-            continue  # two values met where disks were merged: neither is to be had (a conflict keeps both out)
+            continue  # two values met where disks were merged: neither is to be had (a conflict never overwrites)
         votes = Counter(records.sealed_of(record) for record in held if record is not None)
         if len(votes) > 1 and not history.narrow:
             raise Violation("agreement", f"{token} of {name} stands for different values on different disks")

@@ -30,7 +30,7 @@ from quorumvault.config.cluster import load_node
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.offline.init import init
-from quorumvault.server.replica.hash_tree import BucketSums
+from quorumvault.server.replica.bucket_sums import BucketSums
 from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout

@@ -46,7 +46,7 @@ _NO_EPOCH = 0
 _OPENED = 512
 _OPENED_BYTES = 512 << 10
 #: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply:
-#: requests for small values should not have to wait behind dozens of those.
+#: requests for small values should not have to wait for dozens of those.
 _LARGE_READS = 2
 #: A read that overflows one reply is one of large values if it asks for at most so many: they have two kilobytes or more each.
 _FEW = 512
@@ -145,7 +145,7 @@ class Coordinator:
         return Retokenized(written.epoch, moved)
 
     async def _commit(self, owner: Owner, canonicals: Sequence[bytes], deadline: float) -> Tokenized:
-        """Write behind the fence. If there is nothing to write, read the epoch by quorum instead."""
+        """Write, guarded by the fence. If there is nothing to write, read the epoch by quorum instead."""
         if not canonicals:
             register = await self._run(operations.read_epoch(owner, self._keyring), deadline, writes=True)
             return Tokenized(register.epoch, [])
@@ -319,7 +319,10 @@ class Coordinator:
             self._observer.unacknowledged(node, disk, request)
 
     def _targets(self, view: View) -> list[Target]:
-        """The view's replicas in the order in which to ask: this node's own, its peers in turn, and last those not up."""
+        """The view's replicas in the order in which to ask: this node's own, its peers, and last those not up.
+
+        Today one peer is preferred: ``_rounds`` also counts the ids, so while each round is held ``turn`` stays the same.
+        """
         turn = next(self._rounds) % 2
 
         def order(node: str) -> tuple[bool, bool, bool]:

@@ -1,7 +1,7 @@
 """One round over real peers: send, collect, hedge, give up in time. The round itself decides what the replies mean.
 
-Requests that write go to all three replicas at once, and the first two that suffice decide. Reads go to two, and to
-the third when one of them cannot answer, when they do not settle it, or when they take longer than the hedge delay.
+A Put or a RaiseEpoch goes to all three replicas at once, and the first two that suffice decide; a WriteBack goes to one. A read
+goes to two, and to the third once both have replied, or cannot, without settling it, or after the hedge delay.
 A reply that comes after the decision changes nothing. It only tells whether the third replica has the write too.
 """
 
@@ -55,7 +55,7 @@ class Exchange:
         self.trouble: dict[str, str] = {}
 
     async def run(self, *, first: int, hedge: float, deadline: float) -> object:
-        """Ask ``first`` targets, one more when those asked do not suffice or after ``hedge`` seconds; decide by ``deadline``."""
+        """Ask ``first`` targets, one more when all of these have replied in vain or after ``hedge`` s; decide by ``deadline``."""
         timers = [self._loop.call_at(deadline, self._expire), self._loop.call_later(hedge, self._ask_next)]
         try:
             for _ in range(first):

@@ -33,7 +33,7 @@ ITEM_ERRORS: Final[dict[str, type[RequestError]]] = {
 #: The beginning of a token in canonical form. Whether a text with it is a token takes longer to find out.
 _LIKE_A_TOKEN: Final = b"sqv_"
 _NULL: Final = b"null"
-#: The rule "a conflict keeps both out": neither of the two values is overwritten.
+#: The rule "a conflict never overwrites": neither of the two values is overwritten.
 COLLISION: Final = TokenCollision("another value has the token that this one would get, in this epoch")
 
 ItemCode = Annotated[str, Meta(extra_json_schema={"enum": sorted(ITEM_ERRORS)})]

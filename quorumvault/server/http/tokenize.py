@@ -1,7 +1,8 @@
 """POST /tokenize: values, or the configured fields of records, become tokens.
 
-Everything is judged before anything is asked of the vault. One bad item and ``on_error`` "fail": 422, nothing done. With "item"
-a bad value, or a record with a bad field, gets null in its place, nothing of it is stored, and the others go through.
+All items are judged before the vault is asked. One bad item and ``on_error`` "fail": 422, nothing done. With "item" a bad value,
+or a record with a bad field, gets null in its place, nothing of it is stored, and the others go through. Only a collision is
+found later, by the vault, when the other values are stored: with "fail" it is 409, and no token is returned.
 """
 
 from __future__ import annotations

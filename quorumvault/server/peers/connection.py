@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar, cast
 
 import msgspec
@@ -298,8 +299,8 @@ class Connection(asyncio.Protocol, ABC):
 
     def await_greeting(self) -> None:
         """The handshake is over in time. From here the other side may have to wait for its older connections (claims.py)."""
-        timeouts = self._local.timeouts
-        self._deadline.set(timeouts.handshake + timeouts.silence, self._not_open_in_time)
+        seconds = self._local.timeouts.handshake + self._local.timeouts.silence
+        self._deadline.set(seconds, partial(self.fail, f"no greeting came within {seconds:g} s: does the other process hang?"))
 
     def _not_open_in_time(self) -> None:
         self.fail(f"the handshake took more than {self._local.timeouts.handshake:g} s: does the other process hang?")

@@ -18,7 +18,7 @@ from quorumvault.protocol import messages, records
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
-from quorumvault.server.replica.hash_tree import BucketSums, encode_sums, total
+from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store

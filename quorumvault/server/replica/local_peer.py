@@ -15,7 +15,7 @@ class LocalPeer:
     """Implements Peer: to the coordinator, its own replica is a peer like the two others, without a wire.
 
     ``replica`` gives None while the node has no disk (it is joining), and ``disk`` the id that its disk has or will have.
-    ``established`` says whether this process may vote: not before its peers have accepted it as the holder of its node's name.
+    ``established`` says whether this process may vote (peers/standing.py).
     ``clock`` follows the versions of the records that come in; ``wall_ms`` is milliseconds since 1970.
     """
 

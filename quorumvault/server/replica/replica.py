@@ -22,12 +22,12 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol import messages, records
-from quorumvault.protocol.fence import Register, fenced
+from quorumvault.protocol.fence import Register, refuses
 from quorumvault.protocol.messages import AnyReply, AnyRequest
 from quorumvault.protocol.rollback_marks import Mark, Marks
 from quorumvault.protocol.views import Mode, View, may_enter, votes
+from quorumvault.server.replica.bucket_sums import BucketSums
 from quorumvault.server.replica.copy import merge_piece, read_piece
-from quorumvault.server.replica.hash_tree import BucketSums
 from quorumvault.server.replica.hints import HintStore
 from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
@@ -281,7 +281,7 @@ class Replica:
     def _put(self, put: messages.Put, staged: dict[bytes, bytes]) -> AnyReply | _Durable:
         theirs = Register(put.epoch, put.secret)
         mine = self._register(put.owner, staged)
-        if fenced(mine, theirs):
+        if refuses(mine, theirs):
             return messages.Stale(put.round, put.view, self._identity.disk, mine.epoch, mine.secret)
         self._raise(put.owner, theirs, staged)
         self._keep_name(put.owner, put.owner_name, staged)

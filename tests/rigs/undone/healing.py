@@ -37,7 +37,7 @@ MUTANTS = (
            ((Replica, "mend", lambda replica, keys, values: 0),), HEALING_NODES, seed=2),
     Mutant("equal-sums", ("anti-entropy",), "what differs is not looked at",
            ((anti_entropy, "differing", lambda one, other: []),), HEALING_NODES, seed=1),
-    Mutant("merge-by-choice", ("a conflict keeps both out", "anti-entropy"), "one value is chosen",
+    Mutant("merge-by-choice", ("a conflict never overwrites", "anti-entropy"), "one value is chosen",
            ((copy, "records", _Choice),), HEALING_NODES, seed=7),
     Mutant("rot-is-believed", ("anti-entropy",), "what it takes is not authenticated",
            ((Inventory, "acceptable", lambda inventory, offered: dict(offered)),), HEALING_NODES, seed=55),

@@ -70,7 +70,7 @@ def test_one_holder_is_repaired_first() -> None:
 
 
 def test_two_values_need_all_three() -> None:
-    """Proves: a conflict keeps both out."""
+    """Proves: a conflict never overwrites."""
     assert judge([A, B], 1) is Open.UNDECIDED
     assert judge([A, B], 0) is Open.UNAVAILABLE
     assert judge([A, B, UNKNOWN], 0) is Open.UNAVAILABLE

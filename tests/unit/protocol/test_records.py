@@ -44,7 +44,7 @@ def test_merge_is_idempotent(a: bytes) -> None:
 
 @given(values, values)
 def test_merge_never_makes_another_value(a: bytes, b: bytes) -> None:
-    """Proves: a conflict keeps both out."""
+    """Proves: a conflict never overwrites."""
     merged = merge(a, b)
     if sealed_of(a) == sealed_of(b):
         assert merged == min(a, b)

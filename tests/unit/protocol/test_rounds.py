@@ -8,7 +8,7 @@ import pytest
 
 from quorumvault.model import Version
 from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound
-from quorumvault.protocol.fence import Register, fenced
+from quorumvault.protocol.fence import Register, refuses
 from quorumvault.protocol.messages import Ack, AnyReply, EpochIs, Holds, NotVoting, OtherView, Overflow, RoundId, Stale
 from quorumvault.protocol.read import Open, ReadResult, ReadRound
 from quorumvault.protocol.read_repair import Repaired, RepairRound
@@ -153,8 +153,8 @@ def test_raising_needs_two() -> None:
 
 def test_the_fence() -> None:
     """Proves: one secret per epoch."""
-    assert fenced(Register(2, "m1"), Register(1, "m1"))
-    assert not fenced(Register(1, "m1"), Register(1, "m1"))
-    assert not fenced(Register(0, ""), Register(1, "m1"))
-    assert not fenced(Register(1, "m1"), Register(2, "m2"))
-    assert fenced(Register(1, "m1"), Register(1, "m2"))
+    assert refuses(Register(2, "m1"), Register(1, "m1"))
+    assert not refuses(Register(1, "m1"), Register(1, "m1"))
+    assert not refuses(Register(0, ""), Register(1, "m1"))
+    assert not refuses(Register(1, "m1"), Register(2, "m2"))
+    assert refuses(Register(1, "m1"), Register(1, "m2"))

@@ -13,7 +13,7 @@ from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
 from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, bucket_of, differing, ranges
 from quorumvault.protocol.records import fingerprint, record_hash
-from quorumvault.server.replica.hash_tree import BucketSums, encode_sums, total
+from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
 from quorumvault.server.storage import layout
 
 OWNERS = [Owner("clinic").id, Owner("registry").id]
