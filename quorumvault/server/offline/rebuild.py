@@ -31,7 +31,7 @@ from quorumvault.protocol.clock import wall_ms_of
 from quorumvault.protocol.views import Mode
 from quorumvault.server.offline.init import make_disks, new_cluster, new_cluster_id
 from quorumvault.server.offline.pack import portable_name
-from quorumvault.server.offline.recover import BATCH_BYTES, Cut, Tell, cut_torn_tail, open_store, pairs_of
+from quorumvault.server.offline.recover import Cut, Tell, cut_torn_tail, open_store, pairs_of
 from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import identity_of, why_untrusted
@@ -86,7 +86,7 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
                     nonlocal found
                     tell(f"{node}: gets what the disk of {config.node} has")
                     found = _Census()
-                    write_all(store, found.counting(pairs_of(old)), BATCH_BYTES)
+                    write_all(store, found.counting(pairs_of(old)))
 
                 make_disks(into / data, cluster_id, entropy, fill)
             untrusted = why_untrusted(config.data_directory)

@@ -45,7 +45,7 @@ from quorumvault.model import NODE_NAMES, QUORUM
 from quorumvault.ownership import hand_over
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradicts, grown
 from quorumvault.protocol.views import votes
-from quorumvault.server.replica.copy import merge_piece, read_piece
+from quorumvault.server.replica.copy import BATCH_BYTES, merge_piece, read_piece
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import (
@@ -68,8 +68,6 @@ from quorumvault.server.storage.store import Store
 
 #: Where logs are kept as they were, in a node's data directory.
 TORN_DIRECTORY = "torn"
-#: What is read, and written with one sync, at a time.
-BATCH_BYTES = 8 << 20
 #: More than a disk writes between any copy of it and today, thousands a second for years; and more often than it is started.
 _BEYOND_MEMORY = Mark(incarnation=1 << 20, sequence=1 << 40)
 

@@ -44,7 +44,7 @@ from quorumvault.server.offline.init import (
     write_new,
     write_secrets,
 )
-from quorumvault.server.offline.recover import BATCH_BYTES, Tell, pairs_of
+from quorumvault.server.offline.recover import Tell, pairs_of
 from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
@@ -107,7 +107,7 @@ def restore(
         def fill(node: str, store: Store) -> None:
             tell(f"{node}: gets {backup.counts.records:,} records")
             store.write({layout.secret_key(backup.header.secret): backup.header.fingerprint.encode()})
-            write_all(store, backup.pairs(), BATCH_BYTES)
+            write_all(store, backup.pairs())
 
         make_disks(directory, cluster_id, entropy, fill)
         for node in NODE_NAMES:

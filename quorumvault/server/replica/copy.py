@@ -22,6 +22,8 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store
 
 _COPIED = (layout.REGISTER, layout.OWNER, layout.RECORD)
+#: What is read of a whole store, and written with one sync, at a time while no node runs.
+BATCH_BYTES = 8 << 20
 
 
 class Piece(NamedTuple):
@@ -95,16 +97,16 @@ def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], ke
     return merged if authentic else mine
 
 
-def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]], batch_bytes: int) -> None:
-    """Write all pairs, in synced batches of about ``batch_bytes``."""
+def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write all pairs, in synced batches of about BATCH_BYTES."""
     batch: dict[bytes, bytes] = {}
-    room = batch_bytes
+    room = BATCH_BYTES
     for key, value in pairs:
         batch[key] = value
         room -= len(key) + len(value)
         if room <= 0:
             store.write(batch)
-            batch, room = {}, batch_bytes
+            batch, room = {}, BATCH_BYTES
     if batch:
         store.write(batch)
 

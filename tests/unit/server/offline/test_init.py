@@ -89,20 +89,22 @@ def test_the_first_keys_may_do_everything_and_are_stored_as_hashes(tmp_path: Pat
         assert text not in repr(made)
 
 
-def test_a_directory_with_a_cluster_is_refused_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cluster.yaml", r"vault: there is a cluster here already \(cluster.yaml\); nothing was changed"),
+        ("cluster.yaml.unfinished", "an earlier init did not end"),  # as it is at the last instant before the end
+        ("photo.jpg", "expected an empty directory"),
+    ],
+)
+def test_a_directory_with_anything_in_it_is_refused_and_left_alone(tmp_path: Path, name: str, words: str) -> None:
     home = tmp_path / "vault"
     make(home)
-    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
-    with pytest.raises(Refused, match=r"vault: there is a cluster here already \(cluster.yaml\); nothing was changed"):
+    (home / "cluster.yaml").rename(home / name)
+    there = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    with pytest.raises(Refused, match=words):
         make(home)
-    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
-
-
-def test_a_directory_with_anything_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").touch()
-    with pytest.raises(Refused, match="expected an empty directory"):
-        make(tmp_path)
-    assert os.listdir(tmp_path) == ["photo.jpg"]
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == there
 
 
 def test_an_init_that_fails_leaves_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,14 +117,6 @@ def test_an_init_that_fails_leaves_an_empty_directory(tmp_path: Path, monkeypatc
     assert os.listdir(tmp_path / "vault") == []
     monkeypatch.undo()
     make(tmp_path / "vault")
-
-
-def test_an_init_that_was_killed_is_told_apart(tmp_path: Path) -> None:
-    home = tmp_path / "vault"
-    make(home)
-    (home / "cluster.yaml").rename(home / "cluster.yaml.unfinished")  # as it is at the last instant before the end
-    with pytest.raises(Refused, match="an earlier init did not end"):
-        make(home)
 
 
 def test_addresses_on_one_host_and_on_three() -> None:

@@ -18,9 +18,9 @@ from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.errors import ConfigError, DirectoryInUse, Refused, StorageFailed
 from quorumvault.protocol.views import Mode
 from quorumvault.server.offline import replace_disk as replacement
-from quorumvault.server.offline.replace_disk import replace_disk
-from quorumvault.server.storage.data_directory import IDENTITY_FILE, open_disk
-from quorumvault.server.storage.disk_identity import lock_data_directory, read_identity
+from quorumvault.server.offline.replace_disk import Replaced, replace_disk
+from quorumvault.server.storage.data_directory import open_disk
+from quorumvault.server.storage.disk_identity import lock_data_directory
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.rigs.made import made
 
@@ -40,53 +40,40 @@ def command(vault: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["init", str(vault), "--replace", *arguments])
 
 
-def test_a_new_disk_is_empty_and_joining_and_the_old_one_is_set_aside_whole(vault: Path) -> None:
-    before = files(vault / "n2")
-    new = replace_disk(vault, "n2", None, entropy=os.urandom)
-    identity = read_identity(vault / "n2" / IDENTITY_FILE)
-    assert identity is not None
-    assert (identity.disk, identity.mode, identity.view) == (new.disk, Mode.JOINING, None)
-    assert new.quarantined == vault / "n2.set-aside-1"
-    assert {name: data for name, data in files(new.quarantined).items() if name != "lock"} == before
+def new_disk(vault: Path, node: str = "n2", host: str | None = None) -> Replaced:
+    return replace_disk(vault, node, host, entropy=os.urandom)
+
+
+@pytest.mark.parametrize("is_mounted", [False, True])
+def test_a_new_disk_is_empty_and_joining_and_the_old_one_is_set_aside_whole(
+    vault: Path, monkeypatch: pytest.MonkeyPatch, is_mounted: bool
+) -> None:
+    """A directory where a volume is mounted cannot be renamed: its contents are set aside in it."""
+    before = {name: data for name, data in files(vault).items() if name != "n2/lock"}
+    monkeypatch.setattr(Path, "is_mount", lambda path: is_mounted and path == vault / "n2")
+    first, second = new_disk(vault), new_disk(vault)
+    around = vault / "n2" if is_mounted else vault
+    assert (first.quarantined, second.quarantined) == (around / "n2.set-aside-1", around / "n2.set-aside-2")
+    aside = {f"n2/{name}": data for name, data in files(around / "n2.set-aside-1").items() if name != "lock"}
+    others = {name: data for name, data in files(vault).items() if not name.startswith("n2")}
+    assert aside | others == before
     disk = open_disk(load_node(vault / "cluster.yaml", "n2"))
+    assert (disk.identity.disk, disk.identity.mode, disk.identity.view) == (second.disk, Mode.JOINING, None)
     assert disk.store is not None
     disk.store.close()
 
 
-def test_a_second_time_takes_the_next_name(vault: Path) -> None:
-    asides = [replace_disk(vault, "n2", None, entropy=os.urandom).quarantined for _ in range(2)]
-    assert asides == [vault / "n2.set-aside-1", vault / "n2.set-aside-2"]
-
-
-def test_where_a_volume_is_mounted_the_contents_are_set_aside(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a directory cannot be renamed."""
-    before = files(vault / "n2")
-    monkeypatch.setattr(Path, "is_mount", lambda path: path == vault / "n2")
-    first, second = (replace_disk(vault, "n2", None, entropy=os.urandom) for _ in range(2))
-    assert (first.quarantined, second.quarantined) == (vault / "n2" / "n2.set-aside-1", vault / "n2" / "n2.set-aside-2")
-    assert files(vault / "n2" / "n2.set-aside-1") == {name: data for name, data in before.items() if name != "lock"}
-    identity = read_identity(vault / "n2" / "disk.json")
-    assert identity is not None
-    assert (identity.mode, identity.disk) == (Mode.JOINING, second.disk)
-
-
 def test_a_directory_that_is_gone_needs_nothing_set_aside(vault: Path) -> None:
     (vault / "n3").rename(vault / "elsewhere")
-    assert replace_disk(vault, "n3", None, entropy=os.urandom).quarantined is None
+    assert new_disk(vault, "n3").quarantined is None
     assert (vault / "n3").stat().st_mode & 0o777 == 0o700
-
-
-def test_nothing_else_changes(vault: Path) -> None:
-    others = {name: data for name, data in files(vault).items() if not name.startswith("n2/")}
-    replace_disk(vault, "n2", None, entropy=os.urandom)
-    assert {name: data for name, data in files(vault).items() if not name.startswith("n2")} == others
 
 
 def test_a_node_that_runs_is_left_alone(vault: Path) -> None:
     with lock_data_directory(vault / "n2"):
         before = files(vault)
         with pytest.raises(Refused, match="n2 runs with this data"):
-            replace_disk(vault, "n2", None, entropy=os.urandom)
+            new_disk(vault)
         assert files(vault) == before
 
 
@@ -115,7 +102,7 @@ def test_the_new_disk_is_owned_until_all_is_done(vault: Path, monkeypatch: pytes
     real_create, real_replacing = LevelDBStore.create, durable.replacing
     monkeypatch.setattr(LevelDBStore, "create", create)
     monkeypatch.setattr(durable, "replacing", replacing)
-    replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom)
+    new_disk(vault, host="10.0.0.4")
     assert refused == ["made", "named"]
     with lock_data_directory(vault / "n2"):
         pass
@@ -129,7 +116,7 @@ def test_a_disk_that_cannot_be_made_takes_nobody_s_place(vault: Path, monkeypatc
 
     monkeypatch.setattr(LevelDBStore, "create", fails)
     with pytest.raises(StorageFailed):
-        replace_disk(vault, "n2", None, entropy=os.urandom)
+        new_disk(vault)
     assert {name: data for name, data in files(vault).items() if name != "n2/lock"} == before
     assert sorted(path.name for path in vault.glob("n2*")) == ["n2"]
 
@@ -146,7 +133,7 @@ def test_a_node_that_makes_a_directory_of_that_name_meanwhile_is_left_alone(vaul
     real: Callable[[Path], Path] = vars(replacement)["quarantine"]
     monkeypatch.setattr(replacement, "quarantine", quarantine)
     with pytest.raises(Refused, match=r"put there meanwhile .* what was there before is .*/n2\.set-aside-1"):
-        replace_disk(vault, "n2", None, entropy=os.urandom)
+        new_disk(vault)
     assert [path.name for path in (vault / "n2").iterdir()] == ["lock"]
     assert sorted(path.name for path in vault.glob("n2*")) == ["n2", "n2.set-aside-1"]
 
@@ -156,7 +143,7 @@ def test_another_host_changes_the_addresses_of_that_node_and_no_other_line(vault
     file = vault / "cluster.yaml"
     file.chmod(0o640)
     before = file.read_text().splitlines()
-    new = replace_disk(vault, "n2", host, entropy=os.urandom)
+    new = new_disk(vault, host=host)
     changed = [(old, new) for old, new in zip(before, file.read_text().splitlines(), strict=True) if old != new]
     assert [old.strip() for old, _ in changed] == ['api: "127.0.0.12:9000"', 'peer: "127.0.0.12:9010"']
     assert str(new.endpoints.api) == api
@@ -164,19 +151,26 @@ def test_another_host_changes_the_addresses_of_that_node_and_no_other_line(vault
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-def test_an_address_to_listen_at_is_not_for_a_program_to_change(vault: Path) -> None:
-    file = vault / "cluster.yaml"
-    text = file.read_text()
-    file.write_text(text.replace('    api: "127.0.0.12:9000"', '    api: "127.0.0.12:9000"\n    listen_api: "127.0.0.12:9000"'))
+@pytest.mark.parametrize(
+    ("host", "more", "words"),
+    [
+        ("10.0.0.4", '\n    listen_api: "127.0.0.12:9000"', r"nodes\.n2\.listen_api"),
+        (HOSTS[0], "", r"cluster\.yaml: nodes\.n2\.api: expected an address of its own"),
+    ],
+)
+def test_addresses_that_are_not_for_a_program_to_choose(vault: Path, host: str, more: str, words: str) -> None:
+    """An address to listen at is left to the operator, and a host that another node has is refused. Nothing changes."""
+    file, line = vault / "cluster.yaml", '    api: "127.0.0.12:9000"'
+    file.write_text(file.read_text().replace(line, line + more))
     before = files(vault)
-    with pytest.raises(Refused, match=r"nodes\.n2\.listen_api"):
-        replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom)
+    with pytest.raises((Refused, ConfigError), match=words):
+        new_disk(vault, host=host)
     assert files(vault) == before
 
 
 def test_only_a_node_of_a_cluster_can_be_replaced(vault: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no node 'n4'"):
-        replace_disk(vault, "n4", None, entropy=os.urandom)
+        new_disk(vault, "n4")
     with pytest.raises(ConfigError):
         replace_disk(tmp_path / "nothing", "n2", None, entropy=os.urandom)
 
@@ -213,7 +207,7 @@ def test_arguments_that_make_no_sense_are_a_usage_error(vault: Path, arguments: 
 
 def test_the_new_disk_can_be_packed(vault: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    disk = replace_disk(vault, "n2", "10.0.0.4", entropy=os.urandom).disk
+    disk = new_disk(vault, host="10.0.0.4").disk
     result = CliRunner().invoke(main, ["pack", str(vault), "--node", "n2", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.output)["disk"] == disk.hex()

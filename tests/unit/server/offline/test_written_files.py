@@ -224,16 +224,6 @@ def test_what_cannot_be_read_back_is_not_made(
     assert not home.exists() or list(home.iterdir()) == []
 
 
-def test_a_host_that_another_node_has_changes_nothing(tmp_path: Path) -> None:
-    home = tmp_path / "vault"
-    nodes = plan_nodes(["10.0.0.1", "10.0.0.2", "10.0.0.3"], 8700)
-    init(home, nodes, [Owner("clinic")], now=NOW, entropy=entropy())
-    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match=r"cluster\.yaml: nodes\.n2\.api: expected an address of its own"):
-        replace_disk(home, "n2", "10.0.0.1", entropy=entropy())
-    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
-
-
 def test_pack_reads_what_it_takes(tmp_path: Path) -> None:
     home, tar = tmp_path / "vault", tmp_path / "n1.tar"
     make(home, ["clinic"])
