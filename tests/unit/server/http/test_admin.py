@@ -9,8 +9,9 @@ import socket
 import stat
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -78,27 +79,22 @@ async def no_backup() -> AsyncGenerator[bytes, None]:
     yield b""
 
 
-def serving(
-    directory: Path,
-    ask: Callable[[], ResultT],
-    reloaded: Reloaded | None = None,
-    stops: list[int] | None = None,
-    repaired: Repaired = REPAIRED,
-    verified: Verified = VERIFIED,
-    backup: Callable[[], AsyncGenerator[bytes, None]] = no_backup,
-) -> ResultT:
+CONTROLS = Controls(
+    status=lambda: STATUS,
+    reload=lambda: Reloaded(["API keys"], {}),
+    stop=lambda: None,
+    repair=answers(REPAIRED),
+    verify=answers(VERIFIED),
+    backup=no_backup,
+)
+
+
+def serving(directory: Path, ask: Callable[[], ResultT], **controls: Any) -> ResultT:
     """What ``ask`` returns, on another thread, while a node answers at the socket in ``directory``."""
-    controls = Controls(
-        status=lambda: STATUS,
-        reload=lambda: reloaded or Reloaded(["API keys"], {}),
-        stop=lambda: (stops if stops is not None else []).append(1),
-        repair=answers(repaired),
-        verify=answers(verified),
-        backup=backup,
-    )
 
     async def serve() -> ResultT:
-        server = HttpServer(create_admin_app(controls, lambda: "r-1"), listen(directory), Limits(), Timeouts())
+        app = create_admin_app(replace(CONTROLS, **controls), lambda: "r-1")
+        server = HttpServer(app, listen(directory), Limits(), Timeouts())
         server.start()
         try:
             return await asyncio.to_thread(ask)
@@ -108,13 +104,21 @@ def serving(
     return asyncio.run(serve())
 
 
+def command(directory: Path, name: str, *more: str, **controls: Any) -> Result:
+    """The result of the command in a new cluster in ``directory``, while its n1 answers."""
+    cluster, _ = prepare(directory, 9000)
+    where = ["--config", str(cluster.file)] if name.startswith("admin ") else [str(directory)]
+    full = [*name.split(), *where, "--node", "n1", *more]
+    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), **controls)
+
+
 def test_what_the_node_says_arrives(tmp_path: Path) -> None:
     stops: list[int] = []
     client = AdminClient(tmp_path)
     assert serving(tmp_path, client.status) == STATUS
     refused = Reloaded([], {"API keys": "no such file"})
-    assert serving(tmp_path, client.reload, refused) == refused
-    assert serving(tmp_path, client.stop, stops=stops) == Stopping()
+    assert serving(tmp_path, client.reload, reload=lambda: refused) == refused
+    assert serving(tmp_path, client.stop, stop=lambda: stops.append(1)) == Stopping()
     assert stops == [1]
     assert serving(tmp_path, client.repair) == REPAIRED
     assert serving(tmp_path, client.verify) == VERIFIED
@@ -220,15 +224,12 @@ def test_a_taker_that_leaves_ends_the_backup(tmp_path: Path) -> None:
 # The command line.
 
 
-def backing_up(directory: Path, *messages: AnyMessage, more: tuple[str, ...] = ()) -> Result:
-    prepare(directory, 9000)
-    full = ["backup", str(directory), "--node", "n1", "-o", str(directory / "b.qvb"), *more]
-    backup = giving(*messages) if messages else no_backup
-    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), backup=backup)
+def backing_up(directory: Path, backup: Callable[[], AsyncGenerator[bytes, None]], *more: str) -> Result:
+    return command(directory, "backup", "-o", str(directory / "b.qvb"), *more, backup=backup)
 
 
 def test_a_backup_is_the_bytes_that_the_node_gives_and_says_what_to_keep(tmp_path: Path) -> None:
-    result = backing_up(tmp_path, HEADER, *PIECES, TRAILER)
+    result = backing_up(tmp_path, giving(HEADER, *PIECES, TRAILER))
     assert result.exit_code == 0, result.output
     file = tmp_path / "b.qvb"
     writer = Writer()
@@ -237,7 +238,7 @@ def test_a_backup_is_the_bytes_that_the_node_gives_and_says_what_to_keep(tmp_pat
     assert "has what n1 and n3 had together: 1 records" in result.output
     for kept in ("secrets/master-s1.key", "fields.yaml", "api_keys.yaml"):
         assert f"  {tmp_path / kept}   " in result.output
-    again = backing_up(tmp_path, HEADER, TRAILER, more=("--force", "--json"))
+    again = backing_up(tmp_path, giving(HEADER, TRAILER), "--force", "--json")
     answer = json.loads(again.stdout)
     assert answer["bytes"] == file.stat().st_size
     assert answer["secret"] == {"id": "s1", "fingerprint": "f1"}
@@ -256,33 +257,25 @@ def test_a_backup_is_the_bytes_that_the_node_gives_and_says_what_to_keep(tmp_pat
 )
 def test_a_backup_that_is_not_whole_is_no_file(tmp_path: Path, messages: list[AnyMessage], code: int, words: str) -> None:
     before = set(prepare(tmp_path, 9000)[0].file.parent.iterdir())
-    result = backing_up(tmp_path, *messages)
+    result = backing_up(tmp_path, giving(*messages) if messages else no_backup)
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1)
     assert words in result.stderr
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_node_that_fails_in_the_middle_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_fails_in_the_middle_leaves_no_file(tmp_path: Path) -> None:
     async def failing() -> AsyncGenerator[bytes, None]:
         yield Writer().write(HEADER)
         raise RuntimeError("a slip")
 
-    monkeypatch.setattr(f"{__name__}.giving", lambda *messages: failing)
-    result = backing_up(tmp_path, HEADER)
+    result = backing_up(tmp_path, failing)
     assert result.exit_code == 1
     assert "the answer ends in the middle" in result.stderr
     assert not (tmp_path / "b.qvb").exists()
 
 
-def command(directory: Path, *arguments: str, reloaded: Reloaded | None = None) -> Result:
-    """An administrative command for n1 of a new cluster in ``directory``, while that node answers."""
-    cluster, _ = prepare(directory, 9000)
-    full = ["admin", *arguments, "--config", str(cluster.file), "--node", "n1"]
-    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), reloaded)
-
-
 def test_status_for_people(tmp_path: Path) -> None:
-    result = command(tmp_path, "status")
+    result = command(tmp_path, "admin status")
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert "process\t4711, version 1.2.3, 2 of 64 requests under way" in lines
@@ -295,19 +288,20 @@ def test_status_for_people(tmp_path: Path) -> None:
 
 
 def test_status_for_machines(tmp_path: Path) -> None:
-    answer = json.loads(command(tmp_path, "status", "--json").output)
+    answer = json.loads(command(tmp_path, "admin status", "--json").output)
     assert (answer["node"], answer["sequence"], answer["facts"]["view"]["disks"]) == ("n1", 99, DISKS)
 
 
 def test_a_reload_that_is_refused_in_part_says_what_stays_and_fails(tmp_path: Path) -> None:
-    result = command(tmp_path, "reload", reloaded=Reloaded(["peer addresses"], {"API keys": "api_keys.yaml: is missing"}))
+    reloaded = Reloaded(["peer addresses"], {"API keys": "api_keys.yaml: is missing"})
+    result = command(tmp_path, "admin reload", reload=lambda: reloaded)
     assert result.exit_code == 1
     assert result.stdout == "n1 has read its peer addresses again.\n"
     assert result.stderr == "The API keys stay as they were: api_keys.yaml: is missing\n"
 
 
 def test_stop(tmp_path: Path) -> None:
-    result = command(tmp_path, "stop")
+    result = command(tmp_path, "admin stop")
     assert (result.exit_code, result.output) == (0, "n1 drains, and ends when that is done.\n")
 
 
@@ -323,15 +317,8 @@ def test_a_node_that_does_not_run_or_does_not_exist(tmp_path: Path) -> None:
     assert "no node 'n4' in this cluster; expected one of n1, n2, n3" in unknown.stderr
 
 
-def healing(directory: Path, *arguments: str, repaired: Repaired = REPAIRED, verified: Verified = VERIFIED) -> Result:
-    """``repair`` or ``verify`` through n1 of a new cluster in ``directory``, while that node answers."""
-    prepare(directory, 9000)
-    full = [arguments[0], str(directory), "--node", "n1", *arguments[1:]]
-    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), repaired=repaired, verified=verified)
-
-
 def test_repair_says_what_it_mended(tmp_path: Path) -> None:
-    result = healing(tmp_path, "repair")
+    result = command(tmp_path, "repair")
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         "n1 and n2: 1,200 records taken, 7 given, 1 epochs raised",
@@ -347,15 +334,15 @@ def test_repair_says_what_it_mended(tmp_path: Path) -> None:
     ],
 )
 def test_a_repair_that_is_not_whole_fails(tmp_path: Path, found: PeerRepair, words: str) -> None:
-    result = healing(tmp_path, "repair", repaired=Repaired("n1", {"n2": found}))
+    result = command(tmp_path, "repair", repair=answers(Repaired("n1", {"n2": found})))
     assert (result.exit_code, result.output) == (1, f"{words}\n")
 
 
 def test_verify_says_that_all_are_identical(tmp_path: Path) -> None:
-    result = healing(tmp_path, "verify")
+    result = command(tmp_path, "verify")
     assert result.exit_code == 0
     assert result.output == "n1 and n2: 1,000,000 records, identical\nn1 and n3: 1,000,000 records, identical\n"
-    assert json.loads(healing(tmp_path / "other", "verify", "--json").output)["peers"]["n2"] == {"records": 1_000_000}
+    assert json.loads(command(tmp_path / "other", "verify", "--json").output)["peers"]["n2"] == {"records": 1_000_000}
 
 
 @pytest.mark.parametrize(
@@ -370,7 +357,8 @@ def test_verify_says_that_all_are_identical(tmp_path: Path) -> None:
     ],
 )
 def test_verify_fails_unless_all_are(tmp_path: Path, found: PeerDifferences, words: str) -> None:
-    result = healing(tmp_path, "verify", verified=Verified("n1", {"n2": found, "n3": PeerDifferences(10)}))
+    verified = Verified("n1", {"n2": found, "n3": PeerDifferences(10)})
+    result = command(tmp_path, "verify", verify=answers(verified))
     assert result.exit_code == 1
     assert result.output.startswith(f"n1 and n2: {words}")
     assert result.output.endswith("n1 and n3: 10 records, identical\n")

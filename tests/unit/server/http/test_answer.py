@@ -40,11 +40,11 @@ async def nothing() -> Any:
     raise AssertionError("an answer receives nothing")
 
 
-def answer(content: Any, line: Line) -> list[str]:
-    """The answer goes out; what was released by then."""
+def answer(content: Any, line: Line, scope: dict[str, Any] | None = None) -> list[str]:
+    """The answer goes out; returns what was released, now or later."""
     released: list[str] = []
     response = AnswerResponse(content, "application/json", lambda: released.append("released"))
-    asyncio.run(response({CONNECTION: line, "type": "http"}, nothing, line.send))
+    asyncio.run(response({CONNECTION: line, "type": "http"} if scope is None else scope, nothing, line.send))
     return released
 
 
@@ -52,23 +52,18 @@ def test_a_whole_answer_has_a_length_and_goes_at_once() -> None:
     line = Line()
     assert answer(b'{"a":1}', line) == []
     start, body = line.messages
-    assert dict(start["headers"]) == {
-        b"cache-control": b"no-store",
-        b"content-type": b"application/json",
-        b"content-length": b"7",
-    }
+    headers = {b"cache-control": b"no-store", b"content-type": b"application/json", b"content-length": b"7"}
+    assert dict(start["headers"]) == headers
     assert (body["body"], body["more_body"]) == (b'{"a":1}', False)
 
 
 def test_what_it_holds_is_released_when_the_connection_says_that_it_left() -> None:
     line = Line()
-    released: list[int] = []
-    response = AnswerResponse(b"x", "text/plain", lambda: released.append(1))
-    asyncio.run(response({CONNECTION: line, "type": "http"}, nothing, line.send))
+    released = answer(b"x", line)
     assert released == []
     for callback in line.callbacks:
         callback()
-    assert released == [1]
+    assert released == ["released"]
 
 
 def test_pieces_are_made_one_by_one_and_no_more_once_nobody_reads() -> None:
@@ -91,10 +86,7 @@ def test_a_large_piece_is_handed_over_in_parts() -> None:
 
 
 def test_without_a_server_it_is_released_at_once() -> None:
-    line, released = Line(), list[int]()
-    response = AnswerResponse(b"x", "text/plain", lambda: released.append(1))
-    asyncio.run(response({"type": "http"}, nothing, line.send))
-    assert released == [1]
+    assert answer(b"x", Line(), {"type": "http"}) == ["released"]
 
 
 @given(st.lists(st.integers(0, 70_000), max_size=8))

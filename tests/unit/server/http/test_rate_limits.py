@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -20,10 +21,11 @@ def limited(rates: Rates, name: str = "slow") -> ApiKey:
     return api_key(name, CLINIC, rates=rates)
 
 
-def wait_of(allowances: Allowances, key: ApiKey, values: int) -> int:
-    """What a refused request is told to wait."""
-    with pytest.raises(RateLimited) as refused:
-        allowances.spend_values(key, values)
+def wait_of(allowances: Allowances, key: ApiKey, values: int | None = None, says: str | None = None) -> int:
+    """What a refused request, or one about so many values, is told to wait."""
+    spend = partial(allowances.spend_request, key) if values is None else partial(allowances.spend_values, key, values)
+    with pytest.raises(RateLimited, match=says) as refused:
+        spend()
     assert refused.value.retry_after is not None
     return refused.value.retry_after
 
@@ -40,27 +42,21 @@ def test_a_rate_is_a_second_s_worth_at_once_and_then_what_comes_in() -> None:
     allowances, key = Allowances(clock), limited(Rates(2))
     allowances.spend_request(key)
     allowances.spend_request(key)
-    with pytest.raises(RateLimited, match="key slow may make 2 requests a second; wait 1 s") as refused:
-        allowances.spend_request(key)
-    assert refused.value.retry_after == 1
+    assert wait_of(allowances, key, says="key slow may make 2 requests a second; wait 1 s") == 1
     clock.now += 0.5
     allowances.spend_request(key)
-    with pytest.raises(RateLimited):
-        allowances.spend_request(key)
+    assert wait_of(allowances, key) == 1
     clock.now += 3600
     allowances.spend_request(key)
     allowances.spend_request(key)
-    with pytest.raises(RateLimited):
-        allowances.spend_request(key)
+    assert wait_of(allowances, key) == 1
 
 
 def test_less_than_one_request_a_second_waits_longer() -> None:
     clock = Clock()
     allowances, key = Allowances(clock), limited(Rates(0.1))
     allowances.spend_request(key)
-    with pytest.raises(RateLimited) as refused:
-        allowances.spend_request(key)
-    assert refused.value.retry_after == 10
+    assert wait_of(allowances, key) == 10
     clock.now += 10
     allowances.spend_request(key)
 
@@ -72,10 +68,8 @@ def test_keys_have_buckets_of_their_own_and_so_have_requests_and_values() -> Non
     allowances.spend_values(limited(both, "one"), 10)
     allowances.spend_values(limited(both, "two"), 10)
     allowances.spend_request(limited(both, "two"))
-    with pytest.raises(RateLimited, match="requests"):
-        allowances.spend_request(limited(both, "one"))
-    with pytest.raises(RateLimited, match="10 values a second"):
-        allowances.spend_values(limited(both, "one"), 1)
+    assert wait_of(allowances, limited(both, "one"), says="requests") == 1
+    assert wait_of(allowances, limited(both, "one"), 1, "10 values a second") == 1
 
 
 def test_a_batch_of_more_than_a_second_s_worth_goes_through_and_is_paid_off_before_the_next() -> None:

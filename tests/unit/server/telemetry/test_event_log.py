@@ -51,6 +51,13 @@ def event_file(path: Path, settings: EventLogSettings = SETTINGS, around: Surrou
     return EventFile(path, settings, lambda: around.now, lambda: around.room)
 
 
+def append(path: Path, *lines: bytes, settings: EventLogSettings = SETTINGS) -> None:
+    """Open the file, append the lines in one group, and close it."""
+    file = event_file(path, settings)
+    file.append(deque(lines))
+    file.close()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110 (what is waited for has no event of its own)
@@ -103,9 +110,7 @@ def test_a_torn_tail_is_dropped_and_every_whole_line_survives(
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     path.write_bytes(b"".join(whole) + tail)
-    file = event_file(path)
-    file.append(deque([b"next\n"]))
-    file.close()
+    append(path, b"next\n")
     kept = tail[: tail.rfind(b"\n") + 1]
     assert path.read_bytes() == b"".join(whole) + kept + b"next\n"
 
@@ -113,9 +118,7 @@ def test_a_torn_tail_is_dropped_and_every_whole_line_survives(
 def test_a_torn_tail_longer_than_a_block_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"whole\n" + bytes(200_000))
-    file = event_file(path, EventLogSettings())
-    file.append(deque())
-    file.close()
+    append(path, settings=EventLogSettings())
     assert path.read_bytes() == b"whole\n"
 
 
@@ -142,9 +145,7 @@ def test_a_rotation_that_failed_half_way_loses_nothing_when_tried_again(tmp_path
     path.write_bytes(b"x" * 99 + b"\n")
     for number in (2, 3):  # 1 was moved up already when the rotation failed
         rotated(path, number).write_bytes(b"%d\n" % number)
-    file = event_file(path, msgspec.structs.replace(SETTINGS, file_bytes=100))
-    file.append(deque([b"next\n"]))
-    file.close()
+    append(path, b"next\n", settings=msgspec.structs.replace(SETTINGS, file_bytes=100))
     assert [rotated(path, number).read_bytes()[-2:] for number in (1, 2, 3)] == [b"x\n", b"2\n", b"3\n"]
     assert path.read_bytes() == b"next\n"
 

@@ -46,16 +46,6 @@ def scene(test: Callable[[RequestRecorder, Log], Awaitable[None]]) -> list[tuple
     return [(event.request_id, event.more) for event in asyncio.run(run()).lines]
 
 
-def test_the_first_has_its_line_at_once_and_those_of_the_same_second_share_the_next_one() -> None:
-    async def test(events: RequestRecorder, log: Log) -> None:
-        for number in range(1000):
-            await events.write(stranger(f"r{number}"))
-        assert len(log.lines) == 1
-        events.flush()
-
-    assert scene(test) == [("r0", None), ("r999", 998)]
-
-
 def test_the_shared_line_is_written_when_the_second_is_over() -> None:
     async def test(events: RequestRecorder, log: Log) -> None:
         await events.write(stranger("a"))
@@ -66,16 +56,6 @@ def test_the_shared_line_is_written_when_the_second_is_over() -> None:
             await log.written.wait()
 
     assert scene(test) == [("a", None), ("c", 1)]
-
-
-def test_a_line_for_one_says_nothing_of_more() -> None:
-    async def test(events: RequestRecorder, log: Log) -> None:
-        await events.write(stranger("a"))
-        await events.write(stranger("b"))
-        events.flush()
-        events.flush()
-
-    assert scene(test) == [("a", None), ("b", None)]
 
 
 def test_a_line_that_was_shared_makes_the_next_second_quiet_too() -> None:
@@ -92,17 +72,6 @@ def test_a_line_that_was_shared_makes_the_next_second_quiet_too() -> None:
     assert scene(test) == [("a", None), ("b", None), ("d", 1), ("e", None)]
 
 
-def test_each_key_that_finds_no_place_has_lines_of_its_own() -> None:
-    async def test(events: RequestRecorder, log: Log) -> None:
-        for number in range(3):
-            for key in ("one", "other"):
-                await events.write(Event(event="tokenize", outcome="busy", request_id=f"{key} {number}", key_id=key))
-        await events.write(stranger("nobody"))
-        events.flush()
-
-    assert scene(test) == [("one 0", None), ("other 0", None), ("nobody", None), ("one 2", 1), ("other 2", 1)]
-
-
 def made(events: list[Event]) -> list[Event]:
     """The lines of these events, all within a second, and then the end."""
 
@@ -110,12 +79,33 @@ def made(events: list[Event]) -> list[Event]:
         for event in events:
             assert await recorder.write(event)
         recorder.flush()
+        recorder.flush()
         lines.extend(log.lines)
         assert log.counted == events
 
     lines: list[Event] = []
     scene(test)
     return lines
+
+
+def busy(number: int, key: str) -> Event:
+    return Event(event="tokenize", outcome="busy", request_id=f"{key} {number}", key_id=key)
+
+
+@pytest.mark.parametrize(
+    ("events", "lines"),
+    [
+        ([stranger(f"r{number}") for number in range(1000)], [("r0", None), ("r999", 998)]),
+        ([stranger("a"), stranger("b")], [("a", None), ("b", None)]),
+        (
+            [*(busy(number, key) for number in range(3) for key in ("one", "other")), stranger("nobody")],
+            [("one 0", None), ("other 0", None), ("nobody", None), ("one 2", 1), ("other 2", 1)],
+        ),
+    ],
+    ids=["a flood", "a line for one says nothing of more", "each key that finds no place has lines of its own"],
+)
+def test_the_first_has_its_line_and_those_of_the_same_second_share_the_next_one(events: list[Event], lines: object) -> None:
+    assert [(line.request_id, line.more) for line in made(events)] == lines
 
 
 @pytest.mark.parametrize("outcome", sorted(REFUSED))
