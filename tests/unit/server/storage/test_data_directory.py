@@ -24,7 +24,7 @@ from quorumvault.server.storage.data_directory import (
     open_disk,
     remove_quarantined,
 )
-from quorumvault.server.storage.disk_identity import read_identity, write_identity
+from quorumvault.server.storage.disk_identity import DiskIdentity, read_identity, write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.store import CORRUPT, Corrupt
 from tests.rigs.made import made
@@ -33,6 +33,21 @@ from tests.rigs.made import made
 @pytest.fixture
 def config(tmp_path: Path) -> NodeConfig:
     return load_node(made(tmp_path / "vault") / "cluster.yaml", "n2")
+
+
+@pytest.fixture
+def identity(config: NodeConfig) -> DiskIdentity:
+    return identity_on(config)
+
+
+def identity_on(config: NodeConfig) -> DiskIdentity:
+    found = read_identity(config.data_directory / IDENTITY_FILE)
+    assert found is not None
+    return found
+
+
+def trusted(config: NodeConfig) -> bool:
+    return not (config.data_directory / UNTRUSTED_FILE).exists()
 
 
 def started(config: NodeConfig) -> data_directory.NodeDisk:
@@ -57,22 +72,21 @@ def replaced(config: NodeConfig) -> data_directory.NodeDisk:
     return started(config)
 
 
-def test_a_whole_disk_is_what_it_was_and_a_start_older(config: NodeConfig) -> None:
-    before = read_identity(config.data_directory / IDENTITY_FILE)
-    assert before is not None
+def test_a_whole_disk_is_what_it_was_and_a_start_older(config: NodeConfig, identity: DiskIdentity) -> None:
     disk = started(config)
-    assert (disk.identity, disk.problem, disk.replaceable) == (replace(before, incarnation=1), None, False)
+    assert (disk.identity, disk.problem, disk.replaceable) == (replace(identity, incarnation=1), None, False)
 
 
-def test_a_store_that_does_not_open_ends_the_process_and_is_lost_from_the_next_start_on(config: NodeConfig) -> None:
-    before = read_identity(config.data_directory / IDENTITY_FILE)
+def test_a_store_that_does_not_open_ends_the_process_and_is_lost_from_the_next_start_on(
+    config: NodeConfig, identity: DiskIdentity
+) -> None:
     tear(config)
     with pytest.raises(StorageFailed):
         open_disk(config)
     lost = started(config)
     assert (lost.store, lost.identity.mode, lost.identity.view, lost.replaceable) == (None, Mode.JOINING, None, True)
     # Until others are there to copy from, all that it had stays where it was.
-    assert read_identity(config.data_directory / IDENTITY_FILE) == before
+    assert identity_on(config) == identity
     assert (config.data_directory / STORE_DIRECTORY / "CURRENT").read_text() == "nothing"
 
 
@@ -85,7 +99,7 @@ def test_a_lost_disk_s_store_is_set_aside_for_an_empty_one_under_a_new_id(config
     assert fresh.store is not None
     assert (fresh.identity.mode, fresh.identity.view, fresh.identity.incarnation) == (Mode.JOINING, None, 2)
     assert (config.data_directory / "store.set-aside-1" / "CURRENT").read_text() == "nothing"
-    assert not (config.data_directory / UNTRUSTED_FILE).exists()
+    assert trusted(config)
 
 
 def test_a_store_that_is_gone_is_lost_at_once(config: NodeConfig) -> None:
@@ -151,23 +165,20 @@ def test_no_identity_is_for_the_operator(config: NodeConfig) -> None:
 
 
 def _another_cluster(config: NodeConfig) -> None:
-    path = config.data_directory / IDENTITY_FILE
-    identity = read_identity(path)
-    assert identity is not None
-    write_identity(path, replace(identity, cluster_id="another"))
+    write_identity(config.data_directory / IDENTITY_FILE, replace(identity_on(config), cluster_id="another"))
+
+
+def _opened(config: NodeConfig) -> closing[LevelDBStore]:
+    return closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity_on(config).disk))
 
 
 def _another_secret(config: NodeConfig) -> None:
-    identity = read_identity(config.data_directory / IDENTITY_FILE)
-    assert identity is not None
-    with closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)) as store:
+    with _opened(config) as store:
         store.write({layout.secret_key(config.cluster.secrets.master.id): b"another"})
 
 
 def _later_format(config: NodeConfig) -> None:
-    identity = read_identity(config.data_directory / IDENTITY_FILE)
-    assert identity is not None
-    with closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)) as store:
+    with _opened(config) as store:
         store.write({layout.FORMAT_KEY: bytes([layout.STORE_FORMAT + 1])})
 
 
@@ -181,45 +192,34 @@ def test_what_an_operator_has_to_mend_is_no_reason_to_give_up(config: NodeConfig
     for _ in range(2):
         with pytest.raises(ConfigError):
             open_disk(config)
-    assert not (config.data_directory / UNTRUSTED_FILE).exists()
+    assert trusted(config)
 
 
-def test_a_disk_too_full_for_the_first_write_keeps_its_trust(config: NodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which notes the fingerprint of the master secret: in a new store, or when there is another secret."""
+@pytest.mark.parametrize("when", ["open", "first write"])
+def test_a_full_disk_keeps_its_trust(config: NodeConfig, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first write notes the fingerprint of the master secret: in a new store, or when there is another secret."""
 
-    def full(store: LevelDBStore, puts: object) -> None:
+    def cannot_write(store: LevelDBStore, puts: object) -> None:
         raise StorageFailed("store: cannot be written: IO error: 000005.log: No space left on device; nothing more is written")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(LevelDBStore, "write", full)
-        with pytest.raises(StorageFailed, match="No space left"):
-            open_disk(config)
-    assert not (config.data_directory / UNTRUSTED_FILE).exists()
-    assert started(config).store is not None
-
-
-def test_a_disk_too_full_to_open_the_store_keeps_its_trust(config: NodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **options: object) -> None:
+    def cannot_open(*_: object, **options: object) -> None:
         raise plyvel.IOError(b"IO error: store/000007.log: No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(plyvel, "DB", full)
+        patched.setattr(*((plyvel, "DB", cannot_open) if when == "open" else (LevelDBStore, "write", cannot_write)))
         with pytest.raises(StorageFailed, match="No space left"):
             open_disk(config)
+    assert trusted(config)
     assert started(config).store is not None
 
 
 def test_a_store_that_another_process_has_open_is_not_given_up(config: NodeConfig) -> None:
-    identity = read_identity(config.data_directory / IDENTITY_FILE)
-    assert identity is not None
-    with closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)), pytest.raises(ConfigError):
+    with _opened(config), pytest.raises(ConfigError):
         open_disk(config)
-    assert not (config.data_directory / UNTRUSTED_FILE).exists()
+    assert trusted(config)
 
 
-def test_a_disk_that_spoils_one_store_after_the_other_is_for_the_operator(config: NodeConfig) -> None:
-    identity = read_identity(config.data_directory / IDENTITY_FILE)
-    assert identity is not None
+def test_a_disk_that_spoils_one_store_after_the_other_is_for_the_operator(config: NodeConfig, identity: DiskIdentity) -> None:
     for number in range(MOST_QUARANTINED):
         write_identity(config.data_directory / IDENTITY_FILE, replace(identity, mode=Mode.ACTIVE))
         mark_untrusted(config.data_directory, f"rot {number}")
@@ -230,17 +230,11 @@ def test_a_disk_that_spoils_one_store_after_the_other_is_for_the_operator(config
     assert "look at the disk" in str(disk.problem)
 
 
-def test_a_store_that_never_was_whole_is_not_kept(config: NodeConfig) -> None:
-    mark_untrusted(config.data_directory, "rot")
-    replaced(config)
-    mark_untrusted(config.data_directory, "rot again, while it joined")
-    replaced(config)
-    assert [path.name for path in config.data_directory.glob("store*")] == ["store", "store.set-aside-1"]
-
-
-def test_what_was_set_aside_goes_when_the_node_is_whole(config: NodeConfig) -> None:
-    mark_untrusted(config.data_directory, "rot")
-    replaced(config)
+def test_a_store_that_never_was_whole_is_not_kept_and_others_until_the_node_is_whole(config: NodeConfig) -> None:
+    for reason in ("rot", "rot again, while it joined"):
+        mark_untrusted(config.data_directory, reason)
+        replaced(config)
+        assert [path.name for path in config.data_directory.glob("store*")] == ["store", "store.set-aside-1"]
     remove_quarantined(config.data_directory)
     assert [path.name for path in config.data_directory.glob("store*")] == ["store"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,8 @@ class Disk:
     def __init__(self, free: int) -> None:
         self.free: int | None = free
         self.looks = 0
+        #: What the node was told of it.
+        self.told: asyncio.Queue[bool] = asyncio.Queue()
 
     def __call__(self, directory: Path) -> int:
         self.looks += 1
@@ -28,106 +29,69 @@ class Disk:
             raise OSError("the file system hangs up")
         return self.free
 
-
-def with_space(disk: Disk, test: Callable[[FreeSpace, list[bool]], None]) -> list[bool]:
-    """Runs a test in a loop, and answers what the node was told of it."""
-    told: list[bool] = []
-
-    async def scene() -> None:
-        test(FreeSpace(Path("/data/n1"), FLOOR, told.append, free=disk), told)
-        await asyncio.sleep(0)
-
-    asyncio.run(scene())
-    return told
+    def space(self) -> FreeSpace:
+        return FreeSpace(Path("/data/n1"), FLOOR, self.told.put_nowait, free=self)
 
 
-def test_it_is_full_below_the_floor_until_there_is_a_quarter_more() -> None:
+@pytest.mark.parametrize(
+    "looks",
+    [
+        ((1000, True), (999, False), (1000, False), (1249, False), (1250, True), (1000, True), (0, False)),
+        ((None, True), (5, False), (None, False), (5000, True)),
+    ],
+    ids=["full below the floor until there is a quarter more", "a disk that cannot be asked stays what it was"],
+)
+async def test_every_look_asks_the_disk_anew(looks: tuple[tuple[int | None, bool], ...]) -> None:
     disk = Disk(FLOOR)
-
-    def scene(space: FreeSpace, told: list[bool]) -> None:
-        for free, room in ((1000, True), (999, False), (1000, False), (1249, False), (1250, True), (1000, True), (0, False)):
-            disk.free = free
-            assert space.has_room() is room, free
-            assert space.full is not room
-            assert space.bytes == free
-
-    with_space(disk, scene)
+    space = disk.space()
+    for count, (free, room) in enumerate(looks, 1):
+        disk.free = free
+        assert (space.has_room(), space.full, space.bytes, disk.looks) == (room, not room, free, count)
 
 
-def test_a_disk_that_cannot_be_asked_stays_what_it_was() -> None:
-    disk = Disk(FLOOR)
-
-    def scene(space: FreeSpace, told: list[bool]) -> None:
-        for free, room in ((None, True), (5, False), (None, False), (5000, True)):
-            disk.free = free
-            assert space.has_room() is room
-            assert space.bytes == free
-
-    with_space(disk, scene)
-
-
-def test_every_look_asks_the_disk_anew() -> None:
-    disk = Disk(FLOOR)
-
-    def scene(space: FreeSpace, told: list[bool]) -> None:
-        for _ in range(3):
-            space.has_room()
-
-    with_space(disk, scene)
-    assert disk.looks == 3
-
-
-def test_its_words_say_what_is_refused_and_what_to_do() -> None:
+async def test_its_words_say_what_is_refused_and_what_to_do() -> None:
     disk = Disk(999)
-
-    def scene(space: FreeSpace, told: list[bool]) -> None:
-        assert space.problem is None
+    space = disk.space()
+    full = " are free at /data/n1, and limits.free_space_floor is 1,000: "
+    assert space.problem is None
+    for free, problem in ((999, f"disk full: 999 bytes{full}"), (None, f"disk full: an unknown number of bytes{full}")):
+        disk.free = free
         space.has_room()
-        assert space.problem is not None
-        assert space.problem.startswith("disk full: 999 bytes are free at /data/n1, and limits.free_space_floor is 1,000: ")
-        disk.free = None
-        space.has_room()
-        assert "an unknown number of bytes" in space.problem
-        disk.free = 2000
-        space.has_room()
-        assert space.problem is None
-
-    with_space(disk, scene)
+        assert str(space.problem).startswith(problem)
+    disk.free = 2000
+    space.has_room()
+    assert space.problem is None
 
 
 async def test_a_change_is_told_once_whoever_looked_and_on_the_event_loops_thread() -> None:
     disk = Disk(10)
-    told: asyncio.Queue[bool] = asyncio.Queue()
-    space = FreeSpace(Path("/data/n1"), FLOOR, told.put_nowait, free=disk)
+    space = disk.space()
     async with asyncio.timeout(20):
-        await asyncio.gather(*(asyncio.to_thread(space.has_room) for _ in range(8)))
-        assert await told.get()
-        disk.free = 5_000
-        await asyncio.gather(*(asyncio.to_thread(space.has_room) for _ in range(8)))
-        assert not await told.get()
-    assert told.empty()
+        for free, full in ((10, True), (5_000, False)):
+            disk.free = free
+            await asyncio.gather(*(asyncio.to_thread(space.has_room) for _ in range(8)))
+            assert await disk.told.get() is full
+    assert disk.told.empty()
 
 
-def test_a_change_that_was_taken_back_before_it_could_be_told_is_none() -> None:
+async def test_a_change_that_was_taken_back_before_it_could_be_told_is_none() -> None:
     disk = Disk(10)
-
-    def scene(space: FreeSpace, told: list[bool]) -> None:
-        space.has_room()
-        disk.free = 5_000
-        space.has_room()
-
-    assert with_space(disk, scene) == []
+    space = disk.space()
+    space.has_room()
+    disk.free = 5_000
+    space.has_room()
+    await asyncio.sleep(0)
+    assert disk.told.empty()
 
 
 async def test_the_event_loop_looks_until_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(free_space, "_SECONDS", 0)
     disk = Disk(5_000)
-    told: asyncio.Queue[bool] = asyncio.Queue()
-    watching = asyncio.create_task(FreeSpace(Path("/data/n1"), FLOOR, told.put_nowait, free=disk).watch())
+    watching = asyncio.create_task(disk.space().watch())
     async with asyncio.timeout(20):
         for free, full in ((10, True), (5_000, False)):
             disk.free = free
-            assert await told.get() is full
+            assert await disk.told.get() is full
     watching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watching
