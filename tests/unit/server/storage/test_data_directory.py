@@ -214,7 +214,7 @@ def test_a_full_disk_keeps_its_trust(config: NodeConfig, when: str, monkeypatch:
 
 
 def test_a_store_that_another_process_has_open_is_not_given_up(config: NodeConfig) -> None:
-    with _opened(config), pytest.raises(ConfigError):
+    with _opened(config), pytest.raises(ConfigError, match="another one has it"):
         open_disk(config)
     assert trusted(config)
 

@@ -74,13 +74,6 @@ def test_a_store_that_another_process_has_open_is_a_matter_for_the_operator(tmp_
     LevelDBStore.open(path, DISK).close()
 
 
-def test_a_store_is_open_once_in_a_process_too(tmp_path: Path) -> None:
-    store = LevelDBStore.create(tmp_path / "store", DISK)
-    with pytest.raises(ConfigError, match="another one has it"):
-        LevelDBStore.open(tmp_path / "store", DISK)
-    store.close()
-
-
 @pytest.mark.parametrize(
     ("reason", "refusal"),
     [
@@ -113,19 +106,22 @@ def test_opening_never_creates(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "empty") == []
 
 
-def test_another_disks_store_is_refused(tmp_path: Path) -> None:
-    LevelDBStore.create(tmp_path / "store", DISK).close()
-    with pytest.raises(StorageFailed, match=f"expected the store of disk {'ff' * 16}, found that of disk {DISK.hex()}"):
-        LevelDBStore.open(tmp_path / "store", b"\xff" * 16)
-    LevelDBStore.open(tmp_path / "store", DISK).close()
-
-
-def test_a_store_of_another_format_is_left_for_the_version_that_wrote_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("description", "refusal", "words"),
+    [
+        ({layout.DISK_KEY: b"\xff" * 16}, StorageFailed, f"the store of disk {DISK.hex()}, found that of disk {'ff' * 16}"),
+        ({layout.FORMAT_KEY: b"\x02"}, ConfigError, "expected a store of format 01, found 02"),
+    ],
+)
+def test_another_disks_store_and_another_versions_are_refused(
+    tmp_path: Path, description: dict[bytes, bytes], refusal: type[Exception], words: str
+) -> None:
     store = LevelDBStore.create(tmp_path / "store", DISK)
-    store.write({layout.FORMAT_KEY: b"\x02"})
+    store.write(description)
     store.close()
-    with pytest.raises(ConfigError, match="expected a store of format 01, found 02"):
-        LevelDBStore.open(tmp_path / "store", DISK)
+    for _ in range(2):  # the first refusal has closed it again
+        with pytest.raises(refusal, match=words):
+            LevelDBStore.open(tmp_path / "store", DISK)
 
 
 def test_a_store_whose_creation_was_interrupted_is_refused(tmp_path: Path) -> None:

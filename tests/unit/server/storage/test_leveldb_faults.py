@@ -45,6 +45,14 @@ class Disk(NamedTuple):
     path: Path
     file: Path
 
+    @property
+    def contents(self) -> bytes:
+        return self.file.read_bytes()
+
+
+#: Makes a copy of a store in which one file has other contents, or is missing.
+Damage = Callable[[Disk, bytes | None], Path]
+
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Disk:
@@ -69,14 +77,16 @@ def table(log: Disk, tmp_path_factory: pytest.TempPathFactory) -> Disk:
 
 
 @pytest.fixture
-def damaged(tmp_path: Path) -> Callable[[Disk, bytes], Path]:
-    """Makes copies of a store in which one file has other contents."""
+def damaged(tmp_path: Path) -> Damage:
     places: Iterator[Path] = (tmp_path / str(number) / "store" for number in range(100_000))
 
-    def damage(disk: Disk, contents: bytes) -> Path:
+    def damage(disk: Disk, contents: bytes | None) -> Path:
         place = next(places)
         shutil.copytree(disk.path, place)
-        (place / disk.file.name).write_bytes(contents)
+        if contents is None:
+            (place / disk.file.name).unlink()
+        else:
+            (place / disk.file.name).write_bytes(contents)
         return place
 
     return damage
@@ -137,8 +147,13 @@ def _parts(contents: bytes) -> Parts:
     return Parts(filter_start, filter_start + filter_size, len(contents) - FOOTER)
 
 
-def test_a_flipped_bit_in_a_table_hides_and_changes_nothing(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
-    contents = table.file.read_bytes()
+def _without_filter(contents: bytes) -> bytes:
+    start, end, _ = _parts(contents)
+    return contents[:start] + bytes(end - start) + contents[end:]
+
+
+def test_a_flipped_bit_in_a_table_hides_and_changes_nothing(table: Disk, damaged: Damage) -> None:
+    contents = table.contents
     parts, chance = _parts(contents), random.Random(6)
     regions = {
         "data": (0, parts.filter_start, 150),
@@ -156,9 +171,9 @@ def test_a_flipped_bit_in_a_table_hides_and_changes_nothing(table: Disk, damaged
     assert whole["filter"] == 60, "a table is read without its filter if that is rotten"
 
 
-def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Damage) -> None:
     """The last block too, where an iterator's end could pass for the end of the records."""
-    contents = table.file.read_bytes()
+    contents = table.contents
     corrupt: set[bytes] = set()
     for offset in range(SECOND_BLOCK, _parts(contents).filter_start, 1000):
         store = LevelDBStore.open(damaged(table, _flipped(contents, 8 * offset)), DISK)
@@ -176,8 +191,8 @@ def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Callabl
     assert corrupt >= set(KEYS).difference(first_block)
 
 
-def test_a_scan_needs_only_the_blocks_that_it_reads(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
-    contents = table.file.read_bytes()
+def test_a_scan_needs_only_the_blocks_that_it_reads(table: Disk, damaged: Damage) -> None:
+    contents = table.contents
     store = LevelDBStore.open(damaged(table, _flipped(contents, 8 * (_parts(contents).filter_start - 100))), DISK)
     assert list(store.scan(b"r\x00")) == sorted((key, value) for key, value in PAIRS.items() if key.startswith(b"r\x00"))
     with pytest.raises(StorageFailed, match="cannot be scanned"):
@@ -185,25 +200,41 @@ def test_a_scan_needs_only_the_blocks_that_it_reads(table: Disk, damaged: Callab
     store.close()
 
 
-def test_a_store_that_cannot_say_whose_it_is_does_not_open(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+def test_a_store_that_cannot_say_whose_it_is_does_not_open(table: Disk, damaged: Damage) -> None:
     with pytest.raises(StorageFailed, match="description is corrupt"):
-        LevelDBStore.open(damaged(table, _flipped(table.file.read_bytes(), 800)), DISK)
+        LevelDBStore.open(damaged(table, _flipped(table.contents, 800)), DISK)
 
 
-def test_what_only_a_rotten_block_could_tell_is_corrupt_not_absent(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+DAMAGES: dict[str, tuple[str, bytes | None, str]] = {
+    "no table": ("*.ldb", None, "missing files"),
+    "no CURRENT": ("CURRENT", None, "CURRENT is missing"),
+    "an empty CURRENT": ("CURRENT", b"", "cannot be opened"),
+    "a CURRENT of other files": ("CURRENT", b"MANIFEST-000099\n", "cannot be opened"),
+    "a rotten CURRENT": ("CURRENT", b"garbage", "cannot be opened"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_store_that_is_damaged_does_not_open_and_is_not_missing(name: str, table: Disk, damaged: Damage) -> None:
+    which, contents, words = DAMAGES[name]
+    (file,) = table.path.glob(which)
+    path = damaged(Disk(table.path, file), contents)
+    before = sorted(os.listdir(path))
+    with pytest.raises(StorageFailed, match=words) as refused:
+        LevelDBStore.open(path, DISK)
+    assert not isinstance(refused.value, StoreMissing)
+    assert sorted(os.listdir(path)) == before
+
+
+def test_what_only_a_rotten_block_could_tell_is_corrupt_not_absent(table: Disk, damaged: Damage) -> None:
     """Proves: a distrusted store stops."""
-    contents = table.file.read_bytes()
-    start, end, _ = _parts(contents)
-    without_filter = contents[:start] + bytes(end - start) + contents[end:]
-    store = LevelDBStore.open(damaged(table, _flipped(without_filter, 8 * 5000)), DISK)
+    store = LevelDBStore.open(damaged(table, _flipped(_without_filter(table.contents), 8 * 5000)), DISK)
     assert set(store.get(ABSENT)) == {None, CORRUPT}
     store.close()
 
 
-def test_a_zeroed_filter_hides_no_record(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
-    contents = table.file.read_bytes()
-    start, end, _ = _parts(contents)
-    path = damaged(table, contents[:start] + bytes(end - start) + contents[end:])
+def test_a_zeroed_filter_hides_no_record(table: Disk, damaged: Damage) -> None:
+    path = damaged(table, _without_filter(table.contents))
     trusting = plyvel.DB(str(path), bloom_filter_bits=10)
     hidden = sum(trusting.get(key) is None for key in KEYS)
     trusting.close()
@@ -211,20 +242,8 @@ def test_a_zeroed_filter_hides_no_record(table: Disk, damaged: Callable[[Disk, b
     assert _holds_what_was_written(path)
 
 
-def test_a_missing_table_is_no_absence(table: Disk, tmp_path: Path) -> None:
-    path = tmp_path / "store"
-    shutil.copytree(table.path, path)
-    (path / table.file.name).unlink()
-    with pytest.raises(StorageFailed, match="missing files"):
-        LevelDBStore.open(path, DISK)
-
-
-def test_rot_that_a_compaction_meets_stops_the_writes_and_drops_nothing(
-    table: Disk, damaged: Callable[[Disk, bytes], Path]
-) -> None:
-    contents = table.file.read_bytes()
-    path = damaged(table, _flipped(contents, 8 * 5000))
-    store = LevelDBStore.open(path, DISK)
+def test_rot_that_a_compaction_meets_stops_the_writes_and_drops_nothing(table: Disk, damaged: Damage) -> None:
+    store = LevelDBStore.open(damaged(table, _flipped(table.contents, 8 * 5000)), DISK)
     before = store.get(KEYS)
     ballast = {key: bytes(15_000) for key in ABSENT}
 
@@ -253,37 +272,38 @@ def _batches_kept(path: Path) -> int | None:
 
 
 BATCHES = RECORDS // BATCH
+TAILS = pytest.mark.parametrize("tail", [bytes, lambda length: random.Random(length).randbytes(length)], ids=["zeros", "garbage"])
 
 
 @pytest.mark.parametrize("cut", [1, 7, 100, 1000])
 def test_a_log_that_a_crash_cut_short_opens_without_the_batch_that_was_being_written(
-    cut: int, log: Disk, damaged: Callable[[Disk, bytes], Path]
+    cut: int, log: Disk, damaged: Damage
 ) -> None:
-    kept = _batches_kept(damaged(log, log.file.read_bytes()[:-cut]))
+    kept = _batches_kept(damaged(log, log.contents[:-cut]))
     assert kept == BATCHES - 1
 
 
 @pytest.mark.parametrize("length", [1, 7, 64, 512, 1000])
-@pytest.mark.parametrize("tail", [bytes, lambda length: random.Random(length).randbytes(length)], ids=["zeros", "garbage"])
+@TAILS
 def test_a_log_whose_last_record_is_torn_is_refused(
-    tail: Callable[[int], bytes], length: int, log: Disk, damaged: Callable[[Disk, bytes], Path]
+    tail: Callable[[int], bytes], length: int, log: Disk, damaged: Damage
 ) -> None:
-    path = damaged(log, log.file.read_bytes()[:-length] + tail(length))
+    path = damaged(log, log.contents[:-length] + tail(length))
     with pytest.raises(StorageFailed, match="cannot be opened: Corruption"):
         LevelDBStore.open(path, DISK)
 
 
 @pytest.mark.parametrize("length", [1, 6, 7, 8, 100, 5000, 100_000])
-@pytest.mark.parametrize("tail", [bytes, lambda length: random.Random(length).randbytes(length)], ids=["zeros", "garbage"])
+@TAILS
 def test_what_follows_the_last_record_costs_no_batch(
-    tail: Callable[[int], bytes], length: int, log: Disk, damaged: Callable[[Disk, bytes], Path]
+    tail: Callable[[int], bytes], length: int, log: Disk, damaged: Damage
 ) -> None:
-    assert _batches_kept(damaged(log, log.file.read_bytes() + tail(length))) in (BATCHES, None)
+    assert _batches_kept(damaged(log, log.contents + tail(length))) in (BATCHES, None)
 
 
-def test_a_flipped_bit_in_the_log_is_refused(log: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+def test_a_flipped_bit_in_the_log_is_refused(log: Disk, damaged: Damage) -> None:
     """But for the one case that the module's docstring names, and then the last batch is gone, and nothing else."""
-    contents, chance = log.file.read_bytes(), random.Random(7)
+    contents, chance = log.contents, random.Random(7)
     refused = 0
     for bit in chance.sample(range(8 * len(contents)), 200):
         path = damaged(log, _flipped(contents, bit))
@@ -294,7 +314,7 @@ def test_a_flipped_bit_in_the_log_is_refused(log: Disk, damaged: Callable[[Disk,
     assert refused >= 198
 
 
-def test_a_flipped_bit_in_the_manifest_is_refused(table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
+def test_a_flipped_bit_in_the_manifest_is_refused(table: Disk, damaged: Damage) -> None:
     (file,) = table.path.glob("MANIFEST-*")
     contents = file.read_bytes()
     for bit in random.Random(8).sample(range(8 * len(contents)), 100):
@@ -302,37 +322,6 @@ def test_a_flipped_bit_in_the_manifest_is_refused(table: Disk, damaged: Callable
         with pytest.raises(StorageFailed, match="cannot be opened"):
             LevelDBStore.open(path, DISK)
         shutil.rmtree(path)
-
-
-def _run(script: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-WRITES_UNTIL_KILLED = """
-import sys
-from itertools import count
-from pathlib import Path
-from quorumvault.server.storage.leveldb import LevelDBStore
-store = LevelDBStore.create(Path(sys.argv[1]), bytes(range(16)))
-for number in count():
-    store.write({b"r%d.%d" % (number, item): b"%d" % number for item in range(100)})
-    print(number, flush=True)
-"""
-
-
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
-    with _run(WRITES_UNTIL_KILLED, tmp_path / "store") as writer:
-        assert writer.stdout is not None
-        first = [int(writer.stdout.readline()) for _ in range(50)]
-        writer.kill()
-        acknowledged = [*first, *map(int, writer.stdout)]
-    store = LevelDBStore.open(tmp_path / "store", DISK)
-    for number in acknowledged:
-        assert store.get([b"r%d.%d" % (number, item) for item in range(100)]) == [b"%d" % number] * 100
-    begun = store.get([b"r%d.%d" % (acknowledged[-1] + 1, item) for item in range(100)])
-    assert len(set(begun)) == 1, "half a batch"
-    store.close()
 
 
 FILLS_ITS_DISK = """
@@ -373,29 +362,11 @@ print(first)
 
 
 def test_after_a_failed_write_nothing_is_written_though_there_is_room_again(tmp_path: Path) -> None:
-    with _run(FILLS_ITS_DISK, tmp_path / "store") as writer:
-        acknowledged, failure = writer.communicate(timeout=60)[0].splitlines()
-    assert writer.returncode == 0
+    command = [sys.executable, "-c", FILLS_ITS_DISK, str(tmp_path / "store")]
+    acknowledged, failure = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
     assert f"{tmp_path}/store: cannot be written: IO error: " in failure
     assert "File too large" in failure
     store = LevelDBStore.open(tmp_path / "store", DISK)
     assert store.get([b"r%d" % number for number in range(int(acknowledged))]) == [bytes(3000)] * int(acknowledged)
     assert store.get([b"rlate"]) == [None]
     store.close()
-
-
-def test_a_store_that_lost_its_way_to_its_files_is_damaged_not_missing(table: Disk, tmp_path: Path) -> None:
-    path = tmp_path / "store"
-    shutil.copytree(table.path, path)
-    (path / "CURRENT").unlink()
-    before = sorted(os.listdir(path))
-    with pytest.raises(StorageFailed, match="CURRENT is missing") as refused:
-        LevelDBStore.open(path, DISK)
-    assert not isinstance(refused.value, StoreMissing)
-    assert sorted(os.listdir(path)) == before
-
-
-@pytest.mark.parametrize("contents", [b"", b"MANIFEST-000099\n", b"garbage"])
-def test_a_rotten_current_file_is_damage(contents: bytes, table: Disk, damaged: Callable[[Disk, bytes], Path]) -> None:
-    with pytest.raises(StorageFailed, match="cannot be opened"):
-        LevelDBStore.open(damaged(Disk(table.path, table.path / "CURRENT"), contents), DISK)
