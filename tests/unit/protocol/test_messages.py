@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import chain
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack
 import msgspec
@@ -12,83 +10,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import messages
 from quorumvault.protocol.messages import AnyReply, AnyRequest
-from quorumvault.protocol.views import View
+from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.protocol.views import View, ViewId
 
-disks = st.binary(min_size=16, max_size=16)
 counts = st.integers(0, 2**63)
-epochs = st.integers(0, 2**32 - 1)
-views = st.builds(View, counts, disks, st.fixed_dictionaries({"n1": disks, "n2": disks, "n3": disks}))
-round_ids = st.builds(messages.RoundId, disks, st.binary(min_size=8, max_size=8), counts)
-common = {"round": round_ids, "view": st.tuples(counts, disks)}
+CELLS: dict[Any, st.SearchStrategy[Any]] = {
+    bytes: st.binary(max_size=40),
+    int: counts,
+    ViewId: st.tuples(counts, st.binary(max_size=16)),
+    View: st.builds(View, counts, st.binary(max_size=16), st.dictionaries(st.sampled_from(NODE_NAMES), st.binary(max_size=16))),
+    Mark: st.builds(Mark, counts, counts),
+    messages.RoundId: st.builds(messages.RoundId, st.binary(max_size=16), st.binary(max_size=8), counts),
+}
 
 
-def columns(*cells: st.SearchStrategy[object]) -> st.SearchStrategy[list[list[object]]]:
-    """Parallel columns: equally long, one for each kind of cell."""
-    rows = st.lists(st.tuples(*cells), max_size=5)
-    return rows.map(lambda rows: [list(column) for column in zip(*rows, strict=True)] or [[] for _ in cells])
+def valued(kind: Any, rows: int | None = None) -> st.SearchStrategy[Any]:
+    """Values of a field's type; lists of just so many rows."""
+    if kind in CELLS:
+        return CELLS[kind]
+    parts = get_args(kind)
+    if get_origin(kind) is list:
+        return st.lists(valued(parts[0]), min_size=rows or 0, max_size=5 if rows is None else rows)
+    if get_origin(kind) is dict:
+        return st.dictionaries(*map(valued, parts), max_size=5)
+    return st.one_of(*map(valued, parts)) if parts else st.from_type(kind)
 
 
-def filled(message: Callable[..., Any], *parts: Iterable[object]) -> Any:
-    """A message with the fields of all parts, in their order."""
-    return message(*chain(*parts))
+@st.composite
+def of_any_kind(draw: st.DrawFn, kinds: Any) -> Any:
+    """A message of one of these kinds; its columns are equally long."""
+    kind = draw(st.sampled_from(get_args(kinds)))
+    rows = draw(st.integers(0, 5))
+    types = get_type_hints(kind)
+    fields = kind.__struct_fields__
+    return kind(*(draw(valued(types[name], rows if name in kind.columns else None)) for name in fields))
 
 
-blob = st.binary(max_size=40)
-heads = st.tuples(round_ids, common["view"])
-requests = st.one_of(
-    st.builds(
-        lambda head, body, columns, name: filled(messages.Put, head, body, columns, [name]),
-        heads,
-        st.tuples(disks, epochs, st.text(max_size=5), st.binary(max_size=11)),
-        columns(blob, blob),
-        st.text(max_size=5),
-    ),
-    st.builds(lambda head, owner, columns: filled(messages.Get, head, [owner], columns), heads, disks, columns(epochs, blob)),
-    st.builds(
-        lambda head, owner, columns: filled(messages.WriteBack, head, [owner], columns),
-        heads,
-        st.text(max_size=5),
-        columns(epochs, blob, blob),
-    ),
-    st.builds(messages.ReadEpoch, **common, owner=disks),
-    st.builds(messages.RaiseEpoch, **common, owner=disks, epoch=epochs),
-    st.builds(messages.AskSums, **common, groups=st.lists(counts)),
-    st.builds(messages.AskListing, **common, first=counts, end=counts),
-    st.builds(messages.Fetch, **common, places=st.lists(blob)),
-    st.builds(messages.AskRegisters, **common, after=blob),
-)
-replying = {**common, "disk": disks}
-replies = st.one_of(
-    st.builds(
-        messages.Ack, **replying, incarnation=counts, sequence=counts, refused=st.dictionaries(counts, st.binary(max_size=20))
-    ),
-    st.builds(messages.Stale, **replying, epoch=epochs),
-    st.builds(messages.Holds, **replying, records=st.lists(st.none() | st.binary(max_size=20)), unknown=st.lists(counts)),
-    st.builds(messages.EpochIs, **replying, epoch=epochs),
-    st.builds(messages.OtherView, **replying, current=views),
-    st.builds(messages.NotVoting, **replying, full=st.booleans()),
-    st.builds(messages.Overflow, **replying),
-    st.builds(messages.Sums, **replying, sums=st.none() | blob),
-    st.builds(
-        lambda head, columns, unreadable: filled(messages.Listing, head, columns, [unreadable]),
-        st.tuples(round_ids, common["view"], disks, counts),
-        columns(blob, blob),
-        st.lists(counts),
-    ),
-    st.builds(
-        messages.Fetched,
-        **replying,
-        records=st.lists(st.none() | blob),
-        names=st.dictionaries(disks, st.text(max_size=5)),
-    ),
-    st.builds(
-        lambda head, columns: messages.Registers(*head, *columns),
-        st.tuples(round_ids, common["view"], disks),
-        columns(disks, st.text(max_size=5), epochs, st.text(max_size=5)),
-    ),
-)
+requests, replies = of_any_kind(AnyRequest), of_any_kind(AnyReply)
 
 
 @given(requests)
