@@ -125,6 +125,12 @@ class Site:
         self._clients.append(client)
         return client
 
+    async def sent(self, data: bytes, receive_buffer: int | None = None) -> Client:
+        """Connects, and sends this. Returns the connection."""
+        client = await self.connect(receive_buffer)
+        client.send(data)
+        return client
+
     def connections(self) -> list[Any]:
         return [requests._around for requests in self.server._server.server_state.connections]  # type: ignore[union-attr]
 
@@ -170,9 +176,9 @@ async def serving(limits: Limits | None = None, timeouts: Timeouts | None = None
 
 
 async def test_trailers_are_not_headers() -> None:
+    trailers = b"Authorization: Bearer k\r\nExpect: 100-continue\r\n\r\n"
     async with serving() as site:
-        client = await site.connect()
-        client.send(CHUNKED % b"/a" + b"1\r\nq\r\n0\r\nAuthorization: Bearer k\r\nExpect: 100-continue\r\n\r\n" + GET % b"/b")
+        client = await site.sent(CHUNKED % b"/a" + b"1\r\nq\r\n0\r\n" + trailers + GET % b"/b")
         assert b"/a:q;" in await client.answer()
         assert site.app.headers["/a"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
         assert b"/b:;" in await client.answer()
@@ -192,8 +198,7 @@ async def test_trailers_are_not_headers() -> None:
 @pytest.mark.parametrize("path", [b"/early", b"/a"])
 async def test_what_is_around_the_body_is_bounded(path: bytes, endless: bytes, why: bytes) -> None:
     async with serving() as site:
-        client = await site.connect()
-        client.send(CHUNKED % path + endless)
+        client = await site.sent(CHUNKED % path + endless)
         received = await client.rest()
         assert b"400 Bad Request" in received
         assert why in received
@@ -202,8 +207,7 @@ async def test_what_is_around_the_body_is_bounded(path: bytes, endless: bytes, w
 
 async def test_a_body_in_large_chunks_goes_through() -> None:
     async with serving() as site:
-        client = await site.connect()
-        client.send(CHUNKED % b"/a" + (b"3e8\r\n" + b"\r\n" * 500 + b"\r\n") * 200 + b"0\r\n\r\n" + GET % b"/b")
+        client = await site.sent(CHUNKED % b"/a" + (b"3e8\r\n" + b"\r\n" * 500 + b"\r\n") * 200 + b"0\r\n\r\n" + GET % b"/b")
         assert (await client.reader.readexactly(200_000)).count(b"\r\n") > 99_000
         await client.answer()
         assert b"/b:;" in await client.answer()
@@ -216,8 +220,7 @@ async def test_however_the_bytes_are_cut_the_answers_are_the_same() -> None:
 
     async with serving() as site:
         for cut in range(1, len(stream)):
-            client = await site.connect()
-            client.send(stream[:cut])
+            client = await site.sent(stream[:cut])
             await asyncio.sleep(0)
             client.send(stream[cut:])
             for wanted in (b"/a:\r\n\r\n;", b"/b:\r\n\r\n;", b"/c:;"):
@@ -233,8 +236,7 @@ async def test_pipelined_requests_begin_one_after_the_other() -> None:
     many = [b"/%d" % number for number in range(2_000)]
 
     async with serving() as site:
-        client = await site.connect()
-        client.send(GET % b"/gate" + b"".join(GET % path for path in many))
+        client = await site.sent(GET % b"/gate" + b"".join(GET % path for path in many))
         await eventually(lambda: site.app.begun)
         await settled(site.held)
         assert site.app.begun == ["/gate"]
@@ -247,7 +249,7 @@ async def test_pipelined_requests_begin_one_after_the_other() -> None:
 async def test_many_who_pipeline_have_one_request_each_under_way() -> None:
     async with serving() as site:
         for _ in range(40):
-            (await site.connect()).send(GET % b"/gate" * 5_000)
+            await site.sent(GET % b"/gate" * 5_000)
         await eventually(lambda: len(site.app.begun) == 40)
         await settled(site.held)
         assert site.held() <= 40 * SMALL_READ
@@ -256,8 +258,7 @@ async def test_many_who_pipeline_have_one_request_each_under_way() -> None:
 
 async def test_nothing_begins_behind_an_answer_that_is_not_read() -> None:
     async with serving() as site:
-        client = await site.connect(receive_buffer=4096)
-        client.send(GET % b"/large" + GET % b"/a")
+        client = await site.sent(GET % b"/large" + GET % b"/a", receive_buffer=4096)
         await eventually(lambda: site.app.pieces)
         await settled(lambda: site.app.pieces)
         assert site.app.pieces < PIECES
@@ -274,8 +275,7 @@ async def test_nothing_begins_behind_an_answer_that_is_not_read() -> None:
 
 async def test_it_is_told_when_an_answer_has_left() -> None:
     async with serving() as site:
-        client = await site.connect(receive_buffer=4096)
-        client.send(GET % b"/a")
+        client = await site.sent(GET % b"/a", receive_buffer=4096)
         await client.answer()
         await eventually(lambda: site.app.sent == ["/a"])
         called: list[str] = []
@@ -308,8 +308,7 @@ async def test_it_is_told_when_an_answer_will_never_leave() -> None:
 
 async def test_an_answer_that_nobody_reads_ends_its_connection(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(timeouts=Timeouts(send=0.05)) as site:
-        client = await site.connect(receive_buffer=4096)
-        client.send(GET % b"/large")
+        await site.sent(GET % b"/large", receive_buffer=4096)
         await eventually(lambda: site.app.begun)
         await eventually(lambda: not site.connections())
         assert site.counted == {Refusal.UNREAD: 1}
@@ -321,8 +320,7 @@ async def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(caplog
         async with serving() as site:
             for path in (b"/large", b"/gate"):
                 for last in (b"", b"GET /unfinished"):
-                    client = await site.connect(receive_buffer=4096)
-                    client.send(GET % path + last)
+                    await site.sent(GET % path + last, receive_buffer=4096)
             await eventually(lambda: len(site.app.begun) == 4)
             site.close()
             site.app.gate.set()
@@ -335,8 +333,7 @@ async def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(caplog
 
 async def test_the_rest_of_a_body_is_thrown_away_and_the_connection_goes_on() -> None:
     async with serving() as site:
-        client = await site.connect()
-        client.send(SIZED % (b"/early", 3 * LARGE_READ) + b"b" * 3 * LARGE_READ)
+        client = await site.sent(SIZED % (b"/early", 3 * LARGE_READ) + b"b" * 3 * LARGE_READ)
         client.send(CHUNKED % b"/early" + b"3e8\r\n" + b"c" * 1000 + b"\r\n0\r\n\r\n" + GET % b"/a")
         for wanted in (b"/early:;", b"/early:;", b"/a:;"):
             assert (await client.answer()).endswith(wanted)
@@ -347,8 +344,7 @@ async def test_the_rest_of_a_body_is_thrown_away_and_the_connection_goes_on() ->
 )
 async def test_the_rest_of_a_body_is_not_thrown_away_without_end(request_head: bytes) -> None:
     async with serving(Limits(body_bytes=10_000)) as site:
-        client = await site.connect()
-        client.send(request_head + b"b" * 10_000_000)
+        client = await site.sent(request_head + b"b" * 10_000_000)
         assert b"/early:;" in await client.rest()
         await eventually(lambda: not site.connections())
         assert site.held() == 0
@@ -367,16 +363,14 @@ async def test_a_request_that_does_not_end_ends_its_connection(monkeypatch: pyte
     monkeypatch.setattr(protocol, "_GRACE_SECONDS", 0.01)
 
     async with serving(timeouts=Timeouts(body=0.05)) as site:
-        client = await site.connect()
-        client.send(begun)
+        client = await site.sent(begun)
         await client.rest()
         assert site.counted == {Refusal.LATE: 1}
 
 
 async def test_the_head_of_a_later_request_has_its_time_too() -> None:
     async with serving(timeouts=Timeouts(head=0.05)) as site:
-        client = await site.connect()
-        client.send(GET % b"/a" + b"GET /unfin")
+        client = await site.sent(GET % b"/a" + b"GET /unfin")
         await client.answer()
         assert await client.rest() == b""
         assert site.counted == {Refusal.LATE: 1}
@@ -417,8 +411,7 @@ async def test_the_head_of_a_later_request_has_its_time_too() -> None:
 async def test_what_is_not_taken_is_refused_and_counted(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         async with serving() as site:
-            client = await site.connect()
-            client.send(GET % b"/first" + data)
+            client = await site.sent(GET % b"/first" + data)
             received = await client.rest()
             assert b"/first:;" in received
             assert received.count(b"HTTP/1.1 400 Bad Request") == 1
@@ -439,8 +432,7 @@ async def test_what_is_not_taken_is_refused_and_counted(data: bytes, caplog: pyt
 )
 async def test_what_is_unusual_is_served_and_the_connection_goes_on(data: bytes) -> None:
     async with serving() as site:
-        client = await site.connect()
-        client.send(data + GET % b"/b")
+        client = await site.sent(data + GET % b"/b")
         assert b"/a:;" in await client.answer()
         assert b"/b:;" in await client.answer()
         assert not site.counted
@@ -448,8 +440,7 @@ async def test_what_is_unusual_is_served_and_the_connection_goes_on(data: bytes)
 
 async def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
     async with serving() as site:
-        client = await site.connect()
-        client.send(b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        client = await site.sent(b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(b"ok")
         assert b"/a:ok;" in await client.answer()
@@ -457,8 +448,7 @@ async def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
 
 async def test_an_answer_without_a_body_leaves() -> None:
     async with serving() as site:
-        client = await site.connect()
-        client.send(b"HEAD /a HTTP/1.1\r\n\r\n")
+        client = await site.sent(b"HEAD /a HTTP/1.1\r\n\r\n")
         assert b"200 OK" in await client.reader.readuntil(b"\r\n\r\n")
         client.send(b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert b"200 OK" in await client.rest()
@@ -469,14 +459,12 @@ async def test_an_answer_without_a_body_leaves() -> None:
 
 async def test_the_longest_idle_connection_is_closed_for_a_new_one() -> None:
     async with serving(Limits(connections=10)) as site:
-        clients = [await site.connect() for _ in range(9)]
+        clients = [await site.sent(GET % b"/a") for _ in range(9)]
         for client in clients:
-            client.send(GET % b"/a")
             await client.answer()
         clients[0].send(GET % b"/gate")
         await eventually(lambda: "/gate" in site.app.begun)
-        new = await site.connect()
-        new.send(GET % b"/b")
+        new = await site.sent(GET % b"/b")
         assert b"/b:;" in await new.answer()
         assert await clients[1].rest() == b""
         site.app.gate.set()
@@ -486,13 +474,10 @@ async def test_the_longest_idle_connection_is_closed_for_a_new_one() -> None:
 
 async def test_whoever_comes_when_none_is_idle_has_one_answer_from_another_application() -> None:
     async with serving(Limits(connections=10)) as site:
-        clients = [await site.connect() for _ in range(9)]
-        for client in clients:
-            client.send(GET % b"/gate")
+        clients = [await site.sent(GET % b"/gate") for _ in range(9)]
         await eventually(lambda: len(site.app.begun) == 9)
         for _ in range(3):
-            new = await site.connect()
-            new.send(GET % b"/a" + GET % b"/b")
+            new = await site.sent(GET % b"/a" + GET % b"/b")
             received = await new.rest()
             assert received.startswith(b"HTTP/1.1 429 ")
             assert received.count(b"connection: close") == received.count(b"HTTP/1.1 ") == 1

@@ -18,7 +18,7 @@ from quorumvault.config.api_keys import PERMISSIONS, KeyTable, Rates
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import NoQuorum
 from quorumvault.server.http.schemas import TokenizeBody
-from tests.api.test_openapi import CONTRACT, conforms, rows, served
+from tests.api.test_openapi import CONTRACT, POSTS, conforms, rows, served
 from tests.rigs import arrow
 from tests.rigs.columns import ARROW, GOOD, array, column, stream
 from tests.rigs.vault import CLINIC, JSON, LAB, SMALL, FakeVault, Rig, api_key, bearer
@@ -101,8 +101,7 @@ def batch(texts: Any) -> Any:
 BUSY = (("busy", full), ("rate-limited", used_up))
 NARROW = 8
 COLLIDING = FakeVault(digest_bits=NARROW).colliding_values(CLINIC)
-GETS = ("/epoch", "/fields", "/health", "/livez", "/readyz", "/limits", "/openapi.json", "/metrics")
-POSTS = ("/tokenize", "/detokenize", "/retokenize", "/tokens", "/rotate-epoch")
+GETS = [path for method, path in CONTRACT if method == "GET"]
 NOT_JSON = [b"", b"{", b"nul", b'{"values":["\xff"]}', b'{"values":["\\ud800"]}', b'{"values":[NaN]}', b"\xef\xbb\xbf{}"]
 NOT_UTF8 = [
     ("/tokenize", b'{"record":{"a":"\xff"}}'), ("/tokenize", b'{"records":[{"a":"\xff"}]}'),
@@ -126,12 +125,9 @@ BACKWARDS = arrow.Rows([arrow.bits(True, False), arrow.offsets(0, 1, -1), b"ab"]
 PATHS = ["/", "/tokenize/", "/health/", "/Tokenize", "/tokenize/x", "//tokenize", "/v1/tokenize"]
 PATHS += ["/tokenize%0A", "/health%0A", "/health%0a%0a"]
 OTHER_TYPES = [
-    "application/x-www-form-urlencoded",
-    "text/json",
-    "application/json; charset=latin-1",
-    "application/json; profile=x",
-]
-OTHER_TYPES += ["application/problem+json", "application/vnd.apache.arrow.file", "application/json, application/json", ""]
+    "application/x-www-form-urlencoded", "text/json", "application/json; charset=latin-1", "application/json; profile=x",
+    "application/problem+json", "application/vnd.apache.arrow.file", "application/json, application/json", "",
+]  # fmt: skip
 INVALID: dict[str, list[Any]] = {
     "/tokenize": [
         [], {}, {"values": ["a"], "record": {}}, {"values": ["a"], "owner": "lab"}, {"values": "a"}, {"values": None},

@@ -45,13 +45,8 @@ def test_integers_keep_every_digit(rig: Rig) -> None:
 def test_the_owner_is_the_key_s_and_nothing_else_names_one(rig: Rig) -> None:
     mine, theirs = rig.tokens(["a"]), rig.tokens(["a"], key="lab")
     assert mine != theirs
-    for answer in [
-        rig.post(
-            "/tokenize", {"values": ["a"]}, {"X-Owner": "lab", "Owner": "lab", "X-Forwarded-User": "lab", "Cookie": "owner=lab"}
-        ),
-        rig.post("/tokenize?owner=lab&X-API-Key=x", {"values": ["a"]}),
-    ]:
-        assert answer.json()["tokens"] == mine
+    headers = {"X-Owner": "lab", "Owner": "lab", "X-Forwarded-User": "lab", "Cookie": "owner=lab"}
+    assert rig.post("/tokenize?owner=lab&X-API-Key=x", {"values": ["a"]}, headers).json()["tokens"] == mine
     for body in [{"values": ["a"], "owner": "lab"}, {"owner": "lab"}, {"values": ["a"], "Owner": None}]:
         assert rig.post("/tokenize", body).status_code == 422
 
@@ -75,14 +70,10 @@ def test_configured_fields_are_replaced_and_counted(rig: Rig) -> None:
     }
     answer = rig.post("/tokenize", {"record": record}).json()
     ssn, family, first, second = rig.tokens(["123-45-6789", "Byron", "5550100", 5550101])
+    contacts = [{"phone": first}, {"mail": "a@b"}, {"phone": second}]
     assert answer == {
         "epoch": 1,
-        "record": {
-            "id": 7,
-            "ssn": ssn,
-            "name": {"given": "Ada", "family": family},
-            "contacts": [{"phone": first}, {"mail": "a@b"}, {"phone": second}],
-        },
+        "record": {"id": 7, "ssn": ssn, "name": {"given": "Ada", "family": family}, "contacts": contacts},
         "replaced": {"$.ssn": 1, "$.name.family": 1, "$.contacts[*].phone": 2},
     }
     assert list(answer) == ["epoch", "record", "replaced"]
@@ -152,12 +143,8 @@ def test_several_kinds_of_bad_items_are_all_listed_and_the_first_names_the_reque
     rig.vault.asked.clear()
     answer = rig.post("/tokenize", {"values": ["ok", "x" * 70_000, token, 1.5, [], None]})
     assert answer.json()["code"] == "value-too-large"
-    assert [(error["index"], error["code"]) for error in answer.json()["errors"]] == [
-        (1, "value-too-large"),
-        (2, "already-tokenized"),
-        (3, "not-tokenizable"),
-        (4, "not-tokenizable"),
-    ]
+    codes = ["value-too-large", "already-tokenized", "not-tokenizable", "not-tokenizable"]
+    assert [(error["index"], error["code"]) for error in answer.json()["errors"]] == [*enumerate(codes, 1)]
     assert all("path" not in error for error in answer.json()["errors"])
     assert rig.vault.asked == []
 
@@ -246,14 +233,14 @@ def test_ten_thousand_values_and_records_are_taken(rig: Rig) -> None:
     assert answer.json()["replaced"]["$.name.family"] == 10_000
 
 
-def test_the_values_of_all_records_together_have_a_limit_of_their_own() -> None:
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+def test_the_values_of_all_records_together_have_a_limit_of_their_own(path: str) -> None:
     rig = Rig(limits=SMALL)
     six = {"contacts": [{"phone": "5"}] * 6}
-    assert rig.post("/tokenize", {"records": [six, six]}).status_code == 200
-    answer = rig.post("/tokenize", {"records": [six, six, {"ssn": "1"}]})
+    assert rig.post(path, {"records": [six, six]}).status_code == 200
+    answer = rig.post(path, {"records": [six, six, {"ssn": "1"}]})
     assert (answer.status_code, answer.json()["code"]) == (422, "too-many-items")
     assert "12 configured values" in answer.json()["detail"]
-    assert rig.client.get("/limits").json()["record_values"] == 12
 
 
 def test_the_body_may_be_spelled_in_any_way_that_is_json(rig: Rig) -> None:

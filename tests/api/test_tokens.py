@@ -73,8 +73,6 @@ def test_values_that_cannot_be_tokenized_are_refused_as_by_tokenize(rig: Rig) ->
 
 def test_values_times_epochs_are_bounded() -> None:
     rig = Rig(limits=SMALL)
-    answer = rig.post("/tokens", {"values": ["a"] * 11}, key="admin")
-    assert answer.json()["detail"].startswith("a request has at most 10 values here")
     rotate(rig, 1)
     rotate(rig, 2)
     assert len(all_epochs(rig, ["a", "b", "c", *[None] * 7])["tokens"]) == 10

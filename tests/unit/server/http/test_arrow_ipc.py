@@ -245,6 +245,7 @@ TAKEN: dict[str, tuple[bytes, list[str | None]]] = {
     "no mark before lengths": (stream(unmarked(schema()), unmarked(batch(A_B)), end=bytes(4)), ["a", "b"]),
     "version 4": (stream(schema(version=V4), batch(A_B, version=V4)), ["a", "b"]),
     "no batches": (stream(schema()), []),
+    "as many batches as there may be": (stream(schema(), *[batch(texts())] * 1000), []),
     "no rows": (stream(schema(), batch(texts())), []),
     "no rows and no buffers": (with_rows(Rows([b"", b"", b""], 0)), []),
     "no rows and a validity": (with_rows(Rows([b"\xff", offsets(0), b""], 0)), []),
