@@ -1,4 +1,7 @@
-"""The command over files: in a directory of its own, against the real API over sockets. A module gives the ``rig``."""
+"""The command over files: in a directory of its own, against the real API over sockets. A module gives the ``rig``.
+
+And runs without the command: ``desk`` is one for all tests of a module, and a few rows make several parts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
+from tests.rigs import tables
 from tests.rigs.served import served
+from tests.rigs.tables import Desk
 from tests.rigs.vault import Rig, key_text
 
 
@@ -33,3 +38,16 @@ def run(environment: dict[str, str]) -> Callable[..., Result]:
         return CliRunner().invoke(main, arguments, input=stdin, env=environment)
 
     return invoke
+
+
+@pytest.fixture(scope="module")
+def one_desk() -> Iterator[Desk]:
+    with tables.desk() as made:
+        yield made
+
+
+@pytest.fixture
+def desk(one_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    tables.small_parts(monkeypatch)
+    one_desk.asked()
+    return one_desk

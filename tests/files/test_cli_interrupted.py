@@ -99,23 +99,6 @@ def resumed(place: Path, variables: dict[str, str], form: str, kept: int) -> Non
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_killed(form: str, turnstile: Turnstile, variables: dict[str, str], tmp_path: Path) -> None:
-    furnish(tmp_path, form)
-    turnstile.let_through(2)
-    with start(tmp_path, variables) as process:
-        assert turnstile.reached.wait(SECONDS)
-        process.kill()
-    turnstile.open.set()
-    assert not (tmp_path / "out").exists()
-    assert list((tmp_path / ".out.quorumvault").glob("quorumvault-spill-*")) != []
-    refused = start(tmp_path, variables)
-    _, err = refused.communicate(timeout=SECONDS)
-    assert refused.returncode == 1
-    assert "2 finished parts: --resume goes on, --force begins again" in err
-    resumed(tmp_path, variables, form, kept=2)
-
-
-@pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_end(form: str, number: int, turnstile: Turnstile, variables: dict[str, str], tmp_path: Path) -> None:
     furnish(tmp_path, form)

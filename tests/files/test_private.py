@@ -20,8 +20,7 @@ from quorumvault.files.outputs import Outputs
 from quorumvault.files.run import run
 from quorumvault.files.sources import InputsError
 from quorumvault.files.work_folder import RunRefused, work_path
-from tests.rigs.tables import FORMATS, Desk, job, names, small_parts, write
-from tests.rigs.tables import desk as make_desk
+from tests.rigs.tables import FORMATS, Desk, job, names, write
 from tests.rigs.vault import key_text
 
 pytestmark = pytest.mark.slow
@@ -29,18 +28,6 @@ pytestmark = pytest.mark.slow
 ROWS = [(f"name {number}", "here") for number in range(10)]
 IS_ROOT = os.geteuid() == 0
 THEM = 12345 if IS_ROOT else os.geteuid()
-
-
-@pytest.fixture(scope="module")
-def _desk() -> Iterator[Desk]:
-    with make_desk() as made:
-        yield made
-
-
-@pytest.fixture
-def desk(_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    small_parts(monkeypatch)
-    return _desk
 
 
 @pytest.fixture(params=[0o000, 0o022], ids=oct)

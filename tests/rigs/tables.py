@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import quorumvault as qv
+from quorumvault.files import run as runs
 from quorumvault.files.columnar import duckdb as duckdb_engine
 from quorumvault.files.columnar import parquet
-from quorumvault.files.job import Job
+from quorumvault.files.job import Job, Report
 from quorumvault.files.sources import Format, expand
 from quorumvault.files.text import engine as text_engine
 from quorumvault.files.text import rows as text_rows
@@ -34,12 +36,13 @@ Row = tuple[str | None, str]
 
 
 class Desk:
-    """A client of the clinic's that may do everything, and the vault behind it."""
+    """A client of the clinic's that may do everything, the vault behind it, and a connection to DuckDB."""
 
     def __init__(self, rig: Rig, url: str) -> None:
         self.rig = rig
         self.url = url
         self.client = qv.Client(url, api_key=key_text("admin"), policy=qv.ClientPolicy(request=2.0))
+        self.con = duckdb.connect()
 
     def asked(self) -> list[Any]:
         """Every item that the vault was asked about since the last time."""
@@ -49,6 +52,13 @@ class Desk:
 
     def rotate(self) -> None:
         self.client.rotate(self.client.epoch())
+
+    def run(self, asked: Job, client: qv.Client | None = None, **changes: Any) -> Report:
+        return runs.run(dataclasses.replace(asked, **changes), client or self.client)
+
+    def refused(self, error: type[Exception], words: str, asked: Job, client: qv.Client | None = None, **changes: Any) -> None:
+        with pytest.raises(error, match=words):
+            self.run(asked, client, **changes)
 
 
 def sql(query: str) -> duckdb.DuckDBPyRelation:
@@ -63,7 +73,7 @@ def desk() -> Iterator[Desk]:
     rig = Rig(fields=("$.name",))
     with served(rig.app) as url:
         made = Desk(rig, url)
-        with made.client:
+        with made.client, made.con:
             yield made
 
 
@@ -94,9 +104,8 @@ def _cell(name: str | None) -> str:
 
 
 def arrow(rows: Sequence[Row]) -> Any:
-    return pa.table(
-        {"name": pa.array([name for name, _ in rows], pa.utf8()), "place": pa.array([place for _, place in rows], pa.utf8())}
-    )
+    columns = [[name for name, _ in rows], [place for _, place in rows]]
+    return pa.table(columns, pa.schema([("name", pa.utf8()), ("place", pa.utf8())]))
 
 
 def read(path: Path) -> list[Row]:
