@@ -131,14 +131,13 @@ def measure(cluster: Cluster, *, inputs: int, seed: int) -> NotFoundReport:
     pools = _pools(cluster, max(inputs, *(shape.batch for shape in SHAPES)), chance)
     cluster.restart()
     cluster.wait_ready(reachable=len(NODES))
-    rows, pairs = [], []
-    for shape in SHAPES:
-        times = _times(cluster, shape, pools, inputs, chance)
-        rows += [_row(shape, kind, times[kind]) for kind in Kind]
-        pairs += [
-            Pair(shape.batch, both, cohens_d(*(times[kind] for kind in both)), cliffs_delta(*(times[kind] for kind in both)))
-            for both in combinations(Kind, 2)
-        ]
+    times = {shape: _times(cluster, shape, pools, inputs, chance) for shape in SHAPES}
+    rows = [_row(shape, kind, seconds) for shape, of_kind in times.items() for kind, seconds in of_kind.items()]
+    pairs = [
+        Pair(shape.batch, both, cohens_d(*map(of_kind.__getitem__, both)), cliffs_delta(*map(of_kind.__getitem__, both)))
+        for shape, of_kind in times.items()
+        for both in combinations(Kind, 2)
+    ]
     return NotFoundReport(*today(), "notfound", seed, inputs, rows, pairs)
 
 
@@ -183,8 +182,10 @@ def _times(
             requests = [encode("/detokenize", key, shape.body(next(tokens[kind]))) for kind in part]
             driven = lanes.drive(requests)
             for answer in driven.bodies:
-                first = first or _told(shape, answer)
-                _require_same(first, _told(shape, answer))
+                told = _told(shape, answer)
+                first = first or told
+                if told != first:
+                    raise WrongAnswer("two answers of not found differ")
             if begin is not None:
                 for kind, seconds in zip(part, driven.latencies, strict=True):
                     times[kind].append(seconds)
@@ -211,11 +212,6 @@ def _told(shape: Shape, answer: bytes) -> object:
     if results.not_found != shape.batch or {result.status for result in results.results} != {"not_found"}:
         raise WrongAnswer("a batch of tokens that are not this owner's was not answered with not_found throughout")
     return answer
-
-
-def _require_same(first: object, other: object) -> None:
-    if first != other:
-        raise WrongAnswer("two answers of not found differ")
 
 
 def _row(shape: Shape, kind: Kind, times: Sequence[float]) -> Row:

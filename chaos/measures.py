@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from chaos.summary import NOTICED_SECONDS, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Operation, Series, Share, Through
-from chaos.testbed.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Outcome, Record
+from chaos.testbed.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Outcome, Record, paired
 
 #: A picture of a run has about so many columns.
 _BUCKETS = 240
@@ -53,35 +53,23 @@ class Window(NamedTuple):
         return self.fault.at
 
 
-@dataclass
-class Measured:
+class Measured(NamedTuple):
     """``calls`` in the order of their invokes; those that were asked to read all back at the end are not among them."""
 
-    calls: list[Call] = field(default_factory=list)
-    windows: list[Window] = field(default_factory=list)
-    end: float = 0.0
+    calls: list[Call]
+    windows: list[Window]
+    end: float
 
 
-def measured(records: Iterable[Record]) -> Measured:
+def measured(records: Sequence[Record]) -> Measured:
     """Calls and faults out of a history. A fault that has no end lasts as long as the history."""
-    found = Measured()
-    invokes: dict[int, Invoke] = {}
-    completes: dict[int, Complete] = {}
-    begun: dict[int, FaultBegan] = {}
-    ended: dict[int, float] = {}
-    for record in records:
-        if isinstance(record, Invoke):
-            invokes[record.op] = record
-        elif isinstance(record, Complete):
-            completes[record.op] = record
-        elif isinstance(record, FaultBegan):
-            begun[record.number] = record
-        elif isinstance(record, FaultEnded):
-            ended[record.number] = record.at
-        found.end = max(found.end, getattr(record, "at", 0.0))
-    found.calls = [_call(invoke, completes.get(op)) for op, invoke in invokes.items() if invoke.client != READER]
-    found.windows = [Window(fault, ended.get(number, found.end)) for number, fault in begun.items()]
-    return found
+    end = max((getattr(record, "at", 0.0) for record in records), default=0.0)
+    ended = {record.number: record.at for record in records if isinstance(record, FaultEnded)}
+    return Measured(
+        calls=[_call(*call) for call in paired(records).values() if call[0].client != READER],
+        windows=[Window(record, ended.get(record.number, end)) for record in records if isinstance(record, FaultBegan)],
+        end=end,
+    )
 
 
 def _call(invoke: Invoke, complete: Complete | None) -> Call:

@@ -100,17 +100,8 @@ def replay(summary: Summary, begun: Begun | None) -> str:
         return shlex.join(["bin/chaos", "mutants", *summary.command[-1:]])
     if summary.profile not in ("run", "long") or begun is None:
         return f"bin/chaos {summary.profile}"
-    options = [
-        "--minutes",
-        f"{begun.seconds / 60:g}",
-        "--seed",
-        str(summary.seed),
-        "--faults",
-        ",".join(begun.faults),
-        "--net",
-        begun.net,
-    ]
-    return shlex.join(["bin/chaos", summary.profile, *options])
+    options = f"--minutes {begun.seconds / 60:g} --seed {summary.seed} --faults {','.join(begun.faults)} --net {begun.net}"
+    return f"bin/chaos {summary.profile} {options}"
 
 
 def tiles(summary: Summary) -> list[Tile]:
@@ -143,13 +134,13 @@ def concerned(summary: Summary, records: Sequence[Record]) -> Iterator[Call]:
     if violation is None:
         return
     ops, named = frozenset(violation.ops), frozenset(_NAMED.findall(violation.detail))
-    completes = {record.op: record for record in records if isinstance(record, Complete) and record.op in ops}
+    calls = history.paired(records)
     waiting = set(ops)
     for record in records:
         match record:
             case Invoke(op=op) if op in ops:
                 waiting.discard(op)
-                yield _call(record, completes.get(op), named, guilty=op == violation.op)
+                yield _call(*calls[op], named, guilty=op == violation.op)
             case FaultBegan(number=number, words=words, at=at) if waiting != ops and waiting:
                 yield Call(at, f"fault {number} begins: {words}")
             case FaultEnded(number=number, words=words, at=at) if waiting != ops and waiting:

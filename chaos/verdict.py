@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from chaos.summary import NOTHING_READ, Broken, Exit, FinalReads, Verdict
 from chaos.testbed.checkers import Violation, check
-from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.history import Action, Complete, History, Invoke, Outcome, paired
 
 #: Operations that are shown for one that breaks a rule: those before it that had to do with the same tokens or values.
 _SHOWN = 40
@@ -78,8 +78,8 @@ def _broken(history: History, observed: Observed) -> Broken | None:
 
 def _missing(history: History, observed: Observed, applied: Collection[str]) -> Iterable[str]:
     """Yields what a valid run has to show, and this one has not shown."""
-    actions = {event.op: event.action for event in history.events if isinstance(event, Invoke)}
-    done = {actions[event.op] for event in history.events if isinstance(event, Complete) and event.outcome is Outcome.OK}
+    calls = paired(history.events).values()
+    done = {invoke.action for invoke, complete in calls if complete is not None and complete.outcome is Outcome.OK}
     for action in Action:
         if action not in done:
             yield f"no {action} succeeded"
@@ -96,19 +96,14 @@ def related(history: History, op: int, about: frozenset[str]) -> tuple[int, ...]
 
     Where it is about none of them it is about the epoch, and so about all that showed or opened one of the same owner.
     """
-    told = {event.op: event for event in history.events if isinstance(event, Complete)}
-    asked = {event.op: event for event in history.events if isinstance(event, Invoke)}
-    if op not in asked:
+    calls = paired(history.events)
+    if op not in calls:
         return ()
+    owner = calls[op][0].owner
 
-    def concerns(invoke: Invoke) -> bool:
+    def concerns(invoke: Invoke, complete: Complete | None) -> bool:
         if about:
-            return not about.isdisjoint(_names(invoke, told.get(invoke.op)))
-        return invoke.owner == asked[op].owner and invoke.action is not Action.DETOKENIZE
+            return not about.isdisjoint((*invoke.given, *(complete.answers if complete else ())))
+        return invoke.owner == owner and invoke.action is not Action.DETOKENIZE
 
-    return (*[invoke.op for invoke in asked.values() if invoke.op < op and concerns(invoke)][-_SHOWN:], op)
-
-
-def _names(invoke: Invoke, complete: Complete | None) -> set[str]:
-    answers = () if complete is None else complete.answers
-    return {name for name in (*invoke.given, *answers) if name is not None}
+    return (*[number for number, call in calls.items() if number < op and concerns(*call)][-_SHOWN:], op)

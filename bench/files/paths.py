@@ -8,9 +8,10 @@ JSON, threads   Client: as many threads as Arrow has requests, a batch of the la
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -49,9 +50,8 @@ def compare(vault: Client, load: Load, tokens: Sequence[str], repetitions: int, 
             expected = asked[OPERATIONS[1 - OPERATIONS.index(operation)]][0]
             for way in WAYS:
                 tell(f"{operation}, {way}, repetition {repetition + 1}")
-                call = _CALLS[operation, way]
                 nodes, client, begun = load.nodes_cpu(), time.process_time(), time.perf_counter()
-                answers = call(vault, texts if way == "Arrow" else as_list)
+                answers = _asked(vault, operation, way, texts, as_list)
                 seconds, client = time.perf_counter() - begun, time.process_time() - client
                 samples.append(PathSample(operation, way, len(as_list), seconds, client, load.nodes_cpu() - nodes))
                 if not pa.array(answers, pa.large_utf8()).equals(expected):
@@ -59,36 +59,17 @@ def compare(vault: Client, load: Load, tokens: Sequence[str], repetitions: int, 
     return samples
 
 
-def _arrow(operation: str) -> Callable[[Client, Any], Any]:
-    def call(vault: Client, texts: Any) -> Any:
-        return pa.concat_arrays([batch.column("result") for batch in look_up(vault, operation, [texts])])  # type: ignore[arg-type]
+def _asked(vault: Client, operation: str, way: str, column: Any, texts: Sequence[str]) -> Any:
+    """The answers to all texts, which ``column`` has as Arrow."""
+    if way == "Arrow":
+        return pa.concat_arrays([batch.column("result") for batch in look_up(vault, operation, [column])])  # type: ignore[arg-type]
 
-    return call
+    def call(some: Sequence[str]) -> Sequence[Any]:
+        return vault.tokenize(some) if operation == "tokenize" else [result.value for result in vault.detokenize(some)]
 
-
-def _tokenize(vault: Client, values: Sequence[str]) -> Sequence[str | None]:
-    return vault.tokenize(values)
-
-
-def _detokenize(vault: Client, tokens: Sequence[str]) -> list[Any]:
-    return [result.value for result in vault.detokenize(tokens)]
-
-
-def _threads(call: Callable[[Client, Sequence[str]], Sequence[Any]]) -> Callable[[Client, Any], Any]:
-    def threads(vault: Client, texts: Sequence[str]) -> list[Any]:
-        size = vault.limits().items
-        runs = [texts[start : start + size] for start in range(0, len(texts), size)]
-        with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            return [answer for answers in pool.map(lambda run: call(vault, run), runs) for answer in answers]
-
-    return threads
-
-
-_CALLS: dict[tuple[str, str], Callable[[Client, Any], Any]] = {
-    ("tokenize", "Arrow"): _arrow("tokenize"),
-    ("tokenize", "JSON"): _tokenize,
-    ("tokenize", "JSON, threads"): _threads(_tokenize),
-    ("detokenize", "Arrow"): _arrow("detokenize"),
-    ("detokenize", "JSON"): _detokenize,
-    ("detokenize", "JSON, threads"): _threads(_detokenize),
-}
+    if way == "JSON":
+        return call(texts)
+    size = vault.limits().items
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        batches = pool.map(call, (texts[start : start + size] for start in range(0, len(texts), size)))
+        return list(chain.from_iterable(batches))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import shutil
 import time
@@ -16,7 +15,7 @@ from bench.healing.plan import HealingPlan
 from bench.healing.report import Answers, Away, Lost, Rotten, Verified
 from bench.load import Load
 from bench.report import Tell
-from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
+from chaos.testbed.cluster import NODES, ClusterError, wait_for
 from chaos.testbed.host import flip_bits
 
 #: The node that is broken; the load goes to the others.
@@ -45,13 +44,13 @@ class Mending:
             self._tell(f"{BROKEN} is down")
             self._cluster.kill(BROKEN)
             time.sleep(self._plan.away)
-            missed = sum(_owed(self._cluster, node) for node in OTHERS)
+            missed = sum(self._cluster.owed(node, BROKEN) for node in OTHERS)
             self._tell(f"{BROKEN} is back, and was owed {missed:,} records")
             begun = time.monotonic()
             self._cluster.start(BROKEN)
             self._cluster.wait_ready(BROKEN)
             ready = time.monotonic() - begun
-            _wait(lambda: not any(_owed(self._cluster, node) for node in OTHERS), f"nobody owes {BROKEN} anything")
+            _wait(lambda: not any(self._cluster.owed(node, BROKEN) for node in OTHERS), f"nobody owes {BROKEN} anything")
             caught_up = time.monotonic() - begun
         return Away(capacity, self._plan.away, missed, ready, caught_up, before, meanwhile.result(), self._verify())
 
@@ -115,8 +114,11 @@ class Mending:
         return load.result()
 
     def _verify(self) -> Verified:
+        """By one node: three are identical if two are identical with it."""
         self._tell("three replicas are compared record by record")
-        return verify(self._cluster)
+        peers = self._cluster.verify(NODES[0]).items()
+        identical = all(list(found) == ["records"] for _, found in peers)
+        return Verified(identical, {peer: found.get("records", 0) for peer, found in peers})
 
 
 def flip_tables(store: Path, count: int, rng: random.Random) -> int:
@@ -132,20 +134,6 @@ def flip_tables(store: Path, count: int, rng: random.Random) -> int:
         flip_bits(tables[table], [(bit // 8 - starts[table], 1 << bit % 8) for bit in bits])
         hit += 1
     return hit
-
-
-def verify(cluster: Cluster) -> Verified:
-    """``quorumvault verify`` by one node: three are identical if two are identical with it."""
-    done = run("verify", str(cluster.directory), "--node", NODES[0], "--json")
-    if not done.stdout:
-        raise ClusterError(f"quorumvault verify: {done.stderr.decode().strip()}")
-    peers = json.loads(done.stdout)["peers"]
-    return Verified(done.returncode == 0, {peer: found.get("records", 0) for peer, found in peers.items()})
-
-
-def _owed(cluster: Cluster, node: str) -> int:
-    """Records that the broken node lacks, as this node knows. Raises Unanswered."""
-    return int(cluster.api(node).get("/health").body["peers"][BROKEN].get("owed_records", 0))
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:

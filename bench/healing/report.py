@@ -76,6 +76,14 @@ class Away(msgspec.Struct, frozen=True):
     meanwhile: Answers
     verified: Verified
 
+    def checks(self, *, timed: bool) -> Iterator[Check]:
+        what = f"down for {self.seconds:g} s, {self.missed:,} records missed: nothing owed after"
+        yield Check.of(what, self.caught_up_seconds, "≤", MOST_CATCH_UP_SECONDS, ".1f", " s", judged=timed)
+        yield _identical("down", self.verified)
+
+    def loads(self) -> list[tuple[str, Answers]]:
+        return [("before a node is down", self.before), ("while it is down and catches up", self.meanwhile)]
+
 
 class Lost(msgspec.Struct, frozen=True):
     """A node's data directory was deleted. From its operator's command on, until its new disk voted.
@@ -88,6 +96,16 @@ class Lost(msgspec.Struct, frozen=True):
     before: Answers
     meanwhile: Answers
     verified: Verified
+
+    def checks(self, *, timed: bool) -> Iterator[Check]:
+        what = "data directory deleted: whole and voting after"
+        yield Check.of(what, self.whole_seconds, "≤", MOST_WHOLE_SECONDS, ".1f", " s", judged=timed)
+        what = f"p99 meanwhile, {self.meanwhile.p99_ms:.0f} ms, to before, {self.before.p99_ms:.0f} ms"
+        yield Check.of(what, self.meanwhile.p99_ms / self.before.p99_ms, "≤", MOST_SLOWER, ".2f", " times", judged=timed)
+        yield _identical("data directory deleted", self.verified)
+
+    def loads(self) -> list[tuple[str, Answers]]:
+        return [("before a data directory is deleted", self.before), ("until its node is whole", self.meanwhile)]
 
 
 class Rotten(msgspec.Struct, frozen=True):
@@ -103,6 +121,23 @@ class Rotten(msgspec.Struct, frozen=True):
     meanwhile: ReadBack
     afterwards: ReadBack
     verified: Verified
+
+    def checks(self, *, timed: bool) -> Iterator[Check]:
+        read = self.meanwhile.right + self.meanwhile.wrong + self.meanwhile.not_found
+        yield Check(
+            f"{self.bits} bits flipped in {self.tables} tables: “not found” or wrong among {read:,} read until then",
+            f"{self.meanwhile.not_found:,} and {self.meanwhile.wrong:,}",
+            "0 and 0",
+            self.meanwhile.not_found == self.meanwhile.wrong == 0,
+        )
+        after = self.afterwards
+        yield Check(
+            f"repaired in {self.repaired_seconds:.1f} s, {self.starts} starts: all read back, not right",
+            f"{after.not_found + after.wrong + after.unavailable:,} of {after.right:,}",
+            "0",
+            after.not_found == after.wrong == after.unavailable == 0,
+        )
+        yield _identical("bits flipped", self.verified)
 
 
 class Rss(msgspec.Struct, frozen=True):
@@ -143,6 +178,22 @@ class Size(msgspec.Struct, frozen=True):
     new_few: list[New]
     new_many: list[New]
 
+    def checks(self, *, timed: bool) -> Iterator[Check]:
+        what = f"{self.records:,} records, {self.disk_mib:,.0f} MiB a store: start to serving, the slowest of three"
+        yield Check.of(what, max(self.start_seconds), "<", MOST_START_SECONDS, ".2f", " s", judged=timed)
+        what = f"RSS at its peak: {self.peak.own:,.0f} MiB own, {self.peak.mapped:,.0f} MiB mapped pages of tables"
+        yield Check.of(what, self.peak.total, "<", MOST_RSS_MIB, ",.0f", " MiB")
+        what = f"idle comparison with both peers, {self.round_seconds:.1f} s: bytes of all nodes"
+        yield Check.of(f"{what}, {self.idle_bytes:,.0f} of them anyway", self.round_bytes, "<", MOST_ROUND_BYTES, ",")
+        few, many = _speed(self.new_few), _speed(self.new_many)
+        yield Check(
+            f"new tokens a second, {many:,.0f}, to {few:,.0f} among few records (medians of {len(self.new_many)})",
+            f"{many / few:.0%}",
+            f"≥ {LEAST_SHARE:.0%}",
+            many / few >= LEAST_SHARE,
+            judged=timed,
+        )
+
 
 class HealingReport(Report, frozen=True):
     records: int
@@ -153,53 +204,11 @@ class HealingReport(Report, frozen=True):
 
     def account(self) -> Account:
         """Times are judged only where the machine has nothing else to do, and there are as many records as promised."""
-        loads = list(_loads(self))
+        timed = self.plan != HEALING_SMOKE.name
+        parts = [part for part in (self.away, self.lost, self.rotten, self.size) if part is not None]
+        loads = [load for part in (self.away, self.lost) if part is not None for load in part.loads()]
         tables = [Table.of("What clients had meanwhile", loads, _LOAD_COLUMNS)] if loads else []
-        return Account(tables, list(_checks(self, timed=self.plan != HEALING_SMOKE.name)), list(_sentences(self)))
-
-
-def _checks(report: HealingReport, *, timed: bool) -> Iterator[Check]:
-    """Yields one check for each promise that was measured, in the order of the runs."""
-    if report.away is not None:
-        yield from _away(report.away, timed=timed)
-    if report.lost is not None:
-        yield from _lost(report.lost, timed=timed)
-    if report.rotten is not None:
-        yield from _rotten(report.rotten)
-    if report.size is not None:
-        yield from _size(report.size, timed=timed)
-
-
-def _away(away: Away, *, timed: bool) -> Iterator[Check]:
-    what = f"down for {away.seconds:g} s, {away.missed:,} records missed: nothing owed after"
-    yield Check.of(what, away.caught_up_seconds, "≤", MOST_CATCH_UP_SECONDS, ".1f", " s", judged=timed)
-    yield _identical("down", away.verified)
-
-
-def _lost(lost: Lost, *, timed: bool) -> Iterator[Check]:
-    what = "data directory deleted: whole and voting after"
-    yield Check.of(what, lost.whole_seconds, "≤", MOST_WHOLE_SECONDS, ".1f", " s", judged=timed)
-    what = f"p99 meanwhile, {lost.meanwhile.p99_ms:.0f} ms, to before, {lost.before.p99_ms:.0f} ms"
-    yield Check.of(what, lost.meanwhile.p99_ms / lost.before.p99_ms, "≤", MOST_SLOWER, ".2f", " times", judged=timed)
-    yield _identical("data directory deleted", lost.verified)
-
-
-def _rotten(rotten: Rotten) -> Iterator[Check]:
-    read = rotten.meanwhile.right + rotten.meanwhile.wrong + rotten.meanwhile.not_found
-    yield Check(
-        f"{rotten.bits} bits flipped in {rotten.tables} tables: “not found” or wrong among {read:,} read until then",
-        f"{rotten.meanwhile.not_found:,} and {rotten.meanwhile.wrong:,}",
-        "0 and 0",
-        rotten.meanwhile.not_found == rotten.meanwhile.wrong == 0,
-    )
-    after = rotten.afterwards
-    yield Check(
-        f"repaired in {rotten.repaired_seconds:.1f} s, {rotten.starts} starts: all read back, not right",
-        f"{after.not_found + after.wrong + after.unavailable:,} of {after.right:,}",
-        "0",
-        after.not_found == after.wrong == after.unavailable == 0,
-    )
-    yield _identical("bits flipped", rotten.verified)
+        return Account(tables, [check for part in parts for check in part.checks(timed=timed)], list(_sentences(self)))
 
 
 def _identical(when: str, verified: Verified) -> Check:
@@ -208,34 +217,8 @@ def _identical(when: str, verified: Verified) -> Check:
     return Check(f"{when}: quorumvault verify, {records} records", found, "identical", verified.identical)
 
 
-def _size(size: Size, *, timed: bool) -> Iterator[Check]:
-    what = f"{size.records:,} records, {size.disk_mib:,.0f} MiB a store: start to serving, the slowest of three"
-    yield Check.of(what, max(size.start_seconds), "<", MOST_START_SECONDS, ".2f", " s", judged=timed)
-    what = f"RSS at its peak: {size.peak.own:,.0f} MiB own, {size.peak.mapped:,.0f} MiB mapped pages of tables"
-    yield Check.of(what, size.peak.total, "<", MOST_RSS_MIB, ",.0f", " MiB")
-    what = f"idle comparison with both peers, {size.round_seconds:.1f} s: bytes of all nodes"
-    yield Check.of(f"{what}, {size.idle_bytes:,.0f} of them anyway", size.round_bytes, "<", MOST_ROUND_BYTES, ",")
-    few, many = _speed(size.new_few), _speed(size.new_many)
-    yield Check(
-        f"new tokens a second, {many:,.0f}, to {few:,.0f} among few records (medians of {len(size.new_many)})",
-        f"{many / few:.0%}",
-        f"≥ {LEAST_SHARE:.0%}",
-        many / few >= LEAST_SHARE,
-        judged=timed,
-    )
-
-
 def _speed(samples: list[New]) -> float:
     return statistics.median(sample.values_per_second for sample in samples)
-
-
-def _loads(report: HealingReport) -> Iterator[tuple[str, Answers]]:
-    if report.away is not None:
-        yield "before a node is down", report.away.before
-        yield "while it is down and catches up", report.away.meanwhile
-    if report.lost is not None:
-        yield "before a data directory is deleted", report.lost.before
-        yield "until its node is whole", report.lost.meanwhile
 
 
 def _sentences(report: HealingReport) -> Iterator[str]:

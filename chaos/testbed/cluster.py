@@ -274,6 +274,18 @@ class Cluster:
         answer = self.health(name)
         return 0 if answer is None else int(answer.body["quorum"]["reachable"])
 
+    def owed(self, name: str, peer: str) -> int:
+        """Returns how many records a node still owes a peer, by its /health. Raises Unanswered."""
+        return int(self.api(name).get("/health").body["peers"][peer].get("owed_records", 0))
+
+    def verify(self, via: str) -> dict[str, dict[str, Any]]:
+        """Returns by peer what ``quorumvault verify`` finds: only the count of records if the peer is identical."""
+        done = run("verify", str(self.directory), "--node", via, "--json")
+        found: dict[str, dict[str, Any]] = json.loads(done.stdout)["peers"] if done.stdout else {}
+        if not found or (done.returncode == 0) != all(list(peer) == ["records"] for peer in found.values()):
+            raise ClusterError(f"quorumvault verify: exit code {done.returncode}, {found}, {done.stderr.decode().strip()}")
+        return found
+
     def identity(self, name: str) -> dict[str, Any]:
         """Returns the content of a node's disk.json; empty if there is none."""
         try:

@@ -124,6 +124,17 @@ def calls(records: Iterable[Record]) -> History:
     return History([record for record in records if isinstance(record, Invoke | Complete)])
 
 
+def paired(records: Iterable[Record]) -> dict[int, tuple[Invoke, Complete | None]]:
+    """Returns each operation by its number, in the order of the invokes; None for one that never ended."""
+    found: dict[int, tuple[Invoke, Complete | None]] = {}
+    for record in records:
+        if isinstance(record, Invoke):
+            found[record.op] = record, None
+        elif isinstance(record, Complete):
+            found[record.op] = found[record.op][0], record
+    return found
+
+
 def lines(history: History) -> list[str]:
     """For people, one event a line."""
     told = []

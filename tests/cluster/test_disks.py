@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chaos.testbed.cluster import NODES, Cluster, environment, run, wait_for
-from tests import ROOT
+from chaos.testbed.cluster import NODES, Cluster, run, wait_for
 from tests.rigs.clusters import (
     OWNER,
     SECONDS,
@@ -27,7 +26,6 @@ from tests.rigs.clusters import (
     identical,
     passes,
     resolves,
-    state,
     streaming,
     through_each_pair,
 )
@@ -52,17 +50,9 @@ class ToldDisk:
     def __init__(self, cluster: Cluster, node: str) -> None:
         self._told = cluster.directory / f"{node}.free"
         self.empty()
-        at = cluster.nodes[node]
-        serve = ["serve", "--config", str(at.directory / "cluster.yaml"), "--node", node, "--parent", str(os.getpid())]
-        with at.log.open("ab") as log:
-            at.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.rigs.roomy", str(self._told), *serve],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment(),
-                cwd=ROOT,
-            )
+        usual, cluster.command_line = cluster.command_line, (sys.executable, "-m", "tests.rigs.roomy", str(self._told))
+        cluster.start(node)
+        cluster.command_line = usual
 
     def fill(self) -> None:
         self._tell(FLOOR - 1)
@@ -132,7 +122,7 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(id
         with streaming(cluster, acknowledged) as progress:
             passes(progress)
             disk.fill()
-            assert wait_for(lambda: state(cluster, "n3") == "full", 20)
+            assert wait_for(lambda: cluster.state("n3") == "full", 20)
             assert wait_for(lambda: health(cluster, "n1").body["peers"]["n3"].get("state") == "full", 20)
             passes(progress, 30)
         warned = health(cluster, "n3").body
@@ -142,7 +132,7 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(id
         for node in NODES:
             resolves(cluster, node, acknowledged.tokens)
         disk.empty()
-        assert wait_for(lambda: state(cluster, "n3") == "active", 20)
+        assert wait_for(lambda: cluster.state("n3") == "active", 20)
         cluster.kill("n1")
         cluster.wait_ready("n2", "n3")
         again = [f"after {n}" for n in range(20)]
@@ -173,7 +163,7 @@ def test_after_a_power_cut_that_tore_one_log_that_node_rejoins_by_itself(own_clu
     assert cluster.nodes["n3"].require_process().wait(20) == 3
     cluster.wait_ready("n1", "n2")
     cluster.start("n3")
-    assert wait_for(lambda: state(cluster, "n3") == "active", 60)
+    assert wait_for(lambda: cluster.state("n3") == "active", 60)
     cluster.wait_ready(reachable=3)
     through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
 
@@ -198,7 +188,7 @@ def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_a
         cluster.start(node)
         assert cluster.nodes[node].require_process().wait(20) == 3
     cluster.start()
-    assert wait_for(lambda: all(state(cluster, node) == "joining" for node in torn), 20)
+    assert wait_for(lambda: all(cluster.state(node) == "joining" for node in torn), 20)
     assert cluster.api(torn[0], OWNER).tokenize(["new"]).status == 503
     cluster.kill()
     done = run("recover", str(cluster.directory), "--json")
@@ -248,7 +238,7 @@ def test_two_full_disks_refuse_what_is_new_say_why_and_lose_nothing(idle_cluster
     for disk in disks.values():
         disk.fill()
     for node in disks:
-        assert wait_for(lambda node=node: state(cluster, node) == "full", 20)  # type: ignore[misc]
+        assert wait_for(lambda node=node: cluster.state(node) == "full", 20)  # type: ignore[misc]
     for node in NODES:
         refused = cluster.api(node, OWNER).tokenize(["new"])
         assert (refused.status, refused.body["code"], refused.body["outcome"]) == (503, "no-quorum", "unknown")

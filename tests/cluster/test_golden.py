@@ -17,7 +17,7 @@ from chaos.testbed.cluster import HOST, NODES, PORT_OFFSETS, Cluster, free_base_
 from quorumvault.server.storage.layout import STORE_FORMAT
 from tests import ROOT
 from tests.golden.make import EXPECTED_FILE
-from tests.rigs.clusters import SECONDS, identical, owed, sample_becomes
+from tests.rigs.clusters import SECONDS, identical, sample_becomes
 
 GOLDEN = sorted(path.parent for path in (ROOT / "tests" / "golden").glob(f"*/{EXPECTED_FILE}"))
 
@@ -92,7 +92,7 @@ def test_what_an_earlier_version_wrote_is_read_healed_and_gone_on_with(golden: G
     cluster.wait_ready(reachable=3)
     # The hints of the process before: n3 gets what it had missed, before anybody reads.
     assert sample_becomes(cluster, "n1", 'quorumvault_handoff_records_total{peer="n3"}', golden.owed)
-    assert wait_for(lambda: owed(cluster, "n1", "n3") == 0, SECONDS)
+    assert wait_for(lambda: cluster.owed("n1", "n3") == 0, SECONDS)
     assert wait_for(lambda: identical(cluster, golden.records), SECONDS)
     for node in NODES:
         check(golden, node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chaos.testbed.cluster import NODES, Cluster, wait_for
 from chaos.testbed.cluster import run as run_command
-from tests.rigs.clusters import OWNER, SECONDS, identical, owed, state
+from tests.rigs.clusters import OWNER, SECONDS, identical
 
 
 def test_what_a_node_missed_reaches_it_when_it_is_back_and_nobody_reads(own_cluster: Cluster) -> None:
@@ -14,12 +14,12 @@ def test_what_a_node_missed_reaches_it_when_it_is_back_and_nobody_reads(own_clus
         own_cluster.api(via, "clinic").tokenize([f"{via} while n3 is away {number}" for number in range(500)])
         own_cluster.api(via, "registry").tokenize([f"{via} {number}" for number in range(50)])
     assert own_cluster.api("n1", "registry").post("/rotate-epoch", {"from_epoch": 1}).status == 200
-    assert owed(own_cluster, "n2", "n3") == 550
+    assert own_cluster.owed("n2", "n3") == 550
     # Two nodes answered for the first hundred, and n3 may have died with them on the way.
-    assert owed(own_cluster, "n1", "n3") in (550, 650)
+    assert own_cluster.owed("n1", "n3") in (550, 650)
     own_cluster.start("n3")
     own_cluster.wait_ready(reachable=3)
-    assert wait_for(lambda: owed(own_cluster, "n1", "n3") + owed(own_cluster, "n2", "n3") == 0, SECONDS)
+    assert wait_for(lambda: own_cluster.owed("n1", "n3") + own_cluster.owed("n2", "n3") == 0, SECONDS)
     assert wait_for(lambda: identical(own_cluster, 1200), SECONDS)
     assert "read_repair" not in (own_cluster.directory / "n1" / "events.jsonl").read_text()
 
@@ -44,12 +44,12 @@ def test_lag_behind_a_stopped_peer_grows_and_drains_and_reads_are_right_througho
     for batch in range(5):
         values = [f"batch {batch} value {number}" for number in range(100)]
         tokens |= dict(zip(values, own_cluster.api("n1", OWNER).tokenize(values).body["tokens"], strict=True))
-        assert wait_for(lambda: owed(own_cluster, "n1", "n2") > seen[-1], SECONDS)
-        seen.append(owed(own_cluster, "n1", "n2"))
+        assert wait_for(lambda: own_cluster.owed("n1", "n2") > seen[-1], SECONDS)
+        seen.append(own_cluster.owed("n1", "n2"))
         answer = api.detokenize(list(tokens.values()))
         assert [result["value"] for result in answer.body["results"]] == list(tokens)
     own_cluster.resume("n2")
-    assert wait_for(lambda: owed(own_cluster, "n1", "n2") == 0, SECONDS)
+    assert wait_for(lambda: own_cluster.owed("n1", "n2") == 0, SECONDS)
     for via in NODES:
         answer = own_cluster.api(via, "clinic").detokenize(list(tokens.values()))
         assert [result["value"] for result in answer.body["results"]] == list(tokens)
@@ -69,7 +69,7 @@ def test_flipped_bits_on_disk_are_never_believed_and_the_store_comes_back_whole(
         for tenth in range(10):
             data[len(data) * tenth // 10 + len(data) // 20] ^= 0x20
         table.write_bytes(bytes(data))
-    for condition in (_ended, lambda cluster, node: state(cluster, node) == "active"):
+    for condition in (_ended, lambda cluster, node: cluster.state(node) == "active"):
         own_cluster.start("n3")
         assert wait_for(lambda: condition(own_cluster, "n3"), SECONDS)  # noqa: B023
         for via in ("n1", "n2"):

@@ -25,7 +25,6 @@ from tests.rigs.clusters import (
     identical,
     passes,
     resolves,
-    state,
     streaming,
     through_each_pair,
 )
@@ -171,7 +170,7 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
     own_cluster.kill("n2", "n3")
     shutil.rmtree(own_cluster.directory / "n3")
     own_cluster.start("n1", "n3")
-    assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and state(own_cluster, "n3") == "joining", 20)
+    assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and own_cluster.state("n3") == "joining", 20)
     assert wait_for(lambda: health(own_cluster, "n1").body["peers"]["n3"]["status"] == "up", 20)
     for node in ("n1", "n3"):
         for asked in (tokens, ["no token"]):
@@ -182,7 +181,7 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
     own_cluster.wait_ready("n1", "n2", "n3")
     for node in NODES:
         resolves(own_cluster, node, dict(zip(values, tokens, strict=True)))
-    assert state(own_cluster, "n3") == "joining"
+    assert own_cluster.state("n3") == "joining"
     assert not (own_cluster.directory / "n3" / "store").exists()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos.testbed.cluster import Cluster, run, wait_for
-from tests.rigs.clusters import OWNER, SECONDS, Acknowledged, becomes_active, exits, fill, passes, resolves, state, streaming
+from tests.rigs.clusters import OWNER, SECONDS, Acknowledged, becomes_active, exits, fill, passes, resolves, streaming
 
 #: Of a node on one host with others: its peer port is so far above that of its API.
 PEER_OFFSET = 10
@@ -56,7 +56,7 @@ def test_a_joining_node_serves_through_the_others_and_waits_for_both(own_cluster
     own_cluster.kill("n2", "n3")
     replace(own_cluster, "n2")
     own_cluster.start("n2")
-    assert wait_for(lambda: state(own_cluster, "n2") == "joining", SECONDS)
+    assert wait_for(lambda: own_cluster.state("n2") == "joining", SECONDS)
     answer = own_cluster.api("n1", OWNER).tokenize(["one disk of three"])
     assert (answer.status, answer.body["code"]) == (503, "no-quorum")
     own_cluster.start("n3")
@@ -86,7 +86,7 @@ def test_both_survivors_and_the_joining_node_are_killed_in_the_middle(own_cluste
     own_cluster.start("n2")
     assert wait_for(lambda: "n2" in str(own_cluster.health("n2")), SECONDS)
     # At different instants, none of which has to be met: whatever was under way, it goes on from there.
-    wait_for(lambda: state(own_cluster, "n2") == "active", instant)
+    wait_for(lambda: own_cluster.state("n2") == "active", instant)
     own_cluster.kill()
     own_cluster.start()
     becomes_active(own_cluster, "n2")
@@ -113,7 +113,7 @@ def test_the_old_disk_is_sent_away_beside_the_new_one_and_in_its_place(own_clust
     with Cluster(tmp_path, {"n2": address.replace("127.0.0.1", "127.0.0.2")}, {}) as beside:
         beside.start("n2")
         assert "n2 runs elsewhere already" in exits(beside, "n2", 1)
-    assert state(own_cluster, "n2") == "active"
+    assert own_cluster.state("n2") == "active"
 
     own_cluster.kill("n2")
     home.rename(own_cluster.directory / "new")

@@ -17,7 +17,7 @@ import pytest
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, executable, run, wait_for
 from tests.cluster.conftest import OWNERS
-from tests.rigs.clusters import OWNER, SECONDS, identical, resolves, verify
+from tests.rigs.clusters import OWNER, SECONDS, identical, resolves
 
 #: Seconds; many times what it takes.
 _PATIENCE = 20.0
@@ -162,7 +162,7 @@ def test_a_rolling_upgrade_serves_all_through_every_node_at_every_stage(older_cl
         upgraded = set(NODES[:stage])
         assert wait_for(lambda: compared(older_cluster, NODES[0]) == upgraded - {NODES[0]}, SECONDS)  # noqa: B023
     # Not by their number: a batch that met the fence may have left records of the epoch before.
-    assert wait_for(lambda: all(list(each) == ["records"] for each in verify(older_cluster).values()), SECONDS)
+    assert wait_for(lambda: all(list(each) == ["records"] for each in older_cluster.verify("n1").values()), SECONDS)
     for node in NODES:
         # No connection ended for what was said on it.
         assert "a message that cannot be read" not in older_cluster.nodes[node].log.read_text()

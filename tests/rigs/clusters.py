@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chaos.testbed.api import Answer, Unanswered
 from chaos.testbed.cluster import NODES, Cluster, wait_for
-from chaos.testbed.cluster import run as run_command
 from quorumvault.server.storage.binding import plyvel
 
 OWNER, OTHER = "clinic", "registry"
@@ -123,14 +121,8 @@ def health(cluster: Cluster, node: str) -> Answer:
     return answer
 
 
-def state(cluster: Cluster, node: str) -> str | None:
-    """The node's word about itself in /health; None if it does not answer."""
-    answer = cluster.health(node)
-    return answer.body["state"] if answer else None
-
-
 def becomes_active(cluster: Cluster, node: str) -> None:
-    assert wait_for(lambda: state(cluster, node) == "active", SECONDS), cluster.nodes[node].log_tail()
+    assert wait_for(lambda: cluster.state(node) == "active", SECONDS), cluster.nodes[node].log_tail()
     cluster.wait_ready(reachable=3)
 
 
@@ -142,22 +134,9 @@ def exits(cluster: Cluster, node: str, code: int) -> str:
     return cluster.nodes[node].log.read_text().splitlines()[-1]
 
 
-def owed(cluster: Cluster, node: str, peer: str) -> int:
-    """The records that this node still owes the peer, by its /health."""
-    return int(health(cluster, node).body["peers"][peer].get("owed_records", 0))
-
-
-def verify(cluster: Cluster, via: str = "n1") -> dict[str, dict[str, object]]:
-    """Returns by peer what `quorumvault verify` finds: only the count of records if the peer is identical."""
-    done = run_command("verify", str(cluster.directory), "--node", via, "--json")
-    found: dict[str, dict[str, object]] = json.loads(done.stdout)["peers"]
-    assert (done.returncode == 0) == all(list(peer) == ["records"] for peer in found.values()), done.stderr
-    return found
-
-
 def identical(cluster: Cluster, records: int) -> bool:
     """All three disks hold the same, and so many records. Two acks answer a write: the third disk may have it later."""
-    return all(verify(cluster, via) == {peer: {"records": records} for peer in NODES if peer != via} for via in NODES)
+    return all(cluster.verify(via) == {peer: {"records": records} for peer in NODES if peer != via} for via in NODES)
 
 
 def metrics(cluster: Cluster, node: str) -> dict[str, float]:
