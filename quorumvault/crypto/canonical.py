@@ -32,14 +32,6 @@ def from_str(text: str) -> bytes:
     return TEXT_PREFIX + text.encode()
 
 
-def from_int(number: int) -> bytes:
-    return _INTEGER + b"%d" % number
-
-
-def from_bool(flag: bool) -> bytes:
-    return _TRUE if flag else _FALSE
-
-
 def from_json(raw: bytes) -> bytes | None:
     """The canonical form of a JSON scalar as it is spelled; None for what cannot be tokenized.
 

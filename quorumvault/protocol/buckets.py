@@ -7,6 +7,7 @@ server/replica/bucket_sums.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final
 
 BUCKETS: Final = 1 << 16
@@ -31,12 +32,7 @@ def differing(one: bytes, other: bytes) -> list[int]:
 
 def ranges(buckets: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Ascending buckets as ranges (first, end) of consecutive ones; ``end`` is not included."""
-    first = end = None
-    for bucket in buckets:
-        if first is None or bucket != end:
-            if first is not None and end is not None:
-                yield first, end
-            first = bucket
-        end = bucket + 1
-    if first is not None and end is not None:
-        yield first, end
+    # Buckets that follow each other are all as far from their places in the list.
+    for _, run in groupby(enumerate(buckets), lambda placed: placed[1] - placed[0]):
+        (_, first), *rest = run
+        yield first, first + len(rest) + 1

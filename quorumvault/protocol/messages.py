@@ -12,6 +12,8 @@ Rules kept here: a reply counts once; every request names its view.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Final, Self
 
 import msgspec
@@ -296,17 +298,12 @@ def decode_reply(data: bytes | memoryview) -> AnyReply:
     return _reply_decoder.decode(data)
 
 
+@dataclass(frozen=True)
 class Outgoing:
     """A request to several replicas, encoded at most once."""
 
-    __slots__ = ("_wire", "request")
+    request: AnyRequest
 
-    def __init__(self, request: AnyRequest) -> None:
-        self.request = request
-        self._wire: bytes | None = None
-
-    @property
+    @cached_property
     def wire(self) -> bytes:
-        if self._wire is None:
-            self._wire = encode(self.request)
-        return self._wire
+        return encode(self.request)

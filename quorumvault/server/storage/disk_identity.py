@@ -141,28 +141,19 @@ def lock_data_directory(directory: Path) -> Iterator[None]:
 
 
 def _from_file(file: _IdentityFile) -> DiskIdentity:
-    view = None if file.view is None else _view_from_file(file.view)
+    view = None
+    if file.view is not None:
+        disks = {node: bytes.fromhex(disk) for node, disk in file.view.disks.items()}
+        if disks.keys() != set(NODE_NAMES) or len(set(disks.values())) != len(NODE_NAMES):
+            raise ValueError(f"a view lists a different disk for each of {', '.join(NODE_NAMES)}")
+        view = View(file.view.number, bytes.fromhex(file.view.joiner), disks)
     return DiskIdentity(file.cluster_id, file.node, bytes.fromhex(file.disk), file.incarnation, file.mode, view)
 
 
-def _view_from_file(file: _ViewFile) -> View:
-    disks = {node: bytes.fromhex(disk) for node, disk in file.disks.items()}
-    if disks.keys() != set(NODE_NAMES) or len(set(disks.values())) != len(NODE_NAMES):
-        raise ValueError(f"a view lists a different disk for each of {', '.join(NODE_NAMES)}")
-    return View(file.number, bytes.fromhex(file.joiner), disks)
-
-
 def _to_file(identity: DiskIdentity) -> _IdentityFile:
-    return _IdentityFile(
-        format=_FORMAT,
-        cluster_id=identity.cluster_id,
-        node=identity.node,
-        disk=identity.disk.hex(),
-        incarnation=identity.incarnation,
-        mode=identity.mode,
-        view=None if identity.view is None else _view_to_file(identity.view),
-    )
-
-
-def _view_to_file(view: View) -> _ViewFile:
-    return _ViewFile(view.number, view.joiner.hex(), {node: disk.hex() for node, disk in view.disks.items()})
+    view = None
+    if identity.view is not None:
+        disks = {node: disk.hex() for node, disk in identity.view.disks.items()}
+        view = _ViewFile(identity.view.number, identity.view.joiner.hex(), disks)
+    disk, incarnation = identity.disk.hex(), identity.incarnation
+    return _IdentityFile(_FORMAT, identity.cluster_id, identity.node, disk, incarnation, identity.mode, view)

@@ -70,6 +70,6 @@ def test_keys_say_nothing_in_a_repr() -> None:
 
 def test_digests_of_eight_bits_collide_for_tests() -> None:
     keys = Keyring("m1", bytes(32), digest_bits=8).epoch_keys(Owner("acme"), 1)
-    digests = keys.digests([canonical.from_int(n) for n in range(300)])
+    digests = keys.digests([canonical.from_str(str(n)) for n in range(300)])
     assert len(set(digests)) <= 256
     assert {len(digest) for digest in digests} == {20}

@@ -101,7 +101,7 @@ async def kinds(three: Trio) -> dict[str, str]:
 
 
 async def mine(three: Trio, count: int) -> dict[str, bytes]:
-    values = [canonical.from_int(number) for number in range(count)]
+    values = [canonical.from_str(str(number)) for number in range(count)]
     return dict(zip(tokens_of((await three.coordinators["n3"].tokenize(ACME, values)).tokens), values, strict=True))
 
 
@@ -146,7 +146,7 @@ async def test_one_of_them_beside_tokens_that_are_found(three: Trio, operation: 
 @pytest.mark.parametrize("size", [BATCH, LARGE])
 async def test_whole_batches_of_one_kind(three: Trio, operation: str, size: int) -> None:
     """Proves: not found costs the same work."""
-    values = [canonical.from_int(number) for number in range(size)]
+    values = [canonical.from_str(str(number)) for number in range(size)]
     theirs = tokens_of((await three.coordinators["n2"].tokenize(OTHER, values)).tokens)
     digests = [number.to_bytes(20, "big") for number in range(size)]
     batches = {

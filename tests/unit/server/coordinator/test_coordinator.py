@@ -217,7 +217,7 @@ async def test_a_retokenize_of_nothing_found_reads_the_epoch_by_quorum(three: Tr
 
 @pytest.mark.parametrize("digest_bits", [8])
 async def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move(three: Trio) -> None:
-    forms = [canonical.from_int(number) for number in range(200)]
+    forms = [canonical.from_str(str(number)) for number in range(200)]
     written = await three.coordinators["n1"].tokenize(ACME, forms)
     old = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
     await three.coordinators["n1"].rotate(ACME, 1)
@@ -249,7 +249,7 @@ async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwrit
     known: dict[str, bytes] = {}
     collisions = 0
     for number in range(600):
-        form = canonical.from_int(number)
+        form = canonical.from_str(str(number))
         (token,) = (await three.coordinators[NODES[number % 3]].tokenize(ACME, [form])).tokens
         if token is None:
             collisions += 1
@@ -263,7 +263,7 @@ async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwrit
 
 @pytest.mark.parametrize("digest_bits", [8])
 async def test_two_values_of_one_batch_that_meet_in_one_token(three: Trio) -> None:
-    forms = [canonical.from_int(number) for number in range(600)]
+    forms = [canonical.from_str(str(number)) for number in range(600)]
     written = await three.coordinators["n1"].tokenize(ACME, forms)
     kept = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
     assert len(kept) == len({token for token in written.tokens if token})

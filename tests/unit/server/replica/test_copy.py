@@ -23,7 +23,7 @@ KEYS = NARROW.epoch_keys(OWNER, 1)
 ONE = canonical.from_str("one")
 (DIGEST,) = KEYS.digests([ONE])
 #: Another value with its token.
-OTHER = next(v for v in map(canonical.from_int, range(10_000)) if KEYS.digests([v]) == [DIGEST])
+OTHER = next(v for v in map(b"i%d".__mod__, range(10_000)) if KEYS.digests([v]) == [DIGEST])
 (KEY,) = layout.record_keys(OWNER.id, [1], [DIGEST])
 NAME = {layout.owner_key(OWNER.id): OWNER.name.encode()}
 
