@@ -10,7 +10,6 @@ import struct
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -19,20 +18,17 @@ import msgspec
 from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import load_node
 from quorumvault.config.secrets import write_secret
-from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import QuorumVaultError
-from quorumvault.model import Owner, Version
-from quorumvault.protocol import records
 from quorumvault.server.backup.format import Counts, Header, Message, Piece, Trailer, seal
 from quorumvault.server.offline.restore import Given, restore
 from quorumvault.server.storage import layout
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import InProcess, Violation
+from tests.rigs.made import CLINIC, NOW, sealed
 
-_MASTER, _OWNER = b"m" * 32, Owner("clinic")
+_MASTER = b"m" * 32
 _MAGIC = b"QVBACKUP\x01"
-_NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _NODES = plan_nodes(["127.0.0.1"], 9100)
 _WORDS = (
     b"\xa1\xff", b"\x91" * 12_000, b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc0", b"\x01", b"../../x", b"\xa1x",
@@ -43,18 +39,14 @@ _WORDS = (
 @functools.cache
 def _messages() -> list[bytes]:
     """The payloads of a small backup that is in order, but for the seal of its trailer."""
-    keys = Keyring("s1", _MASTER).epoch_keys(_OWNER, 1)
-    values = [canonical.from_str(f"value {number}") for number in range(3)]
-    digests = keys.digests(values)
-    places = layout.record_keys(_OWNER.id, [1] * len(values), digests)
-    header = records.header(Version(1 << 16, 1))
-    pairs = {layout.OWNER + _OWNER.id: b"clinic"}
-    pairs |= {place: header + sealed for place, sealed in zip(places, keys.sealer.seal(values, digests), strict=True)}
+    pairs = {layout.OWNER + CLINIC.id: b"clinic"}
+    for number in range(3):
+        pairs |= sealed(Keyring("s1", _MASTER), CLINIC, f"value {number}")
     ordered = sorted(pairs)
     said: list[Message] = [
         Header("old", 4, "s1", fingerprint(_MASTER), "2026-01-01T00:00:00.000+00:00", "1.0"),
         *(Piece([key], [pairs[key]]) for key in ordered),
-        Trailer(Counts(len(values), 0, 1, 0), ["n1", "n2"], bytes(32)),
+        Trailer(Counts(3, 0, 1, 0), ["n1", "n2"], bytes(32)),
     ]
     return [msgspec.msgpack.encode(message) for message in said]
 
@@ -99,7 +91,7 @@ class Backups(InProcess):
     def check_one(self, data: bytes) -> str:
         self._file.write_bytes(data)
         try:
-            made = restore(self._file, self._made, _NODES, self._given, now=_NOW, entropy=os.urandom, tell=lambda words: None)
+            made = restore(self._file, self._made, _NODES, self._given, now=NOW, entropy=os.urandom, tell=lambda words: None)
         except QuorumVaultError as error:
             if self._made.exists() and any(self._made.iterdir()):
                 raise Violation(f"a restore that failed left something behind after {type(error).__name__}: {error}") from None

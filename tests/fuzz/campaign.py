@@ -35,30 +35,19 @@ class Report:
 
     target: str
     next: int
-    inputs: int = 0
-    seconds: float = 0.0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    longest_turn: float = 0.0
-    memory: int = 0
+    total: Progress = field(default_factory=Progress)
     found: list[Found] = field(default_factory=list)
-
-    def add(self, progress: Progress) -> None:
-        self.inputs += progress.inputs
-        self.seconds += progress.seconds
-        self.outcomes.update(progress.outcomes)
-        self.longest_turn = max(self.longest_turn, progress.figures.longest_turn)
-        self.memory = max(self.memory, progress.figures.memory)
 
 
 def run(order: Order, keep: Callable[[str, Found], None]) -> Report:
     """Carries out an order. ``keep(target, found)`` is told what failed, of each kind a few."""
     report, kinds = Report(order.target, order.first), Counter[str]()
-    while not order.is_over(report.next, report.seconds) and len(report.found) < _MOST_FOUND:
+    while not order.is_over(report.next, report.total.seconds) and len(report.found) < _MOST_FOUND:
         left = replace(
             order,
             first=report.next,
             count=None if order.count is None else order.first + order.count - report.next,
-            seconds=None if order.seconds is None else order.seconds - report.seconds,
+            seconds=None if order.seconds is None else order.seconds - report.total.seconds,
         )
         for found in _run_once(left, report):
             report.found.append(found)
@@ -102,13 +91,13 @@ def _process(order: Order, report: Report, folder: str) -> Iterable[Found]:
             is_stuck = True
             break
     process.join()
-    report.add(last)
+    report.total.add(last)
     report.next = order.first + last.inputs
     if process.exitcode and process.exitcode > 0:
         raise FuzzerError(f"{order.target}: the fuzzer itself failed, at input {place.value}; what it said is above")
     if process.exitcode:
         words = f"no end within {HANG_SECONDS:g} s" if is_stuck else f"the process ended with {process.exitcode}"
-        report.outcomes["CRASHED"] += 1
+        report.total.outcomes["CRASHED"] += 1
         report.next = max(report.next, place.value) + 1
         target = made(order.target)
         yield Found(place.value, words, input_of(target, order.seed, place.value, order.target))
@@ -128,17 +117,18 @@ def print_header() -> None:
 
 def print_report(report: Report) -> None:
     """A line of the table: the time of the longest turn in milliseconds, memory in MiB, the commonest outcomes."""
-    pace = report.inputs / report.seconds if report.seconds else 0.0
-    outcomes = ", ".join(f"{word} {count:,}" for word, count in report.outcomes.most_common(9))
+    total, (longest_turn, memory) = report.total, report.total.figures
+    pace = total.inputs / total.seconds if total.seconds else 0.0
+    outcomes = ", ".join(f"{word} {count:,}" for word, count in total.outcomes.most_common(9))
     print(
-        f"{report.target:<15}{report.inputs:>10,}{report.seconds:>9.1f}{pace:>10,.0f}{report.longest_turn * 1000:>11,.0f} ms"
-        f"{report.memory / 2**20:>6,.0f} MiB  {outcomes}",
+        f"{report.target:<15}{total.inputs:>10,}{total.seconds:>9.1f}{pace:>10,.0f}{longest_turn * 1000:>11,.0f} ms"
+        f"{memory / 2**20:>6,.0f} MiB  {outcomes}",
         flush=True,
     )
 
 
 def print_end(reports: list[Report], seed: int) -> None:
-    total, found = sum(report.inputs for report in reports), sum(len(report.found) for report in reports)
+    total, found = sum(report.total.inputs for report in reports), sum(len(report.found) for report in reports)
     ends = {report.next for report in reports}
     print(f"\n{total:,} inputs, {found} of them failed. Seed {seed}; the last input of a target was {max(ends) - 1}.")
     sys.stdout.flush()

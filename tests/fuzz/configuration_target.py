@@ -88,8 +88,7 @@ class Configuration(InProcess):
                 case b"cluster.yaml":
                     repr(load_node(path, "n1"))
                 case b"fields.yaml":
-                    fields = load_fields(path)
-                    str(fields.paths)
+                    str(load_fields(path).paths)
                 case b"api_keys.yaml":
                     self._check_keys(path)
         except ConfigError as error:
@@ -101,7 +100,7 @@ class Configuration(InProcess):
     def _check_keys(self, path: Path) -> None:
         load_keys(path)
         before = read_keyfile(path)
-        create_key(path, "newcomer", now=_NOW, entropy=_entropy, new_owner=True)
+        create_key(path, "newcomer", now=_NOW, entropy=lambda size: bytes(range(size)), new_owner=True)
         after = read_keyfile(path)
         if after.owners[: len(before.owners)] != before.owners or after.keys[: len(before.keys)] != before.keys:
             raise Violation("keys that are others once one was added")
@@ -113,7 +112,3 @@ def _with_another(rng: Random, content: bytes) -> bytes:
         start, end = rng.choice([match.span() for match in _SCALAR.finditer(content)])
         content = content[:start] + rng.choice(_WORDS) + content[end:]
     return content
-
-
-def _entropy(size: int) -> bytes:
-    return bytes(range(size))

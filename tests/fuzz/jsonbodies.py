@@ -126,24 +126,19 @@ def changed(rng: Random, value: Any) -> Any:
 
 def spelled(rng: Random, value: Any) -> str:
     """JSON text, in one way or another: blanks, escapes, a name that is there twice."""
-    blank = rng.choice(("", "", " ", "\n", "\t \r\n"))
-    return blank + _spelled(rng, value, blank, rng.random() < 0.3, rng.random() < 0.05) + blank
+    blank, ascii_only, twice = rng.choice(("", "", " ", "\n", "\t \r\n")), rng.random() < 0.3, rng.random() < 0.05
 
+    def text(value: Any) -> str:
+        match value:
+            case Spelled():
+                return value.text
+            case list():
+                return "[" + f",{blank}".join(map(text, value)) + "]"
+            case dict():
+                members = [f"{text(key)}:{blank}{text(each)}" for key, each in value.items()]
+                if twice and members:
+                    members.append(rng.choice(members))
+                return "{" + f",{blank}".join(members) + "}"
+        return json.dumps(value, ensure_ascii=ascii_only)
 
-def _spelled(rng: Random, value: Any, blank: str, ascii_only: bool, twice: bool) -> str:
-    if isinstance(value, Spelled):
-        return value.text
-    if isinstance(value, list):
-        return "[" + f",{blank}".join(_spelled(rng, each, blank, ascii_only, twice) for each in value) + "]"
-    if isinstance(value, dict):
-        members = [
-            f"{_text(key, ascii_only)}:{blank}{_spelled(rng, each, blank, ascii_only, twice)}" for key, each in value.items()
-        ]
-        if twice and members:
-            members.append(rng.choice(members))
-        return "{" + f",{blank}".join(members) + "}"
-    return _text(value, ascii_only)
-
-
-def _text(value: Any, ascii_only: bool) -> str:
-    return json.dumps(value, ensure_ascii=ascii_only)
+    return blank + text(value) + blank

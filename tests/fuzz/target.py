@@ -28,8 +28,8 @@ class Violation(Exception):
 class Figures(NamedTuple):
     """Seconds of the longest turn, of the process that is fuzzed; its resident memory, at its most, in bytes."""
 
-    longest_turn: float
-    memory: int
+    longest_turn: float = 0.0
+    memory: int = 0
 
 
 class Target(ABC):

@@ -52,7 +52,14 @@ class Progress:
     inputs: int = 0
     seconds: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
-    figures: Figures = field(default_factory=lambda: Figures(0.0, 0))
+    figures: Figures = field(default_factory=Figures)
+
+    def add(self, more: Progress) -> None:
+        self.inputs += more.inputs
+        self.seconds += more.seconds
+        self.outcomes.update(more.outcomes)
+        mine, theirs = self.figures, more.figures
+        self.figures = Figures(max(mine.longest_turn, theirs.longest_turn), max(mine.memory, theirs.memory))
 
 
 class Place(Protocol):

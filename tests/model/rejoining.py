@@ -15,9 +15,8 @@ entered and from its copies; so each such state is kept as the first replies tha
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import getgeneratorlocals
-from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -77,14 +76,9 @@ class Disk:
     view: View | None = None
 
     @property
-    def _key(self) -> Hashable:
+    def key(self) -> Hashable:
+        """The same for disks that are the same."""
         return self.pairs, self.mode, self.durable and self.durable.id, self.view and self.view.id
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Disk) and self._key == other._key
 
 
 @dataclass(frozen=True)
@@ -122,6 +116,7 @@ State = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 _DONE = -1
 
 
+@dataclass(eq=False)
 class RejoinWorld:
     """Explores all states of some operations while some disks join.
 
@@ -130,37 +125,26 @@ class RejoinWorld:
     that want one slot could take it from each other for ever. Without ``losses`` no joining disk crashes, or waits in vain.
     """
 
-    def __init__(
-        self,
-        operations: list[Call],
-        joiners: list[Joiner],
-        *,
-        stored: Mapping[str, Mapping[bytes, bytes]] = MappingProxyType({}),
-        owed: Owed = _NOTHING,
-        copy_bytes: int = 1 << 20,
-        lost: Collection[str] = (),
-        stragglers: bool = True,
-        losses: bool = True,
-        views: int = 3,
-    ) -> None:
-        self._operations = operations
-        self._joiners = joiners
-        self._stored = {node: frozenset(stored.get(node, {}).items()) for node in NODES}
-        self._always_owed = owed
-        self._copy_bytes = copy_bytes
-        self._stragglers = stragglers
-        self._losses = losses
-        self._highest = views
-        self._ids = [*DISKS.values(), *(joiner.disk for joiner in joiners)]
-        self._nodes = [*DISKS, *(joiner.node for joiner in joiners)]
+    operations: list[Call]
+    joiners: list[Joiner]
+    stored: Mapping[str, Mapping[bytes, bytes]] = field(default_factory=dict)
+    owed: Owed = _NOTHING
+    copy_bytes: int = 1 << 20
+    lost: Collection[str] = ()
+    stragglers: bool = True
+    losses: bool = True
+    views: int = 3
+
+    def __post_init__(self) -> None:
+        self._ids = [*DISKS.values(), *(joiner.disk for joiner in self.joiners)]
+        self._nodes = [*DISKS, *(joiner.node for joiner in self.joiners)]
         self._live = {node: [at for at, name in enumerate(self._nodes) if name == node] for node in NODES}
-        for node in lost:
+        for node in self.lost:
             self._live[node].remove(NODES.index(node))
         self._disks: Table[Disk] = Table()
         self._views: Table[View | None] = Table()
         self._view(None)
-        self._progress: Table[Progress | None] = Table()
-        self._progress.number(None, None)
+        self._progress: Table[Progress | None] = Table(None)
         self._joints: Table[Joint] = Table()
         self._requests: Table[AnyRequest] = Table()
         self._replies: Table[AnyReply] = Table()
@@ -204,17 +188,17 @@ class RejoinWorld:
                     queue.append(following)
 
     def _first(self) -> State:
-        old = [Disk(self._stored[node], Mode.ACTIVE, FIRST, FIRST) for node in NODES]
-        new = self._disks.number(empty := Disk(), empty)
-        disks = (*(self._disks.number(disk, disk) for disk in old), *(new for _ in self._joiners))
-        return disks, tuple(0 for _ in self._operations), tuple(self._begun[at, new] for at in range(len(self._joiners)))
+        old = [Disk(frozenset(self.stored.get(node, {}).items()), Mode.ACTIVE, FIRST, FIRST) for node in NODES]
+        new = self._held(Disk())
+        disks = (*map(self._held, old), *(new for _ in self.joiners))
+        return disks, tuple(0 for _ in self.operations), tuple(self._begun[at, new] for at in range(len(self.joiners)))
 
     def _following(self, state: State) -> Iterator[tuple[str, State]]:
         disks, progresses, joints = state
-        for at in range(len(self._operations)):
+        for at in range(len(self.operations)):
             for told, disk, held, progress in self._operation_steps(state, at):
                 yield told, (_put(disks, disk, held), _put(progresses, at, progress), joints)
-        for at in range(len(self._joiners)):
+        for at in range(len(self.joiners)):
             for told, changed, joint in self._join_steps(state, at):
                 yield told, (changed, progresses, _put(joints, at, joint))
         for told, disk, held in self._node_steps(state):
@@ -229,7 +213,7 @@ class RejoinWorld:
                 while where is not None:
                     steps.append(where[1])
                     where = self._came_from[where[0]]
-                raise Violation(f"{self._operations[at].name}: {progress.broken}\n" + "\n".join(reversed(steps)))
+                raise Violation(f"{self.operations[at].name}: {progress.broken}\n" + "\n".join(reversed(steps)))
 
     # Disks.
 
@@ -252,13 +236,12 @@ class RejoinWorld:
             durable[0] = identity.view
 
         identity = DiskIdentity("c", self._nodes[at], self._ids[at], 1, disk.mode, disk.view)
-        replica = Replica(memory, identity, KEYRING, reply_bytes=1 << 20, copy_bytes=self._copy_bytes, keep=keep)
+        replica = Replica(memory, identity, KEYRING, reply_bytes=1 << 20, copy_bytes=self.copy_bytes, keep=keep)
         result = work(replica)
         # The sequence number counts writes and decides nothing here; without it states fold that differ in it alone.
         pairs = frozenset(pair for pair in memory.scan(b"") if pair[0] != layout.SEQUENCE_KEY)
         mine = replica.identity
-        after = Disk(pairs, mine.mode, durable[0], mine.view)
-        return self._disks.number(after, after), result
+        return self._held(Disk(pairs, mine.mode, durable[0], mine.view)), result
 
     def _node_steps(self, state: State) -> Iterator[tuple[str, int, int]]:
         """A node learns the view of another one's disk; or loses what it has not made durable."""
@@ -267,8 +250,7 @@ class RejoinWorld:
         for at in live:
             disk = self._disks.values[disks[at]]
             if disk.durable != disk.view:
-                lost = replace(disk, view=disk.durable)
-                yield f"{self._name(at)} crashes, and forgets its view", at, self._disks.number(lost, lost)
+                yield f"{self._name(at)} crashes, and forgets its view", at, self._held(replace(disk, view=disk.durable))
             if disk.mode is not Mode.ACTIVE:
                 continue
             for other in live:
@@ -298,10 +280,10 @@ class RejoinWorld:
                 for disk in self._live[node]:
                     held, progress = self._delivered[at, start, node, disk, disks[disk], late]
                     what = "a late message of " if late >= 0 else ""
-                    yield f"{what}{self._operations[at].name} at {self._name(disk)}", disk, held, progress
+                    yield f"{what}{self.operations[at].name} at {self._name(disk)}", disk, held, progress
 
     def _may_begin(self, at: int, progresses: tuple[int, ...]) -> bool:
-        first = self._operations[at].after
+        first = self.operations[at].after
         before = None if first is None else self._progress.values[progresses[first]]
         return first is None or (before is not None and before.result is not None)
 
@@ -345,7 +327,7 @@ class RejoinWorld:
         if decision is None:
             return replace(progress, heard=heard)
         late = progress.late
-        if self._stragglers and isinstance(self._requests.values[request], Put | WriteBack):
+        if self.stragglers and isinstance(self._requests.values[request], Put | WriteBack):
             asked = {who for who, _ in heard}
             late |= {(request, other) for other in NODES if other not in asked and ask.disk in (None, view.disks[other])}
         newer = self._view(decision.view) if isinstance(decision, ViewRefused) else progress.view
@@ -358,7 +340,7 @@ class RejoinWorld:
             result = self._result(at, progress.decisions)
             if result is not None:
                 answer = self._results.values[result]
-                broken = None if answer is LOST else self._operations[at].operation.breaks(answer, progress.owed)
+                broken = None if answer is LOST else self.operations[at].operation.breaks(answer, progress.owed)
                 # How it came to its result matters no more, but for the requests that are still under way.
                 progress = Progress(Owed(), 0, (), frozenset(), progress.late, result, broken)
                 break
@@ -370,7 +352,7 @@ class RejoinWorld:
         return self._progress.number(progress, progress)
 
     def _round(self, at: int, progress: Progress) -> Round:
-        return self._operations[at].operation.ask_after(map(self._decisions.values.__getitem__, progress.decisions))
+        return self.operations[at].operation.ask_after(map(self._decisions.values.__getitem__, progress.decisions))
 
     def _result(self, at: int, decisions: tuple[int, ...]) -> int | None:
         try:
@@ -382,12 +364,12 @@ class RejoinWorld:
         return None
 
     def _owed(self, progresses: tuple[int, ...]) -> Owed:
-        owed = self._always_owed
+        owed = self.owed
         for at, interned in enumerate(progresses):
             progress = self._progress.values[interned]
             if progress is not None and progress.result is not None:
                 result = self._results.values[progress.result]
-                owed = owed if result is LOST else owed.and_also(self._operations[at].operation.obliges(result))
+                owed = owed if result is LOST else owed.and_also(self.operations[at].operation.obliges(result))
         return owed
 
     # Disks that join.
@@ -398,7 +380,7 @@ class RejoinWorld:
             return
         disk, name = len(DISKS) + at, self._name(len(DISKS) + at)
         fresh = self._begun[at, disks[disk]]
-        if fresh != joints[at] and self._losses:
+        if fresh != joints[at] and self.losses:
             yield f"{name} crashes", disks, fresh
         step = self._asking[at, joints[at]]
         if isinstance(step, Activate):
@@ -407,13 +389,13 @@ class RejoinWorld:
             return
         heard = {node for node, _ in self._joints.values[joints[at]].heard}
         asked = step.request.sent_in(_ROUND, step.request.view)
-        if isinstance(asked, ProposeView) and asked.proposed.number > self._highest:
+        if isinstance(asked, ProposeView) and asked.proposed.number > self.views:
             return
         request = self._request(asked)
         for node in step.nodes:
             if node in heard:
                 continue
-            if self._losses:
+            if self.losses:
                 held, joint = self._answered[at, joints[at], node, None, disks[disk]]
                 yield f"{name} hears nothing from {node}", _put(disks, disk, held), joint
             for other in self._live[node]:
@@ -421,7 +403,7 @@ class RejoinWorld:
                 told, after = f"{name} asks {self._name(other)}: {asked}", _put(disks, other, theirs)
                 held, joint = self._answered[at, joints[at], node, reply, disks[disk]]
                 yield told, _put(after, disk, held), joint
-                if theirs != disks[other] and self._losses:
+                if theirs != disks[other] and self.losses:
                     held, joint = self._answered[at, joints[at], node, None, disks[disk]]
                     yield f"{told}, and the answer is lost", _put(after, disk, held), joint
 
@@ -434,7 +416,7 @@ class RejoinWorld:
         if len(heard) < len(step.nodes):
             return held, self._joints.number(waits := replace(joint, heard=heard), waits)
         told = frozenset((who, said) for who, said in heard if said is not None)
-        steps, _ = self._drive(self._joiners[at], joint)
+        steps, _ = self._drive(self.joiners[at], joint)
         sent = (*joint.sent, told)
         try:
             doing = steps.send({who: self._replies.values[said] for who, said in told})
@@ -444,7 +426,7 @@ class RejoinWorld:
                 doing, sent = next(steps), (*sent, frozenset())
         except Displaced:
             return held, _DONE
-        return held, self._canonical_joint(self._joiners[at], steps, doing, Joint(joint.entered, sent))
+        return held, self._canonical_joint(self.joiners[at], steps, doing, Joint(joint.entered, sent))
 
     def _do(self, disk: int, held: int, step: Enter | Merge) -> int:
         def work(replica: Replica) -> None:
@@ -467,7 +449,7 @@ class RejoinWorld:
         """A joining that begins with what is durable."""
         at, held = key
         joint = Joint(self._view(self._disks.values[held].durable))
-        return self._canonical_joint(self._joiners[at], *self._drive(self._joiners[at], joint), joint)
+        return self._canonical_joint(self.joiners[at], *self._drive(self.joiners[at], joint), joint)
 
     def _drive(self, joiner: Joiner, joint: Joint) -> tuple[Joining, Ask | Activate]:
         """The joining, as far as it is, and its present step."""
@@ -480,7 +462,7 @@ class RejoinWorld:
 
     def _ask(self, key: tuple[int, int]) -> Ask | Activate:
         at, joint = key
-        return self._drive(self._joiners[at], self._joints.values[joint])[1]
+        return self._drive(self.joiners[at], self._joints.values[joint])[1]
 
     # Names and numbers.
 
@@ -493,6 +475,9 @@ class RejoinWorld:
         view = self._views.values[progress.view]
         assert view is not None
         return view
+
+    def _held(self, disk: Disk) -> int:
+        return self._disks.number(disk, disk.key)
 
     def _view(self, view: View | None) -> int:
         return self._views.number(view, view and view.id)

@@ -7,6 +7,7 @@ one is the world's choice.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.server.storage import layout
@@ -14,6 +15,7 @@ from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT, Corrupt
 
 
+@dataclass(eq=False)
 class Disk:
     """Implements Store. It outlives the processes that use it.
 
@@ -21,17 +23,16 @@ class Disk:
     keys whose block fails its checksum, and those whose bytes were changed without that being seen.
     """
 
-    def __init__(self, identity: DiskIdentity) -> None:
-        #: In a file of its own, which neither rots nor fills up.
-        self.identity = identity
-        self.full = False
-        self.corrupt_reads = 0
-        self.slow = 0.0
-        self.unreadable: set[bytes] = set()
-        self.flipped: set[bytes] = set()
-        self.rotten: set[bytes] = set()
-        self.stored: dict[bytes, bytes] = {}
-        self._cached: dict[bytes, bytes | None] = {}
+    #: In a file of its own, which neither rots nor fills up.
+    identity: DiskIdentity
+    full: bool = False
+    corrupt_reads: int = 0
+    slow: float = 0.0
+    unreadable: set[bytes] = field(default_factory=set)
+    flipped: set[bytes] = field(default_factory=set)
+    rotten: set[bytes] = field(default_factory=set)
+    stored: dict[bytes, bytes] = field(default_factory=dict)
+    _cached: dict[bytes, bytes | None] = field(default_factory=dict)
 
     @property
     def unsynced(self) -> bool:

@@ -13,12 +13,12 @@ from typing import Any
 from chaos.testbed.checkers import Violation
 from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES
-from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.requests import NoAnswer
-from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
+from quorumvault.server.healing.scrub import Neighbours
 from quorumvault.server.storage import layout
+from tests.rigs.healing import Diary
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import DISKS, TIMEOUTS, VIEW, Cluster, Process, boot_nonce
 from tests.simulation.timeline import drive
@@ -30,16 +30,6 @@ SETTINGS = HealingSettings(hints=40, anti_entropy=2.0, scrub=4.0, share=0.5)
 _TURN, _UNTIL = 0.25, 9.0
 #: Repairs of all nodes, one after the other, in the end. What a mark makes of the others takes one more.
 _REPAIRS = 3
-
-
-class _Silent:
-    """Implements Observer."""
-
-    def handed_off(self, node: str, records: int) -> None: ...
-
-    def compared(self, node: str, outcome: Compared | str) -> None: ...
-
-    def scrubbed(self, counts: ScrubCounts) -> None: ...
 
 
 class Healing:
@@ -73,7 +63,7 @@ class Healing:
             wall_ms=node.wall_ms,
             rng=Random(f"{self._seed} {node.name} {node.starts}"),
         )
-        healer = Healer(around, process.storage, SETTINGS, TIMEOUTS, _Silent())
+        healer = Healer(around, process.storage, SETTINGS, TIMEOUTS, Diary())
         self.healers[node.name] = healer
         missed = self._missed[node.name] = []
 

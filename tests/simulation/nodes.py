@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -70,6 +70,7 @@ class Observer:
         self.missed(node, disk, request)
 
 
+@dataclass(eq=False)
 class Node:
     """What lasts. ``process`` is None while none runs.
 
@@ -79,36 +80,27 @@ class Node:
     ``clock_error`` is by how many milliseconds its clock is wrong. ``cuts_power``: all nodes die when it next answers a client.
     """
 
-    def __init__(
-        self,
-        name: str,
-        timeline: Timeline,
-        network: Network,
-        rng: Random,
-        keyring: Keyring,
-        cluster: Cluster,
-        witnesses: Witnesses,
-        branches: Counter[str],
-    ) -> None:
-        self.name = name
-        self.witnesses = witnesses
-        self.branches = branches
+    name: str
+    timeline: Timeline
+    network: Network
+    rng: Random
+    keyring: Keyring
+    cluster: Cluster
+    witnesses: Witnesses
+    branches: Counter[str]
+    clock_error: int = 0
+    cuts_power: bool = False
+    process: Process | None = None
+    left_behind: list[Process] = field(default_factory=list)
+    down_since: float = 0.0
+    #: Hears of each new process: for what is to run beside its coordinator.
+    started: Callable[[Process], object] = lambda process: None
+    #: How many processes there have been: what makes their nonces differ, whatever the disk says.
+    starts: int = 0
+
+    def __post_init__(self) -> None:
         #: As it is durable: store and identity.
-        self.disk = Disk(DiskIdentity("simulated", name, DISKS[name], 0, Mode.ACTIVE, VIEW))
-        self.clock_error = 0
-        self.cuts_power = False
-        self.process: Process | None = None
-        self.left_behind: list[Process] = []
-        self.timeline = timeline
-        self.network = network
-        self.rng = rng
-        self.keyring = keyring
-        self.cluster = cluster
-        self.down_since = 0.0
-        #: Hears of each new process: for what is to run beside its coordinator.
-        self.started: Callable[[Process], object] = lambda process: None
-        #: How many processes there have been: what makes their nonces differ, whatever the disk says.
-        self.starts = 0
+        self.disk = Disk(DiskIdentity("simulated", self.name, DISKS[self.name], 0, Mode.ACTIVE, VIEW))
 
     @property
     def identity(self) -> DiskIdentity:

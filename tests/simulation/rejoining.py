@@ -13,7 +13,6 @@ from random import Random
 
 from chaos.testbed.checkers import Violation
 from quorumvault.model import NODE_NAMES
-from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode
 from quorumvault.server.healing.join import Rejoin
 from quorumvault.server.healing.requests import Storage
@@ -21,6 +20,7 @@ from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.node.membership import Membership, MembershipCallbacks
 from quorumvault.server.peers.facts import NodeFacts
+from tests.rigs.links import facts_of
 from tests.simulation import losses
 from tests.simulation.faults import Fault, Mend
 from tests.simulation.nodes import TIMEOUTS, Cluster, Node, Process, boot_nonce
@@ -130,18 +130,12 @@ class Rejoining:
 
     def _facts(self, process: Process) -> NodeFacts:
         mine = process.disk.identity
-        return NodeFacts(
-            cluster_id=mine.cluster_id,
-            protocol=PROTOCOL_VERSION,
-            version="simulated",
-            node=mine.node,
+        return facts_of(
+            mine.node,
             disk=mine.disk,
             incarnation=mine.incarnation,
             mode=mine.mode,
             view=mine.view,
-            secrets={},
-            fields="",
-            keys="",
             boot=process.boot,
             sequence=process.disk.sequence,  # as it is durable: the replica has written more, whose sync is under way
             marks=dict(self._marks[process].known),

@@ -8,19 +8,18 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future, events
 from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
 
+@dataclass(eq=False, slots=True)
 class Timer:
     """An event to come; what ``call_at`` gives back on a simulated loop."""
 
-    __slots__ = ("args", "callback", "owner")
-
-    def __init__(self, owner: Schedule | None, callback: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
-        self.owner = owner
-        self.callback = callback
-        self.args = args
+    owner: Schedule | None
+    callback: Callable[..., object] | None
+    args: tuple[Any, ...]
 
     def cancel(self) -> None:
         self.callback = None
