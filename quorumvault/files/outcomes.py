@@ -1,6 +1,8 @@
 """The outcome of a cell, as one table: by the status of its text, and by the options of the job. Both engines follow it.
 
-A new status goes into ``Status``, and into ``TABLE`` with a row for each outcome that it can have.
+A new status goes at the end of ``CellStatus`` (columns of codes rely on the order), and into ``TABLE`` with a row for each
+outcome that it can have. A cell gets its status from an answer (answers.py, columnar/answers.py), or from text/rows.py if it is
+not asked about.
 """
 
 from __future__ import annotations

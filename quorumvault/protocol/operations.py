@@ -152,7 +152,7 @@ def read_epoch(owner: Owner, keyring: Keyring) -> Steps[Register]:
             continue
         if not isinstance(decision, EpochRead):
             break
-        if decision.settled or (yield from _raise_epoch(owner, decision.register)):
+        if decision.settled or (yield from _advance_epoch(owner, decision.register)):
             _require_secret(decision.register, keyring)
             return decision.register
     raise QuorumLost
@@ -171,12 +171,12 @@ def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
     if active == MAX_EPOCH:
         raise Invalid(f"epoch {MAX_EPOCH} is the last one")
     for _ in range(ATTEMPTS):
-        if (yield from _raise_epoch(owner, Register(active + 1, keyring.secret_id))):
+        if (yield from _advance_epoch(owner, Register(active + 1, keyring.secret_id))):
             return active + 1
     raise QuorumLost
 
 
-def _raise_epoch(owner: Owner, register: Register) -> Steps[bool]:
+def _advance_epoch(owner: Owner, register: Register) -> Steps[bool]:
     """Bring two registers to at least this one. Returns False if a newer view came in between; raises QuorumLost."""
     decision = yield Ask(RaiseEpoch(*UNSENT, owner.id, register.epoch, register.secret), RaiseRound)
     if isinstance(decision, Raised):

@@ -39,6 +39,10 @@ def header(version: Version) -> bytes:
     return _VALUE + _VERSION.pack(*version)
 
 
+def is_value_header(header: bytes) -> bool:
+    return header.startswith(_VALUE) and len(header) >= HEADER_BYTES
+
+
 def holds_value(record: bytes) -> bool:
     return record.startswith(_VALUE) and len(record) > HEADER_BYTES
 

@@ -19,7 +19,7 @@ from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.server.replica.group_commit import GroupCommit
-from quorumvault.server.replica.replica import Job
+from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
@@ -119,7 +119,7 @@ class Node:
     async def settled(self) -> None:
         """Until its storage thread has done all that was asked of it by now."""
         done = asyncio.get_running_loop().create_future()
-        self.commit.submit(Job(lambda replica: None), done.set_result)
+        self.commit.submit(OwnWork(lambda replica: None), done.set_result)
         await done
 
 

@@ -23,7 +23,7 @@ from quorumvault.protocol.records import version_of
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from tests.simulation.disks import Disk
 from tests.simulation.network import Network
@@ -276,10 +276,10 @@ class Storage:
     def __init__(self, process: Process, replica: Replica) -> None:
         self._process = process
         self._replica = replica
-        self._queue: list[tuple[AnyRequest | Job, Callable[[Any], object]]] = []
+        self._queue: list[tuple[AnyRequest | OwnWork, Callable[[Any], object]]] = []
         self._busy = False
 
-    def submit(self, request: AnyRequest | Job, on_reply: Callable[[Any], object]) -> None:
+    def submit(self, request: AnyRequest | OwnWork, on_reply: Callable[[Any], object]) -> None:
         self._queue.append((request, on_reply))
         if not self._busy:
             self._handle()

@@ -91,7 +91,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _RoundResult:
     """The outcome of a round. ``trouble`` says by node why a replica took no part; ``wrote`` is True if any replica may have
     written; ``found_large`` if a few values were asked for and did not fit into one reply."""
 
@@ -127,7 +127,7 @@ class Coordinator:
         self._wall_ms = wall_ms
         self._observer = observer
         self._rounds = itertools.count(1)
-        self._lane = asyncio.Semaphore(_LARGE_READS)
+        self._large_reads = asyncio.Semaphore(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
@@ -246,16 +246,16 @@ class Coordinator:
         """
         outcome: WriteOutcome = "none"
         troubles: dict[str, str] = {}
-        in_lane = False
+        reads_large = False
 
         async def hold(ask: Ask) -> object:
-            nonlocal outcome, in_lane
-            held = await self._hold(ask, deadline)
+            nonlocal outcome, reads_large
+            held = await self._hold_round(ask, deadline)
             troubles.update(held.trouble)
             outcome = "unknown" if held.wrote else outcome
-            if held.found_large and not in_lane:
-                await self._enter_lane()
-                in_lane = True
+            if held.found_large and not reads_large:
+                await self._wait_for_large_reads()
+                reads_large = True
             return held.decision
 
         try:
@@ -265,29 +265,29 @@ class Coordinator:
             detail = f"fewer than {QUORUM} nodes could decide this ({trouble or str(error) or 'it changed too often meanwhile'})"
             raise NoQuorum(detail, outcome=outcome if writes else None) from None
         finally:
-            if in_lane:
-                self._lane.release()
+            if reads_large:
+                self._large_reads.release()
 
-    async def _enter_lane(self) -> None:
+    async def _wait_for_large_reads(self) -> None:
         """Wait for a place among the reads of large values. Raises Busy."""
         try:
             async with asyncio.timeout(self._timeouts.round):
-                await self._lane.acquire()
+                await self._large_reads.acquire()
         except TimeoutError:
             raise Busy("this node is reading large values for others; wait, or ask another node") from None
 
-    async def _hold(self, ask: Ask, deadline: float) -> _Held:
+    async def _hold_round(self, ask: Ask, deadline: float) -> _RoundResult:
         """Hold one round in the view that this node knows. Without enough replicas that are up, none is asked."""
         view = self.view
         if view is None:
-            return _Held(None, {self._identity.node: "knows no view, since it has no disk and no peer was reached"})
+            return _RoundResult(None, {self._identity.node: "knows no view, since it has no disk and no peer was reached"})
         if ask.view is not None and ask.view != view.id:
-            return _Held(ViewRefused(view), {})
+            return _RoundResult(ViewRefused(view), {})
         targets = [target for target in self._targets(view) if ask.disk in (None, target.disk)]
         own = self._identity.node
         down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
         if len(targets) - len(down) < min(QUORUM, len(targets)):
-            return _Held(None, down)
+            return _RoundResult(None, down)
         round_id = RoundId(self._identity.disk, self._identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
         request = ask.request.sent_in(round_id, view.id)
@@ -301,7 +301,7 @@ class Coordinator:
             self.learn(decision.view)
         self._tell(request, decision, exchange, targets)
         found_large = isinstance(decision, TooMuch) and isinstance(request, Get) and len(request.digests) <= _FEW
-        return _Held(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch), found_large)
+        return _RoundResult(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch), found_large)
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
         """Tell the observer what a round came to."""

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from quorumvault.protocol.messages import AnyReply, AnyRequest, NotVoting, OtherView, Outgoing, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.views import View, ViewId
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import OwnWork, Replica
 
 ResultT = TypeVar("ResultT")
 
@@ -23,13 +23,13 @@ class NoAnswer(Exception):
 class Storage(Protocol):
     """The storage thread (replica/group_commit.py), or a simulator's."""
 
-    def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None: ...
+    def submit(self, request: AnyRequest | OwnWork, on_reply: OnReply) -> None: ...
 
 
 async def on_storage_thread(storage: Storage, work: Callable[[Replica], ResultT]) -> ResultT:
     """Returns what ``work`` returns. Raises NoAnswer if too much waits already; an exception in ``work`` ends the process."""
     done: asyncio.Future[ResultT | NoReply] = asyncio.get_running_loop().create_future()
-    storage.submit(Job(work), lambda result: None if done.done() else done.set_result(result))  # type: ignore[arg-type]
+    storage.submit(OwnWork(work), lambda result: None if done.done() else done.set_result(result))  # type: ignore[arg-type]
     result = await done
     if isinstance(result, NoReply):
         raise NoAnswer("too much waits for this node's disk")

@@ -19,7 +19,7 @@ from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradict
 from quorumvault.protocol.views import View
 from quorumvault.server.healing.requests import Storage
 from quorumvault.server.peers.facts import NodeFacts
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage.data_directory import PUT_BACK
 
 #: Seconds until a raised mark is written. On a busy node one sync then serves hundreds of acknowledgements.
@@ -92,7 +92,7 @@ class RollbackMarks:
         if storage is None:
             return  # a new disk stores them before it votes (Replica.activate)
         marks = dict(self._known)
-        storage.submit(Job(lambda replica: replica.remember(marks)), self._written)
+        storage.submit(OwnWork(lambda replica: replica.remember(marks)), self._written)
 
     def _written(self, outcome: object) -> None:
         """``outcome`` is True once the marks are stored. Without room on the disk, or in its queue, try again soon."""

@@ -2,7 +2,8 @@
 
     429 busy          Admission.enter: all places (limits.in_flight) are taken, or all that one key may have
                       memory.py: the node's bytes for requests, or the key's share of them, are used up
-                      server/coordinator: too many reads of large values wait
+                      coordinator/coordinator.py: too many reads of large values wait
+                      routes.py: no connection is free (create_crowded_app); backup/take.py: a second backup at a time
     429 rate-limited  rate_limits.py: the key's rate in requests or values is used up
     503 draining      Admission.enter: the node is about to stop
 

@@ -19,7 +19,7 @@ from quorumvault.config.cluster import Limits
 from quorumvault.crypto.canonical import TEXT_PREFIX
 from quorumvault.errors import RequestError, TooLarge
 from quorumvault.server.coordinator.vault import Missing
-from quorumvault.server.http.dependencies import Content, Counts, Job
+from quorumvault.server.http.dependencies import AdmittedRequest, Content, Counts
 from quorumvault.server.http.item_errors import COLLISION, ItemErrors, unfit
 from quorumvault.server.http.memory import cost_of_reading, cost_of_writing
 
@@ -42,61 +42,61 @@ _COPIES_OF_A_BODY = 5
 _COPIES_OF_AN_ANSWER = 4
 
 
-async def tokenize(job: Job) -> Content:
+async def tokenize(admitted: AdmittedRequest) -> Content:
     """Return the answer to a stream with a column ``value``. Raises RequestError, for one bad value too: then nothing is done."""
-    services, counts = job.services, job.counts
-    texts = await _read(job, "value")
+    services, counts = admitted.services, admitted.counts
+    texts = await _read(admitted, "value")
     canonicals = texts.canonicals()
     errors = ItemErrors(services.limits)
     _refuse_rows(texts, dict(unfit(canonicals, services.limits)), errors)
-    await job.pay(cost_of_writing(len(canonicals)))
-    job.ask(texts.asked)
-    done = await services.vault.tokenize(job.owner, canonicals)
+    await admitted.pay(cost_of_writing(len(canonicals)))
+    admitted.charge(texts.asked)
+    done = await services.vault.tokenize(admitted.owner, canonicals)
     counts.epoch = done.epoch
     _refuse_rows(texts, {index: COLLISION for index, token in enumerate(done.tokens) if token is None}, errors)
     return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", done.tokens, None, done.epoch)
 
 
-async def detokenize(job: Job) -> Content:
+async def detokenize(admitted: AdmittedRequest) -> Content:
     """Return the answer to a stream with a column ``token``. Raises RequestError."""
-    texts, asked = await _read_tokens(job)
-    answers = await job.services.vault.detokenize(job.owner, asked, job.take_read)
+    texts, asked = await _read_tokens(admitted)
+    answers = await admitted.services.vault.detokenize(admitted.owner, asked, admitted.take_read)
     start = len(TEXT_PREFIX)
     values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(TEXT_PREFIX) else None for answer in answers]
     words = [_why_none(answer) if value is None else "ok" for answer, value in zip(answers, values, strict=True)]
-    _count(job.counts, texts.tally(words))
+    _count(admitted.counts, texts.tally(words))
     size = texts.size_of([0 if value is None else len(value) for value in values])
-    await _require_room(job, size)
+    await _require_room(admitted, size)
     return await _aside(size, texts.stream, "value", values, words)
 
 
-async def retokenize(job: Job) -> Content:
+async def retokenize(admitted: AdmittedRequest) -> Content:
     """Return the answer to a stream with a column ``token``. Raises RequestError."""
-    texts, asked = await _read_tokens(job)
-    moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
-    job.counts.epoch = moved.epoch
+    texts, asked = await _read_tokens(admitted)
+    moved = await admitted.services.vault.retokenize(admitted.owner, asked, admitted.take_read)
+    admitted.counts.epoch = moved.epoch
     words = [token.value if isinstance(token, Missing) else "ok" for token in moved.tokens]
-    _count(job.counts, texts.tally(words))
+    _count(admitted.counts, texts.tally(words))
     tokens = [None if isinstance(token, Missing) else token for token in moved.tokens]
     return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", tokens, words, moved.epoch)
 
 
-async def _read_tokens(job: Job) -> tuple[Texts, list[str]]:
+async def _read_tokens(admitted: AdmittedRequest) -> tuple[Texts, list[str]]:
     """Return the column of tokens, and its distinct ones, once they are paid for and counted. Raises RequestError."""
-    texts = await _read(job, "token")
+    texts = await _read(admitted, "token")
     asked = texts.distinct.to_pylist()
-    await job.pay(cost_of_reading(len(asked), job.services.limits))
-    job.ask(texts.asked)
+    await admitted.pay(cost_of_reading(len(asked), admitted.services.limits))
+    admitted.charge(texts.asked)
     return texts, asked
 
 
-async def _read(job: Job, name: str) -> Texts:
+async def _read(admitted: AdmittedRequest, name: str) -> Texts:
     """Return the column of the body. Raises RequestError."""
-    size = len(job.body)
-    await job.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
+    size = len(admitted.body)
+    await admitted.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
     first = _STREAMS not in sys.modules
-    texts = await _aside(_LARGE + 1 if first else size, _read_texts, job.body, name, job.services.limits)
-    job.memory.body_is_decoded()
+    texts = await _aside(_LARGE + 1 if first else size, _read_texts, admitted.body, name, admitted.services.limits)
+    admitted.memory.body_is_decoded()
     return texts
 
 
@@ -113,12 +113,12 @@ async def _aside(size: int, work: Callable[P, ResultT], /, *arguments: P.args, *
     return work(*arguments, **named)
 
 
-async def _require_room(job: Job, size: int) -> None:
+async def _require_room(admitted: AdmittedRequest, size: int) -> None:
     """Raises TooLarge for an answer whose values, repeats counted, are larger than ``limits.answer_bytes``."""
-    most = job.services.limits.answer_bytes
+    most = admitted.services.limits.answer_bytes
     if size > most:
         raise TooLarge(f"an answer has at most {most} bytes here (GET /limits); ask for fewer tokens at once")
-    await job.pay(_COPIES_OF_AN_ANSWER * size)
+    await admitted.pay(_COPIES_OF_AN_ANSWER * size)
 
 
 def _why_none(answer: bytes | Missing) -> str:
@@ -135,4 +135,4 @@ def _refuse_rows(texts: Texts, bad: Mapping[int, RequestError], errors: ItemErro
     if bad:
         for row, index in texts.rows_of(bad):
             errors.add(row, bad[index])
-        errors.refuse()
+        errors.refuse_unless_lenient()

@@ -1,4 +1,4 @@
-"""What an operation depends on: the services of its node, and the request that was let in (``Job``)."""
+"""What an operation depends on: the services of its node, and the request that was let in (``AdmittedRequest``)."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Job:
-    """One request. ``body`` is empty for a GET; ``memory`` is what it holds of the node's budget; ``turns`` are its turns on the
-    event loop."""
+class AdmittedRequest:
+    """One request that was let in. ``body`` is empty for a GET; ``memory`` is what it holds of the node's budget; ``turns`` are
+    its turns on the event loop."""
 
     services: Services
     owner: Owner
@@ -70,10 +70,10 @@ class Job:
     #: Bytes of the records that have been read so far.
     read: int = 0
 
-    def ask(self, items: int, cost: int | None = None) -> None:
-        """Announce how many values the operation is about to ask about: it calls this right before, once it has the memory.
+    def charge(self, items: int, cost: int | None = None) -> None:
+        """Charge the key's rates for the values that the operation asks about next, once it has the memory.
 
-        Repeats count, nulls do not. ``cost`` is what counts against the key's rate, by default ``items``. Raises RateLimited,
+        Repeats count, nulls do not. ``cost`` is what counts against the rates, by default ``items``. Raises RateLimited,
         TooManyItems.
         """
         self.spend(items if cost is None else cost)
@@ -97,4 +97,4 @@ class Job:
 #: The body of a success: whole, or in pieces that are made as they leave.
 Content: TypeAlias = bytes | Iterator[bytes]
 #: An operation. Raises RequestError unless it succeeds.
-Answer: TypeAlias = Callable[[Job], Awaitable[Content]]
+Answer: TypeAlias = Callable[[AdmittedRequest], Awaitable[Content]]

@@ -17,7 +17,7 @@ from quorumvault.crypto.canonical import to_json
 from quorumvault.errors import NoQuorum, NotFound, RequestError, TokenCollision, TooLarge
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.answer import splice_list
-from quorumvault.server.http.dependencies import Content, Job
+from quorumvault.server.http.dependencies import AdmittedRequest, Content
 from quorumvault.server.http.item_errors import ItemErrors, require_count
 from quorumvault.server.http.memory import cost_of_paths, cost_of_reading
 from quorumvault.server.http.records import Place, read_records
@@ -42,18 +42,18 @@ _text = msgspec.json.Decoder(str).decode
 _Told = bytes | Missing
 
 
-async def detokenize(job: Job) -> Content:
+async def detokenize(admitted: AdmittedRequest) -> Content:
     """Return the answer to a request for values. Raises RequestError."""
-    request = await parse(DetokenizeBody, job.body, job.turns)
+    request = await parse(DetokenizeBody, admitted.body, admitted.turns)
     if request.tokens is not UNSET:
-        return await _detokenize_tokens(job, request.tokens)
+        return await _detokenize_tokens(admitted, request.tokens)
     if request.records is not UNSET:
-        return await _detokenize_records(job, request.records)
-    return encode(await _detokenize_one(job, request.token or ""))
+        return await _detokenize_records(admitted, request.records)
+    return encode(await _detokenize_one(admitted, request.token or ""))
 
 
-async def _detokenize_one(job: Job, token: str) -> TokenDetokenized:
-    (told,) = await _ask(job, [token])
+async def _detokenize_one(admitted: AdmittedRequest, token: str) -> TokenDetokenized:
+    (told,) = await _ask(admitted, [token])
     if isinstance(told, Missing):
         raise _failure(told)
     return TokenDetokenized(token, to_json(told))
@@ -67,25 +67,25 @@ def _failure(missing: Missing) -> RequestError:
     return NoQuorum("too few nodes could read this token's record to say what it holds, or that there is none")
 
 
-async def _ask(job: Job, tokens: list[str]) -> list[_Told]:
+async def _ask(admitted: AdmittedRequest, tokens: list[str]) -> list[_Told]:
     """Return the vault's answer for each token, and count it for the event. Raises RequestError."""
-    counts, limits = job.counts, job.services.limits
-    await job.pay(cost_of_reading(len(tokens), limits))
-    job.ask(len(tokens))
-    told = await job.services.vault.detokenize(job.owner, tokens, job.take_read)
+    counts, limits = admitted.counts, admitted.services.limits
+    await admitted.pay(cost_of_reading(len(tokens), limits))
+    admitted.charge(len(tokens))
+    told = await admitted.services.vault.detokenize(admitted.owner, tokens, admitted.take_read)
     counts.found = [*map(type, told)].count(bytes)
     counts.not_found = told.count(Missing.NOT_FOUND)
     return told
 
 
-async def _detokenize_tokens(job: Job, tokens: Sequence[str | None]) -> Content:
-    require_count(len(tokens), job.services.limits.items, "tokens")
-    told = await _ask(job, [token for token in tokens if token is not None])
-    found, not_found = job.counts.found or 0, job.counts.not_found or 0
+async def _detokenize_tokens(admitted: AdmittedRequest, tokens: Sequence[str | None]) -> Content:
+    require_count(len(tokens), admitted.services.limits.items, "tokens")
+    told = await _ask(admitted, [token for token in tokens if token is not None])
+    found, not_found = admitted.counts.found or 0, admitted.counts.not_found or 0
     if _size(told) <= _SMALL:
         small = [ValueResult("ok", to_json(value)) if isinstance(value, bytes) else _RESULTS[value] for value in told]
         return encode(TokensDetokenized([*_with_nulls(tokens, small)], found, not_found))
-    await _require_room(job, told, len(tokens) * _ROOM_OF_A_RESULT)
+    await _require_room(admitted, told, len(tokens) * _ROOM_OF_A_RESULT)
     results = (ValueResult("ok", to_json(value)) if isinstance(value, bytes) else _RESULTS[value] for value in told)
     return splice_list(encode(TokensDetokenized([], found, not_found)), map(encode, _with_nulls(tokens, results)))
 
@@ -102,25 +102,25 @@ def _with_nulls(tokens: Sequence[str | None], results: Iterable[ValueResult]) ->
 _ROOM_OF_A_RESULT = len(encode(ValueResult("unavailable", ""))) + 1
 
 
-async def _detokenize_records(job: Job, raws: Sequence[Raw]) -> Content:
-    counts, errors = job.counts, ItemErrors(job.services.limits)
-    records = await read_records(job, raws, errors)
-    errors.refuse()
+async def _detokenize_records(admitted: AdmittedRequest, raws: Sequence[Raw]) -> Content:
+    counts, errors = admitted.counts, ItemErrors(admitted.services.limits)
+    records = await read_records(admitted, raws, errors)
+    errors.refuse_unless_lenient()
     places = [place for place in records.places if place.slot.raw.startswith(b'"')]
-    await job.turns.next()
-    told = await _ask(job, [_text(place.slot.raw) for place in places])
+    await admitted.turns.next()
+    told = await _ask(admitted, [_text(place.slot.raw) for place in places])
     counts.replaced = counts.found
-    await job.pay(cost_of_paths(len(told) - (counts.found or 0)))
-    missing = await _put_in_place(job, places, told)
+    await admitted.pay(cost_of_paths(len(told) - (counts.found or 0)))
+    missing = await _put_in_place(admitted, places, told)
     whole = encode(RecordsDetokenized([], counts.found or 0, counts.not_found or 0, missing))
-    await _require_room(job, told, len(whole) + len(job.body))
+    await _require_room(admitted, told, len(whole) + len(admitted.body))
     return splice_list(whole, records.encode())
 
 
-async def _put_in_place(job: Job, places: Sequence[Place], told: Sequence[_Told]) -> list[MissingField]:
+async def _put_in_place(admitted: AdmittedRequest, places: Sequence[Place], told: Sequence[_Told]) -> list[MissingField]:
     """Replace tokens by the values that were found. Returns the places of the others."""
     distinct = {id(value): value for value in told if isinstance(value, bytes)}
-    await job.pay(sum(map(_size_decoded, distinct.values())))
+    await admitted.pay(sum(map(_size_decoded, distinct.values())))
     values = {key: to_json(value) for key, value in distinct.items()}
     missing: list[MissingField] = []
     for (record, slot), value in zip(places, told, strict=True):
@@ -128,8 +128,8 @@ async def _put_in_place(job: Job, places: Sequence[Place], told: Sequence[_Told]
             slot.replace(values[id(value)])
         else:
             missing.append(MissingField(record, slot.path, None if value is Missing.NOT_FOUND else value.value))
-        if job.turns.over():
-            await job.turns.next()
+        if admitted.turns.over():
+            await admitted.turns.next()
     return missing
 
 
@@ -137,9 +137,9 @@ def _size_decoded(value: bytes) -> int:
     return len(value) if value.isascii() else 4 * len(value)
 
 
-async def _require_room(job: Job, told: Sequence[_Told], beside: int) -> None:
+async def _require_room(admitted: AdmittedRequest, told: Sequence[_Told], beside: int) -> None:
     """Raises TooLarge if these values and ``beside`` more bytes make a larger answer than ``limits.answer_bytes``."""
-    most = job.services.limits.answer_bytes
+    most = admitted.services.limits.answer_bytes
     if beside + _LONGEST_ESCAPE * _size(told) <= most:
         return
     sizes: dict[int, int] = {}
@@ -151,8 +151,8 @@ async def _require_room(job: Job, told: Sequence[_Told], beside: int) -> None:
             size += sizes[id(value)]
         if size > most:
             raise TooLarge(f"an answer has at most {most} bytes here (GET /limits); ask for fewer tokens at once")
-        if job.turns.over():
-            await job.turns.next()
+        if admitted.turns.over():
+            await admitted.turns.next()
 
 
 #: Bytes of JSON that a control character takes.

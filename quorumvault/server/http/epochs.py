@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from quorumvault.server.http.dependencies import Job
+from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.schemas import ActiveEpoch, encode, parse_rotate
 
 
-async def epoch(job: Job) -> bytes:
-    job.counts.epoch = await job.services.vault.epoch(job.owner)
-    return encode(ActiveEpoch(job.counts.epoch))
+async def epoch(admitted: AdmittedRequest) -> bytes:
+    admitted.counts.epoch = await admitted.services.vault.epoch(admitted.owner)
+    return encode(ActiveEpoch(admitted.counts.epoch))
 
 
-async def rotate(job: Job) -> bytes:
-    job.counts.epoch = await job.services.vault.rotate(job.owner, await parse_rotate(job.body, job.turns))
-    return encode(ActiveEpoch(job.counts.epoch))
+async def rotate(admitted: AdmittedRequest) -> bytes:
+    from_epoch = await parse_rotate(admitted.body, admitted.turns)
+    admitted.counts.epoch = await admitted.services.vault.rotate(admitted.owner, from_epoch)
+    return encode(ActiveEpoch(admitted.counts.epoch))

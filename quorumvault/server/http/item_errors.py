@@ -33,7 +33,7 @@ ITEM_ERRORS: Final[dict[str, type[RequestError]]] = {
 #: The beginning of a token in canonical form. Whether a text with it is a token takes longer to find out.
 _LIKE_A_TOKEN: Final = b"sqv_"
 _NULL: Final = b"null"
-#: The rule "a conflict never overwrites": neither of the two values is overwritten.
+#: The later of two values gets no token (rule: a conflict never overwrites).
 COLLISION: Final = TokenCollision("another value has the token that this one would get, in this epoch")
 
 ItemCode = Annotated[str, Meta(extra_json_schema={"enum": sorted(ITEM_ERRORS)})]
@@ -59,7 +59,7 @@ class ItemErrors:
     def add(self, index: int, error: RequestError, path: str | None = None) -> None:
         self.found.append(ItemError(index, error.code, error.detail, path))
 
-    def refuse(self) -> None:
+    def refuse_unless_lenient(self) -> None:
         """Raises the error of the whole request if it is not lenient and an item is bad: with the first one's code and status."""
         if not self.found or self._lenient:
             return
@@ -68,9 +68,9 @@ class ItemErrors:
         rest = f" ({more} faults are not listed)" if more else ""
         raise ITEM_ERRORS[first.code](f"item {first.index}: {first.detail}; nothing is returned{rest}", errors=listed)
 
+    @property
     def listed(self) -> list[ItemProblem] | UnsetType:
-        """Return the list for a lenient request's answer, by index; unset otherwise. Raises as ``refuse`` does."""
-        self.refuse()
+        """The list for a lenient request's answer, by index; unset for any other."""
         return [ItemProblem(error.index, error.code, error.path) for error in self._in_order()] if self._lenient else UNSET
 
     def _in_order(self) -> list[ItemError]:
@@ -102,7 +102,7 @@ def _judge(canonicals: list[bytes | None], errors: ItemErrors) -> list[bytes | N
     for index, error in unfit(canonicals, errors.limits):
         canonicals[index] = None
         errors.add(index, error)
-    errors.refuse()
+    errors.refuse_unless_lenient()
     return canonicals
 
 

@@ -1,4 +1,4 @@
-"""The outermost layer: puts the request's id on every response, and turns an unforeseen exception into a 500.
+"""Puts the request's id on every response, and turns an unforeseen exception into a 500. routes.py puts it around all endpoints.
 
 An exception's text may hold a value (a KeyError's does), so only its type and its traceback without texts are logged. Pure ASGI:
 no task and no queue of its own around a request.

@@ -1,18 +1,20 @@
-"""The steps of every request with an API key, in the contract's order, and the one call that records how it ended.
+"""The steps of every request with an API key, in order, and the one call that records how it ended.
 
 404/405  the router
 401      authenticate: whose key it is
 403      permit: may the key do this
 503      the event log cannot be written and events.on_failure is "refuse" (no-quorum, outcome none)
 503      draining      admission.py, before a byte of the body is read
-429      busy          admission.py: no place; memory.py: no memory for the body
-429      rate-limited  rate_limits.py
+429      busy          admission.py: no place; memory.py: no memory for the body (413: never)
+429      rate-limited  rate_limits.py: spend_request, requests a second
 415      the body's media type
 413      its length, as announced and as it arrives
 413/429  memory.py: the memory for what the body becomes
 400      JSON, or Arrow            the operation, with the bytes
 422      id headers, form, values  the operation
-409/503  the vault
+413/429  memory.py: the memory for the operation's work (AdmittedRequest.pay)
+429/422  rate_limits.py: spend_values, values a second and a day (AdmittedRequest.charge)
+409/503  the vault; 413 if the values fit into no answer; 429 if there is no memory for them, or large reads wait for others
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from quorumvault.formats.json import check_steps, parts_in_steps
 from quorumvault.server.http.answer import AnswerResponse
 from quorumvault.server.http.auth import authenticate, permit
 from quorumvault.server.http.body import Form, Turns, declared_length, form_of, read_body, require_length
-from quorumvault.server.http.dependencies import Answer, Content, Counts, Job, Services
+from quorumvault.server.http.dependencies import AdmittedRequest, Answer, Content, Counts, Services
 from quorumvault.server.http.memory import cost_of_decoding
 from quorumvault.server.http.rate_limits import Allowances
 from quorumvault.server.http.request_ids import IdHeaders, id_headers_of, require_well_formed
@@ -117,28 +119,28 @@ class Pipeline:
                 require_length(length, services.limits.body_bytes)
                 body = await read_body(request, place.memory, services.limits.body_bytes, services.timeouts.body)
             spend = partial(self._allowances.spend_values, key)
-            job = Job(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
-            content = await self._carry_out(job, form, ids, request.method)
+            admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
+            content = await self._carry_out(admitted, form, ids, request.method)
             place.memory.leave_lane()
             return AnswerResponse(content, form.value, place.release)
         except BaseException:
             place.release()
             raise
 
-    async def _carry_out(self, job: Job, form: Form, ids: IdHeaders, method: str) -> Content:
+    async def _carry_out(self, admitted: AdmittedRequest, form: Form, ids: IdHeaders, method: str) -> Content:
         operation = self._operation
         if form is Form.ARROW and operation.arrow is not None:
             if ids.malformed:
-                _check_arrow(job.body, job.services.limits)  # 400 comes before 422
+                _check_arrow(admitted.body, admitted.services.limits)  # 400 comes before 422
             require_well_formed(ids)
-            return await operation.arrow(job)
+            return await operation.arrow(admitted)
         if method == "POST":
-            await _pay_for_decoding(job)
-            job.memory.body_is_decoded()
+            await _pay_for_decoding(admitted)
+            admitted.memory.body_is_decoded()
             if ids.malformed:
-                await job.turns.through(check_steps(job.body))  # 400 comes before 422
+                await admitted.turns.through(check_steps(admitted.body))  # 400 comes before 422
         require_well_formed(ids)
-        return await operation.answer(job)
+        return await operation.answer(admitted)
 
     def _event(self, ids: IdHeaders, key: ApiKey | None, counts: Counts, outcome: str, started: float) -> Event:
         return Event(
@@ -157,15 +159,15 @@ class Pipeline:
         )
 
 
-async def _pay_for_decoding(job: Job) -> None:
+async def _pay_for_decoding(admitted: AdmittedRequest) -> None:
     """Pay for the objects that the body becomes. Raises TooLarge, Busy, and Malformed for a body of too many members."""
-    parts = sum(map(job.body.count, _PARTS))
+    parts = sum(map(admitted.body.count, _PARTS))
     if parts > _FEW_PARTS:
-        for so_far in parts_in_steps(job.body):
+        for so_far in parts_in_steps(admitted.body):
             parts = so_far
-            if job.turns.over():
-                await job.turns.next()
-    await job.pay(cost_of_decoding(job.body, parts))
+            if admitted.turns.over():
+                await admitted.turns.next()
+    await admitted.pay(cost_of_decoding(admitted.body, parts))
 
 
 def _check_arrow(body: bytes, limits: Limits) -> None:

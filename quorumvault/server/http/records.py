@@ -11,7 +11,7 @@ from msgspec import Raw
 from quorumvault.errors import Invalid
 from quorumvault.formats.fields import Slot
 from quorumvault.formats.json import Document
-from quorumvault.server.http.dependencies import Job
+from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.item_errors import ItemErrors, require_count
 from quorumvault.server.http.memory import cost_of_places
 
@@ -44,12 +44,12 @@ class Records:
             yield _NULL if document is None or index in spoiled else document.encode()
 
 
-async def read_records(job: Job, raws: Sequence[Raw], errors: ItemErrors) -> Records:
+async def read_records(admitted: AdmittedRequest, raws: Sequence[Raw], errors: ItemErrors) -> Records:
     """Parse the records of a body that is known to be JSON, and find their configured fields. ``errors`` gets what is no record.
 
     Raises TooManyItems, TooLarge, Busy.
     """
-    fields, limits, turns = job.services.fields, job.services.limits, job.turns
+    fields, limits, turns = admitted.services.fields, admitted.services.limits, admitted.turns
     require_count(len(raws), limits.items, "records")
     records = Records([], [])
     for index, raw in enumerate(raws):
@@ -68,7 +68,7 @@ async def read_records(job: Job, raws: Sequence[Raw], errors: ItemErrors) -> Rec
             if slot is None:
                 continue
             if len(records.places) % _PAID_AT_ONCE == 0:
-                await job.pay(cost_of_places(_PAID_AT_ONCE))
+                await admitted.pay(cost_of_places(_PAID_AT_ONCE))
             records.places.append(Place(index, slot))
             require_count(len(records.places), limits.record_values, "configured values in its records")
     return records

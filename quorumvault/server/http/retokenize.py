@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quorumvault.server.coordinator.vault import Missing
-from quorumvault.server.http.dependencies import Job
+from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.item_errors import require_count
 from quorumvault.server.http.memory import cost_of_reading
 from quorumvault.server.http.schemas import RetokenizeBody, TokenResult, TokensRetokenized, encode, parse
@@ -12,15 +12,15 @@ _NULL_RESULT = TokenResult("null")
 _RESULTS = {missing: TokenResult(missing.value) for missing in Missing}
 
 
-async def retokenize(job: Job) -> bytes:
+async def retokenize(admitted: AdmittedRequest) -> bytes:
     """Return the answer to a request that moves tokens to the active epoch. Raises RequestError."""
-    counts, limits = job.counts, job.services.limits
-    request = await parse(RetokenizeBody, job.body, job.turns)
+    counts, limits = admitted.counts, admitted.services.limits
+    request = await parse(RetokenizeBody, admitted.body, admitted.turns)
     require_count(len(request.tokens), limits.items, "tokens")
     asked = [token for token in request.tokens if token is not None]
-    await job.pay(cost_of_reading(len(asked), limits))
-    job.ask(len(asked))
-    moved = await job.services.vault.retokenize(job.owner, asked, job.take_read)
+    await admitted.pay(cost_of_reading(len(asked), limits))
+    admitted.charge(len(asked))
+    moved = await admitted.services.vault.retokenize(admitted.owner, asked, admitted.take_read)
     counts.epoch = moved.epoch
     counts.found = sum(isinstance(token, str) for token in moved.tokens)
     counts.not_found = moved.tokens.count(Missing.NOT_FOUND)

@@ -1,10 +1,11 @@
 """The HTTP API: its routes, and the application around them.
 
-RequestIdMiddleware         request id on every response; an exception that nobody foresaw becomes 500
-  Starlette                 404, 405; a RequestError becomes a problem
-    Pipeline                key, permission, admission, body; one event for each request
-      tokenize, detokenize  the operations: bytes in, bytes out, on a Vault
-    Status                  health and limits, without a key
+HotRoutes                     POST /tokenize, /detokenize and /retokenize pass by Starlette; _straight answers their RequestErrors
+  RequestIdMiddleware         request id on every response; an exception that nobody foresaw becomes 500
+    Starlette                 404, 405; a RequestError becomes a problem
+      Pipeline                key, permission, admission, body; one event for each request
+        tokenize, detokenize  the operations: an AdmittedRequest in, Content out, on a Vault
+      Status                  health and limits, without a key
 """
 
 from __future__ import annotations

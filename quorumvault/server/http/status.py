@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from quorumvault.server.http.admission import Phase
-from quorumvault.server.http.dependencies import Job, Services
+from quorumvault.server.http.dependencies import AdmittedRequest, Services
 from quorumvault.server.http.openapi import document
 from quorumvault.server.http.request_ids import id_headers_of, require_well_formed
 from quorumvault.server.http.schemas import ConfiguredFields, LimitsInForce, Live, encode
@@ -27,8 +27,8 @@ def _openapi() -> bytes:
     return encode(document())
 
 
-async def fields(job: Job) -> bytes:
-    return encode(ConfiguredFields(list(job.services.fields.paths)))
+async def fields(admitted: AdmittedRequest) -> bytes:
+    return encode(ConfiguredFields(list(admitted.services.fields.paths)))
 
 
 class Status:

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 from quorumvault.crypto.canonical import from_json
 from quorumvault.server.http.answer import splice, splice_list
 from quorumvault.server.http.body import Turns, turn
-from quorumvault.server.http.dependencies import Content, Job
+from quorumvault.server.http.dependencies import AdmittedRequest, Content
 from quorumvault.server.http.item_errors import (
     COLLISION,
     ItemErrors,
@@ -41,31 +41,31 @@ from quorumvault.server.http.schemas import (
 _JUDGED = 512
 
 
-async def tokenize(job: Job) -> Content:
+async def tokenize(admitted: AdmittedRequest) -> Content:
     """Return the answer to a request for tokens. Raises RequestError."""
-    request = await parse_tokenize(job.body, job.turns)
-    await turn(len(job.body))
-    errors = ItemErrors(job.services.limits, lenient=request.on_error == "item")
+    request = await parse_tokenize(admitted.body, admitted.turns)
+    await turn(len(admitted.body))
+    errors = ItemErrors(admitted.services.limits, lenient=request.on_error == "item")
     if request.record is not UNSET:
-        done = await _tokenize_records(job, [request.record], errors)
+        done = await _tokenize_records(admitted, [request.record], errors)
         return splice(encode(RecordTokenized(done.epoch, None, done.replaced, done.errors)), b"null", done.records)
     if request.records is not UNSET:
-        done = await _tokenize_records(job, request.records, errors)
+        done = await _tokenize_records(admitted, request.records, errors)
         return splice_list(encode(RecordsTokenized(done.epoch, [], done.replaced, done.errors)), done.records)
-    return encode(await _tokenize_values(job, request, errors))
+    return encode(await _tokenize_values(admitted, request, errors))
 
 
-async def _tokenize_values(job: Job, request: TokenizeBody, errors: ItemErrors) -> ValuesTokenized:
+async def _tokenize_values(admitted: AdmittedRequest, request: TokenizeBody, errors: ItemErrors) -> ValuesTokenized:
     if isinstance(request, TextTokenizeBody):
         canonicals = judge_texts(request.values or [], errors)
     else:
         canonicals = judge_values(request.values or [], errors)
-    await turn(len(job.body))
+    await turn(len(admitted.body))
     wanted = [canonical for canonical in canonicals if canonical is not None]
-    await job.pay(cost_of_writing(len(wanted)))
-    job.ask(len(wanted))
-    done = await job.services.vault.tokenize(job.owner, wanted)
-    job.counts.epoch = done.epoch
+    await admitted.pay(cost_of_writing(len(wanted)))
+    admitted.charge(len(wanted))
+    done = await admitted.services.vault.tokenize(admitted.owner, wanted)
+    admitted.counts.epoch = done.epoch
     tokens = done.tokens
     if len(wanted) < len(canonicals):
         fresh = iter(done.tokens)
@@ -74,7 +74,8 @@ async def _tokenize_values(job: Job, request: TokenizeBody, errors: ItemErrors) 
         for index, (canonical, token) in enumerate(zip(canonicals, tokens, strict=True)):
             if canonical is not None and token is None:
                 errors.add(index, COLLISION)
-    return ValuesTokenized(done.epoch, tokens, errors.listed())
+    errors.refuse_unless_lenient()
+    return ValuesTokenized(done.epoch, tokens, errors.listed)
 
 
 class _Done(NamedTuple):
@@ -86,35 +87,35 @@ class _Done(NamedTuple):
     errors: list[ItemProblem] | UnsetType
 
 
-async def _tokenize_records(job: Job, raws: Sequence[Raw], errors: ItemErrors) -> _Done:
-    fields, counts = job.services.fields, job.counts
-    records = await read_records(job, raws, errors)
-    canonicals = await _judge_records(records, errors, job.turns)
-    await job.pay(cost_of_paths(len(errors.found)))
+async def _tokenize_records(admitted: AdmittedRequest, raws: Sequence[Raw], errors: ItemErrors) -> _Done:
+    fields, counts = admitted.services.fields, admitted.counts
+    records = await read_records(admitted, raws, errors)
+    canonicals = await _judge_records(records, errors, admitted.turns)
+    await admitted.pay(cost_of_paths(len(errors.found)))
     spoiled = {error.index for error in errors.found}
-    await job.turns.next()
+    await admitted.turns.next()
     pairs = zip(records.places, canonicals, strict=True)
     wanted = [(place, canonical) for place, canonical in pairs if canonical is not None and place.record not in spoiled]
-    await job.pay(cost_of_writing(len(wanted)))
-    job.ask(len(wanted))
-    done = await job.services.vault.tokenize(job.owner, [canonical for _, canonical in wanted])
+    await admitted.pay(cost_of_writing(len(wanted)))
+    admitted.charge(len(wanted))
+    done = await admitted.services.vault.tokenize(admitted.owner, [canonical for _, canonical in wanted])
     counts.epoch = done.epoch
     filled = [(place, token) for (place, _), token in zip(wanted, done.tokens, strict=True)]
-    await job.turns.next()
+    await admitted.turns.next()
     for place, token in filled:
         if token is None:
             errors.add(place.record, COLLISION, place.slot.path)
             spoiled.add(place.record)
-    listed = errors.listed()
+    errors.refuse_unless_lenient()
     replaced = dict.fromkeys(fields.paths, 0)
     for place, token in filled:
         if token is not None and place.record not in spoiled:
             place.slot.replace(token)
             replaced[fields.paths[place.slot.field]] += 1
-        if job.turns.over():
-            await job.turns.next()
+        if admitted.turns.over():
+            await admitted.turns.next()
     counts.replaced = sum(replaced.values())
-    return _Done(done.epoch, records.encode(spoiled), replaced, listed)
+    return _Done(done.epoch, records.encode(spoiled), replaced, errors.listed)
 
 
 async def _judge_records(records: Records, errors: ItemErrors, turns: Turns) -> list[bytes | None]:
@@ -133,5 +134,5 @@ async def _judge_records(records: Records, errors: ItemErrors, turns: Turns) -> 
             errors.add(place.record, error, place.slot.path)
         if turns.over():
             await turns.next()
-    errors.refuse()
+    errors.refuse_unless_lenient()
     return canonicals

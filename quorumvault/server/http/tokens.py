@@ -7,23 +7,23 @@ other nodes are asked for the active epoch alone.
 from __future__ import annotations
 
 from quorumvault.errors import TooManyItems
-from quorumvault.server.http.dependencies import Job
+from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.item_errors import ItemErrors, judge_values
 from quorumvault.server.http.memory import cost_of_writing
 from quorumvault.server.http.schemas import TokensBody, TokensDerived, encode, parse
 
 
-async def tokens(job: Job) -> bytes:
+async def tokens(admitted: AdmittedRequest) -> bytes:
     """Return the answer to a request for tokens of all epochs. Raises RequestError."""
-    services, counts = job.services, job.counts
-    request = await parse(TokensBody, job.body, job.turns)
+    services, counts = admitted.services, admitted.counts
+    request = await parse(TokensBody, admitted.body, admitted.turns)
     canonicals = judge_values(request.values, ItemErrors(services.limits))
     wanted = [canonical for canonical in canonicals if canonical is not None]
-    counts.epoch = epoch = await services.vault.epoch(job.owner)
+    counts.epoch = epoch = await services.vault.epoch(admitted.owner)
     _require_room(len(wanted), epoch, services.limits.items)
-    await job.pay(cost_of_writing(len(wanted) * epoch))
-    job.ask(len(wanted), cost=len(wanted) * epoch)
-    derived = iter(await services.vault.derive(job.owner, wanted, epoch))
+    await admitted.pay(cost_of_writing(len(wanted) * epoch))
+    admitted.charge(len(wanted), cost=len(wanted) * epoch)
+    derived = iter(await services.vault.derive(admitted.owner, wanted, epoch))
     return encode(TokensDerived(epoch, [None if canonical is None else next(derived) for canonical in canonicals]))
 
 

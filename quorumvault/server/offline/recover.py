@@ -1,7 +1,8 @@
 """Recover a cluster of which too few disks open for the others to be copied from. Run by an operator, with all nodes stopped.
 
-A power cut may leave a write torn, at the end of a store's log, and a store that is told to trust nothing does not open then. One
-such disk, or two, are copied anew from what is left (rejoin). If it hit all three at once there is nobody to copy from. Then:
+A power cut may leave other bytes where the last batch of a store's log should be, and then LevelDB refuses to open the store
+(storage/leveldb_log.py has the table). One such disk is copied anew from the two others (rejoin). If it hit two or all three at
+once there is nobody to copy from. Then:
 
     cut      behind the last whole batch of a log, unless later batches follow (storage/leveldb_log.py); a copy is kept aside
     read     all of each store; one that cannot be read to its end is left out

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import AnyRequest, Get, Put, WriteBack
 from quorumvault.protocol.peer import NoReply, OnReply
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import OwnWork, Replica
 
 logger = logging.getLogger("quorumvault.storage")
 
@@ -30,7 +30,7 @@ _READ_BYTES = 1024
 class _Entry(NamedTuple):
     """``size`` is in bytes: those that the request writes, or those that its reads count as."""
 
-    request: AnyRequest | Job
+    request: AnyRequest | OwnWork
     on_reply: OnReply
     size: int
 
@@ -38,8 +38,9 @@ class _Entry(NamedTuple):
 class GroupCommit:
     """Runs a replica on its own thread. ``on_failure`` is called there, and has to end the process.
 
-    Invariants: a request is answered once, after the write of its group is durable, or at once with NoReply. ``_held_bytes``
-    is the size of the requests that wait and of the group at hand: never negative, at most ``limits.storage_queue_bytes``.
+    Invariants: a request is answered once, when ``Replica.handle`` has returned, which makes its group durable; or at once with
+    NoReply; or, if storage fails, never. ``_held_bytes`` is the size of the requests that wait and of the group at hand: never
+    negative, at most ``limits.storage_queue_bytes``.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
-    def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None:
+    def submit(self, request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
         """Called on the event loop's thread, where ``on_reply`` is called: later, or at once if too much waits already."""
         size = _size(request)
         limits = self._limits
@@ -118,7 +119,7 @@ class GroupCommit:
                 logger.error("a reply could not be delivered: %s", type(error).__name__)
 
 
-def _size(request: AnyRequest | Job) -> int:
+def _size(request: AnyRequest | OwnWork) -> int:
     match request:
         case Put(sealed=sealed):
             return sum(map(len, sealed))

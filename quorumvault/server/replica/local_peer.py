@@ -14,7 +14,7 @@ from quorumvault.server.replica.group_commit import GroupCommit
 class LocalPeer:
     """Implements Peer: to the coordinator, its own replica is a peer like the two others, without a wire.
 
-    ``replica`` gives None while the node has no disk (it is joining), and ``disk`` the id that its disk has or will have.
+    ``storage`` gives None while the node has no disk (it is joining), and ``disk`` the id that its disk has or will have.
     ``established`` says whether this process may vote (peers/standing.py).
     ``clock`` follows the versions of the records that come in; ``wall_ms`` is milliseconds since 1970.
     """
@@ -22,14 +22,14 @@ class LocalPeer:
     def __init__(
         self,
         node: str,
-        replica: Callable[[], GroupCommit | None],
+        storage: Callable[[], GroupCommit | None],
         disk: Callable[[], bytes],
         established: Callable[[], bool],
         clock: HybridClock,
         wall_ms: Callable[[], int],
     ) -> None:
         self.node = node
-        self._replica = replica
+        self._storage = storage
         self._disk = disk
         self._established = established
         self._clock = clock
@@ -37,7 +37,7 @@ class LocalPeer:
 
     @property
     def up(self) -> bool:
-        return self._replica() is not None and self._established()
+        return self._storage() is not None and self._established()
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
         self.submit(outgoing.request, on_reply)
@@ -47,12 +47,12 @@ class LocalPeer:
 
         NotVoting without a disk, NoReply while this process may not vote, or when too much waits for the disk already.
         """
-        if isinstance(request, Put) and records.holds_value(request.header + b"?"):
+        if isinstance(request, Put) and records.is_value_header(request.header):
             self._clock.observe(records.version_of(request.header).clock, self._wall_ms())
-        replica = self._replica()
-        if replica is None:
+        storage = self._storage()
+        if storage is None:
             on_reply(NotVoting(request.round, request.view, self._disk()))
         elif not self._established():
             on_reply(NoReply(sent=False))
         else:
-            replica.submit(request, on_reply)
+            storage.submit(request, on_reply)

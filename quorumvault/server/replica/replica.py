@@ -3,9 +3,10 @@
 A group of requests is handled together and shares one synced write (group_commit.py): no reply of a group exists before that
 write has returned. The replica runs on the store's own thread, which makes the fence and the write one critical section.
 
-A disk that is nearly full takes no write, and answers what needs none: reads, the fence, and writes of records that it has.
+A disk that is nearly full refuses what would have to be written. It still answers the rest: reads, batches that the fence
+refuses, and writes of records that it already has.
 
-Requests about the disk as a whole, its view and copies of it, are handled behind the group's write. So all that was acknowledged
+Requests about the disk as a whole, its view and copies of it, are handled after the group's write. So all that was acknowledged
 in the old view is in the store before the new view is entered, and a piece of a copy has all that was acknowledged before it.
 
 Rules kept here: write-once; durable before acknowledged; read repair before the answer; the fence; view and mode are durable;
@@ -52,15 +53,15 @@ class _Durable:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class OwnWork:
     """Work of this node itself on its replica, in turn with the requests. The reply is the work's result."""
 
     work: Callable[[Replica], object]
 
 
-#: Handled behind the group's write.
-_BEHIND_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, Job)
-_Behind = messages.AskView | messages.ProposeView | messages.Copy | Job
+#: Handled after the group's write.
+_AFTER_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, OwnWork)
+_AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | OwnWork
 
 
 class Replica:
@@ -120,7 +121,7 @@ class Replica:
         """The number of writes that its disk has seen. May be read on another thread."""
         return self._sequence
 
-    def handle(self, requests: Sequence[AnyRequest | Job]) -> list[Any]:
+    def handle(self, requests: Sequence[AnyRequest | OwnWork]) -> list[Any]:
         """Replies in the order of the requests, whose writes are durable: AnyReply to a request, to a job its result.
 
         Raises StorageFailed: then nothing may be answered any more.
@@ -131,9 +132,9 @@ class Replica:
         outcomes = [self._handle_full(request) if full else self._handle(request, staged) for request in requests]
         if staged:
             self._write(staged)
-        return [self._handle_behind(each) if isinstance(each, _BEHIND_WRITE) else self._vote(each) for each in outcomes]
+        return [self._handle_after_write(each) if isinstance(each, _AFTER_WRITE) else self._reply_for(each) for each in outcomes]
 
-    # Jobs of a joining disk's own node.
+    # Work of this node itself, on an active or a joining disk (OwnWork).
 
     def enter(self, view: View) -> bool:
         """Enter ``view``, which lists this joining disk. Returns False if there is no room to write that down."""
@@ -207,9 +208,9 @@ class Replica:
         self._votes = votes(identity.disk, identity.mode, identity.view)
         return True
 
-    def _handle_behind(self, request: _Behind) -> object:
+    def _handle_after_write(self, request: _AfterWrite) -> object:
         match request:
-            case Job():
+            case OwnWork():
                 return request.work(self)
             case messages.ProposeView(proposed=view):
                 mine = self._identity
@@ -236,7 +237,7 @@ class Replica:
 
     # Requests of coordinators.
 
-    def _vote(self, outcome: AnyReply | _Durable) -> AnyReply:
+    def _reply_for(self, outcome: AnyReply | _Durable) -> AnyReply:
         if isinstance(outcome, messages.OtherView):
             return outcome
         request = outcome.request if isinstance(outcome, _Durable) else outcome
@@ -247,17 +248,17 @@ class Replica:
             return messages.Ack(request.round, request.view, disk, incarnation, self._sequence, outcome.refused)
         return outcome
 
-    def _handle_full(self, request: AnyRequest | Job) -> AnyReply | _Durable | _Behind:
+    def _handle_full(self, request: AnyRequest | OwnWork) -> AnyReply | _Durable | _AfterWrite:
         """Handle a request on a disk without room: refuse it if anything would have to be written."""
         unwritten: dict[bytes, bytes] = {}
         outcome = self._handle(request, unwritten)
-        if not unwritten or isinstance(request, Job):
+        if not unwritten or isinstance(request, OwnWork):
             return outcome
         self._replaced = {}
         return messages.NotVoting(request.round, request.view, self._identity.disk, full=True)
 
-    def _handle(self, request: AnyRequest | Job, staged: dict[bytes, bytes]) -> AnyReply | _Durable | _Behind:
-        if isinstance(request, _BEHIND_WRITE):
+    def _handle(self, request: AnyRequest | OwnWork, staged: dict[bytes, bytes]) -> AnyReply | _Durable | _AfterWrite:
+        if isinstance(request, _AFTER_WRITE):
             return request
         view = self._identity.view
         if view is not None and request.view != view.id:
@@ -273,7 +274,7 @@ class Replica:
                 register = self._register(request.owner, staged)
                 return messages.EpochIs(request.round, request.view, self._identity.disk, register.epoch, register.secret)
             case messages.RaiseEpoch():
-                self._raise(request.owner, Register(request.epoch, request.secret), staged)
+                self._advance(request.owner, Register(request.epoch, request.secret), staged)
                 return _Durable(request, {})
             case _:
                 return self.inventory.answer(request, self._identity.disk)
@@ -283,7 +284,7 @@ class Replica:
         mine = self._register(put.owner, staged)
         if refuses(mine, theirs):
             return messages.Stale(put.round, put.view, self._identity.disk, mine.epoch, mine.secret)
-        self._raise(put.owner, theirs, staged)
+        self._advance(put.owner, theirs, staged)
         self._keep_name(put.owner, put.owner_name, staged)
         keys = layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests)
         header = put.header
@@ -365,6 +366,6 @@ class Replica:
         except ValueError as error:
             raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
 
-    def _raise(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
+    def _advance(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
         if register.epoch > self._register(owner, staged).epoch:
             staged[layout.register_key(owner)] = layout.encode_register(register.epoch, register.secret)

@@ -15,11 +15,11 @@ LevelDB trusts its disk unless it is told not to. The options used here, and why
   find it at its next start (Pillai et al., ALICE, OSDI '14).
 - RepairDB drops what it cannot read, which makes it absent. It is never used.
 
-One thing these do not find: a log may end in a torn record, since a crash leaves one, and a flipped bit in the length of one
-of the last records (within 32 KiB of the end) looks the same: LevelDB opens without the batches from there on. So the logs are
-read once before LevelDB does (leveldb_log.py), which finds the batches that follow. What is left is a bit in the last batch of
-all, which no log can tell from a crash (Alagappan et al., FAST '18, call it the entanglement of crash and corruption); only
-the sequence number that peers remember can.
+One thing these do not find: LevelDB opens a log that ends within a batch, as a crash may leave it (leveldb_log.py has the table
+of torn logs), and a flipped bit in the length of one of the last records (within 32 KiB of the end) looks the same: it opens
+without the batches from there on. So the logs are read once before LevelDB does, which finds the batches that follow. What is
+left is a bit in the last batch of all, which no log can tell from a crash (Alagappan et al., FAST '18, call it the entanglement
+of crash and corruption); only the sequence that peers remember can.
 
 Rules kept here: durable before acknowledged; a distrusted store stops.
 """
@@ -62,7 +62,8 @@ _OPTIONS = {
     "bloom_filter_bits": 10,
 }
 _FORMAT = bytes([layout.STORE_FORMAT])
-#: Words for a store that LevelDB refuses. It is damaged, or has a torn tail, which server/offline/recover.py can cut off.
+#: Words for a store that LevelDB refuses: it is damaged, or other bytes are where the last batch was torn (leveldb_log.py), which
+#: server/offline/recover.py can cut off.
 CANNOT_BE_OPENED = "the store cannot be opened"
 _LOCK_REFUSED = "IO error: lock "
 #: Errors for which a store may fail to open without being damaged: the operator has to mend them.

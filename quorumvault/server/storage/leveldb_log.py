@@ -4,14 +4,18 @@
     record    0: CRC-32C over type and data, masked (u32)   4: length of the data (u16)   6: type (u8)   7: data
     type      1 FULL      a batch, whole
               2 FIRST, 3 MIDDLE, 4 LAST                     a batch in pieces, one a block
-    batch     0: sequence number (u64)   8: entries (u32)   12: entries
+    batch     0: number of its first entry (u64)   8: entries (u32)   12: entries
 
 Integers are little-endian. Source: doc/log_format.md and db/log_format.h of LevelDB; the batch: db/write_batch.cc.
 
-A store writes one batch after the other, each synced before the next one begins. So a power cut leaves at most one batch that is
-not whole, and nothing behind it; of that batch any part may be there, be zeros, or be whatever the disk had there before. If on
-the other hand a batch that is later than the last whole one begins behind the damage, the damage is in the middle: what is broken
-had been synced, perhaps acknowledged, and was damaged since. That is no torn tail, and nothing here mends it.
+A store writes one batch after the other, each synced before the next one begins. So a crash leaves at most one batch that is not
+whole, and nothing after it. What a store does when it is opened then:
+
+    the log ends within that batch (a process was killed)     LevelDB opens it, without that batch
+    zeros, or what the disk had there before, stand in its    LevelDB refuses: the node gives the disk up and rejoins, or, if
+    place (a power cut)                                       that hit too many, ``quorumvault recover`` cuts the log here
+    a later batch follows the damage                          ``scan_logs`` refuses, and nothing here mends it: what is broken
+                                                              had been synced, perhaps acknowledged, and was damaged since
 
 What cannot be told apart: a last batch that was torn, and one that was synced and has rotted (Alagappan et al., FAST '18).
 """
@@ -76,7 +80,7 @@ class _Batch(NamedTuple):
         return len(self.head) == _BATCH.size
 
     @property
-    def sequence(self) -> int:
+    def first_entry(self) -> int:
         """The number of its first entry, 0 if it is not known; each further entry has the next number."""
         return _BATCH.unpack(self.head)[0] if self.named else 0
 
@@ -113,11 +117,11 @@ def scan_log(log: bytes) -> LogScan:
     """Raises StoreCorrupt for damage in the middle."""
     whole = batches = first = last = 0
     # A batch that is not later than the one before it is of an older log, on a disk whose blocks show what was in them.
-    while (batch := _read_batch(log, whole)).whole and batch.sequence > last:
-        whole, batches, last = batch.end, batches + 1, batch.sequence + (batch.entries or 0) - 1
-        first = first or batch.sequence
+    while (batch := _read_batch(log, whole)).whole and batch.first_entry > last:
+        whole, batches, last = batch.end, batches + 1, batch.first_entry + (batch.entries or 0) - 1
+        first = first or batch.first_entry
     behind = whole if batch.whole else batch.end
-    if any(not later.named or later.sequence > last for later in _batches_behind(log, behind)):
+    if any(not later.named or later.first_entry > last for later in _batches_behind(log, behind)):
         raise StoreCorrupt(
             f"a log is damaged in the middle, behind its first {whole} bytes: batches follow that were written later, so this "
             f"was no write that a crash cut short"

@@ -17,7 +17,7 @@ from quorumvault.server.node.membership import Membership
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica import copy
 from quorumvault.server.replica import replica as replicas
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import OwnWork, Replica
 from tests.rigs.undone.mutant import LOST_DISKS, Mutant
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import Node
@@ -25,10 +25,10 @@ from tests.simulation.nodes import Node
 _real_handle = Replica._handle
 
 
-def _in_any_view(self: Replica, request: messages.AnyRequest | Job, staged: dict[bytes, bytes]) -> Any:
+def _in_any_view(self: Replica, request: messages.AnyRequest | OwnWork, staged: dict[bytes, bytes]) -> Any:
     """Takes the view that the request names for its own."""
     mine, view = self._identity, self._identity.view
-    if view is None or isinstance(request, Job):
+    if view is None or isinstance(request, OwnWork):
         return _real_handle(self, request, staged)
     number, joiner = request.view
     self._identity = replace(mine, view=structs.replace(view, number=number, joiner=joiner))

@@ -84,7 +84,7 @@ def _take_again(self: Line, reply: messages.AnyReply) -> None:
         on_reply(reply)
 
 
-_real_hold = Coordinator._hold
+_real_hold = Coordinator._hold_round
 
 
 def _other_ids(self: Coordinator) -> Iterator[int]:
@@ -193,7 +193,7 @@ def _raise_by_one(self: Replica, request: messages.AnyRequest, staged: dict[byte
 
 def _rotate_counting_up(owner: Any, from_epoch: int, keyring: Any) -> Steps[int]:
     active = (yield from operations.read_epoch(owner, keyring)).epoch
-    if not (yield from operations._raise_epoch(owner, Register(active + 1, keyring.secret_id))):
+    if not (yield from operations._advance_epoch(owner, Register(active + 1, keyring.secret_id))):
         raise QuorumLost
     return active + 1
 
@@ -286,9 +286,10 @@ MUTANTS = (
     Mutant("reply-counts-twice", ("a reply counts once",), "a disk that replies twice has two voices",
            ((Tally, "vote", _vote_again), (Exchange, "_on_reply", _hear_again), (Line, "take", _take_again)), REQUESTS),
     Mutant("request-id", ("a reply counts once",), "late replies to an earlier try count too",
-           ((Coordinator, "_run", _run_with_request_id), (Coordinator, "_hold", _hold_under_request_id)), REQUESTS),
+           ((Coordinator, "_run", _run_with_request_id), (Coordinator, "_hold_round", _hold_under_request_id)), REQUESTS),
     Mutant("ids-come-again", ("a reply counts once",), "ids of rounds come again",
-           ((nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold", _hold_under_few_ids)), REQUESTS, seed=2),
+           ((nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold_round", _hold_under_few_ids)),
+           REQUESTS, seed=2),
     Mutant("one-ack", ("committed",), "one acknowledgement is enough",
            ((operations, "WriteRound", _OneAck),), REQUESTS, seed=2, scopes=("put-get-get",), faults=CUTS),
     Mutant("no-write-back", ("read repair before the answer",), "there is none",

@@ -40,7 +40,7 @@ from quorumvault.server.http.dependencies import Services
 from quorumvault.server.http.routes import create_app
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.local_peer import LocalPeer
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.rigs.trio import DISKS, NODES, VIEW, Diary
@@ -169,7 +169,7 @@ async def settled(commits: list[GroupCommit]) -> None:
     """Return once each replica has handled all that was sent to it: an answer waits for two of the three."""
     for commit in commits:
         handled = asyncio.get_running_loop().create_future()
-        commit.submit(Job(lambda replica: None), handled.set_result)
+        commit.submit(OwnWork(lambda replica: None), handled.set_result)
         await handled
 
 

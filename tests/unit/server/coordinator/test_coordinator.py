@@ -318,14 +318,14 @@ async def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_b
     large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
     tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
     small = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
-    await coordinator._lane.acquire()
-    async with coordinator._lane:
+    await coordinator._large_reads.acquire()
+    async with coordinator._large_reads:
         waiting = asyncio.create_task(coordinator.detokenize(ACME, tokens))
         assert await coordinator.detokenize(ACME, small) == VALUES
         await three.settled()
         assert not waiting.done()
     assert await waiting == large
-    assert not coordinator._lane.locked()
+    assert not coordinator._large_reads.locked()
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(round=0.2, request=60)])
@@ -333,7 +333,7 @@ async def test_a_read_of_large_values_that_waits_too_long_is_told_that_the_node_
     coordinator = three.coordinators["n1"]
     large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
     tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
-    async with coordinator._lane, coordinator._lane:
+    async with coordinator._large_reads, coordinator._large_reads:
         with pytest.raises(Busy, match="reading large values for others"):
             await coordinator.detokenize(ACME, tokens)
     assert await coordinator.detokenize(ACME, tokens) == large

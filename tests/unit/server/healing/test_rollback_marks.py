@@ -15,7 +15,7 @@ from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view, successor
 from quorumvault.server.healing.rollback_marks import SOON, RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts, decode_facts, encode
-from quorumvault.server.replica.replica import Job, Replica
+from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import PUT_BACK
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -70,7 +70,7 @@ class Rig:
         )
 
     def submit(self, request: Any, on_reply: Callable[[Any], None]) -> None:
-        assert isinstance(request, Job)
+        assert isinstance(request, OwnWork)
         on_reply(NoReply(sent=False) if self.busy else self.replica.handle([request])[0])
 
     def wait(self) -> None:

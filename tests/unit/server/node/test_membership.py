@@ -13,7 +13,7 @@ from quorumvault.protocol.peer import OnReply
 from quorumvault.protocol.views import Mode, View, first_view, successor
 from quorumvault.server.node.membership import Membership, MembershipCallbacks
 from quorumvault.server.peers.facts import NodeFacts
-from quorumvault.server.replica.replica import Job
+from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.links import facts_of
@@ -41,7 +41,7 @@ class Rig:
         around = MembershipCallbacks(lambda: self, self.learnt.append, self._changed, self.events.append, self.ended.append)
         self.member = Membership(self.identity, around, self._no_rejoin)
 
-    def submit(self, request: AnyRequest | Job, on_reply: OnReply) -> None:
+    def submit(self, request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
         assert isinstance(request, ProposeView)
         self.proposed.append(request.proposed)
 
