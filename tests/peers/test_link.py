@@ -22,6 +22,7 @@ from tests.rigs.links import (
     Asker,
     Relay,
     StubReplica,
+    asking,
     eventually,
     facts_of,
     linking,
@@ -34,11 +35,9 @@ pytestmark = pytest.mark.usefixtures("run")
 
 
 async def test_a_request_gets_its_reply() -> None:
-    async with serving(StubReplica(at_once=True)) as server, linking(server.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(StubReplica(at_once=True)) as server, asking(server.address) as (linked, asker):
         asker.ask()
-        await eventually(lambda: asker.settled == 1)
+        await asker.has_settled(1)
         (reply,) = asker.replies
         assert isinstance(reply, EpochIs)
         assert reply.round.counter == 1
@@ -53,19 +52,17 @@ async def test_a_peer_of_an_older_release_is_not_sent_what_it_does_not_know() ->
         linked.link.send(Outgoing(AskView(RoundId(DISK, b"boot", 1), VIEW)), answers.append)
         assert answers == [NoReply(sent=False)]
         Asker(linked.link).ask()
-        await eventually(lambda: replica.taken == 1)
+        await replica.has_taken(1)
 
 
 async def test_replies_find_their_requests_in_any_order() -> None:
     replica, rng = StubReplica(), random.Random(7)
-    async with serving(replica) as server, linking(server.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, asking(server.address) as (_, asker):
         asker.ask(500)
-        await eventually(lambda: replica.taken == 500)
+        await replica.has_taken(500)
         while replica.held:
             replica.answer(rng.randrange(len(replica.held)))
-        await eventually(lambda: asker.settled == 500)
+        await asker.has_settled(500)
         assert [reply.epoch for reply in asker.replies if isinstance(reply, EpochIs)] == list(range(1, 501))
 
 
@@ -93,19 +90,17 @@ def frames_seen(stream: bytearray, handshake: int) -> list[int]:
 
 async def test_what_is_sent_in_one_turn_of_the_loop_goes_out_as_one_frame() -> None:
     replica = StubReplica()
-    async with serving(replica) as server, Relay(server.address).running() as relay, linking(relay.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, Relay(server.address).running() as relay, asking(relay.address) as (_, asker):
         asker.ask()
-        await eventually(lambda: replica.taken == 1)
+        await replica.has_taken(1)
         before = len(frames_seen(relay.seen["dialler"], 56 + 16))
         asker.ask(100)
-        await eventually(lambda: replica.taken == 101)
+        await replica.has_taken(101)
         assert len(frames_seen(relay.seen["dialler"], 56 + 16)) == before + 1
         before = len(frames_seen(relay.seen["listener"], 48))
         while replica.held:
             replica.answer()
-        await eventually(lambda: asker.settled == 101)
+        await asker.has_settled(101)
         assert len(frames_seen(relay.seen["listener"], 48)) == before + 1
 
 
@@ -118,7 +113,7 @@ async def test_a_shared_frame_stays_small() -> None:
     ):
         await linked.up()
         Asker(linked.link).ask(100)
-        await eventually(lambda: replica.taken == 100)
+        await replica.has_taken(100)
         lengths = frames_seen(relay.seen["dialler"], 56 + 16)[2:]
         assert max(lengths) <= 1000 + 16
         assert min(lengths[:-1]) > 900
@@ -138,22 +133,20 @@ async def test_without_a_connection_a_request_surely_was_not_sent() -> None:
 
 async def test_a_link_comes_back_when_its_peer_does() -> None:
     replica = StubReplica()
-    async with serving(replica) as server, linking(server.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, asking(server.address) as (linked, asker):
         asker.ask()
-        await eventually(lambda: replica.taken == 1)
+        await replica.has_taken(1)
         await server.close()
         await linked.down()
         assert "closed by the other side" in str(linked.link.last_error)
-        await eventually(lambda: asker.settled == 1)
+        await asker.has_settled(1)
         assert asker.replies == [NoReply(sent=True)]
         assert linked.link.facts == facts_of("n2")
         async with serving(StubReplica(at_once=True), server.address):
             await linked.up()
             assert linked.link.last_error is None
             asker.ask()
-            await eventually(lambda: asker.settled == 2)
+            await asker.has_settled(2)
             assert isinstance(asker.replies[1], EpochIs)
         assert linked.changes[:3] == [True, False, True]
 
@@ -169,10 +162,10 @@ async def test_a_link_follows_its_peer_to_another_address() -> None:
         assert not linked.link.up
         assert linked.link.last_error == "its address has changed"
         await linked.up()
-        await eventually(lambda: asker.settled == 1)
+        await asker.has_settled(1)
         assert asker.replies == [NoReply(sent=False)]  # it still was in the queue
         asker.ask()
-        await eventually(lambda: asker.settled == 2)
+        await asker.has_settled(2)
         assert isinstance(asker.replies[1], EpochIs)
         assert linked.changes == [True, False, True]
 
@@ -204,14 +197,12 @@ async def test_a_peer_that_falls_silent_is_down_and_its_requests_are_uncertain()
     async with (
         serving(StubReplica(), timeouts=IMPATIENT) as server,
         Relay(server.address).running() as relay,
-        linking(relay.address, timeouts=IMPATIENT) as linked,
+        asking(relay.address, timeouts=IMPATIENT) as (linked, asker),
     ):
-        await linked.up()
-        asker = Asker(linked.link)
         asker.ask(3)
         await asyncio.sleep(0)
         relay.frozen = True
-        await eventually(lambda: asker.settled == 3)
+        await asker.has_settled(3)
         assert asker.replies == [NoReply(sent=True)] * 3
         assert not linked.link.up
         assert "nothing was heard for 0.3 s" in str(linked.link.last_error)
@@ -237,11 +228,9 @@ async def test_an_idle_link_stays_up_and_brings_news() -> None:
 
 async def test_the_end_of_a_link_settles_everything_once() -> None:
     replica = StubReplica()
-    async with serving(replica) as server, linking(server.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, asking(server.address) as (linked, asker):
         asker.ask(2)
-        await eventually(lambda: replica.taken == 2)
+        await replica.has_taken(2)
         asker.ask(2)  # these two do not leave the queue any more
         await linked.link.close()
         assert asker.replies == [NoReply(sent=True)] * 2 + [NoReply(sent=False)] * 2
@@ -257,28 +246,24 @@ async def test_a_caller_that_fails_at_the_end_robs_no_other() -> None:
     def fail(reply: object) -> None:
         raise RuntimeError("a slip")
 
-    async with serving(StubReplica()) as server, linking(server.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(StubReplica()) as server, asking(server.address) as (linked, asker):
         linked.link.send(Outgoing(request(0)), fail)
         asker.ask()
-    await eventually(lambda: asker.settled == 1)
+    await asker.has_settled(1)
     assert [str(slip["exception"]) for slip in slips] == ["a slip"]
 
 
 async def test_requests_that_wait_are_bounded() -> None:
     replica = StubReplica()
-    async with serving(replica) as server, linking(server.address, limits=Limits(peer_in_flight=3)) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, asking(server.address, limits=Limits(peer_in_flight=3)) as (_, asker):
         asker.ask(4)
         assert asker.settled == 1
         assert asker.got[4] == [NoReply(sent=False)]
-        await eventually(lambda: replica.taken == 3)
+        await replica.has_taken(3)
         replica.answer(1)
-        await eventually(lambda: asker.settled == 2)
+        await asker.has_settled(2)
         asker.ask()
-        await eventually(lambda: replica.taken == 4)
+        await replica.has_taken(4)
 
 
 async def test_bytes_that_a_slow_peer_makes_its_asker_hold_are_bounded() -> None:
@@ -296,7 +281,7 @@ async def test_bytes_that_a_slow_peer_makes_its_asker_hold_are_bounded() -> None
         replica.answer()
         await eventually(lambda: replies[0])
         linked.link.send(Outgoing(large), replies[3].append)
-        await eventually(lambda: replica.taken == 3)
+        await replica.has_taken(3)
         assert replies[3] == []
 
 
@@ -319,14 +304,12 @@ async def test_unsent_bytes_are_bounded() -> None:
 
 async def test_a_replica_that_takes_no_more_says_so() -> None:
     replica = StubReplica()
-    async with serving(replica) as server, linking(server.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, asking(server.address) as (linked, asker):
         asker.ask(2)
-        await eventually(lambda: replica.taken == 2)
+        await replica.has_taken(2)
         for sent in (False, True):
             replica.held.pop(0)[1](NoReply(sent=sent))
-        await eventually(lambda: asker.settled == 2)
+        await asker.has_settled(2)
         assert asker.replies == [NoReply(sent=False), NoReply(sent=True)]
         assert linked.link.up
 
@@ -366,14 +349,12 @@ async def test_every_request_is_settled_once_whatever_breaks(seed: int) -> None:
 @pytest.mark.parametrize("origin", ["dialler", "listener"])
 async def test_one_changed_byte_ends_the_connection_and_is_not_listened_to(origin: str) -> None:
     replica = StubReplica(at_once=True)
-    async with serving(replica) as server, Relay(server.address).running() as relay, linking(relay.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, Relay(server.address).running() as relay, asking(relay.address) as (linked, asker):
         asker.ask()
-        await eventually(lambda: asker.settled == 1)
+        await asker.has_settled(1)
         relay.change = lambda where, data: data[:-1] + bytes([data[-1] ^ 1]) if where == origin else data
         asker.ask()
-        await eventually(lambda: asker.settled == 2)
+        await asker.has_settled(2)
         assert asker.replies[1] == NoReply(sent=True)
         assert replica.taken == (1 if origin == "dialler" else 2)
         assert not linked.link.up
@@ -383,15 +364,13 @@ async def test_one_changed_byte_ends_the_connection_and_is_not_listened_to(origi
 
 async def test_a_frame_that_is_played_again_ends_the_connection() -> None:
     replica = StubReplica(at_once=True)
-    async with serving(replica) as server, Relay(server.address).running() as relay, linking(relay.address) as linked:
-        await linked.up()
-        asker = Asker(linked.link)
+    async with serving(replica) as server, Relay(server.address).running() as relay, asking(relay.address) as (linked, asker):
         asker.ask()
-        await eventually(lambda: asker.settled == 1)
+        await asker.has_settled(1)
         relay.change = lambda where, data: data * 2 if where == "dialler" else data
         asker.ask()
         await linked.down()
-        await eventually(lambda: asker.settled == 2)
+        await asker.has_settled(2)
         assert replica.taken <= 2
 
 

@@ -32,6 +32,7 @@ from tests.rigs.links import (
     RawDialler,
     Relay,
     StubReplica,
+    asking,
     eventually,
     facts_of,
     linking,
@@ -84,11 +85,9 @@ async def test_who_says_nothing_or_too_little_is_dropped_in_time() -> None:
 async def test_a_recorded_dialler_gets_a_nonce_with_its_tag_and_no_more() -> None:
     replica = StubReplica(at_once=True)
     async with serving(replica) as server, Relay(server.address).running() as relay:
-        async with linking(relay.address) as linked:
-            await linked.up()
-            asker = Asker(linked.link)
+        async with asking(relay.address) as (_, asker):
             asker.ask()
-            await eventually(lambda: asker.settled == 1)
+            await asker.has_settled(1)
         recorded = bytes(relay.seen["dialler"])
         for length in (56, 56 + 16, len(recorded)):
             async with RawDialler.connected(server.address) as replayed:
@@ -117,7 +116,7 @@ async def test_one_stranger_too_many_drops_the_oldest_and_no_node() -> None:
                 assert await strangers[2].rest() == b""
         asker = Asker(linked.link)
         asker.ask()
-        await eventually(lambda: asker.settled == 1)
+        await asker.has_settled(1)
         assert linked.changes == [True]
 
 
@@ -198,16 +197,16 @@ async def test_a_newer_connection_of_a_node_replaces_the_older(caplog: pytest.Lo
     async with serving(replica) as server, RawDialler.connected(server.address) as older:
         await older.greet()
         older.send(Envelope(Kind.REQUEST, 1, encode(request(1))))
-        await eventually(lambda: replica.taken == 1)
+        await replica.has_taken(1)
         async with linking(server.address) as linked:
             await linked.up()
             assert await older.rest() == b""
             replica.answer()  # to nobody any more
             asker = Asker(linked.link)
             asker.ask()
-            await eventually(lambda: replica.taken == 2)
+            await replica.has_taken(2)
             replica.answer()
-            await eventually(lambda: asker.settled == 1)
+            await asker.has_settled(1)
             assert set(server.connected) == {"n1"}
     assert "replaced by a newer connection" in caplog.text
 
@@ -306,7 +305,7 @@ async def test_a_node_that_stops_still_sends_the_replies_it_gave() -> None:
     async with serving(replica) as server, RawDialler.connected(server.address) as dialler:
         await dialler.greet()
         dialler.send(*(Envelope(Kind.REQUEST, n, encode(request(n))) for n in range(20)))
-        await eventually(lambda: replica.taken == 20)
+        await replica.has_taken(20)
         while replica.held:
             replica.answer()
         closing = asyncio.create_task(server.close())
@@ -369,11 +368,9 @@ async def test_tls_goes_underneath(tmp_path: Path) -> None:
     dialler_tls = ssl.create_default_context(cafile=str(pem))
     replica = StubReplica(at_once=True, padding=3_000_000)
     async with serving(replica, tls=listener_tls) as server, Relay(server.address).running() as relay:
-        async with linking(relay.address, tls=dialler_tls) as linked:
-            await linked.up()
-            asker = Asker(linked.link)
+        async with asking(relay.address, tls=dialler_tls) as (linked, asker):
             asker.ask(3)
-            await eventually(lambda: asker.settled == 3)
+            await asker.has_settled(3)
             assert linked.changes == [True]
         assert b"QVPEER" not in relay.seen["dialler"]
         async with linking(server.address) as plain:

@@ -137,6 +137,11 @@ class Cluster(dict[str, Node]):
         for node in self.values():
             await node.settled()
 
+    async def compare_all(self) -> None:
+        """Each node compares itself with the others, if that is due."""
+        for node in self.values():
+            await node.healer.anti_entropy.once()
+
 
 @asynccontextmanager
 async def cluster(

@@ -104,6 +104,9 @@ class StubReplica:
         self._at_once = at_once
         self._padding = padding
 
+    async def has_taken(self, count: int) -> None:
+        await eventually(lambda: self.taken == count)
+
     def submit(self, asked: AnyRequest, on_reply: OnReply) -> None:
         self.taken += 1
         if self._at_once:
@@ -133,6 +136,9 @@ class Asker:
     @property
     def settled(self) -> int:
         return sum(len(replies) > 0 for replies in self.got.values())
+
+    async def has_settled(self, count: int) -> None:
+        await eventually(lambda: self.settled == count)
 
     @property
     def replies(self) -> list[AnyReply | NoReply]:
@@ -187,6 +193,14 @@ async def linking(
         yield Linked(link, changes)
     finally:
         await link.close()
+
+
+@contextlib.asynccontextmanager
+async def asking(address: Address, **options: Any) -> AsyncIterator[tuple[Linked, Asker]]:
+    """n1's link to n2, when it is up."""
+    async with linking(address, **options) as linked:
+        await linked.up()
+        yield linked, Asker(linked.link)
 
 
 class Relay:

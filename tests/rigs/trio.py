@@ -102,9 +102,11 @@ class Trio:
             await handled
 
 
-def make_replica(store: Store, node: str = "n1", keyring: Keyring = KEYRING, view: View = VIEW, **options: Any) -> Replica:
+def make_replica(
+    store: Store, node: str = "n1", keyring: Keyring = KEYRING, view: View = VIEW, *, incarnation: int = 1, **options: Any
+) -> Replica:
     """An active replica of ``node``; ``options`` are those of Replica."""
-    identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, view)
+    identity = DiskIdentity("cluster", node, DISKS[node], incarnation, Mode.ACTIVE, view)
     sizes = {"reply_bytes": Limits().reply_bytes, "copy_bytes": 1 << 20}
     return Replica(store, identity, keyring, **{**sizes, "keep": lambda identity: None, **options})
 

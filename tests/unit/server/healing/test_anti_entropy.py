@@ -311,15 +311,13 @@ async def test_nodes_that_lost_hints_become_the_same_by_one_comparison_each(node
         nodes.bring_back(away)
     for node in nodes.values():
         node.restart_healing()
-    for node in nodes.values():
-        await node.healer.anti_entropy.once()
+    await nodes.compare_all()
     assert nodes["n1"].common() == nodes["n2"].common() == nodes["n3"].common()
 
 
 async def test_it_is_due_at_the_start_and_then_when_the_time_has_come(nodes: Cluster) -> None:
     n1 = nodes["n1"]
-    for node in nodes.values():
-        await node.healer.anti_entropy.once()
+    await nodes.compare_all()
     assert [node for node, _ in n1.diary.comparisons] == ["n2", "n3"]
     await n1.healer.anti_entropy.once()
     assert len(n1.diary.comparisons) == 2
@@ -337,8 +335,7 @@ async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> N
 
 async def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away(nodes: Cluster) -> None:
     n1 = nodes["n1"]
-    for node in nodes.values():
-        await node.healer.anti_entropy.once()
+    await nodes.compare_all()
     nodes.cut_off("n3")
     await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 20))
     n1.store.write({})
@@ -353,8 +350,7 @@ async def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away(node
 
 
 async def test_what_a_third_node_alone_has_reaches_all_by_one_repair(nodes: Cluster) -> None:
-    for node in nodes.values():
-        await node.healer.anti_entropy.once()
+    await nodes.compare_all()
     lonely = content_of((CLINIC, 1, number, 1) for number in range(10))
     lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
     await nodes["n3"].settled()

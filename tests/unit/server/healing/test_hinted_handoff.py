@@ -71,27 +71,22 @@ def test_hints_are_bounded_in_size_and_come_back_from_their_bytes() -> None:
     assert repr(hints[-1]) == "<Hint of 1 records>"
 
 
-def test_a_comparison_settles_what_was_dropped_before_it_began() -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_comparison_settles_what_was_dropped_before_it_began_if_it_is_whole(whole: bool) -> None:
     ledger = Ledger(DISK, 3)
     ledger.miss(CLINIC.id, CLINIC.name, 1, [bytes([number]) for number in range(5)], 7)
     assert (ledger.overflowed, ledger.records, ledger.since) == (True, 5, 7)
     settles = ledger.begin_comparison()
     ledger.miss(CLINIC.id, CLINIC.name, 1, [b"meanwhile"], 9)
-    ledger.end_comparison(settles, whole=True)
-    assert (ledger.overflowed, ledger.records) == (False, 1)
-    ((_, hint),) = ledger.take_unstored()
-    ledger.handed_off(hint, None)
-    assert (ledger.records, ledger.since) == (0, None)
-
-
-def test_a_comparison_that_was_interrupted_settles_nothing() -> None:
-    ledger = Ledger(DISK, 3)
-    ledger.miss(CLINIC.id, CLINIC.name, 1, [bytes([number]) for number in range(5)], 7)
-    settles = ledger.begin_comparison()
-    ledger.miss(CLINIC.id, CLINIC.name, 1, [b"meanwhile"], 9)
-    ledger.end_comparison(settles, whole=False)
-    assert (ledger.overflowed, ledger.records, ledger.since) == (True, 6, 7)
-    assert ledger.take_unstored() == []
+    ledger.end_comparison(settles, whole=whole)
+    fresh = ledger.take_unstored()
+    if whole:
+        assert (ledger.overflowed, ledger.records) == (False, 1)
+        ((_, hint),) = fresh
+        ledger.handed_off(hint, None)
+        assert (ledger.records, ledger.since) == (0, None)
+    else:
+        assert (ledger.overflowed, ledger.records, ledger.since, fresh) == (True, 6, 7, [])
 
 
 async def test_what_a_peer_missed_reaches_it_and_nothing_else_does(nodes: Cluster) -> None:
@@ -174,8 +169,7 @@ async def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other(
 @pytest.mark.parametrize("settings", [HealingSettings(share=1.0, hints=25)])
 async def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_compared(nodes: Cluster) -> None:
     n1 = nodes["n1"]
-    for node in nodes.values():
-        await node.healer.anti_entropy.once()
+    await nodes.compare_all()
     nodes.cut_off("n3")
     for first in range(0, 60, 10):
         await n1.coordinator.tokenize(CLINIC, values(first, first + 10))
@@ -219,8 +213,7 @@ async def test_what_an_earlier_process_kept_for_a_disk_that_is_gone_is_deleted(n
 
 async def test_hints_that_cannot_be_read_are_left_to_a_comparison(nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
     n1 = nodes["n1"]
-    for node in nodes.values():
-        await node.healer.anti_entropy.once()
+    await nodes.compare_all()
     nodes.cut_off("n3")
     await n1.coordinator.tokenize(CLINIC, values(0, 10))
     await n1.healer.handoff.once()

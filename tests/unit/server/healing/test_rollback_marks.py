@@ -8,39 +8,28 @@ from typing import Any
 
 import pytest
 
-from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.protocol.peer import NoReply
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.views import Mode, View, first_view, successor
+from quorumvault.protocol.views import View, successor
 from quorumvault.server.healing.rollback_marks import SOON, RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts, decode_facts, encode
 from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import PUT_BACK
-from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
+from tests.rigs import trio
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.links import facts_of
+from tests.rigs.trio import DISKS, VIEW
 
-DISKS = {node: node.encode() * 8 for node in ("n1", "n2", "n3")}
 ME, ONE, THREE = DISKS["n2"], DISKS["n1"], DISKS["n3"]
-FIRST = first_view(DISKS)
 FRESH = b"d" * 16
 
 
-def make_replica(store: Store, incarnation: int = 4, reserve: bool = True) -> Replica:
-    identity = DiskIdentity("c", "n2", ME, incarnation, Mode.ACTIVE, FIRST)
-    return Replica(
-        store,
-        identity,
-        Keyring("m1", bytes(32)),
-        reply_bytes=1 << 20,
-        copy_bytes=1 << 20,
-        keep=lambda _: None,
-        has_reserve=lambda: reserve,
-    )
+def make_replica(store: Store, *, reserve: bool = True) -> Replica:
+    return trio.make_replica(store, "n2", incarnation=4, has_reserve=lambda: reserve)
 
 
 @dataclass
@@ -48,7 +37,7 @@ class Rig:
     """The rollback marks of n2. ``timers`` are due when a test says so; ``busy``: too much waits for its disk."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
-    view: View | None = FIRST
+    view: View | None = VIEW
     has_disk: bool = True
     busy: bool = False
     timers: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
@@ -82,7 +71,7 @@ class Rig:
 
 
 def told(node: str = "n1", sequence: int = 0, marks: dict[bytes, Mark] | None = None, **changes: Any) -> NodeFacts:
-    return facts_of(node, disk=DISKS[node], view=FIRST, incarnation=1, sequence=sequence, marks=marks or {}, **changes)
+    return facts_of(node, disk=DISKS[node], view=VIEW, incarnation=1, sequence=sequence, marks=marks or {}, **changes)
 
 
 def test_it_remembers_across_a_restart_what_was_acknowledged_and_what_it_was_told() -> None:
@@ -115,11 +104,13 @@ def test_to_remember_is_no_write_that_others_would_have_to_remember() -> None:
     assert rig.replica.sequence == 600
 
 
-def test_a_disk_with_too_much_to_do_is_asked_again() -> None:
-    rig = Rig(busy=True)
+@pytest.mark.parametrize("full", [False, True])
+def test_a_disk_with_too_much_to_do_or_without_room_is_asked_again(full: bool) -> None:
+    rig = Rig(busy=not full)
+    rig.replica = make_replica(rig.store, reserve=not full)
     rig.marks.acknowledged(ONE, Mark(1, 5))
     rig.wait()
-    rig.busy = False
+    rig.busy, rig.replica = False, make_replica(rig.store)
     rig.wait()
     assert make_replica(rig.store).remembered == {ONE: Mark(1, 5)}
 
@@ -156,7 +147,7 @@ def test_disks_that_are_in_no_view_are_not_remembered_and_those_that_left_it_are
     rig.marks.heard(told(marks={b"x" * 16: Mark(9, 9), ME: Mark(1, 1)}))
     assert set(rig.marks.known) == {ONE}
     rig.wait()
-    rig.view = successor(FIRST, "n1", FRESH)
+    rig.view = successor(VIEW, "n1", FRESH)
     rig.marks.acknowledged(FRESH, Mark(1, 1))
     rig.wait()
     assert set(rig.marks.known) == {FRESH}
@@ -175,7 +166,7 @@ def test_a_new_disk_gets_what_is_remembered_before_it_votes() -> None:
     rig.wait()
     assert rig.replica.remembered == {}
     replica = make_replica(rig.store)
-    replica.activate(FIRST, dict(rig.marks.known))
+    replica.activate(VIEW, dict(rig.marks.known))
     assert make_replica(rig.store).remembered == {ONE: Mark(3, 70)}
 
 
@@ -183,24 +174,14 @@ def test_a_disk_without_room_leaves_it_in_memory() -> None:
     store = MemoryStore()
     full = make_replica(store, reserve=False)
     assert not full.remember({ONE: Mark(1, 1)})
-    assert not full.activate(FIRST, {ONE: Mark(1, 1)})
+    assert not full.activate(VIEW, {ONE: Mark(1, 1)})
     assert list(store.scan(layout.MARK)) == []
-
-
-def test_what_there_was_no_room_for_is_tried_again() -> None:
-    rig = Rig()
-    rig.replica = make_replica(rig.store, reserve=False)
-    rig.marks.acknowledged(ONE, Mark(1, 1))
-    rig.wait()
-    rig.replica = make_replica(rig.store)
-    rig.wait()
-    assert make_replica(rig.store).remembered == {ONE: Mark(1, 1)}
 
 
 def test_a_view_that_is_entered_counts_as_a_write() -> None:
     """An earlier copy of a disk may be in an older view, and must not vote there (a lost disk gets a new identity)."""
     replica = make_replica(MemoryStore())
-    replica.enter(successor(FIRST, "n1", FRESH))
+    replica.enter(successor(VIEW, "n1", FRESH))
     assert replica.sequence == 1
 
 
@@ -209,7 +190,7 @@ def test_no_write_is_told_of_before_it_is_durable() -> None:
     replica = make_replica(store)
     store.fail_write = True
     with pytest.raises(StorageFailed):
-        replica.enter(FIRST)
+        replica.enter(VIEW)
     assert replica.sequence == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,7 @@ async def written(nodes: Cluster, count: int = 60) -> list[bytes]:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, count))
     await nodes["n2"].coordinator.tokenize(REGISTRY, values(0, 5))
     await nodes.settled()
-    for node in nodes.values():
-        await node.healer.anti_entropy.once()
+    await nodes.compare_all()
     return sorted(nodes["n1"].records())
 
 
@@ -93,34 +92,27 @@ async def test_rot_that_the_others_know_nothing_of_is_left_as_it_is(nodes: Clust
     assert nodes["n1"].records() == before
 
 
-async def test_rot_where_the_others_disagree_becomes_a_mark(nodes: Cluster) -> None:
+Change = Callable[[bytes], bytes]
+#: By what others have instead of the good record: (that), what becomes of the rotten one here, and how many were mended.
+OTHERS: dict[str, tuple[dict[str, Change], Change, int]] = {
+    "a mark": ({"n2": lambda good: records.CONFLICT_MARK}, lambda good: records.CONFLICT_MARK, 1),
+    # Else the last good copy would become a conflict.
+    "other rotten bytes": ({"n3": lambda good: flip(good, -2)}, lambda good: good, 1),
+    "the same rotten bytes": (dict.fromkeys(("n2", "n3"), lambda good: flip(good, -1)), lambda good: flip(good, -1), 0),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+async def test_rot_becomes_what_the_others_have_that_is_authentic(nodes: Cluster, name: str) -> None:
+    others, becomes, mended = OTHERS[name]
     key = (await written(nodes))[7]
     good = nodes["n1"].records()[key]
     nodes["n1"].store.write({key: flip(good, -1)})
-    nodes["n2"].store.write({key: records.CONFLICT_MARK})
+    for node, change in others.items():
+        nodes[node].store.write({key: change(good)})
     await one_pass(nodes["n1"])
-    assert nodes["n1"].records()[key] == records.CONFLICT_MARK
-
-
-async def test_rotten_bytes_of_a_peer_do_not_spoil_the_record_that_the_other_one_has(nodes: Cluster) -> None:
-    """Else the last good copy would become a conflict."""
-    key = (await written(nodes))[7]
-    good = nodes["n2"].records()[key]
-    nodes["n1"].store.write({key: flip(good, -1)})
-    nodes["n3"].store.write({key: flip(good, -2)})
-    await one_pass(nodes["n1"])
-    assert nodes["n1"].records()[key] == nodes["n2"].records()[key] == good
-    assert nodes["n1"].healer.scrub.counts.mended == 1
-
-
-async def test_what_the_others_have_rotten_too_mends_nothing(nodes: Cluster) -> None:
-    key = (await written(nodes))[7]
-    bad = flip(nodes["n1"].records()[key], -1)
-    for node in nodes.values():
-        node.store.write({key: bad})
-    await one_pass(nodes["n1"])
-    assert nodes["n1"].records()[key] == bad
-    assert nodes["n1"].healer.scrub.counts.mended == 0
+    assert nodes["n1"].records()[key] == becomes(good)
+    assert nodes["n1"].healer.scrub.counts.mended == mended
 
 
 @pytest.mark.parametrize("found_by", ["scrub", "read"])
@@ -222,8 +214,7 @@ def test_flipped_bits_in_tables_are_found_and_no_record_is_mistaken(tmp_path: Pa
     stores = opened()
 
     async def test(nodes: Cluster) -> None:
-        for node in nodes.values():
-            await node.healer.anti_entropy.once()
+        await nodes.compare_all()
         await one_pass(nodes["n1"])
         assert nodes["n1"].healer.scrub.damage == "a block of its store fails its checksum"
         outcome = await nodes["n2"].healer.anti_entropy.compare("n1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -121,14 +120,6 @@ def test_room_is_asked_for_once_a_group_that_may_write() -> None:
     assert one.room.asked == 1
 
 
-def test_a_replica_takes_writes_again_when_there_is_room() -> None:
-    one = Single()
-    one.room.there = False
-    assert one.ask(put("new")) == [NO_ROOM]
-    one.room.there = True
-    assert one.ask(put("new")) == [Ack(*HEAD, DISKS["n1"], 1, 1, {})]
-
-
 @pytest.mark.parametrize("full", NODES)
 async def test_one_full_disk_is_not_noticed(three: Trio, full: str) -> None:
     three.full.add(full)
@@ -166,15 +157,20 @@ async def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full(three:
     assert await three.coordinators["n1"].tokenize(ACME, VALUES) == known
 
 
-@pytest.mark.parametrize("full", ["n2", "n3"])
-async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(three: Trio, full: str) -> None:
-    """The record is on n1 alone: whichever of the others is full, the one with room gets it before the answer."""
+async def written_to_n1_alone(three: Trio) -> str:
+    """Returns the token of the first of VALUES."""
     for node in ("n2", "n3"):
         three.peers[node].drops = lambda request: isinstance(request, Put)
     with pytest.raises(NoQuorum):
         await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+    return format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+
+
+@pytest.mark.parametrize("full", ["n2", "n3"])
+async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(three: Trio, full: str) -> None:
+    """Whichever of the others is full, the one with room gets the record before the answer."""
+    token = await written_to_n1_alone(three)
     three.full.add(full)
-    token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
     for node in NODES:
         assert await three.coordinators[node].detokenize(ACME, [token]) == VALUES[:1]
     repaired = ({"n2", "n3"} - {full}).pop()
@@ -182,20 +178,11 @@ async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks
 
 
 async def test_where_nobody_is_left_to_repair_the_answer_names_the_full_disk(three: Trio) -> None:
-    for node in ("n2", "n3"):
-        three.peers[node].drops = lambda request: isinstance(request, Put)
-    with pytest.raises(NoQuorum):
-        await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
+    token = await written_to_n1_alone(three)
     three.full.add("n2")
     three.peers["n3"].up = False
-    token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
-    with pytest.raises(NoQuorum) as refused:
+    with pytest.raises(NoQuorum, match="n2: refuses writes: disk full; n3: unreachable"):
         await three.coordinators["n1"].detokenize(ACME, [token])
-    assert "n2: refuses writes: disk full; n3: unreachable" in refused.value.detail
-
-
-def _submit(commit: GroupCommit, replies: list[object]) -> Callable[[AnyRequest], None]:
-    return lambda request: commit.submit(request, replies.append)
 
 
 async def test_a_write_that_fails_ends_the_storage_before_anything_else_is_acknowledged() -> None:
@@ -215,12 +202,11 @@ async def test_a_write_that_fails_ends_the_storage_before_anything_else_is_ackno
     commit = GroupCommit(one.replica, loop, Limits(), on_failure)
     replies: list[object] = []
     one.store.fail_write = True
-    submit = _submit(commit, replies)
     for text in ("a", "b", "c"):
-        submit(put(text))
+        commit.submit(put(text), replies.append)
     async with asyncio.timeout(20):
         await failed.wait()
-    submit(get(put("a")))
+    commit.submit(get(put("a")), replies.append)
     assert await asyncio.to_thread(commit.close, 20)
     await asyncio.sleep(0)
     assert (len(failures), replies) == (1, [])
