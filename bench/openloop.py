@@ -48,6 +48,15 @@ class Run:
     def statuses(self) -> Counter[int]:
         return Counter(answer.status for answer in self.answered)
 
+    def accepted(self) -> list[Answered]:
+        """Returns the answers with 200. Raises LoadFailed for any other that is not a refusal, and if there are none."""
+        for answer in self.answered:
+            if answer.status not in (200, 429, 503):
+                raise LoadFailed(f"status {answer.status}: {answer.body[:500].decode(errors='replace')}")
+        if 200 not in self.statuses():
+            raise LoadFailed("no request was answered with 200")
+        return [answer for answer in self.answered if answer.status == 200]
+
 
 class OpenLoop:
     """Sends to each of the nodes in turn, over as many connections as it takes. ``close`` it at the end."""

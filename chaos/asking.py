@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
@@ -166,7 +166,7 @@ def told(action: Action, count: int, status: int, content: bytes, names: Names) 
             answers, epoch = _read(_decoded(content, _Detokenized)), 0
         case Action.RETOKENIZE:
             moved = _decoded(content, _Retokenized)
-            answers, epoch = [_moved(result, names) for result in moved.results], moved.epoch
+            answers, epoch = [_item(each.status, each.token, names.name) for each in moved.results], moved.epoch
         case _:
             answers, epoch, count = [], _decoded(content, _Epoch).active_epoch, 0
     if len(answers) != count:
@@ -198,27 +198,18 @@ def _read(answer: _Detokenized) -> list[str | None]:
     statuses = [result.status for result in answer.results]
     if (answer.found, answer.not_found) != (statuses.count("ok"), statuses.count("not_found")):
         raise Breach(f"it counts {answer.found} found and {answer.not_found} not found, and shows others")
-    return [_found(result.value) if result.status == "ok" else _word(result.status) for result in answer.results]
+    return [_item(result.status, result.value, name_of) for result in answer.results]
 
 
-def _found(value: str | int | bool | None) -> str:
-    if value is None:
-        raise Breach("an item of status 'ok' without a value")
-    return name_of(value)
-
-
-def _moved(result: _Result, names: Names) -> str:
-    if result.status != "ok":
-        return _word(result.status)
-    if result.token is None:
-        raise Breach("an item of status 'ok' without a token")
-    return names.name(result.token)
-
-
-def _word(status: str) -> str:
-    if status not in _WORDS:
-        raise Breach(f"an item of status {status!r}")
-    return status
+def _item(status: str, content: object, name: Callable[[Any], str]) -> str:
+    """Returns the name of an item's value or token, or the word that stands in for it."""
+    if status != "ok":
+        if status not in _WORDS:
+            raise Breach(f"an item of status {status!r}")
+        return status
+    if content is None:
+        raise Breach("an item of status 'ok' without a value or token")
+    return name(content)
 
 
 def _decoded(content: bytes, kind: type[AnswerT]) -> AnswerT:

@@ -179,8 +179,7 @@ class Faults:
             await applied.mend()
             del self._active[number]
         self._joins.close()
-        for name in NODES:
-            await self._start(name)
+        await self._start_all()
 
     async def watch(self) -> None:
         """Note each process that ends by itself, until cancelled. Which ones may, a fault decides that is on them just then."""
@@ -239,7 +238,7 @@ class Faults:
 
     async def _kill_all(self, fault: Fault) -> Applied:
         self._stop(*NODES)
-        return Applied("all three are killed at once", partial(self._start_all, fault))
+        return Applied("all three are killed at once", self._start_all)
 
     async def _pause(self, fault: Fault) -> Applied:
         if not self._cluster.nodes[fault.node].running:
@@ -299,7 +298,9 @@ class Faults:
         self, fault: Fault, apply: Callable[[Fault], Awaitable[str]], mend: Callable[[Fault], Awaitable[None]]
     ) -> Applied:
         """Nothing else is done to nodes before it is mended."""
-        await self._check_joins()
+        if not self._rejoins:
+            raise Unavailable("disks are put back in this run, and none is replaced")
+        await self._check_whole()
         self._replacing = True
 
         async def mended() -> None:
@@ -310,14 +311,9 @@ class Faults:
 
         return Applied(await apply(fault), mended)
 
-    async def _start_all(self, fault: Fault) -> None:
+    async def _start_all(self, fault: Fault | None = None) -> None:
         for name in NODES:
             await self._start(name)
-
-    async def _check_joins(self) -> None:
-        if not self._rejoins:
-            raise Unavailable("disks are put back in this run, and none is replaced")
-        await self._check_whole()
 
     async def _while_down(self, fault: Fault, make: Callable[[], Damage]) -> Applied:
         """Something that happens to a disk while no process has it open. Its node is started then, and may refuse."""

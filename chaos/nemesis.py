@@ -9,7 +9,7 @@ disks.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
 
@@ -196,10 +196,7 @@ def _episodes(rng: Random, deck: Iterator[Kind], beside: Sequence[Kind], seconds
         faults += episode
         now = ends + rng.uniform(*pace.calm)
     ordered = sorted(faults, key=lambda fault: fault.begins)
-    return tuple(
-        Fault(number, fault.kind, fault.begins, fault.ends, fault.node, fault.wires, fault.dice)
-        for number, fault in enumerate(ordered)
-    )
+    return tuple(replace(fault, number=number) for number, fault in enumerate(ordered))
 
 
 def _episode(rng: Random, first: Kind, beside: Sequence[Kind], at_once: int, now: float, pace: Pace) -> list[Fault]:

@@ -17,6 +17,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -94,8 +95,8 @@ class Links:
 
     async def open(self) -> None:
         for dialler, listener in self._wires:
-            link = _Link(self, dialler, listener)
-            self._servers[dialler, listener] = await asyncio.start_server(link.serve, self._peers[listener][0], 0)
+            serve = partial(self._serve, dialler, listener)
+            self._servers[dialler, listener] = await asyncio.start_server(serve, self._peers[listener][0], 0)
 
     def address(self, dialler: str, listener: str) -> str:
         """HOST:PORT at which ``dialler`` reaches ``listener``."""
@@ -138,8 +139,8 @@ class Links:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def carry(self, dialler: str, listener: str, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-        """One connection, until either end closes it or the stream is spoilt."""
+    async def _serve(self, dialler: str, listener: str, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        """One connection of ``dialler`` to ``listener``, until either end closes it or the stream is spoilt."""
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = dialler, listener
@@ -158,8 +159,11 @@ class Links:
                     await asyncio.gather(*pumps, return_exceptions=True)
         except OSError:
             pass  # nobody listens there: the dialler's connection ends, as if it had been refused
+        except asyncio.CancelledError:
+            pass  # ended from outside: the task is over, and the server has no further use for it
         finally:
             del self._connections[task]
+            answer.transport.abort()
 
     async def _pump(self, wire: _WireState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):
@@ -171,23 +175,6 @@ class Links:
                 continue
             writer.write(data * 2 if self._rng.random() < weather.twice else data)
             await writer.drain()
-
-
-class _Link:
-    """One proxy: takes the connections of ``dialler`` to ``listener``."""
-
-    def __init__(self, links: Links, dialler: str, listener: str) -> None:
-        self._links = links
-        self._dialler = dialler
-        self._listener = listener
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._links.carry(self._dialler, self._listener, reader, writer)
-        except asyncio.CancelledError:
-            pass  # ended from outside: the task is over, and the server has no further use for it
-        finally:
-            writer.transport.abort()
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 import msgspec
 import pytest
 
-from bench.http import encode
+import bench.http
+from bench.http import Lanes, LoadFailed, encode
 from bench.load import OWNER
 from bench.openloop import OpenLoop
 from bench.overload import BATCH, Capacity, Overload, Phase, measure
@@ -86,7 +87,27 @@ def test_a_stranger_s_requests_leave_a_line_a_second_in_the_event_log(cluster: C
     assert len(lines()) <= 2 + time.monotonic() - begun
 
 
-# The client that makes the load, against a server that does what a test says.
+# The clients that make the load, against nodes and against a server that does what a test says.
+
+
+def test_a_connection_that_was_idle_is_not_used_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes close those. Here none is kept at all, so that each request has to find a new one."""
+    monkeypatch.setattr("bench.http._KEPT_SECONDS", 0.0)
+    connect, opened = bench.http._connect, []
+    monkeypatch.setattr("bench.http._connect", lambda address: opened.append(address) or connect(address))
+    addresses = [node.address for node in cluster.nodes.values()]
+    request = encode("/tokenize", cluster.api_key("bench"), b'{"values":["1"]}')
+    with closing(Lanes(addresses, 2)) as lanes:
+        driven = lanes.drive([request] * 10)
+    assert len(driven.bodies) == 10
+    assert len(set(driven.bodies)) == 1
+    assert len(opened) == 2 * len(addresses) + 10
+
+
+def test_it_stops_at_an_answer_that_is_none(cluster: Cluster) -> None:
+    addresses = [node.address for node in cluster.nodes.values()]
+    with closing(Lanes(addresses, 1)) as lanes, pytest.raises(LoadFailed, match="401"):
+        lanes.drive([encode("/tokenize", "no key", b"{}")])
 
 
 class Server:

@@ -151,15 +151,8 @@ def test_a_pipe_gets_aligned_text_and_a_terminal_tables() -> None:
     assert "─" in terminal.getvalue()
 
 
-def test_markdown_goes_between_the_marks_and_nowhere_else() -> None:
+def test_a_document_without_both_marks_in_order_is_refused() -> None:
     begin, end = "<!-- bin/bench writes from here -->", "<!-- bin/bench writes up to here -->"
-    section = markdown(_whole().account(), "results/full.svg")
-    assert "(results/full.svg)" in section
-    once = replace_section(f"# Title\n{begin}\nold\n{end}\nthe rest\n", "bin/bench", section)
-    assert once.startswith(f"# Title\n{begin}\n")
-    assert once.endswith(f"{end}\nthe rest\n")
-    assert "old" not in once
-    assert replace_section(once, "bin/bench", section) == once
     for text in ("", begin, end, f"{end}{begin}"):
         with pytest.raises(MarksMissing, match="bin/bench writes from here"):
             replace_section(text, "bin/bench", "")
@@ -217,9 +210,12 @@ def test_the_command_measures_shows_writes_and_judges(
     report = _whole(nodes_cpu=nodes_cpu)
     measured(monkeypatch, "smoke", report)
     assert main(["smoke", "--write", str(page), "--json", str(figures), "--svg", str(picture)]) == code
-    assert page.read_text().startswith("before\n")
-    assert "(picture.svg)" in page.read_text()
-    assert "old" not in page.read_text()
+    once = page.read_text()
+    assert re.fullmatch(
+        r"before\n<!-- .* from here -->\n\n- .*\(picture\.svg\).*\n\n<!-- .* up to here -->\nafter\n", once, re.DOTALL
+    )
+    assert "old" not in once
+    assert replace_section(once, "bin/bench", markdown(report.account(), "picture.svg")) == once
     assert msgspec.json.decode(figures.read_bytes(), type=VaultReport) == report
     assert picture.read_text() == draw(report)
     assert ("MISSED" in capsys.readouterr().out) == bool(code)

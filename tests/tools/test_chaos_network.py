@@ -95,14 +95,6 @@ def proxied(scenario: Callable[[Links, Node], Awaitable[None]]) -> Callable[[], 
 
 
 @connected
-async def test_bytes_pass_both_ways(pair: Pair) -> None:
-    pair.ask.write(b"question")
-    assert await pair.far.readexactly(8) == b"question"
-    pair.answer.write(b"answer")
-    assert await pair.near.readexactly(6) == b"answer"
-
-
-@connected
 async def test_a_wire_that_is_cut_holds_back_and_the_other_way_passes(pair: Pair) -> None:
     await pair.links.cut([("n1", "n2")], loses=False)
     pair.ask.write(b"held")

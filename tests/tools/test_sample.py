@@ -6,8 +6,7 @@ import csv
 import io
 import unicodedata
 
-from chaos.testbed.sample import IDENTIFIERS, Patient, encounters, patients, to_csv
-from chaos.testbed.table import Table
+from chaos.testbed.sample import Patient, encounters, patients, to_csv
 
 PATIENTS = patients(seed=7, count=400)
 
@@ -36,12 +35,3 @@ def test_values_are_hard() -> None:
     assert any(unicodedata.normalize("NFC", patient.FIRST) != patient.FIRST for patient in PATIENTS)
     addresses = "".join(patient.ADDRESS for patient in PATIENTS)
     assert all(mark in addresses for mark in '",\n')
-
-
-def test_encounters_join_to_patients() -> None:
-    known = {patient.Id for patient in PATIENTS}
-    assert {encounter.PATIENT for encounter in encounters(1, PATIENTS)} < known
-
-
-def test_identifiers_are_columns() -> None:
-    assert set(IDENTIFIERS) < set(Table.parse(to_csv(PATIENTS)).header)
