@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -25,44 +26,51 @@ KEYRING = Keyring("m1", bytes(range(32)))
 ROUND, VIEW = RoundId(b"d" * 16, b"boot", 1), (1, bytes(16))
 
 
-def run(steps: Steps[object], decide: Callable[[int, Put | Get], object]) -> object:
-    """Drives an operation: ``decide(number, request)`` gives the decision of each round."""
+Sizes = list[int]
+
+
+def run(steps: Steps[Any], decide: Callable[[int, Any], object]) -> tuple[Any, list[Any]]:
+    """Drives an operation: ``decide(number, request)`` gives the decision of each round. Returns its result, and the requests."""
     decision: object = None
+    requests: list[Any] = []
     try:
-        for number in range(10_000):
-            request = steps.send(decision).request
-            assert isinstance(request, Put | Get)
-            decision = decide(number, request)
+        while True:
+            requests.append(steps.send(decision).request)
+            decision = decide(len(requests) - 1, requests[-1])
     except StopIteration as end:
-        return end.value
-    raise AssertionError("it does not end")
+        return end.value, requests
 
 
-def tokenize(canonicals: list[bytes], decide: Callable[[int, Put], object]) -> object:
-    return run(operations.tokenize(OWNER, canonicals, KEYRING, b"h" * 11, 1), decide)  # type: ignore[arg-type]
+def tokenize(
+    canonicals: Sequence[bytes], decide: Callable[[int, Put], object] = lambda number, put: Committed()
+) -> tuple[operations.Written, list[Put]]:
+    return run(operations.tokenize(OWNER, canonicals, KEYRING, b"h" * 11, 1), decide)
 
 
-def read(digests: list[bytes], decide: Callable[[int, Get], object], take: Callable[[int], None] = lambda size: None) -> object:
+def held(get: Get, size: int = 30) -> ReadResult:
+    return ReadResult(VIEW, [digest.ljust(size, b".") for digest in get.digests], {})
+
+
+def read(
+    digests: list[bytes], most: int = PART_ITEMS, size: int = 30, take: Callable[[int], None] = lambda size: None
+) -> tuple[list[Any], Sizes]:
+    """From nodes that hold records of this size, and answer with so many at most. Returns what was read, and asked at once."""
     steps = operations.read_records(OWNER, [1] * len(digests), digests, KEYRING, take)
-    return run(steps, decide)  # type: ignore[arg-type]
+    found, gets = run(steps, lambda number, get: TooMuch() if len(get.digests) > most else held(get, size))
+    return found, [len(get.digests) for get in gets]
 
 
 SMALL = 600
 sizes = st.lists(st.sampled_from([0, 1, SMALL // 3, SMALL // 2, SMALL, SMALL + 1]), max_size=12)
+VALUES = [b"%d" % number for number in range(2 * PART_ITEMS + 5)]
+DIGESTS = [number.to_bytes(20, "big") for number in range(PART_ITEMS + 100)]
 
 
 @given(sizes)
-def test_parts_have_all_values_in_order_and_no_more_bytes_than_one_that_is_too_large_by_itself(sizes: list[int]) -> None:
+def test_parts_have_all_values_in_order_and_no_more_bytes_than_one_that_is_too_large_by_itself(sizes: Sizes) -> None:
     canonicals = [bytes(size) for size in sizes]
-    puts: list[Put] = []
-
-    def commit(number: int, put: Put) -> Committed:
-        puts.append(put)
-        return Committed()
-
     with mock.patch.object(operations, "PART_BYTES", SMALL):
-        written = tokenize(canonicals, commit)
-    assert isinstance(written, operations.Written)
+        written, puts = tokenize(canonicals)
     assert written.digests == KEYRING.epoch_keys(OWNER, 1).digests(canonicals)
     assert [digest for put in puts for digest in put.digests] == written.digests
     parts = iter(sizes)
@@ -72,112 +80,70 @@ def test_parts_have_all_values_in_order_and_no_more_bytes_than_one_that_is_too_l
 
 
 def test_parts_have_a_bounded_number_of_values() -> None:
-    counts: list[int] = []
-
-    def commit(number: int, put: Put) -> Committed:
-        counts.append(len(put.digests))
-        return Committed(frozenset({0}) if number == 1 else frozenset())
-
-    written = tokenize([b"%d" % number for number in range(2 * PART_ITEMS + 5)], commit)
-    assert counts == [PART_ITEMS, PART_ITEMS, 5]
-    assert isinstance(written, operations.Written)
+    written, puts = tokenize(VALUES, lambda number, put: Committed(frozenset({0} if number == 1 else ())))
+    assert [len(put.digests) for put in puts] == [PART_ITEMS, PART_ITEMS, 5]
     assert written.collided == {PART_ITEMS}
 
 
 def test_a_batch_of_nothing_is_one_round_all_the_same() -> None:
-    rounds: list[int] = []
-
-    def answer(number: int, request: Put | Get) -> object:
-        rounds.append(number)
-        return Committed() if isinstance(request, Put) else ReadResult(VIEW, [], {})
-
-    tokenize([], answer)
-    assert read([], answer) == []
-    assert rounds == [0, 0]
+    assert len(tokenize([])[1]) == 1
+    assert read([]) == ([], [0])
 
 
 def test_a_part_that_meets_the_fence_takes_all_of_the_batch_to_the_later_epoch() -> None:
-    seen: list[tuple[int, int]] = []
-
-    def fence(number: int, put: Put) -> object:
-        seen.append((put.epoch, len(put.digests)))
-        return Adopt(7, "m1") if number == 1 else Committed()
-
-    canonicals = [b"%d" % number for number in range(PART_ITEMS + 1)]
-    written = tokenize(canonicals, fence)
-    assert seen == [(1, PART_ITEMS), (1, 1), (7, PART_ITEMS), (7, 1)]
-    assert isinstance(written, operations.Written)
-    assert (written.epoch, written.digests) == (7, KEYRING.epoch_keys(OWNER, 7).digests(canonicals))
+    values = VALUES[: PART_ITEMS + 1]
+    written, puts = tokenize(values, lambda number, put: Adopt(7, "m1") if number == 1 else Committed())
+    assert [(put.epoch, len(put.digests)) for put in puts] == [(1, PART_ITEMS), (1, 1), (7, PART_ITEMS), (7, 1)]
+    assert (written.epoch, written.digests) == (7, KEYRING.epoch_keys(OWNER, 7).digests(values))
 
 
 def test_a_part_that_is_lost_loses_the_batch() -> None:
     with pytest.raises(QuorumLost):
-        tokenize([b"%d" % number for number in range(PART_ITEMS + 1)], lambda number, put: Lost() if number else Committed())
-
-
-DIGESTS = [number.to_bytes(20, "big") for number in range(PART_ITEMS + 100)]
-
-
-def held(get: Get, size: int = 30) -> ReadResult:
-    return ReadResult(VIEW, [digest.ljust(size, b".") for digest in get.digests], {})
+        tokenize(VALUES[: PART_ITEMS + 1], lambda number, put: Lost() if number else Committed())
 
 
 def test_many_tokens_are_read_in_parts_and_given_back_in_order() -> None:
-    asked: list[int] = []
-
-    def answer(number: int, get: Get) -> ReadResult:
-        asked.append(len(get.digests))
-        return held(get)
-
-    assert read(DIGESTS, answer) == [digest.ljust(30, b".") for digest in DIGESTS]
-    assert asked == [PART_ITEMS, 100]
+    assert read(DIGESTS) == ([digest.ljust(30, b".") for digest in DIGESTS], [PART_ITEMS, 100])
 
 
 def test_what_does_not_fit_into_one_reply_is_asked_for_in_smaller_parts_from_then_on() -> None:
-    asked: list[int] = []
-
-    def answer(number: int, get: Get) -> object:
-        asked.append(len(get.digests))
-        return TooMuch() if len(get.digests) > 1000 else held(get)
-
-    assert read(DIGESTS, answer) == [digest.ljust(30, b".") for digest in DIGESTS]
+    found, asked = read(DIGESTS, most=1000)
+    assert found == [digest.ljust(30, b".") for digest in DIGESTS]
     assert asked[:3] == [PART_ITEMS, PART_ITEMS // 2, PART_ITEMS // 4 if PART_ITEMS // 4 > 1000 else 1000]
     assert set(asked[3:-1]) == {asked[-2]}
 
 
 def test_a_record_that_fits_into_no_reply_is_too_large() -> None:
-    asked: list[int] = []
+    asked: Sizes = []
 
-    def answer(number: int, get: Get) -> object:
+    def refuse(number: int, get: Get) -> TooMuch:
         asked.append(len(get.digests))
         return TooMuch()
 
     with pytest.raises(TooLarge, match="larger than what a node reads at once"):
-        read(DIGESTS[:5], answer)
+        run(operations.read_records(OWNER, [1] * 5, DIGESTS[:5], KEYRING, lambda size: None), refuse)
     assert asked == [5, 2, 1]
 
 
 def test_the_caller_is_told_of_each_part_and_may_end_the_read() -> None:
-    taken: list[int] = []
+    taken: Sizes = []
 
     def take(size: int) -> None:
         taken.append(size)
         if sum(taken) > 500:
             raise TooLarge("that is enough")
 
-    def answer(number: int, get: Get) -> object:
-        return TooMuch() if len(get.digests) > 2 else held(get, 100)
-
-    assert isinstance(read(DIGESTS[:4], answer, take), list)
+    read(DIGESTS[:4], most=2, size=100, take=take)
     assert taken == [200, 200]
     taken.clear()
     with pytest.raises(TooLarge, match="enough"):
-        read(DIGESTS[:11], answer, take)
+        read(DIGESTS[:11], most=2, size=100, take=take)
     assert taken == [200, 200, 200]
 
 
 def test_what_is_not_there_takes_no_room() -> None:
-    taken: list[int] = []
+    taken: Sizes = []
     absent: list[bytes | Open | None] = [None, Open.UNAVAILABLE]
-    assert read(DIGESTS[:2], lambda number, get: ReadResult(VIEW, absent, {}), taken.append) == absent
+    steps = operations.read_records(OWNER, [1, 1], DIGESTS[:2], KEYRING, taken.append)
+    assert run(steps, lambda number, get: ReadResult(VIEW, absent, {}))[0] == absent
     assert taken == [0]

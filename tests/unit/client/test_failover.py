@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx2
 import pytest
 
 from quorumvault import errors
-from quorumvault.client import AsyncClient, Client, ClientPolicy
+from quorumvault.client import Client, ClientPolicy
+from tests.rigs.clients import InLoop
 from tests.rigs.served import answering, served
 from tests.rigs.vault import SMALL, Rig, key_text
 
@@ -88,21 +89,17 @@ def nobody() -> Iterator[str]:
         yield f"http://127.0.0.1:{unused.getsockname()[1]}"
 
 
+both = pytest.mark.parametrize("kind", [Client, InLoop])
 QUICK = ClientPolicy(silence=0.3, backoff_first=0.01, backoff_last=0.02)
 
 
+@both
 @pytest.mark.parametrize("behave", [stay_silent, break_off, stop_halfway, talk_nonsense])
-def test_a_node_that_misbehaves_costs_a_try_and_no_more(api: str, nobody: str, behave: Callable[[socket.socket], None]) -> None:
-    with listener(behave) as bad:
-
-        async def asynchronously() -> list[str | None]:
-            async with AsyncClient([bad, nobody, api], api_key=KEY, policy=QUICK) as vault:
-                return [token for _ in range(4) for token in await vault.tokenize(["x"])]
-
-        with Client([bad, nobody, api], api_key=KEY, policy=QUICK) as vault:
-            tokens = [token for _ in range(4) for token in vault.tokenize(["x"])]
-        assert len(set(tokens)) == 1
-        assert asyncio.run(asynchronously()) == tokens
+def test_a_node_that_misbehaves_costs_a_try_and_no_more(
+    api: str, nobody: str, behave: Callable[[socket.socket], None], kind: Any
+) -> None:
+    with listener(behave) as bad, kind([bad, nobody, api], api_key=KEY, policy=QUICK) as vault:
+        assert len({token for _ in range(4) for token in vault.tokenize(["x"])}) == 1
 
 
 def test_with_no_node_there_the_error_says_who_was_asked(nobody: str) -> None:
@@ -118,7 +115,8 @@ def test_with_no_node_there_the_error_says_who_was_asked(nobody: str) -> None:
     assert "hush" not in str(caught.value)
 
 
-def test_an_answer_that_trickles_is_given_up_at_the_deadline() -> None:
+@both
+def test_an_answer_that_trickles_is_given_up_at_the_deadline(kind: Any) -> None:
     def trickle(connection: socket.socket) -> None:
         begin_to_answer(connection)
         with contextlib.suppress(OSError):
@@ -126,22 +124,13 @@ def test_an_answer_that_trickles_is_given_up_at_the_deadline() -> None:
             while True:
                 connection.sendall(b"1\r\n \r\n")
 
-    async def asynchronously(url: str) -> None:
-        async with AsyncClient(url, api_key=KEY) as vault:
-            await vault.epoch(deadline=0.1)
-
-    with listener(trickle) as url:
-        with Client(url, api_key=KEY) as vault, pytest.raises(errors.Unreachable, match="no answer in time"):
-            vault.epoch(deadline=0.1)
-        with pytest.raises(errors.Unreachable, match="no answer in time"):
-            asyncio.run(asynchronously(url))
+    with listener(trickle) as url, kind(url, api_key=KEY) as vault, pytest.raises(errors.Unreachable, match="no answer in time"):
+        vault.epoch(deadline=0.1)
 
 
-def test_an_answer_longer_than_any_is_cut_off() -> None:
-    def flood(request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, content=b" " * 2000)
-
-    policy = ClientPolicy(reply_bytes=1000)
-    vault = Client("http://n1", api_key=KEY, policy=policy, transport=answering(flood))
+@both
+def test_an_answer_longer_than_any_is_cut_off(kind: Any) -> None:
+    flood = answering(lambda request: httpx2.Response(200, content=b" " * 2000))
+    vault = kind("http://n1", api_key=KEY, policy=ClientPolicy(reply_bytes=1000), transport=flood)
     with vault, pytest.raises(errors.UnexpectedAnswer, match="longer"):
         vault.epoch()

@@ -12,6 +12,7 @@ import pytest
 
 from quorumvault import errors
 from quorumvault.client import AsyncClient, Client, ClientPolicy, Result
+from tests.rigs.clients import InLoop
 from tests.rigs.stand_in import LONG, Request, StandIn, standing_in, value_of
 
 KEY = "clinic"
@@ -33,10 +34,10 @@ def node() -> Iterator[StandIn]:
         yield stand_in
 
 
-def detokenize(url: str, *tokens: str) -> list[Any]:
+def detokenize(url: str, *tokens: str, kind: Any = Client) -> list[Any]:
     """One value after the other, by one client, or the class of what was raised."""
     told: list[Any] = []
-    with Client(url, api_key=KEY, policy=PATIENT) as vault:
+    with kind(url, api_key=KEY, policy=PATIENT) as vault:
         vault.limits()
         for token in tokens:
             try:
@@ -46,49 +47,38 @@ def detokenize(url: str, *tokens: str) -> list[Any]:
     return told
 
 
-def detokenize_in_a_loop(url: str, *tokens: str) -> list[Any]:
-    async def one_after_the_other() -> list[Any]:
-        told: list[Any] = []
-        async with AsyncClient(url, api_key=KEY, policy=PATIENT) as vault:
-            await vault.limits()
-            for token in tokens:
-                try:
-                    told.append((await vault.detokenize([token]))[0].value)
-                except errors.QuorumVaultError as error:
-                    told.append(type(error))
-        return told
-
-    return asyncio.run(one_after_the_other())
-
-
-both = pytest.mark.parametrize("asked", [detokenize, detokenize_in_a_loop])
+both = pytest.mark.parametrize("kind", [Client, InLoop])
 
 
 @both
 @pytest.mark.parametrize("ids", OTHERS, ids=["none", "empty", "another", "longer", "twice", "two"])
 def test_a_success_under_another_id_is_not_taken_and_its_connection_is_closed(
-    node: StandIn, ids: Callable[[Request], list[str]], asked: Callable[..., list[Any]]
+    node: StandIn, ids: Callable[[Request], list[str]], kind: Any
 ) -> None:
     def behave(request: Request) -> None:
         request.send(request.reply(ids=ids(request) if request.token == "first" else None))
 
     node.behave = behave
-    assert asked(node.url, "first", "second") == [errors.UnexpectedAnswer, value_of("second")]
+    assert detokenize(node.url, "first", "second", kind=kind) == [errors.UnexpectedAnswer, value_of("second")]
     assert node.connections_of("first") == {0}
     assert node.connections_of("second") == {1}
 
 
 @both
-def test_an_answer_that_comes_twice_is_no_answer_to_the_next_request(node: StandIn, asked: Callable[..., list[Any]]) -> None:
+def test_an_answer_that_comes_twice_is_no_answer_to_the_next_request(node: StandIn, kind: Any) -> None:
     """Both copies at once: the second one is read along with the first, where no look at the socket can find it."""
     node.behave = lambda request: request.send(request.reply() * (2 if request.token == "first" else 1))
-    assert asked(node.url, "first", "second", "third") == [value_of("first"), errors.UnexpectedAnswer, value_of("third")]
+    assert detokenize(node.url, "first", "second", "third", kind=kind) == [
+        value_of("first"),
+        errors.UnexpectedAnswer,
+        value_of("third"),
+    ]
     assert node.connections_of("third") == {1}
 
 
 @both
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_proxys_error_has_no_id_and_is_retried(node: StandIn, status: int, asked: Callable[..., list[Any]]) -> None:
+def test_a_proxys_error_has_no_id_and_is_retried(node: StandIn, status: int, kind: Any) -> None:
     """On another connection: what the proxy says of one that lost its node is not relied on."""
     replies = iter([status, 200])
 
@@ -97,7 +87,7 @@ def test_a_proxys_error_has_no_id_and_is_retried(node: StandIn, status: int, ask
         request.send(request.reply(told, ids=[] if told != 200 else None))
 
     node.behave = behave
-    assert asked(node.url, "only") == [value_of("only")]
+    assert detokenize(node.url, "only", kind=kind) == [value_of("only")]
     tries = [request for request in node.requests if request.token]
     assert [request.connection for request in tries] == [0, 1]
     assert tries[0].request_id == tries[1].request_id
@@ -149,9 +139,10 @@ def test_health_under_another_id_is_nobodys(node: StandIn) -> None:
 # Late answers
 
 
-def test_an_answer_that_comes_after_its_call_was_given_up_is_nobodys(node: StandIn) -> None:
+@both
+def test_an_answer_that_comes_after_its_call_was_given_up_is_nobodys(node: StandIn, kind: Any) -> None:
     once = msgspec.structs.replace(PATIENT, retries_saved=0, retries_per_second=0)
-    with Client(node.url, api_key=KEY, policy=once, clock=lambda: 0.0) as vault:
+    with kind(node.url, api_key=KEY, policy=once, clock=lambda: 0.0) as vault:
         vault.limits()
         held = node.hold()
         with pytest.raises(errors.Unreachable):

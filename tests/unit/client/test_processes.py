@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from quorumvault.client import AsyncClient, Client, ClientPolicy
 from quorumvault.client.processes import EachProcess
+from tests.rigs.clients import InLoop
 from tests.rigs.served import answering
 from tests.rigs.stand_in import LONG, Forked, Request, StandIn, standing_in, value_of
 
@@ -44,57 +45,32 @@ def node() -> Iterator[StandIn]:
         yield stand_in
 
 
-def ask(vault: Client, token: str) -> Any:
+def ask(vault: Any, token: str) -> Any:
     return vault.detokenize([token], deadline=LONG)[0].value
 
 
-def ask_in_a_loop(vault: AsyncClient, token: str) -> Any:
-    async def asked() -> Any:
-        return (await vault.detokenize([token], deadline=LONG))[0].value
-
-    return asyncio.run(asked())
-
-
-def used_in_a_loop_of_its_own(vault: AsyncClient, loop: asyncio.AbstractEventLoop) -> Callable[[str], Any]:
-    async def asked(token: str) -> Any:
-        return (await vault.detokenize([token], deadline=LONG))[0].value
-
-    return lambda token: loop.run_until_complete(asked(token))
-
-
-def check_that_nobody_reads_the_others_answer(node: StandIn, here: Callable[[str], Any], forked: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("kind", [Client, InLoop])
+def test_a_forked_process_and_its_parent_do_not_read_each_others_answers(node: StandIn, kind: Any) -> None:
     """Both ask, the forked process first; it is stopped until this one has an answer; both answers come when both have asked.
 
     On a connection of both, the answer that comes first is the forked process's, and this one is there to read it.
     """
-    assert here("before") == value_of("before")  # so that a connection is idle
-    held = node.hold()
-    child = Forked(lambda: forked("theirs"))
-    theirs = held.get(timeout=LONG)
-    if theirs.path == "/limits":
-        node.behave = lambda request: request.answer() if request.path == "/limits" else held.put(request)
-        theirs.answer()
+    with kind(node.url, api_key=KEY, policy=PATIENT) as vault:
+        assert ask(vault, "before") == value_of("before")  # so that a connection is idle
+        held = node.hold()
+        child = Forked(lambda: ask(vault, "theirs"))
         theirs = held.get(timeout=LONG)
-    child.stop()
-    node.behave = lambda request: (theirs.answer(), request.answer())
-    assert here("ours") == value_of("ours")
-    child.go_on()
-    assert child.result() == value_of("theirs")
+        if theirs.path == "/limits":
+            node.behave = lambda request: request.answer() if request.path == "/limits" else held.put(request)
+            theirs.answer()
+            theirs = held.get(timeout=LONG)
+        child.stop()
+        node.behave = lambda request: (theirs.answer(), request.answer())
+        assert ask(vault, "ours") == value_of("ours")
+        child.go_on()
+        assert child.result() == value_of("theirs")
     assert node.connections_of("ours") == node.connections_of("before")
     assert not node.connections_of("theirs") & node.connections_of("ours")
-
-
-def test_a_forked_process_and_its_parent_do_not_read_each_others_answers(node: StandIn) -> None:
-    with Client(node.url, api_key=KEY, policy=PATIENT) as vault:
-        check_that_nobody_reads_the_others_answer(node, lambda token: ask(vault, token), lambda token: ask(vault, token))
-
-
-def test_nor_do_they_with_event_loops(node: StandIn) -> None:
-    vault = AsyncClient(node.url, api_key=KEY, policy=PATIENT)
-    with asyncio.Runner() as runner:
-        here = used_in_a_loop_of_its_own(vault, runner.get_loop())
-        check_that_nobody_reads_the_others_answer(node, here, lambda token: ask_in_a_loop(vault, token))
-        runner.run(vault.close())
 
 
 def in_threads(vault: Client, name: str, count: int) -> list[Any]:

@@ -34,6 +34,8 @@ def problem(status: int, code: str, retry_after: float | None = None, **members:
     return Reply(status, retry_after, json.dumps({"detail": "words", "code": code, "retryable": retryable, **members}).encode())
 
 
+#: Each node is asked once, and no time brings another retry.
+ONE_LAP = ClientPolicy(retries_saved=2, retries_per_second=0)
 NO_QUORUM = problem(503, "no-quorum", outcome="unknown")
 
 
@@ -68,42 +70,49 @@ class Script:
                 self.clock.now += takes
                 outcome = answer(step.url.removesuffix(call.path), len(self.sends))
 
+    def asks(self, *told: dict[str | int, EffectResult], call: Call = READ, seconds: float = 0.0) -> None:
+        """Runs a plan for each of ``told``: outcomes by node or by number of the try, else success; later, if it is to be."""
+        self.clock.now += seconds
+        for outcomes in told:
+            self.run(call, lambda node, number: outcomes.get(node[-2:], outcomes.get(number, OK)))  # noqa: B023 - at once
+
     @property
     def asked(self) -> list[str]:
         return [send.url.removeprefix("http://").partition("/")[0] for send in self.sends]
 
+    @property
+    def patience(self) -> list[float]:
+        return [send.silence for send in self.sends]
 
-def test_requests_go_around_the_nodes() -> None:
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        # Requests go around the nodes.
+        ([{}] * 4, ["n1", "n2", "n3", "n1"]),
+        # A node that cannot be reached is left for the next without waiting, and is asked last for a while.
+        ([{"n1": REFUSED}] * 3, ["n1", "n2", "n3", "n2"]),
+        ([{"n1": SILENT}] * 3, ["n1", "n2", "n3", "n2"]),
+        # A broken connection says nothing about the next one.
+        ([{1: BROKEN}, {}, {}], ["n1", "n2", "n3", "n1"]),
+    ],
+)
+def test_which_node_is_asked_next(told: list[dict[str | int, EffectResult]], asked: list[str]) -> None:
     script = Script()
-    for _ in range(4):
-        script.run(READ, lambda node, number: OK)
-    assert script.asked == ["n1", "n2", "n3", "n1"]
-    assert script.pauses == []
-
-
-def test_a_node_that_cannot_be_reached_is_left_for_the_next_without_waiting() -> None:
-    script = Script()
-    answered = script.run(WRITE, lambda node, number: REFUSED if node == "http://n1" else OK)
-    assert script.asked == ["n1", "n2"]
-    assert script.pauses == []
-    assert [outcome for _, outcome in answered.asked] == ["no connection (connection refused)", "200"]
-
-
-@pytest.mark.parametrize("failure", [REFUSED, SILENT])
-def test_and_is_asked_last_for_a_while(failure: NoReply) -> None:
-    script = Script()
-    for _ in range(3):
-        script.run(READ, lambda node, number: failure if node == "http://n1" else OK)
-    assert script.asked == ["n1", "n2", "n3", "n2"]
-    script.clock.now += script.policy.set_back + 1
-    for _ in range(3):
-        script.run(READ, lambda node, number: OK)
+    script.asks(*told)
+    assert (script.asked, script.pauses) == (asked, [])
+    script.asks({}, {}, {}, seconds=script.policy.set_back + 1)
     assert "n1" in script.asked[4:]
+
+
+def test_the_outcomes_of_tries_are_told() -> None:
+    answered = Script().run(WRITE, lambda node, number: REFUSED if node == "http://n1" else OK)
+    assert [outcome for _, outcome in answered.asked] == ["no connection (connection refused)", "200"]
 
 
 def test_a_node_in_doubt_is_tried_by_one_call_at_a_time() -> None:
     script = Script()
-    script.run(READ, lambda node, number: SILENT if node == "http://n1" else OK)
+    script.asks({"n1": SILENT})
     now = script.clock.now + script.policy.set_back + 1
     chosen = [script.nodes.choose(now, set()) for _ in range(6)]
     assert chosen.count("http://n1") == 1
@@ -113,46 +122,31 @@ def test_a_node_in_doubt_is_tried_by_one_call_at_a_time() -> None:
 
 def test_a_silent_node_is_left_soon_for_one_that_answers() -> None:
     script = Script()
-    script.run(EPOCH, lambda node, number: SILENT if node == "http://n1" else OK)
-    assert [send.silence for send in script.sends] == [script.policy.failover] * 2
+    script.asks({"n1": SILENT}, call=EPOCH)
+    assert script.patience == [script.policy.failover] * 2
     assert script.policy.failover <= 2.0
 
 
 def test_and_later_if_much_was_asked_of_it() -> None:
     script = Script()
-    sizes = [10, script.policy.failover_bytes, 16 << 20]
-    for size in sizes:
-        script.run(Call("POST", "/tokenize", bytes(size), writes=True), lambda node, number: OK)
-    assert [round(send.silence, 3) for send in script.sends] == [1.5, 2.5, script.policy.silence]
+    for size in (10, script.policy.failover_bytes, 16 << 20):
+        script.asks({}, call=Call("POST", "/tokenize", bytes(size), writes=True))
+    assert [round(silence, 3) for silence in script.patience] == [1.5, 2.5, script.policy.silence]
 
 
-def test_a_silent_node_is_waited_for_if_there_is_no_other() -> None:
-    script = Script(URLS[:1])
-    script.run(READ, lambda node, number: OK)
-    assert [send.silence for send in script.sends] == [script.policy.silence]
+@pytest.mark.parametrize("script", [Script(URLS[:1]), Script(policy=ClientPolicy(retries_saved=0))])
+def test_a_silent_node_is_waited_for_if_there_is_no_other_or_no_retry_could_follow(script: Script) -> None:
+    script.asks({})
+    assert script.patience == [script.policy.silence]
 
 
 def test_the_last_node_that_is_not_in_doubt_is_waited_for() -> None:
     """All of them are slow, not dead: somebody has to be heard out."""
     script = Script()
-    script.run(EPOCH, lambda node, number: SILENT if number < 3 else OK)
-    script.run(EPOCH, lambda node, number: OK)
+    script.asks({1: SILENT, 2: SILENT}, {}, call=EPOCH)
     failover, silence = script.policy.failover, script.policy.silence
-    assert [send.silence for send in script.sends] == [failover, failover, silence, silence]
+    assert script.patience == [failover, failover, silence, silence]
     assert script.asked == ["n1", "n2", "n3", "n3"]
-
-
-def test_a_silent_node_is_waited_for_if_no_retry_could_follow() -> None:
-    script = Script(policy=ClientPolicy(retries_saved=0))
-    script.run(READ, lambda node, number: OK)
-    assert [send.silence for send in script.sends] == [script.policy.silence]
-
-
-def test_a_broken_connection_says_nothing_about_the_next_one() -> None:
-    script = Script(URLS[:2])
-    script.run(READ, lambda node, number: BROKEN if number == 1 else OK)
-    script.run(READ, lambda node, number: OK)
-    assert script.asked == ["n1", "n2", "n1"]
 
 
 def test_between_laps_it_waits_longer_each_time_up_to_a_limit() -> None:
@@ -161,34 +155,27 @@ def test_between_laps_it_waits_longer_each_time_up_to_a_limit() -> None:
         script.run(READ, lambda node, number: REFUSED)
     longest = [min(0.1 * 2**lap, 2.0) for lap in range(len(script.pauses))]
     assert all(most / 2 <= pause <= most for pause, most in zip(script.pauses, longest, strict=True))
-    assert script.clock.now - 1000 <= script.policy.request
-    assert script.clock.now - 1000 >= script.policy.request - 2.0
+    assert script.policy.request - 2.0 <= script.clock.now - 1000 <= script.policy.request
 
 
 def test_retry_after_is_kept_while_another_node_is_asked_at_once() -> None:
     script = Script(URLS[:2])
-    script.run(READ, lambda node, number: problem(429, "busy", retry_after=5) if node == "http://n1" else OK)
-    for _ in range(3):
-        script.run(READ, lambda node, number: OK)
-    assert script.asked == ["n1", "n2", "n2", "n2", "n2"]
-    assert script.pauses == []
-    script.clock.now += 5
-    script.run(READ, lambda node, number: OK)
-    script.run(READ, lambda node, number: OK)
+    script.asks({"n1": problem(429, "busy", retry_after=5)}, {}, {}, {})
+    assert (script.asked, script.pauses) == (["n1", "n2", "n2", "n2", "n2"], [])
+    script.asks({}, {}, seconds=5)
     assert "n1" in script.asked[5:]
 
 
 def test_when_every_node_names_a_time_it_waits_for_the_first() -> None:
     script = Script(URLS[:2])
-    waits = {"http://n1": 4.0, "http://n2": 3.0}
-    script.run(READ, lambda node, number: problem(503, "no-quorum", waits[node]) if number <= 2 else OK)
+    script.asks({1: problem(503, "no-quorum", 4.0), 2: problem(503, "no-quorum", 3.0)})
     assert script.asked == ["n1", "n2", "n2"]
     assert 3.0 < script.pauses[0] <= 3.1
 
 
 def test_a_rate_that_is_used_up_is_so_at_every_node() -> None:
     script = Script()
-    script.run(READ, lambda node, number: problem(429, "rate-limited", 2) if number == 1 else OK)
+    script.asks({1: problem(429, "rate-limited", 2)})
     assert script.pauses[0] >= 2.0
 
 
@@ -196,8 +183,7 @@ def test_a_wait_that_would_end_after_the_deadline_is_not_begun() -> None:
     script = Script(URLS[:1])
     with pytest.raises(errors.Busy) as caught:
         script.run(READ, lambda node, number: problem(429, "busy", retry_after=60))
-    assert script.pauses == []
-    assert caught.value.gave_up == "the time is up"
+    assert (script.pauses, caught.value.gave_up) == ([], "the time is up")
 
 
 def test_the_deadline_of_a_call_bounds_its_tries() -> None:
@@ -242,7 +228,7 @@ def test_retries_have_a_budget_and_wait_for_its_refilling() -> None:
 
 
 def test_what_the_budget_will_not_allow_in_time_is_not_waited_for() -> None:
-    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
+    script = Script(policy=ONE_LAP)
     with pytest.raises(errors.NoQuorum, match="the retry budget is used up"):
         script.run(READ, lambda node, number: NO_QUORUM)
     assert len(script.sends) == 3
@@ -281,44 +267,31 @@ def test_a_budget_never_allows_more_than_was_saved_and_earned(events: list[tuple
         (problem(418, "unheard-of"), errors.UnexpectedAnswer),
         (Reply(404, None, b"<html>"), errors.UnexpectedAnswer),
         (Reply(302, None, b""), errors.UnexpectedAnswer),
+        (NoReply(Failure.OVERLONG, ""), errors.UnexpectedAnswer),
+        (NoReply(Failure.FOREIGN, ""), errors.UnexpectedAnswer),
     ],
 )
-def test_what_no_retry_can_help_is_raised_at_once(reply: Reply, kind: type[errors.QuorumVaultError]) -> None:
+def test_what_no_retry_can_help_is_raised_at_once(reply: Reply | NoReply, kind: type[errors.QuorumVaultError]) -> None:
     script = Script()
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind, match="sending it again does not help") as caught:
         script.run(READ, lambda node, number: reply)
-    assert len(script.sends) == 1
+    (send,) = script.sends
     assert [asked.node for asked in caught.value.asked] == ["http://n1"]
-    assert caught.value.request_id == script.sends[0].headers["X-Request-ID"]
-    assert caught.value.request_id in str(caught.value)
-    assert "sending it again does not help" in str(caught.value)
-    assert not caught.value.retryable
+    assert (caught.value.request_id, caught.value.retryable) == (send.headers["X-Request-ID"], False)
+    assert send.headers["X-Request-ID"] in str(caught.value)
+    assert ("does not carry the X-Request-ID" in str(caught.value)) == (reply == NoReply(Failure.FOREIGN, ""))
 
 
 @pytest.mark.parametrize("reply", [NO_QUORUM, problem(503, "draining"), problem(429, "busy"), Reply(502, None, b"<html>")])
 def test_what_a_retry_can_help_is_retried_under_the_same_request_id(reply: Reply) -> None:
     script = Script()
-    script.run(WRITE, lambda node, number: reply if number == 1 else OK)
+    script.asks({1: reply}, call=WRITE)
     assert script.asked == ["n1", "n2"]
     assert len({send.headers["X-Request-ID"] for send in script.sends}) == 1
 
 
-def test_an_answer_that_is_too_long_is_not_asked_for_again() -> None:
-    script = Script()
-    with pytest.raises(errors.UnexpectedAnswer):
-        script.run(READ, lambda node, number: NoReply(Failure.OVERLONG, ""))
-    assert len(script.sends) == 1
-
-
-def test_an_answer_to_another_request_is_not_asked_for_again() -> None:
-    script = Script()
-    with pytest.raises(errors.UnexpectedAnswer, match="X-Request-ID"):
-        script.run(READ, lambda node, number: NoReply(Failure.FOREIGN, ""))
-    assert len(script.sends) == 1
-
-
 def test_the_error_is_the_last_that_a_node_told() -> None:
-    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
+    script = Script(policy=ONE_LAP)
     with pytest.raises(errors.NoQuorum) as caught:
         script.run(READ, lambda node, number: NO_QUORUM if number == 1 else REFUSED)
     assert not isinstance(caught.value, errors.Unreachable)
@@ -339,7 +312,7 @@ def test_the_error_is_the_last_that_a_node_told() -> None:
 def test_the_outcome_of_a_write_is_none_only_if_no_try_may_have_stored_anything(
     outcomes: list[Reply | NoReply], expected: str
 ) -> None:
-    script = Script(policy=ClientPolicy(retries_saved=2, retries_per_second=0))
+    script = Script(policy=ONE_LAP)
     with pytest.raises(errors.NoQuorum) as caught:
         script.run(WRITE, lambda node, number: outcomes[number - 1])
     assert caught.value.outcome == expected

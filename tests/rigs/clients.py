@@ -1,0 +1,32 @@
+"""Both clients, used alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from quorumvault.client import AsyncClient
+from quorumvault.client.processes import EachProcess
+
+
+class InLoop:
+    """An AsyncClient that is used as a Client is: in each process it has an event loop, where a call runs to its end."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._client = AsyncClient(*arguments, **options)
+        self._runners = EachProcess(asyncio.Runner(), asyncio.Runner)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            called: Coroutine[Any, Any, Any] = getattr(self._client, name)(*arguments, **options)
+            return self._runners.get().run(called)
+
+        return call
+
+    def __enter__(self) -> InLoop:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._runners.get() as runner:
+            runner.run(self._client.close())
