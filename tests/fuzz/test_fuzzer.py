@@ -15,7 +15,8 @@ from tests.fuzz.canaries import KEY_PLACE, TOKEN_PLACES, VALUE, Planted
 from tests.fuzz.exchange import in_pieces, pieces_of
 from tests.fuzz.target import InProcess, Violation
 from tests.fuzz.targets import TARGETS, made
-from tests.fuzz.worker import Found, Order, input_of, shrunk
+from tests.fuzz.worker import Found, Order, input_of
+from tests.rigs.reduced import reduced
 
 SEED = 7
 #: Bad inputs are those in which this comes.
@@ -97,7 +98,7 @@ def test_an_input_that_kills_the_process_is_known() -> None:
 
 
 def test_inputs_are_made_smaller() -> None:
-    assert shrunk(b"some " * 9 + BAD + b" words" * 30, lambda data: BAD in data) == BAD
+    assert reduced(b"some " * 9 + BAD + b" words" * 30, lambda data: BAD in data, 300) == BAD
 
 
 def test_pieces_are_the_whole() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from random import Random
@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tests.fuzz.target import Figures, Target, Violation
 from tests.fuzz.targets import made
+from tests.rigs.reduced import reduced
 
 #: Seconds between two messages about how far it is.
 _TELL = 0.5
@@ -107,7 +108,7 @@ def _found(target: Target, inputs: Sequence[bytes], first: int, violation: Viola
         return Found(first, f"{violation} (one of {len(inputs)} inputs, none of which fails alone)", inputs[0])
     data = inputs[place]
     if not target.over_sockets:
-        data = shrunk(data, lambda smaller: _fails(target, smaller) == _kind(str(violation)))
+        data = reduced(data, lambda smaller: _fails(target, smaller) == _kind(str(violation)), _SHRINK_TRIES)
     return Found(first + place, str(violation), data)
 
 
@@ -122,19 +123,3 @@ def _fails(target: Target, data: bytes) -> str | None:
 
 def _kind(words: str) -> str:
     return words.partition(":")[0]
-
-
-def shrunk(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
-    """Leaves out what it can, halves first. For no more than some hundred tries."""
-    size, tries = len(data) // 2, 0
-    while size and tries < _SHRINK_TRIES:
-        at = 0
-        while at < len(data) and tries < _SHRINK_TRIES:
-            smaller = data[:at] + data[at + size :]
-            tries += 1
-            if fails(smaller):
-                data = smaller
-            else:
-                at += size
-        size //= 2
-    return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,10 @@ def received(connection: socket.socket) -> bytes:
     return got
 
 
-def send_all_it_takes(connection: socket.socket, block: bytes, times: int) -> None:
+def send_all_it_takes(connection: socket.socket, begin: bytes, block: bytes) -> None:
+    connection.sendall(begin)
     with contextlib.suppress(OSError):
-        for _ in range(times):
+        for _ in range(640):
             connection.sendall(block)
 
 
@@ -54,18 +55,12 @@ ENDLESS = {
 def test_a_request_that_does_not_end_is_cut_off_and_little_of_it_kept(cluster: Cluster, kind: str) -> None:
     begin, more = ENDLESS[kind]
     before = resident_kib(cluster)
-    connections = [raw_connection(cluster) for _ in range(4)]
-    senders = []
-    for connection in connections:
-        connection.sendall(begin)
-        senders.append(threading.Thread(target=send_all_it_takes, args=(connection, more, 640)))
-    for sender in senders:
-        sender.start()
-    while any(sender.is_alive() for sender in senders):
-        assert ask(cluster, "/livez", None).status == 200
-        assert resident_kib(cluster) < before + SPARE_KIB
-    for connection in connections:
-        connection.close()
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(4) as senders:
+        connections = [stack.enter_context(raw_connection(cluster)) for _ in range(4)]
+        sent = [senders.submit(send_all_it_takes, connection, begin, more) for connection in connections]
+        while not all(each.done() for each in sent):
+            assert ask(cluster, "/livez", None).status == 200
+            assert resident_kib(cluster) < before + SPARE_KIB
     assert_unharmed(cluster)
 
 
@@ -85,34 +80,28 @@ def test_a_trailer_is_no_header(cluster: Cluster, trailer: str) -> None:
 def test_requests_without_end_whose_answers_nobody_reads(cluster: Cluster) -> None:
     """A hundred connections with a quarter of a megabyte of the shortest requests each."""
     before = resident_kib(cluster)
-    connections = [raw_connection(cluster, receives=4096) for _ in range(100)]
-    for connection in connections:
-        connection.setblocking(False)
-        with contextlib.suppress(OSError):
-            connection.send(b"GET / HTTP/1.1\r\n\r\n" * 14_000)
-    for _ in range(10):
-        assert ask(cluster, "/livez", None).status == 200
-        tokens_of(cluster, ["meanwhile"], QUIET)
-        assert resident_kib(cluster) < before + SPARE_KIB
-    for connection in connections:
-        connection.close()
+    with contextlib.ExitStack() as stack:
+        for connection in [stack.enter_context(raw_connection(cluster, receives=4096)) for _ in range(100)]:
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):
+                connection.send(b"GET / HTTP/1.1\r\n\r\n" * 14_000)
+        for _ in range(10):
+            assert ask(cluster, "/livez", None).status == 200
+            tokens_of(cluster, ["meanwhile"], QUIET)
+            assert resident_kib(cluster) < before + SPARE_KIB
     assert_unharmed(cluster)
 
 
 def test_connections_that_say_nothing_make_room_for_others(cluster: Cluster) -> None:
-    idle = []
-    for _ in range(1100):
-        with contextlib.suppress(OSError):
-            connection = raw_connection(cluster)
-            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n")
-            idle.append(connection)
-    for _ in range(10):
-        with raw_connection(cluster) as connection:
-            connection.sendall(HEALTH)
-            assert received(connection).startswith(b"HTTP/1.1 200 ")
-        tokens_of(cluster, ["meanwhile"], QUIET)
-    for connection in idle:
-        connection.close()
+    with contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            with contextlib.suppress(OSError):
+                stack.enter_context(raw_connection(cluster)).sendall(b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n")
+        for _ in range(10):
+            with raw_connection(cluster) as connection:
+                connection.sendall(HEALTH)
+                assert received(connection).startswith(b"HTTP/1.1 200 ")
+            tokens_of(cluster, ["meanwhile"], QUIET)
     assert_unharmed(cluster)
 
 

@@ -191,7 +191,8 @@ class World:
 
     def state(self) -> object:
         """All that what can happen depends on."""
-        wires = {link.wire: (process.name, link.node) for process in self.processes for link in process.links}
+        every = [link for process in self.processes for link in process.links]
+        wires: dict[object, tuple[str, str]] = {link.wire: (link.process.name, link.node) for link in every}
 
         def wire_state(wire: Wire | None) -> object:
             return wire and (wire.word, wire.welcomed, wire.open_there, wire.pings - wire.pongs)
@@ -200,16 +201,13 @@ class World:
             (p.stopped, p.standing.established, p.standing._asked is not None and frozenset(p.standing._asked))
             for p in self.processes
         ]
-        links = [(link.up, link.on_failure is None, wire_state(link.wire)) for p in self.processes for link in p.links]
+        links = [(link.up, link.on_failure is None, wire_state(link.wire)) for link in every]
         claims = [
             (
-                tuple(wires[cast("Wire", wire)] for wire in claims._holds.get("n1", {})),
+                tuple(wires[wire] for wire in claims._holds.get("n1", {})),
                 tuple(
-                    (
-                        wires[cast("Wire", wire)],
-                        frozenset((wires[cast("Wire", held)], ping - held.pongs) for held, ping in c.proofs.items()),
-                    )
-                    for wire, c in claims._challenges.items()
+                    (wires[wire], frozenset((wires[held], ping - held.pongs) for held, ping in challenge.proofs.items()))
+                    for wire, challenge in claims._challenges.items()
                 ),
             )
             for claims in self.peers.values()

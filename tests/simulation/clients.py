@@ -94,7 +94,6 @@ class Client:
         self._world = world
         self._calls = iter(calls)
         self._op = 0
-        self._action = Action.EPOCH
         self._patience: Timer | None = None
         self._next()
 
@@ -115,7 +114,6 @@ class Client:
         op = self._op = world.invoke(
             Invoke(len(world.events), action, owner.name, node, given, epoch, round(timeline.now, 6), final)
         )
-        self._action = action
         work = partial(_work, action, owner, given, epoch)
         self._patience = timeline.at(timeline.now + _PATIENCE, None, self._end, op, Outcome.UNKNOWN)
         nodes = sorted(NODE_NAMES, key=lambda name: name != node)

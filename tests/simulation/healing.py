@@ -7,6 +7,7 @@ have to hold the same, without a single read.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -43,10 +44,7 @@ class Healing:
         self._missed: dict[str, list[tuple[str, bytes]]] = {}
         #: What went wrong in a loop: an error that its node would have logged.
         self.failures: list[Exception] = []
-        for node in world.cluster.values():
-            node.started = self._begin
-            if node.process is not None:
-                self._begin(node.process)
+        world.attach(self._begin)
 
     def _begin(self, process: Process) -> None:
         node = process.node
@@ -89,6 +87,10 @@ class Healing:
                 timeline.at(timeline.now + _TURN, process.schedule, lambda: drive(once(), again))
 
         again()
+
+    def check_loops(self) -> None:
+        for failure in self.failures:
+            raise failure
 
     def hand_off(self) -> None:
         """In calm: whatever a process missed at a peer, as far as it has it itself, has to be there when it owes nothing more."""
@@ -139,23 +141,11 @@ class Healing:
 def run_healing(chosen: Scenario) -> Run:
     """As world.run, on nodes that heal. The disks have to be the same before anybody reads, and all has to hold after that."""
     world = World(chosen)
-
-    def play() -> None:
-        healing = Healing(world, chosen.seed)
-        world.play(chosen.calls)
-        if healing.failures:
-            raise healing.failures[0]
-        world.check()
-        healing.hand_off()
-        healing.repair()
-        healing.check_scrubbed()
-        check_converged(world.cluster)
-        world.check()
-        world.read_everything()
-        world.check()
-        check_converged(world.cluster)
-
-    return judged(world, chosen, play)
+    healing, check_same = Healing(world, chosen.seed), partial(check_converged, world.cluster)
+    heal = (healing.hand_off, healing.repair, healing.check_scrubbed, check_same)
+    return judged(
+        world, world.play, healing.check_loops, world.check, *heal, world.check, world.read_everything, world.check, check_same
+    )
 
 
 def check_converged(cluster: Cluster) -> None:

@@ -51,12 +51,10 @@ class Network:
 
     def mend(self, wire: Wire) -> None:
         self._cuts.pop(wire, None)
-        held, self._held = self._held, []
-        for message in held:
-            if message[0] == wire:
-                self._deliver(message[1], message[2])
-            else:
-                self._held.append(message)
+        mended = [message for message in self._held if message[0] == wire]
+        self._held = [message for message in self._held if message[0] != wire]
+        for _, deliver, args in mended:
+            self._deliver(deliver, args)
 
     def mend_all(self) -> None:
         self.behave()

@@ -41,13 +41,9 @@ class Rejoining:
     def __init__(self, world: World) -> None:
         self._world = world
         self._cluster = world.cluster
-        self.joined = 0
         self._members: dict[Process, Membership] = {}
         self._marks: dict[Process, RollbackMarks] = {}
-        for node in self._cluster.values():
-            node.started = self._begin
-            if node.process is not None:
-                self._begin(node.process)
+        world.attach(self._begin)
         world.timeline.at(_UNTIL, None, self._give_up)
 
     def _give_up(self) -> None:
@@ -105,7 +101,6 @@ class Rejoining:
     def _ended(self, _: object, error: Exception | None) -> None:
         if error is not None:
             raise error
-        self.joined += 1
 
     def _tell(self, process: Process, member: Membership) -> None:
         """Until there is nothing to be told any more, or no use."""
@@ -149,6 +144,8 @@ class Rejoining:
         )
 
     def check(self) -> None:
+        """After so much calm."""
+        self._world.timeline.run(self._world.timeline.now + _CALM)
         if not losses.whole(self._cluster):
             raise Violation("rejoin", "a disk is not active, or not in the view of the others, though nothing is broken any more")
         if not self.settled:
@@ -167,13 +164,4 @@ def run_rejoining(chosen: Scenario, attach: Callable[[World], Rejoining] = Rejoi
     """As world.run, with disks that are lost. All have to be whole before everything is read, and to hold what was given."""
     world = World(chosen, lambda fault, cluster: rejoining.begin_fault(fault, cluster))
     rejoining = attach(world)
-
-    def play() -> None:
-        world.play(chosen.calls)
-        world.timeline.run(world.timeline.now + _CALM)
-        rejoining.check()
-        world.check()
-        world.read_everything()
-        world.check()
-
-    return judged(world, chosen, play)
+    return judged(world, world.play, rejoining.check, world.check, world.read_everything, world.check)

@@ -119,17 +119,11 @@ class RollingBack(Rejoining):
         heard = self._heard_of[process]
         if process.schedule.alive and (facts.node, facts.boot) not in heard:
             heard.add((facts.node, facts.boot))
-            self._greet_back(process, facts.node)
+            process.node.network.carry((process.node.name, facts.node), self._hear, facts.node, self._facts(process))
             if len({name for name, _ in heard}) == len(NODE_NAMES) - 1:
                 process.established = True
             else:
-                process.schedule.call_later(_GRACE, self._establish, process)
-
-    def _greet_back(self, process: Process, to: str) -> None:
-        process.node.network.carry((process.node.name, to), self._hear, to, self._facts(process))
-
-    def _establish(self, process: Process) -> None:
-        process.established = True
+                process.schedule.call_later(_GRACE, setattr, process, "established", True)
 
     def _put_back(self, node: Node, why: str) -> None:
         if node.name not in self._returning:

@@ -1,65 +1,43 @@
-"""A run that fails, made smaller: faults and calls are left out, ever smaller parts of them, as long as it still fails.
+"""A run that fails, made smaller: faults and calls are left out as long as it still fails.
 
-This is delta debugging (Zeller and Hildebrandt 2002). What is left out shifts what chance gives to the rest, so that the smaller
-run is another run; what counts is that it breaks the same rule.
+What is left out shifts what chance gives to the rest, so that the smaller run is another run; what counts is that it breaks the
+same rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
+from tests.rigs.reduced import reduced
 from tests.simulation.clients import Call
 from tests.simulation.world import Run, Scenario, run
 
-PartT = TypeVar("PartT")
 #: Runs that may be spent on it.
 RUNS = 250
 
 
 def shrink(failed: Run, again: Callable[[Scenario], Run] = run, runs: int = RUNS) -> Run:
     """The smallest run that was found to break the rule that ``failed`` breaks. ``again``: how it was run."""
-    return _Shrinking(failed, again, runs).best
+    best, before, left = failed, None, runs
 
-
-class _Shrinking:
-    def __init__(self, failed: Run, again: Callable[[Scenario], Run], runs: int) -> None:
-        self.best = failed
-        self._run = again
-        self._rule = failed.violation.rule if failed.violation else ""
-        self._left = runs
-        before = None
-        while before is not self.best and self._left:
-            before = self.best
-            faults = self.best.scenario.faults
-            self._reduce(faults, lambda kept: replace(self.best.scenario, faults=tuple(kept)))
-            calls = [(client, call) for client, calls in enumerate(self.best.scenario.calls) for call in calls]
-            self._reduce(calls, self._with_calls)
-
-    def _with_calls(self, kept: Sequence[tuple[int, Call]]) -> Scenario:
-        clients = range(len(self.best.scenario.calls))
-        calls = tuple(tuple(call for of, call in kept if of == client) for client in clients)
-        return replace(self.best.scenario, calls=calls)
-
-    def _reduce(self, parts: Sequence[PartT], made: Callable[[Sequence[PartT]], Scenario]) -> None:
-        size = max(1, len(parts) // 2)
-        while parts and self._left:
-            start = 0
-            while start < len(parts) and self._left:
-                kept = [*parts[:start], *parts[start + size :]]
-                if self._still_fails(made(kept)):
-                    parts = kept
-                else:
-                    start += size
-            if size == 1:
-                return
-            size //= 2
-
-    def _still_fails(self, smaller: Scenario) -> bool:
-        self._left -= 1
-        done = self._run(smaller)
-        if done.violation is None or done.violation.rule != self._rule:
+    def still_fails(smaller: Scenario) -> bool:
+        nonlocal best, left
+        left -= 1
+        done = again(smaller)
+        if done.violation is None or failed.violation is None or done.violation.rule != failed.violation.rule:
             return False
-        self.best = done
+        best = done
         return True
+
+    while before is not best and left:
+        before = best
+        reduced(best.scenario.faults, lambda kept: still_fails(replace(best.scenario, faults=kept)), left)
+        calls = tuple((client, call) for client, calls in enumerate(best.scenario.calls) for call in calls)
+        reduced(calls, lambda kept: still_fails(_with_calls(best.scenario, kept)), left)
+    return best
+
+
+def _with_calls(chosen: Scenario, kept: tuple[tuple[int, Call], ...]) -> Scenario:
+    clients = range(len(chosen.calls))
+    return replace(chosen, calls=tuple(tuple(call for of, call in kept if of == client) for client in clients))

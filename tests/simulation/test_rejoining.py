@@ -47,7 +47,7 @@ def left_behind(seed: int) -> list[Process]:
     """The processes on disks that were replaced meanwhile."""
     world = World(losing(seed), begin)
     Rejoining(world)
-    world.play(losing(seed).calls)
+    world.play()
     return [process for node in world.cluster.values() for process in node.left_behind]
 
 

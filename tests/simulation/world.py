@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import cast
@@ -22,7 +22,7 @@ from tests.simulation import clients, faults
 from tests.simulation.clients import OWNERS, Call, Client
 from tests.simulation.faults import Fault, Mend
 from tests.simulation.network import Network
-from tests.simulation.nodes import Cluster, Node
+from tests.simulation.nodes import Cluster, Node, Process
 from tests.simulation.timeline import Timeline
 from tests.simulation.witnesses import Witnesses
 
@@ -97,6 +97,7 @@ class World:
     """Three nodes and their clients. ``epochs`` is the largest that any client was shown, by owner."""
 
     def __init__(self, chosen: Scenario, begin: Callable[[Fault, Cluster], Mend] = faults.begin) -> None:
+        self.chosen = chosen
         self.narrow = chosen.narrow
         self.keyring = _NARROW if chosen.narrow else _WIDE
         self.events: list[Invoke | Complete] = []
@@ -137,10 +138,17 @@ class World:
     def _mend(self, fault: Fault) -> None:
         self._mends.pop(fault)()
 
-    def play(self, calls: Sequence[Sequence[Call]]) -> None:
+    def attach(self, begin: Callable[[Process], object]) -> None:
+        """Calls ``begin`` with each process, those to come too."""
+        for node in self.cluster.values():
+            node.started = begin
+            if node.process is not None:
+                begin(node.process)
+
+    def play(self) -> None:
         """Until all clients have asked for everything, and all faults are mended."""
-        for each in calls:
-            Client(self, each)
+        for calls in self.chosen.calls:
+            Client(self, calls)
         self.timeline.run()
         faults.mend_everything(self.cluster)
         self.timeline.run(self.timeline.now + _CALM)
@@ -172,30 +180,25 @@ class World:
         ).hexdigest()
 
 
-def judged(world: World, chosen: Scenario, play: Callable[[], None]) -> Run:
-    """What comes of ``play``, which raises whatever goes wrong."""
+def judged(world: World, *steps: Callable[[], object]) -> Run:
+    """What comes of these steps, one after the other, each of which raises what goes wrong."""
     violation = None
     try:
-        play()
+        for step in steps:
+            step()
     except Violation as found:
         violation = found
     except Exception as error:
         violation = Violation("exception", f"{type(error).__name__}: {error}")
         violation.__cause__ = error
-    return Run(chosen, world.history(), world.trace(), world.timeline.now, world.timeline.events, world.branches, violation)
+    timeline = world.timeline
+    return Run(world.chosen, world.history(), world.trace(), timeline.now, timeline.events, world.branches, violation)
 
 
 def run(chosen: Scenario) -> Run:
     """Plays it, and checks what clients were told, and what the disks hold before and after all is read."""
     world = World(chosen)
-
-    def play() -> None:
-        world.play(chosen.calls)
-        world.check()
-        world.read_everything()
-        world.check()
-
-    return judged(world, chosen, play)
+    return judged(world, world.play, world.check, world.read_everything, world.check)
 
 
 def check_disks(history: History, cluster: Cluster) -> None:
