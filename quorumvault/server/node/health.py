@@ -143,7 +143,7 @@ def describe(
         peers={node: _peer(link, owed[node]) for node, link in links.items()},
         warnings=warnings,
         version=mine.version,
-        joining=msgspec.UNSET if joining is None else _joining(joining),
+        joining=msgspec.UNSET if joining is None else msgspec.convert(joining, JoiningHealth, from_attributes=True),
         keys=mine.keys,
     )
 
@@ -157,10 +157,6 @@ def is_active(facts: NodeFacts | None, view: View | None) -> bool:
 
 def _state(facts: NodeFacts) -> str:
     return FULL if facts.full and facts.mode is Mode.ACTIVE else facts.mode.value
-
-
-def _joining(progress: Progress) -> JoiningHealth:
-    return JoiningHealth(progress.records, progress.expected, progress.source, progress.waits_for)
 
 
 def _peer(link: Link, owed: Owed) -> PeerHealth:

@@ -28,6 +28,7 @@ from quorumvault.server.peers.outbox import Outbox
 
 DecodedT = TypeVar("DecodedT")
 
+_decode_text: Final = msgspec.msgpack.Decoder(str).decode
 #: The reason for which a node that stops ends its connections.
 STOPPING: Final = "this node stops"
 #: The longest reason that is taken over from another node: a sentence or two in a log.
@@ -61,10 +62,6 @@ def decoded(decode: Callable[[bytes | memoryview], DecodedT], body: bytes | memo
         return decode(body)
     except (ValueError, RecursionError) as error:
         raise FrameError(f"a message that cannot be read ({error}): do both nodes run the same release?") from None
-
-
-def _decode_text(body: bytes | memoryview) -> str:
-    return msgspec.msgpack.decode(body, type=str)
 
 
 class Connection(asyncio.Protocol, ABC):

@@ -31,6 +31,7 @@ from quorumvault.server.peers.handshake import NONCE_BYTES, Dialling
 
 logger = logging.getLogger("quorumvault.peers")
 
+_decode_bool = msgspec.msgpack.Decoder(bool).decode
 _MOVED = "its address has changed"
 
 
@@ -38,10 +39,6 @@ def reconnect_wait(attempt: int, timeouts: Timeouts, rng: random.Random) -> floa
     """Returns the seconds before attempt 0, 1, …: exponential, full jitter (Brooker, "Exponential Backoff and Jitter", 2015)."""
     ceiling = min(timeouts.reconnect_last, timeouts.reconnect_first * 2.0 ** min(attempt, 63))
     return rng.uniform(0, ceiling)
-
-
-def _decode_bool(body: bytes | memoryview) -> bool:
-    return msgspec.msgpack.decode(body, type=bool)
 
 
 class Link:
