@@ -46,6 +46,13 @@ def held(*boots: bytes) -> tuple[Claims, list[Claimant]]:
     return claims, claimants
 
 
+def challenged(claims: Claims, boot: bytes = b"b", remote: str = "10.0.0.9") -> Claimant:
+    """Another process of n1 claims its name."""
+    challenger = Claimant(remote)
+    claims.claim(challenger, facts(boot))
+    return challenger
+
+
 def test_a_free_name_is_had_at_once_and_other_names_are_other_claims() -> None:
     claims, (first,) = held(b"a")
     other = Claimant()
@@ -58,8 +65,7 @@ def test_a_process_may_have_several_connections() -> None:
     claims, (first, second) = held(b"a", b"a")
     assert first.heard == second.heard == ["welcome"]
     claims.release(first)
-    challenger = Claimant()
-    claims.claim(challenger, facts(b"b"))
+    challenger = challenged(claims)
     assert challenger.heard == []  # the second one still holds the name
     claims.release(second)
     assert challenger.heard == ["welcome"]
@@ -67,8 +73,7 @@ def test_a_process_may_have_several_connections() -> None:
 
 def test_a_holder_that_lives_keeps_its_name_and_the_other_hears_where_it_is() -> None:
     claims, (holder,) = held(b"a")
-    challenger = Claimant(remote="10.0.0.9")
-    claims.claim(challenger, facts(b"b"))
+    challenger = challenged(claims)
     assert (holder.pings, challenger.heard) == (1, [])
     answer(claims, holder)
     assert challenger.heard == ["n1 runs elsewhere already: its disk 01234567 is live at 10.0.0.1, seen by n2; stop one of them"]
@@ -80,10 +85,7 @@ def test_a_holder_that_lives_keeps_its_name_and_the_other_hears_where_it_is() ->
 
 def test_a_holder_that_is_gone_leaves_its_name_to_who_came_first_of_those_who_wait() -> None:
     claims, (holder,) = held(b"a")
-    second, third, fourth = Claimant(), Claimant(), Claimant()
-    claims.claim(second, facts(b"b"))
-    claims.claim(third, facts(b"c"))
-    claims.claim(fourth, facts(b"b"))
+    second, third, fourth = (challenged(claims, boot) for boot in (b"b", b"c", b"b"))
     claims.release(holder)
     assert [claimant.heard for claimant in (second, third, fourth)] == [["welcome"], [], ["welcome"]]
     answer(claims, fourth)
@@ -93,8 +95,7 @@ def test_a_holder_that_is_gone_leaves_its_name_to_who_came_first_of_those_who_wa
 def test_a_pong_to_an_earlier_ping_proves_nothing() -> None:
     claims, (holder,) = held(b"a")
     holder.ping()
-    challenger = Claimant()
-    claims.claim(challenger, facts(b"b"))
+    challenger = challenged(claims)
     answer(claims, holder)
     assert challenger.heard == []
     answer(claims, holder)
@@ -103,10 +104,8 @@ def test_a_pong_to_an_earlier_ping_proves_nothing() -> None:
 
 def test_any_connection_of_the_holder_proves_that_it_lives_one_that_comes_later_too() -> None:
     claims, (first,) = held(b"a")
-    challenger = Claimant()
-    claims.claim(challenger, facts(b"b"))
-    later = Claimant()
-    claims.claim(later, facts(b"a"))
+    challenger = challenged(claims)
+    later = challenged(claims, b"a")
     claims.release(first)
     assert (later.heard, challenger.heard) == (["welcome"], [])
     answer(claims, later)
@@ -115,8 +114,7 @@ def test_any_connection_of_the_holder_proves_that_it_lives_one_that_comes_later_
 
 def test_a_challenger_that_goes_away_is_forgotten() -> None:
     claims, (holder,) = held(b"a")
-    challenger = Claimant()
-    claims.claim(challenger, facts(b"b"))
+    challenger = challenged(claims)
     claims.release(challenger)
     answer(claims, holder)
     claims.release(holder)

@@ -29,9 +29,10 @@ class Rig:
     def _note(self) -> None:
         self.changes.append(self.standing.established)
 
-    def set(self, node: str, *, up: bool) -> None:
-        self.links[node].up = up
-        self.standing.link_changed(cast("Link", self.links[node]))
+    def set(self, *nodes: str, up: bool) -> None:
+        for node in nodes:
+            self.links[node].up = up
+            self.standing.link_changed(cast("Link", self.links[node]))
 
     def fail(self, node: str) -> None:
         on_failure = self.links[node].on_failure
@@ -58,8 +59,7 @@ def test_one_welcome_and_then_the_other_peer_cannot_be_reached() -> None:
 
 def test_one_peer_lost_is_nothing_and_both_lost_is_all() -> None:
     rig = Rig()
-    rig.set("n2", up=True)
-    rig.set("n3", up=True)
+    rig.set("n2", "n3", up=True)
     rig.set("n2", up=False)
     rig.set("n2", up=True)
     rig.set("n2", up=False)
@@ -84,11 +84,8 @@ def test_what_failed_before_the_welcome_does_not_count() -> None:
 
 def test_who_is_told_that_its_name_is_taken_never_votes_again() -> None:
     rig = Rig()
-    rig.set("n2", up=True)
-    rig.set("n3", up=True)
+    rig.set("n2", "n3", up=True)
     rig.standing.withdraw()
-    rig.set("n2", up=False)
-    rig.set("n3", up=False)
-    rig.set("n2", up=True)
-    rig.set("n3", up=True)
+    rig.set("n2", "n3", up=False)
+    rig.set("n2", "n3", up=True)
     assert rig.changes == [True, False]

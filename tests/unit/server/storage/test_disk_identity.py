@@ -55,12 +55,9 @@ def test_an_identity_comes_back(identity: DiskIdentity, tmp_path_factory: pytest
     assert os.listdir(path.parent) == ["disk.json"]
 
 
-def test_no_file_is_no_identity(tmp_path: Path) -> None:
-    assert read_identity(tmp_path / "disk.json") is None
-
-
 def test_a_start_is_counted_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "disk.json"
+    assert read_identity(path) is None
     started = raise_incarnation(path, ACTIVE)
     assert started == replace(ACTIVE, incarnation=8) == read_identity(path)
 
@@ -79,13 +76,6 @@ def test_a_start_is_counted_on_disk(tmp_path: Path) -> None:
 def test_parts_that_do_not_fit_make_no_active_disk(parts: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         replace(ACTIVE, **parts)
-
-
-def shown(identity: DiskIdentity, tmp_path: Path) -> dict[str, Any]:
-    """The file of an identity, as JSON."""
-    write_identity(tmp_path / "shown.json", identity)
-    found: dict[str, Any] = json.loads((tmp_path / "shown.json").read_bytes())
-    return found
 
 
 @pytest.mark.parametrize(
@@ -114,7 +104,9 @@ def shown(identity: DiskIdentity, tmp_path: Path) -> dict[str, Any]:
 def test_a_file_that_says_something_else_is_refused(
     change: Callable[[dict[str, Any]], object], complaint: str, tmp_path: Path
 ) -> None:
-    file, path = shown(ACTIVE, tmp_path), tmp_path / "disk.json"
+    path = tmp_path / "disk.json"
+    write_identity(path, ACTIVE)
+    file = json.loads(path.read_bytes())
     change(file)
     path.write_text(json.dumps(file))
     with pytest.raises(ConfigError) as refused:
@@ -141,12 +133,6 @@ def test_half_a_file_is_refused(length: int, tmp_path_factory: pytest.TempPathFa
         read_identity(path)
 
 
-def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "disk.json").mkdir()
-    with pytest.raises(ConfigError, match=r"disk\.json: expected a readable disk identity"):
-        read_identity(tmp_path / "disk.json")
-
-
 def test_the_new_file_is_on_disk_before_it_counts_and_its_name_before_write_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,15 +149,10 @@ def test_the_new_file_is_on_disk_before_it_counts_and_its_name_before_write_retu
     assert synced == [(False, JOINING), (True, ACTIVE)]
 
 
-def test_a_data_directory_has_one_owner(tmp_path: Path) -> None:
+def test_a_data_directory_has_one_owner_until_its_block_ends_however_that_ends(tmp_path: Path) -> None:
     refused = pytest.raises(ConfigError, match=f"{tmp_path}: expected to be the only process")
     with lock_data_directory(tmp_path), refused, lock_data_directory(tmp_path):
         pass
-    with lock_data_directory(tmp_path):
-        pass
-
-
-def test_a_lock_ends_with_its_block_however_that_ends(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), lock_data_directory(tmp_path):
         raise ZeroDivisionError
     with lock_data_directory(tmp_path):
@@ -199,6 +180,12 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         holder.wait()
     with lock_data_directory(tmp_path):
         pass
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "disk.json").mkdir()
+    with pytest.raises(ConfigError, match=r"disk\.json: expected a readable disk identity"):
+        read_identity(tmp_path / "disk.json")
 
 
 def test_no_directory_is_not_made_for_a_lock(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ from quorumvault.server.storage.binding import plyvel
 from quorumvault.server.storage.leveldb import LevelDBStore
 
 DISK = bytes(range(16))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a store was made, and closed."""
+    LevelDBStore.create(tmp_path / "store", DISK).close()
+    return tmp_path / "store"
 
 
 def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +61,7 @@ def test_the_name_of_a_new_store_is_durable(tmp_path: Path, monkeypatch: pytest.
 
 OPENS_AND_HOLDS = """
 import sys
+from contextlib import closing
 from pathlib import Path
 from quorumvault.server.storage.leveldb import LevelDBStore
 store = LevelDBStore.open(Path(sys.argv[1]), bytes(range(16)))
@@ -61,9 +70,7 @@ sys.stdin.read()
 """
 
 
-def test_a_store_that_another_process_has_open_is_a_matter_for_the_operator(tmp_path: Path) -> None:
-    path = tmp_path / "store"
-    LevelDBStore.create(path, DISK).close()
+def test_a_store_that_another_process_has_open_is_a_matter_for_the_operator(path: Path) -> None:
     command = [sys.executable, "-c", OPENS_AND_HOLDS, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -84,16 +91,14 @@ def test_a_store_that_another_process_has_open_is_a_matter_for_the_operator(tmp_
     ],
 )
 def test_what_is_wrong_around_a_store_is_no_damage_to_it(
-    reason: str, refusal: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reason: str, refusal: type[Exception], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LevelDBStore.create(tmp_path / "store", DISK).close()
-
     def refuse(*_: object, **options: object) -> None:
-        raise plyvel.IOError(f"IO error: {tmp_path}/store/000003.log: {reason}".encode())
+        raise plyvel.IOError(f"IO error: {path}/000003.log: {reason}".encode())
 
     monkeypatch.setattr(plyvel, "DB", refuse)
     with pytest.raises(refusal, match=f"cannot be opened: IO error: .*{reason}"):
-        LevelDBStore.open(tmp_path / "store", DISK)
+        LevelDBStore.open(path, DISK)
 
 
 def test_opening_never_creates(tmp_path: Path) -> None:
@@ -114,14 +119,13 @@ def test_opening_never_creates(tmp_path: Path) -> None:
     ],
 )
 def test_another_disks_store_and_another_versions_are_refused(
-    tmp_path: Path, description: dict[bytes, bytes], refusal: type[Exception], words: str
+    path: Path, description: dict[bytes, bytes], refusal: type[Exception], words: str
 ) -> None:
-    store = LevelDBStore.create(tmp_path / "store", DISK)
-    store.write(description)
-    store.close()
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        store.write(description)
     for _ in range(2):  # the first refusal has closed it again
         with pytest.raises(refusal, match=words):
-            LevelDBStore.open(tmp_path / "store", DISK)
+            LevelDBStore.open(path, DISK)
 
 
 def test_a_store_whose_creation_was_interrupted_is_refused(tmp_path: Path) -> None:
@@ -131,23 +135,20 @@ def test_a_store_whose_creation_was_interrupted_is_refused(tmp_path: Path) -> No
 
 
 def test_creating_never_touches_what_is_there(tmp_path: Path) -> None:
-    store = LevelDBStore.create(tmp_path / "store", DISK)
-    store.write({b"r1": b"one"})
-    store.close()
+    with closing(LevelDBStore.create(tmp_path / "store", DISK)) as store:
+        store.write({b"r1": b"one"})
     (tmp_path / "empty").mkdir()
     for name in ("store", "empty"):
         with pytest.raises(ConfigError, match=f"{tmp_path}/{name}: expected to make a new store here: File exists"):
             LevelDBStore.create(tmp_path / name, b"\xff" * 16)
-    store = LevelDBStore.open(tmp_path / "store", DISK)
-    assert store.get([b"r1"]) == [b"one"]
-    store.close()
+    with closing(LevelDBStore.open(tmp_path / "store", DISK)) as store:
+        assert store.get([b"r1"]) == [b"one"]
 
 
-def test_a_batch_that_cannot_be_put_together_is_not_written(tmp_path: Path) -> None:
-    store = LevelDBStore.create(tmp_path / "store", DISK)
-    with pytest.raises(TypeError):
-        store.write({b"r1": b"one", b"r2": None})  # type: ignore[dict-item]
-    assert store.get([b"r1", b"r2"]) == [None, None]
-    store.write({b"r1": b"one"})
-    assert store.get([b"r1"]) == [b"one"]
-    store.close()
+def test_a_batch_that_cannot_be_put_together_is_not_written(path: Path) -> None:
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        with pytest.raises(TypeError):
+            store.write({b"r1": b"one", b"r2": None})  # type: ignore[dict-item]
+        assert store.get([b"r1", b"r2"]) == [None, None]
+        store.write({b"r1": b"one"})
+        assert store.get([b"r1"]) == [b"one"]
