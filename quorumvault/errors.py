@@ -81,12 +81,13 @@ class RequestError(QuorumVaultError):
     #: Seconds for ``Retry-After``, where the contract asks for that header.
     retry_after: int | None = None
     #: For writes that are refused or fail: whether some node may have stored something. Unknown is an outcome.
-    outcome: WriteOutcome | None = None
+    outcome: WriteOutcome | None
 
-    def __init__(self, detail: str, *, errors: tuple[ItemError, ...] = ()) -> None:
+    def __init__(self, detail: str, *, errors: tuple[ItemError, ...] = (), outcome: WriteOutcome | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = errors
+        self.outcome = outcome
 
 
 class Malformed(RequestError):
@@ -176,10 +177,6 @@ class NoQuorum(RequestError):
 
     status, code, title, retryable, retry_after = 503, "no-quorum", "No quorum of nodes answered", True, 1
 
-    def __init__(self, detail: str, *, outcome: WriteOutcome | None = None) -> None:
-        super().__init__(detail)
-        self.outcome = outcome
-
 
 class Unreachable(NoQuorum):
     """Raised by the client: no node gave any answer. Not in the contract's table, since nobody was there to send it."""
@@ -189,10 +186,6 @@ class Unreachable(NoQuorum):
 
 class Draining(RequestError):
     status, code, title, retryable, retry_after = 503, "draining", "This node is about to stop", True, 1
-
-    def __init__(self, detail: str, *, outcome: WriteOutcome | None = None) -> None:
-        super().__init__(detail)
-        self.outcome = outcome
 
 
 class ConfigError(QuorumVaultError):

@@ -9,7 +9,7 @@ import click
 
 from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import admin_client, json_option, node_options
-from quorumvault.cli.output import print_json, print_table, say, visible
+from quorumvault.cli.output import print_answer, print_json, print_table, say, visible
 
 if TYPE_CHECKING:
     from quorumvault.server.http.admin.schemas import FactsStatus, NodeStatus, PeerDifferences, PeerRepair, PeerStatus
@@ -105,11 +105,7 @@ def reload(config: Path, node: str, as_json: bool) -> int:
 @json_option
 def stop(config: Path, node: str, as_json: bool) -> None:
     """Ask a node to drain and to end, as SIGTERM does. It serves what is under way first."""
-    stopping = admin_client(config, node).stop()
-    if as_json:
-        print_json(stopping)
-    else:
-        say(f"{node} drains, and ends when that is done.")
+    print_answer(admin_client(config, node).stop(), f"{node} drains, and ends when that is done.", as_json=as_json)
 
 
 @click.command(
@@ -125,11 +121,8 @@ def repair(config: Path, node: str, as_json: bool) -> int:
     DIR, on the node's own host, and returns when nothing is left to mend. Exit 1 if a peer could not be compared.
     """
     repaired = admin_client(config, node).repair()
-    if as_json:
-        print_json(repaired)
-    else:
-        for peer, found in repaired.peers.items():
-            say(f"{repaired.node} and {peer}: {_mended(found)}")
+    words = [f"{repaired.node} and {peer}: {_mended(found)}" for peer, found in repaired.peers.items()]
+    print_answer(repaired, "\n".join(words), as_json=as_json)
     return ERROR if any(found.problem or found.unreadable for found in repaired.peers.values()) else 0
 
 
@@ -153,13 +146,9 @@ def verify(config: Path, node: str, as_json: bool) -> int:
     it is everywhere. Exit 1 unless all three are identical.
     """
     verified = admin_client(config, node).verify()
-    identical = all(found.identical for found in verified.peers.values())
-    if as_json:
-        print_json(verified)
-        return 0 if identical else ERROR
-    for peer, found in verified.peers.items():
-        say(f"{verified.node} and {peer}: {_differences(verified.node, peer, found)}")
-    return 0 if identical else ERROR
+    words = [f"{verified.node} and {peer}: {_differences(verified.node, peer, found)}" for peer, found in verified.peers.items()]
+    print_answer(verified, "\n".join(words), as_json=as_json)
+    return 0 if all(found.identical for found in verified.peers.values()) else ERROR
 
 
 def _differences(node: str, peer: str, found: PeerDifferences) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from quorumvault.cli.destination import STANDARD, destination
+from quorumvault.cli.destination import STANDARD, destination, output_options
 from quorumvault.cli.options import admin_client, json_option, node_options
 from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
 from quorumvault.config.cluster import load_cluster
@@ -30,15 +30,7 @@ Examples:
 )
 @node_options
 @json_option
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The backup, readable by you alone; - is standard output.",
-)
-@click.option("--force", is_flag=True, help="Replace the output file if there is one.")
+@output_options("The backup, readable by you alone; - is standard output.", required=True)
 def backup(config: Path, node: str, as_json: bool, output: Path, force: bool) -> None:
     """Have a node save all that its cluster has committed, out of its own disk and another node's, while both go on.
 

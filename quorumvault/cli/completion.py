@@ -6,7 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, say
+from quorumvault.cli.output import print_answer
 
 #: The variable through which the script asks this program; its name is click's, made of the program's.
 _VARIABLE = "_QUORUMVAULT_COMPLETE"
@@ -29,7 +29,4 @@ def completion(context: click.Context, shell: str, as_json: bool) -> None:
     if kind is None:
         raise click.BadParameter(f"no completion for {shell}", param_hint="SHELL")
     script = kind(root.command, {}, root.info_name or "quorumvault", _VARIABLE).source()
-    if as_json:
-        print_json({"shell": shell, "script": script})
-    else:
-        say(script)
+    print_answer({"shell": shell, "script": script}, script, as_json=as_json)

@@ -10,12 +10,22 @@ from typing import BinaryIO
 
 import click
 
+from quorumvault.cli.options import Decorator, all_of
 from quorumvault.cli.output import visible
 from quorumvault.durable import replacing
 from quorumvault.errors import ConfigError
 from quorumvault.ownership import followed, require_replaceable
 
 STANDARD = Path("-")
+
+
+def output_options(text: str, *, required: bool = False) -> Decorator:
+    """Return a decorator that adds -o, with ``text`` as its help, and --force: the arguments of ``destination``."""
+    file = click.Path(path_type=Path)
+    return all_of(
+        click.option("-o", "--output", required=required, type=file, metavar="FILE", help=text),
+        click.option("--force", is_flag=True, help="Replace the output file if there is one."),
+    )
 
 
 @contextlib.contextmanager

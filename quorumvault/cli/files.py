@@ -18,7 +18,7 @@ import click
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
-from quorumvault.cli.options import Connection, connection_options, json_option
+from quorumvault.cli.options import Connection, all_of, connection_options, json_option
 from quorumvault.cli.output import print_json, say, visible
 from quorumvault.files.job import IfToken, Job, JobOperation, Missing, Progress, Report, ignore
 from quorumvault.files.outputs import new_mode
@@ -70,7 +70,7 @@ _cast_option = click.option(
     metavar="A,B",
     help="Columns that are no text, to be tokenized as the text that DuckDB writes for them. Parquet and DuckDB. Repeatable.",
 )
-_file_options = (
+_file_options = all_of(
     click.argument("files", metavar="[FILES...]", nargs=-1),
     click.option(
         "-o",
@@ -102,7 +102,7 @@ class Request(NamedTuple):
     output: Path
     force: bool
     columns: tuple[str, ...]
-    format: Format | None
+    table_format: Format | None
     table: str | None
     rejects: Path | None
     resume: bool
@@ -131,26 +131,11 @@ def _requested(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that make a Request; the command gets it as ``request``."""
 
     @functools.wraps(command)
-    def with_request(
-        *args: Any,
-        files: tuple[str, ...],
-        output: Path,
-        force: bool,
-        column: tuple[str, ...],
-        table_format: Format | None,
-        table: str | None,
-        rejects: Path | None,
-        resume: bool,
-        spill: Path | None,
-        **kwargs: Any,
-    ) -> Any:
-        request = Request(files or ("-",), output, force, names(column), table_format, table, rejects, resume, spill)
-        return command(*args, request=request, **kwargs)
+    def with_request(*args: Any, files: tuple[str, ...], column: tuple[str, ...], **given: Any) -> Any:
+        own = {name: given.pop(name) for name in Request._fields if name in given}
+        return command(*args, request=Request(files=files or ("-",), columns=names(column), **own), **given)
 
-    decorated: Callable[..., Any] = with_request
-    for option in reversed(_file_options):
-        decorated = option(decorated)
-    return decorated
+    return _file_options(with_request)
 
 
 def names(texts: tuple[str, ...], option: str = "--column") -> tuple[str, ...]:
@@ -258,7 +243,7 @@ def run_files(job: Job, connection: Connection) -> Report:
 def with_files(request: Request, job: Job) -> Job:
     """The job with its sources and where they go."""
     with interruptible():
-        sources = tuple(expand(request.files, format=request.format, table=request.table))
+        sources = tuple(expand(request.files, format=request.table_format, table=request.table))
     is_text = sources[0].format in TEXT
     if is_text and (job.status or job.cast):
         raise click.UsageError("--status and --cast are for Parquet and DuckDB: text files have no types")
@@ -291,7 +276,7 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         raise click.UsageError("several files go into a folder: -o DIR")
     if request.resume or job.status or job.cast:
         raise click.UsageError("--resume, --status and --cast are for files: name an input and -o FILE")
-    form = request.format or format_of(Path(name))
+    form = request.table_format or format_of(Path(name))
     if form is None:
         raise click.UsageError("say which format it is: --format csv or --format jsonl")
     if form not in TEXT:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, say
+from quorumvault.cli.options import all_of, json_option
+from quorumvault.cli.output import print_answer
 from quorumvault.config.addresses import MAX_BASE_PORT, Endpoints, plan_nodes
 from quorumvault.model import Owner
 
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_OWNER = "default"
 
 
-def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --host and --base-port, for ``addresses``."""
-    for option in reversed(_ADDRESSES):
-        command = option(command)
-    return command
-
-
-_ADDRESSES = (
+address_options = all_of(
     click.option(
         "--host",
         metavar="H1,H2,H3",
@@ -111,10 +104,8 @@ def init(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--owner") from None
     made = make_cluster(directory, nodes, wanted, now=datetime.now(UTC), entropy=secrets.token_bytes)
-    if as_json:
-        print_json(_answer(made))
-    else:
-        _tell(made)
+    answer = {"cluster": made.cluster_file, "nodes": shown_nodes(made.nodes), "api_keys": dict(made.api_keys)}
+    print_answer(answer, _words(made), as_json=as_json)
 
 
 def _replace(context: click.Context, directory: Path, node: str, host: str, *, as_json: bool) -> None:
@@ -129,52 +120,47 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
         made = replace_disk(directory, node, host if given else None, entropy=secrets.token_bytes)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--host") from None
-    at = made.endpoints
-    if as_json:
-        aside = None if made.quarantined is None else str(made.quarantined)
-        where = {"api": f"http://{at.api}", "peer": str(at.peer)}
-        print_json({"cluster": str(made.cluster_file), "node": node, "disk": made.disk.hex(), "set_aside": aside, **where})
-        return
-    say(f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}.")
-    if made.quarantined is not None:
-        say(f"What was there is in {made.quarantined} now. Keep it until {node} is active again.")
+    at, aside = made.endpoints, made.quarantined
+    answer = {"cluster": made.cluster_file, "node": node, "disk": made.disk.hex(), "set_aside": aside, **_shown(at)}
+    words = [f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}."]
+    if aside is not None:
+        words.append(f"What was there is in {aside} now. Keep it until {node} is active again.")
     if given:
-        say(
+        words.append(
             f"{node} is at {at.api} and {at.peer} from now on: copy {made.cluster_file} to the other hosts, and send their nodes "
             f"SIGHUP (or: quorumvault admin reload)."
         )
-    say(
+    words.append(
         f"\nStart it on its host; it joins by itself when both others are active:\n  quorumvault serve --config "
         f"{shlex.quote(str(made.cluster_file))} --node {node}"
     )
+    print_answer(answer, "\n".join(words), as_json=as_json)
 
 
-def _answer(made: Initialised) -> dict[str, object]:
-    return {"cluster": str(made.cluster_file), "nodes": shown_nodes(made.nodes), "api_keys": dict(made.api_keys)}
+def _words(made: Initialised) -> str:
+    copied = f"A cluster is in {made.cluster_file.parent}. Copy secrets/ to a safe place: no value can be read without it.\n"
+    return "\n".join([copied, *keys_words(made.api_keys), *start_words(made.cluster_file, made.nodes)])
 
 
-def _tell(made: Initialised) -> None:
-    say(f"A cluster is in {made.cluster_file.parent}. Copy secrets/ to a safe place: no value can be read without it.\n")
-    tell_keys(made.api_keys)
-    tell_start(made.cluster_file, made.nodes)
+def keys_words(api_keys: Mapping[str, str]) -> list[str]:
+    """Lines with new API keys, by owner."""
+    return ["API keys, shown this once:", *(f"  {owner}  {key}" for owner, key in api_keys.items())]
 
 
-def tell_keys(api_keys: Mapping[str, str]) -> None:
-    """By owner."""
-    say("API keys, shown this once:")
-    for owner, key in api_keys.items():
-        say(f"  {owner}  {key}")
-
-
-def tell_start(cluster_file: Path, nodes: Mapping[str, Endpoints]) -> None:
-    """Print how the nodes of a new cluster are started, and where clients find them."""
-    say("\nStart the nodes, each where its address is:")
-    for node in nodes:
-        say(f"  quorumvault serve --config {shlex.quote(str(cluster_file))} --node {node}")
-    urls = ",".join(f"http://{at.api}" for at in nodes.values())
-    say(f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={shlex.quote(urls)}")
+def start_words(cluster_file: Path, nodes: Mapping[str, Endpoints]) -> list[str]:
+    """Lines on how the nodes of a new cluster are started, and where clients find them."""
+    config, urls = shlex.quote(str(cluster_file)), ",".join(f"http://{at.api}" for at in nodes.values())
+    return [
+        "\nStart the nodes, each where its address is:",
+        *(f"  quorumvault serve --config {config} --node {node}" for node in nodes),
+        f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={shlex.quote(urls)}",
+    ]
 
 
 def shown_nodes(nodes: Mapping[str, Endpoints]) -> dict[str, dict[str, str]]:
     """For machines."""
-    return {node: {"api": f"http://{at.api}", "peer": str(at.peer)} for node, at in nodes.items()}
+    return {node: _shown(at) for node, at in nodes.items()}
+
+
+def _shown(at: Endpoints) -> dict[str, str]:
+    return {"api": f"http://{at.api}", "peer": str(at.peer)}

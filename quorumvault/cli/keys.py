@@ -34,6 +34,7 @@ def _permissions(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     return cast("tuple[Permission, ...]", words)
 
 
+_LISTED = ("id", "owner", "allow", "rate", "values_per_second", "values_per_day", "note", "created", "revoked")
 _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(?:/([sd]))?")
 
 
@@ -126,21 +127,7 @@ def list_(config: Path, as_json: bool) -> None:
     """Show all API keys by their ids, revoked ones too."""
     file = read_keyfile(load_cluster(config).api_keys)
     if as_json:
-        shown = [
-            {
-                "id": e.id,
-                "owner": e.owner,
-                "allow": e.allow,
-                "rate": e.rate,
-                "values_per_second": e.values_per_second,
-                "values_per_day": e.values_per_day,
-                "note": e.note,
-                "created": e.created,
-                "revoked": e.revoked,
-            }
-            for e in file.keys
-        ]
-        print_json({"keys": shown})
+        print_json({"keys": [{name: getattr(entry, name) for name in _LISTED} for entry in file.keys]})
         return
     print_table(
         ["id", "owner", "allow", "rates", "created", "revoked", "note"],

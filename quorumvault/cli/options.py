@@ -59,23 +59,27 @@ def _warn_if_open(path: Path) -> None:
         say(f"Warning: others can read the API key in {visible(str(path))} (mode {mode}): chmod 600 it", err=True)
 
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def all_of(*options: Decorator) -> Decorator:
+    """Return a decorator that adds these options, in this order."""
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --url, --key-file, --purpose and --cacert; the command gets them as one argument, ``connection``."""
 
     @functools.wraps(command)
-    def with_connection(
-        *args: Any, url: tuple[str, ...], key_file: Path | None, purpose: str | None, cacert: Path | None, **kwargs: Any
-    ) -> Any:
-        return command(*args, connection=Connection(url, key_file, purpose, cacert), **kwargs)
+    def with_connection(*args: Any, **given: Any) -> Any:
+        connection = Connection(*(given.pop(name) for name in ("url", "key_file", "purpose", "cacert")))
+        return command(*args, connection=connection, **given)
 
-    decorated: Callable[..., Any] = with_connection
-    for option in reversed(_CONNECTION):
-        decorated = option(decorated)
-    return decorated
+    return _CONNECTION(with_connection)
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_CONNECTION = (
+_CONNECTION = all_of(
     click.option(
         "--url",
         multiple=True,

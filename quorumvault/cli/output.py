@@ -7,6 +7,7 @@ title, or lines that no node has said. So commands print through this module alo
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -33,12 +34,20 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def print_json(answer: object, *, err: bool = False) -> None:
-    """``answer``: anything that msgspec encodes; a path in it need not be UTF-8."""
+    """``answer``: anything that msgspec encodes, and paths, which need not be UTF-8."""
     try:
-        text = msgspec.json.encode(answer).decode()
+        text = msgspec.json.encode(answer, enc_hook=os.fspath).decode()
     except UnicodeEncodeError:
-        text = json.dumps(msgspec.to_builtins(answer), separators=(",", ":"))
+        text = json.dumps(msgspec.to_builtins(answer, enc_hook=os.fspath), separators=(",", ":"))
     click.echo(visible_json(text), err=err)
+
+
+def print_answer(answer: object, words: str, *, as_json: bool, err: bool = False) -> None:
+    """Print what a command came to: ``answer`` as one JSON object for machines, or ``words`` for people."""
+    if as_json:
+        print_json(answer)
+    else:
+        say(words, err=err)
 
 
 def visible_json(text: str) -> str:

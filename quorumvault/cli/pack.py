@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quorumvault.cli.destination import STANDARD, destination
+from quorumvault.cli.destination import STANDARD, destination, output_options
 from quorumvault.cli.options import json_option, node_options
-from quorumvault.cli.output import print_json, say, visible
+from quorumvault.cli.output import print_answer, say, visible
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig, load_node
 
@@ -29,14 +29,7 @@ Examples:
   quorumvault pack vault --node n2 -o - | ssh 10.0.0.2 'mkdir -p vault && tar -x -C vault'""",
 )
 @node_options
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The tar; - is standard output. Default: NAME.tar in this directory.",
-)
-@click.option("--force", is_flag=True, help="Replace the output file if there is one.")
+@output_options("The tar; - is standard output. Default: NAME.tar in this directory.")
 @json_option
 def pack(config: Path, node: str, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a tar of what one node of the cluster in DIR needs on its host: configuration, secrets, its own data.
@@ -53,10 +46,8 @@ def pack(config: Path, node: str, output: Path | None, force: bool, as_json: boo
     _warn_of_other_keys(settings)
     with destination(path, force=force) as sink:
         packed = pack_node(settings, sink)
-    if as_json:
-        print_json({"tar": str(path), "node": node, "disk": packed.disk.hex(), "files": packed.files, "bytes": packed.size})
-    else:
-        _tell(config.parent / node, path, packed)
+    answer = {"tar": path, "node": node, "disk": packed.disk.hex(), "files": packed.files, "bytes": packed.size}
+    print_answer(answer, _words(config.parent / node, path, packed), as_json=as_json, err=path == STANDARD)
 
 
 def _warn_of_other_keys(config: NodeConfig) -> None:
@@ -76,18 +67,15 @@ def _warn_of_other_keys(config: NodeConfig) -> None:
         say(visible(words), err=True)
 
 
-def _tell(disk: Path, path: Path, packed: Packed) -> None:
+def _words(disk: Path, path: Path, packed: Packed) -> str:
     node = disk.name
     what = "The tar" if path == STANDARD else str(path)
     name = "the tar" if path == STANDARD else shlex.quote(path.name)
-    say(
-        f"""\
+    return f"""\
 {what} has what {node} needs: {packed.files} files, {packed.size:,} bytes, the secrets among them.
 
 On its host, in an empty directory:
   tar -xf {name}
   quorumvault serve --config cluster.yaml --node {node}
 
-From then on its disk is there: do not start {disk} as well. Of two processes with one disk, peers send one away.""",
-        err=path == STANDARD,
-    )
+From then on its disk is there: do not start {disk} as well. Of two processes with one disk, peers send one away."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
+from quorumvault.cli.output import print_answer, steps_on_terminal, visible
 from quorumvault.config.cluster import load_node
 from quorumvault.errors import Refused
 from quorumvault.model import NODE_NAMES
@@ -78,10 +78,7 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
             raise click.UsageError("--accept-loss and --into go with --only: without it nothing is lost")
         nodes = [load_node(directory / "cluster.yaml", node) for node in NODE_NAMES]
         recovered = recover_disks(nodes, tell, accept_older=accept_older)
-        if as_json:
-            print_json(_recovery(recovered))
-        else:
-            _tell_recovery(recovered)
+        print_answer(_recovery(recovered), _recovery_words(recovered), as_json=as_json)
         return
     if accept_older:
         raise click.UsageError("--accept-older is for two disks or three: with --only there is nothing that it could forget")
@@ -90,21 +87,12 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
     if not accept_loss:
         raise Refused(_LOSS.format(node=only, directory=directory))
     rebuilt = rebuild_from(load_node(directory / "cluster.yaml", only), into, entropy=secrets.token_bytes, tell=tell)
-    if as_json:
-        print_json(_rebuilt(rebuilt))
-    else:
-        _tell_rebuilt(rebuilt, only)
-
-
-def _cut(cut: Cut) -> dict[str, object]:
-    return {"log": str(cut.log), "kept": cut.kept, "cut": cut.cut, "entries": cut.entries, "copy": str(cut.copy)}
+    print_answer(_rebuilt(rebuilt), _rebuilt_words(rebuilt, only), as_json=as_json)
 
 
 def _recovery(recovered: Recovery) -> dict[str, object]:
     """A disk that was cut and then left out is among the nodes too, and was given nothing: ``added`` is null."""
-    nodes = {
-        node: {"cuts": [_cut(cut) for cut in cuts], "added": recovered.added.get(node)} for node, cuts in recovered.cuts.items()
-    }
+    nodes = {node: {"cuts": cuts, "added": recovered.added.get(node)} for node, cuts in recovered.cuts.items()}
     return {
         "records": recovered.records,
         "nodes": nodes,
@@ -116,55 +104,57 @@ def _recovery(recovered: Recovery) -> dict[str, object]:
 
 def _rebuilt(rebuilt: Rebuilt) -> dict[str, object]:
     return {
-        "cluster": str(rebuilt.cluster_file),
+        "cluster": rebuilt.cluster_file,
         "records": rebuilt.records,
         "newest": rebuilt.newest,
         "whole": rebuilt.whole,
         "distrusted": rebuilt.distrusted,
-        "cuts": [_cut(cut) for cut in rebuilt.cuts],
+        "cuts": rebuilt.cuts,
     }
 
 
-def _tell_recovery(recovered: Recovery) -> None:
+def _recovery_words(recovered: Recovery) -> str:
+    lines: list[str] = []
     for node, reason in recovered.left_out.items():
-        say(visible(f"{node}: left out: {reason}"))
+        lines.append(visible(f"{node}: left out: {reason}"))
         if cuts := recovered.cuts.get(node):
-            _tell_cuts(node, cuts)
+            lines += _cut_words(node, cuts)
     for node, reason in recovered.older.items():
-        say(visible(f"{node}: an older copy, which was accepted: {reason}"))
+        lines.append(visible(f"{node}: an older copy, which was accepted: {reason}"))
     for node, added in recovered.added.items():
-        _tell_cuts(node, recovered.cuts[node])
-        say(f"{node}: {added:,} entries that others had and it had not")
-    say(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
+        lines += [*_cut_words(node, recovered.cuts[node]), f"{node}: {added:,} entries that others had and it had not"]
+    lines.append(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
     if recovered.in_doubt:
-        say(_DOUBT.format(cut=" and ".join(recovered.in_doubt), absent=" and ".join(recovered.left_out)))
+        lines.append(_DOUBT.format(cut=" and ".join(recovered.in_doubt), absent=" and ".join(recovered.left_out)))
     elif any(recovered.cuts.values()):
-        say("What was cut was never acknowledged, unless a disk has damaged it since. The copies can be removed.")
-    for node in recovered.left_out:
-        say(f"{node} had no part in this. Once the others run, start it too, and if it does not start, replace its disk.")
+        lines.append("What was cut was never acknowledged, unless a disk has damaged it since. The copies can be removed.")
+    rest = "had no part in this. Once the others run, start it too, and if it does not start, replace its disk."
+    lines += [f"{node} {rest}" for node in recovered.left_out]
+    return "\n".join(lines)
 
 
-def _tell_cuts(node: str, cuts: Sequence[Cut]) -> None:
+def _cut_words(node: str, cuts: Sequence[Cut]) -> list[str]:
     if not cuts:
-        say(f"{node}: nothing was torn")
+        return [f"{node}: nothing was torn"]
+    lines = []
     for cut in cuts:
         entries = "" if cut.entries is None else f", a write of {cut.entries:,} entries"
-        say(f"{node}: {cut.log.name}: cut {cut.cut:,} bytes behind {cut.kept:,}{entries}; kept as {cut.copy}")
+        lines.append(f"{node}: {cut.log.name}: cut {cut.cut:,} bytes behind {cut.kept:,}{entries}; kept as {cut.copy}")
+    return lines
 
 
-def _tell_rebuilt(rebuilt: Rebuilt, only: str) -> None:
-    _tell_cuts(only, rebuilt.cuts)
+def _rebuilt_words(rebuilt: Rebuilt, only: str) -> str:
     newest = "" if rebuilt.newest is None else f", the newest first written at {rebuilt.newest:%Y-%m-%d %H:%M:%S} UTC"
     directory = rebuilt.cluster_file.parent
-    say(f"\nA new cluster is in {directory}, with all that {only} had: {rebuilt.records:,} records{newest}.")
+    lines = _cut_words(only, rebuilt.cuts)
+    lines.append(f"\nA new cluster is in {directory}, with all that {only} had: {rebuilt.records:,} records{newest}.")
     if rebuilt.distrusted is not None:
-        say(visible(f"{only} did not trust its disk: {rebuilt.distrusted}"))
+        lines.append(visible(f"{only} did not trust its disk: {rebuilt.distrusted}"))
     if not rebuilt.whole:
-        say(f"{only} was still joining its old cluster, and had only a part of what that one had.")
-    say(
+        lines.append(f"{only} was still joining its old cluster, and had only a part of what that one had.")
+    lines.append(
         f"What the two other disks acknowledged without {only} is gone: those tokens are not found any more, and rotations may "
         f"have to be\nrepeated. Who was given such tokens can tell which. A value that is tokenized again gets the same token."
     )
-    say("\nEach node's part for its host:")
-    for node in NODE_NAMES:
-        say(f"  quorumvault pack {shlex.quote(str(directory))} --node {node}")
+    packs = (f"  quorumvault pack {shlex.quote(str(directory))} --node {node}" for node in NODE_NAMES)
+    return "\n".join([*lines, "\nEach node's part for its host:", *packs])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quorumvault.cli.init import address_options, addresses, shown_nodes, tell_keys, tell_start
+from quorumvault.cli.init import address_options, addresses, keys_words, shown_nodes, start_words
 from quorumvault.cli.options import json_option
-from quorumvault.cli.output import print_json, say, steps_on_terminal, visible
+from quorumvault.cli.output import print_answer, steps_on_terminal, visible
 
 if TYPE_CHECKING:
     from quorumvault.server.offline.restore import Restored
@@ -80,15 +80,12 @@ def restore(
         entropy=secrets.token_bytes,
         tell=steps_on_terminal(),
     )
-    if as_json:
-        print_json(_answer(restored))
-    else:
-        _tell(restored)
+    print_answer(_answer(restored), _words(restored), as_json=as_json)
 
 
 def _answer(restored: Restored) -> dict[str, object]:
     return {
-        "cluster": str(restored.cluster_file),
+        "cluster": restored.cluster_file,
         "nodes": shown_nodes(restored.nodes),
         "begun": restored.header.begun,
         "from_cluster_id": restored.header.cluster_id,
@@ -100,18 +97,15 @@ def _answer(restored: Restored) -> dict[str, object]:
     }
 
 
-def _tell(restored: Restored) -> None:
+def _words(restored: Restored) -> str:
     header, counts = restored.header, restored.counts
-    say(
+    config = shlex.quote(str(restored.cluster_file))
+    made = (
         f"A cluster is in {restored.cluster_file.parent}, with {counts.records:,} records of {counts.owners:,} owners, verified "
         f"on\nall three disks: what cluster {visible(header.cluster_id)} had committed before {visible(header.begun)}.\n"
     )
-    if restored.api_keys:
-        tell_keys(restored.api_keys)
-    else:
-        say("The API keys are those of the file that was given.")
-    config = shlex.quote(str(restored.cluster_file))
-    for owner in restored.keyless:
-        say(f"{owner} is not in it: quorumvault keys create --config {config} --owner {owner} --new-owner")
-    tell_start(restored.cluster_file, restored.nodes)
-    say("\nLimits and the like in cluster.yaml are the defaults. Each node's part for its host: quorumvault pack")
+    keys = keys_words(restored.api_keys) if restored.api_keys else ["The API keys are those of the file that was given."]
+    create = f"quorumvault keys create --config {config} --owner"
+    keyless = (f"{owner} is not in it: {create} {owner} --new-owner" for owner in restored.keyless)
+    rest = "\nLimits and the like in cluster.yaml are the defaults. Each node's part for its host: quorumvault pack"
+    return "\n".join([made, *keys, *keyless, *start_words(restored.cluster_file, restored.nodes), rest])

@@ -12,7 +12,7 @@ import click
 from quorumvault.cli import health
 from quorumvault.cli.main import NO_QUORUM
 from quorumvault.cli.options import Connection, connection_options, json_option
-from quorumvault.cli.output import print_json, print_table, say
+from quorumvault.cli.output import print_answer, print_json, print_table, say
 from quorumvault.cli.watch import watch as watch_health
 from quorumvault.client import NodeHealth
 from quorumvault.errors import NoQuorum
@@ -69,10 +69,8 @@ def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> 
         raise click.UsageError("say what to wait for: --ready")
     with connection.open() as client:
         answers = wait_until_ready(client.health, timeout, clock=time.monotonic, sleep=time.sleep)
-    if as_json:
-        print_json({"ready": True, **health.as_object(answers)})
-    else:
-        say(f"ready: {', '.join(answer.url for answer in answers)}")
+    words = f"ready: {', '.join(answer.url for answer in answers)}"
+    print_answer({"ready": True, **health.as_object(answers)}, words, as_json=as_json)
 
 
 def wait_until_ready(
@@ -99,7 +97,4 @@ def rotate(connection: Connection, from_epoch: int, as_json: bool) -> None:
     """
     with connection.open() as client:
         active = client.rotate(from_epoch)
-    if as_json:
-        print_json({"active_epoch": active})
-    else:
-        say(f"The active epoch is {active}.")
+    print_answer({"active_epoch": active}, f"The active epoch is {active}.", as_json=as_json)

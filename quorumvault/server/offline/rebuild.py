@@ -62,7 +62,9 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
     share is not in order, StorageFailed if the disk cannot be read to its end.
     """
     cluster, into = config.cluster, into.absolute()
-    directory = _existing(config)
+    directory = config.data_directory
+    if not directory.is_dir():
+        raise Refused(f"{directory}: there is no such directory")
     load_fields(cluster.fields)
     load_keys(cluster.api_keys)
     with contextlib.ExitStack() as ending:
@@ -70,10 +72,10 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
         ending.enter_context(lock_data_directory(directory))
         identity = identity_of(config)
         if identity is None:
-            raise Refused(f"{config.data_directory}: there is no disk of {config.node} here")
+            raise Refused(f"{directory}: there is no disk of {config.node} here")
         shared = [(path, portable_name(cluster, key, path)) for key, path in cluster.shared_files() if path != cluster.file]
         data = portable_name(cluster, "data", cluster.data)
-        cuts = cut_torn_tail(config.data_directory)
+        cuts = cut_torn_tail(directory)
         with closing(open_store(config, identity)) as old:
             cluster_id = new_cluster_id(entropy)
             with new_cluster(into, with_scalars(read_yaml(cluster.file), {("cluster_id",): cluster_id})) as cluster_file:
@@ -89,7 +91,7 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
                     write_all(store, found.counting(pairs_of(old)))
 
                 make_disks(into / data, cluster_id, entropy, fill)
-            untrusted = why_untrusted(config.data_directory)
+            untrusted = why_untrusted(directory)
     distrusted = None if untrusted is None else untrusted.words
     return Rebuilt(cluster_file, found.records, found.newest, cuts, identity.mode is Mode.ACTIVE, distrusted)
 
@@ -112,12 +114,6 @@ class _Census:
     @property
     def newest(self) -> datetime | None:
         return datetime.fromtimestamp(wall_ms_of(self._clock) / 1000, UTC) if self._clock else None
-
-
-def _existing(config: NodeConfig) -> Path:
-    if not config.data_directory.is_dir():
-        raise Refused(f"{config.data_directory}: there is no such directory")
-    return config.data_directory
 
 
 def _copy(path: Path, copy: Path) -> None:

@@ -46,7 +46,7 @@ from quorumvault.model import NODE_NAMES, QUORUM
 from quorumvault.ownership import hand_over
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradicts, grown
 from quorumvault.protocol.views import votes
-from quorumvault.server.replica.copy import BATCH_BYTES, merge_piece, read_piece
+from quorumvault.server.replica.copy import merge_piece, pieces_of
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import (
@@ -124,7 +124,8 @@ def recover(nodes: Sequence[NodeConfig], tell: Tell, *, accept_older: bool = Fal
                 _note_torn(disk)
                 cuts[disk.node] = cut_torn_tail(disk.config.data_directory)
                 store = ending.enter_context(closing(open_store(disk.config, disk.identity)))
-                opened[disk.node] = _look(disk, store)
+                at = Mark(disk.identity.incarnation, read_sequence(store))
+                opened[disk.node] = _Opened(store, disk.identity.disk, at, read_marks(store))
             except StorageFailed as error:
                 choice.left_out[disk.node] = str(error)
         others = [disk for disk in found if disk.node not in voters]
@@ -238,11 +239,6 @@ def _note_torn(disk: _Disk) -> None:
         mark_untrusted(directory, f"{CANNOT_BE_OPENED}: the end of a log was torn, and a recovery that cut it off did not end")
 
 
-def _look(disk: _Disk, store: LevelDBStore) -> _Opened:
-    at = Mark(disk.identity.incarnation, read_sequence(store))
-    return _Opened(store, disk.identity.disk, at, read_marks(store))
-
-
 def _ask(others: Iterable[_Disk], ending: ExitStack) -> dict[str, Marks]:
     """Read the marks of the disks that take no part, as far as their stores open. Marks only grow, so a stale one still holds."""
     memory: dict[str, Marks] = {}
@@ -323,11 +319,8 @@ def count_records(store: Store) -> int:
 
 def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
     """Yield all records, registers and names of owners of a store, in the order of keys."""
-    after, last = b"", False
-    while not last:
-        keys, values, last = read_piece(store, after, BATCH_BYTES)
+    for keys, values in pieces_of(store):
         yield from zip(keys, values, strict=True)
-        after = keys[-1] if keys else after
 
 
 def _unite(stores: Mapping[str, Store], keyring: Keyring, tell: Tell) -> dict[str, int]:
@@ -346,13 +339,10 @@ def _unite(stores: Mapping[str, Store], keyring: Keyring, tell: Tell) -> dict[st
 
 def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
     """Merge the source into the sink. Returns the number of pairs that the sink lacked."""
-    written, after, last = 0, b"", False
-    owners = OwnerNames(sink)
-    while not last:
-        keys, values, last = read_piece(source, after, BATCH_BYTES)
+    written, owners = 0, OwnerNames(sink)
+    for keys, values in pieces_of(source):
         staged = merge_piece(sink, owners, keyring, keys, values)
         if staged:
             sink.write(staged)
             written += len(staged)
-        after = keys[-1] if keys else after
     return written

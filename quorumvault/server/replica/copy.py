@@ -10,7 +10,7 @@ Rules kept here: copy after the entry, from both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from quorumvault.crypto.keys import Keyring
@@ -51,6 +51,15 @@ def read_piece(store: Store, after: bytes, size: int) -> Piece:
             if size <= 0:
                 return Piece(keys, values, last=False)
     return Piece(keys, values, last=True)
+
+
+def pieces_of(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Yield all that disks have in common of a store, as keys and values, in the order of keys. Raises StoreCorrupt."""
+    after, last = b"", False
+    while not last:
+        keys, values, last = read_piece(store, after, BATCH_BYTES)
+        yield keys, values
+        after = keys[-1] if keys else after
 
 
 def merge_piece(
