@@ -11,7 +11,7 @@ the same, the peer's is merged here, and ours there when the peer compares itsel
 be repeated, so writes that go on meanwhile do no harm: a record under way shows as a difference, and is there already when it is
 to be written.
 
-A procedure without IO (steps.py).
+The half without IO (steps.py); server/healing/anti_entropy.py says when, and carries the steps out.
 
 Rules kept here: anti-entropy.
 """

@@ -26,7 +26,7 @@ class Register:
 def refuses(mine: Register, theirs: Register) -> bool:
     """True if a replica whose register is ``mine`` refuses a write under ``theirs``, because that epoch is past.
 
-    An epoch under another secret than the one it was opened with would give one value two tokens (one secret per epoch), so it
-    is refused as well.
+    An epoch under another secret than the one it was opened with would give one value two tokens (rule: one secret per
+    epoch), so it is refused as well.
     """
     return mine.epoch > theirs.epoch or (mine.epoch == theirs.epoch and mine.secret != theirs.secret)

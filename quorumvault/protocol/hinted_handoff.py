@@ -4,7 +4,7 @@ A coordinator whose round was decided without a peer's acknowledgement owes that
 the keys, not the records, which its own replica has. A ledger counts what one disk is owed: the hints that are stored, in the
 order of their numbers, and those that are not yet. Losing hints is harmless, since anti-entropy finds what they were about, and
 so is handing a record off twice. When a disk is owed more than the limit, all its hints are dropped, since comparing everything
-is cheaper then.
+is cheaper then. This half counts; server/healing/hinted_handoff.py stores and sends.
 
 Rules kept here: hinted handoff.
 """

@@ -14,7 +14,7 @@ store holds at the moment at which it entered the view. Nothing is ever deleted,
 grows; so a piece that is read later has all that S has between its first and its last key, or more, and the pieces together have
 all of S. What is there beyond S was written in the new view, where this disk's vote does not count before it is active, so that
 the two others have it or it was never acknowledged. Hence the source keeps no state for a copy, and a copy that was interrupted
-goes on behind its last key, in the same view.
+goes on after its last key, in the same view.
 
 server/healing/join.py drives the generator on the event loop.
 
@@ -64,7 +64,7 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """This disk is whole, and votes in the view. Go on once that is durable (active after both copies).
+    """This disk is whole, and votes in the view. Go on once that is durable (rule: active after both copies).
 
     ``marks``: how far the others' disks were when they had entered the view. A disk restored from an
     older copy may be in an older view, and must not vote there (rollback_marks.py).
@@ -158,7 +158,7 @@ def join(node: str, disk: bytes, entered: View | None) -> Joining:
 
 
 def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, ...], told: Replies) -> _Propose | _CopyIn | Wait:
-    """The next thing to do, from the answers of both others (join from two active disks of one view)."""
+    """The next thing to do, from the answers of both others (rule: join from two active disks of one view)."""
     views: dict[str, View] = {}
     marks: dict[bytes, Mark] = {}
     for other in others:

@@ -131,7 +131,7 @@ class ProposeView(_Request2, frozen=True, tag=11):
 
 
 class Copy(_Request2, frozen=True, tag=12):
-    """The next registers and records of this disk, in the order of their keys, from the first one behind ``after`` on."""
+    """The next registers and records of this disk, in the order of their keys, from the first one after ``after`` on."""
 
     after: bytes
 
@@ -156,7 +156,7 @@ class Fetch(_Request2, frozen=True, tag=18):
 
 
 class AskRegisters(_Request2, frozen=True, tag=19):
-    """The epoch registers of owners, in the order of their ids, from the first one behind ``after`` on."""
+    """The epoch registers of owners, in the order of their ids, from the first one after ``after`` on."""
 
     after: bytes
 
@@ -222,7 +222,7 @@ class ViewIs(Reply, frozen=True, tag=42):
 
 
 class Copied(Reply, frozen=True, tag=43):
-    """Parallel columns of the store's keys and values; ``last``: there are no more behind them."""
+    """Parallel columns of the store's keys and values; ``last``: there are no more after them."""
 
     columns: ClassVar[tuple[str, ...]] = ("keys", "values")
     keys: list[bytes]

@@ -28,7 +28,7 @@ _VALUE = b"\x01v"
 CONFLICT_MARK = b"\x01c"
 HEADER_BYTES = 11
 _VERSION = struct.Struct(">QB")
-#: Behind format and kind: clock and node of the version, then the first half of the SIV tag.
+#: After format and kind: clock and node of the version, then the first half of the SIV tag.
 _VERSION_AND_TAG = struct.Struct(">xxQBQ").unpack_from
 _MASK: Final = 2**64 - 1
 _HASH_BYTES = 16

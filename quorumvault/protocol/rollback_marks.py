@@ -9,7 +9,8 @@ has been. A disk that comes back with less has forgotten what it acknowledged. I
     n1 greets it with what it remembers: (4, 900)     n2 gives up its disk, and rejoins under a new disk id
 
 A node keeps what it remembers on its own disk, soon after, and tells it to the others with every ping; they remember it too.
-Which of this is durable when, and what is therefore not seen, is said in docs/decisions/0011.
+Which of this is durable when, and what is therefore not seen, is said in docs/decisions/0011. This half compares marks;
+server/healing/rollback_marks.py keeps and tells them.
 
 Rules kept here: rollback marks.
 """

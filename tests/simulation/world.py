@@ -202,7 +202,7 @@ def run(chosen: Scenario) -> Run:
 
 
 def check_disks(history: History, cluster: Cluster) -> None:
-    """In calm, no two disks differ about a key (write-once), and two hold each value that a client was given (committed)."""
+    """In calm, no two disks differ about a key (rule: write-once), and two hold each value that was given out (committed)."""
     invoked = {event.op: event for event in history.events if isinstance(event, Invoke)}
     given = dict.fromkeys(
         (invoked[event.op].owner, token) for event in history.events for token in _tokens(event) if isinstance(event, Complete)
@@ -212,7 +212,7 @@ def check_disks(history: History, cluster: Cluster) -> None:
         key = _key(owners[name], token)
         held = [node.disk.holds(key) for node in cluster.values() if key not in node.disk.rotten]
         if history.narrow and records.CONFLICT_MARK in held:
-            continue  # two values met where disks were merged: neither is to be had (a conflict never overwrites)
+            continue  # two values met where disks were merged: neither is to be had (rule: a conflict never overwrites)
         votes = Counter(records.sealed_of(record) for record in held if record is not None)
         if len(votes) > 1 and not history.narrow:
             raise Violation("agreement", f"{token} of {name} stands for different values on different disks")

@@ -54,7 +54,7 @@ class Header(Message, frozen=True, tag=1):
 
 
 class Piece(Message, frozen=True, tag=2):
-    """Parallel columns of a store's keys and values, in the order of the keys, behind those of the piece before."""
+    """Parallel columns of a store's keys and values, in the order of the keys, after those of the piece before."""
 
     keys: list[bytes]
     values: list[bytes]
@@ -97,7 +97,7 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 
 
 class Frame(NamedTuple):
-    """A message behind the header, with the bytes that it takes in the backup, of which the first is at ``offset``.
+    """A message after the header, with the bytes that it takes in the backup, of which the first is at ``offset``.
 
     ``before`` and ``digest``: of the backup up to this message, and with it.
     """
@@ -186,7 +186,7 @@ class Reader:
         return start
 
     def _read_message(self, start: bytes = b"") -> tuple[bytes, Header | Piece | Trailer]:
-        """The bytes it takes, behind those of ``start``."""
+        """The bytes it takes, after those of ``start``."""
         prefix = self._exactly(_LENGTH.size)
         (length,) = _LENGTH.unpack(prefix)
         if length > _MOST_BYTES:

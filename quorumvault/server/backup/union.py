@@ -47,7 +47,7 @@ class Union:
         return [number for number, stream in enumerate(self._streams) if stream.empty and not stream.last]
 
     def after(self, source: int) -> bytes:
-        """The key behind which the source's next piece begins."""
+        """The key after which the source's next piece begins."""
         return self._streams[source].after
 
     @property

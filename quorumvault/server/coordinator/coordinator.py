@@ -92,12 +92,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _RoundResult:
-    """The outcome of a round. ``trouble`` says by node why a replica took no part; ``wrote`` is True if any replica may have
-    written; ``found_large`` if a few values were asked for and did not fit into one reply."""
+    """The outcome of a round. ``trouble`` says by node why a replica took no part; ``may_have_written``: it was a write, and was
+    sent; ``found_large``: a few values were asked for and did not fit into one reply."""
 
     decision: object
     trouble: dict[str, str]
-    wrote: bool = False
+    may_have_written: bool = False
     found_large: bool = False
 
 
@@ -241,8 +241,8 @@ class Coordinator:
     async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
         """Run an operation to its end, and return its result.
 
-        Raises NoQuorum, which says which nodes took no part, and of a write whether it may stand (unknown is an outcome); Busy
-        for a read of large values that waits too long behind others.
+        Raises NoQuorum, which says which nodes took no part, and of a write whether it may stand (rule: unknown is an outcome);
+        Busy for a read of large values that waits too long for others.
         """
         outcome: WriteOutcome = "none"
         troubles: dict[str, str] = {}
@@ -252,7 +252,7 @@ class Coordinator:
             nonlocal outcome, reads_large
             held = await self._hold_round(ask, deadline)
             troubles.update(held.trouble)
-            outcome = "unknown" if held.wrote else outcome
+            outcome = "unknown" if held.may_have_written else outcome
             if held.found_large and not reads_large:
                 await self._wait_for_large_reads()
                 reads_large = True

@@ -20,7 +20,7 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """``tokens`` in the order of the values; None where two values met in one token (a conflict never overwrites)."""
+    """``tokens`` in the order of the values; None where two values met in one token (rule: a conflict never overwrites)."""
 
     epoch: int
     tokens: list[str | None] = field(repr=False)

@@ -1,8 +1,8 @@
 """Anti-entropy: every few minutes this node's replica is compared with each peer's, and what differs is mended both ways.
 
-protocol/anti_entropy.py says what is compared, and in which order. A comparison is due after the start, as soon as the buckets
-are counted; then every ``healing.anti_entropy`` seconds, give or take a quarter so that nodes do not fall into step; as soon as a
-peer is back that missed more than hints are kept for; and when an operator asks for it.
+protocol/anti_entropy.py is the half without IO: what is compared, and in which order. A comparison is due after the start, as
+soon as the buckets are counted; then every ``healing.anti_entropy`` seconds, give or take a quarter so that nodes do not fall
+into step; as soon as a peer is back that missed more than hints are kept for; and when an operator asks for it.
 
 Rules kept here: anti-entropy.
 """

@@ -4,6 +4,7 @@
 
 A hint holds keys. The records and the owner's register are read from this node's own replica when the hint is sent; records that
 are not authentic are left out. Anti-entropy brings what this replica lacks, and everything beyond ``healing.hints``.
+protocol/hinted_handoff.py, the half without IO, counts what is owed.
 
 Rules kept here: hinted handoff.
 """

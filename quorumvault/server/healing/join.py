@@ -2,7 +2,7 @@
 
 The copy is asked for piece by piece, with a rest after each (throttle.py): a piece takes a millisecond or two of the source's
 storage thread, which handles requests in between. Coordinators' writes reach this disk meanwhile, but its acknowledgements count
-only once it is active (only active listed disks vote).
+only once it is active (rule: only active listed disks vote).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _FULL = "this node's disk is full"
 class Rejoin:
     """Brings the disk with ``identity`` into the view. ``timeout`` is that of a request, in seconds.
 
-    ``prepare`` returns the storage thread of the disk, after replacing a lost one (a lost disk gets a new identity). ``marks``
-    are the rollback marks that the disk stores before it votes. ``has_room`` looks at the file system while there is no store on
-    it. ``may_speak`` returns whether peers know this process as the one of its name (peers/standing.py).
+    ``prepare`` returns the storage thread of the disk, after replacing a lost one (rule: a lost disk gets a new identity).
+    ``marks`` are the rollback marks that the disk stores before it votes. ``has_room`` looks at the file system while there
+    is no store on it. ``may_speak`` returns whether peers know this process as the one of its name (peers/standing.py).
     """
 
     identity: Callable[[], DiskIdentity]

@@ -1,7 +1,7 @@
 """POST /detokenize: tokens, or tokens at the configured fields of records, become values again.
 
 Any text may be asked for as a token. A malformed one, another owner's and one that was never issued go the same way to the vault
-and back, so nothing in here looks at a token (the rule "not found costs the same work").
+and back, so nothing in here looks at a token (rule: not found costs the same work).
 
 A value is kept once, however often an answer repeats it, because a large answer is encoded as it leaves.
 """
@@ -98,7 +98,7 @@ def _with_nulls(tokens: Sequence[str | None], results: Iterable[ValueResult]) ->
     return (_NULL_RESULT if token is None else next(told) for token in tokens)
 
 
-#: Bytes of the longest result without its value, and of the comma behind it.
+#: Bytes of the longest result without its value, and of the comma after it.
 _ROOM_OF_A_RESULT = len(encode(ValueResult("unavailable", ""))) + 1
 
 

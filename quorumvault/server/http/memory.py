@@ -110,7 +110,7 @@ class Memory:
             self._on_idle()
 
     def _serve_waiting(self) -> None:
-        """Serve waiting requests in order. One that waits for the node's memory, not for its key's share, blocks those behind."""
+        """Serve waiting requests in order. One that waits for the node's memory, not for its key's share, blocks later ones."""
         still: list[tuple[Hold, int, asyncio.Future[None]]] = []
         full = False
         for entry in self._waiting:

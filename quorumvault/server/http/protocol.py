@@ -221,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
         self._requests.answer_malformed(why)
 
     def close(self) -> None:
-        """Close once all has left. Bytes that come behind the last answer are thrown away for a while: a socket that is closed
+        """Close once all has left. Bytes that come after the last answer are thrown away for a while: a socket that is closed
         over unread bytes sends a reset, which takes the answer away from a client that has not read it yet."""
         if self.ended:
             return

@@ -4,7 +4,7 @@ A power cut may leave other bytes where the last batch of a store's log should b
 (storage/leveldb_log.py has the table). One such disk is copied anew from the two others (rejoin). If it hit two or all three at
 once there is nobody to copy from. Then:
 
-    cut      behind the last whole batch of a log, unless later batches follow (storage/leveldb_log.py); a copy is kept aside
+    cut      after the last whole batch of a log, unless later batches follow (storage/leveldb_log.py); a copy is kept aside
     read     all of each store; one that cannot be read to its end is left out
     compare  how far each disk is with what the others here remember of it (rollback_marks.py); one that is behind is left out
     unite    every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another
@@ -77,7 +77,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A log that was cut: it keeps its first ``kept`` bytes. ``copy`` is a file that has the ``cut`` bytes behind them too.
+    """A log that was cut: it keeps its first ``kept`` bytes. ``copy`` is a file that has the ``cut`` bytes after them too.
 
     ``entries`` is the number of entries in the torn write; None if its beginning is missing.
     """

@@ -6,7 +6,7 @@ A group is 256 buckets that follow each other, and its fingerprint the sum of th
 
 A record's own fingerprint (protocol/records.py) is made of its SIV tag and its version, so the sum is a random linear function of
 the versions. A missing record goes unseen once in 2^64 times, a version that differs by milliseconds and in nothing else once in
-2^39. The bytes behind the tag are not covered: their authentication
+2^39. The bytes after the tag are not covered: their authentication
 (healing/scrub.py) and the hashes in listings tell whether they are what was written.
 
 The sums follow each write and are never stored. A bucket is known from its first scan after the start, until a block of it cannot

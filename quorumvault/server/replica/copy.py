@@ -35,7 +35,7 @@ class Piece(NamedTuple):
 
 
 def read_piece(store: Store, after: bytes, size: int) -> Piece:
-    """The pairs behind the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
+    """The pairs after the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
 
     Raises StoreCorrupt if it meets a block that cannot be read.
     """

@@ -55,7 +55,7 @@ class HintStore:
         return found
 
     def after(self, disk: bytes, number: int) -> Stored | None:
-        """The next hint behind this one, in the order of disks and numbers; (b"", 0) is before all of them."""
+        """The next hint after this one, in the order of disks and numbers; (b"", 0) is before all of them."""
         return self._first(layout.HINT, layout.hint_key(disk, number) + b"\0")
 
     def _first(self, prefix: bytes, start: bytes) -> Stored | None:

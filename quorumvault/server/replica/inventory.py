@@ -1,6 +1,6 @@
 """The inventory of a replica's store: records counted into buckets, listed, fetched, and scrubbed one by one.
 
-It works on the store's thread, a slice at a time, so that no request waits for long behind it and no write comes between. A slice
+It works on the store's thread, a slice at a time, so that no request waits for it for long and no write comes between. A slice
 is whole buckets, up to about ``slice_records`` records.
 """
 
@@ -23,7 +23,7 @@ from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store
 
-#: Most records in a slice: about two milliseconds, which a request may have to wait behind it.
+#: Most records in a slice: about two milliseconds, which a request may have to wait for it.
 SLICE_RECORDS = 512
 #: A record counts as one more for each so many bytes: large ones take longer.
 _BYTES_A_RECORD = 1024
@@ -234,7 +234,7 @@ class Inventory:
                 yield bucket, pairs
                 bucket, pairs, room = bucket + 1, [], room - 1
         except StoreCorrupt:
-            # It may be this bucket that has the bad block, or one behind it: each one by itself, then.
+            # It may be this bucket that has the bad block, or one after it: each one by itself, then.
             while room > 0 and bucket < end:
                 yield bucket, self._read_alone(bucket)
                 bucket, room = bucket + 1, room - _BUCKETS_A_RECORD

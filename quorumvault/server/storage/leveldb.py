@@ -10,8 +10,8 @@ LevelDB trusts its disk unless it is told not to. The options used here, and why
 - ``sync`` on every write: without it an acknowledged batch may be in the memory of the operating system alone.
 - ``verify_checksums`` on every read: without it a rotten block gives wrong bytes, or hides records that are there.
 - ``paranoid_checks``: without it a rotten Bloom filter hides records, and a log that is damaged in the middle opens as if
-  the batches behind the damage had never been.
-- A failed write is the last one. LevelDB goes on behind the torn record, acknowledges what it appends there, and does not
+  the batches after the damage had never been.
+- A failed write is the last one. LevelDB goes on after the torn record, acknowledges what it appends there, and does not
   find it at its next start (Pillai et al., ALICE, OSDI '14).
 - RepairDB drops what it cannot read, which makes it absent. It is never used.
 

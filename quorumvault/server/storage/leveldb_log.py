@@ -45,7 +45,7 @@ class LogScan(NamedTuple):
     """The scan of one log: of its ``size`` bytes the first ``whole`` are whole batches, ``batches`` of them.
 
     ``first`` and ``last`` are the numbers of their first and last entry, 0 if there is no batch. ``torn_entries``: how many
-    entries the batch behind them has, where its beginning is still there.
+    entries the batch after them has, where its beginning is still there.
     """
 
     size: int
@@ -57,7 +57,7 @@ class LogScan(NamedTuple):
 
     @property
     def torn(self) -> int:
-        """Bytes behind the last whole batch."""
+        """Bytes after the last whole batch."""
         return self.size - self.whole
 
 
@@ -120,8 +120,8 @@ def scan_log(log: bytes) -> LogScan:
     while (batch := _read_batch(log, whole)).whole and batch.first_entry > last:
         whole, batches, last = batch.end, batches + 1, batch.first_entry + (batch.entries or 0) - 1
         first = first or batch.first_entry
-    behind = whole if batch.whole else batch.end
-    if any(not later.named or later.first_entry > last for later in _batches_behind(log, behind)):
+    rest = whole if batch.whole else batch.end
+    if any(not later.named or later.first_entry > last for later in _batches_after(log, rest)):
         raise StoreCorrupt(
             f"a log is damaged in the middle, behind its first {whole} bytes: batches follow that were written later, so this "
             f"was no write that a crash cut short"
@@ -144,8 +144,8 @@ def _read_batch(log: bytes, at: int) -> _Batch:
     return _Batch(head, record.end, whole=True)
 
 
-def _batches_behind(log: bytes, at: int) -> Iterator[_Batch]:
-    """The batches that begin behind ``at``, wherever a record may start there."""
+def _batches_after(log: bytes, at: int) -> Iterator[_Batch]:
+    """The batches that begin after ``at``, wherever a record may start there."""
     for found in _BEGINNING.finditer(log, at + _HEADER.size):
         batch = _read_batch(log, found.start() - _HEADER.size + 1)
         if batch.head or batch.whole:

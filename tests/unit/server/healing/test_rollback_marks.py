@@ -179,7 +179,7 @@ def test_a_disk_without_room_leaves_it_in_memory() -> None:
 
 
 def test_a_view_that_is_entered_counts_as_a_write() -> None:
-    """An earlier copy of a disk may be in an older view, and must not vote there (a lost disk gets a new identity)."""
+    """An earlier copy of a disk may be in an older view, and must not vote there (rule: a lost disk gets a new identity)."""
     replica = make_replica(MemoryStore())
     replica.enter(successor(VIEW, "n1", FRESH))
     assert replica.sequence == 1
