@@ -98,7 +98,7 @@ def test_why_there_is_no_value(rig: Rig) -> None:
 
 def test_retokenize_moves_text_to_the_active_epoch(rig: Rig) -> None:
     (old,) = rig.tokens(["a"])
-    rig.post("/rotate-epoch", {"from_epoch": 1}, key="admin")
+    rig.rotate()
     (new,) = rig.tokens(["a"])
     moved = read(rig.post("/retokenize", column("token", [old, None, new, NEVER_ISSUED]), ARROW))
     assert moved.schema.metadata == {b"quorumvault.epoch": b"2"}

@@ -62,7 +62,7 @@ def test_detokenize(rig: Rig) -> None:
 
 
 def test_rotation_and_reads_of_the_epoch(rig: Rig) -> None:
-    rig.post("/rotate-epoch", {"from_epoch": 1}, key="admin")
+    rig.rotate()
     event = only_event(rig)
     assert (event["event"], event["epoch"], event["outcome"]) == ("rotate_epoch", 2, "ok")
     rig.client.get("/epoch")
@@ -158,8 +158,7 @@ def test_a_request_that_is_cancelled_while_its_line_is_written_leaves_its_place(
         raise asyncio.CancelledError
 
     monkeypatch.setattr(rig.events, "write", cancelled)
-    connection = Connection(rig.app, "/tokenize", {**JSON, **bearer()})
-    connection.chunk(b'{"values":["a"]}', more=False)
+    connection = Connection(rig.app, "/tokenize", {**JSON, **bearer()}, b'{"values":["a"]}')
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(connection.run())
     assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
@@ -187,7 +186,6 @@ def test_the_line_is_written_before_the_answer_leaves(rig: Rig) -> None:
 
     app = create_app(dataclasses.replace(rig.services, events=Watching()))
     for body in (b'{"values":["a"]}', b"{"):
-        connection = Connection(app, "/tokenize", {**JSON, **bearer()})
-        connection.chunk(body, more=False)
-        assert asyncio.run(connection.run()) is not None
+        connection = Connection(app, "/tokenize", {**JSON, **bearer()}, body)
+        asyncio.run(connection.run())
     assert sent_before == [0, 0]

@@ -14,10 +14,6 @@ NEVER_ISSUED = format_token(1, bytes(20))
 SECRET = "Zc4secretQ7"
 
 
-def rotate(rig: Rig, from_epoch: int) -> None:
-    assert rig.post("/rotate-epoch", {"from_epoch": from_epoch}, key="admin").status_code == 200
-
-
 def retokenize(rig: Rig, tokens: list[Any], key: str = "clinic") -> dict[str, Any]:
     answer = rig.post("/retokenize", {"tokens": tokens}, key=key)
     assert answer.status_code == 200, answer.text
@@ -28,9 +24,9 @@ def retokenize(rig: Rig, tokens: list[Any], key: str = "clinic") -> dict[str, An
 
 def test_tokens_of_every_epoch_become_what_their_values_have_now(rig: Rig) -> None:
     first = rig.tokens(["a", 5])
-    rotate(rig, 1)
+    rig.rotate()
     second = rig.tokens(["a", 5])
-    rotate(rig, 2)
+    rig.rotate(2)
     third = rig.tokens(["a", 5])
     assert retokenize(rig, [*first, *second, *third]) == {
         "epoch": 3,
@@ -47,7 +43,7 @@ def test_a_token_that_is_there_already_comes_back_itself_and_was_asked_about_lik
 
 def test_order_repeats_nulls_and_what_is_not_found(rig: Rig) -> None:
     a, b = rig.tokens(["a", "b"])
-    rotate(rig, 1)
+    rig.rotate()
     new_a, new_b = rig.tokens(["a", "b"])
     answer = retokenize(rig, [b, None, NEVER_ISSUED, a, b, "no token", ""])
     assert answer["results"] == [
@@ -63,7 +59,7 @@ def test_order_repeats_nulls_and_what_is_not_found(rig: Rig) -> None:
 
 @pytest.mark.parametrize("tokens", [[], [None], [None, None]])
 def test_nothing_to_move_still_asks_for_the_epoch(rig: Rig, tokens: list[Any]) -> None:
-    rotate(rig, 1)
+    rig.rotate()
     rig.vault.asked.clear()
     assert retokenize(rig, tokens) == {"epoch": 2, "results": [{"status": "null"}] * len(tokens)}
     assert rig.vault.asked == [("retokenize", [])]
@@ -83,7 +79,7 @@ def test_two_values_that_meet_in_the_new_epoch_are_a_collision() -> None:
     for number in range(300):
         answer = rig.post("/tokenize", {"values": [str(number)], "on_error": "item"}).json()
         old += [token for token in answer["tokens"] if token is not None]
-    rotate(rig, 1)
+    rig.rotate()
     results = retokenize(rig, old)["results"]
     moved = [result["token"] for result in results if result["status"] == "ok"]
     assert len(set(moved)) == len(moved)
@@ -105,7 +101,7 @@ def test_no_value_is_shown(rig: Rig) -> None:
 
 def test_its_line_in_the_event_log(rig: Rig) -> None:
     a, unsure = rig.tokens(["a", "b"])
-    rotate(rig, 1)
+    rig.rotate()
     rig.vault.unavailable.add(unsure)
     rig.events.written.clear()
     rig.post("/retokenize", {"tokens": [a, None, unsure, NEVER_ISSUED]}, {"X-Request-ID": "mine", "X-Purpose": "move"})

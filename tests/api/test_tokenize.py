@@ -55,7 +55,7 @@ def test_the_owner_is_the_key_s_and_nothing_else_names_one(rig: Rig) -> None:
     "body", [{"values": []}, {"values": [None, None]}, {"records": []}, {"records": [{"x": 1}]}, {"record": {}}]
 )
 def test_a_request_without_a_value_still_asks_the_vault_for_the_epoch(rig: Rig, body: Any) -> None:
-    rig.post("/rotate-epoch", {"from_epoch": 1}, key="admin")
+    rig.rotate()
     rig.vault.asked.clear()
     assert rig.post("/tokenize", body).json()["epoch"] == 2
     assert rig.vault.asked == [("tokenize", [])]

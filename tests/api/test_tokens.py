@@ -9,10 +9,6 @@ from tests.api.test_events import only_event
 from tests.rigs.vault import CLINIC, SMALL, Rig, api_key
 
 
-def rotate(rig: Rig, from_epoch: int) -> None:
-    assert rig.post("/rotate-epoch", {"from_epoch": from_epoch}, key="admin").status_code == 200
-
-
 def all_epochs(rig: Rig, values: list[Any], key: str = "admin") -> dict[str, Any]:
     answer = rig.post("/tokens", {"values": values}, key=key)
     assert answer.status_code == 200, answer.text
@@ -24,15 +20,15 @@ def all_epochs(rig: Rig, values: list[Any], key: str = "admin") -> dict[str, Any
 def test_they_are_those_that_tokenize_gave_in_each_epoch(rig: Rig) -> None:
     values = ["1", 1, True, "", "Zoë"]
     first = rig.tokens(values)
-    rotate(rig, 1)
+    rig.rotate()
     second = rig.tokens(values)
-    rotate(rig, 2)
+    rig.rotate(2)
     issued = zip(first, second, rig.tokens(values), strict=True)
     assert all_epochs(rig, values) == {"epoch": 3, "tokens": [list(tokens) for tokens in issued]}
 
 
 def test_order_repeats_and_nulls(rig: Rig) -> None:
-    rotate(rig, 1)
+    rig.rotate()
     b, null, a, again = all_epochs(rig, ["b", None, "a", "b"])["tokens"]
     assert null is None
     assert b == again
@@ -73,15 +69,15 @@ def test_values_that_cannot_be_tokenized_are_refused_as_by_tokenize(rig: Rig) ->
 
 def test_values_times_epochs_are_bounded() -> None:
     rig = Rig(limits=SMALL)
-    rotate(rig, 1)
-    rotate(rig, 2)
+    rig.rotate()
+    rig.rotate(2)
     assert len(all_epochs(rig, ["a", "b", "c", *[None] * 7])["tokens"]) == 10
     answer = rig.post("/tokens", {"values": ["a", "b", "c", "d"]}, key="admin")
     assert (answer.status_code, answer.json()["code"]) == (422, "too-many-items")
     words = "an answer has at most 10 tokens here (GET /limits), and each value has 3; send up to 3 values at once"
     assert answer.json()["detail"] == words
     for epoch in range(3, 11):
-        rotate(rig, epoch)
+        rig.rotate(epoch)
     rig.vault.asked.clear()
     answer = rig.post("/tokens", {"values": ["a"]}, key="admin")
     assert (answer.status_code, answer.json()["code"]) == (422, "too-many-items")
@@ -90,7 +86,7 @@ def test_values_times_epochs_are_bounded() -> None:
 
 
 def test_its_line_in_the_event_log(rig: Rig) -> None:
-    rotate(rig, 1)
+    rig.rotate()
     rig.events.written.clear()
     rig.post("/tokens", {"values": ["Zc4secretQ7", None, 5]}, {"X-Request-ID": "mine", "X-Purpose": "find"}, key="admin")
     assert only_event(rig) == {

@@ -43,12 +43,8 @@ class JsonBodies(InProcess):
         return self._judge_problem(answer)
 
     def _asked(self, path: str, body: bytes) -> Raw:
-        connection = Connection(self._rig.app, path, {**bearer(_KEY), "content-type": "application/json"})
-        connection.chunk(body, more=False)
-        answer = self._runner.run(connection.run())
-        if answer is None:
-            raise Violation("no answer")
-        return answer
+        headers = {**bearer(_KEY), "content-type": "application/json"}
+        return self._runner.run(Connection(self._rig.app, path, headers, body).run())
 
     def _judge_problem(self, answer: Raw) -> str:
         problem = answer.json()

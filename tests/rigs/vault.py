@@ -221,6 +221,9 @@ class Rig:
         sent = {"Content-Type": "application/json", **bearer(key), **(headers or {})}
         return self.client.post(path, content=content, headers=sent)
 
+    def rotate(self, from_epoch: int = 1) -> None:
+        assert self.post("/rotate-epoch", {"from_epoch": from_epoch}, key="admin").status_code == 200
+
     def tokens(self, values: Sequence[Any], key: str = "clinic") -> list[Any]:
         answer = self.post("/tokenize", {"values": values}, key=key)
         assert answer.status_code == 200, answer.text
@@ -243,7 +246,8 @@ class Raw:
 class Connection:
     """One request at the level of ASGI: chunks when they are wanted, or a client that stays silent, or leaves."""
 
-    def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str], body: bytes | None = None) -> None:
+        """With a ``body``, that is all of it, in one chunk."""
         self._app = app
         self.headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         self._scope = {
@@ -264,9 +268,15 @@ class Connection:
         self.sent: list[Message] = []
         #: Chunks that the application has asked for.
         self.received = 0
+        if body is not None:
+            self.chunk(body, more=False)
 
     def chunk(self, data: bytes, more: bool = True) -> None:
         self.incoming.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    async def run_in_silence(self) -> None:
+        """For a request that may get no response."""
+        await self._app(self._scope, self._receive, self._send)
 
     def leave(self) -> None:
         self.incoming.put_nowait({"type": "http.disconnect"})
@@ -278,11 +288,10 @@ class Connection:
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def run(self) -> Raw | None:
-        """The response, or None if there was none."""
-        await self._app(self._scope, self._receive, self._send)
-        if not self.sent:
-            return None
+    async def run(self) -> Raw:
+        """Returns the response."""
+        await self.run_in_silence()
+        assert self.sent, "there was no response"
         body = b"".join(message.get("body", b"") for message in self.sent[1:])
         return Raw(self.sent[0]["status"], self.sent[0]["headers"], body)
 

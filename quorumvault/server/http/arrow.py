@@ -95,15 +95,16 @@ async def _read(admitted: AdmittedRequest, name: str) -> Texts:
     size = len(admitted.body)
     await admitted.pay(_COPIES_OF_A_BODY * size + cost_of_writing(0))
     first = _STREAMS not in sys.modules
-    texts = await _aside(_LARGE + 1 if first else size, _read_texts, admitted.body, name, admitted.services.limits)
+    texts = await _aside(_LARGE + 1 if first else size, read_texts, admitted.body, name, admitted.services.limits)
     admitted.memory.body_is_decoded()
     return texts
 
 
-def _read_texts(body: bytes, name: str, limits: Limits) -> Texts:
-    from quorumvault.server.http.arrow_stream import read_texts
+def read_texts(body: bytes, name: str | None, limits: Limits) -> Texts:
+    """Return the column, called ``name`` unless that is None. Loads pyarrow. Raises Malformed, Invalid, TooManyItems."""
+    from quorumvault.server.http import arrow_stream
 
-    return read_texts(body, name, limits)
+    return arrow_stream.read_texts(body, name, limits)
 
 
 async def _aside(size: int, work: Callable[P, ResultT], /, *arguments: P.args, **named: P.kwargs) -> ResultT:

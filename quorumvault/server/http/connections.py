@@ -81,13 +81,9 @@ class _Group:
                 return member
         return None
 
-    def longest_answered(self) -> Member | None:
-        """Return the one that has all its answers written and has not read them for longest; None if there is none."""
-        unread = [member for member in self.idle if member.unsent_since is not None]
-        return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
-
-    def longest_unread(self) -> Member | None:
-        unread = [member for member in self.members if member.unsent_since is not None]
+    def longest_unread(self, *, answered: bool) -> Member | None:
+        """Return the one that has not read its answer for longest, or None. ``answered``: only one that is owed no other."""
+        unread = [member for member in (self.idle if answered else self.members) if member.unsent_since is not None]
         return min(unread, key=lambda member: member.unsent_since or 0.0, default=None)
 
 
@@ -156,11 +152,13 @@ class Connections:
         ):
             return False
         ordinary = self._ordinary
-        return not ordinary.is_full or self._close(ordinary.longest_idle()) or self._close(ordinary.longest_answered())
+        if not ordinary.is_full or self._close(ordinary.longest_idle()):
+            return True
+        return self._close(ordinary.longest_unread(answered=True))
 
     def _make_health_room(self) -> bool:
         health = self._health
-        return not health.is_full or self._close(health.longest_idle()) or self._close(health.longest_unread())
+        return not health.is_full or self._close(health.longest_idle()) or self._close(health.longest_unread(answered=False))
 
     def _close(self, connection: Member | None) -> bool:
         if connection is None:

@@ -26,10 +26,10 @@ from functools import partial
 from starlette.requests import ClientDisconnect, Request
 
 from quorumvault.config.api_keys import ApiKey, Permission
-from quorumvault.config.cluster import Limits
 from quorumvault.errors import NoQuorum, RequestError, WriteOutcome
 from quorumvault.formats.json import check_steps, parts_in_steps
 from quorumvault.server.http.answer import AnswerResponse
+from quorumvault.server.http.arrow import read_texts
 from quorumvault.server.http.auth import authenticate, permit
 from quorumvault.server.http.body import Form, Turns, declared_length, form_of, read_body, require_length
 from quorumvault.server.http.dependencies import AdmittedRequest, Answer, Content, Counts, Services
@@ -131,7 +131,7 @@ class Pipeline:
         operation = self._operation
         if form is Form.ARROW and operation.arrow is not None:
             if ids.malformed:
-                _check_arrow(admitted.body, admitted.services.limits)  # 400 comes before 422
+                read_texts(admitted.body, None, admitted.services.limits)  # 400 comes before 422
             require_well_formed(ids)
             return await operation.arrow(admitted)
         if method == "POST":
@@ -168,10 +168,3 @@ async def _pay_for_decoding(admitted: AdmittedRequest) -> None:
             if admitted.turns.over():
                 await admitted.turns.next()
     await admitted.pay(cost_of_decoding(admitted.body, parts))
-
-
-def _check_arrow(body: bytes, limits: Limits) -> None:
-    """Raises Malformed for a body that is no Arrow stream."""
-    from quorumvault.server.http.arrow_stream import read_texts  # loads pyarrow
-
-    read_texts(body, None, limits)

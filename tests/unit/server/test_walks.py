@@ -157,10 +157,8 @@ def _itself(thing: Any) -> Any:
 
 
 async def ask(app: Any, path: str, body: dict[str, Any]) -> Any:
-    connection = Connection(app, path, {"Content-Type": "application/json", **bearer()})
-    connection.chunk(json.dumps(body).encode(), more=False)
-    answer = await connection.run()
-    assert answer is not None
+    headers = {"Content-Type": "application/json", **bearer()}
+    answer = await Connection(app, path, headers, json.dumps(body).encode()).run()
     assert answer.status == 200, answer.body
     return answer.json()
 
