@@ -84,28 +84,25 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_rows, "BATCH_ROWS", GROUP_ROWS)
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
-    """A table of the columns name and place, in the format that the suffix says; of DuckDB, the table ``t``."""
+def write(path: Path, rows: Sequence[Sequence[str | None]], names: Sequence[str] = ("name", "place")) -> None:
+    """A table of these columns, in the format that the suffix says; of DuckDB, the table ``t``."""
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    columns = pa.Table.from_pylist(records, pa.schema([(name, pa.utf8()) for name in names]))
     match path.suffix:
         case ".csv":
-            path.write_text("name,place\n" + "".join(f"{_cell(name)},{place}\n" for name, place in rows))
+            path.write_text("".join(",".join(map(_cell, line)) + "\n" for line in (names, *rows)))
         case ".jsonl":
-            path.write_text("".join(json.dumps({"name": name, "place": place}) + "\n" for name, place in rows))
+            path.write_text("".join(json.dumps(record) + "\n" for record in records))
         case ".parquet":
-            pq.write_table(arrow(rows), path, row_group_size=GROUP_ROWS)
+            pq.write_table(columns, path, row_group_size=GROUP_ROWS)
         case ".duckdb":
             with duckdb.connect(str(path)) as con:
-                con.register("rows", arrow(rows))
+                con.register("rows", columns)
                 con.execute("create or replace table t as from rows")
 
 
 def _cell(name: str | None) -> str:
     return "" if name is None else '"' + name.replace('"', '""') + '"'
-
-
-def arrow(rows: Sequence[Row]) -> Any:
-    columns = [[name for name, _ in rows], [place for _, place in rows]]
-    return pa.table(columns, pa.schema([("name", pa.utf8()), ("place", pa.utf8())]))
 
 
 def read(path: Path) -> list[Row]:

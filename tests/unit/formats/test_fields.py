@@ -127,78 +127,42 @@ def test_a_concrete_path_finds_exactly_its_slot(fields: FieldSet, record: dict[s
         assert (again.path, again.raw) == (slot.path, slot.raw)
 
 
-def found(record: bytes, *expressions: str) -> list[tuple[int, str, bytes]]:
-    return [(slot.field, slot.path, slot.raw) for slot in compiled(*expressions).find(Document.parse(record))]
-
-
-def test_a_record_of_a_patient() -> None:
-    record = b'{"ssn": "1", "contacts": [{"phone": 2}, {}, {"phone":null}, {"phone": "4"}], "patient": {"name": {"family":true}}}'
-    assert found(record, "$.patient.name.family", "$.ssn", "$.contacts[*].phone") == [
-        (1, "$.ssn", b'"1"'),
-        (2, "$.contacts[0].phone", b"2"),
-        (2, "$.contacts[3].phone", b'"4"'),
-        (0, "$.patient.name.family", b"true"),
-    ]
-
-
-def test_the_exact_text_of_a_member_is_told() -> None:
-    assert found(b'{"a": 1.10, "b":"\\u00e9", "c": [1 , 2]}', "$.a", "$.b", "$.c[1]") == [
-        (0, "$.a", b"1.10"),
-        (1, "$.b", b'"\\u00e9"'),
-        (2, "$.c[1]", b"2"),
-    ]
-
-
-def test_objects_and_arrays_at_a_field_are_found_too() -> None:
-    assert found(b'{"a": {"x":1}, "b": [1], "c": []}', "$.a", "$.b", "$.c") == [
-        (0, "$.a", b'{"x":1}'),
-        (1, "$.b", b"[1]"),
-        (2, "$.c", b"[]"),
-    ]
-
-
-def test_every_one_takes_the_members_of_an_object_and_the_elements_of_an_array() -> None:
-    assert [path for _, path, _ in found(b'{"a": {"x y": 1, "z": [2]}, "b": [3, null, 5]}', "$.a[*]", "$.b[*]")] == [
-        "$.a['x y']",
-        "$.a.z",
-        "$.b[0]",
-        "$.b[2]",
-    ]
-
-
-def test_every_one_and_a_single_one_go_on_side_by_side() -> None:
-    expressions = ["$.a[*].x", "$.a[2].y", "$.a[0].y", "$.a.k.z"]
-    member = {"x": 1, "y": 2, "z": 3}
-    array = json.dumps({"a": [member, member, member]}).encode()
-    assert [(field, path) for field, path, _ in found(array, *expressions)] == [
-        (0, "$.a[0].x"),
-        (2, "$.a[0].y"),
-        (0, "$.a[1].x"),
-        (0, "$.a[2].x"),
-        (1, "$.a[2].y"),
-    ]
-    keyed = json.dumps({"a": {"j": member, "k": member}}).encode()
-    assert [(field, path) for field, path, _ in found(keyed, *expressions)] == [
-        (0, "$.a.j.x"),
-        (0, "$.a.k.x"),
-        (3, "$.a.k.z"),
-    ]
-
-
-def test_single_elements_come_in_the_order_of_the_array() -> None:
-    assert [path for _, path, _ in found(b'{"a":[0,1,2]}', "$.a[2]", "$.a[0]", "$.a[7]")] == ["$.a[0]", "$.a[2]"]
+PATIENT = '{"ssn": "1", "contacts": [{"phone": 2}, {}, {"phone":null}, {"phone": "4"}], "patient": {"name": {"family":true}}}'
+SPELLED = r'{"a": 1.10, "b":"\u00e9", "c": [1 , 2], "d": {"x":1}, "e": []}'
+SIDE_BY_SIDE = "$.a[*].x $.a[2].y $.a[0].y $.a.k.z"
+ARRAY = '{"a":[{"x":1,"y":2},{"x":3,"y":4},{"x":5,"y":6}]}'
+OTHER_SHAPES = ("{}", '{"a":null}', '{"a":1}', '{"a":"b"}', '{"a":{}}', '{"a":[]}', '{"a":[{}]}', '{"A":{"b":1}}')
 
 
 @pytest.mark.parametrize(
-    "record", [b"{}", b'{"a":null}', b'{"a":1}', b'{"a":"b"}', b'{"a":{}}', b'{"a":[]}', b'{"a":[{}]}', b'{"A":{"b":1}}']
+    ("record", "expressions", "expected"),
+    [
+        (
+            PATIENT,
+            "$.patient.name.family $.ssn $.contacts[*].phone",
+            '1 $.ssn "1" | 2 $.contacts[0].phone 2 | 2 $.contacts[3].phone "4" | 0 $.patient.name.family true',
+        ),
+        # The exact text of a member is told, and objects and arrays are found too.
+        (SPELLED, "$.a $.b $.c[1] $.d $.e", r'0 $.a 1.10 | 1 $.b "\u00e9" | 2 $.c[1] 2 | 3 $.d {"x":1} | 4 $.e []'),
+        # [*] takes the members of an object and the elements of an array, side by side with a single one.
+        (
+            '{"a": {"x y": 1, "z": [2]}, "b": [3, null, 5]}',
+            "$.a[*] $.b[*]",
+            "0 $.a['x y'] 1 | 0 $.a.z [2] | 1 $.b[0] 3 | 1 $.b[2] 5",
+        ),
+        (ARRAY, SIDE_BY_SIDE, "0 $.a[0].x 1 | 2 $.a[0].y 2 | 0 $.a[1].x 3 | 0 $.a[2].x 5 | 1 $.a[2].y 6"),
+        ('{"a":{"j":{"x":1,"z":2},"k":{"x":3,"z":4}}}', SIDE_BY_SIDE, "0 $.a.j.x 1 | 0 $.a.k.x 3 | 3 $.a.k.z 4"),
+        # Single elements come in the order of the array; a name of digits is no index.
+        ('{"a":[0,1,2]}', "$.a[2] $.a[0] $.a[7]", "1 $.a[0] 0 | 0 $.a[2] 2"),
+        ('{"a":{"0":1}}', "$.a[0]", ""),
+        ('{"a":[1]}', "$.a['0']", ""),
+        # What is missing or of another shape is passed over.
+        *((record, "$.a.b $.a[1] $['b']", "") for record in OTHER_SHAPES),
+    ],
 )
-def test_what_is_missing_or_of_another_shape_is_passed_over(record: bytes) -> None:
-    assert found(record, "$.a.b", "$.a[1]", "$['b']") == []
-
-
-def test_a_name_of_digits_is_no_index() -> None:
-    assert found(b'{"a":{"0":1}}', "$.a[0]") == []
-    assert found(b'{"a":[1]}', "$.a['0']") == []
+def test_what_is_found_in_a_record(record: str, expressions: str, expected: str) -> None:
+    slots = compiled(*expressions.split()).find(Document.parse(record.encode()))
+    assert " | ".join(f"{slot.field} {slot.path} {slot.raw.decode()}" for slot in slots) == expected
 
 
 @pytest.mark.parametrize("value", ["qv_1_x", True, False, 42, msgspec.Raw(b"123456789012345678901234567890")])

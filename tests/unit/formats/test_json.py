@@ -94,13 +94,15 @@ def test_scalars_keep_every_byte(members: list[str]) -> None:
     assert Document.parse(record.encode()).encode() == record.encode()
 
 
-def test_members_keep_every_byte() -> None:
-    untouched = b'{"a":{"b": "\\u00e9\\/", "c" :[1 , {"d":1e400}]},"e":"{"}'
-    assert Document.parse(untouched).encode() == untouched
-
-
-def test_blanks_around_a_member_go_and_those_inside_stay() -> None:
-    assert Document.parse(b' { "a" : [1 , 2] ,\n"b": "x  " } ').encode() == b'{"a":[1 , 2],"b":"x  "}'
+@pytest.mark.parametrize(
+    ("record", "encoded"),
+    [
+        (b'{"a":{"b": "\\u00e9\\/", "c" :[1 , {"d":1e400}]},"e":"{"}', None),
+        (b' { "a" : [1 , 2] ,\n"b": "x  " } ', b'{"a":[1 , 2],"b":"x  "}'),  # blanks around a member go, those inside stay
+    ],
+)
+def test_members_keep_every_byte(record: bytes, encoded: bytes | None) -> None:
+    assert Document.parse(record).encode() == (encoded or record)
 
 
 @pytest.mark.parametrize("text", [b"1", b"null", b'"{}"', b"[{}]", b"true"])
@@ -216,12 +218,6 @@ def test_the_place_of_a_repeated_name_is_told_and_not_the_name(body: bytes, byte
     assert caught.value.detail == f"an object of the body has one name twice, at byte {byte}"
 
 
-def test_no_object_has_so_many_names_that_looking_for_one_twice_fills_the_memory() -> None:
-    body = "{" + ",".join(f'"{number}":0' for number in range(100_001)) + "}"
-    with pytest.raises(Malformed, match="more than 100000 names"):
-        check_json_text(body.encode())
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -285,8 +281,9 @@ def test_brackets_in_strings_are_not_depth() -> None:
     [
         ("[" + "{}," * 300_000 + "{}]", "more than 300000 objects"),
         ("[" + "1," * 1_000_001 + "1]", "more than 1000000 members"),
+        ("{" + ",".join(f'"{number}":0' for number in range(100_001)) + "}", "more than 100000 names"),
     ],
-    ids=["containers", "commas"],
+    ids=["containers", "commas", "names"],
 )
 def test_what_would_hold_up_all_others_is_refused(body: str, what: str) -> None:
     with pytest.raises(Malformed, match=what):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,15 +28,19 @@ def lines_of(content: bytes) -> Lines:
     return Lines(io.BytesIO(content), "file")
 
 
-def csv_table(content: bytes, *columns: str) -> CsvTable:
-    table = CsvTable(lines_of(content))
-    table.select_named(columns)
-    return table
+def csv_table(content: bytes, *columns: str, configured: Sequence[str] = ()) -> Table:
+    return selected(CsvTable(lines_of(content)), columns, configured)
 
 
-def json_table(content: bytes, *columns: str) -> JsonLinesTable:
-    table = JsonLinesTable(lines_of(content))
-    table.select_named(columns)
+def json_table(content: bytes, *columns: str, configured: Sequence[str] = ()) -> Table:
+    return selected(JsonLinesTable(lines_of(content)), columns, configured)
+
+
+def selected(table: Table, columns: Sequence[str], configured: Sequence[str]) -> Table:
+    if configured:
+        table.select_configured(configured)
+    else:
+        table.select_named(columns)
     return table
 
 
@@ -86,7 +91,7 @@ def test_csv_that_nobody_changes_is_the_same_bytes(file: tuple[list[list[str]], 
 def test_csv_cells_are_what_the_csv_module_reads(file: tuple[list[list[str]], bytes]) -> None:
     _, content = file
     expected = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-    table = csv_table(content)
+    table = CsvTable(lines_of(content))
     decoded = [[decode_cell(raw) or "" for raw in row.raws] for row in table.rows()]
     assert decoded == [row or [""] for row in expected[1:]]
 
@@ -119,48 +124,75 @@ def test_a_cell_is_read_as_it_was_written(text: str, quoted: bool) -> None:
     assert decode_cell(encode_cell(text, quoted=quoted)) == text
 
 
-def test_a_null_and_an_empty_string_stay_apart() -> None:
-    table = csv_table(b'a,b\n,""\n', "a", "b")
+RAW = msgspec.Raw
+
+
+@pytest.mark.parametrize(
+    ("table", "before", "after", "text"),
+    [
+        # A null and an empty string stay apart.
+        (csv_table(b'a,b\n,""\n', "a", "b"), {1: ""}, ["token"], b',"token"\n'),
+        # A cell is quoted as it was, or as it must be.
+        (csv_table(b'a,b,c\nx,"y",z\n', *"abc"), {0: "x", 1: "y", 2: "z"}, ["x,x", "yy", ""], b'"x,x","yy",""\n'),
+        # A value of another type is written as text.
+        (
+            csv_table(b'a,b,c\n1,2,"3"\n', *"abc"),
+            {0: "1", 1: "2", 2: "3"},
+            [RAW(b"42"), RAW(b"true"), RAW(b'"\\u00e4"')],
+            '42,true,"ä"\n'.encode(),
+        ),
+        (csv_table(b'a\n"x"\n', "a"), {0: "x"}, [None], b"\n"),
+        # JSON has types.
+        (
+            json_table(b'{"a": 1, "b": true, "c": "\\u00e4", "d": null}\n', *"abcd"),
+            {0: RAW(b"1"), 1: RAW(b"true"), 2: "ä"},
+            ["token", RAW(b"12345678901234567890123"), None],
+            b'{"a":"token","b":12345678901234567890123,"c":null,"d":null}\n',
+        ),
+    ],
+)
+def test_what_cells_have_and_how_another_value_is_written(
+    table: Table, before: dict[int, object], after: list[Any], text: bytes
+) -> None:
     (row,) = table.rows()
-    assert [(cell.column, cell.value) for cell in row.cells()] == [(1, "")]
-    row.cells()[0].replace("token")
-    assert row.render() == b',"token"\n'
+    assert {cell.column: cell.value for cell in row.cells()} == before
+    for cell, value in zip(row.cells(), after, strict=True):
+        cell.replace(value)
+    assert row.render() == text
 
 
-def test_a_replaced_cell_is_quoted_as_it_was_or_as_it_must_be() -> None:
-    table = csv_table(b'a,b,c\nx,"y",z\n', "a", "b", "c")
-    (row,) = table.rows()
-    first, second, third = row.cells()
-    first.replace("x,x")
-    second.replace("yy")
-    third.replace("")
-    assert row.render() == b'"x,x","yy",""\n'
+LINES = b"a,b\n\n1,x\r\n\r\n3,4\n\n"
+JSON_LINES = b'{"ssn": "a", "lab": 1.10, "n": [1,{"x":1e400}]}\r\n\n  {"ssn":null,"lab":"b"}\n{"lab": 2}'
+JSON_WRITTEN = b'{"ssn":"A","lab":1.10,"n":[1,{"x":1e400}]}\r\n\n{"ssn":null,"lab":"b"}\n{"lab":2}'
 
 
-def test_a_value_of_another_type_is_written_as_text() -> None:
-    table = csv_table(b'a,b,c\n1,2,"3"\n', "a", "b", "c")
-    (row,) = table.rows()
-    for cell, json in zip(row.cells(), (b"42", b"true", b'"\\u00e4"'), strict=True):
-        cell.replace(msgspec.Raw(json))
-    assert row.render() == '42,true,"ä"\n'.encode()
-
-
-def test_a_cell_can_become_null() -> None:
-    table = csv_table(b'a\n"x"\n', "a")
-    (row,) = table.rows()
-    row.cells()[0].replace(None)
-    assert row.render() == b"\n"
-
-
-def test_empty_lines_pass_through() -> None:
-    content = b"a,b\n\n1,2\r\n\r\n3,4\n\n"
-    assert written(csv_table(content, "a"), upper) == content
-    assert [row.is_record for row in csv_table(content, "a").rows()] == [False, True, False, True, False]
-
-
-def test_a_header_alone_is_a_table_without_rows() -> None:
-    assert written(csv_table(b"a,b\r\n", "b")) == b"a,b\r\n"
-    assert written(csv_table(b"a,b", "b")) == b"a,b"
+@pytest.mark.parametrize(
+    ("make", "content", "columns", "upper_case", "records"),
+    [
+        # Empty lines pass through, and a header alone is a table without rows.
+        (csv_table, LINES, ["b"], LINES.replace(b"x", b"X"), [False, True, False, True, False]),
+        (csv_table, b"a,b\r\n", ["b"], b"a,b\r\n", []),
+        (csv_table, b"a,b", ["b"], b"a,b", []),
+        # What is not replaced keeps its spelling, and a byte order mark its place.
+        (json_table, JSON_LINES, ["ssn"], JSON_WRITTEN, [True, False, True, True]),
+        (json_table, b'\xef\xbb\xbf{"a":"x"}\n', ["a"], b'\xef\xbb\xbf{"a":"X"}\n', [True]),
+        # JSON columns are names or paths.
+        (
+            json_table,
+            b'{"a.b": "x", "p": {"q": ["y", "z"]}}\n',
+            ["a.b", "$.p.q[*]"],
+            b'{"a.b":"X","p":{"q":["Y","Z"]}}\n',
+            [True],
+        ),
+    ],
+)
+def test_all_but_the_cells_is_written_as_it_is(
+    make: Callable[..., Table], content: bytes, columns: list[str], upper_case: bytes, records: list[bool]
+) -> None:
+    table = make(content, *columns)
+    assert table.columns == tuple(columns)
+    assert written(table, upper) == upper_case
+    assert [row.is_record for row in make(content, *columns).rows()] == records
 
 
 def test_rows_tell_the_line_they_begin_in() -> None:
@@ -169,31 +201,36 @@ def test_rows_tell_the_line_they_begin_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "line", "words"),
+    ("make", "content", "line", "words"),
     [
-        (b"", 1, "column names"),
-        (b"\n1,2\n", 1, "column names"),
-        (b"a,b\n1,2\n1\n", 3, "1 cells, and the header has 2"),
-        (b"a,b\n1,2,3\n", 2, "3 cells, and the header has 2"),
-        (b'a,b\n1,5" pipe\n', 2, "quote"),
-        (b'a,b\n1,"x"y\n', 2, "quote"),
-        (b'a,b\n1, "x"\n', 2, "quote"),
-        (b'a,b\n1,x"y"z\n', 2, "quote"),
-        (b'a,b\n1,"x\n2,y\n', 2, "does not end"),
-        (b"a,b\n1,2\r3,4\n", 2, "carriage return"),
-        (b"a\rb\n", 1, "carriage return"),
-        (b"a,b\n1,\0\n", 2, "NUL"),
-        (b"a,b\n1,2\n\xff,2\n", 3, "not UTF-8, at byte 1"),
-        (b'a,b\n1,"\n\xe4"\n', 3, "not UTF-8, at byte 1"),
-        ("a,b\n".encode("utf-16"), 1, "NUL"),
+        (csv_table, b"", 1, "column names"),
+        (csv_table, b"\n1,2\n", 1, "column names"),
+        (csv_table, b"a,b\n1,2\n1\n", 3, "1 cells, and the header has 2"),
+        (csv_table, b"a,b\n1,2,3\n", 2, "3 cells, and the header has 2"),
+        (csv_table, b'a,b\n1,5" secret\n', 2, "quote"),
+        (csv_table, b'a,b\n1,"x"y\n', 2, "quote"),
+        (csv_table, b'a,b\n1, "x"\n', 2, "quote"),
+        (csv_table, b'a,b\n1,x"y"z\n', 2, "quote"),
+        (csv_table, b'a,b\n1,"x\n2,y\n', 2, "does not end"),
+        (csv_table, b"a,b\n1,2\r3,4\n", 2, "carriage return"),
+        (csv_table, b"a\rb\n", 1, "carriage return"),
+        (csv_table, b"a,b\n1,\0\n", 2, "NUL"),
+        (csv_table, b"a,b\n1,2\n\xff,2\n", 3, "not UTF-8, at byte 1"),
+        (csv_table, b'a,b\n1,"\n\xe4"\n', 3, "not UTF-8, at byte 1"),
+        (csv_table, "a,b\n".encode("utf-16"), 1, "NUL"),
+        (json_table, b'{"a": 1}\n[1]\n', 2, ""),
+        (json_table, b'{"a": 1}\n{"a": \n', 2, ""),
+        (json_table, b'{"a": "\xff"}\n', 1, ""),
+        (json_table, b'\n\n{"a": ' + b"[" * 100 + b"]" * 100 + b"}\n", 3, ""),
+        (json_table, b'{"a":"b"}\n{"a":"secret","a":null}\n', 2, "an object of the record has one name twice, at byte 14"),
     ],
 )
-def test_what_is_no_csv_is_refused_with_its_line(content: bytes, line: int, words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        written(csv_table(content))
+def test_what_is_no_table_is_refused_with_its_line(make: Callable[..., Table], content: bytes, line: int, words: str) -> None:
+    with pytest.raises(InputError, match=f"line {line}: ") as caught:
+        written(make(content))
     assert caught.value.line == line
     assert words in str(caught.value)
-    assert "pipe" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_no_line_and_no_row_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,100 +241,41 @@ def test_no_line_and_no_row_fills_the_memory(monkeypatch: pytest.MonkeyPatch) ->
             written(csv_table(content))
 
 
-def test_columns_of_csv() -> None:
-    content = b'\xef\xbb\xbf"first, last",ssn,ssn,zip\n'
-    assert csv_table(content, "zip", "first, last", "zip").columns == ("zip", "first, last")
-    with pytest.raises(ColumnError, match="no column 'SSN', 'age'; its columns: 'first, last', 'ssn', 'ssn', 'zip'"):
-        csv_table(content, "SSN", "zip", "age")
-    with pytest.raises(ColumnError, match="more than one column 'ssn'"):
-        csv_table(content, "ssn")
-
-
-def test_configured_columns_of_csv() -> None:
-    table = CsvTable(lines_of(b"ssn,given name,phone\n"))
-    table.select_configured(["$['given name']", "$.contacts[*].phone", "$.mrn", "$.ssn"])
-    assert table.columns == ("given name", "ssn")
-    with pytest.raises(ColumnError, match="none of the configured fields"):
-        table.select_configured(["$.SSN", "$.a.phone"])
-
-
-JSON_LINES = b'{"ssn": "123", "lab": 1.10, "n": [1,{"x":1e400}]}\r\n\n  {"ssn":null,"lab":"b"}\n{"lab": 2}'
-
-
-def test_json_lines_keep_the_spelling_of_what_is_not_replaced() -> None:
-    assert written(json_table(JSON_LINES, "ssn"), upper) == (
-        b'{"ssn":"123","lab":1.10,"n":[1,{"x":1e400}]}\r\n\n{"ssn":null,"lab":"b"}\n{"lab":2}'
-    )
-    assert [row.is_record for row in json_table(JSON_LINES, "ssn").rows()] == [True, False, True, True]
-
-
-def test_json_lines_have_types() -> None:
-    table = json_table(b'{"a": 1, "b": true, "c": "\\u00e4", "d": null}\n', "a", "b", "c", "d")
-    (row,) = table.rows()
-    assert [(cell.column, cell.value) for cell in row.cells()] == [(0, msgspec.Raw(b"1")), (1, msgspec.Raw(b"true")), (2, "ä")]
-    for cell, value in zip(row.cells(), ("token", msgspec.Raw(b"12345678901234567890123"), None), strict=True):
-        cell.replace(value)
-    assert row.render() == b'{"a":"token","b":12345678901234567890123,"c":null,"d":null}\n'
-
-
-def test_json_columns_are_names_or_paths() -> None:
-    content = b'{"a.b": "x", "p": {"q": ["y", "z"]}}\n'
-    table = json_table(content, "a.b", "$.p.q[*]")
-    assert table.columns == ("a.b", "$.p.q[*]")
-    assert written(table, upper) == b'{"a.b":"X","p":{"q":["Y","Z"]}}\n'
-    with pytest.raises(ColumnError, match="character"):
-        json_table(content, "$..q")
-
-
-def test_a_record_with_one_name_twice_is_refused_and_nothing_of_it_shown() -> None:
-    with pytest.raises(InputError, match="line 2: an object of the record has one name twice, at byte 16") as refused:
-        written(json_table(b'{"ssn":"a"}\n{"ssn":"secret","ssn":null}\n', "ssn"))
-    assert "secret" not in str(refused.value)
+NAMES = b'\xef\xbb\xbf"first, last",ssn,ssn,zip\n'
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "words"),
+    ("make", "content", "options", "columns"),
     [
-        (b'{"a": 1}\n{"a": 2}\n', ("a", "b"), "no record of file has b"),
-        (b'{"a": 1}\n', ("$.p.q",), "has \\$.p.q"),
+        (csv_table, NAMES, ["zip", "first, last", "zip"], ("zip", "first, last")),
+        (csv_table, NAMES, ["SSN", "zip", "age"], "no column 'SSN', 'age'; its columns: 'first, last', 'ssn', 'ssn', 'zip'"),
+        (csv_table, NAMES, ["ssn"], "more than one column 'ssn'"),
+        (
+            csv_table,
+            b"ssn,given name,phone\n",
+            {"configured": ["$['given name']", "$.contacts[*].phone", "$.mrn", "$.ssn"]},
+            ("given name", "ssn"),
+        ),
+        (csv_table, b"ssn,given name,phone\n", {"configured": ["$.SSN", "$.a.phone"]}, "none of the configured fields"),
+        # A named member that no record has is a mistake.
+        (json_table, b'{"a": 1}\n{"a": 2}\n', ["a", "b"], "no record of file has b"),
+        (json_table, b'{"a": 1}\n', ["$.p.q"], "has \\$.p.q"),
+        (json_table, b'{"a": 1}\n', ["$..q"], "character"),
+        # Of the configured fields one has to be there.
+        (json_table, b'{"a": 1}\n', {"configured": ["$.a", "$.b"]}, ("$.a", "$.b")),
+        (json_table, b'{"a": null}\n', {"configured": ["$.a"]}, ("$.a",)),
+        (json_table, b"", {"configured": ["$.a"]}, ("$.a",)),
+        (json_table, b'{"c": 1}\n', {"configured": ["$.a", "$.b"]}, "any of the configured fields"),
     ],
 )
-def test_a_named_member_that_no_record_has_is_a_mistake(content: bytes, columns: Sequence[str], words: str) -> None:
-    with pytest.raises(ColumnError, match=words):
-        written(json_table(content, *columns))
-
-
-def test_of_the_configured_fields_one_has_to_be_there() -> None:
-    for content, configured, fits in (
-        (b'{"a": 1}\n', ["$.a", "$.b"], True),
-        (b'{"a": null}\n', ["$.a"], True),
-        (b"", ["$.a"], True),
-        (b'{"c": 1}\n', ["$.a", "$.b"], False),
-    ):
-        table = JsonLinesTable(lines_of(content))
-        table.select_configured(configured)
-        if fits:
-            written(table)
-        else:
-            with pytest.raises(ColumnError, match="any of the configured fields"):
-                written(table)
-
-
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        (b'{"a": 1}\n[1]\n', 2),
-        (b'{"a": 1}\n{"a": \n', 2),
-        (b'{"a": "\xff"}\n', 1),
-        (b'\n\n{"a": ' + b"[" * 100 + b"]" * 100 + b"}\n", 3),
-    ],
-)
-def test_what_is_no_json_object_is_refused_with_its_line(content: bytes, line: int) -> None:
-    with pytest.raises(InputError) as caught:
-        written(json_table(content, "a"))
-    assert caught.value.line == line
-
-
-def test_a_byte_order_mark_before_json_lines_is_kept() -> None:
-    content = b'\xef\xbb\xbf{"a":"x"}\n'
-    assert written(json_table(content, "a"), upper) == b'\xef\xbb\xbf{"a":"X"}\n'
+def test_which_columns_a_table_has(
+    make: Callable[..., Table], content: bytes, options: Any, columns: tuple[str, ...] | str
+) -> None:
+    named, configured = (options, {}) if isinstance(options, list) else ((), options)
+    if isinstance(columns, str):
+        with pytest.raises(ColumnError, match=columns):
+            written(make(content, *named, **configured))
+    else:
+        table = make(content, *named, **configured)
+        written(table)
+        assert table.columns == columns
