@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from bench.processes import memory as memory_of
 from chaos.testbed.cluster import Cluster
 from tests.fuzz.canaries import VALUE, Planted
 from tests.fuzz.target import LONGEST_TURN, Figures, Target, Violation
@@ -23,7 +24,7 @@ from tests.fuzz.target import LONGEST_TURN, Figures, Target, Violation
 #: The node that is fed.
 NODE = "n1"
 OWNER = "clinic"
-#: Memory of a node's own (RssAnon) above which something was held that nothing bounds.
+#: Bytes of a node's own memory (docs/decisions/0025) above which something was held that nothing bounds.
 MOST_MEMORY = 1 << 30
 _PROBE_SECONDS = 0.01
 _READY_SECONDS = 60.0
@@ -189,7 +190,7 @@ def probe(address: str, pid: int, parent: int, longest: Any, memory: Any) -> Non
             connection.request("GET", "/livez")
             connection.getresponse().read()
             longest.value = max(longest.value, _used(pid) - before)
-            memory.value = max(memory.value, _own_memory(pid))
+            memory.value = max(memory.value, round(memory_of(pid).own * 2**20))
         except (OSError, http.client.HTTPException):
             connection = None
 
@@ -197,9 +198,3 @@ def probe(address: str, pid: int, parent: int, longest: Any, memory: Any) -> Non
 def _used(pid: int) -> float:
     """Seconds of its first thread, on which the loop runs."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
-def _own_memory(pid: int) -> int:
-    """What is not a file's: docs/decisions/0025-memory-is-what-a-node-holds.md."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) * 1024

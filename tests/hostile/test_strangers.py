@@ -5,21 +5,16 @@ from __future__ import annotations
 import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
+from bench.processes import memory
 from chaos.testbed.cluster import Cluster
 from tests.hostile.limited import LOUD, QUIET, ask, assert_unharmed, post, raw_connection, tokens_of
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
-#: What the memory of a node may have grown by when an attack is over: the tables of its store, and what the allocator keeps.
-SPARE_KIB = 200 << 10
-
-
-def resident_kib(cluster: Cluster, name: str = "n1") -> int:
-    status = Path(f"/proc/{cluster.pid(name)}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+#: MiB by which the memory of a node may have grown when an attack is over: the tables of its store, and what the allocator keeps.
+SPARE_MIB = 200
 
 
 def received(connection: socket.socket) -> bytes:
@@ -54,13 +49,13 @@ ENDLESS = {
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_request_that_does_not_end_is_cut_off_and_little_of_it_kept(cluster: Cluster, kind: str) -> None:
     begin, more = ENDLESS[kind]
-    before = resident_kib(cluster)
+    before = sum(memory(cluster.pid("n1")))
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(4) as senders:
         connections = [stack.enter_context(raw_connection(cluster)) for _ in range(4)]
         sent = [senders.submit(send_all_it_takes, connection, begin, more) for connection in connections]
         while not all(each.done() for each in sent):
             assert ask(cluster, "/livez", None).status == 200
-            assert resident_kib(cluster) < before + SPARE_KIB
+            assert sum(memory(cluster.pid("n1"))) < before + SPARE_MIB
     assert_unharmed(cluster)
 
 
@@ -79,7 +74,7 @@ def test_a_trailer_is_no_header(cluster: Cluster, trailer: str) -> None:
 
 def test_requests_without_end_whose_answers_nobody_reads(cluster: Cluster) -> None:
     """A hundred connections with a quarter of a megabyte of the shortest requests each."""
-    before = resident_kib(cluster)
+    before = sum(memory(cluster.pid("n1")))
     with contextlib.ExitStack() as stack:
         for connection in [stack.enter_context(raw_connection(cluster, receives=4096)) for _ in range(100)]:
             connection.setblocking(False)
@@ -88,7 +83,7 @@ def test_requests_without_end_whose_answers_nobody_reads(cluster: Cluster) -> No
         for _ in range(10):
             assert ask(cluster, "/livez", None).status == 200
             tokens_of(cluster, ["meanwhile"], QUIET)
-            assert resident_kib(cluster) < before + SPARE_KIB
+            assert sum(memory(cluster.pid("n1"))) < before + SPARE_MIB
     assert_unharmed(cluster)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from inspect import getgeneratorlocals
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.model import world
-from tests.model.world import KEYRING, NODES, Memo, Operation, Owed, Table, Violation
+from tests.model.world import KEYRING, NODES, Operation, Owed, Table, Violation
 
 #: The disks of the first view, by node.
 DISKS = dict(zip(NODES, world.DISKS, strict=True))
@@ -151,12 +152,12 @@ class RejoinWorld:
         self._decisions: Table[object] = Table()
         self._results: Table[object] = Table()
         self._canonical: dict[Hashable, Joint] = {}
-        self._handled = Memo(self._handle)
-        self._visits = Memo(self._find_visits)
-        self._delivered = Memo(self._deliver)
-        self._answered = Memo(self._answer)
-        self._begun = Memo(self._begin)
-        self._asking = Memo(self._ask)
+        self._handled = cache(self._handle)
+        self._visits = cache(self._find_visits)
+        self._delivered = cache(self._deliver)
+        self._answered = cache(self._answer)
+        self._begun = cache(self._begin)
+        self._asking = cache(self._ask)
 
     # Exploring.
 
@@ -191,7 +192,7 @@ class RejoinWorld:
         old = [Disk(frozenset(self.stored.get(node, {}).items()), Mode.ACTIVE, FIRST, FIRST) for node in NODES]
         new = self._held(Disk())
         disks = (*map(self._held, old), *(new for _ in self.joiners))
-        return disks, tuple(0 for _ in self.operations), tuple(self._begun[at, new] for at in range(len(self.joiners)))
+        return disks, tuple(0 for _ in self.operations), tuple(self._begun(at, new) for at in range(len(self.joiners)))
 
     def _following(self, state: State) -> Iterator[tuple[str, State]]:
         disks, progresses, joints = state
@@ -217,9 +218,8 @@ class RejoinWorld:
 
     # Disks.
 
-    def _handle(self, key: tuple[int, int, int]) -> tuple[int, int]:
+    def _handle(self, at: int, held: int, number: int) -> tuple[int, int]:
         """A request reaches a disk: its state afterwards, and the reply."""
-        at, held, number = key
         request = self._requests.values[number]
         after, (reply,) = self._with_replica(at, held, lambda replica: replica.handle([request]))
         if isinstance(reply, ViewIs):
@@ -258,7 +258,7 @@ class RejoinWorld:
                 if view is None or view == disk.view or self._nodes[other] == self._nodes[at]:
                     continue
                 request = self._request(ProposeView(_ROUND, NO_VIEW, view))
-                after, _ = self._handled[at, disks[at], request]
+                after, _ = self._handled(at, disks[at], request)
                 if after != disks[at]:
                     yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
 
@@ -276,9 +276,9 @@ class RejoinWorld:
         else:
             return
         for start in starts:
-            for node, late in self._visits[at, start]:
+            for node, late in self._visits(at, start):
                 for disk in self._live[node]:
-                    held, progress = self._delivered[at, start, node, disk, disks[disk], late]
+                    held, progress = self._delivered(at, start, node, disk, disks[disk], late)
                     what = "a late message of " if late >= 0 else ""
                     yield f"{what}{self.operations[at].name} at {self._name(disk)}", disk, held, progress
 
@@ -287,9 +287,8 @@ class RejoinWorld:
         before = None if first is None else self._progress.values[progresses[first]]
         return first is None or (before is not None and before.result is not None)
 
-    def _find_visits(self, key: tuple[int, int]) -> list[tuple[str, int]]:
+    def _find_visits(self, at: int, interned: int) -> list[tuple[str, int]]:
         """Where a message can arrive: (node, -1) of the present round, or (node, number of the request) of a decided one."""
-        at, interned = key
         progress = self._born(interned)
         visits = [(node, number) for number, node in sorted(progress.late)]
         if progress.result is None:
@@ -297,16 +296,15 @@ class RejoinWorld:
             visits += [(node, -1) for node in NODES if node not in heard and round_.disk in (None, view.disks[node])]
         return visits
 
-    def _deliver(self, key: tuple[int, int, str, int, int, int]) -> tuple[int, int]:
+    def _deliver(self, at: int, interned: int, node: str, disk: int, held: int, late: int) -> tuple[int, int]:
         """What a message of an operation makes of the disk that it reaches, and of the operation."""
-        at, interned, node, disk, held, late = key
         progress = self._born(interned)
         if late >= 0:
-            after, _ = self._handled[disk, held, late]
+            after, _ = self._handled(disk, held, late)
             return after, self._interned(at, replace(progress, late=progress.late - {(late, node)}))
         sent = self._round(at, progress).request.sent_in(_round_id(at, len(progress.decisions)), self._view_of(progress).id)
         request = self._request(sent)
-        after, reply = self._handled[disk, held, request]
+        after, reply = self._handled(disk, held, request)
         return after, self._interned(at, self._hear(at, progress, node, reply, request))
 
     def _hear(self, at: int, progress: Progress, node: str, reply: int, request: int) -> Progress:
@@ -379,10 +377,10 @@ class RejoinWorld:
         if joints[at] == _DONE:
             return
         disk, name = len(DISKS) + at, self._name(len(DISKS) + at)
-        fresh = self._begun[at, disks[disk]]
+        fresh = self._begun(at, disks[disk])
         if fresh != joints[at] and self.losses:
             yield f"{name} crashes", disks, fresh
-        step = self._asking[at, joints[at]]
+        step = self._asking(at, joints[at])
         if isinstance(step, Activate):
             held, _ = self._with_replica(disk, disks[disk], lambda replica: replica.activate(step.view, {}))
             yield f"{name} is active in {_say(step.view)}", _put(disks, disk, held), _DONE
@@ -396,21 +394,20 @@ class RejoinWorld:
             if node in heard:
                 continue
             if self.losses:
-                held, joint = self._answered[at, joints[at], node, None, disks[disk]]
+                held, joint = self._answered(at, joints[at], node, None, disks[disk])
                 yield f"{name} hears nothing from {node}", _put(disks, disk, held), joint
             for other in self._live[node]:
-                theirs, reply = self._handled[other, disks[other], request]
+                theirs, reply = self._handled(other, disks[other], request)
                 told, after = f"{name} asks {self._name(other)}: {asked}", _put(disks, other, theirs)
-                held, joint = self._answered[at, joints[at], node, reply, disks[disk]]
+                held, joint = self._answered(at, joints[at], node, reply, disks[disk])
                 yield told, _put(after, disk, held), joint
                 if theirs != disks[other] and self.losses:
-                    held, joint = self._answered[at, joints[at], node, None, disks[disk]]
+                    held, joint = self._answered(at, joints[at], node, None, disks[disk])
                     yield f"{told}, and the answer is lost", _put(after, disk, held), joint
 
-    def _answer(self, key: tuple[int, int, str, int | None, int]) -> tuple[int, int]:
+    def _answer(self, at: int, number: int, node: str, reply: int | None, held: int) -> tuple[int, int]:
         """What an answer makes of the joining and of its disk, with all that is done before it asks again."""
-        at, number, node, reply, held = key
-        joint, step = self._joints.values[number], self._asking[at, number]
+        joint, step = self._joints.values[number], self._asking(at, number)
         heard = joint.heard | {(node, reply)}
         assert isinstance(step, Ask)
         if len(heard) < len(step.nodes):
@@ -445,9 +442,8 @@ class RejoinWorld:
         joint = self._canonical.setdefault(key, joint)
         return self._joints.number(joint, joint)
 
-    def _begin(self, key: tuple[int, int]) -> int:
+    def _begin(self, at: int, held: int) -> int:
         """A joining that begins with what is durable."""
-        at, held = key
         joint = Joint(self._view(self._disks.values[held].durable))
         return self._canonical_joint(self.joiners[at], *self._drive(self.joiners[at], joint), joint)
 
@@ -460,8 +456,7 @@ class RejoinWorld:
         assert isinstance(step, Ask | Activate)
         return steps, step
 
-    def _ask(self, key: tuple[int, int]) -> Ask | Activate:
-        at, joint = key
+    def _ask(self, at: int, joint: int) -> Ask | Activate:
         return self._drive(self.joiners[at], self._joints.values[joint])[1]
 
     # Names and numbers.

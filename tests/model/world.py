@@ -32,7 +32,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from struct import Struct
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -59,7 +59,6 @@ ROUND = RoundId(b"coordinator", b"boot", 1)
 _UNBORN, _ENDED = 0, 1
 
 T = TypeVar("T")
-KeyT = TypeVar("KeyT")
 ThreeStores = tuple[int, int, int]
 #: For each node its new number; the first changes nothing.
 _RENAMINGS = list(itertools.permutations(range(3)))
@@ -157,18 +156,6 @@ class Table(Generic[T]):
         return number
 
 
-class Memo(dict[KeyT, T]):
-    """Answers of a function, each worked out once."""
-
-    def __init__(self, function: Callable[[KeyT], T]) -> None:
-        super().__init__()
-        self._function = function
-
-    def __missing__(self, key: KeyT) -> T:
-        answer = self[key] = self._function(key)
-        return answer
-
-
 class Violation(AssertionError):
     pass
 
@@ -197,12 +184,14 @@ class World:
         self._decisions: Table[object] = Table()
         self._replies: Table[AnyReply] = Table()
         self._requests: Table[AnyRequest] = Table()
+        #: Stores before and after some request was handled.
+        self._grown: set[tuple[int, int]] = set()
         self._remember()
         self.rename(renaming)
 
     def rename(self, renaming: bool) -> None:
         """Whether states that differ by a renaming only are one from now on."""
-        self._orders.clear()
+        self._orders.cache_clear()
         self._renamings = range(len(_RENAMINGS) if renaming else 1)
         spans = [(self._kinds.index(kind), self._kinds.count(kind)) for kind in range(len(self._operations))]
         #: Where in a state there are several operations of a kind, from and to.
@@ -210,18 +199,18 @@ class World:
 
     def _remember(self) -> None:
         """What is worked out once. Keys and answers are numbers of the tables, and of nodes."""
-        self._born = Memo(self._find_born)
-        self._awaited = Memo(self._find_awaited)
-        self._steps = Memo(self._find_step)
-        self._silences = Memo(self._find_silence)
-        self._arrived = Memo(self._find_arrived)
-        self._crashed = Memo(self._find_crashed)
-        self._settled = Memo(self._find_settled)
-        self._joined = Memo(self._find_joined)
-        self._together = Memo(self._find_together)
-        self._orders = Memo(self._find_orders)
-        self._moved = [Memo(partial(self._find_moved, to)) for to in _RENAMINGS]
-        self._moved_flights = [Memo(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
+        self._born = cache(self._find_born)
+        self._awaited = cache(self._find_awaited)
+        self._steps = cache(self._find_step)
+        self._silences = cache(self._find_silence)
+        self._arrived = cache(self._find_arrived)
+        self._crashed = cache(self._find_crashed)
+        self._settled = cache(self._find_settled)
+        self._joined = cache(self._find_joined)
+        self._together = cache(self._find_together)
+        self._orders = cache(self._find_orders)
+        self._moved = [cache(partial(self._find_moved, to)) for to in _RENAMINGS]
+        self._moved_flights = [cache(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
 
     def explore(self, on_depth: Callable[[Explored], object] = lambda so_far: None) -> Explored:
         """Visits every state, the nearest first. Raises Violation with a shortest way that leads to it."""
@@ -249,21 +238,18 @@ class World:
 
     def unsettled(self) -> list[tuple[AnyRequest, Content, Content]]:
         """Requests that would change nothing on a disk, and would on what it grew into. There must be none."""
-        grown = {(key[3], step.store) for key, step in self._steps.items()} | {
-            (key[1], new) for key, new in self._arrived.items()
-        }
         return [
             (request, self._contents.values[before], self._contents.values[after])
-            for (number, request), (before, after) in itertools.product(enumerate(self._requests.values), grown)
-            if self._arrived[number, before] == before and self._arrived[number, after] != after
+            for (number, request), (before, after) in itertools.product(enumerate(self._requests.values), self._grown)
+            if self._arrived(number, before) == before and self._arrived(number, after) != after
         ]
 
     def canonical(self, state: State) -> bytes:
         """The state that stands for all those that differ from this one by a renaming only: the first of them."""
-        stores, renamings = self._orders[state.stores]
+        stores, renamings = self._orders(state.stores)
         best: list[int] = []
         for renaming in renamings:
-            fields = [self._moved_flights[renaming][state.flight], *map(self._moved[renaming].__getitem__, state.progress)]
+            fields = [self._moved_flights[renaming](state.flight), *map(self._moved[renaming], state.progress)]
             for start, end in self._twins:
                 fields[start + 1 : end + 1] = sorted(fields[start + 1 : end + 1])
             if not best or fields < best:
@@ -282,55 +268,52 @@ class World:
             if progress == _ENDED or (self._twins and (operation, progress) in seen):
                 continue
             seen.add((operation, progress))
-            begun = progress or self._born[operation, state.owed]
-            for node in self._awaited[operation, begun]:
-                yield self._after(state, at, node, self._steps[operation, begun, node, state.stores[node]])
-            silence = self._silences[operation, begun] if progress else None
+            begun = progress or self._born(operation, state.owed)
+            for node in self._awaited(operation, begun):
+                yield self._after(state, at, node, self._steps(operation, begun, node, state.stores[node]))
+            silence = self._silences(operation, begun) if progress else None
             if silence is not None:
                 yield self._after(state, at, 0, silence._replace(store=state.stores[0]))
         for request, node in self._flights.values[state.flight]:
-            yield self._written(state, node, self._arrived[request, state.stores[node]])
+            yield self._written(state, node, self._arrived(request, state.stores[node]))
         for node, store in enumerate(state.stores):
-            if self._crashed[store] != store:
-                yield self._written(state, node, self._crashed[store])
+            if self._crashed(store) != store:
+                yield self._written(state, node, self._crashed(store))
 
     def _after(self, state: State, at: int, node: int, step: Step) -> State:
         """An operation's step, taken."""
         progress, store, sent, shown = step
-        flight = self._joined[state.flight, sent] if sent else state.flight
-        owed = self._together[state.owed, shown] if shown else state.owed
+        flight = self._joined(state.flight, sent) if sent else state.flight
+        owed = self._together(state.owed, shown) if shown else state.owed
         moved = State(state.stores, flight, owed, (*state.progress[:at], progress, *state.progress[at + 1 :]))
         return self._written(moved, node, store)
 
     def _written(self, state: State, node: int, store: int) -> State:
         first, second, third = state.stores
         stores = ((store, second, third), (first, store, third), (first, second, store))[node]
-        flight = self._settled[state.flight, stores] if state.flight else 0
+        flight = self._settled(state.flight, stores) if state.flight else 0
         return State(stores, flight, state.owed, state.progress)
 
-    def _find_born(self, key: tuple[int, int]) -> int:
-        operation, owed = key
+    def _find_born(self, operation: int, owed: int) -> int:
         minded = self._operations[operation].minds(self._owed.values[owed])
         return self._intern(Progress(self._owed.number(minded, minded)))
 
-    def _find_awaited(self, begun: tuple[int, int]) -> list[int]:
+    def _find_awaited(self, operation: int, number: int) -> list[int]:
         """Nodes whose reply the present round of an operation waits for."""
-        operation, number = begun
         progress = self._begun(number)
         ask = self._ask(operation, progress.decisions)
         heard = {node for node, _ in progress.heard}
         return [node for node in range(3) if node not in heard and ask.disk in (None, DISKS[node])]
 
-    def _find_step(self, key: tuple[int, int, int, int]) -> Step:
+    def _find_step(self, operation: int, number: int, node: int, store: int) -> Step:
         """The request reaches a node, is handled, and its reply is heard."""
-        operation, number, node, store = key
         progress = self._begun(number)
         request = self._ask(operation, progress.decisions).request.sent_in(ROUND, VIEW.id)
         after, reply = self._handle(request, node, store)
         # Which of the three it was is known from who was asked, and how many groups it has written decides nothing here.
         said = msgspec.structs.replace(reply, disk=b"", **({"sequence": 0} if isinstance(reply, Ack) else {}))
         heard = progress.heard | {(node, self._replies.number(said, encode(said)))}
-        awaited = [other for other in self._awaited[operation, number] if other != node]
+        awaited = [other for other in self._awaited(operation, number) if other != node]
         decision = self._decide(operation, progress, heard, node, ())
         if decision is None:
             step = Step(
@@ -339,19 +322,17 @@ class World:
         else:
             assert repr(self._decide(operation, progress, heard, node, awaited)) == repr(decision)
             step = self._decided(operation, progress, decision)
-            step = step._replace(sent=self._joined[step.sent, self._sent(operation, progress)])
+            step = step._replace(sent=self._joined(step.sent, self._sent(operation, progress)))
         return step._replace(store=after)
 
-    def _find_silence(self, begun: tuple[int, int]) -> Step | None:
+    def _find_silence(self, operation: int, number: int) -> Step | None:
         """All replicas that were not heard yet are given up, if that decides anything."""
-        operation, number = begun
         progress = self._begun(number)
-        decision = self._decide(operation, progress, progress.heard, None, self._awaited[begun])
+        decision = self._decide(operation, progress, progress.heard, None, self._awaited(operation, number))
         return None if decision is None else self._decided(operation, progress, decision)
 
-    def _find_arrived(self, key: tuple[int, int]) -> int:
+    def _find_arrived(self, request: int, store: int) -> int:
         """A store, after a request was handled whose reply nobody hears."""
-        request, store = key
         return self._handle(self._requests.values[request], 0, store)[0]
 
     def _handle(self, request: AnyRequest, node: int, store: int) -> tuple[int, AnyReply]:
@@ -361,7 +342,9 @@ class World:
         (reply,) = replica.handle([request])
         assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (ROUND, VIEW.id, DISKS[node])
         disk.sync()
-        return self._intern_disk(disk), reply
+        after = self._intern_disk(disk)
+        self._grown.add((store, after))
+        return after, reply
 
     def _find_crashed(self, store: int) -> int:
         disk = self._disk(store)
@@ -432,18 +415,15 @@ class World:
         number = self._requests.number(request, encode(request))
         return self._intern_flight(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))
 
-    def _find_settled(self, key: tuple[int, ThreeStores]) -> int:
+    def _find_settled(self, flight: int, stores: ThreeStores) -> int:
         """What is under way, without requests that change nothing where they arrive."""
-        flight, stores = key
         sent = self._flights.values[flight]
-        return self._intern_flight(frozenset((r, node) for r, node in sent if self._arrived[r, stores[node]] != stores[node]))
+        return self._intern_flight(frozenset((r, node) for r, node in sent if self._arrived(r, stores[node]) != stores[node]))
 
-    def _find_joined(self, flights: tuple[int, int]) -> int:
-        one, other = flights
+    def _find_joined(self, one: int, other: int) -> int:
         return self._intern_flight(self._flights.values[one] | self._flights.values[other])
 
-    def _find_together(self, shown: tuple[int, int]) -> int:
-        one, other = shown
+    def _find_together(self, one: int, other: int) -> int:
         owed = self._owed.values[one].and_also(self._owed.values[other])
         return self._owed.number(owed, owed)
 
