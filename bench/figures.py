@@ -124,9 +124,6 @@ def summarise(samples: Sequence[Sample], plan: str, repetitions: int) -> VaultRe
 
 
 def _cell(samples: Sequence[Sample]) -> Cell:
-    def median(figure: Callable[[Sample], float]) -> float:
-        return statistics.median(map(figure, samples))
-
     latencies = list(itertools.chain.from_iterable(sample.latencies for sample in samples))
     values = sum(sample.values for sample in samples)
     nodes_cpu = sum(sample.nodes_cpu for sample in samples) / values
@@ -138,7 +135,7 @@ def _cell(samples: Sequence[Sample]) -> Cell:
         batch=samples[0].batch,
         at_once=samples[0].at_once,
         requests=len(latencies),
-        values_per_second=median(lambda sample: sample.values / sample.seconds),
+        values_per_second=statistics.median(sample.values / sample.seconds for sample in samples),
         median_ms=statistics.median(latencies) * 1e3,
         p99_ms=percentile(latencies, 99) * 1e3,
         nodes_cpu=nodes_cpu * 1e6,
@@ -148,10 +145,10 @@ def _cell(samples: Sequence[Sample]) -> Cell:
         lowest_ratio=min(ratios),
         highest_ratio=max(ratios),
         ratio_with_client=(nodes_cpu + client_cpu) / floor_cpu,
-        client_share=median(lambda sample: sample.client_cpu / sample.seconds),
-        own_mib=median(lambda sample: sample.memory.own),
-        mapped_mib=median(lambda sample: sample.memory.mapped),
-        disk_bytes_per_record=median(lambda sample: sample.disk_bytes / sample.records),
+        client_share=statistics.median(sample.client_cpu / sample.seconds for sample in samples),
+        own_mib=statistics.median(sample.memory.own for sample in samples),
+        mapped_mib=statistics.median(sample.memory.mapped for sample in samples),
+        disk_bytes_per_record=statistics.median(sample.disk_bytes / sample.records for sample in samples),
     )
 
 

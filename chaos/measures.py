@@ -109,23 +109,18 @@ def series(calls: Sequence[Call], end: float, width: float) -> dict[str, Series]
 
 def _series(buckets: Sequence[Sequence[Call]]) -> Series:
     took = [sorted(_latencies(bucket)) for bucket in buckets]
-    return Series(
-        asked=tuple(len(bucket) for bucket in buckets),
-        ok=tuple(sum(call.ok for call in bucket) for bucket in buckets),
-        p50=tuple(quantile(each, 0.5) for each in took),
-        p99=tuple(quantile(each, 0.99) for each in took),
-    )
+    return Series(*_counts(buckets), *(tuple(quantile(each, share) for each in took) for share in (0.5, 0.99)))
+
+
+def _counts(buckets: Sequence[Sequence[Call]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How many calls each bucket has, and how many of them were ok."""
+    return tuple(map(len, buckets)), tuple(sum(call.ok for call in bucket) for bucket in buckets)
 
 
 def availability(calls: Sequence[Call], nodes: Iterable[str], end: float, width: float) -> dict[str, Through]:
     """Requests through each node, and how many of them were ok."""
     by_node = _grouped(calls, lambda call: call.node)
-    found = {}
-    for node in nodes:
-        buckets = _bucketed(by_node.get(node, []), end, width)
-        asked, ok = (tuple(len(bucket) for bucket in buckets), tuple(sum(call.ok for call in bucket) for bucket in buckets))
-        found[node] = Through(asked, ok)
-    return found
+    return {node: Through(*_counts(_bucketed(by_node.get(node, []), end, width))) for node in nodes}
 
 
 def faults(found: Measured) -> tuple[FaultSeen, ...]:

@@ -90,10 +90,8 @@ def _operation(api: JSONObject, method: str, path: str, operation: JSONObject) -
     parts = [f"## {method.upper()} {path}\n", f"{operation['summary']}. {operation['description']}\n"]
     body = operation.get("requestBody", {"content": {}})["content"]
     answer = operation["responses"]["200"]["content"]
-    for media_type, content in body.items():
-        parts.append(f"Body, `{media_type}`: {_type_words(content['schema'])}\n")
-    for media_type, content in answer.items():
-        parts.append(f"Answer, `{media_type}`: {_type_words(content['schema'])}\n")
+    for what, contents in (("Body", body), ("Answer", answer)):
+        parts += [f"{what}, `{kind}`: {_type_words(content['schema'])}\n" for kind, content in contents.items()]
     asked: JSONObject = next(iter(body.values()))["examples"] if body else {}
     for name, example in next(iter(answer.values())).get("examples", {}).items():
         parts.append(_example(asked[name]["value"] if name in asked else None, example["value"]))
@@ -109,11 +107,8 @@ def _example(request: object, answer: object) -> str:
 
 
 def _failures(api: JSONObject, operation: JSONObject) -> str:
-    rows = []
-    for status, response in operation["responses"].items():
-        if status not in ("200", "default"):
-            resolved = _resolve(api, response)
-            rows.append([status, resolved["description"]])
+    failed = {status: answer for status, answer in operation["responses"].items() if status not in ("200", "default")}
+    rows = [[status, _resolve(api, answer)["description"]] for status, answer in failed.items()]
     return _table(["status", "when"], rows)
 
 

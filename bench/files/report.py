@@ -93,10 +93,8 @@ def summarise(copies: Sequence[CopySample], paths: Sequence[PathSample], plan: s
 
 
 def _copy(samples: Sequence[CopySample]) -> CopyFigures:
-    def median(figure: Callable[[CopySample], float]) -> float:
-        return statistics.median(map(figure, samples))
-
-    command, duckdb = median(lambda sample: sample.command.seconds), median(lambda sample: sample.duckdb.seconds)
+    command = statistics.median(sample.command.seconds for sample in samples)
+    duckdb = statistics.median(sample.duckdb.seconds for sample in samples)
     ratios = [sample.command.seconds / sample.duckdb.seconds for sample in samples]
     return CopyFigures(
         rows=samples[0].case.rows,
@@ -107,23 +105,18 @@ def _copy(samples: Sequence[CopySample]) -> CopyFigures:
         ratio=command / duckdb,
         lowest_ratio=min(ratios),
         highest_ratio=max(ratios),
-        command_cpu=median(lambda sample: sample.command.cpu),
-        duckdb_cpu=median(lambda sample: sample.duckdb.cpu),
+        command_cpu=statistics.median(sample.command.cpu for sample in samples),
+        duckdb_cpu=statistics.median(sample.duckdb.cpu for sample in samples),
         command_mib=max(sample.command.mib for sample in samples),
         duckdb_mib=max(sample.duckdb.mib for sample in samples),
     )
 
 
 def _path(samples: Sequence[PathSample]) -> PathFigures:
-    def median(figure: Callable[[PathSample], float]) -> float:
-        return statistics.median(map(figure, samples))
-
     first = samples[0]
-    speed = median(lambda sample: sample.texts / sample.seconds)
-    client, nodes = (
-        median(lambda sample: sample.client_cpu / sample.texts),
-        median(lambda sample: sample.nodes_cpu / sample.texts),
-    )
+    speed = statistics.median(sample.texts / sample.seconds for sample in samples)
+    client = statistics.median(sample.client_cpu / sample.texts for sample in samples)
+    nodes = statistics.median(sample.nodes_cpu / sample.texts for sample in samples)
     return PathFigures(first.operation, first.way, first.texts, speed, client * 1e6, nodes * 1e6)
 
 

@@ -11,20 +11,27 @@ from chaos.testbed.cluster import Cluster
 OWNERS = ("clinic", "registry", "bench")
 
 
-def _running(directory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster.create(directory.mktemp("vault") / "cluster", OWNERS) as made:
-        made.start()
-        made.wait_ready(reachable=3)
-        yield made
+def _running(made: Cluster) -> Cluster:
+    made.start()
+    made.wait_ready(reachable=3)
+    return made
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One for the module. Whoever kills or freezes a node takes ``own_cluster``."""
-    yield from _running(tmp_path_factory)
+    with Cluster.create(tmp_path_factory.mktemp("vault") / "cluster", OWNERS) as made:
+        yield _running(made)
 
 
 @pytest.fixture
-def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One for this test alone, of which no node was started."""
+    with Cluster.create(tmp_path_factory.mktemp("vault") / "cluster", OWNERS) as made:
+        yield made
+
+
+@pytest.fixture
+def own_cluster(made: Cluster) -> Cluster:
     """One for this test alone."""
-    yield from _running(tmp_path_factory)
+    return _running(made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -15,13 +14,12 @@ from tests.rigs.clusters import OTHER, OWNER, Acknowledged, passes, records, res
 
 
 @pytest.fixture
-def unhealing(tmp_path: Path) -> Iterator[Cluster]:
+def unhealing(made: Cluster) -> Cluster:
     """Three nodes: what one of them misses it goes on to lack."""
-    with Cluster.create(tmp_path / "old", (OWNER, OTHER)) as cluster:
-        cluster.command_line = (sys.executable, "-m", "tests.cluster.unhealing")
-        cluster.start()
-        cluster.wait_ready(reachable=3)
-        yield cluster
+    made.command_line = (sys.executable, "-m", "tests.cluster.unhealing")
+    made.start()
+    made.wait_ready(reachable=3)
+    return made
 
 
 def backup(cluster: Cluster, via: str, file: Path) -> CompletedProcess[bytes]:

@@ -15,7 +15,6 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from chaos.testbed.cluster import NODES, Cluster, run, wait_for
 from tests.rigs.clusters import (
@@ -35,13 +34,11 @@ FLOOR = 24 * MiB
 
 
 @pytest.fixture
-def idle_cluster(tmp_path: Path) -> Iterator[Cluster]:
+def idle_cluster(made: Cluster) -> Cluster:
     """One that is not started yet, with a floor that a small disk has room for."""
-    with Cluster.create(tmp_path / "cluster", (OWNER,)) as made:
-        path = made.directory / "cluster.yaml"
-        settings = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump(settings | {"limits": {"free_space_floor": FLOOR}}))
-        yield made
+    with (made.directory / "cluster.yaml").open("a") as file:
+        file.write(f"\nlimits:\n  free_space_floor: {FLOOR}\n")
+    return made
 
 
 class ToldDisk:

@@ -148,19 +148,6 @@ def test_key_files_that_differ_are_shown_until_all_hosts_have_the_same(cluster: 
     assert "API keys" not in status_lines(cluster)
 
 
-def test_a_key_file_that_cannot_be_read_changes_nothing_and_the_operator_hears_why(cluster: Cluster) -> None:
-    directory = cluster.nodes["n3"].directory
-    before = (directory / "api_keys.yaml").read_text()
-    (directory / "api_keys.yaml").write_text("keys: none\n")
-    done = run("admin", "reload", "--config", str(directory / "cluster.yaml"), "--node", "n3")
-    assert done.returncode == 1
-    assert b"n3 has read its peer addresses again." in done.stdout
-    assert re.search(rb"The API keys stay as they were: .*api_keys\.yaml: owners: is missing", done.stderr)
-    assert cluster.api("n3", OWNER).tokenize(["a"]).status == 200
-    (directory / "api_keys.yaml").write_text(before)
-    assert not admin(cluster, "n3").reload().refused
-
-
 def copy_of_n1(cluster: Cluster, place: Path) -> list[str]:
     """The command that serves a copy of n1's directory, at another address of this machine."""
     shutil.copytree(cluster.nodes["n1"].directory, place, ignore=shutil.ignore_patterns("admin.sock"))

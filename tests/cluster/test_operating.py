@@ -6,14 +6,13 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from chaos.testbed.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
-from tests.cluster.conftest import OWNERS
 from tests.rigs.clusters import identical, metrics, sample_becomes
 
 SECONDS = 30
@@ -127,13 +126,6 @@ def test_a_node_that_is_to_record_all_serves_nothing_while_it_cannot(made: Clust
     assert clinic.tokenize(["b"]).status == 200
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [event["outcome"] for event in events if event["event"] == "tokenize"] == ["ok", "no-quorum", "ok"]
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster of which no node was started."""
-    with Cluster.create(tmp_path / "cluster", OWNERS) as cluster:
-        yield cluster
 
 
 @pytest.mark.parametrize(

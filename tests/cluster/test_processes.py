@@ -11,18 +11,16 @@ import pytest
 
 from chaos.testbed.cluster import Cluster, ClusterError, wait_for
 from tests import ROOT
-from tests.cluster.conftest import OWNERS
 from tests.rigs.clusters import runs
 
 GONE_SECONDS = 10.0
 
 
-def test_a_node_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
-    with Cluster.create(tmp_path / "cluster", OWNERS) as made:
-        (tmp_path / "cluster" / "cluster.yaml").write_text("nonsense: true\n")
-        made.start("n1")
-        with pytest.raises(ClusterError, match=r"n1 ended with exit code 1 before it was ready(.|\n)*cluster\.yaml"):
-            made.wait_ready("n1")
+def test_a_node_that_cannot_start_says_why_at_once(made: Cluster) -> None:
+    (made.directory / "cluster.yaml").write_text("nonsense: true\n")
+    made.start("n1")
+    with pytest.raises(ClusterError, match=r"n1 ended with exit code 1 before it was ready(.|\n)*cluster\.yaml"):
+        made.wait_ready("n1")
 
 
 _ABANDON = """

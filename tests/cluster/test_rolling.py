@@ -10,13 +10,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, executable, run, wait_for
-from tests.cluster.conftest import OWNERS
 from tests.rigs.clusters import OWNER, SECONDS, identical, resolves
 
 #: Seconds; many times what it takes.
@@ -26,28 +24,27 @@ _DEADLINES = "\ntimeouts:\n  request: 60.0\n  round: 30.0\n  silence: 30.0\n"
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Cluster]:
+def patient(made: Cluster) -> Cluster:
     """A cluster of which no node was started, with deadlines that are not to be met."""
-    with Cluster.create(tmp_path / "cluster", OWNERS) as cluster:
-        with (cluster.directory / "cluster.yaml").open("a") as file:
-            file.write(_DEADLINES)
-        yield cluster
-
-
-@pytest.fixture
-def patient_cluster(made: Cluster) -> Cluster:
-    made.start()
-    made.wait_ready(reachable=3)
+    with (made.directory / "cluster.yaml").open("a") as file:
+        file.write(_DEADLINES)
     return made
 
 
 @pytest.fixture
-def older_cluster(made: Cluster) -> Cluster:
+def patient_cluster(patient: Cluster) -> Cluster:
+    patient.start()
+    patient.wait_ready(reachable=3)
+    return patient
+
+
+@pytest.fixture
+def older_cluster(patient: Cluster) -> Cluster:
     """Three nodes of the release before, as far as the wire shows it."""
-    made.command_line = (sys.executable, "-m", "tests.cluster.older")
-    made.start()
-    made.wait_ready(reachable=3)
-    return made
+    patient.command_line = (sys.executable, "-m", "tests.cluster.older")
+    patient.start()
+    patient.wait_ready(reachable=3)
+    return patient
 
 
 @dataclass

@@ -67,38 +67,33 @@ def test_what_is_sent() -> None:
     assert body_of(Action.ROTATE, (), 5, names) == {"from_epoch": 5}
 
 
-def test_what_is_told() -> None:
-    ok = Outcome.OK
-    assert answer(Action.TOKENIZE, 2, 200, {"epoch": 3, "tokens": [TOKEN, None]}) == Told(ok, ("qv_3_0", None), 3)
-    assert answer(Action.DETOKENIZE, 1, 200, {"token": TOKEN, "value": 7}) == Told(ok, ("=#7",))
-    assert answer(Action.DETOKENIZE, 1, 404, problem("not-found")) == Told(ok, ("not_found",))
-    assert answer(Action.DETOKENIZE, 1, 409, problem("token-collision")) == Told(ok, ("collision",))
-    results: list[dict[str, Any]] = [{"status": "ok", "value": "=a"}, {"status": "not_found"}, {"status": "unavailable"}]
-    read = answer(Action.DETOKENIZE, 3, 200, {"results": results, "found": 1, "not_found": 1})
-    assert read == Told(ok, ("=a", "not_found", "unavailable"))
-    moved = {"epoch": 4, "results": [{"status": "ok", "token": OTHER}, {"status": "not_found"}]}
-    assert answer(Action.RETOKENIZE, 2, 200, moved) == Told(ok, ("qv_4_0", "not_found"), 4)
-    assert answer(Action.ROTATE, 0, 200, {"active_epoch": 9}) == Told(ok, (), 9)
-    assert answer(Action.EPOCH, 0, 200, {"active_epoch": 9}) == Told(ok, (), 9)
+OK, FAIL, UNKNOWN = Outcome.OK, Outcome.FAIL, Outcome.UNKNOWN
+WRITES, READS = (Action.TOKENIZE, Action.RETOKENIZE, Action.ROTATE), (Action.DETOKENIZE, Action.EPOCH)
+RESULTS: list[dict[str, Any]] = [{"status": "ok", "value": "=a"}, {"status": "not_found"}, {"status": "unavailable"}]
+TOLD: list[tuple[Action, int, int, object, Told]] = [
+    (Action.TOKENIZE, 2, 200, {"epoch": 3, "tokens": [TOKEN, None]}, Told(OK, ("qv_3_0", None), 3)),
+    (Action.DETOKENIZE, 1, 200, {"token": TOKEN, "value": 7}, Told(OK, ("=#7",))),
+    (Action.DETOKENIZE, 1, 404, problem("not-found"), Told(OK, ("not_found",))),
+    (Action.DETOKENIZE, 1, 409, problem("token-collision"), Told(OK, ("collision",))),
+    (Action.DETOKENIZE, 3, 200, {"results": RESULTS, "found": 1, "not_found": 1}, Told(OK, ("=a", "not_found", "unavailable"))),
+    (Action.RETOKENIZE, 2, 200, {"epoch": 4, "results": [{"status": "ok", "token": OTHER}, {"status": "not_found"}]},
+     Told(OK, ("qv_4_0", "not_found"), 4)),
+    (Action.ROTATE, 0, 200, {"active_epoch": 9}, Told(OK, (), 9)),
+    (Action.EPOCH, 0, 200, {"active_epoch": 9}, Told(OK, (), 9)),
+    # A rotate that was refused was told the active epoch.
+    (Action.ROTATE, 0, 409, {**problem("epoch-ahead"), "active_epoch": 4}, Told(FAIL, epoch=4, why="epoch-ahead")),
+    # A write that was refused failed only if that is said; a read did nothing.
+    *((write, 1, 503, problem("no-quorum", outcome="none"), Told(FAIL, why="no-quorum")) for write in WRITES),
+    *((write, 1, 503, problem("no-quorum", outcome="unknown"), Told(UNKNOWN, why="no-quorum")) for write in WRITES),
+    *((write, 1, 503, problem("no-quorum"), Told(UNKNOWN, why="no-quorum")) for write in WRITES),
+    *((write, 1, 429, problem("busy"), Told(FAIL, why="busy")) for write in WRITES),
+    *((read, 1, 503, problem(code), Told(FAIL, why=code)) for read in READS for code in ("no-quorum", "draining")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("action", [Action.TOKENIZE, Action.RETOKENIZE, Action.ROTATE])
-def test_a_write_that_was_refused_failed_only_if_that_is_said(action: Action) -> None:
-    for said, outcome in (("none", Outcome.FAIL), ("unknown", Outcome.UNKNOWN)):
-        assert answer(action, 1, 503, problem("no-quorum", outcome=said)).outcome is outcome
-    assert answer(action, 1, 503, problem("no-quorum")).outcome is Outcome.UNKNOWN
-    assert answer(action, 1, 429, problem("busy")) == Told(Outcome.FAIL, why="busy")
-
-
-@pytest.mark.parametrize("action", [Action.DETOKENIZE, Action.EPOCH])
-def test_a_read_that_was_refused_did_nothing(action: Action) -> None:
-    assert answer(action, 1, 503, problem("no-quorum")) == Told(Outcome.FAIL, why="no-quorum")
-    assert answer(action, 1, 503, problem("draining")) == Told(Outcome.FAIL, why="draining")
-
-
-def test_a_rotate_that_was_refused_was_told_the_active_epoch() -> None:
-    refused = {**problem("epoch-ahead"), "active_epoch": 4}
-    assert answer(Action.ROTATE, 0, 409, refused) == Told(Outcome.FAIL, epoch=4, why="epoch-ahead")
+@pytest.mark.parametrize(("action", "count", "status", "body", "expected"), TOLD)
+def test_what_is_told(action: Action, count: int, status: int, body: object, expected: Told) -> None:
+    assert answer(action, count, status, body) == expected
 
 
 BREACHES: list[tuple[Action, int, int, object]] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ BAD = sorted(
     if not msgspec.json.decode(path.read_bytes(), type=History).narrow
 )
 TOKEN = "qv_1_0"
+HARMED = Exit("n2", 3.0, 3, expected=True, words="full-disk")
 
 
 def recorded(bad: History, path: Path) -> History:
@@ -107,22 +109,27 @@ def test_each_kind_of_fault_that_was_planned_was_applied_or_it_is_said_why_not()
     assert verdict(complete_run(), planned=planned - {"pause"}, unavailable={"torn-log": "no log"}).verdict is Verdict.VALID
 
 
-def test_an_answer_outside_of_the_contract_is_invalid() -> None:
-    judged = verdict(complete_run(), breaches=[(1, "operation 1, detokenize through n2: 500 internal")])
-    assert (judged.verdict, judged.reasons) == (Verdict.INVALID, ("contract: operation 1, detokenize through n2: 500 internal",))
-
-
-def test_a_node_that_ends_by_itself_is_invalid_unless_its_disk_was_harmed() -> None:
-    harmed = Exit("n2", 3.0, 3, expected=True, words="full-disk")
-    assert verdict(complete_run(), exits=[harmed]).verdict is Verdict.VALID
-    judged = verdict(complete_run(), exits=[harmed, Exit("n1", 4.0, 1, expected=False, words="nothing was done to it")])
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        ({"breaches": [(1, "operation 1, detokenize: 500 internal")]}, "contract: operation 1, detokenize: 500 internal"),
+        ({"not_ready": ["n3 is not ready in time"]}, "not back: n3 is not ready in time"),
+        ({"outlived": ["n2 goes on"]}, "replaced disk: n2 goes on"),
+        (
+            {"exits": [HARMED, Exit("n1", 4.0, 1, expected=False, words="nothing was done to it")]},
+            "ended by itself: n1 ended by itself at 4.0 s with exit code 1: nothing was done to it",
+        ),
+    ],
+)
+def test_what_was_seen_beside_the_history_can_be_invalid(seen: dict[str, Any], reason: str) -> None:
+    judged = verdict(complete_run(), **seen)
+    assert (judged.verdict, judged.reasons) == (Verdict.INVALID, (reason,))
     assert judged.broken is not None
-    assert judged.broken.rule == "ended by itself"
-    assert "n1" in judged.broken.detail
+    assert judged.broken.rule == reason.partition(":")[0]
 
 
-def test_a_node_that_does_not_come_back_is_invalid() -> None:
-    assert verdict(complete_run(), not_ready=["n3 is not ready in time"]).reasons == ("not back: n3 is not ready in time",)
+def test_a_node_may_end_by_itself_if_its_disk_was_harmed() -> None:
+    assert verdict(complete_run(), exits=[HARMED]).verdict is Verdict.VALID
 
 
 def test_what_is_wrong_with_the_history_goes_before_all_else() -> None:
@@ -136,8 +143,3 @@ def test_what_is_shown_for_an_epoch_is_whoever_showed_or_opened_it() -> None:
     events = [*complete_run(), Invoke(5, Action.EPOCH, "acme", "n1"), Invoke(6, Action.EPOCH, "zeta", "n1")]
     assert related(History(events), 5, frozenset()) == (0, 2, 3, 4, 5)
     assert related(History(events), -1, frozenset()) == ()
-
-
-def test_a_process_that_outlives_its_disk_makes_a_run_invalid() -> None:
-    found = verdict([], outlived=["n2 goes on"])
-    assert (found.verdict, found.broken and found.broken.rule) == (Verdict.INVALID, "replaced disk")
