@@ -68,11 +68,9 @@ class Traffic(Protocol):
 
     def under_way(self, node: str) -> int:
         """Requests through this node that wait for their answer."""
-        ...
 
     async def next_request(self, node: str) -> None:
         """Waits until one is about to be sent to this node."""
-        ...
 
 
 class Applied(NamedTuple):

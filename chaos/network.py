@@ -46,7 +46,6 @@ class Network(Protocol):
 
     async def cut(self, wires: Collection[Wire], *, loses: bool) -> None:
         """Nothing passes any more. Connections stay, and hang; what was sent on them meanwhile may be lost for good."""
-        ...
 
     async def disturb(self, wires: Collection[Wire], weather: Weather) -> None: ...
 
@@ -54,7 +53,6 @@ class Network(Protocol):
 
     async def move(self, node: str, address: tuple[str, int] | None) -> None:
         """Leads connections to this node to another host and port; None leads them back to its own. Raises Unavailable."""
-        ...
 
 
 #: (an empty directory, the run's seed) → a cluster in it that was not started yet, and what is between its nodes.

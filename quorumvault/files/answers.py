@@ -44,7 +44,6 @@ class CellAnswer(NamedTuple):
 class Lookup(Protocol):
     def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         """An answer to each value, in order. Called from several threads."""
-        ...
 
 
 class VaultLookup:
@@ -109,11 +108,9 @@ class AnswerCache(Protocol):
     @property
     def look_ups(self) -> int:
         """The number of texts that were sent to the vault."""
-        ...
 
     def forget(self) -> None:
         """Asks for everything again: what is remembered is of an older epoch."""
-        ...
 
     def close(self) -> None: ...
 

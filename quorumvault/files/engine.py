@@ -31,11 +31,9 @@ class Conversion(Protocol):
         Calls ``progress`` with the rows and the bytes of the source since its last call. Raises EpochMoved if the answers turned
         out to be of several epochs.
         """
-        ...
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
         """Writes ``output``, a file that does not exist yet, from all parts in order."""
-        ...
 
 
 class Engine(Protocol):
@@ -46,8 +44,6 @@ class Engine(Protocol):
 
     def conversion(self, source: Source) -> Conversion:
         """Raises ColumnError for columns that the source is known not to have, or that cannot be worked on."""
-        ...
 
     def explain(self, error: Exception) -> str | None:
         """Describes an error of a library in words that have no value in them. Returns None for any other error."""
-        ...

@@ -25,7 +25,6 @@ class Cell(Protocol):
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
         """Sets what ``render`` of its row writes here: a string, the JSON text of any value, or (None) a null."""
-        ...
 
 
 class Row(Protocol):
@@ -37,11 +36,9 @@ class Row(Protocol):
     @property
     def is_record(self) -> bool:
         """False for an empty line."""
-        ...
 
     def cells(self) -> Sequence[Cell]:
         """The cells of the selected columns, without nulls."""
-        ...
 
     def render(self) -> bytes: ...
 
@@ -59,35 +56,27 @@ class Table(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
         """The selected columns, by their names for people."""
-        ...
 
     def select_named(self, names: Sequence[str]) -> None:
         """Selects columns by name. Raises ColumnError if the table is known to lack one."""
-        ...
 
     def select_configured(self, paths: Sequence[str]) -> None:
         """Selects the columns that configured fields (JSONPath) lead to. Raises ColumnError if none is known to do so."""
-        ...
 
     def header(self) -> bytes:
         """Returns the bytes before the first row."""
-        ...
 
     def skip_to(self, place: RowPlace) -> None:
         """Makes ``rows`` begin at a place, with what was seen before it. The stream must be a file."""
-        ...
 
     def place(self, row: int) -> RowPlace:
         """Returns the place at which ``rows`` is, after ``row`` records."""
-        ...
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows. May be called once. Raises InputError at a line that cannot be read."""
-        ...
 
     def check_seen(self) -> None:
         """Called after the last row. Raises ColumnError if a named column was in no row, or no configured one in any."""
-        ...
 
 
 def configured_columns(paths: Sequence[str], names: Sequence[str], source: str) -> list[str]:

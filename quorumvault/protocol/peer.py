@@ -34,8 +34,6 @@ class Peer(Protocol):
     @property
     def up(self) -> bool:
         """True if a request sent now can reach the replica, as far as is known."""
-        ...
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
         """Never blocks and never raises; ``on_reply`` is called exactly once, perhaps before this returns."""
-        ...

@@ -33,7 +33,6 @@ class HttpTarget(OverSockets):
     @abstractmethod
     def request(self, rng: Random) -> bytes:
         """Bytes for one connection."""
-        ...
 
     def check(self, inputs: Sequence[bytes]) -> list[str]:
         outcomes = super().check(inputs)

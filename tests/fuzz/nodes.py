@@ -160,7 +160,6 @@ class OverSockets(Target):
     @abstractmethod
     async def send(self, place: int, data: bytes) -> str:
         """What this input led to. Raises Violation; and OSError if there was no connection."""
-        ...
 
     def figures(self) -> Figures:
         return self.nodes.figures

@@ -55,12 +55,10 @@ class Target(ABC):
     @abstractmethod
     def make(self, rng: Random) -> bytes:
         """An input: the same for the same state of ``rng``."""
-        ...
 
     @abstractmethod
     def check(self, inputs: Sequence[bytes]) -> list[str]:
         """What each led to, in a word or two. Raises Violation."""
-        ...
 
     @abstractmethod
     def figures(self) -> Figures: ...
@@ -75,7 +73,6 @@ class InProcess(Target):
     @abstractmethod
     def check_one(self, data: bytes) -> str:
         """What this led to."""
-        ...
 
     def check(self, inputs: Sequence[bytes]) -> list[str]:
         return [self._timed(place, data) for place, data in enumerate(inputs)]

@@ -136,7 +136,6 @@ class Writer:
 class Readable(Protocol):
     def read(self, size: int, /) -> bytes:
         """So many bytes, fewer only at the end."""
-        ...
 
 
 class Broken(BackupDamaged):

@@ -66,19 +66,15 @@ class Observer(Protocol):
 
     def read_repaired(self, node: str, records: int) -> None:
         """``node`` lacked this many records, and has them now: read repair before the answer."""
-        ...
 
     def fence_retried(self) -> None:
         """The fence refused a batch, which is derived again for a later epoch."""
-        ...
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
         """A round counts an acknowledgement of this disk, which had come so far."""
-        ...
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         """``request`` was committed by the two others; ``node``, whose disk in the view is ``disk``, did not acknowledge."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

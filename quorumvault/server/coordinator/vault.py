@@ -45,18 +45,14 @@ class Vault(Protocol):
 
     async def detokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> list[bytes | Missing]:
         """Canonical forms in the order of the tokens, which may be any text. Repeats of a token share one object."""
-        ...
 
     async def retokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> Retokenized:
         """The tokens that their values have in the active epoch; a token of that epoch comes back itself."""
-        ...
 
     async def epoch(self, owner: Owner) -> int: ...
 
     async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
         """For each value its tokens of epochs 1 to ``last``, issued or not. Asks no replica."""
-        ...
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
         """The active epoch afterwards. Raises EpochAhead."""
-        ...

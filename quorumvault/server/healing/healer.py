@@ -27,13 +27,11 @@ class Observer(Protocol):
 
     def handed_off(self, node: str, records: int) -> None:
         """A peer has received all hints that were kept for it."""
-        ...
 
     def compared(self, node: str, outcome: Compared | str) -> None: ...
 
     def scrubbed(self, counts: ScrubCounts) -> None:
         """The scrub has read every record once more."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

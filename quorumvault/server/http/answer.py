@@ -57,11 +57,9 @@ class Connection(Protocol):
     @property
     def ended(self) -> bool:
         """True once nobody is there to read any more."""
-        ...
 
     def when_sent(self, callback: Callable[[], None]) -> None:
         """Call back once all that was written so far has left this process, or the connection is gone."""
-        ...
 
 
 class AnswerResponse:

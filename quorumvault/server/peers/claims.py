@@ -37,24 +37,19 @@ class Claimant(Protocol):
     @property
     def remote(self) -> str:
         """The host at the other end."""
-        ...
 
     @property
     def pongs(self) -> int:
         """The number of pings that the other end has answered."""
-        ...
 
     def ping(self) -> int:
         """Send a ping. Returns its number: the ping is answered once ``pongs`` has reached it."""
-        ...
 
     def welcome(self, facts: NodeFacts) -> None:
         """The name is this process's: the connection may be used."""
-        ...
 
     def turn_away(self, reason: str) -> None:
         """Another process, which lives, has the name."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

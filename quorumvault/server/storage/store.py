@@ -26,20 +26,17 @@ class Store(Protocol):
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
         """The values in the order of the keys; None for absent."""
-        ...
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """All of it or nothing, and on disk when it returns: first the deletes (a key that is absent is none), then the puts.
 
         Raises StorageFailed; after that nothing may be written. No record is ever deleted.
         """
-        ...
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """All pairs whose key starts with prefix, from ``start`` on, in the order of keys, as they were when this was called.
 
         Raises StorageFailed on a corrupt block, at once or when it is met.
         """
-        ...
 
     def close(self) -> None: ...
