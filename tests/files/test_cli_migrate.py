@@ -31,6 +31,16 @@ def rig() -> Rig:
     return Rig()
 
 
+@pytest.fixture
+def done(run: Run) -> Run:
+    def done(*arguments: str, code: int = 0) -> Result:
+        result = run(*arguments)
+        assert result.exit_code == code, result.stderr
+        return result
+
+    return done
+
+
 Run = Callable[..., Result]
 
 
@@ -62,14 +72,9 @@ def lake(rig: Rig, run: Run) -> None:
 LAKE = "lake/**/*.parquet"
 
 
-def moved(rig: Rig, values: list[str]) -> list[Any]:
-    return rig.tokens(values)
-
-
-def test_a_census_is_a_row_for_each_file_column_and_epoch(run: Run, rig: Rig, lake: None) -> None:
-    write("lake/new.parquet", {"person": [*moved(rig, ["x", "y"]), *read("lake/people.parquet")["ssn"][:1]]})
-    result = run("census", LAKE, "--column", "person,ssn")
-    assert result.exit_code == 0, result.stderr
+def test_a_census_is_a_row_for_each_file_column_and_epoch(done: Run, rig: Rig, lake: None) -> None:
+    write("lake/new.parquet", {"person": [*rig.tokens(["x", "y"]), *read("lake/people.parquet")["ssn"][:1]]})
+    result = done("census", LAKE, "--column", "person,ssn")
     assert [line.split("\t") for line in result.stdout.splitlines()] == [
         ["file", "column", "epoch", "cells"],
         ["lake/new.parquet", "person", "1", "1"],
@@ -96,10 +101,9 @@ def test_a_census_for_machines(run: Run, lake: None) -> None:
     assert result.stderr == ""
 
 
-def test_a_census_may_require_an_epoch(run: Run, lake: None) -> None:
-    assert run("census", LAKE, "--require-epoch", "1").exit_code == 0
-    result = run("census", LAKE, "--require-epoch", "2")
-    assert result.exit_code == 4
+def test_a_census_may_require_an_epoch(done: Run, lake: None) -> None:
+    done("census", LAKE, "--require-epoch", "1")
+    result = done("census", LAKE, "--require-epoch", "2", code=4)
     assert result.stderr.splitlines()[-1] == (
         "quorumvault: 27 tokens of epochs before 2 are in the files given (lake/people.parquet, ssn: 7; "
         "lake/visits/year=2023/a.parquet, person: 12; lake/visits/year=2024/a.parquet, person: 8): quorumvault migrate moves them"
@@ -113,67 +117,53 @@ def test_a_census_asks_no_node_and_needs_no_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("census",), ("migrate", "--in-place")])
-def test_a_column_that_no_file_has_is_a_mistake(run: Run, lake: None, command: tuple[str, ...]) -> None:
-    result = run(*command, LAKE, "--column", "person,cost,passport")
-    assert result.exit_code == 2
+def test_a_column_that_no_file_has_is_a_mistake(done: Run, lake: None, command: tuple[str, ...]) -> None:
+    result = done(*command, LAKE, "--column", "person,cost,passport", code=2)
     assert "no file given has a column of text cost, passport" in result.stderr
-    result = run(*command, "nothing/*.parquet")
-    assert result.exit_code == 2
+    result = done(*command, "nothing/*.parquet", code=2)
     assert "no file matches nothing/*.parquet" in result.stderr
 
 
-def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(run: Run, rig: Rig, lake: None) -> None:
-    before = {path: path.stat().st_mtime_ns for path in Path("lake").rglob("codes.parquet")}
+def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(done: Run, rig: Rig, lake: None) -> None:
+    """No value is asked for, each token once; a second time nothing is left to move."""
+    untouched = Path("lake/codes.parquet").stat().st_mtime_ns
     people = read("lake/people.parquet")["ssn"]
-    result = run("migrate", LAKE, "--in-place", "--crosswalk", "1-to-2.parquet")
-    assert result.exit_code == 0, result.stderr
-    assert read("lake/people.parquet") == {"ssn": moved(rig, PEOPLE), "city": ["Here", None, *"ABCDE"]}
-    assert read("lake/visits/year=2023/a.parquet") == {"person": moved(rig, VISITS[:12]), "cost": list(range(12))}
-    last = {"person": [*moved(rig, VISITS[12:]), None, "no token"], "cost": list(range(10))}
+    rig.vault.asked.clear()
+    done("migrate", LAKE, "--in-place", "--crosswalk", "1-to-2.parquet")
+    assert {operation for operation, _ in rig.vault.asked} == {"retokenize", "epoch"}
+    asked = [token for operation, tokens in rig.vault.asked if operation == "retokenize" for token in tokens]
+    assert len(asked) == len(set(asked)) == 9
+    done("migrate", LAKE, "--in-place", "--crosswalk", "again.parquet")
+    assert read("again.parquet")["old_token"] == []
+    assert read("lake/people.parquet") == {"ssn": rig.tokens(PEOPLE), "city": ["Here", None, *"ABCDE"]}
+    assert read("lake/visits/year=2023/a.parquet") == {"person": rig.tokens(VISITS[:12]), "cost": list(range(12))}
+    last = {"person": [*rig.tokens(VISITS[12:]), None, "no token"], "cost": list(range(10))}
     assert read("lake/visits/year=2024/a.parquet") == last
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert run("census", LAKE, "--require-epoch", "2").exit_code == 0
+    assert untouched == Path("lake/codes.parquet").stat().st_mtime_ns
+    done("census", LAKE, "--require-epoch", "2")
     crosswalk = read("1-to-2.parquet")
     assert list(crosswalk) == ["old_token", "new_token", "old_epoch", "new_epoch"]
     assert (set(crosswalk["old_epoch"]), set(crosswalk["new_epoch"])) == ({1}, {2})
     assert crosswalk["old_token"] == sorted(crosswalk["old_token"])
     became = dict(zip(crosswalk["old_token"], crosswalk["new_token"], strict=True))
     assert len(became) == len(crosswalk["old_token"]) == 9
-    assert [became[token] for token in people] == moved(rig, PEOPLE)
-    assert sorted(path.name for path in Path().iterdir()) == ["1-to-2.parquet", "lake"]
+    assert [became[token] for token in people] == rig.tokens(PEOPLE)
+    assert sorted(path.name for path in Path().iterdir()) == ["1-to-2.parquet", "again.parquet", "lake"]
 
 
-def test_no_value_is_asked_for_and_each_token_once(run: Run, rig: Rig, lake: None) -> None:
-    rig.vault.asked.clear()
-    assert run("migrate", LAKE, "--in-place").exit_code == 0
-    assert {operation for operation, _ in rig.vault.asked} == {"retokenize", "epoch"}
-    asked = [token for operation, tokens in rig.vault.asked if operation == "retokenize" for token in tokens]
-    assert len(asked) == len(set(asked)) == 9
-
-
-def test_a_second_time_nothing_is_left_to_move(run: Run, rig: Rig, lake: None) -> None:
-    assert run("migrate", LAKE, "--in-place").exit_code == 0
+def test_files_move_to_another_folder(done: Run, rig: Rig, lake: None) -> None:
     before = read("lake/people.parquet")
-    result = run("migrate", LAKE, "--in-place", "--crosswalk", "again.parquet")
-    assert result.exit_code == 0, result.stderr
-    assert read("lake/people.parquet") == before
-    assert read("again.parquet")["old_token"] == []
-
-
-def test_files_move_to_another_folder(run: Run, rig: Rig, lake: None) -> None:
-    before = read("lake/people.parquet")
-    result = run("migrate", "lake", "-o", "moved", "--column", "person")
-    assert result.exit_code == 0, result.stderr
+    done("migrate", "lake", "-o", "moved", "--column", "person")
     assert sorted(str(path) for path in Path("moved").rglob("*.parquet")) == [
         "moved/visits/year=2023/a.parquet",
         "moved/visits/year=2024/a.parquet",
     ]
-    assert read("moved/visits/year=2023/a.parquet")["person"] == moved(rig, VISITS[:12])
+    assert read("moved/visits/year=2023/a.parquet")["person"] == rig.tokens(VISITS[:12])
     assert read("lake/people.parquet") == before
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_text_files_move_too(run: Run, rig: Rig, form: str) -> None:
+def test_text_files_move_too(done: Run, rig: Rig, form: str) -> None:
     old = rig.tokens(["a", "b"])
     rotate(rig, 1)
     texts = {
@@ -181,44 +171,39 @@ def test_text_files_move_too(run: Run, rig: Rig, form: str) -> None:
         "jsonl": '{{"id": 1.10, "name": {{"ssn": "{}"}}}}\n{{"name":{{"ssn":"{}"}}}}\n',
     }
     Path(f"people.{form}").write_bytes(texts[form].format(*old).encode())
-    result = run("migrate", f"people.{form}", "--in-place", "--crosswalk", "x.parquet")
-    assert result.exit_code == 0, result.stderr
+    done("migrate", f"people.{form}", "--in-place", "--crosswalk", "x.parquet")
     wanted = texts[form].format(*rig.tokens(["a", "b"]))
     assert Path(f"people.{form}").read_bytes().decode().replace(" ", "") == wanted.replace(" ", "")
     assert sorted(read("x.parquet")["old_token"]) == sorted(old)
 
 
-def test_a_table_of_duckdb_moves_in_its_file(run: Run, rig: Rig) -> None:
+def test_a_table_of_duckdb_moves_in_its_file(done: Run, rig: Rig) -> None:
     old = rig.tokens(["a", "b"])
     with duckdb.connect("lake.duckdb") as con:
         con.execute("create table people as select unnest(?) as ssn, unnest([2, 1]) as id", [old])
         con.execute("create table untouched as from people")
     rotate(rig, 1)
-    result = run("migrate", "lake.duckdb::people", "--in-place")
-    assert result.exit_code == 0, result.stderr
+    done("migrate", "lake.duckdb::people", "--in-place")
     with duckdb.connect("lake.duckdb") as con:
         assert con.sql("from people").fetchall() == list(zip(rig.tokens(["a", "b"]), [2, 1], strict=True))
         assert con.sql("from untouched").fetchall() == list(zip(old, [2, 1], strict=True))
-    assert run("census", "lake.duckdb::untouched", "--require-epoch", "2").exit_code == 4
+    done("census", "lake.duckdb::untouched", "--require-epoch", "2", code=4)
 
 
-def test_a_token_that_is_not_found_stays_and_is_told(run: Run, rig: Rig, lake: None) -> None:
+def test_a_token_that_is_not_found_stays_and_is_told(done: Run, rig: Rig, lake: None) -> None:
     write("lake/people.parquet", {"ssn": [*rig.tokens(PEOPLE[:1]), NEVER_ISSUED]})
-    result = run("migrate", "lake/people.parquet", "--in-place", "--crosswalk", "x.parquet", "--json")
-    assert result.exit_code == 4
+    result = done("migrate", "lake/people.parquet", "--in-place", "--crosswalk", "x.parquet", "--json", code=4)
     assert json.loads(result.stdout)["not_found"] == 1
-    assert read("lake/people.parquet")["ssn"] == [*moved(rig, PEOPLE[:1]), NEVER_ISSUED]
+    assert read("lake/people.parquet")["ssn"] == [*rig.tokens(PEOPLE[:1]), NEVER_ISSUED]
     assert NEVER_ISSUED not in read("x.parquet")["old_token"]
-    result = run("migrate", "lake/people.parquet", "--in-place", "--missing", "null")
-    assert result.exit_code == 4
-    assert read("lake/people.parquet")["ssn"] == [*moved(rig, PEOPLE[:1]), None]
+    result = done("migrate", "lake/people.parquet", "--in-place", "--missing", "null", code=4)
+    assert read("lake/people.parquet")["ssn"] == [*rig.tokens(PEOPLE[:1]), None]
 
 
-def test_files_without_tokens_are_nothing_to_do(run: Run, rig: Rig, lake: None) -> None:
+def test_files_without_tokens_are_nothing_to_do(done: Run, rig: Rig, lake: None) -> None:
     rig.vault.asked.clear()
-    result = run("migrate", "lake/codes.parquet", "--in-place", "--crosswalk", "x.parquet")
-    assert (result.exit_code, result.stderr) == (0, "No file given has a token in a column of text: nothing to do.\n")
-    assert rig.vault.asked == []
+    result = done("migrate", "lake/codes.parquet", "--in-place", "--crosswalk", "x.parquet")
+    assert (result.stderr, rig.vault.asked) == ("No file given has a token in a column of text: nothing to do.\n", [])
 
 
 @pytest.mark.parametrize(
@@ -259,47 +244,49 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("named", range(4))
-def test_a_kill_while_files_get_their_names_is_made_good(
-    run: Run, rig: Rig, lake: None, environment: dict[str, str], named: int
-) -> None:
-    command = ("migrate", LAKE, "--in-place", "--crosswalk", "x.parquet")
+def kill(environment: dict[str, str], named: int, *command: str) -> None:
+    """Runs the command, and ends it when so many names are given."""
     script = [sys.executable, "-c", _KILLED, str(named), *command]
     assert subprocess.run(script, env=os.environ | environment, timeout=60).returncode == -9
+
+
+@pytest.mark.parametrize("named", range(4))
+def test_a_kill_while_files_get_their_names_is_made_good(
+    run: Run, done: Run, rig: Rig, lake: None, environment: dict[str, str], named: int
+) -> None:
+    command = ("migrate", LAKE, "--in-place", "--crosswalk", "x.parquet")
+    kill(environment, named, *command)
     census = json.loads(run("census", LAKE, "--json").stdout)
-    done = [file for file in census["files"] if any(set(column["epochs"]) == {"2"} for column in file["columns"].values())]
-    assert len(done) == max(0, named - 1)
+    moved = [file for file in census["files"] if any(set(column["epochs"]) == {"2"} for column in file["columns"].values())]
+    assert len(moved) == max(0, named - 1)
     assert Path("x.parquet").exists() == (named > 0)
     for again in (run(*command), run(*command, "--force")):
         assert again.exit_code != 0
         assert "--resume" in again.stderr
     rig.vault.asked.clear()
-    resumed = run(*command, "--resume")
-    assert resumed.exit_code == 0, resumed.stderr
+    done(*command, "--resume")
     assert rig.vault.asked == []
-    assert run("census", LAKE, "--require-epoch", "2").exit_code == 0
-    assert read("lake/people.parquet")["ssn"] == moved(rig, PEOPLE)
+    done("census", LAKE, "--require-epoch", "2")
+    assert read("lake/people.parquet")["ssn"] == rig.tokens(PEOPLE)
     assert len(read("x.parquet")["old_token"]) == 9
     assert sorted(path.name for path in Path().iterdir()) == ["lake", "x.parquet"]
 
 
 @pytest.mark.parametrize("named", range(3))
 def test_what_was_begun_is_finished_whatever_the_files_look_like_by_then(
-    run: Run, rig: Rig, environment: dict[str, str], named: int
+    done: Run, rig: Rig, environment: dict[str, str], named: int
 ) -> None:
     """The first file has no tokens any more once it has its new content, and a new file has come meanwhile."""
     write("lake/a.parquet", {"ssn": [NEVER_ISSUED]})
     write("lake/b.parquet", {"ssn": rig.tokens(["x"])})
     rotate(rig, 1)
     command = ("migrate", "lake", "--in-place", "--missing", "null", "--crosswalk", "x.parquet")
-    script = [sys.executable, "-c", _KILLED, str(named), *command]
-    assert subprocess.run(script, env=os.environ | environment, timeout=60).returncode == -9
+    kill(environment, named, *command)
     write("lake/0.parquet", {"other": [NEVER_ISSUED]})
-    resumed = run(*command, "--resume")
-    assert resumed.exit_code == 4, resumed.stderr
+    resumed = done(*command, "--resume", code=4)
     assert resumed.stderr.startswith("2 files, 2 rows")
     assert read("lake/0.parquet") == {"other": [NEVER_ISSUED]}
     assert read("lake/a.parquet") == {"ssn": [None]}
-    assert read("lake/b.parquet") == {"ssn": moved(rig, ["x"])}
+    assert read("lake/b.parquet") == {"ssn": rig.tokens(["x"])}
     assert len(read("x.parquet")["old_token"]) == 1
     assert sorted(path.name for path in Path().iterdir()) == ["lake", "x.parquet"]

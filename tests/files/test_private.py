@@ -30,6 +30,16 @@ IS_ROOT = os.geteuid() == 0
 THEM = 12345 if IS_ROOT else os.geteuid()
 
 
+@pytest.fixture
+def precious(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a file, to which links lead: it is left as it is."""
+    write(tmp_path / "in.csv", ROWS)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("precious")
+    yield tmp_path / "precious"
+    assert (tmp_path / "precious" / "file").read_text() == "precious"
+
+
 @pytest.fixture(params=[0o000, 0o022], ids=oct)
 def any_umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
@@ -45,7 +55,7 @@ def tokens(desk: Desk, path: Path, file_mode: int = 0o644) -> Path:
     """A file of tokens with this mode."""
     values = path.with_name(f"made-of-{path.name}")
     write(values, ROWS)
-    run(job(values, path), desk.client)
+    desk.run(job(values, path))
     values.unlink()
     path.chmod(file_mode)
     return path
@@ -59,7 +69,7 @@ def command(desk: Desk, *arguments: str, stdin: bytes = b"") -> Result:
 @pytest.mark.parametrize("form", FORMATS)
 def test_values_are_for_nobody_else(form: str, desk: Desk, tmp_path: Path, any_umask: int) -> None:
     source, output = tokens(desk, tmp_path / f"in.{form}"), tmp_path / "new" / f"out.{form}"
-    run(job(source, output, "detokenize", rejects=tmp_path / "bad.csv"), desk.client)
+    desk.run(job(source, output, "detokenize", rejects=tmp_path / "bad.csv"))
     assert names(output) == [name for name, _ in ROWS]
     assert [mode(path) for path in (output, tmp_path / "bad.csv", output.parent)] == [0o600, 0o600, 0o777 & ~any_umask]
 
@@ -72,10 +82,10 @@ def test_tokens_are_for_whom_the_input_and_the_umask_leave_them_to(
     source, output = tmp_path / f"in.{form}", tmp_path / f"out.{form}"
     write(source, ROWS)
     source.chmod(given)
-    run(job(source, output), desk.client)
+    desk.run(job(source, output))
     assert mode(output) == given & ~any_umask
     moved = tmp_path / f"moved.{form}"
-    run(job(output, moved, "retokenize", crosswalk=tmp_path / "x.parquet"), desk.client)
+    desk.run(job(output, moved, "retokenize", crosswalk=tmp_path / "x.parquet"))
     assert (mode(moved), mode(tmp_path / "x.parquet")) == (given & ~any_umask, 0o600)
 
 
@@ -92,7 +102,7 @@ def test_what_is_replaced_leaves_its_owner_and_mode_within_the_input_s(
     output.chmod(before)
     if IS_ROOT:
         os.chown(output, THEM, os.getegid())
-    run(job(source, output, "detokenize", force=True), desk.client)
+    desk.run(job(source, output, "detokenize", force=True))
     assert (mode(output), output.stat().st_uid) == (after, THEM)
     assert names(output) == [name for name, _ in ROWS]
 
@@ -103,7 +113,7 @@ def test_in_place_everything_stays(form: str, desk: Desk, tmp_path: Path, any_um
     if IS_ROOT:
         os.chown(source, THEM, THEM)
     before = source.stat()
-    run(job(source, None, "retokenize"), desk.client)
+    desk.run(job(source, None, "retokenize"))
     after = source.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
@@ -137,19 +147,13 @@ def test_standard_input_and_output(desk: Desk, tmp_path: Path, any_umask: int, m
     assert Path("old.csv").read_bytes() == b"name\nAda\n"
 
 
-def test_a_link_in_the_place_of_the_work_folder_is_left_alone(desk: Desk, tmp_path: Path) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_a_link_in_the_place_of_the_work_folder_is_left_alone(force: bool, desk: Desk, tmp_path: Path, precious: Path) -> None:
     """What it led to was removed."""
-    write(tmp_path / "in.csv", ROWS)
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "file").write_text("precious")
-    for force in (False, True):
-        asked = job(tmp_path / "in.csv", tmp_path / "out.csv", force=force)
-        work_path(asked).unlink(missing_ok=True)
-        work_path(asked).symlink_to("precious")
-        with pytest.raises(RunRefused, match="is no folder of yours, and nothing is done with it"):
-            run(asked, desk.client)
-        assert work_path(asked).is_symlink()
-    assert (tmp_path / "precious" / "file").read_text() == "precious"
+    asked = job(tmp_path / "in.csv", tmp_path / "out.csv", force=force)
+    work_path(asked).symlink_to("precious")
+    desk.refused(RunRefused, "is no folder of yours, and nothing is done with it", asked)
+    assert work_path(asked).is_symlink()
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -170,22 +174,17 @@ def test_a_work_folder_that_is_not_one_s_own(what: str, desk: Desk, tmp_path: Pa
     elif what == "theirs":
         monkeypatch.setattr("quorumvault.files.work_folder.os.geteuid", lambda: THEM + 1)
     words = {"open": r"is open to others \(mode 0750\)", "theirs": "belongs to", "file": "is no folder of yours"}
-    with pytest.raises(RunRefused, match=words[what]):
-        run(asked, desk.client)
+    desk.refused(RunRefused, words[what], asked)
     assert [path.read_text() for path in (place, place / "file") if path.is_file()] == ["precious"]
 
 
-def test_links_in_a_work_folder_are_removed_and_not_what_they_lead_to(desk: Desk, tmp_path: Path) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "file").write_text("precious")
+def test_links_in_a_work_folder_are_removed_and_not_what_they_lead_to(desk: Desk, tmp_path: Path, precious: Path) -> None:
     asked = job(tmp_path / "in.csv", tmp_path / "out.csv", force=True)
     work_path(asked).mkdir(mode=0o700)
     for name in ("staged", "folder", "quorumvault-spill-x"):
-        (work_path(asked) / name).symlink_to(tmp_path / "precious")
-    (work_path(asked) / "000000.data").symlink_to(tmp_path / "precious" / "file")
-    run(asked, desk.client)
-    assert (tmp_path / "precious" / "file").read_text() == "precious"
+        (work_path(asked) / name).symlink_to(precious)
+    (work_path(asked) / "000000.data").symlink_to(precious / "file")
+    desk.run(asked)
     assert not work_path(asked).exists()
 
 
@@ -219,7 +218,7 @@ def test_a_spill_folder_that_has_become_somebody_else_s_stays(
     (left / "file").write_text("values")
     work_path(asked).mkdir(mode=0o700)
     (work_path(asked) / "spill-folder").write_text(str(left))
-    run(asked, desk.client)
+    desk.run(asked)
     assert left.exists() is replaced
 
 
@@ -235,8 +234,7 @@ def test_an_output_is_not_led_elsewhere_by_somebody_else_s_link(
         os.chown(tmp_path / "link.csv", THEM, THEM, follow_symlinks=False)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: THEM + 1)
-    with pytest.raises(InputsError, match=r"is a link that .* made"):
-        run(asked, desk.client)
+    desk.refused(InputsError, r"is a link that .* made", asked)
     assert not (tmp_path / "elsewhere.csv").exists()
 
 
@@ -244,24 +242,23 @@ def test_one_s_own_link_is_followed_and_stays(desk: Desk, tmp_path: Path) -> Non
     write(tmp_path / "in.csv", ROWS)
     (tmp_path / "big").mkdir()
     (tmp_path / "out.csv").symlink_to("big/out.csv")
-    run(job(tmp_path / "in.csv", tmp_path / "out.csv"), desk.client)
+    desk.run(job(tmp_path / "in.csv", tmp_path / "out.csv"))
     assert (tmp_path / "out.csv").is_symlink()
     assert not (tmp_path / "big" / "out.csv").is_symlink()
 
 
-def test_a_link_that_is_put_there_meanwhile_is_not_followed(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "in.csv", ROWS)
-    (tmp_path / "precious.csv").write_text("precious")
+def test_a_link_that_is_put_there_meanwhile_is_not_followed(
+    desk: Desk, tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: Job = job(tmp_path / "in.csv", tmp_path / "out.csv", force=True)
     publish = Outputs.publish
 
     def planted(outputs: Outputs, folder: Path, *, replacing: bool) -> None:
-        (tmp_path / "out.csv").symlink_to("precious.csv")
+        (tmp_path / "out.csv").symlink_to(precious / "file")
         publish(outputs, folder, replacing=replacing)
 
     monkeypatch.setattr(Outputs, "publish", planted)
-    run(asked, desk.client)
-    assert (tmp_path / "precious.csv").read_text() == "precious"
+    desk.run(asked)
     assert not (tmp_path / "out.csv").is_symlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,39 +42,37 @@ def vault() -> Vault:
 
 @pytest.fixture
 def remembered(vault: Vault, tmp_path: Path) -> Iterator[TextAnswers]:
-    made = TextAnswers(tmp_path, vault, one_epoch=True)
-    yield made
-    made.close()
+    with contextlib.closing(TextAnswers(tmp_path, vault, one_epoch=True)) as made:
+        yield made
 
 
 def test_each_value_is_asked_about_once(vault: Vault, remembered: TextAnswers) -> None:
     first = remembered(["a", "b", "a", "\0", "ö"])
     assert first[0] == first[2] != first[1]
     assert remembered(["b", "\0", "c", "ö"])[:2] == [first[1], first[3]]
-    assert vault.asked == [["a", "b", "\0", "ö"], ["c"]]
-
-
-def test_a_string_and_a_number_are_two(vault: Vault, remembered: TextAnswers) -> None:
     remembered(["1"])
     remembered([msgspec.Raw(b"1"), "1"])
-    assert [len(values) for values in vault.asked] == [1, 1]
+    assert vault.asked == [["a", "b", "\0", "ö"], ["c"], ["1"], [msgspec.Raw(b"1")]]
 
 
 def test_values_come_back_as_they_were(tmp_path: Path) -> None:
     answers = [CellAnswer("ok", msgspec.Raw(b"1e2")), CellAnswer("ok", "text"), CellAnswer("not_found"), CellAnswer("collision")]
-    made = TextAnswers(tmp_path, lambda values: answers, one_epoch=False)
-    for _ in range(2):
-        found = made(["a", "b", "c", "d"])
-        assert [(answer.status, answer.replacement) for answer in found] == [(each.status, each.replacement) for each in answers]
-    made.close()
+    with contextlib.closing(TextAnswers(tmp_path, lambda values: answers, one_epoch=False)) as made:
+        assert [made(["a", "b", "c", "d"]) for _ in range(2)] == [answers] * 2
 
 
-def test_a_value_that_a_thread_is_asking_about_is_waited_for(vault: Vault, remembered: TextAnswers) -> None:
+@pytest.mark.parametrize("failure", [None, NoQuorum("n2: down; n3: down")])
+def test_a_value_that_a_thread_is_asking_about_is_waited_for(
+    vault: Vault, remembered: TextAnswers, failure: Exception | None
+) -> None:
+    """A failure is that of all who waited, and is not remembered."""
     asked, go = threading.Event(), threading.Event()
 
     def before() -> None:
         asked.set()
         assert go.wait(20)
+        if failure is not None:
+            raise failure
 
     vault.before = before
     with ThreadPoolExecutor(2) as pool:
@@ -81,30 +80,11 @@ def test_a_value_that_a_thread_is_asking_about_is_waited_for(vault: Vault, remem
         assert asked.wait(20)
         vault.before = go.set  # the second thread asks about its own value, and so lets the first go on
         second = pool.submit(remembered, ["b", "c"])
-        assert first.result(20)[1] == second.result(20)[0]
-    assert vault.asked == [["a", "b"], ["c"]]
-
-
-def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered(vault: Vault, remembered: TextAnswers) -> None:
-    asked, go = threading.Event(), threading.Event()
-
-    def fail() -> None:
-        asked.set()
-        assert go.wait(20)
-        raise NoQuorum("n2: down; n3: down")
-
-    vault.before = fail
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(remembered, ["a"])
-        assert asked.wait(20)
-        vault.before = go.set
-        second = pool.submit(remembered, ["a", "b"])
-        for each in (first, second):
-            with pytest.raises(NoQuorum):
-                each.result(20)
-    vault.before = lambda: None
-    assert remembered(["a", "b"])[0].status == "ok"
-    assert vault.asked == [["a"], ["b"], ["a"]]
+        assert [each.exception(20) for each in (first, second)] == [failure] * 2
+        if failure is None:
+            assert first.result()[1] == second.result()[0]
+    assert [answer.status for answer in remembered(["a", "b", "c"])] == ["ok"] * 3
+    assert vault.asked == [["a", "b"], ["c"]] + ([] if failure is None else [["a", "b"]])
 
 
 def test_what_could_not_be_told_is_asked_for_again(vault: Vault, remembered: TextAnswers) -> None:
