@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from quorumvault.cli import main
 from quorumvault.cli.events import Filters, follow_all, last_of
 from quorumvault.server.telemetry.event_file import rotated
-from quorumvault.server.telemetry.event_log import Event
 from quorumvault.server.telemetry.event_reader import Entry, EventReader
 from tests.unit.config.test_cluster import GOOD
 
@@ -81,13 +80,6 @@ def test_older_files_are_read_when_the_newest_has_too_few(tmp_path: Path) -> Non
     assert seconds(reader.last(9, ALL.wants)) == [1, 2, 3, 4, 5]
     assert seconds(reader.last(1, lambda event: event.ts < "2025-06-15T15:06:04")) == [3]
     reader.close()
-
-
-def test_last_of_several_readers(config: Path) -> None:
-    readers = [EventReader(config.parent / node / "events.jsonl") for node in ("n1", "n2", "n3")]
-    assert seconds(last_of(readers, 3, ALL)) == [2, 3, 4]
-    for reader in readers:
-        reader.close()
 
 
 def test_following_sees_whole_lines_once_over_rotations(tmp_path: Path) -> None:
@@ -177,21 +169,3 @@ def test_following_shows_the_last_events_at_once_and_ends_well_on_ctrl_c(config:
     result = show(config, "--follow", "-n", "2", "--owner", "b")
     assert result.exit_code == 0
     assert [text.split()[0][17:19] for text in result.stdout.splitlines()] == ["03", "04"]
-
-
-def test_what_was_shown_is_not_shown_again(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_bytes(line(1))
-    reader = EventReader(path)
-    assert seconds(reader.last(5, ALL.wants)) == [1]
-    path.write_bytes(line(1) + line(2))
-    assert seconds(reader.more(ALL.wants)) == [2]
-    reader.close()
-
-
-def test_an_event_passes_only_the_filters_it_fits() -> None:
-    event = Event(event="tokenize", owner="a", request_id="r")
-    assert Filters("r", "a", ("detokenize", "tokenize")).wants(event)
-    assert not Filters("s", None, ()).wants(event)
-    assert not Filters(None, "b", ()).wants(event)
-    assert not Filters(None, None, ("rotate_epoch",)).wants(event)

@@ -73,6 +73,8 @@ CASES = [
     Case(2, ("rotate",), "Missing option '--from'"),
     Case(2, ("serve",), "Missing option '--node'"),
     Case(2, ("wait",), "Missing option '--ready'"),
+    Case(2, ("keys", "create"), "Missing option '--owner'"),
+    Case(2, ("--no-such",), "No such option '--no-such'"),
     Case(2, ("tokenize", "no-such.csv"), "no-such.csv: there is no such file or folder"),
     Case(2, ("tokenize", "ssn.csv", "--column", "name"), "ssn.csv has no column 'name'; its columns: 'ssn'"),
     Case(2, ("tokenize",), "say which format it is: --format csv or --format jsonl"),
@@ -88,6 +90,7 @@ CASES = [
     Case(
         3, ("wait", "--ready", "--timeout", "0"), "unavailable, active, reaches 1 of the 2 active replicas it needs", lose_quorum
     ),
+    Case(3, ("wait", "--ready", "--timeout", "0", "--url", NOBODY), "not ready after 0 s: http://127.0.0.1:"),
     Case(4, ("detokenize", "tokens.csv", "--column", "ssn"), "1 tokens not found", environment=AS_LAB),
 ]
 

@@ -36,13 +36,6 @@ def test_every_command_has_an_example_and_json(command: tuple[str, ...]) -> None
     assert "--json" in result.output
 
 
-def test_the_list_of_commands() -> None:
-    result = CliRunner().invoke(main, ["--help"])
-    assert result.exit_code == 0
-    for name in ("init", "serve", "dev", "keys", "status", "wait", "rotate", "events"):
-        assert f"\n  {name} " in result.output
-
-
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -75,13 +68,6 @@ def test_a_usage_error_says_where_help_is() -> None:
     assert result.exit_code == USAGE
     assert result.stderr.startswith("quorumvault: Invalid value for '--from'")
     assert result.stderr.endswith("See: quorumvault rotate --help\n")
-
-
-@pytest.mark.parametrize("arguments", [["no-such"], ["--no-such"], ["rotate"], ["serve"], ["wait"], ["keys", "create"]])
-def test_usage_errors(arguments: list[str]) -> None:
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == USAGE
-    assert result.stderr.startswith("quorumvault: ")
 
 
 def test_serve_names_file_and_key_of_a_bad_configuration(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from quorumvault.cli import main
 from quorumvault.cli.dev import prepare
 from quorumvault.config.api_keys import load_keys
-from quorumvault.server.storage.disk_identity import lock_data_directory, read_identity
+from quorumvault.server.storage.disk_identity import read_identity
 from tests.unit.cli.test_status import health, node
 
 
@@ -94,14 +94,6 @@ def test_a_file_that_is_there_stays(vault: Path) -> None:
     assert (refused.exit_code, Path("n1.tar").read_text()) == (2, "precious")
     assert pack(vault, "--node", "n1", "--force").exit_code == 0
     assert len(names(Path("n1.tar"))) > 9
-
-
-def test_a_node_that_runs_is_refused_with_what_to_do(vault: Path) -> None:
-    with lock_data_directory(vault / "n1"):
-        refused = pack(vault, "--node", "n1")
-    assert refused.exit_code == 1
-    assert f"stop it first: quorumvault admin stop --config {vault}/cluster.yaml --node n1" in refused.stderr
-    assert not Path("n1.tar").exists()
 
 
 def test_what_cannot_be_packed(vault: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from quorumvault.config.addresses import plan_nodes
 from quorumvault.config.cluster import NodeConfig, load_node
-from quorumvault.crypto.keys import Keyring, fingerprint
+from quorumvault.crypto.keys import fingerprint
 from quorumvault.errors import Busy, NoQuorum
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.messages import Copy, ProposeView, RoundId
@@ -29,7 +29,7 @@ from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
 from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, clustered, in_cluster, values
 from tests.rigs.made import NOW, made
 from tests.rigs.trio import KEYRING, VIEW
 
@@ -60,26 +60,24 @@ async def union(nodes: Cluster) -> dict[bytes, bytes]:
     return {key: value for node in nodes.values() for key, value in sorted(node.common().items())}
 
 
-def test_each_node_saves_what_others_have_and_it_has_not() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 50))
-        for number, away in enumerate(NODE_NAMES):
-            await nodes.settled()
-            nodes.cut_off(away)
-            writer = nodes[NODE_NAMES[number - 1]]
-            await writer.coordinator.tokenize(CLINIC, values(100 * (number + 1), 100 * (number + 1) + 20))
-            await writer.coordinator.tokenize(REGISTRY, values(number, number + 1))
-            nodes.bring_back(away)
-        await nodes["n1"].coordinator.rotate(CLINIC, 1)
-        whole = await union(nodes)
-        for node in nodes.values():
-            assert len(node.records()) < len([key for key in whole if key.startswith(layout.RECORD)])
-            pairs, trailer = await backup(node)
-            assert pairs == whole
-            assert (trailer.counts.records, trailer.counts.owners, trailer.counts.registers) == (113, 2, 2)
-            assert trailer.sources == sorted({node.name, "n2" if node.name == "n1" else "n1"})
-
-    in_cluster(test, copy_bytes=PIECE_BYTES)
+@clustered(copy_bytes=PIECE_BYTES)
+async def test_each_node_saves_what_others_have_and_it_has_not(nodes: Cluster) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 50))
+    for number, away in enumerate(NODE_NAMES):
+        await nodes.settled()
+        nodes.cut_off(away)
+        writer = nodes[NODE_NAMES[number - 1]]
+        await writer.coordinator.tokenize(CLINIC, values(100 * (number + 1), 100 * (number + 1) + 20))
+        await writer.coordinator.tokenize(REGISTRY, values(number, number + 1))
+        nodes.bring_back(away)
+    await nodes["n1"].coordinator.rotate(CLINIC, 1)
+    whole = await union(nodes)
+    for node in nodes.values():
+        assert len(node.records()) < len([key for key in whole if key.startswith(layout.RECORD)])
+        pairs, trailer = await backup(node)
+        assert pairs == whole
+        assert (trailer.counts.records, trailer.counts.owners, trailer.counts.registers) == (113, 2, 2)
+        assert trailer.sources == sorted({node.name, "n2" if node.name == "n1" else "n1"})
 
 
 class Sealed:
@@ -117,40 +115,36 @@ def test_what_is_on_any_two_disks_is_in_it(missing: list[str | None], via: str) 
     in_cluster(test, stores, copy_bytes=200)
 
 
-def test_where_one_peer_ends_the_other_one_goes_on() -> None:
-    async def test(nodes: Cluster) -> None:
-        for away in NODE_NAMES[1:]:
-            nodes.cut_off(away)
-            await nodes["n1"].coordinator.tokenize(CLINIC, [*values(0, 5), *values(len(away), 300)])
-            nodes.bring_back(away)
-        n1, asked = nodes["n1"], 0
+@clustered(copy_bytes=PIECE_BYTES)
+async def test_where_one_peer_ends_the_other_one_goes_on(nodes: Cluster) -> None:
+    for away in NODE_NAMES[1:]:
+        nodes.cut_off(away)
+        await nodes["n1"].coordinator.tokenize(CLINIC, [*values(0, 5), *values(len(away), 300)])
+        nodes.bring_back(away)
+    n1, asked = nodes["n1"], 0
 
-        def lost_after_some(request: object) -> bool:
-            nonlocal asked
-            asked += isinstance(request, Copy)
-            return asked > 20
+    def lost_after_some(request: object) -> bool:
+        nonlocal asked
+        asked += isinstance(request, Copy)
+        return asked > 20
 
-        n1.ways["n2"].drops = lost_after_some
-        whole = await union(nodes)
-        pairs, trailer = await backup(n1)
-        assert pairs == whole
-        assert trailer.sources == ["n1", "n2", "n3"]
-        assert asked == 21  # from then on the other one is asked first
-
-    in_cluster(test, copy_bytes=PIECE_BYTES)
+    n1.ways["n2"].drops = lost_after_some
+    whole = await union(nodes)
+    pairs, trailer = await backup(n1)
+    assert pairs == whole
+    assert trailer.sources == ["n1", "n2", "n3"]
+    assert asked == 21  # from then on the other one is asked first
 
 
-def test_with_one_disk_alone_it_does_not_begin() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 5))
-        nodes.cut_off("n2")
-        nodes.cut_off("n3")
-        one = taking(nodes["n1"])
-        with pytest.raises(NoQuorum, match="one other, both active in one view: n2 does not answer; n3 does not answer"):
-            await anext(one.chunks())
-        assert one.outcome == "no-quorum"
-
-    in_cluster(test)
+@clustered()
+async def test_with_one_disk_alone_it_does_not_begin(nodes: Cluster) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 5))
+    nodes.cut_off("n2")
+    nodes.cut_off("n3")
+    one = taking(nodes["n1"])
+    with pytest.raises(NoQuorum, match="one other, both active in one view: n2 does not answer; n3 does not answer"):
+        await anext(one.chunks())
+    assert one.outcome == "no-quorum"
 
 
 def broken(chunks: list[bytes]) -> Broken:
@@ -159,34 +153,30 @@ def broken(chunks: list[bytes]) -> Broken:
     return error.value
 
 
-def test_with_one_disk_left_it_ends_as_one_that_was_broken_off() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
-        one, chunks = taking(nodes["n1"]), []
-        async for chunk in one.chunks():
-            chunks.append(chunk)
-            if len(chunks) == 10:
-                nodes.cut_off("n2")
-                nodes.cut_off("n3")
-        assert (broken(chunks).code, one.outcome) == ("no-quorum", "no-quorum")
-
-    in_cluster(test, copy_bytes=PIECE_BYTES)
+@clustered(copy_bytes=PIECE_BYTES)
+async def test_with_one_disk_left_it_ends_as_one_that_was_broken_off(nodes: Cluster) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
+    one, chunks = taking(nodes["n1"]), []
+    async for chunk in one.chunks():
+        chunks.append(chunk)
+        if len(chunks) == 10:
+            nodes.cut_off("n2")
+            nodes.cut_off("n3")
+    assert (broken(chunks).code, one.outcome) == ("no-quorum", "no-quorum")
 
 
-def test_a_view_that_follows_in_the_middle_ends_it() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
-        chunks: list[bytes] = []
-        async for chunk in taking(nodes["n1"]).chunks():
-            chunks.append(chunk)
-            if len(chunks) == 10:
-                following = successor(VIEW, "n3", b"a new disk of n3")
-                for node in ("n1", "n2"):
-                    nodes[node].commit.submit(ProposeView(RoundId(b"", b"", 0), NO_VIEW, following), lambda reply: None)
-                nodes["n1"].coordinator.learn(following)
-        assert "view 1 has ended, in which the backup began" in broken(chunks).why
-
-    in_cluster(test, copy_bytes=PIECE_BYTES)
+@clustered(copy_bytes=PIECE_BYTES)
+async def test_a_view_that_follows_in_the_middle_ends_it(nodes: Cluster) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
+    chunks: list[bytes] = []
+    async for chunk in taking(nodes["n1"]).chunks():
+        chunks.append(chunk)
+        if len(chunks) == 10:
+            following = successor(VIEW, "n3", b"a new disk of n3")
+            for node in ("n1", "n2"):
+                nodes[node].commit.submit(ProposeView(RoundId(b"", b"", 0), NO_VIEW, following), lambda reply: None)
+            nodes["n1"].coordinator.learn(following)
+    assert "view 1 has ended, in which the backup began" in broken(chunks).why
 
 
 def test_a_disk_that_cannot_be_read_to_its_end_makes_none() -> None:
@@ -208,22 +198,20 @@ def flip(record: bytes) -> bytes:
     return record[:-1] + bytes([record[-1] ^ 1])
 
 
-def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_refused() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 20))
-        await nodes.settled()
-        whole = nodes["n3"].common()
-        key = sorted(nodes["n1"].records())[10]
-        nodes["n1"].store.write({key: flip(whole[key])})
-        assert (await backup(nodes["n1"]))[0] == whole
-        nodes["n2"].store.write({}, [key])
-        one = taking(nodes["n1"])
-        error = broken([chunk async for chunk in one.chunks()])
-        assert (error.code, one.outcome) == ("refused", "refused")
-        assert error.why.startswith("n1 and n2 together have what could not be restored: a record of owner clinic that is not")
-        assert (await backup(nodes["n3"]))[0] == whole
-
-    in_cluster(test)
+@clustered()
+async def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_refused(nodes: Cluster) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 20))
+    await nodes.settled()
+    whole = nodes["n3"].common()
+    key = sorted(nodes["n1"].records())[10]
+    nodes["n1"].store.write({key: flip(whole[key])})
+    assert (await backup(nodes["n1"]))[0] == whole
+    nodes["n2"].store.write({}, [key])
+    one = taking(nodes["n1"])
+    error = broken([chunk async for chunk in one.chunks()])
+    assert (error.code, one.outcome) == ("refused", "refused")
+    assert error.why.startswith("n1 and n2 together have what could not be restored: a record of owner clinic that is not")
+    assert (await backup(nodes["n3"]))[0] == whole
 
 
 def test_names_that_stores_lack_come_from_the_node() -> None:
@@ -240,51 +228,42 @@ def test_names_that_stores_lack_come_from_the_node() -> None:
     in_cluster(test, stores)
 
 
-def test_a_token_in_which_two_values_met_stays_one() -> None:
-    narrow = Keyring("m1", bytes(range(32)), digest_bits=8)
-    assert narrow.secret_id == KEYRING.secret_id
-
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 3))
-        await nodes.settled()
-        key = min(nodes["n1"].records())
-        nodes["n2"].store.write({key: b"\x01c"})
-        pairs, trailer = await backup(nodes["n1"])
-        assert (pairs[key], trailer.counts.conflicts, trailer.counts.records) == (b"\x01c", 1, 3)
-
-    in_cluster(test)
+@clustered()
+async def test_a_token_in_which_two_values_met_stays_one(nodes: Cluster) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 3))
+    await nodes.settled()
+    key = min(nodes["n1"].records())
+    nodes["n2"].store.write({key: b"\x01c"})
+    pairs, trailer = await backup(nodes["n1"])
+    assert (pairs[key], trailer.counts.conflicts, trailer.counts.records) == (b"\x01c", 1, 3)
 
 
-def test_no_more_is_read_than_is_taken() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 200))
-        await nodes.settled()
-        n1 = nodes["n1"]
-        async with aclosing(taking(n1).chunks()) as chunks:
-            for taken in range(1, 20):
-                await anext(chunks)
-                await nodes.settled()
-                for way in n1.ways.values():
-                    assert sum(isinstance(request, Copy) for request in way.asked) <= taken
-
-    in_cluster(test, copy_bytes=PIECE_BYTES)
+@clustered(copy_bytes=PIECE_BYTES)
+async def test_no_more_is_read_than_is_taken(nodes: Cluster) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 200))
+    await nodes.settled()
+    n1 = nodes["n1"]
+    async with aclosing(taking(n1).chunks()) as chunks:
+        for taken in range(1, 20):
+            await anext(chunks)
+            await nodes.settled()
+            for way in n1.ways.values():
+                assert sum(isinstance(request, Copy) for request in way.asked) <= taken
 
 
-def test_what_is_written_meanwhile_breaks_nothing() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 100))
-        before = await union(nodes)
-        chunks, number = [], 1000
-        async for chunk in taking(nodes["n1"]).chunks():
-            chunks.append(chunk)
-            await nodes["n2"].coordinator.tokenize(CLINIC, values(number, number + 3))
-            number += 3
-        pairs, _ = parse(b"".join(chunks))
-        after = await union(nodes)
-        assert before.items() <= pairs.items() <= after.items()
-        assert len(after) > len(before) + 50
-
-    in_cluster(test, copy_bytes=PIECE_BYTES)
+@clustered(copy_bytes=PIECE_BYTES)
+async def test_what_is_written_meanwhile_breaks_nothing(nodes: Cluster) -> None:
+    await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 100))
+    before = await union(nodes)
+    chunks, number = [], 1000
+    async for chunk in taking(nodes["n1"]).chunks():
+        chunks.append(chunk)
+        await nodes["n2"].coordinator.tokenize(CLINIC, values(number, number + 3))
+        number += 3
+    pairs, _ = parse(b"".join(chunks))
+    after = await union(nodes)
+    assert before.items() <= pairs.items() <= after.items()
+    assert len(after) > len(before) + 50
 
 
 # What a node does: one at a time, an event for each, and none without a disk
