@@ -48,12 +48,12 @@ class Contents:
     collisions: list[tuple[str, Value]] = field(default_factory=list)
 
 
+@dataclass
 class _Filling:
     """A cluster that runs, and what it was told."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.contents = {CLINIC: Contents(), REGISTRY: Contents()}
+    cluster: Cluster
+    contents: dict[str, Contents] = field(default_factory=lambda: {CLINIC: Contents(), REGISTRY: Contents()})
 
     def tokenize(self, owner: str, values: Sequence[Value], via: str) -> None:
         answer = self.cluster.api(via, owner).tokenize(values)

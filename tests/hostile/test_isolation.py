@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,14 +46,14 @@ VALUES: Sequence[Value] = (
 )
 
 
+@dataclass
 class Work:
     """Clients of all owners, which take turns until the faults are over. ``frozen``: the node that is stopped just now."""
 
-    def __init__(self) -> None:
-        self.over = False
-        self.frozen: tuple[str, ...] = ()
-        self.done = 0
-        self._published: list[str] = []
+    over: bool = False
+    frozen: tuple[str, ...] = ()
+    done: int = 0
+    _published: list[str] = field(default_factory=list)
 
     def run(self, tenants: Sequence[Tenant]) -> None:
         last = False

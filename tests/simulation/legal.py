@@ -91,17 +91,17 @@ def steps_of(vault: Vault, asked: Invoke) -> Steps:
     return Complete(asked.op, Outcome.OK, tuple(answers), epoch)
 
 
+@dataclass
 class Clients:
     """They ask, and write down what they are told."""
 
-    def __init__(self, vault: Vault, rng: Random) -> None:
-        self.events: list[Invoke | Complete] = []
-        self._vault = vault
-        self._rng = rng
-        #: The steps that are left of each operation, and which of them somebody still waits for.
-        self._under_way: dict[int, Steps] = {}
-        self._waiting: set[int] = set()
-        self._next = 0
+    _vault: Vault
+    _rng: Random
+    events: list[Invoke | Complete] = field(default_factory=list)
+    #: The steps that are left of each operation, and which of them somebody still waits for.
+    _under_way: dict[int, Steps] = field(default_factory=dict)
+    _waiting: set[int] = field(default_factory=set)
+    _next: int = 0
 
     def work(self) -> None:
         """Until nothing is under way. What nobody waits for may be left undone."""

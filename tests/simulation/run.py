@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import NamedTuple
 
 from chaos.testbed.history import Invoke, lines
 from tests.model import run as exhaustive
@@ -92,34 +91,25 @@ def sweep(play: str, seeds: range, *, smaller: bool) -> int:
     return 0
 
 
-class Noticed(NamedTuple):
-    """How many seeds a mutant took, and the rule by which it was noticed: empty if it survived them all."""
-
-    mutant: str
-    seeds: int
-    rule: str
-
-
 def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
     """How many seeds each mutant took, and by which rule it was noticed. 1 if one was not."""
     with ProcessPoolExecutor(jobs) as pool:
-        found = []
-        for noticed in pool.map(notice, names, [seeds] * len(names)):
+        found: list[tuple[int, str]] = []
+        for name, noticed in zip(names, pool.map(notice, names, [seeds] * len(names)), strict=True):
             found.append(noticed)
-            print(f"{len(found)} of {len(names)}: {noticed.mutant}", file=sys.stderr, flush=True)
+            print(f"{len(found)} of {len(names)}: {name}", file=sys.stderr, flush=True)
     print(f"{'mutant':24}{'seeds':>7}  {'noticed by':22}undoes")
-    for noticed in found:
-        print(f"{noticed.mutant:24}{noticed.seeds:7}  {noticed.rule or 'NOBODY':22}{SIMULATED[noticed.mutant].undoes}")
-    survivors = [noticed.mutant for noticed in found if not noticed.rule]
-    print(f"{len(found) - len(survivors)} of {len(found)} mutants noticed")
-    return 1 if survivors else 0
+    for name, (took, rule) in zip(names, found, strict=True):
+        print(f"{name:24}{took:7}  {rule or 'NOBODY':22}{SIMULATED[name].undoes}")
+    noticed_by = [rule for _, rule in found if rule]
+    print(f"{len(noticed_by)} of {len(found)} mutants noticed")
+    return 0 if len(noticed_by) == len(found) else 1
 
 
-def notice(name: str, seeds: int) -> Noticed:
+def notice(name: str, seeds: int) -> tuple[int, str]:
+    """How many seeds a mutant took, and the rule by which it was noticed: empty if it survived them all."""
     done = first_failure(SIMULATED[name], range(1, seeds + 1))
-    if done is None or done.violation is None:
-        return Noticed(name, seeds, "")
-    return Noticed(name, done.scenario.seed, done.violation.rule)
+    return (seeds, "") if done is None or done.violation is None else (done.scenario.seed, done.violation.rule)
 
 
 def _listed(counts: Counter[str]) -> str:
