@@ -97,31 +97,23 @@ class _RoundResult:
     found_large: bool = False
 
 
+@dataclass(eq=False)
 class Coordinator:
     """Implements Vault over three peers, by node name; one of them is this node's own replica.
 
     ``view`` is the newest that this node knows, or None. ``wall_ms`` gives milliseconds since 1970, for versions only.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        peers: Mapping[str, Peer],
-        view: View | None,
-        keyring: Keyring,
-        timeouts: Timeouts,
-        clock: HybridClock,
-        wall_ms: Callable[[], int],
-        observer: Observer,
-    ) -> None:
-        self.view = view
-        self._identity = identity
-        self._peers = peers
-        self._keyring = keyring
-        self._timeouts = timeouts
-        self._clock = clock
-        self._wall_ms = wall_ms
-        self._observer = observer
+    identity: Identity
+    peers: Mapping[str, Peer]
+    view: View | None
+    keyring: Keyring
+    timeouts: Timeouts
+    clock: HybridClock
+    wall_ms: Callable[[], int]
+    observer: Observer
+
+    def __post_init__(self) -> None:
         self._rounds = itertools.count(1)
         self._large_reads = asyncio.Semaphore(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
@@ -143,12 +135,12 @@ class Coordinator:
     async def _commit(self, owner: Owner, canonicals: Sequence[bytes], deadline: float) -> Tokenized:
         """Write, guarded by the fence. If there is nothing to write, read the epoch by quorum instead."""
         if not canonicals:
-            register = await self._run(operations.read_epoch(owner, self._keyring), deadline, writes=True)
+            register = await self._run(operations.read_epoch(owner, self.keyring), deadline, writes=True)
             return Tokenized(register.epoch, [])
         distinct = list(dict.fromkeys(canonicals))
-        version = Version(self._clock.tick(self._wall_ms()), node_number(self._identity.node))
+        version = Version(self.clock.tick(self.wall_ms()), node_number(self.identity.node))
         believed = self._epochs.get(owner, FIRST_EPOCH)
-        steps = operations.tokenize(owner, distinct, self._keyring, records.header(version), believed)
+        steps = operations.tokenize(owner, distinct, self.keyring, records.header(version), believed)
         written = await self._run(steps, deadline, writes=True)
         self._remember(owner, written.epoch)
         tokens: list[str | None] = []
@@ -168,7 +160,7 @@ class Coordinator:
     ) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
         epochs, digests = await _keys_of(distinct)
-        steps = operations.read_records(owner, epochs, digests, self._keyring, take)
+        steps = operations.read_records(owner, epochs, digests, self.keyring, take)
         found = await self._run(steps, deadline, writes=writes)
         values: list[bytes | Missing] = []
         while len(values) < len(found):
@@ -187,7 +179,7 @@ class Coordinator:
         """The canonical forms of the records that were found, and for each other key why there is none."""
         if len(set(epochs)) == 1 and set(map(type, found)) == {bytes}:  # the common case, without a look at each
             sealed = [records.sealed_of(record) for record in cast("Sequence[bytes]", found)]
-            opened = self._keyring.epoch_keys(owner, epochs[0]).sealer.open_all(sealed, digests)
+            opened = self.keyring.epoch_keys(owner, epochs[0]).sealer.open_all(sealed, digests)
             return [canonical or Missing.UNAVAILABLE for canonical in opened]
         by_epoch: dict[int, list[int]] = {}
         values: list[bytes | Missing] = [
@@ -198,25 +190,25 @@ class Coordinator:
                 by_epoch.setdefault(epochs[index], []).append(index)
         for epoch, at in by_epoch.items():
             sealed = [records.sealed_of(cast("bytes", found[index])) for index in at]
-            opened = self._keyring.epoch_keys(owner, epoch).sealer.open_all(sealed, [digests[index] for index in at])
+            opened = self.keyring.epoch_keys(owner, epoch).sealer.open_all(sealed, [digests[index] for index in at])
             for index, canonical in zip(at, opened, strict=True):
                 values[index] = canonical or Missing.UNAVAILABLE
         return values
 
     async def epoch(self, owner: Owner) -> int:
-        register = await self._run(operations.read_epoch(owner, self._keyring), self._deadline(), writes=False)
+        register = await self._run(operations.read_epoch(owner, self.keyring), self._deadline(), writes=False)
         self._remember(owner, register.epoch)
         return register.epoch
 
     async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
         by_epoch: list[list[str]] = []
         for epoch in range(FIRST_EPOCH, last + 1):
-            by_epoch.append(format_tokens(epoch, self._keyring.epoch_keys(owner, epoch).digests(canonicals)))
+            by_epoch.append(format_tokens(epoch, self.keyring.epoch_keys(owner, epoch).digests(canonicals)))
             await asyncio.sleep(0)  # an owner may have thousands of epochs: other requests have their turn
         return [list(tokens) for tokens in zip(*by_epoch, strict=True)]
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
-        active = await self._run(operations.rotate(owner, from_epoch, self._keyring), self._deadline(), writes=True)
+        active = await self._run(operations.rotate(owner, from_epoch, self.keyring), self._deadline(), writes=True)
         self._remember(owner, active)
         return active
 
@@ -232,7 +224,7 @@ class Coordinator:
 
     def _deadline(self) -> float:
         """The time by which a request that begins now has to be answered, by the event loop's clock."""
-        return asyncio.get_running_loop().time() + self._timeouts.request
+        return asyncio.get_running_loop().time() + self.timeouts.request
 
     async def _run(self, steps: Steps[ResultT], deadline: float, *, writes: bool) -> ResultT:
         """Run an operation to its end, and return its result.
@@ -267,7 +259,7 @@ class Coordinator:
     async def _wait_for_large_reads(self) -> None:
         """Wait for a place among the reads of large values. Raises Busy."""
         try:
-            async with asyncio.timeout(self._timeouts.round):
+            async with asyncio.timeout(self.timeouts.round):
                 await self._large_reads.acquire()
         except TimeoutError:
             raise Busy("this node is reading large values for others; wait, or ask another node") from None
@@ -276,22 +268,22 @@ class Coordinator:
         """Hold one round in the view that this node knows. Without enough replicas that are up, none is asked."""
         view = self.view
         if view is None:
-            return _RoundResult(None, {self._identity.node: "knows no view, since it has no disk and no peer was reached"})
+            return _RoundResult(None, {self.identity.node: "knows no view, since it has no disk and no peer was reached"})
         if ask.view is not None and ask.view != view.id:
             return _RoundResult(ViewRefused(view), {})
         targets = [target for target in self._targets(view) if ask.disk in (None, target.disk)]
-        own = self._identity.node
+        own = self.identity.node
         down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
         if len(targets) - len(down) < min(QUORUM, len(targets)):
             return _RoundResult(None, down)
-        round_id = RoundId(self._identity.disk, self._identity.boot, next(self._rounds))
+        round_id = RoundId(self.identity.disk, self.identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
         request = ask.request.sent_in(round_id, view.id)
-        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self._observer.acknowledged)
+        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self.observer.acknowledged)
         decision = await exchange.run(
             first=len(targets) if ask.everyone else QUORUM,
-            hedge=self._timeouts.hedge,
-            deadline=min(deadline, loop.time() + self._timeouts.round),
+            hedge=self.timeouts.hedge,
+            deadline=min(deadline, loop.time() + self.timeouts.round),
         )
         if isinstance(decision, ViewRefused):
             self.learn(decision.view)
@@ -303,16 +295,16 @@ class Coordinator:
         """Tell the observer what a round came to."""
         match request, decision:
             case WriteBack(digests=digests), Repaired(refused=refused):
-                self._observer.read_repaired(targets[0].peer.node, len(digests) - len(refused))
+                self.observer.read_repaired(targets[0].peer.node, len(digests) - len(refused))
             case Put(), Adopt():
-                self._observer.fence_retried()
+                self.observer.fence_retried()
             case (Put(), Committed()) | (RaiseEpoch(), Raised()):
                 disks = {target.peer.node: target.disk for target in targets}
                 exchange.watch_missed(lambda node: self._tell_missed(node, disks[node], request))
 
     def _tell_missed(self, node: str, disk: bytes, request: AnyRequest) -> None:
-        if node != self._identity.node and isinstance(request, Put | RaiseEpoch):
-            self._observer.unacknowledged(node, disk, request)
+        if node != self.identity.node and isinstance(request, Put | RaiseEpoch):
+            self.observer.unacknowledged(node, disk, request)
 
     def _targets(self, view: View) -> list[Target]:
         """The view's replicas in the order in which to ask: this node's own, its peers, and last those not up.
@@ -322,9 +314,9 @@ class Coordinator:
         turn = next(self._rounds) % 2
 
         def order(node: str) -> tuple[bool, bool, bool]:
-            return not self._peers[node].up, node != self._identity.node, (node_number(node) % 2 == turn)
+            return not self.peers[node].up, node != self.identity.node, (node_number(node) % 2 == turn)
 
-        return [Target(self._peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]
+        return [Target(self.peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]
 
 
 def _end_of_opening(found: Sequence[bytes | Open | None], start: int) -> int:

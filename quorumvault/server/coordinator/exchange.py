@@ -30,33 +30,29 @@ class Target:
     disk: bytes
 
 
+@dataclass(eq=False)
 class Exchange:
     """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part.
 
     ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before that decides the round.
     """
 
-    def __init__(
-        self,
-        loop: AbstractEventLoop,
-        round_: Round[Any, Any],
-        outgoing: Outgoing,
-        targets: Iterable[Target],
-        on_ack: Callable[[bytes, Mark], None],
-    ) -> None:
-        self._loop = loop
-        self._round = round_
-        self._outgoing = outgoing
-        self._on_ack = on_ack
-        self._unasked: Iterator[Target] = iter(tuple(targets))
+    loop: AbstractEventLoop
+    round: Round[Any, Any]
+    outgoing: Outgoing
+    targets: Iterable[Target]
+    on_ack: Callable[[bytes, Mark], None]
+
+    def __post_init__(self) -> None:
+        self._unasked: Iterator[Target] = iter(tuple(self.targets))
         self._waiting: dict[str, Target] = {}
-        self._decided: Future[object] = loop.create_future()
+        self._decided: Future[object] = self.loop.create_future()
         self._on_missed: Callable[[str], None] = lambda node: None
         self.trouble: dict[str, str] = {}
 
     async def run(self, *, first: int, hedge: float, deadline: float) -> object:
         """Ask ``first`` targets, one more when all of these have replied in vain or after ``hedge`` s; decide by ``deadline``."""
-        timers = [self._loop.call_at(deadline, self._expire), self._loop.call_later(hedge, self._ask_next)]
+        timers = [self.loop.call_at(deadline, self._expire), self.loop.call_later(hedge, self._ask_next)]
         try:
             for _ in range(first):
                 self._ask_next()
@@ -76,7 +72,7 @@ class Exchange:
         if target is None or self._decided.done():
             return
         self._waiting[target.peer.node] = target
-        target.peer.send(self._outgoing, lambda reply: self._on_reply(target, reply))
+        target.peer.send(self.outgoing, lambda reply: self._on_reply(target, reply))
 
     def _on_reply(self, target: Target, reply: AnyReply | NoReply) -> None:
         if self._waiting.pop(target.peer.node, None) is None:
@@ -87,7 +83,7 @@ class Exchange:
         if isinstance(reply, NoReply):
             self._give_up(target, "lost in mid-request" if reply.sent else "unreachable")
         elif isinstance(reply, OtherView):
-            self._decide(self._round.receive(reply))
+            self._decide(self.round.receive(reply))
             self._give_up(target, "in another view")
         elif reply.disk != target.disk:
             self._give_up(target, "runs with a disk that the cluster does not know")
@@ -95,8 +91,8 @@ class Exchange:
             self._give_up(target, "refuses writes: disk full" if reply.full else "joining, not voting yet")
         else:
             if isinstance(reply, Ack):
-                self._on_ack(reply.disk, Mark(reply.incarnation, reply.sequence))
-            self._decide(self._round.receive(reply))
+                self.on_ack(reply.disk, Mark(reply.incarnation, reply.sequence))
+            self._decide(self.round.receive(reply))
         if not self._waiting:
             self._ask_next()
 
@@ -107,7 +103,7 @@ class Exchange:
 
     def _give_up(self, target: Target, why: str) -> None:
         self.trouble[target.peer.node] = why
-        self._decide(self._round.give_up(target.disk))
+        self._decide(self.round.give_up(target.disk))
 
     def _expire(self) -> None:
         for target in (*self._waiting.values(), *self._unasked):

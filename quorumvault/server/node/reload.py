@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from quorumvault.config.api_keys import ApiKey, KeyTable, load_keys
 from quorumvault.config.cluster import Cluster, load_cluster
@@ -24,23 +25,19 @@ from quorumvault.server.telemetry.event_log import Event
 logger = logging.getLogger("quorumvault.node")
 
 
+@dataclass(eq=False)
 class Reloads:
     """``keys`` are in force. ``introduce`` is told their owners, ``links`` (by node) their peers' addresses; ``note`` takes
     events."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        links: Callable[[], Mapping[str, Link]],
-        introduce: Callable[[Iterable[Owner]], None],
-        note: Callable[[Event], None],
-    ) -> None:
+    cluster: Cluster
+    links: Callable[[], Mapping[str, Link]]
+    introduce: Callable[[Iterable[Owner]], None]
+    note: Callable[[Event], None]
+
+    def __post_init__(self) -> None:
         """Raises ConfigError if there are no keys to begin with."""
-        self.keys = load_keys(cluster.api_keys)
-        self._cluster = cluster
-        self._links = links
-        self._introduce = introduce
-        self._note = note
+        self.keys = load_keys(self.cluster.api_keys)
         self._refused: dict[str, str] = {}
 
     @property
@@ -64,18 +61,18 @@ class Reloads:
                 logger.info("%s read again", what)
         detail = f"asked for by {asked_by}; read again: {', '.join(read) or 'nothing'}"
         detail += f"; refused: {', '.join(self._refused)}" if self._refused else ""
-        self._note(Event(event="reload", outcome="failed" if self._refused else "ok", detail=detail))
+        self.note(Event(event="reload", outcome="failed" if self._refused else "ok", detail=detail))
         return Reloaded(read, self._refused)
 
     def _read_keys(self) -> None:
-        before, self.keys = self.keys, load_keys(guarded(self._cluster.api_keys))
+        before, self.keys = self.keys, load_keys(guarded(self.cluster.api_keys))
         for event in key_changes(before, self.keys):
-            self._note(event)
-        self._introduce(self.keys.owners)
+            self.note(event)
+        self.introduce(self.keys.owners)
 
     def _read_addresses(self) -> None:
-        nodes = load_cluster(guarded(self._cluster.file)).nodes
-        for node, link in self._links().items():
+        nodes = load_cluster(guarded(self.cluster.file)).nodes
+        for node, link in self.links().items():
             link.move(nodes[node].peer)
 
 

@@ -15,6 +15,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from ssl import SSLContext
 from typing import NamedTuple
 
@@ -41,32 +42,24 @@ def reconnect_wait(attempt: int, timeouts: Timeouts, rng: random.Random) -> floa
     return rng.uniform(0, ceiling)
 
 
+@dataclass(eq=False)
 class Link:
     """The link to the peer ``node`` at ``address``. ``on_change(link)`` is called whenever it goes up or down.
 
     ``source`` is the host that is bound before connecting; None leaves that to the kernel.
     """
 
-    def __init__(
-        self,
-        node: str,
-        address: Address,
-        local: LocalNode,
-        *,
-        source: str | None,
-        rng: random.Random,
-        on_change: Callable[[Link], None],
-        tls: SSLContext | None = None,
-    ) -> None:
-        self.node = node
-        self.address = address
+    node: str
+    address: Address
+    local: LocalNode
+    source: str | None
+    rng: random.Random
+    on_change: Callable[[Link], None]
+    tls: SSLContext | None = None
+
+    def __post_init__(self) -> None:
         #: Why the link is down; None while it is up, and before it was first dialled.
         self.last_error: str | None = None
-        self._local = local
-        self._source = source
-        self._rng = rng
-        self._on_change = on_change
-        self._tls = tls
         self._open: _Dialled | None = None
         self._facts: NodeFacts | None = None
         self._task: asyncio.Task[None] | None = None
@@ -129,20 +122,20 @@ class Link:
                 await task
 
     async def _keep_connected(self) -> None:
-        timeouts, attempt = self._local.timeouts, 0
+        timeouts, attempt = self.local.timeouts, 0
         while True:
             # A shorter connection was no success: a node that is cut off each time must not dial at full speed.
             attempt = 0 if await self._connect() > timeouts.reconnect_last else attempt + 1
-            await asyncio.sleep(reconnect_wait(attempt, timeouts, self._rng))
+            await asyncio.sleep(reconnect_wait(attempt, timeouts, self.rng))
 
     async def _connect(self) -> float:
         """Dial, and wait until the connection ends. Returns the seconds for which requests could be sent on it."""
-        connection = self._connection = _Dialled(self, self._local)
-        local_address = None if self._source is None else (self._source, 0)
+        connection = self._connection = _Dialled(self, self.local)
+        local_address = None if self.source is None else (self.source, 0)
         try:
-            async with asyncio.timeout(self._local.timeouts.handshake):
+            async with asyncio.timeout(self.local.timeouts.handshake):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: connection, self.address.host, self.address.port, local_addr=local_address, ssl=self._tls
+                    lambda: connection, self.address.host, self.address.port, local_addr=local_address, ssl=self.tls
                 )
         except OSError as error:  # also TimeoutError and ssl.SSLError
             why = error.strerror or str(error) or "no answer in time"
@@ -155,7 +148,7 @@ class Link:
         """Called by the connection once requests can be sent on it."""
         self._open, self.last_error, self._on_failure = connection, None, None
         logger.info("%s is up at %s: disk %s, version %s", self.node, self.address, facts.disk.hex(), facts.version)
-        self._on_change(self)
+        self.on_change(self)
 
     def ended(self, connection: _Dialled, reason: str) -> None:
         """Called by the connection at its end, whether it was open or not. A reason is logged once, not at every attempt."""
@@ -168,7 +161,7 @@ class Link:
             level = logging.INFO if reason in (STOPPING, _MOVED) else logging.WARNING
             logger.log(level, "%s is down, at %s: %s", self.node, self.address, reason)
         if was_up:
-            self._on_change(self)
+            self.on_change(self)
         elif self._on_failure is not None and not connection.undecided:
             on_failure, self._on_failure = self._on_failure, None
             on_failure()

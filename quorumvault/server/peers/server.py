@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from ssl import SSLContext
 from typing import NamedTuple
@@ -39,26 +40,21 @@ Submit = Callable[[AnyRequest, OnReply], None]
 _REMEMBERED_REFUSALS = 256
 
 
+@dataclass(eq=False)
 class PeerServer:
-    """Listens at ``address`` (port 0: any free port) for the nodes named ``others``."""
+    """Listens at ``address`` for the nodes named ``others``. Port 0 is any free port, and the real one once it listens."""
 
-    def __init__(
-        self, address: Address, local: LocalNode, *, others: Collection[str], submit: Submit, tls: SSLContext | None = None
-    ) -> None:
-        self._address = address
-        self._local = local
-        self._others = others
-        self._submit = submit
-        self._tls = tls
+    address: Address
+    local: LocalNode
+    others: Collection[str]
+    submit: Submit
+    tls: SSLContext | None = None
+
+    def __post_init__(self) -> None:
         self._listener: asyncio.Server | None = None
         self._strangers: dict[_Accepted, None] = {}
         self._live: dict[str, _Accepted] = {}
         self._refusals: dict[str, str] = {}
-
-    @property
-    def address(self) -> Address:
-        """The address at which it listens, with the real port once it does."""
-        return self._address
 
     @property
     def connected(self) -> Mapping[str, NodeFacts]:
@@ -72,11 +68,11 @@ class PeerServer:
 
     async def start(self) -> None:
         """Raises OSError if the address cannot be had."""
-        tls_handshake = None if self._tls is None else self._local.timeouts.handshake
+        tls_handshake = None if self.tls is None else self.local.timeouts.handshake
         self._listener = await asyncio.get_running_loop().create_server(
-            self._accept, self._address.host, self._address.port, ssl=self._tls, ssl_handshake_timeout=tls_handshake
+            self._accept, self.address.host, self.address.port, ssl=self.tls, ssl_handshake_timeout=tls_handshake
         )
-        self._address = Address(self._address.host, self._listener.sockets[0].getsockname()[1])
+        self.address = Address(self.address.host, self._listener.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening and end all connections. Replies that the replica has given still go out."""
@@ -91,9 +87,9 @@ class PeerServer:
             await self._listener.wait_closed()
 
     def _accept(self) -> _Accepted:
-        if len(self._strangers) >= self._local.limits.peer_strangers:
+        if len(self._strangers) >= self.local.limits.peer_strangers:
             next(iter(self._strangers)).fail("too many connections at once that have not proved themselves")
-        stranger = _Accepted(self, self._local, self._others, self._submit)
+        stranger = _Accepted(self, self.local, self.others, self.submit)
         self._strangers[stranger] = None
         return stranger
 

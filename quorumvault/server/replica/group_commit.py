@@ -14,6 +14,7 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from quorumvault.config.cluster import Limits
@@ -35,6 +36,7 @@ class _Entry(NamedTuple):
     size: int
 
 
+@dataclass(eq=False)
 class GroupCommit:
     """Runs a replica on its own thread. ``on_failure`` is called there, and has to end the process.
 
@@ -43,13 +45,12 @@ class GroupCommit:
     negative, at most ``limits.storage_queue_bytes``.
     """
 
-    def __init__(
-        self, replica: Replica, loop: AbstractEventLoop, limits: Limits, on_failure: Callable[[BaseException], None]
-    ) -> None:
-        self._replica = replica
-        self._loop = loop
-        self._limits = limits
-        self._on_failure = on_failure
+    replica: Replica
+    loop: AbstractEventLoop
+    limits: Limits
+    on_failure: Callable[[BaseException], None]
+
+    def __post_init__(self) -> None:
         self._began: float | None = None
         #: On the event loop's thread only.
         self._held_bytes = 0
@@ -60,7 +61,7 @@ class GroupCommit:
     def submit(self, request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
         """Called on the event loop's thread, where ``on_reply`` is called: later, or at once if too much waits already."""
         size = _size(request)
-        limits = self._limits
+        limits = self.limits
         if self._entries.qsize() >= limits.storage_queue or self._held_bytes + size > limits.storage_queue_bytes:
             on_reply(NoReply(sent=False))
             return
@@ -83,18 +84,18 @@ class GroupCommit:
         try:
             while group := self._next_group():
                 self._began = time.monotonic()
-                replies = self._replica.handle([entry.request for entry in group])
+                replies = self.replica.handle([entry.request for entry in group])
                 self._began = None
-                self._loop.call_soon_threadsafe(self._deliver, group, replies)
+                self.loop.call_soon_threadsafe(self._deliver, group, replies)
         except BaseException as failure:  # any failure: the state of the store is no longer known
             logger.critical("storage failed: %s: %s", type(failure).__name__, failure)
-            self._on_failure(failure)
+            self.on_failure(failure)
 
     def _next_group(self) -> list[_Entry]:
         """Wait for a first request, then take those that wait already, up to ``limits.group_bytes``. Empty at the end."""
         entry = self._entries.get()
         group: list[_Entry] = []
-        room = self._limits.group_bytes
+        room = self.limits.group_bytes
         while entry is not None:
             group.append(entry)
             room -= entry.size

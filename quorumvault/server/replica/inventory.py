@@ -57,25 +57,16 @@ class Collected:
     records: dict[Owner, dict[bytes, bytes]] = field(repr=False)
 
 
+@dataclass(eq=False)
 class Inventory:
     """``slice_records`` bounds a slice, ``reply_bytes`` the records in one answer."""
 
-    def __init__(
-        self,
-        store: Store,
-        sums: BucketSums,
-        owners: OwnerNames,
-        keyring: Keyring,
-        *,
-        reply_bytes: int,
-        slice_records: int = SLICE_RECORDS,
-    ) -> None:
-        self._store = store
-        self._sums = sums
-        self._owners = owners
-        self._keyring = keyring
-        self._slice_records = slice_records
-        self._reply_bytes = reply_bytes
+    store: Store
+    sums: BucketSums
+    owners: OwnerNames
+    keyring: Keyring
+    reply_bytes: int
+    slice_records: int = SLICE_RECORDS
 
     # What peers ask.
 
@@ -92,11 +83,11 @@ class Inventory:
                 return self._registers(head, request.after)
 
     def _encoded_sums(self, groups: Sequence[int]) -> bytes | None:
-        if not self._sums.complete:
+        if not self.sums.complete:
             return None
         if not groups:
-            return encode_sums(self._sums.of_groups())
-        return b"".join(encode_sums(self._sums.of_group(group)) for group in groups)
+            return encode_sums(self.sums.of_groups())
+        return b"".join(encode_sums(self.sums.of_group(group)) for group in groups)
 
     def _list(self, head: Head, first: int, end: int) -> messages.Listing:
         listing = messages.Listing(*head, first, [], [], [])
@@ -113,15 +104,15 @@ class Inventory:
         found: list[bytes | None] = []
         names: dict[bytes, str] = {}
         size = 0
-        for place in places[: self._slice_records]:
-            (record,) = self._store.get([layout.RECORD + place])
+        for place in places[: self.slice_records]:
+            (record,) = self.store.get([layout.RECORD + place])
             found.append(record if isinstance(record, bytes) else None)
             if isinstance(record, bytes):
                 size += len(record)
-                owner = self._owners.get(place[2:18])
+                owner = self.owners.get(place[2:18])
                 if owner is not None:
                     names[owner.id] = owner.name
-            if size > self._reply_bytes:
+            if size > self.reply_bytes:
                 break
         return found, names
 
@@ -133,17 +124,17 @@ class Inventory:
 
     def _read_registers(self, head: Head, after: bytes) -> messages.Registers:
         found = messages.Registers(*head, [], [], [], [])
-        for key, value in self._store.scan(layout.REGISTER, layout.register_key(after) + b"\0"):
+        for key, value in self.store.scan(layout.REGISTER, layout.register_key(after) + b"\0"):
             try:
                 epoch, secret = layout.decode_register(value)
             except ValueError as error:
                 raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
-            owner = self._owners.get(key[1:])
+            owner = self.owners.get(key[1:])
             found.owners.append(key[1:])
             found.names.append("" if owner is None else owner.name)
             found.epochs.append(epoch)
             found.secrets.append(secret)
-            if len(found.owners) >= self._slice_records:
+            if len(found.owners) >= self.slice_records:
                 break
         return found
 
@@ -154,10 +145,10 @@ class Inventory:
         for bucket, pairs in self._slice(first, BUCKETS):
             first = bucket + 1
             if pairs is None:
-                self._sums.forget(bucket)
+                self.sums.forget(bucket)
             else:
-                self._sums.learn(bucket, total(pairs))
-        self._sums.complete = self._sums.complete or first == BUCKETS
+                self.sums.learn(bucket, total(pairs))
+        self.sums.complete = self.sums.complete or first == BUCKETS
         return first
 
     def inspect(self, first: int) -> Findings:
@@ -171,9 +162,9 @@ class Inventory:
             findings.checked += len(pairs)
             findings.rotten += [key[1:] for key, record in pairs if self.authentic(key[1:], record) is False]
             # Iterators do not use filters, and look-ups do: one that has gone bad in memory hides what is there.
-            if any(record is None or record is CORRUPT for record in self._store.get([key for key, _ in pairs])):
+            if any(record is None or record is CORRUPT for record in self.store.get([key for key, _ in pairs])):
                 findings.damage = "its store holds records that a look-up does not find"
-            elif self._sums.known(bucket) and self._sums[bucket] != total(pairs):
+            elif self.sums.known(bucket) and self.sums[bucket] != total(pairs):
                 findings.damage = "its store does not hold the records that were written to it"
         return findings
 
@@ -181,19 +172,19 @@ class Inventory:
         """The first of these records, as many as one message takes, for another replica: those of them that are authentic."""
         collected = Collected(0, {})
         size = 0
-        for place, record in zip(places, self._store.get([layout.RECORD + place for place in places]), strict=True):
+        for place, record in zip(places, self.store.get([layout.RECORD + place for place in places]), strict=True):
             collected.looked_at += 1
-            owner = self._owners.get(place[2:18])
+            owner = self.owners.get(place[2:18])
             if isinstance(record, bytes) and records.holds_value(record) and owner and self.authentic(place, record):
                 collected.records.setdefault(owner, {})[place] = record
                 size += len(record)
-            if size > self._reply_bytes // 8:
+            if size > self.reply_bytes // 8:
                 break
         return collected
 
     def acceptable(self, offered: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """Select those of another replica's records, by place, that are authentic and meet no unreadable record here."""
-        present = self._store.get([layout.RECORD + place for place in offered])
+        present = self.store.get([layout.RECORD + place for place in offered])
         return {
             place: record
             for (place, record), here in zip(offered.items(), present, strict=True)
@@ -202,7 +193,7 @@ class Inventory:
 
     def authentic_at(self, places: Sequence[bytes]) -> int:
         """Count the places that have an authentic record here."""
-        held = self._store.get([layout.RECORD + place for place in places])
+        held = self.store.get([layout.RECORD + place for place in places])
         return sum(
             isinstance(record, bytes) and self.authentic(place, record) is True
             for place, record in zip(places, held, strict=True)
@@ -212,17 +203,17 @@ class Inventory:
         """True if the record was sealed for this place, or is a conflict mark; None if its owner is not known here."""
         if record == records.CONFLICT_MARK:
             return True
-        owner = self._owners.get(layout.parse_place(place)[0])
-        return None if owner is None else is_authentic(self._keyring, owner, place, record)
+        owner = self.owners.get(layout.parse_place(place)[0])
+        return None if owner is None else is_authentic(self.keyring, owner, place, record)
 
     def _slice(self, first: int, end: int) -> Iterator[tuple[int, _Pairs | None]]:
         """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice."""
         if not 0 <= first < end:
             return
-        room = self._slice_records * _BUCKETS_A_RECORD
+        room = self.slice_records * _BUCKETS_A_RECORD
         bucket, pairs = first, list[tuple[bytes, bytes]]()
         try:
-            for key, record in self._store.scan(layout.RECORD, layout.bucket_prefix(first)):
+            for key, record in self.store.scan(layout.RECORD, layout.bucket_prefix(first)):
                 while layout.bucket_of(key) != bucket:
                     yield bucket, pairs
                     bucket, pairs, room = bucket + 1, [], room - 1
@@ -241,6 +232,6 @@ class Inventory:
 
     def _read_alone(self, bucket: int) -> _Pairs | None:
         try:
-            return list(self._store.scan(layout.bucket_prefix(bucket)))
+            return list(self.store.scan(layout.bucket_prefix(bucket)))
         except StoreCorrupt:
             return None

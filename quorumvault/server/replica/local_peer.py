@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import HybridClock
@@ -11,6 +12,7 @@ from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.replica.group_commit import GroupCommit
 
 
+@dataclass(eq=False)
 class LocalPeer:
     """Implements Peer: to the coordinator, its own replica is a peer like the two others, without a wire.
 
@@ -19,25 +21,16 @@ class LocalPeer:
     ``clock`` follows the versions of the records that come in; ``wall_ms`` is milliseconds since 1970.
     """
 
-    def __init__(
-        self,
-        node: str,
-        storage: Callable[[], GroupCommit | None],
-        disk: Callable[[], bytes],
-        established: Callable[[], bool],
-        clock: HybridClock,
-        wall_ms: Callable[[], int],
-    ) -> None:
-        self.node = node
-        self._storage = storage
-        self._disk = disk
-        self._established = established
-        self._clock = clock
-        self._wall_ms = wall_ms
+    node: str
+    storage: Callable[[], GroupCommit | None]
+    disk: Callable[[], bytes]
+    established: Callable[[], bool]
+    clock: HybridClock
+    wall_ms: Callable[[], int]
 
     @property
     def up(self) -> bool:
-        return self._storage() is not None and self._established()
+        return self.storage() is not None and self.established()
 
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
         self.submit(outgoing.request, on_reply)
@@ -48,11 +41,11 @@ class LocalPeer:
         NotVoting without a disk, NoReply while this process may not vote, or when too much waits for the disk already.
         """
         if isinstance(request, Put) and records.is_value_header(request.header):
-            self._clock.observe(records.version_of(request.header).clock, self._wall_ms())
-        storage = self._storage()
+            self.clock.observe(records.version_of(request.header).clock, self.wall_ms())
+        storage = self.storage()
         if storage is None:
-            on_reply(NotVoting(request.round, request.view, self._disk()))
-        elif not self._established():
+            on_reply(NotVoting(request.round, request.view, self.disk()))
+        elif not self.established():
             on_reply(NoReply(sent=False))
         else:
             storage.submit(request, on_reply)

@@ -20,6 +20,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 logger = logging.getLogger("quorumvault.disk")
@@ -40,6 +41,7 @@ def free_bytes(directory: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+@dataclass(eq=False)
 class FreeSpace:
     """``bytes`` is the free space seen last: None before the first look, and while it is unknown. ``full``: writes are refused.
 
@@ -47,20 +49,14 @@ class FreeSpace:
     ``look`` may be called on any thread.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        floor: int,
-        on_change: Callable[[bool], None],
-        *,
-        free: Callable[[Path], int] = free_bytes,
-    ) -> None:
+    directory: Path
+    floor: int
+    on_change: Callable[[bool], None]
+    free: Callable[[Path], int] = free_bytes
+
+    def __post_init__(self) -> None:
         self.bytes: int | None = None
         self.full = False
-        self._directory = directory
-        self._floor = floor
-        self._free = free
-        self._on_change = on_change
         self._told = False
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -72,7 +68,7 @@ class FreeSpace:
             return None
         left = "an unknown number of" if self.bytes is None else f"{self.bytes:,}"
         return (
-            f"disk full: {left} bytes are free at {self._directory}, and limits.free_space_floor is {self._floor:,}: "
+            f"disk full: {left} bytes are free at {self.directory}, and limits.free_space_floor is {self.floor:,}: "
             f"this node refuses writes and serves reads; make room, and it goes on by itself"
         )
 
@@ -80,13 +76,13 @@ class FreeSpace:
         """Look; return True if writes are to be taken. Takes some 2 microseconds on a local disk."""
         with self._lock:
             try:
-                free = self._free(self._directory)
+                free = self.free(self.directory)
             except OSError:
                 # The free space is unknown. The write itself will show whether it can be done.
                 self.bytes = None
                 return not self.full
             self.bytes = free
-            full = free < self._floor * (1 + _HYSTERESIS) if self.full else free < self._floor
+            full = free < self.floor * (1 + _HYSTERESIS) if self.full else free < self.floor
             if full != self.full:
                 self.full = full
                 self._loop.call_soon_threadsafe(self._tell)
@@ -94,15 +90,15 @@ class FreeSpace:
 
     def has_reserve(self) -> bool:
         """Look; return True if there is room for the node's own bookkeeping."""
-        return self.has_room() or self.bytes is None or self.bytes >= self._floor * _RESERVE
+        return self.has_room() or self.bytes is None or self.bytes >= self.floor * _RESERVE
 
     def has_room_for(self, size: int) -> bool:
         """Look; return True if ``size`` bytes more would leave the floor free, False if that is unknown."""
-        return self.has_room() and self.bytes is not None and self.bytes - size >= self._floor
+        return self.has_room() and self.bytes is not None and self.bytes - size >= self.floor
 
     def has_plenty(self) -> bool:
         """Look; return True if there is room for dispensable things, such as old event files. Raises OSError."""
-        return self._free(self._directory) >= self._floor * _PLENTY
+        return self.free(self.directory) >= self.floor * _PLENTY
 
     async def watch(self) -> None:
         """Look every few seconds, until cancelled. One look at a time: a disk that hangs blocks one thread and no more."""
@@ -117,5 +113,5 @@ class FreeSpace:
         if self.full:
             logger.error(self.problem)
         else:
-            logger.warning("there is room at %s again: this node takes writes", self._directory)
-        self._on_change(self.full)
+            logger.warning("there is room at %s again: this node takes writes", self.directory)
+        self.on_change(self.full)
