@@ -114,19 +114,19 @@ def lie(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, instead:
     monkeypatch.setattr(chaos.testbed.cluster, "executable", lambda: str(liar))
 
 
-def test_it_notices_tables_that_were_not_moved(own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_notices_tables_that_were_not_moved(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "analysis"
     tables = analysis.lay_out(invent_input(tmp_path), sample.IDENTIFIERS, directory / "plain")
     lie(tmp_path, monkeypatch, "migrate", "exit 0")
     with pytest.raises(ClaimFailed, match="quorumvault census ends with exit code 0") as failed:
-        analysis.analyse(own_cluster, Narrator(io.StringIO()), directory, "clinic", "registry", tables)
+        analysis.analyse(cluster, Narrator(io.StringIO()), directory, "clinic", "registry", tables)
     assert "9,985 tokens of epochs before 2 are in the files given" in failed.value.saw
 
 
-def test_it_notices_a_timeline_that_lacks_a_node(own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_notices_a_timeline_that_lacks_a_node(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lie(tmp_path, monkeypatch, "events", "'{real}' \"$@\" | grep -v '\"n3\"'")
     with pytest.raises(ClaimFailed) as failed:
-        trouble.timeline(own_cluster, Narrator(io.StringIO()))
+        trouble.timeline(cluster, Narrator(io.StringIO()))
     assert "events of n1, n2, ordered: True" in failed.value.saw
 
 
@@ -140,7 +140,7 @@ class Whole(Partitions):
     def mend(self, node: str) -> None: ...
 
 
-def test_it_notices_a_node_that_is_not_cut_off(own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_notices_a_node_that_is_not_cut_off(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trouble, "_NOTICE_SECONDS", 0.1)
     with pytest.raises(ClaimFailed, match="n1 notices that it is alone"):
-        trouble.cut_off(own_cluster, Whole(), Narrator(io.StringIO()), "clinic")
+        trouble.cut_off(cluster, Whole(), Narrator(io.StringIO()), "clinic")
