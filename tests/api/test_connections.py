@@ -34,6 +34,10 @@ CHUNKED = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 SIZED = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 
+#: For a head, in seconds.
+HURRY = Timeouts(head=0.05)
+
+
 class App:
     """``/early`` answers unread, ``/gate`` when the gate opens, ``/large`` in PIECES, all else with what it was asked."""
 
@@ -328,6 +332,37 @@ async def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(caplog
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
 
 
+# What comes late.
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT"])
+async def test_a_head_that_does_not_come_ends_the_connection(begun: bytes) -> None:
+    async with serving(timeouts=HURRY) as site:
+        client = await site.sent(begun)
+        assert await client.rest() == b""
+
+
+async def test_an_idle_connection_may_wait_between_requests() -> None:
+    async with serving(timeouts=HURRY) as site:
+        client = await site.sent(GET % b"/a")
+        await client.answer()
+        other = await site.connect()
+        assert await other.rest() == b""  # a stranger of the same age is gone by now
+        client.send(GET % b"/b")
+        assert (await client.answer()).endswith(b"/b:;")
+
+
+async def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that was refused at its head leaves such a rest."""
+    monkeypatch.setattr("quorumvault.server.http.server._KEEP_ALIVE", 0.2)
+
+    async with serving() as site:
+        client = await site.sent(SIZED % (b"/early", 5))
+        assert (await client.answer()).endswith(b"/early:;")
+        client.send(b"01234")
+        assert await client.rest() == b""
+
+
 # What comes after an answer.
 
 
@@ -369,7 +404,7 @@ async def test_a_request_that_does_not_end_ends_its_connection(monkeypatch: pyte
 
 
 async def test_the_head_of_a_later_request_has_its_time_too() -> None:
-    async with serving(timeouts=Timeouts(head=0.05)) as site:
+    async with serving(timeouts=HURRY) as site:
         client = await site.sent(GET % b"/a" + b"GET /unfin")
         await client.answer()
         assert await client.rest() == b""

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from quorumvault.config.cluster import HealingSettings, Limits, Timeouts
 from quorumvault.crypto import canonical
@@ -14,7 +13,6 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import Put, RaiseEpoch
-from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
@@ -23,6 +21,7 @@ from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
+from tests.rigs import trio
 from tests.rigs.trio import DISKS, KEYRING, VIEW, SwitchedPeer, make_replica
 
 CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
@@ -35,16 +34,16 @@ def values(first: int, end: int) -> list[bytes]:
     return [canonical.from_str(str(number)) for number in range(first, end)]
 
 
-@dataclass
-class Diary:
-    """What one node's healing, and its coordinator, told. Implements Observer of the healer and of the coordinator."""
+class Diary(trio.Diary):
+    """What one node's healing, and its coordinator, told. Implements Observer of the healer too."""
 
-    missed: Callable[[str, bytes, Put | RaiseEpoch], None] = lambda node, disk, request: None
-    handoffs: list[tuple[str, int]] = field(default_factory=list)
-    comparisons: list[tuple[str, Compared | str]] = field(default_factory=list)
-    given_up: list[str] = field(default_factory=list)
-    announced: int = 0
-    read_repairs: int = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.missed_by: Callable[[str, bytes, Put | RaiseEpoch], None] = lambda node, disk, request: None
+        self.handoffs: list[tuple[str, int]] = []
+        self.comparisons: list[tuple[str, Compared | str]] = []
+        self.given_up: list[str] = []
+        self.announced = 0
 
     def handed_off(self, node: str, records: int) -> None:
         self.handoffs.append((node, records))
@@ -57,15 +56,8 @@ class Diary:
     def announce(self) -> None:
         self.announced += 1
 
-    def read_repaired(self, node: str, records: int) -> None:
-        self.read_repairs += records
-
-    def fence_retried(self) -> None: ...
-
-    def acknowledged(self, disk: bytes, mark: Mark) -> None: ...
-
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
-        self.missed(node, disk, request)
+        self.missed_by(node, disk, request)
 
 
 class Node:
@@ -103,7 +95,7 @@ class Node:
             rng=random.Random(self.name),
         )
         self.healer = Healer(around, self.commit, self._settings, Timeouts(), self.diary)
-        self.diary.missed = self.healer.handoff.missed
+        self.diary.missed_by = self.healer.handoff.missed
         return self.healer
 
     def records(self) -> dict[bytes, bytes]:

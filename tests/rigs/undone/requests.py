@@ -148,22 +148,15 @@ def _silence_is_absent(self: ReadRound, disk: bytes) -> Any:
     return self._decide()
 
 
-class _OneAck(WriteRound):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._tally = Tally(self.view.disks.values(), 1)
+def _by_one(kind: type[Any]) -> type[Any]:
+    """The round, decided by one disk."""
 
+    class ByOne(kind):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._tally = Tally(self.view.disks.values(), 1)
 
-class _OneAnswer(ReadRound):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._tally = Tally(self.view.disks.values(), 1)
-
-
-class _OneRaise(RaiseRound):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._tally = Tally(self.view.disks.values(), 1)
+    return ByOne
 
 
 class _FirstEpoch(EpochRound):
@@ -291,13 +284,13 @@ MUTANTS = (
            ((nodes, "boot_nonce", lambda incarnation: b"boot"), (Coordinator, "_hold_round", _hold_under_few_ids)),
            REQUESTS, seed=2),
     Mutant("one-ack", ("committed",), "one acknowledgement is enough",
-           ((operations, "WriteRound", _OneAck),), REQUESTS, seed=2, scopes=("put-get-get",), faults=CUTS),
+           ((operations, "WriteRound", _by_one(WriteRound)),), REQUESTS, seed=2, scopes=("put-get-get",), faults=CUTS),
     Mutant("no-write-back", ("read repair before the answer",), "there is none",
            ((operations, "write_back", _nothing_back),), REQUESTS, seed=2, scopes=("put-get-get",), faults=CUTS),
     Mutant("seen-once", ("read repair before the answer",), "one holder is enough",
            ((read, "judge", _seen_once_is_enough),), REQUESTS, scopes=("put-get-get",), faults=CUTS),
     Mutant("one-answer", ("read repair before the answer", "not found needs two"), "one answer is enough",
-           ((operations, "ReadRound", _OneAnswer),), REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
+           ((operations, "ReadRound", _by_one(ReadRound)),), REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
     Mutant("one-absent", ("not found needs two",), "one absent is enough",
            ((read, "judge", _one_absent_is_enough),), REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
     Mutant("silence-is-absent", ("not found needs two",), "a time-out counts as absent",
@@ -314,7 +307,7 @@ MUTANTS = (
     Mutant("rotate-counts-up", ("the epoch is a max-register",), "rotate counts up",
            ((operations, "rotate", _rotate_counting_up),), REQUESTS, seed=1, scopes=("rotate-rotate-epoch",), faults=CUTS),
     Mutant("one-raise", ("the epoch is a max-register",), "rotate writes to one",
-           ((operations, "RaiseRound", _OneRaise),), REQUESTS, scopes=("rotate-epoch-epoch",), faults=("slow-links",)),
+           ((operations, "RaiseRound", _by_one(RaiseRound)),), REQUESTS, scopes=("rotate-epoch-epoch",), faults=("slow-links",)),
     Mutant("no-fence", ("the fence",), "there is none",
            ((replicas, "refuses", _never),), REQUESTS, seed=1, scopes=("rotate-put-put",), faults=CUTS),
     Mutant("repeats-unfenced", ("the fence",), "repeats pass it",
