@@ -174,18 +174,8 @@ def _windows(arrays: Iterable[Any], rows: int) -> Iterator[Any]:
 
 def _cut(texts: Any, limits: Limits) -> list[slice]:
     """Runs of texts, each for one request."""
-    runs: list[slice] = []
-    room = limits.body_bytes - _STREAM_BYTES
-    start = size = 0
-    for index, length in enumerate(pc.binary_length(texts).to_pylist()):
-        needed = length + _ROW_BYTES
-        if index > start and (size + needed > room or index - start == limits.items):
-            runs.append(slice(start, index))
-            start, size = index, 0
-        size += needed
-    if start < len(texts):
-        runs.append(slice(start, len(texts)))
-    return runs
+    weights = ((length + _ROW_BYTES, 0) for length in pc.binary_length(texts).to_pylist())
+    return list(batches.runs(weights, limits, limits.body_bytes - _STREAM_BYTES))
 
 
 def _joined(columns: list[Column], strict: bool) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,10 +31,7 @@ def encode_value(value: Value) -> bytes | None:
     if value is None:
         return None
     if isinstance(value, str):
-        try:
-            return _encode(value)
-        except UnicodeEncodeError:
-            raise _Unfit("a string with a lone surrogate is no Unicode text") from None
+        return _encode_text(value)
     if isinstance(value, bool):
         return b"true" if value else b"false"
     if isinstance(value, int):
@@ -70,8 +67,12 @@ def encode_token(token: str | None) -> bytes | None:
         return None
     if not isinstance(token, str):
         raise _Unfit("a token is a string")
+    return _encode_text(token)
+
+
+def _encode_text(text: str) -> bytes:
     try:
-        return _encode(token)
+        return _encode(text)
     except UnicodeEncodeError:
         raise _Unfit("a string with a lone surrogate is no Unicode text") from None
 
@@ -162,23 +163,23 @@ def cut(texts: Sequence[bytes], limits: Limits, envelope: int, values: Callable[
     Raises TooLarge for a text that fills more than a body alone.
     """
     room = limits.body_bytes - envelope
-    runs: list[slice] = []
-    start, size, held = 0, 0, 0
     for index, text in enumerate(texts):
-        weight = values(text)
-        needed = len(text) + 1
-        if needed > room:
-            words = f"{needed + envelope:,} bytes; a node takes bodies of {limits.body_bytes:,}"
+        if len(text) >= room:
+            words = f"{len(text) + 1 + envelope:,} bytes; a node takes bodies of {limits.body_bytes:,}"
             raise refusal(errors.TooLarge, [ItemError(index, errors.TooLarge.code, words)])
-        full = size + needed > room or index - start == limits.items or held + weight > limits.record_values
-        if index > start and full:
-            runs.append(slice(start, index))
-            start, size, held = index, 0, 0
-        size += needed
-        held += weight
-    if start < len(texts):
-        runs.append(slice(start, len(texts)))
-    return runs
+    return list(runs(((len(text) + 1, values(text)) for text in texts), limits, room))
+
+
+def runs(weights: Iterable[tuple[int, int]], limits: Limits, room: int) -> Iterator[slice]:
+    """Cuts items into runs. ``weights``: the bytes of each, of ``room`` in a run, and its part of ``limits.record_values``."""
+    start = stop = size = held = 0
+    for needed, weight in weights:
+        if stop > start and (size + needed > room or stop - start == limits.items or held + weight > limits.record_values):
+            yield slice(start, stop)
+            start, size, held = stop, 0, 0
+        stop, size, held = stop + 1, size + needed, held + weight
+    if stop > start:
+        yield slice(start, stop)
 
 
 def body(name: str, texts: Sequence[bytes]) -> bytes:

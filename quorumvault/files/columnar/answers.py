@@ -21,7 +21,7 @@ from quorumvault.analytics.arrow import look_up
 from quorumvault.client import Client
 from quorumvault.crypto.tokens import parse_tokens
 from quorumvault.files.answers import TokenEpoch
-from quorumvault.files.job import Job
+from quorumvault.files.job import CellCounts, Job
 from quorumvault.files.outcomes import PASSING, STATUSES
 
 #: Unknown texts that are asked about together: objects of Python's are made of them, and they take a request each 10,000.
@@ -64,10 +64,10 @@ class ColumnAnswers:
         self._epoch = TokenEpoch(self._clear)
         con.execute("create table answers (text varchar, result varchar, code utinyint)")
 
-    @property
-    def epoch(self) -> int | None:
-        """The epoch of the tokens that are remembered; None if there are none, or values."""
-        return self._epoch.current or None
+    def note_epoch(self, counts: CellCounts) -> int | None:
+        """Adds the epoch of the tokens among the counted cells to ``counts``, and returns it; None if there are no tokens."""
+        counts.epochs = [self._epoch.current] if self._epoch.current and any(counts.values.values()) else []
+        return max(counts.epochs, default=None)
 
     def of(self, texts: Any) -> ColumnAnswer:
         """Returns the answers to ``texts``: distinct, a large_utf8 array without nulls."""

@@ -141,8 +141,7 @@ class TableConversion:
             lists.write(sorted(rejects), pairs)
         counts.rejected = len(rejects)
         progress(counts.rows, self._source.path.stat().st_size * (end - start.offset) // max(1, self._reader.end))
-        epoch = self._answers.epoch if any(counts.values.values()) else None
-        counts.epochs = [] if epoch is None else [epoch]
+        epoch = self._answers.note_epoch(counts)
         return ConvertedPart(RowPlace(start.row + counts.rows, end), end == self._reader.end, counts, epoch)
 
     def _look_up(self, join: AnswerJoin, stack: contextlib.ExitStack) -> Iterator[str]:

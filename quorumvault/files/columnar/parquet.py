@@ -202,8 +202,7 @@ class ParquetConversion:
                 row += len(batch)
                 progress(len(batch), size * len(batch) // metadata.num_rows)
         counts.rows = row - start.row
-        epoch = self._answers.epoch if any(counts.values.values()) else None
-        counts.epochs = [] if epoch is None else [epoch]
+        epoch = self._answers.note_epoch(counts)
         return ConvertedPart(RowPlace(row, end), end == metadata.num_row_groups, counts, epoch)
 
     def _part_schema(self) -> Any:
