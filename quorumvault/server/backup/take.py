@@ -95,7 +95,7 @@ class Taking:
             self.outcome = REFUSED
             yield self._writer.write(BrokenOff(REFUSED, self._refusal(unfit)))
         else:
-            yield self._writer.write(Trailer(self.audit.counts, self._sources(), seal(self._key, self._writer.digest)))
+            yield self._writer.write(Trailer(self.audit.counts, sorted(self._read), seal(self._key, self._writer.digest)))
             self.outcome = "ok"
 
     def _advance(self) -> bytes:
@@ -140,12 +140,10 @@ class Taking:
             raise NoAnswer(f"{node} answered something else")
         return piece
 
-    def _sources(self) -> list[str]:
-        return sorted(self._read)
-
     def _refusal(self, unfit: Exception) -> str:
+        nodes = " and ".join(sorted(self._read))
         return (
-            f"{' and '.join(self._sources())} together have what could not be restored: {unfit}; take it through another node, "
+            f"{nodes} together have what could not be restored: {unfit}; take it through another node, "
             f"or when the scrub has mended that, for which all three have to be active"
         )
 

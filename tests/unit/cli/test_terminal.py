@@ -13,19 +13,17 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from quorumvault.cli import health as healths
-from quorumvault.cli import main
 from quorumvault.cli.logs import LineFormatter
 from quorumvault.cli.output import table, visible, visible_json
 from quorumvault.cli.watch import watch
 from quorumvault.client import Health, NodeHealth
 from quorumvault.client.results import QuorumHealth
-from tests.unit.cli.test_status import health, node
+from tests.unit.cli.test_status import health, node, run
 from tests.unit.config.test_cluster import GOOD
 
 #: Another title, a cleared screen, colours by two ways, a line of its own, letters in another order, markup.
@@ -33,10 +31,6 @@ HOSTILE = "x\x1b]0;OWNED\x07\x1b[2J\x9b31m\r\nforged: all is well\u2028\u202e\x7
 SHOWN = r"x\x1b]0;OWNED\x07\x1b[2J\x9b31m\r\nforged: all is well\u2028\u202e\x7f\ud800[red]y[/red]"
 #: HTTP answers are UTF-8.
 SENT, SENT_SHOWN = HOSTILE.replace("\ud800", ""), SHOWN.replace(r"\ud800", "")
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
 
 
 def sends_nothing(text: str) -> bool:
@@ -81,9 +75,7 @@ def test_status_and_wait_of_a_hostile_node() -> None:
 def test_a_problem_of_a_hostile_node() -> None:
     problem = {"type": "about:blank", "title": SENT, "status": 409, "code": "epoch-ahead", "detail": SENT}
     with node((409, problem)) as url:
-        refused = CliRunner().invoke(
-            main, ["rotate", "--from", "1", "--url", url], env={"QUORUMVAULT_API_KEY": "qvk_aaaaaaaa_" + "b" * 32}
-        )
+        refused = run("rotate", "--from", "1", "--url", url)
     assert refused.exit_code == 1
     assert sends_nothing(refused.output)
     assert refused.output.count("\n") == 1
@@ -117,14 +109,8 @@ def test_events_and_keys(tmp_path: Path) -> None:
     config = tmp_path / "cluster.yaml"
     config.write_text(yaml.safe_dump(GOOD))
     (tmp_path / "n1").mkdir()
-    event = {
-        "ts": "2025-06-15T15:06:01.000000Z",
-        "node": "n1",
-        "event": "tokenize",
-        "owner": SENT,
-        "purpose": SENT,
-        "detail": SENT,
-    }
+    event = {"ts": "2025-06-15T15:06:01.000000Z", "node": "n1", "event": "tokenize"}
+    event |= dict.fromkeys(("owner", "purpose", "detail"), SENT)
     (tmp_path / "n1" / "events.jsonl").write_bytes(msgspec.json.encode(event) + b"\n")
     lines, as_json = (run("events", "--config", str(config), *more) for more in ([], ["--json"]))
     assert sends_nothing(lines.output + as_json.output)

@@ -85,11 +85,6 @@ def test_messages_that_are_whole_by_themselves_make_no_other_backup(order: list[
         contents_of(b"".join(WHOLE[number] for number in order))
 
 
-def test_what_follows_behind_the_end_is_noticed() -> None:
-    with pytest.raises(BackupDamaged, match="something follows"):
-        contents_of(BACKUP + b"\0")
-
-
 def test_damage_is_told_with_its_place() -> None:
     damaged = bytearray(BACKUP)
     damaged[len(WHOLE[0]) + len(WHOLE[1]) + 10] ^= 1
@@ -110,17 +105,6 @@ def test_no_length_takes_the_memory() -> None:
     assert max(asked) < 10
 
 
-@pytest.mark.parametrize("text", [b"", b"QVBACK", b"id,name\n1,a\n", BACKUP[:8]])
-def test_another_file_is_no_backup(text: bytes) -> None:
-    with pytest.raises(BackupDamaged, match="this is no backup"):
-        contents_of(text)
-
-
-def test_another_format_is_named() -> None:
-    with pytest.raises(BackupDamaged, match="expected a backup of format 1, found 2"):
-        contents_of(BACKUP[:8] + b"\2" + BACKUP[9:])
-
-
 def of(*messages: AnyMessage) -> bytes:
     writer = Writer()
     return b"".join(map(writer.write, messages))
@@ -132,10 +116,22 @@ def test_one_that_was_broken_off_says_why() -> None:
     assert (broken.value.code, broken.value.why) == ("no-quorum", "n2 is gone")
 
 
-def test_messages_in_places_of_others_are_refused() -> None:
-    for wrong in (of(Piece([b"k"], [b"v"])), of(HEADER, HEADER)):
-        with pytest.raises(BackupDamaged, match="does not belong there"):
-            contents_of(wrong)
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (BACKUP + b"\0", "something follows"),
+        (b"", "this is no backup"),
+        (b"QVBACK", "this is no backup"),
+        (b"id,name\n1,a\n", "this is no backup"),
+        (BACKUP[:8], "this is no backup"),
+        (BACKUP[:8] + b"\2" + BACKUP[9:], "expected a backup of format 1, found 2"),
+        (of(Piece([b"k"], [b"v"])), "does not belong there"),
+        (of(HEADER, HEADER), "does not belong there"),
+    ],
+)
+def test_what_is_no_whole_backup_is_told(data: bytes, words: str) -> None:
+    with pytest.raises(BackupDamaged, match=words):
+        contents_of(data)
 
 
 def test_another_secret_makes_another_seal() -> None:
