@@ -169,9 +169,8 @@ def test_a_column_of_any_shape_is_answered_like_the_same_rows_in_json(chunks: li
     rig = Rig()
     options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)
     values = [text for chunk in chunks for text in chunk.to_pylist()]
-    tokenized = read(
-        rig.post("/tokenize", stream(*(pa.record_batch({"value": chunk}) for chunk in chunks), options=options), ARROW)
-    )
+    batches = [pa.record_batch({"value": chunk}) for chunk in chunks]
+    tokenized = read(rig.post("/tokenize", stream(*batches, options=options), ARROW))
     assert tokenized["token"].to_pylist() == rig.post("/tokenize", {"values": values}).json()["tokens"]
     tokens = tokenized["token"].chunks[0]
     found = read(rig.post("/detokenize", stream(pa.record_batch({"token": tokens})), ARROW))

@@ -14,8 +14,6 @@ from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer, key_text
 
 UNKNOWN_TOKEN = "qv_1_" + "0" * 48
-
-
 LIMITS = SMALL
 
 
@@ -90,13 +88,8 @@ def test_a_failure_has_its_code(rig: Rig, path: str, body: Any, key: str, outcom
 
 def test_an_unknown_caller_has_no_owner(rig: Rig) -> None:
     rig.post("/tokenize", {"values": []}, {"Authorization": f"Bearer {key_text('nobody')}", "X-Purpose": "why"})
-    assert only_event(rig) == {
-        "event": "tokenize",
-        "request_id": "fresh-1",
-        "purpose": "why",
-        "outcome": "unauthenticated",
-        "duration_ms": 0.0,
-    }
+    event = {"event": "tokenize", "request_id": "fresh-1", "purpose": "why", "outcome": "unauthenticated", "duration_ms": 0.0}
+    assert only_event(rig) == event
 
 
 def test_what_fails_in_the_vault_is_there_with_what_was_asked(rig: Rig) -> None:

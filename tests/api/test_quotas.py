@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from quorumvault.config.api_keys import PERMISSIONS, KeyTable, Rates
 from quorumvault.errors import NoQuorum
+from tests.rigs.columns import ARROW, column
 from tests.rigs.vault import CLINIC, Rig, api_key
 
 NOBODYS = "qv_1_" + "0" * 48
@@ -69,11 +68,7 @@ def test_derived_tokens_cost_one_for_each_value_and_epoch(rig: Rig) -> None:
 
 @pytest.mark.parametrize(("path", "name"), [("/tokenize", "value"), ("/detokenize", "token"), ("/retokenize", "token")])
 def test_arrow_costs_what_its_rows_do_repeats_counted(rig: Rig, path: str, name: str) -> None:
-    table, sink = pa.table({name: ["a", "a", None, "b"]}), io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    headers = {"Content-Type": "application/vnd.apache.arrow.stream"}
-    assert rig.post(path, sink.getvalue(), headers, key="admin").status_code == 200
+    assert rig.post(path, column(name, ["a", "a", None, "b"]), ARROW, key="admin").status_code == 200
     assert left(rig) == 7
 
 

@@ -10,8 +10,6 @@ import pytest
 from tests.rigs.vault import SMALL, Rig
 
 SECRET = "Zc4secretQ7"
-
-
 LIMITS = SMALL
 
 

@@ -19,8 +19,6 @@ from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer
 HEADERS = {**JSON, **bearer()}
 #: Seconds until a test that waits for something gives up.
 PATIENCE = 10
-
-
 LIMITS = SMALL
 
 
