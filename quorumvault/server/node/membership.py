@@ -58,14 +58,16 @@ class _Joining:
     task: asyncio.Task[None]
 
 
+@dataclass(eq=False)
 class Membership:
     """``make_rejoin`` is called at the start of a disk that is joining."""
 
-    def __init__(self, identity: DiskIdentity, callbacks: MembershipCallbacks, make_rejoin: Callable[[], Rejoin]) -> None:
-        #: The identity that is durable on disk.
-        self.identity = identity
-        self._callbacks = callbacks
-        self._make_rejoin = make_rejoin
+    #: The identity that is durable on disk.
+    identity: DiskIdentity
+    callbacks: MembershipCallbacks
+    make_rejoin: Callable[[], Rejoin]
+
+    def __post_init__(self) -> None:
         self._joining: _Joining | None = None
 
     @property
@@ -76,7 +78,7 @@ class Membership:
     def start(self) -> None:
         """Begin to rejoin if this disk is joining. Not for a node that has to wait for its operator."""
         if self.identity.mode is Mode.JOINING:
-            rejoin = self._make_rejoin()
+            rejoin = self.make_rejoin()
             task = asyncio.get_running_loop().create_task(self._rejoin(rejoin), name="rejoin")
             self._joining = _Joining(rejoin, task)
 
@@ -92,20 +94,20 @@ class Membership:
         if identity.view is not None:
             words = f"view {identity.view.number}: {_say(identity.view)}"
             logger.info("%s is %s in %s", identity.node, identity.mode.value, words)
-            self._callbacks.learn(identity.view)
+            self.callbacks.learn(identity.view)
             if identity.view != before.view:
-                self._callbacks.note(Event(event="view_entered", outcome="ok", detail=words))
-        self._callbacks.changed()
+                self.callbacks.note(Event(event="view_entered", outcome="ok", detail=words))
+        self.callbacks.changed()
 
     def heard(self, facts: NodeFacts) -> None:
         """A peer has told its facts: learn its view, enter it, or end."""
         mine, theirs = self.identity, facts.view
         if theirs is None:
             return
-        self._callbacks.learn(theirs)
+        self.callbacks.learn(theirs)
         if mine.view is None or theirs.id <= mine.view.id:
             return
-        storage = self._callbacks.storage()
+        storage = self.callbacks.storage()
         if storage is not None and mine.mode is Mode.ACTIVE and may_enter(mine.disk, mine.view, theirs):
             storage.submit(ProposeView(_OWN_ROUND, NO_VIEW, theirs), lambda reply: None)
         elif not theirs.lists(mine.disk) and votes(facts.disk, facts.mode, theirs):
@@ -114,7 +116,7 @@ class Membership:
     def _replaced(self, view: View) -> None:
         mine = self.identity
         disk, other = mine.disk[:_SHOWN_BYTES].hex(), view.disks[mine.node][:_SHOWN_BYTES].hex()
-        self._callbacks.end(
+        self.callbacks.end(
             DiskReplaced(
                 f"{mine.node} has been given another disk, {other}, in view {view.number}: this one, {disk}, counts no more. "
                 f"If the node with the new disk runs elsewhere, leave this one off; if not, set its data directory aside and "
@@ -123,7 +125,7 @@ class Membership:
         )
 
     async def _rejoin(self, rejoin: Rejoin) -> None:
-        self._callbacks.note(Event(event="join_started"))
+        self.callbacks.note(Event(event="join_started"))
         loop = asyncio.get_running_loop()
         began = loop.time()
         while self.identity.mode is Mode.JOINING:
@@ -133,7 +135,7 @@ class Membership:
                 self._replaced(displaced.view)
                 return
             except QuorumVaultError as error:
-                self._callbacks.end(error)
+                self.callbacks.end(error)
                 return
             except Exception as error:  # nothing but its end may end it: its words could have a key in them
                 logger.error(
@@ -144,7 +146,7 @@ class Membership:
                 break
         self._joining = None
         milliseconds = round((loop.time() - began) * 1000, 3)
-        self._callbacks.note(Event(event="join_done", items=rejoin.records, outcome="ok", duration_ms=milliseconds))
+        self.callbacks.note(Event(event="join_done", items=rejoin.records, outcome="ok", duration_ms=milliseconds))
 
 
 def _say(view: View) -> str:

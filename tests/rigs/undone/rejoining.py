@@ -150,7 +150,7 @@ def _mine(keyring: object, owner_of: object, key: bytes, mine: bytes, theirs: by
 
 def _learns_nothing(self: Membership, facts: NodeFacts) -> None:
     """Its coordinator does; its disk stays where it is."""
-    self._callbacks.learn(facts.view)
+    self.callbacks.learn(facts.view)
 
 
 MUTANTS = (

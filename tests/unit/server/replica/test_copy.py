@@ -28,6 +28,12 @@ OTHER = next(v for v in map(b"i%d".__mod__, range(10_000)) if KEYS.digests([v]) 
 NAME = {layout.owner_key(OWNER.id): OWNER.name.encode()}
 
 
+def holding(pairs: dict[bytes, bytes]) -> MemoryStore:
+    store = MemoryStore()
+    store.write(pairs)
+    return store
+
+
 def record(value: bytes, clock: int = 1) -> bytes:
     return records.header(Version(clock, 1)) + KEYS.sealer.seal([value], [DIGEST])[0]
 
@@ -44,8 +50,7 @@ ROTTEN = record(ONE)[:-1] + bytes([record(ONE)[-1] ^ 1])
     size=st.integers(1, 80),
 )
 def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: dict[bytes, bytes], size: int) -> None:
-    store = MemoryStore()
-    store.write(pairs)
+    store = holding(pairs)
     copied: list[tuple[bytes, bytes]] = []
     after, last = b"", False
     while not last:
@@ -73,20 +78,17 @@ def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: d
     ],
 )
 def test_what_becomes_of_a_record(mine: bytes | None, theirs: bytes, merged: bytes | None) -> None:
-    store = MemoryStore()
-    store.write(NAME | ({} if mine is None else {KEY: mine}))
+    store = holding(NAME | ({} if mine is None else {KEY: mine}))
     assert merge_piece(store, OwnerNames(store), NARROW, [KEY], [theirs]) == ({} if merged is None else {KEY: merged})
 
 
 def test_without_the_owner_s_name_nobody_can_tell_which_one_is_rotten() -> None:
-    store = MemoryStore()
-    store.write({KEY: ROTTEN})
+    store = holding({KEY: ROTTEN})
     assert merge_piece(store, OwnerNames(store), NARROW, [KEY], [record(ONE)]) == {KEY: records.CONFLICT_MARK}
 
 
 def test_the_owner_s_name_may_come_with_the_same_piece_or_from_the_key_file() -> None:
-    store = MemoryStore()
-    store.write({KEY: ROTTEN})
+    store = holding({KEY: ROTTEN})
     (name,) = NAME.values()
     (name_key,) = NAME
     merged = merge_piece(store, OwnerNames(store), NARROW, [name_key, KEY], [name, record(ONE)])
@@ -99,8 +101,7 @@ def test_the_owner_s_name_may_come_with_the_same_piece_or_from_the_key_file() ->
 def test_a_register_becomes_the_larger_one() -> None:
     key, low, high = layout.register_key(OWNER.id), layout.encode_register(9, "s1"), layout.encode_register(10, "s1")
     for mine, theirs, merged in ((low, high, {key: high}), (high, low, {}), (low, low, {})):
-        store = MemoryStore()
-        store.write({key: mine})
+        store = holding({key: mine})
         assert merge_piece(store, OwnerNames(store), NARROW, [key], [theirs]) == merged
 
 
@@ -110,12 +111,6 @@ def test_a_copy_that_cannot_be_read_again_is_none() -> None:
     store.corrupt.add(KEY)
     with pytest.raises(StoreCorrupt):
         merge_piece(store, OwnerNames(store), NARROW, [KEY], [record(ONE)])
-    odd = MemoryStoreWith({layout.register_key(b"o"): b"?"})
+    odd = holding({layout.register_key(b"o"): b"?"})
     with pytest.raises(StoreCorrupt):
         merge_piece(odd, OwnerNames(odd), NARROW, [layout.register_key(b"o")], [b"!"])
-
-
-class MemoryStoreWith(MemoryStore):
-    def __init__(self, pairs: dict[bytes, bytes]) -> None:
-        super().__init__()
-        self.write(pairs)
