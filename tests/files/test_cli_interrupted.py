@@ -82,18 +82,21 @@ def start(place: Path, variables: dict[str, str], *more: str, limit: Callable[[]
     )
 
 
+def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error of a process that ends with this code."""
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == code, err
+    return out, err
+
+
 def resumed(place: Path, variables: dict[str, str], form: str, kept: int) -> None:
     """Goes on, and checks that what comes out is what an undisturbed run makes."""
-    process = start(place, variables, "--resume", "--json")
-    out, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
+    out, _ = ended(start(place, variables, "--resume", "--json"))
     report = json.loads(out)
     assert (report["parts_kept"], report["parts_done"], report["look_ups"]) == (kept, FILES - kept, 50 * (FILES - kept))
     assert sorted(path.name for path in place.iterdir()) == ["in", "out"]
     (place / "out").rename(place / "resumed")
-    process = start(place, variables)
-    _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
+    ended(start(place, variables))
     for number in range(FILES):
         assert read(place / "resumed" / f"{number}.{form}") == read(place / "out" / f"{number}.{form}")
 
@@ -107,8 +110,7 @@ def test_asked_to_end(form: str, number: int, turnstile: Turnstile, variables: d
     assert turnstile.reached.wait(SECONDS)
     process.send_signal(number)
     turnstile.open.set()
-    _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
+    _, err = ended(process, 1)
     assert "the same command with --resume goes on" in err
     assert err.endswith("quorumvault: interrupted\n")
     assert not (tmp_path / "out").exists()
@@ -125,15 +127,11 @@ def test_a_disk_that_is_full(form: str, variables: dict[str, str], tmp_path: Pat
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    process = start(tmp_path, variables, limit=limit)
-    _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
+    _, err = ended(start(tmp_path, variables, limit=limit), 1)
     assert "Traceback" not in err
     assert "File too large" in err
     assert f"Finished parts are kept in {tmp_path}/.out.quorumvault" in err
     assert not (tmp_path / "out").exists()
-    process = start(tmp_path, variables, "--resume", "--json")
-    out, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
+    out, _ = ended(start(tmp_path, variables, "--resume", "--json"))
     assert json.loads(out)["parts_kept"] >= FILES
     assert len(read(tmp_path / "out" / f"9.{form}")) == 2000
