@@ -131,7 +131,9 @@ def _named(config: Path) -> Path:
     """Raises ConfigError for a default that is not there: a user who named no file may not know that one was looked for."""
     if _source() is ParameterSource.DEFAULT and not config.exists():
         raise ConfigError(config.absolute(), "", "there is no such file; name the cluster's with --config or QUORUMVAULT_CONFIG")
-    return config
+    context = click.get_current_context()
+    file: Path = _FILE.convert(config, next(each for each in context.command.params if each.name == "config"), context)
+    return file
 
 
 def _source() -> ParameterSource | None:
@@ -152,7 +154,7 @@ def admin_client(config: Path, node: str) -> AdminClient:
 node_option = click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
 _CONFIG = click.option(
     "--config",
-    type=_FILE,
+    type=click.Path(path_type=Path),  # looked at when it is used: DIR may be given beside a variable that is of no use
     envvar="QUORUMVAULT_CONFIG",
     default=Path("cluster.yaml"),
     help="The cluster's configuration. Default: QUORUMVAULT_CONFIG, then cluster.yaml in this directory.",

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, NamedTuple, ParamSpec
+from typing import Any, Literal, NamedTuple
 
 import httpx2
 
 from quorumvault.client import wire
-from quorumvault.client.operations import Operations
+from quorumvault.client.operations import ArrowOperation, Operations
 from quorumvault.client.plan import Clock, EffectResult, NoReply, Pause, Plan, Reply, ResultT, Send
 from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.settings import resolve
 from quorumvault.client.shell import Shell
-
-ArgumentsT = ParamSpec("ArgumentsT")
 
 
 class _Connections(NamedTuple):
@@ -36,21 +34,6 @@ class _Connections(NamedTuple):
         if self.loops.setdefault("the loop", running) is not running:  # one step, since loops of two threads may race here
             raise RuntimeError("an AsyncClient works in one event loop, and this is its second: make another one in this loop")
         return self.http
-
-
-def _coroutine(
-    operation: Callable[Concatenate[Operations, ArgumentsT], Plan[ResultT]],
-) -> Callable[Concatenate[AsyncClient, ArgumentsT], Coroutine[Any, Any, ResultT]]:
-    """Makes the method of AsyncClient that runs the plans of an operation."""
-
-    @functools.wraps(operation)
-    async def method(client: AsyncClient, /, *arguments: ArgumentsT.args, **options: ArgumentsT.kwargs) -> ResultT:
-        own = client._own.get()
-        own.http.enter()
-        return await client._run(operation(own.plans, *arguments, **options))
-
-    method.__doc__ = f"See Client.{operation.__name__}."
-    return method
 
 
 class AsyncClient(Shell[_Connections]):
@@ -101,17 +84,57 @@ class AsyncClient(Shell[_Connections]):
         if own is not None:
             await own.http.enter().aclose()
 
-    tokenize = _coroutine(Operations.tokenize)
-    tokenize_records = _coroutine(Operations.tokenize_records)
-    detokenize = _coroutine(Operations.detokenize)
-    exchange_arrow = _coroutine(Operations.exchange_arrow)
-    retokenize = _coroutine(Operations.retokenize)
-    tokens_all_epochs = _coroutine(Operations.tokens_all_epochs)
-    rotate = _coroutine(Operations.rotate)
-    epoch = _coroutine(Operations.epoch)
-    fields = _coroutine(Operations.fields)
-    limits = _coroutine(Operations.limits)
-    health = _coroutine(Operations.health)
+    async def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
+        """See Client.tokenize."""
+        return await self._run(self._plans.tokenize(values, deadline=deadline))
+
+    async def tokenize_records(self, records: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> TokenizedRecords:
+        """See Client.tokenize_records."""
+        return await self._run(self._plans.tokenize_records(records, deadline=deadline))
+
+    async def detokenize(
+        self, tokens: Sequence[str | None], *, missing: Literal["null", "error"] = "null", deadline: float | None = None
+    ) -> list[Result]:
+        """See Client.detokenize."""
+        return await self._run(self._plans.detokenize(tokens, missing=missing, deadline=deadline))
+
+    async def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
+        """See Client.exchange_arrow."""
+        return await self._run(self._plans.exchange_arrow(operation, body, deadline=deadline))
+
+    async def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
+        """See Client.retokenize."""
+        return await self._run(self._plans.retokenize(tokens, deadline=deadline))
+
+    async def tokens_all_epochs(self, values: Sequence[Value], *, deadline: float | None = None) -> list[list[str] | None]:
+        """See Client.tokens_all_epochs."""
+        return await self._run(self._plans.tokens_all_epochs(values, deadline=deadline))
+
+    async def rotate(self, from_epoch: int, *, deadline: float | None = None) -> int:
+        """See Client.rotate."""
+        return await self._run(self._plans.rotate(from_epoch, deadline=deadline))
+
+    async def epoch(self, *, deadline: float | None = None) -> int:
+        """See Client.epoch."""
+        return await self._run(self._plans.epoch(deadline=deadline))
+
+    async def fields(self, *, deadline: float | None = None) -> list[str]:
+        """See Client.fields."""
+        return await self._run(self._plans.fields(deadline=deadline))
+
+    async def limits(self, *, deadline: float | None = None) -> Limits:
+        """See Client.limits."""
+        return await self._run(self._plans.limits(deadline=deadline))
+
+    async def health(self) -> list[NodeHealth]:
+        """See Client.health."""
+        return await self._run(self._plans.health())
+
+    @property
+    def _plans(self) -> Operations:
+        own = self._own.get()
+        own.http.enter()
+        return own.plans
 
     async def _run(self, plan: Plan[ResultT]) -> ResultT:
         outcome: EffectResult = None

@@ -32,9 +32,10 @@ class Shell(Generic[HttpT]):
         self.urls = settings.urls
         self._policy = policy
         self._clock = clock
+        connect = self._connect  # ``make`` refers to no client: one that is dropped is freed at once, and its connections with it
 
         def make(rng: Random, transport: Any) -> Own[HttpT]:
-            http = self._connect(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
+            http = connect(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
             return Own(Operations.of(settings, policy, clock, rng), http)
 
         first = make(rng or SystemRandom(), transport)

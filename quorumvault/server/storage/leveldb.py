@@ -173,6 +173,7 @@ class LevelDBStore:
             # No key follows. An iterator keeps its first error, and a step back, to the last key that can be read, shows it.
             iterator.prev()
         except StopIteration:
+            self.corrupt_reads += 1
             raise StoreCorrupt(f"{self._path}: cannot be scanned: no key in it can be read") from None
         except plyvel.Error as error:
             raise self._failure("cannot be scanned", error) from None

@@ -96,7 +96,7 @@ def test_a_node_is_named_the_same_way_by_every_command(tmp_path: Path, command: 
     place, file = str(tmp_path), str(tmp_path / "cluster.yaml")
     by_directory, by_file = (*command, place), (*command, "--config", file)
     ways: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
-        (by_directory, {"QUORUMVAULT_CONFIG": "no"}),
+        (by_directory, {"QUORUMVAULT_CONFIG": str(tmp_path)}),
         (by_file, {}),
         (command, {"QUORUMVAULT_CONFIG": file}),
     )

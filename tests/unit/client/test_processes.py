@@ -13,6 +13,7 @@ import pickle
 import random
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -47,6 +48,16 @@ def node() -> Iterator[StandIn]:
 
 def ask(vault: Any, token: str) -> Any:
     return vault.detokenize([token], deadline=LONG)[0].value
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_that_nobody_holds_is_freed_without_a_garbage_collection(kind: Any) -> None:
+    gc.disable()
+    try:
+        freed = weakref.ref(kind("http://127.0.0.1:1", api_key=KEY))
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", [Client, InLoop])

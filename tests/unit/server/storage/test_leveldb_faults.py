@@ -197,6 +197,7 @@ def test_a_scan_needs_only_the_blocks_that_it_reads(table: Disk, damaged: Damage
     assert list(store.scan(b"r\x00")) == sorted((key, value) for key, value in PAIRS.items() if key.startswith(b"r\x00"))
     with pytest.raises(StorageFailed, match="cannot be scanned"):
         list(store.scan(b"s"))
+    assert store.corrupt_reads == 1
     store.close()
 
 
