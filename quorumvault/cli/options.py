@@ -154,6 +154,7 @@ def admin_client(config: Path, node: str) -> AdminClient:
 node_option = click.option("--node", required=True, envvar="QUORUMVAULT_NODE", metavar="NAME", help="Which node: n1, n2 or n3.")
 _CONFIG = click.option(
     "--config",
+    metavar="FILE",
     type=click.Path(path_type=Path),  # looked at when it is used: DIR may be given beside a variable that is of no use
     envvar="QUORUMVAULT_CONFIG",
     default=Path("cluster.yaml"),
