@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 from quorumvault.protocol import anti_entropy, records
 from quorumvault.protocol.hinted_handoff import Hint
@@ -14,15 +15,8 @@ from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.replica import Replica
 from tests.rigs.undone.mutant import HEALING_NODES, Mutant
 
-
-class _Choice:
-    """In the place of the module ``records``: unequal bytes are merged by choosing one of them."""
-
-    CONFLICT_MARK = records.CONFLICT_MARK
-    holds_value = staticmethod(records.holds_value)
-    sealed_of = staticmethod(records.sealed_of)
-    authentic = staticmethod(records.authentic)
-    merge = staticmethod(min)
+#: In the place of the module ``records``: unequal bytes are merged by choosing one of them.
+_CHOICE = SimpleNamespace(**{**vars(records), "merge": min})
 
 
 async def _forget(self: Handoff, node: str, hints: Sequence[Hint], introduced: set[bytes]) -> int:
@@ -38,7 +32,7 @@ MUTANTS = (
     Mutant("equal-sums", ("anti-entropy",), "what differs is not looked at",
            ((anti_entropy, "differing", lambda one, other: []),), HEALING_NODES, seed=1),
     Mutant("merge-by-choice", ("a conflict never overwrites", "anti-entropy"), "one value is chosen",
-           ((copy, "records", _Choice),), HEALING_NODES, seed=7),
+           ((copy, "records", _CHOICE),), HEALING_NODES, seed=7),
     Mutant("rot-is-believed", ("anti-entropy",), "what it takes is not authenticated",
            ((Inventory, "acceptable", lambda inventory, offered: dict(offered)),), HEALING_NODES, seed=55),
     Mutant("rot-stays", ("scrub",), "what is not authentic stays",

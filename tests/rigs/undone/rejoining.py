@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import operator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +15,10 @@ from quorumvault.protocol.join import Activate, Ask, Enter, Joining, Wait
 from quorumvault.protocol.views import NO_VIEW, Mode, View, successor
 from quorumvault.server.node import membership
 from quorumvault.server.node.membership import Membership
-from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica import copy
 from quorumvault.server.replica import replica as replicas
 from quorumvault.server.replica.replica import OwnWork, Replica
-from tests.rigs.undone.mutant import LOST_DISKS, Mutant
+from tests.rigs.undone.mutant import LOST_DISKS, Mutant, Patch
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import Node
 
@@ -44,16 +44,13 @@ def _same_disk(self: Node, disk: bytes) -> None:
     self.disk = Disk(self.identity)
 
 
-def _joining_votes(disk: bytes, mode: Mode, view: View | None) -> bool:
-    return view is not None and view.lists(disk)
+def _entering(may: Callable[[Any, Any], bool]) -> tuple[Patch, ...]:
+    """A disk enters each view that lists it, if the ids of that view and of its own compare so."""
 
+    def may_enter(disk: bytes, current: View, proposed: View) -> bool:
+        return may(proposed.id, current.id) and proposed.lists(disk)
 
-def _goes_back(disk: bytes, current: View, proposed: View) -> bool:
-    return proposed.id != current.id and proposed.lists(disk)
-
-
-def _any_larger_view(disk: bytes, current: View, proposed: View) -> bool:
-    return proposed.id > current.id and proposed.lists(disk)
+    return (replicas, "may_enter", may_enter), (membership, "may_enter", may_enter)
 
 
 _real_become = Replica._become
@@ -68,15 +65,7 @@ def _entered_in_memory(self: Replica, identity: Any) -> bool:
     return done
 
 
-def _nothing_comes(replica: Replica, keys: list[bytes], values: list[bytes]) -> bool:
-    return True
-
-
 _real_copy_in = join._copy
-
-
-def _one_copy(view: View, others: tuple[str, ...], copies: Any) -> Generator[Any, Any, Any]:
-    return (yield from _real_copy_in(view, others[:1], copies))
 
 
 def _copy_first(node: str, disk: bytes, entered: View | None) -> Joining:
@@ -144,20 +133,11 @@ def _whoever_answers(view: View, others: tuple[str, ...], copies: Any) -> Genera
     return None if copies.done else Wait("nobody gave anything")
 
 
-def _mine(keyring: object, owner_of: object, key: bytes, mine: bytes, theirs: bytes) -> bytes:
-    return mine
-
-
-def _learns_nothing(self: Membership, facts: NodeFacts) -> None:
-    """Its coordinator does; its disk stays where it is."""
-    self.callbacks.learn(facts.view)
-
-
 MUTANTS = (
     Mutant("old-disk-id", ("a lost disk gets a new identity",), "it keeps the old one",
            ((Node, "lose_disk", _same_disk),), LOST_DISKS, seed=1),
     Mutant("joining-votes", ("only active listed disks vote",), "a joining one does too",
-           ((replicas, "votes", _joining_votes),), LOST_DISKS, seed=15,
+           ((replicas, "votes", lambda disk, mode, view: view is not None and view.lists(disk)),), LOST_DISKS, seed=15,
            scopes=("join-beside-put-get",), faults=("crash-in-view-change",)),
     Mutant("joins-joining", ("join from two active disks of one view",), "the others are joining",
            ((join, "_next_turn", _whatever_they_are), (join, "_propose", _whoever_enters), (join, "_copy", _whoever_answers)),
@@ -166,15 +146,16 @@ MUTANTS = (
            ((Replica, "_become", _entered_in_memory),), LOST_DISKS, seed=1,
            scopes=("join-beside-put-get",), faults=("disks-in-turn", "kill-all")),
     Mutant("views-not-learned", ("views spread from any peer",), "nobody learns them",
-           ((Membership, "heard", _learns_nothing),), LOST_DISKS, seed=1),
+           ((Membership, "heard", lambda self, facts: self.callbacks.learn(facts.view)),), LOST_DISKS, seed=1),
     Mutant("copied-before", ("copy after the entry, from both",), "it is made before",
            ((join, "join", _copy_first),), LOST_DISKS, seed=194, scopes=("join-beside-put-get",)),
     Mutant("copied-from-one", ("copy after the entry, from both",), "it is made from one",
-           ((join, "_copy", _one_copy),), LOST_DISKS, seed=1, scopes=("join-beside-put-get",)),
+           ((join, "_copy", lambda view, others, copies: _real_copy_in(view, others[:1], copies)),),
+           LOST_DISKS, seed=1, scopes=("join-beside-put-get",)),
     Mutant("registers-by-choice", ("copy after the entry, from both",), "a register stays",
-           ((copy, "merge_values", _mine),), LOST_DISKS, seed=1),
+           ((copy, "merge_values", lambda keyring, owner_of, key, mine, theirs: mine),), LOST_DISKS, seed=1),
     Mutant("copies-nothing", ("active after both copies",), "nothing is copied",
-           ((Replica, "merge", _nothing_comes),), LOST_DISKS, seed=1, faults=("disks-in-turn",)),
+           ((Replica, "merge", lambda replica, keys, values: True),), LOST_DISKS, seed=1, faults=("disks-in-turn",)),
     Mutant("replaced-goes-on", ("a replaced disk stops",), "it goes on",
            ((Membership, "_replaced", lambda self, view: None),), LOST_DISKS, seed=1),
     # The exhaustive model alone notices these: they take an order of messages that chance does not come upon in hundreds of
@@ -184,7 +165,7 @@ MUTANTS = (
     Mutant("joins-apart", ("join from two active disks of one view",), "the views differ",
            ((join, "_next_turn", _one_is_enough), (Replica, "_copy", _copy_in_any_view)), scopes=("join-beside-put-get",)),
     Mutant("any-view", ("a view changes one slot",), "it may change two",
-           ((replicas, "may_enter", _any_larger_view), (membership, "may_enter", _any_larger_view)), scopes=("two-slots",)),
+           _entering(operator.gt), scopes=("two-slots",)),
     Mutant("view-goes-back", ("views are ordered",), "a node goes back",
-           ((replicas, "may_enter", _goes_back), (membership, "may_enter", _goes_back)), scopes=("join-beside-put-get",)),
+           _entering(operator.ne), scopes=("join-beside-put-get",)),
 )  # fmt: skip

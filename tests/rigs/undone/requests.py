@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, cycle, repeat
 from typing import Any
 
+from msgspec import structs
+
 from quorumvault.crypto.sealing import Sealer
 from quorumvault.errors import NoQuorum
 from quorumvault.model import FIRST_EPOCH, Owner
@@ -23,7 +25,7 @@ from quorumvault.server.replica import replica as replicas
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.leveldb import LevelDBStore
-from tests.rigs.undone.mutant import REQUESTS, Mutant
+from tests.rigs.undone.mutant import REQUESTS, Mutant, Patch
 from tests.simulation import nodes
 from tests.simulation.disks import Disk
 from tests.simulation.nodes import Line, Storage
@@ -133,9 +135,7 @@ _real_get = Replica._get
 
 def _corrupt_is_absent(self: Replica, get: messages.Get, staged: dict[bytes, bytes]) -> messages.AnyReply:
     reply = _real_get(self, get, staged)
-    if isinstance(reply, messages.Holds):
-        return messages.Holds(reply.round, reply.view, reply.disk, reply.records, [])
-    return reply
+    return structs.replace(reply, unknown=[]) if isinstance(reply, messages.Holds) else reply
 
 
 def _silence_is_absent(self: ReadRound, disk: bytes) -> Any:
@@ -159,18 +159,19 @@ def _by_one(kind: type[Any]) -> type[Any]:
     return ByOne
 
 
-class _FirstEpoch(EpochRound):
-    def _decision(self) -> EpochRead | None:
-        if not self._replies:
-            return None
-        first = Register(self._replies[0].epoch, self._replies[0].secret)
-        return EpochRead(first if first.epoch else Register(FIRST_EPOCH, ""), settled=True)
+def _first_epoch(self: EpochRound) -> EpochRead | None:
+    if not self._replies:
+        return None
+    first = Register(self._replies[0].epoch, self._replies[0].secret)
+    return EpochRead(first if first.epoch else Register(FIRST_EPOCH, ""), settled=True)
 
 
-class _EpochKept(EpochRound):
-    def _decision(self) -> EpochRead | None:
-        decision = super()._decision()
-        return decision and EpochRead(decision.register, settled=True)
+_real_decision = EpochRound._decision
+
+
+def _epoch_kept(self: EpochRound) -> EpochRead | None:
+    decision = _real_decision(self)
+    return decision and EpochRead(decision.register, settled=True)
 
 
 _real_handle = Replica._handle
@@ -194,10 +195,6 @@ def _rotate_counting_up(owner: Any, from_epoch: int, keyring: Any) -> Steps[int]
 _real_record_keys = layout.record_keys
 
 
-def _keys_without_owner(owner: bytes, epochs: Any, digests: Any) -> list[bytes]:
-    return _real_record_keys(bytes(len(owner)), epochs, digests)
-
-
 _real_commit = Coordinator._commit
 
 
@@ -207,23 +204,15 @@ async def _trust_the_hint(self: Coordinator, owner: Any, canonicals: Any, deadli
     return await _real_commit(self, owner, canonicals, deadline)
 
 
-_real_judge = read.judge
+def _judging(judge: Callable[[Any, Any], Any]) -> tuple[Patch, ...]:
+    """The verdict is made of the states and of what the real one would be."""
+    real = read.judge
+    return ((read, "judge", lambda states, pending: judge(states, real(states, pending))),)
 
 
-def _two_settle_a_contest(states: Any, pending: int) -> read.Verdict:
-    verdict = _real_judge(states, pending)
+def _two_settle_a_contest(states: Any, verdict: Any) -> Any:
     values = [state for state in states if isinstance(state, bytes)]
     return min(values) if verdict is Open.UNDECIDED and values else verdict
-
-
-def _seen_once_is_enough(states: Any, pending: int) -> read.Verdict:
-    verdict = _real_judge(states, pending)
-    return verdict.record if isinstance(verdict, WriteBackNeeded) else verdict
-
-
-def _one_absent_is_enough(states: Any, pending: int) -> read.Verdict:
-    verdict = _real_judge(states, pending)
-    return None if isinstance(verdict, Open | WriteBackNeeded) and None in states else verdict
 
 
 def _write_back_unread(self: Replica, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> Any:
@@ -262,8 +251,6 @@ def _seal_differently(self: Sealer, canonicals: Any, digests: Any, _numbers: Ite
     return sealed
 
 
-_never: Callable[..., bool] = lambda *_: False  # noqa: E731
-
 MUTANTS = (
     Mutant("overwrite", ("write-once",), "the later writer by the clock wins",
            ((Replica, "_store_once", _last_writer_wins),), REQUESTS, seed=4, scopes=("two-values-get",)),
@@ -288,20 +275,22 @@ MUTANTS = (
     Mutant("no-write-back", ("read repair before the answer",), "there is none",
            ((operations, "write_back", _nothing_back),), REQUESTS, seed=2, scopes=("put-get-get",), faults=CUTS),
     Mutant("seen-once", ("read repair before the answer",), "one holder is enough",
-           ((read, "judge", _seen_once_is_enough),), REQUESTS, scopes=("put-get-get",), faults=CUTS),
+           _judging(lambda states, verdict: verdict.record if isinstance(verdict, WriteBackNeeded) else verdict),
+           REQUESTS, scopes=("put-get-get",), faults=CUTS),
     Mutant("one-answer", ("read repair before the answer", "not found needs two"), "one answer is enough",
            ((operations, "ReadRound", _by_one(ReadRound)),), REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
     Mutant("one-absent", ("not found needs two",), "one absent is enough",
-           ((read, "judge", _one_absent_is_enough),), REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
+           _judging(lambda states, verdict: None if isinstance(verdict, Open | WriteBackNeeded) and None in states else verdict),
+           REQUESTS, seed=1, scopes=("put-get-get",), faults=CUTS),
     Mutant("silence-is-absent", ("not found needs two",), "a time-out counts as absent",
            ((ReadRound, "give_up", _silence_is_absent),), REQUESTS, seed=1, scopes=("two-writers-get",), faults=CUTS),
     # On real processes it takes luck: a compaction meets a rotten table within seconds, and then its node stops.
     Mutant("corrupt-is-absent", ("not found needs two", "a distrusted store stops"), "what cannot be read is absent",
            ((Replica, "_get", _corrupt_is_absent),), REQUESTS, seed=6),
     Mutant("first-epoch", ("the epoch is a max-register",), "the first answer counts",
-           ((operations, "EpochRound", _FirstEpoch),), REQUESTS, seed=6, scopes=("rotate-epoch-epoch",), faults=CUTS),
+           ((EpochRound, "_decision", _first_epoch),), REQUESTS, seed=6, scopes=("rotate-epoch-epoch",), faults=CUTS),
     Mutant("epoch-not-written-back", ("the epoch is a max-register",), "an epoch that was read is not written back",
-           ((operations, "EpochRound", _EpochKept),), REQUESTS, scopes=("rotate-epoch-epoch",)),
+           ((EpochRound, "_decision", _epoch_kept),), REQUESTS, scopes=("rotate-epoch-epoch",)),
     Mutant("raise-by-one", ("the epoch is a max-register",), "a repeat raises again",
            ((Replica, "_handle", _raise_by_one),), REQUESTS, seed=1, scopes=("rotate-rotate-epoch",)),
     Mutant("rotate-counts-up", ("the epoch is a max-register",), "rotate counts up",
@@ -309,7 +298,7 @@ MUTANTS = (
     Mutant("one-raise", ("the epoch is a max-register",), "rotate writes to one",
            ((operations, "RaiseRound", _by_one(RaiseRound)),), REQUESTS, scopes=("rotate-epoch-epoch",), faults=("slow-links",)),
     Mutant("no-fence", ("the fence",), "there is none",
-           ((replicas, "refuses", _never),), REQUESTS, seed=1, scopes=("rotate-put-put",), faults=CUTS),
+           ((replicas, "refuses", lambda *_: False),), REQUESTS, seed=1, scopes=("rotate-put-put",), faults=CUTS),
     Mutant("repeats-unfenced", ("the fence",), "repeats pass it",
            ((Replica, "_put", _put_repeats_unfenced),), REQUESTS, seed=1, scopes=("rotate-put-put",), faults=CUTS),
     Mutant("put-raises-nothing", ("the fence",), "a put raises no smaller register",
@@ -317,7 +306,7 @@ MUTANTS = (
     Mutant("hint-trusted", ("the fence",), "an empty batch trusts the epoch cache",
            ((Coordinator, "_commit", _trust_the_hint),), REQUESTS, seed=1, faults=CUTS),
     Mutant("contest-by-two", ("a conflict never overwrites",), "two replicas settle it",
-           ((read, "judge", _two_settle_a_contest),), REQUESTS, seed=12, scopes=("two-values-get-get",)),
+           _judging(_two_settle_a_contest), REQUESTS, seed=12, scopes=("two-values-get-get",)),
     Mutant("seal-differs", ("a conflict never overwrites",), "no two seals are the same",
            ((Sealer, "seal", _seal_differently),), REQUESTS, seed=1),
     Mutant("rot-spreads", ("read repair before the answer",), "what is written back is not authentic",
@@ -326,7 +315,7 @@ MUTANTS = (
     Mutant("unknown-is-failed", ("unknown is an outcome",), "it is told as none",
            ((Coordinator, "_run", _unknown_is_none),), REQUESTS, seed=2, faults=CUTS),
     Mutant("key-without-owner", ("owner isolation",), "keys have no owner",
-           ((layout, "record_keys", _keys_without_owner),), REQUESTS, seed=1),
+           ((layout, "record_keys", lambda owner, *of: _real_record_keys(bytes(len(owner)), *of)),), REQUESTS, seed=1),
     Mutant("one-register", ("owner isolation",), "owners share a register",
            ((layout, "register_key", lambda owner: layout.REGISTER),), REQUESTS, seed=1, faults=CUTS),
 )  # fmt: skip

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from quorumvault.protocol.rollback_marks import Mark, Marks
+from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.server.healing import rollback_marks
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Replica
 from tests.rigs.undone.mutant import PUT_BACK, Mutant
-
-
-def _nothing_is_kept(replica: Replica, marks: Marks) -> bool:
-    """Marks are in memory alone."""
-    return True
-
-
-def _trusts(remembered: Mark, start: Mark, sequence: int) -> bool:
-    return False
-
-
-def _counts_starts(remembered: Mark, start: Mark, sequence: int) -> bool:
-    return remembered.incarnation > start.incarnation
 
 
 def _own_alone(marks: RollbackMarks, facts: NodeFacts) -> None:
@@ -32,11 +19,13 @@ def _own_alone(marks: RollbackMarks, facts: NodeFacts) -> None:
 
 MUTANTS = (
     Mutant("no-marks", ("rollback marks",), "a disk that is behind them votes",
-           ((rollback_marks, "contradicts", _trusts),), PUT_BACK, seed=1, faults=("older-copy",)),
+           ((rollback_marks, "contradicts", lambda remembered, start, sequence: False),),
+           PUT_BACK, seed=1, faults=("older-copy",)),
     Mutant("marks-in-memory", ("rollback marks",), "they are in memory alone",
-           ((Replica, "remember", _nothing_is_kept),), PUT_BACK, seed=1),
+           ((Replica, "remember", lambda replica, marks: True),), PUT_BACK, seed=1),
     Mutant("starts-alone", ("rollback marks",), "starts count, and writes do not",
-           ((rollback_marks, "contradicts", _counts_starts),), PUT_BACK, seed=1),
+           ((rollback_marks, "contradicts", lambda remembered, start, sequence: remembered.incarnation > start.incarnation),),
+           PUT_BACK, seed=1),
     Mutant("nobody-listens", ("rollback marks",), "a node does not hear what others remember",
            ((RollbackMarks, "heard", _own_alone),), PUT_BACK, seed=1),
 )  # fmt: skip
