@@ -153,11 +153,6 @@ async def cluster(
             commit.close()
 
 
-def clustered(copy_bytes: int = 1 << 20) -> Callable[[Callable[[Cluster], Awaitable[None]]], Callable[[], None]]:
-    """Return a decorator that makes a test of a function to which it gives a cluster."""
-    return lambda test: lambda: in_cluster(test, copy_bytes=copy_bytes)
-
-
 def in_cluster(
     test: Callable[[Cluster], Awaitable[None]],
     stores: Mapping[str, Store] | None = None,

@@ -1,6 +1,6 @@
 """Three nodes for tests that are coroutine functions: ``nodes`` heal each other, ``three`` are without healing.
 
-``stores``, ``settings`` and ``digest_bits`` may be parametrized, and ``timeouts``.
+``stores``, ``settings``, ``copy_bytes``, ``digest_bits`` and ``timeouts`` may be parametrized or replaced.
 """
 
 from __future__ import annotations
@@ -43,9 +43,16 @@ def settings() -> HealingSettings:
 
 
 @pytest.fixture
-def nodes(runner: asyncio.Runner, stores: dict[str, FaultyStore], settings: HealingSettings) -> Iterator[Cluster]:
+def copy_bytes() -> int:
+    return 1 << 20
+
+
+@pytest.fixture
+def nodes(
+    runner: asyncio.Runner, stores: dict[str, FaultyStore], settings: HealingSettings, copy_bytes: int
+) -> Iterator[Cluster]:
     context = AsyncExitStack()
-    yield runner.run(context.enter_async_context(cluster(stores, settings)))
+    yield runner.run(context.enter_async_context(cluster(stores, settings, copy_bytes)))
     runner.run(context.aclose())
 
 

@@ -29,13 +29,18 @@ from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
 from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.faulty_store import FaultyStore
-from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, clustered, in_cluster, values
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
 from tests.rigs.made import NOW, made
 from tests.rigs.trio import KEYRING, VIEW
 
 HEADER = Header("c1", 1, "m1", "", "", "")
 #: Some three records, so that there are many.
 PIECE_BYTES = 300
+
+
+@pytest.fixture
+def copy_bytes() -> int:
+    return PIECE_BYTES
 
 
 def taking(node: Node, known: Iterable[Owner] = ()) -> Taking:
@@ -60,7 +65,6 @@ async def union(nodes: Cluster) -> dict[bytes, bytes]:
     return {key: value for node in nodes.values() for key, value in sorted(node.common().items())}
 
 
-@clustered(copy_bytes=PIECE_BYTES)
 async def test_each_node_saves_what_others_have_and_it_has_not(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 50))
     for number, away in enumerate(NODE_NAMES):
@@ -115,7 +119,6 @@ def test_what_is_on_any_two_disks_is_in_it(missing: list[str | None], via: str) 
     in_cluster(test, stores, copy_bytes=200)
 
 
-@clustered(copy_bytes=PIECE_BYTES)
 async def test_where_one_peer_ends_the_other_one_goes_on(nodes: Cluster) -> None:
     for away in NODE_NAMES[1:]:
         nodes.cut_off(away)
@@ -136,7 +139,6 @@ async def test_where_one_peer_ends_the_other_one_goes_on(nodes: Cluster) -> None
     assert asked == 21  # from then on the other one is asked first
 
 
-@clustered()
 async def test_with_one_disk_alone_it_does_not_begin(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 5))
     nodes.cut_off("n2")
@@ -153,7 +155,6 @@ def broken(chunks: list[bytes]) -> Broken:
     return error.value
 
 
-@clustered(copy_bytes=PIECE_BYTES)
 async def test_with_one_disk_left_it_ends_as_one_that_was_broken_off(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
     one, chunks = taking(nodes["n1"]), []
@@ -165,7 +166,6 @@ async def test_with_one_disk_left_it_ends_as_one_that_was_broken_off(nodes: Clus
     assert (broken(chunks).code, one.outcome) == ("no-quorum", "no-quorum")
 
 
-@clustered(copy_bytes=PIECE_BYTES)
 async def test_a_view_that_follows_in_the_middle_ends_it(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
     chunks: list[bytes] = []
@@ -179,26 +179,20 @@ async def test_a_view_that_follows_in_the_middle_ends_it(nodes: Cluster) -> None
     assert "view 1 has ended, in which the backup began" in broken(chunks).why
 
 
-def test_a_disk_that_cannot_be_read_to_its_end_makes_none() -> None:
-    stores = {node: FaultyStore(MemoryStore()) for node in NODE_NAMES}
-
-    async def test(nodes: Cluster) -> None:
-        await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
-        await nodes.settled()
-        stores["n1"].corrupt.add(sorted(nodes["n1"].records())[50])
-        chunks = [chunk async for chunk in taking(nodes["n1"]).chunks()]
-        assert "n1 cannot read all of its store" in broken(chunks).why
-        pairs, trailer = await backup(nodes["n2"])  # by n3, where n1 cannot go on
-        assert (pairs, trailer.sources) == (nodes["n2"].common(), ["n1", "n2", "n3"])
-
-    in_cluster(test, stores, copy_bytes=PIECE_BYTES)
+async def test_a_disk_that_cannot_be_read_to_its_end_makes_none(nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
+    await nodes.settled()
+    stores["n1"].corrupt.add(sorted(nodes["n1"].records())[50])
+    chunks = [chunk async for chunk in taking(nodes["n1"]).chunks()]
+    assert "n1 cannot read all of its store" in broken(chunks).why
+    pairs, trailer = await backup(nodes["n2"])  # by n3, where n1 cannot go on
+    assert (pairs, trailer.sources) == (nodes["n2"].common(), ["n1", "n2", "n3"])
 
 
 def flip(record: bytes) -> bytes:
     return record[:-1] + bytes([record[-1] ^ 1])
 
 
-@clustered()
 async def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_refused(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 20))
     await nodes.settled()
@@ -214,21 +208,15 @@ async def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_re
     assert (await backup(nodes["n3"]))[0] == whole
 
 
-def test_names_that_stores_lack_come_from_the_node() -> None:
-    stores: dict[str, Store] = {node: MemoryStore() for node in NODE_NAMES}
-    for store in stores.values():
-        store.write(SEALED.pairs)
-
-    async def test(nodes: Cluster) -> None:
-        pairs, trailer = await backup(nodes["n2"], [CLINIC, REGISTRY])
-        assert pairs == {**SEALED.pairs, **{layout.owner_key(owner.id): owner.name.encode() for owner in (CLINIC, REGISTRY)}}
-        assert trailer.counts.owners == 2
-        assert "whose name is not known" in broken([chunk async for chunk in taking(nodes["n2"]).chunks()]).why
-
-    in_cluster(test, stores)
+async def test_names_that_stores_lack_come_from_the_node(nodes: Cluster) -> None:
+    for node in nodes.values():
+        node.store.write(SEALED.pairs)
+    pairs, trailer = await backup(nodes["n2"], [CLINIC, REGISTRY])
+    assert pairs == {**SEALED.pairs, **{layout.owner_key(owner.id): owner.name.encode() for owner in (CLINIC, REGISTRY)}}
+    assert trailer.counts.owners == 2
+    assert "whose name is not known" in broken([chunk async for chunk in taking(nodes["n2"]).chunks()]).why
 
 
-@clustered()
 async def test_a_token_in_which_two_values_met_stays_one(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 3))
     await nodes.settled()
@@ -238,7 +226,6 @@ async def test_a_token_in_which_two_values_met_stays_one(nodes: Cluster) -> None
     assert (pairs[key], trailer.counts.conflicts, trailer.counts.records) == (b"\x01c", 1, 3)
 
 
-@clustered(copy_bytes=PIECE_BYTES)
 async def test_no_more_is_read_than_is_taken(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 200))
     await nodes.settled()
@@ -251,7 +238,6 @@ async def test_no_more_is_read_than_is_taken(nodes: Cluster) -> None:
                 assert sum(isinstance(request, Copy) for request in way.asked) <= taken
 
 
-@clustered(copy_bytes=PIECE_BYTES)
 async def test_what_is_written_meanwhile_breaks_nothing(nodes: Cluster) -> None:
     await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 100))
     before = await union(nodes)
@@ -280,16 +266,12 @@ def config(tmp_path: Path) -> NodeConfig:
     return replace(load_node(tmp_path / "vault" / "cluster.yaml", "n1"), master_secret=SECRET)
 
 
-def test_what_it_gives_can_be_restored_and_is_noted(config: NodeConfig, tmp_path: Path) -> None:
+async def test_what_it_gives_can_be_restored_and_is_noted(nodes: Cluster, config: NodeConfig, tmp_path: Path) -> None:
     noted: list[Event] = []
-
-    async def test(nodes: Cluster) -> None:
-        await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 30))
-        await nodes.settled()
-        backups = Backups(config, "7.8", lambda: nodes["n1"].healer, lambda: [CLINIC], noted.append)
-        (tmp_path / "b.qvb").write_bytes(b"".join([chunk async for chunk in backups.take()]))
-
-    in_cluster(test)
+    await nodes["n2"].coordinator.tokenize(CLINIC, values(0, 30))
+    await nodes.settled()
+    backups = Backups(config, "7.8", lambda: nodes["n1"].healer, lambda: [CLINIC], noted.append)
+    (tmp_path / "b.qvb").write_bytes(b"".join([chunk async for chunk in backups.take()]))
     ((event, items, outcome),) = [(event.event, event.items, event.outcome) for event in noted]
     assert (event, items, outcome) == ("backup", 30, "ok")
     header = Reader(io.BytesIO((tmp_path / "b.qvb").read_bytes()), "FILE").header
@@ -300,32 +282,24 @@ def test_what_it_gives_can_be_restored_and_is_noted(config: NodeConfig, tmp_path
     assert restored.counts.records == 30
 
 
-def test_one_at_a_time_and_the_next_one_when_that_was_left(config: NodeConfig) -> None:
+async def test_one_at_a_time_and_the_next_one_when_that_was_left(nodes: Cluster, config: NodeConfig) -> None:
     noted: list[Event] = []
-
-    async def test(nodes: Cluster) -> None:
-        backups = Backups(config, "", lambda: nodes["n1"].healer, list, noted.append)
-        async with aclosing(backups.take()) as first:
-            await anext(first)
-            with pytest.raises(Busy, match="a backup is being taken through n1 already"):
-                await anext(backups.take())
-        assert [event.outcome for event in noted] == ["interrupted"]
-        reader = Reader(io.BytesIO(b"".join([chunk async for chunk in backups.take()])), "FILE")
-        assert isinstance(reader.next().message, Piece)
-        nodes.cut_off("n2")
-        nodes.cut_off("n3")
-        with pytest.raises(NoQuorum):
+    backups = Backups(config, "", lambda: nodes["n1"].healer, list, noted.append)
+    async with aclosing(backups.take()) as first:
+        await anext(first)
+        with pytest.raises(Busy, match="a backup is being taken through n1 already"):
             await anext(backups.take())
-        assert [event.outcome for event in noted] == ["interrupted", "ok", "no-quorum"]
+    assert [event.outcome for event in noted] == ["interrupted"]
+    assert isinstance(Reader(io.BytesIO(b"".join([chunk async for chunk in backups.take()])), "FILE").next().message, Piece)
+    nodes.cut_off("n2")
+    nodes.cut_off("n3")
+    with pytest.raises(NoQuorum):
+        await anext(backups.take())
+    assert [event.outcome for event in noted] == ["interrupted", "ok", "no-quorum"]
 
-    in_cluster(test)
 
-
-def test_none_without_a_disk(config: NodeConfig) -> None:
-    async def test(nodes: Cluster) -> None:
-        backups = Backups(config, "", lambda: None, list, lambda event: None)
-        for _ in range(2):
-            with pytest.raises(NoQuorum, match="n1 has no disk"):
-                await anext(backups.take())
-
-    in_cluster(test)
+async def test_none_without_a_disk(config: NodeConfig) -> None:
+    backups = Backups(config, "", lambda: None, list, lambda event: None)
+    for _ in range(2):
+        with pytest.raises(NoQuorum, match="n1 has no disk"):
+            await anext(backups.take())

@@ -10,20 +10,16 @@ from quorumvault.server.healing import throttle
 from quorumvault.server.healing.throttle import Throttle
 
 
-def test_each_piece_of_work_is_rested_for_whoever_else_began_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_piece_of_work_is_rested_for_whoever_else_began_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
 
     async def rest(seconds: float) -> None:
         rests.append(seconds)
 
-    async def scenario() -> None:
-        now = asyncio.get_running_loop().time()
-        await shared.rest(now - 1.5)
-        await shared.rest(now - 0.5)
-
-    shared = Throttle(0.25)
+    shared, now = Throttle(0.25), asyncio.get_running_loop().time()
     monkeypatch.setattr(throttle, "pause", rest)
-    asyncio.run(scenario())
+    await shared.rest(now - 1.5)
+    await shared.rest(now - 0.5)
     one, other = rests
     assert one >= 4.5
     assert one - other == pytest.approx(3.0, abs=0.5)
