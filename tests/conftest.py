@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
+import socket
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def run(request: pytest.FixtureRequest) -> Run:
             runner.run(scenario)
 
     return run
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """A URL at which nobody listens: its port is taken, and connecting to it is refused."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.hookimpl(tryfirst=True)

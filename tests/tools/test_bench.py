@@ -110,11 +110,6 @@ def test_a_percentile_is_one_of_the_numbers(numbers: list[float], percent: int) 
     assert sum(number < found for number in numbers) * 100 < percent * len(numbers)
 
 
-def test_a_report_survives_json() -> None:
-    report = _whole()
-    assert msgspec.json.decode(msgspec.json.encode(report), type=VaultReport) == report
-
-
 # What is told.
 
 

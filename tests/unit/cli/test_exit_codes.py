@@ -5,8 +5,7 @@ Those of ``serve`` are in tests/cluster/test_operating.py.
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,13 +92,6 @@ CASES = [
     Case(3, ("wait", "--ready", "--timeout", "0", "--url", NOBODY), "not ready after 0 s: http://127.0.0.1:"),
     Case(4, ("detokenize", "tokens.csv", "--column", "ssn"), "1 tokens not found", environment=AS_LAB),
 ]
-
-
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    with socket.socket() as bound:  # and not listening: the port is taken, and connecting to it is refused
-        bound.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code} {' '.join(case.arguments)}")

@@ -66,14 +66,6 @@ def node(*answers: tuple[int, dict[str, object]]) -> Iterator[str]:
             thread.join()
 
 
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """A URL at which nobody listens."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler, bind_and_activate=False) as server:
-        server.server_bind()  # bound and not listening: the port is taken, and connecting to it is refused
-        yield f"http://127.0.0.1:{server.server_port}"
-
-
 def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(main, arguments, env={"QUORUMVAULT_API_KEY": KEY, **environment})
 

@@ -81,14 +81,6 @@ def talk_nonsense(connection: socket.socket) -> None:
     connection.close()
 
 
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """Bound, and not listening: connecting is refused."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{unused.getsockname()[1]}"
-
-
 both = pytest.mark.parametrize("kind", [Client, InLoop])
 QUICK = ClientPolicy(silence=0.3, backoff_first=0.01, backoff_last=0.02)
 

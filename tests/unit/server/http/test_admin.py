@@ -287,9 +287,10 @@ def test_status_for_people(tmp_path: Path) -> None:
     assert lines[-1] == "n2 has other API keys"
 
 
-def test_status_for_machines(tmp_path: Path) -> None:
+def test_answers_for_machines(tmp_path: Path) -> None:
     answer = json.loads(command(tmp_path, "admin status", "--json").output)
     assert (answer["node"], answer["sequence"], answer["facts"]["view"]["disks"]) == ("n1", 99, DISKS)
+    assert json.loads(command(tmp_path / "other", "verify", "--json").output)["peers"]["n2"] == {"records": 1_000_000}
 
 
 def test_a_reload_that_is_refused_in_part_says_what_stays_and_fails(tmp_path: Path) -> None:
@@ -298,11 +299,6 @@ def test_a_reload_that_is_refused_in_part_says_what_stays_and_fails(tmp_path: Pa
     assert result.exit_code == 1
     assert result.stdout == "n1 has read its peer addresses again.\n"
     assert result.stderr == "The API keys stay as they were: api_keys.yaml: is missing\n"
-
-
-def test_stop(tmp_path: Path) -> None:
-    result = command(tmp_path, "admin stop")
-    assert (result.exit_code, result.output) == (0, "n1 drains, and ends when that is done.\n")
 
 
 def test_a_node_that_does_not_run_or_does_not_exist(tmp_path: Path) -> None:
@@ -317,48 +313,34 @@ def test_a_node_that_does_not_run_or_does_not_exist(tmp_path: Path) -> None:
     assert "no node 'n4' in this cluster; expected one of n1, n2, n3" in unknown.stderr
 
 
-def test_repair_says_what_it_mended(tmp_path: Path) -> None:
-    result = command(tmp_path, "repair")
-    assert result.exit_code == 0
-    assert result.output.splitlines() == [
-        "n1 and n2: 1,200 records taken, 7 given, 1 epochs raised",
-        "n1 and n3: 0 records taken, 0 given, 0 epochs raised",
-    ]
+def verified(found: PeerDifferences) -> dict[str, Any]:
+    return {"verify": answers(Verified("n1", {"n2": found, "n3": PeerDifferences(10)}))}
 
 
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (PeerRepair(problem="n2 does not answer"), "n1 and n2: not compared: n2 does not answer"),
-        (PeerRepair(2, 0, 5, 0, 2), "n1 and n2: 0 records taken, 5 given, 0 epochs raised, 2 buckets cannot be read"),
-    ],
-)
-def test_a_repair_that_is_not_whole_fails(tmp_path: Path, found: PeerRepair, words: str) -> None:
-    result = command(tmp_path, "repair", repair=answers(Repaired("n1", {"n2": found})))
-    assert (result.exit_code, result.output) == (1, f"{words}\n")
+def repaired(found: PeerRepair) -> dict[str, Any]:
+    return {"repair": answers(Repaired("n1", {"n2": found, "n3": PeerRepair()}))}
 
 
-def test_verify_says_that_all_are_identical(tmp_path: Path) -> None:
-    result = command(tmp_path, "verify")
-    assert result.exit_code == 0
-    assert result.output == "n1 and n2: 1,000,000 records, identical\nn1 and n3: 1,000,000 records, identical\n"
-    assert json.loads(command(tmp_path / "other", "verify", "--json").output)["peers"]["n2"] == {"records": 1_000_000}
+NONE_TAKEN, SAME = "0 records taken, 0 given, 0 epochs raised", "10 records, identical"
+ALL_DIFFER = "10 records: 1 only on n1, 2 only on n2, 3 not the same, 4 epochs not the same, 5 buckets that cannot be read"
+#: What the node answers if not what it does otherwise, the exit code, and what is said of n2 and of n3, or all that is said.
+TOLD: list[tuple[str, dict[str, Any], int, list[str]]] = [
+    ("admin stop", {}, 0, ["n1 drains, and ends when that is done."]),
+    ("repair", {}, 0, ["1,200 records taken, 7 given, 1 epochs raised", NONE_TAKEN]),
+    ("repair", repaired(PeerRepair(problem="n2 does not answer")), 1, ["not compared: n2 does not answer", NONE_TAKEN]),
+    ("repair", repaired(PeerRepair(2, 0, 5, 0, 2)), 1,
+     ["0 records taken, 5 given, 0 epochs raised, 2 buckets cannot be read", NONE_TAKEN]),
+    ("verify", {}, 0, ["1,000,000 records, identical"] * 2),
+    ("verify", verified(PeerDifferences(10, 1, 2, 3, 4, 5)), 1, [ALL_DIFFER, SAME]),
+    ("verify", verified(PeerDifferences(10, registers=1)), 1, ["10 records: 1 epochs not the same", SAME]),
+    ("verify", verified(PeerDifferences(problem="n2 does not vote")), 1, ["not compared: n2 does not vote", SAME]),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (
-            PeerDifferences(10, 1, 2, 3, 4, 5),
-            "10 records: 1 only on n1, 2 only on n2, 3 not the same, 4 epochs not the same, 5 b",
-        ),
-        (PeerDifferences(10, registers=1), "10 records: 1 epochs not the same"),
-        (PeerDifferences(problem="n2 does not vote"), "not compared: n2 does not vote"),
-    ],
-)
-def test_verify_fails_unless_all_are(tmp_path: Path, found: PeerDifferences, words: str) -> None:
-    verified = Verified("n1", {"n2": found, "n3": PeerDifferences(10)})
-    result = command(tmp_path, "verify", verify=answers(verified))
-    assert result.exit_code == 1
-    assert result.output.startswith(f"n1 and n2: {words}")
-    assert result.output.endswith("n1 and n3: 10 records, identical\n")
+@pytest.mark.parametrize(("name", "controls", "code", "said"), TOLD)
+def test_what_is_said_and_whether_that_fails(
+    tmp_path: Path, name: str, controls: dict[str, Any], code: int, said: list[str]
+) -> None:
+    result = command(tmp_path, name, **controls)
+    lines = [f"n1 and {peer}: {words}" for peer, words in zip(("n2", "n3"), said, strict=True)] if len(said) > 1 else said
+    assert (result.exit_code, result.output.splitlines()) == (code, lines)

@@ -36,6 +36,17 @@ class Counted(HttpRefusals):
         self.counts[refusal] += 1
 
 
+@pytest.fixture
+def refusals() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def connections(refusals: Counted) -> Connections:
+    """Two of the 20 are kept for questions about health; an address that has a share has 3."""
+    return Connections(Limits(connections=20, connections_per_address=3), refusals)
+
+
 def admitted(
     connections: Connections, count: int, address: Address = None, room: Room = Room.ALL, busy: bool = True
 ) -> list[One]:
@@ -62,8 +73,7 @@ def test_who_a_client_is(peername: object, address: Address) -> None:
     assert client_address(peername) == address
 
 
-def test_idle_ones_go_first_the_oldest_before_the_others() -> None:
-    connections = Connections(Limits(connections=20), Counted())
+def test_idle_ones_go_first_the_oldest_before_the_others(connections: Connections) -> None:
     busy, idle = admitted(connections, 8), admitted(connections, 10, busy=False)
     connections.rest(busy[0])
     for going in [*idle, busy[0]]:
@@ -74,17 +84,14 @@ def test_idle_ones_go_first_the_oldest_before_the_others() -> None:
     assert len(connections) == 18
 
 
-def test_one_that_reads_its_answer_is_not_idle() -> None:
-    connections = Connections(Limits(connections=20), Counted())
+def test_one_that_reads_its_answer_is_not_idle(connections: Connections) -> None:
     first, second, *_ = admitted(connections, 18, busy=False)
     first.unsent_since = 1.0
     admitted(connections, 1)
     assert (first.aborted, second.aborted) == (False, True)
 
 
-def test_some_are_kept_for_questions_about_health() -> None:
-    refusals = Counted()
-    connections = Connections(Limits(connections=20), refusals)
+def test_some_are_kept_for_questions_about_health(connections: Connections, refusals: Counted) -> None:
     admitted(connections, 18)
     first, second = admitted(connections, 2, room=Room.HEALTH, busy=False)
     admitted(connections, 1, room=Room.HEALTH)
@@ -97,8 +104,7 @@ def test_some_are_kept_for_questions_about_health() -> None:
     assert refusals.counts == {Refusal.NO_ROOM: 5, Refusal.CLOSED_FOR_ROOM: 2}
 
 
-def test_the_longest_unread_answer_goes_before_a_question_about_health_is_refused() -> None:
-    connections = Connections(Limits(connections=20), Counted())
+def test_the_longest_unread_answer_goes_before_a_question_about_health_is_refused(connections: Connections) -> None:
     admitted(connections, 18)
     first, second = admitted(connections, 2, room=Room.HEALTH)
     first.unsent_since, second.unsent_since = 7.0, 6.0
@@ -106,8 +112,7 @@ def test_the_longest_unread_answer_goes_before_a_question_about_health_is_refuse
     assert (first.aborted, second.aborted) == (False, True)
 
 
-def test_an_address_that_has_its_share_gives_up_one_of_its_own() -> None:
-    connections = Connections(Limits(connections=20, connections_per_address=3), Counted())
+def test_an_address_that_has_its_share_gives_up_one_of_its_own(connections: Connections) -> None:
     (other,) = admitted(connections, 1, "10.0.0.2", busy=False)
     own = admitted(connections, 3, "10.0.0.1", busy=False)
     admitted(connections, 3, "10.0.0.1")
@@ -117,13 +122,11 @@ def test_an_address_that_has_its_share_gives_up_one_of_its_own() -> None:
     admitted(connections, 2, "10.0.0.2")
 
 
-def test_a_unix_socket_has_no_share() -> None:
-    connections = Connections(Limits(connections=20, connections_per_address=3), Counted())
+def test_a_unix_socket_has_no_share(connections: Connections) -> None:
     admitted(connections, 18)
 
 
-def test_who_has_left_makes_room_once() -> None:
-    connections = Connections(Limits(connections=20, connections_per_address=3), Counted())
+def test_who_has_left_makes_room_once(connections: Connections) -> None:
     one, *_ = admitted(connections, 3, "10.0.0.1")
     connections.leave(one)
     connections.leave(one)
@@ -140,8 +143,7 @@ def test_all_are_checked() -> None:
     assert [one.checked for one in made] == [4.0] * 10
 
 
-def test_when_none_is_idle_the_answer_that_has_been_unread_for_longest_makes_room_and_no_request_under_way() -> None:
-    connections = Connections(Limits(connections=20), Counted())
+def test_when_none_is_idle_the_longest_unread_answer_makes_room_and_no_request_under_way(connections: Connections) -> None:
     busy, answered = admitted(connections, 16), admitted(connections, 2, busy=False)
     busy[0].unsent_since = 1.0  # it is still owed the rest of its answer
     answered[0].unsent_since, answered[1].unsent_since = 3.0, 2.0
