@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -60,14 +61,14 @@ def test_a_value_of_the_largest_size_is_taken(rig: Rig, value: Any) -> None:
 
 
 def test_429_busy_until_a_place_is_free(rig: Rig) -> None:
-    with rig.admission.enter("one", 0, None), rig.admission.enter("other", 0, None):
+    with closing(rig.admission.enter("one", 0, None)), closing(rig.admission.enter("other", 0, None)):
         problem(rig.post("/tokenize", {"values": []}), 429, "busy")
         assert rig.client.get("/health").status_code == 200
     assert rig.post("/tokenize", {"values": []}).status_code == 200
 
 
 def test_429_busy_until_there_is_memory(rig: Rig) -> None:
-    with rig.admission.enter("other", 0, None) as other:
+    with closing(rig.admission.enter("other", 0, None)) as other:
         other.memory.take(rig.limits.memory_bytes - 20)
         problem(rig.post("/tokenize", {"values": ["x" * 100]}), 429, "busy")
         assert rig.client.get("/epoch").status_code == 200

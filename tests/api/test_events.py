@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer, key_text
 
 UNKNOWN_TOKEN = "qv_1_" + "0" * 48
 LIMITS = SMALL
+LABELS = {"X-Request-ID": "mine", "X-Purpose": "audit-7"}
 
 
 def only_event(rig: Rig) -> dict[str, Any]:
@@ -24,19 +26,15 @@ def only_event(rig: Rig) -> dict[str, Any]:
     return {name: member for name, member in members.items() if member not in (None, "")}
 
 
+def told(event: str, key: str = "clinic", **members: int) -> dict[str, Any]:
+    """The line of a request of the clinic's that had LABELS and went through."""
+    labelled = {"request_id": "mine", "purpose": "audit-7", "owner": "clinic", "key_id": key}
+    return {"event": event, **labelled, "outcome": "ok", "duration_ms": 0.0, **members}
+
+
 def test_tokenize(rig: Rig) -> None:
-    rig.post("/tokenize", {"values": ["a", None, "b"]}, {"X-Purpose": "audit-7", "X-Request-ID": "mine"})
-    assert only_event(rig) == {
-        "event": "tokenize",
-        "request_id": "mine",
-        "owner": "clinic",
-        "key_id": "clinic",
-        "purpose": "audit-7",
-        "epoch": 1,
-        "items": 2,
-        "outcome": "ok",
-        "duration_ms": 0.0,
-    }
+    rig.post("/tokenize", {"values": ["a", None, "b"]}, LABELS)
+    assert only_event(rig) == told("tokenize", epoch=1, items=2)
 
 
 def test_records(rig: Rig) -> None:
@@ -103,7 +101,7 @@ def test_what_fails_in_the_vault_is_there_with_what_was_asked(rig: Rig) -> None:
 
 
 def test_a_request_that_is_not_admitted(rig: Rig) -> None:
-    with rig.admission.enter("one", 0, None), rig.admission.enter("other", 0, None):
+    with closing(rig.admission.enter("one", 0, None)), closing(rig.admission.enter("other", 0, None)):
         rig.client.get("/epoch")
     assert only_event(rig)["outcome"] == "busy"
     for _ in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -91,6 +92,6 @@ def test_a_request_without_a_fault_goes_through(rig: Rig) -> None:
 
 
 def test_busy_comes_before_what_is_wrong_with_the_body(rig: Rig) -> None:
-    with rig.admission.enter("one", 0, None), rig.admission.enter("other", 0, None):
+    with closing(rig.admission.enter("one", 0, None)), closing(rig.admission.enter("other", 0, None)):
         assert rig.post("/tokenize", b"{", {"Content-Type": "text/plain"}).status_code == 429
         assert rig.post("/tokenize", b"{", key="reader").status_code == 403

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 from unittest import mock
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from quorumvault.config.api_keys import KeyTable
 from quorumvault.config.cluster import Timeouts
 from quorumvault.server.http.item_errors import unfit
-from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer
+from tests.rigs.vault import JSON, SMALL, Connection, Raw, Rig, bearer
 
 HEADERS = {**JSON, **bearer()}
 #: Seconds until a test that waits for something gives up.
@@ -26,6 +27,15 @@ def connection(
     rig: Rig, headers: Mapping[str, str] | None = None, path: str = "/tokenize", body: bytes | None = None
 ) -> Connection:
     return Connection(rig.app, path, {**HEADERS, **(headers or {})}, body)
+
+
+async def under_way(rig: Rig) -> asyncio.Task[Raw]:
+    """A request that waits in the vault until the gate opens."""
+    rig.vault.gate.clear()
+    rig.vault.reached.clear()
+    task = asyncio.create_task(connection(rig, body=b'{"values":["a"]}').run())
+    await asyncio.wait_for(rig.vault.reached.wait(), PATIENCE)
+    return task
 
 
 def status(connection: Connection) -> int:
@@ -83,7 +93,7 @@ def test_a_body_that_does_not_come_is_given_up(rig: Rig) -> None:
 
 
 def test_chunks_hold_bytes_until_they_are_answered(rig: Rig) -> None:
-    with rig.admission.enter("other", 0, None) as other:
+    with closing(rig.admission.enter("other", 0, None)) as other:
         other.memory.take(rig.limits.memory_bytes - 1000)
         request = connection(rig)
         request.chunk(b" " * 900)
@@ -106,10 +116,7 @@ def test_a_caller_who_leaves_gets_no_answer_and_a_line_in_the_log(rig: Rig) -> N
 
 def test_a_request_that_is_cancelled_has_a_line_too(rig: Rig) -> None:
     async def scene() -> None:
-        rig.vault.gate, rig.vault.reached = asyncio.Event(), asyncio.Event()
-        request = connection(rig, body=b'{"values":["a"]}')
-        task = asyncio.create_task(request.run())
-        await asyncio.wait_for(rig.vault.reached.wait(), PATIENCE)
+        task = await under_way(rig)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -121,13 +128,7 @@ def test_a_request_that_is_cancelled_has_a_line_too(rig: Rig) -> None:
 
 def test_a_full_node_refuses_and_takes_again_when_one_has_ended(rig: Rig) -> None:
     async def scene() -> list[int]:
-        rig.vault.gate = asyncio.Event()
-        tasks = []
-        for _ in range(SMALL.in_flight):
-            rig.vault.reached = asyncio.Event()
-            request = connection(rig, body=b'{"values":["a"]}')
-            tasks.append(asyncio.create_task(request.run()))
-            await asyncio.wait_for(rig.vault.reached.wait(), PATIENCE)
+        tasks = [await under_way(rig) for _ in range(SMALL.in_flight)]
         refused = await connection(rig).run()
         rig.vault.gate.set()
         answered = [*await asyncio.gather(*tasks)]
@@ -139,16 +140,13 @@ def test_a_full_node_refuses_and_takes_again_when_one_has_ended(rig: Rig) -> Non
 
 def test_a_node_that_drains_ends_what_is_under_way(rig: Rig) -> None:
     async def scene() -> list[Any]:
-        rig.vault.gate, rig.vault.reached = asyncio.Event(), asyncio.Event()
-        request = connection(rig, body=b'{"values":["a"]}')
-        under_way = asyncio.create_task(request.run())
-        await asyncio.wait_for(rig.vault.reached.wait(), PATIENCE)
+        task = await under_way(rig)
         rig.admission.refuse_new()
         idle = asyncio.create_task(rig.admission.idle())
         refused = await connection(rig).run()
         was_idle = idle.done()
         rig.vault.gate.set()
-        answered = await under_way
+        answered = await task
         await asyncio.wait_for(idle, PATIENCE)
         return [refused.status, was_idle, answered.status]
 

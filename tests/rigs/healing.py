@@ -7,13 +7,11 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from quorumvault.config.cluster import HealingSettings, Limits, Timeouts
+from quorumvault.config.cluster import HealingSettings, Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.anti_entropy import Compared
-from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import Put, RaiseEpoch
-from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.scrub import Neighbours, ScrubCounts
 from quorumvault.server.replica.group_commit import GroupCommit
@@ -22,7 +20,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
 from tests.rigs import trio
-from tests.rigs.trio import DISKS, KEYRING, VIEW, SwitchedPeer, make_replica
+from tests.rigs.trio import DISKS, SwitchedPeer, make_coordinator, make_replica, storage_threads
 
 CLINIC, REGISTRY = Owner("clinic"), Owner("registry")
 #: Healing that does not rest: tests call it, and wait for nothing else.
@@ -73,10 +71,7 @@ class Node:
         self.neighbours = Neighbours(all_active=True, damaged=frozenset())
         self.room_beside = True
         self._settings = settings
-        identity = Identity(name, DISKS[name], b"boot")
-        self.coordinator = Coordinator(
-            identity, self.ways, VIEW, KEYRING, Timeouts(), HybridClock(), lambda: self.now, self.diary
-        )
+        self.coordinator = make_coordinator(name, self.ways, self.diary, timeouts=Timeouts(), wall_ms=lambda: self.now)
         self.healer = self.restart_healing()
 
     def restart_healing(self) -> Healer:
@@ -141,16 +136,8 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """Nodes over these stores, or over empty ones in memory. Nothing runs in the background: tests call ``healer``'s parts."""
     used = stores or {node: MemoryStore() for node in NODE_NAMES}
-    limits = Limits()
-    commits = {}
-    for name in NODE_NAMES:
-        replica = make_replica(used[name], name, copy_bytes=copy_bytes)
-        commits[name] = GroupCommit(replica, asyncio.get_running_loop(), limits, on_failure=lambda failure: None)
-    try:
+    with storage_threads({name: make_replica(used[name], name, copy_bytes=copy_bytes) for name in NODE_NAMES}) as commits:
         yield Cluster({name: Node(name, used, commits, settings) for name in NODE_NAMES})
-    finally:
-        for commit in commits.values():
-            commit.close()
 
 
 def in_cluster(

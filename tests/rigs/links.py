@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -59,25 +60,11 @@ def facts_of(node: str, **changes: Any) -> NodeFacts:
     return msgspec.structs.replace(facts, **changes)
 
 
-def local_node(
-    node: str,
-    *,
-    facts: Callable[[], NodeFacts] | None = None,
-    secret: ClusterSecret = SECRET,
-    limits: Limits = LIMITS,
-    timeouts: Timeouts = TIMEOUTS,
-    claims: Claims | None = None,
-    on_taken: Callable[[str], None] = lambda reason: None,
-) -> LocalNode:
-    return LocalNode(
-        secret=secret,
-        facts=facts or (lambda: facts_of(node)),
-        claims=claims or Claims(node),
-        on_taken=on_taken,
-        random_bytes=os.urandom,
-        limits=limits,
-        timeouts=timeouts,
+def local_node(node: str, **changes: Any) -> LocalNode:
+    made = LocalNode(
+        SECRET, lambda: facts_of(node), Claims(node), lambda reason: None, os.urandom, limits=LIMITS, timeouts=TIMEOUTS
     )
+    return dataclasses.replace(made, **changes)
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from quorumvault.config.cluster import Limits, Timeouts
@@ -15,10 +14,10 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId
-from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view
-from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.coordinator.coordinator import Coordinator, Identity, Observer
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -111,40 +110,42 @@ def make_replica(
     return Replica(store, identity, keyring, **{**sizes, "keep": lambda identity: None, **options})
 
 
-def _has_room(full: set[str], node: str) -> bool:
-    return node not in full
+def make_coordinator(
+    node: str,
+    peers: Mapping[str, Peer],
+    observer: Observer,
+    *,
+    keyring: Keyring = KEYRING,
+    timeouts: Timeouts = PATIENT,
+    wall_ms: Callable[[], int] = lambda: 1_000_000,
+) -> Coordinator:
+    identity = Identity(node, DISKS[node], b"boot")
+    return Coordinator(identity, peers, VIEW, keyring, timeouts, HybridClock(), wall_ms, observer)
+
+
+@contextmanager
+def storage_threads(replicas: Mapping[str, Replica]) -> Iterator[dict[str, GroupCommit]]:
+    """Each replica in a thread of its own until the block ends, by node."""
+    loop, limits = asyncio.get_running_loop(), Limits()
+    commits = {node: GroupCommit(replica, loop, limits, lambda failure: None) for node, replica in replicas.items()}
+    try:
+        yield commits
+    finally:
+        for commit in commits.values():
+            commit.close()
 
 
 @asynccontextmanager
 async def trio(*, digest_bits: int = 160, timeouts: Timeouts = PATIENT) -> AsyncIterator[Trio]:
-    loop, limits = asyncio.get_running_loop(), Limits()
     keyring = Keyring("m1", bytes(range(32)), digest_bits=digest_bits)
-    stores = {node: MemoryStore() for node in NODES}
-    commits = {}
-    full: set[str] = set()
-    for node in NODES:
-        replica = make_replica(stores[node], node, keyring, has_room=partial(_has_room, full, node))
-        commits[node] = GroupCommit(replica, loop, limits, on_failure=lambda failure: None)
-    peers = {node: SwitchedPeer(node, commits[node]) for node in NODES}
-    diary = Diary()
-    coordinators = {
-        node: Coordinator(
-            Identity(node, DISKS[node], b"boot"),
-            peers,
-            VIEW,
-            keyring,
-            timeouts,
-            HybridClock(),
-            lambda: 1_000_000,
-            diary,
-        )
-        for node in NODES
+    stores, diary, full = {node: MemoryStore() for node in NODES}, Diary(), set[str]()
+    replicas = {
+        node: make_replica(store, node, keyring, has_room=lambda node=node: node not in full) for node, store in stores.items()
     }
-    try:
+    with storage_threads(replicas) as commits:
+        peers = {node: SwitchedPeer(node, commit) for node, commit in commits.items()}
+        coordinators = {node: make_coordinator(node, peers, diary, keyring=keyring, timeouts=timeouts) for node in NODES}
         yield Trio(peers, stores, coordinators, diary, full)
-    finally:
-        for commit in commits.values():
-            commit.close()
 
 
 def tokens_of(tokens: list[str | None]) -> list[str]:

@@ -54,15 +54,14 @@ class FakeVault:
         self.failure: Exception | None = None
         self.unavailable: set[str] = set()
         self.collided: set[str] = set()
-        #: Set while calls may return; ``reached`` is set when one waits for that.
-        self.gate: asyncio.Event | None = None
-        self.reached = asyncio.Event()
+        #: Set while calls may return; ``reached`` is set when one has come.
+        self.gate, self.reached = asyncio.Event(), asyncio.Event()
+        self.gate.set()
 
     async def _note(self, operation: str, arguments: Iterable[Any]) -> None:
         self.asked.append((operation, list(arguments)))
-        if self.gate is not None:
-            self.reached.set()
-            await self.gate.wait()
+        self.reached.set()
+        await self.gate.wait()
         if self.failure is not None:
             raise self.failure
 

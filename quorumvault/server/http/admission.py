@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from types import TracebackType
 
 from quorumvault.config.cluster import Limits
 from quorumvault.errors import Busy, Draining, WriteOutcome
@@ -74,12 +73,12 @@ class Admission:
         try:
             place.memory.grow_body(declared_bytes)
         except BaseException:
-            place.release()
+            place.close()
             raise
         return place
 
     def leave(self, key_id: str) -> None:
-        """Take a place back. Only Place.release calls it."""
+        """Take a place back. Only Place.close calls it."""
         left = self._places[key_id] - 1
         if left:
             self._places[key_id] = left
@@ -91,7 +90,7 @@ class Admission:
 
 
 class Place:
-    """The place of one request, until it is released. ``memory`` is what the request holds of the node's budget of bytes."""
+    """The place of one request, until it is closed. ``memory`` is what the request holds of the node's budget of bytes."""
 
     __slots__ = ("_admission", "_key_id", "_open", "memory")
 
@@ -101,15 +100,9 @@ class Place:
         self._open = True
         self.memory = admission.memory.hold(key_id)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Give the place and its memory back. Further calls do nothing."""
         if self._open:
             self._open = False
             self.memory.release()
             self._admission.leave(self._key_id)
-
-    def __enter__(self) -> Place:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.release()

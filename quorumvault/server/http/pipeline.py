@@ -122,9 +122,9 @@ class Pipeline:
             admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
             content = await self._carry_out(admitted, form, ids, request.method)
             place.memory.leave_lane()
-            return AnswerResponse(content, form.value, place.release)
+            return AnswerResponse(content, form.value, place.close)
         except BaseException:
-            place.release()
+            place.close()
             raise
 
     async def _carry_out(self, admitted: AdmittedRequest, form: Form, ids: IdHeaders, method: str) -> Content:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -18,7 +17,7 @@ KEY, OTHER = "3fq7tzd2", "k2222222"
 
 def test_places_are_given_back_whatever_happens() -> None:
     admission = Admission(LIMITS)
-    with contextlib.suppress(KeyError), admission.enter(KEY, 60, None):
+    with suppress(KeyError), closing(admission.enter(KEY, 60, None)):
         assert (admission.in_flight, admission.memory.held) == (1, 60)
         raise KeyError
     assert (admission.in_flight, admission.memory.held) == (0, 0)
@@ -26,11 +25,11 @@ def test_places_are_given_back_whatever_happens() -> None:
 
 def test_one_request_too_many_is_refused() -> None:
     admission = Admission(LIMITS)
-    with admission.enter(KEY, 0, None), admission.enter(KEY, 0, None):
-        with pytest.raises(Busy) as refused, admission.enter(KEY, 0, None):
-            pass
+    with closing(admission.enter(KEY, 0, None)), closing(admission.enter(KEY, 0, None)):
+        with pytest.raises(Busy) as refused:
+            admission.enter(KEY, 0, None)
         assert refused.value.retry_after == 1
-    with admission.enter(KEY, 0, None):
+    with closing(admission.enter(KEY, 0, None)):
         assert admission.in_flight == 1
 
 
@@ -38,43 +37,43 @@ def test_a_key_has_its_share_of_the_places_and_others_have_the_rest() -> None:
     admission = Admission(Limits(in_flight=8, key_share=50))
     with ExitStack() as held:
         for _ in range(4):
-            held.enter_context(admission.enter(KEY, 0, None))
-        with pytest.raises(Busy, match=f"key {KEY} has 4 requests under way here") as refused, admission.enter(KEY, 0, None):
-            pass
+            held.enter_context(closing(admission.enter(KEY, 0, None)))
+        with pytest.raises(Busy, match=f"key {KEY} has 4 requests under way here") as refused:
+            admission.enter(KEY, 0, None)
         assert refused.value.retry_after == 1
         for _ in range(4):
-            held.enter_context(admission.enter(OTHER, 0, None))
-        with pytest.raises(Busy, match="8 requests are under way here"), admission.enter("third", 0, None):
-            pass
-    with admission.enter(KEY, 0, None):
+            held.enter_context(closing(admission.enter(OTHER, 0, None)))
+        with pytest.raises(Busy, match="8 requests are under way here"):
+            admission.enter("third", 0, None)
+    with closing(admission.enter(KEY, 0, None)):
         assert admission.in_flight == 1
 
 
 def test_a_place_that_finds_no_memory_for_its_body_is_given_back() -> None:
     admission = Admission(Limits(memory_bytes=100))
-    with admission.enter(KEY, 50, None), pytest.raises(Busy), admission.enter(OTHER, 51, None):
-        pass
+    with closing(admission.enter(KEY, 50, None)), pytest.raises(Busy):
+        admission.enter(OTHER, 51, None)
     assert (admission.in_flight, admission.memory.held) == (0, 0)
 
 
 def test_a_place_is_given_back_once() -> None:
     admission = Admission(LIMITS)
     first, second = admission.enter(KEY, 10, None), admission.enter(KEY, 20, None)
-    first.release()
-    first.release()
+    first.close()
+    first.close()
     assert (admission.in_flight, admission.memory.held) == (1, 20)
-    second.release()
+    second.close()
     assert (admission.in_flight, admission.memory.held) == (0, 0)
 
 
 def test_a_node_leaves_before_it_drains() -> None:
     admission = Admission(LIMITS)
     admission.announce_stop()
-    with admission.enter(KEY, 0, None):
+    with closing(admission.enter(KEY, 0, None)):
         assert admission.phase is Phase.LEAVING
     admission.refuse_new()
-    with pytest.raises(Draining) as refused, admission.enter(KEY, 0, "none"):
-        pass
+    with pytest.raises(Draining) as refused:
+        admission.enter(KEY, 0, "none")
     assert (refused.value.outcome, refused.value.retry_after) == ("none", 1)
 
 
@@ -82,9 +81,9 @@ async def test_idle_waits_for_the_last_request() -> None:
     admission = Admission(LIMITS)
     first, second = admission.enter(KEY, 0, None), admission.enter(KEY, 0, None)
     waiting = asyncio.create_task(admission.idle())
-    first.release()
+    first.close()
     await asyncio.sleep(0)
     assert not waiting.done()
-    second.release()
+    second.close()
     await waiting
     await admission.idle()
