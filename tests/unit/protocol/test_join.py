@@ -38,8 +38,10 @@ class Script:
         self._steps = join("n2", FRESH, entered)
         self.step: Step = next(self._steps)
 
-    def hears(self, told: Any = None) -> Step:
-        self.step = self._steps.send({} if told is None else told)
+    def hears(self, *told: Any) -> Step:
+        """Hears one after the other; nothing is told by none. Returns the step that the last one leads to."""
+        for each in told or ({},):
+            self.step = self._steps.send(each)
         return self.step
 
     def asks(self, kind: type, *nodes: str) -> Any:
@@ -52,8 +54,7 @@ class Script:
 
     def copying(self) -> Script:
         """Go on to the first piece of n1."""
-        self.hears(both(NEW))
-        assert self.step == Enter(NEW)
+        assert self.hears(both(NEW)) == Enter(NEW)
         self.hears()
         return self
 
@@ -73,11 +74,11 @@ def test_the_whole_way() -> None:
     assert joining.hears(piece("n1", [b"r1", b"r2"], last=False)) == Merge("n1", [b"r1", b"r2"], [b"", b""])
     joining.hears()
     assert joining.asks(Copy, "n1").after == b"r2"
-    joining.hears(piece("n1", [], last=True))
-    joining.hears()
+    joining.hears(piece("n1", [], last=True), {})
     assert joining.asks(Copy, "n3").view == NEW.id
-    joining.hears(piece("n3", [b"r1"], last=True))
-    assert joining.hears() == Activate(NEW, {DISKS["n1"]: MARKS["n1"], DISKS["n3"]: MARKS["n3"]})
+    assert joining.hears(piece("n3", [b"r1"], last=True), {}) == Activate(
+        NEW, {DISKS["n1"]: MARKS["n1"], DISKS["n3"]: MARKS["n3"]}
+    )
     with pytest.raises(StopIteration) as end:
         joining.hears()
     assert end.value.value == NEW
@@ -106,8 +107,7 @@ def test_it_waits_for_both_others_to_be_active_and_listed(told: dict[str, Any], 
 
 def test_one_that_is_behind_is_told_of_the_newer_view_and_asked_again() -> None:
     joining = Script()
-    joining.hears({"n1": stands("n1", NEW), "n3": stands("n3")})
-    assert joining.step == Prepare()
+    assert joining.hears({"n1": stands("n1", NEW), "n3": stands("n3")}) == Prepare()
     joining.hears()
     assert joining.asks(ProposeView, "n3").proposed == NEW
     joining.hears({"n3": stands("n3", NEW)})
@@ -116,22 +116,15 @@ def test_one_that_is_behind_is_told_of_the_newer_view_and_asked_again() -> None:
 
 def test_a_view_that_was_not_entered_by_both_is_no_reason_to_copy() -> None:
     """Proves: copy after the entry, from both."""
-    joining = Script()
-    joining.hears(both())
-    joining.hears()
-    step = joining.hears({"n1": stands("n1", NEW), "n3": stands("n3")})
-    assert step == Wait("n3 has not entered view 2")
+    behind = {"n1": stands("n1", NEW), "n3": stands("n3")}
+    assert Script().hears(both(), {}, behind) == Wait("n3 has not entered view 2")
 
 
 def test_a_copy_that_was_interrupted_goes_on_behind_its_last_key() -> None:
     joining = Script().copying()
-    joining.hears(piece("n1", [b"r1"], last=True))
-    joining.hears()
-    joining.hears(piece("n3", [b"r1", b"r5"], last=False))
-    joining.hears()
-    assert joining.hears() == Wait("n3 does not go on with the copy")
-    joining.hears()
-    joining.hears(both(NEW))
+    pieces = piece("n1", [b"r1"], last=True), piece("n3", [b"r1", b"r5"], last=False)
+    assert joining.hears(pieces[0], {}, pieces[1], {}, {}) == Wait("n3 does not go on with the copy")
+    joining.hears({}, both(NEW))
     assert joining.asks(Copy, "n3").after == b"r5"
 
 
@@ -148,12 +141,9 @@ def test_a_piece_of_another_disk_or_view_is_none() -> None:
 
 def test_a_view_that_came_in_between_begins_the_copies_anew() -> None:
     joining = Script().copying()
-    joining.hears(piece("n1", [b"r1"], last=True))
-    joining.hears()
-    joining.hears()  # n3 does not answer: wait
-    joining.hears()
+    assert isinstance(joining.hears(piece("n1", [b"r1"], last=True), {}, {}), Wait)  # n3 does not answer
     later = View(7, FRESH, NEW.disks)
-    assert joining.hears(both(later)) == Enter(later)
+    assert joining.hears({}, both(later)) == Enter(later)
     joining.hears()
     assert joining.asks(Copy, "n1").after == b""
 
@@ -167,6 +157,5 @@ def test_a_disk_that_had_entered_a_view_gives_up_its_slot_to_a_newer_one() -> No
 
 def test_a_disk_that_had_entered_none_takes_the_slot() -> None:
     joining = Script()
-    joining.hears(both(successor(OLD, "n2", b"e" * 16)))
-    joining.hears()
+    joining.hears(both(successor(OLD, "n2", b"e" * 16)), {})
     assert joining.asks(ProposeView, "n1", "n3").proposed.number == 3

@@ -88,6 +88,7 @@ def test_the_largest_of_two_has_to_be_written_back() -> None:
 
 A, B, OTHER = record(b"a"), record(b"b"), record(b"other")
 NEWER = View(2, D3, VIEW.disks)
+#: What a write hears, and what it decides.
 WRITES: dict[str, tuple[list[AnyReply | bytes], object]] = {
     "a disk outside the view has no voice": ([ack(D1), ack(STRANGER)], None),
     "lost at once when it cannot be won": ([D1, D2], Lost()),
@@ -97,6 +98,7 @@ WRITES: dict[str, tuple[list[AnyReply | bytes], object]] = {
     "other values on two collide": ([ack(D1, {1: OTHER}), ack(D2, {1: record(b"third")})], Committed(frozenset({1}))),
     "an unreadable record is neither": ([ack(D1, {0: b""}), ack(D2, {0: OTHER}), ack(D3, {0: OTHER})], Committed(frozenset({0}))),
 }
+#: How many records are read, what the read hears, and what it decides.
 READS: dict[str, tuple[int, list[AnyReply | bytes], object]] = {
     "two alike": (2, [holds(D1, A, None), holds(D2, A, None)], ReadResult(VIEW.id, [A, None], {})),
     "one holder is to be repaired where it lacks": (
@@ -114,41 +116,28 @@ READS: dict[str, tuple[int, list[AnyReply | bytes], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WRITES)
-def test_a_write(name: str) -> None:
-    heard, decides = WRITES[name]
-    follow(WriteRound(ROUND, VIEW), *heard, decides=decides)
+OLDER = OtherView(ROUND, NEWER.id, D2, VIEW)
+ROUNDS: dict[str, tuple[Round[Any, Any], list[AnyReply | bytes], object]] = {
+    **{f"write: {name}": (WriteRound(ROUND, VIEW), heard, decides) for name, (heard, decides) in WRITES.items()},
+    **{f"read: {name}": (read(count), heard, decides) for name, (count, heard, decides) in READS.items()},
+    "rotten bytes are not spread": (
+        read(honest=False), [holds(D1, record(b"rot")), holds(D2, None), holds(D3, None)], ReadResult(VIEW.id, [None], {})),
+    "a replica in an older view is given up": (WriteRound(ROUND, NEWER), [OLDER, D1], Lost()),
+    "a repair hears the one disk it is for": (
+        RepairRound(ROUND, VIEW, D2), [ack(D1), ack(D2, {3: b"x"})], Repaired(frozenset({3}))),
+    "a repair without its disk is lost": (RepairRound(ROUND, VIEW, D2), [D2], Lost()),
+    "equal epochs are settled": (
+        EpochRound(ROUND, VIEW), [epoch_is(D1, 4), epoch_is(D3, 4)], EpochRead(Register(4, "m1"), settled=True)),
+    "an epoch never written is the first": (
+        EpochRound(ROUND, VIEW), [epoch_is(D1, 0), epoch_is(D3, 0)], EpochRead(Register(1, ""), settled=True)),
+    "raising needs two": (RaiseRound(ROUND, VIEW), [ack(D1), ack(D2)], Raised()),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", READS)
-def test_a_read(name: str) -> None:
-    count, heard, decides = READS[name]
-    follow(read(count), *heard, decides=decides)
-
-
-def test_rotten_bytes_are_not_spread() -> None:
-    rotten = holds(D1, record(b"rot"))
-    follow(read(honest=False), rotten, holds(D2, None), holds(D3, None), decides=ReadResult(VIEW.id, [None], {}))
-
-
-def test_a_replica_in_an_older_view_is_given_up() -> None:
-    round_ = WriteRound(RoundId(D1, b"boot", 1), NEWER)
-    follow(round_, OtherView(round_.id, round_.view.id, D2, VIEW), D1, decides=Lost())
-
-
-def test_a_repair_hears_the_one_disk_it_is_for() -> None:
-    follow(RepairRound(ROUND, VIEW, D2), ack(D1), ack(D2, {3: b"x"}), decides=Repaired(frozenset({3})))
-    follow(RepairRound(ROUND, VIEW, D2), D2, decides=Lost())
-
-
-@pytest.mark.parametrize(("epoch", "register"), [(4, Register(4, "m1")), (0, Register(1, ""))])
-def test_equal_epochs_are_settled_and_one_never_written_is_the_first(epoch: int, register: Register) -> None:
-    heard = epoch_is(D1, epoch), epoch_is(D3, epoch)
-    follow(EpochRound(ROUND, VIEW), *heard, decides=EpochRead(register, settled=True))
-
-
-def test_raising_needs_two() -> None:
-    follow(RaiseRound(ROUND, VIEW), ack(D1), ack(D2), decides=Raised())
+@pytest.mark.parametrize("name", ROUNDS)
+def test_what_a_round_decides(name: str) -> None:
+    round_, heard, decides = ROUNDS[name]
+    follow(round_, *heard, decides=decides)
 
 
 def test_the_fence() -> None:

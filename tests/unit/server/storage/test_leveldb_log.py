@@ -178,22 +178,20 @@ def test_a_tail_that_was_torn_before_the_next_log_was_begun_is_no_damage(make: M
     assert (scan.torn, later.torn) == (4, 0)
 
 
-def test_a_batch_that_is_missing_between_two_logs_is_damage_in_the_middle(make: Make, store: Callable[..., Path]) -> None:
-    one = make(10, 10, 10)
-    damaged = one.log[: one.ends[1] - 1] + b"?"
-    with pytest.raises(StoreCorrupt, match=rf"000009\.log: what follows its first {one.ends[0]} bytes is damaged"):
-        scan_logs(store(log000009=damaged, log000010=split(one, 2)[1]))
+Damage = Callable[[Written], dict[str, bytes]]
+#: Logs of three batches that are damaged in the middle, and what is said of each.
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "a batch is missing between two logs": (
+        lambda one: {"log000009": one.log[: one.ends[1] - 1] + b"?", "log000010": split(one, 2)[1]},
+        "what follows its first {0} bytes is damaged",
+    ),
+    "no batch is left before a later log": (lambda one: {"log000009": split(one, 1)[0][:-1], "log000010": split(one, 1)[1]}, ""),
+    "in one log": (lambda one: {"log000009": one.log[:20] + b"?" + one.log[21:]}, "a log is damaged in the middle"),
+}
 
 
-def test_without_a_batch_before_it_a_damaged_log_with_a_later_one_is_damage_in_the_middle(
-    make: Make, store: Callable[..., Path]
-) -> None:
-    first, second = split(make(10, 10, 10), 1)
-    with pytest.raises(StoreCorrupt, match=r"000009\.log"):
-        scan_logs(store(log000009=first[:-1], log000010=second))
-
-
-def test_damage_in_the_middle_of_a_log_names_the_log(make: Make, store: Callable[..., Path]) -> None:
-    one = make(10, 10, 10)
-    with pytest.raises(StoreCorrupt, match=r"000009\.log: a log is damaged in the middle"):
-        scan_logs(store(log000009=one.log[:20] + b"?" + one.log[21:]))
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_in_the_middle_names_the_log(make: Make, store: Callable[..., Path], name: str) -> None:
+    one, (damage, words) = make(10, 10, 10), DAMAGES[name]
+    with pytest.raises(StoreCorrupt, match=rf"000009\.log: {words.format(one.ends[0])}"):
+        scan_logs(store(**damage(one)))
