@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -286,14 +285,6 @@ def test_threads_with_a_cursor_each(desk: Desk) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
-
-
-def test_without_the_extra_the_names_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "quorumvault.analytics.duckdb", raising=False)
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(ModuleNotFoundError, match=r"quorumvault\.detokenize needs duckdb.*quorumvault\[analytics\]"):
-        _ = qv.detokenize
-    assert "detokenize" not in qv.__all__  # else "import *" would need the extra
 
 
 def test_names_at_the_root_shadow_nothing() -> None:

@@ -15,13 +15,22 @@ from quorumvault.errors import ConfigError
 from tests import ROOT
 
 
-def test_spark_without_pyspark_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "quorumvault.analytics.spark", raising=False)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pyspark"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "pyspark", None)
-    with pytest.raises(ModuleNotFoundError, match=r"quorumvault\.spark needs pyspark.*pip install 'quorumvault\[spark\]'"):
-        _ = qv.spark
+@pytest.mark.parametrize(
+    ("package", "module", "name", "words"),
+    [
+        ("pyspark", "spark", "spark", r"quorumvault\.spark needs pyspark.*pip install 'quorumvault\[spark\]'"),
+        ("duckdb", "duckdb", "detokenize", r"quorumvault\.detokenize needs duckdb.*quorumvault\[analytics\]"),
+    ],
+)
+def test_without_the_extra_its_names_say_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, package: str, module: str, name: str, words: str
+) -> None:
+    monkeypatch.delitem(sys.modules, f"quorumvault.analytics.{module}", raising=False)
+    for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=words):
+        getattr(qv, name)
 
 
 def test_names_of_extras_are_listed_by_dir_and_taken_by_no_star() -> None:

@@ -437,11 +437,14 @@ def test_settings_come_from_arguments_then_from_the_environment_then_from_the_de
     assert (settings.urls, settings.api_key, settings.purpose) == expected
 
 
-def test_what_the_environment_has_wrong_is_named(tmp_path: Path) -> None:
+def test_a_wrong_certificate_file_or_environment_is_named(tmp_path: Path) -> None:
     absent = {"QUORUMVAULT_CACERT": str(tmp_path / "theirs.pem")}
     for cacert, name in ((None, "theirs"), (tmp_path / "mine.pem", "mine")):
         with pytest.raises(errors.ConfigError, match=rf"{name}\.pem"):
             resolve("https://a", None, None, cacert, absent).tls()
+    (tmp_path / "none.pem").write_text("no certificate")
+    with pytest.raises(errors.ConfigError, match=r"none\.pem"):
+        Client("https://a", cacert=tmp_path / "none.pem")
     with pytest.raises(errors.ConfigError, match=r"^QUORUMVAULT_PURPOSE: expected 1 to 128 visible"):
         resolve("http://a", None, None, None, {"QUORUMVAULT_PURPOSE": "two words"})
 
@@ -469,13 +472,6 @@ def test_bad_settings_are_refused_without_being_quoted(urls: Any, key: str | Non
     with pytest.raises(errors.ConfigError) as caught:
         Client(urls, api_key=key, purpose=purpose)
     assert "hush" not in str(caught.value)
-
-
-def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "ca.pem"
-    file.write_text("no certificate")
-    with pytest.raises(errors.ConfigError, match=r"ca\.pem"):
-        Client("https://a", cacert=file)
 
 
 # What it costs to import, and what its examples say

@@ -11,6 +11,7 @@ from quorumvault.crypto.keys import EpochKeys, Keyring
 from quorumvault.model import Owner
 
 KEYRING = Keyring("m1", bytes(range(32)))
+KEYS = KEYRING.epoch_keys(Owner("acme"), 1)
 forms = st.text(st.characters(exclude_categories=["Cs"]), max_size=200).map(canonical.from_str)
 
 
@@ -22,30 +23,28 @@ def seal(keys: EpochKeys, form: bytes) -> tuple[bytes, bytes]:
 
 @given(forms)
 def test_opens_to_what_was_sealed(form: bytes) -> None:
-    keys = KEYRING.epoch_keys(Owner("acme"), 1)
-    digest, sealed = seal(keys, form)
-    assert keys.sealer.open(sealed, digest) == form
-    assert seal(keys, form) == (digest, sealed)
+    digest, sealed = seal(KEYS, form)
+    assert KEYS.sealer.open(sealed, digest) == form
+    assert seal(KEYS, form) == (digest, sealed)
     assert form[1:] not in sealed or len(form) < 4
 
 
 @given(forms, st.data())
 def test_any_flipped_bit_is_noticed(form: bytes, data: st.DataObject) -> None:
-    keys = KEYRING.epoch_keys(Owner("acme"), 1)
-    digest, sealed = seal(keys, form)
+    digest, sealed = seal(KEYS, form)
     bit = data.draw(st.integers(0, 8 * len(sealed) - 1))
     flipped = bytearray(sealed)
     flipped[bit // 8] ^= 1 << bit % 8
-    assert keys.sealer.open(bytes(flipped), digest) is None
+    assert KEYS.sealer.open(bytes(flipped), digest) is None
     turned = bytes([digest[0] ^ 1]) + digest[1:]
-    assert keys.sealer.open(sealed, turned) is None
+    assert KEYS.sealer.open(sealed, turned) is None
 
 
 @pytest.mark.parametrize(("owner", "epoch"), [("other", 1), ("acme", 2), ("acm", 1)])
 def test_bound_to_owner_and_epoch(owner: str, epoch: int) -> None:
     form = canonical.from_str("999-17-5017")
-    mine, theirs = KEYRING.epoch_keys(Owner("acme"), 1), KEYRING.epoch_keys(Owner(owner), epoch)
-    digest, sealed = seal(mine, form)
+    theirs = KEYRING.epoch_keys(Owner(owner), epoch)
+    digest, sealed = seal(KEYS, form)
     assert theirs.sealer.open(sealed, digest) is None
     assert seal(theirs, form)[0] != digest
     assert seal(theirs, form)[1] != sealed
@@ -53,13 +52,13 @@ def test_bound_to_owner_and_epoch(owner: str, epoch: int) -> None:
 
 @given(st.integers(0, 100))
 def test_length_shows_in_steps_of_sixteen(length: int) -> None:
-    _, sealed = seal(KEYRING.epoch_keys(Owner("acme"), 1), canonical.from_str("x" * length))
+    _, sealed = seal(KEYS, canonical.from_str("x" * length))
     assert len(sealed) == 16 + 16 * ((1 + length) // 16 + 1)
 
 
 @pytest.mark.parametrize("sealed", [b"", b"short", bytes(16), bytes(31)])
 def test_what_was_never_sealed(sealed: bytes) -> None:
-    assert KEYRING.epoch_keys(Owner("acme"), 1).sealer.open(sealed, bytes(20)) is None
+    assert KEYS.sealer.open(sealed, bytes(20)) is None
 
 
 def test_keys_say_nothing_in_a_repr() -> None:

@@ -200,13 +200,21 @@ async def test_a_retokenize_after_a_rotate_never_has_an_older_epoch(three: Trio)
         assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 2
 
 
-async def test_a_retokenize_of_nothing_found_reads_the_epoch_by_quorum(three: Trio) -> None:
-    for tokens in ([], ["no token"], [format_token(1, bytes(20))]):
+async def test_a_retokenize_reads_and_meets_the_fence_or_with_nothing_found_reads_the_epoch_by_quorum(three: Trio) -> None:
+    active = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    for tokens, kind, count in (
+        ([], ReadEpoch, 2),
+        (["no token"], ReadEpoch, 2),
+        ([format_token(1, bytes(20))], ReadEpoch, 2),
+        (active, Put, 3),
+    ):
         for peer in three.peers.values():
             peer.asked.clear()
-        assert (await three.coordinators["n1"].retokenize(ACME, tokens)).epoch == 1
+        moved = await three.coordinators["n1"].retokenize(ACME, tokens)
+        assert moved.epoch == 1
+        assert moved.tokens == (tokens if kind is Put else [Missing.NOT_FOUND] * len(tokens))
         asked = [type(request) for node in NODES for request in three.peers[node].asked]
-        assert asked.count(ReadEpoch) == asked.count(Get) == 2
+        assert (asked.count(Get), asked.count(kind)) == (2, count)
     three.peers["n2"].up = three.peers["n3"].up = False
     with pytest.raises(NoQuorum) as refused:
         await three.coordinators["n1"].retokenize(ACME, ["no token"])
@@ -225,16 +233,6 @@ async def test_values_that_meet_in_the_new_epoch_stay_behind_and_the_others_move
     assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
 
 
-async def test_a_token_of_the_active_epoch_goes_through_the_read_and_the_fence(three: Trio) -> None:
-    tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
-    for peer in three.peers.values():
-        peer.asked.clear()
-    moved = await three.coordinators["n1"].retokenize(ACME, tokens)
-    assert (moved.epoch, moved.tokens) == (1, tokens)
-    asked = [type(request) for node in NODES for request in three.peers[node].asked]
-    assert (asked.count(Get), asked.count(Put)) == (2, 3)
-
-
 async def test_the_epoch_of_a_token_raises_no_register(three: Trio) -> None:
     """Proves: owner isolation."""
     await three.coordinators["n1"].detokenize(ACME, [format_token(9, bytes(20))])
@@ -242,31 +240,17 @@ async def test_the_epoch_of_a_token_raises_no_register(three: Trio) -> None:
 
 
 @pytest.mark.parametrize("digest_bits", [8])
-async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten(three: Trio) -> None:
-    """Proves: write-once."""
-    known: dict[str, bytes] = {}
-    collisions = 0
-    for number in range(600):
-        form = canonical.from_str(str(number))
-        (token,) = (await three.coordinators[NODES[number % 3]].tokenize(ACME, [form])).tokens
-        if token is None:
-            collisions += 1
-        else:
-            assert token not in known
-            known[token] = form
-    assert collisions == 600 - len(known)
-    assert len(known) <= 256
-    assert await three.coordinators["n2"].detokenize(ACME, list(known)) == list(known.values())
-
-
-@pytest.mark.parametrize("digest_bits", [8])
-async def test_two_values_of_one_batch_that_meet_in_one_token(three: Trio) -> None:
+@pytest.mark.parametrize("batch", [1, 600])
+async def test_two_values_that_meet_in_one_token_collide_and_neither_is_overwritten(three: Trio, batch: int) -> None:
+    """Whether they come one by one, through all nodes, or in one batch. Proves: write-once."""
     forms = [canonical.from_str(str(number)) for number in range(600)]
-    written = await three.coordinators["n1"].tokenize(ACME, forms)
-    kept = {token: form for token, form in zip(written.tokens, forms, strict=True) if token is not None}
-    assert len(kept) == len({token for token in written.tokens if token})
-    assert written.tokens.count(None) == 600 - len(kept)
-    assert await three.coordinators["n3"].detokenize(ACME, list(kept)) == list(kept.values())
+    tokens: list[str | None] = []
+    for first in range(0, 600, batch):
+        coordinator = three.coordinators[NODES[first % 3]]
+        tokens += (await coordinator.tokenize(ACME, forms[first : first + batch])).tokens
+    known = {token: form for token, form in zip(tokens, forms, strict=True) if token is not None}
+    assert len(known) == 600 - tokens.count(None) <= 256
+    assert await three.coordinators["n2"].detokenize(ACME, list(known)) == list(known.values())
 
 
 async def test_many_at_once_make_one_record_a_value(three: Trio) -> None:
@@ -303,10 +287,15 @@ async def test_what_was_not_committed_is_owed_to_nobody_and_a_node_owes_itself_n
     assert three.diary.missed == []
 
 
+LARGE = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
+
+
+async def issued_large(three: Trio) -> list[str]:
+    return tokens_of((await three.coordinators["n1"].tokenize(ACME, LARGE)).tokens)
+
+
 async def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_by(three: Trio) -> None:
-    coordinator = three.coordinators["n1"]
-    large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
-    tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
+    coordinator, tokens = three.coordinators["n1"], await issued_large(three)
     small = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
     await coordinator._large_reads.acquire()
     async with coordinator._large_reads:
@@ -314,16 +303,14 @@ async def test_reads_of_large_values_go_two_at_a_time_and_small_ones_pass_them_b
         assert await coordinator.detokenize(ACME, small) == VALUES
         await three.settled()
         assert not waiting.done()
-    assert await waiting == large
+    assert await waiting == LARGE
     assert not coordinator._large_reads.locked()
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(round=0.2, request=60)])
 async def test_a_read_of_large_values_that_waits_too_long_is_told_that_the_node_is_busy(three: Trio) -> None:
-    coordinator = three.coordinators["n1"]
-    large = [canonical.from_str(f"{number}".ljust(60_000, "x")) for number in range(40)]
-    tokens = tokens_of((await coordinator.tokenize(ACME, large)).tokens)
+    coordinator, tokens = three.coordinators["n1"], await issued_large(three)
     async with coordinator._large_reads, coordinator._large_reads:
         with pytest.raises(Busy, match="reading large values for others"):
             await coordinator.detokenize(ACME, tokens)
-    assert await coordinator.detokenize(ACME, tokens) == large
+    assert await coordinator.detokenize(ACME, tokens) == LARGE

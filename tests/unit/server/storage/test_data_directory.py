@@ -59,7 +59,10 @@ def started(config: NodeConfig) -> data_directory.NodeDisk:
 
 
 def tear(config: NodeConfig) -> None:
+    """Tears the store, and starts the node: its process ends."""
     (config.data_directory / STORE_DIRECTORY / "CURRENT").write_text("nothing")
+    with pytest.raises(StorageFailed):
+        open_disk(config)
 
 
 def replaced(config: NodeConfig) -> data_directory.NodeDisk:
@@ -81,8 +84,6 @@ def test_a_store_that_does_not_open_ends_the_process_and_is_lost_from_the_next_s
     config: NodeConfig, identity: DiskIdentity
 ) -> None:
     tear(config)
-    with pytest.raises(StorageFailed):
-        open_disk(config)
     lost = started(config)
     assert (lost.store, lost.identity.mode, lost.identity.view, lost.replaceable) == (None, Mode.JOINING, None, True)
     # Until others are there to copy from, all that it had stays where it was.
@@ -93,8 +94,6 @@ def test_a_store_that_does_not_open_ends_the_process_and_is_lost_from_the_next_s
 def test_a_lost_disk_s_store_is_set_aside_for_an_empty_one_under_a_new_id(config: NodeConfig) -> None:
     """Proves: a lost disk gets a new identity."""
     tear(config)
-    with pytest.raises(StorageFailed):
-        open_disk(config)
     fresh = replaced(config)
     assert fresh.store is not None
     assert (fresh.identity.mode, fresh.identity.view, fresh.identity.incarnation) == (Mode.JOINING, None, 2)
@@ -164,31 +163,26 @@ def test_no_identity_is_for_the_operator(config: NodeConfig) -> None:
     assert not (config.data_directory / IDENTITY_FILE).exists()
 
 
-def _another_cluster(config: NodeConfig) -> None:
-    write_identity(config.data_directory / IDENTITY_FILE, replace(identity_on(config), cluster_id="another"))
-
-
 def _opened(config: NodeConfig) -> closing[LevelDBStore]:
     return closing(LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity_on(config).disk))
 
 
-def _another_secret(config: NodeConfig) -> None:
+def _write(config: NodeConfig, key: bytes, value: bytes) -> None:
     with _opened(config) as store:
-        store.write({layout.secret_key(config.cluster.secrets.master.id): b"another"})
+        store.write({key: value})
 
 
-def _later_format(config: NodeConfig) -> None:
-    with _opened(config) as store:
-        store.write({layout.FORMAT_KEY: bytes([layout.STORE_FORMAT + 1])})
+SLIPS: dict[str, Callable[[NodeConfig, Path], object]] = {
+    "another cluster": lambda config, file: write_identity(file, replace(identity_on(config), cluster_id="another")),
+    "another secret": lambda config, file: _write(config, layout.secret_key(config.cluster.secrets.master.id), b"another"),
+    "a later format": lambda config, file: _write(config, layout.FORMAT_KEY, bytes([layout.STORE_FORMAT + 1])),
+    "an unreadable identity": lambda config, file: file.write_text("{"),
+}
 
 
-def _unreadable_identity(config: NodeConfig) -> None:
-    (config.data_directory / IDENTITY_FILE).write_text("{")
-
-
-@pytest.mark.parametrize("slip", [_another_cluster, _another_secret, _later_format, _unreadable_identity])
-def test_what_an_operator_has_to_mend_is_no_reason_to_give_up(config: NodeConfig, slip: Callable[[NodeConfig], None]) -> None:
-    slip(config)
+@pytest.mark.parametrize("slip", SLIPS)
+def test_what_an_operator_has_to_mend_is_no_reason_to_give_up(config: NodeConfig, slip: str) -> None:
+    SLIPS[slip](config, config.data_directory / IDENTITY_FILE)
     for _ in range(2):
         with pytest.raises(ConfigError):
             open_disk(config)

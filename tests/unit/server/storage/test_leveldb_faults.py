@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +60,9 @@ Damage = Callable[[Disk, bytes | None], Path]
 def log(tmp_path_factory: pytest.TempPathFactory) -> Disk:
     """A store whose records all are in its log, in batches of BATCH."""
     path = tmp_path_factory.mktemp("log") / "store"
-    store = LevelDBStore.create(path, DISK)
-    for first in range(0, RECORDS, BATCH):
-        store.write({key: PAIRS[key] for key in KEYS[first : first + BATCH]})
-    store.close()
+    with closing(LevelDBStore.create(path, DISK)) as store:
+        for first in range(0, RECORDS, BATCH):
+            store.write({key: PAIRS[key] for key in KEYS[first : first + BATCH]})
     (file,) = path.glob("*.log")
     return Disk(path, file)
 
@@ -101,17 +102,10 @@ def _flipped(contents: bytes, bit: int) -> bytes:
 def _holds_what_was_written(path: Path) -> bool:
     """True if every record came back. One that did not is CORRUPT or made the store fail, and is neither wrong nor absent."""
     try:
-        store = LevelDBStore.open(path, DISK)
+        with closing(LevelDBStore.open(path, DISK)) as store:
+            found, absent, scanned = store.get(KEYS), store.get(ABSENT), list(store.scan(layout.RECORD))
     except StorageFailed:
         return False
-    try:
-        found = store.get(KEYS)
-        absent = store.get(ABSENT)
-        scanned = list(store.scan(layout.RECORD))
-    except StorageFailed:
-        return False
-    finally:
-        store.close()
     assert all(value in (PAIRS[key], CORRUPT) for key, value in zip(KEYS, found, strict=True))
     assert set(absent) <= {None, CORRUPT}
     assert scanned == sorted(PAIRS.items()), "a scan that ended had not seen everything"
@@ -126,24 +120,17 @@ class Parts(NamedTuple):
     footer: int
 
 
-def _varints(data: bytes, count: int) -> list[int]:
-    numbers, number, shift = [], 0, 0
-    for byte in data:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            numbers.append(number)
-            number = shift = 0
-            if len(numbers) == count:
-                break
-    return numbers
+def _varints(data: bytes) -> list[int]:
+    """The first two numbers: seven bits a byte, the lowest ones first; all bytes of a number but its last have the top bit."""
+    numbers = re.findall(rb"[\x80-\xff]*[\x00-\x7f]", data)[:2]
+    return [sum((byte & 0x7F) << 7 * place for place, byte in enumerate(number)) for number in numbers]
 
 
 def _parts(contents: bytes) -> Parts:
     """Read from the footer: (offset, size) of the meta-index, whose one entry has (offset, size) of the filter block."""
-    offset, size = _varints(contents[-FOOTER:], 2)
+    offset, size = _varints(contents[-FOOTER:])
     _, _, entry = contents[offset : offset + size].partition(b"filter.leveldb.BuiltinBloomFilter2")
-    filter_start, filter_size = _varints(entry, 2)
+    filter_start, filter_size = _varints(entry)
     return Parts(filter_start, filter_start + filter_size, len(contents) - FOOTER)
 
 
@@ -176,16 +163,14 @@ def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Damage)
     contents = table.contents
     corrupt: set[bytes] = set()
     for offset in range(SECOND_BLOCK, _parts(contents).filter_start, 1000):
-        store = LevelDBStore.open(damaged(table, _flipped(contents, 8 * offset)), DISK)
-        found = dict(zip(KEYS, store.get(KEYS), strict=True))
-        hit = {key for key, value in found.items() if value is CORRUPT}
-        assert store.corrupt_reads == len(hit) < 60
-        assert hit
-        assert all(found[key] == PAIRS[key] for key in KEYS if key not in hit)
-        with pytest.raises(StorageFailed, match="cannot be scanned: Corruption"):
-            list(store.scan(layout.RECORD))
-        assert store.corrupt_reads == len(hit) + 1
-        store.close()
+        with closing(LevelDBStore.open(damaged(table, _flipped(contents, 8 * offset)), DISK)) as store:
+            found = dict(zip(KEYS, store.get(KEYS), strict=True))
+            hit = {key for key, value in found.items() if value is CORRUPT}
+            assert 0 < store.corrupt_reads == len(hit) < 60
+            assert all(found[key] == PAIRS[key] for key in KEYS if key not in hit)
+            with pytest.raises(StorageFailed, match="cannot be scanned: Corruption"):
+                list(store.scan(layout.RECORD))
+            assert store.corrupt_reads == len(hit) + 1
         corrupt |= hit
     first_block = sorted(KEYS)[:60]
     assert corrupt >= set(KEYS).difference(first_block)
@@ -193,12 +178,12 @@ def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Damage)
 
 def test_a_scan_needs_only_the_blocks_that_it_reads(table: Disk, damaged: Damage) -> None:
     contents = table.contents
-    store = LevelDBStore.open(damaged(table, _flipped(contents, 8 * (_parts(contents).filter_start - 100))), DISK)
-    assert list(store.scan(b"r\x00")) == sorted((key, value) for key, value in PAIRS.items() if key.startswith(b"r\x00"))
-    with pytest.raises(StorageFailed, match="cannot be scanned"):
-        list(store.scan(b"s"))
-    assert store.corrupt_reads == 1
-    store.close()
+    path = damaged(table, _flipped(contents, 8 * (_parts(contents).filter_start - 100)))
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        assert list(store.scan(b"r\x00")) == sorted((key, value) for key, value in PAIRS.items() if key.startswith(b"r\x00"))
+        with pytest.raises(StorageFailed, match="cannot be scanned"):
+            list(store.scan(b"s"))
+        assert store.corrupt_reads == 1
 
 
 def test_a_store_that_cannot_say_whose_it_is_does_not_open(table: Disk, damaged: Damage) -> None:
@@ -229,17 +214,15 @@ def test_a_store_that_is_damaged_does_not_open_and_is_not_missing(name: str, tab
 
 def test_what_only_a_rotten_block_could_tell_is_corrupt_not_absent(table: Disk, damaged: Damage) -> None:
     """Proves: a distrusted store stops."""
-    store = LevelDBStore.open(damaged(table, _flipped(_without_filter(table.contents), 8 * 5000)), DISK)
-    assert set(store.get(ABSENT)) == {None, CORRUPT}
-    store.close()
+    path = damaged(table, _flipped(_without_filter(table.contents), 8 * 5000))
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        assert set(store.get(ABSENT)) == {None, CORRUPT}
 
 
 def test_a_zeroed_filter_hides_no_record(table: Disk, damaged: Damage) -> None:
     path = damaged(table, _without_filter(table.contents))
-    trusting = plyvel.DB(str(path), bloom_filter_bits=10)
-    hidden = sum(trusting.get(key) is None for key in KEYS)
-    trusting.close()
-    assert hidden > 0, "the filter is not what this test takes it for"
+    with plyvel.DB(str(path), bloom_filter_bits=10) as trusting:
+        assert any(trusting.get(key) is None for key in KEYS), "the filter is not what this test takes it for"
     assert _holds_what_was_written(path)
 
 
@@ -264,8 +247,8 @@ def _batches_kept(path: Path) -> int | None:
         store = LevelDBStore.open(path, DISK)
     except StorageFailed:
         return None
-    found = store.get(KEYS)
-    store.close()
+    with closing(store):
+        found = store.get(KEYS)
     kept = sum(value is not None for value in found)
     assert kept % BATCH == 0
     assert found == [PAIRS[key] for key in KEYS[:kept]] + [None] * (RECORDS - kept)
@@ -367,7 +350,6 @@ def test_after_a_failed_write_nothing_is_written_though_there_is_room_again(tmp_
     acknowledged, failure = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
     assert f"{tmp_path}/store: cannot be written: IO error: " in failure
     assert "File too large" in failure
-    store = LevelDBStore.open(tmp_path / "store", DISK)
-    assert store.get([b"r%d" % number for number in range(int(acknowledged))]) == [bytes(3000)] * int(acknowledged)
-    assert store.get([b"rlate"]) == [None]
-    store.close()
+    with closing(LevelDBStore.open(tmp_path / "store", DISK)) as store:
+        written = [b"r%d" % number for number in range(int(acknowledged))]
+        assert store.get([*written, b"rlate"]) == [*[bytes(3000)] * len(written), None]
