@@ -81,8 +81,7 @@ def test_a_cell_has_the_figures_of_its_samples() -> None:
 
 def test_what_is_timed_is_the_median_and_cpu_the_sum() -> None:
     (cell,) = _report([_sample(seconds=seconds, nodes_cpu=cpu) for seconds, cpu in ((0.1, 0.03), (0.2, 0.03), (5.0, 0.12))]).cells
-    assert cell.values_per_second == 5_000
-    assert cell.nodes_cpu == pytest.approx(60)
+    assert (cell.values_per_second, cell.nodes_cpu) == (5_000, pytest.approx(60))
     assert (cell.lowest_ratio, cell.ratio, cell.highest_ratio) == pytest.approx((1.5, 3, 6))
 
 
@@ -211,8 +210,7 @@ def test_the_command_measures_shows_writes_and_judges(
     )
     assert "old" not in once
     assert replace_section(once, "bin/bench", markdown(report.account(), "picture.svg")) == once
-    assert msgspec.json.decode(figures.read_bytes(), type=VaultReport) == report
-    assert picture.read_text() == draw(report)
+    assert (msgspec.json.decode(figures.read_bytes(), type=VaultReport), picture.read_text()) == (report, draw(report))
     assert ("MISSED" in capsys.readouterr().out) == bool(code)
 
 
@@ -298,8 +296,7 @@ def test_every_so_many_th_pair_is_kept(batches: list[int], stride: int) -> None:
         corpus.settle(task, [f'{{"epoch":1,"tokens":[{",".join(tokens)}]}}'.encode()])
     kept = values[::stride]
     task = corpus.task(Operation.REPEATED, len(kept), 1)
-    assert sorted(task.values[0]) == sorted(kept)
-    assert [f"token of {value}" for value in task.values[0]] == task.tokens[0]
+    assert (sorted(task.values[0]), [f"token of {value}" for value in task.values[0]]) == (sorted(kept), task.tokens[0])
 
 
 # What processes cost.

@@ -55,8 +55,7 @@ def test_just_so_many_bits_of_tables_flip_and_nothing_else_does(tables: list[byt
     before = {f"{number}.ldb": content for number, content in enumerate(tables)} | {"3.log": b"log"}
     with TemporaryDirectory() as folder:
         bits = flipped(Path(folder), before, count, seed)
-    assert sum(bits.values()) == count
-    assert bits["3.log"] == 0
+    assert (sum(bits.values()), bits["3.log"]) == (count, 0)
 
 
 def test_every_bit_is_as_likely_as_any_other_and_a_seed_chooses_the_same(tmp_path: Path) -> None:
@@ -90,8 +89,7 @@ def vault(tmp_path: Path) -> Vault:
 
 def test_only_what_was_answered_with_200_has_to_be_there(vault: Vault) -> None:
     vault.settle(run_of(vault, 10, [200, 503, 429, 200]), 10)
-    assert vault.acknowledged == [range(1_000), range(1_000, 1_010), range(1_030, 1_040)]
-    assert vault.made == 1_060
+    assert (vault.acknowledged, vault.made) == ([range(1_000), range(1_000, 1_010), range(1_030, 1_040)], 1_060)
     assert sum(map(len, vault.batches(7))) == vault.records == 1_020
     assert max(map(len, vault.batches(7))) == 7
 
@@ -144,8 +142,7 @@ def replaced(struct: msgspec.Struct, **changed: object) -> object:
 
 
 def test_what_is_just_within_its_bounds_holds() -> None:
-    assert missed() == set()
-    assert len(WHOLE.account().checks) == 2 + 3 + 3 + 4
+    assert (missed(), len(WHOLE.account().checks)) == (set(), 2 + 3 + 3 + 4)
 
 
 @pytest.mark.parametrize(
@@ -192,5 +189,4 @@ def test_a_report_of_one_part_tells_of_that_part_alone() -> None:
     mending = msgspec.structs.replace(WHOLE, size=None).account()
     assert [len(table.rows) for table in mending.all_tables] == [8, 4]
     of_size = HealingReport("2026-01-02", "a machine", "healing-large", 10_000_000, size=SIZE).account()
-    assert [len(table.rows) for table in of_size.all_tables] == [4]
-    assert len(of_size.sentences) == 3
+    assert ([len(table.rows) for table in of_size.all_tables], len(of_size.sentences)) == ([4], 3)

@@ -46,10 +46,8 @@ def test_cohens_d_is_in_standard_deviations() -> None:
 
 
 def test_times_that_do_not_vary_are_no_error() -> None:
-    assert cohens_d([1, 1], [1, 1]).size == 0
-    assert cohens_d([2, 2], [1, 1]).size == math.inf
-    assert cliffs_delta([1, 1], [1, 1]) == Effect(0, 0, 0)
-    assert cliffs_delta([2, 2], [1, 1]) == Effect(1, 1, 1)
+    assert (cohens_d([1, 1], [1, 1]).size, cohens_d([2, 2], [1, 1]).size) == (0, math.inf)
+    assert (cliffs_delta([1, 1], [1, 1]), cliffs_delta([2, 2], [1, 1])) == (Effect(0, 0, 0), Effect(1, 1, 1))
 
 
 def report(delta: Effect) -> NotFoundReport:

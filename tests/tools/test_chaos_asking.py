@@ -45,8 +45,7 @@ def test_a_value_is_told_by_its_name_with_its_type(value: str | int | bool) -> N
 def test_tokens_have_short_names_that_show_the_epoch() -> None:
     names = Names(SPELLER)
     assert [names.name(token) for token in (TOKEN, OTHER, TOKEN)] == ["qv_3_0", "qv_4_1", "qv_3_0"]
-    assert names.table() == [("qv_3_0", TOKEN), ("qv_4_1", OTHER)]
-    assert names.token("qv_4_1") == OTHER
+    assert (names.table(), names.token("qv_4_1")) == ([("qv_3_0", TOKEN), ("qv_4_1", OTHER)], OTHER)
 
 
 @pytest.mark.parametrize(

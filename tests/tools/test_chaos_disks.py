@@ -88,8 +88,7 @@ def test_a_disk_that_was_taken_away_comes_back_as_it_was(store: Path) -> None:
     (data / "store").mkdir()
     (data / "store" / "000001.log").write_bytes(b"of a node that came up without its disk")
     done.undo()
-    assert content(data) == before
-    assert [path.name for path in data.parent.iterdir()] == ["n1"]
+    assert (content(data), [path.name for path in data.parent.iterdir()]) == (before, ["n1"])
 
 
 #: Writes and syncs a log like a store does, as it is told: "write", "sync", "die".

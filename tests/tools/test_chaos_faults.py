@@ -149,8 +149,7 @@ def test_what_is_done_is_undone(kind: Kind, rig: Rig) -> None:
     before = files(rig.cluster)
     rig.follow(kind)
     assert rig.whole()
-    assert files(rig.cluster) == before
-    assert rig.told == [(kind.label, True), (kind.label, False)]
+    assert (files(rig.cluster), rig.told) == (before, [(kind.label, True), (kind.label, False)])
 
 
 @pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.label)
@@ -175,8 +174,7 @@ def test_a_run_that_breaks_off_is_healed(kind: Kind, rig: Rig) -> None:
 def test_a_fault_that_cannot_be_had_is_left_out_and_said(rig: Rig) -> None:
     rig.follow(Kind.SLOW_SYNCS, Kind.PAUSE)
     assert rig.faults.skipped == {"slow-syncs": "there is no library in front of the disks"}
-    assert rig.told == [("pause", True), ("pause", False)]
-    assert rig.cluster.journal == [("start", name) for name in NODES]
+    assert (rig.told, rig.cluster.journal) == ([("pause", True), ("pause", False)], [("start", name) for name in NODES])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind in JOINS], ids=str)

@@ -93,8 +93,7 @@ def test_a_fault_within_another_is_not_alone_and_tells_nothing_of_recovery() -> 
     story.call("n1", 9.5)
     story.call("n2", 9.5)
     first, second = measures.faults(story.end(20.0))
-    assert (first.alone, second.alone) == (False, False)
-    assert (first.calm_seconds, second.calm_seconds) == (None, 0.0)
+    assert (first.alone, second.alone, first.calm_seconds, second.calm_seconds) == (False, False, None, 0.0)
 
 
 def test_aims_are_of_single_nodes_alone() -> None:
@@ -143,5 +142,4 @@ def test_a_quantile_is_one_of_the_values_and_grows(values: list[float], share: f
     ordered = sorted(values)
     quantile = measures.quantile(ordered, share)
     assert quantile in ordered
-    assert measures.quantile(ordered, 0) == ordered[0]
-    assert measures.quantile(ordered, 1) == ordered[-1]
+    assert (measures.quantile(ordered, 0), measures.quantile(ordered, 1)) == (ordered[0], ordered[-1])

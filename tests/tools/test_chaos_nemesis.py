@@ -99,15 +99,13 @@ def test_a_long_plan_has_each_kind_about_as_often(seed: int) -> None:
 def test_a_script_has_what_it_is_told_in_order_and_one_at_a_time() -> None:
     kinds = (Kind.PAUSE, Kind.KILL, Kind.KILL, Kind.FULL_DISK)
     faults = script(3, kinds, BRISK)
-    assert tuple(fault.kind for fault in faults) == kinds
-    assert overlapping(faults) == []
+    assert (tuple(fault.kind for fault in faults), overlapping(faults)) == (kinds, [])
 
 
 @given(NODE)
 def test_who_hears_whom(node: str) -> None:
     assert not unheard(node) & deaf(node)
-    assert unheard(node) | deaf(node) == both_ways(node, others(node))
-    assert len(both_ways(node, others(node))) == 4
+    assert (unheard(node) | deaf(node), len(both_ways(node, others(node)))) == (both_ways(node, others(node)), 4)
     assert all(source == node for source, _ in unheard(node))
     assert all(target == node for _, target in deaf(node))
 
@@ -125,14 +123,12 @@ def test_each_cut_leaves_two_nodes_that_hear_each_other(node: str, dice: int) ->
 @given(NODE, st.integers(0, 2**32 - 1))
 def test_one_to_one_is_a_cut_between_two_both_ways(node: str, dice: int) -> None:
     wires = wires_of(Kind.ONE_TO_ONE, node, dice)
-    assert len(wires) == 2
-    assert {wire[::-1] for wire in wires} == wires
+    assert (len(wires), {wire[::-1] for wire in wires}) == (2, wires)
 
 
 def test_kinds_are_asked_for_by_name_or_family() -> None:
     assert chosen(["kill-starting", "pause"]) == (Kind.KILL_STARTING, Kind.PAUSE)
-    assert chosen(["kill"]) == (Kind.KILL, Kind.KILL_IN_MID_REQUEST, Kind.KILL_STARTING)
-    assert chosen(FAMILIES) == ALL
+    assert (chosen(["kill"]), chosen(FAMILIES)) == ((Kind.KILL, Kind.KILL_IN_MID_REQUEST, Kind.KILL_STARTING), ALL)
     with pytest.raises(ValueError, match="no such fault: kil; expected kill, all, "):
         chosen(["pause", "kil"])
 

@@ -110,15 +110,13 @@ def test_the_page_is_whole_and_needs_nothing_else(html: str) -> None:
     assert {name for element in page for name in element.get("aria-labelledby", "").split()} <= set(ids)
     assert not re.search(r"https?:|url\(|@import|<script|<link|\b(?:src|href)=", html)
     headings = [element.tag for element in page if re.fullmatch(r"h\d", element.tag)]
-    assert headings[0] == "h1"
-    assert headings.count("h1") == 1
+    assert (headings[0], headings.count("h1")) == ("h1", 1)
 
 
 def test_the_picture_is_an_image_that_says_what_it_shows(html: str) -> None:
     svg = html[html.index("<svg") : html.index("</svg>") + len("</svg>")]
     image = ElementTree.fromstring(svg)
-    assert image.get("role") == "img"
-    assert [child.tag for child in image][:2] == ["title", "desc"]
+    assert (image.get("role"), [child.tag for child in image][:2]) == ("img", ["title", "desc"])
     assert not re.search(r"\b(?:nan|inf)\b", svg)
 
 
@@ -183,8 +181,7 @@ def test_the_page_is_written_beside_what_it_is_made_of(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in RECORDS))
     (tmp_path / "tokens.tsv").write_text("qv_1_1\tqv_1_a_whole_token\n")
     page = report.write(tmp_path)
-    assert page == tmp_path / "report.html"
-    assert page.read_text() == report.render(INVALID, RECORDS)
+    assert (page, page.read_text()) == (tmp_path / "report.html", report.render(INVALID, RECORDS))
     assert set(re.findall(r"qv_\w+", page.read_text())) == {"qv_1_1"}
 
 
@@ -195,8 +192,7 @@ def test_faults_that_meet_and_labels_that_are_long_have_lanes_of_their_own() -> 
         for n, at in enumerate((0.0, 3.0, 60.0, 118.0))
     ]
     bars = lanes(faults, axis)
-    assert [bar.lane for bar in bars] == [0, 1, 0, 0]
-    assert [bar.label for bar in bars[:2]] == ["0 kill n1", "1 kill n1"]
+    assert ([bar.lane for bar in bars], [bar.label for bar in bars[:2]]) == ([0, 1, 0, 0], ["0 kill n1", "1 kill n1"])
     assert {bar.label for bar in lanes(faults * 20, axis)} == {"0", "1", "2", "3"}
 
 

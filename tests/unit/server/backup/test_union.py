@@ -47,18 +47,15 @@ def test_pieces_of_any_size_make_what_the_stores_hold_together_in_the_order_of_k
         ready = union.ready()
         assert len(ready) <= 5 * len(held)
         given_out += ready
-    assert given_out == sorted(expected.items())
-    assert pieces == [[]] * len(held)
+    assert (given_out, pieces) == (sorted(expected.items()), [[]] * len(held))
 
 
 def test_nothing_is_given_out_before_every_store_has_been_read_so_far() -> None:
     union = Union(2, larger)
     union.add(0, [b"a", b"c"], [b"1", b"1"], last=False)
-    assert union.ready() == []
-    assert union.wanted() == [1]
+    assert (union.ready(), union.wanted()) == ([], [1])
     union.add(1, [b"b"], [b"2"], last=False)
-    assert union.ready() == [(b"a", b"1"), (b"b", b"2")]
-    assert union.wanted() == [1]
+    assert (union.ready(), union.wanted()) == ([(b"a", b"1"), (b"b", b"2")], [1])
     union.add(1, [b"c"], [b"3"], last=True)
     assert union.ready() == [(b"c", b"3")]
     assert not union.ended

@@ -193,8 +193,7 @@ def test_many_differences_in_a_row_are_listed_slice_by_slice() -> None:
     content = content_of((CLINIC, 1, number, 1) for number in range(1200))
     n1, n2 = Side("n1", {}), Side("n2", content)
     compared = drive(compare(), n1, n2)
-    assert (compared.taken, compared.given) == (1200, 0)
-    assert n1.common() == content
+    assert (compared.taken, compared.given, n1.common()) == (1200, 0, content)
 
 
 def test_two_values_in_one_token_leave_a_mark_on_both() -> None:
@@ -204,8 +203,7 @@ def test_two_values_in_one_token_leave_a_mark_on_both() -> None:
     other = next(each for number in range(1, 2000) if (each := record(CLINIC, 1, number, 1, narrow))[0] == first[0])
     contents = [dict([first]), dict([other])]
     n1, n2 = Side("n1", contents[0], narrow), Side("n2", contents[1], narrow)
-    assert drive(compare(), n1, n2).taken == 1
-    assert drive(compare(), n2, n1).taken == 1
+    assert (drive(compare(), n1, n2).taken, drive(compare(), n2, n1).taken) == (1, 1)
     assert n1.common() == n2.common() == {first[0]: records.CONFLICT_MARK}
     assert drive(compare(), n1, n2) == Compared()
 
@@ -218,17 +216,14 @@ def test_rotten_bytes_are_neither_taken_nor_given_nor_make_a_mark() -> None:
     assert drive(compare(), n1, n2) == Compared()
     tagless = good[:12] + bytes([good[12] ^ 1]) + good[13:]
     n2 = Side("n2", {key: tagless})
-    assert drive(compare(), n1, n2) == Compared(buckets=1)
-    assert n1.common() == {key: good}
-    assert drive(compare(), n2, n1) == Compared(buckets=1, taken=1)
-    assert n2.common() == {key: good}
+    assert (drive(compare(), n1, n2), n1.common()) == (Compared(buckets=1), {key: good})
+    assert (drive(compare(), n2, n1), n2.common()) == (Compared(buckets=1, taken=1), {key: good})
 
 
 def test_a_record_under_a_foreign_key_is_not_taken() -> None:
     (key, _), (_, other) = record(CLINIC, 1, 7, 1), record(CLINIC, 1, 8, 1)
     n1, n2 = Side("n1", {}), Side("n2", {key: other})
-    assert drive(compare(), n1, n2) == Compared(buckets=1)
-    assert n1.common() == {}
+    assert (drive(compare(), n1, n2), n1.common()) == (Compared(buckets=1), {})
 
 
 def test_a_bucket_that_cannot_be_read_is_left_alone_and_the_others_are_mended() -> None:
@@ -344,8 +339,7 @@ async def test_an_operator_gets_it_at_once_and_hears_of_a_peer_that_is_away(node
     assert outcomes["n3"] == "n3 does not answer"
     nodes.bring_back("n3")
     outcomes = await n1.healer.anti_entropy.repair()
-    assert outcomes["n3"] == Compared(given=20, raised=1)
-    assert nodes["n3"].common() == n1.common()
+    assert (outcomes["n3"], nodes["n3"].common()) == (Compared(given=20, raised=1), n1.common())
     assert not await n1.healer.anti_entropy.verify("n3")
 
 

@@ -98,17 +98,14 @@ async def test_what_a_peer_missed_reaches_it_and_nothing_else_does(nodes: Cluste
     await n1.coordinator.tokenize(REGISTRY, values(0, 10))
     n1.now += 5_000
     await n1.healer.handoff.once()
-    assert n1.healer.handoff.owed("n3") == Owed(20, 5.0)
-    assert n1.healer.handoff.owed("n2") == Owed(0, 0.0)
-    assert len(n1.hints()) == 2
-    assert len(nodes["n3"].records()) == 50
+    assert (n1.healer.handoff.owed("n3"), n1.healer.handoff.owed("n2")) == (Owed(20, 5.0), Owed(0, 0.0))
+    assert (len(n1.hints()), len(nodes["n3"].records())) == (2, 50)
     nodes.bring_back("n3")
     n1.ways["n3"].asked.clear()
     await n1.healer.handoff.once()
     assert nodes["n3"].common() == n1.common() == nodes["n2"].common()
     assert sum(len(request.records) for request in n1.ways["n3"].asked if isinstance(request, WriteBack)) == 20
-    assert (n1.healer.handoff.owed("n3"), n1.hints()) == (Owed(0, 0.0), [])
-    assert n1.diary.handoffs == [("n3", 20)]
+    assert (n1.healer.handoff.owed("n3"), n1.hints(), n1.diary.handoffs) == (Owed(0, 0.0), [], [("n3", 20)])
 
 
 async def test_hints_outlive_the_process_and_those_in_memory_do_not(nodes: Cluster) -> None:
@@ -124,8 +121,7 @@ async def test_hints_outlive_the_process_and_those_in_memory_do_not(nodes: Clust
     await n1.coordinator.tokenize(CLINIC, values(20, 23))
     nodes.bring_back("n3")
     await n1.healer.handoff.once()
-    assert len(nodes["n3"].records()) == 13
-    assert n1.hints() == []
+    assert (len(nodes["n3"].records()), n1.hints()) == (13, [])
 
 
 async def test_a_rotate_that_a_peer_missed_reaches_it(nodes: Cluster) -> None:
@@ -151,8 +147,7 @@ async def test_a_peer_that_goes_away_again_keeps_what_it_is_owed(nodes: Cluster)
     assert n1.healer.handoff.owed("n3").records == 4
     n1.ways["n3"].drops = lambda request: False
     await n1.healer.handoff.once()
-    assert n1.healer.handoff.owed("n3").records == 0
-    assert nodes["n3"].records() == n1.records()
+    assert (n1.healer.handoff.owed("n3").records, nodes["n3"].records()) == (0, n1.records())
 
 
 async def test_a_peer_that_takes_nothing_does_not_stand_in_the_way_of_the_other(nodes: Cluster) -> None:
@@ -174,14 +169,12 @@ async def test_more_than_the_limit_is_dropped_and_counted_until_everything_is_co
     for first in range(0, 60, 10):
         await n1.coordinator.tokenize(CLINIC, values(first, first + 10))
         await n1.healer.handoff.once()
-    assert n1.healer.handoff.owed("n3").records == 60
-    assert n1.hints() == []
+    assert (n1.healer.handoff.owed("n3").records, n1.hints()) == (60, [])
     nodes.bring_back("n3")
     await n1.healer.handoff.once()
     assert nodes["n3"].records() == {}
     await n1.healer.anti_entropy.once()
-    assert nodes["n3"].common() == n1.common()
-    assert n1.healer.handoff.owed("n3") == Owed(0, 0.0)
+    assert (nodes["n3"].common(), n1.healer.handoff.owed("n3")) == (n1.common(), Owed(0, 0.0))
     nodes.cut_off("n3")
     await n1.coordinator.tokenize(CLINIC, values(100, 110))
     nodes.bring_back("n3")
@@ -195,13 +188,11 @@ async def test_what_is_owed_to_a_disk_that_is_gone_is_deleted(nodes: Cluster) ->
     await n1.coordinator.tokenize(CLINIC, values(0, 3))
     await n1.healer.handoff.once()
     missed = Put(RoundId(b"", b"", 0), VIEW.id, CLINIC.id, 1, "m1", b"", [bytes(20)], [b""], CLINIC.name)
-    assert n1.healer.handoff.owed("n3").records == 3
-    assert len(n1.hints()) == 1
+    assert (n1.healer.handoff.owed("n3").records, len(n1.hints())) == (3, 1)
     n1.healer.handoff.missed("n3", b"another disk at all"[:16], missed)
     assert n1.healer.handoff.owed("n3").records == 1
     await n1.healer.handoff.once()
-    assert n1.healer.handoff.owed("n3").records == 0
-    assert n1.hints() == []
+    assert (n1.healer.handoff.owed("n3").records, n1.hints()) == (0, [])
 
 
 async def test_what_an_earlier_process_kept_for_a_disk_that_is_gone_is_deleted(nodes: Cluster) -> None:
@@ -222,7 +213,6 @@ async def test_hints_that_cannot_be_read_are_left_to_a_comparison(nodes: Cluster
     await n1.healer.handoff.once()
     assert n1.healer.handoff.owed("n3").records == 10
     await n1.healer.anti_entropy.once()
-    assert n1.healer.handoff.owed("n3") == Owed(0, 0.0)
-    assert nodes["n3"].records() == n1.records()
+    assert (n1.healer.handoff.owed("n3"), nodes["n3"].records()) == (Owed(0, 0.0), n1.records())
     stores["n1"].corrupt.clear()
     await n1.healer.handoff.once()

@@ -61,8 +61,7 @@ async def test_a_flipped_bit_is_mended_from_both_others(nodes: Cluster, at: int)
     nodes["n1"].store.write({key: flip(good, at)})
     await one_pass(nodes["n1"])
     counts = nodes["n1"].healer.scrub.counts
-    assert (counts.corrupt, counts.mended) == (1, 1)
-    assert nodes["n1"].records()[key] == good
+    assert (counts.corrupt, counts.mended, nodes["n1"].records()[key]) == (1, 1, good)
     await one_pass(nodes["n1"])
     assert counts.corrupt == 1
 
@@ -75,8 +74,7 @@ async def test_rot_stays_unknown_until_both_others_have_answered(nodes: Cluster)
     n1.ways["n3"].drops = lambda request: isinstance(request, Fetch)
     with pytest.raises(Exception, match="n3 does not answer"):
         await one_pass(n1)
-    assert n1.records()[key] == flip(good, -1)
-    assert n1.healer.scrub.counts.corrupt == 1
+    assert (n1.records()[key], n1.healer.scrub.counts.corrupt) == (flip(good, -1), 1)
     n1.ways["n3"].drops = lambda request: False
     await n1.healer.scrub.once()
     assert n1.records()[key] == good
@@ -111,8 +109,7 @@ async def test_rot_becomes_what_the_others_have_that_is_authentic(nodes: Cluster
     for node, change in others.items():
         nodes[node].store.write({key: change(good)})
     await one_pass(nodes["n1"])
-    assert nodes["n1"].records()[key] == becomes(good)
-    assert nodes["n1"].healer.scrub.counts.mended == mended
+    assert (nodes["n1"].records()[key], nodes["n1"].healer.scrub.counts.mended) == (becomes(good), mended)
 
 
 @pytest.mark.parametrize("found_by", ["scrub", "read"])
@@ -130,8 +127,7 @@ async def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(
         await scrub.once()
     else:
         await one_pass(n1)
-    assert scrub.damage == "a block of its store fails its checksum"
-    assert (n1.diary.announced, n1.diary.given_up) == (1, [])
+    assert (scrub.damage, n1.diary.announced, n1.diary.given_up) == ("a block of its store fails its checksum", 1, [])
     n1.neighbours = Neighbours(all_active=True, damaged=frozenset())
     await scrub.once()
     assert n1.diary.given_up == []  # not before the peers must have heard of it

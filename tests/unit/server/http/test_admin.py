@@ -118,10 +118,8 @@ def test_what_the_node_says_arrives(tmp_path: Path) -> None:
     assert serving(tmp_path, client.status) == STATUS
     refused = Reloaded([], {"API keys": "no such file"})
     assert serving(tmp_path, client.reload, reload=lambda: refused) == refused
-    assert serving(tmp_path, client.stop, stop=lambda: stops.append(1)) == Stopping()
-    assert stops == [1]
-    assert serving(tmp_path, client.repair) == REPAIRED
-    assert serving(tmp_path, client.verify) == VERIFIED
+    assert (serving(tmp_path, client.stop, stop=lambda: stops.append(1)), stops) == (Stopping(), [1])
+    assert (serving(tmp_path, client.repair), serving(tmp_path, client.verify)) == (REPAIRED, VERIFIED)
 
 
 def test_the_socket_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path) -> None:
@@ -240,8 +238,7 @@ def test_a_backup_is_the_bytes_that_the_node_gives_and_says_what_to_keep(tmp_pat
         assert f"  {tmp_path / kept}   " in result.output
     again = backing_up(tmp_path, giving(HEADER, TRAILER), "--force", "--json")
     answer = json.loads(again.stdout)
-    assert answer["bytes"] == file.stat().st_size
-    assert answer["secret"] == {"id": "s1", "fingerprint": "f1"}
+    assert (answer["bytes"], answer["secret"]) == (file.stat().st_size, {"id": "s1", "fingerprint": "f1"})
     assert answer["keep"]["master_secret"] == str(tmp_path / "secrets/master-s1.key")
 
 
@@ -296,8 +293,7 @@ def test_answers_for_machines(tmp_path: Path) -> None:
 def test_a_reload_that_is_refused_in_part_says_what_stays_and_fails(tmp_path: Path) -> None:
     reloaded = Reloaded(["peer addresses"], {"API keys": "api_keys.yaml: is missing"})
     result = command(tmp_path, "admin reload", reload=lambda: reloaded)
-    assert result.exit_code == 1
-    assert result.stdout == "n1 has read its peer addresses again.\n"
+    assert (result.exit_code, result.stdout) == (1, "n1 has read its peer addresses again.\n")
     assert result.stderr == "The API keys stay as they were: api_keys.yaml: is missing\n"
 
 

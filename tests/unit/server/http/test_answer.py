@@ -53,8 +53,7 @@ def test_a_whole_answer_has_a_length_and_goes_at_once() -> None:
     assert answer(b'{"a":1}', line) == []
     start, body = line.messages
     headers = {b"cache-control": b"no-store", b"content-type": b"application/json", b"content-length": b"7"}
-    assert dict(start["headers"]) == headers
-    assert (body["body"], body["more_body"]) == (b'{"a":1}', False)
+    assert (dict(start["headers"]), body["body"], body["more_body"]) == (headers, b'{"a":1}', False)
 
 
 def test_what_it_holds_is_released_when_the_connection_says_that_it_left() -> None:

@@ -100,8 +100,7 @@ def test_some_are_kept_for_questions_about_health(connections: Connections, refu
     admitted(connections, 1, room=Room.HEALTH)
     assert second.aborted
     assert connections.admit(One(), None) is Room.NONE
-    assert len(connections) == 20
-    assert refusals.counts == {Refusal.NO_ROOM: 5, Refusal.CLOSED_FOR_ROOM: 2}
+    assert (len(connections), refusals.counts) == (20, {Refusal.NO_ROOM: 5, Refusal.CLOSED_FOR_ROOM: 2})
 
 
 def test_the_longest_unread_answer_goes_before_a_question_about_health_is_refused(connections: Connections) -> None:

@@ -98,5 +98,4 @@ def test_one_that_has_left_is_not_called(loop: Loop, turnstile: Turnstile) -> No
     turnstile.leave(gone)
     turnstile.leave(gone)
     loop.turn()
-    assert gone.turns == 0
-    assert loop.due == []
+    assert (gone.turns, loop.due) == (0, [])

@@ -96,7 +96,6 @@ def test_a_disk_that_has_entered_no_view_is_replaced_by_none() -> None:
 def test_what_became_durable_is_said_and_told() -> None:
     rig = Rig()
     rig.member.became(DiskIdentity("c", "n2", DISKS["n2"], 1, Mode.ACTIVE, OTHER))
-    assert [event.event for event in rig.events] == ["view_entered"]
-    assert (rig.learnt, rig.changes) == ([OTHER], 1)
+    assert ([event.event for event in rig.events], rig.learnt, rig.changes) == (["view_entered"], [OTHER], 1)
     rig.member.heard(told(OTHER))
     assert rig.proposed == []

@@ -146,8 +146,7 @@ def test_another_host_changes_the_addresses_of_that_node_and_no_other_line(vault
     new = new_disk(vault, host=host)
     changed = [(old, new) for old, new in zip(before, file.read_text().splitlines(), strict=True) if old != new]
     assert [old.strip() for old, _ in changed] == ['api: "127.0.0.12:9000"', 'peer: "127.0.0.12:9010"']
-    assert str(new.endpoints.api) == api
-    assert load_cluster(file).nodes["n2"] == new.endpoints
+    assert (str(new.endpoints.api), load_cluster(file).nodes["n2"]) == (api, new.endpoints)
     assert file.stat().st_mode & 0o777 == 0o640
 
 

@@ -98,8 +98,7 @@ def command(old: Old, file: Path, into: Path, *more: str) -> Result:
 def test_three_new_disks_with_all_of_it(old: Old, into: Path, tmp_path: Path) -> None:
     pairs = old.pairs()
     restored = run(old.save(tmp_path / "b.qvb", pairs), into, old.files)
-    assert restored.counts == Counts(40, 1, 2, 0)
-    assert (dict(restored.api_keys), restored.keyless) == ({}, [])
+    assert (restored.counts, dict(restored.api_keys), restored.keyless) == (Counts(40, 1, 2, 0), {}, [])
     cluster = load_cluster(restored.cluster_file)
     assert cluster.cluster_id not in ("old", load_cluster(old.directory / "cluster.yaml").cluster_id)
     assert cluster.nodes == NODES
@@ -109,8 +108,7 @@ def test_three_new_disks_with_all_of_it(old: Old, into: Path, tmp_path: Path) ->
         assert disk.store is not None
         with closing(disk.store):
             kept = {key: value for prefix in (b"e", layout.OWNER, b"r") for key, value in disk.store.scan(prefix)}
-        assert kept == pairs
-        assert (disk.identity.mode, disk.identity.view and disk.identity.view.number) == (Mode.ACTIVE, 1)
+        assert (kept, disk.identity.mode, disk.identity.view and disk.identity.view.number) == (pairs, Mode.ACTIVE, 1)
         disks.add(disk.identity.disk)
         assert disk.identity.disk.hex() not in "".join(before)
     assert len(disks) == 3

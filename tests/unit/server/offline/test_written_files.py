@@ -199,8 +199,7 @@ def test_a_node_that_moves_and_a_cluster_made_of_one_disk_say_what_they_were_tol
         for node in NODE_NAMES:
             config = load_node(rebuilt.cluster_file, node)
             read_back(config)
-            assert config.cluster.cluster_id == cluster_id
-            assert config.cluster.nodes["n2"] == replaced.endpoints
+            assert (config.cluster.cluster_id, config.cluster.nodes["n2"]) == (cluster_id, replaced.endpoints)
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,7 @@ def test_a_node_that_looks_for_another_one_is_told_where_it_is() -> None:
 
 def test_facts_are_a_map_in_which_an_unknown_name_is_skipped() -> None:
     plain = msgpack.unpackb(encode(N1))
-    assert plain["node"] == "n1"
-    assert plain["view"] == [1, bytes(16), {"n1": b"1" * 16, "n2": b"2" * 16, "n3": b"3" * 16}]
+    assert (plain["node"], plain["view"]) == ("n1", [1, bytes(16), {"n1": b"1" * 16, "n2": b"2" * 16, "n3": b"3" * 16}])
     assert decode_facts(msgpack.packb({**plain, "later": [1, 2]})) == N1
     assert decode_greeting(encode(Greeting("n2", N1))) == Greeting("n2", N1)
 

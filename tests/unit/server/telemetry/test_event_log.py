@@ -201,8 +201,7 @@ def test_a_flood_in_a_day_pushes_no_file_of_another_out_until_all_have_their_byt
     log.days(1)
     first = log.path.stat().st_ino
     log.days(19, seconds=0)
-    assert len(log.kept) == 19
-    assert rotated(log.path, 19).stat().st_ino == first
+    assert (len(log.kept), rotated(log.path, 19).stat().st_ino) == (19, first)
     log.days(1, seconds=0)
     assert len(log.kept) == 19
     assert rotated(log.path, 19).stat().st_ino != first
