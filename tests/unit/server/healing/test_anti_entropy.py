@@ -12,21 +12,8 @@ from hypothesis import strategies as st
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner, Version
-from quorumvault.protocol import messages, records
-from quorumvault.protocol.anti_entropy import (
-    AskOne,
-    CannotCompare,
-    Compared,
-    Differences,
-    GiveRegister,
-    MergeRecords,
-    MergeRegisters,
-    Step,
-    WriteBackRecords,
-    compare,
-    verify,
-    verify_registers,
-)
+from quorumvault.protocol import anti_entropy, messages, records
+from quorumvault.protocol.anti_entropy import AskOne, Compared, Step, compare, verify
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import AskListing, Fetch, RoundId
 from quorumvault.protocol.views import View
@@ -78,16 +65,16 @@ def drive(steps: Generator[Step, object, Any], mine: Side, theirs: Side, taken: 
             match step:
                 case AskOne():
                     result = (theirs if step.of_peer else mine).ask(step)
-                case MergeRegisters():
+                case anti_entropy.MergeRegisters():
                     result = merge_registers(mine.replica, step.registers)
-                case MergeRecords():
+                case anti_entropy.MergeRecords():
                     result = merge_records(mine.replica, step)
-                case GiveRegister(owner=owner):
+                case anti_entropy.GiveRegister(owner=owner):
                     held = mine.store.get([layout.register_key(owner)])[0]
                     assert isinstance(held, bytes)
                     theirs.replica.handle([messages.RaiseEpoch(ROUND, VIEW.id, owner, *layout.decode_register(held))])
                     result = None
-                case WriteBackRecords(places=places):
+                case anti_entropy.WriteBackRecords(places=places):
                     result = write_back(mine, theirs, places)
     except StopIteration as end:
         return end.value
@@ -160,7 +147,7 @@ def test_what_is_fetched_and_given_is_what_differs_and_nothing_else(one: dict[by
     n1, n2 = Side("n1", one), Side("n2", other)
     drive(compare(), n1, n2, taken)
     fetched = {place for step in taken if isinstance(step, AskOne) for place in _fetched(step)}
-    given = {place for step in taken if isinstance(step, WriteBackRecords) for place in step.places}
+    given = {place for step in taken if isinstance(step, anti_entropy.WriteBackRecords) for place in step.places}
     ours, theirs = ({key[1:]: each[key] for key in each if key.startswith(layout.RECORD)} for each in (one, other))
     assert fetched == {place for place, record in theirs.items() if ours.get(place) != record}
     assert given == ours.keys() - theirs.keys()
@@ -242,16 +229,16 @@ def test_a_bucket_that_cannot_be_read_is_left_alone_and_the_others_are_mended() 
 def test_registers_that_cannot_be_read_end_the_comparison() -> None:
     n1, n2 = Side("n1", {}), Side("n2", {layout.register_key(CLINIC.id): layout.encode_register(2, "m1")})
     n2.store.corrupt.add(layout.register_key(CLINIC.id))
-    with pytest.raises(CannotCompare, match="registers that cannot be used"):
+    with pytest.raises(anti_entropy.CannotCompare, match="registers that cannot be used"):
         drive(compare(), n1, n2)
 
 
 def test_nothing_is_compared_before_all_is_counted() -> None:
     n1, n2 = Side("n1", {}), Side("n2", content_of([(CLINIC, 1, 1, 1)]))
     n2.replica._sums.complete = False
-    with pytest.raises(CannotCompare, match="the peer is still counting"):
+    with pytest.raises(anti_entropy.CannotCompare, match="the peer is still counting"):
         drive(compare(), n1, n2)
-    with pytest.raises(CannotCompare, match="this node is still counting"):
+    with pytest.raises(anti_entropy.CannotCompare, match="this node is still counting"):
         drive(compare(), n2, n1)
 
 
@@ -259,12 +246,12 @@ def test_nothing_is_compared_before_all_is_counted() -> None:
 @given(contents, contents)
 def test_verify_counts_what_differs_by_the_bytes_and_changes_nothing(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
     n1, n2 = Side("n1", one), Side("n2", other)
-    found, first = drive(verify_registers(), n1, n2), 0
+    found, first = drive(anti_entropy.verify_registers(), n1, n2), 0
     while first < BUCKETS:
         first, slice_ = drive(verify(first), n1, n2)
         found += slice_
     ours, theirs = ({key for key in each if key.startswith(layout.RECORD)} for each in (one, other))
-    assert found == Differences(
+    assert found == anti_entropy.Differences(
         records=len(ours | theirs),
         only_here=len(ours - theirs),
         only_there=len(theirs - ours),

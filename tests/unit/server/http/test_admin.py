@@ -23,19 +23,9 @@ from quorumvault.cli.dev import prepare
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.errors import ConfigError, NoQuorum, NotRunning
 from quorumvault.server.backup.format import AnyMessage, BrokenOff, Counts, Header, Piece, Trailer, Writer
+from quorumvault.server.http.admin import schemas
 from quorumvault.server.http.admin.routes import Controls, create_admin_app
-from quorumvault.server.http.admin.schemas import (
-    FactsStatus,
-    NodeStatus,
-    PeerDifferences,
-    PeerRepair,
-    PeerStatus,
-    Reloaded,
-    Repaired,
-    Stopping,
-    Verified,
-    ViewStatus,
-)
+from quorumvault.server.http.admin.schemas import FactsStatus, PeerDifferences, PeerRepair, Repaired, Verified, ViewStatus
 from quorumvault.server.http.admin.socket import FILE_NAME, listen, short_path
 from quorumvault.server.http.health import Health, PeerHealth, QuorumHealth
 from quorumvault.server.http.server import HttpServer
@@ -46,7 +36,7 @@ DISKS = {"n1": "aa" * 16, "n2": "bb" * 16, "n3": "cc" * 16}
 HEALTH = Health("degraded", "n1", "active", QuorumHealth(2), {"n2": PeerHealth("up")}, ["n2 has other API keys"], "1.2.3")
 MINE = FactsStatus("1.2.3", DISKS["n1"], 7, "active", True, ViewStatus(1, None, DISKS), {"s1": "f1"}, "fields-1", "keys-1")
 THEIRS = FactsStatus("1.2.4", DISKS["n2"], 3, "active", True, None, {"s1": "f1"}, "fields-1", "keys-2")
-STATUS = NodeStatus(
+STATUS = schemas.NodeStatus(
     node="n1",
     pid=4711,
     api="127.0.0.1:8700",
@@ -56,8 +46,8 @@ STATUS = NodeStatus(
     sequence=99,
     health=HEALTH,
     peers={
-        "n2": PeerStatus("127.0.0.1:8711", True, None, True, THEIRS),
-        "n3": PeerStatus("127.0.0.1:8712", False, "cannot connect", False, None),
+        "n2": schemas.PeerStatus("127.0.0.1:8711", True, None, True, THEIRS),
+        "n3": schemas.PeerStatus("127.0.0.1:8712", False, "cannot connect", False, None),
     },
     in_flight=2,
     limits=Limits(),
@@ -81,7 +71,7 @@ async def no_backup() -> AsyncGenerator[bytes, None]:
 
 CONTROLS = Controls(
     status=lambda: STATUS,
-    reload=lambda: Reloaded(["API keys"], {}),
+    reload=lambda: schemas.Reloaded(["API keys"], {}),
     stop=lambda: None,
     repair=answers(REPAIRED),
     verify=answers(VERIFIED),
@@ -116,9 +106,9 @@ def test_what_the_node_says_arrives(tmp_path: Path) -> None:
     stops: list[int] = []
     client = AdminClient(tmp_path)
     assert serving(tmp_path, client.status) == STATUS
-    refused = Reloaded([], {"API keys": "no such file"})
+    refused = schemas.Reloaded([], {"API keys": "no such file"})
     assert serving(tmp_path, client.reload, reload=lambda: refused) == refused
-    assert (serving(tmp_path, client.stop, stop=lambda: stops.append(1)), stops) == (Stopping(), [1])
+    assert (serving(tmp_path, client.stop, stop=lambda: stops.append(1)), stops) == (schemas.Stopping(), [1])
     assert (serving(tmp_path, client.repair), serving(tmp_path, client.verify)) == (REPAIRED, VERIFIED)
 
 
@@ -291,7 +281,7 @@ def test_answers_for_machines(tmp_path: Path) -> None:
 
 
 def test_a_reload_that_is_refused_in_part_says_what_stays_and_fails(tmp_path: Path) -> None:
-    reloaded = Reloaded(["peer addresses"], {"API keys": "api_keys.yaml: is missing"})
+    reloaded = schemas.Reloaded(["peer addresses"], {"API keys": "api_keys.yaml: is missing"})
     result = command(tmp_path, "admin reload", reload=lambda: reloaded)
     assert (result.exit_code, result.stdout) == (1, "n1 has read its peer addresses again.\n")
     assert result.stderr == "The API keys stay as they were: api_keys.yaml: is missing\n"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -108,10 +109,7 @@ def test_a_directory_with_anything_in_it_is_refused_and_left_alone(tmp_path: Pat
 
 
 def test_an_init_that_fails_leaves_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def disk_full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(initialise, "make_disk", disk_full)
+    monkeypatch.setattr(initialise, "make_disk", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         make(tmp_path / "vault")
     assert os.listdir(tmp_path / "vault") == []

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner, Result
@@ -270,12 +271,8 @@ def test_a_disk_that_was_cut_does_not_vote_before_a_recovery_has_come_to_its_end
     """It opens again by then, and may lack what only a recovery gives it."""
     shutil.rmtree(vault.directory / "n3")
     vault.tear("n1")
-
-    def fails(*arguments: object) -> None:
-        raise StorageFailed("the device is gone")
-
     with monkeypatch.context() as broken:
-        broken.setattr("quorumvault.server.offline.recover.merge_piece", fails)
+        broken.setattr("quorumvault.server.offline.recover.merge_piece", Mock(side_effect=StorageFailed("the device is gone")))
         vault.store(vault.record("a"), "n2")
         with pytest.raises(StorageFailed, match="device is gone"):
             vault.recover()
@@ -407,12 +404,8 @@ def test_the_copy_is_there_before_anything_is_cut_and_a_second_one_beside_it(
 ) -> None:
     vault.tear()
     torn = vault.log("n1").read_bytes()
-
-    def fails(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as broken:
-        broken.setattr("shutil.copyfileobj", fails)
+        broken.setattr("shutil.copyfileobj", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             vault.recover()
     assert vault.log("n1").read_bytes() == torn

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner, Result
@@ -110,11 +111,7 @@ def test_the_new_disk_is_owned_until_all_is_done(vault: Path, monkeypatch: pytes
 
 def test_a_disk_that_cannot_be_made_takes_nobody_s_place(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(vault)
-
-    def fails(path: Path, disk: bytes) -> LevelDBStore:
-        raise StorageFailed("No space left on device")
-
-    monkeypatch.setattr(LevelDBStore, "create", fails)
+    monkeypatch.setattr(LevelDBStore, "create", Mock(side_effect=StorageFailed("No space left on device")))
     with pytest.raises(StorageFailed):
         new_disk(vault)
     assert {name: data for name, data in files(vault).items() if name != "n2/lock"} == before
