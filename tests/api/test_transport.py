@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -114,61 +113,50 @@ def test_a_caller_who_leaves_gets_no_answer_and_a_line_in_the_log(rig: Rig) -> N
     assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
 
 
-def test_a_request_that_is_cancelled_has_a_line_too(rig: Rig) -> None:
-    async def scene() -> None:
-        task = await under_way(rig)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(scene())
+@pytest.mark.usefixtures("run")
+async def test_a_request_that_is_cancelled_has_a_line_too(rig: Rig) -> None:
+    task = await under_way(rig)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert [(event.outcome, event.items) for event in rig.events.written] == [("cancelled", 1)]
     assert rig.admission.in_flight == 0
 
 
-def test_a_full_node_refuses_and_takes_again_when_one_has_ended(rig: Rig) -> None:
-    async def scene() -> list[int]:
-        tasks = [await under_way(rig) for _ in range(SMALL.in_flight)]
-        refused = await connection(rig).run()
-        rig.vault.gate.set()
-        answered = [*await asyncio.gather(*tasks)]
-        later = connection(rig, body=b'{"values":["a"]}')
-        return [response.status for response in [refused, *answered, await later.run()]]
-
-    assert asyncio.run(scene()) == [429, 200, 200, 200]
+@pytest.mark.usefixtures("run")
+async def test_a_full_node_refuses_and_takes_again_when_one_has_ended(rig: Rig) -> None:
+    tasks = [await under_way(rig) for _ in range(SMALL.in_flight)]
+    refused = await connection(rig).run()
+    rig.vault.gate.set()
+    answered = await asyncio.gather(*tasks)
+    later = await connection(rig, body=b'{"values":["a"]}').run()
+    assert [response.status for response in (refused, *answered, later)] == [429, 200, 200, 200]
 
 
-def test_a_node_that_drains_ends_what_is_under_way(rig: Rig) -> None:
-    async def scene() -> list[Any]:
-        task = await under_way(rig)
-        rig.admission.refuse_new()
-        idle = asyncio.create_task(rig.admission.idle())
-        refused = await connection(rig).run()
-        was_idle = idle.done()
-        rig.vault.gate.set()
-        answered = await task
-        await asyncio.wait_for(idle, PATIENCE)
-        return [refused.status, was_idle, answered.status]
-
-    assert asyncio.run(scene()) == [503, False, 200]
+@pytest.mark.usefixtures("run")
+async def test_a_node_that_drains_ends_what_is_under_way(rig: Rig) -> None:
+    task = await under_way(rig)
+    rig.admission.refuse_new()
+    idle = asyncio.create_task(rig.admission.idle())
+    assert (await connection(rig).run()).status == 503
+    assert not idle.done()
+    rig.vault.gate.set()
+    assert (await task).status == 200
+    await asyncio.wait_for(idle, PATIENCE)
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
-def test_others_have_their_turn_while_many_records_are_taken_apart(path: str) -> None:
-    async def scene() -> int:
-        rig, turns = Rig(), 0
-        rig.clock.step = 0.001
-        request = connection(rig, path=path)
-        request.chunk(b'{"records":[' + b",".join([b'{"ssn":"a"}'] * 200) + b"]}", more=False)
-        task = asyncio.create_task(request.run())
-        while not task.done():
-            await asyncio.sleep(0)
-            turns += 1
-        response = await task
-        assert response.status == 200
-        return turns
-
-    assert asyncio.run(scene()) >= 100
+@pytest.mark.usefixtures("run")
+async def test_others_have_their_turn_while_many_records_are_taken_apart(path: str) -> None:
+    rig, turns = Rig(), 0
+    rig.clock.step = 0.001
+    body = b'{"records":[' + b",".join([b'{"ssn":"a"}'] * 200) + b"]}"
+    task = asyncio.create_task(connection(rig, path=path, body=body).run())
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert (await task).status == 200
+    assert turns >= 100
 
 
 def test_keys_are_looked_up_anew_for_each_request(rig: Rig) -> None:

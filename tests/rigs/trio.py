@@ -117,10 +117,11 @@ def make_coordinator(
     *,
     keyring: Keyring = KEYRING,
     timeouts: Timeouts = PATIENT,
+    clock: HybridClock | None = None,
     wall_ms: Callable[[], int] = lambda: 1_000_000,
 ) -> Coordinator:
     identity = Identity(node, DISKS[node], b"boot")
-    return Coordinator(identity, peers, VIEW, keyring, timeouts, HybridClock(), wall_ms, observer)
+    return Coordinator(identity, peers, VIEW, keyring, timeouts, clock or HybridClock(), wall_ms, observer)
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from unittest import mock
 
 #: What the simulator plays (tests/simulation/plays.py): requests alone; disks that are lost; disks that are put back; healing.
 REQUESTS, LOST_DISKS, PUT_BACK, HEALING_NODES = "requests", "lost-disks", "put-back", "healing"
@@ -40,14 +41,7 @@ class Mutant:
 @contextmanager
 def applied(mutant: Mutant) -> Iterator[None]:
     """A context in which the safety is undone."""
-    saved = [(owner, name, vars(owner).get(name)) for owner, name, _ in mutant.patches]
-    try:
+    with ExitStack() as patches:
         for owner, name, replacement in mutant.patches:
-            setattr(owner, name, replacement)
+            patches.enter_context(mock.patch.object(owner, name, replacement))
         yield
-    finally:
-        for owner, name, original in saved:
-            if original is None:  # it was inherited
-                delattr(owner, name)
-            else:
-                setattr(owner, name, original)

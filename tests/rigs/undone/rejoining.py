@@ -23,6 +23,10 @@ from tests.simulation.disks import Disk
 from tests.simulation.nodes import Node
 
 _real_handle = Replica._handle
+_real_become = Replica._become
+_real_copy_in = join._copy
+_real_copy = Replica._copy
+_real_next_turn = join._next_turn
 
 
 def _in_any_view(self: Replica, request: messages.AnyRequest | OwnWork, staged: dict[bytes, bytes]) -> Any:
@@ -53,9 +57,6 @@ def _entering(may: Callable[[Any, Any], bool]) -> tuple[Patch, ...]:
     return (replicas, "may_enter", may_enter), (membership, "may_enter", may_enter)
 
 
-_real_become = Replica._become
-
-
 def _entered_in_memory(self: Replica, identity: Any) -> bool:
     if identity.mode is Mode.JOINING or self.identity.mode is Mode.JOINING:
         return _real_become(self, identity)
@@ -63,9 +64,6 @@ def _entered_in_memory(self: Replica, identity: Any) -> bool:
     done = _real_become(self, identity)
     self._keep = keep
     return done
-
-
-_real_copy_in = join._copy
 
 
 def _copy_first(node: str, disk: bytes, entered: View | None) -> Joining:
@@ -90,9 +88,6 @@ def _copy_first(node: str, disk: bytes, entered: View | None) -> Joining:
             yield hindrance
 
 
-_real_copy = Replica._copy
-
-
 def _copy_in_any_view(self: Replica, copy: messages.Copy) -> Any:
     view = self.identity.view
     if view is None or not self._votes:
@@ -100,9 +95,6 @@ def _copy_in_any_view(self: Replica, copy: messages.Copy) -> Any:
     answer = _real_copy(self, messages.Copy(copy.round, view.id, copy.after))
     assert isinstance(answer, messages.Copied)
     return messages.Copied(copy.round, copy.view, answer.disk, answer.keys, answer.values, answer.last)
-
-
-_real_next_turn = join._next_turn
 
 
 def _one_is_enough(node: str, disk: bytes, entered: View | None, others: tuple[str, ...], told: Any) -> Any:

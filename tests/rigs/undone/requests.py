@@ -33,22 +33,28 @@ from tests.simulation.nodes import Line, Storage
 #: Families of faults that cut a node off.
 CUTS = ("kill", "pause", "partition")
 
+_real_sync = Storage._sync
+_real_put = Replica._put
+_real_on_reply = Exchange._on_reply
+_real_hold = Coordinator._hold_round
+_real_run = Coordinator._run
+_real_get = Replica._get
+_real_decision = EpochRound._decision
+_real_handle = Replica._handle
+_real_record_keys = layout.record_keys
+_real_commit = Coordinator._commit
+_real_write = Disk.write
+
 
 def _nothing_back(*_: object) -> Steps[bool]:
     yield from ()
     return True
 
 
-_real_sync = Storage._sync
-
-
 def _answer_before_sync(self: Storage, answers: Any) -> None:
     self._answer(answers)
     if self._process.schedule.alive:
         _real_sync(self, [])
-
-
-_real_put = Replica._put
 
 
 def _put_repeats_unfenced(self: Replica, put: messages.Put, staged: dict[bytes, bytes]) -> Any:
@@ -72,9 +78,6 @@ def _vote_again(self: Tally, disk: bytes, *, yes: bool) -> bool:
     return True
 
 
-_real_on_reply = Exchange._on_reply
-
-
 def _hear_again(self: Exchange, target: Any, reply: Any) -> None:
     self._waiting[target.peer.node] = target
     _real_on_reply(self, target, reply)
@@ -84,9 +87,6 @@ def _take_again(self: Line, reply: messages.AnyReply) -> None:
     on_reply = self._waiting.get(self.correlation(reply))
     if on_reply is not None:
         on_reply(reply)
-
-
-_real_hold = Coordinator._hold_round
 
 
 def _other_ids(self: Coordinator) -> Iterator[int]:
@@ -99,9 +99,6 @@ class _Named(float):
     """A deadline, and the id of the request that has it."""
 
     request: int
-
-
-_real_run = Coordinator._run
 
 
 def _run_with_request_id(self: Coordinator, steps: Any, deadline: float, **options: Any) -> Any:
@@ -128,9 +125,6 @@ def _last_writer_wins(self: Replica, keys: list[bytes], incoming: list[bytes], s
         if not isinstance(present, bytes) or record > present:
             staged[key] = record
     return {}
-
-
-_real_get = Replica._get
 
 
 def _corrupt_is_absent(self: Replica, get: messages.Get, staged: dict[bytes, bytes]) -> messages.AnyReply:
@@ -166,15 +160,9 @@ def _first_epoch(self: EpochRound) -> EpochRead | None:
     return EpochRead(first if first.epoch else Register(FIRST_EPOCH, ""), settled=True)
 
 
-_real_decision = EpochRound._decision
-
-
 def _epoch_kept(self: EpochRound) -> EpochRead | None:
     decision = _real_decision(self)
     return decision and EpochRead(decision.register, settled=True)
-
-
-_real_handle = Replica._handle
 
 
 def _raise_by_one(self: Replica, request: messages.AnyRequest, staged: dict[bytes, bytes]) -> Any:
@@ -190,12 +178,6 @@ def _rotate_counting_up(owner: Any, from_epoch: int, keyring: Any) -> Steps[int]
     if not (yield from operations._advance_epoch(owner, Register(active + 1, keyring.secret_id))):
         raise QuorumLost
     return active + 1
-
-
-_real_record_keys = layout.record_keys
-
-
-_real_commit = Coordinator._commit
 
 
 async def _trust_the_hint(self: Coordinator, owner: Any, canonicals: Any, deadline: float) -> Tokenized:
@@ -225,9 +207,6 @@ async def _unknown_is_none(self: Coordinator, *arguments: Any, **options: Any) -
         return await _real_run(self, *arguments, **options)
     except NoQuorum as lost:
         raise NoQuorum(lost.detail, outcome="none") from None
-
-
-_real_write = Disk.write
 
 
 def _write_error_ignored(self: Disk, puts: Any, deletes: Any = ()) -> None:

@@ -30,20 +30,16 @@ import pytest
 
 import quorumvault
 from quorumvault.config.cluster import Limits, Timeouts
-from quorumvault.crypto.keys import Keyring
 from quorumvault.formats.fields import FieldSet
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.views import Mode
-from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.http.admission import Admission
 from quorumvault.server.http.dependencies import Services
 from quorumvault.server.http.routes import create_app
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.local_peer import LocalPeer
-from quorumvault.server.replica.replica import OwnWork, Replica
-from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage.leveldb import LevelDBStore
-from tests.rigs.trio import DISKS, NODES, VIEW, Diary
+from tests.rigs.trio import DISKS, NODES, Diary, make_coordinator, make_replica
 from tests.rigs.vault import FIELDS, HEALTHY, KEYS, Connection, EventList, bearer
 
 PACKAGE = Path(quorumvault.__file__).parent
@@ -120,21 +116,16 @@ def traced() -> Iterator[Trace]:
 def application(directory: Path, commits: list[GroupCommit]) -> Any:
     """The API of n1 over three replicas of this process, each behind its gate. ``commits`` gets their storage threads."""
     loop, limits, timeouts, clock = asyncio.get_running_loop(), Limits(), Timeouts(), HybridClock()
-    keyring, view = Keyring("m1", bytes(range(32))), VIEW
     for node in NODES:
-        identity = DiskIdentity("cluster", node, DISKS[node], 1, Mode.ACTIVE, view)
         store = LevelDBStore.create(directory / node, DISKS[node])
-        replica = Replica(
-            store, identity, keyring, reply_bytes=limits.reply_bytes, copy_bytes=limits.copy_bytes, keep=lambda identity: None
-        )
+        replica = make_replica(store, node, copy_bytes=limits.copy_bytes)
         replica.owners.introduce(KEYS.owners)
         commits.append(GroupCommit(replica, loop, limits, on_failure=lambda failure: None))
     peers = {
         node: LocalPeer(node, partial(_itself, commit), partial(_itself, DISKS[node]), lambda: True, clock, lambda: 1_000_000)
         for node, commit in zip(NODES, commits, strict=True)
     }
-    identity_of_node = Identity("n1", DISKS["n1"], b"boot")
-    vault = Coordinator(identity_of_node, peers, view, keyring, timeouts, clock, lambda: 1_000_000, Diary())
+    vault = make_coordinator("n1", peers, Diary(), timeouts=timeouts, clock=clock)
     ids = itertools.count(1)
     services = Services(
         vault=vault,
