@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from contextlib import closing
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from quorumvault.errors import NoQuorum
-from quorumvault.server.http.routes import create_app
 from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.vault import JSON, SMALL, Connection, Rig, bearer, key_text
 
@@ -142,13 +141,8 @@ def test_what_was_done_and_could_not_be_recorded_is_not_told(rig: Rig) -> None:
     assert (rig.admission.in_flight, rig.admission.memory.held) == (0, 0)
 
 
-def test_a_request_that_is_cancelled_while_its_line_is_written_leaves_its_place(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def cancelled(event: Event) -> bool:
-        raise asyncio.CancelledError
-
-    monkeypatch.setattr(rig.events, "write", cancelled)
+def test_a_request_that_is_cancelled_while_its_line_is_written_leaves_its_place(rig: Rig) -> None:
+    rig.events.write = mock.AsyncMock(side_effect=asyncio.CancelledError)  # type: ignore[method-assign]
     connection = Connection(rig.app, "/tokenize", {**JSON, **bearer()}, b'{"values":["a"]}')
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(connection.run())
@@ -168,15 +162,12 @@ def test_the_duration_is_what_passed_on_the_clock(rig: Rig) -> None:
 def test_the_line_is_written_before_the_answer_leaves(rig: Rig) -> None:
     sent_before: list[int] = []
 
-    class Watching:
-        refuses: str | None = None
+    async def write(event: Event) -> bool:
+        sent_before.append(len(connection.sent))
+        return True
 
-        async def write(self, event: Event) -> bool:
-            sent_before.append(len(connection.sent))
-            return True
-
-    app = create_app(dataclasses.replace(rig.services, events=Watching()))
+    rig.events.write = write  # type: ignore[method-assign]
     for body in (b'{"values":["a"]}', b"{"):
-        connection = Connection(app, "/tokenize", {**JSON, **bearer()}, body)
+        connection = Connection(rig.app, "/tokenize", {**JSON, **bearer()}, body)
         asyncio.run(connection.run())
     assert sent_before == [0, 0]

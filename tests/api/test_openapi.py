@@ -57,53 +57,43 @@ def served() -> dict[str, Any]:
     return content
 
 
-@pytest.fixture
-def document() -> dict[str, Any]:
-    return served()
-
-
-def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+def resolved(part: dict[str, Any]) -> dict[str, Any]:
     """What a reference leads to; anything else is itself."""
     if set(part) != {"$ref"}:
         return part
-    found: Any = document
+    found: Any = served()
     for name in part["$ref"].removeprefix("#/").split("/"):
         found = found[name]
-    return resolved(document, found)
+    return resolved(found)
 
 
-def operation_of(document: dict[str, Any], method: str, path: str) -> dict[str, Any]:
-    operation: dict[str, Any] = document["paths"][path][method.lower()]
+def operation_of(method: str, path: str) -> dict[str, Any]:
+    operation: dict[str, Any] = served()["paths"][path][method.lower()]
     return operation
-
-
-def response_of(document: dict[str, Any], method: str, path: str, status: int) -> dict[str, Any]:
-    responses = operation_of(document, method, path)["responses"]
-    return resolved(document, responses.get(str(status), responses["default"]))
 
 
 # The document
 
 
-def test_it_is_openapi(document: dict[str, Any]) -> None:
-    assert document["openapi"].startswith("3.1.")
-    validate(document)
+def test_it_is_openapi() -> None:
+    assert served()["openapi"].startswith("3.1.")
+    validate(served())
 
 
-def test_every_route_is_in_it_and_nothing_else(document: dict[str, Any]) -> None:
+def test_every_route_is_in_it_and_nothing_else() -> None:
     routes = [route for route in Rig().app.routes if isinstance(route, Route)]
-    served = {(method, route.path) for route in routes for method in (route.methods or set()) - {"HEAD"}}
-    documented = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    assert documented == served == set(CONTRACT)
+    routed = {(method, route.path) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    documented = {(method.upper(), path) for path, item in served()["paths"].items() for method in item}
+    assert documented == routed == set(CONTRACT)
 
 
 @pytest.mark.parametrize(("method", "path"), CONTRACT)
-def test_its_errors_are_those_of_the_contract(document: dict[str, Any], method: str, path: str) -> None:
+def test_its_errors_are_those_of_the_contract(method: str, path: str) -> None:
     documented = set()
-    for status, response in operation_of(document, method, path)["responses"].items():
-        content = resolved(document, response)["content"]
+    for status, response in operation_of(method, path)["responses"].items():
+        content = resolved(response)["content"]
         if status == "default":
-            codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+            codes = served()["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
             assert {code for _, code in EVERYWHERE} <= set(codes)
         elif "application/problem+json" in content:
             properties = content["application/problem+json"]["schema"]["properties"]
@@ -114,34 +104,34 @@ def test_its_errors_are_those_of_the_contract(document: dict[str, Any], method: 
 
 
 @pytest.mark.parametrize(("method", "path"), CONTRACT)
-def test_its_headers_and_keys_are_those_of_the_contract(document: dict[str, Any], method: str, path: str) -> None:
-    operation = operation_of(document, method, path)
-    sent = [resolved(document, parameter) for parameter in operation["parameters"]]
+def test_its_headers_and_keys_are_those_of_the_contract(method: str, path: str) -> None:
+    operation = operation_of(method, path)
+    sent = [resolved(parameter) for parameter in operation["parameters"]]
     assert {(parameter["in"], parameter["name"]) for parameter in sent} == {("header", "X-Request-ID"), ("header", "X-Purpose")}
     needed = [PERMISSION[path]] if path in PERMISSION else []
     assert operation["security"] == ([{"bearer": needed}, {"apiKey": needed}] if path in NEED_A_KEY else [])
-    schemes = document["components"]["securitySchemes"]
+    schemes = served()["components"]["securitySchemes"]
     assert (schemes["bearer"]["scheme"], schemes["apiKey"]["name"]) == ("bearer", "X-API-Key")
     for status, response in operation["responses"].items():
-        headers = set(resolved(document, response)["headers"])
-        problem = "application/problem+json" in resolved(document, response)["content"]
+        headers = set(resolved(response)["headers"])
+        problem = "application/problem+json" in resolved(response)["content"]
         assert "X-Request-ID" in headers
         assert ("Retry-After" in headers) == (status in {"429", "503"} and problem)
         assert ("WWW-Authenticate" in headers) == (status == "401")
 
 
-def test_columns_are_taken_where_the_contract_says(document: dict[str, Any]) -> None:
+def test_columns_are_taken_where_the_contract_says() -> None:
     arrow = "application/vnd.apache.arrow.stream"
-    operations = {path: next(iter(item.values())) for path, item in document["paths"].items()}
+    operations = {path: next(iter(item.values())) for path, item in served()["paths"].items()}
     taken = {path for path, each in operations.items() if arrow in each.get("requestBody", {}).get("content", {})}
     given = {path for path, each in operations.items() if arrow in each["responses"]["200"]["content"]}
     assert taken == given == {"/tokenize", "/detokenize", "/retokenize"}
 
 
-def test_every_struct_has_words_and_every_operation_an_example(document: dict[str, Any]) -> None:
-    for schema in document["components"]["schemas"].values():
+def test_every_struct_has_words_and_every_operation_an_example() -> None:
+    for schema in served()["components"]["schemas"].values():
         assert schema["description"]
-    for path, item in document["paths"].items():
+    for path, item in served()["paths"].items():
         for operation in item.values():
             assert operation["summary"]
             assert operation["description"]
@@ -166,14 +156,15 @@ def check(schema: dict[str, Any], instance: Any) -> None:
     Draft202012Validator({**schema, "components": strict()}).validate(instance)
 
 
-def conforms(document: dict[str, Any], method: str, path: str, answer: Any) -> None:
+def conforms(method: str, path: str, answer: Any) -> None:
     """Type, headers and body are what the document says of this status."""
-    response = response_of(document, method, path, answer.status_code)
+    responses = operation_of(method, path)["responses"]
+    response = resolved(responses.get(str(answer.status_code), responses["default"]))
     media_type = answer.headers["content-type"].partition(";")[0]
     schema = response["content"][media_type]["schema"]
     check(schema, answer.json() if media_type.endswith("json") else answer.text)
     for name, header in response["headers"].items():
-        header = resolved(document, header)
+        header = resolved(header)
         assert name in answer.headers or not header.get("required")
         if name in answer.headers:
             value = answer.headers[name]
@@ -184,7 +175,7 @@ GOOD = dict(zip(POSTS, ({"values": ["a"]}, {"token": "x"}, {"tokens": []}, {"val
 
 
 @pytest.mark.parametrize(("method", "path"), CONTRACT)
-def test_what_any_path_may_answer(document: dict[str, Any], method: str, path: str) -> None:
+def test_what_any_path_may_answer(method: str, path: str) -> None:
     rig = Rig()
     rig.vault.failure = ZeroDivisionError()
     for answer in (
@@ -192,7 +183,7 @@ def test_what_any_path_may_answer(document: dict[str, Any], method: str, path: s
         rig.client.delete(path),
         rig.post(path, GOOD[path], key="admin") if path in GOOD else rig.client.get(path),
     ):
-        conforms(document, method, path, answer)
+        conforms(method, path, answer)
 
 
 SUCCESSES: list[tuple[str, Any]] = [
@@ -210,17 +201,17 @@ SUCCESSES: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("path", "body"), SUCCESSES)
-def test_successes_are_as_documented(document: dict[str, Any], path: str, body: Any) -> None:
+def test_successes_are_as_documented(path: str, body: Any) -> None:
     answer = Rig().client.get(path) if body is None else Rig().post(path, body, key="admin")
     assert answer.status_code == 200
-    conforms(document, "GET" if body is None else "POST", path, answer)
+    conforms("GET" if body is None else "POST", path, answer)
 
 
 @pytest.mark.parametrize("path", ["/health", "/readyz"])
-def test_a_node_that_cannot_serve_says_so_as_documented(document: dict[str, Any], path: str) -> None:
+def test_a_node_that_cannot_serve_says_so_as_documented(path: str) -> None:
     rig = Rig()
     rig.admission.refuse_new()
-    conforms(document, "GET", path, rig.client.get(path))
+    conforms("GET", path, rig.client.get(path))
 
 
 #: Each status that one item of many can have; the words stand for tokens.
@@ -233,7 +224,7 @@ LOOKUPS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("path", "body"), LOOKUPS)
-def test_results_are_as_documented(document: dict[str, Any], path: str, body: Any) -> None:
+def test_results_are_as_documented(path: str, body: Any) -> None:
     rig = Rig()
     tokens = rig.tokens([5, True, "c"])
     rig.vault.unavailable.add(tokens[1])
@@ -243,39 +234,37 @@ def test_results_are_as_documented(document: dict[str, Any], path: str, body: An
         text = text.replace(f'"{word}"', f'"{token}"')
     answer = rig.post(path, text.encode())
     assert answer.status_code == 200
-    conforms(document, "POST", path, answer)
+    conforms("POST", path, answer)
 
 
 # Its examples
 
 
-def examples(document: dict[str, Any], content: dict[str, Any]) -> list[Any]:
-    return [resolved(document, example)["value"] for example in content.get("examples", {}).values()]
+def examples(content: dict[str, Any]) -> list[Any]:
+    return [resolved(example)["value"] for example in content.get("examples", {}).values()]
 
 
 @pytest.mark.parametrize(("method", "path"), CONTRACT)
-def test_examples_are_of_the_form_that_is_documented(document: dict[str, Any], method: str, path: str) -> None:
-    operation = operation_of(document, method, path)
-    contents = [
-        content for response in operation["responses"].values() for content in resolved(document, response)["content"].values()
-    ]
+def test_examples_are_of_the_form_that_is_documented(method: str, path: str) -> None:
+    operation = operation_of(method, path)
+    contents = [content for response in operation["responses"].values() for content in resolved(response)["content"].values()]
     if "requestBody" in operation:
         contents.append(operation["requestBody"]["content"]["application/json"])
-        assert examples(document, contents[-1])
+        assert examples(contents[-1])
     for content in contents:
-        for example in examples(document, content):
+        for example in examples(content):
             check(content["schema"], example)
 
 
 @pytest.mark.parametrize("path", PERMISSION)
-def test_requests_of_examples_are_taken(document: dict[str, Any], path: str) -> None:
-    for example in examples(document, operation_of(document, "POST", path)["requestBody"]["content"]["application/json"]):
+def test_requests_of_examples_are_taken(path: str) -> None:
+    for example in examples(operation_of("POST", path)["requestBody"]["content"]["application/json"]):
         assert Rig().post(path, example, key="admin").status_code in (200, 404)
 
 
 def allows(path: str, body: Any) -> bool:
     """Whether the document says that this path takes this JSON."""
-    schema = operation_of(served(), "POST", path)["requestBody"]["content"]["application/json"]["schema"]
+    schema = operation_of("POST", path)["requestBody"]["content"]["application/json"]["schema"]
     return bool(Draft202012Validator({**schema, "components": served()["components"]}).is_valid(body))
 
 
@@ -288,10 +277,10 @@ def allows(path: str, body: Any) -> bool:
         *[(text, 422) for text in ("1.0", "1e0")],  # which JSON Schema cannot tell apart from 1: it is said in words
     ],
 )
-def test_the_epoch_to_leave_is_what_the_document_says(document: dict[str, Any], number: str, status: int) -> None:
+def test_the_epoch_to_leave_is_what_the_document_says(number: str, status: int) -> None:
     body = f'{{"from_epoch": {number}}}'
     if number in ("1.0", "1e0"):
-        assert number in document["components"]["schemas"]["RotateBody"]["properties"]["from_epoch"]["description"]
+        assert number in served()["components"]["schemas"]["RotateBody"]["properties"]["from_epoch"]["description"]
     elif len(number) < 4300:  # more digits than Python makes a number of
         assert allows("/rotate-epoch", json.loads(body)) is (status != 422)
     assert Rig().post("/rotate-epoch", body.encode(), key="admin").status_code == status

@@ -15,11 +15,7 @@ SECRET = "Zc4secretQ7"
 
 
 def retokenize(rig: Rig, tokens: list[Any], key: str = "clinic") -> dict[str, Any]:
-    answer = rig.post("/retokenize", {"tokens": tokens}, key=key)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    body: dict[str, Any] = answer.json()
-    return body
+    return rig.told("/retokenize", {"tokens": tokens}, key)
 
 
 def test_tokens_of_every_epoch_become_what_their_values_have_now(rig: Rig) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from quorumvault.config.cluster import Limits
@@ -96,6 +95,7 @@ def test_records_in_their_order_with_one_call_of_the_vault(rig: Rig) -> None:
         b'{"z":1,"a":{"y":[1.0,{"x":0.10}]},"ssn":null}',
         b'{"name":"no object","contacts":{"phone":"no array"}}',
         b'{"name":{},"contacts":[]}',
+        json.dumps({"x": '\u2028\u00e9\u0000"\\'}, separators=(",", ":")).encode(),
         '{"\u00e9":"e\u0301","":" "}'.encode(),
     ],
 )
@@ -250,9 +250,3 @@ def test_the_body_may_be_spelled_in_any_way_that_is_json(rig: Rig) -> None:
         '{"\\u0076alues":["a\u00e9\U0001f600"]}',
     ]:
         assert rig.post("/tokenize", body.encode()).json()["tokens"] == expected
-
-
-def test_answers_are_exact_json(rig: Rig) -> None:
-    answer = rig.post("/tokenize", {"record": {"x": '\u2028\u00e9\u0000"\\'}})
-    assert msgspec.json.decode(answer.content) == json.loads(answer.content)
-    assert answer.json()["record"] == {"x": '\u2028\u00e9\u0000"\\'}

@@ -10,11 +10,7 @@ from tests.rigs.vault import CLINIC, SMALL, Rig, api_key
 
 
 def all_epochs(rig: Rig, values: list[Any], key: str = "admin") -> dict[str, Any]:
-    answer = rig.post("/tokens", {"values": values}, key=key)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    body: dict[str, Any] = answer.json()
-    return body
+    return rig.told("/tokens", {"values": values}, key)
 
 
 def test_they_are_those_that_tokenize_gave_in_each_epoch(rig: Rig) -> None:
