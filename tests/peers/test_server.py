@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import logging
 import ssl
 from pathlib import Path
@@ -13,10 +11,6 @@ from pathlib import Path
 import msgpack
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from quorumvault.config.cluster import Limits
 from quorumvault.protocol.messages import Outgoing, encode
@@ -24,6 +18,7 @@ from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.facts import Greeting, NodeFacts
 from quorumvault.server.peers.frames import Envelope, Kind
 from quorumvault.server.peers.handshake import ClusterSecret, Dialling
+from tests.rigs.certificates import certificate
 from tests.rigs.links import (
     DEADLINE,
     IMPATIENT,
@@ -343,22 +338,6 @@ async def test_no_log_line_has_a_secret_or_what_messages_carry(caplog: pytest.Lo
 
 
 # TLS underneath.
-
-
-def certificate(path: Path) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(private + signed.public_bytes(Encoding.PEM))
-    return path
 
 
 async def test_tls_goes_underneath(tmp_path: Path) -> None:

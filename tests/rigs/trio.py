@@ -8,9 +8,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
+from quorumvault.crypto.tokens import format_token
+from quorumvault.errors import NoQuorum
 from quorumvault.model import Owner
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyRequest, Outgoing, Put, RaiseEpoch, ReadEpoch, RoundId
@@ -99,6 +103,14 @@ class Trio:
             request = ReadEpoch(RoundId(b"", b"", 0), VIEW.id, ACME.id)
             peer.send(Outgoing(request), handled.set_result)
             await handled
+
+    async def written_to_n1_alone(self) -> str:
+        """Returns the token of the first of VALUES, whose write no other replica heard."""
+        for node in ("n2", "n3"):
+            self.peers[node].drops = lambda request: isinstance(request, Put)
+        with pytest.raises(NoQuorum):
+            await self.coordinators["n1"].tokenize(ACME, VALUES[:1])
+        return format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
 
 
 def make_replica(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,6 +18,7 @@ from quorumvault.client import Limits
 from quorumvault.client.arrow import decode, encode
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import ItemError
+from tests.rigs.columns import stream
 
 EPOCH = b"quorumvault.epoch"
 
@@ -27,14 +27,9 @@ def token(number: int, epoch: int = 1) -> str:
     return format_token(epoch, number.to_bytes(20, "big"))
 
 
-def stream(columns: dict[str, Any], epoch: int | None = None) -> bytes:
+def answer(columns: dict[str, Any], epoch: int | None = None) -> bytes:
     batch = pa.record_batch(columns)
-    if epoch is not None:
-        batch = batch.replace_schema_metadata({EPOCH: str(epoch)})
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
+    return stream(batch if epoch is None else batch.replace_schema_metadata({EPOCH: str(epoch)}))
 
 
 class Vault:
@@ -59,13 +54,13 @@ class Vault:
             epoch = self._epochs.pop(0) if len(self._epochs) > 1 else self._epochs[0]
         self.before(texts)
         if operation == "tokenize":
-            return stream({"token": pa.array([token(int(text), epoch) for text in texts])}, epoch)
+            return answer({"token": pa.array([token(int(text), epoch) for text in texts])}, epoch)
         words = [self.statuses.get(text, "ok") for text in texts]
         if operation == "retokenize":
             moved = [token(int(number_of(text)), epoch) for text in texts]
-            return stream({"token": pa.array(moved), "status": pa.array(words)}, epoch)
+            return answer({"token": pa.array(moved), "status": pa.array(words)}, epoch)
         values = [number_of(text) if word == "ok" else None for text, word in zip(texts, words, strict=True)]
-        return stream({"value": pa.array(values, pa.large_utf8()), "status": pa.array(words)})
+        return answer({"value": pa.array(values, pa.large_utf8()), "status": pa.array(words)})
 
 
 def number_of(token: str) -> str:
@@ -188,13 +183,13 @@ def test_an_outage_is_the_error_that_it_is() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"", b"{}", stream({"value": pa.array(["a", "b"])})[:-9]),
+        *(b"", b"{}", answer({"value": pa.array(["a", "b"])})[:-9]),
         *(
-            stream({"value": texts})
+            answer({"value": texts})
             for texts in (pa.array(["a"]), pa.array([1, 2]), pa.array([[1], [2]]), pa.array(["a", "b"], pa.string_view()))
         ),
-        stream({"value": pa.array(["a", "b"]).cast(pa.dictionary(pa.int8(), pa.utf8()))}),
-        stream({"token": pa.array(["a", "b"])}),
+        answer({"value": pa.array(["a", "b"]).cast(pa.dictionary(pa.int8(), pa.utf8()))}),
+        answer({"token": pa.array(["a", "b"])}),
     ],
 )
 def test_an_answer_that_is_none_or_of_another_type_is_not_followed(body: bytes) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import datetime
 import gc
-import ipaddress
 import multiprocessing
 import os
 import pickle
@@ -22,12 +20,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from quorumvault.client import AsyncClient, Client, ClientPolicy
 from quorumvault.client.processes import EachProcess
+from tests.rigs.certificates import certificate
 from tests.rigs.clients import InLoop
 from tests.rigs.served import answering
 from tests.rigs.stand_in import LONG, Forked, Request, StandIn, standing_in, value_of
@@ -251,29 +247,12 @@ def test_an_asyncio_client_works_in_one_event_loop_and_says_so_in_another(node: 
 # TLS
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Of localhost, with its key, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(hours=1))
-    signed = builder.add_extension(names, False).add_extension(x509.BasicConstraints(True, None), True).sign(key, hashes.SHA256())
-    file = tmp_path / "localhost.pem"
-    file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + signed.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
-
-
-def test_a_forked_process_leaves_its_parents_tls_session_alone(certificate: Path) -> None:
+def test_a_forked_process_leaves_its_parents_tls_session_alone(tmp_path: Path) -> None:
     """Whether it closes the client or lets go of all that it has, the parent's connection goes on."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate)
-    with standing_in(tls) as node, Client(node.url, api_key=KEY, policy=PATIENT, cacert=certificate) as vault:
+    pem = certificate(tmp_path / "node.pem")
+    tls.load_cert_chain(pem)
+    with standing_in(tls) as node, Client(node.url, api_key=KEY, policy=PATIENT, cacert=pem) as vault:
 
         def ask_and_end() -> Any:
             told = ask(vault, "child-0")

@@ -90,10 +90,7 @@ async def test_a_read_goes_past_a_replica_that_hangs(three: Trio) -> None:
 
 async def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer(three: Trio) -> None:
     """Proves: read repair before the answer."""
-    three.peers["n2"].drops = three.peers["n3"].drops = lambda request: isinstance(request, Put)
-    with pytest.raises(NoQuorum):
-        await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
-    token = format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
+    token = await three.written_to_n1_alone()
     assert await three.coordinators["n1"].detokenize(ACME, [token]) == VALUES[:1]
     assert sum(count for _, count in three.diary.repairs) == 1
     three.peers["n1"].up = False

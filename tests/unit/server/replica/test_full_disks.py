@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from itertools import combinations
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from quorumvault.config.cluster import Limits
 from quorumvault.crypto import canonical
-from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import NoQuorum, StorageFailed
 from quorumvault.model import Version
 from quorumvault.protocol import records
@@ -43,21 +43,11 @@ HEADER = records.header(Version(5, 1))
 IDENTITY = DiskIdentity("cluster", "n1", DISKS["n1"], 1, Mode.ACTIVE, VIEW)
 
 
-class Room:
-    def __init__(self) -> None:
-        self.there = True
-        self.asked = 0
-
-    def __call__(self) -> bool:
-        self.asked += 1
-        return self.there
-
-
 class Single:
     """One replica, and the room on its disk."""
 
     def __init__(self) -> None:
-        self.room = Room()
+        self.room = mock.Mock(return_value=True)
         self.store = FaultyStore(MemoryStore())
         self.replica = make_replica(self.store, has_room=self.room)
 
@@ -87,7 +77,7 @@ NO_ROOM = NotVoting(*HEAD, DISKS["n1"], full=True)
 def test_a_replica_without_room_refuses_what_has_to_be_written() -> None:
     one = Single()
     one.ask(put("old"))
-    one.room.there = False
+    one.room.return_value = False
     refused: list[AnyRequest] = [
         put("new"),
         put("old", "new"),
@@ -106,7 +96,7 @@ def test_a_replica_without_room_refuses_what_has_to_be_written() -> None:
 def test_a_replica_without_room_answers_what_needs_none() -> None:
     one = Single()
     one.ask(RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old", epoch=2))
-    one.room.there = False
+    one.room.return_value = False
     sequence = one.replica.sequence
     answers = one.ask(put("old", epoch=2), write_back(put("old", epoch=2)), RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old"))
     assert answers == [*[Ack(*HEAD, DISKS["n1"], 1, sequence, {})] * 3, Stale(*HEAD, DISKS["n1"], 2, "m1")]
@@ -115,9 +105,9 @@ def test_a_replica_without_room_answers_what_needs_none() -> None:
 def test_room_is_asked_for_once_a_group_that_may_write() -> None:
     one = Single()
     one.ask(get(put("a")), ReadEpoch(*HEAD, ACME.id))
-    assert one.room.asked == 0
+    assert one.room.call_count == 0
     one.ask(put("a"), put("b"), get(put("a")))
-    assert one.room.asked == 1
+    assert one.room.call_count == 1
 
 
 @pytest.mark.parametrize("full", NODES)
@@ -157,19 +147,10 @@ async def test_a_value_that_has_a_token_gets_it_though_two_disks_are_full(three:
     assert await three.coordinators["n1"].tokenize(ACME, VALUES) == known
 
 
-async def written_to_n1_alone(three: Trio) -> str:
-    """Returns the token of the first of VALUES."""
-    for node in ("n2", "n3"):
-        three.peers[node].drops = lambda request: isinstance(request, Put)
-    with pytest.raises(NoQuorum):
-        await three.coordinators["n1"].tokenize(ACME, VALUES[:1])
-    return format_token(1, KEYRING.epoch_keys(ACME, 1).digests(VALUES[:1])[0])
-
-
 @pytest.mark.parametrize("full", ["n2", "n3"])
 async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks_the_third(three: Trio, full: str) -> None:
     """Whichever of the others is full, the one with room gets the record before the answer."""
-    token = await written_to_n1_alone(three)
+    token = await three.written_to_n1_alone()
     three.full.add(full)
     for node in NODES:
         assert await three.coordinators[node].detokenize(ACME, [token]) == VALUES[:1]
@@ -178,7 +159,7 @@ async def test_a_read_that_finds_a_record_at_one_and_a_full_disk_without_it_asks
 
 
 async def test_where_nobody_is_left_to_repair_the_answer_names_the_full_disk(three: Trio) -> None:
-    token = await written_to_n1_alone(three)
+    token = await three.written_to_n1_alone()
     three.full.add("n2")
     three.peers["n3"].up = False
     with pytest.raises(NoQuorum, match="n2: refuses writes: disk full; n3: unreachable"):
