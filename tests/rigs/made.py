@@ -34,3 +34,8 @@ def sealed(
     digests = keys.digests(value)
     (key,) = layout.record_keys(owner.id, [epoch], digests)
     return {key: records.header(Version(clock, writer)) + keys.sealer.seal(value, digests)[0]}
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """The contents of all files in a directory, by their path in it."""
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}

@@ -17,13 +17,10 @@ from hypothesis import strategies as st
 from chaos import disks
 from chaos.disks import Damage, Injector
 from chaos.testbed.host import Unavailable
+from tests.rigs.made import files
 
 BLOCK = 32 * 1024
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def content(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +38,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(SEEDS)
 @pytest.mark.parametrize("damage", [disks.flip_table, disks.flip_log, disks.tear_log])
 def test_damage_is_done_and_undone(damage: Callable[[Path, Random], Damage], store: Path, seed: int) -> None:
-    before = content(store)
+    before = files(store)
     done = damage(store, Random(seed))
-    after = content(store)
+    after = files(store)
     (changed,) = [name for name in before if before[name] != after[name]]
     assert changed in done.words
     done.undo()
-    assert content(store) == before
+    assert files(store) == before
 
 
 @settings(max_examples=50)
@@ -82,13 +79,13 @@ def test_a_file_that_was_replaced_meanwhile_is_left_alone(store: Path) -> None:
 
 def test_a_disk_that_was_taken_away_comes_back_as_it_was(store: Path) -> None:
     data = store.parent
-    before = content(data)
+    before = files(data)
     done = disks.take_away(data)
-    assert content(data) == {}
+    assert files(data) == {}
     (data / "store").mkdir()
     (data / "store" / "000001.log").write_bytes(b"of a node that came up without its disk")
     done.undo()
-    assert (content(data), [path.name for path in data.parent.iterdir()]) == (before, ["n1"])
+    assert (files(data), [path.name for path in data.parent.iterdir()]) == (before, ["n1"])
 
 
 #: Writes and syncs a log like a store does, as it is told: "write", "sync", "die".

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import Mock
@@ -37,18 +35,13 @@ from quorumvault.server.offline import init as initialise
 from quorumvault.server.offline.init import Initialised, cluster_yaml, init
 from quorumvault.server.storage.disk_identity import read_identity
 from tests import ROOT
+from tests.rigs.made import files
 
 NOW = datetime(2025, 6, 15, tzinfo=UTC)
 
 
-def counting() -> Callable[[int], bytes]:
-    """In place of randomness: 0, 1, 2 and so on, in as many bytes as are asked for."""
-    numbers = itertools.count()
-    return lambda size: next(numbers).to_bytes(size, "big")
-
-
 def make(directory: Path, owners: tuple[str, ...] = ("clinic",)) -> Initialised:
-    return init(directory, plan_nodes(["127.0.0.1"], 8700), [Owner(name) for name in owners], now=NOW, entropy=counting())
+    return init(directory, plan_nodes(["127.0.0.1"], 8700), [Owner(name) for name in owners], now=NOW, entropy=os.urandom)
 
 
 def test_the_tree_and_its_modes(tmp_path: Path) -> None:
@@ -102,10 +95,10 @@ def test_a_directory_with_anything_in_it_is_refused_and_left_alone(tmp_path: Pat
     home = tmp_path / "vault"
     make(home)
     (home / "cluster.yaml").rename(home / name)
-    there = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    there = files(home)
     with pytest.raises(Refused, match=words):
         make(home)
-    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == there
+    assert files(home) == there
 
 
 def test_an_init_that_fails_leaves_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

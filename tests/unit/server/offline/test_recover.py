@@ -31,7 +31,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import PUT_BACK, mark_untrusted, open_disk, why_untrusted
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity, write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
-from tests.rigs.made import CLINIC, made, sealed
+from tests.rigs.made import CLINIC, files, made, sealed
 
 #: A header of a whole record, and bytes that its checksum does not fit: LevelDB does not open a log that ends so.
 TORN = struct.pack("<IHB", 1, 100, 1) + bytes(range(100))
@@ -418,22 +418,18 @@ def test_the_copy_is_there_before_anything_is_cut_and_a_second_one_beside_it(
 # A cluster out of one disk
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
-
-
 def test_a_cluster_out_of_one_disk_has_what_that_disk_has_on_three_new_ones(vault: Vault, tmp_path: Path) -> None:
     """The one disk may be torn. All else of the old cluster stays as it was, and is another cluster's."""
     expected = vault.record("a", clock=1_767_225_600_000 << 16) | register(4)
     vault.store(expected)
     vault.store(vault.record("b"), "n2", "n3")
     vault.tear("n1")
-    others = {node: contents(vault.directory / node) for node in ("n2", "n3")}
+    others = {node: files(vault.directory / node) for node in ("n2", "n3")}
     rebuilt = vault.rebuild("n1", tmp_path / "new")
     assert rebuilt.cluster_file == tmp_path / "new" / "cluster.yaml"
     assert (rebuilt.records, rebuilt.newest, rebuilt.whole) == (1, datetime(2026, 1, 1, tzinfo=UTC), True)
     assert [cut.cut for cut in rebuilt.cuts] == [len(TORN)]
-    assert ({node: contents(vault.directory / node) for node in others}, vault.content("n1")) == (others, expected)
+    assert ({node: files(vault.directory / node) for node in others}, vault.content("n1")) == (others, expected)
     cluster, old = load_cluster(rebuilt.cluster_file), load_cluster(vault.directory / "cluster.yaml")
     assert cluster.cluster_id != old.cluster_id
     assert cluster.nodes == old.nodes

@@ -23,7 +23,7 @@ from quorumvault.server.offline.replace_disk import Replaced, replace_disk
 from quorumvault.server.storage.data_directory import open_disk
 from quorumvault.server.storage.disk_identity import lock_data_directory
 from quorumvault.server.storage.leveldb import LevelDBStore
-from tests.rigs.made import made
+from tests.rigs.made import files, made
 
 HOSTS = ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
 
@@ -31,10 +31,6 @@ HOSTS = ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
 @pytest.fixture
 def vault(tmp_path: Path) -> Path:
     return made(tmp_path / "vault", hosts=HOSTS)
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def command(vault: Path, *arguments: str) -> Result:
