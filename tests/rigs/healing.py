@@ -111,10 +111,11 @@ class Node:
 
 
 class Cluster(dict[str, Node]):
-    def cut_off(self, name: str) -> None:
-        """Nobody reaches this node."""
+    def cut_off(self, *names: str) -> None:
+        """Nobody reaches these nodes."""
         for node in self.values():
-            node.ways[name].up = False
+            for name in names:
+                node.ways[name].up = False
 
     def bring_back(self, name: str) -> None:
         for node in self.values():

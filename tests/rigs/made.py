@@ -39,3 +39,10 @@ def sealed(
 def files(directory: Path) -> dict[str, bytes]:
     """The contents of all files in a directory, by their path in it."""
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def flip(record: bytes, at: int = -1) -> bytes:
+    """The record with one bit of this byte changed."""
+    changed = bytearray(record)
+    changed[at] ^= 1
+    return bytes(changed)

@@ -30,7 +30,7 @@ from quorumvault.server.storage.store import Store
 from quorumvault.server.telemetry.event_log import Event
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
-from tests.rigs.made import NOW, made
+from tests.rigs.made import NOW, flip, made
 from tests.rigs.trio import KEYRING, VIEW
 
 HEADER = Header("c1", 1, "m1", "", "", "")
@@ -139,8 +139,7 @@ async def test_where_one_peer_ends_the_other_one_goes_on(nodes: Cluster) -> None
 
 async def test_with_one_disk_alone_it_does_not_begin(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 5))
-    nodes.cut_off("n2")
-    nodes.cut_off("n3")
+    nodes.cut_off("n2", "n3")
     one = taking(nodes["n1"])
     with pytest.raises(NoQuorum, match="one other, both active in one view: n2 does not answer; n3 does not answer"):
         await anext(one.chunks())
@@ -159,8 +158,7 @@ async def test_with_one_disk_left_it_ends_as_one_that_was_broken_off(nodes: Clus
     async for chunk in one.chunks():
         chunks.append(chunk)
         if len(chunks) == 10:
-            nodes.cut_off("n2")
-            nodes.cut_off("n3")
+            nodes.cut_off("n2", "n3")
     assert (broken(chunks).code, one.outcome) == ("no-quorum", "no-quorum")
 
 
@@ -185,10 +183,6 @@ async def test_a_disk_that_cannot_be_read_to_its_end_makes_none(nodes: Cluster, 
     assert "n1 cannot read all of its store" in broken(chunks).why
     pairs, trailer = await backup(nodes["n2"])  # by n3, where n1 cannot go on
     assert (pairs, trailer.sources) == (nodes["n2"].common(), ["n1", "n2", "n3"])
-
-
-def flip(record: bytes) -> bytes:
-    return record[:-1] + bytes([record[-1] ^ 1])
 
 
 async def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_refused(nodes: Cluster) -> None:
@@ -289,8 +283,7 @@ async def test_one_at_a_time_and_the_next_one_when_that_was_left(nodes: Cluster,
             await anext(backups.take())
     assert [event.outcome for event in noted] == ["interrupted"]
     assert isinstance(Reader(io.BytesIO(b"".join([chunk async for chunk in backups.take()])), "FILE").next().message, Piece)
-    nodes.cut_off("n2")
-    nodes.cut_off("n3")
+    nodes.cut_off("n2", "n3")
     with pytest.raises(NoQuorum):
         await anext(backups.take())
     assert [event.outcome for event in noted] == ["interrupted", "ok", "no-quorum"]

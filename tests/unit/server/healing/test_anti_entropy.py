@@ -23,6 +23,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, values
+from tests.rigs.made import flip
 from tests.rigs.trio import KEYRING, VIEW, make_replica
 
 pytestmark = pytest.mark.slow
@@ -197,12 +198,10 @@ def test_two_values_in_one_token_leave_a_mark_on_both() -> None:
 
 def test_rotten_bytes_are_neither_taken_nor_given_nor_make_a_mark() -> None:
     key, good = record(CLINIC, 1, 7, 1)
-    rotten = good[:-1] + bytes([good[-1] ^ 1])
-    n1, n2 = Side("n1", {key: good}), Side("n2", {key: rotten})
+    n1, n2 = Side("n1", {key: good}), Side("n2", {key: flip(good)})
     # The tag did not change, so the sums agree: only a listing, or the scrub, can tell.
     assert drive(compare(), n1, n2) == Compared()
-    tagless = good[:12] + bytes([good[12] ^ 1]) + good[13:]
-    n2 = Side("n2", {key: tagless})
+    n2 = Side("n2", {key: flip(good, 12)})
     assert (drive(compare(), n1, n2), n1.common()) == (Compared(buckets=1), {key: good})
     assert (drive(compare(), n2, n1), n2.common()) == (Compared(buckets=1, taken=1), {key: good})
 
@@ -263,7 +262,7 @@ def test_verify_counts_what_differs_by_the_bytes_and_changes_nothing(one: dict[b
 
 def test_verify_sees_a_flipped_bit_that_no_sum_shows() -> None:
     key, good = record(CLINIC, 1, 7, 1)
-    n1, n2 = Side("n1", {key: good}), Side("n2", {key: good[:-1] + bytes([good[-1] ^ 1])})
+    n1, n2 = Side("n1", {key: good}), Side("n2", {key: flip(good)})
     first, unequal = 0, 0
     while first < BUCKETS:
         first, found = drive(verify(first), n1, n2)

@@ -18,6 +18,7 @@ from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Corrupt
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
+from tests.rigs.made import flip
 from tests.rigs.trio import DISKS
 
 
@@ -36,10 +37,6 @@ async def one_pass(node: Node) -> None:
     until = scrub.counts.passes + (1 if scrub._bucket == 0 else 2)
     while scrub.counts.passes < until:
         await scrub.once()
-
-
-def flip(record: bytes, at: int) -> bytes:
-    return record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
 
 
 async def test_a_pass_looks_at_every_record_and_finds_nothing_wrong(nodes: Cluster) -> None:

@@ -26,7 +26,7 @@ from quorumvault.server.replica import copy
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import open_disk
 from quorumvault.server.storage.leveldb import LevelDBStore
-from tests.rigs.made import CLINIC, NOW, made, sealed
+from tests.rigs.made import CLINIC, NOW, flip, made, sealed
 
 REGISTRY = Owner("registry")
 NODES = plan_nodes(["127.0.0.1"], 9100)
@@ -166,10 +166,6 @@ def test_another_master_secret_is_refused(old: Old, into: Path, tmp_path: Path) 
     assert fingerprint(old.secret) in str(error.value)
     assert "\n" not in str(error.value)
     assert is_not_there(into)
-
-
-def flip(record: bytes) -> bytes:
-    return record[:-1] + bytes([record[-1] ^ 1])
 
 
 def test_a_record_that_is_not_what_was_sealed_is_refused(old: Old, into: Path, tmp_path: Path) -> None:
