@@ -47,7 +47,7 @@ class Lookup(Protocol):
 
 
 class VaultLookup:
-    """Asks the vault. ``asked`` counts what it is asked about, each distinct value of a call once.
+    """Asks the vault. ``look_ups`` counts the distinct values of each call, of those calls that had an answer for some value.
 
     What cannot be tokenized gets its fault for an answer; the others of its call are asked about if ``tolerant``.
     """
@@ -56,7 +56,8 @@ class VaultLookup:
         self._operation = job.operation
         self._tolerant = job.rejects is not None
         self._vault = vault
-        self.asked = 0
+        self._lock = threading.Lock()
+        self.look_ups = 0
 
     def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         match self._operation:
@@ -68,8 +69,13 @@ class VaultLookup:
             case "retokenize":
                 moved = self._vault.retokenize(_texts(values))
                 answers = [CellAnswer(_status(each.status), each.token if each.found else None) for each in moved]
-        self.asked += len(set(values))
+        self._count(values)
         return answers
+
+    def _count(self, values: Sequence[CellValue]) -> None:
+        distinct = len({bytes(value) if isinstance(value, msgspec.Raw) else value for value in values})
+        with self._lock:
+            self.look_ups += distinct
 
     def _tokenize(self, values: Sequence[CellValue]) -> list[CellAnswer]:
         answers = [CellAnswer(None)] * len(values)
@@ -87,7 +93,7 @@ class VaultLookup:
                 continue
             for place, token in zip(left, tokens, strict=True):
                 answers[place] = CellAnswer("ok", token)
-            self.asked += len({bytes(value) if isinstance(value, msgspec.Raw) else value for value in values})
+            self._count(values)
             break
         return answers
 
@@ -104,10 +110,6 @@ def _status(word: str) -> CellStatus:
 
 class AnswerCache(Protocol):
     """The remembered answers of one run: TextAnswers, or columnar/answers.py for whole columns."""
-
-    @property
-    def look_ups(self) -> int:
-        """The number of texts that were sent to the vault."""
 
     def forget(self) -> None:
         """Asks for everything again: what is remembered is of an older epoch."""
@@ -141,7 +143,6 @@ class TextAnswers:
     """
 
     def __init__(self, folder: Path, look_up: Lookup, *, one_epoch: bool) -> None:
-        self.look_ups = 0
         self._look_up = look_up
         self._one_epoch = one_epoch
         self._epoch = TokenEpoch(self._clear)
@@ -187,7 +188,6 @@ class TextAnswers:
         try:
             found = dict(zip(promises, self._look_up(values), strict=True))
             with self._lock:
-                self.look_ups += len(values)
                 self._remember(found)
         except BaseException as error:
             with self._lock:

@@ -42,6 +42,10 @@ class Engine(Protocol):
     @property
     def answers(self) -> AnswerCache: ...
 
+    @property
+    def look_ups(self) -> int:
+        """The number of texts that were sent to the vault."""
+
     def conversion(self, source: Source) -> Conversion:
         """Raises ColumnError for columns that the source is known not to have, or that cannot be worked on."""
 

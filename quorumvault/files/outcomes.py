@@ -49,16 +49,19 @@ class CellRule(NamedTuple):
     counter: Literal["values", "no_token", "not_found", "unavailable", "collision", "kept_tokens"] | None = None
     code: str | None = None
     problem: str = ""
+    tokenizes: bool | None = None
     if_token: IfToken | None = None
     missing: Missing | None = None
     has_rejects: bool | None = None
 
     def holds(self, job: Job) -> bool:
-        options = (self.if_token, job.if_token), (self.missing, job.missing), (self.has_rejects, job.rejects is not None)
-        return all(asked is None or asked == given for asked, given in options)
+        asked = self.tokenizes, self.if_token, self.missing, self.has_rejects
+        given = job.operation == "tokenize", job.if_token, job.missing, job.rejects is not None
+        return all(option is None or option == own for option, own in zip(asked, given, strict=True))
 
 
 _TOKEN = "there is a token already; --if-token keep leaves tokens as they are"  # noqa: S105 - no password
+_COLLISION = "token-collision: another value has the token that this one would get"
 _LARGE = "the value is larger than a node takes"
 _NO_VALUE = "a number with a fraction, an object or an array is no value to tokenize: make it a string"
 
@@ -67,7 +70,9 @@ TABLE: Final = (
     CellRule("ok", CellOutcome.REPLACE, "values"),
     CellRule("not_token", CellOutcome.KEEP, "no_token"),
     CellRule("unavailable", CellOutcome.KEEP, "unavailable", "unavailable"),
-    CellRule("collision", CellOutcome.KEEP, "collision", "token-collision"),
+    CellRule("collision", CellOutcome.KEEP, "collision", "token-collision", tokenizes=False),
+    CellRule("collision", CellOutcome.NULL, "collision", "token-collision", tokenizes=True, has_rejects=True),
+    CellRule("collision", CellOutcome.FAIL, problem=_COLLISION, tokenizes=True, has_rejects=False),
     CellRule("not_found", CellOutcome.KEEP, "not_found", "not-found", missing="keep"),
     CellRule("not_found", CellOutcome.NULL, "not_found", "not-found", missing="null"),
     CellRule("not_found", CellOutcome.FAIL, problem="no value of yours has this token", missing="error"),
@@ -79,7 +84,7 @@ TABLE: Final = (
     CellRule("not_tokenizable", CellOutcome.NULL, code="not-tokenizable", has_rejects=True),
     CellRule("not_tokenizable", CellOutcome.FAIL, problem=_NO_VALUE, has_rejects=False),
 )
-#: By its code in the API, the status of a value that cannot be tokenized. A collision is not among them: it ends the run.
+#: By its code in the API, the status of a value that cannot be tokenized.
 FAULTS: Final[dict[str, CellStatus]] = {rule.code: rule.status for rule in TABLE if rule.code is not None and rule.has_rejects}
 
 

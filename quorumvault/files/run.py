@@ -120,7 +120,7 @@ class _Making:
             if words is None:
                 raise
             raise RunError(words) from None
-        self._look_ups = engine.answers.look_ups
+        self._look_ups = engine.look_ups
 
     def require_unchanged(self) -> None:
         for source, before in zip(self._job.sources, self._manifest.plan.sources, strict=True):

@@ -46,5 +46,5 @@ def pass_through(
         if listing is not None:
             listing.write(batch.converted.rejects)
         progress(report.rows, batch.size)
-    report.look_ups = look_up.asked
+    report.look_ups = look_up.look_ups
     return report

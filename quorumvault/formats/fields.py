@@ -21,7 +21,7 @@ import msgspec
 
 from quorumvault.errors import ConfigError
 from quorumvault.formats.json import Container, Document, encode, opened
-from quorumvault.formats.jsonpath import Every, FieldPath, PathError, PathStep, concrete_path
+from quorumvault.formats.jsonpath import Every, FieldPath, PathError, concrete_path
 
 
 class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -50,6 +50,9 @@ class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 #: Characters of a member's name in a path. Under a wildcard it is the caller's, as long as a body, and may be in 100,000 paths.
 _NAME_SHOWN: Final = 64
+#: Sets of nodes that fit one way through a record: about as many as steps in all expressions. But n expressions that mix [*] with
+#: other steps at n depths can have 2 to the n, and a walk looks at each node of a set for each member.
+MAX_CASES: Final = 4096
 
 
 def _shown(step: str | int) -> str | int:
@@ -57,18 +60,19 @@ def _shown(step: str | int) -> str | int:
 
 
 class _Node:
-    """A node of the trie: the steps that lead on from it, or the position of the field that ends here. ``alone`` is its list."""
+    """A node of the trie: the steps that lead on from it, or the position of the field that ends here. ``alone`` is its list.
 
-    __slots__ = ("alone", "every", "field", "steps")
+    ``through``: the positions of all expressions that lead to it or through it.
+    """
+
+    __slots__ = ("alone", "every", "field", "steps", "through")
 
     def __init__(self) -> None:
         self.steps: dict[str | int, _Node] = {}
         self.every: _Node | None = None
         self.field: int | None = None
+        self.through: list[int] = []
         self.alone = [self]
-
-    def children(self) -> list[_Node]:
-        return [*self.steps.values(), *([] if self.every is None else [self.every])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,93 +104,97 @@ class FieldSet:
         return (slot for slot in self.walk(document) if slot is not None)
 
     def walk(self, document: Document) -> Iterator[Slot | None]:
-        """``find`` with a None after every 1,024 members of a container, so that a caller can yield to other work."""
-        return _walk(document.members, [self._root], ())
+        """``find`` with a None after 1,024 members or fewer, but see ``_walk``, so that a caller can yield to other work."""
+        return _walk(document.members, [self._root], (), [0])
 
 
 _NULL = msgspec.Raw(b"null")
 
 
-#: Members that are looked at between two returns to the caller: about half a millisecond.
-_MEMBERS_AT_ONCE: Final = 1024
+#: Members, times the nodes that fit their container, between two returns to the caller: about half a millisecond.
+_LOOKED_AT_ONCE: Final = 1024
 
 
-def _walk(container: Container, nodes: list[_Node], trail: tuple[str | int, ...]) -> Iterator[Slot | None]:
-    """``nodes``: all that fit the way to ``container``. If one is the end of a field it is the only one."""
+def _walk(container: Container, nodes: list[_Node], trail: tuple[str | int, ...], looked: list[int]) -> Iterator[Slot | None]:
+    """``nodes``: all that fit the way to ``container``. If one is the end of a field it is the only one.
+
+    ``looked`` counts the members of the containers since the last turn. A sole node without [*] passes over the names of one
+    container without a turn: 100,000 at most (json.py), some 3 ms.
+    """
+    looked[0] += len(container)
+    if looked[0] >= _LOOKED_AT_ONCE:
+        looked[0] = 0
+        yield None
+    turn = max(1, _LOOKED_AT_ONCE // len(nodes))
     for count, (key, following) in enumerate(_ways(container, nodes), 1):
-        if count % _MEMBERS_AT_ONCE == 0:
+        if count % turn == 0:
             yield None
+        if not following:
+            continue
         member, ended = container[key], following[0].field
         if ended is None:
             inner = opened(container, key)
             if inner is not None:
-                yield from _walk(inner, following, (*trail, key))
+                yield from _walk(inner, following, (*trail, key), looked)
         elif member != _NULL:
             yield Slot(ended, encode(member), container, key, trail)
 
 
 def _ways(container: Container, nodes: list[_Node]) -> Iterable[tuple[Any, list[_Node]]]:
-    """The keys of ``container`` that lead on, in its order, and the nodes that each leads to."""
+    """The keys of ``container`` that have to be looked at, in its order, and the nodes that each leads to, which may be none."""
     node = nodes[0]
     every, steps = node.every, node.steps
+    keys: Iterable[Any] = container if isinstance(container, dict) else range(len(container))
+    if isinstance(container, list) and all(node.every is None for node in nodes):
+        keys = sorted({step for node in nodes for step in node.steps if isinstance(step, int) and step < len(container)})
     if len(nodes) > 1 or (every is not None and steps):
-        return ((key, _after(nodes, key)) for key in _keys(container, nodes))
+        return ((key, _after(nodes, key)) for key in keys)
     if every is not None:
-        return zip(container if isinstance(container, dict) else range(len(container)), repeat(every.alone))
-    if isinstance(container, dict):
-        return ((name, steps[name].alone) for name in container if name in steps)
-    return ((index, steps[index].alone) for index in _keys(container, nodes))
+        return zip(keys, repeat(every.alone))
+    return ((key, steps[key].alone) for key in keys if key in steps)
 
 
-def _keys(container: Container, nodes: list[_Node]) -> Iterable[Any]:
-    has_every = any(node.every is not None for node in nodes)
-    if isinstance(container, dict):
-        return container if has_every else (name for name in container if any(name in node.steps for node in nodes))
-    if has_every:
-        return range(len(container))
-    return sorted({step for node in nodes for step in node.steps if isinstance(step, int) and step < len(container)})
-
-
-def _after(nodes: list[_Node], step: PathStep) -> list[_Node]:
-    """The nodes that ``step`` can lead to; of an expression's ``[*]`` all of the next ones."""
-    if isinstance(step, Every):
-        return [child for node in nodes for child in node.children()]
+def _after(nodes: list[_Node], step: str | int) -> list[_Node]:
     found = [node.steps[step] for node in nodes if step in node.steps]
     return found + [node.every for node in nodes if node.every is not None]
 
 
 def _compile(paths: Sequence[FieldPath], where: object) -> _Node:
-    """Returns the root of the trie. Raises ConfigError for an expression that can meet an earlier one."""
+    """Returns the root of the trie. Raises ConfigError for an expression that can meet an earlier one, or over MAX_CASES."""
     root = _Node()
     for position, path in enumerate(paths):
-        met = _met(root, path)
-        if met is not None:
-            same = "is the same as" if paths[met].steps == path.steps else _MEETS
-            raise ConfigError(where, f"fields[{position}]", f"{path.text!r} {same} fields[{met}], {paths[met].text!r}; keep one")
         node = root
         for step in path.steps:
             if isinstance(step, Every):
                 node.every = node = node.every or _Node()
             else:
                 node = node.steps.setdefault(step, _Node())
+            node.through.append(position)
         node.field = position
+    cases, waiting = 1, [[root]]
+    while waiting:
+        nodes = waiting.pop()
+        if any(node.field is not None for node in nodes):
+            _refuse_company(nodes, paths, where)
+            continue
+        every = [node.every for node in nodes if node.every is not None]
+        ways: dict[str | int, list[_Node]] = {step: [] for node in nodes for step in node.steps}
+        cases += len(ways) + bool(every)
+        if cases > MAX_CASES:
+            raise ConfigError(where, "fields", f"paths with fewer [*] beside names or indices (over {MAX_CASES} cases)")
+        for node in nodes:
+            for key, child in node.steps.items():
+                ways[key].append(child)
+        waiting += [way + every for way in reversed(ways.values())] + [every] * bool(every)
     return root
 
 
-_MEETS: Final = "can lead to the same member as, or one inside the other's,"
-
-
-def _met(root: _Node, path: FieldPath) -> int | None:
-    """The position of an expression in the trie that can lead to the same member as ``path``, or to one inside or around it."""
-    nodes = [root]
-    for step in path.steps:
-        nodes = _after(nodes, step)
-        for node in nodes:
-            if node.field is not None:
-                return node.field
-    while nodes:
-        nodes = [child for node in nodes for child in node.children()]
-        for node in nodes:
-            if node.field is not None:
-                return node.field
-    return None
+def _refuse_company(nodes: list[_Node], paths: Sequence[FieldPath], where: object) -> None:
+    """Raises ConfigError unless one expression alone leads to ``nodes``, at one of which a field ends."""
+    first, *others = sorted(position for node in nodes for position in node.through)
+    if others:
+        ended = min(node.field for node in nodes if node.field is not None)
+        second = others[0] if ended == first else ended
+        kept, path = paths[first], paths[second]
+        same = "is the same as" if kept.steps == path.steps else "can lead to the same member as, or one inside the other's,"
+        raise ConfigError(where, f"fields[{second}]", f"{path.text!r} {same} fields[{first}], {kept.text!r}; keep one")

@@ -293,6 +293,10 @@ def test_values_that_cannot_be_tokenized_are_rejects_too(run: Run) -> None:
     assert [cell is None for cell in found] == [False, True, True, True, False]
     codes = [(entry["row"], entry["code"]) for entry in map(json.loads, Path("r.jsonl").read_text().splitlines())]
     assert codes == [(2, "not-tokenizable"), (3, "not-tokenizable"), (4, "value-too-large")]
+    Path("bad.jsonl").write_text('{"ssn":1.5}\n{"ssn":2.5}\n{"ssn":1.5}\n')
+    for more in ("-o", "none.jsonl"), ():
+        result = run("tokenize", "bad.jsonl", *more, "--rejects", "all.jsonl", "--column", "ssn", "--json", "--force")
+        assert json.loads(result.stdout if more else result.stderr)["look_ups"] == 0
 
 
 def test_text_needs_no_extra_and_parquet_says_which(run: Run, url: str) -> None:

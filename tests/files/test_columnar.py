@@ -13,12 +13,14 @@ import pytest
 
 import quorumvault as qv
 from quorumvault.crypto.tokens import format_token, is_token
+from quorumvault.errors import QuorumVaultError
 from quorumvault.files.columnar import answers, parquet, part_rows
 from quorumvault.files.columnar.engine import read_texts, text_columns
 from quorumvault.files.job import Job, Report, RunError
 from quorumvault.files.sources import expand
 from tests.rigs import tables
 from tests.rigs.tables import Desk
+from tests.rigs.vault import CLINIC, FakeVault
 
 NEVER_ISSUED = format_token(1, bytes(20))
 both = pytest.mark.parametrize("form", ["{}.parquet", "{}.duckdb::t"])
@@ -148,6 +150,22 @@ def test_what_has_no_value(form: str, missing: str, third: str | None, desk: Des
     assert (done.values, done.not_found, done.no_token, done.partial) == ({"name": 2}, 1, 2, True)
     assert (done.unavailable, done.collision) == (1, 1)
     assert {item for item in desk.asked() if not is_token(item)} == set()
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.parquet", "in.duckdb"])
+def test_a_value_whose_token_another_one_has_is_a_reject_or_ends_the_run(name: str, tmp_path: Path) -> None:
+    source, output, vault = tmp_path / name, tmp_path / f"out{Path(name).suffix}", FakeVault(digest_bits=8)
+    one, other = vault.colliding_values(CLINIC)
+    with tables.desk(vault) as narrow:
+        narrow.client.tokenize([one])
+        tables.write(source, [(other, "x"), (one, "y")])
+        narrow.refused(QuorumVaultError, "name: token-collision: another value has the token", tables.job(source, output))
+        assert not output.exists()
+        done = narrow.run(tables.job(source, output, rejects=tmp_path / "rejects.csv"))
+        assert tables.read(output) == [(None, "x"), (narrow.client.tokenize([one])[0], "y")]
+    assert (done.values, done.collision, done.rejected, done.partial) == ({"name": 1}, 1, 1, True)
+    listed = (tmp_path / "rejects.csv").read_text().splitlines()
+    assert [line.split(",")[1:] for line in listed] == [["row", "column", "code"], ["1", "name", "token-collision"]]
 
 
 @both

@@ -25,7 +25,7 @@ from quorumvault.files.sources import Format, expand
 from quorumvault.files.text import engine as text_engine
 from quorumvault.files.text import rows as text_rows
 from tests.rigs.served import served
-from tests.rigs.vault import Rig, key_text
+from tests.rigs.vault import FakeVault, Rig, key_text
 
 FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet", "duckdb")
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
@@ -69,8 +69,8 @@ def sql(query: str) -> duckdb.DuckDBPyRelation:
 
 
 @contextlib.contextmanager
-def desk() -> Iterator[Desk]:
-    rig = Rig(fields=("$.name",))
+def desk(vault: FakeVault | None = None) -> Iterator[Desk]:
+    rig = Rig(fields=("$.name",), vault=vault or FakeVault())
     with served(rig.app) as url:
         made = Desk(rig, url)
         with made.client, made.con:

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from quorumvault.analytics.arrow import look_up
 from quorumvault.client import Client
 from quorumvault.crypto.tokens import parse_tokens
+from quorumvault.errors import RequestError
 from quorumvault.files.answers import TokenEpoch
 from quorumvault.files.job import CellCounts, Job
-from quorumvault.files.outcomes import PASSING, STATUSES
+from quorumvault.files.outcomes import FAULTS, PASSING, STATUSES
 
 #: Unknown texts that are asked about together: objects of Python's are made of them, and they take a request each 10,000.
 _ASK_ROWS: Final = 200_000
@@ -99,12 +100,22 @@ class ColumnAnswers:
         return answered
 
     def _tokenize(self, texts: Any) -> ColumnAnswer:
-        """Values that no node would take are not sent."""
+        """Values that no node would take are not sent. A node's faults are left out when the rest is sent again."""
         is_token = np.array([parsed is not None for parsed in parse_tokens(texts.to_pylist())], bool)
         too_large = pc.greater(pc.binary_length(texts), self._vault.limits().value_bytes).to_numpy(zero_copy_only=False)
         codes = np.where(is_token, CODE["already_token"], np.where(too_large, CODE["too_large"], CODE["ok"])).astype(np.uint8)
-        fit = pa.array(codes == CODE["ok"])
-        tokens = self._exchange(texts.filter(fit)).results
+        before = self.look_ups
+        while True:
+            fit = pa.array(codes == CODE["ok"])
+            try:
+                tokens = self._exchange(texts.filter(fit)).results
+                break
+            except RequestError as error:
+                faults = {item.index: CODE[FAULTS[item.code]] for item in error.errors if item.code in FAULTS}
+                if not faults:
+                    raise
+                codes[np.nonzero(codes == CODE["ok"])[0][list(faults)]] = list(faults.values())
+                self.look_ups = before
         return ColumnAnswer(pc.replace_with_mask(pa.nulls(len(texts), pa.large_utf8()), fit, tokens), pa.array(codes))
 
     def _look_up(self, texts: Any) -> ColumnAnswer:

@@ -31,6 +31,10 @@ class ColumnarEngine:
         self._con = connect(spill)
         self.answers = ColumnAnswers(job, vault, self._con)
 
+    @property
+    def look_ups(self) -> int:
+        return self.answers.look_ups
+
     def explain(self, error: Exception) -> str | None:
         """Quotes only errors about files and memory: DuckDB's other errors may have a value in their text."""
         if isinstance(error, (duckdb.IOException, duckdb.OutOfMemoryException)):

@@ -44,7 +44,12 @@ class TextEngine:
     def __init__(self, job: Job, vault: Client, configured: Sequence[str], spill: Path) -> None:
         self._job = job
         self._configured = configured
-        self.answers = TextAnswers(spill, VaultLookup(job, vault), one_epoch=job.operation != "detokenize")
+        self._vault = VaultLookup(job, vault)
+        self.answers = TextAnswers(spill, self._vault, one_epoch=job.operation != "detokenize")
+
+    @property
+    def look_ups(self) -> int:
+        return self._vault.look_ups
 
     def explain(self, error: Exception) -> str | None:
         return f"the answers on disk: {error}" if isinstance(error, sqlite3.Error) else None

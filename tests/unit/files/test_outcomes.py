@@ -16,7 +16,7 @@ from quorumvault.errors import QuorumVaultError
 from quorumvault.files.answers import CellAnswer
 from quorumvault.files.columnar.answers import CODE, ColumnAnswer
 from quorumvault.files.columnar.replace import replacements, settle_rows
-from quorumvault.files.job import CellCounts, IfToken, Job, Missing
+from quorumvault.files.job import CellCounts, IfToken, Job, JobOperation, Missing
 from quorumvault.files.outcomes import STATUSES, TABLE, CellOutcome, CellRule, cell_rules
 from quorumvault.files.part_files import Reject
 from quorumvault.files.text.engine import open_table
@@ -24,16 +24,17 @@ from quorumvault.files.text.rows import Converter
 
 TOKEN = format_token(1, bytes(20))
 IF_TOKEN: tuple[IfToken, ...] = ("fail", "keep")
+OPERATIONS: tuple[JobOperation, ...] = ("tokenize", "detokenize")
 MISSING: tuple[Missing, ...] = ("keep", "null", "error")
 JOBS = [
-    Job(operation="tokenize", sources=(), output=None, if_token=if_token, missing=missing, rejects=rejects)
-    for if_token, missing, rejects in product(IF_TOKEN, MISSING, (None, Path("rejects.csv")))
+    Job(operation=operation, sources=(), output=None, if_token=if_token, missing=missing, rejects=rejects)
+    for operation, if_token, missing, rejects in product(OPERATIONS, IF_TOKEN, MISSING, (None, Path("rejects.csv")))
 ]
 
 
 def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, CellCounts, list[Reject]]:
     """A table of one cell through the engine of text files: what is in the cell afterwards, counts, rejects."""
-    operation: Any = "detokenize" if rule.status in ("not_token", "not_found") else "tokenize"
+    operation: Any = "detokenize" if rule.status in ("not_token", "not_found") or rule.tokenizes is False else "tokenize"
     given = Job(operation=operation, sources=(), output=None, if_token=job.if_token, missing=job.missing, rejects=job.rejects)
     table = open_table(io.BytesIO(f"c,d\n{text or ''},x\n".encode()), "in.csv", "csv", ["c"], [])
     answer = CellAnswer(rule.status, "answer" if rule.status == "ok" else None)
@@ -53,7 +54,7 @@ def in_columns(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, 
     return replacements(rules, texts, answered).to_pylist()[0], counts, rejects
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.if_token}-{job.missing}-{job.rejects}")
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.operation}-{job.if_token}-{job.missing}-{job.rejects}")
 def test_each_status_has_one_row_for_any_options(job: Job) -> None:
     assert sorted(rule.status for rule in TABLE if rule.holds(job)) == sorted(STATUSES)
 
@@ -61,7 +62,8 @@ def test_each_status_has_one_row_for_any_options(job: Job) -> None:
 @pytest.mark.parametrize("engine", [in_text, in_columns])
 @pytest.mark.parametrize("rule", TABLE, ids=lambda rule: f"{rule.status}-{rule.outcome.name}")
 def test_both_engines_follow_every_row(rule: CellRule, engine: Any) -> None:
-    text = {"already_token": TOKEN, "not_found": TOKEN, "null": None}.get(rule.status, "plain")
+    is_token = rule.status in ("already_token", "not_found") or rule.tokenizes is False
+    text = None if rule.status == "null" else TOKEN if is_token else "plain"
     for job in (job for job in JOBS if rule.holds(job)):
         if rule.outcome is CellOutcome.FAIL:
             with pytest.raises(QuorumVaultError, match=rule.problem):

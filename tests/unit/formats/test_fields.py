@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from quorumvault.config.fields import load_fields
 from quorumvault.errors import ConfigError
-from quorumvault.formats.fields import FieldSet
+from quorumvault.formats.fields import MAX_CASES, FieldSet
 from quorumvault.formats.json import Document
 from quorumvault.formats.jsonpath import Every, FieldPath, PathStep, concrete_path
 from tests import ROOT
@@ -198,23 +198,31 @@ def test_another_set_has_another_fingerprint(texts: list[str]) -> None:
     assert compiled(*texts).fingerprint != compiled("$.a", "$.b").fingerprint
 
 
-def test_wildcards_at_many_depths_cost_no_more_than_their_steps() -> None:
-    """As a deterministic automaton these expressions would have 2 to the 14 states."""
+def test_a_set_that_would_need_too_many_cases_is_refused() -> None:
     depth = 14
     texts = ["$" + "".join("[0]" if level == own else "[*]" for level in range(depth)) + f".n{own}" for own in range(depth)]
-    record = {f"n{own}": own for own in range(depth)}
-    nested: Any = record
+    assert 2**depth > MAX_CASES
+    with pytest.raises(ConfigError, match=r"^fields.yaml: fields: paths with fewer \[\*\]"):
+        compiled(*texts)
+    nested: Any = {f"n{own}": own for own in range(depth)}
     for _ in range(depth - 1):
         nested = [nested]
-    found = compiled(*texts).find(parsed({"x": nested}))
-    assert [slot.field for slot in found] == list(range(1, depth))  # the first one asks for an array, and a record is an object
+    found = compiled(*texts[:8]).find(parsed({"x": nested}))
+    assert [slot.field for slot in found] == list(range(1, 8))  # the first one asks for an array, and a record is an object
 
 
-def test_the_refusal_names_both_expressions() -> None:
-    with pytest.raises(ConfigError) as caught:
-        compiled("$.x", "$.a[*]", "$.a[0]")
-    assert str(caught.value).startswith("fields.yaml: fields[2]: '$.a[0]' can lead to the same member as")
-    assert "fields[1], '$.a[*]'" in str(caught.value)
+@pytest.mark.parametrize(
+    ("expressions", "record", "turns"),
+    [
+        ("$.a[*].b", {"a": [{f"x{inner}": 1 for inner in range(100)}] * 300}, 27),
+        ("$.a.b $[*].c.d", {"a": {f"x{inner}": 1 for inner in range(20_000)}}, 38),
+        ("$.a[*].c", {"a": [1] * 20_000}, 19),
+    ],
+)
+def test_members_that_lead_nowhere_count_toward_a_turn(expressions: str, record: object, turns: int) -> None:
+    found = list(compiled(*expressions.split()).walk(parsed(record)))
+    assert found == [None] * len(found)
+    assert len(found) >= turns
 
 
 # The file.
@@ -246,6 +254,10 @@ def test_the_refusal_names_both_expressions() -> None:
         ("fields: [$.a, $.a.b]", "fields[1]: '$.a.b' can lead to"),
         ("fields: ['$.a[0]', '$.a[*]']", "fields[1]: '$.a[*]' can lead to"),
         ("fields: ['$.a[*]', $.a.b]", "fields[1]: '$.a.b' can lead to"),
+        (
+            "fields: [$.x, '$.a[*]', '$.a[0]']",
+            "fields[2]: '$.a[0]' can lead to the same member as, or one inside the other's, fields[1], '$.a[*]'; keep one",
+        ),
         ("fields: ['$[*].x', '$.a[*]']", "fields[1]: '$.a[*]' can lead to"),
         ("fields: [$.a]\nfields: [$.b]", "line 2: the key 'fields' is there twice"),
         ("fields: [$.a", "line"),
