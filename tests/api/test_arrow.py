@@ -85,8 +85,7 @@ def test_nothing_to_ask(rig: Rig, texts: Any, kind: Any) -> None:
 def test_why_there_is_no_value(rig: Rig) -> None:
     a, five, unsure, met = rig.tokens(["a", 5, "u", "m"])
     (theirs,) = rig.tokens(["a"], key="lab")
-    rig.vault.unavailable.add(unsure)
-    rig.vault.collided.add(met)
+    rig.vault.unavailable, rig.vault.collided = {unsure}, {met}
     asked = [a, None, NEVER_ISSUED, five, unsure, met, theirs, "hello", ""]
     found = read(rig.post("/detokenize", column("token", asked), ARROW))
     words = ["ok", "null", "not_found", "not_text", "unavailable", "collision", "not_found", "not_found", "not_found"]

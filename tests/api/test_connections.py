@@ -33,8 +33,6 @@ PIECES = 64
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 SIZED = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-#: For a head, in seconds.
-HURRY = Timeouts(head=0.05)
 
 
 class App:
@@ -94,9 +92,6 @@ class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
     async def answer(self) -> bytes:
         """Of a path but ``/large``."""
         return await self.reader.readuntil(b";")
@@ -137,7 +132,7 @@ class Site:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
         self.clients.append(Client(*await asyncio.open_connection(sock=connection, limit=4096)))
-        self.clients[-1].send(data)
+        self.clients[-1].writer.write(data)
         return self.clients[-1]
 
     async def stuck(self) -> Any:
@@ -235,7 +230,7 @@ async def test_however_the_bytes_are_cut_the_answers_are_the_same() -> None:
         for cut in range(1, len(stream)):
             client = await site.sent(stream[:cut])
             await asyncio.sleep(0)
-            client.send(stream[cut:])
+            client.writer.write(stream[cut:])
             await client.has(b"/a:\r\n\r\n;", b"/b:\r\n\r\n;", b"/c:;")
             client.writer.close()
         assert not site.counted
@@ -287,7 +282,7 @@ async def test_it_is_told_when_an_answer_has_left() -> None:
         await client.answer()
         await eventually(lambda: site.app.sent == ["/a"])
         called: list[str] = []
-        client.send(GET % b"/large")
+        client.writer.write(GET % b"/large")
         (await site.stuck()).when_sent(lambda: called.append("some"))
         assert called == []
         await client.has_large()
@@ -334,18 +329,18 @@ async def test_a_connection_that_closes_under_an_answer_is_no_stack_trace(caplog
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT"])
 async def test_a_head_that_does_not_come_ends_the_connection(begun: bytes) -> None:
-    async with serving(timeouts=HURRY) as site:
+    async with serving(timeouts=Timeouts(head=0.05)) as site:
         client = await site.sent(begun)
         assert await client.rest() == b""
 
 
 async def test_an_idle_connection_may_wait_between_requests() -> None:
-    async with serving(timeouts=HURRY) as site:
+    async with serving(timeouts=Timeouts(head=0.05)) as site:
         client = await site.sent(GET % b"/a")
         await client.answer()
         other = await site.sent(b"")
         assert await other.rest() == b""  # a stranger of the same age is gone by now
-        client.send(GET % b"/b")
+        client.writer.write(GET % b"/b")
         await client.has(b"/b:;")
 
 
@@ -356,7 +351,7 @@ async def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(mo
     async with serving() as site:
         client = await site.sent(SIZED % (b"/early", 5))
         await client.has(b"/early:;")
-        client.send(b"01234")
+        client.writer.write(b"01234")
         assert await client.rest() == b""
 
 
@@ -366,7 +361,7 @@ async def test_a_connection_is_idle_after_the_rest_of_a_body_that_nobody_read(mo
 async def test_the_rest_of_a_body_is_thrown_away_and_the_connection_goes_on() -> None:
     async with serving() as site:
         client = await site.sent(SIZED % (b"/early", 3 * LARGE_READ) + b"b" * 3 * LARGE_READ)
-        client.send(CHUNKED % b"/early" + b"3e8\r\n" + b"c" * 1000 + b"\r\n0\r\n\r\n" + GET % b"/a")
+        client.writer.write(CHUNKED % b"/early" + b"3e8\r\n" + b"c" * 1000 + b"\r\n0\r\n\r\n" + GET % b"/a")
         await client.has(b"/early:;", b"/early:;", b"/a:;")
 
 
@@ -466,7 +461,7 @@ async def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
     async with serving() as site:
         client = await site.sent(b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        client.send(b"ok")
+        client.writer.write(b"ok")
         await client.has(b"/a:ok;")
 
 
@@ -474,7 +469,7 @@ async def test_an_answer_without_a_body_leaves() -> None:
     async with serving() as site:
         client = await site.sent(b"HEAD /a HTTP/1.1\r\n\r\n")
         assert b"200 OK" in await client.reader.readuntil(b"\r\n\r\n")
-        client.send(b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
+        client.writer.write(b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert b"200 OK" in await client.rest()
 
 
@@ -486,7 +481,7 @@ async def test_the_longest_idle_connection_is_closed_for_a_new_one() -> None:
         clients = [await site.sent(GET % b"/a") for _ in range(9)]
         for client in clients:
             await client.answer()
-        clients[0].send(GET % b"/gate")
+        clients[0].writer.write(GET % b"/gate")
         await eventually(lambda: "/gate" in site.app.begun)
         new = await site.sent(GET % b"/b")
         await new.has(b"/b:;")
@@ -516,5 +511,5 @@ async def test_one_address_has_its_share_of_the_connections() -> None:
         first, second, third = [await site.sent(b"") for _ in range(3)]
         assert await first.rest() == b""
         for client in (second, third):
-            client.send(GET % b"/a")
+            client.writer.write(GET % b"/a")
             await client.has(b"/a:;")

@@ -67,8 +67,7 @@ def test_not_found_is_one_answer_in_a_batch(rig: Rig) -> None:
 
 def test_what_cannot_be_told_spoils_no_other_item(rig: Rig) -> None:
     a, unsure, met = rig.tokens(["a", "b", "c"])
-    rig.vault.unavailable.add(unsure)
-    rig.vault.collided.add(met)
+    rig.vault.unavailable, rig.vault.collided = {unsure}, {met}
     answer = rig.post("/detokenize", {"tokens": [unsure, a, met, "x"]}).json()
     assert answer == {
         "results": [{"status": "unavailable"}, {"status": "ok", "value": "a"}, {"status": "collision"}, {"status": "not_found"}],
@@ -105,8 +104,7 @@ def test_what_is_not_found_in_a_record_stays_and_is_listed(rig: Rig) -> None:
 
 def test_what_cannot_be_told_in_a_record_stays_and_says_so(rig: Rig) -> None:
     unsure, met = rig.tokens(["b", "c"])
-    rig.vault.unavailable.add(unsure)
-    rig.vault.collided.add(met)
+    rig.vault.unavailable, rig.vault.collided = {unsure}, {met}
     answer = rig.post("/detokenize", {"records": [{"ssn": unsure, "name": {"family": met}}, {"ssn": "x"}]}).json()
     assert answer == {
         "records": [{"ssn": unsure, "name": {"family": met}}, {"ssn": "x"}],

@@ -227,8 +227,7 @@ LOOKUPS: list[tuple[str, Any]] = [
 def test_results_are_as_documented(path: str, body: Any) -> None:
     rig = Rig()
     tokens = rig.tokens([5, True, "c"])
-    rig.vault.unavailable.add(tokens[1])
-    rig.vault.collided.add(tokens[2])
+    rig.vault.unavailable, rig.vault.collided = {tokens[1]}, {tokens[2]}
     text = json.dumps(body)
     for word, token in zip(("known", "unsure", "met"), tokens, strict=True):
         text = text.replace(f'"{word}"', f'"{token}"')

@@ -57,8 +57,7 @@ def test_nothing_to_move_still_asks_for_the_epoch(rig: Rig, tokens: list[Any]) -
 
 def test_what_cannot_be_told_spoils_no_other_item(rig: Rig) -> None:
     a, unsure, met = rig.tokens(["a", "b", "c"])
-    rig.vault.unavailable.add(unsure)
-    rig.vault.collided.add(met)
+    rig.vault.unavailable, rig.vault.collided = {unsure}, {met}
     results = retokenize(rig, [unsure, a, met])["results"]
     assert results == [{"status": "unavailable"}, {"status": "ok", "token": a}, {"status": "collision"}]
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ class FakeVault:
     def __init__(self, digest_bits: int = 160) -> None:
         self._keyring = Keyring("s1", bytes(32), digest_bits=digest_bits)
         self._values: dict[tuple[Owner, str], bytes] = {}
-        self._epochs: dict[Owner, int] = {}
+        self._epochs: defaultdict[Owner, int] = defaultdict(lambda: FIRST_EPOCH)
         self.asked: list[tuple[str, list[Any]]] = []
         self.failure: Exception | None = None
         self.unavailable: set[str] = set()
@@ -65,15 +66,12 @@ class FakeVault:
         if self.failure is not None:
             raise self.failure
 
-    def _active(self, owner: Owner) -> int:
-        return self._epochs.get(owner, FIRST_EPOCH)
-
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
         await self._note("tokenize", canonicals)
         return self._commit(owner, canonicals)
 
     def _commit(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
-        epoch = self._active(owner)
+        epoch = self._epochs[owner]
         tokens = format_tokens(epoch, self._keyring.epoch_keys(owner, epoch).digests(canonicals))
         kept = [self._values.setdefault((owner, token), value) for token, value in zip(tokens, canonicals, strict=True)]
         fitting = zip(tokens, kept, canonicals, strict=True)
@@ -115,7 +113,7 @@ class FakeVault:
 
     async def epoch(self, owner: Owner) -> int:
         await self._note("epoch", [])
-        return self._active(owner)
+        return self._epochs[owner]
 
     async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
         await self._note("derive", canonicals)
@@ -124,10 +122,9 @@ class FakeVault:
 
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
         await self._note("rotate", [from_epoch])
-        active = self._active(owner)
-        if from_epoch > active:
-            raise EpochAhead("the active epoch is smaller", active_epoch=active)
-        self._epochs[owner] = max(active, from_epoch + 1)
+        if from_epoch > self._epochs[owner]:
+            raise EpochAhead("the active epoch is smaller", active_epoch=self._epochs[owner])
+        self._epochs[owner] = max(self._epochs[owner], from_epoch + 1)
         return self._epochs[owner]
 
 
@@ -301,7 +298,3 @@ class Connection:
 
 
 JSON = {"Content-Type": "application/json"}
-
-
-def without_id(problem: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: member for name, member in problem.items() if name != "request_id"}
