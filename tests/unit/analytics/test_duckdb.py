@@ -212,12 +212,6 @@ def test_an_outage_raises_and_leaves_the_connection_as_it_was(desk: Desk) -> Non
     assert tables_of(desk)[:-1] == ["claims"]
 
 
-def test_tokens_are_of_the_active_epoch(desk: Desk) -> None:
-    desk.rotate()
-    tokenized = qv.tokenize(desk.con, "select unnest(['a', 'b']) as t", "t", client=desk.client)
-    assert [token.split("_")[1] for (token,) in tokenized.fetchall()] == ["2", "2"]
-
-
 def test_another_schema_and_quoted_names(desk: Desk) -> None:
     ann, _ = claims(desk)
     desk.con.execute('create schema "temp two"')

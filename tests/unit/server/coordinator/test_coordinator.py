@@ -17,10 +17,13 @@ from quorumvault.server.storage import layout
 from tests.rigs.trio import ACME, DISKS, KEYRING, NODES, OTHER, VALUES, Trio, tokens_of
 
 
-async def test_what_one_node_tokenizes_every_node_resolves(three: Trio) -> None:
-    written = await three.coordinators["n1"].tokenize(ACME, VALUES)
-    tokens = tokens_of(written.tokens)
-    for node in NODES:
+@pytest.mark.parametrize("away", [None, *NODES])
+async def test_what_one_node_tokenizes_every_node_resolves_though_one_is_away(three: Trio, away: str | None) -> None:
+    there = [node for node in NODES if node != away]
+    if away is not None:
+        three.peers[away].up = False
+    tokens = tokens_of((await three.coordinators[there[0]].tokenize(ACME, VALUES)).tokens)
+    for node in there:
         assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
         assert (await three.coordinators[node].tokenize(ACME, VALUES)).tokens == tokens
 
@@ -41,14 +44,6 @@ async def test_an_owner_finds_nothing_of_another_one(three: Trio) -> None:
     theirs = tokens_of((await three.coordinators["n1"].tokenize(OTHER, VALUES)).tokens)
     assert not set(mine) & set(theirs)
     assert await three.coordinators["n1"].detokenize(OTHER, mine) == [Missing.NOT_FOUND] * len(mine)
-
-
-@pytest.mark.parametrize("away", NODES)
-async def test_one_node_away(three: Trio, away: str) -> None:
-    three.peers[away].up = False
-    for node in set(NODES) - {away}:
-        tokens = tokens_of((await three.coordinators[node].tokenize(ACME, VALUES)).tokens)
-        assert await three.coordinators[node].detokenize(ACME, tokens) == VALUES
 
 
 async def test_two_nodes_away_is_no_quorum_and_never_not_found(three: Trio) -> None:

@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 
 from quorumvault.server.storage import binding
+from tests.rigs.served import served
+from tests.rigs.vault import Rig
 
 #: Imports of either fail, as where neither is installed.
 _WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['plyvel', 'plyvel_next']));"
@@ -56,36 +58,29 @@ for command in ("", *_COMMANDS):
 
 
 def test_commands_of_a_client_need_no_store(tmp_path: Path) -> None:
-    """Each goes as far as an answer, which is a refusal."""
+    """Each goes as far as it comes with a key that no node knows."""
+    file, key = tmp_path / "a.csv", tmp_path / "key"
+    file.write_text("ssn\n1\n")
+    key.write_text("qvk_aaaaaaaa_" + "a" * 32)
     program = """
-import http.server, pathlib, sys, threading
+import sys
 from click.testing import CliRunner
 from quorumvault.cli import main
-class Refuse(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.send_error(401)
-    do_GET = do_POST
-    def log_message(self, *_):
-        pass
-server = http.server.HTTPServer(("127.0.0.1", 0), Refuse)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-url = f"http://127.0.0.1:{server.server_port}"
-folder = pathlib.Path(sys.argv[1])
-(folder / "a.csv").write_text("ssn\\n1\\n")
-(folder / "key").write_text("qvk_aaaaaaaa_" + "a" * 32)
-there = ["--url", url, "--key-file", str(folder / "key")]
+url, file, key = sys.argv[1:]
+there = ["--url", url, "--key-file", key]
 for words in (
     ["status", "--url", url],
     ["rotate", "--from", "1", *there],
-    ["tokenize", str(folder / "a.csv"), "--column", "ssn", *there],
-    ["detokenize", str(folder / "a.csv"), "--column", "ssn", *there],
-    ["retokenize", str(folder / "a.csv"), "--column", "ssn", *there],
-    ["census", str(folder / "a.csv"), "--column", "ssn"],
+    ["tokenize", file, "--column", "ssn", *there],
+    ["detokenize", file, "--column", "ssn", *there],
+    ["retokenize", file, "--column", "ssn", *there],
+    ["census", file, "--column", "ssn"],
     ["completion", "bash"],
 ):
     done = CliRunner().invoke(main, words)
     print(words[0], done.exit_code, type(done.exception), done.stderr)
 """
-    said = without_a_binding(program, str(tmp_path))
+    with served(Rig().app) as url:
+        said = without_a_binding(program, url, str(file), str(key))
     assert "plyvel" not in said
     assert "Usage" not in said
