@@ -25,14 +25,10 @@ def limited(rates: Rates) -> Rig:
     return rig
 
 
-def ask(rig: Rig, path: str, body: Any, key: str = "admin") -> Any:
-    return rig.post(path, body, key=key)
-
-
 def left(rig: Rig) -> int:
     """How many values the key may ask about at once by now. They are used up by finding out."""
     count = 0
-    while ask(rig, "/detokenize", {"tokens": [NOBODYS]}).status_code == 200:
+    while rig.post("/detokenize", {"tokens": [NOBODYS]}, key="admin").status_code == 200:
         count += 1
     return count
 
@@ -55,14 +51,14 @@ def left(rig: Rig) -> int:
     ],
 )
 def test_what_a_request_costs(rig: Rig, path: str, body: Any, cost: int) -> None:
-    ask(rig, path, body)
+    rig.post(path, body, key="admin")
     assert left(rig) == 10 - cost
 
 
 def test_derived_tokens_cost_one_for_each_value_and_epoch(rig: Rig) -> None:
     for epoch in (1, 2):
-        ask(rig, "/rotate-epoch", {"from_epoch": epoch})
-    assert ask(rig, "/tokens", {"values": ["a", "b", None]}).json()["epoch"] == 3
+        rig.post("/rotate-epoch", {"from_epoch": epoch}, key="admin")
+    assert rig.post("/tokens", {"values": ["a", "b", None]}, key="admin").json()["epoch"] == 3
     assert left(rig) == 4
 
 
@@ -73,21 +69,21 @@ def test_arrow_costs_what_its_rows_do_repeats_counted(rig: Rig, path: str, name:
 
 
 def test_what_is_used_up_is_said_with_the_wait_that_helps(rig: Rig) -> None:
-    assert ask(rig, "/tokenize", {"values": ["a"] * 30}).status_code == 200
+    assert rig.post("/tokenize", {"values": ["a"] * 30}, key="admin").status_code == 200
     rig.vault.asked.clear()
-    answer = ask(rig, "/detokenize", {"tokens": [NOBODYS] * 5})
+    answer = rig.post("/detokenize", {"tokens": [NOBODYS] * 5}, key="admin")
     assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (429, "rate-limited", True)
     assert answer.headers["retry-after"] == "3"
     assert answer.json()["detail"] == "key admin may ask about 10 values a second; wait 3 s"
     assert rig.vault.asked == []
-    assert ask(rig, "/detokenize", {"tokens": [NOBODYS]}, key="free").status_code == 200
+    assert rig.post("/detokenize", {"tokens": [NOBODYS]}, key="free").status_code == 200
     rig.clock.now += 3
-    assert ask(rig, "/detokenize", {"tokens": [NOBODYS] * 5}).status_code == 200
+    assert rig.post("/detokenize", {"tokens": [NOBODYS] * 5}, key="admin").status_code == 200
 
 
 def test_what_can_never_be_is_not_to_be_tried_again() -> None:
     rig = limited(Rates(None, None, 5))
-    answer = ask(rig, "/detokenize", {"tokens": [NOBODYS] * 6})
+    answer = rig.post("/detokenize", {"tokens": [NOBODYS] * 6}, key="admin")
     assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (422, "too-many-items", False)
     assert "5 values a day, and these are 6: send fewer at once" in answer.json()["detail"]
     assert left(rig) == 5
@@ -95,21 +91,21 @@ def test_what_can_never_be_is_not_to_be_tried_again() -> None:
 
 def test_what_failed_was_paid_for_all_the_same(rig: Rig) -> None:
     rig.vault.failure = NoQuorum("fewer than 2 nodes could decide this", outcome="unknown")
-    assert ask(rig, "/tokenize", {"values": ["a"] * 4}).status_code == 503
+    assert rig.post("/tokenize", {"values": ["a"] * 4}, key="admin").status_code == 503
     rig.vault.failure = None
     assert left(rig) == 6
 
 
 def test_a_key_file_that_is_read_again_holds_at_once(rig: Rig) -> None:
-    ask(rig, "/tokenize", {"values": ["a"] * 10})
+    rig.post("/tokenize", {"values": ["a"] * 10}, key="admin")
     assert left(rig) == 0
     rig.keys = KeyTable([CLINIC], [api_key("admin", CLINIC, PERMISSIONS)])
-    assert ask(rig, "/tokenize", {"values": ["a"] * 1000}).status_code == 200
+    assert rig.post("/tokenize", {"values": ["a"] * 1000}, key="admin").status_code == 200
     rig.keys = KeyTable([CLINIC], [api_key("admin", CLINIC, PERMISSIONS, rates=Rates(None, 10, 15))])
     assert left(rig) == 0
 
 
 def test_values_that_were_not_let_through_do_not_count_as_asked(rig: Rig) -> None:
-    ask(rig, "/tokenize", {"values": ["a"] * 10})
-    ask(rig, "/tokenize", {"values": ["a"] * 10})
+    rig.post("/tokenize", {"values": ["a"] * 10}, key="admin")
+    rig.post("/tokenize", {"values": ["a"] * 10}, key="admin")
     assert [(event.outcome, event.items) for event in rig.events.written] == [("ok", 10), ("rate-limited", None)]

@@ -142,13 +142,10 @@ async def cluster(
 
 
 def in_cluster(
-    test: Callable[[Cluster], Awaitable[None]],
-    stores: Mapping[str, Store] | None = None,
-    settings: HealingSettings = SETTINGS,
-    copy_bytes: int = 1 << 20,
+    test: Callable[[Cluster], Awaitable[None]], stores: Mapping[str, Store] | None = None, copy_bytes: int = 1 << 20
 ) -> None:
     async def run() -> None:
-        async with cluster(stores, settings, copy_bytes) as nodes:
+        async with cluster(stores, copy_bytes=copy_bytes) as nodes:
             await test(nodes)
 
     asyncio.run(run())
