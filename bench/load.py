@@ -125,8 +125,7 @@ def start(directory: Path) -> Cluster:
     """Makes a cluster for ``Load`` and starts it. The caller closes it."""
     cluster = prepare(directory)
     try:
-        cluster.start()
-        cluster.wait_ready(reachable=len(NODES))
+        cluster.bring_up()
     except BaseException:
         cluster.close()
         raise

@@ -117,8 +117,7 @@ class NotFoundReport(Report, frozen=True):
 def run(plan: NotFoundPlan, place: Path, tell: Tell) -> NotFoundReport:
     """Measures a cluster of its own, in an empty directory."""
     with Cluster.create(place / "cluster", OWNERS) as cluster:
-        cluster.start()
-        cluster.wait_ready(reachable=len(NODES))
+        cluster.bring_up()
         tell(f"{plan.inputs:,} requests of each kind and shape")
         report = measure(cluster, inputs=plan.inputs, seed=plan.seed)
         cluster.stop()

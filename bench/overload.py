@@ -128,8 +128,7 @@ class Overload(Report, frozen=True):
 def run(plan: OverloadPlan, place: Path, tell: Tell) -> Overload:
     """Measures a cluster of its own, in an empty directory."""
     with Cluster.create(place / "cluster", (OWNER,)) as cluster:
-        cluster.start()
-        cluster.wait_ready(reachable=len(NODES))
+        cluster.bring_up()
         tell("what the cluster can do, and several times that")
         overload = measure(cluster, times=plan.times, seconds=plan.seconds)
         cluster.stop()

@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
-from typing import NoReturn
 
 import msgspec
 
@@ -33,7 +32,7 @@ from chaos.run import Options, run
 from chaos.summary import Verdict
 from chaos.tellers import LineTeller, NarratingTeller
 from chaos.testbed.cluster import ClusterError
-from chaos.testbed.host import Unavailable, private_mounts
+from chaos.testbed.host import Unavailable, leave, private_mounts
 
 EXIT_CODES = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
 _USAGE, _HARNESS = 2, 3
@@ -127,7 +126,7 @@ def perform(chosen: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = parse_arguments(given)
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     try:
         if chosen.profile == "report":
             print(report.write(chosen.directory))
@@ -150,11 +149,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(error: Exception, code: int) -> int:
     print(f"bin/chaos: {error}", file=sys.stderr)
     return code
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    """A signal as an exception, so that what was made is taken down on the way out."""
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

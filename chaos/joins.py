@@ -217,7 +217,7 @@ def _second_home(cluster: Path, home: Path, name: str, config: str) -> tuple[str
 
     The addresses of its API, and of what its peers dial.
     """
-    (home / "logs").mkdir(parents=True)
+    home.mkdir()
     for entry in cluster.iterdir():
         if entry.suffix == ".yaml" or entry.name == "secrets":
             (home / entry.name).symlink_to(entry)

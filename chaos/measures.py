@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from chaos.summary import NOTICED_SECONDS, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Operation, Series, Share, Through
+from chaos.testbed.checkers import EPOCH_AHEAD
 from chaos.testbed.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Outcome, Record, paired
 
 #: A picture of a run has about so many columns.
 _BUCKETS = 240
 _WIDTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
-
-#: The contract's word for a rotate from an epoch later than the active one.
-_RIGHTLY_REFUSED = "epoch-ahead"
 
 KeyT = TypeVar("KeyT")
 
@@ -75,7 +73,7 @@ def measured(records: Sequence[Record]) -> Measured:
 def _call(invoke: Invoke, complete: Complete | None) -> Call:
     outcome = Outcome.UNKNOWN if complete is None else complete.outcome
     took = None if complete is None else complete.at - invoke.at
-    ok = complete is not None and (outcome is Outcome.OK or complete.why == _RIGHTLY_REFUSED)
+    ok = complete is not None and (outcome is Outcome.OK or complete.why == EPOCH_AHEAD)
     return Call(invoke.action, invoke.node, invoke.at, len(invoke.given), outcome, took, ok)
 
 

@@ -35,8 +35,7 @@ style.stroke-width: 0
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory, Cluster.create(Path(directory) / "vault", ("clinic",)) as cluster:
-        cluster.start()
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up()
         cluster.api("n1", "clinic").tokenize(["so that each node has something to keep"])
         cluster.api("n2", "clinic").tokenize(["and its log an event"])
         cluster.api("n3", "clinic").tokenize(["and its log an event"])

@@ -10,7 +10,7 @@ RUNS = AWAY, LOST, ROTTEN, SIZE = ("away", "lost", "rotten", "size")
 
 @dataclass(frozen=True, slots=True)
 class HealingPlan:
-    """``runs``: those of RUNS that belong to it. ``timed``: whether times count.
+    """``runs``: those of RUNS that belong to it.
 
     ``load``: of what the cluster can do, what clients ask for while a node is broken; ``away``: seconds for which it is down;
     ``before``: for which the load is measured while nothing is wrong; ``probes``: requests that find out what the cluster can do.
@@ -20,7 +20,6 @@ class HealingPlan:
     name: str
     records: int
     runs: tuple[str, ...]
-    timed: bool = True
     load: float = 0.1
     away: float = 60.0
     before: float = 20.0
@@ -34,6 +33,6 @@ HEALING = HealingPlan("healing", records=1_000_000, runs=(AWAY, LOST, ROTTEN))
 HEALING_LARGE = HealingPlan("healing-large", records=10_000_000, runs=(SIZE,))
 #: Shows in half a minute that all of it still works. Its times say nothing.
 HEALING_SMOKE = HealingPlan(
-    "healing-smoke", records=6_000, runs=RUNS, timed=False, away=2.0, before=1.0, probes=50, few=1_000, pairs=1, new=2_000
+    "healing-smoke", records=6_000, runs=RUNS, away=2.0, before=1.0, probes=50, few=1_000, pairs=1, new=2_000
 )
 HEALING_PLANS = {plan.name: plan for plan in (HEALING, HEALING_LARGE, HEALING_SMOKE)}

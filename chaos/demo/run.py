@@ -18,14 +18,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from chaos.demo import analysis, trouble
 from chaos.demo.partitions import Partitions
 from chaos.demo.records import Input, UsageError, check_columns, check_values, configured_columns, invent_input, read_input
 from chaos.testbed import sample
 from chaos.testbed.api import Answer, Unanswered
-from chaos.testbed.cluster import NODES, Cluster, ClusterError, wait_for
+from chaos.testbed.cluster import NODES, Cluster, ClusterError
+from chaos.testbed.host import leave
 from chaos.testbed.narration import ClaimFailed, Narrator
 from chaos.testbed.table import Table
 
@@ -35,7 +35,6 @@ OWNER, OTHER = "clinic", "registry"
 _BATCH = 5_000
 #: Shorter values may stand in a file by accident (a date in a log, say), longer ones do not.
 _TELLING_LENGTH, _TELLING_VALUES = 11, 200
-_NOTICE_SECONDS = 10.0
 _FIRST_EPOCH_TOKEN = re.compile(r"qv_1_[a-z0-9]+")
 
 
@@ -98,7 +97,7 @@ def start(cluster: Cluster, tell: Narrator) -> None:
     cluster.wait_ready()
     for name in NODES:
         tell.say(f"{name}  {cluster.url(name)}  pid {cluster.pid(name)}")
-    whole = _come_to_see(cluster, NODES, 3)
+    whole = trouble.come_to_see(cluster, NODES, 3)
     tell.claim(f"all three serve and see each other, {time.monotonic() - begun:.1f} s after the start", whole, "that they do not")
 
 
@@ -126,7 +125,7 @@ def lose_one_node(show: Show, first: bytes) -> None:
     cluster, tell = show.cluster, show.tell
     tell.step(f"n3 is killed: kill -9 {cluster.pid('n3')}")
     cluster.kill("n3")
-    noticed = _come_to_see(cluster, ("n1", "n2"), 2)
+    noticed = trouble.come_to_see(cluster, ("n1", "n2"), 2)
     tell.claim("n1 and n2 have noticed, and are a quorum by themselves", noticed, "that they have not")
     recovered = show.detokenize(first, "n2")
     show.claim_recovered(f"through n2 every value comes back: {len(recovered):,} bytes, each the same as before", recovered)
@@ -170,7 +169,7 @@ def lose_two_nodes(show: Show, first: bytes) -> None:
     cluster, tell = show.cluster, show.tell
     tell.step(f"n2 is killed as well: kill -9 {cluster.pid('n2')}")
     cluster.kill("n2")
-    tell.claim("n1 has noticed that it is alone", _come_to_see(cluster, ("n1",), 1), "that it has not")
+    tell.claim("n1 has noticed that it is alone", trouble.come_to_see(cluster, ("n1",), 1), "that it has not")
     api = cluster.api("n1", OWNER)
     asked = {
         "tokenizing is refused": api.tokenize(["any"]),
@@ -188,7 +187,7 @@ def come_back(show: Show, first: bytes, second: bytes) -> None:
     begun = time.monotonic()
     cluster.start("n2", "n3")
     cluster.wait_ready()
-    whole = _come_to_see(cluster, NODES, 3)
+    whole = trouble.come_to_see(cluster, NODES, 3)
     tell.claim(f"all three serve and see each other, {time.monotonic() - begun:.1f} s later", whole, "that they do not")
     show.claim_recovered("through n3 the tokens of epoch 1 give back every value, byte for byte", show.detokenize(first, "n3"))
     show.claim_recovered("and so do those of epoch 2, which were made while n3 was dead", show.detokenize(second, "n3"))
@@ -235,11 +234,6 @@ def _first_difference(wanted: bytes, got: bytes) -> str:
     """Says where two texts part, and shows neither: the content may be private."""
     at = next((place for place, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
     return f"{len(got):,} bytes, where {len(wanted):,} were expected; they part at byte {at:,}"
-
-
-def _come_to_see(cluster: Cluster, names: Sequence[str], count: int) -> bool:
-    """Waits until each of these nodes counts so many replicas, itself included; False if it takes too long."""
-    return wait_for(lambda: all(cluster.reachable(name) == count for name in names), _NOTICE_SECONDS)
 
 
 def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -300,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 all claims held · 1 one did not · 2 usage."""
     chosen = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        signal.signal(number, leave)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale: names and marks are not ASCII
     tell = Narrator(sys.stdout)
@@ -323,11 +317,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tell.say()
     tell.say(f"All {tell.held} claims held.")
     return 0
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    """A signal as an exception, so that what was made is taken down on the way out."""
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

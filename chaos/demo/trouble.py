@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from chaos.demo.partitions import Partitions
@@ -17,6 +18,11 @@ _VALUES = [f"in mid-request, {number}" for number in range(50)]
 #: The lines of the timeline that fit on a screen.
 _LINES_SHOWN = 12
 _KIND_SHOWN = 14
+
+
+def come_to_see(cluster: Cluster, names: Sequence[str], count: int) -> bool:
+    """Waits until each of these nodes counts so many replicas, itself included; False if it takes too long."""
+    return wait_for(lambda: all(cluster.reachable(name) == count for name in names), _NOTICE_SECONDS)
 
 
 def kill_in_mid_request(cluster: Cluster, tell: Narrator, owner: str) -> None:
@@ -52,7 +58,7 @@ def cut_off(cluster: Cluster, links: Partitions, tell: Narrator, owner: str) -> 
     tokens = cluster.api("n2", owner).tokenize(_VALUES).body["tokens"]
     links.cut_off("n1")
     try:
-        alone = wait_for(lambda: cluster.reachable("n1") == 1 and cluster.reachable("n2") == 2, _NOTICE_SECONDS)
+        alone = come_to_see(cluster, ("n1",), 1) and come_to_see(cluster, ("n2",), 2)
         tell.claim("n1 notices that it is alone, n2 and n3 that they are two", alone, "that they have not")
         refused = [cluster.api("n1", owner).detokenize(asked).status for asked in (tokens[:1], ["qv_1_0"])]
         tell.claim("n1 refuses: it says neither a value nor 'not found'", refused == [503, 503], str(refused))
@@ -62,7 +68,7 @@ def cut_off(cluster: Cluster, links: Partitions, tell: Narrator, owner: str) -> 
         tell.claim("on the other side values come back, and new ones are taken", served, f"{found} found, {new.status}")
     finally:
         links.mend("n1")
-    whole = wait_for(lambda: all(cluster.reachable(name) == 3 for name in NODES), _NOTICE_SECONDS)
+    whole = come_to_see(cluster, NODES, 3)
     tell.claim("the network is mended, and all three see each other", whole, "that they do not")
     value = cluster.api("n1", owner).detokenize(new.body["tokens"]).body["results"][0].get("value")
     tell.claim("n1 answers for what was made without it", value == "made while n1 was cut off", "no value")

@@ -144,9 +144,9 @@ class Cluster:
 
     def __init__(self, directory: Path, addresses: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
         self.directory = directory
-        self.nodes = {
-            name: Node(name, address, directory, directory / "logs" / f"{name}.log") for name, address in addresses.items()
-        }
+        logs = directory / "logs"
+        logs.mkdir(exist_ok=True)
+        self.nodes = {name: Node(name, address, directory, logs / f"{name}.log") for name, address in addresses.items()}
         self._api_keys = dict(api_keys)
         #: The command that runs a node, and its first arguments; ``serve`` and its options are added.
         self.command_line: tuple[str, ...] = (executable(),)
@@ -161,7 +161,6 @@ class Cluster:
         naming = [argument for owner in owners for argument in ("--owner", owner)]
         made = json.loads(check("init", str(directory), "--json", "--base-port", str(port), "--host", ",".join(hosts), *naming))
         addresses = {name: node["api"].removeprefix("http://") for name, node in made["nodes"].items()}
-        (directory / "logs").mkdir()
         return cls(directory, addresses, made["api_keys"])
 
     def __enter__(self) -> Self:
@@ -220,6 +219,11 @@ class Cluster:
                     env=environment(**node.variables),
                     start_new_session=True,  # Ctrl-C in this terminal is ours to handle
                 )
+
+    def bring_up(self, *names: str) -> None:
+        """Starts node processes, and waits until all three nodes are ready and see each other."""
+        self.start(*names)
+        self.wait_ready(reachable=len(NODES))
 
     def stop(self, *names: str, seconds: float = STOP_SECONDS) -> dict[str, int]:
         """SIGTERM to all, then waits for all. Answers their exit codes."""

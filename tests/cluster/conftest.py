@@ -12,8 +12,7 @@ OWNERS = ("clinic", "registry", "bench")
 
 
 def _running(made: Cluster) -> Cluster:
-    made.start()
-    made.wait_ready(reachable=3)
+    made.bring_up()
     return made
 
 

@@ -9,16 +9,15 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from chaos.testbed.cluster import NODES, Cluster, free_base_port, run
-from tests.rigs.clusters import OTHER, OWNER, Acknowledged, passes, records, resolves, streaming
+from chaos.testbed.cluster import NODES, Cluster, check, free_base_port, run
+from tests.rigs.clusters import OTHER, OWNER, Acknowledged, events, passes, records, resolves, streaming
 
 
 @pytest.fixture
 def unhealing(made: Cluster) -> Cluster:
     """Three nodes: what one of them misses it goes on to lack."""
     made.command_line = (sys.executable, "-m", "tests.cluster.unhealing")
-    made.start()
-    made.wait_ready(reachable=3)
+    made.bring_up()
     return made
 
 
@@ -34,15 +33,9 @@ def restored(cluster: Cluster, file: Path, into: Path) -> Cluster:
         "--api-keys": cluster.directory / "api_keys.yaml",
         "--base-port": free_base_port(),
     }
-    done = run("restore", str(file), str(into), "--json", *(str(each) for pair in given.items() for each in pair))
-    assert done.returncode == 0, done.stderr
-    addresses = {node: at["api"].removeprefix("http://") for node, at in json.loads(done.stdout)["nodes"].items()}
-    (into / "logs").mkdir()
+    told = json.loads(check("restore", str(file), str(into), "--json", *(str(each) for pair in given.items() for each in pair)))
+    addresses = {node: at["api"].removeprefix("http://") for node, at in told["nodes"].items()}
     return Cluster(into, addresses, {owner: cluster.api_key(owner) for owner in (OWNER, OTHER)})
-
-
-def identities(cluster: Cluster) -> list[dict[str, object]]:
-    return [json.loads((cluster.directory / node / "disk.json").read_text()) for node in NODES]
 
 
 def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it_gives_it_back(
@@ -70,13 +63,12 @@ def test_a_backup_from_a_node_that_lags_has_everything_and_the_cluster_out_of_it
     assert len(list(records(unhealing, "n3"))) <= 1000  # alone it would have had no more than that
 
     with restored(unhealing, file, tmp_path / "new") as new:
-        before, after = identities(unhealing), identities(new)
+        before, after = (list(map(each.identity, NODES)) for each in (unhealing, new))
         assert {identity["cluster_id"] for identity in after}.isdisjoint(identity["cluster_id"] for identity in before)
         assert len({identity["disk"] for identity in [*before, *after]}) == 6
         for node in NODES:
             assert len(list(records(new, node))) == 3000
-        new.start()
-        new.wait_ready(reachable=3)
+        new.bring_up()
         for node in NODES:
             resolves(new, node, acknowledged.tokens)
             others = new.api(node, OTHER).detokenize(list(acknowledged.tokens.values())[:100])
@@ -98,13 +90,11 @@ def test_a_backup_while_clients_write_has_all_that_was_acknowledged_before_it_be
         passes(progress)
     assert done.returncode == 0, done.stderr
     with restored(own_cluster, file, tmp_path / "new") as new:
-        new.start()
-        new.wait_ready(reachable=3)
+        new.bring_up()
         for node in NODES:
             resolves(new, node, before)
         assert len(before) < len(acknowledged.tokens)
-    events = [json.loads(line) for line in (own_cluster.directory / "n2" / "events.jsonl").read_text().splitlines()]
-    (event,) = [event for event in events if event["event"] == "backup"]
+    (event,) = [event for event in events(own_cluster, "n2") if event["event"] == "backup"]
     assert (event["outcome"], event["items"]) == ("ok", json.loads(done.stdout)["records"])
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos.testbed.cluster import NODES, Cluster, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, check, run, wait_for
 from tests.rigs.clusters import (
     OWNER,
     SECONDS,
     Acknowledged,
+    events,
     health,
     identical,
     passes,
@@ -113,8 +114,7 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(id
     small = may_mount(tmp_path)
     with SmallDisk.mounted(cluster, "n3") if small else nullcontext():
         disk = SmallDisk(cluster, "n3") if small else ToldDisk(cluster, "n3")
-        cluster.start("n1", "n2")
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up("n1", "n2")
         pid = cluster.pid("n3")
         with streaming(cluster, acknowledged) as progress:
             passes(progress)
@@ -135,11 +135,10 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(id
         again = [f"after {n}" for n in range(20)]
         acknowledged.tokenize(cluster, "n3", again)
         assert cluster.pid("n3") == pid
-        kinds = [line for line in (cluster.directory / "n3" / "events.jsonl").read_text().splitlines() if '"disk_' in line]
-        assert ['"disk_full"' in line for line in kinds] == [True, False]
+        kinds = [event["event"] for event in events(cluster, "n3") if event["event"].startswith("disk_")]
+        assert [kind == "disk_full" for kind in kinds] == [True, False]
         cluster.kill("n2", "n3")
-        cluster.start()
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up()
         through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
 
 
@@ -188,14 +187,11 @@ def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_a
     assert wait_for(lambda: all(cluster.state(node) == "joining" for node in torn), 20)
     assert cluster.api(torn[0], OWNER).tokenize(["new"]).status == 503
     cluster.kill()
-    done = run("recover", str(cluster.directory), "--json")
-    assert done.returncode == 0, done.stderr.decode()
-    told = json.loads(done.stdout)
+    told = json.loads(check("recover", str(cluster.directory), "--json"))
     assert told["left_out"] == {}
     assert {node for node, what in told["nodes"].items() if what["cuts"]} == set(torn)
     assert told["records"] >= len(acknowledged.tokens)
-    cluster.start()
-    cluster.wait_ready(reachable=3)
+    cluster.bring_up()
     through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
 
 
@@ -212,14 +208,11 @@ def test_with_two_disks_lost_the_third_begins_a_new_cluster(own_cluster: Cluster
     assert refused.returncode == 1
     assert b"bring another one here" in refused.stderr
     new = tmp_path / "new"
-    done = run("recover", str(own_cluster.directory), "--only", "n1", "--accept-loss", "--into", str(new), "--json")
-    assert done.returncode == 0, done.stderr.decode()
-    assert json.loads(done.stdout)["records"] == len(values)
-    (new / "logs").mkdir()
+    told = check("recover", str(own_cluster.directory), "--only", "n1", "--accept-loss", "--into", str(new), "--json")
+    assert json.loads(told)["records"] == len(values)
     addresses = {node: own_cluster.nodes[node].address for node in NODES}
     with Cluster(new, addresses, {OWNER: own_cluster.api_key(OWNER)}) as cluster:
-        cluster.start()
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up()
         through_each_pair(cluster, lambda node: resolves(cluster, node, known.tokens))
         again = cluster.api("n2", OWNER).tokenize(values).body["tokens"]
         assert again == list(known.tokens.values())
@@ -228,8 +221,7 @@ def test_with_two_disks_lost_the_third_begins_a_new_cluster(own_cluster: Cluster
 def test_two_full_disks_refuse_what_is_new_say_why_and_lose_nothing(idle_cluster: Cluster) -> None:
     cluster, acknowledged = idle_cluster, Acknowledged()
     disks = {node: ToldDisk(cluster, node) for node in ("n2", "n3")}
-    cluster.start("n1")
-    cluster.wait_ready(reachable=3)
+    cluster.bring_up("n1")
     known = [f"known {n}" for n in range(20)]
     acknowledged.tokenize(cluster, "n1", known)
     for disk in disks.values():

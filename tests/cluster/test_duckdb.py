@@ -49,8 +49,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(own_cluster: Cluster) -> No
         killing = Counting(vault, 20, lambda: own_cluster.kill("n2"))
         for batch in look_up(killing, "tokenize", [pa.array(values)]):
             tokens += batch.column("result").to_pylist()
-        own_cluster.start("n2")
-        own_cluster.wait_ready(reachable=3)
+        own_cluster.bring_up("n2")
         assert tokens == vault.tokenize(values)
         found: list[Any] = []
         killing = Counting(vault, 20, lambda: own_cluster.kill("n3"))
@@ -73,6 +72,5 @@ def test_no_quorum_is_an_error_and_never_a_null(own_cluster: Cluster) -> None:
         with pytest.raises(duckdb.InvalidInputException, match="no-quorum"):
             con.sql(f"select detokenize(patient) from {tokenized.alias}").fetchall()
         assert isinstance(vault.last_error, qv.NoQuorum)
-        own_cluster.start("n2", "n3")
-        own_cluster.wait_ready(reachable=3)
+        own_cluster.bring_up("n2", "n3")
         assert con.sql(f"select count(detokenize(patient)) from {tokenized.alias}").fetchall() == [(10,)]

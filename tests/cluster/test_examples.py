@@ -63,8 +63,7 @@ EXAMPLES = list({example.line: example for example in _examples(main)}.values())
 def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster whose only owner is the one in the examples, with an event of each kind that they ask for."""
     with Cluster.create(tmp_path_factory.mktemp("examples") / "vault", ("clinic-a",)) as cluster:
-        cluster.start()
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up()
         clinic = cluster.api("n1", "clinic-a")
         clinic.detokenize(clinic.tokenize(["an event to show"]).body["tokens"])
         yield cluster
@@ -152,8 +151,7 @@ def test_an_example_works(example: Example, vault: Cluster, tmp_path: Path, vari
         assert (done.returncode, done.stderr.count(b"Traceback")) == (0, 0), done.stderr.decode()
     if example.command == ("admin", "stop"):
         assert vault.nodes["n1"].require_process().wait(SECONDS) == 0
-        vault.start("n1")
-        vault.wait_ready(reachable=3)
+        vault.bring_up("n1")
 
 
 def _run_until_stopped(line: str, place: Path, variables: dict[str, str]) -> None:

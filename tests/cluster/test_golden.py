@@ -42,7 +42,6 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Golden]:
         path.chmod(0o700)
     for path in (directory / "secrets").iterdir():
         path.chmod(0o600)
-    (directory / "logs").mkdir()
     expected = json.loads((directory / EXPECTED_FILE).read_text())
     keys = {owner: contents["api_key"] for owner, contents in expected["owners"].items()}
     with Cluster(directory, _moved(directory / "cluster.yaml"), keys) as cluster:
@@ -88,8 +87,7 @@ def check(golden: Golden, node: str, *, met: str = "collision") -> None:
 
 def test_what_an_earlier_version_wrote_is_read_healed_and_gone_on_with(golden: Golden) -> None:
     cluster = golden.cluster
-    cluster.start()
-    cluster.wait_ready(reachable=3)
+    cluster.bring_up()
     # The hints of the process before: n3 gets what it had missed, before anybody reads.
     assert sample_becomes(cluster, "n1", 'quorumvault_handoff_records_total{peer="n3"}', golden.owed)
     assert wait_for(lambda: cluster.owed("n1", "n3") == 0, SECONDS)

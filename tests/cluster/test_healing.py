@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from chaos.testbed.cluster import NODES, Cluster, wait_for
-from chaos.testbed.cluster import run as run_command
-from tests.rigs.clusters import OWNER, SECONDS, identical
+from chaos.testbed.cluster import NODES, Cluster, check, wait_for
+from tests.rigs.clusters import SECONDS, Acknowledged, filled, identical, resolves
 
 
 def test_what_a_node_missed_reaches_it_when_it_is_back_and_nobody_reads(own_cluster: Cluster) -> None:
@@ -17,8 +16,7 @@ def test_what_a_node_missed_reaches_it_when_it_is_back_and_nobody_reads(own_clus
     assert own_cluster.owed("n2", "n3") == 550
     # Two nodes answered for the first hundred, and n3 may have died with them on the way.
     assert own_cluster.owed("n1", "n3") in (550, 650)
-    own_cluster.start("n3")
-    own_cluster.wait_ready(reachable=3)
+    own_cluster.bring_up("n3")
     assert wait_for(lambda: own_cluster.owed("n1", "n3") + own_cluster.owed("n2", "n3") == 0, SECONDS)
     assert wait_for(lambda: identical(own_cluster, 1200), SECONDS)
     assert "read_repair" not in (own_cluster.directory / "n1" / "events.jsonl").read_text()
@@ -28,38 +26,31 @@ def test_hints_that_died_with_their_coordinator_are_made_up_for_by_a_repair(own_
     own_cluster.kill("n3")
     own_cluster.api("n1", "clinic").tokenize([f"{number}" for number in range(300)])
     own_cluster.kill("n1")  # perhaps before it stored them
-    own_cluster.start("n1", "n3")
-    own_cluster.wait_ready(reachable=3)
-    done = run_command("repair", str(own_cluster.directory), "--node", "n2", "--json")
-    assert done.returncode == 0, done.stderr
+    own_cluster.bring_up("n1", "n3")
+    check("repair", str(own_cluster.directory), "--node", "n2", "--json")
     assert wait_for(lambda: identical(own_cluster, 300), SECONDS)
 
 
 def test_lag_behind_a_stopped_peer_grows_and_drains_and_reads_are_right_throughout(own_cluster: Cluster) -> None:
-    api = own_cluster.api("n1", "clinic")
-    values = [f"{number}" for number in range(50)]
-    tokens = dict(zip(values, own_cluster.api("n1", OWNER).tokenize(values).body["tokens"], strict=True))
+    acknowledged = Acknowledged()
+    acknowledged.tokenize(own_cluster, "n1", [f"{number}" for number in range(50)])
     own_cluster.pause("n2")
     seen = [0]
     for batch in range(5):
-        values = [f"batch {batch} value {number}" for number in range(100)]
-        tokens |= dict(zip(values, own_cluster.api("n1", OWNER).tokenize(values).body["tokens"], strict=True))
+        acknowledged.tokenize(own_cluster, "n1", [f"batch {batch} value {number}" for number in range(100)])
         assert wait_for(lambda: own_cluster.owed("n1", "n2") > seen[-1], SECONDS)
         seen.append(own_cluster.owed("n1", "n2"))
-        answer = api.detokenize(list(tokens.values()))
-        assert [result["value"] for result in answer.body["results"]] == list(tokens)
+        resolves(own_cluster, "n1", acknowledged.tokens)
     own_cluster.resume("n2")
     assert wait_for(lambda: own_cluster.owed("n1", "n2") == 0, SECONDS)
     for via in NODES:
-        answer = own_cluster.api(via, "clinic").detokenize(list(tokens.values()))
-        assert [result["value"] for result in answer.body["results"]] == list(tokens)
+        resolves(own_cluster, via, acknowledged.tokens)
     assert wait_for(lambda: identical(own_cluster, 550), SECONDS)
 
 
 def test_flipped_bits_on_disk_are_never_believed_and_the_store_comes_back_whole(own_cluster: Cluster) -> None:
     """A bit in every tenth of each table of one node. Its process ends when it meets them, and its next start rejoins."""
-    values = [f"{number}" for number in range(2000)]
-    tokens = own_cluster.api("n1", OWNER).tokenize(values).body["tokens"]
+    acknowledged = filled(own_cluster, 2)
     own_cluster.stop("n3")
     own_cluster.start("n3")  # makes tables of what was in the log
     own_cluster.wait_ready(reachable=3)
@@ -73,11 +64,9 @@ def test_flipped_bits_on_disk_are_never_believed_and_the_store_comes_back_whole(
         own_cluster.start("n3")
         assert wait_for(lambda: condition(own_cluster, "n3"), SECONDS)  # noqa: B023
         for via in ("n1", "n2"):
-            answer = own_cluster.api(via, "clinic").detokenize(tokens)
-            assert [result["value"] for result in answer.body["results"]] == values
-    answer = own_cluster.api("n3", "clinic").detokenize(tokens)
-    assert [result["value"] for result in answer.body["results"]] == values
-    assert wait_for(lambda: identical(own_cluster, len(values)), SECONDS)
+            resolves(own_cluster, via, acknowledged.tokens)
+    resolves(own_cluster, "n3", acknowledged.tokens)
+    assert wait_for(lambda: identical(own_cluster, len(acknowledged.tokens)), SECONDS)
     assert wait_for(lambda: not list(own_cluster.directory.glob("n3/store.set-aside-*")), SECONDS)
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from chaos.testbed.api import Api, Unanswered
-from chaos.testbed.cluster import NODES, READY_SECONDS, Cluster, environment, executable, run, wait_for
+from chaos.testbed.cluster import NODES, READY_SECONDS, Cluster, check, environment, executable, run, wait_for
 from quorumvault.cli.admin_client import AdminClient
 from quorumvault.server.http.admin.schemas import Reloaded, ViewStatus
 
@@ -39,13 +39,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         (made.directory / "n1" / "events.jsonl").write_text("{}\n")
         for name, node in made.nodes.items():
             tar = place / f"{name}.tar"
-            done = run("pack", str(made.directory), "--node", name, "-o", str(tar))
-            assert done.returncode == 0, done.stderr
+            check("pack", str(made.directory), "--node", name, "-o", str(tar))
             node.directory = place / f"host of {name}"
             with tarfile.open(tar) as packed:
                 packed.extractall(node.directory, filter="tar")
-        made.start()
-        made.wait_ready(reachable=3)
+        made.bring_up()
         yield made
 
 
@@ -124,8 +122,8 @@ def status_lines(cluster: Cluster) -> str:
 
 def test_key_files_that_differ_are_shown_until_all_hosts_have_the_same(cluster: Cluster) -> None:
     configs = {name: str(node.directory / "cluster.yaml") for name, node in cluster.nodes.items()}
-    made = run("keys", "create", "--config", configs["n1"], "--owner", OWNER, "--allow", "tokenize", "--json")
-    key = json.loads(made.stdout)["key"]
+    made = check("keys", "create", "--config", configs["n1"], "--owner", OWNER, "--allow", "tokenize", "--json")
+    key = json.loads(made)["key"]
     api = {name: Api(node.address, key) for name, node in cluster.nodes.items()}
     assert {name: one.tokenize(["a"]).status for name, one in api.items()} == dict.fromkeys(NODES, 401)
 
@@ -178,8 +176,7 @@ def test_a_copy_of_a_node_that_runs_stops_and_says_where_that_one_is(cluster: Cl
     cluster.kill("n2")
     cluster.wait_ready("n1", "n3")
     assert cluster.api("n1", OWNER).tokenize(["n1 votes on"]).status == 200
-    cluster.start("n2")
-    cluster.wait_ready(reachable=3)
+    cluster.bring_up("n2")
 
 
 def test_a_frozen_node_that_was_replaced_meanwhile_stops_when_it_goes_on(cluster: Cluster, tmp_path: Path) -> None:
@@ -200,5 +197,4 @@ def test_a_frozen_node_that_was_replaced_meanwhile_stops_when_it_goes_on(cluster
     assert copy.returncode == 0
     shutil.rmtree(original.directory / "n1")
     shutil.copytree(tmp_path / "copy" / "n1", original.directory / "n1")
-    cluster.start("n1")
-    cluster.wait_ready(reachable=3)
+    cluster.bring_up("n1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from chaos.testbed.cluster import HOST, READY_SECONDS, Cluster, environment, executable, wait_for
-from tests.rigs.clusters import identical, metrics, sample_becomes
+from tests.rigs.clusters import events, health, identical, metrics, sample_becomes
 
 SECONDS = 30
 
@@ -46,8 +45,7 @@ def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
     assert after["quorumvault_quorum_reachable"] == 2
     assert after['quorumvault_peer_owed_records{peer="n3"}'] == 3
     assert after['quorumvault_peer_owed_seconds{peer="n3"}'] > 0
-    own_cluster.start("n3")
-    own_cluster.wait_ready(reachable=3)
+    own_cluster.bring_up("n3")
     assert own_cluster.api("n3", "clinic").detokenize(missed).body["found"] == 3
     assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_owed_records{peer="n3"}', 0)
     healed = metrics(own_cluster, "n1")
@@ -63,9 +61,7 @@ def test_a_node_that_is_asked_to_stop_says_that_it_drains_and_exits_0(own_cluste
         process = own_cluster.nodes[node].require_process()
         process.send_signal(number)
         assert sample_becomes(own_cluster, node, 'quorumvault_node_state{state="draining"}', 1)
-        health = own_cluster.health(node)
-        assert health is not None
-        assert health.body["state"] == "draining"
+        assert health(own_cluster, node).body["state"] == "draining"
         assert process.wait(SECONDS) == 0
 
 
@@ -96,21 +92,19 @@ def test_a_peer_that_moved_is_found_after_sighup(own_cluster: Cluster) -> None:
 def test_the_event_log_has_starts_stops_reloads_and_keys(own_cluster: Cluster) -> None:
     key = own_cluster.make_key("clinic", "derive")
     own_cluster.stop("n3")
-    lines = (own_cluster.directory / "n3" / "events.jsonl").read_text().splitlines()
     kinds = ["node_started", "key_added", "reload", "node_stopping", "node_stopped"]
-    events = [event for event in map(json.loads, lines) if event["event"] in kinds]
-    assert [event["event"] for event in events] == kinds
-    assert (events[1]["key_id"], events[1]["owner"]) == (key.split("_")[1], "clinic")
-    assert events[2]["detail"].startswith("asked for by the administrative socket; read again: API keys")
-    assert events[3]["detail"] == "SIGTERM"
-    assert key not in "".join(lines)
+    told = [event for event in events(own_cluster, "n3") if event["event"] in kinds]
+    assert [event["event"] for event in told] == kinds
+    assert (told[1]["key_id"], told[1]["owner"]) == (key.split("_")[1], "clinic")
+    assert told[2]["detail"].startswith("asked for by the administrative socket; read again: API keys")
+    assert told[3]["detail"] == "SIGTERM"
+    assert key not in (own_cluster.directory / "n3" / "events.jsonl").read_text()
 
 
 def test_a_node_that_is_to_record_all_serves_nothing_while_it_cannot(made: Cluster) -> None:
     with (made.directory / "cluster.yaml").open("a") as file:
         file.write("\nevents:\n  on_failure: refuse\n  retry: 0.1\n")
-    made.start()
-    made.wait_ready(reachable=3)
+    made.bring_up()
     clinic, log = made.api("n1", "clinic"), made.directory / "n1" / "events.jsonl"
     assert clinic.tokenize(["a"]).status == 200
     log.unlink()
@@ -124,8 +118,7 @@ def test_a_node_that_is_to_record_all_serves_nothing_while_it_cannot(made: Clust
     log.rmdir()
     assert wait_for(lambda: made.api("n1").get("/health").status == 200, SECONDS)
     assert clinic.tokenize(["b"]).status == 200
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [event["outcome"] for event in events if event["event"] == "tokenize"] == ["ok", "no-quorum", "ok"]
+    assert [event["outcome"] for event in events(made, "n1") if event["event"] == "tokenize"] == ["ok", "no-quorum", "ok"]
 
 
 @pytest.mark.parametrize(

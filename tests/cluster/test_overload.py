@@ -23,17 +23,14 @@ from tests.rigs.clusters import metrics
 
 def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(cluster: Cluster) -> None:
     overload = measure(cluster, times=3.0, seconds=1.0)
-    assert overload.younger.goodput > 0
-    assert overload.older.goodput > 0
+    assert min(overload.younger.goodput, overload.older.goodput) > 0
     assert overload.places == 3 * 64
     assert [phase.name for phase in overload.phases] == ["before", "overload", "after"]
     for phase in overload.phases:
         assert set(phase.statuses) <= {"200", "429", "503"}
         assert phase.broken == 0
         assert phase.most_mib > 1
-        assert phase.cpu_each_ms > 0
-        assert phase.nodes_cores > 0
-        assert phase.client_cores > 0
+        assert min(phase.cpu_each_ms, phase.nodes_cores, phase.client_cores) > 0
     for node in NODES:
         assert metrics(cluster, node)["quorumvault_in_flight"] == 0
     assert len(overload.account().checks) == 4

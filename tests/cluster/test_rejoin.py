@@ -9,52 +9,35 @@ from pathlib import Path
 
 import pytest
 
-from chaos.testbed.cluster import Cluster, run, wait_for
-from tests.rigs.clusters import OWNER, SECONDS, Acknowledged, becomes_active, exits, fill, passes, resolves, streaming
+from chaos.testbed.cluster import Cluster, check, wait_for
+from tests.rigs.clusters import OWNER, SECONDS, becomes_active, events, exits, filled, passes, resolves, streaming, without
 
 #: Of a node on one host with others: its peer port is so far above that of its API.
 PEER_OFFSET = 10
 
 
-def replace(cluster: Cluster, node: str) -> None:
-    done = run("init", str(cluster.directory), "--replace", node)
-    assert done.returncode == 0, done.stderr
-
-
-def event_names(cluster: Cluster, node: str) -> list[str]:
-    log = (cluster.directory / node / "events.jsonl").read_text()
-    return [line.split('"event":"')[1].split('"')[0] for line in log.splitlines()]
-
-
 def test_a_lost_disk_is_replaced_under_load_and_its_node_is_as_good_as_any_other(own_cluster: Cluster) -> None:
-    acknowledged = Acknowledged()
-    fill(own_cluster, acknowledged, 5)
+    acknowledged = filled(own_cluster, 5)
     with streaming(own_cluster, acknowledged) as progress:
         passes(progress)
         own_cluster.kill("n2")
         shutil.rmtree(own_cluster.directory / "n2")
         passes(progress)
-        replace(own_cluster, "n2")
+        own_cluster.replace_disk("n2")
         own_cluster.start("n2")
         becomes_active(own_cluster, "n2")
         passes(progress)
-    names = event_names(own_cluster, "n2")
-    assert [name for name in names if name in ("join_started", "view_entered", "join_done")] == [
-        "join_started", "view_entered", "join_done",
-    ]  # fmt: skip
-    for away, node in (("n1", "n2"), ("n3", "n2")):
-        own_cluster.kill(away)
-        own_cluster.wait_ready(node)
-        resolves(own_cluster, node, acknowledged.tokens)
-        own_cluster.start(away)
-        own_cluster.wait_ready(reachable=3)
+    steps = ["join_started", "view_entered", "join_done"]
+    assert [event["event"] for event in events(own_cluster, "n2") if event["event"] in steps] == steps
+    for away in ("n1", "n3"):
+        with without(own_cluster, away):
+            resolves(own_cluster, "n2", acknowledged.tokens)
 
 
 def test_a_joining_node_serves_through_the_others_and_waits_for_both(own_cluster: Cluster) -> None:
-    acknowledged = Acknowledged()
-    fill(own_cluster, acknowledged, 1)
+    acknowledged = filled(own_cluster, 1)
     own_cluster.kill("n2", "n3")
-    replace(own_cluster, "n2")
+    own_cluster.replace_disk("n2")
     own_cluster.start("n2")
     assert wait_for(lambda: own_cluster.state("n2") == "joining", SECONDS)
     answer = own_cluster.api("n1", OWNER).tokenize(["one disk of three"])
@@ -66,8 +49,7 @@ def test_a_joining_node_serves_through_the_others_and_waits_for_both(own_cluster
 
 
 def test_a_store_that_is_gone_is_made_anew_where_the_identity_is_left(own_cluster: Cluster) -> None:
-    acknowledged = Acknowledged()
-    fill(own_cluster, acknowledged, 1)
+    acknowledged = filled(own_cluster, 1)
     own_cluster.kill("n2")
     shutil.rmtree(own_cluster.directory / "n2" / "store")
     own_cluster.start("n2")
@@ -79,10 +61,9 @@ def test_a_store_that_is_gone_is_made_anew_where_the_identity_is_left(own_cluste
 
 @pytest.mark.parametrize("instant", [0.0, 0.05, 0.3], ids="after {} s".format)
 def test_both_survivors_and_the_joining_node_are_killed_in_the_middle(own_cluster: Cluster, instant: float) -> None:
-    acknowledged = Acknowledged()
-    fill(own_cluster, acknowledged, 10)
+    acknowledged = filled(own_cluster, 10)
     own_cluster.kill("n2")
-    replace(own_cluster, "n2")
+    own_cluster.replace_disk("n2")
     own_cluster.start("n2")
     assert wait_for(lambda: "n2" in str(own_cluster.health("n2")), SECONDS)
     # At different instants, none of which has to be met: whatever was under way, it goes on from there.
@@ -97,7 +78,7 @@ def test_both_survivors_and_the_joining_node_are_killed_in_the_middle(own_cluste
 
 def test_the_old_disk_is_sent_away_beside_the_new_one_and_in_its_place(own_cluster: Cluster, tmp_path: Path) -> None:
     own_cluster.kill("n2")
-    replace(own_cluster, "n2")
+    own_cluster.replace_disk("n2")
     own_cluster.start("n2")
     becomes_active(own_cluster, "n2")
     for name in ("fields.yaml", "api_keys.yaml", "secrets"):
@@ -109,7 +90,6 @@ def test_the_old_disk_is_sent_away_beside_the_new_one_and_in_its_place(own_clust
     for known in (address, peer):
         text = text.replace(f'"{known}"', f'"{known.replace("127.0.0.1", "127.0.0.2")}"')
     (tmp_path / "cluster.yaml").write_text(text)
-    (tmp_path / "logs").mkdir()
     with Cluster(tmp_path, {"n2": address.replace("127.0.0.1", "127.0.0.2")}, {}) as beside:
         beside.start("n2")
         assert "n2 runs elsewhere already" in exits(beside, "n2", 1)
@@ -125,11 +105,9 @@ def test_the_old_disk_is_sent_away_beside_the_new_one_and_in_its_place(own_clust
 
 
 def test_a_node_moves_to_another_address_without_a_restart_of_the_others(own_cluster: Cluster) -> None:
-    acknowledged = Acknowledged()
-    fill(own_cluster, acknowledged, 1)
+    acknowledged = filled(own_cluster, 1)
     own_cluster.kill("n2")
-    done = run("init", str(own_cluster.directory), "--replace", "n2", "--host", "127.0.0.2")
-    assert done.returncode == 0, done.stderr
+    check("init", str(own_cluster.directory), "--replace", "n2", "--host", "127.0.0.2")
     pids = [own_cluster.pid(node) for node in ("n1", "n3")]
     for pid in pids:
         os.kill(pid, signal.SIGHUP)

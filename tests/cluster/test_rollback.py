@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from chaos.testbed.cluster import Cluster
-from tests.rigs.clusters import Acknowledged, becomes_active, exits, fill, passes, resolves, streaming
+from tests.rigs.clusters import Acknowledged, becomes_active, exits, filled, passes, resolves, streaming, without
 
 
 def copy_of(cluster: Cluster, node: str) -> Path:
@@ -21,36 +21,31 @@ def put_back(cluster: Cluster, node: str, copy: Path) -> None:
     copy.rename(cluster.directory / node)
 
 
+def write_without_n1(cluster: Cluster, acknowledged: Acknowledged) -> None:
+    """So that n3 counts on what n2 acknowledges: of what nobody counted nothing is lost."""
+    with without(cluster, "n1"):
+        acknowledged.tokenize(cluster, "n3", [f"seen by n2 and n3 {number}" for number in range(50)])
+
+
 def test_a_disk_put_back_while_the_others_run_is_found_out_and_replaced(own_cluster: Cluster) -> None:
     """Proves: rollback marks."""
-    acknowledged = Acknowledged()
-    fill(own_cluster, acknowledged, 1)
+    acknowledged = filled(own_cluster, 1)
     own_cluster.kill("n2")
     copy = copy_of(own_cluster, "n2")
-    own_cluster.start("n2")
-    own_cluster.wait_ready(reachable=3)
+    own_cluster.bring_up("n2")
     with streaming(own_cluster, acknowledged) as progress:
         passes(progress)
-        own_cluster.kill("n1")  # so that n3 counts on what n2 acknowledges: of what nobody counted nothing is lost
-        own_cluster.wait_ready("n2", "n3")
-        values = [f"seen by n2 and n3 {number}" for number in range(50)]
-        acknowledged.tokenize(own_cluster, "n3", values)
-        own_cluster.start("n1")
-        own_cluster.wait_ready(reachable=3)
+        write_without_n1(own_cluster, acknowledged)
         own_cluster.kill("n2")
         put_back(own_cluster, "n2", copy)
         own_cluster.start("n2")
-        last = exits(own_cluster, "n2", 3)
-        assert "put back from an older copy" in last
+        assert "put back from an older copy" in exits(own_cluster, "n2", 3)
         own_cluster.start("n2")
         becomes_active(own_cluster, "n2")
         passes(progress)
     for away in ("n1", "n3"):
-        own_cluster.kill(away)
-        own_cluster.wait_ready("n2")
-        resolves(own_cluster, "n2", acknowledged.tokens)
-        own_cluster.start(away)
-        own_cluster.wait_ready(reachable=3)
+        with without(own_cluster, away):
+            resolves(own_cluster, "n2", acknowledged.tokens)
 
 
 def test_it_is_found_out_by_nodes_that_were_stopped_meanwhile_and_by_one_alone(own_cluster: Cluster) -> None:
@@ -58,18 +53,11 @@ def test_it_is_found_out_by_nodes_that_were_stopped_meanwhile_and_by_one_alone(o
     acknowledged = Acknowledged()
     own_cluster.stop("n2")
     copy = copy_of(own_cluster, "n2")
-    own_cluster.start("n2")
-    own_cluster.wait_ready(reachable=3)
-    own_cluster.kill("n1")
-    own_cluster.wait_ready("n2", "n3")
-    values = [f"seen by n2 and n3 {number}" for number in range(50)]
-    acknowledged.tokenize(own_cluster, "n3", values)
-    own_cluster.start("n1")
-    own_cluster.wait_ready(reachable=3)
+    own_cluster.bring_up("n2")
+    write_without_n1(own_cluster, acknowledged)
     own_cluster.stop("n1", "n2", "n3")
     put_back(own_cluster, "n2", copy)
-    own_cluster.start("n1")
-    own_cluster.start("n2")
+    own_cluster.start("n1", "n2")
     exits(own_cluster, "n2", 3)
     own_cluster.start("n2", "n3")
     becomes_active(own_cluster, "n2")
@@ -77,11 +65,9 @@ def test_it_is_found_out_by_nodes_that_were_stopped_meanwhile_and_by_one_alone(o
 
 
 def test_a_disk_that_is_moved_without_losing_anything_is_taken_for_what_it_is(own_cluster: Cluster) -> None:
-    acknowledged = Acknowledged()
-    fill(own_cluster, acknowledged, 1)
+    acknowledged = filled(own_cluster, 1)
     own_cluster.stop("n2")
     put_back(own_cluster, "n2", copy_of(own_cluster, "n2"))
-    own_cluster.start("n2")
-    own_cluster.wait_ready(reachable=3)
+    own_cluster.bring_up("n2")
     own_cluster.kill("n1")
     resolves(own_cluster, "n2", acknowledged.tokens)

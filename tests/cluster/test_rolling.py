@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 import quorumvault as qv
-from chaos.testbed.cluster import NODES, Cluster, executable, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, check, executable, run, wait_for
 from tests.rigs.clusters import OWNER, SECONDS, identical, resolves
 
 #: Seconds; many times what it takes.
@@ -33,8 +33,7 @@ def patient(made: Cluster) -> Cluster:
 
 @pytest.fixture
 def patient_cluster(patient: Cluster) -> Cluster:
-    patient.start()
-    patient.wait_ready(reachable=3)
+    patient.bring_up()
     return patient
 
 
@@ -42,8 +41,7 @@ def patient_cluster(patient: Cluster) -> Cluster:
 def older_cluster(patient: Cluster) -> Cluster:
     """Three nodes of the release before, as far as the wire shows it."""
     patient.command_line = (sys.executable, "-m", "tests.cluster.older")
-    patient.start()
-    patient.wait_ready(reachable=3)
+    patient.bring_up()
     return patient
 
 
@@ -105,8 +103,7 @@ def goes_on(asked: Asked, calls: int = 20) -> bool:
 def wait_ready(cluster: Cluster) -> None:
     """As an operator does."""
     urls = [part for node in NODES for part in ("--url", cluster.url(node))]
-    done = run("wait", "--ready", *urls)
-    assert done.returncode == 0, done.stderr
+    check("wait", "--ready", *urls)
 
 
 def test_a_rolling_restart_fails_no_request_through_the_other_nodes(patient_cluster: Cluster) -> None:

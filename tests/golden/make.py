@@ -71,8 +71,7 @@ def make(target: Path) -> None:
         Cluster.create(Path(scratch) / "vault", (CLINIC, REGISTRY)) as cluster,
     ):
         filling = _Filling(cluster)
-        cluster.start()
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up()
         _fill(filling)
         cluster.stop()
         _collide(filling)

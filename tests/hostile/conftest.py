@@ -19,8 +19,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster.create(tmp_path_factory.mktemp("limited") / "cluster", (LOUD, QUIET)) as made:
         for node in made.nodes.values():
             node.within = (str(shutil.which("prlimit")), f"--as={LIMIT}")
-        made.start()
-        made.wait_ready(reachable=3)
+        made.bring_up()
         for node in made.nodes.values():
             node.log.write_bytes(b"")  # what a start says of peers that are not there yet
         yield made

@@ -110,8 +110,7 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Tenant]]:
     """All owners, after they were served by nodes that were killed and stopped. Half of them have rotated, once or twice."""
     chance = random.Random(SEED)
     with cluster_for(tmp_path_factory.mktemp("vault") / "cluster", NAMES_ALL, chance) as cluster:
-        cluster.start()
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up()
         made = [
             Tenant(name, cluster, random.Random(chance.random()), VALUES, rotations=chance.choice((0, 0, 1, 2)))
             for name in NAMES_ALL

@@ -16,8 +16,7 @@ from chaos.testbed.cluster import Cluster
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster.create(tmp_path_factory.mktemp("vault") / "cluster", OWNERS) as made:
-        made.start()
-        made.wait_ready(reachable=3)
+        made.bring_up()
         yield made
 
 

@@ -347,7 +347,7 @@ class RejoinWorld:
                 break
             refused = ViewRefused(view)
             progress = replace(progress, decisions=(*progress.decisions, self._decisions.number(refused, repr(refused))))
-        return self._progress.number(progress, progress)
+        return self._progress.number(progress)
 
     def _round(self, at: int, progress: Progress) -> Round:
         return self.operations[at].operation.ask_after(map(self._decisions.values.__getitem__, progress.decisions))
@@ -358,7 +358,7 @@ class RejoinWorld:
         except StopIteration as end:
             return self._results.number(end.value, repr(end.value))
         except QuorumLost:
-            return self._results.number(LOST, None)
+            return self._results.number(LOST)
         return None
 
     def _owed(self, progresses: tuple[int, ...]) -> Owed:
@@ -411,7 +411,7 @@ class RejoinWorld:
         heard = joint.heard | {(node, reply)}
         assert isinstance(step, Ask)
         if len(heard) < len(step.nodes):
-            return held, self._joints.number(waits := replace(joint, heard=heard), waits)
+            return held, self._joints.number(replace(joint, heard=heard))
         told = frozenset((who, said) for who, said in heard if said is not None)
         steps, _ = self._drive(self.joiners[at], joint)
         sent = (*joint.sent, told)
@@ -440,7 +440,7 @@ class RejoinWorld:
         asks = (step.nodes, encode(step.request.sent_in(_ROUND, step.request.view))) if isinstance(step, Ask) else step.view.id
         key = (joiner, asks, entered and entered.id, copies.view, *map(frozenset, (copies.after.items(), copies.done)))
         joint = self._canonical.setdefault(key, joint)
-        return self._joints.number(joint, joint)
+        return self._joints.number(joint)
 
     def _begin(self, at: int, held: int) -> int:
         """A joining that begins with what is durable."""

@@ -147,9 +147,9 @@ class Table(Generic[T]):
         self.values = list(values)
         self._numbers: dict[Hashable, int] = {value: number for number, value in enumerate(values)}
 
-    def number(self, value: T, key: Hashable) -> int:
-        """``key`` is the same for values that are the same."""
-        number = self._numbers.setdefault(key, len(self.values))
+    def number(self, value: T, key: Hashable = None) -> int:
+        """``key`` is the same for values that are the same. Without one the value is its own key."""
+        number = self._numbers.setdefault(value if key is None else key, len(self.values))
         if number == len(self.values):
             assert number < 1 << 16, "a state has no more than 16 bits for each of its parts"
             self.values.append(value)
@@ -296,7 +296,7 @@ class World:
 
     def _find_born(self, operation: int, owed: int) -> int:
         minded = self._operations[operation].minds(self._owed.values[owed])
-        return self._intern(Progress(self._owed.number(minded, minded)))
+        return self._progress.number(Progress(self._owed.number(minded)))
 
     def _find_awaited(self, operation: int, number: int) -> list[int]:
         """Nodes whose reply the present round of an operation waits for."""
@@ -317,7 +317,8 @@ class World:
         decision = self._decide(operation, progress, heard, node, ())
         if decision is None:
             step = Step(
-                self._intern(replace(progress, heard=heard)), sent=0 if progress.heard else self._sent(operation, progress)
+                self._progress.number(replace(progress, heard=heard)),
+                sent=0 if progress.heard else self._sent(operation, progress),
             )
         else:
             assert repr(self._decide(operation, progress, heard, node, awaited)) == repr(decision)
@@ -363,7 +364,7 @@ class World:
         held = {pair for pair in disk.scan(b"") if pair[0] != layout.SEQUENCE_KEY}
         synced = frozenset(pair for pair in disk.stored.items() if pair[0] != layout.SEQUENCE_KEY)
         content = Content(synced, frozenset(held - synced))
-        return self._contents.number(content, content)
+        return self._contents.number(content)
 
     def _decide(
         self, operation: int, progress: Progress, heard: Collection[tuple[int, int]], last: int | None, given_up: Iterable[int]
@@ -384,7 +385,7 @@ class World:
             asked = self._ask(operation, decisions).request.sent_in(ROUND, VIEW.id)
             if asked == self._ask(operation, ()).request.sent_in(ROUND, VIEW.id):
                 further = Progress(progress.owed)
-            return Step(self._intern(further), sent=self._sent(operation, further))
+            return Step(self._progress.number(further), sent=self._sent(operation, further))
         except QuorumLost:
             return Step(_ENDED)
         except StopIteration as end:
@@ -396,7 +397,7 @@ class World:
         if broken:
             raise _Broken(f"{operation.kind}: {broken}")
         shown = operation.obliges(result)
-        return self._owed.number(shown, shown)
+        return self._owed.number(shown)
 
     def _ask(self, operation: int, decisions: tuple[int, ...]) -> Ask:
         return self._operations[operation].ask_after(map(self._decisions.values.__getitem__, decisions))
@@ -413,19 +414,19 @@ class World:
         if isinstance(request, Get | ReadEpoch):
             return 0
         number = self._requests.number(request, encode(request))
-        return self._intern_flight(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))
+        return self._flights.number(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))
 
     def _find_settled(self, flight: int, stores: ThreeStores) -> int:
         """What is under way, without requests that change nothing where they arrive."""
         sent = self._flights.values[flight]
-        return self._intern_flight(frozenset((r, node) for r, node in sent if self._arrived(r, stores[node]) != stores[node]))
+        return self._flights.number(frozenset((r, node) for r, node in sent if self._arrived(r, stores[node]) != stores[node]))
 
     def _find_joined(self, one: int, other: int) -> int:
-        return self._intern_flight(self._flights.values[one] | self._flights.values[other])
+        return self._flights.number(self._flights.values[one] | self._flights.values[other])
 
     def _find_together(self, one: int, other: int) -> int:
         owed = self._owed.values[one].and_also(self._owed.values[other])
-        return self._owed.number(owed, owed)
+        return self._owed.number(owed)
 
     def _find_orders(self, stores: ThreeStores) -> tuple[ThreeStores, list[int]]:
         """The first of all renamings of the stores, and those that lead to it."""
@@ -442,7 +443,7 @@ class World:
             return number
         decisions = tuple(self._find_moved_decision(to, decision) for decision in progress.decisions)
         heard = frozenset((to[node], reply) for node, reply in progress.heard)
-        return self._intern(Progress(progress.owed, decisions, heard))
+        return self._progress.number(Progress(progress.owed, decisions, heard))
 
     def _find_moved_decision(self, to: Sequence[int], number: int) -> int:
         decision = self._decisions.values[number]
@@ -452,13 +453,7 @@ class World:
         return self._decisions.number(moved, repr(moved))
 
     def _find_moved_flight(self, to: Sequence[int], flight: int) -> int:
-        return self._intern_flight(frozenset((request, to[node]) for request, node in self._flights.values[flight]))
-
-    def _intern(self, progress: Progress) -> int:
-        return self._progress.number(progress, progress)
-
-    def _intern_flight(self, flight: frozenset[tuple[int, int]]) -> int:
-        return self._flights.number(flight, flight)
+        return self._flights.number(frozenset((request, to[node]) for request, node in self._flights.values[flight]))
 
     def _told(self, last: bytes) -> Iterator[str]:
         """The steps that lead to a state, and on to an answer that may not be."""

@@ -13,8 +13,7 @@ from chaos.testbed.cluster import Cluster
 def scrape() -> bytes:
     """The metrics of n1, of a cluster that lives as long as this takes."""
     with tempfile.TemporaryDirectory() as directory, Cluster.create(Path(directory) / "cluster", ("clinic",)) as cluster:
-        cluster.start()
-        cluster.wait_ready(reachable=3)
+        cluster.bring_up()
         clinic = cluster.api("n1", "clinic")
         tokens = clinic.tokenize(["a", "b"]).body["tokens"]
         clinic.detokenize([*tokens, "qv_1_unknown"])

@@ -118,14 +118,7 @@ def _partition(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     if choice & 8 or not wires:
         wires += [(other, node.name) for other in others]
     how = Cut.DROPS if choice & 16 else Cut.HOLDS
-    for wire in wires:
-        node.network.cut(wire, how)
-
-    def mend() -> None:
-        for wire in wires:
-            node.network.mend(wire)
-
-    return mend
+    return node.network.cut(wires, how)
 
 
 def _bad_network(fault: Fault, node: Node, cluster: Cluster) -> Mend:

@@ -136,12 +136,10 @@ def _broken_join(fault: Fault, node: Node, cluster: Cluster) -> Mend:
 def _stale_join(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     stale, knowing = Random(fault.dice).sample([other for other in cluster.values() if other is not node], 2)
     wires = [wire for other in (node, knowing) for wire in ((stale.name, other.name), (other.name, stale.name))]
-    for wire in wires:
-        node.network.cut(wire, Cut.DROPS)
+    mend = node.network.cut(wires, Cut.DROPS)
 
     def lose() -> None:
-        for wire in wires:
-            node.network.mend(wire)
+        mend()
         if not whole(cluster):
             return
         node.lose_disk(_new_disk(node))

@@ -6,7 +6,7 @@ it is mended, as a connection does whose packets are sent again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random
 from typing import Any
@@ -46,10 +46,12 @@ class Network:
         """Messages are lost, come twice, and come late, and so out of order."""
         self.lose, self.repeat, self.late = 0.25, 0.5, 0.3
 
-    def cut(self, wire: Wire, how: Cut) -> None:
-        self._cuts[wire] = (how, self._timeline.now)
+    def cut(self, wires: Sequence[Wire], how: Cut) -> Callable[[], object]:
+        """Cuts these directions; what is returned mends them."""
+        self._cuts |= dict.fromkeys(wires, (how, self._timeline.now))
+        return lambda: [self._mend(wire) for wire in wires]
 
-    def mend(self, wire: Wire) -> None:
+    def _mend(self, wire: Wire) -> None:
         self._cuts.pop(wire, None)
         mended = [message for message in self._held if message[0] == wire]
         self._held = [message for message in self._held if message[0] != wire]
@@ -59,7 +61,7 @@ class Network:
     def mend_all(self) -> None:
         self.behave()
         for wire in list(self._cuts):
-            self.mend(wire)
+            self._mend(wire)
 
     def silent(self, wire: Wire) -> bool:
         """Whether the one end has not heard of the other, either way, for so long that the link is down."""

@@ -220,7 +220,7 @@ def test_the_command_measures_shows_writes_and_judges(
     [
         ("healing --records 5000 --only lost --only away --load 50", {"records": 5000, "runs": ("lost", "away"), "load": 0.5}),
         ("notfound --inputs 50 --seed 3", {"inputs": 50, "seed": 3}),
-        ("healing-smoke", {"records": 6_000, "timed": False}),
+        ("healing-smoke", {"records": 6_000, "few": 1_000}),
     ],
 )
 def test_options_change_the_plan_and_a_run_that_fails_says_so_in_one_line(
