@@ -117,13 +117,9 @@ class Firewalls:
                 for (source, target), verdict in sorted(self._verdicts.items())
                 if target == node
             ]
-            await self._load(node, "\n".join(["flush chain inet chaos arriving", *rules, ""]))
+            await self.load(node, "\n".join(["flush chain inet chaos arriving", *rules, ""]))
 
-    async def set_up(self) -> None:
-        for node in NODES:
-            await self._load(node, _TABLE)
-
-    async def _load(self, node: str, rules: str) -> None:
+    async def load(self, node: str, rules: str) -> None:
         command = ("ip", "netns", "exec", f"{self._prefix}-{node}", "nft", "-f", "-")
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -137,7 +133,8 @@ async def in_namespaces(place: Path, seed: int) -> AsyncIterator[tuple[Cluster, 
     """A site (network.py), inside of ``run_inside``. Nothing in it is left to chance, so the seed decides nothing."""
     prefix = os.environ[VARIABLE]
     firewalls = Firewalls(prefix)
-    await firewalls.set_up()
+    for name in NODES:
+        await firewalls.load(name, _TABLE)
     hosts = tuple(_ADDRESSES.values())
     with Cluster.create(place / "cluster", OWNERS, base_port=_BASE_PORT, hosts=hosts) as cluster:
         ip = shutil.which("ip")

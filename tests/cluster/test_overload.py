@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing
 
 import msgspec
 import pytest
@@ -18,6 +17,7 @@ from bench.openloop import OpenLoop
 from bench.overload import BATCH, Capacity, Overload, Phase, measure
 from chaos.testbed.api import Api
 from chaos.testbed.cluster import NODES, Cluster, wait_for
+from tests.hostile.limited import raw_connection
 from tests.rigs.clusters import metrics
 
 
@@ -39,8 +39,10 @@ def test_the_overload_benchmark_runs_through_and_nothing_is_left_of_the_load(clu
 def test_a_key_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> None:
     """It takes all the places that a key may have, and holds them; its own further requests are refused, and nobody else's."""
     request = encode("/tokenize", cluster.api_key(OWNER), b'{"values":["slow"]}')
-    address = cluster.nodes["n1"].address
-    with _held(address, request[:-5], 48) as connections:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(raw_connection(cluster)) for _ in range(48)]
+        for connection in connections:
+            connection.sendall(request[:-5])
         slow = cluster.api("n1", OWNER)
         assert wait_for(lambda: slow.tokenize(["refused"]).status == 429, 20)
         refused = slow.tokenize(["refused"])
@@ -52,20 +54,6 @@ def test_a_key_whose_bodies_come_slowly_shuts_no_other_out(cluster: Cluster) -> 
             connection.sendall(request[-5:])
         assert [connection.recv(12) for connection in connections] == [b"HTTP/1.1 200"] * 48
     assert slow.tokenize(["and now"]).status == 200
-
-
-@contextmanager
-def _held(address: str, beginning: bytes, count: int) -> Iterator[list[socket.socket]]:
-    host, _, port = address.rpartition(":")
-    connections = []
-    try:
-        for _ in range(count):
-            connections.append(socket.create_connection((host, int(port)), timeout=20))
-            connections[-1].sendall(beginning)
-        yield connections
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 def test_a_stranger_s_requests_leave_a_line_a_second_in_the_event_log(cluster: Cluster) -> None:

@@ -7,8 +7,7 @@ import random
 import resource
 import shutil
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from chaos.testbed.api import Unanswered
@@ -17,6 +16,7 @@ from tests.rigs.clusters import (
     OWNER,
     SECONDS,
     Acknowledged,
+    goes_on,
     health,
     identical,
     passes,
@@ -116,15 +116,6 @@ class Race:
                 with self.lock:
                     self.done += 1
 
-    def goes_on(self, rounds: int, clients: Sequence[Future[None]]) -> None:
-        """Waits for so many more rounds. A client that failed shows why."""
-        goal = self.done + rounds
-        progress = wait_for(lambda: self.done >= goal or any(client.done() for client in clients), 30)
-        for client in clients:
-            if client.done():
-                client.result()
-        assert progress, f"{goal - self.done} of {rounds} rounds are missing after 30 s"
-
 
 def test_rotation_races_tokenization_for_thousands_of_rounds(own_cluster: Cluster) -> None:
     """Proves: the fence."""
@@ -135,10 +126,10 @@ def test_rotation_races_tokenization_for_thousands_of_rounds(own_cluster: Cluste
             for victim in itertools.islice(itertools.cycle(NODES), 6):
                 own_cluster.pause(victim)
                 race.frozen = victim
-                race.goes_on(150, clients)
+                goes_on(lambda: race.done, 150, clients)
                 own_cluster.resume(victim)
                 race.frozen = None
-                race.goes_on(250, clients)
+                goes_on(lambda: race.done, 250, clients)
         finally:
             race.stop.set()
     assert race.done > 2_000
@@ -149,22 +140,22 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
     """Proves: not found needs two."""
     own_cluster.kill("n1")
     own_cluster.wait_ready("n2", "n3")
-    values = [f"written while n1 was away {n}" for n in range(20)]
-    tokens = own_cluster.api("n2", OWNER).tokenize(values).body["tokens"]
+    acknowledged = Acknowledged()
+    acknowledged.tokenize(own_cluster, "n2", [f"written while n1 was away {n}" for n in range(20)])
     own_cluster.kill("n2", "n3")
     shutil.rmtree(own_cluster.directory / "n3")
     own_cluster.start("n1", "n3")
     assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and own_cluster.state("n3") == "joining", 20)
     assert wait_for(lambda: health(own_cluster, "n1").body["peers"]["n3"]["status"] == "up", 20)
     for node in ("n1", "n3"):
-        for asked in (tokens, ["no token"]):
+        for asked in (list(acknowledged.tokens.values()), ["no token"]):
             answer = own_cluster.api(node, OWNER).detokenize(asked)
             assert (answer.status, answer.body["code"]) == (503, "no-quorum")
     assert "n3 has no disk" in "\n".join(health(own_cluster, "n3").body["warnings"])
     own_cluster.start("n2")
     own_cluster.wait_ready("n1", "n2", "n3")
     for node in NODES:
-        resolves(own_cluster, node, dict(zip(values, tokens, strict=True)))
+        resolves(own_cluster, node, acknowledged.tokens)
     assert own_cluster.state("n3") == "joining"
     assert not (own_cluster.directory / "n3" / "store").exists()
 
@@ -174,14 +165,14 @@ def test_a_disk_that_cannot_be_written_ends_the_node_with_exit_code_3(own_cluste
 
     Proves: a distrusted store stops.
     """
-    before = own_cluster.api("n1", OWNER).tokenize(["before"]).body["tokens"]
+    acknowledged = Acknowledged()
+    acknowledged.tokenize(own_cluster, "n1", ["before"])
     process = own_cluster.nodes["n3"].require_process()
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))
-    values = [f"{n} " + "x" * 1_000 for n in range(20)]
-    after = own_cluster.api("n1", OWNER).tokenize(values).body["tokens"]
+    acknowledged.tokenize(own_cluster, "n1", [f"{n} " + "x" * 1_000 for n in range(20)])
     assert process.wait(20) == 3
     own_cluster.wait_ready("n1", "n2")
-    resolves(own_cluster, "n2", dict(zip(["before", *values], before + after, strict=True)))
+    resolves(own_cluster, "n2", acknowledged.tokens)
 
 
 def test_no_plaintext_and_no_key_in_anything_that_the_nodes_write(own_cluster: Cluster) -> None:

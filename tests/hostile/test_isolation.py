@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chaos.testbed.cluster import NODES, Cluster, run, wait_for
+from chaos.testbed.cluster import NODES, Cluster, run
 from quorumvault.config.api_keys import create_key, load_keys, new_keyfile
 from quorumvault.errors import ConfigError
 from tests.hostile.tenants import ARROW, JSON, Ghosts, Tenant, Value, cluster_for, columns, epoch_of
+from tests.rigs.clusters import goes_on
 from tests.rigs.columns import column
 
 SEED = 11
@@ -77,26 +78,17 @@ class Work:
         drawn = tenant.chance.choices(self._published, k=10) if self._published else []
         return [token for token in dict.fromkeys(drawn) if token not in tenant.tokens]
 
-    def goes_on(self, turns: int, clients: Sequence[Future[None]]) -> None:
-        """Waits for about so many more turns. A client that failed shows why."""
-        goal = self.done + turns
-        progress = wait_for(lambda: self.done >= goal or any(client.done() for client in clients), 60)
-        for client in clients:
-            if client.done():
-                client.result()
-        assert progress, "the owners' clients do not get on"
-
 
 def break_nodes(cluster: Cluster, chance: random.Random, work: Work, clients: Sequence[Future[None]]) -> None:
     """Kills each node and stops each node, in an order by chance, with work meanwhile and in between."""
     faults = list(itertools.product(NODES, (cluster.kill, cluster.pause)))
     chance.shuffle(faults)
     for node, fault in faults:
-        work.goes_on(_BACK, clients)
+        goes_on(lambda: work.done, _BACK, clients)
         fault(node)
         if fault == cluster.pause:
             work.frozen = (node,)
-        work.goes_on(_AWAY, clients)
+        goes_on(lambda: work.done, _AWAY, clients)
         if fault == cluster.pause:
             cluster.resume(node)
             work.frozen = ()

@@ -169,11 +169,8 @@ class RejoinWorld:
 
     def apart(self) -> list[State]:
         """The states in which the first and the last node are in different views, and no learning from each other mends it."""
-        return [state for state in self._visit() if self._are_apart(*state[0]) and not list(self._node_steps(state))]
-
-    def _are_apart(self, *disks: int) -> bool:
-        first, last = (self._view(self._disks.values[disks[at]].view) for at in (0, 2))
-        return first != last
+        views = ((state, [self._disks.values[disk].view for disk in state[0][:3]]) for state in self._visit())
+        return [state for state, (first, _, last) in views if first != last and not list(self._node_steps(state))]
 
     def _visit(self) -> Iterator[State]:
         """Every state, as soon as it is found."""

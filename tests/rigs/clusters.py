@@ -7,7 +7,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,16 @@ def passes(progress: threading.Event, answers: int = 10) -> None:
     for _ in range(answers):
         progress.clear()
         assert progress.wait(20), "no request succeeded any more"
+
+
+def goes_on(done: Callable[[], int], more: int, clients: Sequence[Future[None]]) -> None:
+    """Waits until so much more is done. A client that failed shows why."""
+    goal = done() + more
+    progress = wait_for(lambda: done() >= goal or any(client.done() for client in clients), SECONDS)
+    for client in clients:
+        if client.done():
+            client.result()
+    assert progress, f"{goal - done()} of {more} are missing after {SECONDS:g} s"
 
 
 def resolves(cluster: Cluster, node: str, tokens: dict[str, str]) -> None:
