@@ -1,7 +1,5 @@
 """The command line of every benchmark: ``bin/bench [NAME] [OPTION ...]``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

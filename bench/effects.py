@@ -5,8 +5,6 @@ every time of the other, and only which is larger counts. Both are 0 for samples
 by the normal approximation, which hundreds of samples are plenty for; samples count as independent of each other.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from bisect import bisect_left, bisect_right

@@ -5,8 +5,6 @@ every eighty thousandth value, which a median would leave out or count twice. Va
 apart; how far the ratios of single repetitions lie apart says how far to trust the whole.
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -9,8 +9,6 @@ options are the vault's, written anew from docs/token-format.md; nothing of the 
 LevelDB's bindings is installed), so it cannot become faster or slower with what it is held against.
 """
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 import struct

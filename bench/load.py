@@ -1,7 +1,5 @@
 """One cluster of three nodes under load: drives requests through it, and reads what that cost its processes."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence

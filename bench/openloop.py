@@ -7,8 +7,6 @@ time; a latency counts from then on, also if the client itself was late.
 There are no retries: what is refused is counted, and gone.
 """
 
-from __future__ import annotations
-
 import errno
 import select
 import socket

@@ -19,8 +19,6 @@ answer in time, or the work was for nothing. So it should do nearly as much unde
 accepts within a bound, keep to its memory, and be as it was as soon as the load goes.
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The plans of the vault's benchmark: what is measured, in which order, how often, and with how much."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

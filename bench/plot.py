@@ -6,8 +6,6 @@
 All panels of a row share their scale, so that heights can be compared across.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Reads what a process costs: CPU time, memory, and bytes on disk, as Linux tells them."""
 
-from __future__ import annotations
-
 import os
 import platform
 import threading

@@ -5,8 +5,6 @@ is repeated and a token that is to be resolved are drawn evenly from all that we
 the tables, as they would in a vault that has been in use.
 """
 
-from __future__ import annotations
-
 import random
 import secrets
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ bin/chaos report DIR                 the page of a run that was made before
 Exit codes: 0 valid · 1 invalid · 2 usage · 3 unknown, or the harness could not do its work.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import os

@@ -3,8 +3,6 @@
 An answer outside of the contract is a Breach: it is not the harness's to guess what it means.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable, Sequence

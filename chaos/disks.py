@@ -5,8 +5,6 @@ damaged here can be put right again, because a node that has lost its disk for g
 show.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

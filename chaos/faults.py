@@ -3,8 +3,6 @@
 Whatever is done here can be undone, and ``heal`` undoes all of it: before the work begins, and after it, however it ended.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -3,8 +3,6 @@
 While one node is down, the two others have to agree between them: what was acknowledged by two is on one of these at least.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 

@@ -10,8 +10,6 @@
 Each begins with three disks that are active: two that are lost at a time are more than the promise covers.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import shutil

@@ -1,7 +1,5 @@
 """Works out the figures of a history: speed, availability, and the seconds until all was well again. Pure; judges nothing."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence

@@ -4,8 +4,6 @@ The tests own the mutants (tests/rigs/undone/). Their module tests.rigs.broken l
 of the command ``quorumvault``. Nothing broken is in the package, and this module imports none of it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 import sys

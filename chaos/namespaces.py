@@ -11,8 +11,6 @@ Lost packets are lost for real as well; what is late or comes twice takes netem,
 The namespaces are made by a process outside of them, which waits for the run and removes them however it ends.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -6,8 +6,6 @@ damaged in an episode, and each acknowledged record is on two. Kills, stops and 
 disks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum

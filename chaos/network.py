@@ -10,8 +10,6 @@ mended. A connection that is opened meanwhile gets no further than to the proxy.
 stream, which no real network does to TCP; nodes have to notice, since each of their frames is authenticated, and begin anew.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping

@@ -4,8 +4,6 @@
 of the same name. What the page says is worked out here; how it looks is in the template.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator, Sequence

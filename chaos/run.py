@@ -4,8 +4,6 @@ plan (nemesis.py) ─▶ faults.py ─▶ processes, disks, links          histo
 workload.py ─▶ asking.py ─▶ HTTP of three nodes ─▶ recorder.py ─▶ history.jsonl ─▶ measures.py ────────────────┴▶ summary.json
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import shutil

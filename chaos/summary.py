@@ -1,7 +1,5 @@
 """The figures of a run, which are written to summary.json. Times are seconds since the run began."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 import msgspec

@@ -1,7 +1,5 @@
 """Tellers: they print a run as it goes, line by line, or as a story with the reasons."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path

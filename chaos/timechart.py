@@ -9,8 +9,6 @@
 Colours are classes, given by the page's style sheet, so that they follow its theme.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ node that ended by itself with nothing done to its disk, or one that did not com
 and not enough to say that nothing is. Only what is left is valid.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

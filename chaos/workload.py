@@ -5,8 +5,6 @@ that is silent would otherwise make the silence look short (Tene, "How NOT to Me
 What is asked for is drawn from the seed; when, and what is known by then, is up to the machine.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Mapping

@@ -1,7 +1,5 @@
 """``bin/diagrams``: draws 3-as-built.d2 from what runs, and renders every source in this folder to the SVG beside it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

@@ -4,8 +4,6 @@ Arrows that follow from others are left out (transitive reduction: Aho, Garey an
 Graph", 1972). The rooms of ``server/`` are drawn inside of it, with the arrows between them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from tests.tools.test_house import Graph, floors, rooms

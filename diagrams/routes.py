@@ -1,7 +1,5 @@
 """The paths that a node serves, as its applications have them, with what api/reference.py says of a key."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import cast
 from unittest.mock import Mock

@@ -3,8 +3,6 @@
 Read from /proc/PID/fd and /proc/net/tcp (proc(5)). A node forbids other processes of its user to look into it: this takes root.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat

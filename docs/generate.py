@@ -3,8 +3,6 @@
 bin/docs runs it; a test fails when a page is not what it would write.
 """
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Iterator, Sequence

@@ -11,8 +11,6 @@
 The names here are the public ones; each is imported when it is first used, so that a node does not load the client.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -6,8 +6,6 @@ leave a part of the new one, so they are for directories that nobody reads befor
 OSError.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

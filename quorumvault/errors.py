@@ -3,8 +3,6 @@
 No message, here or at a call site, may carry a value, an API key or a whole token: name the place (index, path, file, key).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple

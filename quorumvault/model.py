@@ -3,8 +3,6 @@
 Rules kept here: owner isolation.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass, field

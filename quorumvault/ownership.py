@@ -7,8 +7,6 @@ Folders are shared: in /tmp another user may put a link, or a file, where this p
 only if this user or root made them, and owners are changed through descriptors, of files that have one name.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

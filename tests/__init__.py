@@ -1,7 +1,5 @@
 """Everything that shows that the project does what it says; docs/testing.md says which kind of test lives where."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 #: The checkout.

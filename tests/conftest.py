@@ -4,8 +4,6 @@ How long an example of Hypothesis takes says how busy the machine is, so it make
 the examples.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import socket

@@ -5,8 +5,6 @@
 The yardstick, and no vault: whoever has the values in a table beside the file needs none.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A command as a process of its own, measured from outside: seconds, CPU, and the most memory that it had at once."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence

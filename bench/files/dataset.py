@@ -6,8 +6,6 @@
 Values are as long as a medical record number with a prefix: 17 characters.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import duckdb

@@ -5,8 +5,6 @@ JSON            Client: one call, whose requests go one after the other
 JSON, threads   Client: as many threads as Arrow has requests, a batch of the largest size each
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The plans of file runs: the tables that are copied, and the number of texts that go through the client alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

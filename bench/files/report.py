@@ -1,7 +1,5 @@
 """The report of a run over files: medians, and how far the single repetitions lie apart."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 The nodes are on this machine as well, and what they do is in the command's seconds.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A whole healing run: each of its parts on a cluster of its own."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The clients' requests while a node heals, and their right answers: new tokens at a steady rate, all values back."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future

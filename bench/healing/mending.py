@@ -1,7 +1,5 @@
 """One node of three is broken under load: it is away for a while, loses its disk, has bits flipped in its tables."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import shutil

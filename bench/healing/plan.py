@@ -1,7 +1,5 @@
 """The plans of healing runs: how many records there are, and which runs are made with them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 #: A node is down for a while; it loses its disk; its tables rot; and what many records cost.

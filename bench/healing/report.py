@@ -1,7 +1,5 @@
 """The report of a healing run: the figures as types, and how they stand to what is promised."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Measures what many records cost: a start, memory, a comparison that finds nothing, and new tokens, beside few records."""
 
-from __future__ import annotations
-
 import json
 import random
 import tempfile

@@ -5,8 +5,6 @@ with the cluster's own secret: the nodes find records that are authentic, and wo
 filled in the order in which values come, so that it has compacted what a node's has; the two others are copies of its files.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -4,8 +4,6 @@ Beside the people there are their visits, invented for the invented ones, else m
 compares here; what needs the package ``quorumvault`` is a command of it, or a line of Python in a process of its own.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Partitions for a caller that knows no event loop: a cluster's links run in a thread of their own, to be cut and mended here."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Coroutine

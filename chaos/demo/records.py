@@ -1,7 +1,5 @@
 """The input of the demonstration: the caller's CSV file, or invented patients, and the columns to be replaced."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Each line with a mark is a claim that was just checked, from outside, over the c
 uses. The first that does not hold ends it with exit code 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

@@ -1,7 +1,5 @@
 """The demonstration's worse moments: a node killed with a request in its hands, one cut off, and what the three logs say."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

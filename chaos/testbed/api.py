@@ -1,7 +1,5 @@
 """HTTP to one node: one request, one answer. No retries and no failover, which would hide what is looked for."""
 
-from __future__ import annotations
-
 import http.client
 import json
 from collections.abc import Iterable

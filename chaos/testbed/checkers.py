@@ -7,8 +7,6 @@ up by ones, and every operation that shows an epoch, if only in a token, reads i
 that was told nothing may take effect at any time, or never.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, replace
 

@@ -10,8 +10,6 @@ Only processes that were started here are ever signalled, by their pid. Leaving 
 kills them; and should this process itself be killed, the kernel kills them in turn (``PR_SET_PDEATHSIG``).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -3,8 +3,6 @@
 Each shape is Markup, so that text in it is escaped. Looks are CSS classes, given by the page or document around the shapes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

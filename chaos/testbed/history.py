@@ -10,8 +10,6 @@ of the contract (not_found, …). An operation without a second event is unknown
 of the harness, and out of files; the harness's also have what was done to the nodes meanwhile, which no checker looks at.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The machine on which all runs: its tools, mounts that end with the run, files that are moved or damaged."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """Prints a run for somebody who watches: steps, remarks, and claims, which get their mark only once they were checked."""
 
-from __future__ import annotations
-
 import os
 from typing import TextIO
 

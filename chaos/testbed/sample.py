@@ -5,8 +5,6 @@ scripts and in both Unicode forms, quotes, commas and line breaks within a cell,
 is the empty string (``""``). Numbers of the form 9xx-xx-xxxx are never issued as social security numbers.
 """
 
-from __future__ import annotations
-
 import random
 import unicodedata
 import uuid

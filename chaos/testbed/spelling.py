@@ -4,8 +4,6 @@ So clients can ask for a token before anybody was told of it: while its value is
 heard, or for a value that nobody ever stored. And a node that spelled tokens otherwise would be found out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import zlib
 from functools import lru_cache

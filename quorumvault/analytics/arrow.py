@@ -7,8 +7,6 @@ Memory is that of one window, whatever the length of the input. Text that is no 
 be anybody's diagnosis. One call has tokens of one epoch: what a rotation overtakes within a window is asked for again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial

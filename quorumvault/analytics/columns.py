@@ -1,7 +1,5 @@
 """Which columns may be worked on, by DuckDB's types, and how DuckDB spells their names: one rule for queries and for files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 

@@ -9,8 +9,6 @@ What ``config`` leaves out comes from the environment (QUORUMVAULT_URL, QUORUMVA
 profile, which is copied about and printed: it is refused there.
 """
 
-from __future__ import annotations
-
 import duckdb
 from dbt.adapters.duckdb.plugins import BasePlugin
 

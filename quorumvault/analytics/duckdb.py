@@ -12,8 +12,6 @@ does what DuckDB spills, in ``temp_directory``, by default a folder ``.tmp`` whe
 unless the connection has ``preserve_insertion_order`` off: DuckDB then keeps no order, of tables neither.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence

@@ -3,8 +3,6 @@
 rows -> distinct texts of their columns -> answers, registered as a table -> left join, in the order of the rows
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -17,8 +17,6 @@ The API key stays out of Spark, whose plans, broadcasts and event logs are no pl
 path on its own machine, or from its environment (QUORUMVAULT_API_KEY).
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -69,11 +69,7 @@ def _peer_row(name: str, peer: PeerStatus, mine: FactsStatus) -> list[str]:
     if facts is None:
         return [name, peer.address, link, back, *["-"] * 7, peer.error or ""]
     told = [facts.version, facts.mode, facts.disk[:_SHORT], "-" if facts.view is None else str(facts.view.number)]
-    compared = [
-        _compare(facts.secrets, mine.secrets),
-        _compare(facts.fields, mine.fields),
-        _compare(facts.keys, mine.keys),
-    ]
+    compared = [_compare(facts.secrets, mine.secrets), _compare(facts.fields, mine.fields), _compare(facts.keys, mine.keys)]
     return [name, peer.address, link, back, *told, *compared, peer.error or ""]
 
 
@@ -108,10 +104,7 @@ def stop(config: Path, node: str, as_json: bool) -> None:
     print_answer(admin_client(config, node).stop(), f"{node} drains, and ends when that is done.", as_json=as_json)
 
 
-@click.command(
-    short_help="Compare replicas and mend what differs.",
-    epilog="\b\nExample:\n  quorumvault repair vault --node n1",
-)
+@click.command(short_help="Compare replicas and mend what differs.", epilog="\b\nExample:\n  quorumvault repair vault --node n1")
 @node_options
 @json_option
 def repair(config: Path, node: str, as_json: bool) -> int:
@@ -133,10 +126,7 @@ def _mended(found: PeerRepair) -> str:
     return f"{text}, {found.unreadable:,} buckets cannot be read" if found.unreadable else text
 
 
-@click.command(
-    short_help="Compare all replicas, record by record.",
-    epilog="\b\nExample:\n  quorumvault verify vault --node n1",
-)
+@click.command(short_help="Compare all replicas, record by record.", epilog="\b\nExample:\n  quorumvault verify vault --node n1")
 @node_options
 @json_option
 def verify(config: Path, node: str, as_json: bool) -> int:

@@ -1,7 +1,5 @@
 """``quorumvault census``: which epochs the tokens in files are of."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """``quorumvault completion``: the shell's part of completing commands and options with Tab."""
 
-from __future__ import annotations
-
 import click
 from click.shell_completion import get_completion_class
 

@@ -1,7 +1,5 @@
 """The output file of a command: at the end it is there whole, or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """``quorumvault dev``: a cluster of three nodes in one terminal."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import shlex

@@ -4,8 +4,6 @@ Each is ``quorumvault serve`` in this process group, so Ctrl-C reaches it; SIGTE
 be killed, the kernel tells it so (process.py).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

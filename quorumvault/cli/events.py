@@ -1,7 +1,5 @@
 """``quorumvault events``: the event logs of the nodes whose data is on this machine, merged by time."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """``quorumvault tokenize``, ``detokenize`` and ``retokenize``: files, folders, tables, and standard input."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import dataclasses

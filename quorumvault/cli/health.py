@@ -1,7 +1,5 @@
 """Shows what nodes report of themselves, as rows for people and as JSON for machines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import msgspec

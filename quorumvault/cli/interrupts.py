@@ -1,7 +1,5 @@
 """Ends a command that works on files early: by a signal, by a mistake in its arguments, or for want of a package."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

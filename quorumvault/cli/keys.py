@@ -1,7 +1,5 @@
 """``quorumvault keys``: who may ask. Works on the key file, which holds hashes; nodes read it again on SIGHUP."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from datetime import UTC, datetime

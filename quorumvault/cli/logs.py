@@ -5,8 +5,6 @@
 or one JSON object a line. A traceback follows its line, indented; in JSON it is a member.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import traceback

@@ -4,8 +4,6 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 no quorum (for ``serve``: storage failed),
 A command returns its exit code, or None for 0, and raises for anything that went wrong.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import io

@@ -1,7 +1,5 @@
 """``quorumvault migrate``: the tokens in many files move to the active epoch, and a crosswalk says what became of each."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

@@ -89,9 +89,7 @@ _CONNECTION = all_of(
     click.option("--key-file", type=_FILE, help="A file with the API key in it. Default: the key in QUORUMVAULT_API_KEY."),
     click.option("--purpose", help="Why: kept in the event log of the node that answers. Default: QUORUMVAULT_PURPOSE."),
     click.option(
-        "--cacert",
-        type=_FILE,
-        help="Certificates (PEM) to trust for https. Default: QUORUMVAULT_CACERT, then the system's.",
+        "--cacert", type=_FILE, help="Certificates (PEM) to trust for https. Default: QUORUMVAULT_CACERT, then the system's."
     ),
 )
 

@@ -1,8 +1,6 @@
 """What a node's process asks of kernel and runtime: no core dumps, not to outlive who started it (prctl(2), Linux), and to hold
 on to memory that it will need again in a moment."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

@@ -1,7 +1,5 @@
 """Shows the progress of a file on a terminal: rows, rows a second, time left. Loaded only if standard error is a terminal."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """``quorumvault serve``: run one node in the foreground."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """``quorumvault status``, ``wait`` and ``rotate``: what an operator asks a running cluster."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +55,7 @@ def status(connection: Connection, watch: bool, as_json: bool) -> int:
 
 
 @click.command(
-    epilog="\b\nExample:\n  quorumvault wait --ready --timeout 60 --url http://10.0.0.1:8700 --url http://10.0.0.2:8700",
+    epilog="\b\nExample:\n  quorumvault wait --ready --timeout 60 --url http://10.0.0.1:8700 --url http://10.0.0.2:8700"
 )
 @connection_options
 @click.option("--ready", is_flag=True, required=True, help="Wait until every node named by --url serves requests.")

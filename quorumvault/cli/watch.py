@@ -4,8 +4,6 @@ On a terminal it is one table, drawn anew at each look; in a pipe a line for eac
 with --json an object whenever anything has.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence

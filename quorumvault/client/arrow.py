@@ -1,7 +1,5 @@
 """Columns of text to Arrow streams and back: what ``Client.exchange_arrow`` sends, and what it is answered. Needs pyarrow."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import pyarrow as pa

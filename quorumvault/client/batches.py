@@ -1,7 +1,5 @@
 """Values to JSON texts, and lists of them cut into bodies that a node takes. Pure."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys

@@ -6,8 +6,6 @@ time that its ``Retry-After`` named. Threads may race here: single reads and wri
 a request at the second-best node, or one retry more.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Container, Sequence

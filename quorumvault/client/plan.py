@@ -9,8 +9,6 @@ The plan reads the clock and draws random numbers through what it was given; it 
 shells run the same plans: client/sync.py blocks, client/asynchronous.py awaits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import Enum

@@ -1,7 +1,5 @@
 """Every limit of the client, with its reason. Times in seconds, by the monotonic clock."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

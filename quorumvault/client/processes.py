@@ -5,8 +5,6 @@ what was made in one process is used in no other: a forked one makes its own whe
 that a thread of the parent held at the fork stays locked in the child for good.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Generic, NoReturn, TypeAlias, TypeVar

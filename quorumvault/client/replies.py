@@ -1,7 +1,5 @@
 """The bodies of the API's answers as types, and its problem details (RFC 9457) as errors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

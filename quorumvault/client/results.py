@@ -1,7 +1,5 @@
 """The results of the client's methods. No ``repr`` shows a value or a token."""
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ Everything the API does may be repeated, so whatever says ``retryable`` is, and 
 last problem that a node told, since that knows more than a connection that failed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 

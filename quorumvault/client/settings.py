@@ -1,7 +1,5 @@
 """The settings of a client: from its arguments, else from the environment, else defaults."""
 
-from __future__ import annotations
-
 import hashlib
 import ssl
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The part that both clients share: settings, and in each process the plans and the connections of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random, SystemRandom
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar

@@ -1,7 +1,5 @@
 """Translates between the plans and httpx2, for both shells."""
 
-from __future__ import annotations
-
 import httpx2
 
 from quorumvault.client.plan import REQUEST_ID, Failure, NoReply, Reply, Send

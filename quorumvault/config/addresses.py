@@ -1,8 +1,6 @@
 """Where nodes are reached and where they listen: HOST:PORT texts of cluster.yaml into addresses that do not clash, and the
 addresses that a new cluster is given."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

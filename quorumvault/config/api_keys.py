@@ -17,8 +17,6 @@
 SHA-256 without salt or stretching is right here: a secret of 160 random bits cannot be guessed, so nothing is gained by slowness.
 """
 
-from __future__ import annotations
-
 import base64
 import fcntl
 import hashlib
@@ -149,10 +147,7 @@ class KeyTable:
 
 
 def _fingerprint(owners: Iterable[Owner], keys: Iterable[ApiKey]) -> str:
-    meaning = (
-        sorted(owner.name for owner in owners),
-        sorted(_meaning_of(key) for key in keys),
-    )
+    meaning = (sorted(owner.name for owner in owners), sorted(_meaning_of(key) for key in keys))
     return hashlib.sha256(msgspec.msgpack.encode(meaning)).hexdigest()[:16]
 
 

@@ -7,8 +7,6 @@ Precedence: flag, then QUORUMVAULT_* variable, then file, then the default here.
                  --load_node-----> NodeConfig   a Cluster, which of its nodes this one is, and the secrets
 """
 
-from __future__ import annotations
-
 import difflib
 import operator
 import typing

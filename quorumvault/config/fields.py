@@ -1,7 +1,5 @@
 """fields.yaml: which members of a record are replaced. One key, ``fields``: a list of JSONPath expressions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from quorumvault.errors import ConfigError

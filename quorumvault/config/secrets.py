@@ -5,8 +5,6 @@ of root's (ownership.py).
 What is checked is the open file and not its name, so nothing can be swapped in between.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -5,8 +5,6 @@ which everybody can put another file in its place, or a group can that its owner
 write: volumes of Kubernetes are, with ``fsGroup``. So may be those in which nobody can remove what is another's (sticky).
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -8,8 +8,6 @@ The first byte is the type, so "1", 1 and true are three values. Integers stay t
 as many digits as the value limit allows, and Python refuses to convert more than 4,300 (a guard against quadratic time).
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

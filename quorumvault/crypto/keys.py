@@ -9,8 +9,6 @@ HKDF-SHA-256 (RFC 5869) without salt; ``info`` names the use, then the owner's n
 Neither cluster nor node takes part: a vault restored elsewhere from its backup and its secret makes the same tokens.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Iterable

@@ -7,8 +7,6 @@
 Deterministic on purpose: two coordinators that race write the same bytes, and equality of bytes is equality of values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from cryptography.exceptions import InvalidTag

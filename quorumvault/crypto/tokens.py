@@ -8,8 +8,6 @@ neighbours one of at most 16, and a CRC-32 finds every burst up to 32 bits; wher
 the unit test tries all cases. At most 3 + 10 + 1 + 48 = 62 characters.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterable, Sequence

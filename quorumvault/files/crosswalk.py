@@ -1,7 +1,5 @@
 """Writes the crosswalk of retokenize: a Parquet file of old tokens and new ones, each pair once, sorted by the old token."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The interface of a format: convert a part of a source into files of its own, and put all parts together to an output."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol

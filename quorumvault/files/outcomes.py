@@ -5,8 +5,6 @@ outcome that it can have. A cell gets its status from an answer (answers.py, col
 not asked about.
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 

@@ -8,8 +8,6 @@ An output has the owner and the mode of what it replaces. A new one is its maker
 A path is followed once, before the run: links of this user or root only, and what is put there later is not followed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import secrets

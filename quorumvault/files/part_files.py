@@ -1,7 +1,5 @@
 """The files of one part: its rows, its list of rejects, and what retokenize moved in it. A part counts once all are synced."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib

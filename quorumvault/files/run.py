@@ -6,8 +6,6 @@ epoch rotated meanwhile                 parts of an older epoch are made again f
 a source changed meanwhile              nothing appears: what was read may be of two states
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ globs, what is hidden (".x") or set apart ("_SUCCESS", "_delta_log") is no data.
 that its paths hold stay in the paths.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -18,13 +16,7 @@ from quorumvault.errors import QuorumVaultError
 
 Format: TypeAlias = Literal["csv", "jsonl", "parquet", "duckdb"]
 
-_SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".duckdb": "duckdb",
-}
+_SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".duckdb": "duckdb"}
 #: Formats that are rows of text, and need no extra.
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
 _TABLE_MARK = "::"

@@ -1,7 +1,5 @@
 """Converts rows from standard input to standard output. There are no parts and no manifest: a pipe cannot be resumed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO

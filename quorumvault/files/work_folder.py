@@ -9,8 +9,6 @@ made it and nobody else can open it, and a link never. It is held open: what is 
 run ends if something else has got the folder's name meanwhile, as it can where others may rename what is not theirs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

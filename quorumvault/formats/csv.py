@@ -10,8 +10,6 @@ What the grammar does not have is refused, with the line: guessing where a cell 
 an empty line is no row and is passed on (in a table of one column it would be a null, which is passed on as well).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final

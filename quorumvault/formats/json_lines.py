@@ -5,8 +5,6 @@ object has twice the last value counts and the others are gone: the same as if t
 ends are kept; empty lines are passed on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import msgspec

@@ -1,7 +1,5 @@
 """The lines of a binary stream: counted, so that an error can say where, and bounded, so that none fills the memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import BinaryIO
 

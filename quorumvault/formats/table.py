@@ -4,8 +4,6 @@ A cell's value is a string, or, in formats that have other types, the JSON text 
 there is nothing in it to replace.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 

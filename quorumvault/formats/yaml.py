@@ -8,8 +8,6 @@ Refused: a key that is there twice or is not text, anchors, aliases, tags.
 Values are built here from the parser's events, since its own composer (in C) recurses as deep as a file asks it to.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping

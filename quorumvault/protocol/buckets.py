@@ -4,8 +4,6 @@ Pure arithmetic on what replicas say of theirs (messages.Sums, messages.Listing)
 server/replica/bucket_sums.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final

@@ -4,8 +4,6 @@
 a clock that jumps does no harm.
 """
 
-from __future__ import annotations
-
 _COUNTER_BITS = 16
 #: A clock that is more than a day ahead of ours is not followed: one broken clock must not drag all others along.
 _FOLLOWED_MS = 24 * 3600 * 1000

@@ -7,8 +7,6 @@ Attiya, Bar-Noy, Dolev 1995). Epoch 0 is a register that was never written and s
 Rules kept here: the epoch is a max-register.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quorumvault.model import FIRST_EPOCH

@@ -10,8 +10,6 @@ which ``tokenize`` (operations.py) derives the batch again and retries.
 Rules kept here: the fence; one secret per epoch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -9,8 +9,6 @@ is cheaper then. This half counts; server/healing/hinted_handoff.py stores and s
 Rules kept here: hinted handoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 

@@ -22,8 +22,6 @@ Rules kept here: a lost disk gets a new identity; join from two active disks of 
 copy after the entry, from both; active after both copies; a replaced disk stops; two lost disks need an operator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 

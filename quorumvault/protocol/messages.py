@@ -10,8 +10,6 @@ and the disk that speaks, so that a reply can be counted once, for what it answe
 Rules kept here: a reply counts once; every request names its view.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Final, Self

@@ -8,8 +8,6 @@
 Rules kept here: committed; the epoch is a max-register; the fence; one secret per epoch; a refused round starts again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -3,8 +3,6 @@
 Rules kept here: unknown is an outcome.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

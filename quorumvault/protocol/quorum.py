@@ -6,8 +6,6 @@ With N = 3 and two needed, any two quorums share a replica (Dynamo, SOSP '07; At
 Rules kept here: a reply counts once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import Enum
 

@@ -6,8 +6,6 @@ says which record and where. Unequal bytes are settled by all three replicas or 
 Rules kept here: read repair before the answer; not found needs two; a conflict never overwrites.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ again, and ``Replica._write_back`` (server/replica/replica.py) receives the reco
 Rules kept here: read repair before the answer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

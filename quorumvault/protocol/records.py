@@ -14,8 +14,6 @@ Sealed records compare by header as their versions do, since format and kind are
 Rules kept here: a conflict never overwrites.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from typing import Final

@@ -15,8 +15,6 @@ server/healing/rollback_marks.py keeps and tells them.
 Rules kept here: rollback marks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

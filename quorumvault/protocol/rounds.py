@@ -6,8 +6,6 @@ lists, and is the first of that disk. The kinds of rounds are in write.py, read.
 Rules kept here: a reply counts once; unknown is an outcome; a refused round starts again.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What a coordinator does (operations.py), how replicas are compared (anti_entropy
 so. ``exchange.drive`` runs them on the event loop; models and simulators take the same steps one by one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -11,8 +11,6 @@ Rules kept here: views are ordered; only active listed disks vote; a view change
 joiner proposes the next view.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 import msgspec

@@ -7,8 +7,6 @@ a collision, because then it can never have two. One of each waits for the third
 Rules kept here: write-once; committed; a conflict never overwrites.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quorumvault.model import QUORUM

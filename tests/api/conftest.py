@@ -1,7 +1,5 @@
 """An application over a vault in memory, with the limits that the test's module names in LIMITS, or those by default."""
 
-from __future__ import annotations
-
 import pytest
 
 from quorumvault.config.cluster import Limits

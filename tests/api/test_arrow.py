@@ -1,7 +1,5 @@
 """Bulk in Arrow: one column of text in, columns in the same order and type out; errors are problems in JSON all the same."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """What strangers may do to the HTTP server over raw sockets, on both event loops: what it holds, begins and answers of it."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

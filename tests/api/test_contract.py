@@ -3,8 +3,6 @@
 A request of the table asks the vault nothing unless its row says so; an error is a problem of RFC 9457, as /openapi.json says.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """POST /detokenize: values with their types, one answer for everything that is not found, and the truth about what is unsure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

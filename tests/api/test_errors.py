@@ -1,7 +1,5 @@
 """What is beside the contract's error table (test_contract.py): one answer for all bad keys, and the bounds of what is taken."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import closing
 from typing import Any

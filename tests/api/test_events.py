@@ -1,7 +1,5 @@
 """One line in the event log for each request with a key, whatever becomes of it, and before its answer leaves."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import closing
 from typing import Any

@@ -1,7 +1,5 @@
 """GET /openapi.json says what the contract says, and real answers are as it says."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import json

@@ -1,7 +1,5 @@
 """Of several faults in one request, the one that comes first in the contract's order is told."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import closing

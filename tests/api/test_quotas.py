@@ -1,7 +1,5 @@
 """What a key may ask about, in values: counted by what is asked, found or not, before any of it is done."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """POST /retokenize: tokens move to the active epoch, and no value is shown on the way."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

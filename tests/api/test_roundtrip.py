@@ -1,7 +1,5 @@
 """Whatever JSON goes in comes back: any value, any record, to the letter."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a request contained is in no error, no event and no log."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

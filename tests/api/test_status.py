@@ -1,7 +1,5 @@
 """Epochs, fields, health and limits; and the request id that every response carries."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """POST /tokenize: values and records, what is replaced, what stays exactly as it was, and one bad item among good ones."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """POST /tokens: what tokens values have in every epoch, by derivation alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from quorumvault.config.api_keys import KeyTable

@@ -1,7 +1,5 @@
 """Bodies as they arrive: in chunks, too slowly, too large, or not at all; many at once, and a node that stops meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from contextlib import closing

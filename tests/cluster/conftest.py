@@ -1,7 +1,5 @@
 """A running cluster of three real processes, for tests that only ask it things, and one of their own for those that break it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

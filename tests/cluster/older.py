@@ -7,8 +7,6 @@ that is cut off, as by a node that does not know it), and neither says nor hears
 Its disk is today's: what an older disk looks like is in tests/golden/.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """A backup of a running cluster, and a new cluster out of it, with real processes: from a node that lags, beside a writer."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

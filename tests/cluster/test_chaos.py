@@ -1,7 +1,5 @@
 """The harness as it is used: a short run on nodes that are as they should be, and one on nodes that are not."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

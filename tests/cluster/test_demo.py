@@ -1,7 +1,5 @@
 """bin/demo, as a person runs it: it ends well, it tells the truth, and it leaves nothing behind."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,7 +1,5 @@
 """``quorumvault dev`` for real: three nodes come up, one may die, and none is left behind, however it ends."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Disks that fill up under running nodes and have room again; logs torn by a power cut; and two disks lost at once."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

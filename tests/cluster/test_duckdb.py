@@ -1,7 +1,5 @@
 """DuckDB, Arrow and three real nodes."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The examples in every command's --help, run as they stand, by a shell, in a directory that has what they speak of."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Runs over files and three real nodes: one of them is killed in the middle, or the client is, and what comes out is the same."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

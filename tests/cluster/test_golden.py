@@ -1,7 +1,5 @@
 """Data directories that earlier versions wrote (tests/golden/): this one reads them, heals them, and goes on with them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

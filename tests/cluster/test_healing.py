@@ -1,7 +1,5 @@
 """Three processes that become the same again by themselves: what one missed reaches it, by hints or by comparison."""
 
-from __future__ import annotations
-
 from chaos.testbed.cluster import NODES, Cluster, check, wait_for
 from tests.rigs.clusters import SECONDS, Acknowledged, filled, identical, resolves
 

@@ -1,7 +1,5 @@
 """A cluster on three hosts, which are addresses of this machine: each node is packed, unpacked in its own place, run there."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

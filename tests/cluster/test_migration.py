@@ -1,7 +1,5 @@
 """docs/migration.md, done: a lake of Parquet through two rotations, with the commands and the queries of that page."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What operators rely on, with real processes: /metrics that follows what happens, SIGHUP, and the exit codes of ``serve``."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import subprocess

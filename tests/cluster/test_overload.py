@@ -1,7 +1,5 @@
 """More than the nodes can take: what they answer is right, what they refuse is refused as agreed, and then all is as before."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

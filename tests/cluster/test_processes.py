@@ -1,7 +1,5 @@
 """chaos.testbed.cluster itself: what the other tests of this folder stand on."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What the vault promises, with real processes that are killed, frozen, wiped and restarted while clients go on."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import resource

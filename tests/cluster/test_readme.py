@@ -3,8 +3,6 @@
 ``bin/demo`` has a test of its own (test_demo.py), and ``bin/test`` runs this one.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

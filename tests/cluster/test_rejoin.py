@@ -1,7 +1,5 @@
 """Lost disks, with real processes: a node whose disk is gone gets a new one, under load, and is a replica like any other then."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

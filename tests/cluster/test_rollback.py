@@ -1,7 +1,5 @@
 """A disk that is put back from an older copy, with real processes: it never votes, and its node rejoins."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rolling restarts and upgrades, as docs/operations.md has them: one node after the other, and nobody is refused."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import sys

@@ -1,7 +1,5 @@
 """The asyncio client against a cluster whose nodes are killed, frozen and restarted: its callers notice nothing but the time."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections import Counter

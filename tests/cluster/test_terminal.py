@@ -1,7 +1,5 @@
 """Commands at a terminal: what is drawn there and what is not, and that Ctrl-C ends what goes on until then, with exit code 0."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

@@ -3,8 +3,6 @@
 What one of them has missed it goes on to lack, but for what a read writes back to it: for tests in which a node has to lag.
 """
 
-from __future__ import annotations
-
 from quorumvault.cli import main as quorumvault
 from quorumvault.server.healing.healer import Healer
 

@@ -1,7 +1,5 @@
 """dbt and Spark against three real nodes: what bin/test --extras adds. The clusters are those of tests/cluster."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

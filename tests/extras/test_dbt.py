@@ -1,7 +1,5 @@
 """A small dbt project whose models look tokens up, run by dbt itself."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

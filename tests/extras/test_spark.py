@@ -1,7 +1,5 @@
 """Spark in local mode: a driver's JVM, workers in Python, and three real nodes."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

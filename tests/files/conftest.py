@@ -3,8 +3,6 @@
 And runs without the command: ``desk`` is one for all tests of a module, and a few rows make several parts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``tokenize`` and ``detokenize``: files through the command, over sockets, to the real API."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Real client processes that are cut off in the middle of a run, and what --resume makes of what they left."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -1,7 +1,5 @@
 """Parquet and DuckDB tables through runs: what stays as it is, what is asked about, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

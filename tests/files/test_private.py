@@ -3,8 +3,6 @@
 On every umask, since the mode of a file that holds values is no matter of taste.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A run that is cut off: after any part, while names are given, by a rotation; and what it refuses to go on with."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import fcntl

@@ -9,8 +9,6 @@ bin/fuzz --profile long                         a million inputs
 bin/fuzz json --replay FILE …                   inputs that were kept
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -7,8 +7,6 @@ mutate   numbers where the format has numbers, bits, pieces that are moved, repe
 check    a refusal of the contract (4xx), or texts that hold: they are written and read back as they are
 """
 
-from __future__ import annotations
-
 import struct
 from random import Random
 from typing import Any

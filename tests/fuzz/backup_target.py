@@ -1,7 +1,5 @@
 """Backup files, broken as bytes and as messages, through the whole of ``restore``: it says what is wrong, or makes a cluster."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

@@ -3,8 +3,6 @@
 An input that kills the process, or stops it for long, is written down like any other that fails; then the next one has its turn.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """What is planted in inputs, and may come out nowhere: values, an API key that is not one, tokens, and the keys in force."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 VALUE = "CANARY-value-7f3a91"

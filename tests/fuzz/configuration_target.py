@@ -1,7 +1,5 @@
 """Configuration files: any bytes are a value or a ConfigError, and what a command writes is read back as the same."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from contextlib import ExitStack

@@ -3,8 +3,6 @@
 #cuts 12,40 pause 5          before the bytes: where to cut them, and milliseconds between the pieces. May be left out.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import re

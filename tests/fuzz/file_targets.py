@@ -1,7 +1,5 @@
 """Files with values: any bytes are a table or an error with its place, and what was tokenized comes back as it was."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

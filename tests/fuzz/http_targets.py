@@ -1,7 +1,5 @@
 """Targets that are sent to the API of a real node, some connections at a time."""
 
-from __future__ import annotations
-
 import re
 from abc import abstractmethod
 from collections.abc import Sequence

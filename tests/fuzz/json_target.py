@@ -1,7 +1,5 @@
 """JSON bodies, in this process: the API over a vault in memory. What is taken in is given back, and what is not is a problem."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from contextlib import ExitStack

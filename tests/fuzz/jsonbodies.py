@@ -3,8 +3,6 @@
 schema -> a value that fits -> some members changed for others, moved or repeated -> spelled in one of many ways -> bytes
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Bytes into other bytes: the changes that parsers are most often not prepared for, some of them at a time."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Sequence
 from random import Random

@@ -1,7 +1,5 @@
 """Three real nodes, watched while one is fed: alive, bounded in memory and in turns of the loop, and silent about values."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import multiprocessing

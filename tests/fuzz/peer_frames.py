@@ -1,7 +1,5 @@
 """The handshake between nodes, and the frames that follow it, in this process."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from random import Random

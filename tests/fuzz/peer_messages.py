@@ -1,7 +1,5 @@
 """Messages between nodes, in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random
 from typing import Any

@@ -1,7 +1,5 @@
 """A stranger at the peer port of a real node."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from random import Random
 from typing import Any

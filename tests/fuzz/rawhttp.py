@@ -3,8 +3,6 @@
 A connection is one request or some; each is a head and a body, of which parts are changed for what parsers differ about.
 """
 
-from __future__ import annotations
-
 from random import Random
 
 from tests.fuzz.canaries import KEY_PLACE, TOKEN_PLACES, VALUE, WRONG_KEY

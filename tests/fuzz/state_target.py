@@ -1,7 +1,5 @@
 """Files in which a node or a run keeps what it needs of itself: what is damaged is named, or passed over, whatever it is."""
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a target is. An input is bytes, whatever it means to its target, so that it can be written to a file and sent again."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import time

@@ -1,7 +1,5 @@
 """All targets, by name, and what each gets of a profile: seconds in CI, inputs of the long one, which are a million together."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Final, NamedTuple
 

@@ -1,7 +1,5 @@
 """The fuzzer itself: it makes the same inputs again, and notices what it is there to notice."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from random import Random

@@ -1,7 +1,5 @@
 """What the fuzzer found stays mended: every input that it kept is fed to its target again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -7,8 +7,6 @@ tables and in logs; and records that n3 has missed, with the hints for it on n1.
 makes anew at each start is left out, and with it every path of the machine that this was made on (quorumvault pack).
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -66,10 +64,7 @@ class _Filling:
 
 
 def make(target: Path) -> None:
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Cluster.create(Path(scratch) / "vault", (CLINIC, REGISTRY)) as cluster,
-    ):
+    with tempfile.TemporaryDirectory() as scratch, Cluster.create(Path(scratch) / "vault", (CLINIC, REGISTRY)) as cluster:
         filling = _Filling(cluster)
         cluster.bring_up()
         _fill(filling)

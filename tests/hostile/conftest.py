@@ -1,7 +1,5 @@
 """A cluster whose nodes may have no more than 1.5 GB of memory each."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """What is asked of a node under attack, and how it has to be when the attack is over."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Each owner is one client, which asks through any node until one answers. What it
 before, while nodes are killed and stopped as well as afterwards.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

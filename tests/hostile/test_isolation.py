@@ -4,8 +4,6 @@ The names are as like each other as names may be, the values are the same for al
 others in every request. Then every token that anybody was told of is asked for by everybody.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import re

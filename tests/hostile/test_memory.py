@@ -1,7 +1,5 @@
 """Nothing that one key asks for makes a node hold more than its budget, or keeps others out."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack

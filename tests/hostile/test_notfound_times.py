@@ -1,7 +1,5 @@
 """The benchmark that times "not found", run through with few requests: its answers are judged, and its times are not."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

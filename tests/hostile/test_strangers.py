@@ -1,7 +1,5 @@
 """What somebody without a key sends: the node lives, holds little of it, and serves others meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor

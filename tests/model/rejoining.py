@@ -12,8 +12,6 @@ A joining is a generator and cannot be copied. But what it does next follows fro
 entered and from its copies; so each such state is kept as the first replies that lead to it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache

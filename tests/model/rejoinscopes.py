@@ -1,7 +1,5 @@
 """Which small worlds with a lost disk and its replacement are explored."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial

@@ -3,8 +3,6 @@
 Explores all states of each scope, those that take minutes too, and says how many there are. 1 if one of them is wrong.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

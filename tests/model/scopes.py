@@ -1,7 +1,5 @@
 """What small worlds are about: a few operations on one key and one register, and what may never come of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quorumvault.crypto import canonical

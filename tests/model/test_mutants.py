@@ -1,7 +1,5 @@
 """The model can say no: small worlds notice each safety that is undone."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.model.run import JOINS, WHOLE

@@ -1,7 +1,5 @@
 """A lost disk and its replacement, in every order of messages, crashes and lost answers."""
 
-from __future__ import annotations
-
 import pytest
 
 from quorumvault.protocol.views import View, may_enter, successor

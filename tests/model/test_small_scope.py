@@ -1,7 +1,5 @@
 """Every interleaving of a few operations on the real core keeps the rules."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.model.run import main

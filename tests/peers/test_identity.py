@@ -1,7 +1,5 @@
 """Two processes under one name, over real sockets: one is spoken with, the other one hears why not."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """What a link and a peer server promise, over real sockets, on asyncio's own event loop and on uvloop's."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from functools import partial
@@ -318,11 +316,7 @@ async def test_a_replica_that_takes_no_more_says_so() -> None:
 async def test_every_request_is_settled_once_whatever_breaks(seed: int) -> None:
     """Bursts of requests, answers in any order, cuts, silences, and the end at some point."""
     replica, rng = StubReplica(), random.Random(seed)
-    async with (
-        serving(replica) as server,
-        Relay(server.address).running() as relay,
-        linking(relay.address) as linked,
-    ):
+    async with serving(replica) as server, Relay(server.address).running() as relay, linking(relay.address) as linked:
         asker = Asker(linked.link)
         for _ in range(300):
             match rng.choice(("ask", "ask", "answer", "answer", "wait", "wait", "cut", "freeze", "up")):

@@ -1,7 +1,5 @@
 """What the peer port promises towards strangers, towards nodes that it refuses, and towards those that ask too much of it."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -96,10 +94,7 @@ async def test_a_recorded_dialler_gets_a_nonce_with_its_tag_and_no_more() -> Non
 
 
 async def test_one_stranger_too_many_drops_the_oldest_and_no_node() -> None:
-    async with (
-        serving(StubReplica(at_once=True), limits=Limits(peer_strangers=3)) as server,
-        linking(server.address) as linked,
-    ):
+    async with serving(StubReplica(at_once=True), limits=Limits(peer_strangers=3)) as server, linking(server.address) as linked:
         await linked.up()
         async with contextlib.AsyncExitStack() as stack:
             strangers = [await stack.enter_async_context(RawDialler.connected(server.address)) for _ in range(5)]
@@ -158,10 +153,7 @@ async def test_a_node_that_is_refused_hears_why_and_both_sides_log_it(
 
 async def test_a_link_that_reaches_another_node_than_it_means_to_displaces_nobody() -> None:
     """The address of n2 leads to n3: what n1 has with n3 under the right address goes on."""
-    async with (
-        serving(StubReplica(), facts=lambda: facts_of("n3")) as server,
-        RawDialler.connected(server.address) as true,
-    ):
+    async with serving(StubReplica(), facts=lambda: facts_of("n3")) as server, RawDialler.connected(server.address) as true:
         await true.shake_hands()
         true.send(Envelope(Kind.GREETING, 0, saying.encode(Greeting("n3", facts_of("n1")))))
         assert [envelope.kind for envelope in await true.receive()] == [Kind.GREETING]
@@ -283,10 +275,7 @@ async def test_who_does_not_read_its_replies_is_not_served_on() -> None:
 async def test_who_never_reads_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     replica = StubReplica(at_once=True, padding=1_000_000)
     limits = Limits(peer_queue_bytes=4_000_000)
-    async with (
-        serving(replica, limits=limits, timeouts=IMPATIENT) as server,
-        RawDialler.connected(server.address) as dialler,
-    ):
+    async with serving(replica, limits=limits, timeouts=IMPATIENT) as server, RawDialler.connected(server.address) as dialler:
         await dialler.greet()
         dialler.writer.transport.pause_reading()  # type: ignore[attr-defined]
         dialler.send(*(Envelope(Kind.REQUEST, n, encode(request(n))) for n in range(200)))

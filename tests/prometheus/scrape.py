@@ -1,7 +1,5 @@
 """Prints GET /metrics of a node that has served requests, seen a peer die and refused somebody, for `promtool check metrics`."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import urllib.request

@@ -4,8 +4,6 @@ A stream is a list of messages: ``schema()``, ``batch()``, ``dictionary()``. The
 Flatbuffers: a Table of fields (None: not there), Tables, Structs, Text, or the bytes of a number.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field

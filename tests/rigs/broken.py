@@ -4,8 +4,6 @@ python -m tests.rigs.broken --list                      the mutants, as JSON
 python -m tests.rigs.broken NAME serve --config …       the command ``quorumvault``, with one safety undone
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What tests of running clusters have in common: clients that remember what they were told, and what nodes say of themselves."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import threading

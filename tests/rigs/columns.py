@@ -1,7 +1,5 @@
 """Bodies in Arrow: streams of one column of text, of each type that the API takes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """A store with faults of a test's choosing, around a store that has none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from quorumvault.errors import StorageFailed, StoreCorrupt

@@ -1,7 +1,5 @@
 """Three nodes in one process that heal each other: real replicas, storage threads and coordinators, and ways that can be cut."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -1,7 +1,5 @@
 """The directory of a cluster, as ``init`` makes it, and records, as its nodes seal them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Delta debugging (Zeller and Hildebrandt 2002): what fails, made smaller by leaving out ever smaller parts of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

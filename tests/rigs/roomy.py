@@ -3,8 +3,6 @@
 A file system of a few megabytes takes a privilege to mount. This takes none: everything is as it is but for the one question.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An ASGI application on a loopback port of this process, for clients that want sockets; stand-ins; clients that do not wait."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import socket

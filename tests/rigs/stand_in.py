@@ -1,7 +1,5 @@
 """A node's stand-in on real sockets, which answers when a test says so; and processes forked off a test."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

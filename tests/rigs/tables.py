@@ -1,7 +1,5 @@
 """Files of every format for runs over them, and a client of the API over a vault in memory."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import dataclasses

@@ -1,7 +1,5 @@
 """Three replicas and three coordinators in one process: all real but for the stores, in memory, and the peers, which can fail."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager

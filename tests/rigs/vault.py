@@ -1,7 +1,5 @@
 """The HTTP API over a vault in memory: the same tokens as the real one, no replicas, and faults on request."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import itertools

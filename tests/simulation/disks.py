@@ -4,8 +4,6 @@ A write is in the cache until ``sync``. A crash in between keeps the last batch 
 one is the world's choice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 

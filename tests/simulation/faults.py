@@ -4,8 +4,6 @@ Two lines of faults run beside each other, so that they also meet. No fault take
 Those that do are in losses.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,6 @@ While clients ask, each process hands off, compares and scrubs at times of its o
 have to hold the same, without a single read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from functools import partial
 from random import Random

@@ -4,8 +4,6 @@ Each operation is done in steps, between which others make theirs. A client may 
 the rest of it comes later, or never; or it is refused before its first. All that is left open is drawn from ``rng``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from random import Random

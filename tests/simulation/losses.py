@@ -12,8 +12,6 @@ No second disk is lost while the first has not been replaced: two that are gone 
 acknowledged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random
 

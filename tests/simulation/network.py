@@ -4,8 +4,6 @@ Each message finds its own delay, so that order is never kept. A cut is of one d
 it is mended, as a connection does whose packets are sent again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random

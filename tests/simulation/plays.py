@@ -1,7 +1,5 @@
 """What can be played: by its name, how a scenario comes out of a seed, and how it is run and judged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

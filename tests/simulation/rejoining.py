@@ -5,8 +5,6 @@ rejoins if its disk is joining. One that is left behind on an old disk does all 
 Nothing rots here; what a copy does with bytes that are rotten is for the tests of copying.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random

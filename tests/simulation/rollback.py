@@ -9,8 +9,6 @@ A copy is put back only when both others have remembered more of the disk for a 
 (docs/decisions/0011). They may lose their power at that very moment. No second disk is lost meanwhile, for that would be two.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 

@@ -7,8 +7,6 @@ bin/simulate --mutants [NAME …]    undo each safety, or those named, and count
 bin/simulate --exhaustive [SCOPE …]    no seeds: all states of small worlds, or of those named (tests/model/)
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -4,8 +4,6 @@ What is left out shifts what chance gives to the rest, so that the smaller run i
 same rule.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

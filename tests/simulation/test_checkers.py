@@ -1,7 +1,5 @@
 """The checkers say no to histories that are wrong, each for its reason, and yes to some that only look so."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The checkers notice each safety that is undone, and nothing stays undone."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.rigs.undone import SIMULATED, UNDONE

@@ -1,7 +1,5 @@
 """Seeds in which disks are lost and replaced."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

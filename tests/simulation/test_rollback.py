@@ -1,7 +1,5 @@
 """Seeds in which disks are put back from older copies, and rollback marks find them out."""
 
-from __future__ import annotations
-
 from tests.simulation.rejoining import losing, run_rejoining
 from tests.simulation.rollback import RollingBack
 from tests.simulation.world import World

@@ -1,7 +1,5 @@
 """A "not found" is believed on the word of two disks that said so in one round, and of no fewer."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 
@@ -62,12 +60,7 @@ def test_two_disks_are_enough(others: tuple[list[bytes | None], list[int]]) -> N
 
 @pytest.mark.parametrize(
     "said",
-    [
-        [],
-        [("n1", ABSENT)],
-        [("n1", ABSENT), ("n1", ABSENT)],
-        [("n1", ABSENT), ("n2", THERE), ("n3", UNREADABLE)],
-    ],
+    [[], [("n1", ABSENT)], [("n1", ABSENT), ("n1", ABSENT)], [("n1", ABSENT), ("n2", THERE), ("n3", UNREADABLE)]],
     ids=["silence", "one", "one that says it twice", "one of three"],
 )
 def test_fewer_are_not(said: list[Said]) -> None:

@@ -1,7 +1,5 @@
 """Seeds that hold, the same run each time, and mutants that are noticed."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

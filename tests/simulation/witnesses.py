@@ -3,8 +3,6 @@
 This is seen on the replies' way to the coordinator, and not in what it made of them.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Generator
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """A scenario out of a seed, and its run: three nodes, clients, faults; then all is mended, and all is read through every node."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 What Prometheus itself says to them is asked in .ci/promtool.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The benchmark: samples become a report, a report tables, sentences, verdicts and a picture; and the floor does real work."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import subprocess

@@ -4,8 +4,6 @@ That every token stands in the tables, and that DuckDB alone puts values in thei
 command has to look up as many and to write the same.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

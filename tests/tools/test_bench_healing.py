@@ -4,8 +4,6 @@ That the three stores are filled alike, with records that the nodes believe, is 
 them record by record, and each token with what the corpus says.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from datetime import UTC, datetime

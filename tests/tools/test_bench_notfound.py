@@ -1,7 +1,5 @@
 """The benchmark of "not found": effect sizes against figures worked out by other means, and what is judged."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

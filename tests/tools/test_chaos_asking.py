@@ -1,7 +1,5 @@
 """Reading a node's answer to the letter of the contract: what became of the operation is known, unknown, or a breach."""
 
-from __future__ import annotations
-
 import json
 from random import Random
 from typing import Any

@@ -1,7 +1,5 @@
 """Damage to disks: it is where it is said to be, and undoing it leaves every byte as it was. And the library in front of them."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

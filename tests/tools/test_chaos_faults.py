@@ -1,7 +1,5 @@
 """Applying faults: each is taken back at its end, and all of them if the run breaks off. And what a command line asks for."""
 
-from __future__ import annotations
-
 import asyncio
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """Figures out of a history: what was answered, through which node, and how long it took until all was well."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

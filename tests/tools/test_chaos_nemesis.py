@@ -1,7 +1,5 @@
 """The plan of faults: drawn from a seed and nothing else, and never more than what is promised covers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import combinations
 

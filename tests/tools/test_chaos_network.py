@@ -1,7 +1,5 @@
 """The proxies between nodes: each direction of a link can be cut, and its bytes lost or repeated, without touching the other."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,7 +1,5 @@
 """The page of a run: whole, by itself, and true to what the run left; with a violation, without, and of a run that broke off."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Valid, invalid or unknown: histories as the harness writes them, read back from a file, and judged."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any

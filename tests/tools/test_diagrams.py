@@ -1,7 +1,5 @@
 """The drawing of what was built says what the code says."""
 
-from __future__ import annotations
-
 from types import ModuleType
 
 import pytest

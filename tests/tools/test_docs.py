@@ -1,7 +1,5 @@
 """The pages that are made from code are up to date; the others have lines that can be read, and name files that are there."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

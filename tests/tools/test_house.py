@@ -1,7 +1,5 @@
 """The rules of the house, held by a test: who may import whom, how long a function may get, and what no file may contain."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import re

@@ -4,8 +4,6 @@ What code says is found in its syntax, so that a word that is added there withou
 tests/tools/test_alerts.py.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re

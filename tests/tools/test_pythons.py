@@ -1,7 +1,5 @@
 """``bin/pythons``: which Pythons a machine has, whatever answers by their names."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

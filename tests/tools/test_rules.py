@@ -5,8 +5,6 @@ docstring ("Rules kept here: …; …."), and a proof says it too: a test in its
 by the mutants that it notices. Checkers have names of their own, and have to be there.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Invented records: the same for the same seed, and as hard as they are said to be."""
 
-from __future__ import annotations
-
 import csv
 import io
 import unicodedata

@@ -4,8 +4,6 @@ Each call into the system on the way fails in turn. At a crash nothing more is c
 file keeps half of its content.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -89,12 +87,7 @@ def path_of(descriptor: object) -> Path:
 
 
 def outcomes(
-    folder: Path,
-    prepare: Callable[[Path], object],
-    change: Callable[[Path], object],
-    *,
-    crash: bool,
-    is_named: bool = True,
+    folder: Path, prepare: Callable[[Path], object], change: Callable[[Path], object], *, crash: bool, is_named: bool = True
 ) -> list[Path]:
     """Let ``change(place)`` fail at each of its steps in turn, each time in a new ``place`` that was prepared.
 

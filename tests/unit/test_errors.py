@@ -1,7 +1,5 @@
 """What an error says about the tries of a client, and how it gets from one process to another."""
 
-from __future__ import annotations
-
 import pickle
 
 import pytest

@@ -4,8 +4,6 @@ As root, files are given to another user, as on a machine where nodes run under 
 given away; then calls are recorded, or what is shown is that nothing changes hands.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat

@@ -5,8 +5,6 @@
 The database is a file in the spill folder, and so is what DuckDB spills; its memory is bounded.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -7,8 +7,6 @@
 Types stay DuckDB's own all the way. What is not in rows does not come along: constraints, defaults, indexes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Parquet and DuckDB: what they share. Needs the extra ``analytics``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

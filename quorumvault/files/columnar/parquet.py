@@ -6,8 +6,6 @@
 So order takes no sorting, the other columns are read and written once, whatever they are, and a part costs little to write twice.
 """
 
-from __future__ import annotations
-
 import contextlib
 import glob
 from collections.abc import Iterator, Sequence
@@ -166,13 +164,7 @@ class ParquetConversion:
     """Implements Conversion. A place's offset is a row group."""
 
     def __init__(
-        self,
-        job: Job,
-        source: Source,
-        reader: ParquetReader,
-        columns: Sequence[str],
-        answers: ColumnAnswers,
-        spill: Path,
+        self, job: Job, source: Source, reader: ParquetReader, columns: Sequence[str], answers: ColumnAnswers, spill: Path
     ) -> None:
         self._job = job
         self._rules = cell_rules(job)

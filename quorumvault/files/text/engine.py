@@ -78,11 +78,7 @@ class TextConversion:
             yield table, os.fstat(stream.fileno()).st_size
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
-        with (
-            self._table() as (table, size),
-            files.data.open("wb") as sink,
-            part_lists(self._job, self._source, files) as lists,
-        ):
+        with self._table() as (table, size), files.data.open("wb") as sink, part_lists(self._job, self._source, files) as lists:
             if start == RowPlace():
                 sink.write(table.header())
             else:

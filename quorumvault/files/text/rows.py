@@ -4,8 +4,6 @@ IN_FLIGHT batches of rows are under way at once, in threads, so that nodes work 
 Memory holds those batches, however long the table is.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -3,8 +3,6 @@
 A backup that could not be restored is thus refused while the disks that it is read from can still be mended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from quorumvault.crypto.keys import Keyring

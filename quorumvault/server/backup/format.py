@@ -13,8 +13,6 @@ that comes from the master secret (crypto/keys.py): a backup may lie where other
 There is no secret in it and no API key: values are sealed. Names of owners are in clear, since keys are derived from them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import struct

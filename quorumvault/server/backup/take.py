@@ -9,8 +9,6 @@ What is committed meanwhile may be in it, or not. It rests after each piece (hea
 before who takes it has taken the last one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable

@@ -3,8 +3,6 @@
 A pair can be given out once every store has been read up to its key: nothing that is still to come is before it.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import pairwise

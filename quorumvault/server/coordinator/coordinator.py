@@ -6,8 +6,6 @@ deadlines, and turns of the event loop: no batch is hashed, sealed or parsed in 
 Rules kept here: unknown is an outcome; not found costs the same work.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import zlib

@@ -5,8 +5,6 @@ goes to two, and to the third once both have replied, or cannot, without settlin
 A reply that comes after the decision changes nothing. It only tells whether the third replica has the write too.
 """
 
-from __future__ import annotations
-
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass

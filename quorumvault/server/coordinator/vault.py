@@ -1,7 +1,5 @@
 """The vault's operations, as the API has them: what server/http needs of a coordinator."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum

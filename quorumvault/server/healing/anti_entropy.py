@@ -7,8 +7,6 @@ into step; as soon as a peer is back that missed more than hints are kept for; a
 Rules kept here: anti-entropy.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

@@ -1,7 +1,5 @@
 """Puts the healing of one node together: hinted handoff, anti-entropy and scrub."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -59,12 +57,7 @@ class Healer:
     """Hinted handoff, anti-entropy and scrub of a node that has a disk."""
 
     def __init__(
-        self,
-        node: HealerCallbacks,
-        storage: Storage,
-        settings: HealingSettings,
-        timeouts: Timeouts,
-        observer: Observer,
+        self, node: HealerCallbacks, storage: Storage, settings: HealingSettings, timeouts: Timeouts, observer: Observer
     ) -> None:
         others: Collection[str] = [name for name in node.peers if name != node.name]
         replicas = ReplicaClient(node.name, node.disk, node.nonce, node.peers, node.view, timeout=timeouts.round)

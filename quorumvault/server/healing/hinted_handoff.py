@@ -9,8 +9,6 @@ protocol/hinted_handoff.py, the half without IO, counts what is owed.
 Rules kept here: hinted handoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass

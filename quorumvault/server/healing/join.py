@@ -5,8 +5,6 @@ storage thread, which handles requests in between. Coordinators' writes reach th
 only once it is active (rule: only active listed disks vote).
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping

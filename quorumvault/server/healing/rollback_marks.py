@@ -9,8 +9,6 @@ that remembers is enough. Used on the event loop's thread.
 Rules kept here: rollback marks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final

@@ -16,8 +16,6 @@ are refused until one of the two stores is put back.
 Rules kept here: a distrusted store stops; scrub.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence

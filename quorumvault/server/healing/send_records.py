@@ -1,7 +1,5 @@
 """Writes records of this node's own replica to a peer that lacks them."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass

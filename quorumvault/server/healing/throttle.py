@@ -1,7 +1,5 @@
 """Background loops: they rest in proportion to their work, and an exception does not end them."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable

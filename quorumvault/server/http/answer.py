@@ -1,7 +1,5 @@
 """The response of a success. It leaves in pieces, and its request keeps its place until the last piece has left."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final, Protocol

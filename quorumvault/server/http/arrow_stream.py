@@ -6,8 +6,6 @@
 pyarrow's own reader of streams never gets a byte of a request.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -5,8 +5,6 @@ A missing, a malformed and an unknown key run through the same code and get the 
 Rules kept here: owner isolation.
 """
 
-from __future__ import annotations
-
 from starlette.datastructures import Headers
 
 from quorumvault.config.api_keys import ApiKey, KeyTable, Permission

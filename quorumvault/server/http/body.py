@@ -9,8 +9,6 @@ for two seconds is down to its peers, and a client that asks for one token shoul
 records. A single call that cannot be divided, such as decoding 16 MiB, takes some 15 ms.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 import re

@@ -8,8 +8,6 @@ bounded. Nobody can take all of it by holding connections open:
     health     the rest. When no ordinary one is idle, a new connection gets one answer about the node's health, and no other
 """
 
-from __future__ import annotations
-
 import socket
 from collections import Counter
 from enum import Enum

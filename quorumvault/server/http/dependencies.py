@@ -1,7 +1,5 @@
 """What an operation depends on: the services of its node, and the request that was let in (``AdmittedRequest``)."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias

@@ -6,8 +6,6 @@ and back, so nothing in here looks at a token (rule: not found costs the same wo
 A value is kept once, however often an answer repeats it, because a large answer is encoded as it leaves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import msgspec

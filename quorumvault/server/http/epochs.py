@@ -1,7 +1,5 @@
 """GET /epoch and POST /rotate-epoch: an owner's active epoch, by quorum."""
 
-from __future__ import annotations
-
 from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.schemas import ActiveEpoch, encode, parse_rotate
 

@@ -1,7 +1,5 @@
 """The health of a node: the body of /health and /readyz. The node fills it in; it has nothing about owners or their values."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec

@@ -3,8 +3,6 @@
 By default one bad item refuses the request (422), and all bad ones are listed. With on_error "item" they are null in the answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated, Final

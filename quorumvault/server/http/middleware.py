@@ -4,8 +4,6 @@ An exception's text may hold a value (a KeyError's does), so only its type and i
 no task and no queue of its own around a request.
 """
 
-from __future__ import annotations
-
 import logging
 import traceback
 from collections.abc import Callable

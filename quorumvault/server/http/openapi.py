@@ -6,8 +6,6 @@ components.examples   one problem of each code
 paths                 an operation for each endpoint; its "default" is what any path may answer: 404, 405
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -4,8 +4,6 @@ openapi.py makes GET /openapi.json from it. The types and the error classes are 
 every route is here, and that real answers are as the table says.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field

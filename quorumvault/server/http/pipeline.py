@@ -17,8 +17,6 @@
 409/503  the vault; 413 if the values fit into no answer; 429 if there is no memory for them, or large reads wait for others
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from functools import partial

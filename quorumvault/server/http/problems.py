@@ -4,8 +4,6 @@ Each error's status and code are attributes of its class in quorumvault/errors.p
 details are written in this program, and none is made of what a request contains.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec
@@ -14,15 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from quorumvault.errors import (
-    EpochAhead,
-    Internal,
-    MethodNotAllowed,
-    NotFound,
-    RequestError,
-    Unauthenticated,
-    WriteOutcome,
-)
+from quorumvault.errors import EpochAhead, Internal, MethodNotAllowed, NotFound, RequestError, Unauthenticated, WriteOutcome
 from quorumvault.server.http.item_errors import ItemProblem
 from quorumvault.server.http.request_ids import id_headers_of
 

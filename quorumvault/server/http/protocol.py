@@ -17,8 +17,6 @@ While a read is held, nothing more is read. Deadlines are compared ten times a s
 start and cancel three timers.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Callable, Mapping

@@ -9,8 +9,6 @@ of more than a day's worth never passes (422).
 A refused request pays nothing; one that passes has paid, whatever comes of it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple

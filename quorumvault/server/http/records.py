@@ -1,7 +1,5 @@
 """The records of a request: taken apart, their configured fields found, and put together again."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

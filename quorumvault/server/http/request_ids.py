@@ -1,7 +1,5 @@
 """The headers X-Request-ID (the caller's id of the request) and X-Purpose (its reason). The event log has both as they came."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -5,8 +5,6 @@ bytes in parts that never go beyond the end of a message, and only while no answ
 stays empty. Its calls on the transport pass through a ``Wire``.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Mapping

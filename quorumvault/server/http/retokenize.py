@@ -1,7 +1,5 @@
 """POST /retokenize: moves tokens of any epoch to the active one. The caller sees no value."""
 
-from __future__ import annotations
-
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.item_errors import require_count

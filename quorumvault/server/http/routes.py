@@ -8,8 +8,6 @@ HotRoutes                     POST /tokenize, /detokenize and /retokenize pass b
       Status                  health and limits, without a key
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 

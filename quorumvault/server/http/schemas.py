@@ -5,8 +5,6 @@ Members that go out as they came in stay ``msgspec.Raw``: the decoder does not l
 GET /openapi.json is made of these types too: its readers see their docstrings and ``Meta``.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 

@@ -3,8 +3,6 @@
 uvicorn closes its listener at the first SIGTERM and exits with 143. A node drains first (admission.py), and exits by itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Callable

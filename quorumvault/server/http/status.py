@@ -3,8 +3,6 @@
 The endpoints without a key take no place in admission, so a node that is full still answers them.
 """
 
-from __future__ import annotations
-
 import functools
 
 import msgspec

@@ -5,8 +5,6 @@ or a record with a bad field, gets null in its place, nothing of it is stored, a
 found later, by the vault, when the other values are stored: with "fail" it is 409, and no token is returned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ It finds a person in data that was not migrated. A token is a function of owner,
 other nodes are asked for the active epoch alone.
 """
 
-from __future__ import annotations
-
 from quorumvault.errors import TooManyItems
 from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.item_errors import ItemErrors, judge_values

@@ -4,8 +4,6 @@ Between two turns the loop serves everything else, the peers' pings above all. W
 requests at once would be read one after the other, and the node would be silent to its peers meanwhile.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final, Protocol
 

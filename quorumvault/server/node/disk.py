@@ -5,8 +5,6 @@ none     the store is lost, or was never there     ->  ``create_replacement`` gi
 given up the store can no longer be trusted        ->  the reason is noted, the process ends with STORAGE_EXIT
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """What a node says of itself: its facts to peers, /health to everybody, numbers to Prometheus."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version

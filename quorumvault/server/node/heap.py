@@ -4,8 +4,6 @@ The allocator keeps what requests free, since the next one needs it (cli/process
 megabytes for good.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 from collections.abc import Callable

@@ -9,8 +9,6 @@ Used on the event loop's thread; the replica, which changes the identity, runs o
 Rules kept here: views spread from any peer; a replaced disk stops.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

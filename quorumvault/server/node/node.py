@@ -9,8 +9,6 @@
 Exit codes of ``serve``: 0 stopped as asked; 1 configuration (ConfigError, RunsElsewhere, DiskReplaced); 3 StorageFailed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

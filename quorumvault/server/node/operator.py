@@ -1,7 +1,5 @@
 """What an operator can ask of a running node, through its administrative socket."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ A file is taken whole or not at all. A refused file is a warning in /health unti
 it and believes that it holds. The event log says which keys came, went and changed, and when; this node does not know who did it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

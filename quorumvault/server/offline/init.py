@@ -13,8 +13,6 @@ says so.
 Rules kept here: disk identity.
 """
 
-from __future__ import annotations
-
 import shutil
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

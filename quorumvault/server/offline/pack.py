@@ -11,8 +11,6 @@ The node has to be stopped, and stays so while this runs: half of a store is non
 so only one of the two may run afterwards; peers turn the other away (server/peers/claims.py).
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import tarfile

@@ -10,8 +10,6 @@ another cluster's, and can never vote beside the new ones. Tokens stay what they
 The old directory is left as it was, but for a torn tail (recover.py). The new one is whole, or is not there (init.py).
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing

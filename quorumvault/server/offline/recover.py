@@ -29,8 +29,6 @@ another disk here has it.
 Rules kept here: two lost disks need an operator.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -265,8 +263,7 @@ def _usable(opened: Mapping[str, _Opened], memory: Mapping[str, Marks], choice: 
         ]:
             remember = "remembers" if len(witnesses) == 1 else "remember"
             choice.is_older(
-                node,
-                f"{' and '.join(witnesses)} {remember} more of it than it holds: {PUT_BACK}, or its last writes are gone",
+                node, f"{' and '.join(witnesses)} {remember} more of it than it holds: {PUT_BACK}, or its last writes are gone"
             )
     return {node: each for node, each in opened.items() if node not in choice.left_out}
 

@@ -12,8 +12,6 @@ The node joins when it is served and both others are active (server/healing/join
 whoever renames n2.set-aside-1 back has taken nothing away.
 """
 
-from __future__ import annotations
-
 import shutil
 import stat
 from collections.abc import Callable

@@ -20,8 +20,6 @@ standing.py says what follows from this, with two nodes that each judge by what 
 Rules kept here: one process per name.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

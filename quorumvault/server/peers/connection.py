@@ -5,8 +5,6 @@ told. Until the greeting of the other side is there the handshake's deadline hol
 A claim may have to wait until an older connection has been silent for too long, so the dialler's deadline allows for that.
 """
 
-from __future__ import annotations
-
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection

@@ -14,8 +14,6 @@ A pair of state and event that is not in the table is a slip in this program. A 
 other node's: it ends the connection with a FrameError.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final

@@ -1,7 +1,5 @@
 """The one timer of a connection: first for each step of its opening, then for the other side's silence."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """The facts that a node tells its peers in greetings, pings and pongs, and the reasons to refuse a node for them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 import msgspec

@@ -14,8 +14,6 @@ BLAKE2b, and digests, which make whole tokens, are not for the network to see.
 Messages that a node wants to send at one time share one frame: one system call, one tag.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable
 from enum import IntEnum

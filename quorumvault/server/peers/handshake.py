@@ -20,8 +20,6 @@ All nodes hold the one secret. So this proves membership; which member speaks is
 There is no forward secrecy: who records the traffic and gets the secret later reads it. TLS underneath adds that.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import struct

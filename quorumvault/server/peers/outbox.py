@@ -1,7 +1,5 @@
 """What one connection has to send: messages wait here until they leave as frames."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -23,8 +23,6 @@ Limit: a node that others can dial, and that can dial none of them itself, does 
 Rules kept here: one process per name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from functools import partial
 

@@ -13,8 +13,6 @@ The sums follow each write and are never stored. A bucket is known from its firs
 be read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Final
 

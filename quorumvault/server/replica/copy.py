@@ -8,8 +8,6 @@ kept: what is unreadable stays unknown, as it was on the disk that it came from,
 Rules kept here: copy after the entry, from both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 

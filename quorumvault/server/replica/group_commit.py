@@ -6,8 +6,6 @@ requests share a sync, and a single request waits for no other.
 Rules kept here: durable before acknowledged; a distrusted store stops.
 """
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

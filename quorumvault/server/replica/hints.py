@@ -4,8 +4,6 @@ Disks do not have hints in common: those are not counted, compared or copied. Wh
 count as lost, and anti-entropy finds what they were about; that ends no process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

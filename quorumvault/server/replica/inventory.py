@@ -4,8 +4,6 @@ It works on the store's thread, a slice at a time, so that no request waits for 
 is whole buckets, up to about ``slice_records`` records.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 

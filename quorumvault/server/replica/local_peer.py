@@ -1,7 +1,5 @@
 """The gate to a node's own replica: every request goes through it, of this node's coordinator and of its peers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 """The owners of a store's records, by id. Names are stored beside the records: the keys that open a record are derived from its
 owner's name, and the store's keys have the owner's id alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from quorumvault.crypto.keys import Keyring

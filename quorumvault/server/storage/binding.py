@@ -4,8 +4,6 @@ plyvel has no wheels from Python 3.13 on; plyvel-next, the same code kept up by 
 Nobody imports either of them by itself.
 """
 
-from __future__ import annotations
-
 try:
     import plyvel
 except ModuleNotFoundError:

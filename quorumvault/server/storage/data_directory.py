@@ -18,8 +18,6 @@ A node without a disk carries out requests through the two others, and votes on 
 Rules kept here: a distrusted store stops; disk identity; a lost disk gets a new identity.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

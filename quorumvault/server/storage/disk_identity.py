@@ -9,8 +9,6 @@ A change replaces the file (durable.py): after a crash there is the old identity
 Rules kept here: disk identity; view and mode are durable.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterator

@@ -13,8 +13,6 @@ before each group of writes, so that one group is written between two looks, whi
 the event loop has another thread look: a file system may hang, and the loop never waits for one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

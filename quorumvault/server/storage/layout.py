@@ -16,8 +16,6 @@ is one range scan: r | bucket. No key of a record is made without an owner. A re
 Rules kept here: owner isolation.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 

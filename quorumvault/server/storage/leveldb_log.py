@@ -20,8 +20,6 @@ whole, and nothing after it. What a store does when it is opened then:
 What cannot be told apart: a last batch that was torn, and one that was synced and has rotted (Alagappan et al., FAST '18).
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A store in memory: LevelDB's contract, for models, simulators and tests. What is written lasts as long as the object."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from quorumvault.errors import StorageFailed

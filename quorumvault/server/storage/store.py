@@ -4,8 +4,6 @@ Implemented by leveldb.py and memory.py; one test suite holds both to it (tests/
 owns a store.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, Protocol

@@ -3,8 +3,6 @@
 Anybody who reaches the port can cause any number of them, and a line for each would fill the disk.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import Counter

@@ -8,8 +8,6 @@ full disk. Such a tail is cut off before anything is appended, because the next 
 lost. Whole lines are never touched.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

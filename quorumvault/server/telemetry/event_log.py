@@ -10,8 +10,6 @@ decides about requests: they are served ("continue"), or new ones are refused an
 not get what it asked for ("refuse").
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

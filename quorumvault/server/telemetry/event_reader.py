@@ -1,7 +1,5 @@
 """Reads a node's event log while the node writes and rotates it: the last events, and then those that are added."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterator

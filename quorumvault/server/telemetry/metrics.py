@@ -10,8 +10,6 @@ Counts are plain numbers, and become prometheus-client's metric families when th
 take ten times as long, some 12 microseconds a request, and add a ``_created`` series to each of ours.
 """
 
-from __future__ import annotations
-
 import itertools
 from bisect import bisect_left
 from collections import Counter
@@ -37,10 +35,7 @@ DRAINING: Final = "draining"
 STATES: Final = (*(mode.value for mode in Mode), FULL, DRAINING)
 #: Outcomes of requests that were refused for what their head says, for want of room, or for what their key has asked already; and
 #: connections that were refused or ended.
-REJECTIONS: Final = (
-    *(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited)),
-    *map(str, Refusal),
-)
+REJECTIONS: Final = (*(kind.code for kind in (Unauthenticated, NotPermitted, Draining, Busy, RateLimited)), *map(str, Refusal))
 #: How a comparison with a peer may end.
 COMPARISONS: Final = ("equal", "mended", "failed")
 

@@ -1,7 +1,5 @@
 """Observers of a node's coordinator and healing: they count in the metrics, and write an event where operators want one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -12,8 +12,6 @@ A kind is an operation, an outcome and a key. A shared line has the request id o
 it stands for. The metrics count every request by itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol

@@ -3,8 +3,6 @@
 The simulator tries those with a ``play``, the model those with ``scopes``, and the harness those with ``faults``.
 """
 
-from __future__ import annotations
-
 from tests.rigs.undone import healing, processes, rejoining, requests, rollback
 
 UNDONE = {

@@ -1,7 +1,5 @@
 """Safeties of healing, undone one at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """A mutant undoes one safety: it replaces functions of the real code, or of the simulator's threads, links and disks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Safeties of the disk, the process and its start, undone one at a time. The simulator has parts of its own for these."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rules of views and of rejoining, undone one at a time."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Generator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Safeties of requests, undone one at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, cycle, repeat
 from typing import Any

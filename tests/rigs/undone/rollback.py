@@ -1,7 +1,5 @@
 """Rollback marks, undone one part at a time."""
 
-from __future__ import annotations
-
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.server.healing import rollback_marks
 from quorumvault.server.healing.rollback_marks import RollbackMarks

@@ -1,7 +1,5 @@
 """The batch function over a vault in memory that counts what it is asked."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any

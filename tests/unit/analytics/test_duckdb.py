@@ -1,7 +1,5 @@
 """DuckDB against the API over a vault in memory: what is looked up, what comes back, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """dbt and Spark are extras: without them everything else works, and what needs them says so. tests/extras has the real things."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """``completion``: a script for each shell, and what this program answers when that script asks it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What ``dev`` prepares. Its running nodes are in tests/cluster/test_dev.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

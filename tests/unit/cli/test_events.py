@@ -1,7 +1,5 @@
 """``quorumvault events``: the last events of three files that are being written and rotated, by time."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 Those of ``serve`` are in tests/cluster/test_operating.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

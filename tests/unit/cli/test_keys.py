@@ -1,7 +1,5 @@
 """``quorumvault keys``: the key is shown once, the file has its hash, and the list shows neither."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

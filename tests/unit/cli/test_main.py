@@ -1,7 +1,5 @@
 """What all commands have in common: help with an example, output for machines, and errors as one line and an exit code."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

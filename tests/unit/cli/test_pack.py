@@ -1,7 +1,5 @@
 """``pack``: what is in the tar and what is not, and what is refused. That it runs elsewhere: tests/cluster/test_hosts.py."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

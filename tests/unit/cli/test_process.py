@@ -1,7 +1,5 @@
 """What a node's process asks of the kernel before it serves."""
 
-from __future__ import annotations
-
 import resource
 
 import pytest

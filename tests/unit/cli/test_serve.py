@@ -1,7 +1,5 @@
 """What ``serve`` sets up before a node runs: its log, and what the kernel is asked for."""
 
-from __future__ import annotations
-
 import json
 import logging
 import subprocess

@@ -1,7 +1,5 @@
 """``status``, ``wait`` and ``rotate`` against small HTTP servers that answer as nodes do."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import threading

@@ -1,7 +1,5 @@
 """What others say is shown on a terminal and not sent to it: no title, no colour, no line that nobody has said."""
 
-from __future__ import annotations
-
 import ast
 import io
 import json

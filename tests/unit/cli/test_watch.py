@@ -1,7 +1,5 @@
 """``status --watch`` where it is not a terminal: only what has changed. The terminal is in tests/cluster/test_terminal.py."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Large batches go part by part: in order, under one epoch, and no part larger than a node may take at one go."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock

@@ -1,7 +1,5 @@
 """The client's operations: against a handler in place of the network, then both shells with the real API."""
 
-from __future__ import annotations
-
 import doctest
 import json
 import subprocess

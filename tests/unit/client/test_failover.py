@@ -1,7 +1,5 @@
 """The client on real sockets, some of which misbehave."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Answers that are not to the request that was sent: none is taken, whatever mixed them up, and their connections are closed."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial

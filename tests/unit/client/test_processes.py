@@ -1,7 +1,5 @@
 """A client in more than one process, thread and event loop: each has its own connections, and nobody has another's answer."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import gc

@@ -1,7 +1,5 @@
 """One request of the client, tried until it is settled: the plan, step by step, by a clock that the test moves."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable, Sequence

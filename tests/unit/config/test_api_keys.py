@@ -1,7 +1,5 @@
 """API keys: made once and shown once, found by their text alone, revoked for good, and never lost by two changes at once."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

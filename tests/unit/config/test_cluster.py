@@ -1,7 +1,5 @@
 """cluster.yaml: what a good one means, and that each kind of badness is one line with file, key and what was expected."""
 
-from __future__ import annotations
-
 import copy
 import os
 from pathlib import Path

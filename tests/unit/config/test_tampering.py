@@ -1,7 +1,5 @@
 """A node does not start with files that others can change, and says in a line which, why and what to do."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

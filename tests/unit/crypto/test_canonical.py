@@ -1,7 +1,5 @@
 """The typed canonical form: every tokenizable value has one, no two share one, and it comes back with its type."""
 
-from __future__ import annotations
-
 import json
 
 import msgspec

@@ -1,7 +1,5 @@
 """Sealed values: deterministic, bound to owner, epoch and digest, lengths only in steps."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

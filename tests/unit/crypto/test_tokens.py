@@ -1,7 +1,5 @@
 """The token's form and its check part."""
 
-from __future__ import annotations
-
 import string
 
 from hypothesis import given

@@ -3,8 +3,6 @@
 Only AES itself, SHA-256, BLAKE2b and CRC-32 are taken from libraries; HKDF (RFC 5869) and AES-SIV (RFC 5297) are spelled out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """Answers that are remembered: asked for once, by whichever thread comes first, and forgotten when the epoch moves."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence

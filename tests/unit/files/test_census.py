@@ -1,7 +1,5 @@
 """quorumvault census: tokens counted by epoch, in files of every kind."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,11 +98,7 @@ def test_text_in_parquet_may_be_a_dictionary_or_long(tmp_path: Path) -> None:
         "list": pa.array([[ONE], [], None, [TWO]]),
     }
     pyarrow.parquet.write_table(pa.table(columns), path)
-    assert counted(expand([str(path)])[0]) == {
-        "coded": ({1: 2, 2: 1}, 0),
-        "long": ({1: 1, 2: 1}, 1),
-        "view": ({1: 1, 2: 1}, 1),
-    }
+    assert counted(expand([str(path)])[0]) == {"coded": ({1: 2, 2: 1}, 0), "long": ({1: 1, 2: 1}, 1), "view": ({1: 1, 2: 1}, 1)}
 
 
 def test_columns_of_parquet_are_named_whatever_their_case(tmp_path: Path) -> None:

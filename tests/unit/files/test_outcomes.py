@@ -1,7 +1,5 @@
 """The table of outcomes: a row for every status and option, and both engines do to a cell what the row says."""
 
-from __future__ import annotations
-
 import io
 from itertools import product
 from pathlib import Path

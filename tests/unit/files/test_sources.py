@@ -1,7 +1,5 @@
 """Which files are meant, and where their outputs go."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

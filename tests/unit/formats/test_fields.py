@@ -1,7 +1,5 @@
 """The field configuration: which members of a record it finds, by a deliberately dumb second reader; and what it refuses."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Exact JSON: what check_json_text lets pass is what a second reader lets pass, and what passes comes back as it was spelled."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 from unittest import mock

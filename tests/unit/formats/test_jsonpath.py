@@ -1,7 +1,5 @@
 """The expressions that name fields: what each means, what is refused and with which advice."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Tables are read and written exactly, and what is no table is refused with its line."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """YAML as configuration is written in it: what each scalar means, and a file and a line for all that is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

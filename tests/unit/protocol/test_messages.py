@@ -1,7 +1,5 @@
 """The codec between nodes: what goes in comes out, and nothing else is taken for a message."""
 
-from __future__ import annotations
-
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack

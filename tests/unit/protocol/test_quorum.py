@@ -1,7 +1,5 @@
 """The tally against a deliberately dumb twin, and the judge's table against the rules in words."""
 
-from __future__ import annotations
-
 from itertools import permutations, product
 
 from hypothesis import given

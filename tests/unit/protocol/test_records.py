@@ -1,7 +1,5 @@
 """Records and their merge."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

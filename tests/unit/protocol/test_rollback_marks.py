@@ -1,7 +1,5 @@
 """Rollback marks: a disk that forgot something that anybody remembers is found out, and no other is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Rounds: which replies count, and what they decide."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

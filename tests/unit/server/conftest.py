@@ -3,8 +3,6 @@
 ``stores``, ``settings``, ``copy_bytes``, ``digest_bits`` and ``timeouts`` may be parametrized or replaced.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack

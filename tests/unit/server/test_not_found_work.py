@@ -5,8 +5,6 @@ hash, seal or open. Another owner's token, one that was never issued, one of an 
 cost the same.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

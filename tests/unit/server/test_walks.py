@@ -10,8 +10,6 @@ storage thread. A file is on the way if one of its functions is running, or wait
 All other files that are visited were asked something on the way, and have returned before the request goes on.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import itertools

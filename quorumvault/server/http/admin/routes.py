@@ -1,7 +1,5 @@
 """The administrative operations, as HTTP on the administrative socket. Anybody who can open the socket may call all of them."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass

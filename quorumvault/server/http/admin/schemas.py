@@ -1,7 +1,5 @@
 """The answers on the administrative socket, as types, for both of its ends."""
 
-from __future__ import annotations
-
 import msgspec
 
 from quorumvault.config.cluster import Limits, Timeouts

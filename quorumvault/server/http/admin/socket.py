@@ -4,8 +4,6 @@ The address of a Unix socket has at most 107 bytes (unix(7)), and the path of a 
 through a descriptor of the directory: /proc/self/fd/N/admin.sock, which is short and, on Linux, the same file.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Shows an operator the facts that a node and its peers tell about themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from quorumvault.protocol.views import NO_DISK, View

@@ -1,7 +1,5 @@
 """The bytes of a backup: what was written is read, and whatever was lost, flipped, moved or added is noticed."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

@@ -1,7 +1,5 @@
 """A backup from running nodes: what two of them hold together, whichever of them lags, rots or goes away."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterable, Mapping

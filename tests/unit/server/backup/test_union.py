@@ -1,7 +1,5 @@
 """The union of ordered stores, read piece by piece, is what all of them are when they are put into one dictionary."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The coordinator over three replicas in one process: all real but for the stores, in memory, and the peers, which can fail."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

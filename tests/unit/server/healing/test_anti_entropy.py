@@ -1,7 +1,5 @@
 """Anti-entropy: whatever two replicas hold, comparing them finds all that differs and nothing else, and makes them the same."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Generator, Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Handoff: what a peer missed is brought to it, from memory or after a restart, and nothing more than that is moved."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """What a node remembers of other disks, and makes of what others remember of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,13 +115,7 @@ def test_a_disk_with_too_much_to_do_or_without_room_is_asked_again(full: bool) -
 
 @pytest.mark.parametrize(
     ("remembered", "forgot"),
-    [
-        (Mark(4, 600), False),
-        (Mark(3, 600), False),
-        (Mark(4, 601), True),
-        (Mark(3, 601), True),
-        (Mark(5, 600), True),
-    ],
+    [(Mark(4, 600), False), (Mark(3, 600), False), (Mark(4, 601), True), (Mark(3, 601), True), (Mark(5, 600), True)],
 )
 def test_a_disk_of_which_a_peer_remembers_more_is_given_up_once(remembered: Mark, forgot: bool) -> None:
     rig = Rig()

@@ -1,7 +1,5 @@
 """The scrub: what is not what was written is found within one pass, and mended from both others, or the store is given up."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Loops in the background rest in proportion to their work, also when they share a throttle."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """The administrative socket: who can reach it, what it answers, and what the command line makes of that."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

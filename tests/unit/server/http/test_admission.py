@@ -1,7 +1,5 @@
 """How many requests get in, and how many bytes they hold."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import ExitStack, closing, suppress
 

@@ -1,7 +1,5 @@
 """Answers leave in pieces, each made when it is its turn, and what they hold is given back when the last one has left."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any

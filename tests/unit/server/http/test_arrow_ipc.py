@@ -1,7 +1,5 @@
 """Arrow streams as nobody in order would make them, one fault each; and after all of them pyarrow's memory is unharmed."""
 
-from __future__ import annotations
-
 import os
 import struct
 import subprocess

@@ -1,7 +1,5 @@
 """Which of a request's headers is its key, and what the key permits."""
 
-from __future__ import annotations
-
 import pytest
 from starlette.datastructures import Headers
 

@@ -1,7 +1,5 @@
 """How many connections there may be, of whom, and which go first."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

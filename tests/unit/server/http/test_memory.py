@@ -1,7 +1,5 @@
 """One budget of bytes: what is held is what was paid for, nobody has more than a share, and whoever waits is served in order."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """How often one key may ask, and about how many values: at once, on average, and after the wait that it was told."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

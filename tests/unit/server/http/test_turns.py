@@ -1,7 +1,5 @@
 """Between two steps of work on a large body everybody else has a turn; small ones are not held up by it."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """What all connections together may do in a turn of the loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """What a node makes of the views that its peers tell of: enters one, ends for one, or leaves it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a running node reads again: keys that came, went and changed are events, and a file that is wrong changes nothing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``init``: the tree that it makes, that a node can start from it, and that it never touches a cluster that is there."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Stores that a power cut has torn are cut and united; what is damaged otherwise is left out; and a cluster out of one disk."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

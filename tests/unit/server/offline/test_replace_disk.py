@@ -1,7 +1,5 @@
 """``init --replace``: what was there is set aside, what is new is empty and joining, and nothing else changes."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A new cluster out of a backup: all of it on three new disks; and whatever is wrong with the file, nothing at all."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

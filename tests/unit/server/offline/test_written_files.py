@@ -1,7 +1,5 @@
 """What a command writes is read back as what it was told, whatever the names look like: numbers, dates, quotes, colons."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

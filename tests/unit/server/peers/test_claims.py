@@ -1,7 +1,5 @@
 """Who keeps a name for which two processes ask, at one node."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from quorumvault.server.peers.claims import Claims

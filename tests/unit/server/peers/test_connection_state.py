@@ -1,7 +1,5 @@
 """The states of a connection: every way between them that the table has is taken, and no other."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from typing import Any

@@ -1,7 +1,5 @@
 """What nodes say of themselves, and for what one refuses the other."""
 
-from __future__ import annotations
-
 import msgpack
 import msgspec
 import pytest

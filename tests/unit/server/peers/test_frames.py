@@ -1,7 +1,5 @@
 """Frames: what one side packs the other unpacks, in that order, once, unchanged; anything else ends the connection."""
 
-from __future__ import annotations
-
 import itertools
 import struct
 from collections.abc import Iterable, Sequence

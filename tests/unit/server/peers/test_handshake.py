@@ -1,7 +1,5 @@
 """The handshake: both sides prove the cluster secret, or nothing comes of it, and who lacks it hears nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import itertools

@@ -1,7 +1,5 @@
 """When a process may vote: the order of what it has to hear. What that is worth is shown in tests/model/test_one_name.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast

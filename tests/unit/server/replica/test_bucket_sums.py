@@ -1,7 +1,5 @@
 """Fingerprints of buckets: whatever was written, in whatever order, they are those of what is there."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

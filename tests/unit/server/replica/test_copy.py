@@ -1,7 +1,5 @@
 """Copies of a store: all of it in pieces of any size, and what becomes of two stores that hold different things."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Disks without room refuse what would have to be written, and nothing else; and a store that fails to write is the end of it."""
 
-from __future__ import annotations
-
 import asyncio
 from itertools import combinations
 from pathlib import Path

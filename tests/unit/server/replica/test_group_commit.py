@@ -1,7 +1,5 @@
 """Group commit: the size of a group, and the bounds on what waits for the storage thread."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """LevelDB's binding: either package will do, and whoever keeps no store needs neither."""
 
-from __future__ import annotations
-
 import runpy
 import subprocess
 import sys

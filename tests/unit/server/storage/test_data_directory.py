@@ -1,7 +1,5 @@
 """A node's disk at start: trusted, lost, or its operator's business; and a new one in a lost one's place, crashes and all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace

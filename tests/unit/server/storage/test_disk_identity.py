@@ -1,7 +1,5 @@
 """A disk's identity: comes back whole, changes at once or not at all, and anything else in its place is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """Free space: below the floor there is no room, a quarter above it there is again, and what cannot be told changes nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Keys and small values of a store: two things never share a key, and what is on disk stays readable."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """A store on disk is created, opened and written; refusals are in words that an operator can act on."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

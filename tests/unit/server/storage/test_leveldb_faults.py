@@ -1,7 +1,5 @@
 """Rot, crashes and full disks under a real LevelDB: no wrong value, no false "absent", no write after one that failed."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

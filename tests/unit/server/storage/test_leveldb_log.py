@@ -1,7 +1,5 @@
 """The log reader beside LevelDB: what LevelDB wrote is whole, what a crash leaves is a tail, and damage before it is told."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The store's contract (storage/store.py), held to by every store there is."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path

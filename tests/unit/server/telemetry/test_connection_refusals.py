@@ -1,7 +1,5 @@
 """Refused connections are counted one by one, and share a line of the log each second."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """The event log: whole lines in order, whatever the file ends with, however it rotates, and while its disk is full or gone."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

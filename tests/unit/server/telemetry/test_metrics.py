@@ -1,7 +1,5 @@
 """What /metrics says, of events, of rounds, of syncs and of the node; and that its series are bounded and tell of nobody."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace

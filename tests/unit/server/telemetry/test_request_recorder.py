@@ -1,7 +1,5 @@
 """A finished request is counted and has a line: one each if it did something; refused ones share a line a second."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest
