@@ -15,18 +15,7 @@ from pathlib import Path
 import pytest
 
 from chaos.testbed.cluster import NODES, Cluster, check, run, wait_for
-from tests.rigs.clusters import (
-    OWNER,
-    SECONDS,
-    Acknowledged,
-    events,
-    health,
-    identical,
-    passes,
-    resolves,
-    streaming,
-    through_each_pair,
-)
+from tests.rigs import clusters
 
 MiB = 1 << 20
 FLOOR = 24 * MiB
@@ -108,24 +97,24 @@ def may_mount(place: Path) -> bool:
 
 def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(idle_cluster: Cluster, tmp_path: Path) -> None:
     """Where no file system can be mounted, the disk is told to be full."""
-    cluster, acknowledged = idle_cluster, Acknowledged()
+    cluster, acknowledged = idle_cluster, clusters.Acknowledged()
     small = may_mount(tmp_path)
     with SmallDisk.mounted(cluster, "n3") if small else nullcontext():
         disk = SmallDisk(cluster, "n3") if small else ToldDisk(cluster, "n3")
         cluster.bring_up("n1", "n2")
         pid = cluster.pid("n3")
-        with streaming(cluster, acknowledged) as progress:
-            passes(progress)
+        with clusters.streaming(cluster, acknowledged) as progress:
+            clusters.passes(progress)
             disk.fill()
             assert wait_for(lambda: cluster.state("n3") == "full", 20)
-            assert wait_for(lambda: health(cluster, "n1").body["peers"]["n3"].get("state") == "full", 20)
-            passes(progress, 30)
-        warned = health(cluster, "n3").body
+            assert wait_for(lambda: clusters.health(cluster, "n1").body["peers"]["n3"].get("state") == "full", 20)
+            clusters.passes(progress, 30)
+        warned = clusters.health(cluster, "n3").body
         assert (warned["status"], warned["quorum"]["reachable"]) == ("degraded", 3)
         assert any(words.startswith("disk full: ") for words in warned["warnings"])
-        assert "n3 refuses writes: disk full" in health(cluster, "n1").body["warnings"]
+        assert "n3 refuses writes: disk full" in clusters.health(cluster, "n1").body["warnings"]
         for node in NODES:
-            resolves(cluster, node, acknowledged.tokens)
+            clusters.resolves(cluster, node, acknowledged.tokens)
         disk.empty()
         assert wait_for(lambda: cluster.state("n3") == "active", 20)
         cluster.kill("n1")
@@ -133,11 +122,11 @@ def test_a_full_disk_refuses_and_the_cluster_serves_until_there_is_room_again(id
         again = [f"after {n}" for n in range(20)]
         acknowledged.tokenize(cluster, "n3", again)
         assert cluster.pid("n3") == pid
-        kinds = [event["event"] for event in events(cluster, "n3") if event["event"].startswith("disk_")]
+        kinds = [event["event"] for event in clusters.events(cluster, "n3") if event["event"].startswith("disk_")]
         assert [kind == "disk_full" for kind in kinds] == [True, False]
         cluster.kill("n2", "n3")
         cluster.bring_up()
-        through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
+        clusters.through_each_pair(cluster, lambda node: clusters.resolves(cluster, node, acknowledged.tokens))
 
 
 def tear(cluster: Cluster, node: str, chance: random.Random) -> None:
@@ -148,9 +137,9 @@ def tear(cluster: Cluster, node: str, chance: random.Random) -> None:
 
 
 def test_after_a_power_cut_that_tore_one_log_that_node_rejoins_by_itself(own_cluster: Cluster) -> None:
-    cluster, acknowledged = own_cluster, Acknowledged()
-    with streaming(cluster, acknowledged) as progress:
-        passes(progress)
+    cluster, acknowledged = own_cluster, clusters.Acknowledged()
+    with clusters.streaming(cluster, acknowledged) as progress:
+        clusters.passes(progress)
         cluster.kill()
     tear(cluster, "n3", random.Random(3))
     cluster.start()
@@ -159,7 +148,7 @@ def test_after_a_power_cut_that_tore_one_log_that_node_rejoins_by_itself(own_clu
     cluster.start("n3")
     assert wait_for(lambda: cluster.state("n3") == "active", 60)
     cluster.wait_ready(reachable=3)
-    through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
+    clusters.through_each_pair(cluster, lambda node: clusters.resolves(cluster, node, acknowledged.tokens))
 
 
 @pytest.mark.parametrize("torn", [("n1", "n2"), NODES])
@@ -167,14 +156,14 @@ def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_a
     own_cluster: Cluster, torn: tuple[str, ...]
 ) -> None:
     """Too few are left to copy from. The nodes say so, and wait, however often they are started; then their operator comes."""
-    cluster, acknowledged, chance = own_cluster, Acknowledged(), random.Random(1)
-    with streaming(cluster, acknowledged) as progress:
-        passes(progress)
+    cluster, acknowledged, chance = own_cluster, clusters.Acknowledged(), random.Random(1)
+    with clusters.streaming(cluster, acknowledged) as progress:
+        clusters.passes(progress)
         cluster.kill("n1")
-        passes(progress)
+        clusters.passes(progress)
         cluster.start("n1")
         cluster.wait_ready("n1")
-        passes(progress)
+        clusters.passes(progress)
         cluster.kill()
     for node in torn:
         tear(cluster, node, chance)
@@ -183,21 +172,21 @@ def test_after_a_power_cut_that_tore_logs_the_cluster_is_recovered_and_nothing_a
         assert cluster.nodes[node].require_process().wait(20) == 3
     cluster.start()
     assert wait_for(lambda: all(cluster.state(node) == "joining" for node in torn), 20)
-    assert cluster.api(torn[0], OWNER).tokenize(["new"]).status == 503
+    assert cluster.api(torn[0], clusters.OWNER).tokenize(["new"]).status == 503
     cluster.kill()
     told = json.loads(check("recover", str(cluster.directory), "--json"))
     assert told["left_out"] == {}
     assert {node for node, what in told["nodes"].items() if what["cuts"]} == set(torn)
     assert told["records"] >= len(acknowledged.tokens)
     cluster.bring_up()
-    through_each_pair(cluster, lambda node: resolves(cluster, node, acknowledged.tokens))
+    clusters.through_each_pair(cluster, lambda node: clusters.resolves(cluster, node, acknowledged.tokens))
 
 
 def test_with_two_disks_lost_the_third_begins_a_new_cluster(own_cluster: Cluster, tmp_path: Path) -> None:
-    known = Acknowledged()
+    known = clusters.Acknowledged()
     values = [f"known {n}" for n in range(50)]
     known.tokenize(own_cluster, "n1", values)
-    assert wait_for(lambda: identical(own_cluster, len(values)), SECONDS)
+    assert wait_for(lambda: clusters.identical(own_cluster, len(values)), clusters.SECONDS)
     own_cluster.kill()
     for node in ("n2", "n3"):
         shutil.rmtree(own_cluster.directory / node)
@@ -209,15 +198,15 @@ def test_with_two_disks_lost_the_third_begins_a_new_cluster(own_cluster: Cluster
     told = check("recover", str(own_cluster.directory), "--only", "n1", "--accept-loss", "--into", str(new), "--json")
     assert json.loads(told)["records"] == len(values)
     addresses = {node: own_cluster.nodes[node].address for node in NODES}
-    with Cluster(new, addresses, {OWNER: own_cluster.api_key(OWNER)}) as cluster:
+    with Cluster(new, addresses, {clusters.OWNER: own_cluster.api_key(clusters.OWNER)}) as cluster:
         cluster.bring_up()
-        through_each_pair(cluster, lambda node: resolves(cluster, node, known.tokens))
-        again = cluster.api("n2", OWNER).tokenize(values).body["tokens"]
+        clusters.through_each_pair(cluster, lambda node: clusters.resolves(cluster, node, known.tokens))
+        again = cluster.api("n2", clusters.OWNER).tokenize(values).body["tokens"]
         assert again == list(known.tokens.values())
 
 
 def test_two_full_disks_refuse_what_is_new_say_why_and_lose_nothing(idle_cluster: Cluster) -> None:
-    cluster, acknowledged = idle_cluster, Acknowledged()
+    cluster, acknowledged = idle_cluster, clusters.Acknowledged()
     disks = {node: ToldDisk(cluster, node) for node in ("n2", "n3")}
     cluster.bring_up("n1")
     known = [f"known {n}" for n in range(20)]
@@ -227,14 +216,14 @@ def test_two_full_disks_refuse_what_is_new_say_why_and_lose_nothing(idle_cluster
     for node in disks:
         assert wait_for(lambda node=node: cluster.state(node) == "full", 20)  # type: ignore[misc]
     for node in NODES:
-        refused = cluster.api(node, OWNER).tokenize(["new"])
+        refused = cluster.api(node, clusters.OWNER).tokenize(["new"])
         assert (refused.status, refused.body["code"], refused.body["outcome"]) == (503, "no-quorum", "unknown")
         for full in disks:
             assert f"{full}: refuses writes: disk full" in refused.body["detail"]
-        resolves(cluster, node, acknowledged.tokens)
-        assert health(cluster, node).status == 200
+        clusters.resolves(cluster, node, acknowledged.tokens)
+        assert clusters.health(cluster, node).status == 200
     for disk in disks.values():
         disk.empty()
-    assert wait_for(lambda: cluster.api("n1", OWNER).tokenize(["new"]).status == 200, 20)
+    assert wait_for(lambda: cluster.api("n1", clusters.OWNER).tokenize(["new"]).status == 200, 20)
     for pair in combinations(NODES, 2):
-        assert all(cluster.api(node, OWNER).tokenize(known).status == 200 for node in pair)
+        assert all(cluster.api(node, clusters.OWNER).tokenize(known).status == 200 for node in pair)

@@ -10,46 +10,35 @@ from typing import Any
 
 from chaos.testbed.api import Unanswered
 from chaos.testbed.cluster import NODES, Cluster, wait_for
-from tests.rigs.clusters import (
-    OWNER,
-    SECONDS,
-    Acknowledged,
-    goes_on,
-    health,
-    identical,
-    passes,
-    resolves,
-    streaming,
-    through_each_pair,
-)
+from tests.rigs import clusters
 
 
 def test_nothing_acknowledged_is_lost_when_a_node_is_killed_in_the_middle(own_cluster: Cluster) -> None:
     """Proves: committed."""
-    acknowledged = Acknowledged()
-    with streaming(own_cluster, acknowledged) as progress:
+    acknowledged = clusters.Acknowledged()
+    with clusters.streaming(own_cluster, acknowledged) as progress:
         for victim in NODES:
-            passes(progress)
+            clusters.passes(progress)
             own_cluster.kill(victim)
-            passes(progress)
+            clusters.passes(progress)
             own_cluster.start(victim)
             own_cluster.wait_ready(victim)
     own_cluster.wait_ready(reachable=3)
     assert len(acknowledged.tokens) > 500
-    through_each_pair(own_cluster, lambda node: resolves(own_cluster, node, acknowledged.tokens))
+    clusters.through_each_pair(own_cluster, lambda node: clusters.resolves(own_cluster, node, acknowledged.tokens))
 
 
 def test_nothing_acknowledged_is_lost_when_all_three_are_killed_and_started_again(own_cluster: Cluster) -> None:
     """Proves: durable before acknowledged."""
-    acknowledged = Acknowledged()
-    with streaming(own_cluster, acknowledged) as progress:
-        passes(progress, 30)
+    acknowledged = clusters.Acknowledged()
+    with clusters.streaming(own_cluster, acknowledged) as progress:
+        clusters.passes(progress, 30)
         own_cluster.kill()
         own_cluster.start()
         own_cluster.wait_ready()
-        passes(progress)
+        clusters.passes(progress)
     for node in NODES:
-        resolves(own_cluster, node, acknowledged.tokens)
+        clusters.resolves(own_cluster, node, acknowledged.tokens)
 
 
 def test_thirty_two_clients_with_the_same_values_get_one_token_a_value_and_make_one_record(own_cluster: Cluster) -> None:
@@ -59,14 +48,14 @@ def test_thirty_two_clients_with_the_same_values_get_one_token_a_value_and_make_
     def client(number: int) -> list[str]:
         together.wait()
         chosen = random.Random(number).sample(values, len(values))
-        answer = own_cluster.api(NODES[number % 3], OWNER).tokenize(chosen)
+        answer = own_cluster.api(NODES[number % 3], clusters.OWNER).tokenize(chosen)
         assert answer.status == 200, answer
         by_value = dict(zip(chosen, answer.body["tokens"], strict=True))
         return [by_value[value] for value in values]
 
     with ThreadPoolExecutor(32) as pool:
         assert len({tuple(tokens) for tokens in pool.map(client, range(32))}) == 1
-    assert wait_for(lambda: identical(own_cluster, len(values)), SECONDS)
+    assert wait_for(lambda: clusters.identical(own_cluster, len(values)), clusters.SECONDS)
 
 
 class Race:
@@ -88,7 +77,7 @@ class Race:
         if node == self.frozen and chance.random() < 0.9:
             node = NODES[NODES.index(node) - 1]
         try:
-            answer = self._cluster.api(node, OWNER).post(path, body, timeout=1.0)
+            answer = self._cluster.api(node, clusters.OWNER).post(path, body, timeout=1.0)
         except Unanswered:
             return None
         assert answer.status in (200, 503), answer
@@ -124,10 +113,10 @@ def test_rotation_races_tokenization_for_thousands_of_rounds(own_cluster: Cluste
             for victim in itertools.islice(itertools.cycle(NODES), 6):
                 own_cluster.pause(victim)
                 race.frozen = victim
-                goes_on(lambda: race.done, 150, clients)
+                clusters.goes_on(lambda: race.done, 150, clients)
                 own_cluster.resume(victim)
                 race.frozen = None
-                goes_on(lambda: race.done, 250, clients)
+                clusters.goes_on(lambda: race.done, 250, clients)
         finally:
             race.stop.set()
     assert race.done > 2_000
@@ -138,22 +127,22 @@ def test_a_wiped_node_beside_a_stale_one_is_no_quorum_and_never_not_found(own_cl
     """Proves: not found needs two."""
     own_cluster.kill("n1")
     own_cluster.wait_ready("n2", "n3")
-    acknowledged = Acknowledged()
+    acknowledged = clusters.Acknowledged()
     acknowledged.tokenize(own_cluster, "n2", [f"written while n1 was away {n}" for n in range(20)])
     own_cluster.kill("n2", "n3")
     shutil.rmtree(own_cluster.directory / "n3")
     own_cluster.start("n1", "n3")
     assert wait_for(lambda: (own_cluster.health("n1") or (0,))[0] == 503 and own_cluster.state("n3") == "joining", 20)
-    assert wait_for(lambda: health(own_cluster, "n1").body["peers"]["n3"]["status"] == "up", 20)
+    assert wait_for(lambda: clusters.health(own_cluster, "n1").body["peers"]["n3"]["status"] == "up", 20)
     for node in ("n1", "n3"):
         for asked in (list(acknowledged.tokens.values()), ["no token"]):
-            answer = own_cluster.api(node, OWNER).detokenize(asked)
+            answer = own_cluster.api(node, clusters.OWNER).detokenize(asked)
             assert (answer.status, answer.body["code"]) == (503, "no-quorum")
-    assert "n3 has no disk" in "\n".join(health(own_cluster, "n3").body["warnings"])
+    assert "n3 has no disk" in "\n".join(clusters.health(own_cluster, "n3").body["warnings"])
     own_cluster.start("n2")
     own_cluster.wait_ready("n1", "n2", "n3")
     for node in NODES:
-        resolves(own_cluster, node, acknowledged.tokens)
+        clusters.resolves(own_cluster, node, acknowledged.tokens)
     assert own_cluster.state("n3") == "joining"
     assert not (own_cluster.directory / "n3" / "store").exists()
 
@@ -163,21 +152,21 @@ def test_a_disk_that_cannot_be_written_ends_the_node_with_exit_code_3(own_cluste
 
     Proves: a distrusted store stops.
     """
-    acknowledged = Acknowledged()
+    acknowledged = clusters.Acknowledged()
     acknowledged.tokenize(own_cluster, "n1", ["before"])
     process = own_cluster.nodes["n3"].require_process()
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))
     acknowledged.tokenize(own_cluster, "n1", [f"{n} " + "x" * 1_000 for n in range(20)])
     assert process.wait(20) == 3
     own_cluster.wait_ready("n1", "n2")
-    resolves(own_cluster, "n2", acknowledged.tokens)
+    clusters.resolves(own_cluster, "n2", acknowledged.tokens)
 
 
 def test_no_plaintext_and_no_key_in_anything_that_the_nodes_write(own_cluster: Cluster) -> None:
     marked = [f"MARKED-{n}-Zoë-patient" for n in range(5)]
-    api = own_cluster.api("n1", OWNER)
+    api = own_cluster.api("n1", clusters.OWNER)
     tokens = api.tokenize(marked).body["tokens"]
-    resolves(own_cluster, "n2", dict(zip(marked, tokens, strict=True)))
+    clusters.resolves(own_cluster, "n2", dict(zip(marked, tokens, strict=True)))
     for body in (
         {"values": [marked[0], 1.5]},
         {"values": [{"MARKED-6": marked[0]}]},
@@ -197,7 +186,7 @@ def test_no_plaintext_and_no_key_in_anything_that_the_nodes_write(own_cluster: C
     own_cluster.bring_up("n2", "n3")
     own_cluster.stop()
     forbidden = [text.encode(coding) for text in ("MARKED", "Zoë-patient") for coding in ("utf-8", "utf-16-le")]
-    forbidden += [own_cluster.api_key(OWNER).encode(), *(token.encode() for token in tokens)]
+    forbidden += [own_cluster.api_key(clusters.OWNER).encode(), *(token.encode() for token in tokens)]
     found = []
     for file in own_cluster.directory.rglob("*"):
         if file.is_file():

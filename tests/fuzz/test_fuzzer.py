@@ -118,13 +118,12 @@ def test_what_is_planted_is_found() -> None:
     assert not planted.found_in(b"key qvk_abcdefgh, tokens of epoch 1")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command sets this for its processes."""
     monkeypatch.setenv("ARROW_DEBUG_MEMORY_POOL", "")
 
 
-@pytest.mark.usefixtures("own_environment")
 def test_the_command_replays_what_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "one.input"
     kept.write_bytes(b"fields.yaml\nfields: [$.ssn]\n")
@@ -132,7 +131,6 @@ def test_the_command_replays_what_was_kept(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == f"{kept}: fields.yaml read\n"
 
 
-@pytest.mark.usefixtures("own_environment")
 def test_the_command_feeds_a_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["handshake", "--inputs", "300", "--seed", "5", "--findings", str(tmp_path / "none")]) == 0
     assert "300 inputs, 0 of them failed. Seed 5" in capsys.readouterr().out

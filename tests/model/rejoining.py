@@ -20,20 +20,8 @@ from typing import TypeVar
 
 import msgspec
 
-from quorumvault.protocol import join
+from quorumvault.protocol import join, messages
 from quorumvault.protocol.join import Activate, Ask, Displaced, Enter, Joining, Merge
-from quorumvault.protocol.messages import (
-    AnyReply,
-    AnyRequest,
-    NotVoting,
-    OtherView,
-    ProposeView,
-    Put,
-    RoundId,
-    ViewIs,
-    WriteBack,
-    encode,
-)
 from quorumvault.protocol.rollback_marks import NO_MARK
 from quorumvault.protocol.rounds import ViewRefused
 from quorumvault.protocol.steps import Ask as Round
@@ -53,7 +41,7 @@ LOST = object()
 _NOTHING = Owed()
 ResultT = TypeVar("ResultT")
 FIRST = first_view(DISKS)
-_ROUND = RoundId(b"", b"", 0)
+_ROUND = messages.RoundId(b"", b"", 0)
 
 
 @dataclass(frozen=True)
@@ -145,8 +133,8 @@ class RejoinWorld:
         self._view(None)
         self._progress: Table[Progress | None] = Table(None)
         self._joints: Table[Joint] = Table()
-        self._requests: Table[AnyRequest] = Table()
-        self._replies: Table[AnyReply] = Table()
+        self._requests: Table[messages.AnyRequest] = Table()
+        self._replies: Table[messages.AnyReply] = Table()
         self._decisions: Table[object] = Table()
         self._results: Table[object] = Table()
         self._canonical: dict[Hashable, Joint] = {}
@@ -217,7 +205,7 @@ class RejoinWorld:
         """A request reaches a disk: its state afterwards, and the reply."""
         request = self._requests.values[number]
         after, (reply,) = self._with_replica(at, held, lambda replica: replica.handle([request]))
-        if isinstance(reply, ViewIs):
+        if isinstance(reply, messages.ViewIs):
             reply = msgspec.structs.replace(reply, mark=NO_MARK)  # it has a sequence number: see below
         return after, self._reply(reply)
 
@@ -252,7 +240,7 @@ class RejoinWorld:
                 view = self._disks.values[disks[other]].view
                 if view is None or view == disk.view or self._nodes[other] == self._nodes[at]:
                     continue
-                request = self._request(ProposeView(_ROUND, NO_VIEW, view))
+                request = self._request(messages.ProposeView(_ROUND, NO_VIEW, view))
                 after, _ = self._handled(at, disks[at], request)
                 if after != disks[at]:
                     yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
@@ -311,16 +299,16 @@ class RejoinWorld:
             assert said is not None
             answer, disk = self._replies.values[said], view.disks[who]
             decision = None
-            if isinstance(answer, OtherView):
+            if isinstance(answer, messages.OtherView):
                 decision = round_.receive(answer)
-            if decision is None and (isinstance(answer, OtherView | NotVoting) or answer.disk != disk):
+            if decision is None and (isinstance(answer, messages.OtherView | messages.NotVoting) or answer.disk != disk):
                 decision = round_.give_up(disk)
             elif decision is None:
                 decision = round_.receive(answer)
         if decision is None:
             return replace(progress, heard=heard)
         late = progress.late
-        if self.stragglers and isinstance(self._requests.values[request], Put | WriteBack):
+        if self.stragglers and isinstance(self._requests.values[request], messages.Put | messages.WriteBack):
             asked = {who for who, _ in heard}
             late |= {(request, other) for other in NODES if other not in asked and ask.disk in (None, view.disks[other])}
         newer = self._view(decision.view) if isinstance(decision, ViewRefused) else progress.view
@@ -382,7 +370,7 @@ class RejoinWorld:
             return
         heard = {node for node, _ in self._joints.values[joints[at]].heard}
         asked = step.request.sent_in(_ROUND, step.request.view)
-        if isinstance(asked, ProposeView) and asked.proposed.number > self.views:
+        if isinstance(asked, messages.ProposeView) and asked.proposed.number > self.views:
             return
         request = self._request(asked)
         for node in step.nodes:
@@ -432,7 +420,11 @@ class RejoinWorld:
     def _canonical_joint(self, joiner: Joiner, steps: Joining, step: Ask | Activate, joint: Joint) -> int:
         known = getgeneratorlocals(steps)
         entered, copies = known["entered"], known["copies"]
-        asks = (step.nodes, encode(step.request.sent_in(_ROUND, step.request.view))) if isinstance(step, Ask) else step.view.id
+        asks = (
+            (step.nodes, messages.encode(step.request.sent_in(_ROUND, step.request.view)))
+            if isinstance(step, Ask)
+            else step.view.id
+        )
         key = (joiner, asks, entered and entered.id, copies.view, *map(frozenset, (copies.after.items(), copies.done)))
         joint = self._canonical.setdefault(key, joint)
         return self._joints.number(joint)
@@ -472,11 +464,11 @@ class RejoinWorld:
     def _view(self, view: View | None) -> int:
         return self._views.number(view, view and view.id)
 
-    def _request(self, request: AnyRequest) -> int:
-        return self._requests.number(request, encode(request))
+    def _request(self, request: messages.AnyRequest) -> int:
+        return self._requests.number(request, messages.encode(request))
 
-    def _reply(self, reply: AnyReply) -> int:
-        return self._replies.number(reply, encode(reply))
+    def _reply(self, reply: messages.AnyReply) -> int:
+        return self._replies.number(reply, messages.encode(reply))
 
     def _name(self, at: int) -> str:
         return self._nodes[at] if at < len(DISKS) else f"the new disk of {self._nodes[at]}"
@@ -490,5 +482,5 @@ def _say(view: View) -> str:
     return f"{view.number} of {view.joiner!r}"
 
 
-def _round_id(at: int, round_number: int) -> RoundId:
-    return RoundId(b"c%d" % at, b"boot", round_number)
+def _round_id(at: int, round_number: int) -> messages.RoundId:
+    return messages.RoundId(b"c%d" % at, b"boot", round_number)

@@ -8,7 +8,6 @@ import time
 import xml.etree.ElementTree as ElementTree
 from array import array
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from bench.measure import FloorSample, Sample
 from bench.plan import PLANS, SMOKE, Plan
 from bench.plot import draw
 from bench.processes import Memory, cpu_seconds, disk_bytes, until_idle
-from bench.report import MarksMissing, Report, markdown, percentile, replace_section, show
+from bench.report import Report, markdown, percentile, replace_section
 from bench.work import Corpus, Operation, WrongAnswer
 from chaos.testbed.draw import logarithmic
 from quorumvault.crypto.tokens import is_token
@@ -126,29 +125,6 @@ def test_a_run_is_held_to_targets_and_a_smoke_run_to_bounds_that_fail_it(plan: s
     told = "\n".join(held.sentences)
     assert [words for words in ("2 × some processor", "bench/http.py", "held nothing up") if words not in told] == []
     assert "may have held up" in "\n".join(missed.sentences)
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_pipe_gets_aligned_text_and_a_terminal_tables() -> None:
-    pipe, terminal = StringIO(), Terminal()
-    show(_whole().account(), pipe)
-    show(_whole().account(), terminal)
-    header, first = pipe.getvalue().splitlines()[8:10]
-    assert len(header) == len(first)
-    assert " ".join(first.split()) == "new 1,000 6 10,000 20.0 30.0 40.0 2.00 20.0 2.00 2.00–2.00 50 20 100"
-    assert "\x1b" not in pipe.getvalue()
-    assert "─" in terminal.getvalue()
-
-
-def test_a_document_without_both_marks_in_order_is_refused() -> None:
-    begin, end = "<!-- bin/bench writes from here -->", "<!-- bin/bench writes up to here -->"
-    for text in ("", begin, end, f"{end}{begin}"):
-        with pytest.raises(MarksMissing, match="bin/bench writes from here"):
-            replace_section(text, "bin/bench", "")
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.section], ids=lambda family: family.section)

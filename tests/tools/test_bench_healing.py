@@ -181,10 +181,3 @@ def test_times_do_not_count_where_a_plan_says_so_and_outcomes_do() -> None:
     show(smoke, out)
     assert out.getvalue().count("not judged") == 5
     assert "MISSED" not in out.getvalue()
-
-
-def test_a_report_of_one_part_tells_of_that_part_alone() -> None:
-    mending = msgspec.structs.replace(WHOLE, size=None).account()
-    assert [len(table.rows) for table in mending.all_tables] == [8, 4]
-    of_size = HealingReport("2026-01-02", "a machine", "healing-large", 10_000_000, size=SIZE).account()
-    assert ([len(table.rows) for table in of_size.all_tables], len(of_size.sentences)) == ([4], 3)

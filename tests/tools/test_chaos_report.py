@@ -8,30 +8,15 @@ import msgspec
 import pytest
 
 from chaos import report
-from chaos.summary import (
-    NOTHING_READ,
-    Aims,
-    Broken,
-    Exit,
-    FaultSeen,
-    FinalReads,
-    Operation,
-    Series,
-    Share,
-    Summary,
-    Through,
-    Verdict,
-)
-from chaos.testbed.draw import areas, steps
+from chaos import summary as told
 from chaos.testbed.history import Action, Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
-from chaos.timechart import Axis, lanes
 
 VOID = re.compile(r"<((?:meta|link|br|hr|img|input|col|wbr)\b[^>]*)>")
 BEGUN = Begun(7, "run", "2026-01-02T03:04:05+00:00", 90.0, ("kill", "pause"), "proxies", ("quorumvault",))
 KILLED, STOPPED = "n1 is killed, with 3 requests at hand", "n2 is stopped (SIGSTOP) & goes on <later>"
 FAULTS = (
-    FaultSeen(0, "kill", ("n1",), 2.0, 4.0, KILLED, True, Share(200, 200), 0.25, 0.5),
-    FaultSeen(1, "pause", ("n2",), 5.0, 7.5, STOPPED, True, Share(150, 149), None, 6.25),
+    told.FaultSeen(0, "kill", ("n1",), 2.0, 4.0, KILLED, True, told.Share(200, 200), 0.25, 0.5),
+    told.FaultSeen(1, "pause", ("n2",), 5.0, 7.5, STOPPED, True, told.Share(150, 149), None, 6.25),
 )
 RECORDS: list[Record] = [
     BEGUN,
@@ -47,12 +32,12 @@ RECORDS: list[Record] = [
     Complete(3, Outcome.OK, ("=1", "not_found"), at=4.512),
     FaultBegan(1, "pause", ("n2",), 5.0, STOPPED),
 ]
-VIOLATION = Broken("lost", "operation 3: qv_1_1 is not found, and stood for =2 before", 3, (0, 2, 3))
+VIOLATION = told.Broken("lost", "operation 3: qv_1_1 is not found, and stood for =2 before", 3, (0, 2, 3))
 
 
-def summary(**changed: object) -> Summary:
-    valid = Summary(
-        verdict=Verdict.VALID,
+def summary(**changed: object) -> told.Summary:
+    valid = told.Summary(
+        verdict=told.Verdict.VALID,
         reasons=(),
         violation=None,
         seed=7,
@@ -64,26 +49,27 @@ def summary(**changed: object) -> Summary:
         version="0.1.0",
         bucket_seconds=0.5,
         operations={
-            "detokenize": Operation(40, 38, 1, 1, 90, 0.004, 0.02, 0.31),
-            "rotate": Operation(1, 0, 1, 0, 0, None, None, None),
+            "detokenize": told.Operation(40, 38, 1, 1, 90, 0.004, 0.02, 0.31),
+            "rotate": told.Operation(1, 0, 1, 0, 0, None, None, None),
         },
-        series={"detokenize": Series((10, 0, 20, 10), (10, 0, 19, 9), (0.004, None, 0.005, 0.3), (0.01, None, 0.02, 0.31))},
-        availability={"n1": Through((5, 0, 9), (5, 0, 0)), "n2": Through((4, 4, 4), (4, 3, 4))},
+        series={"detokenize": told.Series((10, 0, 20, 10), (10, 0, 19, 9), (0.004, None, 0.005, 0.3), (0.01, None, 0.02, 0.31))},
+        availability={"n1": told.Through((5, 0, 9), (5, 0, 0)), "n2": told.Through((4, 4, 4), (4, 3, 4))},
         faults=FAULTS,
         fault_counts={"kill": 1, "pause": 1},
         unavailable={"full-disk": "takes root"},
-        aims=Aims(Share(350, 349), 0.999, 6.25, 3.375, 5.0),
-        final=FinalReads(3, 9, ("through n1", "through n2", "through n3")),
-        exits=(Exit("n3", 6.0, 3, True, "its disk is full"),),
+        aims=told.Aims(told.Share(350, 349), 0.999, 6.25, 3.375, 5.0),
+        final=told.FinalReads(3, 9, ("through n1", "through n2", "through n3")),
+        exits=(told.Exit("n3", 6.0, 3, True, "its disk is full"),),
     )
     return msgspec.structs.replace(valid, **changed)
 
 
 NOTHING = summary(
-    verdict=Verdict.UNKNOWN, reasons=("too little was asked",), operations={}, series={}, availability={}, faults=(),
-    fault_counts={}, unavailable={}, aims=Aims(Share(0, 0), 0.999, None, None, 5.0), final=NOTHING_READ, exits=(), version="",
+    verdict=told.Verdict.UNKNOWN, reasons=("too little was asked",), operations={}, series={}, availability={}, faults=(),
+    fault_counts={}, unavailable={}, aims=told.Aims(told.Share(0, 0), 0.999, None, None, 5.0), final=told.NOTHING_READ,
+    exits=(), version="",
 )  # fmt: skip
-INVALID = summary(verdict=Verdict.INVALID, reasons=(f"lost: {VIOLATION.detail}",), violation=VIOLATION)
+INVALID = summary(verdict=told.Verdict.INVALID, reasons=(f"lost: {VIOLATION.detail}",), violation=VIOLATION)
 RUNS = {"valid": (summary(), RECORDS), "invalid": (INVALID, RECORDS), "broken off": (NOTHING, [])}
 
 
@@ -138,9 +124,8 @@ def test_figures_are_there_beside_the_picture() -> None:
 
 
 def test_an_aim_that_was_missed_is_not_rounded_away() -> None:
-    served = {
-        tile.words.split(",")[0]: tile for tile in report.tiles(summary(aims=Aims(Share(10**6, 10**6 - 1), 0.999, 5.0, 1.0, 5.0)))
-    }
+    nearly = summary(aims=told.Aims(told.Share(10**6, 10**6 - 1), 0.999, 5.0, 1.0, 5.0))
+    served = {tile.words.split(",")[0]: tile for tile in report.tiles(nearly)}
     assert [(tile.figure, tile.held) for tile in served.values()][1:3] == [("99.99 %", True), ("5.00 s", True)]
     missed = report.tiles(summary())
     assert [(tile.figure, tile.held) for tile in missed[1:3]] == [("99.71 %", False), ("6.25 s", False)]
@@ -181,23 +166,3 @@ def test_the_page_is_written_beside_what_it_is_made_of(tmp_path: Path) -> None:
     page = report.write(tmp_path)
     assert (page, page.read_text()) == (tmp_path / "report.html", report.render(INVALID, RECORDS))
     assert set(re.findall(r"qv_\w+", page.read_text())) == {"qv_1_1"}
-
-
-def test_faults_that_meet_and_labels_that_are_long_have_lanes_of_their_own() -> None:
-    axis = Axis(1.0, 120)
-    faults = [
-        FaultSeen(n, "kill", ("n1",), at, at + 5.0, "", True, Share(0, 0), None, None)
-        for n, at in enumerate((0.0, 3.0, 60.0, 118.0))
-    ]
-    bars = lanes(faults, axis)
-    assert ([bar.lane for bar in bars], [bar.label for bar in bars[:2]]) == ([0, 1, 0, 0], ["0 kill n1", "1 kill n1"])
-    assert {bar.label for bar in lanes(faults * 20, axis)} == {"0", "1", "2", "3"}
-
-
-def test_a_line_has_no_figures_where_there_are_none() -> None:
-    def place(figure: float) -> float:
-        return figure
-
-    assert steps((1.0, None, 2.0, 3.0), place, place) == "M0.0 1.0V1.0H1.0M2.0 2.0V2.0H3.0V3.0H4.0"
-    assert areas((0.0, 0.0), (1.0, None), place, place) == "M0.0 0.0V1.0H1.0V0.0H0.0Z"
-    assert steps((None, None), place, place) == areas((0.0,), (None,), place, place) == ""

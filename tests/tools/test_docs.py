@@ -1,11 +1,14 @@
-"""The pages that are made from code are up to date; the others have lines that can be read, and name files that are there."""
+"""What is made from code is up to date; pages have lines that can be read, and name files that are there."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from diagrams import rooms, routes
+from diagrams.__main__ import AS_BUILT, FOLDER
 from docs.generate import pages
 from tests import ROOT
 from tests.tools.test_house import FILES
@@ -46,3 +49,17 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     assert [name for name in named if not any(path.endswith(f"/{name.rstrip('/')}") for path in known)] == []
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("part", [rooms, routes], ids=["rooms", "routes"])
+def test_the_drawing_is_up_to_date(part: ModuleType) -> None:
+    assert part.draw() in AS_BUILT.read_text(), "run bin/diagrams"
+
+
+def test_every_drawing_has_its_rendering() -> None:
+    assert [source.with_suffix(".svg").exists() for source in FOLDER.glob("*.d2")] == [True] * 3
+
+
+def test_an_arrow_that_follows_from_others_is_left_out() -> None:
+    graph = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set[str]()}
+    assert rooms.reduced(graph) == {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set()}

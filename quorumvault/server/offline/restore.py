@@ -33,17 +33,7 @@ from quorumvault.formats.yaml import read_yaml
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import Counts, Header, Piece, Reader, is_sealed
-from quorumvault.server.offline.init import (
-    FIELDS_FILE,
-    KEYS_FILE,
-    cluster_yaml,
-    make_disks,
-    new_cluster,
-    new_cluster_id,
-    write_keys,
-    write_new,
-    write_secrets,
-)
+from quorumvault.server.offline import init
 from quorumvault.server.offline.recover import Tell, pairs_of
 from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
@@ -94,22 +84,22 @@ def restore(
     tell("verifying the backup, record by record")
     backup = _Backup.verified(file, given.master_secret)
     owners = sorted(backup.owners, key=lambda owner: owner.name)
-    directory, cluster_id = directory.absolute(), new_cluster_id(entropy)
-    with new_cluster(directory, cluster_yaml(cluster_id, nodes, backup.header.secret)) as cluster_file:
-        write_secrets(directory, entropy(SECRET_BYTES), backup.secret, backup.header.secret)
-        write_new(directory / FIELDS_FILE, read_yaml(given.fields))
+    directory, cluster_id = directory.absolute(), init.new_cluster_id(entropy)
+    with init.new_cluster(directory, init.cluster_yaml(cluster_id, nodes, backup.header.secret)) as cluster_file:
+        init.write_secrets(directory, entropy(SECRET_BYTES), backup.secret, backup.header.secret)
+        init.write_new(directory / init.FIELDS_FILE, read_yaml(given.fields))
         keys: dict[str, str] = {}
         if given.api_keys is None:
-            keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by restore")
+            keys = init.write_keys(directory / init.KEYS_FILE, owners, now, entropy, note="made by restore")
         else:
-            durable.create(directory / KEYS_FILE, read_yaml(given.api_keys).encode())
+            durable.create(directory / init.KEYS_FILE, read_yaml(given.api_keys).encode())
 
         def fill(node: str, store: Store) -> None:
             tell(f"{node}: gets {backup.counts.records:,} records")
             store.write({layout.secret_key(backup.header.secret): backup.header.fingerprint.encode()})
             write_all(store, backup.pairs())
 
-        make_disks(directory, cluster_id, entropy, fill)
+        init.make_disks(directory, cluster_id, entropy, fill)
         for node in NODE_NAMES:
             tell(f"{node}: compared with the backup, record by record")
             _compare(directory / node, backup)

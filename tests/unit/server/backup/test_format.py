@@ -7,44 +7,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.errors import BackupDamaged
-from quorumvault.server.backup.format import (
-    AnyMessage,
-    Broken,
-    BrokenOff,
-    Counts,
-    Header,
-    Piece,
-    Reader,
-    Trailer,
-    Writer,
-    is_sealed,
-    seal,
-)
+from quorumvault.server.backup import format as backup_format
 
-HEADER = Header("c1", 3, "s1", "0123456789abcdef", "2026-01-01T00:00:00.000+00:00", "1.0")
+HEADER = backup_format.Header("c1", 3, "s1", "0123456789abcdef", "2026-01-01T00:00:00.000+00:00", "1.0")
 KEY = bytes(32)
 pieces = st.lists(st.dictionaries(st.binary(max_size=5), st.binary(max_size=9), min_size=1, max_size=3), max_size=4)
 
 
 def parts(contents: list[dict[bytes, bytes]]) -> list[bytes]:
     """A whole backup, message by message."""
-    writer = Writer()
+    writer = backup_format.Writer()
     written = [writer.write(HEADER)]
-    written += [writer.write(Piece(list(content), list(content.values()))) for content in contents]
-    counts = Counts(sum(map(len, contents)), 0, 0, 0)
-    return [*written, writer.write(Trailer(counts, ["n1", "n2"], seal(KEY, writer.digest)))]
+    written += [writer.write(backup_format.Piece(list(content), list(content.values()))) for content in contents]
+    counts = backup_format.Counts(sum(map(len, contents)), 0, 0, 0)
+    return [*written, writer.write(backup_format.Trailer(counts, ["n1", "n2"], backup_format.seal(KEY, writer.digest)))]
 
 
-def contents_of(backup: bytes) -> tuple[Header, list[dict[bytes, bytes]], Trailer]:
-    reader = Reader(io.BytesIO(backup), "FILE")
+def contents_of(backup: bytes) -> tuple[backup_format.Header, list[dict[bytes, bytes]], backup_format.Trailer]:
+    reader = backup_format.Reader(io.BytesIO(backup), "FILE")
     found = []
     raw = reader.start
-    while isinstance((frame := reader.next()).message, Piece):
+    while isinstance((frame := reader.next()).message, backup_format.Piece):
         assert frame.offset == len(raw)
         raw += frame.raw
         found.append(dict(zip(frame.message.keys, frame.message.values, strict=True)))
     assert raw + frame.raw == backup
-    assert is_sealed(KEY, frame.message.seal, frame.before)
+    assert backup_format.is_sealed(KEY, frame.message.seal, frame.before)
     return reader.header, found, frame.message
 
 
@@ -99,18 +87,18 @@ def test_no_length_takes_the_memory() -> None:
             return BACKUP[:9] if size == 9 else b"\xff" * size
 
     with pytest.raises(BackupDamaged, match="no message has that length"):
-        Reader(Endless(), "FILE")
+        backup_format.Reader(Endless(), "FILE")
     assert max(asked) < 10
 
 
-def of(*messages: AnyMessage) -> bytes:
-    writer = Writer()
+def of(*messages: backup_format.AnyMessage) -> bytes:
+    writer = backup_format.Writer()
     return b"".join(map(writer.write, messages))
 
 
 def test_one_that_was_broken_off_says_why() -> None:
-    with pytest.raises(Broken, match="not whole: n2 is gone") as broken:
-        contents_of(of(HEADER, Piece([b"k"], [b"v"]), BrokenOff("no-quorum", "n2 is gone")))
+    with pytest.raises(backup_format.Broken, match="not whole: n2 is gone") as broken:
+        contents_of(of(HEADER, backup_format.Piece([b"k"], [b"v"]), backup_format.BrokenOff("no-quorum", "n2 is gone")))
     assert (broken.value.code, broken.value.why) == ("no-quorum", "n2 is gone")
 
 
@@ -123,7 +111,7 @@ def test_one_that_was_broken_off_says_why() -> None:
         (b"id,name\n1,a\n", "this is no backup"),
         (BACKUP[:8], "this is no backup"),
         (BACKUP[:8] + b"\2" + BACKUP[9:], "expected a backup of format 1, found 2"),
-        (of(Piece([b"k"], [b"v"])), "does not belong there"),
+        (of(backup_format.Piece([b"k"], [b"v"])), "does not belong there"),
         (of(HEADER, HEADER), "does not belong there"),
     ],
 )
@@ -133,9 +121,9 @@ def test_what_is_no_whole_backup_is_told(data: bytes, words: str) -> None:
 
 
 def test_another_secret_makes_another_seal() -> None:
-    assert not is_sealed(KEY, seal(bytes(31) + b"\1", b"digest"), b"digest")
-    assert not is_sealed(KEY, seal(KEY, b"digest"), b"another")
+    assert not backup_format.is_sealed(KEY, backup_format.seal(bytes(31) + b"\1", b"digest"), b"digest")
+    assert not backup_format.is_sealed(KEY, backup_format.seal(KEY, b"digest"), b"another")
 
 
 def test_the_repr_of_a_piece_shows_no_key_and_no_value() -> None:
-    assert repr(Piece([b"secret"], [b"value"])) == "<Piece of 1>"
+    assert repr(backup_format.Piece([b"secret"], [b"value"])) == "<Piece of 1>"

@@ -11,22 +11,7 @@ from quorumvault.config.cluster import Limits
 from quorumvault.crypto import canonical
 from quorumvault.errors import NoQuorum, StorageFailed
 from quorumvault.model import Version
-from quorumvault.protocol import records
-from quorumvault.protocol.messages import (
-    Ack,
-    AnyReply,
-    AnyRequest,
-    EpochIs,
-    Get,
-    Holds,
-    NotVoting,
-    Put,
-    RaiseEpoch,
-    ReadEpoch,
-    RoundId,
-    Stale,
-    WriteBack,
-)  # fmt: skip
+from quorumvault.protocol import messages, records
 from quorumvault.protocol.views import Mode
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.replica.group_commit import GroupCommit
@@ -35,7 +20,7 @@ from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.trio import ACME, DISKS, KEYRING, NODES, VALUES, VIEW, Trio, make_replica, tokens_of
 
-ROUND = RoundId(DISKS["n2"], b"boot", 1)
+ROUND = messages.RoundId(DISKS["n2"], b"boot", 1)
 HEAD = (ROUND, VIEW.id)
 HEADER = records.header(Version(5, 1))
 IDENTITY = DiskIdentity("cluster", "n1", DISKS["n1"], 1, Mode.ACTIVE, VIEW)
@@ -49,60 +34,62 @@ class Single:
         self.store = FaultyStore(MemoryStore())
         self.replica = make_replica(self.store, has_room=self.room)
 
-    def ask(self, *requests: AnyRequest) -> list[AnyReply]:
+    def ask(self, *requests: messages.AnyRequest) -> list[messages.AnyReply]:
         return self.replica.handle(requests)
 
 
-def put(*texts: str, epoch: int = 1, header: bytes = HEADER) -> Put:
+def put(*texts: str, epoch: int = 1, header: bytes = HEADER) -> messages.Put:
     keys = KEYRING.epoch_keys(ACME, epoch)
     canonicals = [canonical.from_str(text) for text in texts]
     digests = keys.digests(canonicals)
-    return Put(*HEAD, ACME.id, epoch, "m1", header, digests, keys.sealer.seal(canonicals, digests), ACME.name)
+    return messages.Put(*HEAD, ACME.id, epoch, "m1", header, digests, keys.sealer.seal(canonicals, digests), ACME.name)
 
 
-def get(stored: Put) -> Get:
-    return Get(*HEAD, ACME.id, [stored.epoch] * len(stored.digests), stored.digests)
+def get(stored: messages.Put) -> messages.Get:
+    return messages.Get(*HEAD, ACME.id, [stored.epoch] * len(stored.digests), stored.digests)
 
 
-def write_back(stored: Put) -> WriteBack:
+def write_back(stored: messages.Put) -> messages.WriteBack:
     whole = [stored.header + sealed for sealed in stored.sealed]
-    return WriteBack(*HEAD, ACME.name, [stored.epoch] * len(whole), stored.digests, whole)
+    return messages.WriteBack(*HEAD, ACME.name, [stored.epoch] * len(whole), stored.digests, whole)
 
 
-NO_ROOM = NotVoting(*HEAD, DISKS["n1"], full=True)
+NO_ROOM = messages.NotVoting(*HEAD, DISKS["n1"], full=True)
 
 
 def test_a_replica_without_room_refuses_what_has_to_be_written() -> None:
     one = Single()
     one.ask(put("old"))
     one.room.return_value = False
-    refused: list[AnyRequest] = [
+    refused: list[messages.AnyRequest] = [
         put("new"),
         put("old", "new"),
         put("old", epoch=2),
         put("old", header=records.header(Version(4, 1))),
         write_back(put("new")),
-        RaiseEpoch(*HEAD, ACME.id, 2, "m1"),
+        messages.RaiseEpoch(*HEAD, ACME.id, 2, "m1"),
     ]
     assert one.ask(*refused) == [NO_ROOM] * len(refused)
     (held,) = one.ask(get(put("old", "new")))
-    assert isinstance(held, Holds)
+    assert isinstance(held, messages.Holds)
     assert held.records == [HEADER + put("old").sealed[0], None]
-    assert one.ask(ReadEpoch(*HEAD, ACME.id)) == [EpochIs(*HEAD, DISKS["n1"], 1, "m1")]
+    assert one.ask(messages.ReadEpoch(*HEAD, ACME.id)) == [messages.EpochIs(*HEAD, DISKS["n1"], 1, "m1")]
 
 
 def test_a_replica_without_room_answers_what_needs_none() -> None:
     one = Single()
-    one.ask(RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old", epoch=2))
+    one.ask(messages.RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old", epoch=2))
     one.room.return_value = False
     sequence = one.replica.sequence
-    answers = one.ask(put("old", epoch=2), write_back(put("old", epoch=2)), RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old"))
-    assert answers == [*[Ack(*HEAD, DISKS["n1"], 1, sequence, {})] * 3, Stale(*HEAD, DISKS["n1"], 2, "m1")]
+    answers = one.ask(
+        put("old", epoch=2), write_back(put("old", epoch=2)), messages.RaiseEpoch(*HEAD, ACME.id, 2, "m1"), put("old")
+    )
+    assert answers == [*[messages.Ack(*HEAD, DISKS["n1"], 1, sequence, {})] * 3, messages.Stale(*HEAD, DISKS["n1"], 2, "m1")]
 
 
 def test_room_is_asked_for_once_a_group_that_may_write() -> None:
     one = Single()
-    one.ask(get(put("a")), ReadEpoch(*HEAD, ACME.id))
+    one.ask(get(put("a")), messages.ReadEpoch(*HEAD, ACME.id))
     assert one.room.call_count == 0
     one.ask(put("a"), put("b"), get(put("a")))
     assert one.room.call_count == 1

@@ -17,47 +17,41 @@ from hypothesis import strategies as st
 from quorumvault.errors import ConfigError
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import NO_DISK, Mode, View
-from quorumvault.server.storage.disk_identity import (
-    DiskIdentity,
-    lock_data_directory,
-    raise_incarnation,
-    read_identity,
-    write_identity,
-)
+from quorumvault.server.storage import disk_identity
 
 DISKS = {node: bytes([number]) * 16 for number, node in enumerate(NODE_NAMES, 1)}
-ACTIVE = DiskIdentity("c0ffee", "n2", DISKS["n2"], 7, Mode.ACTIVE, View(3, DISKS["n3"], DISKS))
-JOINING = DiskIdentity("c0ffee", "n2", DISKS["n2"], 0, Mode.JOINING, None)
+ACTIVE = disk_identity.DiskIdentity("c0ffee", "n2", DISKS["n2"], 7, Mode.ACTIVE, View(3, DISKS["n3"], DISKS))
+JOINING = disk_identity.DiskIdentity("c0ffee", "n2", DISKS["n2"], 0, Mode.JOINING, None)
 
 IDS = st.binary(min_size=16, max_size=16)
 NUMBERS = st.integers(1, 2**53 - 1)
 
 
 @st.composite
-def identities(draw: st.DrawFn) -> DiskIdentity:
+def identities(draw: st.DrawFn) -> disk_identity.DiskIdentity:
     """Any identity that can be: active in a view that lists it, or joining in any view or none."""
     node = draw(st.sampled_from(NODE_NAMES))
     disks = dict(zip(NODE_NAMES, draw(st.lists(IDS, min_size=3, max_size=3, unique=True)), strict=True))
     view = View(draw(NUMBERS), draw(IDS), disks)
     incarnation, cluster = draw(st.integers(0, 2**53 - 1)), draw(st.text(min_size=1, max_size=128))
     if draw(st.booleans()):
-        return DiskIdentity(cluster, node, disks[node], incarnation, Mode.ACTIVE, view)
-    return DiskIdentity(cluster, node, draw(IDS), incarnation, Mode.JOINING, draw(st.sampled_from([view, None])))
+        return disk_identity.DiskIdentity(cluster, node, disks[node], incarnation, Mode.ACTIVE, view)
+    return disk_identity.DiskIdentity(cluster, node, draw(IDS), incarnation, Mode.JOINING, draw(st.sampled_from([view, None])))
 
 
 @given(identity=identities())
-def test_an_identity_comes_back(identity: DiskIdentity, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_identity_comes_back(identity: disk_identity.DiskIdentity, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("disk") / "disk.json"
-    write_identity(path, identity)
-    assert read_identity(path) == identity
+    disk_identity.write_identity(path, identity)
+    assert disk_identity.read_identity(path) == identity
     assert os.listdir(path.parent) == ["disk.json"]
 
 
 def test_a_start_is_counted_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "disk.json"
-    assert read_identity(path) is None
-    started = raise_incarnation(path, ACTIVE)
-    assert started == replace(ACTIVE, incarnation=8) == read_identity(path)
+    assert disk_identity.read_identity(path) is None
+    started = disk_identity.raise_incarnation(path, ACTIVE)
+    assert started == replace(ACTIVE, incarnation=8) == disk_identity.read_identity(path)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +97,12 @@ def test_a_file_that_says_something_else_is_refused(
     change: Callable[[dict[str, Any]], object], complaint: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "disk.json"
-    write_identity(path, ACTIVE)
+    disk_identity.write_identity(path, ACTIVE)
     file = json.loads(path.read_bytes())
     change(file)
     path.write_text(json.dumps(file))
     with pytest.raises(ConfigError) as refused:
-        read_identity(path)
+        disk_identity.read_identity(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert complaint in str(refused.value)
 
@@ -118,17 +112,17 @@ def test_garbage_is_refused(garbage: bytes, tmp_path: Path) -> None:
     path = tmp_path / "disk.json"
     path.write_bytes(garbage)
     with pytest.raises(ConfigError, match=r"disk\.json"):
-        read_identity(path)
+        disk_identity.read_identity(path)
 
 
 @given(length=st.integers(0, 10_000))
 def test_half_a_file_is_refused(length: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("disk") / "disk.json"
-    write_identity(path, ACTIVE)
+    disk_identity.write_identity(path, ACTIVE)
     whole = path.read_bytes()
     path.write_bytes(whole[: length % (len(whole) - 1)])
     with pytest.raises(ConfigError, match=r"disk\.json"):
-        read_identity(path)
+        disk_identity.read_identity(path)
 
 
 def test_the_new_file_is_on_disk_before_it_counts_and_its_name_before_write_returns(
@@ -136,24 +130,24 @@ def test_the_new_file_is_on_disk_before_it_counts_and_its_name_before_write_retu
 ) -> None:
     """Proves: view and mode are durable."""
     path = tmp_path / "disk.json"
-    write_identity(path, JOINING)
-    synced: list[tuple[bool, DiskIdentity | None]] = []
+    disk_identity.write_identity(path, JOINING)
+    synced: list[tuple[bool, disk_identity.DiskIdentity | None]] = []
 
     def fsync(descriptor: int) -> None:
-        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), read_identity(path)))
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), disk_identity.read_identity(path)))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    write_identity(path, ACTIVE)
+    disk_identity.write_identity(path, ACTIVE)
     assert synced == [(False, JOINING), (True, ACTIVE)]
 
 
 def test_a_data_directory_has_one_owner_until_its_block_ends_however_that_ends(tmp_path: Path) -> None:
     refused = pytest.raises(ConfigError, match=f"{tmp_path}: expected to be the only process")
-    with lock_data_directory(tmp_path), refused, lock_data_directory(tmp_path):
+    with disk_identity.lock_data_directory(tmp_path), refused, disk_identity.lock_data_directory(tmp_path):
         pass
-    with pytest.raises(ZeroDivisionError), lock_data_directory(tmp_path):
+    with pytest.raises(ZeroDivisionError), disk_identity.lock_data_directory(tmp_path):
         raise ZeroDivisionError
-    with lock_data_directory(tmp_path):
+    with disk_identity.lock_data_directory(tmp_path):
         pass
 
 
@@ -172,21 +166,24 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"locked\n"
-        with pytest.raises(ConfigError, match="another one runs"), lock_data_directory(tmp_path):
+        with pytest.raises(ConfigError, match="another one runs"), disk_identity.lock_data_directory(tmp_path):
             pass
         holder.kill()
         holder.wait()
-    with lock_data_directory(tmp_path):
+    with disk_identity.lock_data_directory(tmp_path):
         pass
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "disk.json").mkdir()
     with pytest.raises(ConfigError, match=r"disk\.json: expected a readable disk identity"):
-        read_identity(tmp_path / "disk.json")
+        disk_identity.read_identity(tmp_path / "disk.json")
 
 
 def test_no_directory_is_not_made_for_a_lock(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="missing: expected a data directory"), lock_data_directory(tmp_path / "missing"):
+    with (
+        pytest.raises(ConfigError, match="missing: expected a data directory"),
+        disk_identity.lock_data_directory(tmp_path / "missing"),
+    ):
         pass
     assert os.listdir(tmp_path) == []
