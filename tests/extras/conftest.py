@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from chaos.testbed.cluster import Cluster
-from tests.cluster.conftest import cluster, own_cluster
+from tests.cluster.conftest import cluster, made, own_cluster
 
-__all__ = ["cluster", "key_file", "own_cluster"]
+__all__ = ["cluster", "key_file", "made", "own_cluster"]
 
 
 @pytest.fixture
