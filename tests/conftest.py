@@ -6,6 +6,7 @@ the examples.
 
 import asyncio
 import inspect
+import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ TESTS = Path(__file__).parent
 settings.register_profile("quorumvault", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("quorumvault"), max_examples=10)
 settings.load_profile("quorumvault")
+
+# A run in the background of a shell inherits that Ctrl-C is ignored, and so would each command that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Folders whose tests have the marker of the same name.
 MARKED_FOLDERS = ("cluster", "hostile")
