@@ -75,6 +75,9 @@ class EventSink(Protocol):
 class EventLog:
     """Gathers lines in ``_lines`` while the writer has a group ``_in_hand``; when that group has ended, the next one begins.
 
+    While the writer is idle, a group begins with the end of the loop's turn: requests that end in one turn share the hand-over to
+    the writer, which costs more than the write. A line that went alone would let the others of its turn wait for a second group.
+
     Used on the event loop's thread; the file belongs to the writer's thread. ``now`` returns seconds since 1970; ``has_room``
     returns whether the disk has room for old files (event_file.py).
 
@@ -147,9 +150,9 @@ class EventLog:
         if self._waiting >= self._settings.queue:
             self._lost += 1
             return
+        if not self._lines and self._in_hand is None:
+            self._loop.call_soon(self._begin_if_idle)
         self._queue(event)
-        if self._in_hand is None and self._trouble is None:
-            self._begin()
 
     async def write(self, event: Event) -> bool:
         """Write an event's line. Returns whether its request may be answered: not if the line may be missing and
@@ -172,6 +175,10 @@ class EventLog:
         assert self._waiting <= self._settings.queue
         stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self._lines.append(self._encode(msgspec.structs.replace(event, ts=stamp, node=self._node)) + b"\n")
+
+    def _begin_if_idle(self) -> None:
+        if self._in_hand is None and self._trouble is None:
+            self._begin()
 
     def _begin(self) -> None:
         """Give all lines that wait to the writer, which is idle. There may be none: then the writer opens the file alone."""

@@ -99,6 +99,21 @@ async def test_lines_of_concurrent_requests_are_all_there_in_order(tmp_path: Pat
     assert events[-1]["event"] == "peer_down"  # close() writes what waits
 
 
+async def test_lines_of_one_turn_of_the_loop_are_handed_over_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+
+    def write(file: EventFile, lines: deque[bytes]) -> None:
+        groups.append(len(lines))
+        lines.clear()
+
+    monkeypatch.setattr(EventFile, "append", write)
+    async with event_log(tmp_path / "events.jsonl") as log:
+        await until(lambda: groups == [0])  # the first group only opens the file
+        for _ in range(2):
+            await asyncio.gather(*(log.write(Event(event="tokenize")) for _ in range(16)))
+        assert groups == [0, 16, 16]
+
+
 LINES = st.lists(st.binary(min_size=1, max_size=40).map(lambda line: line.replace(b"\n", b"") + b"\n"), max_size=8)
 
 
