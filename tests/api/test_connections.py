@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.server.http import protocol
-from quorumvault.server.http.answer import CONNECTION
 from quorumvault.server.http.protocol import LARGE_READ, SMALL_READ
+from quorumvault.server.http.scope import CONNECTION
 from quorumvault.server.http.server import HttpServer, listening_socket
 from quorumvault.server.telemetry.connection_refusals import Refusal
 from tests.rigs.links import eventually
@@ -39,6 +39,8 @@ class App:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.begun: list[str] = []
+        #: Whether all of the request was here when the application had it, and when it had read the body.
+        self.received: dict[str, list[bool]] = {}
         self.headers: dict[str, list[tuple[bytes, bytes]]] = {}
         self.pieces = 0
         self.sent: list[str] = []
@@ -46,11 +48,13 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         self.begun.append(path)
+        self.received[path] = [scope[CONNECTION].received]
         self.headers[path] = scope["headers"]
         if path == "/large":
             await self._large(scope, send)
             return
         body = b"" if path == "/early" else await _whole(receive)
+        self.received[path].append(scope[CONNECTION].received)
         if path == "/gate":
             await self.gate.wait()
         answer = b"%s:%s;" % (path.encode(), body)
@@ -179,6 +183,27 @@ async def serving(limits: Limits | None = None, timeouts: Timeouts | None = None
         app.gate.set()
         site.close()
         await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "at_once"),
+    [
+        (GET % b"/a", b"", True),
+        (SIZED % (b"/a", 4) + b"1234", b"", True),
+        (SIZED % (b"/a", 4) + b"1234" + GET % b"/b", b"", True),
+        (SIZED % (b"/a", 4), b"1234", False),
+        (SIZED % (b"/a", 4) + b"123", b"4", False),
+        (CHUNKED % b"/a" + b"1\r\nq\r\n0\r\n\r\n", b"", True),
+        (CHUNKED % b"/a" + b"1\r\nq\r\n", b"0\r\n\r\n", False),
+    ],
+)
+async def test_the_application_is_told_whether_all_of_a_request_is_here(first: bytes, rest: bytes, at_once: bool) -> None:
+    async with serving() as site:
+        client = await site.sent(first)
+        await eventually(lambda: site.app.begun)
+        client.writer.write(rest)
+        await client.answer()
+        assert site.app.received["/a"] == [at_once, True]
 
 
 # What a chunked body is made of.

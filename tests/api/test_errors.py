@@ -5,9 +5,12 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from quorumvault.errors import Busy
+from quorumvault.server.http.middleware import RequestIdMiddleware
 from tests.api.test_contract import problem
-from tests.rigs.vault import SMALL, Rig, key_text
+from tests.rigs.vault import SMALL, Connection, Rig, key_text
 
 LIMITS = SMALL
 
@@ -92,3 +95,15 @@ def test_500_for_what_nobody_foresaw_shows_nothing_of_it(rig: Rig, caplog: pytes
     assert "123-45-6789" not in caplog.text
     assert "request mine: unforeseen KeyError" in caplog.text
     assert "vault.py" in caplog.text  # the place
+
+
+@pytest.mark.usefixtures("run")
+async def test_an_error_after_the_answer_has_begun_is_logged_and_begins_no_second_one(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise Busy("too late to be said")
+
+    request = Connection(RequestIdMiddleware(app, lambda: "r1"), "/any", {})
+    answer = await request.run()
+    assert (answer.status, answer.headers, len(request.sent)) == (200, [(b"x-request-id", b"r1")], 1)
+    assert "request r1: unforeseen Busy" in caplog.text

@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumvault.config.addresses import Address
 from quorumvault.config.api_keys import KeyTable
 from quorumvault.config.cluster import Timeouts
 from quorumvault.server.http.item_errors import unfit
+from quorumvault.server.http.server import HttpServer, listening_socket
 from tests.rigs.vault import JSON, SMALL, Connection, Raw, Rig, bearer
 
 HEADERS = {**JSON, **bearer()}
@@ -86,6 +89,25 @@ def test_a_body_that_does_not_come_is_given_up(rig: Rig) -> None:
     assert (response.status, response.json()["code"]) == (400, "malformed")
     assert "within 0.01 seconds" in response.json()["detail"]
     assert rig.admission.in_flight == 0
+    assert [event.outcome for event in rig.events.written] == ["malformed"]
+
+
+@pytest.mark.usefixtures("run")
+async def test_a_body_that_stops_half_way_on_a_real_connection_is_given_up() -> None:
+    rig = Rig(timeouts=Timeouts(body=0.05))
+    listener = listening_socket(Path("test"), "api", Address("127.0.0.1", 0))
+    listener.listen()
+    server = HttpServer(rig.app, listener, rig.limits, rig.timeouts)
+    server.start()
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    head = "".join(f"{name}: {value}\r\n" for name, value in {**HEADERS, "Content-Length": "100"}.items())
+    writer.write(f"POST /tokenize HTTP/1.1\r\n{head}\r\n".encode() + b'{"values":')
+    async with asyncio.timeout(PATIENCE):
+        received = await reader.readuntil(b"}")
+        assert b"400 Bad Request" in received
+        assert b"within 0.05 seconds" in received
+        writer.close()
+        await server.stop()
     assert [event.outcome for event in rig.events.written] == ["malformed"]
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
 from quorumvault.server.http.dependencies import Content
+from quorumvault.server.http.scope import connection_of
 
-#: The HTTP server puts its connection into the scope of each request, under this name. Without a server there is none.
-CONNECTION: Final = "quorumvault.connection"
 #: Most bytes handed to the server at once. It takes the next piece when this one has left, so for a client that reads slowly the
 #: node holds no more than one piece.
 PIECE_BYTES: Final = 256 << 10
@@ -49,17 +48,6 @@ def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
     yield bytes(gathered)
 
 
-class Connection(Protocol):
-    """The part of a connection that an answer needs."""
-
-    @property
-    def ended(self) -> bool:
-        """True once nobody is there to read any more."""
-
-    def when_sent(self, callback: Callable[[], None]) -> None:
-        """Call back once all that was written so far has left this process, or the connection is gone."""
-
-
 class AnswerResponse:
     """An ASGI application that sends ``content``: with its length if it is whole, chunked if it comes in pieces."""
 
@@ -73,7 +61,7 @@ class AnswerResponse:
         self._release()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection: Connection | None = scope.get(CONNECTION)
+        connection = connection_of(scope)
         content = self._content
         try:
             if isinstance(content, bytes):

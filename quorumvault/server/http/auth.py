@@ -5,10 +5,9 @@ A missing, a malformed and an unknown key run through the same code and get the 
 Rules kept here: owner isolation.
 """
 
-from starlette.datastructures import Headers
-
 from quorumvault.config.api_keys import ApiKey, KeyTable, Permission
 from quorumvault.errors import NotPermitted, Unauthenticated
+from quorumvault.server.http.scope import Headers
 
 _UNAUTHENTICATED = "send a valid API key, and only one: Authorization: Bearer <key>, or X-API-Key: <key>"
 
@@ -23,8 +22,8 @@ def authenticate(headers: Headers, table: KeyTable) -> ApiKey:
 
 def _presented(headers: Headers) -> str:
     """Return the text of the key; empty if there is none, or if two header lines name different ones."""
-    keys = {_bearer(line) for line in headers.getlist("authorization")}
-    keys.update(headers.getlist("x-api-key"))
+    keys = {_bearer(line) for line in headers.all(b"authorization")}
+    keys.update(headers.all(b"x-api-key"))
     return keys.pop() if len(keys) == 1 else ""
 
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Final
 
-from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from quorumvault.errors import Malformed, TooLarge, UnsupportedMediaType
 from quorumvault.server.http.memory import Hold
+from quorumvault.server.http.scope import Headers
 
 _JSON = re.compile(r'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?[ \t]*', re.IGNORECASE)
 #: Bytes that take a millisecond or two. For less work a turn, which takes ten microseconds, does not pay.
@@ -43,20 +44,20 @@ def arrow_installed() -> bool:
 
 def form_of(headers: Headers, takes_arrow: bool) -> Form:
     """Return the form that the headers announce. Raises UnsupportedMediaType."""
-    if "content-encoding" in headers:
+    if headers.all(b"content-encoding"):
         raise UnsupportedMediaType("send the body as it is, without Content-Encoding")
-    types = headers.getlist("content-type")
+    types = headers.all(b"content-type")
+    if len(types) == 1 and _JSON.fullmatch(types[0]):
+        return Form.JSON
     if takes_arrow and [kind.strip().lower() for kind in types] == [Form.ARROW.value]:
         if arrow_installed():
             return Form.ARROW
         raise UnsupportedMediaType(
             "this node reads no Arrow, since numpy or pyarrow is not installed (extra: analytics); send JSON"
         )
-    if len(types) != 1 or not _JSON.fullmatch(types[0]):
-        raise UnsupportedMediaType(
-            "send JSON and say so in one header, Content-Type: application/json; its only parameter is charset=utf-8"
-        )
-    return Form.JSON
+    raise UnsupportedMediaType(
+        "send JSON and say so in one header, Content-Type: application/json; its only parameter is charset=utf-8"
+    )
 
 
 def declared_length(headers: Headers) -> int:
@@ -64,7 +65,7 @@ def declared_length(headers: Headers) -> int:
 
     The HTTP parser refuses several lengths, and one that is no number.
     """
-    text = headers.get("content-length", "")
+    text = next(iter(headers.all(b"content-length")), "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
@@ -74,24 +75,37 @@ def require_length(declared: int, most: int) -> None:
         raise TooLarge(_too_large(most))
 
 
-async def read_body(request: Request, memory: Hold, most: int, seconds: float) -> bytes:
+async def read_body(receive: Receive, memory: Hold, most: int, seconds: float | None) -> bytes:
     """Return the body, at most ``most`` bytes. Raises TooLarge, Busy, and ClientDisconnect if the caller leaves.
 
-    Raises Malformed if it is not here within ``seconds``: the contract has no code for a slow body, and it cannot be read.
+    Raises Malformed if it is not here within ``seconds``: the contract has no code for a slow body, and it cannot be read. None
+    for a body that is here already: a timer costs more than the rest of this.
     """
-    chunks: list[bytes] = []
-    size = 0
+    if seconds is None:
+        return await _collect(receive, memory, most)
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > most:
-                    raise TooLarge(_too_large(most))
-                memory.grow_body(size)
-                if chunk:
-                    chunks.append(chunk)
+            return await _collect(receive, memory, most)
     except TimeoutError:
         raise Malformed(f"the body did not arrive whole within {seconds:g} seconds; send less at once") from None
+
+
+async def _collect(receive: Receive, memory: Hold, most: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(chunk)
+        if size > most:
+            raise TooLarge(_too_large(most))
+        memory.grow_body(size)
+        if chunk:
+            chunks.append(chunk)
     if len(chunks) == 1:
         return chunks[0]
     memory.take(size)  # for a moment the body is there twice

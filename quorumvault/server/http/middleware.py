@@ -1,4 +1,4 @@
-"""Puts the request's id on every response, and turns an unforeseen exception into a 500. routes.py puts it around all endpoints.
+"""Puts the request's id on every response, and turns exceptions into problems. routes.py puts it around all endpoints.
 
 An exception's text may hold a value (a KeyError's does), so only its type and its traceback without texts are logged. Pure ASGI:
 no task and no queue of its own around a request.
@@ -8,14 +8,15 @@ import logging
 import traceback
 from collections.abc import Callable
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from quorumvault.errors import Internal
+from quorumvault.errors import Internal, RequestError
 from quorumvault.server.http.problems import problem_response
 from quorumvault.server.http.request_ids import attach, read_id_headers
+from quorumvault.server.http.scope import headers_of
 
+_FAULT = "a fault in this node; its log has the place, under this request_id"
 _log = logging.getLogger("quorumvault.http")
 
 
@@ -30,7 +31,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        ids = read_id_headers(Headers(scope=scope), self._request_ids)
+        ids = read_id_headers(headers_of(scope), self._request_ids)
         attach(scope, ids)
         id_header = (b"x-request-id", ids.request_id.encode())
         started = False
@@ -47,9 +48,11 @@ class RequestIdMiddleware:
         except ClientDisconnect:
             return
         except Exception as error:
-            _log_exception(ids.request_id, error)
+            foreseen = isinstance(error, RequestError) and not started
+            if not foreseen:
+                _log_exception(ids.request_id, error)
             if not started:
-                failure = Internal("a fault in this node; its log has the place, under this request_id")
+                failure = error if isinstance(error, RequestError) else Internal(_FAULT)
                 await problem_response(failure, ids.request_id)(scope, receive, send_with_id)
 
 

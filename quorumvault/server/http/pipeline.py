@@ -21,7 +21,8 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from quorumvault.config.api_keys import ApiKey, Permission
 from quorumvault.errors import NoQuorum, RequestError, WriteOutcome
@@ -34,6 +35,7 @@ from quorumvault.server.http.dependencies import AdmittedRequest, Answer, Conten
 from quorumvault.server.http.memory import cost_of_decoding
 from quorumvault.server.http.rate_limits import Allowances
 from quorumvault.server.http.request_ids import IdHeaders, id_headers_of, require_well_formed
+from quorumvault.server.http.scope import connection_of, headers_of
 from quorumvault.server.telemetry.event_log import Event
 
 #: Each of these bytes may begin a value, unless it is in a string. Up to ``_FEW_PARTS`` all are paid for, without a look.
@@ -53,22 +55,26 @@ class Operation:
 
 
 class Pipeline:
-    """An operation as an endpoint."""
+    """An operation as an ASGI application. Raises RequestError and ClientDisconnect, before anything is sent."""
 
     def __init__(self, services: Services, allowances: Allowances, operation: Operation) -> None:
         self._services = services
         self._allowances = allowances
         self._operation = operation
 
-    async def endpoint(self, request: Request) -> AnswerResponse:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._recorded(scope, receive)
+        await response(scope, receive, send)
+
+    async def _recorded(self, scope: Scope, receive: Receive) -> AnswerResponse:
         started = self._services.clock()
-        ids, counts = id_headers_of(request.scope), Counts()
+        ids, counts = id_headers_of(scope), Counts()
         key: ApiKey | None = None
         response: AnswerResponse | None = None
         outcome = "internal"
         try:
-            key = authenticate(request.headers, self._services.keys())
-            response = await self._answer(request, ids, key, counts)
+            key = authenticate(headers_of(scope), self._services.keys())
+            response = await self._answer(scope, receive, key, counts)
             outcome = "ok"
         except RequestError as error:
             outcome = error.code
@@ -99,40 +105,42 @@ class Pipeline:
         detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
         return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
 
-    async def _answer(self, request: Request, ids: IdHeaders, key: ApiKey, counts: Counts) -> AnswerResponse:
-        operation, services = self._operation, self._services
+    async def _answer(self, scope: Scope, receive: Receive, key: ApiKey, counts: Counts) -> AnswerResponse:
+        operation, services, headers = self._operation, self._services, headers_of(scope)
         if operation.permission is not None:
             permit(key, operation.permission)
             if services.events.refuses is not None:
                 raise self._not_recorded("none")
-        length = declared_length(request.headers)
+        length = declared_length(headers)
         # A body beyond the limit is not read, so it needs no memory.
         room = length if length <= services.limits.body_bytes else 0
         place = services.admission.enter(key.id, room, "none" if operation.writes else None)
         try:
             self._allowances.spend_request(key)
             form, body = Form.JSON, b""
-            if request.method == "POST":
-                form = form_of(request.headers, takes_arrow=operation.arrow is not None)
+            if scope["method"] == "POST":
+                form = form_of(headers, takes_arrow=operation.arrow is not None)
                 require_length(length, services.limits.body_bytes)
-                body = await read_body(request, place.memory, services.limits.body_bytes, services.timeouts.body)
+                connection = connection_of(scope)
+                seconds = None if connection is not None and connection.received else services.timeouts.body
+                body = await read_body(receive, place.memory, services.limits.body_bytes, seconds)
             spend = partial(self._allowances.spend_values, key)
             admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
-            content = await self._carry_out(admitted, form, ids, request.method)
+            content = await self._carry_out(admitted, form, scope)
             place.memory.leave_lane()
             return AnswerResponse(content, form.value, place.close)
         except BaseException:
             place.close()
             raise
 
-    async def _carry_out(self, admitted: AdmittedRequest, form: Form, ids: IdHeaders, method: str) -> Content:
-        operation = self._operation
+    async def _carry_out(self, admitted: AdmittedRequest, form: Form, scope: Scope) -> Content:
+        operation, ids = self._operation, id_headers_of(scope)
         if form is Form.ARROW and operation.arrow is not None:
             if ids.malformed:
                 read_texts(admitted.body, None, admitted.services.limits)  # 400 comes before 422
             require_well_formed(ids)
             return await operation.arrow(admitted)
-        if method == "POST":
+        if scope["method"] == "POST":
             await _pay_for_decoding(admitted)
             admitted.memory.body_is_decoded()
             if ids.malformed:

@@ -70,12 +70,6 @@ def _headers(error: RequestError) -> dict[str, str]:
     return headers
 
 
-async def answer_request_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for RequestError."""
-    assert isinstance(error, RequestError)
-    return problem_response(error, id_headers_of(request.scope).request_id)
-
-
 async def answer_routing_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for the errors of its router: no such path (404), or not with this method (405)."""
     assert isinstance(error, HTTPException)

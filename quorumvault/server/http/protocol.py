@@ -67,7 +67,7 @@ class Shared:
 
 class Connection(asyncio.BufferedProtocol):
     """Used on the event loop's thread. Implements connections.Member, turnstile.Waiter, requests.ConnectionCallbacks and
-    answer.Connection."""
+    scope.Connection."""
 
     def __init__(self, shared: Shared, of_uvicorn: Mapping[str, Any]) -> None:
         self._shared = shared
@@ -89,6 +89,11 @@ class Connection(asyncio.BufferedProtocol):
         self._head_bytes = self._framing_bytes = self._framing_run = self._missing = 0
         #: The last bytes of the previous part, because the empty line may lie across two parts.
         self._seam = b""
+
+    @property
+    def received(self) -> bool:
+        """True once all of the request that is being answered is here: no byte of the next one is parsed before."""
+        return self._phase is Phase.BETWEEN
 
     def when_sent(self, callback: Callable[[], None]) -> None:
         """Call back once, when all that was written so far has left the process or the connection is lost; at once if it has."""

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from quorumvault.crypto.tokens import is_token
 from quorumvault.errors import Invalid
+from quorumvault.server.http.scope import Headers
 
 #: VCHAR of RFC 5234: no space and no control character, so nothing that breaks a line of a log.
 VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,128}")
@@ -30,7 +30,7 @@ class IdHeaders(NamedTuple):
 
 def read_id_headers(headers: Headers, fresh: Callable[[], str]) -> IdHeaders:
     """Return the two headers of a request. One that is there twice is malformed, because either could be meant."""
-    request_ids, purposes = headers.getlist("x-request-id"), headers.getlist("x-purpose")
+    request_ids, purposes = headers.all(b"x-request-id"), headers.all(b"x-purpose")
     request_id, purpose = _only(request_ids), _only(purposes)
     malformed = None
     if request_ids and request_id is None:

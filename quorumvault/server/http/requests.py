@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from quorumvault.server.http.answer import CONNECTION
+from quorumvault.server.http.scope import CONNECTION
 
 #: A body up to this size leaves in one piece with its head: copying it is cheaper than a list of two for the kernel.
 _JOINED_BYTES = 64 * 1024

@@ -1,34 +1,32 @@
 """The HTTP API: its routes, and the application around them.
 
-HotRoutes                     POST /tokenize, /detokenize and /retokenize pass by Starlette; _straight answers their RequestErrors
-  RequestIdMiddleware         request id on every response; an exception that nobody foresaw becomes 500
-    Starlette                 404, 405; a RequestError becomes a problem
-      Pipeline                key, permission, admission, body; one event for each request
-        tokenize, detokenize  the operations: an AdmittedRequest in, Content out, on a Vault
-      Status                  health and limits, without a key
+Application                   finds the endpoint of a method and a path; where there is none, Starlette knows what to say
+  RequestIdMiddleware         request id on every response; a RequestError becomes a problem, an unforeseen exception 500
+    Pipeline                  key, permission, admission, body; one event for each request
+      tokenize, detokenize    the operations: an AdmittedRequest in, Content out, on a Vault
+    Open                      health and limits, without a key
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from quorumvault.errors import Busy, RequestError
+from quorumvault.errors import Busy
 from quorumvault.server.http import arrow
 from quorumvault.server.http.dependencies import Services
 from quorumvault.server.http.detokenize import detokenize
 from quorumvault.server.http.epochs import epoch, rotate
 from quorumvault.server.http.middleware import RequestIdMiddleware
 from quorumvault.server.http.pipeline import Operation, Pipeline
-from quorumvault.server.http.problems import answer_request_error, answer_routing_error
+from quorumvault.server.http.problems import answer_routing_error
 from quorumvault.server.http.rate_limits import Allowances
 from quorumvault.server.http.retokenize import retokenize
-from quorumvault.server.http.status import Status, fields
+from quorumvault.server.http.status import Open, Status, fields
 from quorumvault.server.http.tokenize import tokenize
 from quorumvault.server.http.tokens import tokens
 
@@ -45,71 +43,49 @@ OPERATIONS: Final = {
 #: Paths that are served however many connections are open.
 HEALTH_PATHS: Final = ("/health", "/livez", "/readyz", "/metrics")
 
-
-class Exact(Route):
-    """A route of exactly one path. Starlette's own pattern ends in ``$``, which accepts a newline at the end of a path."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
+#: Endpoints by method and path. Each is an ASGI application, or a function that Starlette makes one of.
+Endpoints: TypeAlias = Mapping[tuple[str, str], Callable[..., Any]]
 
 
-def routes(services: Services) -> list[Exact]:
+def endpoints(services: Services) -> Endpoints:
+    """Return the endpoints of the API, in the order in which people are shown them."""
     allowances, status = Allowances(services.clock), Status(services)
-    return [
-        *(
-            Exact(path, Pipeline(services, allowances, operation).endpoint, methods=[method])
-            for (method, path), operation in OPERATIONS.items()
-        ),
-        Exact("/health", status.health, methods=["GET"]),
-        Exact("/livez", status.live, methods=["GET"]),
-        Exact("/readyz", status.ready, methods=["GET"]),
-        Exact("/limits", status.limits, methods=["GET"]),
-        Exact("/metrics", status.metrics, methods=["GET"]),
-        Exact("/openapi.json", status.openapi, methods=["GET"]),
-    ]
+    return {
+        **{where: Pipeline(services, allowances, operation) for where, operation in OPERATIONS.items()},
+        ("GET", "/health"): Open(status.health),
+        ("GET", "/livez"): Open(status.live),
+        ("GET", "/readyz"): Open(status.ready),
+        ("GET", "/limits"): Open(status.limits),
+        ("GET", "/metrics"): Open(status.metrics),
+        ("GET", "/openapi.json"): Open(status.openapi),
+    }
 
 
-#: Paths that skip Starlette's middleware and router, which take fifteen microseconds.
-_HOT: Final = ("/tokenize", "/detokenize", "/retokenize")
+class Application:
+    """An ASGI application in front of Starlette's: a request whose method and path are known goes straight to its endpoint.
 
-
-class HotRoutes:
-    """An ASGI application in front of Starlette's. Frequent requests go straight to their endpoint, all others to the router.
-
-    Around an endpoint is what would be around it there: ``RequestIdMiddleware``, and the handler of RequestError.
+    Starlette's middleware and router take fifteen microseconds. They have the rest: what there is not (404, 405), and HEAD.
     """
 
-    def __init__(self, app: Starlette, request_ids: Callable[[], str]) -> None:
-        self.routes = app.routes
-        self._app = app
-        hot = [route for route in app.routes if isinstance(route, Exact) and route.path in _HOT]
-        self._hot = {route.path: RequestIdMiddleware(_straight(route.endpoint), request_ids) for route in hot}
+    def __init__(self, endpoints: Endpoints, request_ids: Callable[[], str]) -> None:
+        self._endpoints = {where: RequestIdMiddleware(endpoint, request_ids) for where, endpoint in endpoints.items()}
+        self._rest = create_starlette(endpoints, request_ids)
+        self.routes = self._rest.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        await (self._app if endpoint is None else endpoint)(scope, receive, send)
+        endpoint = self._endpoints.get((scope.get("method", ""), scope.get("path", "")), self._rest)
+        await endpoint(scope, receive, send)
 
 
-def _straight(endpoint: Callable[[Request], Awaitable[ASGIApp]]) -> ASGIApp:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            response = await endpoint(request)
-        except RequestError as error:
-            response = await answer_request_error(request, error)
-        await response(scope, receive, send)
-
-    return app
-
-
-def create_app(services: Services) -> HotRoutes:
+def create_app(services: Services) -> Application:
     """Return the ASGI application of one node."""
-    return HotRoutes(create_starlette(routes(services), services.request_ids), services.request_ids)
+    return Application(endpoints(services), services.request_ids)
 
 
 def create_crowded_app(services: Services) -> Starlette:
     """Return the application for a connection without room: it answers about the node's health, and 429 to all else."""
-    app = create_starlette([route for route in routes(services) if route.path in HEALTH_PATHS], services.request_ids)
+    healthy = {where: endpoint for where, endpoint in endpoints(services).items() if where[1] in HEALTH_PATHS}
+    app = create_starlette(healthy, services.request_ids)
     app.router.default = _refuse
     return app
 
@@ -118,12 +94,19 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     raise Busy("as many connections are open here as a node takes; wait, or send the request to another node")
 
 
-def create_starlette(routes: Sequence[Exact], request_ids: Callable[[], str]) -> Starlette:
-    """Return an application of these routes, with request ids and problems. GET routes answer HEAD too, without the body."""
+class Exact(Route):
+    """A route of exactly one path. Starlette's own pattern ends in ``$``, which accepts a newline at the end of a path."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
+
+
+def create_starlette(endpoints: Endpoints, request_ids: Callable[[], str]) -> Starlette:
+    """Return an application of these endpoints, with request ids and problems. GET routes answer HEAD too, without the body."""
     app = Starlette(
-        routes=routes,
+        routes=[Exact(path, endpoint, methods=[method]) for (method, path), endpoint in endpoints.items()],
         middleware=[Middleware(RequestIdMiddleware, request_ids=request_ids)],
-        exception_handlers={RequestError: answer_request_error, HTTPException: answer_routing_error},
+        exception_handlers={HTTPException: answer_routing_error},
     )
     # By default the router would answer a trailing slash with a redirect, which clients follow as a GET.
     app.router.redirect_slashes = False

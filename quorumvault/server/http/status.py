@@ -4,10 +4,12 @@ The endpoints without a key take no place in admission, so a node that is full s
 """
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from quorumvault.server.http.admission import Phase
 from quorumvault.server.http.dependencies import AdmittedRequest, Services
@@ -29,39 +31,51 @@ async def fields(admitted: AdmittedRequest) -> bytes:
     return encode(ConfiguredFields(list(admitted.services.fields.paths)))
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An endpoint that needs no key, as an ASGI application."""
+
+    answer: Callable[[], Response]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Invalid."""
+        require_well_formed(id_headers_of(scope))
+        await self.answer()(scope, receive, send)
+
+
 class Status:
-    """The endpoints that need no key."""
+    """The answers of the endpoints that need no key."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._live = _response(encode(Live()))
 
-    async def health(self, request: Request) -> Response:
-        return self._health(request, unless=self._services.admission.phase is Phase.DRAINING)
+    def health(self) -> Response:
+        return self._health(unless=self._services.admission.phase is Phase.DRAINING)
 
-    async def ready(self, request: Request) -> Response:
+    def ready(self) -> Response:
         """Like /health, and 503 from the moment that the node is asked to stop."""
-        return self._health(request, unless=self._services.admission.phase is not Phase.SERVING)
+        return self._health(unless=self._services.admission.phase is not Phase.SERVING)
 
-    def _health(self, request: Request, *, unless: bool) -> Response:
+    def _health(self, *, unless: bool) -> Response:
         health = self._services.health()
         if unless:
             warnings = [*health.warnings, "this node is about to stop"]
             health = msgspec.structs.replace(health, status="unavailable", warnings=warnings)
-        return _open_response(request, encode(health), 503 if health.status == "unavailable" else 200)
+        return _response(encode(health), 503 if health.status == "unavailable" else 200)
 
-    async def live(self, request: Request) -> Response:
-        return _open_response(request, encode(Live()))
+    def live(self) -> Response:
+        return self._live
 
-    async def limits(self, request: Request) -> Response:
-        return _open_response(request, encode(LimitsInForce.of(self._services.limits)))
+    def limits(self) -> Response:
+        return _response(encode(LimitsInForce.of(self._services.limits)))
 
-    async def metrics(self, request: Request) -> Response:
-        return _open_response(request, self._services.metrics(), media_type=_PROMETHEUS)
+    def metrics(self) -> Response:
+        return _response(self._services.metrics(), media_type=_PROMETHEUS)
 
-    async def openapi(self, request: Request) -> Response:
-        return _open_response(request, _openapi())
+    def openapi(self) -> Response:
+        return _response(_openapi())
 
 
-def _open_response(request: Request, content: bytes, status: int = 200, media_type: str = "application/json") -> Response:
-    require_well_formed(id_headers_of(request.scope))
+def _response(content: bytes, status: int = 200, media_type: str = "application/json") -> Response:
     return Response(content, status, {"Cache-Control": "no-store"}, media_type)

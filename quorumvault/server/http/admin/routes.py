@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, Stopping, Verified
-from quorumvault.server.http.routes import Exact, create_starlette
+from quorumvault.server.http.routes import create_starlette
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,7 @@ def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlett
         return _Chunks(await anext(chunks), chunks)
 
     posts = {"/reload": reload, "/stop": stop, "/repair": repair, "/verify": verify, "/backup": backup}
-    routes = [Exact("/status", status, methods=["GET"]), *(Exact(path, each, methods=["POST"]) for path, each in posts.items())]
-    return create_starlette(routes, request_ids)
+    return create_starlette({("GET", "/status"): status, **{("POST", path): post for path, post in posts.items()}}, request_ids)
 
 
 def _answer(content: msgspec.Struct, status: int = 200) -> Response:

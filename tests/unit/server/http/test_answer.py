@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from quorumvault.server.http.answer import CONNECTION, PIECE_BYTES, AnswerResponse, splice, splice_list
+from quorumvault.server.http.answer import PIECE_BYTES, AnswerResponse, splice, splice_list
+from quorumvault.server.http.scope import CONNECTION
 
 
 class Line:

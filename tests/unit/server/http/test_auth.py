@@ -1,18 +1,18 @@
 """Which of a request's headers is its key, and what the key permits."""
 
 import pytest
-from starlette.datastructures import Headers
 
 from quorumvault.config.api_keys import KeyTable
 from quorumvault.errors import NotPermitted, Unauthenticated
 from quorumvault.server.http.auth import authenticate, permit
+from quorumvault.server.http.scope import Headers
 from tests.rigs.vault import CLINIC, KEYS, api_key, key_text
 
 CLINIC_KEY, LAB_KEY = key_text("clinic"), key_text("lab")
 
 
 def headers(*pairs: tuple[str, str]) -> Headers:
-    return Headers(raw=[(name.lower().encode(), value.encode("latin-1")) for name, value in pairs])
+    return Headers([(name.lower().encode(), value.encode("latin-1")) for name, value in pairs])
 
 
 @pytest.mark.parametrize(
