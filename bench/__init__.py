@@ -6,5 +6,5 @@ load.py      a cluster under load           processes.py  what its processes cos
 work.py      requests, and right answers    results/      the figures behind docs/benchmarks.md
 
 plan.py, measure.py, floor.py, figures.py, plot.py   the vault beside the floor
-files/, healing/, notfound.py (effects.py), overload.py   the other benchmarks
+files/, healing/, postgres/, notfound.py (effects.py), overload.py   the other benchmarks
 """

@@ -23,13 +23,19 @@ from bench.healing import command as healing
 from bench.healing.plan import HEALING_PLANS, RUNS
 from bench.http import LoadFailed
 from bench.plan import FULL, PLANS
+from bench.postgres import measure as postgres
+from bench.postgres.database import PostgresError
+from bench.postgres.plan import PARTS, POSTGRES_PLANS
 from bench.report import MarksMissing, Report, Tell, markdown, replace_section, show
 from bench.work import WrongAnswer
 from chaos.testbed.api import Unanswered
 from chaos.testbed.cluster import ClusterError
 
 RESULTS = Path(__file__).parent / "results"
-_FAILURES = (ClusterError, Unanswered, CommandFailed, LoadFailed, WrongAnswer, WrongCopy, FloorBroken, MarksMissing, OSError)
+_FAILURES = (
+    *(ClusterError, Unanswered, CommandFailed, LoadFailed, WrongAnswer, WrongCopy, FloorBroken, PostgresError),
+    *(MarksMissing, OSError),
+)
 
 _EXAMPLES = """names:
   full             about ten minutes: three nodes beside a floor
@@ -41,6 +47,8 @@ _EXAMPLES = """names:
   healing          six minutes: a node is away, loses its disk, has rotten tables, at a million records
   healing-large    eight minutes: start, memory, idle comparisons, new tokens among ten million records
   healing-smoke    both on small data; exit code 1 if a node does not heal; its times say nothing
+  postgres         ten minutes: beside the same API over PostgreSQL with quorum commit, at two million records
+  postgres-smoke   half a minute: the same on small data; its times say nothing
 """
 
 
@@ -57,6 +65,7 @@ FAMILIES = (
     Family(PLANS.values(), figures.run, "bin/bench", plot.draw),
     Family(FILES_PLANS.values(), files.measure, "bin/bench files"),
     Family(HEALING_PLANS.values(), healing.measure),
+    Family(POSTGRES_PLANS.values(), postgres.measure, "bin/bench postgres"),
     Family([notfound.NotFoundPlan()], notfound.run, "bin/bench notfound"),
     Family([overload.OverloadPlan()], overload.run),
 )
@@ -105,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add = of_plans.add_argument
     add("--repetitions", type=_number(1), metavar="N", help="of each measurement")
     add("--records", type=_number(1_000), metavar="N", help="a node, to begin with")
-    add("--only", dest="runs", action="append", choices=RUNS, help="this run of the plan alone; may be repeated")
+    add("--only", dest="runs", action="append", choices=(*RUNS, *PARTS), help="this run of the plan alone; may be repeated")
     add("--load", type=_percent, metavar="PERCENT", help="of what the cluster can do, while a node is broken")
     add("--inputs", type=_number(10), metavar="N", help="requests of each kind and shape")
     add("--seed", type=int, metavar="N", help="of the order")

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from bench.http import Driven, Lanes, encode
 from bench.processes import Memory, cpu_seconds, disk_bytes, memory, until_idle
@@ -23,11 +23,36 @@ _PATIENCE = "\n# The benchmark's:\ntimeouts:\n  request: 60.0\n  round: 30.0\n  
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """The answers, and CPU seconds: of the client's one thread, and of the three nodes, up to the end of their compactions."""
+    """The answers, and CPU seconds: of the client's one thread, and of the processes that answered, compactions included."""
 
     driven: Driven
     client_cpu: float
     nodes_cpu: float
+
+
+class Served(Protocol):
+    """The processes that answer: where, to which key, and what they have cost so far."""
+
+    @property
+    def addresses(self) -> Sequence[str]: ...
+
+    @property
+    def key(self) -> str: ...
+
+    def pids(self) -> list[int]: ...
+
+    def nodes_cpu(self) -> float: ...
+
+
+def drive(served: Served, path: str, bodies: Sequence[bytes], at_once: int) -> Driving:
+    """Raises LoadFailed at the first answer that is not 200."""
+    requests = [encode(path, served.key, body) for body in bodies]
+    with closing(Lanes(served.addresses, at_once)) as lanes:
+        client, nodes = time.thread_time(), served.nodes_cpu()
+        driven = lanes.drive(requests)
+        client = time.thread_time() - client
+        until_idle(*served.pids())
+        return Driving(driven, client, served.nodes_cpu() - nodes)
 
 
 class Load:
@@ -35,18 +60,12 @@ class Load:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._addresses = [cluster.nodes[name].address for name in NODES]
-        self._key = cluster.api_key(OWNER)
+        self.addresses = [cluster.nodes[name].address for name in NODES]
+        self.key = cluster.api_key(OWNER)
 
     def drive(self, path: str, bodies: Sequence[bytes], at_once: int) -> Driving:
         """Raises LoadFailed at the first answer that is not 200."""
-        requests = [encode(path, self._key, body) for body in bodies]
-        with closing(Lanes(self._addresses, at_once)) as lanes:
-            client, nodes = time.thread_time(), self.nodes_cpu()
-            driven = lanes.drive(requests)
-            client = time.thread_time() - client
-            until_idle(*self._pids())
-            return Driving(driven, client, self.nodes_cpu() - nodes)
+        return drive(self, path, bodies, at_once)
 
     def restart(self) -> None:
         """Kills all nodes, starts them again and lets them come to rest: what they kept in memory is gone.
@@ -55,11 +74,11 @@ class Load:
         """
         self._cluster.restart()
         self._cluster.wait_ready(reachable=len(NODES))
-        until_idle(*self._pids())
+        until_idle(*self.pids())
 
     def memory(self, by: Callable[[Memory], float] = lambda memory: memory.own) -> Memory:
         """Returns that of the node that has most by this measure."""
-        return max(map(memory, self._pids()), key=by)
+        return max(map(memory, self.pids()), key=by)
 
     def disk_bytes(self) -> float:
         """Returns the bytes of one store: the mean of the three."""
@@ -67,9 +86,9 @@ class Load:
 
     def nodes_cpu(self) -> float:
         """CPU seconds of the three nodes so far."""
-        return sum(map(cpu_seconds, self._pids()))
+        return sum(map(cpu_seconds, self.pids()))
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
         return [self._cluster.pid(name) for name in NODES]
 
 

@@ -37,7 +37,10 @@ def until_idle(*pids: int) -> None:
 
 def _busy(pid: int) -> bool:
     own = str(threading.get_native_id())
-    return any(_state(task) in _BUSY for task in Path(f"/proc/{pid}/task").iterdir() if task.name != own)
+    try:
+        return any(_state(task) in _BUSY for task in Path(f"/proc/{pid}/task").iterdir() if task.name != own)
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return False
 
 
 def _state(task: Path) -> str:

@@ -102,12 +102,20 @@ class Corpus:
         self._values: list[str] = []
         self._tokens: list[str] = []
 
-    def task(self, operation: Operation, batch: int, requests: int) -> Task:
-        """Makes the requests of a measurement. All operations but NEW need ``batch`` pairs that were kept."""
+    def hot(self, count: int) -> list[int]:
+        """Draws some of the pairs that were kept, to be asked for again and again."""
+        return self._random.sample(range(len(self._values)), min(count, len(self._values)))
+
+    def task(self, operation: Operation, batch: int, requests: int, among: Sequence[int] | None = None) -> Task:
+        """Makes the requests of a measurement. All operations but NEW need ``batch`` pairs that were kept.
+
+        ``among``: those that are asked for, if not all of them.
+        """
         if operation is Operation.NEW:
             values = [self._new_values(batch) for _ in range(requests)]
             return Task(operation, values, [], [_encode(Values(each)) for each in values])
-        drawn = [self._random.sample(range(len(self._values)), batch) for _ in range(requests)]
+        known = range(len(self._values)) if among is None else among
+        drawn = [self._random.sample(known, batch) for _ in range(requests)]
         values = [[self._values[at] for at in each] for each in drawn]
         tokens = [[self._tokens[at] for at in each] for each in drawn]
         if operation is Operation.REPEATED:
