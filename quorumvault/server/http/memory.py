@@ -98,13 +98,15 @@ class Memory:
 
     def _give(self, hold: Hold, more: int) -> None:
         self.held += more
-        self._most_held = max(self._most_held, self.held)
+        if self.held > self._most_held:
+            self._most_held = self.held
         hold.of_key.held += more
         hold.held += more
 
     def _take_back(self, hold: Hold, less: int) -> None:
         self._give(hold, -less)
-        self._serve_waiting()
+        if self._waiting:
+            self._serve_waiting()
         if not self.held and self._most_held > _MUCH:
             self._most_held = 0
             self._on_idle()
@@ -149,20 +151,21 @@ class Hold:
         if more <= 0:
             return
         large = more if self._for_bodies else size if size > _SMALL_BODY else 0
-        self._require_room_among_bodies(large)
+        if large:
+            self._require_room_among_bodies(large)
         self.take(more)
         self._body = size
         self._count_among_bodies(large)
 
     def _require_room_among_bodies(self, more: int) -> None:
-        """Raises Busy if the arriving bodies leave no room. A body that is the only one, or small, needs none."""
+        """Raises Busy if the arriving bodies leave no room. A body that is the only one needs none."""
         memory, of_key = self._memory, self.of_key
         most = memory._limits.memory_bytes // _PARTS_FOR_BODIES
         most_of_key = most * memory._limits.key_share // 100
         others, others_of_key = memory.held_for_bodies - self._for_bodies, of_key.held_for_bodies - self._for_bodies
-        if more and others_of_key and of_key.held_for_bodies + more > most_of_key:
+        if others_of_key and of_key.held_for_bodies + more > most_of_key:
             raise Busy(f"bodies of key {self.key_id} fill the {most_of_key} bytes that a key has for them; wait for one of them")
-        if more and others and memory.held_for_bodies + more > most:
+        if others and memory.held_for_bodies + more > most:
             raise Busy(f"bodies under way fill the {most} bytes that this node has for them; wait, or ask another node")
 
     def _count_among_bodies(self, more: int) -> None:

@@ -25,7 +25,8 @@ class Headers:
 
     def all(self, name: bytes) -> list[str]:
         """Return the values of the lines with this name, in order."""
-        return [value.decode("latin-1") for value in self._values.get(name, ())]
+        values = self._values.get(name)
+        return [] if values is None else [value.decode("latin-1") for value in values]
 
 
 def headers_of(scope: Scope) -> Headers:

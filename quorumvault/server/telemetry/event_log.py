@@ -173,7 +173,7 @@ class EventLog:
 
     def _queue(self, event: Event) -> None:
         assert self._waiting <= self._settings.queue
-        stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        stamp = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         self._lines.append(self._encode(msgspec.structs.replace(event, ts=stamp, node=self._node)) + b"\n")
 
     def _begin_if_idle(self) -> None:
