@@ -7,11 +7,15 @@ from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
 
 class FaultyStore:
-    """``corrupt`` has the keys that cannot be read; with ``fail_write`` set, the next write fails, and every one after it."""
+    """``corrupt`` has the keys that cannot be read; with ``fail_write`` set, the next write fails, and every one after it.
+
+    With ``fails_late`` what failed is in the store all the same.
+    """
 
     def __init__(self, inner: Store) -> None:
         self.corrupt: set[bytes] = set()
         self.fail_write = False
+        self.fails_late = False
         self.corrupt_reads = 0
         self._inner = inner
 
@@ -21,9 +25,10 @@ class FaultyStore:
         return [CORRUPT if key in self.corrupt else value for key, value in zip(keys, values, strict=True)]
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        if not self.fail_write or self.fails_late:
+            self._inner.write(puts, deletes)
         if self.fail_write:
             raise StorageFailed("the disk is full, as the test asked")
-        self._inner.write(puts, deletes)
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         return self._readable(self._inner.scan(prefix, start))

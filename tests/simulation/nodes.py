@@ -25,6 +25,7 @@ from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
+from tests.simulation.counting import count_sometimes
 from tests.simulation.disks import Disk
 from tests.simulation.network import Network
 from tests.simulation.timeline import Schedule, Timeline, drive
@@ -88,6 +89,7 @@ class Node:
     cluster: Cluster
     witnesses: Witnesses
     branches: Counter[str]
+    counting: Random
     clock_error: int = 0
     cuts_power: bool = False
     process: Process | None = None
@@ -134,6 +136,7 @@ class Node:
             self.starts += 1
             self.disk.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
             self.process = Process(self)
+            count_sometimes(self.process, self.counting)
             self.started(self.process)
 
     def crash(self) -> None:

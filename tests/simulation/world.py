@@ -108,10 +108,9 @@ class World:
         self.cluster: Cluster = {}
         self._let_begin = begin
         self._mends: dict[Fault, Mend] = {}
+        lasting = self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches
         for name in NODE_NAMES:
-            self.cluster[name] = Node(
-                name, self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches
-            )
+            self.cluster[name] = Node(name, *lasting, Random(f"counting {name} {chosen.seed}"))
         for node in self.cluster.values():
             node.start()
         for fault in chosen.faults:

@@ -26,6 +26,7 @@ from quorumvault.server.node.reload import Reloads
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.standing import Standing
+from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.storage.free_space import FreeSpace
 from quorumvault.server.telemetry.event_log import EventLog
 from quorumvault.server.telemetry.metrics import DRAINING, FULL, Reading
@@ -86,6 +87,7 @@ class SelfReport:
     def reading(self) -> Reading:
         """The gauges of /metrics."""
         health, healer, admission = self.health(), self.healer(), self.admission
+        present = PresentKeys() if self.disk.replica is None else self.disk.replica.present
         return Reading(
             state=health.state,
             reachable=health.quorum.reachable,
@@ -97,6 +99,9 @@ class SelfReport:
             joining=self.membership.progress,
             reload_failed=self.reloads.problem is not None,
             memory=admission.memory.held,
+            filter_bytes=present.bytes,
+            spared=present.spared,
+            looked_up=present.looked_up,
         )
 
     def _problems(self) -> Iterator[str | None]:

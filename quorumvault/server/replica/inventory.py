@@ -18,6 +18,7 @@ from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
 from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
+from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store
 
@@ -61,6 +62,7 @@ class Inventory:
 
     store: Store
     sums: BucketSums
+    present: PresentKeys
     owners: OwnerNames
     keyring: Keyring
     reply_bytes: int
@@ -140,12 +142,14 @@ class Inventory:
 
     def count(self, first: int) -> int:
         """Count a slice of buckets, from ``first`` on. Answers where the next one begins; BUCKETS at the end."""
-        for bucket, pairs in self._slice(first, BUCKETS):
+        for bucket, pairs in (counted := list(self._slice(first, BUCKETS))):
             first = bucket + 1
             if pairs is None:
                 self.sums.forget(bucket)
+                self.present.forget(bucket)
             else:
                 self.sums.learn(bucket, total(pairs))
+        self.present.learn({bucket: [key for key, _ in pairs] for bucket, pairs in counted if pairs is not None})
         self.sums.complete = self.sums.complete or first == BUCKETS
         return first
 
@@ -205,7 +209,10 @@ class Inventory:
         return None if owner is None else is_authentic(self.keyring, owner, place, record)
 
     def _slice(self, first: int, end: int) -> Iterator[tuple[int, _Pairs | None]]:
-        """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice."""
+        """Buckets from ``first`` on with their records, or None for one that cannot be read; as many as make up a slice.
+
+        The first is whole, however large: a slice without any bucket would be asked for again and again.
+        """
         if not 0 <= first < end:
             return
         room = self.slice_records * _BUCKETS_A_RECORD
@@ -219,14 +226,18 @@ class Inventory:
                         return
                 pairs.append((key, record))
                 room -= _BUCKETS_A_RECORD * (1 + len(record) // _BYTES_A_RECORD)
-            while room > 0 and bucket < end:
+            while bucket < end:
                 yield bucket, pairs
                 bucket, pairs, room = bucket + 1, [], room - 1
+                if room <= 0:
+                    return
         except StoreCorrupt:
             # It may be this bucket that has the bad block, or one after it: each one by itself, then.
-            while room > 0 and bucket < end:
+            while bucket < end:
                 yield bucket, self._read_alone(bucket)
                 bucket, room = bucket + 1, room - _BUCKETS_A_RECORD
+                if room <= 0:
+                    return
 
     def _read_alone(self, bucket: int) -> _Pairs | None:
         try:

@@ -32,6 +32,7 @@ from quorumvault.server.replica.copy import merge_piece, read_piece
 from quorumvault.server.replica.hints import HintStore
 from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
+from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
@@ -99,12 +100,13 @@ class Replica:
         #: The rollback marks of other disks, as they are durable here.
         self.remembered = layout.read_marks(store)
         self._sums = BucketSums()
+        self.present = PresentKeys()
         #: Records of the store that the present group replaces, by key.
         self._replaced: dict[bytes, bytes] = {}
         self.owners = OwnerNames(store)
         #: Hints of this node's coordinator about what peers have missed.
         self.hints = HintStore(store)
-        self.inventory = Inventory(store, self._sums, self.owners, keyring, reply_bytes=reply_bytes)
+        self.inventory = Inventory(store, self._sums, self.present, self.owners, keyring, reply_bytes=reply_bytes)
 
     @property
     def identity(self) -> DiskIdentity:
@@ -188,6 +190,8 @@ class Replica:
         return 0
 
     def _write(self, staged: dict[bytes, bytes]) -> None:
+        # Not later: between the store's write and this a group could miss what is there.
+        self.present.add([key for key in staged if key.startswith(layout.RECORD)])
         sequence = self._sequence + 1
         staged[layout.SEQUENCE_KEY] = layout.encode_sequence(sequence)
         self._store.write(staged)
@@ -307,7 +311,7 @@ class Replica:
 
     def _store_once(self, keys: list[bytes], incoming: list[bytes], staged: dict[bytes, bytes]) -> dict[int, bytes]:
         """Write-once: stage new records, keep those that are there, refuse other bytes. Returns the refused items by index."""
-        held = self._store.get(keys)
+        held = self._held(keys)
         if not staged.keys() & keys and held.count(None) == len(keys) == len(set(keys)):
             staged.update(zip(keys, incoming, strict=True))
             return {}
@@ -325,6 +329,15 @@ class Replica:
                 if isinstance(stored, bytes):
                     self._replaced[key] = stored
         return refused
+
+    def _held(self, keys: list[bytes]) -> list[bytes | Corrupt | None]:
+        """What the store has under these keys. Those that it surely does not have are not looked up (present_keys.py)."""
+        spared = frozenset(self.present.absent(keys))
+        if not spared:
+            return self._store.get(keys)
+        asked = [key for key in keys if key not in spared]
+        found = iter(self._store.get(asked) if asked else ())
+        return [None if key in spared else next(found) for key in keys]
 
     def _keep_name(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
         """Stage the owner's name if the store does not have it (owners.py)."""

@@ -50,7 +50,8 @@ class Reading(NamedTuple):
 
     ``reachable`` counts active replicas, this node's own included; ``disk_free`` is in bytes, None if unknown; ``owed`` is what
     each peer is known to lack; ``joining`` is the progress of a disk that is no replica yet; ``reload_failed`` says that the last
-    reload refused a file; ``memory`` is in bytes that requests hold of their budget.
+    reload refused a file; ``memory`` is in bytes that requests hold of their budget. ``filter_bytes`` is the memory of the
+    filter of keys; ``spared`` counts the look-ups of writes that it answered, ``looked_up`` those that went to the store.
     """
 
     state: str
@@ -63,6 +64,9 @@ class Reading(NamedTuple):
     joining: Progress | None = None
     reload_failed: bool = False
     memory: int = 0
+    filter_bytes: int = 0
+    spared: int = 0
+    looked_up: int = 0
 
 
 class Histogram:
@@ -164,6 +168,11 @@ TABLE: Final = (
         "Since the oldest of what the peer is owed was committed; 0 if there is none."),
     Row("sync_duration_seconds", Kind.HISTOGRAM, (), lambda counts, _: counts.syncs,
         "One write to this node's store, synced. Requests at the same time share one."),
+    Row("key_filter_bytes", Kind.GAUGE, (), lambda _, reading: reading.filter_bytes,
+        "Memory of the filter that knows which keys this node's store does not have; 0 until it has begun to count its records."),
+    Row("write_lookups_total", Kind.COUNTER, ("answered_by",),
+        lambda _, reading: {"filter": reading.spared, "store": reading.looked_up},
+        "Keys that writes asked for, by what told whether the store has them."),
     Row("read_repairs_total", Kind.COUNTER, (), lambda counts, _: counts.read_repairs,
         "Records that a read found on one replica only, and wrote to a second."),
     Row("fence_retries_total", Kind.COUNTER, (), lambda counts, _: counts.fence_retries,

@@ -20,6 +20,7 @@ from quorumvault.server.coordinator.coordinator import Coordinator
 from quorumvault.server.coordinator.exchange import Exchange
 from quorumvault.server.coordinator.vault import Tokenized
 from quorumvault.server.replica import replica as replicas
+from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.leveldb import LevelDBStore
@@ -231,6 +232,8 @@ def _seal_differently(self: Sealer, canonicals: Any, digests: Any, _numbers: Ite
 MUTANTS = (
     Mutant("overwrite", ("write-once",), "the later writer by the clock wins",
            ((Replica, "_store_once", _last_writer_wins),), REQUESTS, seed=4, scopes=("two-values-get",)),
+    Mutant("key-forgotten", ("write-once",), "the filter of present keys forgets those that are written",
+           ((PresentKeys, "add", lambda self, keys: None),), REQUESTS, seed=4),
     Mutant("refusal-counts", ("write-once",), "a replica that refused counts as one that took the record",
            ((WriteRound, "_collided", lambda self: frozenset()),), REQUESTS, seed=4, scopes=("two-values-get",)),
     Mutant("ack-before-sync", ("durable before acknowledged",), "the answer leaves before the sync",

@@ -74,7 +74,9 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
     scrub.checked, scrub.corrupt, scrub.mended = 1000, 3, 2
     owed = {"n2": Owed(0, 0.0), "n3": Owed(101, 65.5)}
     joining = Progress(records=7, expected=9)
-    gauged.reading = Reading("joining", 2, {"n2": True, "n3": False}, 4, 5_000_000, owed, scrub, joining, True, 123_456)
+    gauged.reading = Reading(
+        "joining", 2, {"n2": True, "n3": False}, 4, 5_000_000, owed, scrub, joining, True, 123_456, 1_200_000, 40, 2
+    )
     metrics = gauged.metrics
     metrics.request(Event(event="tokenize", outcome="ok", items=10, duration_ms=3.0))
     metrics.request(Event(event="tokenize", outcome="busy", duration_ms=0.25))
@@ -162,6 +164,7 @@ def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> No
         "peer": set(PEERS),
         "state": set(STATES),
         "reason": set(REJECTIONS),
+        "answered_by": {"filter", "store"},
     }
     for sample in samples(gauged.metrics.text()):
         for label, word in sample.labels.items():

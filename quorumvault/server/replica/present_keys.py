@@ -1,0 +1,102 @@
+"""The keys of the records that the store may have: Bloom filters in memory, asked before a write looks keys up (write-once).
+
+A new value's key is nowhere in the store, and LevelDB charges a look-up that finds nothing to the tables that it touched, until
+it compacts them. So a key that the store surely does not have is not looked up. What the filters say is used in one place,
+``Replica._store_once``. Reads, copies and repairs ask the store itself, whose answer also tells what cannot be read.
+
+Why no key that the store has is ever called absent: all writes of records go through ``Replica._write``, which adds their keys
+here before the store has them; and a bucket's keys are believed only once a scan has added all that were there before
+(``Inventory.count``). A filter forgets nothing. What rots later makes a record unreadable, and its key stays known. A bucket that
+cannot be scanned is not believed. Nothing is stored, so a start knows nothing until it has counted.
+
+A filter cannot grow. When it is full the next one takes the keys from there on, as large as all before it together and with half
+the errors, so that those of all filters stay below twice those of the first (Almeida, Baquero, Preguiça and Hutchison, "Scalable
+Bloom Filters", Information Processing Letters 101, 2007). The next start makes one filter of them.
+
+Rules kept here: write-once.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rbloom import Bloom
+
+from quorumvault.protocol.buckets import BUCKETS
+from quorumvault.server.storage import layout
+
+#: Keys that the first filter has room for at least: 1.2 MB, and small stores never need a second one.
+_LEAST: Final = 1 << 20
+#: Part of the room that is left for new keys when a filter is made for those that a store has.
+_SPARE: Final = 0.25
+#: The first filter errs in one of a hundred keys that it does not have, which are looked up in vain: 1.2 bytes a key.
+_ERRORS: Final = 0.01
+#: Keys that there is room for in all, so that memory is bounded, whatever a store holds or is projected to: 40 MB after a start,
+#: 60 MB where a store grew as large in one run. With twice as many keys one new key in six is looked up in vain.
+MOST_KEYS: Final = 1 << 25
+
+
+class PresentKeys:
+    """Used on the store's thread only; the numbers may be read on another one.
+
+    Invariants: ``_counted`` is empty or has an entry for each bucket; each key of a record in the store whose bucket is counted
+    is in one of the filters.
+    """
+
+    def __init__(self) -> None:
+        #: The memory that the filters take.
+        self.bytes = 0
+        #: Keys that writes had to look up, and those that they were spared.
+        self.looked_up = self.spared = 0
+        #: Both empty until the first bucket is counted: the replicas of models never are.
+        self._filters: list[Bloom] = []
+        self._counted = bytearray()
+        self._uncounted = BUCKETS
+        #: Keys that the filters were made for, and how many more the last of them takes.
+        self._capacity = self._room = 0
+
+    def learn(self, found: Mapping[int, Sequence[bytes]]) -> None:
+        """A scan of these buckets found these keys and no others."""
+        keys = [key for bucket in found.values() for key in bucket]
+        if not self._filters:
+            # Digests are uniform: what is in some buckets tells how much is in all.
+            expected = len(keys) * BUCKETS // max(1, len(found))
+            self._counted = bytearray(BUCKETS)
+            self._append(min(max(_LEAST, int(expected * (1 + _SPARE))), MOST_KEYS))
+        self.add(keys)
+        for bucket in found:
+            self._counted[bucket] = True
+        self._uncounted = self._counted.count(False)
+
+    def forget(self, bucket: int) -> None:
+        """The bucket cannot be read: its keys are looked up from now on."""
+        if self._filters:
+            self._uncounted += self._counted[bucket]
+            self._counted[bucket] = False
+
+    def add(self, keys: Sequence[bytes]) -> None:
+        """The store is about to have records under these keys."""
+        if not self._filters:
+            return
+        if self._room <= 0 and self._capacity < MOST_KEYS:
+            self._append(min(self._capacity, MOST_KEYS - self._capacity))
+        self._room -= len(keys)
+        self._filters[-1].update(keys)
+
+    def absent(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of the keys of records that the store surely does not have."""
+        asked = len(keys)
+        if self._uncounted:
+            counted = self._counted
+            keys = [key for key in keys if counted[layout.bucket_of(key)]] if counted else []
+        for each in self._filters:
+            keys = [key for key in keys if key not in each]
+        self.looked_up += asked - len(keys)
+        self.spared += len(keys)
+        return keys
+
+    def _append(self, keys: int) -> None:
+        assert 0 < keys <= MOST_KEYS - self._capacity
+        self._filters.append(Bloom(keys, _ERRORS / 2 ** len(self._filters)))
+        self._capacity += keys
+        self._room = keys
+        self.bytes += self._filters[-1].size_in_bits // 8
