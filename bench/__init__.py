@@ -5,6 +5,6 @@ http.py      a closed loop of requests      openloop.py   an open one
 load.py      a cluster under load           processes.py  what its processes cost
 work.py      requests, and right answers    results/      the figures behind docs/benchmarks.md
 
-plan.py, measure.py, floor.py, figures.py, plot.py   the vault beside the floor
-files/, healing/, postgres/, notfound.py (effects.py), overload.py   the other benchmarks
+plan.py, measure.py, floor.py, figures.py, plot.py (panels.py)   the vault beside the floor
+files/, healing/, postgres/, growth/, notfound.py (effects.py), overload.py   the other benchmarks
 """

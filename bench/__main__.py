@@ -19,6 +19,9 @@ from bench.files.child import CommandFailed
 from bench.files.plan import FILES_PLANS
 from bench.files.run import WrongCopy
 from bench.floor import FloorBroken
+from bench.growth import measure as growth
+from bench.growth import plot as growth_plot
+from bench.growth.plan import AXES, GROWTH_PLANS
 from bench.healing import command as healing
 from bench.healing.plan import HEALING_PLANS, RUNS
 from bench.http import LoadFailed
@@ -49,6 +52,8 @@ _EXAMPLES = """names:
   healing-smoke    both on small data; exit code 1 if a node does not heal; its times say nothing
   postgres         ten minutes: beside the same API over PostgreSQL with quorum commit, at two million records
   postgres-smoke   half a minute: the same on small data; its times say nothing
+  growth           half an hour: more records, owners, clients, longer values; --only takes one of these
+  growth-smoke     half a minute: the same on small data; its times say nothing
 """
 
 
@@ -66,6 +71,7 @@ FAMILIES = (
     Family(FILES_PLANS.values(), files.measure, "bin/bench files"),
     Family(HEALING_PLANS.values(), healing.measure),
     Family(POSTGRES_PLANS.values(), postgres.measure, "bin/bench postgres"),
+    Family(GROWTH_PLANS.values(), growth.measure, "bin/bench growth", growth_plot.draw),
     Family([notfound.NotFoundPlan()], notfound.run, "bin/bench notfound"),
     Family([overload.OverloadPlan()], overload.run),
 )
@@ -114,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     add = of_plans.add_argument
     add("--repetitions", type=_number(1), metavar="N", help="of each measurement")
     add("--records", type=_number(1_000), metavar="N", help="a node, to begin with")
-    add("--only", dest="runs", action="append", choices=(*RUNS, *PARTS), help="this run of the plan alone; may be repeated")
+    add(
+        "--only", dest="runs", action="append", choices=(*RUNS, *PARTS, *AXES), help="this run of the plan alone; may be repeated"
+    )
     add("--load", type=_percent, metavar="PERCENT", help="of what the cluster can do, while a node is broken")
     add("--inputs", type=_number(10), metavar="N", help="requests of each kind and shape")
     add("--seed", type=int, metavar="N", help="of the order")
@@ -174,6 +182,8 @@ def _save(report: Report, chosen: argparse.Namespace, family: Family) -> None:
     figures_file, picture = chosen.json, chosen.svg
     if chosen.write is not None:
         figures_file = figures_file or RESULTS / f"{chosen.name}.json"
+        if figures_file.exists():
+            report = report.joined(figures_file.read_bytes())
         picture = picture or (None if family.draw is None else RESULTS / f"{chosen.name}.svg")
         link = None if picture is None else os.path.relpath(picture, chosen.write.parent)
         chosen.write.write_text(_document(chosen.write, family, markdown(report.account(), link)))

@@ -46,7 +46,11 @@ class Served(Protocol):
 
 def drive(served: Served, path: str, bodies: Sequence[bytes], at_once: int) -> Driving:
     """Raises LoadFailed at the first answer that is not 200."""
-    requests = [encode(path, served.key, body) for body in bodies]
+    return send(served, [encode(path, served.key, body) for body in bodies], at_once)
+
+
+def send(served: Served, requests: Sequence[bytes], at_once: int) -> Driving:
+    """Drives requests that are encoded, with whatever key each has. Raises LoadFailed at the first answer that is not 200."""
     with closing(Lanes(served.addresses, at_once)) as lanes:
         client, nodes = time.thread_time(), served.nodes_cpu()
         driven = lanes.drive(requests)

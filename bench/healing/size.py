@@ -13,7 +13,7 @@ import msgspec
 from bench.healing.foreground import Vault
 from bench.healing.plan import HealingPlan
 from bench.healing.report import New, Rss, Size
-from bench.healing.stores import Corpus, fill
+from bench.healing.stores import Corpus, fill, keyring
 from bench.load import OWNER, Load, Peak, prepare
 from bench.processes import disk_bytes, until_idle
 from bench.report import Tell
@@ -22,7 +22,7 @@ from chaos.testbed.cluster import NODES, Cluster, ClusterError, run, wait_for
 
 _BATCH, _AT_ONCE = 1_000, 6
 #: For ten million records on a machine that has other work.
-_PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 600.0
 _IDLE_SECONDS = 2.0
 _GLANCE_SECONDS = 0.2
 #: The line that a node logs when it can be compared.
@@ -36,10 +36,10 @@ _results = msgspec.json.Decoder(Results).decode
 def filled(directory: Path, records: int, tell: Tell, make: Callable[[Path], Cluster]) -> Iterator[Vault]:
     """A cluster that has so many records, running and counted; ended with the block."""
     with make(directory) as cluster:
-        corpus = Corpus(directory / "cluster.yaml", OWNER, seed=records)
-        fill(directory, corpus, records, lambda done: tell(f"three stores of {records:,} records: {done:,}"))
+        corpus = Corpus(keyring(directory / "cluster.yaml"), OWNER, seed=records)
+        fill(directory, [corpus], records, lambda done: tell(f"three stores of {records:,} records: {done:,}"))
         cluster.start()
-        cluster.wait_ready(reachable=len(NODES), seconds=_PATIENCE_SECONDS)
+        cluster.wait_ready(reachable=len(NODES), seconds=PATIENCE_SECONDS)
         tell("the nodes count their buckets")
         wait_counted(cluster, 1)
         yield Vault(cluster, corpus, records, [range(records)])
@@ -51,7 +51,7 @@ def wait_counted(cluster: Cluster, starts: int) -> None:
     def counted() -> bool:
         return all(cluster.nodes[name].log.read_text().count(_COUNTED) >= starts for name in NODES)
 
-    if not wait_for(counted, _PATIENCE_SECONDS):
+    if not wait_for(counted, PATIENCE_SECONDS):
         raise ClusterError("the nodes do not come to count their buckets")
 
 
@@ -60,7 +60,7 @@ def measure(directory: Path, plan: HealingPlan, tell: Tell) -> Size:
     with filled(directory / "many", plan.records, tell, prepare) as many:
         cluster = many.cluster
         disk_mib = max(disk_bytes(directory / "many" / name / "store") for name in NODES) / (1 << 20)
-        starts = [_start_seconds(cluster, name) for name in NODES]
+        starts = [start_seconds(cluster, name) for name in NODES]
         tell("the nodes count their buckets")
         begun = time.monotonic()
         wait_counted(cluster, 2)
@@ -85,12 +85,12 @@ def measure(directory: Path, plan: HealingPlan, tell: Tell) -> Size:
     return Size(plan.records, disk_mib, starts, counted, resting, most, round_bytes, round_seconds, idle_bytes, few, new)
 
 
-def _start_seconds(cluster: Cluster, name: str) -> float:
+def start_seconds(cluster: Cluster, name: str) -> float:
     """Kills one node; returns the seconds from its process's start until it serves."""
     cluster.kill(name)
     begun = time.monotonic()
     cluster.start(name)
-    cluster.wait_ready(name, seconds=_PATIENCE_SECONDS)
+    cluster.wait_ready(name, seconds=PATIENCE_SECONDS)
     return time.monotonic() - begun
 
 

@@ -8,7 +8,7 @@ filled in the order in which values come, so that it has compacted what a node's
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -25,26 +25,32 @@ from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIREC
 from quorumvault.server.storage.disk_identity import read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 
-#: Records in one synced write: what the largest request has.
-_BATCH = 10_000
+#: Records in one synced write: what the largest request has; and bytes of values, of long ones.
+_BATCH, _BATCH_BYTES = 10_000, 4 << 20
+
+
+def keyring(cluster_file: Path) -> Keyring:
+    """With the master secret of the cluster of this cluster.yaml."""
+    config = load_node(cluster_file, NODE_NAMES[0])
+    return Keyring(config.cluster.secrets.master.id, config.master_secret)
 
 
 class Corpus:
-    """Values by number, 15 characters each, and the tokens that the cluster of this cluster.yaml has for them.
+    """Values by number, of ``length`` characters each, at least 9, and the tokens that the cluster of these keys has for them.
 
     The same ``seed`` gives the same values. All of it belongs to one owner, in its first epoch.
     """
 
-    def __init__(self, cluster_file: Path, owner: str, seed: int) -> None:
-        config = load_node(cluster_file, NODE_NAMES[0])
+    def __init__(self, ring: Keyring, owner: str, seed: int, length: int = 15) -> None:
+        self.length = length
         self._prefix = f"{seed:06x}"
         self._owner = Owner(owner)
-        self._secret = config.cluster.secrets.master.id
-        self._keys = Keyring(self._secret, config.master_secret).epoch_keys(self._owner, FIRST_EPOCH)
+        self._secret = ring.secret_id
+        self._keys = ring.epoch_keys(self._owner, FIRST_EPOCH)
         self._clock = HybridClock()
 
     def value(self, number: int) -> str:
-        return f"{self._prefix}-{number:08}"
+        return f"{self._prefix}-{number:08}".ljust(self.length, ".")[-self.length :]
 
     def values(self, first: int, count: int) -> list[str]:
         return list(map(self.value, range(first, first + count)))
@@ -66,19 +72,21 @@ class Corpus:
         return {key: head + sealed for key, sealed in zip(keys, self._keys.sealer.seal(canonicals, digests), strict=True)}
 
 
-def fill(directory: Path, corpus: Corpus, records: int, tell: Callable[[int], None]) -> None:
-    """The first ``records`` values, into all three stores of a cluster that was made and never started.
+def fill(directory: Path, corpora: Sequence[Corpus], records: int, tell: Callable[[int], None]) -> None:
+    """The first values of each corpus, ``records`` in all, into all three stores of a cluster that was made and never started.
 
     ``tell`` hears how many there are so far.
     """
     disks = {node: _disk_of(directory / node) for node in NODE_NAMES}
     first, *others = NODE_NAMES
     with closing(LevelDBStore.open(directory / first / STORE_DIRECTORY, disks[first])) as store:
-        store.write(corpus.owner_entries() | {layout.SEQUENCE_KEY: layout.encode_sequence(1)})
-        for sequence, at in enumerate(range(0, records, _BATCH), 2):
-            batch = corpus.records(at, min(_BATCH, records - at))
+        owners = {key: value for corpus in corpora for key, value in corpus.owner_entries().items()}
+        store.write(owners | {layout.SEQUENCE_KEY: layout.encode_sequence(1)})
+        written = 0
+        for sequence, batch in enumerate(_batches(corpora, records // len(corpora)), 2):
             store.write(batch | {layout.SEQUENCE_KEY: layout.encode_sequence(sequence)})
-            tell(at + len(batch))
+            written += len(batch)
+            tell(written)
         until_idle(os.getpid())
     for node in others:
         path = directory / node / STORE_DIRECTORY
@@ -86,6 +94,20 @@ def fill(directory: Path, corpus: Corpus, records: int, tell: Callable[[int], No
         shutil.copytree(directory / first / STORE_DIRECTORY, path)
         with closing(LevelDBStore.open(path, disks[first])) as copy:
             copy.write({layout.DISK_KEY: disks[node]})
+
+
+def _batches(corpora: Sequence[Corpus], each: int) -> Iterator[dict[bytes, bytes]]:
+    """Yields what is to be written together: the values of one owner, or those of several who have few."""
+    batch: dict[bytes, bytes] = {}
+    for corpus in corpora:
+        most = min(_BATCH, _BATCH_BYTES // corpus.length)
+        for at in range(0, each, most):
+            batch |= corpus.records(at, min(most, each - at))
+            if len(batch) >= most:
+                yield batch
+                batch = {}
+    if batch:
+        yield batch
 
 
 def _disk_of(data: Path) -> bytes:

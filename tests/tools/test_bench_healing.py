@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from bench.healing.foreground import Vault
 from bench.healing.mending import flip_tables
 from bench.healing.report import Answers, Away, HealingReport, Lost, New, ReadBack, Rotten, Rss, Size, Verified
-from bench.healing.stores import Corpus
+from bench.healing.stores import Corpus, keyring
 from bench.http import LoadFailed
 from bench.openloop import Answered, Run
 from bench.report import show
@@ -82,7 +82,7 @@ def vault(tmp_path: Path) -> Vault:
     directory, now = tmp_path / "vault", datetime(2026, 1, 1, tzinfo=UTC)
     init(directory, plan_nodes(["127.0.0.1"], 20_000), [Owner(OWNER)], now=now, entropy=Random(1).randbytes)
     cluster = Cluster(directory, dict.fromkeys(NODE_NAMES, "127.0.0.1:1"), {OWNER: "a key"})
-    return Vault(cluster, Corpus(directory / "cluster.yaml", OWNER, seed=7), 1_000, [range(1_000)])
+    return Vault(cluster, Corpus(keyring(directory / "cluster.yaml"), OWNER, seed=7), 1_000, [range(1_000)])
 
 
 def test_only_what_was_answered_with_200_has_to_be_there(vault: Vault) -> None:

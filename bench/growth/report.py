@@ -1,0 +1,147 @@
+"""The report of growth: a table for each axis, and what is promised of ten million records."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from bench.growth.plan import AXES, CLIENTS, OWNERS, RECORDS, VALUES
+from bench.report import Account, Check, Column, Report, Table
+
+#: New tokens among ten million records, as a share of those among a hundred thousand; a node's own memory; a start.
+LEAST_SHARE, MOST_OWN_MIB, MOST_START_SECONDS = 0.8, 150.0, 5.0
+_MANY, _FEW = 10_000_000, 100_000
+#: The heading of an axis, and what is counted along it.
+_TITLES = {
+    RECORDS: ("Records stored", "records"),
+    OWNERS: ("Owners", "owners"),
+    VALUES: ("Length of values", "bytes"),
+    CLIENTS: ("Clients", "clients"),
+}
+
+
+class Speed(msgspec.Struct, frozen=True):
+    """Values a second, and microseconds of the three nodes' CPU for each, compactions included."""
+
+    values_per_second: float
+    cpu: float
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a store costs while nobody asks. Memory in MiB, of the node that has most; CPU in percent of a core, of one node."""
+
+    start_seconds: float
+    own_mib: float
+    mapped_mib: float
+    idle_percent: float
+    disk_bytes_per_record: float
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One point of an axis. ``x`` is what grows; ``loaded_mib``: own memory of the node that has most, after the load."""
+
+    x: int
+    records: int
+    owners: int
+    value_bytes: int
+    batch: int
+    at_once: int
+    new: list[Speed]
+    repeated: list[Speed]
+    recovered: list[Speed]
+    kept: Kept
+    loaded_mib: float
+
+    def series(self) -> dict[str, list[Speed]]:
+        return {"new": self.new, "repeated": self.repeated, "recovered": self.recovered}
+
+
+class Axis(msgspec.Struct, frozen=True):
+    """All points of one axis, measured in turn in one run: on a day, on a machine, so many times."""
+
+    name: str
+    made: str
+    machine: str
+    repetitions: int
+    rows: list[Row]
+
+    @property
+    def title(self) -> str:
+        return _TITLES[self.name][0]
+
+    @property
+    def unit(self) -> str:
+        return _TITLES[self.name][1]
+
+    @property
+    def table(self) -> Table:
+        row = self.rows[0]
+        same = {
+            RECORDS: f"{row.records:,} records at first",
+            OWNERS: "one owner" if row.owners == 1 else f"{row.owners:,} owners",
+            VALUES: f"values of {row.value_bytes:,} bytes",
+            CLIENTS: f"{row.at_once} requests at once",
+        }
+        rest = ", ".join([f"batches of {row.batch:,}", *(words for axis, words in same.items() if axis != self.name)])
+        return Table.of(f"{self.title} ({rest}; CPU: microseconds a value)", self.rows, {self.unit: "{0.x:,}", **_COLUMNS})
+
+
+def median(speeds: Sequence[Speed]) -> Speed:
+    """Figure by figure."""
+    return Speed(statistics.median(each.values_per_second for each in speeds), statistics.median(each.cpu for each in speeds))
+
+
+def _figures(speeds: Sequence[Speed]) -> str:
+    """Writes the median, and the lowest and the highest."""
+    each = [speed.values_per_second for speed in speeds]
+    return f"{statistics.median(each):,.0f} ({min(each):,.0f}–{max(each):,.0f})"
+
+
+_COLUMNS: dict[str, Column] = {
+    "new/s": lambda row: _figures(row.new),
+    "repeated/s": lambda row: _figures(row.repeated),
+    "recovered/s": lambda row: _figures(row.recovered),
+    "CPU new": lambda row: f"{median(row.new).cpu:,.1f}",
+    "CPU repeated": lambda row: f"{median(row.repeated).cpu:,.1f}",
+    "CPU recovered": lambda row: f"{median(row.recovered).cpu:,.1f}",
+    "start s": "{0.kept.start_seconds:.2f}",
+    "own MiB": "{0.kept.own_mib:,.0f}",
+    "own MiB loaded": "{0.loaded_mib:,.0f}",
+    "mapped MiB": "{0.kept.mapped_mib:,.0f}",
+    "idle CPU %": "{0.kept.idle_percent:.1f}",
+    "B/record": "{0.kept.disk_bytes_per_record:,.0f}",
+}
+
+
+class GrowthReport(Report, frozen=True):
+    repetitions: int
+    axes: list[Axis]
+
+    def account(self) -> Account:
+        """What is promised of ten million records is told where they were measured, and fails nothing."""
+        return Account([axis.table for axis in self.axes], list(self._checks()), list(self._sentences()), asserted=False)
+
+    def joined(self, earlier: bytes) -> Report:
+        """With the axes of an earlier run of the same plan that this one did not measure. Each axis has its own day."""
+        before = msgspec.json.decode(earlier, type=GrowthReport)
+        if before.plan != self.plan:
+            return self
+        axes = {axis.name: axis for axis in (*before.axes, *self.axes)}
+        return msgspec.structs.replace(self, axes=[axes[name] for name in AXES if name in axes])
+
+    def _checks(self) -> Iterator[Check]:
+        rows = {row.x: row for axis in self.axes if axis.name == RECORDS for row in axis.rows}
+        if _MANY in rows and _FEW in rows:
+            many, few = rows[_MANY], rows[_FEW]
+            shares = [a.values_per_second / b.values_per_second for a, b in zip(many.new, few.new, strict=True)]
+            what = f"{_MANY:,} records: new tokens a second, as a share of those among {_FEW:,} (median of pairs)"
+            yield Check.of(what, statistics.median(shares), "≥", LEAST_SHARE, ".2f")
+            own = max(many.kept.own_mib, many.loaded_mib)
+            yield Check.of(f"{_MANY:,} records: memory of its own, of a node", own, "<", MOST_OWN_MIB, ".0f", " MiB")
+            what = f"{_MANY:,} records: from a node's start until it serves"
+            yield Check.of(what, many.kept.start_seconds, "<", MOST_START_SECONDS, ".2f", " s")
+
+    def _sentences(self) -> Iterator[str]:
+        for axis in self.axes:
+            yield f"{axis.title}: measured on {axis.made} on {axis.machine}, {axis.repetitions} times in turn."
+        yield f"Medians, and the lowest and the highest. Plan {self.plan}. All processes and the client shared the machine."
