@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import figures, notfound, overload, plot
+from bench import figures, notfound, overload, plot, requests
 from bench.files import report as files
 from bench.files.child import CommandFailed
 from bench.files.plan import FILES_PLANS
@@ -47,6 +47,7 @@ _EXAMPLES = """names:
   files-smoke      the same with small files; exit code 1 if a look-up is made twice; its times say nothing
   overload         three times the load that the cluster can take; exit code 1 if it does not hold up
   notfound         ten minutes: does the time of a "not found" tell why; exit code 1 if it does
+  requests         half a minute: CPU of one small request in the HTTP half of a node, without a socket or a vault
   healing          six minutes: a node is away, loses its disk, has rotten tables, at a million records
   healing-large    eight minutes: start, memory, idle comparisons, new tokens among ten million records
   healing-smoke    both on small data; exit code 1 if a node does not heal; its times say nothing
@@ -74,6 +75,7 @@ FAMILIES = (
     Family(GROWTH_PLANS.values(), growth.measure, "bin/bench growth", growth_plot.draw),
     Family([notfound.NotFoundPlan()], notfound.run, "bin/bench notfound"),
     Family([overload.OverloadPlan()], overload.run),
+    Family([requests.RequestsPlan()], requests.run),
 )
 #: The plan of each name, and the family that measures it.
 BENCHES: dict[str, tuple[Any, Family]] = {plan.name: (plan, family) for family in FAMILIES for plan in family.plans}

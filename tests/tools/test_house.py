@@ -50,6 +50,7 @@ ONLY = {
         "quorumvault.server.storage.binding",
     ),  # which says which of LevelDB's bindings is installed, and no more
     "bench.postgres.api": ("bench", "chaos", "quorumvault"),  # it hashes, seals and looks keys up as nodes do
+    "bench.requests": ("bench", "quorumvault"),  # it drives the application that nodes serve, without a node
     "bench.healing.stores": ("bench", "quorumvault"),  # it makes what nodes would have written, with what they write it with
 }
 
