@@ -346,23 +346,27 @@ class Replica:
 
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
-        held: list[bytes | None] = []
+        held: list[bytes | None] = [None] * len(keys)
         unknown: list[int] = []
         room = self._reply_bytes
+        # In the order of all keys, not of those that are read at once: those that lie side by side on disk follow each other.
+        order = sorted(range(len(keys)), key=keys.__getitem__)
         for start in range(0, len(keys), _READ_AT_ONCE):
-            part = keys[start : start + _READ_AT_ONCE]
+            places = order[start : start + _READ_AT_ONCE]
+            part = [keys[place] for place in places]
             found = self._store.get(part)
             if staged:
                 found = [staged.get(key, stored) for key, stored in zip(part, found, strict=True)]
             if CORRUPT in found:
-                unknown += [start + index for index, record in enumerate(found) if record is CORRUPT]
+                unknown += [place for place, record in zip(places, found, strict=True) if record is CORRUPT]
                 found = [None if record is CORRUPT else record for record in found]
             readable = cast("list[bytes | None]", found)
-            held += readable
+            for place, record in zip(places, readable, strict=True):
+                held[place] = record
             room -= sum(map(len, filter(None, readable)))
             if room < 0:
                 return messages.Overflow(get.round, get.view, self._identity.disk)
-        return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
+        return messages.Holds(get.round, get.view, self._identity.disk, held, sorted(unknown))
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
         key = layout.register_key(owner)
