@@ -49,8 +49,8 @@ GROWTH = GrowthPlan(
     (
         *(Point(RECORDS, Store(records, 1, _USUAL_BYTES), 1_000, 6, 150) for records in (100_000, 1_000_000, 10_000_000)),
         *(Point(OWNERS, Store(1_000_000, owners, _USUAL_BYTES), 100, 6, 600) for owners in (1, 100, 10_000)),
-        *(Point(VALUES, Store(30_000, 1, value_bytes), 100, 6, 60) for value_bytes in (10, 1_000, 10_000)),
-        *(Point(CLIENTS, Store(100_000, 1, _USUAL_BYTES), 100, at_once, 600) for at_once in (1, 16, 256)),
+        *(Point(VALUES, Store(30_000, 1, value_bytes), 10, 6, 400) for value_bytes in (10, 1_000, 10_000)),
+        *(Point(CLIENTS, Store(100_000, 1, _USUAL_BYTES), 10, at_once, 800) for at_once in (1, 16, 256)),
     ),
     repetitions=5,
     idle=5.0,
