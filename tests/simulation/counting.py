@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.nodes import Process
 
 #: How many of the processes count, and seconds between two slices at most: writes come before, between and after them.
-_COUNTING, _BETWEEN = 0.2, 0.1
+_COUNTING, _BETWEEN = 0.05, 0.1
 
 
 def count_sometimes(process: Process, rng: Random) -> None:
