@@ -97,8 +97,11 @@ class Attempts:
                 continue
             if tries.asked:
                 yield from self._afford(until, tries)
-            tried.add(node)
             silence = self._patience(node, call, until)
+            if silence <= 0:
+                # The clock went on since it was read above: a socket takes no time-out below zero.
+                raise self._given_up(tries, "the time is up")
+            tried.add(node)
             outcome = yield from exchange(Send(node + call.path, call.method, headers, call.body, silence, until))
             success = self._judge(node, outcome, tries)
             if success is not None:

@@ -215,6 +215,21 @@ def test_whatever_happens_the_plan_keeps_its_bounds(outcomes: list[Reply | NoRep
     assert script.clock.now - takes <= until
 
 
+@given(st.floats(0.001, 1), st.floats(0.001, 10))
+def test_a_clock_that_goes_on_between_two_readings_gives_no_node_less_than_no_time(tick: float, deadline: float) -> None:
+    script = Script()
+
+    def ticking() -> float:
+        script.clock.now += tick
+        return script.clock.now
+
+    script.attempts = Attempts(script.nodes, script.policy, {}, KEY, ticking, random.Random(1))
+    with pytest.raises(errors.Unreachable) as caught:
+        script.run(READ, lambda node, number: REFUSED, deadline=1000 + deadline)
+    assert caught.value.gave_up == "the time is up"
+    assert all(send.silence > 0 for send in script.sends)
+
+
 def test_retries_have_a_budget_and_wait_for_its_refilling() -> None:
     policy = ClientPolicy(retries_saved=2, retries_per_second=1, retries_per_request=0, backoff_first=0.001, backoff_last=0.001)
     script = Script(URLS, policy)
