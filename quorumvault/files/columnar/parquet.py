@@ -299,19 +299,23 @@ def _code_name(name: str) -> str:
 
 
 def _output_schema(job: Job, schema: Any, columns: Sequence[str]) -> Any:
-    """The source's, with text where something is cast, and with columns of statuses."""
+    """The source's, with text where something is cast or DuckDB alone knows that it is text, and with columns of statuses."""
     fields = []
     for field in schema:
         if field.name not in columns:
             fields.append(field)
             continue
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        kind = pa.utf8() if field.name in job.cast else kind
+        kind = kind if _is_text(kind) and field.name not in job.cast else pa.utf8()
         has_nulls = field.nullable or job.rejects is not None or job.missing == "null"
         fields.append(field.with_type(kind).with_nullable(has_nulls))
         if job.status:
             fields.append(pa.field(f"{field.name}_status", pa.utf8()))
     return pa.schema(fields, schema.metadata)
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], source: Source, spill: Path) -> None:
