@@ -152,6 +152,7 @@ class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 OnFailure = Literal["continue", "refuse"]
+Reads = Literal["settled", "quorum"]
 
 
 class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,6 +210,8 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_keys: FilePath = "api_keys.yaml"
     data: FilePath = "."
     log_level: Annotated[LogLevel, Meta(description="one of debug, info, warning, error")] = "info"
+    #: Whether a node that knows that a record is on two disks tells its value alone, or asks a second node for every value.
+    reads: Annotated[Reads, Meta(description="one of settled, quorum")] = "settled"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     healing: HealingSettings = HealingSettings()
@@ -245,6 +248,7 @@ class Cluster:
     api_keys: Path
     secrets: SecretFiles
     log_level: LogLevel
+    reads: Reads
     limits: Limits
     timeouts: Timeouts
     healing: HealingSettings
@@ -321,6 +325,7 @@ def parse_cluster(file: Path, text: str) -> Cluster:
         api_keys=base / settings.api_keys,
         secrets=settings.secrets,
         log_level=settings.log_level,
+        reads=settings.reads,
         limits=settings.limits,
         timeouts=settings.timeouts,
         healing=settings.healing,

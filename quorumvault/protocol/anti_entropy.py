@@ -13,7 +13,9 @@ to be written.
 
 The half without IO (steps.py); server/healing/anti_entropy.py says when, and carries the steps out.
 
-Rules kept here: anti-entropy.
+A replica that had the same sums as its peer learns that the records in these buckets are on two disks.
+
+Rules kept here: anti-entropy; settled records.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 
-from quorumvault.protocol.buckets import BUCKETS, bucket_of, differing, ranges
+from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, bucket_of, buckets_of, differing, ranges
 from quorumvault.protocol.messages import (
     UNSENT,
     AskListing,
@@ -34,6 +36,7 @@ from quorumvault.protocol.messages import (
     Sums,
     Survey,
 )
+from quorumvault.protocol.views import ViewId
 
 #: Groups whose bucket sums are asked for at once: 32 KiB.
 _GROUPS_AT_ONCE = 16
@@ -82,7 +85,16 @@ class WriteBackRecords:
     places: list[bytes] = field(repr=False)
 
 
-Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords
+@dataclass(frozen=True, slots=True)
+class SettleBuckets:
+    """Both replicas, active in ``view``, had the same sums of these buckets: this one after ``sequence`` writes. Sent: None."""
+
+    view: ViewId
+    sequence: int
+    buckets: Sequence[int]
+
+
+Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords | SettleBuckets
 
 
 @dataclass(slots=True)
@@ -146,22 +158,31 @@ def _differing_buckets() -> Generator[Step, object, list[int]]:
     groups = yield from _differing_sums([])
     buckets: list[int] = []
     for at in range(0, len(groups), _GROUPS_AT_ONCE):
-        some = groups[at : at + _GROUPS_AT_ONCE]
-        buckets += [some[index >> 8] << 8 | index & 0xFF for index in (yield from _differing_sums(some))]
+        buckets += yield from _differing_sums(groups[at : at + _GROUPS_AT_ONCE])
     return buckets
 
 
 def _differing_sums(groups: list[int]) -> Generator[Step, object, list[int]]:
-    sums = []
+    """The groups that differ if ``groups`` is empty, else the buckets in these that differ. Records in all others are settled."""
+    answers = []
     for of_peer in (True, False):
         answer = yield AskOne(of_peer, AskSums(*UNSENT, groups))
         if not isinstance(answer, Sums) or answer.sums is None:
             raise CannotCompare("the peer is still counting" if of_peer else "this node is still counting")
-        sums.append(answer.sums)
+        answers.append(answer)
+    theirs, mine = answers
     try:
-        return differing(*sums)
+        unequal = set(differing(theirs.sums or b"", mine.sums or b""))
     except ValueError as error:
         raise CannotCompare(str(error)) from None
+    asked = [bucket for group in groups or range(GROUPS) for bucket in buckets_of(group)]
+    per_sum = 1 if groups else GROUP_SIZE
+    if theirs.view == mine.view:
+        equal = [bucket for at, bucket in enumerate(asked) if at // per_sum not in unequal]
+        yield SettleBuckets(mine.view, mine.sequence, equal)
+    if not groups:
+        return sorted(unequal)
+    return [asked[index] for index in sorted(unequal)]
 
 
 def _compare_listings(first: int, end: int, compared: Compared) -> Generator[Step, object, None]:

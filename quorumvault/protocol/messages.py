@@ -19,7 +19,7 @@ import msgspec
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark
 from quorumvault.protocol.views import NO_VIEW, Mode, View, ViewId
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 
 class RoundId(msgspec.Struct, frozen=True, array_like=True):
@@ -82,6 +82,19 @@ class Get(Request, frozen=True, tag=2):
     """Read records of one owner: parallel columns of epochs and digests."""
 
     columns: ClassVar[tuple[str, ...]] = ("epochs", "digests")
+    owner: bytes
+    epochs: list[int]
+    digests: list[bytes]
+
+
+class GetSettled(Request, frozen=True, tag=6):
+    """Read the settled records among these. Answered with Holds, which has None for all others: only a value is told alone.
+
+    A coordinator sends it to its own replica, never to a peer.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("epochs", "digests")
+    since: ClassVar[int] = 3
     owner: bytes
     epochs: list[int]
     digests: list[bytes]
@@ -159,6 +172,13 @@ class AskRegisters(_Request2, frozen=True, tag=19):
     after: bytes
 
 
+class Settle(Request, frozen=True, tag=20):
+    """The write rounds with these counters, of the disk and boot in ``round``, were committed. Answered with a ViewIs."""
+
+    since: ClassVar[int] = 3
+    counters: list[int]
+
+
 class Reply(Message, frozen=True):
     round: RoundId
     view: ViewId
@@ -233,9 +253,13 @@ class NotCopied(Reply, frozen=True, tag=44):
 
 
 class Sums(Reply, frozen=True, tag=48):
-    """Unsigned integers of 64 bits, big-endian, in the order asked for; None while this replica is still counting."""
+    """Unsigned integers of 64 bits, big-endian, in the order asked for; None while this replica is still counting.
+
+    ``sequence`` is the number of writes that they are the sums after.
+    """
 
     sums: bytes | None
+    sequence: int = 0
 
 
 class Listing(Reply, frozen=True, tag=49):
@@ -274,7 +298,7 @@ class Registers(Reply, frozen=True, tag=51):
 #: Requests about all that a replica holds, for comparing it with another one, and the replies to them.
 Survey = AskSums | AskListing | Fetch | AskRegisters
 Surveyed = Sums | Listing | Fetched | Registers
-AnyRequest = Put | Get | WriteBack | ReadEpoch | RaiseEpoch | AskView | ProposeView | Copy | Survey
+AnyRequest = Put | Get | GetSettled | WriteBack | ReadEpoch | RaiseEpoch | AskView | ProposeView | Copy | Settle | Survey
 AnyReply = Ack | Stale | Holds | EpochIs | OtherView | NotVoting | Overflow | ViewIs | Copied | NotCopied | Surveyed
 
 _encoder = msgspec.msgpack.Encoder()

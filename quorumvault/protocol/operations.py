@@ -1,11 +1,13 @@
 """The operations of a coordinator, as procedures without IO: each yields the rounds it needs and is sent their decisions.
 
     tokenize      Put, guarded by the fence; adopt a later epoch, derive again, retry
+    read_settled  GetSettled of one disk: values that it may tell alone
     read_records  Get; write back what one replica lacks, before the answer
     read_epoch    the largest of two registers, written back to two
     rotate        read_epoch, then raise to from + 1 if it still is ``from``
 
-Rules kept here: committed; the epoch is a max-register; the fence; one secret per epoch; a refused round starts again.
+Rules kept here: committed; the epoch is a max-register; the fence; one secret per epoch; a refused round starts again;
+settled records.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +20,8 @@ from quorumvault.model import MAX_EPOCH, Owner
 from quorumvault.protocol import records
 from quorumvault.protocol.epochs import EpochRead, EpochRound, Raised, RaiseRound
 from quorumvault.protocol.fence import Register
-from quorumvault.protocol.messages import UNSENT, Get, Put, RaiseEpoch, ReadEpoch
-from quorumvault.protocol.read import Open, ReadResult, ReadRound
+from quorumvault.protocol.messages import UNSENT, Get, GetSettled, Put, RaiseEpoch, ReadEpoch
+from quorumvault.protocol.read import Open, ReadResult, ReadRound, SettledRound
 from quorumvault.protocol.read_repair import write_back
 from quorumvault.protocol.rounds import TooMuch, ViewRefused
 from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, SecretMissing, Steps
@@ -90,6 +92,21 @@ def _parts(canonicals: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
             yield canonicals[start:index]
             start, size = index, len(canonical)
     yield canonicals[start:]
+
+
+def read_settled(owner: Owner, epochs: list[int], digests: list[bytes], disk: bytes) -> Steps[list[bytes | None]]:
+    """The settled records that this disk has, of parallel columns of epochs and digests; None for each key to be read by quorum.
+
+    Many are read part by part, and a part that does not fit into one reply counts as not settled.
+    """
+    told: list[bytes | None] = []
+    for start in range(0, len(digests), PART_ITEMS):
+        part = slice(start, start + PART_ITEMS)
+        count = len(digests[part])
+        request = GetSettled(*UNSENT, owner.id, epochs[part], digests[part])
+        decision = yield Ask(request, partial(SettledRound, count=count, disk=disk), disk=disk)
+        told += decision if isinstance(decision, list) else [None] * count
+    return told
 
 
 def read_records(

@@ -1,9 +1,11 @@
-"""The read round: a value is returned when two replicas hold it, "not found" when two say absent.
+"""The read rounds: a value is returned when two replicas hold it, "not found" when two say absent.
 
 A record that one replica holds and another lacks is written to the second before it may be returned (read_repair.py); the round
 says which record and where. Unequal bytes are settled by all three replicas or not at all. ``judge`` is that whole table.
 
-Rules kept here: read repair before the answer; not found needs two; a conflict never overwrites.
+A value that this node's own replica knows to be settled needs no second voice (SettledRound).
+
+Rules kept here: read repair before the answer; not found needs two; a conflict never overwrites; settled records.
 """
 
 from collections import Counter
@@ -84,6 +86,22 @@ class ReadResult:
     view: ViewId
     records: list[bytes | Open | None]
     repairs: dict[bytes, list[int]]
+
+
+class SettledRound(Round[Holds, list[bytes | None]]):
+    """Decides a GetSettled of ``count`` keys, which one disk answers: the settled records, and None for all other keys."""
+
+    _kind = Holds
+
+    def __init__(self, round_id: RoundId, view: View, count: int, disk: bytes) -> None:
+        super().__init__(round_id, view, disks=(disk,), needed=1)
+        self._count = count
+
+    def _accepts(self, reply: Holds) -> bool:
+        return len(reply.records) == self._count
+
+    def _decision(self) -> list[bytes | None] | None:
+        return self._replies[0].records if self._replies else None
 
 
 class ReadRound(Round[Holds, ReadResult]):

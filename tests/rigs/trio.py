@@ -67,10 +67,14 @@ class Diary:
         self.repairs: list[tuple[str, int]] = []
         self.missed: list[tuple[str, int]] = []
         self.fence_retries = 0
+        self.committed_rounds: list[RoundId] = []
         self.marks: dict[bytes, Mark] = {}
 
     def read_repaired(self, node: str, records: int) -> None:
         self.repairs.append((node, records))
+
+    def committed(self, round_id: RoundId) -> None:
+        self.committed_rounds.append(round_id)
 
     def fence_retried(self) -> None:
         self.fence_retries += 1

@@ -56,9 +56,13 @@ class Observer:
         self._branches = branches
         self.missed: Callable[[str, bytes, Put | RaiseEpoch], object] = lambda node, disk, request: None
         self.counted: Callable[[bytes, Mark], object] = lambda disk, mark: None
+        self.settles: Callable[[RoundId], object] = lambda round_id: None
 
     def read_repaired(self, node: str, records: int) -> None:
         self._branches["write-back"] += 1
+
+    def committed(self, round_id: RoundId) -> None:
+        self.settles(round_id)
 
     def fence_retried(self) -> None:
         self._branches["fence retry"] += 1

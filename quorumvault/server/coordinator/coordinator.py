@@ -65,6 +65,9 @@ class Observer(Protocol):
     def read_repaired(self, node: str, records: int) -> None:
         """``node`` lacked this many records, and has them now: read repair before the answer."""
 
+    def committed(self, round_id: RoundId) -> None:
+        """All records of this write round are committed."""
+
     def fence_retried(self) -> None:
         """The fence refused a batch, which is derived again for a later epoch."""
 
@@ -100,6 +103,7 @@ class Coordinator:
     """Implements Vault over three peers, by node name; one of them is this node's own replica.
 
     ``view`` is the newest that this node knows, or None. ``wall_ms`` gives milliseconds since 1970, for versions only.
+    ``reads_settled``: this node's own replica may tell the values of settled records alone; False: every read takes two.
     """
 
     identity: Identity
@@ -110,6 +114,7 @@ class Coordinator:
     clock: HybridClock
     wall_ms: Callable[[], int]
     observer: Observer
+    reads_settled: bool = True
 
     def __post_init__(self) -> None:
         self._rounds = itertools.count(1)
@@ -158,18 +163,45 @@ class Coordinator:
     ) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
         epochs, digests = await _keys_of(distinct)
-        steps = operations.read_records(owner, epochs, digests, self.keyring, take)
-        found = await self._run(steps, deadline, writes=writes)
+        values = await self._tell_settled(owner, epochs, digests, take, deadline)
+        rest = [index for index, value in enumerate(values) if value is Missing.UNAVAILABLE]
+        if rest:
+            some = ([epochs[index] for index in rest], [digests[index] for index in rest])
+            steps = operations.read_records(owner, *some, self.keyring, take)
+            found = await self._run(steps, deadline, writes=writes)
+            for index, value in zip(rest, await self._open_all(owner, *some, found), strict=True):
+                values[index] = value
+        if len(distinct) == len(tokens):
+            return values
+        by_token = dict(zip(distinct, values, strict=True))
+        return [by_token[token] for token in tokens]
+
+    async def _tell_settled(
+        self, owner: Owner, epochs: list[int], digests: list[bytes], take: Take, deadline: float
+    ) -> list[bytes | Missing]:
+        """The values that this node's own replica may tell alone; UNAVAILABLE for each that is to be read by quorum.
+
+        A node that is not in touch with a quorum tells nothing alone: it answers 503.
+        """
+        own = self.identity.node
+        in_touch = self.peers[own].up and sum(peer.up for peer in self.peers.values()) >= QUORUM
+        if self.view is None or not in_touch or not self.reads_settled:
+            return [Missing.UNAVAILABLE] * len(digests)
+        steps = operations.read_settled(owner, epochs, digests, self.view.disks[own])
+        told = await self._run(steps, deadline, writes=False)
+        take(sum([len(record) for record in told if record is not None]))
+        return await self._open_all(owner, epochs, digests, [Open.UNAVAILABLE if record is None else record for record in told])
+
+    async def _open_all(
+        self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
+    ) -> list[bytes | Missing]:
         values: list[bytes | Missing] = []
         while len(values) < len(found):
             if values:
                 await asyncio.sleep(0)  # other requests have their turn
             part = slice(len(values), _end_of_opening(found, len(values)))
             values += self._open(owner, epochs[part], digests[part], found[part])
-        if len(distinct) == len(tokens):
-            return values
-        by_token = dict(zip(distinct, values, strict=True))
-        return [by_token[token] for token in tokens]
+        return values
 
     def _open(
         self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
@@ -297,6 +329,8 @@ class Coordinator:
             case Put(), Adopt():
                 self.observer.fence_retried()
             case (Put(), Committed()) | (RaiseEpoch(), Raised()):
+                if isinstance(decision, Committed) and not decision.collided:
+                    self.observer.committed(request.round)
                 disks = {target.peer.node: target.disk for target in targets}
                 exchange.watch_missed(lambda node: self._tell_missed(node, disks[node], request))
 

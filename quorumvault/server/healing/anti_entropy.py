@@ -24,6 +24,7 @@ from quorumvault.protocol.anti_entropy import (
     GiveRegister,
     MergeRecords,
     MergeRegisters,
+    SettleBuckets,
     Step,
     WriteBackRecords,
     compare,
@@ -168,6 +169,9 @@ class AntiEntropy:
                 return await on_storage_thread(self.storage, lambda replica: merge_registers(replica, registers))
             case GiveRegister(owner=owner):
                 await self.sender.send_register(node, owner)
+                return None
+            case SettleBuckets():
+                await on_storage_thread(self.storage, lambda replica: replica.settle(step.view, step.buckets, step.sequence))
                 return None
             case MergeRecords():
                 began = self.throttle.begin()

@@ -28,6 +28,7 @@ from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.take import Backups
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.coordinator.settle_notices import SettleNotices
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.join import Rejoin
 from quorumvault.server.healing.requests import Storage
@@ -129,6 +130,7 @@ class Node:
         self._links = {node: self._link(node, local) for node in config.peers}
         self._peer_server = PeerServer(config.endpoints.listen_peer, local, others=config.peers, submit=self._own.submit)
         self._standing = Standing(self._links.values(), self._peer_server.tell)
+        self._notices = SettleNotices(self._peers(), lambda: self._coordinator.view, asyncio.get_running_loop().call_later)
         self._coordinator = self._make_coordinator()
         storage, learn = lambda: self._disk.storage, self._coordinator.learn
         callbacks = MembershipCallbacks(storage, learn, self._on_identity_change, self._events.note, self._end)
@@ -171,7 +173,8 @@ class Node:
             self._config.cluster.timeouts,
             self._clock,
             wall_ms,
-            CoordinatorObserver(self._metrics, self._events, self._marks.acknowledged, self._missed),
+            CoordinatorObserver(self._metrics, self._events, self._marks.acknowledged, self._missed, self._notices.committed),
+            reads_settled=self._config.cluster.reads == "settled",
         )
 
     def _make_marks(self) -> RollbackMarks:

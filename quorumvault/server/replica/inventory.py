@@ -70,11 +70,12 @@ class Inventory:
 
     # What peers ask.
 
-    def answer(self, request: Survey, disk: bytes) -> Surveyed | messages.NotCopied:
+    def answer(self, request: Survey, disk: bytes, sequence: int) -> Surveyed | messages.NotCopied:
+        """``sequence`` is the number of writes that the store has seen."""
         head = (request.round, request.view, disk)
         match request:
             case messages.AskSums():
-                return messages.Sums(*head, self._encoded_sums(request.groups))
+                return messages.Sums(*head, self._encoded_sums(request.groups), sequence)
             case messages.AskListing():
                 return self._list(head, request.first, request.end)
             case messages.Fetch():

@@ -15,7 +15,7 @@ every request names its view; only active listed disks vote; active after both c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -24,15 +24,16 @@ from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol import messages, records
 from quorumvault.protocol.fence import Register, refuses
-from quorumvault.protocol.messages import AnyReply, AnyRequest
+from quorumvault.protocol.messages import AnyReply, AnyRequest, RoundId
 from quorumvault.protocol.rollback_marks import Mark, Marks
-from quorumvault.protocol.views import Mode, View, may_enter, votes
+from quorumvault.protocol.views import Mode, View, ViewId, may_enter, votes
 from quorumvault.server.replica.bucket_sums import BucketSums
 from quorumvault.server.replica.copy import merge_piece, read_piece
 from quorumvault.server.replica.hints import HintStore
 from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.replica.present_keys import PresentKeys
+from quorumvault.server.replica.settled import SettledRecords
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
@@ -47,10 +48,11 @@ _WRITES = (messages.Put, messages.WriteBack, messages.RaiseEpoch)
 
 @dataclass(frozen=True, slots=True)
 class _Durable:
-    """Becomes an Ack once the group is on disk."""
+    """Becomes an Ack once the group is on disk. ``keys`` are those of a Put that the disk has with its bytes."""
 
     request: AnyRequest
     refused: dict[int, bytes]
+    keys: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ class OwnWork:
 
 
 #: Handled after the group's write.
-_AFTER_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, OwnWork)
-_AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | OwnWork
+_AFTER_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, messages.Settle, OwnWork)
+_AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | messages.Settle | OwnWork
 
 
 class Replica:
@@ -103,6 +105,8 @@ class Replica:
         self.present = PresentKeys()
         #: Records of the store that the present group replaces, by key.
         self._replaced: dict[bytes, bytes] = {}
+        #: Which of the records may be told alone.
+        self.settled = SettledRecords()
         self.owners = OwnerNames(store)
         #: Hints of this node's coordinator about what peers have missed.
         self.hints = HintStore(store)
@@ -171,23 +175,42 @@ class Replica:
             self._write(fresh)
 
     def merge(self, keys: list[bytes], values: list[bytes]) -> bool:
-        """Merge a piece of another disk's store into this one. Returns False, and does nothing, if there is no room for it."""
+        """Merge a piece of another disk's store into this joining one. Returns False, and does nothing, without room for it."""
         if not self._has_room():
             return False
-        self.mend(keys, values)
+        self._write_merged(merge_piece(self._store, self.owners, self._keyring, keys, values))
         return True
 
     def mend(self, keys: list[bytes], values: list[bytes]) -> int:
-        """Merge pairs that anti-entropy found missing here, if there is room. Returns the number of keys that changed."""
+        """Merge pairs that anti-entropy found missing here, if there is room. Returns the number of keys that changed.
+
+        An active disk keeps a value that meets another one, or a conflict mark: two disks may have it, and it may have been told.
+        At each read all three replicas settle it (rule: a conflict never overwrites).
+        """
         if not self._has_room():
             return 0
-        if staged := merge_piece(self._store, self.owners, self._keyring, keys, values):
-            there = zip(staged, self._store.get(list(staged)), strict=True)
-            self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
-            changed = len(staged)
-            self._write(staged)
-            return changed
-        return 0
+        merged = merge_piece(self._store, self.owners, self._keyring, keys, values)
+        marks = [key for key, value in merged.items() if value == records.CONFLICT_MARK]
+        for key, here in zip(marks, self._store.get(marks), strict=True):
+            if here is not None:
+                del merged[key]
+        return self._write_merged(merged)
+
+    def settle(self, view: ViewId, buckets: Collection[int], sequence: int) -> None:
+        """A peer had the same sums of these buckets, both disks active in ``view``, this one after ``sequence`` writes."""
+        mine = self._identity.view
+        if self._votes and mine is not None and mine.id == view:
+            self.settled.compared(buckets, sequence)
+
+    def _write_merged(self, merged: dict[bytes, bytes]) -> int:
+        """Returns the number of pairs that are written."""
+        if not merged:
+            return 0
+        there = zip(merged, self._store.get(list(merged)), strict=True)
+        self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
+        changed = len(merged)
+        self._write(merged)
+        return changed
 
     def _write(self, staged: dict[bytes, bytes]) -> None:
         # Not later: between the store's write and this a group could miss what is there.
@@ -197,6 +220,7 @@ class Replica:
         self._store.write(staged)
         self._sequence = sequence  # not earlier: peers are told of it, and remember it
         self._sums.wrote(staged, self._replaced)
+        self.settled.wrote([key for key in staged if key.startswith(layout.RECORD)], sequence)
         self._replaced = {}
 
     def _become(self, identity: DiskIdentity) -> bool:
@@ -210,12 +234,15 @@ class Replica:
         self._keep(identity)
         self._identity = identity
         self._votes = votes(identity.disk, identity.mode, identity.view)
+        self.settled.forget()
         return True
 
     def _handle_after_write(self, request: _AfterWrite) -> object:
         match request:
             case OwnWork():
                 return request.work(self)
+            case messages.Settle(round=sender, counters=counters):
+                self.settled.committed(RoundId(sender.disk, sender.boot, counter) for counter in counters)
             case messages.ProposeView(proposed=view):
                 mine = self._identity
                 if mine.mode is Mode.ACTIVE and mine.view is not None and may_enter(mine.disk, mine.view, view):
@@ -248,6 +275,8 @@ class Replica:
         if not self._votes:
             return messages.NotVoting(request.round, request.view, self._identity.disk)
         if isinstance(outcome, _Durable):
+            if outcome.keys:
+                self.settled.stored(request.round, outcome.keys)
             disk, incarnation = self._identity.disk, self._identity.incarnation
             return messages.Ack(request.round, request.view, disk, incarnation, self._sequence, outcome.refused)
         return outcome
@@ -272,6 +301,8 @@ class Replica:
                 return self._put(request, staged)
             case messages.Get():
                 return self._get(request, staged)
+            case messages.GetSettled():
+                return self._get_settled(request)
             case messages.WriteBack():
                 return self._write_back(request, staged)
             case messages.ReadEpoch():
@@ -281,7 +312,7 @@ class Replica:
                 self._advance(request.owner, Register(request.epoch, request.secret), staged)
                 return _Durable(request, {})
             case _:
-                return self.inventory.answer(request, self._identity.disk)
+                return self.inventory.answer(request, self._identity.disk, self._sequence)
 
     def _put(self, put: messages.Put, staged: dict[bytes, bytes]) -> AnyReply | _Durable:
         theirs = Register(put.epoch, put.secret)
@@ -292,7 +323,10 @@ class Replica:
         self._keep_name(put.owner, put.owner_name, staged)
         keys = layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests)
         header = put.header
-        return _Durable(put, self._store_once(keys, [header + sealed for sealed in put.sealed], staged))
+        refused = self._store_once(keys, [header + sealed for sealed in put.sealed], staged)
+        if refused:
+            keys = [key for index, key in enumerate(keys) if index not in refused]
+        return _Durable(put, refused, keys)
 
     def _write_back(self, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> _Durable:
         """Read repair: only records that are authentic for their keys are written. The fence does not apply to old records."""
@@ -367,6 +401,22 @@ class Replica:
             if room < 0:
                 return messages.Overflow(get.round, get.view, self._identity.disk)
         return messages.Holds(get.round, get.view, self._identity.disk, held, sorted(unknown))
+
+    def _get_settled(self, get: messages.GetSettled) -> AnyReply:
+        """Only what the store has is told, so it is durable: what the group at hand writes is not in it yet."""
+        keys = layout.record_keys(get.owner, get.epochs, get.digests)
+        told: list[bytes | None] = [None] * len(keys)
+        settled = self.settled.select(keys)
+        room = self._reply_bytes
+        for start in range(0, len(settled), _READ_AT_ONCE):
+            part = settled[start : start + _READ_AT_ONCE]
+            for index, record in zip(part, self._store.get([keys[index] for index in part]), strict=True):
+                if isinstance(record, bytes) and records.holds_value(record):
+                    told[index] = record
+                    room -= len(record)
+            if room < 0:
+                return messages.Overflow(get.round, get.view, self._identity.disk)
+        return messages.Holds(get.round, get.view, self._identity.disk, told, [])
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
         key = layout.register_key(owner)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quorumvault.protocol.anti_entropy import Compared
-from quorumvault.protocol.messages import Put, RaiseEpoch
+from quorumvault.protocol.messages import Put, RaiseEpoch, RoundId
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.telemetry.event_log import Event, EventLog
@@ -19,6 +19,7 @@ class CoordinatorObserver:
     events: EventLog
     acknowledged: Callable[[bytes, Mark], None]
     missed: Callable[[str, bytes, Put | RaiseEpoch], None]
+    committed: Callable[[RoundId], None]
 
     def read_repaired(self, node: str, records: int) -> None:
         self.metrics.read_repaired(records)

@@ -1,0 +1,57 @@
+"""Notices of committed write rounds: by them replicas learn which of their records are settled (replica/settled.py).
+
+A notice that is lost costs reads by quorum until the next comparison, and no safety. So nobody waits for one, and none is
+repeated.
+
+Rules kept here: settled records.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec import structs
+
+from quorumvault.protocol.messages import AnyReply, Outgoing, RoundId, Settle
+from quorumvault.protocol.peer import NoReply, Peer
+from quorumvault.protocol.views import View
+
+#: Seconds for which rounds are gathered: a message to each replica ten times a second, whatever the load.
+GATHERED: Final = 0.1
+#: Most rounds in one notice; those that come after them are told of by none. Ten times what a node commits in that time.
+ROUNDS: Final = 4096
+
+
+@dataclass(eq=False)
+class SettleNotices:
+    """Tells all replicas, this node's own too, of rounds that this node's coordinator has decided as committed.
+
+    ``later(seconds, call)`` calls back on the event loop's thread. ``view`` gives the newest view that this node knows.
+    """
+
+    peers: Mapping[str, Peer]
+    view: Callable[[], View | None]
+    later: Callable[[float, Callable[[], None]], object]
+    _rounds: list[RoundId] = field(default_factory=list, init=False)
+
+    def committed(self, round_id: RoundId) -> None:
+        """Tell of this round soon: all its records are committed."""
+        if not self._rounds:
+            self.later(GATHERED, self._tell)
+        if len(self._rounds) < ROUNDS:
+            self._rounds.append(round_id)
+
+    def _tell(self) -> None:
+        rounds, self._rounds = self._rounds, []
+        view = self.view()
+        if view is None:
+            return
+        counters = [round_id.counter for round_id in rounds]
+        # Counters of rounds begin with 1, so that this is no round's id.
+        notice = Outgoing(Settle(structs.replace(rounds[0], counter=0), view.id, counters))
+        for peer in self.peers.values():
+            peer.send(notice, _ignore)
+
+
+def _ignore(reply: AnyReply | NoReply) -> None:
+    """What a replica makes of a notice is its own affair."""

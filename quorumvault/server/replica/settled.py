@@ -1,0 +1,113 @@
+"""The settled records of a replica: those that it knows to be on two disks of its view.
+
+A record is written once and never changes. So once two disks of one view hold it, every later read by quorum returns it, for
+ever, and a replica that knows this may tell its value alone. A replica learns it in two ways:
+
+- A coordinator says which of its write rounds were committed (messages.Settle). The replica keeps for each round the keys that it
+  has with the round's bytes.
+- A comparison with one peer, both active in one view, found equal sums of a bucket (protocol/anti_entropy.py): all records that
+  were in the bucket when this replica's sum was taken are on both disks.
+
+What is known is kept as buckets that are settled as a whole, less the keys written since then of which nothing is known yet. It
+is in memory only: a process that starts knows nothing, which costs reads by quorum and no safety. All of it is forgotten when the
+disk enters another view: a disk that joins there may make a conflict mark of two values, after which nobody may be told either.
+
+Rules kept here: settled records.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from quorumvault.protocol.buckets import BUCKETS
+from quorumvault.protocol.messages import RoundId
+from quorumvault.server.storage import layout
+
+#: Most keys of which nothing is known yet, some 200 bytes each. At 40,000 new tokens a second they are a second and a half of
+#: writes, of which coordinators tell ten times a second. What comes beyond it makes its bucket unsettled until a comparison.
+UNSETTLED_KEYS: Final = 1 << 16
+#: Most keys in the rounds that are remembered until their coordinator tells of them; the oldest rounds are forgotten first.
+ROUND_KEYS: Final = UNSETTLED_KEYS
+
+
+class SettledRecords:
+    """What one replica knows. Used on the store's thread only.
+
+    Invariants: a key that was written since its bucket became settled, and of whose record nothing is known, is in
+    ``_unsettled``, or its bucket is not settled. ``_unsettled`` has at most ``unsettled_keys`` keys; the rounds have at most
+    ``round_keys`` together, which ``_held`` counts.
+    """
+
+    def __init__(self, unsettled_keys: int = UNSETTLED_KEYS, round_keys: int = ROUND_KEYS) -> None:
+        self._most_keys = unsettled_keys
+        self._most_held = round_keys
+        #: One byte for each bucket; empty until the first one is settled.
+        self._whole = bytearray()
+        #: The sequence of the disk after which each key was last written.
+        self._unsettled: dict[bytes, int] = {}
+        self._rounds: dict[RoundId, Sequence[bytes]] = {}
+        self._held = 0
+        #: The sequence of the last write of a key that there was no room for.
+        self._overflowed = 0
+
+    @property
+    def buckets(self) -> int:
+        """The number of buckets that are settled, but for single keys."""
+        return self._whole.count(1)
+
+    def select(self, keys: Sequence[bytes]) -> list[int]:
+        """The indices of the keys whose records are settled, if the store has them."""
+        whole, unsettled = self._whole, self._unsettled
+        if not whole:
+            return []
+        return [index for index, key in enumerate(keys) if whole[key[1] << 8 | key[2]] and key not in unsettled]
+
+    def wrote(self, keys: Iterable[bytes], sequence: int) -> None:
+        """The write with this sequence has stored records under these keys: of these nothing is known yet."""
+        unsettled = self._unsettled
+        unsettled.update(dict.fromkeys(keys, sequence))
+        while len(unsettled) > self._most_keys:
+            key, _ = unsettled.popitem()
+            self._overflowed = sequence
+            if self._whole:
+                self._whole[layout.bucket_of(key)] = 0
+
+    def stored(self, round_id: RoundId, keys: Sequence[bytes]) -> None:
+        """The replica's disk has the records of this write round under these keys, and they are durable."""
+        if keys:
+            self._take(round_id)
+            self._rounds[round_id] = keys
+            self._held += len(keys)
+        while self._held > self._most_held:
+            self._take(next(iter(self._rounds)))
+
+    def committed(self, rounds: Iterable[RoundId]) -> None:
+        """Their coordinator says that these rounds were committed. Rounds that are not remembered are passed over."""
+        for round_id in rounds:
+            for key in self._take(round_id):
+                self._unsettled.pop(key, None)
+
+    def compared(self, buckets: Collection[int], sequence: int) -> None:
+        """A peer, active in the same view, had the same sums of these buckets as this replica had after ``sequence`` writes."""
+        if sequence < self._overflowed:
+            return  # a key may have been written since, and is not in _unsettled
+        if not self._whole:
+            self._whole = bytearray(BUCKETS)
+        for bucket in buckets:
+            self._whole[bucket] = 1
+        equal = frozenset(buckets)
+        known = [key for key, at in self._unsettled.items() if at <= sequence and layout.bucket_of(key) in equal]
+        for key in known:
+            del self._unsettled[key]
+
+    def forget(self) -> None:
+        """Know nothing any more: the disk enters another view."""
+        self._whole = bytearray()
+        self._unsettled.clear()
+        self._rounds.clear()
+        self._held = 0
+
+    def _take(self, round_id: RoundId) -> Sequence[bytes]:
+        keys = self._rounds.pop(round_id, ())
+        self._held -= len(keys)
+        assert self._held >= 0
+        return keys
