@@ -68,6 +68,7 @@ class Diary:
         self.missed: list[tuple[str, int]] = []
         self.fence_retries = 0
         self.committed_rounds: list[RoundId] = []
+        self.told_alone = 0
         self.marks: dict[bytes, Mark] = {}
 
     def read_repaired(self, node: str, records: int) -> None:
@@ -75,6 +76,9 @@ class Diary:
 
     def committed(self, round_id: RoundId) -> None:
         self.committed_rounds.append(round_id)
+
+    def looked_up(self, alone: int, by_quorum: int) -> None:
+        self.told_alone += alone
 
     def fence_retried(self) -> None:
         self.fence_retries += 1

@@ -64,6 +64,9 @@ class Observer:
     def committed(self, round_id: RoundId) -> None:
         self.settles(round_id)
 
+    def looked_up(self, alone: int, by_quorum: int) -> None:
+        self._branches["told alone"] += alone
+
     def fence_retried(self) -> None:
         self._branches["fence retry"] += 1
 

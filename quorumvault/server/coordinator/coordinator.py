@@ -68,6 +68,9 @@ class Observer(Protocol):
     def committed(self, round_id: RoundId) -> None:
         """All records of this write round are committed."""
 
+    def looked_up(self, alone: int, by_quorum: int) -> None:
+        """Of the tokens of a request this node told so many alone, since they are settled, and read the rest by quorum."""
+
     def fence_retried(self) -> None:
         """The fence refused a batch, which is derived again for a later epoch."""
 
@@ -165,6 +168,7 @@ class Coordinator:
         epochs, digests = await _keys_of(distinct)
         values = await self._tell_settled(owner, epochs, digests, take, deadline)
         rest = [index for index, value in enumerate(values) if value is Missing.UNAVAILABLE]
+        self.observer.looked_up(len(values) - len(rest), len(rest))
         if rest:
             some = ([epochs[index] for index in rest], [digests[index] for index in rest])
             steps = operations.read_records(owner, *some, self.keyring, take)

@@ -101,6 +101,7 @@ class Counts:
         self.rejected = dict.fromkeys(REJECTIONS, 0)
         self.read_repairs = 0
         self.fence_retries = 0
+        self.lookups = dict.fromkeys(("one", "quorum"), 0)
         self.handed_off = dict.fromkeys(peers, 0)
         self.comparisons = dict.fromkeys(COMPARISONS, 0)
         self.mended = 0
@@ -173,6 +174,8 @@ TABLE: Final = (
     Row("write_lookups_total", Kind.COUNTER, ("answered_by",),
         lambda _, reading: {"filter": reading.spared, "store": reading.looked_up},
         "Keys that writes asked for, by what told whether the store has them."),
+    Row("lookups_total", Kind.COUNTER, ("by",), lambda counts, _: counts.lookups,
+        "Tokens looked up, by how many nodes told of each: one, which knew it to be settled, or a quorum."),
     Row("read_repairs_total", Kind.COUNTER, (), lambda counts, _: counts.read_repairs,
         "Records that a read found on one replica only, and wrote to a second."),
     Row("fence_retries_total", Kind.COUNTER, (), lambda counts, _: counts.fence_retries,
@@ -222,6 +225,10 @@ class Metrics(Counts):
 
     def read_repaired(self, records: int) -> None:
         self.read_repairs += records
+
+    def looked_up(self, alone: int, by_quorum: int) -> None:
+        self.lookups["one"] += alone
+        self.lookups["quorum"] += by_quorum
 
     def fence_retried(self) -> None:
         self.fence_retries += 1

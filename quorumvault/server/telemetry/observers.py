@@ -25,6 +25,9 @@ class CoordinatorObserver:
         self.metrics.read_repaired(records)
         self.events.note(Event(event="read_repair", peer=node, items=records, outcome="ok"))
 
+    def looked_up(self, alone: int, by_quorum: int) -> None:
+        self.metrics.looked_up(alone, by_quorum)
+
     def fence_retried(self) -> None:
         self.metrics.fence_retried()
 

@@ -88,7 +88,7 @@ async def test_rot_that_the_others_know_nothing_of_is_left_as_it_is(nodes: Clust
 Change = Callable[[bytes], bytes]
 #: By what others have instead of the good record: (that), what becomes of the rotten one here, and how many were mended.
 OTHERS: dict[str, tuple[dict[str, Change], Change, int]] = {
-    "a mark": ({"n2": lambda good: records.CONFLICT_MARK}, lambda good: records.CONFLICT_MARK, 1),
+    "a mark": ({"n2": lambda good: records.CONFLICT_MARK}, lambda good: good, 1),
     # Else the last good copy would become a conflict.
     "other rotten bytes": ({"n3": lambda good: flip(good, -2)}, lambda good: good, 1),
     "the same rotten bytes": (dict.fromkeys(("n2", "n3"), lambda good: flip(good, -1)), lambda good: flip(good, -1), 0),

@@ -84,6 +84,7 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
     metrics.refused(Refusal.LATE)
     for records in (2, 1):
         metrics.read_repaired(records)
+    metrics.looked_up(5, 2)
     metrics.fence_retried()
     for records in (7, 2):
         metrics.handed_off_to("n3", records)
@@ -161,6 +162,7 @@ def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> No
     allowed = {
         "operation": OPERATIONS,
         "outcome": OUTCOMES | set(COMPARISONS) | set(codes()),
+        "by": {"one", "quorum"},
         "peer": set(PEERS),
         "state": set(STATES),
         "reason": set(REJECTIONS),

@@ -1,0 +1,136 @@
+"""Reads of settled records: after a comparison, or the notice of a round, one node tells what it holds, and nothing else."""
+
+from collections.abc import Callable
+
+import pytest
+
+from quorumvault.errors import NoQuorum
+from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.anti_entropy import Compared
+from quorumvault.protocol.messages import GetSettled
+from quorumvault.server.coordinator.settle_notices import GATHERED, SettleNotices
+from quorumvault.server.coordinator.vault import Missing
+from quorumvault.server.healing.requests import on_storage_thread
+from quorumvault.server.storage.memory import MemoryStore
+from tests.rigs.faulty_store import FaultyStore
+from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
+from tests.rigs.made import flip
+from tests.rigs.trio import tokens_of
+
+TWENTY = values(0, 20)
+
+
+async def tokenized(nodes: Cluster) -> list[str]:
+    """Tokens of TWENTY, whose records are on all three nodes, none of which knows of any that it is settled."""
+    tokens = tokens_of((await nodes["n1"].coordinator.tokenize(CLINIC, TWENTY)).tokens)
+    await nodes.settled()
+    return tokens
+
+
+async def compared(nodes: Cluster) -> None:
+    """Each node has counted its records, and has been compared with both others."""
+    await nodes.compare_all()
+    for node in nodes.values():
+        for name in nodes.keys() - {node.name}:
+            assert isinstance(await node.healer.anti_entropy.compare(name), Compared)
+
+
+async def alone(node: Node, tokens: list[str]) -> tuple[list[bytes | Missing], int]:
+    """What the node answers, and how many requests it sent to other nodes for it."""
+    others = [way for name, way in node.ways.items() if name != node.name]
+    before = sum(len(way.asked) for way in others)
+    found = await node.coordinator.detokenize(CLINIC, tokens)
+    assert not any(isinstance(request, GetSettled) for way in others for request in way.asked)
+    return found, sum(len(way.asked) for way in others) - before
+
+
+async def test_after_a_comparison_each_node_tells_alone_what_it_holds(nodes: Cluster) -> None:
+    """Proves: settled records."""
+    tokens = await tokenized(nodes)
+    assert (await alone(nodes["n1"], tokens)) == (TWENTY, 1)
+    await compared(nodes)
+    for node in nodes.values():
+        assert await alone(node, tokens) == (TWENTY, 0)
+    assert nodes["n1"].diary.told_alone == 20
+
+
+async def test_what_is_not_settled_is_read_by_quorum_beside_what_is(nodes: Cluster) -> None:
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    more = tokens_of((await nodes["n2"].coordinator.tokenize(CLINIC, values(20, 23))).tokens)
+    await nodes.settled()
+    mixed = [more[0], tokens[3], "no token", more[1], tokens[4]]
+    found, sent = await alone(nodes["n1"], mixed)
+    assert found == [values(20, 21)[0], TWENTY[3], Missing.NOT_FOUND, values(21, 22)[0], TWENTY[4]]
+    assert sent == 1
+
+
+async def test_the_notice_of_a_round_settles_its_records_on_every_node(nodes: Cluster) -> None:
+    """Proves: settled records."""
+    await compared(nodes)
+    later: list[tuple[float, Callable[[], None]]] = []
+    n1 = nodes["n1"]
+    notices = SettleNotices(n1.ways, lambda: n1.coordinator.view, lambda seconds, tell: later.append((seconds, tell)))
+    tokens = await tokenized(nodes)
+    for round_id in nodes["n1"].diary.committed_rounds:
+        notices.committed(round_id)
+    ((seconds, tell),) = later
+    assert seconds == GATHERED
+    assert (await alone(nodes["n3"], tokens))[1] == 1
+    tell()
+    await nodes.settled()
+    for node in nodes.values():
+        assert await alone(node, tokens) == (TWENTY, 0)
+
+
+async def test_another_owner_is_told_nothing_of_what_is_settled(nodes: Cluster) -> None:
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    assert set(await nodes["n1"].coordinator.detokenize(REGISTRY, tokens)) == {Missing.NOT_FOUND}
+
+
+async def test_a_node_out_of_touch_with_a_quorum_tells_nothing_alone(nodes: Cluster) -> None:
+    """So 503 means what it meant."""
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    nodes.cut_off("n2")
+    assert await alone(nodes["n1"], tokens) == (TWENTY, 0)
+    nodes.cut_off("n3")
+    with pytest.raises(NoQuorum):
+        await nodes["n1"].coordinator.detokenize(CLINIC, tokens)
+
+
+async def test_reads_by_quorum_alone_when_that_is_configured(nodes: Cluster) -> None:
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    nodes["n1"].coordinator.reads_settled = False
+    assert await alone(nodes["n1"], tokens) == (TWENTY, 1)
+
+
+def test_bytes_that_are_not_authentic_or_cannot_be_read_are_asked_of_a_second_node() -> None:
+    stores = {name: FaultyStore(MemoryStore()) for name in NODE_NAMES}
+
+    async def test(nodes: Cluster) -> None:
+        tokens = await tokenized(nodes)
+        await compared(nodes)
+        first, second, *_ = sorted(nodes["n1"].records())
+        stores["n1"].write({first: flip(nodes["n1"].records()[first], -1)})
+        stores["n1"].corrupt.add(second)
+        found, sent = await alone(nodes["n1"], tokens)
+        assert found == TWENTY
+        assert sent > 0
+        assert nodes["n1"].diary.told_alone == 18
+
+    in_cluster(test, stores)
+
+
+async def test_a_comparison_does_not_settle_what_is_written_while_it_goes_on(nodes: Cluster) -> None:
+    """The record is on one disk alone, and is read after the sums were taken."""
+    await compared(nodes)
+    for name in ("n2", "n3"):
+        nodes["n1"].ways[name].drops = lambda request: "Put" in repr(request)
+    with pytest.raises(NoQuorum):
+        await nodes["n1"].coordinator.tokenize(CLINIC, TWENTY)
+    await nodes["n1"].settled()
+    keys = sorted(nodes["n1"].records())
+    assert await on_storage_thread(nodes["n1"].commit, lambda replica: replica.settled.select(keys)) == []
