@@ -1,6 +1,6 @@
 """The operations of a coordinator, as procedures without IO: each yields the rounds it needs and is sent their decisions.
 
-    tokenize      Put, guarded by the fence; adopt a later epoch, derive again, retry
+    tokenize      Put of what is not settled, guarded by the fence; adopt a later epoch, derive again, retry
     read_settled  GetSettled of one disk: values that it may tell alone
     read_records  Get; write back what one replica lacks, before the answer
     read_epoch    the largest of two registers, written back to two
@@ -42,18 +42,33 @@ class Written:
     collided: frozenset[int]
 
 
-def tokenize(owner: Owner, canonicals: Sequence[bytes], keyring: Keyring, header: bytes, epoch: int) -> Steps[Written]:
+@dataclass(frozen=True, slots=True)
+class OwnReplica:
+    """The coordinator's own replica, as an operation asks it for settled records: its ``disk``.
+
+    ``may_hold(owner id, epoch, digests)`` is False if it surely holds none of these records, so that asking would be in vain.
+    """
+
+    disk: bytes
+    may_hold: Callable[[bytes, int, Sequence[bytes]], bool]
+
+
+def tokenize(
+    owner: Owner, canonicals: Sequence[bytes], keyring: Keyring, header: bytes, epoch: int, own: OwnReplica | None = None
+) -> Steps[Written]:
     """Commit a batch of canonical forms under one epoch: ``epoch``, or the later one that the fence makes it adopt.
 
     A large batch is committed part by part, and from its beginning again if a part meets the fence. ``header`` is that of the new
-    records. Raises QuorumLost, SecretMissing.
+    records. What ``own`` knows to be settled is not written again; None: everything is. Raises QuorumLost, SecretMissing.
     """
     for _ in range(ATTEMPTS):
         digests: list[bytes] = []
         collided: set[int] = set()
         for part in _parts(canonicals):
-            ask, part_digests = _derive(owner, part, keyring, header, epoch)
-            decision = yield ask
+            keys = keyring.epoch_keys(owner, epoch)
+            part_digests = keys.digests(part)
+            sealed = keys.sealer.seal(part, part_digests)
+            decision = yield from _put(owner, Register(epoch, keyring.secret_id), header, part_digests, sealed, own)
             if not isinstance(decision, Committed):
                 break
             collided.update(len(digests) + index for index in decision.collided)
@@ -71,13 +86,23 @@ def tokenize(owner: Owner, canonicals: Sequence[bytes], keyring: Keyring, header
     raise QuorumLost
 
 
-def _derive(owner: Owner, part: Sequence[bytes], keyring: Keyring, header: bytes, epoch: int) -> tuple[Ask, list[bytes]]:
-    """The round that writes these values, sealed, and their digests."""
-    keys = keyring.epoch_keys(owner, epoch)
-    digests = keys.digests(part)
-    sealed = keys.sealer.seal(part, digests)
-    put = Put(*UNSENT, owner.id, epoch, keyring.secret_id, header, digests, sealed, owner.name)
-    return Ask(put, WriteRound), digests
+def _put(
+    owner: Owner, register: Register, header: bytes, digests: list[bytes], sealed: list[bytes], own: OwnReplica | None
+) -> Steps[object]:
+    """Hold the round that writes a part, less what is settled already. Returns its decision, by the indices of the whole part.
+
+    The round is held even if nothing is left to write: the fence is asked of two replicas for each batch.
+    """
+    left: Sequence[int] = range(len(digests))
+    if own is not None and own.may_hold(owner.id, register.epoch, digests):
+        told = yield from read_settled(owner, [register.epoch] * len(digests), digests, own.disk)
+        left = [index for index in left if (record := told[index]) is None or records.sealed_of(record) != sealed[index]]
+    if len(left) < len(digests):
+        digests, sealed = [digests[index] for index in left], [sealed[index] for index in left]
+    decision = yield Ask(Put(*UNSENT, owner.id, register.epoch, register.secret, header, digests, sealed, owner.name), WriteRound)
+    if isinstance(decision, Committed) and decision.collided:
+        return Committed(frozenset(left[index] for index in decision.collided))
+    return decision
 
 
 def _parts(canonicals: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -413,7 +413,7 @@ class RejoinWorld:
             if isinstance(step, Enter):
                 replica.enter(step.view)
             else:
-                assert replica.merge(step.keys, step.values)
+                assert replica.merge(step.keys, step.values) is not None
 
         return self._with_replica(disk, held, work)[0]
 

@@ -8,20 +8,20 @@ Rules kept here: unknown is an outcome; not found costs the same work.
 
 import asyncio
 import itertools
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto.keys import Keyring
-from quorumvault.crypto.tokens import DIGEST_BYTES, format_tokens, parse_alike, parse_tokens
+from quorumvault.crypto.tokens import format_tokens
 from quorumvault.errors import Busy, NoQuorum, WriteOutcome
 from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.epochs import Raised
 from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
+from quorumvault.protocol.operations import OwnReplica
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.read_repair import Repaired
@@ -31,28 +31,20 @@ from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
 from quorumvault.server.coordinator.exchange import Exchange, Target, drive
+from quorumvault.server.coordinator.lookup import keys_of, open_all
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
 
 ResultT = TypeVar("ResultT")
 
 #: Size of the epoch cache, in owners. It is a hint: a wrong entry costs one round, never correctness.
 _KNOWN_EPOCHS = 4096
-#: Malformed tokens are looked up under epoch 0, which is never issued, so that timing does not reveal them (not found costs the
-#: same work).
-_NO_EPOCH = 0
-#: Most records, and most bytes of records, that are opened in one go: about a millisecond's work.
-_OPENED = 512
-_OPENED_BYTES = 512 << 10
 #: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply:
 #: requests for small values should not have to wait for dozens of those.
 _LARGE_READS = 2
 #: A read that overflows one reply is one of large values if it asks for at most so many: they have two kilobytes or more each.
 _FEW = 512
-#: Most digests formatted as tokens, or tokens parsed, in one go: some milliseconds' work.
+#: Most digests formatted as tokens in one go: some milliseconds' work.
 _FORMATTED = 4096
-
-
-_MISSING = {None: Missing.NOT_FOUND, Open.COLLISION: Missing.COLLISION}
 
 
 def _any_size(size: int) -> None:
@@ -106,7 +98,8 @@ class Coordinator:
     """Implements Vault over three peers, by node name; one of them is this node's own replica.
 
     ``view`` is the newest that this node knows, or None. ``wall_ms`` gives milliseconds since 1970, for versions only.
-    ``reads_settled``: this node's own replica may tell the values of settled records alone; False: every read takes two.
+    ``reads_settled``: this node's own replica may tell alone which records are settled; False: everything takes two.
+    ``may_hold`` is that of operations.OwnReplica.
     """
 
     identity: Identity
@@ -118,6 +111,7 @@ class Coordinator:
     wall_ms: Callable[[], int]
     observer: Observer
     reads_settled: bool = True
+    may_hold: Callable[[bytes, int, Sequence[bytes]], bool] = lambda owner, epoch, digests: True
 
     def __post_init__(self) -> None:
         self._rounds = itertools.count(1)
@@ -146,7 +140,7 @@ class Coordinator:
         distinct = list(dict.fromkeys(canonicals))
         version = Version(self.clock.tick(self.wall_ms()), node_number(self.identity.node))
         believed = self._epochs.get(owner, FIRST_EPOCH)
-        steps = operations.tokenize(owner, distinct, self.keyring, records.header(version), believed)
+        steps = operations.tokenize(owner, distinct, self.keyring, records.header(version), believed, self._own_replica())
         written = await self._run(steps, deadline, writes=True)
         self._remember(owner, written.epoch)
         tokens: list[str | None] = []
@@ -165,7 +159,7 @@ class Coordinator:
         self, owner: Owner, tokens: Sequence[str], take: Take, deadline: float, *, writes: bool
     ) -> list[bytes | Missing]:
         distinct = list(dict.fromkeys(tokens))
-        epochs, digests = await _keys_of(distinct)
+        epochs, digests = await keys_of(distinct)
         values = await self._tell_settled(owner, epochs, digests, take, deadline)
         rest = [index for index, value in enumerate(values) if value is Missing.UNAVAILABLE]
         self.observer.looked_up(len(values) - len(rest), len(rest))
@@ -173,7 +167,7 @@ class Coordinator:
             some = ([epochs[index] for index in rest], [digests[index] for index in rest])
             steps = operations.read_records(owner, *some, self.keyring, take)
             found = await self._run(steps, deadline, writes=writes)
-            for index, value in zip(rest, await self._open_all(owner, *some, found), strict=True):
+            for index, value in zip(rest, await open_all(self.keyring, owner, *some, found), strict=True):
                 values[index] = value
         if len(distinct) == len(tokens):
             return values
@@ -187,47 +181,23 @@ class Coordinator:
 
         A node that is not in touch with a quorum tells nothing alone: it answers 503.
         """
+        own = self._own_replica()
+        if own is None:
+            return [Missing.UNAVAILABLE] * len(digests)
+        steps = operations.read_settled(owner, epochs, digests, own.disk)
+        told = await self._run(steps, deadline, writes=False)
+        take(sum([len(record) for record in told if record is not None]))
+        return await open_all(
+            self.keyring, owner, epochs, digests, [Open.UNAVAILABLE if record is None else record for record in told]
+        )
+
+    def _own_replica(self) -> OwnReplica | None:
+        """This node's own replica, which may be asked alone; None while it may not, or is not in touch with a quorum."""
         own = self.identity.node
         in_touch = self.peers[own].up and sum(peer.up for peer in self.peers.values()) >= QUORUM
         if self.view is None or not in_touch or not self.reads_settled:
-            return [Missing.UNAVAILABLE] * len(digests)
-        steps = operations.read_settled(owner, epochs, digests, self.view.disks[own])
-        told = await self._run(steps, deadline, writes=False)
-        take(sum([len(record) for record in told if record is not None]))
-        return await self._open_all(owner, epochs, digests, [Open.UNAVAILABLE if record is None else record for record in told])
-
-    async def _open_all(
-        self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
-    ) -> list[bytes | Missing]:
-        values: list[bytes | Missing] = []
-        while len(values) < len(found):
-            if values:
-                await asyncio.sleep(0)  # other requests have their turn
-            part = slice(len(values), _end_of_opening(found, len(values)))
-            values += self._open(owner, epochs[part], digests[part], found[part])
-        return values
-
-    def _open(
-        self, owner: Owner, epochs: list[int], digests: list[bytes], found: Sequence[bytes | Open | None]
-    ) -> list[bytes | Missing]:
-        """The canonical forms of the records that were found, and for each other key why there is none."""
-        if len(set(epochs)) == 1 and set(map(type, found)) == {bytes}:  # the common case, without a look at each
-            sealed = [records.sealed_of(record) for record in cast("Sequence[bytes]", found)]
-            opened = self.keyring.epoch_keys(owner, epochs[0]).sealer.open_all(sealed, digests)
-            return [canonical or Missing.UNAVAILABLE for canonical in opened]
-        by_epoch: dict[int, list[int]] = {}
-        values: list[bytes | Missing] = [
-            Missing.UNAVAILABLE if isinstance(record, bytes) else _MISSING.get(record, Missing.UNAVAILABLE) for record in found
-        ]
-        for index, record in enumerate(found):
-            if isinstance(record, bytes):
-                by_epoch.setdefault(epochs[index], []).append(index)
-        for epoch, at in by_epoch.items():
-            sealed = [records.sealed_of(cast("bytes", found[index])) for index in at]
-            opened = self.keyring.epoch_keys(owner, epoch).sealer.open_all(sealed, [digests[index] for index in at])
-            for index, canonical in zip(at, opened, strict=True):
-                values[index] = canonical or Missing.UNAVAILABLE
-        return values
+            return None
+        return OwnReplica(self.view.disks[own], self.may_hold)
 
     async def epoch(self, owner: Owner) -> int:
         register = await self._run(operations.read_epoch(owner, self.keyring), self._deadline(), writes=False)
@@ -333,7 +303,7 @@ class Coordinator:
             case Put(), Adopt():
                 self.observer.fence_retried()
             case (Put(), Committed()) | (RaiseEpoch(), Raised()):
-                if isinstance(decision, Committed) and not decision.collided:
+                if isinstance(decision, Committed) and isinstance(request, Put) and request.digests and not decision.collided:
                     self.observer.committed(request.round)
                 disks = {target.peer.node: target.disk for target in targets}
                 exchange.watch_missed(lambda node: self._tell_missed(node, disks[node], request))
@@ -353,39 +323,3 @@ class Coordinator:
             return not self.peers[node].up, node != self.identity.node, (node_number(node) % 2 == turn)
 
         return [Target(self.peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]
-
-
-def _end_of_opening(found: Sequence[bytes | Open | None], start: int) -> int:
-    """The end of the slice from ``start`` that is opened in one go. It has at least one record."""
-    end = min(start + _OPENED, len(found))
-    room = _OPENED_BYTES
-    for index in range(start, end):
-        record = found[index]
-        room -= len(record) if isinstance(record, bytes) else 0
-        if room < 0:
-            return max(index, start + 1)
-    return end
-
-
-async def _keys_of(tokens: Sequence[str]) -> tuple[list[int], list[bytes]]:
-    """Parallel columns of epochs and digests for texts that may or may not be tokens."""
-    epochs: list[int] = []
-    digests: list[bytes] = []
-    for start in range(0, len(tokens), _FORMATTED):
-        if start:
-            await asyncio.sleep(0)  # other requests have their turn
-        part = tokens[start : start + _FORMATTED]
-        if (alike := parse_alike(part)) is not None:
-            epochs += [alike[0]] * len(part)
-            digests += alike[1]
-            continue
-        for token, key in zip(part, parse_tokens(part), strict=True):
-            epoch, digest = key or (_NO_EPOCH, _dummy_digest(token))
-            epochs.append(epoch)
-            digests.append(digest)
-    return epochs, digests
-
-
-def _dummy_digest(token: str) -> bytes:
-    """The digest to look up for a malformed token. No crypto: parsing a well-formed one needs none either."""
-    return zlib.crc32(token.encode()).to_bytes(4, "big") * (DIGEST_BYTES // 4)

@@ -184,14 +184,12 @@ def merge_registers(replica: Replica, theirs: Registers) -> int:
     """Take over the registers that are higher, and the names of their owners. Returns how many rose."""
     replica.learn(Owner(name) for name in theirs.names if name)
     registers = zip(theirs.epochs, theirs.secrets, strict=True)
-    return replica.mend(
-        [layout.register_key(owner) for owner in theirs.owners],
-        [layout.encode_register(epoch, secret) for epoch, secret in registers],
-    )
+    keys = [layout.register_key(owner) for owner in theirs.owners]
+    return replica.merge(keys, [layout.encode_register(epoch, secret) for epoch, secret in registers]) or 0
 
 
 def merge_records(replica: Replica, theirs: MergeRecords) -> int:
     """Merge the authentic ones of a peer's records into this replica. Returns how many changed it."""
     replica.learn(map(Owner, theirs.names.values()))
     taken = replica.inventory.acceptable(theirs.records)
-    return replica.mend([layout.RECORD + place for place in taken], list(taken.values()))
+    return replica.merge([layout.RECORD + place for place in taken], list(taken.values())) or 0

@@ -113,7 +113,7 @@ class Rejoin:
 
     async def _merge(self, piece: Merge) -> None:
         """Write one piece to this disk, then rest, which spares both ends."""
-        await self._once_there_is_room(lambda replica: replica.merge(piece.keys, piece.values))
+        await self._once_there_is_room(lambda replica: replica.merge(piece.keys, piece.values) is not None)
         self._copied.count(piece)
         self._show(waits_for=None)
         await self.throttle.rest(self._began)

@@ -61,10 +61,11 @@ def pieces_of(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
 
 
 def merge_piece(
-    store: Store, owners: OwnerNames, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes]
+    store: Store, owners: OwnerNames, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes], *, marks: bool = True
 ) -> dict[bytes, bytes]:
     """The pairs to write so that the store has at least what the piece has. ``owners`` are those of the store.
 
+    Two values under one key become a conflict mark; without ``marks`` the store keeps what it has there.
     Raises StoreCorrupt if the store cannot be read.
     """
     staged: dict[bytes, bytes] = {}
@@ -77,7 +78,7 @@ def merge_piece(
         if mine is CORRUPT:
             raise StoreCorrupt("what was copied from another disk cannot be read again")
         merged = theirs if mine is None else mine if mine == theirs else merge_values(keyring, owner_of, key, mine, theirs)
-        if merged != mine:
+        if merged != mine and (marks or mine is None or merged != records.CONFLICT_MARK):
             staged[key] = merged
     return staged
 

@@ -174,43 +174,28 @@ class Replica:
         if fresh and self._has_room():
             self._write(fresh)
 
-    def merge(self, keys: list[bytes], values: list[bytes]) -> bool:
-        """Merge a piece of another disk's store into this joining one. Returns False, and does nothing, without room for it."""
-        if not self._has_room():
-            return False
-        self._write_merged(merge_piece(self._store, self.owners, self._keyring, keys, values))
-        return True
+    def merge(self, keys: list[bytes], values: list[bytes]) -> int | None:
+        """Merge pairs of another disk's store into this one. Returns how many keys changed, or None if there is no room.
 
-    def mend(self, keys: list[bytes], values: list[bytes]) -> int:
-        """Merge pairs that anti-entropy found missing here, if there is room. Returns the number of keys that changed.
-
-        An active disk keeps a value that meets another one, or a conflict mark: two disks may have it, and it may have been told.
-        At each read all three replicas settle it (rule: a conflict never overwrites).
+        On a joining disk two values become a conflict mark. An active disk keeps what it has, since two disks may have it, and it
+        may have been told: at each read all three replicas settle it (rule: a conflict never overwrites).
         """
         if not self._has_room():
-            return 0
-        merged = merge_piece(self._store, self.owners, self._keyring, keys, values)
-        marks = [key for key, value in merged.items() if value == records.CONFLICT_MARK]
-        for key, here in zip(marks, self._store.get(marks), strict=True):
-            if here is not None:
-                del merged[key]
-        return self._write_merged(merged)
+            return None
+        joins = self._identity.mode is Mode.JOINING
+        merged = merge_piece(self._store, self.owners, self._keyring, keys, values, marks=joins)
+        changed = len(merged)
+        if merged:
+            there = zip(merged, self._store.get(list(merged)), strict=True)
+            self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
+            self._write(merged)
+        return changed
 
     def settle(self, view: ViewId, buckets: Collection[int], sequence: int) -> None:
         """A peer had the same sums of these buckets, both disks active in ``view``, this one after ``sequence`` writes."""
         mine = self._identity.view
         if self._votes and mine is not None and mine.id == view:
             self.settled.compared(buckets, sequence)
-
-    def _write_merged(self, merged: dict[bytes, bytes]) -> int:
-        """Returns the number of pairs that are written."""
-        if not merged:
-            return 0
-        there = zip(merged, self._store.get(list(merged)), strict=True)
-        self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
-        changed = len(merged)
-        self._write(merged)
-        return changed
 
     def _write(self, staged: dict[bytes, bytes]) -> None:
         # Not later: between the store's write and this a group could miss what is there.

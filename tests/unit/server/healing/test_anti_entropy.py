@@ -330,7 +330,7 @@ async def test_what_a_third_node_alone_has_reaches_all_by_one_repair(nodes: Clus
     lonely = content_of((CLINIC, 1, number, 1) for number in range(10))
     lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
     await nodes["n3"].settled()
-    await on_storage_thread(nodes["n3"].commit, lambda replica: replica.mend(list(lonely), list(lonely.values())))
+    await on_storage_thread(nodes["n3"].commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
     outcomes = await nodes["n1"].healer.anti_entropy.repair()
     assert outcomes == {"n2": Compared(given=10), "n3": Compared(taken=10)}
     assert nodes["n1"].records() == nodes["n2"].records() == nodes["n3"].records() != {}

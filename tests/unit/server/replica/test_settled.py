@@ -227,5 +227,5 @@ def test_an_active_disk_keeps_a_value_that_meets_a_conflict(mark_here: bool) -> 
     replica.handle([put(VALUE, 1, NARROW)])
     ((key, record),) = store.scan(layout.RECORD)
     theirs = records.CONFLICT_MARK if mark_here else put(OTHER, 2, NARROW).header + put(OTHER, 2, NARROW).sealed[0]
-    assert replica.mend([key], [theirs]) == 0
+    assert replica.merge([key], [theirs]) == 0
     assert dict(store.scan(layout.RECORD)) == {key: record}
