@@ -1,21 +1,22 @@
-"""Reads of settled records: after a comparison, or the notice of a round, one node tells what it holds, and nothing else."""
+"""Settled records: after a comparison, or the notice of a round, one node tells what it holds, and writes no repeat again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from quorumvault.errors import NoQuorum
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.anti_entropy import Compared
-from quorumvault.protocol.messages import GetSettled
+from quorumvault.protocol.messages import GetSettled, Put
 from quorumvault.server.coordinator.settle_notices import GATHERED, SettleNotices
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.healing.requests import on_storage_thread
+from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
 from tests.rigs.made import flip
-from tests.rigs.trio import tokens_of
+from tests.rigs.trio import KEYRING, tokens_of
 
 TWENTY = values(0, 20)
 
@@ -134,3 +135,58 @@ async def test_a_comparison_does_not_settle_what_is_written_while_it_goes_on(nod
     await nodes["n1"].settled()
     keys = sorted(nodes["n1"].records())
     assert await on_storage_thread(nodes["n1"].commit, lambda replica: replica.settled.select(keys)) == []
+
+
+def items_put(node: Node) -> list[int]:
+    """How many items each of the node's batches had that were sent to n3, since the last call."""
+    asked = node.ways["n3"].asked
+    counts = [len(request.digests) for request in asked if isinstance(request, Put)]
+    asked.clear()
+    return counts
+
+
+async def test_a_repeat_that_is_settled_is_not_written_again_and_meets_the_fence(nodes: Cluster) -> None:
+    """Proves: the fence, settled records."""
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    n2 = nodes["n2"].coordinator
+    items_put(nodes["n2"])
+    assert (await n2.tokenize(CLINIC, TWENTY)).tokens == tokens
+    assert items_put(nodes["n2"]) == [0]
+    new = values(20, 22)
+    assert (await n2.tokenize(CLINIC, [new[0], *TWENTY, new[1]])).tokens[1:-1] == tokens
+    assert items_put(nodes["n2"]) == [2]
+    assert await nodes["n1"].coordinator.rotate(CLINIC, 1) == 2
+    again = await n2.tokenize(CLINIC, TWENTY)
+    assert again.epoch == 2
+    assert not set(again.tokens) & set(tokens)
+    assert items_put(nodes["n2"]) == [0, 20]
+    nodes["n2"].ways["n1"].up = nodes["n2"].ways["n3"].up = False
+    with pytest.raises(NoQuorum):
+        await n2.tokenize(CLINIC, TWENTY)
+
+
+async def test_a_batch_of_new_values_asks_nobody_what_is_settled(nodes: Cluster) -> None:
+    await compared(nodes)
+    n1, asked = nodes["n1"], list[tuple[bytes, int, int]]()
+
+    def may_hold(owner: bytes, epoch: int, digests: Sequence[bytes]) -> bool:
+        asked.append((owner, epoch, len(digests)))
+        return False
+
+    n1.coordinator.may_hold = may_hold
+    await n1.coordinator.tokenize(CLINIC, TWENTY)
+    assert asked == [(CLINIC.id, 1, 20)]
+    assert not any(isinstance(request, GetSettled) for request in n1.ways["n1"].asked)
+
+
+async def test_values_that_collide_are_named_by_their_own_places(nodes: Cluster) -> None:
+    """What is settled is left out of the batch; what collides is counted in the whole of it."""
+    await tokenized(nodes)
+    await compared(nodes)
+    foreign = {layout.record_keys(CLINIC.id, [1], KEYRING.epoch_keys(CLINIC, 1).digests([value]))[0] for value in values(20, 21)}
+    (record, *_) = nodes["n1"].records().values()
+    for node in nodes.values():
+        node.store.write(dict.fromkeys(foreign, record))
+    written = await nodes["n1"].coordinator.tokenize(CLINIC, [*TWENTY[:3], values(20, 21)[0], TWENTY[3]])
+    assert [index for index, token in enumerate(written.tokens) if token is None] == [3]
