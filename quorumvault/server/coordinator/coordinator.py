@@ -20,13 +20,13 @@ from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.epochs import Raised
-from quorumvault.protocol.messages import AnyRequest, Get, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Get, GetSettled, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
 from quorumvault.protocol.operations import OwnReplica
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.read_repair import Repaired
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.rounds import TooMuch, ViewRefused
+from quorumvault.protocol.rounds import Lost, TooMuch, ViewRefused
 from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
@@ -38,6 +38,9 @@ ResultT = TypeVar("ResultT")
 
 #: Size of the epoch cache, in owners. It is a hint: a wrong entry costs one round, never correctness.
 _KNOWN_EPOCHS = 4096
+#: Part of ``timeouts.round`` in which this node's own replica has to say what is settled. If it takes longer, its disk is slow:
+#: for the time of a round it is not asked again, and everything goes by quorum.
+_OWN_PATIENCE = 1 / 4
 #: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply:
 #: requests for small values should not have to wait for dozens of those.
 _LARGE_READS = 2
@@ -117,6 +120,8 @@ class Coordinator:
         self._rounds = itertools.count(1)
         self._large_reads = asyncio.Semaphore(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
+        #: Until when this node's own replica is too slow to be asked alone, by the event loop's clock.
+        self._own_slow_until = 0.0
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
         return await self._commit(owner, canonicals, self._deadline())
@@ -195,7 +200,8 @@ class Coordinator:
         """This node's own replica, which may be asked alone; None while it may not, or is not in touch with a quorum."""
         own = self.identity.node
         in_touch = self.peers[own].up and sum(peer.up for peer in self.peers.values()) >= QUORUM
-        if self.view is None or not in_touch or not self.reads_settled:
+        slow = asyncio.get_running_loop().time() < self._own_slow_until
+        if self.view is None or not in_touch or slow or not self.reads_settled:
             return None
         return OwnReplica(self.view.disks[own], self.may_hold)
 
@@ -283,12 +289,15 @@ class Coordinator:
         round_id = RoundId(self.identity.disk, self.identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
         request = ask.request.sent_in(round_id, view.id)
+        alone = isinstance(request, GetSettled)
         exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self.observer.acknowledged)
         decision = await exchange.run(
             first=len(targets) if ask.everyone else QUORUM,
             hedge=self.timeouts.hedge,
-            deadline=min(deadline, loop.time() + self.timeouts.round),
+            deadline=min(deadline, loop.time() + self.timeouts.round * (_OWN_PATIENCE if alone else 1)),
         )
+        if alone and isinstance(decision, Lost):
+            self._own_slow_until = loop.time() + self.timeouts.round
         if isinstance(decision, ViewRefused):
             self.learn(decision.view)
         self._tell(request, decision, exchange, targets)

@@ -364,44 +364,38 @@ class Replica:
             staged[layout.owner_key(owner)] = name.encode()
 
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
-        keys = layout.record_keys(get.owner, get.epochs, get.digests)
-        held: list[bytes | None] = [None] * len(keys)
-        unknown: list[int] = []
-        room = self._reply_bytes
-        # In the order of all keys, not of those that are read at once: those that lie side by side on disk follow each other.
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        for start in range(0, len(keys), _READ_AT_ONCE):
-            places = order[start : start + _READ_AT_ONCE]
-            part = [keys[place] for place in places]
-            found = self._store.get(part)
-            if staged:
-                found = [staged.get(key, stored) for key, stored in zip(part, found, strict=True)]
-            if CORRUPT in found:
-                unknown += [place for place, record in zip(places, found, strict=True) if record is CORRUPT]
-                found = [None if record is CORRUPT else record for record in found]
-            readable = cast("list[bytes | None]", found)
-            for place, record in zip(places, readable, strict=True):
-                held[place] = record
-            room -= sum(map(len, filter(None, readable)))
-            if room < 0:
-                return messages.Overflow(get.round, get.view, self._identity.disk)
-        return messages.Holds(get.round, get.view, self._identity.disk, held, sorted(unknown))
+        found = self._read(layout.record_keys(get.owner, get.epochs, get.digests), staged)
+        if found is None:
+            return messages.Overflow(get.round, get.view, self._identity.disk)
+        unknown = [index for index, record in enumerate(found) if record is CORRUPT] if CORRUPT in found else []
+        held = [None if record is CORRUPT else record for record in found] if unknown else cast("list[bytes | None]", found)
+        return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
 
     def _get_settled(self, get: messages.GetSettled) -> AnyReply:
         """Only what the store has is told, so it is durable: what the group at hand writes is not in it yet."""
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
-        told: list[bytes | None] = [None] * len(keys)
         settled = self.settled.select(keys)
-        room = self._reply_bytes
-        for start in range(0, len(settled), _READ_AT_ONCE):
-            part = settled[start : start + _READ_AT_ONCE]
-            for index, record in zip(part, self._store.get([keys[index] for index in part]), strict=True):
-                if isinstance(record, bytes) and records.holds_value(record):
-                    told[index] = record
-                    room -= len(record)
-            if room < 0:
-                return messages.Overflow(get.round, get.view, self._identity.disk)
+        found = self._read([keys[index] for index in settled], {})
+        if found is None:
+            return messages.Overflow(get.round, get.view, self._identity.disk)
+        told: list[bytes | None] = [None] * len(keys)
+        for index, record in zip(settled, found, strict=True):
+            if isinstance(record, bytes) and records.holds_value(record):
+                told[index] = record
         return messages.Holds(get.round, get.view, self._identity.disk, told, [])
+
+    def _read(self, keys: list[bytes], staged: dict[bytes, bytes]) -> list[bytes | Corrupt | None] | None:
+        """The records under these keys; None if they do not fit into one reply."""
+        found: list[bytes | Corrupt | None] = []
+        room = self._reply_bytes
+        for start in range(0, len(keys), _READ_AT_ONCE):
+            part = keys[start : start + _READ_AT_ONCE]
+            stored = self._store.get(part)
+            found += [staged.get(key, record) for key, record in zip(part, stored, strict=True)] if staged else stored
+            room -= sum([len(record) for record in found[start:] if isinstance(record, bytes)])
+            if room < 0:
+                return None
+        return found
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
         key = layout.register_key(owner)

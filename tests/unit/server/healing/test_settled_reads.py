@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from quorumvault.config.cluster import Timeouts
 from quorumvault.errors import NoQuorum
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.anti_entropy import Compared
@@ -106,6 +107,17 @@ async def test_reads_by_quorum_alone_when_that_is_configured(nodes: Cluster) -> 
     await compared(nodes)
     nodes["n1"].coordinator.reads_settled = False
     assert await alone(nodes["n1"], tokens) == (TWENTY, 1)
+
+
+async def test_a_node_whose_own_disk_hangs_reads_by_quorum_and_asks_it_no_more(nodes: Cluster) -> None:
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    own, coordinator = nodes["n1"].ways["n1"], nodes["n1"].coordinator
+    coordinator.timeouts = Timeouts(round=0.2, hedge=0.0)
+    own.hangs = True
+    for _ in range(2):
+        assert await coordinator.detokenize(CLINIC, tokens) == TWENTY
+    assert [isinstance(request, GetSettled) for request, _ in own.unanswered].count(True) == 1
 
 
 def test_bytes_that_are_not_authentic_or_cannot_be_read_are_asked_of_a_second_node() -> None:
