@@ -46,11 +46,11 @@ class Written:
 class OwnReplica:
     """The coordinator's own replica, as an operation asks it for settled records: its ``disk``.
 
-    ``may_hold(owner id, epoch, digests)`` is False if it surely holds none of these records, so that asking would be in vain.
+    ``repeats(owner id, epoch, digests)`` guesses which of these it has, by index: to ask it for others would be in vain.
     """
 
     disk: bytes
-    may_hold: Callable[[bytes, int, Sequence[bytes]], bool]
+    repeats: Callable[[bytes, int, Sequence[bytes]], Sequence[int]]
 
 
 def tokenize(
@@ -94,10 +94,11 @@ def _put(
     The round is held even if nothing is left to write: the fence is asked of two replicas for each batch.
     """
     left: Sequence[int] = range(len(digests))
-    if own is not None and own.may_hold(owner.id, register.epoch, digests):
-        told = yield from read_settled(owner, [register.epoch] * len(digests), digests, own.disk)
-        left = [index for index in left if (record := told[index]) is None or records.sealed_of(record) != sealed[index]]
-    if len(left) < len(digests):
+    if own is not None and (asked := own.repeats(owner.id, register.epoch, digests)):
+        told = yield from read_settled(owner, [register.epoch] * len(asked), [digests[index] for index in asked], own.disk)
+        pairs = zip(asked, told, strict=True)
+        known = {index for index, record in pairs if record is not None and records.sealed_of(record) == sealed[index]}
+        left = [index for index in left if index not in known]
         digests, sealed = [digests[index] for index in left], [sealed[index] for index in left]
     decision = yield Ask(Put(*UNSENT, owner.id, register.epoch, register.secret, header, digests, sealed, owner.name), WriteRound)
     if isinstance(decision, Committed) and decision.collided:

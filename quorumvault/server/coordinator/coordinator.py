@@ -102,7 +102,7 @@ class Coordinator:
 
     ``view`` is the newest that this node knows, or None. ``wall_ms`` gives milliseconds since 1970, for versions only.
     ``reads_settled``: this node's own replica may tell alone which records are settled; False: everything takes two.
-    ``may_hold`` is that of operations.OwnReplica.
+    ``repeats`` is that of operations.OwnReplica.
     """
 
     identity: Identity
@@ -114,7 +114,7 @@ class Coordinator:
     wall_ms: Callable[[], int]
     observer: Observer
     reads_settled: bool = True
-    may_hold: Callable[[bytes, int, Sequence[bytes]], bool] = lambda owner, epoch, digests: True
+    repeats: Callable[[bytes, int, Sequence[bytes]], Sequence[int]] = lambda owner, epoch, digests: range(len(digests))
 
     def __post_init__(self) -> None:
         self._rounds = itertools.count(1)
@@ -203,7 +203,7 @@ class Coordinator:
         slow = asyncio.get_running_loop().time() < self._own_slow_until
         if self.view is None or not in_touch or slow or not self.reads_settled:
             return None
-        return OwnReplica(self.view.disks[own], self.may_hold)
+        return OwnReplica(self.view.disks[own], self.repeats)
 
     async def epoch(self, owner: Owner) -> int:
         register = await self._run(operations.read_epoch(owner, self.keyring), self._deadline(), writes=False)

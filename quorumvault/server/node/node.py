@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import SystemRandom
 
 from quorumvault.config.cluster import NodeConfig
@@ -55,6 +55,7 @@ from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.server import PeerServer
 from quorumvault.server.peers.standing import Standing
 from quorumvault.server.replica.local_peer import LocalPeer
+from quorumvault.server.replica.repeats import likely_repeats
 from quorumvault.server.storage.data_directory import NodeDisk, mark_untrusted, open_disk
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory
 from quorumvault.server.storage.free_space import FreeSpace
@@ -175,7 +176,12 @@ class Node:
             wall_ms,
             CoordinatorObserver(self._metrics, self._events, self._marks.acknowledged, self._missed, self._notices.committed),
             reads_settled=self._config.cluster.reads == "settled",
+            repeats=self._likely_repeats,
         )
+
+    def _likely_repeats(self, owner: bytes, epoch: int, digests: Sequence[bytes]) -> Sequence[int]:
+        replica = self._disk.replica
+        return () if replica is None else likely_repeats(replica, owner, epoch, digests)
 
     def _make_marks(self) -> RollbackMarks:
         later = asyncio.get_running_loop().call_later

@@ -17,6 +17,7 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
 from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
+from quorumvault.server.replica.copy import read_piece
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.storage import layout
@@ -58,7 +59,7 @@ class Collected:
 
 @dataclass(eq=False)
 class Inventory:
-    """``slice_records`` bounds a slice, ``reply_bytes`` the records in one answer."""
+    """``slice_records`` bounds a slice, ``reply_bytes`` the records in one answer, ``copy_bytes`` a piece of a copy."""
 
     store: Store
     sums: BucketSums
@@ -66,6 +67,7 @@ class Inventory:
     owners: OwnerNames
     keyring: Keyring
     reply_bytes: int
+    copy_bytes: int
     slice_records: int = SLICE_RECORDS
 
     # What peers ask.
@@ -138,6 +140,15 @@ class Inventory:
             if len(found.owners) >= self.slice_records:
                 break
         return found
+
+    def copy(self, head: Head, after: bytes) -> messages.Copied | messages.NotCopied:
+        """The next piece of a copy of the store, for a joining disk."""
+        try:
+            piece = read_piece(self.store, after, self.copy_bytes)
+        except StoreCorrupt:
+            # Go on with what can be read: to stop would take a second disk away while the first one is missing.
+            return messages.NotCopied(*head)
+        return messages.Copied(*head, piece.keys, piece.values, piece.last)
 
     # What the node asks of its own.
 

@@ -36,7 +36,7 @@ MOST_KEYS: Final = 1 << 25
 
 
 class PresentKeys:
-    """Used on the store's thread only; the numbers may be read on another one.
+    """Used on the store's thread only, except ``select_absent``; the numbers may be read on another one.
 
     Invariants: ``_counted`` is empty or has an entry for each bucket; each key of a record in the store whose bucket is counted
     is in one of the filters.
@@ -83,15 +83,19 @@ class PresentKeys:
         self._filters[-1].update(keys)
 
     def absent(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of the keys of a write that the store surely does not have. They are counted."""
+        absent = self.select_absent(keys)
+        self.looked_up += len(keys) - len(absent)
+        self.spared += len(absent)
+        return absent
+
+    def select_absent(self, keys: Sequence[bytes]) -> Sequence[bytes]:
         """Those of the keys of records that the store surely does not have."""
-        asked = len(keys)
         if self._uncounted:
             counted = self._counted
             keys = [key for key in keys if counted[layout.bucket_of(key)]] if counted else []
         for each in self._filters:
             keys = [key for key in keys if key not in each]
-        self.looked_up += asked - len(keys)
-        self.spared += len(keys)
         return keys
 
     def _append(self, keys: int) -> None:

@@ -28,7 +28,7 @@ from quorumvault.protocol.messages import AnyReply, AnyRequest, RoundId
 from quorumvault.protocol.rollback_marks import Mark, Marks
 from quorumvault.protocol.views import Mode, View, ViewId, may_enter, votes
 from quorumvault.server.replica.bucket_sums import BucketSums
-from quorumvault.server.replica.copy import merge_piece, read_piece
+from quorumvault.server.replica.copy import merge_piece
 from quorumvault.server.replica.hints import HintStore
 from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
@@ -91,14 +91,14 @@ class Replica:
         self._identity = identity
         self._keyring = keyring
         self._reply_bytes = reply_bytes
-        self._copy_bytes = copy_bytes
         self._keep = keep
         self._has_room = has_room
         self.has_reserve = has_reserve
         self._votes = votes(identity.disk, identity.mode, identity.view)
-        self._sequence = layout.read_sequence(store)
+        #: The number of writes that its disk has seen. May be read on another thread.
+        self.sequence = layout.read_sequence(store)
         #: How far the disk had come when this process began.
-        self.start = Mark(identity.incarnation, self._sequence)
+        self.start = Mark(identity.incarnation, self.sequence)
         #: The rollback marks of other disks, as they are durable here.
         self.remembered = layout.read_marks(store)
         self._sums = BucketSums()
@@ -110,7 +110,7 @@ class Replica:
         self.owners = OwnerNames(store)
         #: Hints of this node's coordinator about what peers have missed.
         self.hints = HintStore(store)
-        self.inventory = Inventory(store, self._sums, self.present, self.owners, keyring, reply_bytes=reply_bytes)
+        self.inventory = Inventory(store, self._sums, self.present, self.owners, keyring, reply_bytes, copy_bytes)
 
     @property
     def identity(self) -> DiskIdentity:
@@ -121,11 +121,6 @@ class Replica:
     def corrupt_reads(self) -> int:
         """The number of reads of its store that met a block that fails its checksum."""
         return self._store.corrupt_reads
-
-    @property
-    def sequence(self) -> int:
-        """The number of writes that its disk has seen. May be read on another thread."""
-        return self._sequence
 
     def handle(self, requests: Sequence[AnyRequest | OwnWork]) -> list[Any]:
         """Replies in the order of the requests, whose writes are durable: AnyReply to a request, to a job its result.
@@ -162,15 +157,16 @@ class Replica:
             return True
         if not self.has_reserve():
             return False
-        puts = {layout.mark_key(disk): layout.encode_mark(mark) for disk, mark in marks.items()}
-        gone = [key for disk in self.remembered if (key := layout.mark_key(disk)) not in puts]
-        self._store.write(puts, gone)
+        gone = [layout.mark_key(disk) for disk in self.remembered if disk not in marks]
+        self._store.write({layout.mark_key(disk): layout.encode_mark(mark) for disk, mark in marks.items()}, gone)
         self.remembered = dict(marks)
         return True
 
     def learn(self, owners: Iterable[Owner]) -> None:
         """Store the names of owners that came with records or registers, if they are not in the store or cannot be read there."""
-        fresh = {layout.owner_key(owner.id): owner.name.encode() for owner in owners if self.owners.kept(owner.id) is None}
+        fresh: dict[bytes, bytes] = {}
+        for owner in owners:
+            self._keep_name(owner.id, owner.name, fresh)
         if fresh and self._has_room():
             self._write(fresh)
 
@@ -199,13 +195,14 @@ class Replica:
 
     def _write(self, staged: dict[bytes, bytes]) -> None:
         # Not later: between the store's write and this a group could miss what is there.
-        self.present.add([key for key in staged if key.startswith(layout.RECORD)])
-        sequence = self._sequence + 1
+        stored = [key for key in staged if key[:1] == layout.RECORD]
+        self.present.add(stored)
+        sequence = self.sequence + 1
         staged[layout.SEQUENCE_KEY] = layout.encode_sequence(sequence)
         self._store.write(staged)
-        self._sequence = sequence  # not earlier: peers are told of it, and remember it
+        self.sequence = sequence  # not earlier: peers are told of it, and remember it
         self._sums.wrote(staged, self._replaced)
-        self.settled.wrote([key for key in staged if key.startswith(layout.RECORD)], sequence)
+        self.settled.wrote(stored, sequence)
         self._replaced = {}
 
     def _become(self, identity: DiskIdentity) -> bool:
@@ -235,7 +232,7 @@ class Replica:
             case messages.Copy():
                 return self._copy(request)
         identity = self._identity
-        mark = Mark(identity.incarnation, self._sequence)
+        mark = Mark(identity.incarnation, self.sequence)
         return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view, mark)
 
     def _copy(self, copy: messages.Copy) -> AnyReply:
@@ -244,12 +241,7 @@ class Replica:
             return messages.NotVoting(copy.round, copy.view, disk)
         if copy.view != view.id:
             return messages.OtherView(copy.round, copy.view, disk, view)
-        try:
-            piece = read_piece(self._store, copy.after, self._copy_bytes)
-        except StoreCorrupt:
-            # Go on with what can be read: to stop would take a second disk away while the first one is missing.
-            return messages.NotCopied(copy.round, copy.view, disk)
-        return messages.Copied(copy.round, copy.view, disk, piece.keys, piece.values, piece.last)
+        return self.inventory.copy((copy.round, copy.view, disk), copy.after)
 
     # Requests of coordinators.
 
@@ -263,7 +255,7 @@ class Replica:
             if outcome.keys:
                 self.settled.stored(request.round, outcome.keys)
             disk, incarnation = self._identity.disk, self._identity.incarnation
-            return messages.Ack(request.round, request.view, disk, incarnation, self._sequence, outcome.refused)
+            return messages.Ack(request.round, request.view, disk, incarnation, self.sequence, outcome.refused)
         return outcome
 
     def _handle_full(self, request: AnyRequest | OwnWork) -> AnyReply | _Durable | _AfterWrite:
@@ -297,7 +289,7 @@ class Replica:
                 self._advance(request.owner, Register(request.epoch, request.secret), staged)
                 return _Durable(request, {})
             case _:
-                return self.inventory.answer(request, self._identity.disk, self._sequence)
+                return self.inventory.answer(request, self._identity.disk, self.sequence)
 
     def _put(self, put: messages.Put, staged: dict[bytes, bytes]) -> AnyReply | _Durable:
         theirs = Register(put.epoch, put.secret)
@@ -307,8 +299,7 @@ class Replica:
         self._advance(put.owner, theirs, staged)
         self._keep_name(put.owner, put.owner_name, staged)
         keys = layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests)
-        header = put.header
-        refused = self._store_once(keys, [header + sealed for sealed in put.sealed], staged)
+        refused = self._store_once(keys, [put.header + sealed for sealed in put.sealed], staged)
         if refused:
             keys = [key for index, key in enumerate(keys) if index not in refused]
         return _Durable(put, refused, keys)
@@ -352,11 +343,9 @@ class Replica:
     def _held(self, keys: list[bytes]) -> list[bytes | Corrupt | None]:
         """What the store has under these keys. Those that it surely does not have are not looked up (present_keys.py)."""
         spared = frozenset(self.present.absent(keys))
-        if not spared:
-            return self._store.get(keys)
-        asked = [key for key in keys if key not in spared]
-        found = iter(self._store.get(asked) if asked else ())
-        return [None if key in spared else next(found) for key in keys]
+        asked = [key for key in keys if key not in spared] if spared else keys
+        found = dict(zip(asked, self._store.get(asked), strict=True)) if asked else {}
+        return [found.get(key) for key in keys]
 
     def _keep_name(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
         """Stage the owner's name if the store does not have it (owners.py)."""
@@ -364,9 +353,11 @@ class Replica:
             staged[layout.owner_key(owner)] = name.encode()
 
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
-        found = self._read(layout.record_keys(get.owner, get.epochs, get.digests), staged)
-        if found is None:
+        keys = layout.record_keys(get.owner, get.epochs, get.digests)
+        stored = self._read(keys)
+        if stored is None:
             return messages.Overflow(get.round, get.view, self._identity.disk)
+        found = [staged.get(key, stored[key]) for key in keys] if staged else [stored[key] for key in keys]
         unknown = [index for index, record in enumerate(found) if record is CORRUPT] if CORRUPT in found else []
         held = [None if record is CORRUPT else record for record in found] if unknown else cast("list[bytes | None]", found)
         return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
@@ -374,42 +365,34 @@ class Replica:
     def _get_settled(self, get: messages.GetSettled) -> AnyReply:
         """Only what the store has is told, so it is durable: what the group at hand writes is not in it yet."""
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
-        settled = self.settled.select(keys)
-        found = self._read([keys[index] for index in settled], {})
+        found = self._read([keys[index] for index in self.settled.select(keys)])
         if found is None:
             return messages.Overflow(get.round, get.view, self._identity.disk)
-        told: list[bytes | None] = [None] * len(keys)
-        for index, record in zip(settled, found, strict=True):
-            if isinstance(record, bytes) and records.holds_value(record):
-                told[index] = record
+        told = [each if isinstance(each := found.get(key), bytes) and records.holds_value(each) else None for key in keys]
         return messages.Holds(get.round, get.view, self._identity.disk, told, [])
 
-    def _read(self, keys: list[bytes], staged: dict[bytes, bytes]) -> list[bytes | Corrupt | None] | None:
-        """The records under these keys; None if they do not fit into one reply."""
-        found: list[bytes | Corrupt | None] = []
-        room = self._reply_bytes
+    def _read(self, keys: list[bytes]) -> dict[bytes, bytes | Corrupt | None] | None:
+        """The store's records under these keys; None if they do not fit into one reply."""
+        found: dict[bytes, bytes | Corrupt | None] = {}
+        room, order = self._reply_bytes, sorted(keys)  # records that lie in one block are read together
         for start in range(0, len(keys), _READ_AT_ONCE):
-            part = keys[start : start + _READ_AT_ONCE]
+            part = order[start : start + _READ_AT_ONCE]
             stored = self._store.get(part)
-            found += [staged.get(key, record) for key, record in zip(part, stored, strict=True)] if staged else stored
-            room -= sum([len(record) for record in found[start:] if isinstance(record, bytes)])
+            found.update(zip(part, stored, strict=True))
+            room -= sum([len(record) for record in stored if isinstance(record, bytes)])
             if room < 0:
                 return None
         return found
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
         key = layout.register_key(owner)
-        value: bytes | Corrupt | None = staged.get(key)
-        if value is None:
-            (value,) = self._store.get([key])
+        value = staged.get(key) or self._store.get([key])[0]
         if value is None:
             return Register(0, "")
         try:
-            # Without a readable register the fence cannot hold, and no other answer is safe.
-            if value is CORRUPT:
-                raise ValueError("its block is corrupt")
-            return Register(*layout.decode_register(value))
+            return Register(*layout.decode_register(b"" if value is CORRUPT else value))
         except ValueError as error:
+            # Without a readable register the fence cannot hold, and no other answer is safe.
             raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
 
     def _advance(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:

@@ -50,9 +50,9 @@ class SettledRecords:
         self._overflowed = 0
 
     @property
-    def buckets(self) -> int:
-        """The number of buckets that are settled, but for single keys."""
-        return self._whole.count(1)
+    def buckets_known(self) -> bool:
+        """False until the first comparison. May be read on another thread."""
+        return bool(self._whole)
 
     def select(self, keys: Sequence[bytes]) -> list[int]:
         """The indices of the keys whose records are settled, if the store has them."""

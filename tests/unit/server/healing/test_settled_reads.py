@@ -182,11 +182,11 @@ async def test_a_batch_of_new_values_asks_nobody_what_is_settled(nodes: Cluster)
     await compared(nodes)
     n1, asked = nodes["n1"], list[tuple[bytes, int, int]]()
 
-    def may_hold(owner: bytes, epoch: int, digests: Sequence[bytes]) -> bool:
+    def repeats(owner: bytes, epoch: int, digests: Sequence[bytes]) -> Sequence[int]:
         asked.append((owner, epoch, len(digests)))
-        return False
+        return ()
 
-    n1.coordinator.may_hold = may_hold
+    n1.coordinator.repeats = repeats
     await n1.coordinator.tokenize(CLINIC, TWENTY)
     assert asked == [(CLINIC.id, 1, 20)]
     assert not any(isinstance(request, GetSettled) for request in n1.ways["n1"].asked)

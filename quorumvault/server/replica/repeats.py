@@ -1,0 +1,28 @@
+"""A guess at which values of a batch are repeats, before it is written: only of these it is worth asking what is settled.
+
+It is asked on the event loop's thread, while the storage thread goes on. A wrong guess costs a look-up, or a write that was not
+needed, and nothing else.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage import layout
+
+#: Keys of a batch that are looked at first. If fewer than one in eight of them may be there, the batch counts as new: for the
+#: filter errs in one of a hundred, and asking costs a batch one more turn of the storage thread.
+_SAMPLE: Final = 32
+_ONE_IN: Final = 8
+
+
+def likely_repeats(replica: Replica, owner: bytes, epoch: int, digests: Sequence[bytes]) -> Sequence[int]:
+    """The indices of digests, of one owner and epoch, whose records the replica may have and know to be settled."""
+    if not replica.settled.buckets_known:
+        return ()
+    keys = layout.record_keys(owner, [epoch] * len(digests), digests)
+    sample = keys[:: len(keys) // _SAMPLE + 1]
+    if (len(sample) - len(replica.present.select_absent(sample))) * _ONE_IN < len(sample):
+        return ()
+    absent = frozenset(replica.present.select_absent(keys))
+    return [index for index, key in enumerate(keys) if key not in absent]
