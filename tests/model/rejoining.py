@@ -5,33 +5,38 @@
     joins        of the disks that want a slot; each can crash at any time, and begins anew from what is durable
 
 At each step one message is handled, and its answer arrives; or an answer is lost on its way to a joining disk, or never comes; or
-a node learns a peer's view (10); or a joining disk crashes, or a node loses what it has not made durable. A message to a node
-reaches one of the disks that it has. Whoever is not heard of any more is one that takes no further step.
+a node learns a peer's view (10); or a joining disk crashes, or a node loses what it has not made durable, and what it knew; or
+one whose knowledge is followed takes a step of a comparison (knowledge.py). A message to a node reaches one of the disks that it
+has. Whoever is not heard of any more is one that takes no further step.
 
 A joining is a generator and cannot be copied. But what it does next follows from what it asks for, from the view that it has
 entered and from its copies; so each such state is kept as the first replies that lead to it.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from inspect import getgeneratorlocals
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
 
-from quorumvault.protocol import join, messages
+from quorumvault.crypto.keys import Keyring
+from quorumvault.model import QUORUM
+from quorumvault.protocol import join, messages, records
 from quorumvault.protocol.join import Activate, Ask, Displaced, Enter, Joining, Merge
 from quorumvault.protocol.rollback_marks import NO_MARK
 from quorumvault.protocol.rounds import ViewRefused
 from quorumvault.protocol.steps import Ask as Round
 from quorumvault.protocol.steps import QuorumLost
-from quorumvault.protocol.views import NO_VIEW, Mode, View, first_view
+from quorumvault.protocol.views import NO_VIEW, Mode, View, first_view, votes
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.model import world
+from tests.model.knowledge import Knowing, Memory, Process, notices
 from tests.model.world import KEYRING, NODES, Operation, Owed, Table, Violation
 
 #: The disks of the first view, by node.
@@ -55,17 +60,21 @@ class Call:
 
 @dataclass(frozen=True)
 class Disk:
-    """``pairs``: its store. ``durable`` and ``view``: the view as it is on disk, and as the process has it; they should agree."""
+    """``pairs``: its store. ``durable`` and ``view``: the view as it is on disk, and as the process has it; they should agree.
+
+    ``memory``: what the process knows of settled records, if that is followed.
+    """
 
     pairs: frozenset[tuple[bytes, bytes]] = frozenset()
     mode: Mode = Mode.JOINING
     durable: View | None = None
     view: View | None = None
+    memory: Memory | None = None
 
     @property
     def key(self) -> Hashable:
         """The same for disks that are the same."""
-        return self.pairs, self.mode, self.durable and self.durable.id, self.view and self.view.id
+        return self.pairs, self.mode, self.durable and self.durable.id, self.view and self.view.id, self.memory
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ class RejoinWorld:
     ``stored``: what old disks hold at the beginning, by node; ``owed``: what that obliges all answers to. ``copy_bytes``: 1
     copies each pair by itself. ``lost``: nodes whose old disk does not live on. Views are numbered up to ``views``: two disks
     that want one slot could take it from each other for ever. Without ``losses`` no joining disk crashes, or waits in vain.
+    ``knowing``: what these disks know of settled records is followed too; joining disks are numbered after the old ones.
     """
 
     operations: list[Call]
@@ -121,6 +131,8 @@ class RejoinWorld:
     stragglers: bool = True
     losses: bool = True
     views: int = 3
+    keyring: Keyring = KEYRING
+    knowing: Knowing | None = None
 
     def __post_init__(self) -> None:
         self._ids = [*DISKS.values(), *(joiner.disk for joiner in self.joiners)]
@@ -144,6 +156,10 @@ class RejoinWorld:
         self._answered = cache(self._answer)
         self._begun = cache(self._begin)
         self._asking = cache(self._ask)
+        self._heard_sums = cache(self._hear_sums)
+        self._compared = cache(self._compare)
+        self._mended = cache(self._mend)
+        self._alone = cache(self._find_alone)
 
     # Exploring.
 
@@ -172,10 +188,12 @@ class RejoinWorld:
                     queue.append(following)
 
     def _first(self) -> State:
-        old = [Disk(frozenset(self.stored.get(node, {}).items()), Mode.ACTIVE, FIRST, FIRST) for node in NODES]
-        new = self._held(Disk())
-        disks = (*map(self._held, old), *(new for _ in self.joiners))
-        return disks, tuple(0 for _ in self.operations), tuple(self._begun(at, new) for at in range(len(self.joiners)))
+        known = [self.knowing.first(at) if self.knowing else None for at in range(len(self._ids))]
+        stored = [frozenset(self.stored.get(node, {}).items()) for node in NODES]
+        old = [Disk(pairs, Mode.ACTIVE, FIRST, FIRST, memory) for pairs, memory in zip(stored, known, strict=False)]
+        new = [Disk(memory=memory and Memory()) for memory in known[len(DISKS) :]]
+        joints = tuple(self._begun(at, self._held(disk)) for at, disk in enumerate(new))
+        return tuple(map(self._held, [*old, *new])), tuple(0 for _ in self.operations), joints
 
     def _following(self, state: State) -> Iterator[tuple[str, State]]:
         disks, progresses, joints = state
@@ -187,44 +205,61 @@ class RejoinWorld:
                 yield told, (changed, progresses, _put(joints, at, joint))
         for told, disk, held in self._node_steps(state):
             yield told, (_put(disks, disk, held), progresses, joints)
+        if self.knowing is not None:
+            for told, disk, held in self._learning_steps(disks, self.knowing):
+                yield told, (_put(disks, disk, held), progresses, joints)
 
     def _check(self, state: State) -> None:
         for at, number in enumerate(state[1]):
             progress = self._progress.values[number]
             if progress is not None and progress.broken:
-                steps = []
-                where = self._came_from[state]
-                while where is not None:
-                    steps.append(where[1])
-                    where = self._came_from[where[0]]
-                raise Violation(f"{self.operations[at].name}: {progress.broken}\n" + "\n".join(reversed(steps)))
+                self._violated(state, f"{self.operations[at].name}: {progress.broken}")
+        for at in self.knowing.disks if self.knowing else ():
+            alone, disk = self._alone(at, state[0][at]), self._disks.values[state[0][at]]
+            if alone and disk.view is not None:
+                listed = [self._disks.values[state[0][self._ids.index(other)]] for other in disk.view.disks.values()]
+                held = [{(key, records.sealed_of(value)) for key, value in each.pairs} for each in listed]
+                if any(sum(pair in pairs for pairs in held) < QUORUM for pair in alone):
+                    self._violated(state, f"{self._name(at)} would tell alone what no other disk of its view holds")
+
+    def _violated(self, state: State, what: str) -> NoReturn:
+        steps = []
+        where = self._came_from[state]
+        while where is not None:
+            steps.append(where[1])
+            where = self._came_from[where[0]]
+        raise Violation(f"{what}\n" + "\n".join(reversed(steps)))
 
     # Disks.
 
     def _handle(self, at: int, held: int, number: int) -> tuple[int, int]:
         """A request reaches a disk: its state afterwards, and the reply."""
         request = self._requests.values[number]
-        after, (reply,) = self._with_replica(at, held, lambda replica: replica.handle([request]))
+        after, (reply,) = self._with_replica(at, held, lambda process: process.replica.handle([request]))
         if isinstance(reply, messages.ViewIs):
             reply = msgspec.structs.replace(reply, mark=NO_MARK)  # it has a sequence number: see below
         return after, self._reply(reply)
 
-    def _with_replica(self, at: int, held: int, work: Callable[[Replica], ResultT]) -> tuple[int, ResultT]:
+    def _with_replica(self, at: int, held: int, work: Callable[[Process], ResultT]) -> tuple[int, ResultT]:
         disk = self._disks.values[held]
         memory = MemoryStore()
         memory.write(dict(disk.pairs))
+        if disk.memory is not None:
+            memory.write({layout.SEQUENCE_KEY: layout.encode_sequence(disk.memory.sequence)})
         durable = [disk.durable]
 
         def keep(identity: DiskIdentity) -> None:
             durable[0] = identity.view
 
         identity = DiskIdentity("c", self._nodes[at], self._ids[at], 1, disk.mode, disk.view)
-        replica = Replica(memory, identity, KEYRING, reply_bytes=1 << 20, copy_bytes=self.copy_bytes, keep=keep)
-        result = work(replica)
+        replica = Replica(memory, identity, self.keyring, reply_bytes=1 << 20, copy_bytes=self.copy_bytes, keep=keep)
+        process = Process(replica, memory, self.knowing)
+        process.remember(disk.memory)
+        result = work(process)
         # The sequence number counts writes and decides nothing here; without it states fold that differ in it alone.
         pairs = frozenset(pair for pair in memory.scan(b"") if pair[0] != layout.SEQUENCE_KEY)
         mine = replica.identity
-        return self._held(Disk(pairs, mine.mode, durable[0], mine.view)), result
+        return self._held(Disk(pairs, mine.mode, durable[0], mine.view, process.memory())), result
 
     def _node_steps(self, state: State) -> Iterator[tuple[str, int, int]]:
         """A node learns the view of another one's disk; or loses what it has not made durable."""
@@ -232,8 +267,9 @@ class RejoinWorld:
         live = [at for node in NODES for at in self._live[node]]
         for at in live:
             disk = self._disks.values[disks[at]]
-            if disk.durable != disk.view:
-                yield f"{self._name(at)} crashes, and forgets its view", at, self._held(replace(disk, view=disk.durable))
+            crashed = replace(disk, view=disk.durable, memory=disk.memory and Memory())
+            if crashed != disk:
+                yield f"{self._name(at)} crashes, and forgets what it has not on disk", at, self._held(crashed)
             if disk.mode is not Mode.ACTIVE:
                 continue
             for other in live:
@@ -244,6 +280,53 @@ class RejoinWorld:
                 after, _ = self._handled(at, disks[at], request)
                 if after != disks[at]:
                     yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
+
+    # What disks know of settled records.
+
+    def _learning_steps(self, disks: tuple[int, ...], knowing: Knowing) -> Iterator[tuple[str, int, int]]:
+        live = [at for node in NODES for at in self._live[node]]
+        for at, other in itertools.permutations(live, 2):
+            if self._nodes[at] == self._nodes[other]:
+                continue
+            if knowing.compares and at in knowing.disks:
+                held = self._heard_sums(at, disks[at], other, disks[other])
+                if held is not None:
+                    yield f"{self._name(at)} hears the sums of {self._name(other)}", at, held
+            if knowing.mends:
+                held = self._mended(at, disks[at], other, disks[other])
+                if held is not None:
+                    yield f"{self._name(at)} takes over the record of {self._name(other)}", at, held
+        for at in knowing.disks if knowing.compares else ():
+            yield f"{self._name(at)} goes on with its comparison", at, self._compared(at, disks[at])
+
+    def _hear_sums(self, at: int, held: int, other: int, theirs: int) -> int | None:
+        """The peer votes in the view in which it was asked, or there is no comparison."""
+        view = self._disks.values[theirs].view
+        _, sums = self._with_replica(other, theirs, lambda process: process.sums(view))
+        if sums is None:
+            return None
+        alike = msgspec.structs.replace(sums, disk=b"", sequence=0)
+        return self._with_replica(at, held, lambda process: process.compare_with(alike))[0]
+
+    def _compare(self, at: int, held: int) -> int:
+        view = self._disks.values[held].view
+        return self._with_replica(at, held, lambda process: process.go_on(view))[0]
+
+    def _mend(self, at: int, held: int, other: int, theirs: int) -> int | None:
+        """Only active disks are compared, and so mended."""
+        assert self.knowing is not None
+        view, place = self._disks.values[theirs].view, self.knowing.place
+        _, fetched = self._with_replica(other, theirs, lambda process: process.fetch(view, place))
+        if fetched is None or self._disks.values[held].mode is not Mode.ACTIVE:
+            return None
+        return self._with_replica(at, held, lambda process: process.mend(fetched, place))[0]
+
+    def _find_alone(self, at: int, held: int) -> list[tuple[bytes, bytes]]:
+        """What a disk tells alone, if it votes."""
+        disk = self._disks.values[held]
+        if not votes(self._ids[at], disk.mode, disk.view):
+            return []
+        return self._with_replica(at, held, lambda process: list(process.tells_alone()))[1]
 
     # Operations, each by a coordinator.
 
@@ -311,6 +394,9 @@ class RejoinWorld:
         if self.stragglers and isinstance(self._requests.values[request], messages.Put | messages.WriteBack):
             asked = {who for who, _ in heard}
             late |= {(request, other) for other in NODES if other not in asked and ask.disk in (None, view.disks[other])}
+        if self.knowing is not None and isinstance(put := self._requests.values[request], messages.Put):
+            told = [self._request(notice) for notice in notices(put, decision, view)]
+            late |= set(itertools.product(told, (self._nodes[disk] for disk in self.knowing.disks)))
         newer = self._view(decision.view) if isinstance(decision, ViewRefused) else progress.view
         decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
         return Progress(progress.owed, newer, decisions, frozenset(), late)
@@ -365,7 +451,7 @@ class RejoinWorld:
             yield f"{name} crashes", disks, fresh
         step = self._asking(at, joints[at])
         if isinstance(step, Activate):
-            held, _ = self._with_replica(disk, disks[disk], lambda replica: replica.activate(step.view, {}))
+            held, _ = self._with_replica(disk, disks[disk], lambda process: process.replica.activate(step.view, {}))
             yield f"{name} is active in {_say(step.view)}", _put(disks, disk, held), _DONE
             return
         heard = {node for node, _ in self._joints.values[joints[at]].heard}
@@ -409,11 +495,11 @@ class RejoinWorld:
         return held, self._canonical_joint(self.joiners[at], steps, doing, Joint(joint.entered, sent))
 
     def _do(self, disk: int, held: int, step: Enter | Merge) -> int:
-        def work(replica: Replica) -> None:
+        def work(process: Process) -> None:
             if isinstance(step, Enter):
-                replica.enter(step.view)
+                process.replica.enter(step.view)
             else:
-                assert replica.merge(step.keys, step.values) is not None
+                assert process.replica.merge(step.keys, step.values) is not None
 
         return self._with_replica(disk, held, work)[0]
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tests.model import rejoinscopes
+from tests.model import rejoinscopes, settledscopes
 from tests.model.scopes import LARGE, SMALL
 from tests.model.world import Explored, Violation
 
-WHOLE = SMALL | LARGE
+WHOLE = SMALL | LARGE | settledscopes.SMALL | settledscopes.LARGE
 #: Those in which a disk is lost, and another one joins.
-JOINS = rejoinscopes.SMALL | rejoinscopes.LARGE
+JOINS = rejoinscopes.SMALL | rejoinscopes.LARGE | settledscopes.JOINS_SMALL | settledscopes.JOINS_LARGE
 SCOPES = (*WHOLE, *JOINS)
 #: Seconds between two words about how far a scope is.
 _TELL_EVERY = 10.0

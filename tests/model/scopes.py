@@ -7,8 +7,10 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import operations, records
 from quorumvault.protocol.fence import Register
-from quorumvault.protocol.operations import Written
+from quorumvault.protocol.operations import OwnReplica, Written
 from quorumvault.protocol.read import Open
+from quorumvault.protocol.steps import Steps
+from tests.model.knowledge import Knowing
 from tests.model.world import KEYRING, Operation, Owed, World
 
 OWNER = Owner("acme")
@@ -27,7 +29,11 @@ def digest_of(value: bytes, keyring: Keyring = KEYRING) -> bytes:
 OTHER = next(v for v in map(b"i%d".__mod__, range(10_000)) if digest_of(v, NARROW) == digest_of(VALUE, NARROW))
 
 
-def put(kind: str = "put", clock: int = 1, value: bytes = VALUE, keyring: Keyring = KEYRING) -> Operation:
+def put(
+    kind: str = "put", clock: int = 1, value: bytes = VALUE, keyring: Keyring = KEYRING, alone: bytes | None = None
+) -> Operation:
+    """``alone``: the disk of the coordinator's own node, which is asked first, whether the value is settled already."""
+    own = None if alone is None else OwnReplica(alone, lambda owner, epoch, digests: True)
     header = records.header(Version(clock, 1))
     sealed = frozenset(keyring.epoch_keys(OWNER, 1).sealer.seal([value], [digest_of(value, keyring)]))
 
@@ -41,20 +47,35 @@ def put(kind: str = "put", clock: int = 1, value: bytes = VALUE, keyring: Keyrin
 
     return Operation(
         kind,
-        lambda: operations.tokenize(OWNER, [value], keyring, header, 1),
+        lambda: operations.tokenize(OWNER, [value], keyring, header, 1, own),
         lambda result: Owed(sealed if stands(result) else frozenset(), result.epoch),
         breaks,
         lambda owed: Owed(owed.found - sealed, owed.epoch),
     )
 
 
-def get(keyring: Keyring = KEYRING) -> Operation:
+class _Alone(bytes):
+    """A record that one disk has told alone."""
+
+    def __repr__(self) -> str:
+        return f"alone {super().__repr__()}"
+
+
+def get(keyring: Keyring = KEYRING, alone: bytes | None = None, kind: str = "get", *, left_behind: bool = False) -> Operation:
+    """A read. ``alone``: the disk of the coordinator's own node, which is asked first, whether it may tell the value alone.
+
+    ``left_behind``: it may do so after a collision was seen, since its disk is replaced and it has not heard of that.
+    """
     digest = digest_of(VALUE, keyring)
 
     def breaks(result: list[bytes | Open | None], owed: Owed) -> str | None:
         (found,) = result
+        if isinstance(found, _Alone) and left_behind:
+            owed = Owed(owed.found)
         if len(owed.found) > 1:
             return "two values were acknowledged or seen under one token"
+        if owed.collided and found in (None, *_values(result)):
+            return "not a collision any more, after one was seen"
         if found is None and owed.found:
             return "not found, after it was acknowledged or seen"
         if isinstance(found, bytes) and owed.found - {records.sealed_of(found)}:
@@ -62,12 +83,26 @@ def get(keyring: Keyring = KEYRING) -> Operation:
         return None
 
     return Operation(
-        "get",
-        lambda: operations.read_records(OWNER, [1], [digest], keyring, lambda size: None),
-        lambda result: Owed(frozenset(records.sealed_of(found) for found in result if isinstance(found, bytes))),
+        kind,
+        lambda: _look_up(keyring, digest, alone),
+        lambda result: Owed(frozenset(map(records.sealed_of, _values(result))), collided=result == [Open.COLLISION]),
         breaks,
-        lambda owed: Owed(owed.found),
+        lambda owed: Owed(owed.found, collided=owed.collided),
+        begins=0 if alone is None else 1,
     )
+
+
+def _look_up(keyring: Keyring, digest: bytes, alone: bytes | None) -> Steps[list[bytes | Open | None]]:
+    """As in Coordinator: what one disk does not tell, or tells in bytes that are not authentic, is read by quorum."""
+    if alone is not None:
+        (told,) = yield from operations.read_settled(OWNER, [1], [digest], alone)
+        if told is not None and records.authentic(told, digest, keyring.epoch_keys(OWNER, 1).sealer):
+            return [_Alone(told)]
+    return (yield from operations.read_records(OWNER, [1], [digest], keyring, lambda size: None))
+
+
+def _values(result: list[bytes | Open | None]) -> list[bytes]:
+    return [found for found in result if isinstance(found, bytes)]
 
 
 def rotate() -> Operation:
@@ -102,9 +137,10 @@ class Scope:
     operations: tuple[Operation, ...]
     keyring: Keyring = KEYRING
     at_least: int = 0
+    knowing: Knowing | None = None
 
     def world(self, *, renaming: bool = True) -> World:
-        return World(self.operations, keyring=self.keyring, renaming=renaming)
+        return World(self.operations, keyring=self.keyring, renaming=renaming, knowing=self.knowing)
 
 
 A, B, C = put("put a", 1), put("put b", 2), put("put c", 2, OTHER, NARROW)

@@ -6,7 +6,10 @@ something where they arrive, and what finished operations have shown. One step i
     a request reaches a replica, is handled, and its reply reaches the coordinator at once
     a request reaches a replica, and its reply is lost, or comes when nobody waits for it any more
     a coordinator gives up all replicas that its round has not heard: they crashed, are cut off, or hang
-    a replica crashes, and its disk loses what was not synced
+    a replica crashes, its disk loses what was not synced, and its process what it knew
+    a replica whose knowledge is followed takes a step of a comparison with another one (knowledge.py)
+    a notice of a committed round reaches a replica
+    a replica takes over another one's record by anti-entropy
 
 None of them has to happen, and none is bounded in number: these are all the states, whatever fails how often. A coordinator
 that dies is one that does nothing any more while what it sent still arrives. An operation begins with its first message, since
@@ -39,13 +42,28 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from quorumvault.crypto.keys import Keyring
-from quorumvault.protocol.messages import Ack, AnyReply, AnyRequest, Get, OtherView, ReadEpoch, RoundId, encode
+from quorumvault.model import QUORUM
+from quorumvault.protocol import records
+from quorumvault.protocol.messages import (
+    Ack,
+    AnyReply,
+    AnyRequest,
+    Get,
+    GetSettled,
+    OtherView,
+    Put,
+    ReadEpoch,
+    RoundId,
+    Settle,
+    encode,
+)
 from quorumvault.protocol.read import ReadResult
 from quorumvault.protocol.steps import Ask, QuorumLost, Steps
 from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
+from tests.model.knowledge import Knowing, Memory, Process, notices
 from tests.simulation.disks import Disk
 
 NODES = ("n1", "n2", "n3")
@@ -53,7 +71,7 @@ DISKS = [node.encode() * 8 for node in NODES]
 VIEW = first_view(dict(zip(NODES, DISKS, strict=True)))
 IDENTITIES = [DiskIdentity("c", node, disk, 1, Mode.ACTIVE, VIEW) for node, disk in zip(NODES, DISKS, strict=True)]
 KEYRING = Keyring("m1", bytes(32))
-#: Replies go straight to the round that they belong to, so that all rounds can have one id.
+#: Replies go straight to the round that they belong to, so that all rounds can have one id, where no replica remembers them.
 ROUND = RoundId(b"coordinator", b"boot", 1)
 #: Progress of an operation that has not begun, and of one that has ended.
 _UNBORN, _ENDED = 0, 1
@@ -66,13 +84,17 @@ _RENAMINGS = list(itertools.permutations(range(3)))
 
 @dataclass(frozen=True)
 class Owed:
-    """What finished operations have shown, and later answers may not fall behind: a value to be found, an epoch to be reached."""
+    """What finished operations have shown, and later answers may not fall behind: a value to be found, an epoch to be reached.
+
+    ``collided``: a reader was told that there is a collision, after which nobody may be told a value.
+    """
 
     found: frozenset[bytes] = frozenset()
     epoch: int = 1
+    collided: bool = False
 
     def and_also(self, more: Owed) -> Owed:
-        return Owed(self.found | more.found, max(self.epoch, more.epoch))
+        return Owed(self.found | more.found, max(self.epoch, more.epoch), self.collided or more.collided)
 
 
 @dataclass(frozen=True)
@@ -80,7 +102,7 @@ class Operation:
     """What a client asks for. Operations of one ``kind`` are the same but for when they happen.
 
     ``steps`` makes the generator anew. ``obliges`` says what a result shows, ``breaks`` what is wrong with one beside what is
-    owed, and ``minds`` what of that it looks at.
+    owed, and ``minds`` what of that it looks at. After ``begins`` decisions it asks for the first time what it may ask again.
     """
 
     kind: str
@@ -88,6 +110,7 @@ class Operation:
     obliges: Callable[[Any], Owed]
     breaks: Callable[[Any, Owed], str | None]
     minds: Callable[[Owed], Owed]
+    begins: int = 0
 
     def ask_after(self, decisions: Iterable[object]) -> Ask:
         """The round that it holds after these decisions. Raises what it raises, or StopIteration, if it has ended."""
@@ -126,10 +149,14 @@ class Step(NamedTuple):
 
 
 class Content(NamedTuple):
-    """Of a disk. Where every write is synced before it is answered, nothing is ever left in the cache."""
+    """Of a disk, and of its process's memory if that is followed.
+
+    Where every write is synced before it is answered, nothing is ever left in the cache.
+    """
 
     synced: frozenset[tuple[bytes, bytes]] = frozenset()
     cached: frozenset[tuple[bytes, bytes]] = frozenset()
+    memory: Memory | None = None
 
 
 class Explored(NamedTuple):
@@ -167,15 +194,24 @@ class _Broken(Exception):
 class World:
     """Explores all states of some operations, those of one kind beside each other.
 
-    ``renaming`` false keeps states apart that differ by a renaming only.
+    ``renaming`` false keeps states apart that differ by a renaming only. ``knowing``: what these replicas know of settled records
+    is followed too. Then they keep their names, only they are asked alone, and each write is of a kind of its own.
     """
 
-    def __init__(self, operations: Sequence[Operation], *, keyring: Keyring = KEYRING, renaming: bool = True) -> None:
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        *,
+        keyring: Keyring = KEYRING,
+        renaming: bool = True,
+        knowing: Knowing | None = None,
+    ) -> None:
         kinds = list(dict.fromkeys(operation.kind for operation in operations))
         self._kinds = [kinds.index(operation.kind) for operation in operations]
         assert self._kinds == sorted(self._kinds)
         self._operations = [next(each for each in operations if each.kind == kind) for kind in kinds]
         self._keyring = keyring
+        self._knowing = knowing
         self._code = Struct(f"<{5 + len(operations)}H")
         self._contents = Table(Content())
         self._flights: Table[frozenset[tuple[int, int]]] = Table(frozenset())
@@ -188,11 +224,14 @@ class World:
         self._grown: set[tuple[int, int]] = set()
         self._remember()
         self.rename(renaming)
+        twins = [self._operations[number] for number in range(len(kinds)) if self._kinds.count(number) > 1]
+        assert knowing is None or all(isinstance(twin.ask_after(()).request, Get) for twin in twins)
 
     def rename(self, renaming: bool) -> None:
         """Whether states that differ by a renaming only are one from now on."""
         self._orders.cache_clear()
-        self._renamings = range(len(_RENAMINGS) if renaming else 1)
+        named = self._knowing.disks if self._knowing else ()
+        self._renamings = [at for at, to in enumerate(_RENAMINGS) if at == 0 or (renaming and all(to[n] == n for n in named))]
         spans = [(self._kinds.index(kind), self._kinds.count(kind)) for kind in range(len(self._operations))]
         #: Where in a state there are several operations of a kind, from and to.
         self._twins = [(start, start + count) for start, count in spans if renaming and count > 1]
@@ -209,12 +248,19 @@ class World:
         self._joined = cache(self._find_joined)
         self._together = cache(self._find_together)
         self._orders = cache(self._find_orders)
+        self._heard_sums = cache(self._find_heard_sums)
+        self._compared = cache(self._find_compared)
+        self._mended = cache(self._find_mended)
+        self._sound = cache(self._find_sound)
         self._moved = [cache(partial(self._find_moved, to)) for to in _RENAMINGS]
         self._moved_flights = [cache(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
 
     def explore(self, on_depth: Callable[[Explored], object] = lambda so_far: None) -> Explored:
         """Visits every state, the nearest first. Raises Violation with a shortest way that leads to it."""
-        start = self.canonical(State((0, 0, 0), 0, 0, (_UNBORN,) * len(self._kinds)))
+        first, second, third = (
+            self._contents.number(Content(memory=self._knowing.first(node) if self._knowing else None)) for node in range(3)
+        )
+        start = self.canonical(State((first, second, third), 0, 0, (_UNBORN,) * len(self._kinds)))
         self._came_from = came_from = {start: start}
         frontier, steps, depth = [start], 0, 0
         while frontier:
@@ -237,12 +283,18 @@ class World:
         return map(self._decode, self._came_from)
 
     def unsettled(self) -> list[tuple[AnyRequest, Content, Content]]:
-        """Requests that would change nothing on a disk, and would on what it grew into. There must be none."""
+        """Requests that would change nothing on a disk, and would on what it grew into. There must be none.
+
+        What they would change in memory does not count: there a request is remembered, and forgotten again.
+        """
         return [
             (request, self._contents.values[before], self._contents.values[after])
             for (number, request), (before, after) in itertools.product(enumerate(self._requests.values), self._grown)
-            if self._arrived(number, before) == before and self._arrived(number, after) != after
+            if self._arrived(number, before) == before and self._on_disk(self._arrived(number, after)) != self._on_disk(after)
         ]
+
+    def _on_disk(self, store: int) -> Content:
+        return self._contents.values[store]._replace(memory=None)
 
     def canonical(self, state: State) -> bytes:
         """The state that stands for all those that differ from this one by a renaming only: the first of them."""
@@ -261,7 +313,9 @@ class World:
         return State((first, second, third), flight, owed, tuple(progress))
 
     def _following(self, state: State) -> Iterator[State]:
-        """States that one step leads to. Raises _Broken if one of them is an answer that may not be."""
+        """States that one step leads to. Raises _Broken if one of them is an answer that may not be, or this one is wrong."""
+        if broken := self._sound(state.stores):
+            raise _Broken(broken)
         seen = set()
         for at, progress in enumerate(state.progress):
             operation = self._kinds[at]
@@ -279,6 +333,18 @@ class World:
         for node, store in enumerate(state.stores):
             if self._crashed(store) != store:
                 yield self._written(state, node, self._crashed(store))
+        if self._knowing is not None:
+            yield from self._learning(state, self._knowing)
+
+    def _learning(self, state: State, knowing: Knowing) -> Iterator[State]:
+        for node, other in itertools.permutations(range(3), 2):
+            store, theirs = state.stores[node], state.stores[other]
+            if knowing.compares and node in knowing.disks:
+                yield self._written(state, node, self._heard_sums(store, theirs))
+            if knowing.mends:
+                yield self._written(state, node, self._mended(store, theirs))
+        for node in knowing.disks if knowing.compares else ():
+            yield self._written(state, node, self._compared(state.stores[node]))
 
     def _after(self, state: State, at: int, node: int, step: Step) -> State:
         """An operation's step, taken."""
@@ -308,7 +374,7 @@ class World:
     def _find_step(self, operation: int, number: int, node: int, store: int) -> Step:
         """The request reaches a node, is handled, and its reply is heard."""
         progress = self._begun(number)
-        request = self._ask(operation, progress.decisions).request.sent_in(ROUND, VIEW.id)
+        request = self._ask(operation, progress.decisions).request.sent_in(self._round_id(operation, progress), VIEW.id)
         after, reply = self._handle(request, node, store)
         # Which of the three it was is known from who was asked, and how many groups it has written decides nothing here.
         said = msgspec.structs.replace(reply, disk=b"", **({"sequence": 0} if isinstance(reply, Ack) else {}))
@@ -337,40 +403,76 @@ class World:
         return self._handle(self._requests.values[request], 0, store)[0]
 
     def _handle(self, request: AnyRequest, node: int, store: int) -> tuple[int, AnyReply]:
+        after, (reply,) = self._at(node, store, lambda process: process.replica.handle([request]))
+        assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (request.round, VIEW.id, DISKS[node])
+        return after, reply
+
+    def _at(self, node: int, store: int, work: Callable[[Process], T]) -> tuple[int, T]:
+        """A replica's store after this work, which is synced, and what comes of it."""
         disk = self._disk(store)
         identity = IDENTITIES[node]
         replica = Replica(disk, identity, self._keyring, reply_bytes=1 << 20, copy_bytes=1 << 20, keep=lambda _: None)
-        (reply,) = replica.handle([request])
-        assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (ROUND, VIEW.id, DISKS[node])
+        process = Process(replica, disk, self._knowing)
+        process.remember(self._contents.values[store].memory)
+        result = work(process)
         disk.sync()
-        after = self._intern_disk(disk)
+        after = self._intern_disk(disk, process.memory())
         self._grown.add((store, after))
-        return after, reply
+        return after, result
 
     def _find_crashed(self, store: int) -> int:
         disk = self._disk(store)
         disk.crash(keeps=False)
-        return self._intern_disk(disk)
+        return self._intern_disk(disk, self._contents.values[store].memory and Memory())
 
     def _disk(self, store: int) -> Disk:
         content = self._contents.values[store]
         disk = Disk(IDENTITIES[0])  # which one makes no difference to what is stored
         disk.stored = dict(content.synced)
+        if content.memory is not None:
+            disk.stored[layout.SEQUENCE_KEY] = layout.encode_sequence(content.memory.sequence)
         disk.write(dict(content.cached))
         return disk
 
-    def _intern_disk(self, disk: Disk) -> int:
+    def _intern_disk(self, disk: Disk, memory: Memory | None) -> int:
         """The sequence number counts writes and decides nothing here; without it states fold that differ in it alone."""
         held = {pair for pair in disk.scan(b"") if pair[0] != layout.SEQUENCE_KEY}
         synced = frozenset(pair for pair in disk.stored.items() if pair[0] != layout.SEQUENCE_KEY)
-        content = Content(synced, frozenset(held - synced))
-        return self._contents.number(content)
+        return self._contents.number(Content(synced, frozenset(held - synced), memory))
+
+    def _find_heard_sums(self, store: int, theirs: int) -> int:
+        """A replica has the sums of another one, and compares its own with them next."""
+        _, sums = self._at(0, theirs, lambda process: process.sums(VIEW))
+        assert sums is not None
+        sums = msgspec.structs.replace(sums, disk=b"", sequence=0)
+        return self._at(0, store, lambda process: process.compare_with(sums))[0]
+
+    def _find_compared(self, store: int) -> int:
+        return self._at(0, store, lambda process: process.go_on(VIEW))[0]
+
+    def _find_mended(self, store: int, theirs: int) -> int:
+        """A replica has taken over another one's record."""
+        assert self._knowing is not None
+        place = self._knowing.place
+        _, fetched = self._at(0, theirs, lambda process: process.fetch(VIEW, place))
+        assert fetched is not None
+        return self._at(0, store, lambda process: process.mend(fetched, place))[0]
+
+    def _find_sound(self, stores: ThreeStores) -> str | None:
+        """What is wrong with what replicas know: only what two disks hold may be told alone."""
+        held = [{(key, records.sealed_of(value)) for key, value in self._contents.values[at].synced} for at in stores]
+        for node, store in enumerate(stores):
+            if self._contents.values[store].memory is not None:
+                _, alone = self._at(node, store, lambda process: list(process.tells_alone()))
+                if any(sum(pair in disk for disk in held) < QUORUM for pair in alone):
+                    return f"{NODES[node]} would tell alone what no other disk holds"
+        return None
 
     def _decide(
         self, operation: int, progress: Progress, heard: Collection[tuple[int, int]], last: int | None, given_up: Iterable[int]
     ) -> object:
         """What the present round makes of these replies, that of ``last`` coming last, and of the silence of others."""
-        round_ = self._ask(operation, progress.decisions).round(ROUND, VIEW)
+        round_ = self._ask(operation, progress.decisions).round(self._round_id(operation, progress), VIEW)
         decision = None
         for node, reply in sorted(heard, key=lambda pair: pair[0] == last):
             decision = round_.receive(msgspec.structs.replace(self._replies.values[reply], disk=DISKS[node]))
@@ -381,15 +483,32 @@ class World:
     def _decided(self, operation: int, progress: Progress, decision: object) -> Step:
         decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
         further = Progress(progress.owed, decisions)
+        told = self._announced(operation, progress, decision)
+        begin = decisions[: self._operations[operation].begins]
         try:
             asked = self._ask(operation, decisions).request.sent_in(ROUND, VIEW.id)
-            if asked == self._ask(operation, ()).request.sent_in(ROUND, VIEW.id):
-                further = Progress(progress.owed)
-            return Step(self._progress.number(further), sent=self._sent(operation, further))
+            if asked == self._ask(operation, begin).request.sent_in(ROUND, VIEW.id):
+                further = Progress(progress.owed, begin)
+            return Step(self._progress.number(further), sent=self._joined(told, self._sent(operation, further)))
         except QuorumLost:
-            return Step(_ENDED)
+            return Step(_ENDED, sent=told)
         except StopIteration as end:
-            return Step(_ENDED, shown=self._shown(operation, end.value, progress.owed))
+            return Step(_ENDED, sent=told, shown=self._shown(operation, end.value, progress.owed))
+
+    def _announced(self, operation: int, progress: Progress, decision: object) -> int:
+        """What replicas whose knowledge is followed are told of a round that was decided so."""
+        put = self._ask(operation, progress.decisions).request
+        if self._knowing is None or not isinstance(put, Put):
+            return 0
+        told = notices(put.sent_in(self._round_id(operation, progress), VIEW.id), decision, VIEW)
+        numbers = [self._requests.number(notice, encode(notice)) for notice in told]
+        return self._flights.number(frozenset(itertools.product(numbers, self._knowing.disks)))
+
+    def _round_id(self, operation: int, progress: Progress) -> RoundId:
+        """Each operation is of a coordinator of its own, on one disk after another."""
+        if self._knowing is None:
+            return ROUND
+        return RoundId(ROUND.disk, b"boot %d" % operation, 1 + len(progress.decisions))
 
     def _shown(self, number: int, result: object, owed: int) -> int:
         operation = self._operations[number]
@@ -410,16 +529,24 @@ class World:
     def _sent(self, operation: int, progress: Progress) -> int:
         """The requests of the present round, if they write anything; others can do nothing but be answered."""
         ask = self._ask(operation, progress.decisions)
-        request = ask.request.sent_in(ROUND, VIEW.id)
-        if isinstance(request, Get | ReadEpoch):
+        request = ask.request.sent_in(self._round_id(operation, progress), VIEW.id)
+        if isinstance(request, Get | GetSettled | ReadEpoch):
             return 0
         number = self._requests.number(request, encode(request))
         return self._flights.number(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))
 
     def _find_settled(self, flight: int, stores: ThreeStores) -> int:
-        """What is under way, without requests that change nothing where they arrive."""
-        sent = self._flights.values[flight]
-        return self._flights.number(frozenset((r, node) for r, node in sent if self._arrived(r, stores[node]) != stores[node]))
+        """What is under way, without requests that change nothing where they arrive.
+
+        A notice may come before what it tells of, and then changes nothing, and change something later: it may always come.
+        """
+        return self._flights.number(
+            frozenset(
+                (request, node)
+                for request, node in self._flights.values[flight]
+                if isinstance(self._requests.values[request], Settle) or self._arrived(request, stores[node]) != stores[node]
+            )
+        )
 
     def _find_joined(self, one: int, other: int) -> int:
         return self._flights.number(self._flights.values[one] | self._flights.values[other])
@@ -475,4 +602,4 @@ class World:
                 yield f"{self._operations[number].kind}: ends, or its coordinator dies"
         for node, was, now in zip(NODES, before.stores, after.stores, strict=True):
             if was != now:
-                yield f"{node} holds something else"
+                yield f"{node} {'knows' if self._on_disk(was) == self._on_disk(now) else 'holds'} something else"

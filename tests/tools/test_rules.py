@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.model import rejoinscopes, scopes
+from tests.model import rejoinscopes
+from tests.model.run import JOINS, WHOLE
 from tests.rigs.undone import UNDONE
 from tests.tools.test_house import FILES
 
@@ -25,7 +26,7 @@ CHECKERS_IN = ("chaos", "tests/simulation")
 #: A number that stands for a rule.
 NUMBERED = re.compile(r"\b(?:rule|trap)s?[ ][0-9]+", re.IGNORECASE)
 KINDS = ("scopes", "mutants", "checkers")
-SCOPES = {**scopes.SMALL, **scopes.LARGE, **rejoinscopes.SMALL, **rejoinscopes.LARGE}
+SCOPES = {**WHOLE, **JOINS}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""Which small worlds with settled reads are explored: a disk tells alone what it knows to be on two."""
+
+from dataclasses import replace
+
+from quorumvault.model import Version
+from quorumvault.protocol import records
+from quorumvault.server.storage import layout
+from tests.model import rejoinscopes
+from tests.model.knowledge import Knowing
+from tests.model.rejoining import Call, RejoinWorld
+from tests.model.rejoinscopes import SECOND
+from tests.model.scopes import A_NARROW, GET, GET_NARROW, NARROW, OTHER, OWNER, VALUE, A, C, Scope, digest_of, get, put
+from tests.model.world import DISKS, KEYRING, Owed
+
+PLACE, PLACE_NARROW = (layout.record_keys(OWNER.id, [1], [digest_of(VALUE, keyring)])[0][1:] for keyring in (KEYRING, NARROW))
+READ, READ_NARROW = (get(keyring, DISKS[0], "read at n1") for keyring in (KEYRING, NARROW))
+
+#: n1 puts the value again, unless its own replica knows it to be settled.
+AGAIN = put("put at n1", 2, alone=DISKS[0])
+
+#: Knowledge comes by notices alone, from a bucket that is known as a whole.
+TOLD, TOLD_NARROW = (Knowing(place, whole=True, compares=False) for place in (PLACE, PLACE_NARROW))
+COMPARED, COMPARED_NARROW = Knowing(PLACE), Knowing(PLACE_NARROW)
+
+#: Explored by the test suite. In each a Put may be lost, as a whole or its acknowledgements. "again": the value is put once more,
+#: as by a client that has heard nothing. "no-room": whatever is written is too much to be remembered.
+SMALL = {
+    "settled-put-read-get": Scope((A, READ, GET), at_least=150_000, knowing=COMPARED),
+    "settled-put-again-read": Scope((A, AGAIN, READ), at_least=80_000, knowing=TOLD),
+    "settled-no-room": Scope((A, READ), at_least=5_000, knowing=replace(COMPARED, room=0)),
+    "settled-two-values-read": Scope((A_NARROW, C, READ_NARROW), NARROW, 30_000, replace(TOLD_NARROW, mends=True)),
+}
+#: Explored by hand.
+LARGE = {
+    "settled-all-know": Scope((A,), knowing=replace(COMPARED, disks=(0, 1, 2))),
+    "settled-put-again-read-compared": Scope((A, AGAIN, READ), knowing=COMPARED),
+    "settled-put-read-get-mended": Scope((A, READ, GET), knowing=replace(COMPARED, mends=True)),
+    "settled-two-values-read-compared": Scope((A_NARROW, C, READ_NARROW), NARROW, knowing=replace(COMPARED_NARROW, mends=True)),
+    "settled-two-values-read-get": Scope((A_NARROW, C, READ_NARROW, GET_NARROW), NARROW, knowing=TOLD_NARROW),
+}
+
+
+_COMMON = {
+    layout.register_key(OWNER.id): layout.encode_register(1, NARROW.secret_id),
+    layout.owner_key(OWNER.id): OWNER.name.encode(),
+}
+
+
+def _holding(value: bytes, clock: int) -> dict[bytes, bytes]:
+    (sealed,) = NARROW.epoch_keys(OWNER, 1).sealer.seal([value], [digest_of(value, NARROW)])
+    return _COMMON | {layout.RECORD + PLACE_NARROW: records.header(Version(clock, 1)) + sealed}
+
+
+#: Two values met in one token. The first is on two disks, was told, and is known at the beginning to whoever is followed.
+CONTESTED = {"n1": _holding(VALUE, 1), "n2": _holding(VALUE, 1), "n3": _holding(OTHER, 2)}
+FOUND = Owed(frozenset({records.sealed_of(CONTESTED["n1"][layout.RECORD + PLACE_NARROW])}))
+#: Numbers of disks: the old ones of n1 and n2, and the one that joins in n2's place.
+_N1, _OLD, _NEW = 0, 1, 3
+_DISKS = {_N1: DISKS[0], _OLD: DISKS[1], _NEW: SECOND.disk}
+
+
+def _put_read(disk: int, knowing: Knowing, *, stragglers: bool = False) -> RejoinWorld:
+    """A value is put and then read at this disk, while the second one is replaced."""
+    calls = [Call("put", put()), Call("read", get(KEYRING, _DISKS[disk]), after=0)]
+    knowing = replace(knowing, disks=(disk,))
+    return RejoinWorld(calls, [SECOND], stragglers=stragglers, losses=False, views=2, knowing=knowing)
+
+
+def _contested(disk: int, knowing: Knowing) -> RejoinWorld:
+    """A read at this disk, and one by quorum, while the second one is replaced: after that there is a collision."""
+    read = get(NARROW, _DISKS[disk], left_behind=disk == _OLD)
+    calls = [Call("read", read), Call("get", GET_NARROW)]
+    knowing = replace(knowing, disks=(disk,))
+    return RejoinWorld(
+        calls, [SECOND], CONTESTED, FOUND, stragglers=False, losses=False, views=2, keyring=NARROW, knowing=knowing
+    )
+
+
+def _two_values() -> RejoinWorld:
+    """Two values that meet in one token are put, while the second disk is replaced."""
+    calls = [Call("put a", A_NARROW), Call("put b", C)]
+    return RejoinWorld(calls, [SECOND], stragglers=False, losses=False, views=2, keyring=NARROW, knowing=TOLD_NARROW)
+
+
+#: Disks are replaced. "old": what is followed and asked is the replaced disk, which lives on; "new": the one in its place.
+JOINS_SMALL = {
+    "settled-join-put-read": rejoinscopes.Scope(lambda: _put_read(_N1, TOLD), 20_000),
+    "settled-join-put-compared": rejoinscopes.Scope(
+        lambda: RejoinWorld([Call("put", put())], [SECOND], stragglers=False, losses=False, views=2, knowing=COMPARED), 10_000
+    ),
+    "settled-join-put-read-old": rejoinscopes.Scope(lambda: _put_read(_OLD, TOLD), 40_000),
+    "settled-join-put-read-new": rejoinscopes.Scope(lambda: _put_read(_NEW, COMPARED), 40_000),
+    "settled-join-contested": rejoinscopes.Scope(lambda: _contested(_N1, replace(TOLD_NARROW, mends=True)), 20_000),
+    "settled-join-contested-old": rejoinscopes.Scope(lambda: _contested(_OLD, replace(TOLD_NARROW, mends=True)), 30_000),
+    "settled-join-contested-new": rejoinscopes.Scope(lambda: _contested(_NEW, replace(COMPARED_NARROW, mends=True)), 30_000),
+}
+JOINS_LARGE = {
+    "settled-join-late-messages": rejoinscopes.Scope(lambda: _put_read(_N1, TOLD, stragglers=True), 50_000),
+    "settled-join-put-read-compared": rejoinscopes.Scope(lambda: _put_read(_N1, COMPARED), 200_000),
+    "settled-join-contested-compared": rejoinscopes.Scope(
+        lambda: _contested(_N1, replace(COMPARED_NARROW, whole=True, mends=True)), 100_000
+    ),
+    "settled-join-two-values": rejoinscopes.Scope(_two_values, 200_000),
+}
