@@ -17,6 +17,7 @@ READ, READ_NARROW = (get(keyring, DISKS[0], "read at n1") for keyring in (KEYRIN
 
 #: n1 puts the value again, unless its own replica knows it to be settled.
 AGAIN = put("put at n1", 2, alone=DISKS[0])
+C_AT_N1 = put("put at n1", 2, OTHER, NARROW, alone=DISKS[0])
 
 #: Knowledge comes by notices alone, from a bucket that is known as a whole.
 TOLD, TOLD_NARROW = (Knowing(place, whole=True, compares=False) for place in (PLACE, PLACE_NARROW))
@@ -29,6 +30,7 @@ SMALL = {
     "settled-put-again-read": Scope((A, AGAIN, READ), at_least=80_000, knowing=TOLD),
     "settled-no-room": Scope((A, READ), at_least=5_000, knowing=replace(COMPARED, room=0)),
     "settled-two-values-read": Scope((A_NARROW, C, READ_NARROW), NARROW, 30_000, replace(TOLD_NARROW, mends=True)),
+    "settled-two-values-put": Scope((A_NARROW, C_AT_N1), NARROW, 1_000, TOLD_NARROW),
 }
 #: Explored by hand.
 LARGE = {
