@@ -1,5 +1,6 @@
 """What small worlds are about: a few operations on one key and one register, and what may never come of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quorumvault.crypto import canonical
@@ -138,9 +139,10 @@ class Scope:
     keyring: Keyring = KEYRING
     at_least: int = 0
     knowing: Knowing | None = None
+    stored: Mapping[bytes, bytes] | None = None
 
     def world(self, *, renaming: bool = True) -> World:
-        return World(self.operations, keyring=self.keyring, renaming=renaming, knowing=self.knowing)
+        return World(self.operations, keyring=self.keyring, renaming=renaming, knowing=self.knowing, stored=self.stored)
 
 
 A, B, C = put("put a", 1), put("put b", 2), put("put c", 2, OTHER, NARROW)

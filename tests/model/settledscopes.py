@@ -8,8 +8,8 @@ from quorumvault.server.storage import layout
 from tests.model import rejoinscopes
 from tests.model.knowledge import Knowing
 from tests.model.rejoining import Call, RejoinWorld
-from tests.model.rejoinscopes import SECOND
-from tests.model.scopes import A_NARROW, GET, GET_NARROW, NARROW, OTHER, OWNER, VALUE, A, C, Scope, digest_of, get, put
+from tests.model.rejoinscopes import RECORD, SECOND
+from tests.model.scopes import A_NARROW, GET, GET_NARROW, NARROW, OTHER, OWNER, ROTATE, VALUE, A, C, Scope, digest_of, get, put
 from tests.model.world import DISKS, KEYRING, Owed
 
 PLACE, PLACE_NARROW = (layout.record_keys(OWNER.id, [1], [digest_of(VALUE, keyring)])[0][1:] for keyring in (KEYRING, NARROW))
@@ -30,6 +30,7 @@ SMALL = {
     "settled-put-again-read": Scope((A, AGAIN, READ), at_least=80_000, knowing=TOLD),
     "settled-no-room": Scope((A, READ), at_least=5_000, knowing=replace(COMPARED, room=0)),
     "settled-two-values-read": Scope((A_NARROW, C, READ_NARROW), NARROW, 30_000, replace(TOLD_NARROW, mends=True)),
+    "settled-put-again-rotate": Scope((AGAIN, ROTATE), at_least=100, knowing=TOLD, stored=RECORD),
     "settled-two-values-put": Scope((A_NARROW, C_AT_N1), NARROW, 1_000, TOLD_NARROW),
 }
 #: Explored by hand.
@@ -57,8 +58,8 @@ def _holding(value: bytes, clock: int) -> dict[bytes, bytes]:
 CONTESTED = {"n1": _holding(VALUE, 1), "n2": _holding(VALUE, 1), "n3": _holding(OTHER, 2)}
 FOUND = Owed(frozenset({records.sealed_of(CONTESTED["n1"][layout.RECORD + PLACE_NARROW])}))
 #: Numbers of disks: the old ones of n1 and n2, and the one that joins in n2's place.
-_N1, _OLD, _NEW = 0, 1, 3
-_DISKS = {_N1: DISKS[0], _OLD: DISKS[1], _NEW: SECOND.disk}
+_N1, OLD, _NEW = 0, 1, 3
+_DISKS = {_N1: DISKS[0], OLD: DISKS[1], _NEW: SECOND.disk}
 
 
 def _put_read(disk: int, knowing: Knowing, *, stragglers: bool = False) -> RejoinWorld:
@@ -68,9 +69,12 @@ def _put_read(disk: int, knowing: Knowing, *, stragglers: bool = False) -> Rejoi
     return RejoinWorld(calls, [SECOND], stragglers=stragglers, losses=False, views=2, knowing=knowing)
 
 
-def _contested(disk: int, knowing: Knowing) -> RejoinWorld:
-    """A read at this disk, and one by quorum, while the second one is replaced: after that there is a collision."""
-    read = get(NARROW, _DISKS[disk], left_behind=disk == _OLD)
+def contested(disk: int, knowing: Knowing, *, left_behind: bool = False) -> RejoinWorld:
+    """A read at this disk, and one by quorum, while the second one is replaced: after that there is a collision.
+
+    ``left_behind``: the read may tell the value all the same, since the disk has not heard that it was replaced.
+    """
+    read = get(NARROW, _DISKS[disk], left_behind=left_behind)
     calls = [Call("read", read), Call("get", GET_NARROW)]
     knowing = replace(knowing, disks=(disk,))
     return RejoinWorld(
@@ -90,17 +94,19 @@ JOINS_SMALL = {
     "settled-join-put-compared": rejoinscopes.Scope(
         lambda: RejoinWorld([Call("put", put())], [SECOND], stragglers=False, losses=False, views=2, knowing=COMPARED), 10_000
     ),
-    "settled-join-put-read-old": rejoinscopes.Scope(lambda: _put_read(_OLD, TOLD), 40_000),
+    "settled-join-put-read-old": rejoinscopes.Scope(lambda: _put_read(OLD, TOLD), 40_000),
     "settled-join-put-read-new": rejoinscopes.Scope(lambda: _put_read(_NEW, COMPARED), 40_000),
-    "settled-join-contested": rejoinscopes.Scope(lambda: _contested(_N1, replace(TOLD_NARROW, mends=True)), 20_000),
-    "settled-join-contested-old": rejoinscopes.Scope(lambda: _contested(_OLD, replace(TOLD_NARROW, mends=True)), 30_000),
-    "settled-join-contested-new": rejoinscopes.Scope(lambda: _contested(_NEW, replace(COMPARED_NARROW, mends=True)), 30_000),
+    "settled-join-contested": rejoinscopes.Scope(lambda: contested(_N1, replace(TOLD_NARROW, mends=True)), 20_000),
+    "settled-join-contested-old": rejoinscopes.Scope(
+        lambda: contested(OLD, replace(TOLD_NARROW, mends=True), left_behind=True), 30_000
+    ),
+    "settled-join-contested-new": rejoinscopes.Scope(lambda: contested(_NEW, replace(COMPARED_NARROW, mends=True)), 30_000),
 }
 JOINS_LARGE = {
     "settled-join-late-messages": rejoinscopes.Scope(lambda: _put_read(_N1, TOLD, stragglers=True), 50_000),
     "settled-join-put-read-compared": rejoinscopes.Scope(lambda: _put_read(_N1, COMPARED), 200_000),
     "settled-join-contested-compared": rejoinscopes.Scope(
-        lambda: _contested(_N1, replace(COMPARED_NARROW, whole=True, mends=True)), 100_000
+        lambda: contested(_N1, replace(COMPARED_NARROW, whole=True, mends=True)), 100_000
     ),
     "settled-join-two-values": rejoinscopes.Scope(_two_values, 200_000),
 }

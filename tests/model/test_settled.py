@@ -1,14 +1,16 @@
-"""Settled records in every order of messages, comparisons, crashes and views: what one disk tells alone, two hold."""
+"""Settled records in every order of messages, comparisons, crashes and views."""
 
 import pytest
 
-from tests.model.settledscopes import JOINS_SMALL, SMALL
+from tests.model.settledscopes import JOINS_SMALL, OLD, SMALL, TOLD_NARROW, contested
+from tests.model.world import Violation
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_what_one_tells_alone_is_on_two_disks(name: str) -> None:
+    """Proves: settled records."""
     scope = SMALL[name]
     world = scope.world()
     assert world.explore().states > scope.at_least
@@ -19,3 +21,19 @@ def test_what_one_tells_alone_is_on_two_disks(name: str) -> None:
 def test_it_stays_so_while_a_disk_is_replaced(name: str) -> None:
     scope = JOINS_SMALL[name]
     assert scope.world().explore() > scope.at_least
+
+
+def test_a_disk_that_was_left_behind_tells_a_value_after_a_collision() -> None:
+    """The known limit of settled records: a replaced disk that has not heard of it. Its world allows for that, and no other."""
+    with pytest.raises(Violation, match="read: not a collision any more"):
+        contested(OLD, TOLD_NARROW).explore()
+
+
+@pytest.mark.parametrize("name", ["settled-no-room", "settled-put-again-rotate"])
+def test_states_that_stand_for_others_stand_for_all_of_them(name: str) -> None:
+    """The node whose knowledge is followed keeps its name, so there are at most two of each."""
+    world = SMALL[name].world(renaming=False)
+    every = world.explore().states
+    world.rename(True)
+    folded = {world.canonical(state) for state in world.visited()}
+    assert len(folded) == SMALL[name].world().explore().states < every / 1.5

@@ -33,7 +33,7 @@ most steps are look-ups.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from struct import Struct
@@ -196,6 +196,7 @@ class World:
 
     ``renaming`` false keeps states apart that differ by a renaming only. ``knowing``: what these replicas know of settled records
     is followed too. Then they keep their names, only they are asked alone, and each write is of a kind of its own.
+    ``stored`` is what all disks hold at the beginning.
     """
 
     def __init__(
@@ -205,6 +206,7 @@ class World:
         keyring: Keyring = KEYRING,
         renaming: bool = True,
         knowing: Knowing | None = None,
+        stored: Mapping[bytes, bytes] | None = None,
     ) -> None:
         kinds = list(dict.fromkeys(operation.kind for operation in operations))
         self._kinds = [kinds.index(operation.kind) for operation in operations]
@@ -212,6 +214,7 @@ class World:
         self._operations = [next(each for each in operations if each.kind == kind) for kind in kinds]
         self._keyring = keyring
         self._knowing = knowing
+        self._stored = frozenset((stored or {}).items())
         self._code = Struct(f"<{5 + len(operations)}H")
         self._contents = Table(Content())
         self._flights: Table[frozenset[tuple[int, int]]] = Table(frozenset())
@@ -258,7 +261,8 @@ class World:
     def explore(self, on_depth: Callable[[Explored], object] = lambda so_far: None) -> Explored:
         """Visits every state, the nearest first. Raises Violation with a shortest way that leads to it."""
         first, second, third = (
-            self._contents.number(Content(memory=self._knowing.first(node) if self._knowing else None)) for node in range(3)
+            self._contents.number(Content(self._stored, memory=self._knowing.first(node) if self._knowing else None))
+            for node in range(3)
         )
         start = self.canonical(State((first, second, third), 0, 0, (_UNBORN,) * len(self._kinds)))
         self._came_from = came_from = {start: start}

@@ -21,6 +21,7 @@ from tests.rigs.undone.mutant import Mutant
 
 _real_tell = Coordinator._tell
 _real_put = Replica._put
+_real_put_part = operations._put
 _real_differing_sums = anti_entropy._differing_sums
 _real_compared = SettledRecords.compared
 _real_wrote = SettledRecords.wrote
@@ -85,6 +86,18 @@ def _never_void(self: SettledRecords, buckets: Collection[int], sequence: int) -
     _real_compared(self, buckets, sequence)
 
 
+def _without_the_fence(*args: Any) -> Generator[Any, Any, Any]:
+    """Asks nobody if nothing is left to write."""
+    steps = _real_put_part(*args)
+    try:
+        ask = next(steps)
+        while not isinstance(ask.request, Put) or ask.request.digests:
+            ask = steps.send((yield ask))
+    except StopIteration as end:
+        return end.value
+    return Committed()
+
+
 _ANY_VALUE = SimpleNamespace(authentic=records.authentic, sealed_of=lambda record: mock.ANY)
 _RULE = ("settled records",)
 
@@ -114,4 +127,6 @@ MUTANTS = (
            ((SettledRecords, "compared", _never_void),), scopes=("settled-no-room",)),
     Mutant("settled-another-value", _RULE, "a value is not written if another one is settled in its token",
            ((operations, "records", _ANY_VALUE),), scopes=("settled-two-values-put",)),
+    Mutant("settled-unfenced", _RULE, "a batch of which nothing is left to write asks nobody",
+           ((operations, "_put", _without_the_fence),), scopes=("settled-put-again-rotate",)),
 )  # fmt: skip
