@@ -34,7 +34,7 @@ def put(
     kind: str = "put", clock: int = 1, value: bytes = VALUE, keyring: Keyring = KEYRING, alone: bytes | None = None
 ) -> Operation:
     """``alone``: the disk of the coordinator's own node, which is asked first, whether the value is settled already."""
-    own = None if alone is None else OwnReplica(alone, lambda owner, epoch, digests: True)
+    own = None if alone is None else OwnReplica(alone, lambda owner, epoch, digests: range(len(digests)))
     header = records.header(Version(clock, 1))
     sealed = frozenset(keyring.epoch_keys(OWNER, 1).sealer.seal([value], [digest_of(value, keyring)]))
 

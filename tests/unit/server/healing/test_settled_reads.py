@@ -195,10 +195,10 @@ async def test_a_batch_of_new_values_asks_nobody_what_is_settled(nodes: Cluster)
 async def test_values_that_collide_are_named_by_their_own_places(nodes: Cluster) -> None:
     """What is settled is left out of the batch; what collides is counted in the whole of it."""
     await tokenized(nodes)
-    await compared(nodes)
-    foreign = {layout.record_keys(CLINIC.id, [1], KEYRING.epoch_keys(CLINIC, 1).digests([value]))[0] for value in values(20, 21)}
+    (foreign,) = layout.record_keys(CLINIC.id, [1], KEYRING.epoch_keys(CLINIC, 1).digests(values(20, 21)))
     (record, *_) = nodes["n1"].records().values()
     for node in nodes.values():
-        node.store.write(dict.fromkeys(foreign, record))
-    written = await nodes["n1"].coordinator.tokenize(CLINIC, [*TWENTY[:3], values(20, 21)[0], TWENTY[3]])
+        node.store.write({foreign: record})
+    await compared(nodes)
+    written = await nodes["n1"].coordinator.tokenize(CLINIC, [*TWENTY[:3], *values(20, 21), TWENTY[3]])
     assert [index for index, token in enumerate(written.tokens) if token is None] == [3]
