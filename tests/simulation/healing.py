@@ -4,7 +4,7 @@ While clients ask, each process hands off, compares and scrubs at times of its o
 have to hold the same, without a single read.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -13,13 +13,16 @@ from chaos.testbed.checkers import Violation
 from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import Put, RaiseEpoch
+from quorumvault.protocol.records import CONFLICT_MARK, sealed_of
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.requests import NoAnswer
 from quorumvault.server.healing.scrub import Neighbours
+from quorumvault.server.replica.owners import is_authentic
 from quorumvault.server.storage import layout
 from tests.rigs.healing import Diary
+from tests.simulation.clients import OWNERS
 from tests.simulation.disks import Disk
-from tests.simulation.nodes import DISKS, TIMEOUTS, VIEW, Cluster, Process, boot_nonce
+from tests.simulation.nodes import DISKS, TIMEOUTS, VIEW, Process, boot_nonce
 from tests.simulation.timeline import drive
 from tests.simulation.world import Run, Scenario, World, judged
 
@@ -139,26 +142,38 @@ class Healing:
 def run_healing(chosen: Scenario) -> Run:
     """As world.run, on nodes that heal. The disks have to be the same before anybody reads, and all has to hold after that."""
     world = World(chosen)
-    healing, check_same = Healing(world, chosen.seed), partial(check_converged, world.cluster)
+    healing, check_same = Healing(world, chosen.seed), partial(check_converged, world)
     heal = (healing.hand_off, healing.repair, healing.check_scrubbed, check_same)
     return judged(
         world, world.play, healing.check_loops, world.check, *heal, world.check, world.read_everything, world.check, check_same
     )
 
 
-def check_converged(cluster: Cluster) -> None:
+def check_converged(world: World) -> None:
     """All disks hold the same records and registers, but for buckets in which one of them has a block that cannot be read.
 
-    And but for what bits flipped in where no other disk has it: it was never acknowledged, and can be had from nobody.
+    And but for what bits flipped in where no other disk has it: it was never acknowledged, and can be had from nobody. And but
+    for tokens in which two values met, or a value and a conflict mark: each disk keeps what it had first.
     """
-    disks = [node.disk for node in cluster.values()]
+    disks = [node.disk for node in world.cluster.values()]
     alone = {key for disk in disks for key in disk.flipped if sum(key in other.stored for other in disks) == 1}
     unreadable = {layout.bucket_of(key) for disk in disks for key in disk.unreadable}
-    one, *others = (_common(disk, unreadable) for disk in disks)
-    for other in others:
-        differing = sorted(key for key in (one.keys() | other.keys()) - alone if one.get(key) != other.get(key))
-        if differing:
-            raise Violation("convergence", f"{len(differing)} keys differ after all was healed: {differing[0].hex()}")
+    held = [_common(disk, unreadable) for disk in disks]
+    keys = set().union(*held) - alone
+    differing = sorted(key for key in keys if len({each.get(key) for each in held}) > 1 and not _contested(world, key, held))
+    if differing:
+        raise Violation("convergence", f"{len(differing)} keys differ after all was healed: {differing[0].hex()}")
+
+
+def _contested(world: World, key: bytes, held: Sequence[Mapping[bytes, bytes]]) -> bool:
+    """Whether each disk has an authentic value there, or a conflict mark, and those that have one value have the same record."""
+    if not world.narrow or not key.startswith(layout.RECORD):
+        return False
+    found = [record for each in held if (record := each.get(key)) is not None]
+    place = key.removeprefix(layout.RECORD)
+    owner = next(owner for owner in OWNERS if owner.id == layout.parse_place(place)[0])
+    rightful = all(record == CONFLICT_MARK or is_authentic(world.keyring, owner, place, record) for record in found)
+    return rightful and len(found) == len(held) and len(set(found)) == len(set(map(sealed_of, found))) > 1
 
 
 def _common(disk: Disk, unreadable: set[int]) -> dict[bytes, bytes]:

@@ -17,15 +17,16 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyReply, AnyRequest, Message, Outgoing, Put, RaiseEpoch, RoundId
+from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Message, Outgoing, Put, RaiseEpoch, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply
-from quorumvault.protocol.records import version_of
+from quorumvault.protocol.records import sealed_of, version_of
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.replica.replica import OwnWork, Replica
+from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
-from tests.simulation.counting import count_sometimes
+from tests.simulation.comparing import CountedRecords, learn_settled
 from tests.simulation.disks import Disk
 from tests.simulation.network import Network
 from tests.simulation.timeline import Schedule, Timeline, drive
@@ -96,7 +97,7 @@ class Node:
     cluster: Cluster
     witnesses: Witnesses
     branches: Counter[str]
-    counting: Random
+    comparing: Random
     clock_error: int = 0
     cuts_power: bool = False
     process: Process | None = None
@@ -110,11 +111,21 @@ class Node:
     def __post_init__(self) -> None:
         #: As it is durable: store and identity.
         self.disk = Disk(DiskIdentity("simulated", self.name, DISKS[self.name], 0, Mode.ACTIVE, VIEW))
+        #: Its former disks, as they were when they were lost.
+        self.former: list[Disk] = []
 
     @property
     def identity(self) -> DiskIdentity:
         """Of the disk that it has now."""
         return self.disk.identity
+
+    def holders(self, key: bytes, sealed: bytes) -> set[bytes]:
+        """The ids of its disks, former ones too, that have these sealed bytes durably, or had them before they rotted."""
+        return {
+            disk.identity.disk
+            for disk in (*self.former, self.disk)
+            if (record := disk.stored.get(key)) is not None and (key in disk.rotten or sealed_of(record) == sealed)
+        }
 
     @property
     def at_hand(self) -> Process | None:
@@ -127,6 +138,7 @@ class Node:
     def lose_disk(self, disk: bytes) -> None:
         """Replaces the disk by an empty one with this id, which joins: a lost disk gets a new identity."""
         self.crash()
+        self.former.append(self.disk)
         self.disk = Disk(DiskIdentity("simulated", self.name, disk, 0, Mode.JOINING, None))
 
     def leave_behind(self, disk: bytes) -> Process | None:
@@ -143,7 +155,7 @@ class Node:
             self.starts += 1
             self.disk.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
             self.process = Process(self)
-            count_sometimes(self.process, self.counting)
+            learn_settled(self.process, self.comparing, TIMEOUTS.round)
             self.started(self.process)
 
     def crash(self) -> None:
@@ -247,6 +259,22 @@ class Process:
             self._clock.observe(version_of(request.header).clock, self.node.wall_ms())
         self.storage.submit(request, on_reply)
 
+    def witnessed(self, request: GetSettled, on_reply: OnReply) -> OnReply:
+        """Its replica is asked what it tells alone: each record of the reply is to be on two disks by then."""
+        view = self.disk.identity.view
+
+        def hear(reply: AnyReply | NoReply) -> None:
+            if isinstance(reply, Holds) and view is not None:
+                keys = layout.record_keys(request.owner, request.epochs, request.digests)
+                for key, record in zip(keys, reply.records, strict=True):
+                    if record is not None and key not in self.disk.rotten:
+                        holders = [node.holders(key, sealed_of(record)) for node in self.node.cluster.values()]
+                        listed = self.disk.identity.view or view
+                        self.node.witnesses.told_alone(key, len(set().union(*holders) & set(listed.disks.values())))
+            on_reply(reply)
+
+        return hear
+
     def may_send(self, message: Message) -> bool:
         """False once it has died in the middle of sending."""
         armed = self._armed
@@ -272,7 +300,9 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
         disk.identity = became
 
     disk.corrupt_reads = 0  # each process opens it anew
-    return Replica(disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
+    replica = Replica(disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
+    replica.settled = CountedRecords(node.branches)
+    return replica
 
 
 def boot_nonce(starts: int) -> bytes:
@@ -352,7 +382,11 @@ class Line:
     def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
         process, request = self._process, outgoing.request
         hear = process.node.witnesses.asked(request, on_reply)
+        if isinstance(request, Put) and not request.digests:
+            process.node.branches["repeats that are settled"] += 1
         if self._local:
+            if isinstance(request, GetSettled):
+                hear = process.witnessed(request, hear)
             process.submit(request, hear)
             return
         if not process.may_send(request):

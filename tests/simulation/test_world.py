@@ -16,7 +16,7 @@ from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT
 from tests import ROOT
 from tests.rigs.undone import UNDONE
-from tests.rigs.undone.mutant import REQUESTS
+from tests.rigs.undone.mutant import LOST_DISKS, PUT_BACK, REQUESTS
 from tests.simulation import faults
 from tests.simulation.disks import Disk
 from tests.simulation.faults import KINDS, Fault
@@ -66,8 +66,17 @@ def test_what_is_rare_happens_all_the_same() -> None:
     assert branches.keys() == {
         "write-back", "fence retry", "committed by two", "view refusal", "crash before a sync", "stopped by its disk",
         "rotate from an epoch to come", "not_found", "unavailable", "collision", "unknown", "fail",
+        "told alone", "settled by notice", "settled by comparison", "repeats that are settled",
     }  # fmt: skip
     assert sum(done_with(seed).scenario.narrow for seed in SEEDS) == len(SEEDS) // 4
+
+
+def test_replicas_learn_what_is_settled_and_forget_it_in_any_play() -> None:
+    for play in PLAYS:
+        branches = sum((PLAYS[play].seed(seed).branches for seed in SEEDS_OF_OTHERS), Counter())
+        assert min(branches[each] for each in ("told alone", "settled by notice", "settled by comparison")) > 100, play
+        assert branches["repeats that are settled"] > 100, play
+        assert (branches["settled and forgotten"] > 0) == (play in (LOST_DISKS, PUT_BACK)), play
 
 
 def test_bits_flip_on_any_disk_but_not_those_of_one_record_on_two() -> None:

@@ -27,6 +27,8 @@ class Witnesses:
         #: By round, the disks that said "absent" for each key; and the rounds of operations under way.
         self._absent: dict[RoundId, dict[_Key, set[bytes]]] = {}
         self._rounds: defaultdict[int, list[RoundId]] = defaultdict(list)
+        #: The first record that was told alone and should not have been.
+        self._too_few: str | None = None
         #: By operation that has ended at its coordinator, how many witnesses each key has.
         self._counts: dict[int, dict[_Key, int]] = {}
 
@@ -60,6 +62,11 @@ class Witnesses:
 
         return hear
 
+    def told_alone(self, key: bytes, holders: int) -> None:
+        """A replica tells a record alone that so many disks of its view hold durably. ``check`` raises if they are no quorum."""
+        if holders < QUORUM and self._too_few is None:
+            self._too_few = f"{key.hex()} is told alone, and is on {holders} disks of the view"
+
     def close(self, op: int) -> None:
         """The coordinator has its answer: what is heard from now on had no part in it."""
         counts = self._counts[op] = {}
@@ -68,6 +75,8 @@ class Witnesses:
 
     def check(self, asked: Invoke, told: Complete) -> None:
         """Raises Violation if a client was told "not found" on the word of fewer than two disks."""
+        if self._too_few is not None:
+            raise Violation("settled", self._too_few)
         counts = self._counts.pop(told.op, {})
         for token, answer in zip(asked.given, told.answers, strict=False):
             if answer != NOT_FOUND:

@@ -18,6 +18,7 @@ from quorumvault.protocol import records
 from quorumvault.server.storage import layout
 from tests.simulation import clients, faults
 from tests.simulation.clients import OWNERS, Call, Client
+from tests.simulation.comparing import gathered
 from tests.simulation.faults import Fault, Mend
 from tests.simulation.network import Network
 from tests.simulation.nodes import Cluster, Node, Process
@@ -30,7 +31,7 @@ _FAULTY_SECONDS = 7.0
 #: Seconds from the end of the last fault until everything that was under way has ended, by its deadline.
 _CALM = 10.0
 _SECRET = bytes(range(32))
-_WIDE, _NARROW = Keyring("m1", _SECRET), Keyring("m1", _SECRET, digest_bits=8)
+_WIDE, _NARROW = gathered(Keyring("m1", _SECRET)), gathered(Keyring("m1", _SECRET, digest_bits=8))
 #: Every so many seeds one has its tokens cut to 8 bits, so that values meet in them.
 _NARROW_EVERY = 4
 
@@ -110,7 +111,7 @@ class World:
         self._mends: dict[Fault, Mend] = {}
         lasting = self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches
         for name in NODE_NAMES:
-            self.cluster[name] = Node(name, *lasting, Random(f"counting {name} {chosen.seed}"))
+            self.cluster[name] = Node(name, *lasting, Random(f"comparing {name} {chosen.seed}"))
         for node in self.cluster.values():
             node.start()
         for fault in chosen.faults:

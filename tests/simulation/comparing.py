@@ -1,0 +1,142 @@
+"""Processes learn which records are settled: by the notices of coordinators, and by comparing their sums with a peer's.
+
+Each counts the buckets of its store after its start, and then compares itself with one peer or the other, while clients ask and
+things go wrong. The keys of all values are gathered in a few groups of buckets (``GatheredKeys``), and these are counted and
+compared: all 65,536 buckets, nearly all of them empty, would take longer than the rest of a run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from random import Random
+from typing import TYPE_CHECKING
+
+from quorumvault.crypto.keys import EpochKeys, Keyring
+from quorumvault.model import NODE_NAMES, Owner
+from quorumvault.protocol.anti_entropy import AskOne, CannotCompare, SettleBuckets, _differing_sums
+from quorumvault.protocol.buckets import GROUP_SIZE
+from quorumvault.protocol.messages import RoundId
+from quorumvault.server.coordinator.settle_notices import SettleNotices
+from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, on_storage_thread
+from quorumvault.server.replica.replica import OwnWork, Replica
+from quorumvault.server.replica.settled import SettledRecords
+from tests.simulation.timeline import drive
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import Process
+
+#: Groups that have all keys, and buckets that are in them.
+_GROUPS = 4
+_BUCKETS = _GROUPS * GROUP_SIZE
+#: Buckets that are counted at once. Seconds between two slices at most, and between two comparisons of a process, and until when
+#: it makes any.
+_SLICE, _BETWEEN, _PAUSE, _UNTIL = 256, 0.05, 1.5, 12.0
+
+
+class GatheredKeys(EpochKeys):
+    """Digests that begin with the number of one of the groups. Those cut to 8 bits stay as different as they were."""
+
+    __slots__ = ()
+
+    def digests(self, canonicals: Iterable[bytes]) -> list[bytes]:
+        found = super().digests(canonicals)
+        return [bytes((digest[0] % _GROUPS, digest[1] ^ digest[0] // _GROUPS)) + digest[2:] for digest in found]
+
+
+def gathered(keyring: Keyring) -> Keyring:
+    """The keyring, with digests that are gathered."""
+    real = keyring.epoch_keys
+
+    @lru_cache
+    def epoch_keys(owner: Owner, epoch: int) -> EpochKeys:
+        keys = real(owner, epoch)
+        keys.__class__ = GatheredKeys
+        return keys
+
+    keyring.epoch_keys = epoch_keys
+    return keyring
+
+
+def learn_settled(process: Process, rng: Random, timeout: float) -> None:
+    """Begin to count, to compare, and to send notices. ``rng`` is used for this alone."""
+    coordinator = process.coordinator
+    notices = SettleNotices(process.lines, lambda: coordinator.view, process.schedule.call_later)
+    process.observer.settles = notices.committed
+    _count(process, rng, 0)
+    nonce = b"sums" + process.boot
+    client = ReplicaClient(
+        process.node.name, lambda: process.disk.identity.disk, nonce, process.lines, lambda: coordinator.view, timeout
+    )
+    others = [name for name in NODE_NAMES if name != process.node.name]
+    timeline = process.node.timeline
+
+    def again(_: object = None, error: Exception | None = None) -> None:
+        if error is not None and not isinstance(error, NoAnswer | CannotCompare):
+            raise error
+        if timeline.now < _UNTIL:
+            at = timeline.now + rng.random() * _PAUSE
+            timeline.at(at, process.schedule, lambda: drive(_compare(process, client, rng.choice(others)), again))
+
+    again()
+
+
+class CountedRecords(SettledRecords):
+    """Counts in ``branches`` by what keys become settled, and how often that is forgotten."""
+
+    def __init__(self, branches: Counter[str]) -> None:
+        super().__init__()
+        self._branches = branches
+
+    def committed(self, rounds: Iterable[RoundId]) -> None:
+        self._count("settled by notice", lambda: super(CountedRecords, self).committed(rounds))
+
+    def compared(self, buckets: Collection[int], sequence: int) -> None:
+        self._count("settled by comparison", lambda: super(CountedRecords, self).compared(buckets, sequence))
+
+    def forget(self) -> None:
+        self._branches["settled and forgotten"] += self.buckets_known
+        super().forget()
+
+    def _count(self, branch: str, learn: Callable[[], object]) -> None:
+        before = len(self._unsettled)
+        learn()
+        self._branches[branch] += before - len(self._unsettled)
+
+
+def _count(process: Process, rng: Random, first: int) -> None:
+    timeline, storage = process.node.timeline, process.storage
+
+    def work(replica: Replica) -> int:
+        inventory = replica.inventory
+        usual, inventory.slice_records = inventory.slice_records, _SLICE // 16
+        following = inventory.count(first)
+        inventory.slice_records = usual
+        inventory.sums.complete = inventory.sums.complete or following >= _BUCKETS  # there is nothing in the others
+        return following
+
+    def count() -> None:
+        storage.submit(OwnWork(work), lambda following: _count(process, rng, following))
+
+    if first < _BUCKETS:
+        timeline.at(timeline.now + rng.random() * _BETWEEN, process.schedule, count)
+
+
+async def _compare(process: Process, client: ReplicaClient, peer: str) -> None:
+    steps = _differing_sums(list(range(_GROUPS)))
+    outcome = None
+    try:
+        while True:
+            match steps.send(outcome):
+                case AskOne(of_peer=of_peer, request=request):
+                    outcome = await client.ask(peer if of_peer else client.node, request.sent_in)
+                case SettleBuckets(view=view, sequence=sequence, buckets=buckets):
+
+                    def settle(replica: Replica) -> None:
+                        replica.settle(view, buckets, sequence)
+
+                    await on_storage_thread(process.storage, settle)
+                    outcome = None
+    except StopIteration:
+        return
