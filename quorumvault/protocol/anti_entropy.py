@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 
-from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS, bucket_of, buckets_of, differing, ranges
+from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, SUM_BYTES, bucket_of, differing, ranges
 from quorumvault.protocol.messages import (
     UNSENT,
     AskListing,
@@ -91,7 +91,7 @@ class SettleBuckets:
 
     view: ViewId
     sequence: int
-    buckets: Sequence[int]
+    buckets: Sequence[range]
 
 
 Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords | SettleBuckets
@@ -175,14 +175,22 @@ def _differing_sums(groups: list[int]) -> Generator[Step, object, list[int]]:
         unequal = set(differing(theirs.sums or b"", mine.sums or b""))
     except ValueError as error:
         raise CannotCompare(str(error)) from None
-    asked = [bucket for group in groups or range(GROUPS) for bucket in buckets_of(group)]
-    per_sum = 1 if groups else GROUP_SIZE
     if theirs.view == mine.view:
-        equal = [bucket for at, bucket in enumerate(asked) if at // per_sum not in unequal]
-        yield SettleBuckets(mine.view, mine.sequence, equal)
+        equal = [index for index in range(len(mine.sums or b"") // SUM_BYTES) if index not in unequal]
+        yield SettleBuckets(mine.view, mine.sequence, _settled(groups, equal))
+    return sorted(_bucket(groups, index) for index in unequal) if groups else sorted(unequal)
+
+
+def _settled(groups: list[int], equal: list[int]) -> list[range]:
+    """The buckets of the sums with these indices."""
     if not groups:
-        return sorted(unequal)
-    return [asked[index] for index in sorted(unequal)]
+        return [range(first * GROUP_SIZE, end * GROUP_SIZE) for first, end in ranges(equal)]
+    return [range(first, end) for first, end in ranges(_bucket(groups, index) for index in equal)]
+
+
+def _bucket(groups: list[int], index: int) -> int:
+    """The bucket of a sum, when those of these groups were asked for."""
+    return groups[index // GROUP_SIZE] * GROUP_SIZE + index % GROUP_SIZE
 
 
 def _compare_listings(first: int, end: int, compared: Compared) -> Generator[Step, object, None]:

@@ -19,11 +19,6 @@ def bucket_of(place: bytes) -> int:
     return place[0] << 8 | place[1]
 
 
-def buckets_of(group: int) -> range:
-    """The buckets of a group."""
-    return range(group * GROUP_SIZE, (group + 1) * GROUP_SIZE)
-
-
 def differing(one: bytes, other: bytes) -> list[int]:
     """The indices at which two answers with sums of equal length differ. Raises ValueError for other lengths."""
     if len(one) != len(other) or len(one) % SUM_BYTES:

@@ -144,7 +144,8 @@ class Process:
         assert self.knowing is not None
         theirs, self.comparing = self.comparing, None
         if isinstance(theirs, Due):
-            self.replica.settle(theirs.view, [self.knowing.bucket], theirs.sequence)
+            bucket = self.knowing.bucket
+            self.replica.settle(theirs.view, [range(bucket, bucket + 1)], theirs.sequence)
         elif theirs is not None and (mine := self.sums(view)) is not None:
             steps = anti_entropy._differing_sums([self.knowing.bucket // GROUP_SIZE])
             assert cast("AskOne", next(steps)).of_peer
@@ -153,7 +154,7 @@ class Process:
                 step = steps.send(mine)
             except StopIteration:
                 return
-            if isinstance(step, SettleBuckets) and self.knowing.bucket in step.buckets:
+            if isinstance(step, SettleBuckets) and any(self.knowing.bucket in some for some in step.buckets):
                 self.comparing = Due(step.view, step.sequence)
 
     def mend(self, fetched: Fetched, place: bytes) -> None:

@@ -8,7 +8,7 @@ compared: all 65,536 buckets, nearly all of them empty, would take longer than t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING
@@ -92,7 +92,7 @@ class CountedRecords(SettledRecords):
     def committed(self, rounds: Iterable[RoundId]) -> None:
         self._count("settled by notice", lambda: super(CountedRecords, self).committed(rounds))
 
-    def compared(self, buckets: Collection[int], sequence: int) -> None:
+    def compared(self, buckets: Iterable[range], sequence: int) -> None:
         self._count("settled by comparison", lambda: super(CountedRecords, self).compared(buckets, sequence))
 
     def forget(self) -> None:

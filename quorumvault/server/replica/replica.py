@@ -15,7 +15,7 @@ every request names its view; only active listed disks vote; active after both c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -187,7 +187,7 @@ class Replica:
             self._write(merged)
         return changed
 
-    def settle(self, view: ViewId, buckets: Collection[int], sequence: int) -> None:
+    def settle(self, view: ViewId, buckets: Iterable[range], sequence: int) -> None:
         """A peer had the same sums of these buckets, both disks active in ``view``, this one after ``sequence`` writes."""
         mine = self._identity.view
         if self._votes and mine is not None and mine.id == view:

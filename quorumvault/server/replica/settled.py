@@ -15,7 +15,7 @@ disk enters another view: a disk that joins there may make a conflict mark of tw
 Rules kept here: settled records.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from quorumvault.protocol.buckets import BUCKETS
@@ -86,16 +86,16 @@ class SettledRecords:
             for key in self._take(round_id):
                 self._unsettled.pop(key, None)
 
-    def compared(self, buckets: Collection[int], sequence: int) -> None:
+    def compared(self, buckets: Iterable[range], sequence: int) -> None:
         """A peer, active in the same view, had the same sums of these buckets as this replica had after ``sequence`` writes."""
         if sequence < self._overflowed:
             return  # a key may have been written since, and is not in _unsettled
         if not self._whole:
             self._whole = bytearray(BUCKETS)
-        for bucket in buckets:
-            self._whole[bucket] = 1
-        equal = frozenset(buckets)
-        known = [key for key, at in self._unsettled.items() if at <= sequence and layout.bucket_of(key) in equal]
+        equal = bytearray(BUCKETS)
+        for some in buckets:
+            self._whole[some.start : some.stop] = equal[some.start : some.stop] = b"\1" * len(some)
+        known = [key for key, at in self._unsettled.items() if at <= sequence and equal[layout.bucket_of(key)]]
         for key in known:
             del self._unsettled[key]
 

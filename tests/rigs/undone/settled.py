@@ -1,6 +1,6 @@
 """What replicas know of settled records, undone one safety at a time."""
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -71,7 +71,7 @@ def _whatever_the_view(groups: list[int]) -> Generator[Any, Any, Any]:
         return end.value
 
 
-def _settled_in_any_view(self: Replica, view: ViewId, buckets: Collection[int], sequence: int) -> None:
+def _settled_in_any_view(self: Replica, view: ViewId, buckets: Iterable[range], sequence: int) -> None:
     self.settled.compared(buckets, sequence)
 
 
@@ -81,7 +81,7 @@ def _bucket_stays(self: SettledRecords, keys: Iterable[bytes], sequence: int) ->
     self._whole = whole
 
 
-def _never_void(self: SettledRecords, buckets: Collection[int], sequence: int) -> None:
+def _never_void(self: SettledRecords, buckets: Iterable[range], sequence: int) -> None:
     self._overflowed = 0
     _real_compared(self, buckets, sequence)
 

@@ -21,7 +21,7 @@ from tests.rigs.trio import DISKS, KEYRING, VIEW, make_replica
 
 ACME = Owner("acme")
 NARROW = Keyring("m1", bytes(range(32)), digest_bits=8)
-ALL = range(BUCKETS)
+ALL = [range(BUCKETS)]
 
 
 def round_of(counter: int, boot: bytes = b"boot") -> RoundId:
@@ -75,7 +75,7 @@ def test_nothing_counts_as_settled_that_was_not_shown_to_be(steps: Sequence[tupl
             case "snapshot":
                 snapshot = sequence
             case "compared":
-                settled.compared(keys, snapshot)
+                settled.compared([range(bucket, bucket + 1) for bucket in keys], snapshot)
                 shown.update(number for number, at in written.items() if number % 3 in keys and at <= snapshot)
             case "forget":
                 settled.forget()
@@ -104,7 +104,7 @@ def test_what_there_is_no_room_for_unsettles_its_bucket_and_comparisons_that_beg
     settled = SettledRecords(unsettled_keys=1)
     settled.compared(ALL, 0)
     settled.wrote([key_of(0), key_of(1)], 1)
-    settled.compared([0, 1, 2], 0)
+    settled.compared([range(3)], 0)
     assert settled.select([key_of(0), key_of(1)]) == []
     settled.compared(ALL, 1)
     assert settled.select([key_of(0), key_of(1)]) == [0, 1]
