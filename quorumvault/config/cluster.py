@@ -120,7 +120,7 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request: Seconds = 5.0
     #: One round. Long enough for a slow sync, short enough for two in a request.
     round: Seconds = 2.0
-    #: After this long without two answers a read asks the third replica too.
+    #: The least that a read waits for two answers before it may ask the third replica too (server/coordinator/hedging.py).
     hedge: SecondsOrNone = 0.05
     #: From connect to the end of the handshake between nodes.
     handshake: Seconds = 2.0

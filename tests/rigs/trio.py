@@ -20,6 +20,7 @@ from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity, Observer
+from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -69,6 +70,7 @@ class Diary:
         self.fence_retries = 0
         self.committed_rounds: list[RoundId] = []
         self.told_alone = 0
+        self.hedges: list[Hedge] = []
         self.marks: dict[bytes, Mark] = {}
 
     def read_repaired(self, node: str, records: int) -> None:
@@ -82,6 +84,9 @@ class Diary:
 
     def fence_retried(self) -> None:
         self.fence_retries += 1
+
+    def hedged(self, hedge: Hedge) -> None:
+        self.hedges.append(hedge)
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
         self.marks[disk] = mark

@@ -23,6 +23,7 @@ from quorumvault.protocol.records import sealed_of, version_of
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -70,6 +71,9 @@ class Observer:
 
     def fence_retried(self) -> None:
         self._branches["fence retry"] += 1
+
+    def hedged(self, hedge: Hedge) -> None:
+        self._branches[f"hedge {hedge}"] += 1
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
         self.counted(disk, mark)

@@ -30,7 +30,7 @@ def test_disks_are_lost_in_each_way(kind: str) -> None:
 
 def test_somebody_dies_at_each_step_of_a_join() -> None:
     branches: Counter[str] = Counter()
-    for seed in range(1, 31):
+    for seed in range(1, 61):
         done = run_rejoining(only("broken join", seed))
         assert done.violation is None, f"seed {seed}: {done.violation}"
         branches.update(done.branches)

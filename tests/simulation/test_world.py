@@ -12,6 +12,7 @@ from chaos.testbed.history import Outcome
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import Mode
+from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT
 from tests import ROOT
@@ -67,6 +68,7 @@ def test_what_is_rare_happens_all_the_same() -> None:
         "write-back", "fence retry", "committed by two", "view refusal", "crash before a sync", "stopped by its disk",
         "rotate from an epoch to come", "not_found", "unavailable", "collision", "unknown", "fail",
         "told alone", "settled by notice", "settled by comparison", "repeats that are settled",
+        *(f"hedge {hedge}" for hedge in Hedge),
     }  # fmt: skip
     assert sum(done_with(seed).scenario.narrow for seed in SEEDS) == len(SEEDS) // 4
 

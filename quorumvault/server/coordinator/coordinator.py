@@ -31,6 +31,7 @@ from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
 from quorumvault.server.coordinator.exchange import Exchange, Target, drive
+from quorumvault.server.coordinator.hedging import Hedge, Hedging
 from quorumvault.server.coordinator.lookup import keys_of, open_all
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
 
@@ -71,6 +72,9 @@ class Observer(Protocol):
 
     def acknowledged(self, disk: bytes, mark: Mark) -> None:
         """A round counts an acknowledgement of this disk, which had come so far."""
+
+    def hedged(self, hedge: Hedge) -> None:
+        """A read waited for a slow replica, or a slow replica was tried."""
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         """``request`` was committed by the two others; ``node``, whose disk in the view is ``disk``, did not acknowledge."""
@@ -118,6 +122,9 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         self._rounds = itertools.count(1)
+        self._turns = itertools.cycle((1, 2))
+        # A hedge leaves the third replica as much of the round as the two others had.
+        self._hedging = Hedging(self.timeouts.hedge, self.timeouts.round / 2, self.observer.hedged)
         self._large_reads = asyncio.Semaphore(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
         #: Until when this node's own replica is too slow to be asked alone, by the event loop's clock.
@@ -281,7 +288,7 @@ class Coordinator:
             return _RoundResult(None, {self.identity.node: "knows no view, since it has no disk and no peer was reached"})
         if ask.view is not None and ask.view != view.id:
             return _RoundResult(ViewRefused(view), {})
-        targets = [target for target in self._targets(view) if ask.disk in (None, target.disk)]
+        targets = [target for target in self._targets(view, turns=not ask.everyone) if ask.disk in (None, target.disk)]
         own = self.identity.node
         down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
         if len(targets) - len(down) < min(QUORUM, len(targets)):
@@ -290,12 +297,15 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         request = ask.request.sent_in(round_id, view.id)
         alone = isinstance(request, GetSettled)
-        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self.observer.acknowledged)
-        decision = await exchange.run(
-            first=len(targets) if ask.everyone else QUORUM,
-            hedge=self.timeouts.hedge,
-            deadline=min(deadline, loop.time() + self.timeouts.round * (_OWN_PATIENCE if alone else 1)),
-        )
+        read, first = None, len(targets)
+        if not ask.everyone:
+            now = loop.time()
+            read = self._hedging.read(len(request.digests) if isinstance(request, Get) else 1, now)
+            third = targets[QUORUM].peer
+            first = QUORUM + (third.up and self._hedging.tries(third.node, now))
+        exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self.observer.acknowledged, read)
+        patience = self.timeouts.round * (_OWN_PATIENCE if alone else 1)
+        decision = await exchange.run(first=first, deadline=min(deadline, loop.time() + patience))
         if alone and isinstance(decision, Lost):
             self._own_slow_until = loop.time() + self.timeouts.round
         if isinstance(decision, ViewRefused):
@@ -321,14 +331,15 @@ class Coordinator:
         if node != self.identity.node and isinstance(request, Put | RaiseEpoch):
             self.observer.unacknowledged(node, disk, request)
 
-    def _targets(self, view: View) -> list[Target]:
-        """The view's replicas in the order in which to ask: this node's own, its peers, and last those not up.
+    def _targets(self, view: View, *, turns: bool) -> list[Target]:
+        """The view's replicas in the order in which to ask: this node's own, its peers, slow ones, and last those not up.
 
-        Today one peer is preferred: ``_rounds`` also counts the ids, so while each round is held ``turn`` stays the same.
+        ``turns``: the peers take turns, from one call to the next.
         """
-        turn = next(self._rounds) % 2
+        own, first = node_number(self.identity.node), next(self._turns) if turns else 1
 
-        def order(node: str) -> tuple[bool, bool, bool]:
-            return not self.peers[node].up, node != self.identity.node, (node_number(node) % 2 == turn)
+        def order(node: str) -> tuple[bool, bool, bool, bool]:
+            distance = (node_number(node) - own) % len(view.disks)
+            return not self.peers[node].up, self._hedging.is_aside(node), distance != 0, distance != first
 
         return [Target(self.peers[node], view.disks[node]) for node in sorted(view.disks, key=order)]

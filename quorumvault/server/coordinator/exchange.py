@@ -1,12 +1,12 @@
 """One round over real peers: send, collect, hedge, give up in time. The round itself decides what the replies mean.
 
 A Put or a RaiseEpoch goes to all three replicas at once, and the first two that suffice decide; a WriteBack goes to one. A read
-goes to two, and to the third once both have replied, or cannot, without settling it, or after the hedge delay.
+goes to two, and to the third as soon as one of them cannot reply, or both have without settling it, or hedging.py wants it.
 A reply that comes after the decision changes nothing. It only tells whether the third replica has the write too.
 """
 
-from asyncio import AbstractEventLoop, Future
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from asyncio import AbstractEventLoop, Future, TimerHandle
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from quorumvault.protocol.messages import Ack, AnyReply, NotVoting, OtherView, O
 from quorumvault.protocol.peer import NoReply, Peer
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.rounds import Lost, Round
+from quorumvault.server.coordinator.hedging import Read
 
 StepT = TypeVar("StepT")
 SentT = TypeVar("SentT")
@@ -32,32 +33,41 @@ class Target:
 class Exchange:
     """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part.
 
-    ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before that decides the round.
+    ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before that decides the round. ``read``: how
+    long a read waits for a slow replica; None for rounds that ask all of their targets at once.
     """
 
     loop: AbstractEventLoop
     round: Round[Any, Any]
     outgoing: Outgoing
-    targets: Iterable[Target]
+    targets: Sequence[Target]
     on_ack: Callable[[bytes, Mark], None]
+    read: Read | None = None
 
     def __post_init__(self) -> None:
-        self._unasked: Iterator[Target] = iter(tuple(self.targets))
+        self._asked = 0
         self._waiting: dict[str, Target] = {}
         self._decided: Future[object] = self.loop.create_future()
         self._on_missed: Callable[[str], None] = lambda node: None
         self.trouble: dict[str, str] = {}
 
-    async def run(self, *, first: int, hedge: float, deadline: float) -> object:
-        """Ask ``first`` targets, one more when all of these have replied in vain or after ``hedge`` s; decide by ``deadline``."""
-        timers = [self.loop.call_at(deadline, self._expire), self.loop.call_later(hedge, self._ask_next)]
+    async def run(self, *, first: int, deadline: float) -> object:
+        """Ask ``first`` targets, and the others when these do not decide; decide by ``deadline``."""
+        self._timer = self._next_timer(deadline)
         try:
             for _ in range(first):
                 self._ask_next()
             return await self._decided
         finally:
-            for timer in timers:
-                timer.cancel()
+            self._timer.cancel()
+
+    def _next_timer(self, deadline: float) -> TimerHandle:
+        """One timer at a time: most rounds are decided long before it is due, and making it is a good part of their cost."""
+        if self.read is not None and self._asked < len(self.targets):
+            overdue = self.loop.time() + self.read.wait
+            if overdue < deadline:
+                return self.loop.call_at(overdue, self._overdue, self.read, deadline)
+        return self.loop.call_at(deadline, self._expire)
 
     def watch_missed(self, on_missed: Callable[[str], None]) -> None:
         """After a write was decided: call ``on_missed(node)`` for every node that failed to acknowledge, now or later."""
@@ -66,15 +76,24 @@ class Exchange:
             on_missed(node)
 
     def _ask_next(self) -> None:
-        target = next(self._unasked, None)
-        if target is None or self._decided.done():
+        if self._asked == len(self.targets) or self._decided.done():
             return
+        target = self.targets[self._asked]
+        self._asked += 1
         self._waiting[target.peer.node] = target
         target.peer.send(self.outgoing, lambda reply: self._on_reply(target, reply))
+
+    def _overdue(self, read: Read, deadline: float) -> None:
+        if self._asked < len(self.targets):
+            third = self.targets[self._asked].peer
+            if third.up and read.overdue(tuple(self._waiting), third.node, self.loop.time()):
+                self._ask_next()
+        self._timer = self._next_timer(deadline)
 
     def _on_reply(self, target: Target, reply: AnyReply | NoReply) -> None:
         if self._waiting.pop(target.peer.node, None) is None:
             return
+        self._time(target, reply)
         if self._decided.done():
             self._take_late(target, reply)
             return
@@ -94,6 +113,14 @@ class Exchange:
         if not self._waiting:
             self._ask_next()
 
+    def _time(self, target: Target, reply: AnyReply | NoReply) -> None:
+        if self.read is None:
+            return
+        if isinstance(reply, NoReply | OtherView | NotVoting) or reply.disk != target.disk:
+            self.read.refused(target.peer.node, self.loop.time())
+        else:
+            self.read.answered(target.peer.node, self.loop.time())
+
     def _take_late(self, target: Target, reply: AnyReply | NoReply) -> None:
         if not isinstance(reply, Ack):
             self.trouble[target.peer.node] = "did not acknowledge"
@@ -102,15 +129,20 @@ class Exchange:
     def _give_up(self, target: Target, why: str) -> None:
         self.trouble[target.peer.node] = why
         self._decide(self.round.give_up(target.disk))
+        self._ask_next()
 
     def _expire(self) -> None:
-        for target in (*self._waiting.values(), *self._unasked):
+        unasked = self.targets[self._asked :]
+        self._asked = len(self.targets)
+        for target in (*self._waiting.values(), *unasked):
             self._give_up(target, "no answer in time")
         self._decide(Lost())
 
     def _decide(self, decision: object) -> None:
         if decision is not None and not self._decided.done():
             self._decided.set_result(decision)
+            if self.read is not None:
+                self.read.decided(self.loop.time())
 
 
 async def drive(steps: Generator[StepT, SentT, ResultT], take: Callable[[StepT], Awaitable[SentT]]) -> ResultT:

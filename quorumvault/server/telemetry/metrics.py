@@ -25,6 +25,7 @@ from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.hinted_handoff import Owed
 from quorumvault.protocol.join import Progress
 from quorumvault.protocol.views import Mode
+from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.telemetry.connection_refusals import Refusal
 from quorumvault.server.telemetry.event_log import Event
@@ -102,6 +103,7 @@ class Counts:
         self.read_repairs = 0
         self.fence_retries = 0
         self.lookups = dict.fromkeys(("one", "quorum"), 0)
+        self.hedges: dict[str, int] = dict.fromkeys(Hedge, 0)
         self.handed_off = dict.fromkeys(peers, 0)
         self.comparisons = dict.fromkeys(COMPARISONS, 0)
         self.mended = 0
@@ -180,6 +182,8 @@ TABLE: Final = (
         "Records that a read found on one replica only, and wrote to a second."),
     Row("fence_retries_total", Kind.COUNTER, (), lambda counts, _: counts.fence_retries,
         "Batches that met a rotated epoch, and were derived again for it."),
+    Row("hedges_total", Kind.COUNTER, ("outcome",), lambda counts, _: counts.hedges,
+        "Reads that met a late replica: the third was asked too, or was not, or in its place; and those that tried it again."),
     Row("handoff_records_total", Kind.COUNTER, ("peer",), lambda counts, _: counts.handed_off,
         "Records that this node brought to a peer that had missed them."),
     Row("anti_entropy_total", Kind.COUNTER, ("outcome",), lambda counts, _: counts.comparisons,
@@ -232,6 +236,9 @@ class Metrics(Counts):
 
     def fence_retried(self) -> None:
         self.fence_retries += 1
+
+    def hedged(self, hedge: Hedge) -> None:
+        self.hedges[hedge] += 1
 
     def handed_off_to(self, peer: str, records: int) -> None:
         """Count records that a peer was owed, and has now."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.messages import Put, RaiseEpoch, RoundId
 from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.telemetry.event_log import Event, EventLog
 from quorumvault.server.telemetry.metrics import Metrics
@@ -30,6 +31,9 @@ class CoordinatorObserver:
 
     def fence_retried(self) -> None:
         self.metrics.fence_retried()
+
+    def hedged(self, hedge: Hedge) -> None:
+        self.metrics.hedged(hedge)
 
     def unacknowledged(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         self.missed(node, disk, request)

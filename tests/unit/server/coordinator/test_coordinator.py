@@ -8,8 +8,9 @@ from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.tokens import format_token, parse_tokens
 from quorumvault.errors import Busy, EpochAhead, NoQuorum
-from quorumvault.protocol.messages import Ack, Get, Put, ReadEpoch, WriteBack
+from quorumvault.protocol.messages import Ack, Get, Outgoing, Put, ReadEpoch, WriteBack
 from quorumvault.protocol.peer import NoReply
+from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.storage import layout
 from tests.rigs.trio import ACME, DISKS, KEYRING, NODES, OTHER, VALUES, Trio, tokens_of
@@ -79,6 +80,42 @@ async def test_a_read_goes_past_a_replica_that_hangs(three: Trio) -> None:
         for _ in range(4):
             assert await three.coordinators["n1"].detokenize(ACME, tokens) == VALUES
         three.peers[hung].hangs = False
+
+
+@pytest.mark.parametrize("node", NODES)
+async def test_reads_take_turns_between_the_peers_whatever_is_written_in_between(three: Trio, node: str) -> None:
+    coordinator = three.coordinators[node]
+    tokens = tokens_of((await coordinator.tokenize(ACME, VALUES)).tokens)
+    for _ in range(8):
+        await coordinator.detokenize(ACME, tokens)
+        await coordinator.tokenize(ACME, VALUES)
+    asked = {name: sum(isinstance(request, Get) for request in peer.asked) for name, peer in three.peers.items()}
+    assert asked == {name: 8 if name == node else 4 for name in NODES}
+
+
+@pytest.mark.parametrize("timeouts", [Timeouts()])
+async def test_a_peer_that_hangs_is_not_waited_for_twice(three: Trio) -> None:
+    tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    three.peers["n2"].hangs = True
+    for _ in range(20):
+        assert await three.coordinators["n1"].detokenize(ACME, tokens) == VALUES
+    assert three.diary.hedges.count(Hedge.PASSED_OVER) == 1
+    assert set(three.diary.hedges) <= {Hedge.PASSED_OVER, Hedge.TRIED}
+
+
+async def test_a_peer_that_cannot_answer_is_replaced_before_the_other_has_answered(three: Trio) -> None:
+    """The rig's timeouts are a minute: nothing here waits for a hedge."""
+    tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    three.peers["n1"].hangs = True
+    three.peers["n2"].drops = lambda request: isinstance(request, Get)
+    reading = asyncio.ensure_future(three.coordinators["n1"].detokenize(ACME, tokens))
+    await asyncio.sleep(0)
+    assert isinstance(three.peers["n3"].asked[-1], Get)
+    three.peers["n1"].hangs = False
+    for request, on_reply in three.peers["n1"].unanswered:
+        three.peers["n1"].send(Outgoing(request), on_reply)
+    assert await reading == VALUES
+    assert not three.diary.hedges
 
 
 async def test_what_one_replica_holds_alone_is_written_to_a_second_before_the_answer(three: Trio) -> None:

@@ -14,6 +14,7 @@ from quorumvault.errors import RequestError
 from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.hinted_handoff import Owed
 from quorumvault.protocol.join import Progress
+from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.healing.scrub import ScrubCounts
 from quorumvault.server.http.routes import create_app
 from quorumvault.server.telemetry.connection_refusals import Refusal
@@ -86,6 +87,8 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
         metrics.read_repaired(records)
     metrics.looked_up(5, 2)
     metrics.fence_retried()
+    for hedge in (Hedge.SENT, Hedge.SENT, Hedge.WITHHELD):
+        metrics.hedged(hedge)
     for records in (7, 2):
         metrics.handed_off_to("n3", records)
     for outcome in (Compared(), Compared(buckets=2, taken=3, given=1), Compared(raised=1), "n3 does not answer"):
@@ -161,7 +164,7 @@ def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> No
         assert foreign not in text
     allowed = {
         "operation": OPERATIONS,
-        "outcome": OUTCOMES | set(COMPARISONS) | set(codes()),
+        "outcome": OUTCOMES | set(COMPARISONS) | set(Hedge) | set(codes()),
         "by": {"one", "quorum"},
         "peer": set(PEERS),
         "state": set(STATES),

@@ -1,0 +1,218 @@
+"""When a read asks the third replica because another is slow, and which replicas it asks first. Pure: times are passed in.
+
+A read asks two replicas. A hedge asks the third when one of them has not answered after what such a read rarely takes: the larger
+of ``timeouts.hedge`` and the 99th percentile of recent reads of about as many keys. Dean and Barroso, "The Tail at Scale" (2013),
+wait for the 95th, so that hedges are 5 % at most. Here a budget bounds them, as gRPC throttles retries (its proposal A6): each
+read earns a twentieth of a hedge. So the wait can be longer, and the hedges are left for the slowest reads. A load that makes all
+slow raises the percentile, and the budget bounds what is asked until it has risen.
+
+A read that waits for a replica that hangs must not wait for a budget. If one of the two has answered, and the other has answered
+no read at all in twice the time, the third takes its place at no charge, unless that is known to be slow too. That cannot go on:
+who was late is set aside, which is to say asked last, until it answers in time. To find out, a read asks it besides two others,
+after waits that double, at the budget's expense. So no read waits for a replica that is known to be slow.
+
+Late is measured beside the first answer to the same read: a load that slows all of them sets nobody aside.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Collection
+from enum import StrEnum
+from typing import Final
+
+#: Reads for one hedge: they are 5 % of reads at most. So many can be saved up: a rare hiccup holds up a handful at once.
+EARNED: Final = 1 / 20
+BURST: Final = 10.0
+#: Of recent reads, those that may have taken longer than the wait; and so many are no tail but chance.
+_SLOWEST: Final = 1 / 100
+_CHANCE: Final = 2
+#: Seconds that one histogram counts. Two are looked at, so "recent" is the last 10 to 20 seconds.
+_WINDOW: Final = 10.0
+#: Seconds: the upper bounds of the histogram's buckets, a quarter apart, from a millisecond to half a minute.
+_BOUNDS: Final = tuple(0.001 * 1.25**step for step in range(46))
+#: Classes of size are powers of two, up to what one round reads.
+_CLASSES: Final = 14
+#: Seconds until a replica that was set aside is tried again: doubled each time, from the first to the last.
+_FIRST_TRIAL, _LAST_TRIAL = 0.1, 5.0
+
+
+class Hedge(StrEnum):
+    """What became of a read's wait for a slow replica."""
+
+    SENT = "sent"  # the third was asked, at the budget's expense
+    WITHHELD = "withheld"  # the budget had nothing left; the read goes on waiting
+    PASSED_OVER = "passed_over"  # the third was asked in place of one that answers nothing
+    TRIED = "tried"  # a replica that was set aside was asked besides two others
+
+
+class Budget:
+    """Hedges that reads have earned."""
+
+    def __init__(self) -> None:
+        self._hedges = BURST
+
+    def earn(self) -> None:
+        self._hedges = min(BURST, self._hedges + EARNED)
+
+    def spend(self) -> bool:
+        """Take one hedge. Returns False if there is none."""
+        if self._hedges < 1:
+            return False
+        self._hedges -= 1
+        return True
+
+
+class Waits:
+    """The wait before a hedge of one class of reads: the 99th percentile of recent ones, between two bounds, in seconds."""
+
+    def __init__(self, least: float, most: float) -> None:
+        self._least, self._most = least, most
+        self._wait = least
+        self._turns_at = -math.inf
+        self._newer = [0] * (len(_BOUNDS) + 1)
+        self._older = self._newer
+
+    def wait(self, now: float) -> float:
+        if now >= self._turns_at:
+            self._turn(now)
+        return self._wait
+
+    def add(self, seconds: float, now: float) -> None:
+        """Count a read that took so long."""
+        if now >= self._turns_at:
+            self._turn(now)
+        self._newer[bisect_right(_BOUNDS, seconds)] += 1
+        if seconds > self._wait:
+            self._wait = self._percentile()
+
+    def _turn(self, now: float) -> None:
+        recent = now < self._turns_at + _WINDOW
+        self._older = self._newer if recent else [0] * len(self._newer)
+        self._newer = [0] * len(self._newer)
+        self._turns_at = now + _WINDOW
+        self._wait = self._percentile()
+
+    def _percentile(self) -> float:
+        """The upper bound of the percentile's bucket, so that no more reads are overdue."""
+        counts = [newer + older for newer, older in zip(self._newer, self._older, strict=True)]
+        most_beyond = max(_CHANCE, sum(counts) * _SLOWEST)
+        beyond = 0
+        for bound, count in zip((math.inf, *reversed(_BOUNDS)), reversed(counts), strict=True):
+            beyond += count
+            if beyond > most_beyond:
+                return min(max(bound, self._least), self._most)
+        return self._least
+
+
+class _Aside:
+    """A replica that was late: how often it has been in a row, and when it may be tried again."""
+
+    __slots__ = ("_times", "trial_at")
+
+    def __init__(self) -> None:
+        self._times = 0
+        self.trial_at = -math.inf
+
+    def postpone(self, now: float) -> None:
+        self.trial_at = now + min(_LAST_TRIAL, _FIRST_TRIAL * 2.0**self._times)
+        self._times = min(self._times + 1, 16)
+
+
+class Hedging:
+    """One coordinator's hedges. ``least`` and ``most`` bound the wait before one; ``tell`` is called with what became of each."""
+
+    def __init__(self, least: float, most: float, tell: Callable[[Hedge], None]) -> None:
+        self.least = least
+        self._tell = tell
+        self._budget = Budget()
+        self._waits = [Waits(least, max(least, most)) for _ in range(_CLASSES)]
+        self._heard: dict[str, float] = {}
+        self._aside: dict[str, _Aside] = {}
+
+    def read(self, keys: int, now: float) -> "Read":
+        """A read of so many keys begins."""
+        self._budget.earn()
+        waits = self._waits[min(max(keys - 1, 0).bit_length(), _CLASSES - 1)]
+        return Read(self, waits, now)
+
+    def is_aside(self, node: str) -> bool:
+        """True for a replica that was late, or refused, and has not answered in time since."""
+        return node in self._aside
+
+    def tries(self, node: str, now: float) -> bool:
+        """True if a read should ask this replica besides two others, to see whether it answers in time again."""
+        aside = self._aside.get(node)
+        if aside is None or now < aside.trial_at or not self._budget.spend():
+            return False
+        aside.postpone(now)
+        self._tell(Hedge.TRIED)
+        return True
+
+    def set_aside(self, node: str, now: float) -> None:
+        aside = self._aside.setdefault(node, _Aside())
+        if now >= aside.trial_at:
+            aside.postpone(now)
+
+    def hear(self, node: str, now: float, *, in_time: bool) -> None:
+        """A replica has answered a read."""
+        self._heard[node] = now
+        if in_time:
+            self._aside.pop(node, None)
+        else:
+            self.set_aside(node, now)
+
+    def is_silent(self, node: str, since: float) -> bool:
+        """True for a replica that has answered no read since then."""
+        return self._heard.get(node, -math.inf) <= since
+
+    def spend(self) -> bool:
+        """Take a hedge from the budget. Returns False if there is none."""
+        return self._budget.spend()
+
+    def tell(self, hedge: Hedge) -> None:
+        self._tell(hedge)
+
+
+class Read:
+    """The waiting of one read, by ``Hedging.read``. ``wait``: seconds until it is overdue, and then until it is once more."""
+
+    __slots__ = ("_began", "_first", "_hedge", "_hedging", "_waits", "wait")
+
+    def __init__(self, hedging: Hedging, waits: Waits, now: float) -> None:
+        self._hedging, self._waits, self._began = hedging, waits, now
+        #: When the first answer came.
+        self._first = math.inf
+        self._hedge: Hedge | None = None
+        self.wait = waits.wait(now)
+
+    def answered(self, node: str, now: float) -> None:
+        """A replica has answered, before or after the decision."""
+        self._first = min(self._first, now)
+        late_after = max(self._hedging.least, self.wait / 2)
+        self._hedging.hear(node, now, in_time=now - self._first <= late_after)
+        if self._hedge is Hedge.PASSED_OVER and now - self._began <= 2 * self.wait:
+            self._waits.add(now - self._began, now)  # it did not hang: the wait was short
+
+    def refused(self, node: str, now: float) -> None:
+        """A replica cannot take part: it could not be reached, is joining, or is in another view."""
+        self._hedging.set_aside(node, now)
+
+    def overdue(self, awaited: Collection[str], third: str, now: float) -> bool:
+        """The wait is over, and these have not answered. Returns True if the third is to be asked."""
+        twice_the_first = 2 * self._first <= now + self._began
+        hangs = twice_the_first and all(self._hedging.is_silent(node, self._began) for node in awaited)
+        for node in awaited:
+            self._hedging.set_aside(node, now)
+        before = self._hedge
+        if hangs and not self._hedging.is_aside(third):
+            self._hedge = Hedge.PASSED_OVER
+        else:
+            self._hedge = Hedge.SENT if self._hedging.spend() else Hedge.WITHHELD
+        if self._hedge is not before:
+            self._hedging.tell(self._hedge)
+        return self._hedge is not Hedge.WITHHELD
+
+    def decided(self, now: float) -> None:
+        """The read has what it wanted."""
+        if self._hedge is not Hedge.PASSED_OVER:  # whose time tells nothing of other reads
+            self._waits.add(now - self._began, now)
