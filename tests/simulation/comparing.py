@@ -2,7 +2,8 @@
 
 Each counts the buckets of its store after its start, and then compares itself with one peer or the other, while clients ask and
 things go wrong. The keys of all values are gathered in a few groups of buckets (``GatheredKeys``), and these are counted and
-compared: all 65,536 buckets, nearly all of them empty, would take longer than the rest of a run.
+compared: all 65,536 buckets, nearly all of them empty, would take longer than the rest of a run. Some processes have room for few
+keys of which nothing is known yet, so that it runs out.
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from quorumvault.protocol.messages import RoundId
 from quorumvault.server.coordinator.settle_notices import SettleNotices
 from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, on_storage_thread
 from quorumvault.server.replica.replica import OwnWork, Replica
-from quorumvault.server.replica.settled import SettledRecords
+from quorumvault.server.replica.settled import UNSETTLED_KEYS, SettledRecords
 from tests.simulation.timeline import drive
 
 if TYPE_CHECKING:
     from tests.simulation.nodes import Process
 
 #: Groups that have all keys, and buckets that are in them.
-_GROUPS = 4
+_GROUPS = 2
 _BUCKETS = _GROUPS * GROUP_SIZE
 #: Buckets that are counted at once. Seconds between two slices at most, and between two comparisons of a process, and until when
 #: it makes any.
-_SLICE, _BETWEEN, _PAUSE, _UNTIL = 256, 0.05, 1.5, 12.0
+_SLICE, _BETWEEN, _PAUSE, _UNTIL = 256, 0.05, 1.0, 12.0
+#: How many comparisons find their process busy before they tell the replica what they found, and for how many seconds at most.
+_LATE, _LATENESS = 0.3, 0.4
+#: How many processes have little room for keys of which nothing is known yet, and for how many keys.
+_CRAMPED, _ROOM = 0.3, 3
 
 
 class GatheredKeys(EpochKeys):
@@ -62,6 +67,8 @@ def gathered(keyring: Keyring) -> Keyring:
 def learn_settled(process: Process, rng: Random, timeout: float) -> None:
     """Begin to count, to compare, and to send notices. ``rng`` is used for this alone."""
     coordinator = process.coordinator
+    room = _ROOM if rng.random() < _CRAMPED else UNSETTLED_KEYS
+    process.replica.settled = CountedRecords(process.node.branches, room)
     notices = SettleNotices(process.lines, lambda: coordinator.view, process.schedule.call_later)
     process.observer.settles = notices.committed
     _count(process, rng, 0)
@@ -69,7 +76,6 @@ def learn_settled(process: Process, rng: Random, timeout: float) -> None:
     client = ReplicaClient(
         process.node.name, lambda: process.disk.identity.disk, nonce, process.lines, lambda: coordinator.view, timeout
     )
-    others = [name for name in NODE_NAMES if name != process.node.name]
     timeline = process.node.timeline
 
     def again(_: object = None, error: Exception | None = None) -> None:
@@ -77,7 +83,7 @@ def learn_settled(process: Process, rng: Random, timeout: float) -> None:
             raise error
         if timeline.now < _UNTIL:
             at = timeline.now + rng.random() * _PAUSE
-            timeline.at(at, process.schedule, lambda: drive(_compare(process, client, rng.choice(others)), again))
+            timeline.at(at, process.schedule, lambda: drive(_compare(process, client, rng), again))
 
     again()
 
@@ -85,8 +91,8 @@ def learn_settled(process: Process, rng: Random, timeout: float) -> None:
 class CountedRecords(SettledRecords):
     """Counts in ``branches`` by what keys become settled, and how often that is forgotten."""
 
-    def __init__(self, branches: Counter[str]) -> None:
-        super().__init__()
+    def __init__(self, branches: Counter[str], room: int) -> None:
+        super().__init__(room)
         self._branches = branches
 
     def committed(self, rounds: Iterable[RoundId]) -> None:
@@ -123,7 +129,9 @@ def _count(process: Process, rng: Random, first: int) -> None:
         timeline.at(timeline.now + rng.random() * _BETWEEN, process.schedule, count)
 
 
-async def _compare(process: Process, client: ReplicaClient, peer: str) -> None:
+async def _compare(process: Process, client: ReplicaClient, rng: Random) -> None:
+    """With one peer or the other."""
+    peer = rng.choice([name for name in NODE_NAMES if name != client.node])
     steps = _differing_sums(list(range(_GROUPS)))
     outcome = None
     try:
@@ -136,7 +144,15 @@ async def _compare(process: Process, client: ReplicaClient, peer: str) -> None:
                     def settle(replica: Replica) -> None:
                         replica.settle(view, buckets, sequence)
 
+                    if rng.random() < _LATE:
+                        await _elapse(process, rng.random() * _LATENESS)
                     await on_storage_thread(process.storage, settle)
                     outcome = None
     except StopIteration:
         return
+
+
+async def _elapse(process: Process, seconds: float) -> None:
+    passed = process.schedule.create_future()
+    process.schedule.call_later(seconds, passed.set_result, None)
+    await passed

@@ -19,7 +19,7 @@ from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Message, Outgoing, Put, RaiseEpoch, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply
-from quorumvault.protocol.records import sealed_of, version_of
+from quorumvault.protocol.records import holds_value, sealed_of, version_of
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
@@ -27,7 +27,7 @@ from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.replica.replica import OwnWork, Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
-from tests.simulation.comparing import CountedRecords, learn_settled
+from tests.simulation.comparing import learn_settled
 from tests.simulation.disks import Disk
 from tests.simulation.network import Network
 from tests.simulation.timeline import Schedule, Timeline, drive
@@ -264,7 +264,7 @@ class Process:
         self.storage.submit(request, on_reply)
 
     def witnessed(self, request: GetSettled, on_reply: OnReply) -> OnReply:
-        """Its replica is asked what it tells alone: each record of the reply is to be on two disks by then."""
+        """Its replica is asked what it tells alone: each record of the reply is to be a value on two disks by then."""
         view = self.disk.identity.view
 
         def hear(reply: AnyReply | NoReply) -> None:
@@ -274,7 +274,8 @@ class Process:
                     if record is not None and key not in self.disk.rotten:
                         holders = [node.holders(key, sealed_of(record)) for node in self.node.cluster.values()]
                         listed = self.disk.identity.view or view
-                        self.node.witnesses.told_alone(key, len(set().union(*holders) & set(listed.disks.values())))
+                        voices = len(set().union(*holders) & set(listed.disks.values())) if holds_value(record) else 0
+                        self.node.witnesses.told_alone(key, voices)
             on_reply(reply)
 
         return hear
@@ -304,9 +305,7 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
         disk.identity = became
 
     disk.corrupt_reads = 0  # each process opens it anew
-    replica = Replica(disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
-    replica.settled = CountedRecords(node.branches)
-    return replica
+    return Replica(disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
 
 
 def boot_nonce(starts: int) -> bytes:

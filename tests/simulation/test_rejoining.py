@@ -38,7 +38,7 @@ def test_somebody_dies_at_each_step_of_a_join() -> None:
     for step in ("AskView", "ProposeView", "ViewIs", "Copy", "Copied"):
         assert any(branch.startswith(f"at {step} ") for branch in deaths), step
     for entered in range(3):
-        assert any(branch.endswith(f"died another, another; had entered: {entered}") for branch in deaths), entered
+        assert any(branch.endswith(f"another; had entered: {entered}") for branch in deaths), entered
 
 
 def left_behind(seed: int) -> list[Process]:

@@ -1,17 +1,26 @@
-"""A "not found" is believed on the word of two disks that said so in one round, and of no fewer."""
+"""A "not found" needs two disks that said so in one round, and a value that one replica tells alone needs two that have it."""
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from chaos.testbed.checkers import Violation
 from chaos.testbed.history import Action, Complete, Invoke, Outcome
 from quorumvault.crypto.tokens import DIGEST_BYTES, format_token
-from quorumvault.model import NODE_NAMES
+from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Version
+from quorumvault.protocol import records
+from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import Get, Holds, OtherView, RoundId
-from tests.simulation.nodes import DISKS, VIEW
+from quorumvault.protocol.views import DISK_BYTES, successor
+from quorumvault.server.storage import layout
+from tests.rigs.undone import UNDONE
+from tests.rigs.undone.mutant import applied
+from tests.simulation.clients import OWNERS, Client, canonical
+from tests.simulation.nodes import DISKS, VIEW, Process
 from tests.simulation.witnesses import Witnesses
+from tests.simulation.world import World, scenario
 
 DIGEST = bytes(range(DIGEST_BYTES))
 TOKEN = format_token(1, DIGEST)
@@ -43,8 +52,8 @@ class Asker:
         assert list(self.witnesses.steps_of(0, work())) == []
         if ended:
             self.witnesses.close(0)
-        for node, (records, unknown) in said:
-            hearers[0](Holds(request.round, VIEW.id, DISKS[node], records, unknown))
+        for node, (found, unknown) in said:
+            hearers[0](Holds(request.round, VIEW.id, DISKS[node], found, unknown))
 
     def tell(self, answer: str = "not_found") -> None:
         self.witnesses.close(0)
@@ -92,3 +101,71 @@ def test_a_refused_view_is_counted() -> None:
     request = Get(RoundId(b"disk", b"boot", 1), VIEW.id, b"owner", [1], [DIGEST])
     asker.witnesses.asked(request, lambda reply: None)(OtherView(request.round, VIEW.id, DISKS["n1"], VIEW))
     assert asker.branches == {"view refusal": 1}
+
+
+class Believer:
+    """A world without clients or faults, in which n1 takes whatever it has for settled."""
+
+    def __init__(self) -> None:
+        self.world = World(replace(scenario(1), calls=(), faults=()))
+        self.owner = OWNERS[0]
+        keys = self.world.keyring.epoch_keys(self.owner, FIRST_EPOCH)
+        (self._digest,) = keys.digests([canonical("=1")])
+        self.value = records.header(Version(1, 1)) + keys.sealer.seal([canonical("=1")], [self._digest])[0]
+
+    def plant(self, record: bytes, *nodes: str) -> None:
+        """On the disks of these nodes."""
+        (key,) = layout.record_keys(self.owner.id, [FIRST_EPOCH], [self._digest])
+        for node in nodes:
+            self.world.cluster[node].disk.stored[key] = record
+
+    def replace_disk(self, node: str) -> None:
+        """By an empty one. n1 is in the view that lists it."""
+        disk = b"new".ljust(DISK_BYTES, b".")
+        self.world.cluster[node].lose_disk(disk)
+        assert self._process.replica.identity.view is not None
+        view = successor(self._process.replica.identity.view, node, disk)
+        self._process.replica._become(replace(self._process.replica.identity, view=view))
+        self._process.coordinator.learn(view)
+
+    def ask(self) -> None:
+        """Raises Violation if what n1 tells is not to be told alone."""
+        self._process.replica.settled._whole = bytearray(b"\1" * BUCKETS)
+        token = format_token(FIRST_EPOCH, self._digest)
+        Client(self.world, ()).ask(Action.DETOKENIZE, self.owner, "n1", (token,))
+        self.world.timeline.run()
+
+    @property
+    def _process(self) -> Process:
+        process = self.world.cluster["n1"].process
+        assert process is not None
+        return process
+
+
+def test_what_two_disks_have_may_be_told_alone() -> None:
+    believer = Believer()
+    believer.plant(believer.value, "n1", "n3")
+    believer.ask()
+    assert believer.world.branches["told alone"] == 1
+
+
+def test_what_one_disk_has_may_not() -> None:
+    believer = Believer()
+    believer.plant(believer.value, "n1")
+    with pytest.raises(Violation, match=r"settled: .* on 1 disks of the view"):
+        believer.ask()
+
+
+def test_a_disk_that_was_replaced_is_none_of_the_view() -> None:
+    believer = Believer()
+    believer.plant(believer.value, "n1", "n2")
+    believer.replace_disk("n2")
+    with pytest.raises(Violation, match=r"settled: .* on 1 disks of the view"):
+        believer.ask()
+
+
+def test_a_conflict_mark_may_not_be_told_alone() -> None:
+    believer = Believer()
+    believer.plant(records.CONFLICT_MARK, *NODE_NAMES)
+    with applied(UNDONE["settled-marks"]), pytest.raises(Violation, match="settled: "):
+        believer.ask()

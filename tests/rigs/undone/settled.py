@@ -8,16 +8,22 @@ from unittest import mock
 from msgspec import structs
 
 from quorumvault.protocol import anti_entropy, operations, records
-from quorumvault.protocol.messages import AnyRequest, Put, RoundId, Sums
+from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Put, RoundId, Sums
 from quorumvault.protocol.views import ViewId
 from quorumvault.protocol.write import Committed
+from quorumvault.server.coordinator import coordinator as coordinators
 from quorumvault.server.coordinator.coordinator import Coordinator
+from quorumvault.server.coordinator.lookup import open_all
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.replica import replica as replicas
 from quorumvault.server.replica.copy import merge_piece
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.replica.settled import SettledRecords
 from quorumvault.server.storage import layout
-from tests.rigs.undone.mutant import Mutant
+from tests.rigs.undone.mutant import HEALING_NODES, LOST_DISKS, REQUESTS, Mutant
+from tests.simulation import nodes
+from tests.simulation.comparing import learn_settled
+from tests.simulation.nodes import Process
 
 _real_tell = Coordinator._tell
 _real_put = Replica._put
@@ -25,6 +31,7 @@ _real_put_part = operations._put
 _real_differing_sums = anti_entropy._differing_sums
 _real_compared = SettledRecords.compared
 _real_wrote = SettledRecords.wrote
+_real_tell_settled = Coordinator._tell_settled
 #: Later than all writes.
 _ALWAYS = 1 << 62
 
@@ -81,6 +88,10 @@ def _bucket_stays(self: SettledRecords, keys: Iterable[bytes], sequence: int) ->
     self._whole = whole
 
 
+def _whenever_written(self: SettledRecords, buckets: Iterable[range], sequence: int) -> None:
+    _real_compared(self, buckets, sequence if sequence < self._overflowed else _ALWAYS)
+
+
 def _never_void(self: SettledRecords, buckets: Iterable[range], sequence: int) -> None:
     self._overflowed = 0
     _real_compared(self, buckets, sequence)
@@ -98,35 +109,73 @@ def _without_the_fence(*args: Any) -> Generator[Any, Any, Any]:
     return Committed()
 
 
+def _with_its_buckets(process: Process, *rest: Any) -> None:
+    """Takes the buckets that the process before it on this disk knew, and not the keys of which that one knew nothing yet."""
+    learn_settled(process, *rest)
+    before = vars(process.disk).get("settled")
+    process.replica.settled._whole = bytearray(before._whole if before else b"")
+    vars(process.disk)["settled"] = process.replica.settled
+
+
+def _tell_marks_too(self: Replica, get: GetSettled) -> AnyReply:
+    keys = layout.record_keys(get.owner, get.epochs, get.digests)
+    found = self._read([keys[index] for index in self.settled.select(keys)]) or {}
+    told = [each if isinstance(each := found.get(key), bytes) else None for key in keys]
+    return Holds(get.round, get.view, self.identity.disk, told, [])
+
+
+async def _open_or_take(keyring: Any, owner: Any, epochs: Any, digests: Any, found: Sequence[Any]) -> list[bytes | Missing]:
+    """Whatever does not open is taken for the value."""
+    opened = await open_all(keyring, owner, epochs, digests, found)
+    return [
+        b"s" + record.hex().encode() if value is Missing.UNAVAILABLE and isinstance(record, bytes) else value
+        for value, record in zip(opened, found, strict=True)
+    ]
+
+
+async def _absent_alone(self: Coordinator, *of: Any) -> list[bytes | Missing]:
+    told = await _real_tell_settled(self, *of)
+    return [Missing.NOT_FOUND if value is Missing.UNAVAILABLE and self._own_replica() else value for value in told]
+
+
 _ANY_VALUE = SimpleNamespace(authentic=records.authentic, sealed_of=lambda record: mock.ANY)
 _RULE = ("settled records",)
 
 MUTANTS = (
     Mutant("settled-at-one-ack", _RULE, "one disk is enough",
-           ((SettledRecords, "stored", _known_when_stored),), scopes=("settled-put-again-read",)),
+           ((SettledRecords, "stored", _known_when_stored),), REQUESTS, seed=2, scopes=("settled-put-again-read",)),
     Mutant("settled-though-lost", _RULE, "a round that was lost is announced",
-           ((Coordinator, "_tell", _announced_in_any_case),), scopes=("settled-put-again-read",)),
+           ((Coordinator, "_tell", _announced_in_any_case),), REQUESTS, seed=4, scopes=("settled-put-again-read",)),
     Mutant("settled-of-any-boot", _RULE, "a notice is of every coordinator's round with its counter",
-           ((SettledRecords, "committed", _of_any_boot),), scopes=("settled-two-values-read",)),
+           ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=44, scopes=("settled-two-values-read",)),
     Mutant("settled-though-refused", _RULE, "a refused item counts as stored",
-           ((Replica, "_put", _with_what_was_refused),), scopes=("settled-two-values-read",)),
+           ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=12, scopes=("settled-two-values-read",)),
     Mutant("settled-across-views", _RULE, "a disk of another view is compared",
            ((anti_entropy, "_differing_sums", _whatever_the_view),), scopes=("settled-join-put-compared",)),
     Mutant("settled-after-the-view", _RULE, "a comparison of the view before counts",
-           ((Replica, "settle", _settled_in_any_view),), scopes=("settled-join-contested-compared",)),
+           ((Replica, "settle", _settled_in_any_view),), LOST_DISKS, seed=25,
+           scopes=("settled-join-contested-compared",)),
     Mutant("settled-while-compared", _RULE, "what is written during a comparison is settled by it",
-           ((SettledRecords, "compared", lambda self, buckets, sequence: _real_compared(self, buckets, _ALWAYS)),),
-           scopes=("settled-put-read-get",)),
+           ((SettledRecords, "compared", _whenever_written),), REQUESTS, seed=57, scopes=("settled-put-read-get",)),
     Mutant("settled-in-every-view", _RULE, "a new view forgets nothing",
-           ((SettledRecords, "forget", lambda self: None),), scopes=("settled-join-contested",)),
+           ((SettledRecords, "forget", lambda self: None),), LOST_DISKS, seed=28, scopes=("settled-join-contested",)),
     Mutant("settled-and-marked", _RULE, "an active disk's value becomes a conflict mark",
-           ((replicas, "merge_piece", lambda *pieces, marks: merge_piece(*pieces)),), scopes=("settled-two-values-read",)),
+           ((replicas, "merge_piece", lambda *pieces, marks: merge_piece(*pieces)),), HEALING_NODES, seed=176,
+           scopes=("settled-two-values-read",)),
     Mutant("settled-overflow", _RULE, "a bucket stays settled though a key of it found no room",
-           ((SettledRecords, "wrote", _bucket_stays),), scopes=("settled-no-room",)),
+           ((SettledRecords, "wrote", _bucket_stays),), REQUESTS, seed=8, scopes=("settled-no-room",)),
     Mutant("settled-overflow-compared", _RULE, "a comparison settles keys that found no room since",
-           ((SettledRecords, "compared", _never_void),), scopes=("settled-no-room",)),
+           ((SettledRecords, "compared", _never_void),), REQUESTS, seed=51, scopes=("settled-no-room",)),
     Mutant("settled-another-value", _RULE, "a value is not written if another one is settled in its token",
-           ((operations, "records", _ANY_VALUE),), scopes=("settled-two-values-put",)),
+           ((operations, "records", _ANY_VALUE),), REQUESTS, seed=4, scopes=("settled-two-values-put",)),
     Mutant("settled-unfenced", _RULE, "a batch of which nothing is left to write asks nobody",
-           ((operations, "_put", _without_the_fence),), scopes=("settled-put-again-rotate",)),
+           ((operations, "_put", _without_the_fence),), REQUESTS, seed=3, scopes=("settled-put-again-rotate",)),
+    Mutant("settled-at-the-start", _RULE, "the buckets that were settled are so after a restart",
+           ((nodes, "learn_settled", _with_its_buckets),), REQUESTS, seed=4),
+    Mutant("settled-marks", _RULE, "a conflict mark is told alone",
+           ((Replica, "_get_settled", _tell_marks_too),), LOST_DISKS, seed=8),
+    Mutant("settled-unread", _RULE, "what is told alone need not be authentic",
+           ((coordinators, "open_all", _open_or_take),), REQUESTS, seed=7),
+    Mutant("settled-absent", _RULE, "\"not found\" is told alone",
+           ((Coordinator, "_tell_settled", _absent_alone),), REQUESTS, seed=1),
 )  # fmt: skip
