@@ -115,7 +115,7 @@ class Node:
     def __post_init__(self) -> None:
         #: As it is durable: store and identity.
         self.disk = Disk(DiskIdentity("simulated", self.name, DISKS[self.name], 0, Mode.ACTIVE, VIEW))
-        #: Its former disks, as they were when they were lost.
+        #: Its former disks, as they were when they were lost, or when an older copy was put back in their place.
         self.former: list[Disk] = []
 
     @property
@@ -124,7 +124,10 @@ class Node:
         return self.disk.identity
 
     def holders(self, key: bytes, sealed: bytes) -> set[bytes]:
-        """The ids of its disks, former ones too, that have these sealed bytes durably, or had them before they rotted."""
+        """The ids of its disks, former ones too, that have these sealed bytes durably, or had them before they rotted.
+
+        A disk counts with what it had before an older copy was put back in its place: that copy never votes.
+        """
         return {
             disk.identity.disk
             for disk in (*self.former, self.disk)

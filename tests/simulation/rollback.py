@@ -81,6 +81,7 @@ class RollingBack(Rejoining):
         for each in down:
             each.crash()
             self._world.timeline.at(now + _RESTART, None, each.start)
+        node.former.append(node.disk)
         node.disk = Disk(copy.identity)
         node.disk.stored.update(copy.stored)
 

@@ -150,6 +150,8 @@ MUTANTS = (
            ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=44, scopes=("settled-two-values-read",)),
     Mutant("settled-though-refused", _RULE, "a refused item counts as stored",
            ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=12, scopes=("settled-two-values-read",)),
+    # The exhaustive model alone notices this: a record has to be on one disk of the view and on one that it no longer lists, and
+    # the view has to change between the two halves of a comparison of these two.
     Mutant("settled-across-views", _RULE, "a disk of another view is compared",
            ((anti_entropy, "_differing_sums", _whatever_the_view),), scopes=("settled-join-put-compared",)),
     Mutant("settled-after-the-view", _RULE, "a comparison of the view before counts",
