@@ -120,10 +120,12 @@ def _parts(canonicals: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     yield canonicals[start:]
 
 
-def read_settled(owner: Owner, epochs: list[int], digests: list[bytes], disk: bytes) -> Steps[list[bytes | None]]:
+def read_settled(
+    owner: Owner, epochs: list[int], digests: list[bytes], disk: bytes, take: Callable[[int], None] = lambda size: None
+) -> Steps[list[bytes | None]]:
     """The settled records that this disk has, of parallel columns of epochs and digests; None for each key to be read by quorum.
 
-    Many are read part by part, and a part that does not fit into one reply counts as not settled.
+    Many are read part by part, and a part that does not fit into one reply counts as not settled. ``take``: as in read_records.
     """
     told: list[bytes | None] = []
     for start in range(0, len(digests), PART_ITEMS):
@@ -131,7 +133,9 @@ def read_settled(owner: Owner, epochs: list[int], digests: list[bytes], disk: by
         count = len(digests[part])
         request = GetSettled(*UNSENT, owner.id, epochs[part], digests[part])
         decision = yield Ask(request, partial(SettledRound, count=count, disk=disk), disk=disk)
-        told += decision if isinstance(decision, list) else [None] * count
+        part_told = decision if isinstance(decision, list) else [None] * count
+        take(sum([len(record) for record in part_told if record is not None]))
+        told += part_told
     return told
 
 

@@ -26,7 +26,7 @@ from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.read_repair import Repaired
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.rounds import Lost, TooMuch, ViewRefused
+from quorumvault.protocol.rounds import TooMuch, ViewRefused
 from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
@@ -39,9 +39,6 @@ ResultT = TypeVar("ResultT")
 
 #: Size of the epoch cache, in owners. It is a hint: a wrong entry costs one round, never correctness.
 _KNOWN_EPOCHS = 4096
-#: Part of ``timeouts.round`` in which this node's own replica has to say what is settled. If it takes longer, its disk is slow:
-#: for the time of a round it is not asked again, and everything goes by quorum.
-_OWN_PATIENCE = 1 / 4
 #: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply:
 #: requests for small values should not have to wait for dozens of those.
 _LARGE_READS = 2
@@ -106,7 +103,7 @@ class Coordinator:
 
     ``view`` is the newest that this node knows, or None. ``wall_ms`` gives milliseconds since 1970, for versions only.
     ``reads_settled``: this node's own replica may tell alone which records are settled; False: everything takes two.
-    ``repeats`` is that of operations.OwnReplica.
+    ``votes`` says of a peer that is up whether it votes, as far as is known. ``repeats`` is that of operations.OwnReplica.
     """
 
     identity: Identity
@@ -118,6 +115,7 @@ class Coordinator:
     wall_ms: Callable[[], int]
     observer: Observer
     reads_settled: bool = True
+    votes: Callable[[str], bool] = lambda node: True
     repeats: Callable[[bytes, int, Sequence[bytes]], Sequence[int]] = lambda owner, epoch, digests: range(len(digests))
 
     def __post_init__(self) -> None:
@@ -127,8 +125,6 @@ class Coordinator:
         self._hedging = Hedging(self.timeouts.hedge, self.timeouts.round / 2, self.observer.hedged)
         self._large_reads = asyncio.Semaphore(_LARGE_READS)
         self._epochs: dict[Owner, int] = {}
-        #: Until when this node's own replica is too slow to be asked alone, by the event loop's clock.
-        self._own_slow_until = 0.0
 
     async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
         return await self._commit(owner, canonicals, self._deadline())
@@ -196,21 +192,19 @@ class Coordinator:
         own = self._own_replica()
         if own is None:
             return [Missing.UNAVAILABLE] * len(digests)
-        steps = operations.read_settled(owner, epochs, digests, own.disk)
+        steps = operations.read_settled(owner, epochs, digests, own.disk, take)
         told = await self._run(steps, deadline, writes=False)
-        take(sum([len(record) for record in told if record is not None]))
         return await open_all(
             self.keyring, owner, epochs, digests, [Open.UNAVAILABLE if record is None else record for record in told]
         )
 
     def _own_replica(self) -> OwnReplica | None:
-        """This node's own replica, which may be asked alone; None while it may not, or is not in touch with a quorum."""
+        """This node's own replica, which may be asked alone; None while it may not, is late, or is not in touch with a quorum."""
         own = self.identity.node
-        in_touch = self.peers[own].up and sum(peer.up for peer in self.peers.values()) >= QUORUM
-        slow = asyncio.get_running_loop().time() < self._own_slow_until
-        if self.view is None or not in_touch or slow or not self.reads_settled:
+        if self.view is None or not self.reads_settled or not self.peers[own].up or self._hedging.is_aside(own):
             return None
-        return OwnReplica(self.view.disks[own], self.repeats)
+        in_touch = sum(peer.up and self.votes(node) for node, peer in self.peers.items()) >= QUORUM
+        return OwnReplica(self.view.disks[own], self.repeats) if in_touch else None
 
     async def epoch(self, owner: Owner) -> int:
         register = await self._run(operations.read_epoch(owner, self.keyring), self._deadline(), writes=False)
@@ -288,26 +282,26 @@ class Coordinator:
             return _RoundResult(None, {self.identity.node: "knows no view, since it has no disk and no peer was reached"})
         if ask.view is not None and ask.view != view.id:
             return _RoundResult(ViewRefused(view), {})
+        alone = isinstance(ask.request, GetSettled)
+        if alone and self._own_replica() is None:
+            return _RoundResult(None, {})
         targets = [target for target in self._targets(view, turns=not ask.everyone) if ask.disk in (None, target.disk)]
         own = self.identity.node
         down = {t.peer.node: "does not vote yet" if t.peer.node == own else "down" for t in targets if not t.peer.up}
-        if len(targets) - len(down) < min(QUORUM, len(targets)):
+        if len(targets) - len(down) < min(QUORUM, max(1, len(targets))):
             return _RoundResult(None, down)
         round_id = RoundId(self.identity.disk, self.identity.boot, next(self._rounds))
         loop = asyncio.get_running_loop()
         request = ask.request.sent_in(round_id, view.id)
-        alone = isinstance(request, GetSettled)
         read, first = None, len(targets)
-        if not ask.everyone:
+        if alone or not ask.everyone:
             now = loop.time()
-            read = self._hedging.read(len(request.digests) if isinstance(request, Get) else 1, now)
+            read = self._hedging.read(len(request.digests) if isinstance(request, Get | GetSettled) else 1, now)
+        if not ask.everyone:
             third = targets[QUORUM].peer
             first = QUORUM + (third.up and self._hedging.tries(third.node, now))
         exchange = Exchange(loop, ask.round(round_id, view), Outgoing(request), targets, self.observer.acknowledged, read)
-        patience = self.timeouts.round * (_OWN_PATIENCE if alone else 1)
-        decision = await exchange.run(first=first, deadline=min(deadline, loop.time() + patience))
-        if alone and isinstance(decision, Lost):
-            self._own_slow_until = loop.time() + self.timeouts.round
+        decision = await exchange.run(first=first, deadline=min(deadline, loop.time() + self.timeouts.round))
         if isinstance(decision, ViewRefused):
             self.learn(decision.view)
         self._tell(request, decision, exchange, targets)

@@ -2,6 +2,8 @@
 
 A Put or a RaiseEpoch goes to all three replicas at once, and the first two that suffice decide; a WriteBack goes to one. A read
 goes to two, and to the third as soon as one of them cannot reply, or both have without settling it, or hedging.py wants it.
+A read of one replica alone is given up once that hangs.
+
 A reply that comes after the decision changes nothing. It only tells whether the third replica has the write too.
 """
 
@@ -46,6 +48,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self._asked = 0
+        self._alone = len(self.targets) == 1
         self._waiting: dict[str, Target] = {}
         self._decided: Future[object] = self.loop.create_future()
         self._on_missed: Callable[[str], None] = lambda node: None
@@ -63,7 +66,7 @@ class Exchange:
 
     def _next_timer(self, deadline: float) -> TimerHandle:
         """One timer at a time: most rounds are decided long before it is due, and making it is a good part of their cost."""
-        if self.read is not None and self._asked < len(self.targets):
+        if self.read is not None and (self._alone or self._asked < len(self.targets)):
             overdue = self.loop.time() + self.read.wait
             if overdue < deadline:
                 return self.loop.call_at(overdue, self._overdue, self.read, deadline)
@@ -88,6 +91,9 @@ class Exchange:
             third = self.targets[self._asked].peer
             if third.up and read.overdue(tuple(self._waiting), third.node, self.loop.time()):
                 self._ask_next()
+        elif self._alone and read.hangs(self.targets[0].peer.node, self.loop.time()):
+            self._expire()
+            return
         self._timer = self._next_timer(deadline)
 
     def _on_reply(self, target: Target, reply: AnyReply | NoReply) -> None:

@@ -212,6 +212,19 @@ class Read:
             self._hedging.tell(self._hedge)
         return self._hedge is not Hedge.WITHHELD
 
+    def hangs(self, node: str, now: float) -> bool:
+        """A wait is over, and the one replica that was asked has not answered. Returns True if it has answered no read meanwhile.
+
+        Then it is set aside, and the read is to be made without it. One that does answer others has its turn still to come.
+        """
+        if not self._hedging.is_silent(node, now - self.wait):
+            return False
+        self._first = self._began  # its answer, if it comes, is late
+        self._hedging.set_aside(node, now)
+        self._hedge = Hedge.PASSED_OVER
+        self._hedging.tell(self._hedge)
+        return True
+
     def decided(self, now: float) -> None:
         """The read has what it wanted."""
         if self._hedge is not Hedge.PASSED_OVER:  # whose time tells nothing of other reads

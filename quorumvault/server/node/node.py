@@ -42,7 +42,7 @@ from quorumvault.server.http.request_ids import fresh_ids
 from quorumvault.server.http.routes import create_app, create_crowded_app
 from quorumvault.server.http.server import HttpServer, listening_socket
 from quorumvault.server.node.disk import LocalDisk
-from quorumvault.server.node.health import VERSION, SelfReport
+from quorumvault.server.node.health import VERSION, SelfReport, is_active
 from quorumvault.server.node.heap import Heap
 from quorumvault.server.node.membership import Membership, MembershipCallbacks
 from quorumvault.server.node.operator import Operator, neighbours
@@ -176,6 +176,7 @@ class Node:
             wall_ms,
             CoordinatorObserver(self._metrics, self._events, self._marks.acknowledged, self._missed, self._notices.committed),
             reads_settled=self._config.cluster.reads == "settled",
+            votes=lambda node: node not in self._links or is_active(self._links[node].facts, self._coordinator.view),
             repeats=self._likely_repeats,
         )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from quorumvault.config.cluster import Limits
-from quorumvault.protocol.messages import AnyRequest, Get, Put, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Get, GetSettled, Put, WriteBack
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.replica.replica import OwnWork, Replica
 
@@ -124,7 +124,7 @@ def _size(request: AnyRequest | OwnWork) -> int:
             return sum(map(len, sealed))
         case WriteBack(records=records):
             return sum(map(len, records))
-        case Get(digests=digests):
+        case Get(digests=digests) | GetSettled(digests=digests):
             return _READ_BYTES * len(digests)
         case _:
             return 0

@@ -72,7 +72,10 @@ class SettledRecords:
                 self._whole[layout.bucket_of(key)] = 0
 
     def stored(self, round_id: RoundId, keys: Sequence[bytes]) -> None:
-        """The replica's disk has the records of this write round under these keys, and they are durable."""
+        """The replica's disk has the records of this write round under these keys, and they are durable.
+
+        A round of a view that the disk has left in the same group is harmless: each comparison since then had these keys.
+        """
         if keys:
             self._take(round_id)
             self._rounds[round_id] = keys

@@ -104,7 +104,8 @@ async def test_a_peer_that_hangs_is_not_waited_for_twice(three: Trio) -> None:
 
 
 async def test_a_peer_that_cannot_answer_is_replaced_before_the_other_has_answered(three: Trio) -> None:
-    """The rig's timeouts are a minute: nothing here waits for a hedge."""
+    """The rig's timeouts are a minute: nothing here waits for a hedge. No replica is asked alone first."""
+    three.coordinators["n1"].reads_settled = False
     tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
     three.peers["n1"].hangs = True
     three.peers["n2"].drops = lambda request: isinstance(request, Get)

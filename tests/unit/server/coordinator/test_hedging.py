@@ -103,6 +103,27 @@ def test_a_stop_is_passed_over_though_the_budget_is_spent() -> None:
     assert told == [Hedge.PASSED_OVER] * 100
 
 
+def test_a_replica_that_was_asked_alone_is_given_up_when_it_answers_no_read() -> None:
+    told: list[Hedge] = []
+    hedging = Hedging(LEAST, MOST, told.append)
+    read = hedging.read(1, 1.0)
+    assert read.hangs(OWN, 1.0 + LEAST)
+    assert hedging.is_aside(OWN)
+    assert told == [Hedge.PASSED_OVER]
+    read.answered(OWN, 1.4)
+    assert hedging.is_aside(OWN)  # it was late
+
+
+def test_a_replica_that_was_asked_alone_is_waited_for_while_it_answers_other_reads() -> None:
+    told: list[Hedge] = []
+    hedging = Hedging(LEAST, MOST, told.append)
+    read = hedging.read(1, 1.0)
+    hedging.read(1, 1.0).answered(OWN, 1.0 + LEAST / 2)
+    assert not read.hangs(OWN, 1.0 + LEAST)
+    assert read.hangs(OWN, 1.0 + 2 * LEAST)
+    assert told == [Hedge.PASSED_OVER]
+
+
 @pytest.mark.parametrize("slow", [OWN, *PEERS])
 def test_a_slow_replica_does_not_hold_up_every_second_read(slow: str) -> None:
     reads = Reads(lambda node, now: 0.4 if node == slow and now >= 2 else 0.001)

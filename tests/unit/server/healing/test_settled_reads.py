@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from quorumvault.config.cluster import Timeouts
 from quorumvault.errors import NoQuorum
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.anti_entropy import Compared
@@ -113,11 +112,22 @@ async def test_a_node_whose_own_disk_hangs_reads_by_quorum_and_asks_it_no_more(n
     tokens = await tokenized(nodes)
     await compared(nodes)
     own, coordinator = nodes["n1"].ways["n1"], nodes["n1"].coordinator
-    coordinator.timeouts = Timeouts(round=0.2, hedge=0.0)
     own.hangs = True
-    for _ in range(2):
+    for _ in range(4):
         assert await coordinator.detokenize(CLINIC, tokens) == TWENTY
     assert [isinstance(request, GetSettled) for request, _ in own.unanswered].count(True) == 1
+    assert nodes["n1"].diary.told_alone == 0
+
+
+async def test_a_node_whose_only_peer_up_does_not_vote_tells_nothing_alone(nodes: Cluster) -> None:
+    """A joining disk makes no quorum, so this node answers 503, as its /health does."""
+    tokens = await tokenized(nodes)
+    await compared(nodes)
+    nodes.cut_off("n3")
+    coordinator = nodes["n1"].coordinator
+    assert (await alone(nodes["n1"], tokens)) == (TWENTY, 0)
+    coordinator.votes = lambda node: node != "n2"
+    assert (await alone(nodes["n1"], tokens)) == (TWENTY, 1)
 
 
 def test_bytes_that_are_not_authentic_or_cannot_be_read_are_asked_of_a_second_node() -> None:

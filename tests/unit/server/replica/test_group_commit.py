@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quorumvault.config.cluster import Limits
-from quorumvault.protocol.messages import Get, Put, ReadEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import Get, GetSettled, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.peer import NoReply
 from quorumvault.server.replica.group_commit import GroupCommit
 
@@ -39,6 +39,10 @@ def write_back(size: int) -> WriteBack:
 
 def get(count: int) -> Get:
     return Get(*HEAD, b"o" * 16, [1] * count, [b"d" * 20] * count)
+
+
+def get_settled(count: int) -> GetSettled:
+    return GetSettled(*HEAD, b"o" * 16, [1] * count, [b"d" * 20] * count)
 
 
 ASK = ReadEpoch(*HEAD, b"o" * 16)
@@ -81,6 +85,7 @@ async def test_a_group_is_as_large_as_its_bytes_whatever_kind_they_are_of() -> N
         ([put(4 * KiB)] * 5, [2, 2, 1]),
         ([write_back(4 * KiB)] * 5, [2, 2, 1]),
         ([get(4)] * 5, [2, 2, 1]),
+        ([get_settled(4)] * 5, [2, 2, 1]),
         ([put(3 * KiB), get(2), write_back(3 * KiB), get(8), ASK, ASK], [3, 1, 2]),
         ([ASK] * 100, [100]),
         ([put(100 * KiB), put(1)], [1, 1]),
