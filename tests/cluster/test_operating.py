@@ -42,7 +42,7 @@ def test_metrics_tell_what_happened(own_cluster: Cluster) -> None:
     assert after['quorumvault_peer_up{peer="n2"}'] == 1
     assert after["quorumvault_quorum_reachable"] == 2
     assert after['quorumvault_peer_owed_records{peer="n3"}'] == 3
-    assert after['quorumvault_peer_owed_seconds{peer="n3"}'] > 0
+    assert wait_for(lambda: metrics(own_cluster, "n1")['quorumvault_peer_owed_seconds{peer="n3"}'] > 0, SECONDS)
     own_cluster.bring_up("n3")
     assert own_cluster.api("n3", "clinic").detokenize(missed).body["found"] == 3
     assert sample_becomes(own_cluster, "n1", 'quorumvault_peer_owed_records{peer="n3"}', 0)

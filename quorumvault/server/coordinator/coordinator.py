@@ -171,16 +171,24 @@ class Coordinator:
         values = await self._tell_settled(owner, epochs, digests, take, deadline)
         rest = [index for index, value in enumerate(values) if value is Missing.UNAVAILABLE]
         self.observer.looked_up(len(values) - len(rest), len(rest))
-        if rest:
+        if len(rest) == len(values):  # even if nothing is asked for: without a quorum that is 503 too
+            values = await self._read(owner, epochs, digests, take, deadline, writes=writes)
+        elif rest:
             some = ([epochs[index] for index in rest], [digests[index] for index in rest])
-            steps = operations.read_records(owner, *some, self.keyring, take)
-            found = await self._run(steps, deadline, writes=writes)
-            for index, value in zip(rest, await open_all(self.keyring, owner, *some, found), strict=True):
+            for index, value in zip(rest, await self._read(owner, *some, take, deadline, writes=writes), strict=True):
                 values[index] = value
         if len(distinct) == len(tokens):
             return values
         by_token = dict(zip(distinct, values, strict=True))
         return [by_token[token] for token in tokens]
+
+    async def _read(
+        self, owner: Owner, epochs: list[int], digests: list[bytes], take: Take, deadline: float, *, writes: bool
+    ) -> list[bytes | Missing]:
+        """What a quorum says of these keys."""
+        steps = operations.read_records(owner, epochs, digests, self.keyring, take)
+        found = await self._run(steps, deadline, writes=writes)
+        return await open_all(self.keyring, owner, epochs, digests, found)
 
     async def _tell_settled(
         self, owner: Owner, epochs: list[int], digests: list[bytes], take: Take, deadline: float
@@ -199,9 +207,9 @@ class Coordinator:
         )
 
     def _own_replica(self) -> OwnReplica | None:
-        """This node's own replica, which may be asked alone; None while it may not, is late, or is not in touch with a quorum."""
+        """This node's own replica, which may be asked alone; None while it may not, hangs, or is not in touch with a quorum."""
         own = self.identity.node
-        if self.view is None or not self.reads_settled or not self.peers[own].up or self._hedging.is_aside(own):
+        if self.view is None or not self.reads_settled or not self.peers[own].up or self._hedging.is_hanging(own):
             return None
         in_touch = sum(peer.up and self.votes(node) for node, peer in self.peers.items()) >= QUORUM
         return OwnReplica(self.view.disks[own], self.repeats) if in_touch else None

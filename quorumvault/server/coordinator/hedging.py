@@ -128,6 +128,7 @@ class Hedging:
         self._waits = [Waits(least, max(least, most)) for _ in range(_CLASSES)]
         self._heard: dict[str, float] = {}
         self._aside: dict[str, _Aside] = {}
+        self._hanging: set[str] = set()
 
     def read(self, keys: int, now: float) -> "Read":
         """A read of so many keys begins."""
@@ -156,10 +157,20 @@ class Hedging:
     def hear(self, node: str, now: float, *, in_time: bool) -> None:
         """A replica has answered a read."""
         self._heard[node] = now
+        self._hanging.discard(node)
         if in_time:
             self._aside.pop(node, None)
         else:
             self.set_aside(node, now)
+
+    def is_hanging(self, node: str) -> bool:
+        """True for a replica that was given up when it was asked alone, and has answered nothing since, not even late."""
+        return node in self._hanging
+
+    def give_up(self, node: str, now: float) -> None:
+        """A replica that was asked alone hangs. Once that is over it answers what it was asked, so nothing need be tried."""
+        self._hanging.add(node)
+        self.set_aside(node, now)
 
     def is_silent(self, node: str, since: float) -> bool:
         """True for a replica that has answered no read since then."""
@@ -215,12 +226,12 @@ class Read:
     def hangs(self, node: str, now: float) -> bool:
         """A wait is over, and the one replica that was asked has not answered. Returns True if it has answered no read meanwhile.
 
-        Then it is set aside, and the read is to be made without it. One that does answer others has its turn still to come.
+        Then the read is to be made without it. The turn of a read at a replica that answers others is still to come.
         """
         if not self._hedging.is_silent(node, now - self.wait):
             return False
         self._first = self._began  # its answer, if it comes, is late
-        self._hedging.set_aside(node, now)
+        self._hedging.give_up(node, now)
         self._hedge = Hedge.PASSED_OVER
         self._hedging.tell(self._hedge)
         return True

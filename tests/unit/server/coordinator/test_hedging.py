@@ -108,10 +108,12 @@ def test_a_replica_that_was_asked_alone_is_given_up_when_it_answers_no_read() ->
     hedging = Hedging(LEAST, MOST, told.append)
     read = hedging.read(1, 1.0)
     assert read.hangs(OWN, 1.0 + LEAST)
+    assert hedging.is_hanging(OWN)
     assert hedging.is_aside(OWN)
     assert told == [Hedge.PASSED_OVER]
     read.answered(OWN, 1.4)
-    assert hedging.is_aside(OWN)  # it was late
+    assert not hedging.is_hanging(OWN)
+    assert hedging.is_aside(OWN)  # reads by quorum ask it last: it was late
 
 
 def test_a_replica_that_was_asked_alone_is_waited_for_while_it_answers_other_reads() -> None:
