@@ -24,7 +24,7 @@ _BATCH, _AT_ONCE = 1_000, 6
 #: Requests between two looks at the bar.
 _FILLED_AT_ONCE = 50
 #: Passes of reads after which a store that goes on compacting is measured as it is.
-_MOST_PASSES = 30
+_MOST_PASSES = 8
 
 _decode = msgspec.json.Decoder().decode
 

@@ -1,8 +1,10 @@
 """A store on disk is created, opened and written; refusals are in words that an operator can act on."""
 
+import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from unittest import mock
@@ -41,6 +43,30 @@ def test_every_write_asks_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [call.kwargs for db in opened for call in db.write_batch.call_args_list] == [{"sync": True}] * 2
     assert len(took) == 1
     assert took[0] > 0
+
+
+@pytest.mark.parametrize("batch", [8, 64, 100, 128, 1000])
+def test_batches_are_charged_for_few_of_their_look_ups_in_all_parts_of_the_keys(path: Path, batch: int) -> None:
+    """LevelDB compacts on account of each ``get`` that touches two tables, and of no seek of an iterator."""
+    keys = [b"r%04d" % number for number in range(batch)]
+    batches = 60_000 // batch
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        store.write({keys[0]: b"one", b"s": b"follows them all"})
+        store._db = watched = mock.Mock(wraps=store._db, closed=False)
+        for _ in range(batches):
+            assert store.get(keys) == [b"one", *[None] * (batch - 1)]
+    charged = Counter(call.args[0] for call in watched.get.call_args_list)
+    assert charged.total() == math.ceil(batch * batches / 257)
+    tenths = [sum(charged[key] for key in keys[batch * tenth // 10 : batch * (tenth + 1) // 10]) for tenth in range(10)]
+    assert batch < 10 or min(tenths) > 5
+
+
+def test_few_look_ups_are_charged_each(path: Path) -> None:
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        store._db = watched = mock.Mock(wraps=store._db, closed=False)
+        assert store.get([b"r2", b"r1"]) == [None, None]
+    assert watched.get.call_count == 2
+    assert not watched.iterator.called
 
 
 def test_the_name_of_a_new_store_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,25 @@ def test_every_block_is_checked_by_get_and_by_scan(table: Disk, damaged: Damage)
     assert corrupt >= set(KEYS).difference(first_block)
 
 
+@pytest.mark.parametrize("few", [1, RECORDS])
+def test_a_rotten_block_shows_nothing_older_under_its_keys(few: int, table: Disk, damaged: Damage) -> None:
+    """Each key is in two tables. Where the newer one cannot be read, the other one's value is no answer."""
+    path = damaged(table, table.contents)
+    with closing(LevelDBStore.open(path, DISK)) as store:
+        store.write(dict.fromkeys(KEYS, b"newer, and as long as most of the values are"))
+    LevelDBStore.open(path, DISK).close()
+    newest = max(path.glob("*.ldb"))
+    contents = newest.read_bytes()
+    parts, corrupt = _parts(contents), 0
+    for offset in range(100, parts.filter_start, 2500):
+        newest.write_bytes(_flipped(contents, 8 * offset))
+        with closing(LevelDBStore.open(path, DISK)) as store:
+            found = [value for first in range(0, RECORDS, few) for value in store.get(KEYS[first : first + few])]
+        assert set(found) == {CORRUPT, b"newer, and as long as most of the values are"}
+        corrupt += found.count(CORRUPT)
+    assert 0 < corrupt < RECORDS
+
+
 def test_a_scan_needs_only_the_blocks_that_it_reads(table: Disk, damaged: Damage) -> None:
     contents = table.contents
     path = damaged(table, _flipped(contents, 8 * (_parts(contents).filter_start - 100)))

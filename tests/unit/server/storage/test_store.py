@@ -136,7 +136,7 @@ class StoreAsDict(RuleBasedStateMachine):
         self.store.write(puts, gone)
         self.model = {key: value for key, value in self.model.items() if key not in gone} | puts
 
-    @rule(keys=st.lists(BYTES, max_size=8))
+    @rule(keys=st.lists(BYTES, max_size=20))
     def get(self, keys: list[bytes]) -> None:
         assert self.store.get(keys) == [self.model.get(key) for key in keys]
 
