@@ -175,8 +175,9 @@ class Inventory:
                 continue
             findings.checked += len(pairs)
             findings.rotten += [key[1:] for key, record in pairs if self.authentic(key[1:], record) is False]
-            # Iterators do not use filters, and look-ups do: one that has gone bad in memory hides what is there.
-            if any(record is None or record is CORRUPT for record in self.store.get([key for key, _ in pairs])):
+            # Iterators do not use filters, and look-ups do: one that has gone bad in memory hides what is there. Each key alone,
+            # because many at once are looked up by an iterator too.
+            if any(self.store.get([key])[0] in (None, CORRUPT) for key, _ in pairs):
                 findings.damage = "its store holds records that a look-up does not find"
             elif self.sums.known(bucket) and self.sums[bucket] != total(pairs):
                 findings.damage = "its store does not hold the records that were written to it"

@@ -23,7 +23,10 @@ class Store(Protocol):
     corrupt_reads: int
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
-        """The values in the order of the keys; None for absent."""
+        """The values in the order of the keys; None for absent.
+
+        A key that is asked for alone is looked up through whatever may hide it in memory, such as filters of present keys.
+        """
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """All of it or nothing, and on disk when it returns: first the deletes (a key that is absent is none), then the puts.

@@ -150,10 +150,12 @@ async def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_
 
 
 class _Hiding(FaultyStore):
+    """LevelDB uses the filter that has gone bad for a key that is asked for alone, and not for many keys."""
+
     hidden: bytes = b""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | Corrupt | None]:
-        return [None if key == self.hidden else value for key, value in zip(keys, super().get(keys), strict=True)]
+        return [None] if keys == [self.hidden] else super().get(keys)
 
 
 @pytest.mark.parametrize("stores", [{name: _Hiding(MemoryStore()) for name in NODE_NAMES}])

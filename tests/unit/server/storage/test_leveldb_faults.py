@@ -243,6 +243,19 @@ def test_a_zeroed_filter_hides_no_record(table: Disk, damaged: Damage) -> None:
     assert _holds_what_was_written(path)
 
 
+def test_a_filter_that_rots_in_memory_hides_records_from_look_ups_of_one_key_alone(table: Disk, damaged: Damage) -> None:
+    """The scrub finds such a filter by these. Tables are mapped: what is written to the file shows in memory."""
+    path = damaged(table, table.contents)
+    start, end, _ = _parts(table.contents)
+    with closing(LevelDBStore.open(path, DISK)) as store, (path / table.file.name).open("r+b") as file:
+        assert [store.get([key])[0] for key in KEYS] == list(PAIRS.values())
+        file.seek(start)
+        file.write(bytes(end - start))
+        file.flush()
+        assert {value for key in KEYS for value in store.get([key])} == {None}
+        assert store.get(KEYS) == list(PAIRS.values())
+
+
 def test_rot_that_a_compaction_meets_stops_the_writes_and_drops_nothing(table: Disk, damaged: Damage) -> None:
     store = LevelDBStore.open(damaged(table, _flipped(table.contents, 8 * 5000)), DISK)
     before = store.get(KEYS)
