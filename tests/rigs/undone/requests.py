@@ -282,7 +282,7 @@ MUTANTS = (
     Mutant("hint-trusted", ("the fence",), "an empty batch trusts the epoch cache",
            ((Coordinator, "_commit", _trust_the_hint),), REQUESTS, seed=1, faults=CUTS),
     Mutant("contest-by-two", ("a conflict never overwrites",), "two replicas settle it",
-           _judging(_two_settle_a_contest), REQUESTS, seed=44, scopes=("two-values-get-get",)),
+           _judging(_two_settle_a_contest), REQUESTS, seed=12, scopes=("two-values-get-get",)),
     Mutant("seal-differs", ("a conflict never overwrites",), "no two seals are the same",
            ((Sealer, "seal", _seal_differently),), REQUESTS, seed=1),
     Mutant("rot-spreads", ("read repair before the answer",), "what is written back is not authentic",
