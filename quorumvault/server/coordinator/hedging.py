@@ -123,8 +123,8 @@ class Hedging:
 
     def __init__(self, least: float, most: float, tell: Callable[[Hedge], None]) -> None:
         self.least = least
-        self._tell = tell
-        self._budget = Budget()
+        self.tell = tell
+        self.budget = Budget()
         self._waits = [Waits(least, max(least, most)) for _ in range(_CLASSES)]
         self._heard: dict[str, float] = {}
         self._aside: dict[str, _Aside] = {}
@@ -132,7 +132,7 @@ class Hedging:
 
     def read(self, keys: int, now: float) -> "Read":
         """A read of so many keys begins."""
-        self._budget.earn()
+        self.budget.earn()
         waits = self._waits[min(max(keys - 1, 0).bit_length(), _CLASSES - 1)]
         return Read(self, waits, now)
 
@@ -143,10 +143,10 @@ class Hedging:
     def tries(self, node: str, now: float) -> bool:
         """True if a read should ask this replica besides two others, to see whether it answers in time again."""
         aside = self._aside.get(node)
-        if aside is None or now < aside.trial_at or not self._budget.spend():
+        if aside is None or now < aside.trial_at or not self.budget.spend():
             return False
         aside.postpone(now)
-        self._tell(Hedge.TRIED)
+        self.tell(Hedge.TRIED)
         return True
 
     def set_aside(self, node: str, now: float) -> None:
@@ -175,13 +175,6 @@ class Hedging:
     def is_silent(self, node: str, since: float) -> bool:
         """True for a replica that has answered no read since then."""
         return self._heard.get(node, -math.inf) <= since
-
-    def spend(self) -> bool:
-        """Take a hedge from the budget. Returns False if there is none."""
-        return self._budget.spend()
-
-    def tell(self, hedge: Hedge) -> None:
-        self._tell(hedge)
 
 
 class Read:
@@ -218,7 +211,7 @@ class Read:
         if hangs and not self._hedging.is_aside(third):
             self._hedge = Hedge.PASSED_OVER
         else:
-            self._hedge = Hedge.SENT if self._hedging.spend() else Hedge.WITHHELD
+            self._hedge = Hedge.SENT if self._hedging.budget.spend() else Hedge.WITHHELD
         if self._hedge is not before:
             self._hedging.tell(self._hedge)
         return self._hedge is not Hedge.WITHHELD

@@ -178,8 +178,7 @@ class Replica:
         """
         if not self._has_room():
             return None
-        joins = self._identity.mode is Mode.JOINING
-        merged = merge_piece(self._store, self.owners, self._keyring, keys, values, marks=joins)
+        merged = merge_piece(self._store, self.owners, self._keyring, keys, values, marks=self._identity.mode is Mode.JOINING)
         changed = len(merged)
         if merged:
             there = zip(merged, self._store.get(list(merged)), strict=True)
@@ -385,14 +384,15 @@ class Replica:
         return found
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
-        key = layout.register_key(owner)
-        value = staged.get(key) or self._store.get([key])[0]
+        value = staged.get(key := layout.register_key(owner)) or self._store.get([key])[0]
         if value is None:
             return Register(0, "")
+        # Without a readable register the fence cannot hold, and no other answer is safe.
+        if value is CORRUPT:
+            raise StoreCorrupt("an epoch register cannot be read: its block is corrupt")
         try:
-            return Register(*layout.decode_register(b"" if value is CORRUPT else value))
+            return Register(*layout.decode_register(value))
         except ValueError as error:
-            # Without a readable register the fence cannot hold, and no other answer is safe.
             raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
 
     def _advance(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:

@@ -59,6 +59,7 @@ class SettledRecords:
         whole, unsettled = self._whole, self._unsettled
         if not whole:
             return []
+        # The index is that of layout.bucket_of: a call for each key would cost as much as all else here.
         return [index for index, key in enumerate(keys) if whole[key[1] << 8 | key[2]] and key not in unsettled]
 
     def wrote(self, keys: Iterable[bytes], sequence: int) -> None:
