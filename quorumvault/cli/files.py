@@ -167,8 +167,8 @@ def tokenize(request: Request, cast: tuple[str, ...], if_token: IfToken, connect
     """Replace the values in columns of FILES, or of standard input, by tokens, all of one epoch.
 
     FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
-    Everything else stays as it is, nulls too: in CSV an empty cell without quotes. Text is tokenized: a number in CSV is a
-    string. JSON Lines keep the spelling of every other member, and lose the white space between members.
+    Everything else stays as it is, byte by byte in text files, nulls too: in CSV an empty cell without quotes. Text is tokenized:
+    a number in CSV is a string.
     At the end it prints the rows, the values in each column, and the epoch of the tokens. With --rejects, a cell that cannot be
     tokenized is null.
     """

@@ -41,6 +41,11 @@ class Slot(msgspec.Struct, frozen=True, eq=False, gc=False):
         """The member's path without wildcards, as ``concrete_path`` spells it. Names of the record are cut to 64 characters."""
         return concrete_path(_shown(step) for step in (*self._trail, self._key))
 
+    @property
+    def name(self) -> str:
+        """The name that its object has for it; empty in an array."""
+        return self._key if isinstance(self._key, str) else ""
+
     def replace(self, value: str | bool | int | msgspec.Raw) -> None:
         self._container[self._key] = value
 

@@ -1,8 +1,7 @@
 """JSON Lines: one object a line, in which members are replaced.
 
-Every other member keeps its spelling and its place (json.py); white space between members is not kept, and of a name that an
-object has twice the last value counts and the others are gone: the same as if the nodes had been sent the records. Line
-ends are kept; empty lines are passed on.
+All but the replaced values keeps every byte: blanks, the spelling of names and numbers, line ends, empty lines. A name that an
+object has twice is refused with its line (json.py), as the nodes do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,20 +10,23 @@ import msgspec
 
 from quorumvault.errors import ColumnError, ConfigError, Invalid, Malformed
 from quorumvault.formats.fields import FieldSet, Slot
-from quorumvault.formats.json import Document, check_json_text
+from quorumvault.formats.json import Document, check_json_text, encode
 from quorumvault.formats.jsonpath import FieldPath, concrete_path
 from quorumvault.formats.lines import Lines, split_end
+from quorumvault.formats.rewriting import place_by_name, plain_names, rewritten
 from quorumvault.formats.table import RowPlace
 
-_NULL = msgspec.Raw(b"null")
 _decode_string = msgspec.json.Decoder(str).decode
 
 
 class JsonCell:
-    __slots__ = ("_slot", "column")
+    """``put`` is what takes the value's place, as JSON; empty as long as it was not replaced."""
+
+    __slots__ = ("_slot", "column", "put")
 
     def __init__(self, slot: Slot) -> None:
         self.column = slot.field
+        self.put = b""
         self._slot = slot
 
     @property
@@ -33,11 +35,21 @@ class JsonCell:
         return _decode_string(raw) if raw.startswith(b'"') else msgspec.Raw(raw)
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
-        self._slot.replace(_NULL if value is None else value)
+        self.put = encode(value)
+
+    def place(self, text: bytes) -> tuple[int, int]:
+        """Where the value is in the text of its record. It begins at -1 if its name alone does not tell."""
+        slot = self._slot
+        start = place_by_name(text, slot.name, slot.raw)
+        return start, start + len(slot.raw)
+
+    def apply(self) -> None:
+        """Replaces the value in its document."""
+        self._slot.replace(msgspec.Raw(self.put))
 
 
 class JsonRow:
-    __slots__ = ("_document", "_end", "_fields", "line", "size")
+    __slots__ = ("_cells", "_document", "_end", "line", "size")
     is_record = True
 
     def __init__(self, line: int, size: int, document: Document, end: bytes, fields: FieldSet) -> None:
@@ -45,13 +57,36 @@ class JsonRow:
         self.size = size
         self._document = document
         self._end = end
-        self._fields = fields
+        self._cells = [JsonCell(slot) for slot in fields.find(document)]
 
     def cells(self) -> list[JsonCell]:
-        return [JsonCell(slot) for slot in self._fields.find(self._document)]
+        return self._cells
 
     def render(self) -> bytes:
-        return self._document.encode() + self._end
+        document = self._document
+        text = _spliced(document.text, self._cells)
+        if text is None:
+            for cell in self._cells:
+                if cell.put:
+                    cell.apply()
+            text = b"".join(rewritten(document))
+        return text + self._end
+
+
+def _spliced(text: bytes, cells: list[JsonCell]) -> bytes | None:
+    """The text with those cells replaced that are to be, None if the name of one leaves doubts about its place."""
+    if not plain_names(text):
+        return None
+    places = [(*cell.place(text), cell.put) for cell in cells if cell.put]
+    places.sort()
+    parts, kept = [b""], 0
+    for start, end, put in places:
+        if start < 0:
+            return None
+        parts += text[kept:start], put
+        kept = end
+    parts.append(text[kept:])
+    return b"".join(parts)
 
 
 class BlankLine:
@@ -146,7 +181,7 @@ class JsonLinesTable:
             return BlankLine(self._lines.number, line)
         try:
             check_json_text(text, "the record")
-            document = Document.parse(text.strip(b" \t"))
+            document = Document.parse(text)
         except (Malformed, Invalid) as error:
             raise self._lines.error(error.detail) from None
         self._records += 1

@@ -95,12 +95,23 @@ def test_records_in_their_order_with_one_call_of_the_vault(rig: Rig) -> None:
         b'{"name":{},"contacts":[]}',
         json.dumps({"x": '\u2028\u00e9\u0000"\\'}, separators=(",", ":")).encode(),
         '{"\u00e9":"e\u0301","":" "}'.encode(),
+        b'{"x\\u0079":1,"contacts":[{"\\u00e9":"\\/"}, {}],"\\/":"","name":{"f\\/":1}}',
     ],
 )
 def test_what_is_not_configured_stays_to_the_letter(rig: Rig, record: bytes) -> None:
     answer = rig.post("/tokenize", b'{"record":' + record + b"}")
     assert b'"record":' + record + b"," in answer.content
     assert set(answer.json()["replaced"].values()) == {0}
+
+
+def test_escaped_names_keep_their_spelling_beside_tokens(rig: Rig) -> None:
+    records = b'{"\\u0073sn":"a","x\\u0079":[1]},{"ssn":"a"},{"\\/":0,"contacts":[{"phon\\u0065":"b"}]}'
+    answer = rig.post("/tokenize", b'{"records":[' + records + b"]}")
+    first, second = (json.dumps(token).encode() for token in rig.tokens(["a", "b"]))
+    written = records.replace(b'"a"', first).replace(b'"b"', second)
+    assert b'"records":[' + written + b"]" in answer.content
+    answer = rig.post("/detokenize", b'{"records":[' + written + b"]}")
+    assert answer.content.startswith(b'{"records":[' + records + b"]")
 
 
 @pytest.mark.parametrize("bad", [{"a": 1}, [], ["a"], {}])

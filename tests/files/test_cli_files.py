@@ -96,11 +96,11 @@ def test_json_lines_there_and_back_keep_types_and_spelling(run: Run) -> None:
     tokenized = run("tokenize", "records.jsonl")
     assert tokenized.exit_code == 0, tokenized.stderr
     assert "3 rows; values that became tokens: $.ssn 2, $['given name'] 0, $.contacts[*].phone 1; epoch 1" in tokenized.stderr
-    assert b'"lab":1.10' in tokenized.stdout_bytes
+    assert b'"lab": 1.10' in tokenized.stdout_bytes
     first, second, _ = map(json.loads, tokenized.stdout.splitlines())
     assert all(map(is_token, (first["ssn"], first["contacts"][0]["phone"], second["ssn"])))
     back = run("detokenize", "--format", "jsonl", stdin=tokenized.stdout_bytes)
-    assert (back.exit_code, back.stdout_bytes) == (0, RECORDS.replace(b": ", b":").replace(b", ", b","))
+    assert (back.exit_code, back.stdout_bytes) == (0, RECORDS)
 
 
 def test_the_summary_for_machines(run: Run) -> None:

@@ -130,7 +130,7 @@ class JsonLines(TextFiles):
         return mutate(rng, whole, _JSON_WORDS) if rng.random() < 0.8 else whole
 
     def compare(self, before: bytes, after: bytes) -> None:
-        """The same records. Blanks go, -0 is 0 once it was a value, and of a name twice the last counts."""
+        """The same records. -0 is 0 once it was a value."""
         if [_record(line) for line in before.split(b"\n")] != [_record(line) for line in after.split(b"\n")]:
             raise Violation(_MISMATCH)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final
+from typing import Final, TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,10 +13,12 @@ from quorumvault.server.http.scope import connection_of
 #: node holds no more than one piece.
 PIECE_BYTES: Final = 256 << 10
 _WORTHWHILE: Final = 64 << 10
+#: A part of an answer, whole or in pieces.
+Part: TypeAlias = bytes | Iterator[bytes]
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
-def splice(whole: bytes, hole: bytes, parts: Iterable[bytes]) -> Content:
+def splice(whole: bytes, hole: bytes, parts: Iterable[Part]) -> Content:
     """Return an answer with its first ``hole`` replaced by these parts, which are asked for as the answer leaves."""
     before, _, after = whole.partition(hole)
     pieces = _gathered(chain((before,), parts, (after,)))
@@ -24,12 +26,12 @@ def splice(whole: bytes, hole: bytes, parts: Iterable[bytes]) -> Content:
     return first if second is None else chain((first, second), pieces)
 
 
-def splice_list(whole: bytes, elements: Iterable[bytes]) -> Content:
+def splice_list(whole: bytes, elements: Iterable[Part]) -> Content:
     """Return an answer whose first empty list gets these elements, which are asked for as the answer leaves."""
     return splice(whole, b"[]", chain((b"[",), _comma_parted(elements), (b"]",)))
 
 
-def _comma_parted(elements: Iterable[bytes]) -> Iterator[bytes]:
+def _comma_parted(elements: Iterable[Part]) -> Iterator[Part]:
     comma = b""
     for element in elements:
         yield comma
@@ -37,14 +39,15 @@ def _comma_parted(elements: Iterable[bytes]) -> Iterator[bytes]:
         comma = b","
 
 
-def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
+def _gathered(parts: Iterable[Part]) -> Iterator[bytes]:
     """Yield the same bytes in pieces of at least ``_WORTHWHILE`` bytes, except the last one. There is at least one piece."""
     gathered = bytearray()
     for part in parts:
-        gathered += part
-        if len(gathered) >= _WORTHWHILE:
-            yield bytes(gathered)
-            gathered.clear()
+        for piece in (part,) if isinstance(part, bytes) else part:
+            gathered += piece
+            if len(gathered) >= _WORTHWHILE:
+                yield bytes(gathered)
+                gathered.clear()
     yield bytes(gathered)
 
 

@@ -9,6 +9,8 @@ from msgspec import Raw
 from quorumvault.errors import Invalid
 from quorumvault.formats.fields import Slot
 from quorumvault.formats.json import Document
+from quorumvault.formats.rewriting import may_escape_names, rewritten
+from quorumvault.server.http.answer import Part
 from quorumvault.server.http.dependencies import AdmittedRequest
 from quorumvault.server.http.item_errors import ItemErrors, require_count
 from quorumvault.server.http.memory import cost_of_places
@@ -32,14 +34,17 @@ class Records:
     documents: list[Document | None]
     places: list[Place]
 
-    def encode(self, spoiled: Container[int] = ()) -> Iterator[bytes]:
+    def encode(self, spoiled: Container[int] = ()) -> Iterator[Part]:
         """Yield the records as JSON, in order; null for those that could not be read, and for the indexes in ``spoiled``.
 
         Forgets each record once it was asked for.
         """
         for index, document in enumerate(self.documents):
             self.documents[index] = None
-            yield _NULL if document is None or index in spoiled else document.encode()
+            if document is None or index in spoiled:
+                yield _NULL
+            else:
+                yield rewritten(document) if may_escape_names(document.text) else document.encode()
 
 
 async def read_records(admitted: AdmittedRequest, raws: Sequence[Raw], errors: ItemErrors) -> Records:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from msgspec import UNSET, Raw, UnsetType
 
 from quorumvault.crypto.canonical import from_json
-from quorumvault.server.http.answer import splice, splice_list
+from quorumvault.server.http.answer import Part, splice, splice_list
 from quorumvault.server.http.body import Turns, turn
 from quorumvault.server.http.dependencies import AdmittedRequest, Content
 from quorumvault.server.http.item_errors import (
@@ -80,7 +80,7 @@ class _Done(NamedTuple):
     """The parts of an answer about records. The records are encoded one by one, as they leave."""
 
     epoch: int
-    records: Iterator[bytes]
+    records: Iterator[Part]
     replaced: dict[str, int]
     errors: list[ItemProblem] | UnsetType
 

@@ -145,7 +145,7 @@ RAW = msgspec.Raw
             json_table(b'{"a": 1, "b": true, "c": "\\u00e4", "d": null}\n', *"abcd"),
             {0: RAW(b"1"), 1: RAW(b"true"), 2: "ä"},
             ["token", RAW(b"12345678901234567890123"), None],
-            b'{"a":"token","b":12345678901234567890123,"c":null,"d":null}\n',
+            b'{"a": "token", "b": 12345678901234567890123, "c": null, "d": null}\n',
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_what_cells_have_and_how_another_value_is_written(
 
 LINES = b"a,b\n\n1,x\r\n\r\n3,4\n\n"
 JSON_LINES = b'{"ssn": "a", "lab": 1.10, "n": [1,{"x":1e400}]}\r\n\n  {"ssn":null,"lab":"b"}\n{"lab": 2}'
-JSON_WRITTEN = b'{"ssn":"A","lab":1.10,"n":[1,{"x":1e400}]}\r\n\n{"ssn":null,"lab":"b"}\n{"lab":2}'
+JSON_WRITTEN = JSON_LINES.replace(b'"a"', b'"A"')
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ JSON_WRITTEN = b'{"ssn":"A","lab":1.10,"n":[1,{"x":1e400}]}\r\n\n{"ssn":null,"la
             json_table,
             b'{"a.b": "x", "p": {"q": ["y", "z"]}}\n',
             ["a.b", "$.p.q[*]"],
-            b'{"a.b":"X","p":{"q":["Y","Z"]}}\n',
+            b'{"a.b": "X", "p": {"q": ["Y", "Z"]}}\n',
             [True],
         ),
     ],
