@@ -2,7 +2,8 @@
 
 protocol/anti_entropy.py is the half without IO: what is compared, and in which order. A comparison is due after the start, as
 soon as the buckets are counted; then every ``healing.anti_entropy`` seconds, give or take a quarter so that nodes do not fall
-into step; as soon as a peer is back that missed more than hints are kept for; and when an operator asks for it.
+into step; soon after a link of this node went down or came up; as soon as a peer is back that missed more than hints are kept
+for; and when an operator asks for it.
 
 Rules kept here: anti-entropy.
 """
@@ -77,6 +78,14 @@ class AntiEntropy:
         self._due = dict.fromkeys(self.peers, 0.0)
         self._busy = asyncio.Lock()
         self.counted = False
+
+    def link_changed(self) -> None:
+        """A link of this node went down or came up. What one disk has of rounds that were cut off then nobody noted: a round that
+        nobody acknowledged leaves no hint. Once all such rounds have ended, this replica is compared with every peer that is up.
+        """
+        soon = asyncio.get_running_loop().time() + self.settled_after
+        for node, due in self._due.items():
+            self._due[node] = min(due, soon)
 
     async def once(self) -> None:
         """Count the buckets if that is still to be done, then compare with each peer for which a comparison is due."""

@@ -387,6 +387,8 @@ class Node:
 
     def _on_link_change(self, link: Link) -> None:
         self._standing.link_changed(link)
+        if self._healer is not None:
+            self._healer.anti_entropy.link_changed()
         self._events.note(Event(event="peer_up" if link.up else "peer_down", peer=link.node, detail=link.last_error))
 
     def _on_facts(self, facts: NodeFacts) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import anti_entropy, messages, records
@@ -299,6 +300,32 @@ async def test_it_is_due_at_the_start_and_then_when_the_time_has_come(nodes: Clu
     await n1.healer.anti_entropy.once()
     assert len(n1.diary.comparisons) == 2
     assert n1.healer.anti_entropy._due["n2"] != n1.healer.anti_entropy._due["n3"]
+
+
+async def test_what_a_node_wrote_alone_while_it_was_cut_off_reaches_all_soon_after_the_link_is_back(nodes: Cluster) -> None:
+    """Nobody acknowledged it, so nobody has a hint; the comparisons at the start were before it."""
+    await nodes.compare_all()
+    for node in nodes.values():
+        await node.healer.anti_entropy.repair()
+    loop, n1, n3 = asyncio.get_running_loop(), nodes["n1"], nodes["n3"]
+    lonely = content_of((CLINIC, 1, number, 1) for number in range(20))
+    lonely[layout.owner_key(CLINIC.id)] = CLINIC.name.encode()
+    await on_storage_thread(n3.commit, lambda replica: replica.merge(list(lonely), list(lonely.values())))
+    healers = [node.healer.anti_entropy for node in nodes.values()]
+    for healer in healers:
+        assert all(due > loop.time() + healer.seconds / 2 for due in healer._due.values())
+        healer.link_changed()
+        assert all(due == pytest.approx(loop.time() + Timeouts().round, abs=0.1) for due in healer._due.values())
+    before = loop.time
+    loop.time = lambda: before() + Timeouts().round  # type: ignore[method-assign]
+    await n3.healer.anti_entropy.once()
+    assert n3.diary.comparisons[-2:] == [("n1", Compared(buckets=20, given=20)), ("n2", Compared(buckets=20, given=20))]
+    assert n1.records() == nodes["n2"].records() == n3.records()
+    # A link that comes and goes all the time makes no more of them than one for each round's time-out.
+    n3.healer.anti_entropy.link_changed()
+    done = len(n3.diary.comparisons)
+    await n3.healer.anti_entropy.once()
+    assert len(n3.diary.comparisons) == done
 
 
 async def test_one_that_came_to_nothing_is_tried_again_soon(nodes: Cluster) -> None:
