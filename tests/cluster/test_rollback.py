@@ -19,6 +19,20 @@ def put_back(cluster: Cluster, node: str, copy: Path) -> None:
     copy.rename(cluster.directory / node)
 
 
+def withdraws(cluster: Cluster, node: str, peer: str) -> None:
+    """Until the process has ended: it never says that it can serve, and neither side says that its disk is active."""
+    process, said = cluster.nodes[node].require_process(), list[tuple[int, str]]()
+    while process.poll() is None:
+        own, others = cluster.health(node), cluster.health(peer)
+        assert others is not None
+        seen = others.body["peers"][node]
+        assert (seen["status"], seen["state"]) != ("up", "active")
+        if own is not None:
+            said.append((own.status, own.body["state"]))
+    assert {status for status, _ in said} == {503}
+    assert said[-1] == (503, "draining")
+
+
 def write_without_n1(cluster: Cluster, acknowledged: Acknowledged) -> None:
     """So that n3 counts on what n2 acknowledges: of what nobody counted nothing is lost."""
     with without(cluster, "n1"):
@@ -37,6 +51,7 @@ def test_a_disk_put_back_while_the_others_run_is_found_out_and_replaced(own_clus
         own_cluster.kill("n2")
         put_back(own_cluster, "n2", copy)
         own_cluster.start("n2")
+        withdraws(own_cluster, "n2", "n1")
         assert "put back from an older copy" in exits(own_cluster, "n2", 3)
         own_cluster.start("n2")
         becomes_active(own_cluster, "n2")

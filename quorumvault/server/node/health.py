@@ -70,6 +70,7 @@ class SelfReport:
             keys=self.reloads.keys.fingerprint,
             boot=self.boot,
             established=self.standing.established and not self.disk.stalled,
+            withdrawn=self.standing.withdrawn,
             full=self.free_space.full,
             damaged=healer is not None and healer.scrub.damage is not None,
             sequence=0 if self.disk.replica is None else self.disk.replica.sequence,
@@ -134,7 +135,7 @@ def describe(
     reachable = others + is_active(msgspec.structs.replace(mine, established=mine.established or alone), view)
     warnings = [*problems, *_differences(mine, links)]
     status: Literal["ok", "degraded", "unavailable"] = "ok"
-    if reachable < QUORUM:
+    if reachable < QUORUM or mine.withdrawn:
         status = "unavailable"
     elif reachable <= len(links) or warnings:
         status = "degraded"
@@ -159,6 +160,8 @@ def is_active(facts: NodeFacts | None, view: View | None) -> bool:
 
 
 def _state(facts: NodeFacts) -> str:
+    if facts.withdrawn:
+        return DRAINING
     return FULL if facts.full and facts.mode is Mode.ACTIVE else facts.mode.value
 
 
@@ -168,7 +171,7 @@ def _peer(link: Link, owed: Owed) -> PeerHealth:
 
 
 def _differences(mine: NodeFacts, links: Mapping[str, Link]) -> list[str]:
-    warnings = []
+    warnings = ["this process votes no more, and is about to stop"] if mine.withdrawn else []
     for node, link in links.items():
         theirs = link.facts
         if not link.up or theirs is None:

@@ -11,9 +11,10 @@ from quorumvault.protocol.views import Mode, View
 class NodeFacts(msgspec.Struct, frozen=True):
     """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of those files' contents.
 
-    ``boot`` is a nonce of this start of the process; ``established``: it may vote (standing.py); ``full``: it refuses writes, for
-    lack of room; ``damaged``: its store is to be replaced (healing/scrub.py); ``sequence``: writes of its disk; ``marks``: its
-    rollback marks of other disks. A map on the wire: a later version may add a fact with a default, which an older one skips.
+    ``boot`` is a nonce of this start of the process; ``established``: it may vote, and ``withdrawn``: it never will again and is
+    about to end (standing.py); ``full``: it refuses writes, for lack of room; ``damaged``: its store is to be replaced
+    (healing/scrub.py); ``sequence``: writes of its disk; ``marks``: its rollback marks of other disks. A map on the wire: a later
+    version may add a fact with a default, which an older one skips.
     """
 
     cluster_id: str
@@ -33,6 +34,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     damaged: bool = False
     sequence: int = 0
     marks: dict[bytes, Mark] = {}
+    withdrawn: bool = False
 
 
 class Greeting(msgspec.Struct, frozen=True):

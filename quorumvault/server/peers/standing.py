@@ -30,15 +30,16 @@ from quorumvault.server.peers.link import Link
 
 
 class Standing:
-    """``established``: this process may vote; ``on_change`` is called when that changes. Used on the event loop's thread only."""
+    """``established``: this process may vote; ``withdrawn``: it never votes again, and is about to end. ``on_change`` is called
+    when one of them changes. Used on the event loop's thread only."""
 
     def __init__(self, links: Collection[Link], on_change: Callable[[], None]) -> None:
         self.established = False
+        self.withdrawn = False
         self._links = links
         self._on_change = on_change
         #: The peers whose answer is awaited; None while no peer holds this process's name.
         self._asked: set[str] | None = None
-        self._withdrawn = False
 
     def link_changed(self, link: Link) -> None:
         """A link has come up or gone down; called before anything is sent over it."""
@@ -51,9 +52,10 @@ class Standing:
             self._answered(link)
 
     def withdraw(self) -> None:
-        """Another process has this one's name: never vote again."""
-        self._withdrawn = True
-        self._settle()
+        """Another process has this one's name, or a peer remembers more of this disk than it has: never vote again."""
+        if not self.withdrawn:
+            self.withdrawn, self.established = True, False
+            self._on_change()
 
     def _ask(self, others: Collection[Link]) -> None:
         self._asked = {other.node for other in others}
@@ -68,7 +70,7 @@ class Standing:
         self._settle()
 
     def _settle(self) -> None:
-        established = self._asked is not None and not self._asked and not self._withdrawn
+        established = self._asked is not None and not self._asked and not self.withdrawn
         if established != self.established:
             self.established = established
             self._on_change()

@@ -84,6 +84,14 @@ def test_who_is_told_that_its_name_is_taken_never_votes_again() -> None:
     rig = Rig()
     rig.set("n2", "n3", up=True)
     rig.standing.withdraw()
+    rig.standing.withdraw()
     rig.set("n2", "n3", up=False)
     rig.set("n2", "n3", up=True)
     assert rig.changes == [True, False]
+
+
+def test_peers_are_told_too_if_it_never_might_vote() -> None:
+    """A peer's facts are heard before its link counts as up, and a disk that was put back is found out by them."""
+    rig = Rig()
+    rig.standing.withdraw()
+    assert (rig.changes, rig.standing.withdrawn) == ([False], True)
