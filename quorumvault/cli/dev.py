@@ -17,7 +17,7 @@ from quorumvault.cli.main import ERROR
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say
 from quorumvault.client import AsyncClient
-from quorumvault.config.addresses import MAX_BASE_PORT, Address, plan_nodes
+from quorumvault.config.addresses import MAX_BASE_PORT, is_loopback, plan_nodes
 from quorumvault.config.api_keys import FIRST_ALLOW, create_key
 from quorumvault.config.cluster import LOG_LEVELS, Cluster, load_cluster
 from quorumvault.errors import ConfigError
@@ -67,7 +67,7 @@ def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
         made = init(directory, plan_nodes(["127.0.0.1"], base_port), [Owner(_OWNER)], now=now, entropy=entropy)
         durable.create(kept, f"{made.api_keys[_OWNER]}\n".encode())
     cluster = load_cluster(file)
-    if not all(_is_loopback(endpoints.listen_api) for endpoints in cluster.nodes.values()):
+    if not all(is_loopback(endpoints.listen_api) for endpoints in cluster.nodes.values()):
         raise ConfigError(file, "nodes", "expected loopback addresses: dev runs all three nodes on this machine; see serve")
     for node in cluster.nodes:
         if cluster.data_directory(node).exists():
@@ -79,10 +79,6 @@ def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
         )
         durable.create(kept, f"{key.text}\n".encode())
     return cluster, kept.read_text(encoding="ascii").strip()
-
-
-def _is_loopback(address: Address) -> bool:
-    return address.host in ("localhost", "::1") or address.host.startswith("127.")
 
 
 async def run(cluster: Cluster, key: str, log_level: str, as_json: bool) -> int:

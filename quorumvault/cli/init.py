@@ -15,6 +15,8 @@ from click.core import ParameterSource
 from quorumvault.cli.options import all_of, json_option
 from quorumvault.cli.output import print_answer
 from quorumvault.config.addresses import MAX_BASE_PORT, Endpoints, plan_nodes
+from quorumvault.config.cluster import load_cluster
+from quorumvault.config.tls import OWN_CA, OWN_CERTIFICATE
 from quorumvault.model import Owner
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ Examples:
     metavar="NODE",
     help="Of the cluster in DIR, give this node a new disk in the place of one that is lost; with --host H, on another host.",
 )
+@click.option("--tls", is_flag=True, help="The API speaks TLS on loopback too; on other addresses it always does.")
 @json_option
 @click.pass_context
 def init(
@@ -84,6 +87,7 @@ def init(
     base_port: int,
     owners: tuple[str, ...],
     replace: str | None,
+    tls: bool,
     as_json: bool,
 ) -> None:
     """Make a cluster in DIR: configuration, secrets, the first API keys and three empty nodes.
@@ -103,8 +107,8 @@ def init(
         wanted = [Owner(name) for name in dict.fromkeys(owners)]
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--owner") from None
-    made = make_cluster(directory, nodes, wanted, now=datetime.now(UTC), entropy=secrets.token_bytes)
-    answer = {"cluster": made.cluster_file, "nodes": shown_nodes(made.nodes), "api_keys": dict(made.api_keys)}
+    made = make_cluster(directory, nodes, wanted, now=datetime.now(UTC), entropy=secrets.token_bytes, tls=tls)
+    answer = {"cluster": made.cluster_file, "nodes": shown_nodes(made.cluster_file), "api_keys": dict(made.api_keys)}
     print_answer(answer, _words(made), as_json=as_json)
 
 
@@ -112,16 +116,19 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
     from quorumvault.server.offline.replace_disk import replace_disk
 
     given = {
-        name for name in ("host", "base_port", "owners") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        name
+        for name in ("host", "base_port", "owners", "tls")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     if given - {"host"}:
-        raise click.UsageError("--replace goes with --host and --json alone: ports, owners and keys are the cluster's")
+        raise click.UsageError("--replace goes with --host and --json alone: ports, owners, keys and TLS are the cluster's")
     try:
         made = replace_disk(directory, node, host if given else None, entropy=secrets.token_bytes)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--host") from None
     at, aside = made.endpoints, made.quarantined
-    answer = {"cluster": made.cluster_file, "node": node, "disk": made.disk.hex(), "set_aside": aside, **_shown(at)}
+    answer = {"cluster": made.cluster_file, "node": node, "disk": made.disk.hex(), "set_aside": aside}
+    answer |= _shown(load_cluster(made.cluster_file).api_urls()[node], at)
     words = [f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}."]
     if aside is not None:
         words.append(f"What was there is in {aside} now. Keep it until {node} is active again.")
@@ -130,6 +137,9 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
             f"{node} is at {at.api} and {at.peer} from now on: copy {made.cluster_file} to the other hosts, and send their nodes "
             f"SIGHUP (or: quorumvault admin reload)."
         )
+    if given and load_cluster(made.cluster_file).api.certificate == OWN_CERTIFICATE:
+        where = shlex.quote(str(made.cluster_file.parent))
+        words.append(f"Its certificate names its old host, for clients of the API: quorumvault certs renew {where} --node {node}")
     words.append(
         f"\nStart it on its host; it joins by itself when both others are active:\n  quorumvault serve --config "
         f"{shlex.quote(str(made.cluster_file))} --node {node}"
@@ -139,7 +149,7 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
 
 def _words(made: Initialised) -> str:
     copied = f"A cluster is in {made.cluster_file.parent}. Copy secrets/ to a safe place: no value can be read without it.\n"
-    return "\n".join([copied, *keys_words(made.api_keys), *start_words(made.cluster_file, made.nodes)])
+    return "\n".join([copied, *keys_words(made.api_keys), *start_words(made.cluster_file)])
 
 
 def keys_words(api_keys: Mapping[str, str]) -> list[str]:
@@ -147,20 +157,25 @@ def keys_words(api_keys: Mapping[str, str]) -> list[str]:
     return ["API keys, shown this once:", *(f"  {owner}  {key}" for owner, key in api_keys.items())]
 
 
-def start_words(cluster_file: Path, nodes: Mapping[str, Endpoints]) -> list[str]:
+def start_words(cluster_file: Path) -> list[str]:
     """Lines on how the nodes of a new cluster are started, and where clients find them."""
-    config, urls = shlex.quote(str(cluster_file)), ",".join(f"http://{at.api}" for at in nodes.values())
-    return [
+    api_urls = load_cluster(cluster_file).api_urls()
+    config, urls = shlex.quote(str(cluster_file)), ",".join(api_urls.values())
+    words = [
         "\nStart the nodes, each where its address is:",
-        *(f"  quorumvault serve --config {config} --node {node}" for node in nodes),
+        *(f"  quorumvault serve --config {config} --node {node}" for node in api_urls),
         f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={shlex.quote(urls)}",
     ]
+    if urls.startswith("https:"):
+        words.append(f"  export QUORUMVAULT_CACERT={shlex.quote(str(cluster_file.parent / OWN_CA))}")
+    return words
 
 
-def shown_nodes(nodes: Mapping[str, Endpoints]) -> dict[str, dict[str, str]]:
+def shown_nodes(cluster_file: Path) -> dict[str, dict[str, str]]:
     """For machines."""
-    return {node: _shown(at) for node, at in nodes.items()}
+    cluster = load_cluster(cluster_file)
+    return {node: _shown(url, cluster.nodes[node]) for node, url in cluster.api_urls().items()}
 
 
-def _shown(at: Endpoints) -> dict[str, str]:
-    return {"api": f"http://{at.api}", "peer": str(at.peer)}
+def _shown(url: str, at: Endpoints) -> dict[str, str]:
+    return {"api": url, "peer": str(at.peer)}

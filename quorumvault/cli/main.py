@@ -29,6 +29,7 @@ _COMMANDS = {
     "repair": "quorumvault.cli.admin",
     "verify": "quorumvault.cli.admin",
     "keys": "quorumvault.cli.keys",
+    "certs": "quorumvault.cli.certs",
     "admin": "quorumvault.cli.admin",
     "status": "quorumvault.cli.status",
     "wait": "quorumvault.cli.status",

@@ -108,9 +108,14 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds DIR and --config, of which one names the cluster, and --node; the command gets ``config``, a file, and ``node``."""
+    return cluster_options(node_option(command))
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds DIR and --config, of which one names the cluster; the command gets ``config``, a file."""
 
     @functools.wraps(command)
-    def with_node(*args: Any, directory: Path | None, config: Path, **kwargs: Any) -> Any:
+    def with_cluster(*args: Any, directory: Path | None, config: Path, **kwargs: Any) -> Any:
         if directory is None:
             file = _named(config)
         elif _source() is ParameterSource.COMMANDLINE:
@@ -122,7 +127,7 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     directory = click.argument(
         "directory", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
     )
-    return directory(_CONFIG(node_option(with_node)))
+    return directory(_CONFIG(with_cluster))
 
 
 def _named(config: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
         raise click.UsageError("--only makes a new cluster: say where, --into NEW")
     if not accept_loss:
         raise Refused(_LOSS.format(node=only, directory=directory))
-    rebuilt = rebuild_from(load_node(directory / "cluster.yaml", only), into, entropy=secrets.token_bytes, tell=tell)
+    old, now = load_node(directory / "cluster.yaml", only), datetime.now(UTC)
+    rebuilt = rebuild_from(old, into, now=now, entropy=secrets.token_bytes, tell=tell)
     print_answer(_rebuilt(rebuilt), _rebuilt_words(rebuilt, only), as_json=as_json)
 
 

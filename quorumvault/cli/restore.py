@@ -86,7 +86,7 @@ def restore(
 def _answer(restored: Restored) -> dict[str, object]:
     return {
         "cluster": restored.cluster_file,
-        "nodes": shown_nodes(restored.nodes),
+        "nodes": shown_nodes(restored.cluster_file),
         "begun": restored.header.begun,
         "from_cluster_id": restored.header.cluster_id,
         "records": restored.counts.records,
@@ -108,4 +108,4 @@ def _words(restored: Restored) -> str:
     create = f"quorumvault keys create --config {config} --owner"
     keyless = (f"{owner} is not in it: {create} {owner} --new-owner" for owner in restored.keyless)
     rest = "\nLimits and the like in cluster.yaml are the defaults. Each node's part for its host: quorumvault pack"
-    return "\n".join([made, *keys, *keyless, *start_words(restored.cluster_file, restored.nodes), rest])
+    return "\n".join([made, *keys, *keyless, *start_words(restored.cluster_file), rest])

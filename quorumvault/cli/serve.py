@@ -25,8 +25,8 @@ from quorumvault.config.tampering import require_guarded
 def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent: int | None) -> int:
     """Run one node until SIGTERM or Ctrl-C, then serve what is under way and stop.
 
-    Logs go to stderr. SIGHUP makes it read the API keys and its peers' addresses again. Exit codes: 0 stopped as asked,
-    1 configuration, 3 the store failed.
+    Logs go to stderr. SIGHUP makes it read the API keys, its peers' addresses and the certificates again. Exit codes: 0 stopped
+    as asked, 1 configuration, 3 the store failed.
     """
     import uvloop
 
@@ -36,7 +36,7 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     if parent is not None:
         stop_with(parent)
     settings = load_node(config, node)
-    require_guarded(settings.cluster)
+    require_guarded(settings.cluster, node)
     log_to_stderr(node, log_level or settings.cluster.log_level, as_json=as_json)
     take_descriptors(settings.cluster)
     expect_batches()

@@ -45,6 +45,14 @@ class Address(NamedTuple):
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
 
 
+def is_loopback(address: Address) -> bool:
+    """True if nobody but this machine reaches it."""
+    try:
+        return ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host == "localhost"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The addresses of one node: where it is reached (``api``, ``peer``), and where it listens."""

@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from quorumvault.config import tls
 from quorumvault.config.addresses import Endpoints, NodeAddress, parse_endpoints
-from quorumvault.config.secrets import read_secret
+from quorumvault.config.secrets import FilePath, read_secret
 from quorumvault.errors import ConfigError
 from quorumvault.formats.yaml import parse_yaml, read_yaml
 from quorumvault.model import NODE_NAMES
@@ -179,8 +180,6 @@ class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_failure: Annotated[OnFailure, Meta(description="one of continue, refuse")] = "continue"
 
 
-#: No file can have a NUL in its name, and Python raises something else than OSError for one.
-FilePath = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", description="the path of a file, without a NUL in it")]
 SecretId = Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z", description="1 to 16 lower case letters and digits")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: tuple[LogLevel, ...] = typing.get_args(LogLevel)
@@ -194,10 +193,10 @@ class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SecretFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Files, relative to cluster.yaml. ``cluster`` authenticates nodes to each other; ``master`` makes tokens and seals."""
+    """Files, relative to cluster.yaml. ``master`` makes tokens and seals. ``cluster`` is read over: version 0.1 had it."""
 
-    cluster: FilePath
     master: MasterSecret
+    cluster: FilePath | None = None
 
 
 class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,6 +205,8 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster_id: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", description="1 to 64 visible ASCII characters")]
     nodes: dict[str, NodeAddress]
     secrets: SecretFiles
+    api: tls.ApiSettings = tls.ApiSettings()
+    peers: tls.PeerSettings = tls.PeerSettings()
     fields: FilePath = "fields.yaml"
     api_keys: FilePath = "api_keys.yaml"
     data: FilePath = "."
@@ -247,6 +248,8 @@ class Cluster:
     fields: Path
     api_keys: Path
     secrets: SecretFiles
+    api: tls.ApiSettings
+    peers: tls.PeerSettings
     log_level: LogLevel
     reads: Reads
     limits: Limits
@@ -262,12 +265,17 @@ class Cluster:
         yield "", self.file
         yield "fields", self.fields
         yield "api_keys", self.api_keys
-        yield "secrets.cluster", self.file.parent / self.secrets.cluster
         yield "secrets.master.file", self.file.parent / self.secrets.master.file
+
+    def tls_files(self, node: str) -> Iterator[tuple[str, Path]]:
+        """Return the files of TLS that this node reads, each with its key likewise. The key of the CA is none of them."""
+        for key, file in tls.named_files(self.api, self.peers):
+            yield key, self.file.parent / file.replace(tls.NODE_PLACE, node)
 
     def api_urls(self) -> dict[str, str]:
         """Node to the URL of its API."""
-        return {node: f"http://{endpoints.api}" for node, endpoints in self.nodes.items()}
+        scheme = "http" if self.api.certificate is None else "https"
+        return {node: f"{scheme}://{endpoints.api}" for node, endpoints in self.nodes.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +284,6 @@ class NodeConfig:
 
     cluster: Cluster
     node: str
-    cluster_secret: bytes = field(repr=False)
     master_secret: bytes = field(repr=False)
 
     @property
@@ -298,11 +305,7 @@ def load_node(path: Path, node: str) -> NodeConfig:
     if node not in cluster.nodes:
         raise ConfigError(cluster.file, "nodes", f"no node {node!r} in this cluster; expected one of {', '.join(NODE_NAMES)}")
     base, master = cluster.file.parent, cluster.secrets.master
-    cluster_secret = read_secret(cluster.file, "secrets.cluster", base / cluster.secrets.cluster)
-    master_secret = read_secret(cluster.file, "secrets.master.file", base / master.file)
-    if cluster_secret == master_secret:
-        raise ConfigError(cluster.file, "secrets.master.file", "expected another secret than secrets.cluster, these are the same")
-    return NodeConfig(cluster, node, cluster_secret, master_secret)
+    return NodeConfig(cluster, node, read_secret(cluster.file, "secrets.master.file", base / master.file))
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -324,6 +327,8 @@ def parse_cluster(file: Path, text: str) -> Cluster:
         fields=base / settings.fields,
         api_keys=base / settings.api_keys,
         secrets=settings.secrets,
+        api=settings.api,
+        peers=settings.peers,
         log_level=settings.log_level,
         reads=settings.reads,
         limits=settings.limits,

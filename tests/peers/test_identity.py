@@ -14,6 +14,7 @@ from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.frames import Envelope, Kind
 from tests.rigs import links
+from tests.rigs.certificates import node_pem
 from tests.unit.server.peers.test_claims import Claimant
 
 pytestmark = pytest.mark.usefixtures("run")
@@ -165,6 +166,18 @@ async def test_an_attempt_that_has_got_through_to_the_port_goes_on() -> None:
         assert len(accepted) == 1
     listener.close()
     await listener.wait_closed()
+
+
+async def test_an_alert_that_refuses_the_certificate_is_an_answer() -> None:
+    failures = Failures()
+    async with (
+        links.serving(links.StubReplica()) as server,
+        links.linking(server.address, pem=node_pem("n1", ca="other"), timeouts=PATIENT) as linked,
+    ):
+        linked.link.dial_now(failures)
+        await links.eventually(lambda: linked.link.last_error)
+        linked.link.dial_now(failures)
+        await links.eventually(lambda: failures.count)
 
 
 async def test_a_refusal_is_an_answer_and_a_connection_that_breaks_before_one_is_not() -> None:

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from pathlib import Path
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import msgpack
 import msgspec
@@ -15,38 +17,56 @@ from quorumvault.protocol.messages import Outgoing, encode
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.facts import Greeting, NodeFacts
 from quorumvault.server.peers.frames import Envelope, Kind
-from quorumvault.server.peers.handshake import ClusterSecret, Dialling
+from quorumvault.server.tls import HANDSHAKE_BYTES, TlsSession
 from tests.rigs import links
-from tests.rigs.certificates import certificate
+from tests.rigs.certificates import DAY, credentials, node_pem, serial
 
 pytestmark = pytest.mark.usefixtures("run")
-
-OTHER_SECRET = ClusterSecret(b"S" * 32)
 
 
 # Strangers.
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        bytes(1000),
-        b"QVPEER\x00\x02" + bytes(48),
-        b"QVPEER\x00\x01" + bytes(48),
-        Dialling(OTHER_SECRET, b"d" * 32).start(),
-        Dialling(OTHER_SECRET, b"d" * 32).start() + bytes(1000),
-    ],
-    ids=["http", "tls", "zeros", "other version", "no tag", "other secret", "too much"],
-)
-async def test_who_lacks_the_secret_gets_not_one_byte(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    replica = links.StubReplica()
-    async with links.serving(replica) as server, links.RawDialler.connected(server.address) as stranger:
+def hello() -> bytes:
+    """The first bytes of a node's handshake."""
+    tls = TlsSession(credentials(node_pem("n1")).dialling, server_side=False)
+    tls.start()
+    return tls.outgoing()
+
+
+NO_TLS = "what it sends is not TLS as it is spoken here"
+PLAIN = {
+    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "half a hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600),
+    "zeros": bytes(1000),
+    "version 0.1": b"QVPEER\x00\x01" + bytes(48),
+}
+
+
+@pytest.mark.parametrize("said", PLAIN.values(), ids=PLAIN)
+async def test_what_is_no_tls_gets_an_alert_at_most(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    replica, refused = links.StubReplica(), list[str]()
+    async with (
+        links.serving(replica, on_refused=lambda node, why: refused.append(why)) as server,
+        links.RawDialler.connected(server.address) as stranger,
+    ):
         stranger.writer.write(said)
-        assert await stranger.rest() == b""
+        answered = await stranger.rest()
+    assert answered == b"" or (answered[0], len(answered)) == (21, 7)
     assert replica.taken == 0
-    assert "a connection from 127.0.0.1 came to nothing" in caplog.text
+    assert len(refused) == 1
+    assert f"a connection from 127.0.0.1 came to nothing: {NO_TLS}" in caplog.text
+
+
+async def test_bytes_before_the_proof_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Valid records that a hello could be made of, and that never end."""
+    async with links.serving(links.StubReplica()) as server, links.RawDialler.connected(server.address) as stranger:
+        piece = b"\x01" + (120_000).to_bytes(3) + bytes(16_000)
+        for _ in range(10):
+            stranger.writer.write(b"\x16\x03\x01" + len(piece).to_bytes(2) + piece)
+            piece = bytes(16_000)
+        await stranger.rest()
+    assert f"it sent more than {HANDSHAKE_BYTES} bytes before it had proved itself" in caplog.text
 
 
 async def test_who_says_nothing_or_too_little_is_dropped_in_time() -> None:
@@ -55,26 +75,20 @@ async def test_who_says_nothing_or_too_little_is_dropped_in_time() -> None:
         links.RawDialler.connected(server.address) as silent,
         links.RawDialler.connected(server.address) as slow,
     ):
-        slow.writer.write(b"QVPEER\x00\x01")
+        slow.writer.write(hello()[:40])
         assert await silent.rest() == b""
         assert await slow.rest() == b""
 
 
-async def test_a_recorded_dialler_gets_a_nonce_with_its_tag_and_no_more() -> None:
+async def test_a_recorded_dialler_is_let_in_nowhere() -> None:
     replica = links.StubReplica(at_once=True)
     async with links.serving(replica) as server, links.Relay(server.address).running() as relay:
         async with links.asking(relay.address) as (_, asker):
             asker.ask()
             await asker.has_settled(1)
-        recorded = bytes(relay.seen["dialler"])
-        for length in (56, 56 + 16, len(recorded)):
-            async with links.RawDialler.connected(server.address) as replayed:
-                replayed.writer.write(recorded[:56])
-                async with asyncio.timeout(links.DEADLINE):
-                    assert len(await replayed.reader.readexactly(48)) == 48
-                replayed.writer.write(recorded[56:length])
-                if length > 56:
-                    assert await replayed.rest() == b""
+        async with links.RawDialler.connected(server.address) as replayed:
+            replayed.writer.write(bytes(relay.seen["dialler"]))
+            await replayed.rest()
         assert replica.taken == 1
 
 
@@ -105,7 +119,7 @@ async def test_a_stranger_that_comes_again_and_again_is_logged_once(caplog: pyte
                 stranger.writer.write(b"GET / HTTP/1.1\r\n\r\n")
                 assert await stranger.rest() == b""
     assert [record.getMessage() for record in caplog.records if "came to nothing" in record.getMessage()] == [
-        "a connection from 127.0.0.1 came to nothing: what connected is no node of a vault"
+        f"a connection from 127.0.0.1 came to nothing: {NO_TLS} (http_request): is it a node of this version?"
     ]
 
 
@@ -115,14 +129,14 @@ async def test_a_stranger_that_comes_again_and_again_is_logged_once(caplog: pyte
 @pytest.mark.parametrize(
     ("mine", "words"),
     [
-        (links.facts_of("n1", cluster_id="other"), "n1 of cluster 'other'"),
         (links.facts_of("n1", protocol=3), "n1 version 3"),
         (links.facts_of("n1", secrets={"s1": "f-other"}), "different master secrets under the id 's1'"),
         (links.facts_of("n1", secrets={"s2": "f-other"}), "only one of n2 and n1 has the master secret 's1'"),
         (links.facts_of("n1", disk=b"n2" * 8), "same disk identity"),
+        (links.facts_of("n3"), "what greets as n3 has the certificate of n1"),
         (links.facts_of("n2", disk=b"n9" * 8), "but this is n2, which speaks with n1 or n3"),
     ],
-    ids=["cluster", "version", "secret", "secret id", "disk", "name"],
+    ids=["version", "secret", "secret id", "disk", "other name", "own name"],
 )
 async def test_a_node_that_is_refused_hears_why_and_both_sides_log_it(
     mine: NodeFacts, words: str, caplog: pytest.LogCaptureFixture
@@ -142,7 +156,7 @@ async def test_a_node_that_is_refused_hears_why_and_both_sides_log_it(
 async def test_a_link_that_reaches_another_node_than_it_means_to_displaces_nobody() -> None:
     """The address of n2 leads to n3: what n1 has with n3 under the right address goes on."""
     async with (
-        links.serving(links.StubReplica(), facts=lambda: links.facts_of("n3")) as server,
+        links.serving(links.StubReplica(), facts=lambda: links.facts_of("n3"), pem=node_pem("n3")) as server,
         links.RawDialler.connected(server.address) as true,
     ):
         await true.shake_hands()
@@ -150,21 +164,145 @@ async def test_a_link_that_reaches_another_node_than_it_means_to_displaces_nobod
         assert [envelope.kind for envelope in await true.receive()] == [Kind.GREETING]
         async with links.linking(server.address) as astray:
             await links.eventually(lambda: astray.link.last_error)
-            assert "n1 means to speak with n2, but this is n3" in str(astray.link.last_error)
+            assert "its certificate is that of n3, and n1 speaks here with n2" in str(astray.link.last_error)
         true.send(Envelope(Kind.PING, 0, saying.encode(links.facts_of("n1"))))
         assert [envelope.kind for envelope in await true.receive()] == [Kind.PONG]
 
 
-@pytest.mark.parametrize(("dialler", "listener"), [(OTHER_SECRET, links.SECRET), (links.SECRET, OTHER_SECRET)])
-async def test_another_cluster_secret_is_refused_without_a_word(
-    dialler: ClusterSecret, listener: ClusterSecret, caplog: pytest.LogCaptureFixture
+# Certificates that are refused. Each is shown by the dialler, and by the listener; the other side has a good one.
+
+
+class Shown(NamedTuple):
+    """``pem``: a certificate of "n1", or of "n2" for the listener. ``refused``: what the side that refuses it logs."""
+
+    pem: Callable[[str], bytes]
+    refused: str
+    heard: str
+
+
+#: Tells the certificate that is revoked from the others.
+REVOKED = timedelta(hours=7)
+OWN = "the other side refuses the certificate of this node: "
+BAD = {
+    "another CA": Shown(lambda node: node_pem(node, ca="other"), "is of a CA that is not among those trusted here", OWN),
+    "another cluster": Shown(lambda node: node_pem(node, cluster="b"), "is of cluster 'b', and this node of cluster 'c'", "'b'"),
+    "another node": Shown(lambda node: node_pem("n4"), "its certificate is that of n4, and n", "that of n4"),
+    "expired": Shown(lambda node: node_pem(node, begins=-9 * DAY, days=3), "its certificate has expired", f"{OWN}it has expired"),
+    "not yet": Shown(lambda node: node_pem(node, begins=DAY), "its certificate is not valid yet", OWN),
+    "revoked": Shown(lambda node: node_pem(node, begins=-REVOKED), "its certificate is revoked", f"{OWN}it is revoked"),
+}
+
+
+@pytest.mark.parametrize("by", ["dialler", "listener"])
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+async def test_a_bad_certificate_is_refused_on_either_side_with_one_line(
+    bad: Shown, by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with links.serving(links.StubReplica(), secret=listener) as server, links.Relay(server.address).running() as relay:
-        async with links.linking(relay.address, secret=dialler) as linked:
-            await links.eventually(lambda: linked.link.last_error)
-            assert "the same cluster secret" in str(linked.link.last_error)
-        assert relay.seen["listener"] == b""
-    assert "did not prove that it holds the cluster secret" in caplog.text
+    refused: dict[str, list[str]] = {"dialler": [], "listener": []}
+    replica = links.StubReplica()
+
+    def options(side: str, node: str) -> dict[str, Any]:
+        own = bad.pem(node) if side == by else node_pem(node)
+        revoked = tuple(serial(node_pem(name, begins=-REVOKED)) for name in ("n1", "n2")) if side != by else ()
+        made = credentials(own, revoked=revoked)
+        return {"credentials": lambda: made, "on_refused": lambda node, why: refused[side].append(why)}
+
+    async with (
+        links.serving(replica, **options("listener", "n2")) as server,
+        links.linking(server.address, **options("dialler", "n1")) as linked,
+    ):
+        await links.eventually(lambda: refused["dialler"] and refused["listener"])
+        assert linked.changes == []
+        assert server.connected == {}
+    other = "listener" if by == "dialler" else "dialler"
+    assert bad.refused in refused[other][0]
+    assert bad.heard in refused[by][0]
+    assert [len(lines) for lines in refused.values()] == [1, 1]
+    assert replica.taken == 0
+    assert "127.0.0.1" in refused[other][0]
+
+
+async def test_who_shows_no_certificate_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
+    async with links.serving(links.StubReplica()) as server:
+        reader, writer = await asyncio.open_connection(*server.address, ssl=nobody)
+        with contextlib.suppress(OSError):
+            assert await reader.read() == b""
+        writer.transport.abort()
+        await links.eventually(lambda: "it showed no certificate" in caplog.text)
+
+
+async def test_an_older_tls_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with links.serving(links.StubReplica()) as server:
+        with pytest.raises(OSError):
+            await asyncio.open_connection(*server.address, ssl=old)
+        await links.eventually(lambda: "no version of TLS in common" in caplog.text)
+
+
+async def test_no_session_is_resumed() -> None:
+    """It would be taken up again without a look at the certificate, which may have been revoked."""
+    sides = credentials(node_pem("n1")).dialling, credentials(node_pem("n2")).listening
+    dialling, listening = TlsSession(sides[0], server_side=False), TlsSession(sides[1], server_side=True)
+    dialling.start()
+    while not (dialling.established and listening.established):
+        listening.feed(dialling.outgoing())
+        dialling.feed(listening.outgoing())
+    dialling.feed(listening.seal(b"all that comes"))
+    assert dialling.read_all() == b"all that comes"
+    session = dialling._tls.session
+    assert session is None or not session.has_ticket
+
+
+async def test_a_certificate_that_is_revoked_ends_the_connections_that_have_it() -> None:
+    own = {"n1": [credentials(node_pem("n1"))], "n2": [credentials(node_pem("n2"))]}
+    replica = links.StubReplica(at_once=True)
+    async with (
+        links.serving(replica, credentials=lambda: own["n2"][-1]) as server,
+        links.linking(server.address, credentials=lambda: own["n1"][-1]) as linked,
+        links.linking(server.address, node="n3") as other,
+    ):
+        await linked.up()
+        await other.up()
+        own["n2"].append(credentials(node_pem("n2"), revoked=(serial(node_pem("n1")),)))
+        server.forget_revoked()
+        await linked.down()
+        assert set(server.connected) == {"n3"}
+        await links.eventually(lambda: linked.link.last_error and OWN in linked.link.last_error)
+        assert other.changes == [True]
+
+
+async def test_a_link_forgets_a_peer_that_is_revoked() -> None:
+    own = [credentials(node_pem("n1"))]
+    async with links.serving(links.StubReplica()) as server, links.linking(server.address, credentials=lambda: own[-1]) as linked:
+        await linked.up()
+        linked.link.forget_revoked()
+        assert linked.link.up
+        own.append(credentials(node_pem("n1"), revoked=(serial(node_pem("n2")),)))
+        linked.link.forget_revoked()
+        assert linked.link.last_error == "the certificate of n2 is revoked"
+        await links.eventually(lambda: linked.link.last_error != "the certificate of n2 is revoked")
+        assert "its certificate is revoked" in str(linked.link.last_error)
+        assert linked.changes == [True, False]
+
+
+async def test_new_certificates_are_for_new_connections_and_old_ones_go_on() -> None:
+    own = [credentials(node_pem("n2"))]
+    replica = links.StubReplica(at_once=True)
+    async with links.serving(replica, credentials=lambda: own[-1]) as server, links.asking(server.address) as (linked, asker):
+        own.append(credentials(node_pem("n2", days=31)))
+        server.forget_revoked()
+        asker.ask()
+        await asker.has_settled(1)
+        assert linked.changes == [True]
+        async with links.linking(server.address, node="n3") as other:
+            await other.up()
+            connection = other.link._open
+            assert connection is not None
+            assert connection._serial == serial(node_pem("n2", days=31))
 
 
 # Nodes.
@@ -307,37 +445,33 @@ async def test_bodies_are_plain_message_pack() -> None:
         assert msgpack.unpackb(reply.body) == [36, [b"D" * 16, b"boot", 77], [1, bytes(16)], b"D" * 16, 77, ""]
 
 
-async def test_no_log_line_has_a_secret_or_what_messages_carry(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_line_has_a_key_or_what_messages_carry(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    async with links.serving(links.StubReplica(at_once=True), secret=ClusterSecret(b"topsecret" * 3 + b"12345")) as server:
-        async with links.linking(server.address, secret=ClusterSecret(b"topsecret" * 3 + b"12345")) as linked:
+    async with links.serving(links.StubReplica(at_once=True)) as server:
+        async with links.linking(server.address) as linked:
             await linked.up()
             replies: list[object] = []
             asked = msgspec.structs.replace(links.request(1), owner=b"patient data 007")
             linked.link.send(Outgoing(asked), replies.append)
             await links.eventually(lambda: replies)
-        async with links.linking(server.address) as linked:
+        async with links.linking(server.address, pem=node_pem("n1", ca="other")) as linked:
             await links.eventually(lambda: linked.link.last_error)
     assert "n2 is up" in caplog.text
-    for private in ("topsecret", b"topsecret".hex(), "patient", b"patient".hex(), "fingerprint"):
+    for private in ("PRIVATE", "patient", b"patient".hex(), "fingerprint"):
         assert private not in caplog.text
 
 
-# TLS underneath.
-
-
-async def test_tls_goes_underneath(tmp_path: Path) -> None:
-    pem = certificate(tmp_path / "node.pem")
-    listener_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    listener_tls.load_cert_chain(pem)
-    dialler_tls = ssl.create_default_context(cafile=str(pem))
+async def test_nothing_but_tls_is_on_the_wire() -> None:
     replica = links.StubReplica(at_once=True, padding=3_000_000)
-    async with links.serving(replica, tls=listener_tls) as server, links.Relay(server.address).running() as relay:
-        async with links.asking(relay.address, tls=dialler_tls) as (linked, asker):
+    async with links.serving(replica) as server, links.Relay(server.address).running() as relay:
+        async with links.asking(relay.address) as (linked, asker):
+            asked = msgspec.structs.replace(links.request(1), owner=b"patient data 007" * 1000)
+            replies: list[object] = []
+            linked.link.send(Outgoing(asked), replies.append)
             asker.ask(3)
             await asker.has_settled(3)
+            await links.eventually(lambda: replies)
             assert linked.changes == [True]
-        assert b"QVPEER" not in relay.seen["dialler"]
-        async with links.linking(server.address) as plain:
-            await links.eventually(lambda: plain.link.last_error)
-            assert plain.changes == []
+        for origin in ("dialler", "listener"):
+            for private in (b"patient", b"sssssss", b"fingerprint", links.DISK, b"n1n1n1"):
+                assert private not in relay.seen[origin]

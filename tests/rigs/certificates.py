@@ -1,27 +1,52 @@
 """Certificates for tests of TLS on this machine."""
 
-import datetime
-import ipaddress
+import functools
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from quorumvault.config.certificates import PeerCredentials, peer_credentials
+from quorumvault.crypto.x509 import Authority, peer_name
+
+#: The cluster of the rigs.
+CLUSTER = "c"
+DAY = timedelta(days=1)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@functools.cache
+def authority(name: str = CLUSTER) -> Authority:
+    """The CA of this name, the same in all of a test run."""
+    return Authority.create(name, now() - DAY)
+
+
+def ca_pem(of: Authority) -> bytes:
+    return of.certificate.public_bytes(Encoding.PEM)
+
+
+@functools.cache
+def node_pem(node: str, cluster: str = CLUSTER, ca: str = CLUSTER, begins: timedelta = -DAY / 2, days: int = 30) -> bytes:
+    """The certificate and key of a node. ``begins``: against now; ``days``: how long from then on."""
+    return authority(ca).issue(peer_name(cluster, node), node, ["localhost", "127.0.0.1"], now() + begins, days)
+
+
+def serial(pem: bytes) -> int:
+    return x509.load_pem_x509_certificate(pem).serial_number
+
+
+@functools.cache
+def credentials(own: bytes, ca: str = CLUSTER, revoked: tuple[int, ...] = ()) -> PeerCredentials:
+    """What a node with this certificate secures its connections with; it trusts ``ca``, but for these serial numbers."""
+    of = authority(ca)
+    return peer_credentials(own, ca_pem(of), of.revoke(dict.fromkeys(revoked, now()), now()))
 
 
 def certificate(path: Path) -> Path:
-    """Writes a certificate for localhost and 127.0.0.1 that signs itself, with its key, into one file. Returns the file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - hour, now + hour)
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(private + signed.public_bytes(Encoding.PEM))
+    """Writes a certificate for localhost and 127.0.0.1, its key, and the CA that signed it, into one file. Returns the file."""
+    path.write_bytes(node_pem("n1") + ca_pem(authority()))
     return path

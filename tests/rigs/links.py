@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -22,16 +21,16 @@ from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.connection import LocalNode
 from quorumvault.server.peers.facts import Greeting, NodeFacts
-from quorumvault.server.peers.frames import Envelope, FrameReader, FrameWriter, Kind
-from quorumvault.server.peers.handshake import ClusterSecret, Dialling
+from quorumvault.server.peers.frames import Envelope, FrameReader, Kind, frame
 from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.server import PeerServer
+from quorumvault.server.tls import TlsSession
+from tests.rigs.certificates import CLUSTER, credentials, node_pem
 
 #: Runs a scenario on some event loop: the fixture of that name in tests/conftest.py.
 Run = Callable[[Coroutine[object, object, None]], None]
 
 ANY_PORT = Address("127.0.0.1", 0)
-SECRET = ClusterSecret(b"s" * 32)
 DISK = b"D" * 16
 VIEW = (1, bytes(16))
 LIMITS = Limits()
@@ -45,7 +44,7 @@ DEADLINE = 20.0
 
 def facts_of(node: str, **changes: Any) -> NodeFacts:
     facts = NodeFacts(
-        cluster_id="c",
+        cluster_id=CLUSTER,
         protocol=1,
         version="1.0",
         node=node,
@@ -61,9 +60,9 @@ def facts_of(node: str, **changes: Any) -> NodeFacts:
 
 
 def local_node(node: str, **changes: Any) -> LocalNode:
-    made = LocalNode(
-        SECRET, lambda: facts_of(node), Claims(node), lambda reason: None, os.urandom, limits=LIMITS, timeouts=TIMEOUTS
-    )
+    """``pem``: another certificate than the node's own."""
+    own = credentials(changes.pop("pem", None) or node_pem(node))
+    made = LocalNode(lambda: own, lambda: facts_of(node), Claims(node), lambda reason: None, limits=LIMITS, timeouts=TIMEOUTS)
     return dataclasses.replace(made, **changes)
 
 
@@ -137,8 +136,7 @@ class Asker:
 @contextlib.asynccontextmanager
 async def serving(replica: StubReplica, address: Address = ANY_PORT, **options: Any) -> AsyncIterator[PeerServer]:
     """n2's peer port, for n1 and n3."""
-    tls = options.pop("tls", None)
-    server = PeerServer(address, local_node("n2", **options), others=("n1", "n3"), submit=replica.submit, tls=tls)
+    server = PeerServer(address, local_node("n2", **options), others=("n1", "n3"), submit=replica.submit)
     await server.start()
     try:
         yield server
@@ -164,7 +162,6 @@ async def linking(
     address: Address, *, node: str = "n1", source: str | None = "127.0.0.1", **options: Any
 ) -> AsyncIterator[Linked]:
     """n1's link to n2."""
-    tls = options.pop("tls", None)
     changes: list[bool] = []
     link = Link(
         "n2",
@@ -173,7 +170,6 @@ async def linking(
         source=source,
         rng=random.Random(1),
         on_change=lambda link: changes.append(link.up),
-        tls=tls,
     )
     link.start()
     try:
@@ -299,13 +295,15 @@ class RawDialler:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def shake_hands(self) -> None:
-        handshake = Dialling(SECRET, os.urandom(32))
-        self.writer.write(handshake.start())
-        step = handshake.receive(await self.reader.readexactly(48))
-        assert step.session is not None
-        self.writer.write(step.send)
-        self._out, self._in = FrameWriter(step.session.sending), FrameReader(step.session.receiving, LIMITS.frame_bytes)
+    async def shake_hands(self, pem: bytes | None = None) -> None:
+        """``pem``: with another certificate than n1's."""
+        self.tls = TlsSession(credentials(pem or node_pem("n1")).dialling, server_side=False)
+        self.tls.start()
+        while not self.tls.established:
+            self.writer.write(self.tls.outgoing())
+            self.tls.feed(await self.reader.read(1 << 18))
+        self.writer.write(self.tls.outgoing())
+        self._in = FrameReader(LIMITS.frame_bytes)
 
     async def greet(self, to: str = "n2") -> None:
         await self.shake_hands()
@@ -315,13 +313,14 @@ class RawDialler:
 
     def send(self, *envelopes: Envelope) -> None:
         """In one frame."""
-        self.writer.writelines(self._out.frame(envelopes))
+        self.writer.write(self.tls.seal(frame(envelopes)))
 
     async def receive(self) -> list[Envelope]:
         """At least one envelope; none if the connection is over."""
         async with asyncio.timeout(DEADLINE):
             while data := await self._read():
-                if received := self._in.feed(data):
+                self.tls.feed(data)
+                if received := self._in.feed(self.tls.read_all()):
                     return received
         return []
 

@@ -96,7 +96,8 @@ class Wire:
             if len(data) <= _JOINED_BYTES:
                 self._transport.write(head + data)
             else:
-                for piece in (head, data):  # not by writelines: see peers/connection.py
+                # Not by writelines: asyncio's never pauses its protocol, up to Python 3.12.8 and 3.13.1, nor resumes it later.
+                for piece in (head, data):
                     self._transport.write(piece)
 
     def flush(self) -> None:

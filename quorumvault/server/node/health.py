@@ -87,7 +87,7 @@ class SelfReport:
 
     def reading(self) -> Reading:
         """The gauges of /metrics."""
-        health, healer, admission = self.health(), self.healer(), self.admission
+        health, healer, admission, now = self.health(), self.healer(), self.admission, self.reloads.now()
         present = PresentKeys() if self.disk.replica is None else self.disk.replica.present
         return Reading(
             state=health.state,
@@ -99,6 +99,7 @@ class SelfReport:
             scrub=ScrubCounts() if healer is None else healer.scrub.counts,
             joining=self.membership.progress,
             reload_failed=self.reloads.problem is not None,
+            certificates={use: (ends - now).total_seconds() for use, ends in self.reloads.credentials.ends().items()},
             memory=admission.memory.held,
             filter_bytes=present.bytes,
             spared=present.spared,
@@ -113,6 +114,7 @@ class SelfReport:
         yield self.free_space.problem
         yield self.events.problem
         yield self.reloads.problem
+        yield from self.reloads.credentials.problems(self.reloads.now())
 
     def _owed(self) -> dict[str, Owed]:
         healer = self.healer()

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from random import SystemRandom
 
 from quorumvault.config.cluster import NodeConfig
@@ -50,7 +51,6 @@ from quorumvault.server.node.reload import Reloads
 from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.connection import LocalNode
 from quorumvault.server.peers.facts import NodeFacts
-from quorumvault.server.peers.handshake import ClusterSecret
 from quorumvault.server.peers.link import Link
 from quorumvault.server.peers.server import PeerServer
 from quorumvault.server.peers.standing import Standing
@@ -72,6 +72,10 @@ BOOT_BYTES = 8
 
 def wall_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def serve(config: NodeConfig) -> int:
@@ -113,7 +117,9 @@ class Node:
         self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         log = config.data_directory / FILE_NAME
         self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
-        self._reloads = Reloads(cluster, lambda: self._links, self._introduce, self._events.note)
+        self._reloads = Reloads(
+            cluster, config.node, utc_now, self._forget_revoked, lambda: self._links, self._introduce, self._events.note
+        )
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
@@ -150,14 +156,14 @@ class Node:
     def _local_node(self) -> LocalNode:
         cluster = self._config.cluster
         return LocalNode(
-            secret=ClusterSecret(self._config.cluster_secret),
+            credentials=lambda: self._reloads.credentials.peers,
             facts=self._facts,
             claims=Claims(self._config.node),
             on_taken=lambda reason: self._end(RunsElsewhere(reason)),
-            random_bytes=os.urandom,
             limits=cluster.limits,
             timeouts=cluster.timeouts,
             on_facts=self._on_facts,
+            on_refused=lambda node, why: self._events.note(Event(event="peer_refused", peer=node, detail=why)),
         )
 
     def _link(self, node: str, local: LocalNode) -> Link:
@@ -390,6 +396,11 @@ class Node:
         if self._healer is not None:
             self._healer.anti_entropy.link_changed()
         self._events.note(Event(event="peer_up" if link.up else "peer_down", peer=link.node, detail=link.last_error))
+
+    def _forget_revoked(self) -> None:
+        self._peer_server.forget_revoked()
+        for link in self._links.values():
+            link.forget_revoked()
 
     def _on_facts(self, facts: NodeFacts) -> None:
         self._marks.heard(facts)

@@ -1,7 +1,8 @@
-"""Reload: a running node reads its API keys and its peers' addresses again.
+"""Reload: a running node reads its API keys, its peers' addresses and its certificates again.
 
     SIGHUP, or the administrative socket --> API keys        --> in force, and what changed is in the event log
                                          --> peer addresses  --> links move
+                                         --> certificates    --> for new connections; those of revoked ones end
 
 A file is taken whole or not at all. A refused file is a warning in /health until a later reload takes it, since somebody changed
 it and believes that it holds. The event log says which keys came, went and changed, and when; this node does not know who did it.
@@ -10,8 +11,10 @@ it and believes that it holds. The event log says which keys came, went and chan
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from quorumvault.config.api_keys import ApiKey, KeyTable, load_keys
+from quorumvault.config.certificates import load_credentials
 from quorumvault.config.cluster import Cluster, load_cluster
 from quorumvault.config.tampering import guarded
 from quorumvault.errors import ConfigError
@@ -25,17 +28,21 @@ logger = logging.getLogger("quorumvault.node")
 
 @dataclass(eq=False)
 class Reloads:
-    """``keys`` are in force. ``introduce`` is told their owners, ``links`` (by node) their peers' addresses; ``note`` takes
-    events."""
+    """``keys`` and ``credentials`` are in force. ``introduce`` is told the keys' owners, ``links`` (by node) their peers'
+    addresses; ``on_credentials`` is called when there are others; ``note`` takes events."""
 
     cluster: Cluster
+    node: str
+    now: Callable[[], datetime]
+    on_credentials: Callable[[], None]
     links: Callable[[], Mapping[str, Link]]
     introduce: Callable[[Iterable[Owner]], None]
     note: Callable[[Event], None]
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if there are no keys to begin with."""
+        """Raises ConfigError if there are no keys or no certificates to begin with."""
         self.keys = load_keys(self.cluster.api_keys)
+        self.credentials = load_credentials(self.cluster, self.node)
         self._refused: dict[str, str] = {}
 
     @property
@@ -46,9 +53,13 @@ class Reloads:
         return f"reload failed: the {' and the '.join(self._refused)} stay as they were; the node's log says why"
 
     def reload(self, asked_by: str) -> Reloaded:
-        """Read both files again. A wrong file is refused whole, and what is in force stays. Does not raise."""
+        """Read all of them again. A wrong file is refused whole, and what is in force stays. Does not raise."""
         read, self._refused = list[str](), {}
-        for what, read_again in (("API keys", self._read_keys), ("peer addresses", self._read_addresses)):
+        for what, read_again in (
+            ("API keys", self._read_keys),
+            ("peer addresses", self._read_addresses),
+            ("certificates", self._read_certificates),
+        ):
             try:
                 read_again()
             except ConfigError as error:
@@ -72,6 +83,22 @@ class Reloads:
         nodes = load_cluster(guarded(self.cluster.file)).nodes
         for node, link in self.links().items():
             link.move(nodes[node].peer)
+
+    def _read_certificates(self) -> None:
+        cluster = load_cluster(guarded(self.cluster.file))
+        for _, path in cluster.tls_files(self.node):
+            if path.exists():  # else who reads it says what to do
+                guarded(path)
+        read = load_credentials(cluster, self.node)
+        expired = read.expired(self.now())
+        if expired is not None and self.credentials.expired(self.now()) is None:
+            raise ConfigError(
+                cluster.file, f"{expired}.certificate", f"expected one that is valid, this ended {read.ends()[expired]}"
+            )
+        if (read.api is None) != (self.credentials.api is None):
+            raise ConfigError(cluster.file, "api.certificate", "from plain HTTP to TLS, or back, takes a restart of the node")
+        self.credentials = read
+        self.on_credentials()
 
 
 def key_changes(before: KeyTable, after: KeyTable) -> Iterator[Event]:

@@ -1,7 +1,9 @@
 """Make the directory of a cluster: configuration, secrets, first API keys, and three empty stores.
 
     DIR/cluster.yaml   fields.yaml   api_keys.yaml           all three nodes need these
-    DIR/secrets/       cluster.key   master-s1.key           0700, files 0600; these too
+    DIR/secrets/       master-s1.key  ca.pem  revoked.pem    0700, files 0600; these too
+                       n1.pem  n2.pem  n3.pem                each host its own
+                       ca.key  issued.pem                    they stay here (certificates.py)
     DIR/n1/ n2/ n3/    disk.json     store/                  one node each: its identity, outside of the store that it names
 
 The three disks make view 1, active from the start. That is safe here only: nothing has ever been acknowledged.
@@ -23,18 +25,20 @@ from importlib import resources
 from pathlib import Path
 
 from quorumvault import durable
-from quorumvault.config.addresses import Endpoints
+from quorumvault.config.addresses import Endpoints, is_loopback
 from quorumvault.config.api_keys import FIRST_ALLOW, create_key, load_keys, new_keyfile
 from quorumvault.config.cluster import NodeConfig, load_node, parse_cluster
 from quorumvault.config.fields import load_fields
 from quorumvault.config.secrets import write_secret
 from quorumvault.config.tampering import close_folder
+from quorumvault.config.tls import OWN_CERTIFICATE
 from quorumvault.crypto.keys import SECRET_BYTES
 from quorumvault.errors import ConfigError, Refused
 from quorumvault.formats.yaml import quoted
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
+from quorumvault.server.offline import certificates
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, identity_of, make_disk
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import Store
@@ -55,16 +59,24 @@ class Initialised:
 
 
 def init(
-    directory: Path, nodes: Mapping[str, Endpoints], owners: Sequence[Owner], *, now: datetime, entropy: Callable[[int], bytes]
+    directory: Path,
+    nodes: Mapping[str, Endpoints],
+    owners: Sequence[Owner],
+    *,
+    now: datetime,
+    entropy: Callable[[int], bytes],
+    tls: bool = False,
 ) -> Initialised:
     """Make a cluster in ``directory``, which may be missing but has to be empty. Raises Refused.
 
-    ``entropy(n)`` gives n random bytes: ``secrets.token_bytes``. If it fails half-way the directory is empty again.
+    ``tls``: its API speaks TLS although all of it is on this machine. ``entropy(n)`` gives n random bytes:
+    ``secrets.token_bytes``. If it fails half-way the directory is empty again.
     """
     directory = directory.absolute()
     cluster_id = new_cluster_id(entropy)
-    with new_cluster(directory, cluster_yaml(cluster_id, nodes)) as cluster_file:
-        write_secrets(directory, entropy(SECRET_BYTES), entropy(SECRET_BYTES))
+    with new_cluster(directory, cluster_yaml(cluster_id, nodes, tls=tls)) as cluster_file:
+        write_secrets(directory, entropy(SECRET_BYTES))
+        certificates.create(directory, cluster_id, nodes, now)
         write_new(directory / FIELDS_FILE, _template(FIELDS_FILE))
         keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by init")
         make_disks(directory, cluster_id, entropy)
@@ -108,12 +120,22 @@ def read_back(config: NodeConfig) -> None:
         raise ConfigError(config.data_directory / IDENTITY_FILE, "", "expected a disk identity; there is none")
 
 
-def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER) -> str:
-    """The text of a cluster.yaml, with a comment on every key, and every value that is put in between quotes."""
-    values = {"cluster_id": cluster_id, "master": master_id, "master_file": f"secrets/{_master_file(master_id)}"}
+def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER, *, tls: bool = False) -> str:
+    """The text of a cluster.yaml, with a comment on every key, and every value that is put in between quotes.
+
+    Its API speaks TLS if it is told so, or if others than this machine reach it.
+    """
+    tls = tls or not all(is_loopback(endpoints.listen_api) for endpoints in nodes.values())
+    values: dict[str, str | None] = {
+        "cluster_id": cluster_id,
+        "master": master_id,
+        "master_file": f"secrets/{_master_file(master_id)}",
+    }
     for node, endpoints in nodes.items():
         values |= {f"{node}_api": str(endpoints.api), f"{node}_peer": str(endpoints.peer)}
-    return string.Template(_template(CLUSTER_FILE)).substitute({name: quoted(value) for name, value in values.items()})
+    values["api_certificate"] = OWN_CERTIFICATE if tls else None
+    filled = {name: "null" if value is None else quoted(value) for name, value in values.items()}
+    return string.Template(_template(CLUSTER_FILE)).substitute(filled)
 
 
 def _master_file(master_id: str) -> str:
@@ -152,11 +174,10 @@ def write_new(path: Path, text: str) -> None:
     durable.create(path, text.encode(), 0o644)
 
 
-def write_secrets(directory: Path, cluster: bytes, master: bytes, master_id: str = FIRST_MASTER) -> None:
-    """The two secrets of the cluster in ``directory``, under the names that its cluster.yaml has for them."""
+def write_secrets(directory: Path, master: bytes, master_id: str = FIRST_MASTER) -> None:
+    """The master secret of the cluster in ``directory``, under the name that its cluster.yaml has for it."""
     secrets = directory / "secrets"
     secrets.mkdir(mode=0o700)
-    write_secret(secrets / "cluster.key", cluster)
     write_secret(secrets / _master_file(master_id), master)
     durable.sync_directory(secrets)
 

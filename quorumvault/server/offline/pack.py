@@ -1,7 +1,7 @@
 """A tar of what one node needs on its own host: the configuration, the secrets and its data, and nothing of the other nodes.
 
     cluster.yaml   fields.yaml   api_keys.yaml       under the names that cluster.yaml has for them
-    secrets/cluster.key   secrets/master-s1.key      those that cluster.yaml names, no others
+    secrets/master-s1.key  n1.pem  ca.pem  revoked.pem   those that cluster.yaml names for this node, no others: not the CA's key
     nX/disk.json   nX/store/...                      all of nX but its lock, its socket, and logs
 
 Unpacked in an empty directory it is one in which that node can be served. Names are relative, in order; modes and times are the
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from quorumvault.config.certificates import load_credentials
 from quorumvault.config.cluster import Cluster, NodeConfig
 from quorumvault.errors import ConfigError, DirectoryInUse, Refused
 from quorumvault.server.http.admin import socket
@@ -47,7 +48,8 @@ def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
     """
     cluster, directory = config.cluster, config.data_directory
     base, data = cluster.file.parent, portable_name(cluster, "data", directory)
-    shared = {portable_name(cluster, key, path) for key, path in cluster.shared_files()}
+    load_credentials(cluster, config.node)
+    shared = {portable_name(cluster, key, path) for key, path in (*cluster.shared_files(), *cluster.tls_files(config.node))}
     identity = identity_of(config)
     if identity is None:
         raise Refused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")

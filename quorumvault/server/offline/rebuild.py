@@ -1,6 +1,7 @@
 """Make a new cluster of the one disk that is left of an old one, when two are lost. Loses what that disk lacks.
 
-    INTO/cluster.yaml   the old one's text, under a new cluster id     fields.yaml, api_keys.yaml, secrets/: as they were
+    INTO/cluster.yaml   the old one's text, under a new cluster id     fields.yaml, api_keys.yaml, the master secret: as they were
+    INTO/secrets/       a CA and certificates of its own: they name the cluster
     INTO/n1/ n2/ n3/    three new disks in view 1, active, each with all that the old disk has
 
 With two of three disks lost there is no quorum, and no rule by which the third may go on: what the other two acknowledged without
@@ -21,12 +22,14 @@ from quorumvault import durable
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.config.fields import load_fields
+from quorumvault.config.tls import PeerSettings
 from quorumvault.errors import Refused
 from quorumvault.formats.yaml import read_yaml, with_scalars
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import wall_ms_of
 from quorumvault.protocol.views import Mode
+from quorumvault.server.offline import certificates
 from quorumvault.server.offline.init import make_disks, new_cluster, new_cluster_id
 from quorumvault.server.offline.pack import portable_name
 from quorumvault.server.offline.recover import Cut, Tell, cut_torn_tail, open_store, pairs_of
@@ -53,7 +56,7 @@ class Rebuilt:
     distrusted: str | None
 
 
-def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], tell: Tell) -> Rebuilt:
+def rebuild(config: NodeConfig, into: Path, *, now: datetime, entropy: Callable[[int], bytes], tell: Tell) -> Rebuilt:
     """Make a cluster in ``into``, which may be missing but has to be empty, out of this node's disk.
 
     Raises Refused if there is no such disk or something is in ``into``, ConfigError if its node runs or a file that all nodes
@@ -79,6 +82,8 @@ def rebuild(config: NodeConfig, into: Path, *, entropy: Callable[[int], bytes], 
             with new_cluster(into, with_scalars(read_yaml(cluster.file), {("cluster_id",): cluster_id})) as cluster_file:
                 for path, name in shared:
                     _copy(path, into / name)
+                if cluster.peers == PeerSettings():  # those of another CA are made there, for the new cluster id
+                    certificates.create(into, cluster_id, cluster.nodes, now)
                 make_folder(into / data)
                 found = _Census()
 

@@ -27,13 +27,13 @@ from quorumvault.config.addresses import Endpoints
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.fields import load_fields
 from quorumvault.config.secrets import read_secret
-from quorumvault.crypto.keys import SECRET_BYTES, Keyring, backup_key, fingerprint
+from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, Refused, StorageFailed
 from quorumvault.formats.yaml import read_yaml
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import Counts, Header, Piece, Reader, is_sealed
-from quorumvault.server.offline import init
+from quorumvault.server.offline import certificates, init
 from quorumvault.server.offline.recover import Tell, pairs_of
 from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
@@ -86,7 +86,8 @@ def restore(
     owners = sorted(backup.owners, key=lambda owner: owner.name)
     directory, cluster_id = directory.absolute(), init.new_cluster_id(entropy)
     with init.new_cluster(directory, init.cluster_yaml(cluster_id, nodes, backup.header.secret)) as cluster_file:
-        init.write_secrets(directory, entropy(SECRET_BYTES), backup.secret, backup.header.secret)
+        init.write_secrets(directory, backup.secret, backup.header.secret)
+        certificates.create(directory, cluster_id, nodes, now)
         init.write_new(directory / init.FIELDS_FILE, read_yaml(given.fields))
         keys: dict[str, str] = {}
         if given.api_keys is None:

@@ -14,15 +14,17 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
+from quorumvault.config.certificates import PeerCredentials
 from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.crypto.x509 import Unnamed, node_named, uris
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.connection_state import MAY_COME, Event, State, after
 from quorumvault.server.peers.deadline import Deadline
 from quorumvault.server.peers.facts import Greeting, NodeFacts
-from quorumvault.server.peers.frames import Envelope, FrameError, FrameReader, FrameWriter, Kind
-from quorumvault.server.peers.handshake import ClusterSecret, Handshake, HandshakeError
+from quorumvault.server.peers.frames import Envelope, FrameError, FrameReader, Kind
 from quorumvault.server.peers.outbox import Outbox
+from quorumvault.server.tls import TlsError, TlsSession
 
 DecodedT = TypeVar("DecodedT")
 
@@ -35,20 +37,21 @@ _REASON_CHARS = 400
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """This node, as all its connections need it. ``random_bytes(n)`` makes nonces: os.urandom, or a test's own.
+    """This node, as all its connections need it. ``credentials`` returns what a new connection is secured with.
 
     ``on_taken(reason)`` is called when another node says that a live process already has this one's name; ``on_facts(facts)``
-    whenever another node has told its facts.
+    whenever another node has told its facts; ``on_refused(node, why)`` when a connection came to nothing, with the node that was
+    dialled, or None.
     """
 
-    secret: ClusterSecret = field(repr=False)
+    credentials: Callable[[], PeerCredentials] = field(repr=False)
     facts: Callable[[], NodeFacts] = field(repr=False)
     claims: Claims = field(repr=False)
     on_taken: Callable[[str], None] = field(repr=False)
-    random_bytes: Callable[[int], bytes] = field(repr=False)
     limits: Limits
     timeouts: Timeouts
     on_facts: Callable[[NodeFacts], None] = field(default=lambda facts: None, repr=False)
+    on_refused: Callable[[str | None, str], None] = field(default=lambda node, why: None, repr=False)
 
 
 def decoded(decode: Callable[[bytes | memoryview], DecodedT], body: bytes | memoryview) -> DecodedT:
@@ -68,12 +71,15 @@ class Connection(asyncio.Protocol, ABC):
     Invariants: ``reason`` is None exactly until the state is ENDED; ``facts`` is None exactly until the connection was OPEN.
     """
 
-    def __init__(self, local: LocalNode, handshake: Handshake, *, expected: Collection[str]) -> None:
+    def __init__(self, local: LocalNode, tls: TlsSession, *, expected: Collection[str]) -> None:
         """``expected``: names that the node at the other end may have."""
         self._loop = asyncio.get_running_loop()
         self._local = local
-        self._handshake = handshake
+        self._tls = tls
         self._expected = expected
+        #: The node that the other side's certificate is of, and its serial number, once it has shown it.
+        self._certified = ""
+        self._serial = 0
         self._deadline = Deadline()
         self._deadline.set(local.timeouts.handshake, self._not_open_in_time)
         self._outbox = Outbox(local.limits.coalesce_bytes, self.regulate)
@@ -87,6 +93,8 @@ class Connection(asyncio.Protocol, ABC):
         self.pongs = 0
         #: The other side has sent a message, of whatever kind.
         self.answered = False
+        #: One side does not take the other: by its certificate, its facts, or what it sends in place of TLS.
+        self.refused = False
         #: The facts that the other side told last; None until the connection is open.
         self.facts: NodeFacts | None = None
         #: Why the connection ended; None until it has.
@@ -175,19 +183,29 @@ class Connection(asyncio.Protocol, ABC):
             self.remote = peername[0]
         if self.state is State.ENDED:
             self._transport.abort()
-        elif opening := self._handshake.start():
-            self._transport.write(opening)
+        else:
+            self._tls.start()
+            self._write_tls()
 
     def data_received(self, data: bytes) -> None:
         if self.state is State.ENDED:
             return
         self._deadline.heard()
         try:
-            if self._reader is None:
-                data = self._shake_hands(data)
-            if self._reader is not None:
-                self._take(self._reader.feed(data))
-        except (HandshakeError, FrameError) as error:
+            self._tls.feed(data)
+            received = self._tls.read_all()
+            self._write_tls()
+            if self._reader is None and self._tls.established:
+                self._secure()
+            if received and self._reader is not None:
+                self._take(self._reader.feed(received))
+        except TlsError as error:
+            # What the other side says of this node's certificate is its answer.
+            self.answered |= error.told
+            self.refused = True
+            self._write_tls()
+            self.close(str(error))
+        except FrameError as error:
             self.fail(str(error))
 
     def pause_writing(self) -> None:
@@ -206,7 +224,7 @@ class Connection(asyncio.Protocol, ABC):
 
     def _why_lost(self, error: Exception | None) -> str:
         if self._reader is None:
-            return "closed by the other side before it proved itself: have both the same cluster secret, and is it its peer port?"
+            return "closed by the other side before it proved itself: is it a node of this version, and is it its peer port?"
         if error is None:
             return "closed by the other side"
         # Errors that are not the network's are slips in this process; their words could hold a value or a key.
@@ -214,18 +232,35 @@ class Connection(asyncio.Protocol, ABC):
 
     # Receiving.
 
-    def _shake_hands(self, data: bytes) -> bytes:
-        """Take the handshake a step on. Returns the bytes that follow it."""
-        step = self._handshake.receive(data)
+    def _write_tls(self) -> None:
+        """Send what TLS itself has to say."""
         assert self._transport is not None
-        if step.send:
-            self._transport.write(step.send)
-        if step.session is not None:
-            self._outbox.open(FrameWriter(step.session.sending), self._transport)
-            self._reader = FrameReader(step.session.receiving, self._local.limits.frame_bytes)
-            self.state = after(self.state, Event.SECURED)
-            self.secured()
-        return step.rest
+        if outgoing := self._tls.outgoing():
+            self._transport.write(outgoing)
+
+    def _secure(self) -> None:
+        """The certificate of the other side is in order: see whose it is."""
+        assert self._transport is not None
+        self._outbox.open(self._tls, self._transport)
+        self._reader = FrameReader(self._local.limits.frame_bytes)
+        self.state = after(self.state, Event.SECURED)
+        shown, mine = self._tls.certificate, self._local.facts()
+        self._serial = int(shown["serialNumber"], 16)
+        try:
+            self._certified = node_named(uris(shown), mine.cluster_id)
+        except Unnamed as error:
+            self._refuse(Kind.REFUSAL, str(error))
+            return
+        if self._certified not in self._expected:
+            words = f"its certificate is that of {self._certified}, and {mine.node} speaks here with "
+            self._refuse(Kind.REFUSAL, f"{words}{' or '.join(sorted(self._expected))}: check the peer addresses in cluster.yaml")
+            return
+        self.secured()
+
+    def forget_revoked(self) -> None:
+        """End the connection if the certificate of the other side has been revoked since."""
+        if self._serial in self._local.credentials().revoked:
+            self.fail(f"the certificate of {self._certified} is revoked")
 
     def _take(self, envelopes: list[Envelope]) -> None:
         for envelope in envelopes:
@@ -240,6 +275,7 @@ class Connection(asyncio.Protocol, ABC):
         match envelope.kind:
             case Kind.REFUSAL:
                 reason = decoded(_decode_text, envelope.body)
+                self.refused = True
                 self.fail(f"refused by the other side: {reason[:_REASON_CHARS]!r}")
             case Kind.TAKEN:
                 reason = decoded(_decode_text, envelope.body)[:_REASON_CHARS]
@@ -260,7 +296,7 @@ class Connection(asyncio.Protocol, ABC):
                 self.received(envelope)
 
     def _greet(self, greeting: Greeting) -> None:
-        refusal = saying.refusal(self._local.facts(), greeting, self._expected)
+        refusal = saying.refusal(self._local.facts(), greeting, self._expected, self._certified)
         if refusal is not None:
             self._refuse(Kind.REFUSAL, refusal)
             return
@@ -276,6 +312,7 @@ class Connection(asyncio.Protocol, ABC):
         self.facts = told
 
     def _refuse(self, kind: Kind, reason: str) -> None:
+        self.refused = True
         self.send(kind, 0, msgspec.msgpack.encode(reason))
         self.close(f"refused: {reason}")
 

@@ -4,8 +4,8 @@
     any state  --END--> ENDED
 
     CONNECTING   there is no socket yet
-    HANDSHAKE    both ends prove that they hold the cluster secret (handshake.py)
-    GREETING     frames flow; the other node has not said yet who it is
+    HANDSHAKE    both ends show their certificates (server/tls.py)
+    GREETING     frames flow; the other node's certificate was taken, and it has not told its facts yet
     CLAIMING     its greeting is in order; claims.py decides whether it holds the name that it gives, now or later
     OPEN         requests, replies, pings and pongs
     ENDED        nothing is sent or taken any more; the socket may need a moment to close

@@ -63,11 +63,11 @@ def decode_greeting(data: bytes | memoryview) -> Greeting:
     return _greeting_decoder.decode(data)
 
 
-def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str]) -> str | None:
+def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str], certified: str) -> str | None:
     """Returns why these two nodes must not be connected: what is wrong and what to do, for both sides' logs. None if they may.
 
-    ``expected`` holds the names that the other side may have. Other fields or API keys are no reason, so that a change of those
-    files can roll through the cluster.
+    ``expected`` holds the names that the other side may have, and ``certified`` is the one in its certificate. Other fields or
+    API keys are no reason, so that a change of those files can roll through the cluster.
     """
     theirs = greeting.facts
     both = f"{mine.node} and {theirs.node}"
@@ -85,6 +85,11 @@ def refusal(mine: NodeFacts, greeting: Greeting, expected: Collection[str]) -> s
         return (
             f"{theirs.node} means to speak with {greeting.to}, but this is {mine.node}, which speaks with "
             f"{' or '.join(sorted(expected))}: check --node and the peer addresses in cluster.yaml on both"
+        )
+    if theirs.node != certified:
+        return (
+            f"what greets as {theirs.node} has the certificate of {certified}: give each node its own (peers.certificate in "
+            f"cluster.yaml); if nobody has mixed them up, revoke that of {certified}"
         )
     if theirs.disk == mine.disk:
         return f"{both} run with the same disk identity: one data directory is a copy; remove the copy and let that node rejoin"

@@ -16,7 +16,6 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from ssl import SSLContext
 from typing import NamedTuple
 
 import msgspec
@@ -28,7 +27,7 @@ from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
-from quorumvault.server.peers.handshake import NONCE_BYTES, Dialling
+from quorumvault.server.tls import TlsSession
 
 logger = logging.getLogger("quorumvault.peers")
 
@@ -55,7 +54,6 @@ class Link:
     source: str | None
     rng: random.Random
     on_change: Callable[[Link], None]
-    tls: SSLContext | None = None
 
     def __post_init__(self) -> None:
         #: Why the link is down; None while it is up, and before it was first dialled.
@@ -94,6 +92,11 @@ class Link:
         self.address = address
         if self._connection is not None:
             self._connection.fail(_MOVED)
+
+    def forget_revoked(self) -> None:
+        """The credentials of this node have changed: end the connection if they revoke the peer's certificate."""
+        if self._connection is not None:
+            self._connection.forget_revoked()
 
     def dial_now(self, on_failure: Callable[[], None]) -> None:
         """Dial at once if the link is down. Calls ``on_failure`` if nobody is there, or if the peer refuses this node.
@@ -135,9 +138,9 @@ class Link:
         try:
             async with asyncio.timeout(self.local.timeouts.handshake):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: connection, self.address.host, self.address.port, local_addr=local_address, ssl=self.tls
+                    lambda: connection, self.address.host, self.address.port, local_addr=local_address
                 )
-        except OSError as error:  # also TimeoutError and ssl.SSLError
+        except OSError as error:  # also TimeoutError
             why = error.strerror or str(error) or "no answer in time"
             connection.fail(f"cannot connect to {self.address}: {why}: is the node running, and is its address right?")
             return 0.0
@@ -160,6 +163,8 @@ class Link:
         if was_up or news:
             level = logging.INFO if reason in (STOPPING, _MOVED) else logging.WARNING
             logger.log(level, "%s is down, at %s: %s", self.node, self.address, reason)
+        if news and connection.refused:
+            self.local.on_refused(self.node, f"at {self.address}: {reason}")
         if was_up:
             self.on_change(self)
         elif self._on_failure is not None and not connection.undecided:
@@ -178,8 +183,8 @@ class _Dialled(Connection):
     """The dialler's end of a connection: sends requests and pings, takes replies and pongs."""
 
     def __init__(self, link: Link, local: LocalNode) -> None:
-        handshake = Dialling(local.secret, local.random_bytes(NONCE_BYTES))
-        super().__init__(local, handshake, expected=(link.node,))
+        tls = TlsSession(local.credentials().dialling, server_side=False)
+        super().__init__(local, tls, expected=(link.node,))
         self._link = link
         self._waiting: dict[int, _Waiting] = {}
         self._waiting_bytes = 0

@@ -2,13 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable
 
-from quorumvault.server.peers.frames import ENVELOPE_OVERHEAD, Envelope, FrameWriter, Kind
-
-#: A frame up to this size is cheaper to copy than to write in two pieces.
-_JOINED_BYTES: Final = 16 << 10
+from quorumvault.server.peers.frames import ENVELOPE_OVERHEAD, Envelope, Kind, frame
+from quorumvault.server.tls import TlsSession
 
 
 class Outbox:
@@ -25,16 +22,16 @@ class Outbox:
         self._queued_bytes = 0
         self._flush_due = False
         self._paused = False
-        self._writer: FrameWriter | None = None
+        self._session: TlsSession | None = None
         self._transport: asyncio.Transport | None = None
 
-    def open(self, writer: FrameWriter, transport: asyncio.Transport) -> None:
+    def open(self, session: TlsSession, transport: asyncio.Transport) -> None:
         """From now on messages can leave."""
-        self._writer, self._transport = writer, transport
+        self._session, self._transport = session, transport
 
     def close(self) -> None:
         """From now on nothing leaves."""
-        self._writer = None
+        self._session = None
 
     def put(self, envelope: Envelope) -> None:
         self._queue.append(envelope)
@@ -62,22 +59,11 @@ class Outbox:
 
     def flush(self) -> None:
         self._flush_due = False
-        if self._writer is None or self._transport is None:
+        if self._session is None or self._transport is None:
             return
-        while self._queue and not self._paused and self._writer is not None:
-            self._write(self._transport, self._writer.frame(self._next_batch()))
+        while self._queue and not self._paused and self._session is not None:
+            self._transport.write(self._session.seal(frame(self._next_batch())))
         self._flushed()
-
-    def _write(self, transport: asyncio.Transport, frame: Sequence[bytes]) -> None:
-        """Small frames in one piece: each piece may be a call into the kernel of its own.
-
-        Not by writelines: asyncio's never pauses its protocol, up to Python 3.12.8 and 3.13.1, nor resumes it later.
-        """
-        if sum(map(len, frame)) <= _JOINED_BYTES:
-            transport.write(b"".join(frame))
-        else:
-            for piece in frame:
-                transport.write(piece)
 
     def _next_batch(self) -> list[Envelope]:
         """The messages of the next frame: at least one, and more as long as they are small together."""

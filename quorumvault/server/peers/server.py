@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from ssl import SSLContext
 from typing import NamedTuple
 
 import msgspec
@@ -29,15 +29,13 @@ from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode,
 from quorumvault.server.peers.connection_state import State
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
-from quorumvault.server.peers.handshake import NONCE_BYTES, Listening
+from quorumvault.server.peers.refusals import Refusals
+from quorumvault.server.tls import TlsSession
 
 logger = logging.getLogger("quorumvault.peers")
 
 #: Submits a request to the replica. Called on the event loop; calls back there, once for each request, at once or later.
 Submit = Callable[[AnyRequest, OnReply], None]
-
-#: Most hosts whose last reason of refusal is remembered, so that a host which tries again and again is logged once.
-_REMEMBERED_REFUSALS = 256
 
 
 @dataclass(eq=False)
@@ -48,13 +46,12 @@ class PeerServer:
     local: LocalNode
     others: Collection[str]
     submit: Submit
-    tls: SSLContext | None = None
 
     def __post_init__(self) -> None:
         self._listener: asyncio.Server | None = None
         self._strangers: dict[_Accepted, None] = {}
         self._live: dict[str, _Accepted] = {}
-        self._refusals: dict[str, str] = {}
+        self._refusals = Refusals(time.monotonic, partial(self.local.on_refused, None))
 
     @property
     def connected(self) -> Mapping[str, NodeFacts]:
@@ -66,12 +63,14 @@ class PeerServer:
         for connection in self._live.values():
             connection.ping()
 
+    def forget_revoked(self) -> None:
+        """The credentials of this node have changed: end the connections whose certificates they revoke."""
+        for connection in [*self._strangers, *self._live.values()]:
+            connection.forget_revoked()
+
     async def start(self) -> None:
         """Raises OSError if the address cannot be had."""
-        tls_handshake = None if self.tls is None else self.local.timeouts.handshake
-        self._listener = await asyncio.get_running_loop().create_server(
-            self._accept, self.address.host, self.address.port, ssl=self.tls, ssl_handshake_timeout=tls_handshake
-        )
+        self._listener = await asyncio.get_running_loop().create_server(self._accept, self.address.host, self.address.port)
         self.address = Address(self.address.host, self._listener.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
@@ -97,7 +96,7 @@ class PeerServer:
 
     def opened(self, connection: _Accepted, facts: NodeFacts) -> None:
         del self._strangers[connection]
-        self._refusals.pop(connection.remote, None)
+        self._refusals.forget(connection.remote)
         logger.info("%s connected, from %s: disk %s, version %s", facts.node, connection.remote, facts.disk.hex(), facts.version)
         older, self._live[facts.node] = self._live.get(facts.node), connection
         if older is not None:
@@ -106,21 +105,14 @@ class PeerServer:
     def ended(self, connection: _Accepted, reason: str) -> None:
         if connection in self._strangers:
             del self._strangers[connection]
-            self._log_refusal(connection.remote, reason)
+            if reason != STOPPING:
+                self._refusals.add(connection.remote, reason)
         elif connection.facts is not None:
             node = connection.facts.node
             if self._live.get(node) is connection:
                 del self._live[node]
             level = logging.INFO if reason == STOPPING else logging.WARNING
             logger.log(level, "%s, from %s, is no longer connected: %s", node, connection.remote, reason)
-
-    def _log_refusal(self, remote: str, reason: str) -> None:
-        if self._refusals.get(remote) == reason:
-            return
-        if len(self._refusals) >= _REMEMBERED_REFUSALS:
-            self._refusals.clear()
-        self._refusals[remote] = reason
-        logger.warning("a connection from %s came to nothing: %s", remote, reason)
 
 
 class _Waiting(NamedTuple):
@@ -135,7 +127,7 @@ class _Accepted(Connection):
     """The listener's end of a connection: takes requests and pings, sends replies and pongs."""
 
     def __init__(self, server: PeerServer, local: LocalNode, others: Collection[str], submit: Submit) -> None:
-        super().__init__(local, Listening(local.secret, local.random_bytes(NONCE_BYTES)), expected=others)
+        super().__init__(local, TlsSession(local.credentials().listening, server_side=True), expected=others)
         self._server = server
         self._submit = submit
         self._waiting: deque[_Waiting] = deque()

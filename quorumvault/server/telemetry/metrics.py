@@ -51,8 +51,9 @@ class Reading(NamedTuple):
 
     ``reachable`` counts active replicas, this node's own included; ``disk_free`` is in bytes, None if unknown; ``owed`` is what
     each peer is known to lack; ``joining`` is the progress of a disk that is no replica yet; ``reload_failed`` says that the last
-    reload refused a file; ``memory`` is in bytes that requests hold of their budget. ``filter_bytes`` is the memory of the
-    filter of keys; ``spared`` counts the look-ups of writes that it answered, ``looked_up`` those that went to the store.
+    reload refused a file; ``certificates`` are the seconds for which each is valid yet; ``memory`` is in bytes that requests hold
+    of their budget. ``filter_bytes`` is the memory of the filter of keys; ``spared`` counts the look-ups of writes that it
+    answered, ``looked_up`` those that went to the store.
     """
 
     state: str
@@ -68,6 +69,7 @@ class Reading(NamedTuple):
     filter_bytes: int = 0
     spared: int = 0
     looked_up: int = 0
+    certificates: Mapping[str, float] = {}
 
 
 class Histogram:
@@ -163,7 +165,9 @@ TABLE: Final = (
     Row("disk_free_bytes", Kind.GAUGE, (), lambda _, reading: {} if reading.disk_free is None else reading.disk_free,
         "Free space on the file system of this node's data directory."),
     Row("reload_failed", Kind.GAUGE, (), lambda _, reading: reading.reload_failed,
-        "1 while the API keys or the peers' addresses in force are not those of the files, since these were refused; else 0."),
+        "1 while API keys, peers' addresses or certificates in force are not those of the files, as these were refused; else 0."),
+    Row("certificate_expiry_seconds", Kind.GAUGE, ("use",), lambda _, reading: reading.certificates,
+        "Until this node's certificate for the other nodes, or for the API, ends; less than 0 once it has."),
     Row("peer_owed_records", Kind.GAUGE, ("peer",), lambda _, reading: {peer: o.records for peer, o in reading.owed.items()},
         "Records that this node committed without the peer's acknowledgement, and has not handed off yet. Those that reads "
         "have repaired there since are still counted."),

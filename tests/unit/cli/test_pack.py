@@ -41,14 +41,14 @@ def test_one_node_s_files_in_order(vault: Path) -> None:
     (vault / "logs").mkdir()
     result = pack(vault, "--node", "n2")
     assert result.exit_code == 0, result.output
-    assert "n2.tar has what n2 needs: 10 files" in result.output
+    assert "n2.tar has what n2 needs: 12 files" in result.output
     found = names(Path("n2.tar"))
     assert found == sorted(found, key=Path)
     store = [name for name in found if name.startswith("n2/store/")]
     assert [name for name in found if name not in store] == [
         *("api_keys.yaml", "cluster.yaml", "fields.yaml"),
         *("n2", "n2/disk.json", "n2/more", "n2/more/state", "n2/store"),
-        *("secrets", "secrets/cluster.key", "secrets/master-s1.key"),
+        *("secrets", "secrets/ca.pem", "secrets/master-s1.key", "secrets/n2.pem", "secrets/revoked.pem"),
     ]
     assert {Path(name).name for name in store} == {"CURRENT", "MANIFEST-000002", "000003.log"}
 
@@ -77,7 +77,7 @@ def test_for_machines_and_through_a_pipe(vault: Path) -> None:
     identity = read_identity(vault / "n3" / "disk.json")
     assert identity is not None
     answer = json.loads(pack(vault, "--node", "n3", "--json").output)
-    assert {**answer, "bytes": 0} == {"tar": "n3.tar", "node": "n3", "disk": identity.disk.hex(), "files": 9, "bytes": 0}
+    assert {**answer, "bytes": 0} == {"tar": "n3.tar", "node": "n3", "disk": identity.disk.hex(), "files": 11, "bytes": 0}
     piped = pack(vault, "--node", "n3", "-o", "-")
     assert piped.exit_code == 0
     with tarfile.open(fileobj=io.BytesIO(piped.stdout_bytes)) as packed:

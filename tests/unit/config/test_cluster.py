@@ -20,15 +20,14 @@ GOOD: dict[str, Any] = {
         "n2": {"api": "127.0.0.1:8701", "peer": "127.0.0.1:8711"},
         "n3": {"api": "127.0.0.1:8702", "peer": "127.0.0.1:8712"},
     },
-    "secrets": {"cluster": "secrets/cluster.key", "master": {"id": "s1", "file": "secrets/master.key"}},
+    "secrets": {"master": {"id": "s1", "file": "secrets/master.key"}},
 }
-CLUSTER_SECRET, MASTER_SECRET = bytes(range(32)), bytes(range(32, 64))
+MASTER_SECRET = bytes(range(32, 64))
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     (tmp_path / "secrets").mkdir()
-    write_secret(tmp_path / "secrets" / "cluster.key", CLUSTER_SECRET)
     write_secret(tmp_path / "secrets" / "master.key", MASTER_SECRET)
     return tmp_path
 
@@ -69,8 +68,13 @@ def test_a_good_file_with_defaults(home: Path) -> None:
     assert list(config.peers) == ["n1", "n3"]
     assert config.data_directory == home / "n2"
     assert (config.cluster.fields, config.cluster.api_keys) == (home / "fields.yaml", home / "api_keys.yaml")
-    assert (config.cluster_secret, config.master_secret) == (CLUSTER_SECRET, MASTER_SECRET)
+    assert config.master_secret == MASTER_SECRET
+    assert [key for key, _ in config.cluster.tls_files("n2")] == ["peers.certificate", "peers.ca", "peers.revoked"]
     assert (config.cluster.limits, config.cluster.timeouts) == (Limits(), Timeouts())
+
+
+def test_the_secret_that_version_0_1_had_is_read_over(home: Path) -> None:
+    load_node(cluster_file(home, changed("secrets.cluster", "secrets/cluster.key")), "n1")
 
 
 def test_paths_are_absolute_and_relative_to_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +97,8 @@ def test_a_node_may_listen_elsewhere_than_it_is_reached(home: Path) -> None:
 
 def test_nothing_secret_in_a_repr(home: Path) -> None:
     text = repr(load_node(cluster_file(home, GOOD), "n1"))
-    for secret in (CLUSTER_SECRET, MASTER_SECRET):
-        assert secret.hex() not in text
-        assert repr(secret) not in text
+    assert MASTER_SECRET.hex() not in text
+    assert repr(MASTER_SECRET) not in text
 
 
 BAD_VALUES = [
@@ -139,9 +142,10 @@ BAD_VALUES = [
     ("secrets.master", "master.key", "secrets.master: expected a mapping"),
     *(("fields", value, "fields: expected the path of a file, without a NUL in it") for value in (3, "a\0b")),
     ("data", "a\0b", "data: expected the path of a file, without a NUL in it"),
-    ("secrets.cluster", "secrets/none.key", "secrets/none.key: expected a readable secret file: No such file or directory"),
-    ("secrets.cluster", "secrets", "secrets: expected a readable secret file: Is a directory"),
-    ("secrets.cluster", "secrets/master.key", "secrets.master.file: expected another secret than secrets.cluster"),
+    ("secrets.master.file", "secrets/none.key", "secrets/none.key: expected a readable secret file: No such file or directory"),
+    ("secrets.master.file", "secrets", "secrets: expected a readable secret file: Is a directory"),
+    ("api.insecure_http", "yes please", "api.insecure_http: expected"),
+    ("peers.ca", 5, "peers.ca: expected the path of a file"),
 ]
 
 
@@ -187,4 +191,4 @@ def test_a_written_secret_reads_back(tmp_path: Path) -> None:
     assert read_secret(tmp_path / "cluster.yaml", "key", tmp_path / "secret") == MASTER_SECRET
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
     with pytest.raises(FileExistsError):
-        write_secret(tmp_path / "secret", CLUSTER_SECRET)
+        write_secret(tmp_path / "secret", MASTER_SECRET)

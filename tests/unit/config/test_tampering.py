@@ -13,7 +13,15 @@ from quorumvault.config.tampering import guarded, require_guarded
 from quorumvault.errors import ConfigError
 from tests.rigs.made import made
 
-FILES = ("cluster.yaml", "fields.yaml", "api_keys.yaml", "secrets/cluster.key", "secrets/master-s1.key")
+FILES = (
+    "cluster.yaml",
+    "fields.yaml",
+    "api_keys.yaml",
+    "secrets/n2.pem",
+    "secrets/ca.pem",
+    "secrets/revoked.pem",
+    "secrets/master-s1.key",
+)
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def check(vault: Path) -> None:
-    require_guarded(load_cluster(vault / "cluster.yaml"))
+    require_guarded(load_cluster(vault / "cluster.yaml"), "n2")
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])

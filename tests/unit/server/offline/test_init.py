@@ -14,17 +14,19 @@ from click.testing import CliRunner, Result
 from quorumvault.cli import main
 from quorumvault.config.addresses import MAX_BASE_PORT, NodeAddress, plan_nodes
 from quorumvault.config.api_keys import load_keys
+from quorumvault.config.certificates import load_credentials
 from quorumvault.config.cluster import (
     ClusterFile,
     EventLogSettings,
     Limits,
     MasterSecret,
-    SecretFiles,
     Timeouts,
     build,
+    load_cluster,
     load_node,
 )
 from quorumvault.config.fields import load_fields
+from quorumvault.config.tls import ApiSettings, PeerSettings
 from quorumvault.errors import Refused
 from quorumvault.formats.yaml import load_yaml
 from quorumvault.model import NODE_NAMES, Owner
@@ -46,10 +48,12 @@ def test_the_tree_and_its_modes(tmp_path: Path) -> None:
     home = tmp_path / "vault"
     make(home)
     assert sorted(os.listdir(home)) == ["api_keys.yaml", "cluster.yaml", "fields.yaml", "n1", "n2", "n3", "secrets"]
-    assert sorted(os.listdir(home / "secrets")) == ["cluster.key", "master-s1.key"]
+    assert sorted(os.listdir(home / "secrets")) == [
+        *("ca.key", "ca.pem", "issued.pem", "master-s1.key", "n1.pem", "n2.pem", "n3.pem", "revoked.pem")
+    ]
     modes = {path.relative_to(home).as_posix(): path.stat().st_mode & 0o777 for path in home.rglob("*")}
     assert modes["secrets"] == 0o700
-    assert modes["secrets/cluster.key"] == modes["secrets/master-s1.key"] == 0o600
+    assert {mode for name, mode in modes.items() if name.startswith("secrets/")} == {0o600}
     assert modes["n1"] == modes["n2"] == modes["n3"] == 0o700
 
 
@@ -58,7 +62,7 @@ def test_a_node_can_be_configured_from_it(tmp_path: Path, node: str) -> None:
     made = make(tmp_path / "vault")
     config = load_node(made.cluster_file, node)
     assert config.cluster.nodes == made.nodes
-    assert config.cluster_secret != config.master_secret
+    assert load_credentials(config.cluster, node).ends().keys() == {"peers"}
     assert "$.ssn" in load_fields(config.cluster.fields).paths
     identity = read_identity(config.data_directory / "disk.json")
     assert identity is not None
@@ -144,7 +148,7 @@ def test_the_sample_in_conf_is_what_init_writes() -> None:
 
 def test_every_key_is_in_the_sample_with_its_default(tmp_path: Path) -> None:
     text = cluster_yaml("c1", plan_nodes(["127.0.0.1"], 8700))
-    for kind in (ClusterFile, NodeAddress, SecretFiles, MasterSecret, Limits, Timeouts, EventLogSettings):
+    for kind in (ClusterFile, NodeAddress, MasterSecret, ApiSettings, PeerSettings, Limits, Timeouts, EventLogSettings):
         for name in kind.__struct_fields__:
             assert re.search(rf"^ *(# *)?{name}: ?", text, re.MULTILINE), name
     as_written = tmp_path / "as-written.yaml"
@@ -177,7 +181,15 @@ def test_the_command_for_people_shows_each_key_once(tmp_path: Path) -> None:
     assert (result.exit_code, len(re.findall(r"qvk_\w+", result.stdout))) == (0, 1)
     assert "default  qvk_" in result.stdout
     assert f"quorumvault serve --config {tmp_path}/vault/cluster.yaml --node n2" in result.stdout
-    assert "http://10.0.0.1:8700,http://10.0.0.2:8700,http://10.0.0.3:8700" in result.stdout
+    assert "https://10.0.0.1:8700,https://10.0.0.2:8700,https://10.0.0.3:8700" in result.stdout
+    assert f"export QUORUMVAULT_CACERT={tmp_path}/vault/secrets/ca.pem" in result.stdout
+
+
+def test_tls_on_loopback_is_asked_for(tmp_path: Path) -> None:
+    answer = json.loads(run(str(tmp_path / "vault"), "--tls", "--json").stdout)
+    assert answer["nodes"]["n1"] == {"api": "https://127.0.0.1:8700", "peer": "127.0.0.1:8710"}
+    credentials = load_credentials(load_cluster(tmp_path / "vault" / "cluster.yaml"), "n1")
+    assert credentials.ends().keys() == {"peers", "api"}
 
 
 @pytest.mark.parametrize("arguments", [["--host", "a,b"], ["--owner", "No Name"], ["--base-port", "0"], ["--base-port", "65535"]])

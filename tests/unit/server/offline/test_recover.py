@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
+from quorumvault.config.certificates import load_credentials
 from quorumvault.config.cluster import load_cluster, load_node
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import ConfigError, DirectoryInUse, Refused, StorageFailed, StoreCorrupt
@@ -80,7 +81,7 @@ class Vault:
         return recover(list(self.nodes.values()), lambda words: None, accept_older=accept_older)
 
     def rebuild(self, node: str, into: Path) -> Rebuilt:
-        return rebuild(self.nodes[node], into, entropy=os.urandom, tell=lambda words: None)
+        return rebuild(self.nodes[node], into, now=datetime.now(UTC), entropy=os.urandom, tell=lambda words: None)
 
     def came_to(self, node: str, mark: Mark) -> None:
         """The disk has been started so often, and written so many groups."""
@@ -441,10 +442,12 @@ def test_a_cluster_out_of_one_disk_has_what_that_disk_has_on_three_new_ones(vaul
         disks.add(disk.identity.disk)
     assert len(disks) == 3
     assert disks.isdisjoint(vault.identity("n1").view.disks.values())  # type: ignore[union-attr]
-    for name in ("fields.yaml", "api_keys.yaml", "secrets/cluster.key", "secrets/master-s1.key"):
+    for name in ("fields.yaml", "api_keys.yaml", "secrets/master-s1.key"):
         assert (tmp_path / "new" / name).read_bytes() == (vault.directory / name).read_bytes()
         assert (tmp_path / "new" / name).stat().st_mode == (vault.directory / name).stat().st_mode
     assert (tmp_path / "new" / "secrets").stat().st_mode & 0o777 == 0o700
+    for node in NODE_NAMES:  # for the new cluster id
+        load_credentials(load_cluster(rebuilt.cluster_file), node)
     shutil.rmtree(tmp_path / "new" / "n2")
     shutil.copytree(vault.directory / "n2", tmp_path / "new" / "n2")
     with pytest.raises(ConfigError, match="this is another node's or cluster's"):
@@ -461,7 +464,7 @@ def test_a_cluster_that_cannot_be_made_is_not_there(vault: Vault, tmp_path: Path
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        rebuild(vault.nodes["n1"], into, entropy=os.urandom, tell=tell)
+        rebuild(vault.nodes["n1"], into, now=datetime.now(UTC), entropy=os.urandom, tell=tell)
     assert list(into.iterdir()) == []
     assert steps == ["n1: gets what the disk of n1 has", "n2: gets what the disk of n1 has"]
     (into / "something").touch()

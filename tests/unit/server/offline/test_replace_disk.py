@@ -198,6 +198,8 @@ def test_arguments_that_make_no_sense_are_a_usage_error(vault: Path, arguments: 
 def test_the_new_disk_can_be_packed(vault: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     disk = new_disk(vault, host="10.0.0.4").disk
+    file = vault / "cluster.yaml"
+    file.write_text(file.read_text().replace("# insecure_http: false ", "insecure_http: true "))
     result = CliRunner().invoke(main, ["pack", str(vault), "--node", "n2", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.output)["disk"] == disk.hex()

@@ -112,8 +112,9 @@ def test_three_new_disks_with_all_of_it(old: Old, into: Path, tmp_path: Path) ->
     assert len(disks) == 3
     for name in ("fields.yaml", "api_keys.yaml", "secrets/master-s1.key"):
         assert (into / name).read_bytes() == (old.directory / name).read_bytes()
-    assert (into / "secrets/cluster.key").read_bytes() != (old.directory / "secrets/cluster.key").read_bytes()
-    for secret in ("api_keys.yaml", "secrets/cluster.key", "secrets/master-s1.key"):
+    for secret in ("ca.key", "n1.pem"):
+        assert (into / "secrets" / secret).read_bytes() != (old.directory / "secrets" / secret).read_bytes()
+    for secret in ("api_keys.yaml", "secrets/ca.key", "secrets/n1.pem", "secrets/master-s1.key"):
         assert (into / secret).stat().st_mode & 0o077 == 0
 
 
@@ -123,7 +124,7 @@ def test_without_a_key_file_each_owner_gets_a_new_key_and_it_is_good(old: Old, i
     done = command(old, file, tmp_path / "more", "--host", "10.0.0.1,10.0.0.2,10.0.0.3", "--json")
     answer = json.loads(done.output)
     assert (answer["records"], answer["owners"], answer["from_cluster_id"]) == (40, 2, "old")
-    assert answer["nodes"]["n3"] == {"api": "http://10.0.0.3:8700", "peer": "10.0.0.3:8710"}
+    assert answer["nodes"]["n3"] == {"api": "https://10.0.0.3:8700", "peer": "10.0.0.3:8710"}
     for place, made_keys in ((into, restored.api_keys), (tmp_path / "more", answer["api_keys"])):
         assert made_keys.keys() == {"clinic", "registry"}
         keys = load_keys(place / "api_keys.yaml")

@@ -192,7 +192,7 @@ def test_a_node_that_moves_and_a_cluster_made_of_one_disk_say_what_they_were_tol
         assert (replaced.endpoints.api.host, replaced.endpoints.api.port) == (host, 8701)
         assert load_cluster(home / "cluster.yaml").nodes["n2"] == replaced.endpoints
         rebuilt = rebuild(
-            load_node(home / "cluster.yaml", "n1"), new, entropy=entropy(bytes.fromhex(cluster_id)), tell=lambda _: None
+            load_node(home / "cluster.yaml", "n1"), new, now=NOW, entropy=entropy(bytes.fromhex(cluster_id)), tell=lambda _: None
         )
         for node in NODE_NAMES:
             config = load_node(rebuilt.cluster_file, node)
@@ -203,7 +203,11 @@ def test_a_node_that_moves_and_a_cluster_made_of_one_disk_say_what_they_were_tol
 @pytest.mark.parametrize(
     ("name", "instead", "words"),
     [
-        ("write_secrets", lambda *_: None, "secrets.cluster: .* expected a readable secret file"),
+        (
+            "write_secrets",
+            lambda directory, *_: (directory / "secrets").mkdir(),
+            "secrets.master.file: .* expected a readable secret file",
+        ),
         ("write_keys", lambda *_, **__: {}, r"api_keys\.yaml: expected a file that can be read"),
         ("make_disk", lambda *_: BytesIO(), r"disk\.json: expected a disk identity; there is none"),
         ("DiskIdentity", lambda _, *rest: DiskIdentity("another", *rest), r"disk\.json: expected the data of n1 of this cluster"),
@@ -238,7 +242,7 @@ def test_a_cluster_is_not_made_of_one_disk_with_a_file_that_no_node_could_read(t
     make(home, ["clinic"])
     (home / "fields.yaml").write_text("fields: 1\n")
     with pytest.raises(ConfigError, match=re.escape(f"{home}/fields.yaml: fields")):
-        rebuild(load_node(home / "cluster.yaml", "n1"), new, entropy=entropy(), tell=lambda _: None)
+        rebuild(load_node(home / "cluster.yaml", "n1"), new, now=NOW, entropy=entropy(), tell=lambda _: None)
     assert not new.exists()
 
 

@@ -14,9 +14,10 @@ from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.connection import Connection
 from quorumvault.server.peers.connection_state import MAY_COME, TRANSITIONS, Event, State, after
 from quorumvault.server.peers.facts import Greeting, NodeFacts
-from quorumvault.server.peers.frames import Envelope, FrameReader, FrameWriter, Kind
-from quorumvault.server.peers.handshake import Dialling, Listening
-from tests.rigs.links import SECRET, facts_of, local_node
+from quorumvault.server.peers.frames import Envelope, Kind, frame
+from quorumvault.server.tls import TlsSession
+from tests.rigs.certificates import credentials, node_pem
+from tests.rigs.links import facts_of, local_node
 from tests.unit.server.peers.test_claims import Claimant
 
 #: The way to an open connection.
@@ -58,7 +59,8 @@ class _End(Connection):
     """n2's end of a connection that n1 has dialled."""
 
     def __init__(self, claims: Claims) -> None:
-        super().__init__(local_node("n2", claims=claims), Listening(SECRET, bytes(32)), expected=("n1",))
+        local = local_node("n2", claims=claims)
+        super().__init__(local, TlsSession(local.credentials().listening, server_side=True), expected=("n1",))
 
     def greeted(self, facts: NodeFacts) -> None: ...
 
@@ -71,8 +73,8 @@ class _Play:
     """The other side, and the transport; each move may come at any time that a transport allows."""
 
     def __init__(self, claims: Claims) -> None:
-        self.end, self.transport, self.handshake = _End(claims), _Transport(), Dialling(SECRET, bytes(32))
-        self.writer: FrameWriter | None = None
+        self.end, self.transport = _End(claims), _Transport()
+        self.tls = TlsSession(credentials(node_pem("n1")).dialling, server_side=False)
 
     def connect(self) -> None:
         if self.end._transport is None:
@@ -80,15 +82,14 @@ class _Play:
 
     def shake_hands(self) -> None:
         if self.end.state is State.HANDSHAKE:
-            self.end.data_received(self.handshake.start())
-            step = self.handshake.receive(self.transport.written)
-            assert step.session is not None
-            self.writer, self.reader = FrameWriter(step.session.sending), FrameReader(step.session.receiving, 1 << 20)
-            self.end.data_received(step.send)
+            self.tls.start()
+            self.end.data_received(self.tls.outgoing())
+            self.tls.feed(self.transport.written)
+            self.end.data_received(self.tls.outgoing())
 
     def say(self, kind: Kind, message: Any) -> None:
-        if self.writer is not None:
-            self.end.data_received(b"".join(self.writer.frame([Envelope(kind, 0, saying.encode(message))])))
+        if self.tls.established:
+            self.end.data_received(self.tls.seal(frame([Envelope(kind, 0, saying.encode(message))])))
 
 
 _MOVES = {

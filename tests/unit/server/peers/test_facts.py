@@ -25,8 +25,8 @@ N1 = NodeFacts(
 N2 = msgspec.structs.replace(N1, node="n2", disk=b"2" * 16)
 
 
-def refused(theirs: NodeFacts, to: str = "n1") -> str | None:
-    return refusal(N1, Greeting(to, theirs), expected=("n2", "n3"))
+def refused(theirs: NodeFacts, to: str = "n1", certified: str = "n2") -> str | None:
+    return refusal(N1, Greeting(to, theirs), expected=("n2", "n3"), certified=certified)
 
 
 def test_a_node_of_the_same_cluster_is_welcome() -> None:
@@ -64,6 +64,12 @@ def test_refused_with_a_reason_that_says_what_to_do_and_shows_no_secret(
     for word in words:
         assert word in reason
     assert "fingerprint" not in reason
+
+
+def test_a_node_is_the_one_that_its_certificate_names() -> None:
+    """Mutant: without this, n3's certificate would do for n2's vote."""
+    assert refused(N2, certified="n3") is not None
+    assert "what greets as n2 has the certificate of n3" in str(refused(N2, certified="n3"))
 
 
 def test_a_node_that_looks_for_another_one_is_told_where_it_is() -> None:

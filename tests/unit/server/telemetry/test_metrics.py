@@ -76,7 +76,20 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
     owed = {"n2": Owed(0, 0.0), "n3": Owed(101, 65.5)}
     joining = Progress(records=7, expected=9)
     gauged.reading = Reading(
-        "joining", 2, {"n2": True, "n3": False}, 4, 5_000_000, owed, scrub, joining, True, 123_456, 1_200_000, 40, 2
+        "joining",
+        2,
+        {"n2": True, "n3": False},
+        4,
+        5_000_000,
+        owed,
+        scrub,
+        joining,
+        True,
+        123_456,
+        1_200_000,
+        40,
+        2,
+        {"peers": 86_400.5},
     )
     metrics = gauged.metrics
     metrics.request(Event(event="tokenize", outcome="ok", items=10, duration_ms=3.0))
@@ -170,6 +183,7 @@ def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> No
         "state": set(STATES),
         "reason": set(REJECTIONS),
         "answered_by": {"filter", "store"},
+        "use": {"peers", "api"},
     }
     for sample in samples(gauged.metrics.text()):
         for label, word in sample.labels.items():

@@ -1,0 +1,265 @@
+"""TLS of one node: its certificates and CAs read from files, checked, and made into what connections are secured with.
+
+Read at start and again at each reload; a Credentials never changes, and connections that are open keep theirs.
+
+    peers   TLS 1.3 alone, both sides with a certificate. Names are checked by the connection (server/peers/connection.py)
+    api     TLS 1.2 or 1.3; clients need a certificate only if api.client_ca is set
+
+Keys are read once, from files that nobody else can read, and OpenSSL gets what was read, by a file in memory: no other file can
+be put in its place between the look at its mode and its use.
+"""
+
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from quorumvault.config import tls
+from quorumvault.config.addresses import is_loopback
+from quorumvault.config.cluster import Cluster
+from quorumvault.config.secrets import read_private
+from quorumvault.crypto.x509 import Unnamed, node_named, revoked_serials, uris_of
+from quorumvault.errors import ConfigError
+
+#: Of a file of certificates. A list of 10,000 revoked ones takes 600 KB.
+_MOST_BYTES: Final = 1 << 20
+#: From then on a warning: long enough for whoever has to ask an organisation's CA.
+WARN_DAYS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCredentials:
+    """For connections between nodes: either end, when this node's certificate ends, and serial numbers that are taken no more."""
+
+    listening: ssl.SSLContext = field(repr=False)
+    dialling: ssl.SSLContext = field(repr=False)
+    ends: datetime
+    revoked: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCredentials:
+    context: ssl.SSLContext = field(repr=False)
+    ends: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """``api`` is None for plain HTTP; ``exposed``: although others than this machine reach it."""
+
+    peers: PeerCredentials
+    api: ApiCredentials | None
+    exposed: bool = False
+
+    def ends(self) -> dict[str, datetime]:
+        """When each certificate of this node ends, by its use."""
+        return {"peers": self.peers.ends} | ({} if self.api is None else {"api": self.api.ends})
+
+    def problems(self, now: datetime) -> Iterator[str]:
+        """Words for /health: certificates that end soon or have ended, and an API that tells values to who listens in."""
+        for use, ends in self.ends().items():
+            left = ends - now
+            if left.total_seconds() <= 0:
+                yield f"the certificate for {_USES[use]} has expired ({ends:%Y-%m-%d}): renew it"
+            elif left.days < WARN_DAYS:
+                yield f"the certificate for {_USES[use]} expires in {left.days} days ({ends:%Y-%m-%d}): renew it"
+        if self.exposed:
+            yield "the API is plain HTTP on an address that others reach: API keys and values cross the network in clear"
+
+    def expired(self, now: datetime) -> str | None:
+        """The use whose certificate has ended; None if none has."""
+        return next((use for use, ends in self.ends().items() if ends <= now), None)
+
+
+_USES = {"peers": "other nodes", "api": "the API"}
+
+
+class Unusable(Exception):
+    """A file of TLS that cannot be used: what was expected. ``part``: its key in cluster.yaml, without ``peers`` or ``api``."""
+
+    def __init__(self, part: str, expected: str) -> None:
+        super().__init__(expected)
+        self.part = part
+
+
+def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> PeerCredentials:
+    """Make the credentials of a node: its certificate and key, CAs, and their lists of revoked ones, in PEM. Raises Unusable."""
+    ends = _first(own).not_valid_after_utc
+    listening = _peer_context(ssl.PROTOCOL_TLS_SERVER, own, authorities, revoked)
+    # Who resumes a session is not asked for its certificate again, which may have been revoked.
+    listening.num_tickets = 0
+    dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, revoked)
+    return PeerCredentials(listening, dialling, ends, frozenset() if revoked is None else frozenset(_serials(revoked)))
+
+
+def _peer_context(side: int, own: bytes, authorities: bytes, revoked: bytes | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # the connection checks which node it is
+    context.verify_mode = ssl.CERT_REQUIRED
+    _show(context, own)
+    _trust(context, "ca", authorities)
+    if revoked is not None:
+        try:
+            with _in_memory(revoked) as file:
+                context.load_verify_locations(cafile=file)
+        except (ssl.SSLError, ValueError):
+            raise Unusable("revoked", _LIST) from None
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return context
+
+
+def api_credentials(own: bytes, client_authorities: bytes | None) -> ApiCredentials:
+    """Make what the API is secured with, likewise. Raises Unusable."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # One handshake for a connection: a client could else ask for another one, again and again.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(["http/1.1"])
+    _show(context, own)
+    if client_authorities is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        _trust(context, "client_ca", client_authorities)
+    return ApiCredentials(context, _first(own).not_valid_after_utc)
+
+
+def load_credentials(cluster: Cluster, node: str) -> Credentials:
+    """Read what this node secures its connections with. Raises ConfigError, with no text of a key."""
+    files = _Files(cluster, dict(cluster.tls_files(node)))
+    peers = _load_peers(cluster, node, files)
+    if "api.certificate" in files.paths:
+        own, client_ca = files.read_pair("api"), files.read("api.client_ca")
+        with files.named("api"):
+            return Credentials(peers, api_credentials(own, client_ca))
+    listen = cluster.nodes[node].listen_api
+    if not is_loopback(listen) and not cluster.api.insecure_http:
+        raise ConfigError(
+            cluster.file,
+            "api.certificate",
+            f"expected a certificate: the API of {node} listens on {listen}, where plain HTTP would show API keys and values to "
+            f"the network. Name one (init and certs issue make {tls.OWN_CERTIFICATE}), or say api.insecure_http: true, as behind "
+            "a proxy that ends TLS",
+        )
+    return Credentials(peers, None, exposed=not is_loopback(listen))
+
+
+def _load_peers(cluster: Cluster, node: str, files: "_Files") -> PeerCredentials:
+    own, authorities, revoked = files.read_pair("peers"), files.read("peers.ca"), files.read("peers.revoked")
+    path = files.paths["peers.certificate"]
+    with files.named("peers"):
+        credentials = peer_credentials(own, authorities or b"", revoked)
+    try:
+        named = node_named(uris_of(_first(own)), cluster.cluster_id)
+    except (Unnamed, ValueError) as error:
+        raise ConfigError(cluster.file, "peers.certificate", f"{path}: {error}") from None
+    if named != node:
+        raise ConfigError(cluster.file, "peers.certificate", f"{path}: expected the certificate of {node}, this is {named}'s")
+    return credentials
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Files of TLS by their keys in cluster.yaml, and the words for those that cannot be used."""
+
+    cluster: Cluster
+    paths: Mapping[str, Path]
+
+    def read(self, key: str) -> bytes | None:
+        """None if the key is not set. Raises ConfigError."""
+        if key not in self.paths:
+            return None
+        try:
+            with self.paths[key].open("rb") as file:
+                return file.read(_MOST_BYTES)
+        except OSError as error:
+            raise self._bad(key, f"a file that can be read: {error.strerror}") from None
+
+    def read_pair(self, use: str) -> bytes:
+        """The certificate and the key for this use, from one file or from two."""
+        key = f"{use}.certificate"
+        if f"{use}.key" in self.paths:
+            private = read_private(self.cluster.file, f"{use}.key", self.paths[f"{use}.key"], _MOST_BYTES)
+            return private + b"\n" + (self.read(key) or b"")
+        if not self.paths[key].exists():
+            raise self._bad(
+                key,
+                "the certificate of this node and its key; there is no such file. For a cluster that has none yet: quorumvault "
+                "certs issue, in the directory where it was made; then carry each host its own",
+            )
+        return read_private(self.cluster.file, key, self.paths[key], _MOST_BYTES)
+
+    @contextmanager
+    def named(self, use: str) -> Iterator[None]:
+        try:
+            yield
+        except Unusable as error:
+            raise self._bad(f"{use}.{error.part}", str(error)) from None
+
+    def _bad(self, key: str, expected: str) -> ConfigError:
+        return ConfigError(self.cluster.file, key, f"{self.paths[key]}: expected {expected}")
+
+
+def _first(pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(pem)[0]
+    except ValueError:
+        raise Unusable("certificate", "a certificate in PEM") from None
+
+
+def _show(context: ssl.SSLContext, own: bytes) -> None:
+    try:
+        with _in_memory(own) as file:
+            context.load_cert_chain(file, password=_no_password)
+    except (ssl.SSLError, ValueError):  # whose words could name the file in memory, and no other
+        raise Unusable("certificate", "a certificate and its own private key, not encrypted, in PEM") from None
+
+
+def _trust(context: ssl.SSLContext, part: str, authorities: bytes) -> None:
+    try:
+        context.load_verify_locations(cadata=authorities.decode("ascii"))
+    except (ssl.SSLError, ValueError):  # UnicodeDecodeError too
+        raise Unusable(part, "certificates of CAs in PEM") from None
+
+
+_LIST = "lists of revoked certificates in PEM"
+
+
+def _serials(revoked: bytes) -> Iterator[int]:
+    try:
+        for piece in _split(revoked):
+            yield from revoked_serials(piece)
+    except ValueError:
+        raise Unusable("revoked", _LIST) from None
+
+
+_END = b"-----END X509 CRL-----"
+
+
+def _split(revoked: bytes) -> Iterator[bytes]:
+    """The lists in a file, one for each CA."""
+    for piece in revoked.split(_END):
+        if piece.strip():
+            yield piece + _END
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """A file in memory, for functions of OpenSSL that take nothing but names."""
+    descriptor = os.memfd_create("quorumvault", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _no_password() -> str:
+    """OpenSSL would ask on the terminal."""
+    raise ValueError("an encrypted key")

@@ -1,0 +1,51 @@
+"""Refusals: says of each connection that came to nothing why, once for each host and reason, and not more often than it may.
+
+Anybody who reaches the peer port can cause any number of them, and a line for each would fill the disk.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+logger = logging.getLogger("quorumvault.peers")
+
+#: Most hosts whose last reason is remembered, so that a host which tries again and again is told of once.
+_REMEMBERED: Final = 256
+#: Most lines in as many seconds; those beyond are counted in the next one.
+_LINES: Final = 30
+_SECONDS: Final = 60.0
+
+
+class Refusals:
+    """``now`` is a monotonic clock; ``tell(words)`` gets each line besides the log."""
+
+    def __init__(self, now: Callable[[], float], tell: Callable[[str], None]) -> None:
+        self._now = now
+        self._tell = tell
+        self._last: dict[str, str] = {}
+        self._since = now()
+        self._lines = 0
+        self._left_out = 0
+
+    def add(self, remote: str, reason: str) -> None:
+        """A connection from this host came to nothing."""
+        if self._last.get(remote) == reason:
+            return
+        if len(self._last) >= _REMEMBERED:
+            self._last.clear()
+        self._last[remote] = reason
+        if self._now() - self._since >= _SECONDS:
+            self._since, self._lines = self._now(), 0
+        if self._lines >= _LINES:
+            self._left_out += 1
+            return
+        self._lines += 1
+        others = f" ({self._left_out} others are left out before this one)" if self._left_out else ""
+        self._left_out = 0
+        words = f"a connection from {remote} came to nothing: {reason}{others}"
+        logger.warning("%s", words)
+        self._tell(words)
+
+    def forget(self, remote: str) -> None:
+        """A connection from this host is in order: the same reason would be news again."""
+        self._last.pop(remote, None)

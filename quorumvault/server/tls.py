@@ -1,0 +1,150 @@
+"""One side of TLS, as bytes in and bytes out: OpenSSL by ``ssl.SSLObject``, with no socket, no clock and no waiting.
+
+asyncio's own TLS makes a protocol's connection when the handshake is over. A stranger in the handshake would then be counted by
+nobody, and the reason for which a certificate was refused would reach nobody (docs/decisions/0036-mutual-tls.md).
+
+    feed(bytes of the socket) ──▶ handshake, until ``established``
+                              ──▶ read_into(buffer), until it gives nothing      bytes of the other side
+    seal(bytes for the other side) ──▶ bytes for the socket
+    outgoing()                     ──▶ bytes for the socket that TLS itself wants to send: the handshake's, an alert
+"""
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+#: What the other side may send before it has proved itself: a chain of certificates takes some 5 KB, a hello up to 2.
+HANDSHAKE_BYTES: Final = 64 * 1024
+#: TLS cuts what is sent into records of up to 16 KiB, and gives back one at a time.
+RECORD_BYTES: Final = 16 * 1024
+
+
+class TlsError(Exception):
+    """The other side did not prove itself, or the stream was changed on its way. ``outgoing()`` has the alert for it.
+
+    ``told``: it was the other side that ended it, by an alert.
+    """
+
+    def __init__(self, reason: str, *, told: bool = False) -> None:
+        super().__init__(reason)
+        self.told = told
+
+
+class TlsSession:
+    """Not to be used again after a TlsError, but for ``outgoing``."""
+
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._handshake_bytes = 0
+        #: The handshake is over: the other side has shown what the context asks of it, and bytes can be sealed.
+        self.established = False
+
+    def start(self) -> None:
+        """Begin the handshake. A side that listens has nothing to send yet."""
+        self._shake_hands()
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take bytes of the socket, in any pieces. Raises TlsError."""
+        if not self.established:
+            self._handshake_bytes += len(data)
+            if self._handshake_bytes > HANDSHAKE_BYTES:
+                raise TlsError(f"it sent more than {HANDSHAKE_BYTES} bytes before it had proved itself")
+        self._incoming.write(data)
+        if not self.established:
+            self._shake_hands()
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Put bytes of the other side into ``buffer``. Returns how many; 0 if none are whole. Raises TlsError."""
+        if not self.established:
+            return 0
+        try:
+            return cast("int", self._tls.read(len(buffer), buffer))
+        except ssl.SSLWantReadError:
+            return 0
+        except ssl.SSLZeroReturnError:
+            raise TlsError("closed by the other side", told=True) from None
+        except ssl.SSLError as error:
+            raise _explained(error) from None
+
+    def read_all(self) -> bytes:
+        """Return all bytes of the other side that are whole. Raises TlsError."""
+        pieces = []
+        buffer = memoryview(bytearray(RECORD_BYTES))
+        while count := self.read_into(buffer):
+            pieces.append(bytes(buffer[:count]))
+        return b"".join(pieces)
+
+    def seal(self, data: bytes | memoryview) -> bytes:
+        """Return what the socket has to send for the other side to read ``data``. Raises TlsError."""
+        try:
+            with memoryview(data) as view:
+                sent = 0
+                while sent < len(view):
+                    sent += self._tls.write(view[sent:])
+        except ssl.SSLError as error:
+            raise _explained(error) from None
+        return self._outgoing.read()
+
+    def outgoing(self) -> bytes:
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    @property
+    def certificate(self) -> Mapping[str, Any]:
+        """The certificate that the other side has shown and that was verified; empty if none was asked for."""
+        return self._tls.getpeercert() or {}
+
+    def _shake_hands(self) -> None:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLError as error:
+            raise _explained(error) from None
+        self.established = True
+
+
+# What went wrong, and what to do, for who reads the log. Numbers are OpenSSL's (x509_vfy.h).
+
+_ITS_CLOCK = "renew it, or set the clocks right"
+_REFUSED: Final = {
+    3: "there is no list of revoked certificates of its CA here: peers.revoked has to have one of each CA in peers.ca",
+    9: "its certificate is not valid yet: do the clocks of both hosts agree?",
+    10: f"its certificate has expired: {_ITS_CLOCK}",
+    12: "the list of revoked certificates here has ended: make a new one (peers.revoked)",
+    23: "its certificate is revoked: if it is to come back, issue another for it",
+    26: "its certificate is not for this use: one of a node is for both ends of TLS (extendedKeyUsage serverAuth, clientAuth)",
+}
+_FOREIGN = (
+    "its certificate is of a CA that is not among those trusted here: is it of this cluster, and are the CA files the same?"
+)
+#: It cannot be followed to a CA that is trusted: a certificate that signed itself, or an issuer that is not there.
+_FOREIGN_CODES: Final = frozenset({2, 18, 19, 20, 21})
+
+#: Alerts by which the other side says why it ends the connection.
+_ALERTS: Final = {
+    "TLSV1_ALERT_UNKNOWN_CA": "it is of a CA that is not trusted there",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": f"it has expired: {_ITS_CLOCK}",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "it is revoked",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it is not valid there; the clocks of both hosts may differ",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it is not for this use",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it cannot be taken there",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "none was shown",
+}
+
+
+def _explained(error: ssl.SSLError) -> TlsError:
+    reason = error.reason or "UNKNOWN"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _FOREIGN_CODES:
+            return TlsError(_FOREIGN)
+        return TlsError(_REFUSED.get(error.verify_code, f"its certificate was refused: {error.verify_message}"))
+    if reason in _ALERTS:
+        return TlsError(f"the other side refuses the certificate of this node: {_ALERTS[reason]}; its log says more", told=True)
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return TlsError("it showed no certificate: what connected is no node of a vault")
+    if reason in ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"):
+        return TlsError("the two sides have no version of TLS in common", told="ALERT" in reason)
+    if "ALERT" in reason:
+        return TlsError(f"the other side ended TLS: {reason.lower()}", told=True)
+    return TlsError(f"what it sends is not TLS as it is spoken here ({reason.lower()}): is it a node of this version?")
