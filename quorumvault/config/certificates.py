@@ -61,6 +61,11 @@ class Credentials:
         """When each certificate of this node ends, by its use."""
         return {"peers": self.peers.ends} | ({} if self.api is None else {"api": self.api.ends})
 
+    @property
+    def scheme(self) -> str:
+        """Of the API's URL."""
+        return "http" if self.api is None else "https"
+
     def problems(self, now: datetime) -> Iterator[str]:
         """Words for /health: certificates that end soon or have ended, and an API that tells values to who listens in."""
         for use, ends in self.ends().items():

@@ -9,12 +9,15 @@ nobody, and the reason for which a certificate was refused would reach nobody (d
     outgoing()                     ──▶ bytes for the socket that TLS itself wants to send: the handshake's, an alert
 """
 
+import contextlib
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 #: What the other side may send before it has proved itself: a chain of certificates takes some 5 KB, a hello up to 2.
 HANDSHAKE_BYTES: Final = 64 * 1024
+#: Given to OpenSSL at a time until then: what follows the handshake in one read does not count as a part of it.
+_PIECE_BYTES: Final = 4 * 1024
 #: TLS cuts what is sent into records of up to 16 KiB, and gives back one at a time.
 RECORD_BYTES: Final = 16 * 1024
 
@@ -39,6 +42,8 @@ class TlsSession:
         self._handshake_bytes = 0
         #: The handshake is over: the other side has shown what the context asks of it, and bytes can be sealed.
         self.established = False
+        #: The other side has said that nothing more comes from it.
+        self.ended = False
 
     def start(self) -> None:
         """Begin the handshake. A side that listens has nothing to send yet."""
@@ -46,13 +51,18 @@ class TlsSession:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take bytes of the socket, in any pieces. Raises TlsError."""
-        if not self.established:
-            self._handshake_bytes += len(data)
-            if self._handshake_bytes > HANDSHAKE_BYTES:
-                raise TlsError(f"it sent more than {HANDSHAKE_BYTES} bytes before it had proved itself")
-        self._incoming.write(data)
-        if not self.established:
-            self._shake_hands()
+        with memoryview(data) as view:
+            at = 0
+            while not self.established and at < len(view):
+                piece = view[at : at + _PIECE_BYTES]
+                at += len(piece)
+                self._handshake_bytes += len(piece)
+                if self._handshake_bytes > HANDSHAKE_BYTES:
+                    raise TlsError(f"it sent more than {HANDSHAKE_BYTES} bytes before it had proved itself")
+                self._incoming.write(piece)
+                self._shake_hands()
+            if at < len(view):
+                self._incoming.write(view[at:])
 
     def read_into(self, buffer: memoryview) -> int:
         """Put bytes of the other side into ``buffer``. Returns how many; 0 if none are whole. Raises TlsError."""
@@ -63,6 +73,7 @@ class TlsSession:
         except ssl.SSLWantReadError:
             return 0
         except ssl.SSLZeroReturnError:
+            self.ended = True
             raise TlsError("closed by the other side", told=True) from None
         except ssl.SSLError as error:
             raise _explained(error) from None
@@ -85,6 +96,13 @@ class TlsSession:
         except ssl.SSLError as error:
             raise _explained(error) from None
         return self._outgoing.read()
+
+    def end(self) -> bytes:
+        """Return what tells the other side that nothing more comes."""
+        if self.established:
+            with contextlib.suppress(ssl.SSLError):  # it waits for the other side to say the same
+                self._tls.unwrap()
+        return self.outgoing()
 
     def outgoing(self) -> bytes:
         return self._outgoing.read() if self._outgoing.pending else b""

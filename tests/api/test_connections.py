@@ -5,10 +5,10 @@ import contextlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -20,9 +20,10 @@ from quorumvault.server.http.protocol import LARGE_READ, SMALL_READ
 from quorumvault.server.http.scope import CONNECTION
 from quorumvault.server.http.server import HttpServer, listening_socket
 from quorumvault.server.telemetry.connection_refusals import Refusal
+from tests.rigs.certificates import api_context, trusting
 from tests.rigs.links import eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run", "tls")]
 
 PATIENCE = 20
 PIECE = b"x" * 256 * 1024
@@ -31,6 +32,14 @@ PIECES = 64
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 SIZED = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+def tls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All of it without TLS, and with it: nothing here may differ."""
+    Site.tls = request.param
+    yield
+    Site.tls = False
 
 
 class App:
@@ -125,6 +134,7 @@ class Site:
     app: App
     counted: Counter[Refusal]
     clients: list[Client] = field(default_factory=list)
+    tls: ClassVar = False
 
     async def sent(self, data: bytes, receive_buffer: int | None = None) -> Client:
         """Connects, and sends this. Returns the connection."""
@@ -133,7 +143,8 @@ class Site:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
-        self.clients.append(Client(*await asyncio.open_connection(sock=connection, limit=4096)))
+        secured: dict[str, Any] = {"ssl": trusting(), "server_hostname": "localhost"} if self.tls else {}
+        self.clients.append(Client(*await asyncio.open_connection(sock=connection, limit=4096, **secured)))
         self.clients[-1].writer.write(data)
         return self.clients[-1]
 
@@ -171,7 +182,13 @@ async def serving(limits: Limits | None = None, timeouts: Timeouts | None = None
     port = listener.getsockname()[1]
     app, counted = App(), Counter[Refusal]()
     server = HttpServer(
-        app, listener, limits or Limits(), timeouts or Timeouts(), crowded, lambda refusal: counted.update([refusal])
+        app,
+        listener,
+        limits or Limits(),
+        timeouts or Timeouts(),
+        crowded,
+        lambda refusal: counted.update([refusal]),
+        (lambda: api_context()) if Site.tls else None,
     )
     listener.listen()
     server.start()

@@ -1,13 +1,14 @@
 """Certificates for tests of TLS on this machine."""
 
 import functools
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from quorumvault.config.certificates import PeerCredentials, peer_credentials
+from quorumvault.config.certificates import PeerCredentials, api_credentials, peer_credentials
 from quorumvault.crypto.x509 import Authority, peer_name
 
 #: The cluster of the rigs.
@@ -20,7 +21,7 @@ def now() -> datetime:
 
 
 @functools.cache
-def authority(name: str = CLUSTER) -> Authority:
+def authority(name: str) -> Authority:
     """The CA of this name, the same in all of a test run."""
     return Authority.create(name, now() - DAY)
 
@@ -48,5 +49,16 @@ def credentials(own: bytes, ca: str = CLUSTER, revoked: tuple[int, ...] = ()) ->
 
 def certificate(path: Path) -> Path:
     """Writes a certificate for localhost and 127.0.0.1, its key, and the CA that signed it, into one file. Returns the file."""
-    path.write_bytes(node_pem("n1") + ca_pem(authority()))
+    path.write_bytes(node_pem("n1") + ca_pem(authority(CLUSTER)))
     return path
+
+
+@functools.cache
+def api_context() -> ssl.SSLContext:
+    """For a server on this machine."""
+    return api_credentials(node_pem("n1"), None).context
+
+
+def trusting() -> ssl.SSLContext:
+    """For its clients."""
+    return ssl.create_default_context(cadata=ca_pem(authority(CLUSTER)).decode())

@@ -27,6 +27,7 @@ from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.server.http.answer import PIECE_BYTES
 from quorumvault.server.http.connections import Connections, Room, client_address
 from quorumvault.server.http.requests import Requests, Wire
+from quorumvault.server.http.secured import READ_BYTES
 from quorumvault.server.http.turnstile import BODY_BYTE, FRAMING_BYTE, Turnstile
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 
@@ -62,6 +63,8 @@ class Shared:
         self.turnstile = Turnstile(loop.call_soon)
         #: Filled and emptied within one call from the loop.
         self.buffer = bytearray(LARGE_READ)
+        #: Likewise, for bytes that TLS is still around.
+        self.sealed = memoryview(bytearray(READ_BYTES))
         self.small, self.large = memoryview(self.buffer)[:SMALL_READ], memoryview(self.buffer)
 
 

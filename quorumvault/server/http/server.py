@@ -5,6 +5,7 @@ uvicorn closes its listener at the first SIGTERM and exits with 143. A node drai
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -18,6 +19,7 @@ from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.errors import ConfigError
 from quorumvault.server.http.protocol import Connection, Shared
+from quorumvault.server.http.secured import Secured
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
 
 #: Connections that may wait to be accepted, and the seconds that an idle one is kept for its client's next request.
@@ -49,12 +51,16 @@ class HttpServer:
         timeouts: Timeouts,
         crowded: ASGIApp | None = None,
         count: Callable[[Refusal], None] = lambda refusal: None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """``crowded`` serves connections that have no room; ``count`` is called for each that is refused or ended."""
+        """``crowded`` serves connections that have no room; ``count`` is called for each that is refused or ended.
+
+        ``tls`` returns what the next connection is secured with; None: plain HTTP.
+        """
         shared = Shared(limits, timeouts, _KEEP_ALIVE, HttpRefusals(count), crowded)
         config = uvicorn.Config(
             app,
-            http=partial(_connection, shared),  # type: ignore[arg-type]  # it is only called
+            http=partial(_connection if tls is None else partial(_secured, tls), shared),  # type: ignore[arg-type]  # it is only called
             ws="none",
             lifespan="off",
             log_config=None,
@@ -82,6 +88,11 @@ class HttpServer:
 
 def _connection(shared: Shared, **of_uvicorn: Any) -> Connection:
     return Connection(shared, of_uvicorn)
+
+
+def _secured(tls: Callable[[], ssl.SSLContext], shared: Shared, **of_uvicorn: Any) -> Secured:
+    connection = Connection(shared, of_uvicorn)
+    return Secured(tls(), connection, shared.sealed, partial(shared.refusals.add, Refusal.NO_TLS))
 
 
 class _Server(uvicorn.Server):

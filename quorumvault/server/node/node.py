@@ -117,9 +117,8 @@ class Node:
         self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         log = config.data_directory / FILE_NAME
         self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
-        self._reloads = Reloads(
-            cluster, config.node, utc_now, self._forget_revoked, lambda: self._links, self._introduce, self._events.note
-        )
+        links = lambda: self._links  # noqa: E731
+        self._reloads = Reloads(cluster, config.node, utc_now, self._forget_revoked, links, self._introduce, self._events.note)
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
@@ -147,7 +146,8 @@ class Node:
         self._report = self._make_report()
         listener = listening_socket(cluster.file, f"nodes.{config.node}.api", config.endpoints.listen_api)
         crowded, limits, timeouts = create_crowded_app(self._services()), cluster.limits, cluster.timeouts
-        self._http = HttpServer(create_app(self._services()), listener, limits, timeouts, crowded, self._metrics.refused)
+        app, tls = create_app(self._services()), self._reloads.api_tls()
+        self._http = HttpServer(app, listener, limits, timeouts, crowded, self._metrics.refused, tls)
         backups = Backups(config, VERSION, lambda: self._healer, lambda: self._reloads.keys.owners, self._events.note)
         operator = Operator(self._report, lambda: self._healer, self._peer_server, self._reloads, backups, self._stop_asked)
         admin = create_admin_app(operator.controls(), self._request_ids)
@@ -349,7 +349,8 @@ class Node:
             loop.add_signal_handler(stop, self._stop_asked, stop.name)
         loop.add_signal_handler(signal.SIGHUP, self._reloads.reload, signal.SIGHUP.name)
         self._events.note(Event(event="node_started", detail=f"version {VERSION}, API keys {self._reloads.keys.fingerprint}"))
-        logger.info("%s serves http://%s, peers at %s", self._config.node, endpoints.listen_api, endpoints.listen_peer)
+        scheme, at = self._reloads.credentials.scheme, endpoints.listen_api
+        logger.info("%s serves %s://%s, peers at %s", self._config.node, scheme, at, endpoints.listen_peer)
 
     async def stop(self) -> None:
         """Drain, unless this process must not go on. Then close from the outside in."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from ssl import SSLContext
 
 from quorumvault.config.api_keys import ApiKey, KeyTable, load_keys
 from quorumvault.config.certificates import load_credentials
@@ -72,6 +73,18 @@ class Reloads:
         detail += f"; refused: {', '.join(self._refused)}" if self._refused else ""
         self.note(Event(event="reload", outcome="failed" if self._refused else "ok", detail=detail))
         return Reloaded(read, self._refused)
+
+    def api_tls(self) -> Callable[[], SSLContext] | None:
+        """What returns the context for the next connection to the API; None for plain HTTP."""
+        if self.credentials.api is None:
+            return None
+
+        def context() -> SSLContext:
+            api = self.credentials.api
+            assert api is not None  # no reload takes TLS away
+            return api.context
+
+        return context
 
     def _read_keys(self) -> None:
         before, self.keys = self.keys, load_keys(guarded(self.cluster.api_keys))

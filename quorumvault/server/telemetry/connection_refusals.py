@@ -21,6 +21,8 @@ class Refusal(StrEnum):
 
     #: Not HTTP/1.1, or larger in a part of it than it may be: 400.
     MALFORMED = "http-malformed"
+    #: What it sent is not TLS as it is spoken here, or its certificate was refused.
+    NO_TLS = "http-no-tls"
     #: Its head or its body did not come in time.
     LATE = "http-late"
     #: Its answer was not read in time.

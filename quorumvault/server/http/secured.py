@@ -1,0 +1,182 @@
+"""TLS around one HTTP connection (protocol.py): the protocol of the socket, and the transport of the connection.
+
+    socket ──bytes──▶ Secured ──what TLS opens, as much as the connection has room for──▶ Connection
+           ◀─bytes──          ◀──────────────── what it writes ──────────────────────────
+
+The connection is there from the first packet, as it is without TLS. So its deadline for a head covers the handshake; a stranger
+in the handshake is an idle connection, counted and closed for others like any; and the bytes that wait to leave are the socket's.
+
+While the connection does not read, the socket is not read either: at most READ_BYTES and a record, read before, wait here.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from quorumvault.server.tls import TlsError, TlsSession
+
+#: Of one read of the socket.
+READ_BYTES: Final = 64 * 1024
+
+
+class Around(Protocol):
+    """The part of the connection that is called here."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+
+    def buffer_updated(self, nbytes: int) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+class Secured(asyncio.Transport, asyncio.BufferedProtocol):
+    """Used on the event loop's thread. ``buffer`` is shared: filled and emptied within one call from the loop.
+
+    ``refused`` is called if the other side breaks the handshake or the stream.
+    """
+
+    def __init__(self, context: ssl.SSLContext, around: Around, buffer: memoryview, refused: Callable[[], None]) -> None:
+        super().__init__()
+        self._context = context
+        self._around = around
+        self._buffer = buffer
+        self._refused = refused
+        self._tls = TlsSession(context, server_side=True)
+        self._wanted = True
+        self._reading = True
+        self._delivering = False
+        self._closing = False
+        #: It was said that nothing more comes: what is still read is counted by the connection, thrown away, and not opened.
+        self._said_end = False
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._around.connection_made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._around.connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._closing:
+            return
+        if self._said_end:
+            self._around.buffer_updated(nbytes)
+            return
+        try:
+            self._tls.feed(self._buffer[:nbytes])
+        except TlsError:
+            self._break()
+            return
+        self._write_tls()
+        self._deliver()
+
+    def pause_writing(self) -> None:
+        self._around.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._around.resume_writing()
+
+    # Called by the connection.
+
+    def write(self, data: Any) -> None:
+        self._transport.write(self._tls.seal(data))
+
+    def write_eof(self) -> None:
+        """Say that nothing more comes."""
+        self._said_end = True
+        self._transport.write(self._tls.end())
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            if not self._transport.is_closing():
+                self._transport.write(self._tls.end())
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        self._wanted = False
+        self._read(False)
+
+    def resume_reading(self) -> None:
+        self._wanted = True
+        if not self._delivering:
+            self._delivering = True
+            asyncio.get_running_loop().call_soon(self._resume)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._context if name == "sslcontext" else self._transport.get_extra_info(name, default)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._transport.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    # Reading.
+
+    def _resume(self) -> None:
+        self._delivering = False
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Give the connection what TLS has opened, until it has no room or there is no more; then read on."""
+        if self._delivering:  # it is called from within, or will be called soon
+            return
+        self._delivering = True
+        try:
+            while self._takes and (count := self._tls.read_into(self._around.get_buffer(-1))):
+                self._around.buffer_updated(count)
+        except TlsError:
+            self._break()
+            return
+        finally:
+            self._delivering = False
+        if not self._closing:
+            self._read(self._wanted)
+
+    @property
+    def _takes(self) -> bool:
+        return self._wanted and not self._closing and not self._said_end
+
+    def _read(self, read: bool) -> None:
+        if read != self._reading and not self._transport.is_closing():
+            self._reading = read
+            if read:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # TLS.
+
+    def _write_tls(self) -> None:
+        if outgoing := self._tls.outgoing():
+            self._transport.write(outgoing)
+
+    def _break(self) -> None:
+        """The other side did not prove itself, or has ended TLS: tell it why, and close."""
+        if not self._tls.ended:
+            self._refused()
+        self._closing = True
+        self._write_tls()
+        self._transport.close()
