@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from chaos.demo.records import PATIENTS, SEED, Input
 from chaos.testbed import sample
-from chaos.testbed.cluster import COMMAND_SECONDS, NODES, Cluster, environment
+from chaos.testbed.cluster import COMMAND_SECONDS, Cluster, environment
 from chaos.testbed.narration import ClaimFailed, Narrator
 from chaos.testbed.table import Table
 
@@ -88,13 +88,13 @@ class Desk:
 
     def python(self, script: str, *arguments: str, owner: str, given: str = "", key: str | None = None) -> str:
         """Runs Python with the package in it, as this owner, whose key is another one if one is given; its standard output."""
-        urls = ",".join(self.cluster.url(name) for name in NODES)
+        variables = self.cluster.variables(owner) | ({} if key is None else {"QUORUMVAULT_API_KEY": key})
         done = subprocess.run(
             [sys.executable, "-I", "-c", script, *arguments],
             input=given,
             capture_output=True,
             text=True,
-            env=environment(QUORUMVAULT_URL=urls, QUORUMVAULT_API_KEY=key or self.cluster.api_key(owner)),
+            env=environment(**variables),
             cwd=self.directory,  # where DuckDB spills to
             timeout=COMMAND_SECONDS,
             check=False,

@@ -252,6 +252,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--column", metavar="A,B,...", help="the columns to tokenize; default: the configured fields that the file has"
     )
+    parser.add_argument("--tls", action="store_true", help="the API speaks TLS, as between hosts; between nodes it always is")
     parser.add_argument("--keep", action="store_true", help="keep the cluster's directory, and say where it is")
     chosen = parser.parse_args(arguments)
     if chosen.column is not None and chosen.input is None:
@@ -279,7 +280,7 @@ def demonstrate(chosen: argparse.Namespace, tell: Narrator) -> None:
     with workplace(chosen.keep) as directory:
         if records is None:
             records, columns = invent_input(directory), sample.IDENTIFIERS
-        with Cluster.create(directory / "cluster", (OWNER, OTHER)) as cluster, Partitions(cluster) as links:
+        with Cluster.create(directory / "cluster", (OWNER, OTHER), tls=chosen.tls) as cluster, Partitions(cluster) as links:
             start(cluster, tell)
             if columns is None:
                 fields = _good(cluster.api("n1", OWNER).get("/fields")).body["fields"]

@@ -1,13 +1,21 @@
 """HTTP to one node: one request, one answer. No retries and no failover, which would hide what is looked for."""
 
+import functools
 import http.client
 import json
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 #: A node gives up on a request after 5 s by itself; one that has not answered by now never will.
 TIMEOUT = 10.0
+
+
+@functools.cache
+def _trusting(cacert: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=cacert)
 
 
 class Unanswered(Exception):
@@ -27,6 +35,8 @@ class Api:
 
     address: str
     key: str | None = None
+    #: A file of certificates to trust: then it is asked over TLS.
+    cacert: Path | None = None
 
     def get(self, path: str, timeout: float = TIMEOUT) -> Answer:
         return self._send("GET", path, None, timeout)
@@ -53,7 +63,11 @@ class Api:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
-        connection = http.client.HTTPConnection(self.address, timeout=timeout)
+        connection: http.client.HTTPConnection
+        if self.cacert is None:
+            connection = http.client.HTTPConnection(self.address, timeout=timeout)
+        else:
+            connection = http.client.HTTPSConnection(self.address, timeout=timeout, context=_trusting(self.cacert))
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

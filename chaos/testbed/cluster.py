@@ -140,8 +140,10 @@ class Cluster:
     The kernel ties a node to the *thread* that started it: call ``start`` from one that lives as long as the node.
     """
 
-    def __init__(self, directory: Path, addresses: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, addresses: Mapping[str, str], api_keys: Mapping[str, str], *, tls: bool = False) -> None:
         self.directory = directory
+        #: What clients have to trust if the API speaks TLS.
+        self.cacert = directory / "secrets" / "ca.pem" if tls else None
         logs = directory / "logs"
         logs.mkdir(exist_ok=True)
         self.nodes = {name: Node(name, address, directory, logs / f"{name}.log") for name, address in addresses.items()}
@@ -150,16 +152,25 @@ class Cluster:
         self.command_line: tuple[str, ...] = (executable(),)
 
     @classmethod
-    def create(cls, directory: Path, owners: Sequence[str], base_port: int | None = None, hosts: Sequence[str] = (HOST,)) -> Self:
+    def create(
+        cls,
+        directory: Path,
+        owners: Sequence[str],
+        base_port: int | None = None,
+        hosts: Sequence[str] = (HOST,),
+        *,
+        tls: bool = False,
+    ) -> Self:
         """Runs ``quorumvault init`` for a directory that has no cluster yet; each owner gets an API key.
 
-        ``hosts``: one address of this machine, or three.
+        ``hosts``: one address of this machine, or three. ``tls``: the API speaks it too; between nodes it always is.
         """
         port = free_base_port(hosts) if base_port is None else base_port
         naming = [argument for owner in owners for argument in ("--owner", owner)]
-        made = json.loads(check("init", str(directory), "--json", "--base-port", str(port), "--host", ",".join(hosts), *naming))
-        addresses = {name: node["api"].removeprefix("http://") for name, node in made["nodes"].items()}
-        return cls(directory, addresses, made["api_keys"])
+        places = ("--base-port", str(port), "--host", ",".join(hosts), *(("--tls",) if tls else ()))
+        made = json.loads(check("init", str(directory), "--json", *places, *naming))
+        addresses = {name: node["api"].partition("://")[2] for name, node in made["nodes"].items()}
+        return cls(directory, addresses, made["api_keys"], tls=tls)
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +185,7 @@ class Cluster:
     # Where the nodes are, and how to talk to them.
 
     def url(self, name: str) -> str:
-        return f"http://{self.nodes[name].address}"
+        return f"{'https' if self.cacert else 'http'}://{self.nodes[name].address}"
 
     def pid(self, name: str) -> int:
         return self.nodes[name].require_process().pid
@@ -193,11 +204,17 @@ class Cluster:
 
     def api(self, name: str, owner: str | None = None) -> Api:
         """The HTTP API of a node, for an owner; without one, only what needs no key."""
-        return Api(self.nodes[name].address, None if owner is None else self._api_keys[owner])
+        return Api(self.nodes[name].address, None if owner is None else self._api_keys[owner], self.cacert)
+
+    def variables(self, owner: str, *via: str) -> dict[str, str]:
+        """The environment in which clients find these nodes, and are the owner's."""
+        trusting = {"QUORUMVAULT_CACERT": str(self.cacert)} if self.cacert else {}
+        urls = ",".join(map(self.url, via or NODES))
+        return {"QUORUMVAULT_URL": urls, "QUORUMVAULT_API_KEY": self._api_keys[owner], **trusting}
 
     def command(self, *arguments: str, via: str, owner: str) -> subprocess.CompletedProcess[bytes]:
         """Runs a client command, such as ``tokenize FILE``, against one node. The exit code is the caller's to judge."""
-        return run(*arguments, QUORUMVAULT_URL=self.url(via), QUORUMVAULT_API_KEY=self._api_keys[owner])
+        return run(*arguments, **self.variables(owner, via))
 
     # What can be done to them.
 

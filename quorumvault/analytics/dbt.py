@@ -31,6 +31,7 @@ class Plugin(BasePlugin):  # type: ignore[misc] # dbt has no types
             api_key=None if key_file is None else read_key(key_file),
             purpose=plugin_config.get("purpose"),
             cacert=plugin_config.get("cacert"),
+            client_cert=plugin_config.get("client_cert"),
         )
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:

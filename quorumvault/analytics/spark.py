@@ -66,6 +66,7 @@ def detokenize(
     key_file: str | None = None,
     purpose: str | None = None,
     cacert: str | None = None,
+    client_cert: str | None = None,
     policy: ClientPolicy | None = None,
     workers: int = WORKERS,
 ) -> DataFrame:
@@ -73,12 +74,12 @@ def detokenize(
 
     Adds a column NAME_status beside each: ``ok``, ``null``, ``not_found``, ``not_token`` (other text, which is never sent), or
     ``not_text`` (the value is a number or a boolean). The value is null unless the status is ``ok``. ``urls``, ``key_file``,
-    ``purpose``, ``cacert``, ``policy``: see quorumvault.Client; files and environment are those of the workers. ``workers``: the
-    partitions that ask the nodes at once.
+    ``purpose``, ``cacert``, ``client_cert``, ``policy``: see quorumvault.Client; files and environment are those of the workers.
+    ``workers``: the partitions that ask the nodes at once.
 
     Raises ColumnError, and what the client raises in a worker: an outage is never null.
     """
-    names, connection = _plan(df, columns, statuses=True), _Connection(urls, key_file, purpose, cacert, policy)
+    names, connection = _plan(df, columns, statuses=True), _Connection(urls, key_file, purpose, cacert, client_cert, policy)
     return _joined(df, names, _looked_up(df, names, "detokenize", connection, workers), True)
 
 
@@ -90,6 +91,7 @@ def tokenize(
     key_file: str | None = None,
     purpose: str | None = None,
     cacert: str | None = None,
+    client_cert: str | None = None,
     policy: ClientPolicy | None = None,
     workers: int = WORKERS,
 ) -> DataFrame:
@@ -98,7 +100,7 @@ def tokenize(
     Make other columns strings first, in the spelling you want: ``df.withColumn("zip", lpad("zip", 5, "0"))``.
     Arguments and errors: see ``detokenize``.
     """
-    names, connection = _plan(df, columns, statuses=False), _Connection(urls, key_file, purpose, cacert, policy)
+    names, connection = _plan(df, columns, statuses=False), _Connection(urls, key_file, purpose, cacert, client_cert, policy)
     return _joined(df, names, _looked_up(df, names, "tokenize", connection, workers), False)
 
 
@@ -110,11 +112,14 @@ class _Connection:
     key_file: str | None
     purpose: str | None
     cacert: str | None
+    client_cert: str | None
     policy: ClientPolicy | None
 
     def open(self) -> Client:
         key = None if self.key_file is None else read_key(self.key_file)
-        return Client(self.urls, api_key=key, purpose=self.purpose, cacert=self.cacert, policy=self.policy)
+        return Client(
+            self.urls, api_key=key, purpose=self.purpose, cacert=self.cacert, client_cert=self.client_cert, policy=self.policy
+        )
 
 
 def _plan(df: DataFrame, columns: str | Sequence[str], statuses: bool) -> list[str]:

@@ -20,6 +20,7 @@ from quorumvault.client import AsyncClient
 from quorumvault.config.addresses import MAX_BASE_PORT, is_loopback, plan_nodes
 from quorumvault.config.api_keys import FIRST_ALLOW, create_key
 from quorumvault.config.cluster import LOG_LEVELS, Cluster, load_cluster
+from quorumvault.config.tls import OWN_CERTIFICATE
 from quorumvault.errors import ConfigError
 from quorumvault.model import QUORUM, Owner
 from quorumvault.server.storage.disk_identity import lock_data_directory
@@ -46,17 +47,18 @@ _POLL_SECONDS = 0.1
     show_default=True,
     help="Of the nodes' logs, which go to stderr.",
 )
+@click.option("--tls", is_flag=True, help="The API of a new cluster speaks TLS, with a CA of its own; else it is plain HTTP.")
 @json_option
-def dev(directory: Path, base_port: int, log_level: str, as_json: bool) -> int:
+def dev(directory: Path, base_port: int, log_level: str, tls: bool, as_json: bool) -> int:
     """Run three nodes on this machine, for development; Ctrl-C stops them all.
 
     DIR is made if need be (quorumvault-dev by default), and used again the next time, with the same API key.
     """
-    cluster, key = prepare(directory, base_port)
+    cluster, key = prepare(directory, base_port, tls=tls)
     return asyncio.run(run(cluster, key, log_level, as_json))
 
 
-def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
+def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Cluster, str]:
     """The cluster in ``directory``, made if there is none, and an API key for it, kept in secrets/dev.key."""
     from quorumvault.server.offline.init import init
 
@@ -64,11 +66,13 @@ def prepare(directory: Path, base_port: int) -> tuple[Cluster, str]:
     kept = file.parent / "secrets" / "dev.key"
     now, entropy = datetime.now(UTC), secrets.token_bytes
     if not file.exists():
-        made = init(directory, plan_nodes(["127.0.0.1"], base_port), [Owner(_OWNER)], now=now, entropy=entropy)
+        made = init(directory, plan_nodes(["127.0.0.1"], base_port), [Owner(_OWNER)], now=now, entropy=entropy, tls=tls)
         durable.create(kept, f"{made.api_keys[_OWNER]}\n".encode())
     cluster = load_cluster(file)
     if not all(is_loopback(endpoints.listen_api) for endpoints in cluster.nodes.values()):
         raise ConfigError(file, "nodes", "expected loopback addresses: dev runs all three nodes on this machine; see serve")
+    if tls and cluster.api.certificate is None:
+        raise ConfigError(file, "api.certificate", f"expected {OWN_CERTIFICATE} for --tls; this cluster is of plain HTTP")
     for node in cluster.nodes:
         if cluster.data_directory(node).exists():
             with lock_data_directory(cluster.data_directory(node)):
@@ -106,7 +110,7 @@ async def run(cluster: Cluster, key: str, log_level: str, as_json: bool) -> int:
 async def _announce(cluster: Cluster, key: str, nodes: NodeProcesses, as_json: bool) -> None:
     """Wait until every node that runs is ready, then say so."""
     urls = cluster.api_urls()
-    async with AsyncClient(list(urls.values())) as client:
+    async with AsyncClient(list(urls.values()), cacert=cluster.api_ca) as client:
         while True:
             ready = {health.url for health in await client.health() if is_ready(health)}
             if len(nodes.running) >= QUORUM and all(urls[node] in ready for node in nodes.running):
@@ -128,17 +132,22 @@ def _facts(cluster: Cluster, nodes: NodeProcesses) -> dict[str, dict[str, object
 
 def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
     facts = _facts(cluster, nodes)
-    say("Three nodes on this machine, for development: one disk holds all copies, and the API is plain HTTP.\n")
+    tls = cluster.api.certificate is not None
+    api = "and the API has a CA of its own" if tls else "and the API is plain HTTP"
+    say(f"Three nodes on this machine, for development: one disk holds all copies, {api}.\n")
     for node, fact in facts.items():
         say(f"  {node}  {fact['api']}  pid {fact['pid']}  data {fact['data']}")
     first = next(iter(facts.values()))["api"]
     last = list(facts)[-1]
+    ca = "" if cluster.api_ca is None else shlex.quote(str(cluster.api_ca))
+    trusting = f"\n  export QUORUMVAULT_CACERT={ca}" if ca else ""
+    curl = f"curl -s --cacert {ca}" if ca else "curl -s"
     say(
         f"""
 In another terminal:
   export QUORUMVAULT_API_KEY={shlex.quote(key)}
-  export QUORUMVAULT_URL={shlex.quote(",".join(str(fact["api"]) for fact in facts.values()))}
-  curl -s {shlex.quote(f"{first}/tokenize")} -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
+  export QUORUMVAULT_URL={shlex.quote(",".join(str(fact["api"]) for fact in facts.values()))}{trusting}
+  {curl} {shlex.quote(f"{first}/tokenize")} -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
 -d '{{"values": ["Ada Lovelace", 42]}}'
   kill -9 {facts[last]["pid"]}   # {last} dies, and the other two go on
 """

@@ -16,7 +16,7 @@ from quorumvault.cli.options import all_of, json_option
 from quorumvault.cli.output import print_answer
 from quorumvault.config.addresses import MAX_BASE_PORT, Endpoints, plan_nodes
 from quorumvault.config.cluster import load_cluster
-from quorumvault.config.tls import OWN_CA, OWN_CERTIFICATE
+from quorumvault.config.tls import OWN_CERTIFICATE
 from quorumvault.model import Owner
 
 if TYPE_CHECKING:
@@ -159,15 +159,16 @@ def keys_words(api_keys: Mapping[str, str]) -> list[str]:
 
 def start_words(cluster_file: Path) -> list[str]:
     """Lines on how the nodes of a new cluster are started, and where clients find them."""
-    api_urls = load_cluster(cluster_file).api_urls()
+    cluster = load_cluster(cluster_file)
+    api_urls, ca = cluster.api_urls(), cluster.api_ca
     config, urls = shlex.quote(str(cluster_file)), ",".join(api_urls.values())
     words = [
         "\nStart the nodes, each where its address is:",
         *(f"  quorumvault serve --config {config} --node {node}" for node in api_urls),
         f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={shlex.quote(urls)}",
     ]
-    if urls.startswith("https:"):
-        words.append(f"  export QUORUMVAULT_CACERT={shlex.quote(str(cluster_file.parent / OWN_CA))}")
+    if ca is not None:
+        words.append(f"  export QUORUMVAULT_CACERT={shlex.quote(str(ca))}")
     return words
 
 

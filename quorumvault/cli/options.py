@@ -39,6 +39,7 @@ class Connection:
     key_file: Path | None
     purpose: str | None
     cacert: Path | None
+    client_cert: Path | None
 
     def open(self) -> Client:
         """A client for these nodes: a context manager. Raises ConfigError for a bad URL, key file or certificate file."""
@@ -49,7 +50,7 @@ class Connection:
         if self.key_file is not None:
             key = read_key(self.key_file)
             _warn_if_open(self.key_file)
-        return Client(self.urls or None, api_key=key, purpose=self.purpose, cacert=self.cacert)
+        return Client(self.urls or None, api_key=key, purpose=self.purpose, cacert=self.cacert, client_cert=self.client_cert)
 
 
 def _warn_if_open(path: Path) -> None:
@@ -68,11 +69,11 @@ def all_of(*options: Decorator) -> Decorator:
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --url, --key-file, --purpose and --cacert; the command gets them as one argument, ``connection``."""
+    """Adds --url, --key-file, --purpose, --cacert and --client-cert; the command gets them as one argument, ``connection``."""
 
     @functools.wraps(command)
     def with_connection(*args: Any, **given: Any) -> Any:
-        connection = Connection(*(given.pop(name) for name in ("url", "key_file", "purpose", "cacert")))
+        connection = Connection(*(given.pop(name) for name in ("url", "key_file", "purpose", "cacert", "client_cert")))
         return command(*args, connection=connection, **given)
 
     return _CONNECTION(with_connection)
@@ -90,6 +91,11 @@ _CONNECTION = all_of(
     click.option("--purpose", help="Why: kept in the event log of the node that answers. Default: QUORUMVAULT_PURPOSE."),
     click.option(
         "--cacert", type=_FILE, help="Certificates (PEM) to trust for https. Default: QUORUMVAULT_CACERT, then the system's."
+    ),
+    click.option(
+        "--client-cert",
+        type=_FILE,
+        help="A certificate and its key (PEM), where the API asks for one. Default: QUORUMVAULT_CLIENT_CERT.",
     ),
 )
 

@@ -56,7 +56,7 @@ def _warn_of_other_keys(config: NodeConfig) -> None:
 
     cluster, mine = config.cluster, load_keys(config.cluster.api_keys).fingerprint
     others = list(cluster.api_urls().values())
-    with Client(others, policy=ClientPolicy(health_silence=_PATIENCE)) as client:
+    with Client(others, cacert=cluster.api_ca, policy=ClientPolicy(health_silence=_PATIENCE)) as client:
         reports = [answer.report for answer in client.health() if answer.report is not None]
     differing = [report.node for report in reports if report.keys not in ("", mine)]
     if differing:

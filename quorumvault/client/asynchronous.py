@@ -62,13 +62,14 @@ class AsyncClient(Shell[_Connections]):
         api_key: str | None = None,
         purpose: str | None = None,
         cacert: Path | str | None = None,
+        client_cert: Path | str | None = None,
         policy: ClientPolicy | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        settings = resolve(urls, api_key, purpose, cacert, os.environ)
+        settings = resolve(urls, api_key, purpose, cacert, os.environ, client_cert)
         super().__init__(settings, policy or ClientPolicy(), clock, rng, transport)
         self._sleep = sleep
 

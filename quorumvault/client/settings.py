@@ -24,6 +24,8 @@ class Settings:
     purpose: str | None
     #: A file of certificates in PEM, for https; None for the system's.
     cacert: Path | None
+    #: A file with a certificate and its key in PEM, for nodes that ask their clients for one.
+    client_cert: Path | None = None
 
     @property
     def key_id(self) -> str | None:
@@ -35,15 +37,21 @@ class Settings:
         return parts[1] if is_ours else hashlib.sha256(self.api_key.encode()).hexdigest()[:12]
 
     def tls(self) -> ssl.SSLContext:
-        """A new one, whose locks no other process has. Raises ConfigError that names the file of certificates."""
+        """A new one, whose locks no other process has. Raises ConfigError that names the file that cannot be used."""
         if not any(url.startswith("https:") for url in self.urls):
             # Loading the system's certificates takes longer than a command against a local cluster. This trusts none.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            return ssl.create_default_context(cafile=self.cacert)
+            context = ssl.create_default_context(cafile=self.cacert)
         except OSError as error:
-            words = getattr(error, "reason", None) or error.strerror or "unreadable"
-            raise ConfigError(self.cacert, "", f"expected a file of certificates in PEM: {words}") from None
+            raise ConfigError(self.cacert, "", f"expected a file of certificates in PEM: {_words(error)}") from None
+        if self.client_cert is not None:
+            try:
+                context.load_cert_chain(self.client_cert, password=_no_password)
+            except (OSError, ValueError) as error:
+                words = f"expected a certificate and its key, not encrypted, in one file in PEM: {_words(error)}"
+                raise ConfigError(self.client_cert, "", words) from None
+        return context
 
     @property
     def headers(self) -> dict[str, str]:
@@ -58,10 +66,11 @@ def resolve(
     purpose: str | None,
     cacert: Path | str | None,
     environment: Mapping[str, str],
+    client_cert: Path | str | None = None,
 ) -> Settings:
     """Raises BadArgument that names the argument at fault, or ConfigError that names the variable.
 
-    An empty QUORUMVAULT_PURPOSE or QUORUMVAULT_CACERT is none.
+    An empty QUORUMVAULT_PURPOSE, QUORUMVAULT_CACERT or QUORUMVAULT_CLIENT_CERT is none.
     """
     try:
         nodes = _nodes(environment.get("QUORUMVAULT_URL", DEFAULT_URL) if urls is None else urls)
@@ -76,7 +85,21 @@ def resolve(
         expected = "expected 1 to 128 visible ASCII characters, no spaces"
         raise ConfigError("QUORUMVAULT_PURPOSE", "", expected) if purpose is None else BadArgument("purpose", expected)
     trusted = (environment.get("QUORUMVAULT_CACERT") or None) if cacert is None else cacert
-    return Settings(nodes, key, why, None if trusted is None else Path(trusted).absolute())
+    shown = (environment.get("QUORUMVAULT_CLIENT_CERT") or None) if client_cert is None else client_cert
+    return Settings(nodes, key, why, _absolute(trusted), _absolute(shown))
+
+
+def _absolute(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path).absolute()
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
+
+
+def _no_password() -> str:
+    """OpenSSL would ask on the terminal."""
+    raise ValueError("an encrypted key")
 
 
 def read_key(path: Path | str) -> str:

@@ -35,6 +35,7 @@ class Client(Shell[httpx2.Client]):
     one node is enough. With several, requests go around, and a node that fails is left for the others.
     ``api_key``: default ``QUORUMVAULT_API_KEY``. ``purpose``: the reason that the nodes' event logs keep; default
     ``QUORUMVAULT_PURPOSE``. ``cacert``: a PEM file for https; default ``QUORUMVAULT_CACERT``, or the system's certificates.
+    ``client_cert``: a PEM file with a certificate and its key, for nodes that ask for one; default ``QUORUMVAULT_CLIENT_CERT``.
     ``policy``: patience and limits. ``transport``, ``clock``, ``sleep`` and ``rng`` are for tests.
 
     Every method may raise: NoQuorum (or its subclass Unreachable) if no retry helped in time; NotPermitted, Unauthenticated and
@@ -44,7 +45,7 @@ class Client(Shell[httpx2.Client]):
     request of the call has ``policy.request`` seconds.
 
     Threads: one client serves them all. Forked processes (``os.fork``, gunicorn's preload, a pool with the context "fork"): a
-    client that was made before the fork works in each of them, where it makes connections of its own, reads ``cacert`` again, and
+    client that was made before the fork works in each of them, where it makes connections of its own, reads its files again, and
     learns anew what it knew of the nodes; no process reads what another asked for. Processes that are spawned: make a client in
     each, as in the initializer of a pool; it is not pickled and not copied, which raises TypeError. Whatever happens to its
     connections, an answer is taken only if it carries the X-Request-ID that was sent; any other is UnexpectedAnswer.
@@ -61,13 +62,14 @@ class Client(Shell[httpx2.Client]):
         api_key: str | None = None,
         purpose: str | None = None,
         cacert: Path | str | None = None,
+        client_cert: Path | str | None = None,
         policy: ClientPolicy | None = None,
         transport: httpx2.BaseTransport | None = None,
         clock: Clock = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        settings = resolve(urls, api_key, purpose, cacert, os.environ)
+        settings = resolve(urls, api_key, purpose, cacert, os.environ, client_cert)
         super().__init__(settings, policy or ClientPolicy(), clock, rng, transport)
         self._sleep = sleep
         #: The public part of the API key, by which event logs and ``quorumvault keys list`` call it; None without a key.

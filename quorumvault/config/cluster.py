@@ -272,6 +272,11 @@ class Cluster:
         for key, file in tls.named_files(self.api, self.peers):
             yield key, self.file.parent / file.replace(tls.NODE_PLACE, node)
 
+    @property
+    def api_ca(self) -> Path | None:
+        """What clients on this machine have to trust; None for plain HTTP, and for a CA that the system, or who calls, knows."""
+        return self.file.parent / tls.OWN_CA if self.api.certificate == tls.OWN_CERTIFICATE else None
+
     def api_urls(self) -> dict[str, str]:
         """Node to the URL of its API."""
         scheme = "http" if self.api.certificate is None else "https"

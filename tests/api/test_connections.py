@@ -164,7 +164,10 @@ class Site:
 
     def close(self) -> None:
         for client in self.clients:
-            client.writer.close()
+            if self.tls:
+                client.writer.transport.abort()  # it would first wait for the other side to end TLS
+            else:
+                client.writer.close()
 
 
 async def settled(value: Callable[[], object]) -> None:

@@ -188,7 +188,7 @@ def test_what_is_sent_to_workers_is_where_the_key_is_and_not_the_key(cluster: Cl
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("QUORUMVAULT_API_KEY", cluster.api_key("clinic"))
         for path in (None, str(key_file)):
-            connection = _Connection(cluster.url("n1"), path, "reporting", None, None)
+            connection = _Connection(cluster.url("n1"), path, "reporting", None, None, None)
             sent = cloudpickle.dumps(_asker("detokenize", connection))
             assert (path or cluster.url("n1")).encode() in sent
             assert cluster.api_key("clinic").encode() not in sent
