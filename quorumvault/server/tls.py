@@ -66,17 +66,18 @@ class TlsSession:
 
     def read_into(self, buffer: memoryview) -> int:
         """Put bytes of the other side into ``buffer``. Returns how many; 0 if none are whole. Raises TlsError."""
-        if not self.established:
+        if not self.established or not buffer:
             return 0
         try:
-            return cast("int", self._tls.read(len(buffer), buffer))
+            count = cast("int", self._tls.read(len(buffer), buffer))
         except ssl.SSLWantReadError:
             return 0
-        except ssl.SSLZeroReturnError:
-            self.ended = True
-            raise TlsError("closed by the other side", told=True) from None
         except ssl.SSLError as error:
             raise _explained(error) from None
+        if not count:
+            self.ended = True
+            raise TlsError("closed by the other side", told=True)
+        return count
 
     def read_all(self) -> bytes:
         """Return all bytes of the other side that are whole. Raises TlsError."""

@@ -12,6 +12,7 @@ import yaml
 
 from chaos.testbed.api import Api
 from chaos.testbed.cluster import HOST, NODES, PORT_OFFSETS, Cluster, free_base_port, wait_for
+from chaos.testbed.cluster import check as check_command
 from quorumvault.server.storage.layout import STORE_FORMAT
 from tests import ROOT
 from tests.golden.make import EXPECTED_FILE
@@ -40,6 +41,8 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Golden]:
         path.chmod(0o700)
     for path in (directory / "secrets").iterdir():
         path.chmod(0o600)
+    if not (directory / "secrets" / "ca.pem").exists():  # version 0.1 had none
+        check_command("certs", "issue", str(directory))
     expected = json.loads((directory / EXPECTED_FILE).read_text())
     keys = {owner: contents["api_key"] for owner, contents in expected["owners"].items()}
     with Cluster(directory, _moved(directory / "cluster.yaml"), keys) as cluster:

@@ -1,0 +1,122 @@
+"""``quorumvault certs``: what it makes, lists and revokes, where; and a cluster of version 0.1, which has none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography import x509
+
+from quorumvault.cli import main
+from quorumvault.config.certificates import load_credentials
+from quorumvault.config.cluster import load_cluster
+from quorumvault.errors import ConfigError
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Path:
+    made = CliRunner().invoke(main, ["init", str(tmp_path / "vault")])
+    assert made.exit_code == 0, made.output
+    return tmp_path / "vault"
+
+
+def certs(vault: Path, command: str, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["certs", command, str(vault), *arguments])
+
+
+def listed(vault: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(certs(vault, "list", "--json").stdout)["certificates"]
+    return found
+
+
+def serial(vault: Path, node: str) -> str:
+    return f"{x509.load_pem_x509_certificate((vault / 'secrets' / f'{node}.pem').read_bytes()).serial_number:x}"
+
+
+def revoked(vault: Path) -> frozenset[int]:
+    return load_credentials(load_cluster(vault / "cluster.yaml"), "n1").peers.revoked
+
+
+def test_what_init_has_made_is_listed(vault: Path) -> None:
+    rows = listed(vault)
+    assert [row["node"] for row in rows] == ["ca", "n1", "n2", "n3"]
+    assert [row["serial"] for row in rows[1:]] == [serial(vault, node) for node in ("n1", "n2", "n3")]
+    assert {row["state"] for row in rows[1:]} == {"364 days left"}
+    table = certs(vault, "list").stdout
+    assert "PRIVATE" not in table
+    assert serial(vault, "n2") in table
+
+
+def test_renewed_certificates_are_new_and_the_old_ones_stay_on_record(vault: Path) -> None:
+    before = {node: (vault / "secrets" / f"{node}.pem").read_bytes() for node in ("n1", "n2", "n3")}
+    made = json.loads(certs(vault, "renew", "--node", "n2", "--days", "90", "--json").stdout)["certificates"]
+    assert [(row["node"], row["file"]) for row in made] == [("n2", str(vault / "secrets" / "n2.pem"))]
+    assert (vault / "secrets" / "n1.pem").read_bytes() == before["n1"]
+    assert (vault / "secrets" / "n2.pem").read_bytes() != before["n2"]
+    assert (vault / "secrets" / "n2.pem").stat().st_mode & 0o777 == 0o600
+    assert [row["node"] for row in listed(vault)] == ["ca", "n1", "n2", "n3", "n2"]
+    assert listed(vault)[-1]["state"] == "89 days left"
+    done = certs(vault, "renew")
+    assert done.exit_code == 0
+    assert "SIGHUP" in done.stderr
+    assert len(listed(vault)) == 8
+
+
+def test_all_certificates_of_a_node_are_revoked_and_it_gets_another(vault: Path) -> None:
+    certs(vault, "renew", "--node", "n3")
+    assert revoked(vault) == frozenset()
+    done = certs(vault, "revoke", "--node", "n3")
+    assert done.exit_code == 0
+    assert done.stdout.count("of n3 is revoked") == 2
+    assert [row["state"].partition(" ")[0] for row in listed(vault) if row["node"] == "n3"] == ["revoked", "revoked"]
+    assert len(revoked(vault)) == 2
+    assert certs(vault, "revoke", "--node", "n3").exit_code == 1
+    assert certs(vault, "issue", "--node", "n3").exit_code == 0
+    assert int(serial(vault, "n3"), 16) not in revoked(vault)
+    assert int(serial(vault, "n1"), 16) not in revoked(vault)
+
+
+def test_one_certificate_is_revoked_by_its_serial_number(vault: Path) -> None:
+    old = serial(vault, "n2")
+    certs(vault, "renew", "--node", "n2")
+    assert json.loads(certs(vault, "revoke", "--serial", old.upper(), "--json").stdout)["revoked"][0]["serial"] == old
+    assert revoked(vault) == {int(old, 16)}
+    for arguments in ([], ["--node", "n1", "--serial", old]):
+        assert certs(vault, "revoke", *arguments).exit_code == 2
+
+
+def test_issue_makes_what_is_missing_and_nothing_else(vault: Path) -> None:
+    before = (vault / "secrets" / "n1.pem").read_bytes()
+    assert "All nodes have a certificate" in certs(vault, "issue").stdout
+    (vault / "secrets" / "n2.pem").unlink()
+    with pytest.raises(ConfigError, match="certs issue"):
+        load_credentials(load_cluster(vault / "cluster.yaml"), "n2")
+    assert certs(vault, "issue").exit_code == 0
+    load_credentials(load_cluster(vault / "cluster.yaml"), "n2")
+    assert (vault / "secrets" / "n1.pem").read_bytes() == before
+
+
+def test_without_the_key_of_the_ca_nothing_is_made_and_what_is_here_is_listed(vault: Path) -> None:
+    (vault / "secrets" / "ca.key").unlink()
+    for command in (["renew"], ["revoke", "--node", "n1"], ["issue", "--node", "n1"]):
+        done = certs(vault, *command)
+        assert done.exit_code == 1
+        assert "the key of the CA is not here" in done.stderr
+    rows = json.loads(certs(vault, "list", "--json").stdout)["certificates"]
+    assert [(row["node"], row["use"]) for row in rows] == [("n1", "peers"), ("n2", "peers"), ("n3", "peers")]
+
+
+def test_a_cluster_of_version_0_1_gets_a_ca(vault: Path) -> None:
+    secrets = vault / "secrets"
+    for path in secrets.iterdir():
+        if path.name != "master-s1.key":
+            path.unlink()
+    (secrets / "cluster.key").write_text("00" * 32)
+    text = (vault / "cluster.yaml").read_text().replace("\nsecrets:\n", "\nsecrets:\n  cluster: secrets/cluster.key\n")
+    (vault / "cluster.yaml").write_text(text[: text.index("# TLS of the API")] + text[text.index("# Which fields") :])
+    with pytest.raises(ConfigError, match=r"peers\.certificate: .*n1\.pem: .*certs issue"):
+        load_credentials(load_cluster(vault / "cluster.yaml"), "n1")
+    assert certs(vault, "issue").exit_code == 0
+    for node in ("n1", "n2", "n3"):
+        assert load_credentials(load_cluster(vault / "cluster.yaml"), node).ends().keys() == {"peers"}

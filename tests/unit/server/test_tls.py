@@ -1,0 +1,157 @@
+"""One side of TLS as bytes: whatever the pieces, what one side seals the other opens; and nothing else, from nobody else."""
+
+import itertools
+import ssl
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorumvault.server.tls import HANDSHAKE_BYTES, TlsError, TlsSession
+from tests.rigs.certificates import DAY, api_context, authority, ca_pem, credentials, node_pem, serial
+
+
+def sides(dialling: bytes | None = None, listening: bytes | None = None) -> tuple[TlsSession, TlsSession]:
+    """n1, which dials n2; with other certificates than theirs if they are given."""
+    return (
+        TlsSession(credentials(dialling or node_pem("n1")).dialling, server_side=False),
+        TlsSession(credentials(listening or node_pem("n2")).listening, server_side=True),
+    )
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """The data in pieces, cut at these places (modulo its length)."""
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[begin:end] for begin, end in itertools.pairwise(edges)]
+
+
+def shake_hands(dialling: TlsSession, listening: TlsSession, places: Iterable[int] = ()) -> None:
+    """Until both are established, or one raises; then what it has to say has reached the other, which may raise in its turn."""
+    dialling.start()
+    for _ in range(3):
+        for one, other in ((dialling, listening), (listening, dialling)):
+            for piece in cut(one.outgoing(), places):
+                other.feed(piece)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.binary(max_size=70_000), min_size=1, max_size=3), st.lists(st.integers(0, 100_000), max_size=6))
+def test_what_is_sealed_is_opened_however_the_bytes_are_cut(sent: list[bytes], places: list[int]) -> None:
+    dialling, listening = sides()
+    shake_hands(dialling, listening, places)
+    for one, other in ((dialling, listening), (listening, dialling)):
+        stream = b"".join(one.seal(data) for data in sent)
+        opened = b""
+        for piece in cut(stream, places):
+            other.feed(piece)
+            opened += other.read_all()
+        assert opened == b"".join(sent)
+
+
+def test_each_side_sees_whose_certificate_the_other_has() -> None:
+    dialling, listening = sides()
+    shake_hands(dialling, listening)
+    assert dialling.certificate["subjectAltName"][0] == ("URI", "quorumvault://c/n2")
+    assert int(listening.certificate["serialNumber"], 16) == serial(node_pem("n1"))
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 5000), st.integers(1, 255))
+def test_no_byte_may_change_on_its_way(place: int, difference: int) -> None:
+    dialling, listening = sides()
+    shake_hands(dialling, listening)
+    sealed = bytearray(dialling.seal(b"x" * 4000) + dialling.seal(b"y" * 900))
+    sealed[place % len(sealed)] ^= difference
+    listening.feed(bytes(sealed))
+    opened = b""
+    buffer = memoryview(bytearray(16384))
+    with pytest.raises(TlsError):  # noqa: PT012 - a length that became larger waits for bytes, which come
+        while count := listening.read_into(buffer):
+            opened += bytes(buffer[:count])
+        listening.feed(dialling.seal(b"z" * 16384) * 5)
+        while listening.read_into(buffer):
+            pass
+    assert opened in (b"", b"x" * 4000)
+
+
+def test_what_is_played_again_or_comes_back_does_not_open() -> None:
+    for back in (False, True):
+        dialling, listening = sides()
+        shake_hands(dialling, listening)
+        sealed = dialling.seal(b"once")
+        if back:
+            dialling.feed(sealed)
+            with pytest.raises(TlsError):
+                dialling.read_all()
+        else:
+            listening.feed(sealed)
+            assert listening.read_all() == b"once"
+            listening.feed(sealed)
+            with pytest.raises(TlsError):
+                listening.read_all()
+
+
+@pytest.mark.parametrize(
+    ("pem", "words", "told"),
+    [
+        (node_pem("n1", ca="other"), "not among those trusted", "of a CA that is not trusted there"),
+        (node_pem("n1", begins=-9 * DAY, days=3), "has expired: renew it", "it has expired"),
+        (node_pem("n1", begins=DAY), "not valid yet: do the clocks", "not valid there; the clocks"),
+    ],
+    ids=["another CA", "expired", "not yet"],
+)
+def test_who_is_refused_hears_why(pem: bytes, words: str, told: str) -> None:
+    dialling, listening = sides(dialling=pem)
+    dialling.start()
+    listening.feed(dialling.outgoing())
+    dialling.feed(listening.outgoing())
+    assert dialling.established  # it knows the listener, and not yet what that thinks of it
+    with pytest.raises(TlsError, match=words):
+        listening.feed(dialling.outgoing())
+    assert not listening.established
+    dialling.feed(listening.outgoing())
+    with pytest.raises(TlsError, match=told) as heard:
+        dialling.read_all()
+    assert heard.value.told
+
+
+def test_who_shows_no_certificate_is_refused() -> None:
+    dialling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    dialling.check_hostname = False
+    dialling.load_verify_locations(cadata=ca_pem(authority("c")).decode())
+    listening = TlsSession(credentials(node_pem("n2")).listening, server_side=True)
+    session = TlsSession(dialling, server_side=False)
+    session.start()
+    listening.feed(session.outgoing())
+    session.feed(listening.outgoing())
+    with pytest.raises(TlsError, match="showed no certificate"):
+        listening.feed(session.outgoing())
+
+
+def test_bytes_before_the_proof_are_bounded_and_those_after_it_are_not() -> None:
+    dialling, listening = sides()
+    with pytest.raises(TlsError, match="before it had proved itself"):
+        listening.feed((b"\x16\x03\x01\x40\x00\x01\x01\xd4\xc0" + bytes(16380)) + (b"\x16\x03\x01\x40\x00" + bytes(16384)) * 4)
+    listening = TlsSession(api_context(), server_side=True)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    dialling = TlsSession(client, server_side=False)
+    dialling.start()
+    listening.feed(dialling.outgoing())
+    dialling.feed(listening.outgoing())
+    at_once = dialling.outgoing() + dialling.seal(bytes(3 * HANDSHAKE_BYTES))
+    listening.feed(at_once)
+    assert len(listening.read_all()) == 3 * HANDSHAKE_BYTES
+
+
+def test_an_end_is_told() -> None:
+    dialling, listening = sides()
+    shake_hands(dialling, listening)
+    last = dialling.seal(b"last")
+    listening.feed(last + dialling.end())
+    buffer = memoryview(bytearray(100))
+    assert bytes(buffer[: listening.read_into(buffer)]) == b"last"
+    with pytest.raises(TlsError, match="closed by the other side"):
+        listening.read_into(buffer)
+    assert listening.ended
