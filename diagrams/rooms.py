@@ -34,6 +34,7 @@ PURPOSES = {
         "coordinator": "asks all three, decides by two",
         "peers": "handshake, frames, links",
         "storage": "LevelDB and the disk's identity",
+        "tls": "OpenSSL, as bytes in and out",
     },
 }
 
@@ -65,7 +66,7 @@ def _of(folder: str) -> list[str]:
 
 
 def _box(folder: str, room: str) -> str:
-    slash = "" if room in ("words", "import quorumvault") else "/"
+    slash = "" if room in ("words", "import quorumvault", "tls") else "/"
     return f'"{room}": "{room}{slash}\\n{PURPOSES[folder][room]}" {{class: room}}'
 
 
