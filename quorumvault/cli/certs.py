@@ -115,12 +115,7 @@ def renew(config: Path, nodes: tuple[str, ...], days: int, as_json: bool) -> Non
     _tell(cluster, _store(cluster).issue(nodes or NODE_NAMES, days), as_json=as_json)
 
 
-@certs.command(
-    epilog="""\b
-Examples:
-  quorumvault certs revoke vault --node n2
-  quorumvault certs revoke vault --serial 3f2a91…"""
-)
+@certs.command(epilog="\b\nExample:\n  quorumvault certs revoke vault --node n2")
 @cluster_options
 @click.option("--node", type=click.Choice(NODE_NAMES), help="All certificates of this node so far.")
 @click.option("--serial", metavar="HEX", help="The one with this serial number, as certs list shows it.")

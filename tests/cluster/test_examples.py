@@ -26,7 +26,7 @@ SECONDS = 60
 SOME_KEY = "3fq7tzd2"
 #: What has to be there before, for those that work on a cluster of which no node runs: an empty directory, or a new cluster.
 IN_AN_EMPTY_DIRECTORY = {"init", "dev"}
-WITH_A_NEW_CLUSTER = {"serve", "pack", "recover"}
+WITH_A_NEW_CLUSTER = {"serve", "pack", "recover", "certs"}
 
 
 class Example(NamedTuple):
