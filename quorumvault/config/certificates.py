@@ -7,6 +7,8 @@ Read at start and again at each reload; a Credentials never changes, and connect
 
 Keys are read once, from files that nobody else can read, and OpenSSL gets what was read, by a file in memory: no other file can
 be put in its place between the look at its mode and its use.
+
+Rules kept here: a node is whom its certificate names.
 """
 
 import os

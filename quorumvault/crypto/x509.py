@@ -6,6 +6,8 @@
     revoked list  the serial numbers of certificates that are taken no more; valid for as long as the CA
 
 All here is a function of its arguments but for the keys and serial numbers, which OpenSSL draws.
+
+Rules kept here: a node is whom its certificate names.
 """
 
 import ipaddress

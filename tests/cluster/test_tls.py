@@ -104,6 +104,7 @@ def test_all_certificates_are_renewed_under_load_and_no_request_fails(secured: C
 
 
 def test_a_revoked_node_is_cut_off_by_both_others_and_comes_back_with_another_certificate(secured: Cluster) -> None:
+    """Proves: a node is whom its certificate names."""
     check("certs", "revoke", str(secured.directory), "--node", "n3")
     reload(secured, "n1", "n2")
     for node in ("n1", "n2"):

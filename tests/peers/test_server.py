@@ -198,6 +198,7 @@ BAD = {
 async def test_a_bad_certificate_is_refused_on_either_side_with_one_line(
     bad: Shown, by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Proves: a node is whom its certificate names."""
     refused: dict[str, list[str]] = {"dialler": [], "listener": []}
     replica = links.StubReplica()
 
@@ -258,6 +259,7 @@ async def test_no_session_is_resumed() -> None:
 
 
 async def test_a_certificate_that_is_revoked_ends_the_connections_that_have_it() -> None:
+    """Proves: a node is whom its certificate names."""
     own = {"n1": [credentials(node_pem("n1"))], "n2": [credentials(node_pem("n2"))]}
     replica = links.StubReplica(at_once=True)
     async with (

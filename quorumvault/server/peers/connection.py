@@ -3,6 +3,8 @@
 Its states and the ways between them are in connection_state.py. It ends once, at once and for one reason, which ``ended`` is
 told. Until the greeting of the other side is there the handshake's deadline holds; then the other side has to be heard in time.
 A claim may have to wait until an older connection has been silent for too long, so the dialler's deadline allows for that.
+
+Rules kept here: a node is whom its certificate names.
 """
 
 import asyncio
@@ -245,9 +247,9 @@ class Connection(asyncio.Protocol, ABC):
         self._reader = FrameReader(self._local.limits.frame_bytes)
         self.state = after(self.state, Event.SECURED)
         shown, mine = self._tls.certificate, self._local.facts()
-        self._serial = int(shown["serialNumber"], 16)
         try:
             self._certified = node_named(uris(shown), mine.cluster_id)
+            self._serial = int(shown["serialNumber"], 16)
         except Unnamed as error:
             self._refuse(Kind.REFUSAL, str(error))
             return

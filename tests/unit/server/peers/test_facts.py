@@ -67,7 +67,7 @@ def test_refused_with_a_reason_that_says_what_to_do_and_shows_no_secret(
 
 
 def test_a_node_is_the_one_that_its_certificate_names() -> None:
-    """Mutant: without this, n3's certificate would do for n2's vote."""
+    """Proves: a node is whom its certificate names. Without this, n3's certificate would do for n2's vote."""
     assert refused(N2, certified="n3") is not None
     assert "what greets as n2 has the certificate of n3" in str(refused(N2, certified="n3"))
 
