@@ -51,22 +51,27 @@ class TlsSession:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take bytes of the socket, in any pieces. Raises TlsError."""
-        with memoryview(data) as view:
-            at = 0
-            while not self.established and at < len(view):
-                piece = view[at : at + _PIECE_BYTES]
-                at += len(piece)
-                self._handshake_bytes += len(piece)
-                if self._handshake_bytes > HANDSHAKE_BYTES:
-                    raise TlsError(f"it sent more than {HANDSHAKE_BYTES} bytes before it had proved itself")
-                self._incoming.write(piece)
-                self._shake_hands()
-            if at < len(view):
-                self._incoming.write(view[at:])
+        if not self.established:
+            data = self._feed_handshake(memoryview(data))
+        if data:
+            self._incoming.write(data)
+
+    def _feed_handshake(self, data: memoryview) -> memoryview:
+        """Returns what follows the handshake."""
+        at = 0
+        while not self.established and at < len(data):
+            piece = data[at : at + _PIECE_BYTES]
+            at += len(piece)
+            self._handshake_bytes += len(piece)
+            if self._handshake_bytes > HANDSHAKE_BYTES:
+                raise TlsError(f"it sent more than {HANDSHAKE_BYTES} bytes before it had proved itself")
+            self._incoming.write(piece)
+            self._shake_hands()
+        return data[at:]
 
     def read_into(self, buffer: memoryview) -> int:
         """Put bytes of the other side into ``buffer``. Returns how many; 0 if none are whole. Raises TlsError."""
-        if not self.established or not buffer:
+        if not self.established or not buffer or not (self._incoming.pending or self._tls.pending()):
             return 0
         try:
             count = cast("int", self._tls.read(len(buffer), buffer))
@@ -75,25 +80,35 @@ class TlsSession:
         except ssl.SSLError as error:
             raise _explained(error) from None
         if not count:
-            self.ended = True
-            raise TlsError("closed by the other side", told=True)
+            raise self._end_of_stream()
         return count
 
     def read_all(self) -> bytes:
         """Return all bytes of the other side that are whole. Raises TlsError."""
-        pieces = []
-        buffer = memoryview(bytearray(RECORD_BYTES))
-        while count := self.read_into(buffer):
-            pieces.append(bytes(buffer[:count]))
-        return b"".join(pieces)
+        pieces: list[bytes] = []
+        try:
+            # A read gives a whole record, so there is nothing more once all that came is used up.
+            while self._incoming.pending and self.established:
+                piece = self._tls.read(RECORD_BYTES)
+                if not piece:
+                    raise self._end_of_stream()
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            raise _explained(error) from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def seal(self, data: bytes | memoryview) -> bytes:
+    def _end_of_stream(self) -> TlsError:
+        self.ended = True
+        return TlsError("closed by the other side", told=True)
+
+    def seal(self, data: bytes) -> bytes:
         """Return what the socket has to send for the other side to read ``data``. Raises TlsError."""
         try:
-            with memoryview(data) as view:
-                sent = 0
-                while sent < len(view):
-                    sent += self._tls.write(view[sent:])
+            sent = self._tls.write(data) if data else 0
+            while sent < len(data):
+                sent += self._tls.write(memoryview(data)[sent:])
         except ssl.SSLError as error:
             raise _explained(error) from None
         return self._outgoing.read()

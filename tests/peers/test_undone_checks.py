@@ -40,7 +40,7 @@ def _trust_others(context: ssl.SSLContext) -> None:
 
 
 def _without_dates(context: ssl.SSLContext) -> None:
-    context.verify_flags |= _NO_DATES  # type: ignore[operator]
+    context.verify_flags |= _NO_DATES
 
 
 def _without_list(context: ssl.SSLContext) -> None:

@@ -92,6 +92,8 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
     # Called by the connection.
 
     def write(self, data: Any) -> None:
+        if self._closing:  # the other side has broken TLS, and it is not known everywhere yet
+            return
         self._transport.write(self._tls.seal(data))
 
     def write_eof(self) -> None:
@@ -153,6 +155,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         finally:
             self._delivering = False
         if not self._closing:
+            self._write_tls()
             self._read(self._wanted)
 
     @property
