@@ -443,6 +443,10 @@ def test_a_wrong_certificate_file_or_environment_is_named(tmp_path: Path) -> Non
     (tmp_path / "none.pem").write_text("no certificate")
     with pytest.raises(errors.ConfigError, match=r"none\.pem"):
         Client("https://a", cacert=tmp_path / "none.pem")
+    shown = {"QUORUMVAULT_CLIENT_CERT": str(tmp_path / "none.pem")}
+    for client_cert, environment in ((None, shown), (tmp_path / "none.pem", {}), (tmp_path / "gone.pem", {})):
+        with pytest.raises(errors.ConfigError, match=r"(none|gone)\.pem: expected a certificate and its key"):
+            resolve("https://a", None, None, None, environment, client_cert).tls()
     with pytest.raises(errors.ConfigError, match=r"^QUORUMVAULT_PURPOSE: expected 1 to 128 visible"):
         resolve("http://a", None, None, None, {"QUORUMVAULT_PURPOSE": "two words"})
 

@@ -1,0 +1,167 @@
+"""What a node secures its connections with, from the files that cluster.yaml names: its own, or an organisation's."""
+
+import ssl
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
+
+from quorumvault.config.certificates import Credentials, load_credentials
+from quorumvault.config.cluster import load_cluster
+from quorumvault.errors import ConfigError
+from tests.rigs.certificates import DAY, authority, ca_pem, node_pem, now, serial
+from tests.unit.config.test_cluster import GOOD
+
+CLUSTER = GOOD["cluster_id"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Files of an organisation: its CA, certificates of nodes in one file each, and apart from their keys."""
+    put(tmp_path, "org-ca.pem", ca_pem(authority("org")))
+    for node in ("n1", "n2"):
+        pem = node_pem(node, cluster=CLUSTER, ca="org")
+        put(tmp_path, f"{node}.pem", pem)
+        put(tmp_path, f"{node}.key", pem[: pem.index(b"-----BEGIN CERTIFICATE")])
+        put(tmp_path, f"{node}.crt", pem[pem.index(b"-----BEGIN CERTIFICATE") :], 0o644)
+    return tmp_path
+
+
+def put(home: Path, name: str, content: bytes, mode: int = 0o600) -> Path:
+    (home / name).write_bytes(content)
+    (home / name).chmod(mode)
+    return home / name
+
+
+#: "Two lines of configuration".
+ORG: dict[str, Any] = {"peers": {"certificate": "{node}.pem", "ca": "org-ca.pem"}}
+
+
+def loaded(home: Path, node: str = "n1", **settings: Any) -> Credentials:
+    (home / "cluster.yaml").write_text(yaml.safe_dump({**GOOD, **ORG, **settings}))
+    return load_credentials(load_cluster(home / "cluster.yaml"), node)
+
+
+def test_an_organisation_s_certificates_by_two_lines(home: Path) -> None:
+    for node in ("n1", "n2"):
+        found = loaded(home, node)
+        assert found.ends().keys() == {"peers"}
+        assert (found.api, found.exposed, found.peers.revoked) == (None, False, frozenset())
+        for context in (found.peers.listening, found.peers.dialling):
+            assert context.verify_mode is ssl.CERT_REQUIRED
+            assert (context.minimum_version, context.maximum_version) == (ssl.TLSVersion.TLSv1_3,) * 2
+            assert not context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def test_a_key_may_have_a_file_of_its_own(home: Path) -> None:
+    apart = {"certificate": "{node}.crt", "key": "{node}.key"}
+    found = loaded(home, peers={**apart, "ca": "org-ca.pem"}, api=apart)
+    assert found.ends()["peers"] == found.ends()["api"]
+    assert found.scheme == "https"
+    assert found.api is not None
+    assert found.api.context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert found.api.context.verify_mode is ssl.CERT_NONE
+
+
+def test_lists_of_several_cas_are_read(home: Path) -> None:
+    lists = b"".join(authority(name).revoke({number: now()}, now()) for name, number in (("org", 5), ("other", 6)))
+    put(home, "revoked.pem", lists)
+    found = loaded(home, peers={**ORG["peers"], "revoked": "revoked.pem"})
+    assert found.peers.revoked == {5, 6}
+    assert found.peers.listening.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def encrypted(pem: bytes) -> bytes:
+    key = load_pem_private_key(pem, None)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+
+
+def _mode(home: Path) -> None:
+    (home / "n1.pem").chmod(0o644)
+
+
+def _encrypt(home: Path) -> None:
+    put(home, "n1.pem", encrypted((home / "n1.key").read_bytes()) + (home / "n1.crt").read_bytes())
+
+
+def _other_key(home: Path) -> None:
+    put(home, "n1.pem", (home / "n2.key").read_bytes() + (home / "n1.crt").read_bytes())
+
+
+def _other_cluster(home: Path) -> None:
+    put(home, "n1.pem", node_pem("n1", cluster="elsewhere", ca="org"))
+
+
+def _key_as_ca(home: Path) -> None:
+    put(home, "org-ca.pem", (home / "n1.key").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_mode, r"peers\.certificate: .*n1\.pem: expected mode 0600, not 0644"),
+        (_encrypt, r"peers\.certificate: .*expected a certificate and its own private key, not encrypted, in PEM"),
+        (_other_key, r"peers\.certificate: .*expected a certificate and its own private key"),
+        (
+            _other_cluster,
+            r"peers\.certificate: .*n1\.pem: its certificate is of cluster 'elsewhere', and this node of cluster 'c1'",
+        ),
+        (_key_as_ca, r"peers\.ca: .*org-ca\.pem: expected certificates of CAs in PEM"),
+    ],
+)
+def test_what_cannot_be_used_is_a_line_that_names_it_and_shows_no_key(home: Path, spoil: Any, words: str) -> None:
+    spoil(home)
+    with pytest.raises(ConfigError, match=words) as refused:
+        loaded(home)
+    line = str(refused.value)
+    assert "\n" not in line
+    assert "PRIVATE" not in line
+    assert (home / "n1.key").read_text().splitlines()[1] not in line
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.12", "localhost", "[::1]"])
+def test_plain_http_is_for_this_machine(home: Path, host: str) -> None:
+    nodes = {**GOOD["nodes"], "n1": {**GOOD["nodes"]["n1"], "listen_api": f"{host}:1"}}
+    assert not loaded(home, nodes=nodes).exposed
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "[::]", "vault-1", "127.evil.example", "localhost.example"])
+def test_plain_http_elsewhere_takes_a_word(home: Path, host: str) -> None:
+    nodes = {**GOOD["nodes"], "n1": {**GOOD["nodes"]["n1"], "listen_api": f"{host}:1"}}
+    with pytest.raises(ConfigError, match=r"api\.certificate: expected a certificate: the API of n1 listens on"):
+        loaded(home, nodes=nodes)
+    found = loaded(home, nodes=nodes, api={"insecure_http": True})
+    assert found.exposed
+    assert list(found.problems(found.peers.ends - 31 * DAY)) == [
+        "the API is plain HTTP on an address that others reach: API keys and values cross the network in clear"
+    ]
+    assert not loaded(home, nodes=nodes, api={"certificate": "{node}.pem"}).exposed
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        (31 * DAY, None),
+        (30 * DAY - timedelta(seconds=1), "expires in 29 days"),
+        (timedelta(hours=1), "expires in 0 days"),
+        (timedelta(0), "has expired"),
+        (-DAY, "has expired"),
+    ],
+)
+def test_a_month_before_the_end_it_is_said(home: Path, left: timedelta, words: str | None) -> None:
+    found = loaded(home)
+    said = list(found.problems(found.peers.ends - left))
+    assert len(said) == (words is not None)
+    assert words is None or f"the certificate for other nodes {words}" in said[0]
+    assert (found.expired(found.peers.ends - left) == "peers") == (words == "has expired")
+
+
+def test_a_serial_number_is_that_of_the_certificate(home: Path) -> None:
+    of = authority("org")
+    put(home, "revoked.pem", of.revoke({serial((home / "n2.pem").read_bytes()): now()}, now()))
+    assert loaded(home, peers={**ORG["peers"], "revoked": "revoked.pem"}).peers.revoked == {
+        serial((home / "n2.crt").read_bytes())
+    }
