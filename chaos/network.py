@@ -7,7 +7,7 @@ others, so there are six proxies, and each wire has a share in two of them: that
 
 A wire that is cut holds back what was sent, as TCP does with packets that nobody acknowledges, and delivers it once it is
 mended. A connection that is opened meanwhile gets no further than to the proxy. Bytes that are lost or come twice spoil the
-stream, which no real network does to TCP; nodes have to notice, since each of their frames is authenticated, and begin anew.
+stream, which no real network does to TCP; nodes have to notice, since TLS authenticates each record, and begin anew.
 """
 
 import asyncio

@@ -123,7 +123,7 @@ def test_a_node_that_is_to_record_all_serves_nothing_while_it_cannot(made: Clust
     ("damage", "code", "says"),
     [
         (lambda home: (home / "api_keys.yaml").write_text("owners: []\n"), 1, "api_keys.yaml: keys: is missing"),
-        (lambda home: (home / "secrets" / "cluster.key").chmod(0o644), 1, "expected mode 0600, not 0644"),
+        (lambda home: (home / "secrets" / "n1.pem").chmod(0o644), 1, "expected mode 0600, not 0644"),
         (lambda home: (home / "n1" / "store" / "CURRENT").unlink(), 3, "the file CURRENT is missing"),
     ],
     ids=["bad configuration", "a secret for all to read", "a damaged store"],

@@ -1,0 +1,106 @@
+"""What crosses the network: all bytes between nodes, and between clients and nodes, taken down on their way by proxies."""
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import quorumvault as qv
+from chaos.demo.partitions import Partitions
+from chaos.network import Links
+from chaos.testbed.cluster import NODES, Cluster, check
+from quorumvault.config.cluster import load_cluster
+from quorumvault.crypto.tokens import parse_token
+from tests.rigs.clusters import OWNER
+
+VALUES = [f"planted-value-{number:04d}" for number in range(300)]
+
+#: By the proxies that they passed: each stream of each connection.
+Streams = dict[Links, list[bytearray]]
+
+
+@contextmanager
+def taken_down() -> Iterator[Streams]:
+    """All proxies that are made keep what passes them."""
+    streams: Streams = defaultdict(list)
+
+    async def pump(self: Links, wire: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stream = bytearray()
+        streams[self].append(stream)
+        while data := await reader.read(1 << 16):
+            stream += data
+            writer.write(data)
+            await writer.drain()
+
+    with mock.patch.object(Links, "_pump", pump):
+        yield streams
+
+
+@contextmanager
+def before_the_apis(cluster: Cluster) -> Iterator[list[str]]:
+    """Yields the URLs of proxies before the APIs of all nodes."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def done(work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    nodes = load_cluster(cluster.directory / "cluster.yaml").nodes
+    links = Links({node: (at.api.host, at.api.port) for node, at in nodes.items()}, seed=1)
+    done(links.open())
+    scheme = cluster.url("n1").partition("://")[0]
+    try:
+        yield [f"{scheme}://{links.address(NODES[number - 1], node)}" for number, node in enumerate(NODES)]
+    finally:
+        done(links.close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def secrets_of(cluster: Cluster, tokens: list[str]) -> dict[str, list[bytes]]:
+    """What nobody who listens in may see, in every form in which it could be seen."""
+    key = cluster.api_key(OWNER)
+    master = bytes.fromhex((cluster.directory / "secrets" / "master-s1.key").read_text())
+    parsed = [parsed for parsed in map(parse_token, tokens) if parsed is not None]
+    assert len(parsed) == len(tokens)
+    return {
+        "a value": [b"planted-value", b"planted-value".hex().encode()],
+        "an API key": [key.encode(), key.split("_")[2].encode()],
+        "a token": [token.encode() for token in tokens],
+        "a digest": [digest for _, digest in parsed],
+        "the master secret": [master, master.hex().encode()],
+    }
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain API"])
+def test_nothing_secret_is_seen_by_who_listens_in(tmp_path: Path, tls: bool) -> None:
+    """Tokenize, detokenize, a node that rejoins, and a backup. Without TLS the API shows it all, so the proxies do see it."""
+    with ExitStack() as stack:
+        streams = stack.enter_context(taken_down())
+        cluster = stack.enter_context(Cluster.create(tmp_path / "vault", (OWNER,), tls=tls))
+        stack.enter_context(Partitions(cluster))
+        urls = stack.enter_context(before_the_apis(cluster))
+        cluster.bring_up()
+        with qv.Client(urls, api_key=cluster.api_key(OWNER), cacert=cluster.cacert) as vault:
+            tokens = [token for token in vault.tokenize(VALUES) if token is not None]
+            assert [result.value for result in vault.detokenize(tokens)] == VALUES
+            cluster.stop("n3")
+            cluster.replace_disk("n3")
+            cluster.start("n3")
+            cluster.wait_ready(reachable=3)
+        check("backup", str(cluster.directory), "--node", "n1", "-o", str(tmp_path / "all.qvb"))
+        cluster.stop()
+        apis, peers = sorted(streams, key=lambda links: {"n1"} <= links._peers.keys() and links._peers["n1"][1])
+    assert all(sum(map(len, streams[links])) > 20 * len(VALUES) for links in (apis, peers))
+    for what, needles in secrets_of(cluster, tokens).items():
+        assert not any(needle in stream for stream in streams[peers] for needle in needles), what
+        seen = any(needle in stream for stream in streams[apis] for needle in needles)
+        assert seen == (not tls and what in ("a value", "an API key", "a token")), what
