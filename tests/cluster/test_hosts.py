@@ -59,15 +59,17 @@ def test_a_host_has_what_its_node_needs_and_nothing_else(cluster: Cluster) -> No
             "fields.yaml",
             "api_keys.yaml",
             "secrets",
-            "secrets/cluster.key",
+            "secrets/ca.pem",
             "secrets/master-s1.key",
+            "secrets/revoked.pem",
+            f"secrets/{name}.pem",
             name,
             f"{name}/disk.json",
             f"{name}/store",
         }
         assert not {Path(member).name for member in store} & {"LOG", "LOG.old", "LOCK"}
         assert [members[private] for private in ("secrets", name, "secrets/master-s1.key")] == [0o700, 0o700, 0o600]
-        assert stat.S_IMODE((node.directory / "secrets" / "cluster.key").stat().st_mode) == 0o600
+        assert stat.S_IMODE((node.directory / "secrets" / f"{name}.pem").stat().st_mode) == 0o600
         assert stat.S_IMODE((node.directory.parent / f"{name}.tar").stat().st_mode) == 0o600
 
 
