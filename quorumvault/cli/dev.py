@@ -117,7 +117,8 @@ async def _announce(cluster: Cluster, key: str, nodes: NodeProcesses, as_json: b
                 break
             await asyncio.sleep(_POLL_SECONDS)
     if as_json:
-        print_json({"cluster": str(cluster.file), "api_key": key, "nodes": _facts(cluster, nodes)})
+        trusting = {} if cluster.api_ca is None else {"cacert": str(cluster.api_ca)}
+        print_json({"cluster": str(cluster.file), "api_key": key, **trusting, "nodes": _facts(cluster, nodes)})
     else:
         say(f"Ready: {', '.join(nodes.running)}. Ctrl-C stops all.")
 

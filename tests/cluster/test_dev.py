@@ -18,10 +18,11 @@ from quorumvault.client import Client
 from tests.rigs.clusters import SECONDS, runs
 
 
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process, once its nodes are being started. Its own process group, as in a terminal."""
-    command = [sys.executable, "-m", "quorumvault", "dev", str(tmp_path / "dev"), "--base-port", str(free_base_port()), "--json"]
+@pytest.fixture(params=[()], ids=[""])
+def dev(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """The process, once its nodes are being started. Its own process group, as in a terminal. A test may add options."""
+    place = (str(tmp_path / "dev"), "--base-port", str(free_base_port()))
+    command = [sys.executable, "-m", "quorumvault", "dev", *place, "--json", *request.param]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, stdin=subprocess.DEVNULL
     ) as process:
@@ -38,11 +39,14 @@ def ready(dev: subprocess.Popen[str]) -> dict[str, Any]:
     return answer
 
 
-def test_nodes_serve_one_dies_and_ctrl_c_stops_the_rest(dev: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize(("dev", "scheme"), [((), "http"), (("--tls",), "https")], indirect=["dev"], ids=["plain", "tls"])
+def test_nodes_serve_one_dies_and_ctrl_c_stops_the_rest(dev: subprocess.Popen[str], scheme: str) -> None:
     answer = ready(dev)
     nodes = answer["nodes"]
     pids = [node["pid"] for node in nodes.values()]
-    with Client([node["api"] for node in nodes.values()], api_key=answer["api_key"]) as client:
+    urls = [node["api"] for node in nodes.values()]
+    assert {url.partition("://")[0] for url in urls} == {scheme}
+    with Client(urls, api_key=answer["api_key"], cacert=answer.get("cacert")) as client:
         tokens = client.tokenize(["Ada Lovelace", 42])
         os.kill(nodes["n3"]["pid"], signal.SIGKILL)
         assert dev.stderr is not None

@@ -41,3 +41,12 @@ def test_a_cluster_on_other_machines_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("127.0.0.1:9002", "10.0.0.3:9002"))
     with pytest.raises(ConfigError, match="expected loopback addresses"):
         prepare(tmp_path, 9000)
+
+
+def test_a_cluster_that_is_there_keeps_its_plain_api_and_says_so(tmp_path: Path) -> None:
+    prepare(tmp_path / "dev", 9000)
+    with pytest.raises(ConfigError, match="for --tls; this cluster is of plain HTTP"):
+        prepare(tmp_path / "dev", 9000, tls=True)
+    cluster, _ = prepare(tmp_path / "tls", 9000, tls=True)
+    assert cluster.api_urls()["n3"] == "https://127.0.0.1:9002"
+    assert cluster.api_ca == tmp_path / "tls" / "secrets" / "ca.pem"
