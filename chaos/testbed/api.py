@@ -14,7 +14,8 @@ TIMEOUT = 10.0
 
 
 @functools.cache
-def _trusting(cacert: Path) -> ssl.SSLContext:
+def trusting(cacert: Path) -> ssl.SSLContext:
+    """What trusts these certificates, read once."""
     return ssl.create_default_context(cafile=cacert)
 
 
@@ -67,7 +68,7 @@ class Api:
         if self.cacert is None:
             connection = http.client.HTTPConnection(self.address, timeout=timeout)
         else:
-            connection = http.client.HTTPSConnection(self.address, timeout=timeout, context=_trusting(self.cacert))
+            connection = http.client.HTTPSConnection(self.address, timeout=timeout, context=trusting(self.cacert))
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

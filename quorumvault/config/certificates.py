@@ -245,14 +245,15 @@ def _serials(revoked: bytes) -> Iterator[int]:
         raise Unusable("revoked", _LIST) from None
 
 
-_END = b"-----END X509 CRL-----"
+#: The last line of a list of revoked certificates; a file has one for each CA.
+END_OF_LIST: Final = b"-----END X509 CRL-----"
 
 
 def _split(revoked: bytes) -> Iterator[bytes]:
     """The lists in a file, one for each CA."""
-    for piece in revoked.split(_END):
+    for piece in revoked.split(END_OF_LIST):
         if piece.strip():
-            yield piece + _END
+            yield piece + END_OF_LIST
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import quorumvault as qv
+from chaos.testbed.api import trusting
 from chaos.testbed.cluster import NODES, Cluster, check, wait_for
 from quorumvault.config.cluster import load_cluster
 from quorumvault.crypto.x509 import peer_name
@@ -100,6 +101,44 @@ def test_all_certificates_are_renewed_under_load_and_no_request_fails(secured: C
     # What was renewed is what new connections are shown.
     secured.kill("n3")
     secured.start("n3")
+    secured.wait_ready(reachable=3)
+
+
+def test_a_changed_ca_under_load_and_no_request_fails(secured: Cluster) -> None:
+    """As docs/operations.md says: first both CAs everywhere, then the new certificates, then the new CA alone."""
+    secrets = secured.directory / "secrets"
+    old = {name: (secrets / name).read_bytes() for name in ("ca.pem", "revoked.pem", "n1.pem", "n2.pem", "n3.pem")}
+    for name in ("ca.key", "ca.pem", "issued.pem", "revoked.pem"):
+        (secrets / name).rename(secured.directory / f"old-{name}")
+    check("certs", "issue", str(secured.directory))
+    new = {name: (secrets / name).read_bytes() for name in old}
+    assert all(new[name] != old[name] for name in old)
+    both = {name: new[name] + old[name] for name in ("ca.pem", "revoked.pem")}
+
+    def take(files: dict[str, bytes]) -> None:
+        for name, content in files.items():
+            (secrets / name).write_bytes(content)
+        trusting.cache_clear()
+        reload(secured)
+
+    take(old)
+    with asking(secured) as count:
+        for files in ({**old, **both}, {**new, **both}):
+            take(files)
+            assert goes_on(count)
+    # New connections by either CA, and a list that goes on: what is revoked by the new CA leaves the old one's.
+    secured.stop("n3")
+    check("certs", "revoke", str(secured.directory), "--node", "n3")
+    check("certs", "issue", str(secured.directory), "--node", "n3")
+    new |= {"n3.pem": own(secured, "n3").read_bytes()}
+    assert (secrets / "revoked.pem").read_bytes().endswith(old["revoked.pem"])
+    new["revoked.pem"] = (secrets / "revoked.pem").read_bytes().removesuffix(old["revoked.pem"])
+    secured.start("n3")
+    secured.wait_ready(reachable=3)
+    with asking(secured) as count:
+        take(new)
+        assert goes_on(count)
+    secured.restart("n3")
     secured.wait_ready(reachable=3)
 
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from quorumvault import durable
 from quorumvault.config.addresses import Endpoints
+from quorumvault.config.certificates import END_OF_LIST
 from quorumvault.config.cluster import Cluster
 from quorumvault.config.secrets import read_private
 from quorumvault.config.tls import NODE_PLACE, OWN_CA, OWN_CERTIFICATE, OWN_REVOKED
@@ -51,7 +52,7 @@ def own_certificate(node: str) -> str:
 
 
 def create(base: Path, cluster_id: str, nodes: Mapping[str, Endpoints], now: datetime) -> None:
-    """Make the CA of a new cluster and a certificate for each node. ``base`` has ``secrets``, which has none of them."""
+    """Make a CA and a certificate for each node. ``base`` has ``secrets``, without a CA; certificates there are replaced."""
     authority = Authority.create(cluster_id, now)
     durable.create(base / CA_KEY, authority.key_pem())
     durable.create(base / OWN_CA, _pem(authority.certificate))
@@ -59,7 +60,7 @@ def create(base: Path, cluster_id: str, nodes: Mapping[str, Endpoints], now: dat
     issued = b""
     for node, endpoints in nodes.items():
         pem = _signed(authority, cluster_id, node, endpoints, now, NODE_DAYS)
-        durable.create(base / own_certificate(node), pem)
+        _replace(base / own_certificate(node), pem)
         issued += _pem(x509.load_pem_x509_certificate(pem))
     durable.create(base / ISSUED, issued)
     durable.sync_directory(base / "secrets")
@@ -103,7 +104,9 @@ class CertificateStore:
         found = [issued for issued in self.listed() if issued.node != "ca" and issued.revoked is None and wanted(issued)]
         if found:
             revoked |= {issued.serial: now for issued in found}
-            _replace(self._base / OWN_REVOKED, self._authority.revoke(revoked, now))
+            # Behind it are those of CAs before this one, while they are trusted.
+            earlier = _read(self._base / OWN_REVOKED).partition(END_OF_LIST)[2]
+            _replace(self._base / OWN_REVOKED, self._authority.revoke(revoked, now) + earlier.lstrip())
         return found
 
     def listed(self) -> list[Issued]:
@@ -156,5 +159,9 @@ def _read(path: Path) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    with durable.replacing(path.resolve()) as file:
+    path = path.resolve()
+    if not path.exists():
+        durable.create(path, content)
+        return
+    with durable.replacing(path) as file:
         file.write(content)
