@@ -6,15 +6,18 @@ need more of them than the nodes do. What is understood of HTTP/1.1 is what the 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import select
 import socket
+import ssl
 import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, Protocol
 
 _READ_BYTES = 1 << 18
 #: Longer than a node itself takes to give up, with the deadlines that load.py gives it.
@@ -55,7 +58,7 @@ class Connection:
 
     __slots__ = ("due", "filled", "idle_since", "node", "request", "socket", "unsent")
 
-    def __init__(self, node: int, opened: socket.socket) -> None:
+    def __init__(self, node: int, opened: Socket) -> None:
         self.node = node
         self.request = -1
         self.due = 0.0
@@ -99,7 +102,10 @@ class Connection:
         return answer
 
     def _receive(self) -> tuple[int, bytes] | None:
-        data = self.socket.recv(_READ_BYTES)
+        try:
+            data = self.socket.recv(_READ_BYTES)
+        except BlockingIOError:  # a part of a record of TLS
+            return None
         if not data:
             raise ConnectionResetError("a node closed the connection")
         self.filled += data
@@ -114,16 +120,17 @@ class Connection:
 class Lane:
     """One request at a time, to each of the nodes in turn, over a connection to each that stays open."""
 
-    def __init__(self, addresses: Sequence[str], first: int) -> None:
+    def __init__(self, addresses: Sequence[str], first: int, tls: ssl.SSLContext | None) -> None:
         self._addresses = addresses
-        self._connections = [Connection(node, _connect(address)) for node, address in enumerate(addresses)]
+        self._tls = tls
+        self._connections = [Connection(node, _connect(address, tls)) for node, address in enumerate(addresses)]
         self._node = first % len(addresses)
 
     def send(self, number: int, request: bytes) -> Connection:
         self._node = (self._node + 1) % len(self._connections)
         if time.perf_counter() - self._connections[self._node].idle_since > _KEPT_SECONDS:
             self._connections[self._node].socket.close()
-            self._connections[self._node] = Connection(self._node, _connect(self._addresses[self._node]))
+            self._connections[self._node] = Connection(self._node, _connect(self._addresses[self._node], self._tls))
         self._connections[self._node].send(number, time.perf_counter(), request)
         return self._connections[self._node]
 
@@ -135,11 +142,12 @@ class Lane:
 class Lanes:
     """A closed loop: ``at_once`` requests under way, spread over the nodes. Every answer has to have this ``status``.
 
-    ``close`` it at the end.
+    ``close`` it at the end. ``cacert``: what is trusted, if they speak TLS.
     """
 
-    def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200) -> None:
-        self._lanes = [Lane(addresses, first) for first in range(at_once)]
+    def __init__(self, addresses: Sequence[str], at_once: int, status: int = 200, cacert: Path | None = None) -> None:
+        tls = None if cacert is None else ssl.create_default_context(cafile=cacert)
+        self._lanes = [Lane(addresses, first, tls) for first in range(at_once)]
         self._status = status
 
     def close(self) -> None:
@@ -188,10 +196,53 @@ def _silence() -> NoReturn:
     raise LoadFailed(f"no answer within {_SILENCE_SECONDS:g} s")
 
 
-def _connect(address: str) -> socket.socket:
+def _connect(address: str, tls: ssl.SSLContext | None = None) -> Socket:
     host, _, port = address.rpartition(":")
     try:
         connection = socket.create_connection((host, int(port)), timeout=_SILENCE_SECONDS)
+        return connection if tls is None else _Secured(tls.wrap_socket(connection, server_hostname=host))
     except OSError as error:
         raise LoadFailed(f"{address}: cannot be connected to: {error}") from None
-    return connection
+
+
+class Socket(Protocol):
+    """The part of a socket that is needed here."""
+
+    def fileno(self) -> int: ...
+
+    def setblocking(self, flag: bool, /) -> None: ...
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+    def send(self, data: bytes | memoryview, /) -> int: ...
+
+    def recv(self, count: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _Secured:
+    """TLS that is as a socket: what it has opened is given at once, since nobody would be told that it waits."""
+
+    def __init__(self, tls: ssl.SSLSocket) -> None:
+        self._tls = tls
+        self.fileno, self.setblocking, self.close = tls.fileno, tls.setblocking, tls.close
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        self._tls.setsockopt(level, option, value)
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        try:
+            return self._tls.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def recv(self, count: int, /) -> bytes:
+        received = []
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while piece := self._tls.recv(count):
+                received.append(piece)
+            return b"".join(received)  # the other side has ended it
+        if not received:
+            raise BlockingIOError
+        return b"".join(received)

@@ -39,6 +39,10 @@ class Served(Protocol):
     @property
     def key(self) -> str: ...
 
+    @property
+    def cacert(self) -> Path | None:
+        """What is trusted for TLS; None for plain HTTP."""
+
     def pids(self) -> list[int]: ...
 
     def nodes_cpu(self) -> float: ...
@@ -51,7 +55,7 @@ def drive(served: Served, path: str, bodies: Sequence[bytes], at_once: int) -> D
 
 def send(served: Served, requests: Sequence[bytes], at_once: int) -> Driving:
     """Drives requests that are encoded, with whatever key each has. Raises LoadFailed at the first answer that is not 200."""
-    with closing(Lanes(served.addresses, at_once)) as lanes:
+    with closing(Lanes(served.addresses, at_once, cacert=served.cacert)) as lanes:
         client, nodes = time.thread_time(), served.nodes_cpu()
         driven = lanes.drive(requests)
         client = time.thread_time() - client
@@ -66,6 +70,7 @@ class Load:
         self._cluster = cluster
         self.addresses = [cluster.nodes[name].address for name in NODES]
         self.key = cluster.api_key(OWNER)
+        self.cacert = cluster.cacert
 
     def drive(self, path: str, bodies: Sequence[bytes], at_once: int) -> Driving:
         """Raises LoadFailed at the first answer that is not 200."""

@@ -26,6 +26,7 @@ class Rival:
         self.database = Database(directory, (ports[3], ports[4], ports[5]))
         self.addresses = [f"{HOST}:{port}" for port in ports[:3]]
         self.key = cluster.api_key(OWNER)
+        self.cacert = None
         self._cluster = cluster
         self._logs = directory.with_name("api")
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -1,0 +1,127 @@
+"""``bin/bench tls``: the same requests to two clusters by turns, the API of one in plain HTTP, that of the other over TLS.
+
+New, repeated and recovered values in batches of 1,000, and single ones. Between nodes it is TLS in both. The client is that of
+the other benchmarks, whose own TLS is Python's; its CPU is told apart, since it takes from what the nodes have.
+"""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bench.load import OWNER, Driving, Load
+from bench.report import Account, Check, Report, Table, Tell, today
+from bench.work import Corpus, Operation
+from chaos.testbed.cluster import Cluster
+
+#: What TLS may cost of the throughput of batches.
+_MOST_LOSS = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPlan:
+    """``batches`` of 1,000 values and ``singles`` in a round; the first round warms up, and does not count."""
+
+    name: str = "tls"
+    batches: int = 25
+    singles: int = 800
+    rounds: int = 8
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Medians: values a second, and microseconds of CPU that one value takes, of all nodes and of the client."""
+
+    rate: float
+    nodes: float
+    client: float
+
+
+class Row(msgspec.Struct, frozen=True):
+    operation: str
+    batch: int
+    at_once: int
+    plain: Cost
+    tls: Cost
+
+    @property
+    def share(self) -> float:
+        """The throughput with TLS, of that without."""
+        return self.tls.rate / self.plain.rate
+
+
+class TlsReport(Report, frozen=True):
+    rows: list[Row]
+
+    def account(self) -> Account:
+        columns = {
+            "operation": "{0.operation}, {0.batch:,} at a time, {0.at_once} at once",
+            "plain": "{0.plain.rate:,.0f}/s",
+            "TLS": "{0.tls.rate:,.0f}/s",
+            "of it": "{0.share:.2f}",
+            "nodes' µs": "{0.plain.nodes:.1f}",
+            "with TLS": "{0.tls.nodes:.1f}",
+            "client's µs": "{0.plain.client:.2f}",
+            "with it": "{0.tls.client:.2f}",
+        }
+        checks = [
+            Check.of(f"{row.operation} in batches with TLS, of plain HTTP", row.share, "≥", 1 - _MOST_LOSS, ".2f")
+            for row in self.rows
+            if row.batch > 1
+        ]
+        sentences = ["CPU is for one value.", self.occasion]
+        return Account([Table.of("TLS of the API", self.rows, columns)], checks, sentences)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    operation: Operation
+    batch: int
+    at_once: int
+
+
+_KINDS = (
+    *(_Kind(operation, 1000, 6) for operation in (Operation.NEW, Operation.REPEATED, Operation.RECOVERED)),
+    *(_Kind(operation, 1, 16) for operation in (Operation.NEW, Operation.RECOVERED)),
+)
+
+
+class _Measured(NamedTuple):
+    values: int
+    driving: Driving
+
+
+def run(plan: TlsPlan, directory: Path, tell: Tell) -> TlsReport:
+    """Raises LoadFailed for an answer that is not 200, WrongAnswer for one that is not right."""
+    samples: dict[_Kind, dict[bool, list[_Measured]]] = {kind: {False: [], True: []} for kind in _KINDS}
+    with ExitStack() as stack:
+        loads: dict[bool, Load] = {}
+        for tls in (False, True):
+            cluster = stack.enter_context(Cluster.create(directory / ("tls" if tls else "plain"), (OWNER,), tls=tls))
+            cluster.bring_up()
+            loads[tls] = Load(cluster)
+        corpora = {tls: Corpus(stride=1, seed=1) for tls in loads}
+        for number in range(plan.rounds):
+            tell("rounds", number / plan.rounds)
+            for tls, kind in itertools.product((False, True) if number % 2 else (True, False), _KINDS):
+                task = corpora[tls].task(kind.operation, kind.batch, plan.batches if kind.batch > 1 else plan.singles)
+                driving = loads[tls].drive(kind.operation.path, task.bodies, kind.at_once)
+                corpora[tls].settle(task, driving.driven.bodies)
+                if number:
+                    samples[kind][tls].append(_Measured(task.count, driving))
+    rows = [
+        Row(kind.operation.value, kind.batch, kind.at_once, _cost(of[False]), _cost(of[True])) for kind, of in samples.items()
+    ]
+    return TlsReport(*today(), plan.name, rows)
+
+
+def _cost(samples: Sequence[_Measured]) -> Cost:
+    return Cost(
+        statistics.median(values / driving.driven.seconds for values, driving in samples),
+        statistics.median(driving.nodes_cpu / values * 1e6 for values, driving in samples),
+        statistics.median(driving.client_cpu / values * 1e6 for values, driving in samples),
+    )
