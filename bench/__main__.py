@@ -48,7 +48,7 @@ _EXAMPLES = """names:
   overload         three times the load that the cluster can take; exit code 1 if it does not hold up
   notfound         ten minutes: does the time of a "not found" tell why; exit code 1 if it does
   requests         half a minute: CPU of one small request in the HTTP half of a node, without a socket or a vault
-  tls              two minutes: the API over TLS beside plain HTTP; exit code 1 if batches lose more than a tenth
+  tls              two minutes: the API over TLS beside plain HTTP; exit code 1 if batches cost a tenth more
   healing          six minutes: a node is away, loses its disk, has rotten tables, at a million records
   healing-large    eight minutes: start, memory, idle comparisons, new tokens among ten million records
   healing-smoke    both on small data; exit code 1 if a node does not heal; its times say nothing

@@ -19,8 +19,8 @@ from bench.report import Account, Check, Report, Table, Tell, today
 from bench.work import Corpus, Operation
 from chaos.testbed.cluster import Cluster
 
-#: What TLS may cost of the throughput of batches.
-_MOST_LOSS = 0.10
+#: What TLS may add to the CPU that nodes take for a batch: on a machine with other work a rate says more about that.
+_MOST = 1.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Row(msgspec.Struct, frozen=True):
     tls: Cost
 
     @property
-    def share(self) -> float:
-        """The throughput with TLS, of that without."""
-        return self.tls.rate / self.plain.rate
+    def times(self) -> float:
+        """The CPU of all nodes with TLS, of that without."""
+        return self.tls.nodes / self.plain.nodes
 
 
 class TlsReport(Report, frozen=True):
@@ -62,14 +62,14 @@ class TlsReport(Report, frozen=True):
             "operation": "{0.operation}, {0.batch:,} at a time, {0.at_once} at once",
             "plain": "{0.plain.rate:,.0f}/s",
             "TLS": "{0.tls.rate:,.0f}/s",
-            "of it": "{0.share:.2f}",
             "nodes' µs": "{0.plain.nodes:.1f}",
             "with TLS": "{0.tls.nodes:.1f}",
+            "times": "{0.times:.2f}",
             "client's µs": "{0.plain.client:.2f}",
             "with it": "{0.tls.client:.2f}",
         }
         checks = [
-            Check.of(f"{row.operation} in batches with TLS, of plain HTTP", row.share, "≥", 1 - _MOST_LOSS, ".2f")
+            Check.of(f"{row.operation} in batches: nodes' CPU with TLS, times that without", row.times, "≤", _MOST, ".2f")
             for row in self.rows
             if row.batch > 1
         ]

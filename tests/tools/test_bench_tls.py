@@ -18,11 +18,11 @@ def test_both_clusters_are_asked_and_answer(tmp_path: Path) -> None:
     assert all(row.plain.rate > 0 and row.tls.rate > 0 for row in report.rows)
 
 
-def test_a_tenth_less_is_the_most_for_batches() -> None:
-    def row(batch: int, rate: float) -> Row:
-        return Row("new", batch, 6, Cost(1000.0, 10.0, 1.0), Cost(rate, 10.0, 1.0))
+def test_a_tenth_more_is_the_most_for_batches() -> None:
+    def row(batch: int, nodes: float) -> Row:
+        return Row("new", batch, 6, Cost(1000.0, 10.0, 1.0), Cost(1000.0, nodes, 1.0))
 
-    for rate, held in ((910.0, True), (890.0, False)):
-        account = TlsReport(*today(), "tls", [row(1000, rate), row(1, 500.0)]).account()
+    for nodes, held in ((10.9, True), (11.1, False)):
+        account = TlsReport(*today(), "tls", [row(1000, nodes), row(1, 20.0)]).account()
         assert account.holds is held
         assert len(account.checks) == 1
