@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.1
     short_help="Show how the nodes are.",
     epilog="""\b
 Examples:
-  quorumvault status --url http://10.0.0.1:8700 --url http://10.0.0.2:8700 --url http://10.0.0.3:8700
+  quorumvault status --url https://10.0.0.1:8700 --url https://10.0.0.2:8700 --url https://10.0.0.3:8700
   quorumvault status --watch""",
 )
 @connection_options
@@ -55,7 +55,7 @@ def status(connection: Connection, watch: bool, as_json: bool) -> int:
 
 
 @click.command(
-    epilog="\b\nExample:\n  quorumvault wait --ready --timeout 60 --url http://10.0.0.1:8700 --url http://10.0.0.2:8700"
+    epilog="\b\nExample:\n  quorumvault wait --ready --timeout 60 --url https://10.0.0.1:8700 --url https://10.0.0.2:8700"
 )
 @connection_options
 @click.option("--ready", is_flag=True, required=True, help="Wait until every node named by --url serves requests.")

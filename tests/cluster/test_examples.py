@@ -127,7 +127,7 @@ def _make_tables(place: Path, example: Example, vault: Cluster) -> None:
 
 def _adapted(example: Example, vault: Cluster, place: Path, variables: dict[str, str]) -> str:
     """The line with addresses that exist on this machine."""
-    line = re.sub(r"10\.0\.0\.([123]):8700", lambda match: vault.nodes[f"n{match[1]}"].address, example.line)
+    line = re.sub(r"https://10\.0\.0\.([123]):8700", lambda match: vault.url(f"n{match[1]}"), example.line)
     line = re.sub(r"ssh 10\.0\.0\.[123]", "sh -c", line)
     if SOME_KEY in line:
         arguments = ("keys", "create", "--config", "vault/cluster.yaml", "--owner", "clinic-a", "--json")

@@ -140,7 +140,7 @@ def test_key_files_that_differ_are_shown_until_all_hosts_have_the_same(cluster: 
 
     for name in ("n2", "n3"):
         shutil.copy(cluster.nodes["n1"].directory / "api_keys.yaml", cluster.nodes[name].directory)
-        assert admin(cluster, name).reload() == Reloaded(["API keys", "peer addresses"], {})
+        assert admin(cluster, name).reload() == Reloaded(["API keys", "peer addresses", "certificates"], {})
     assert wait_for(lambda: not any(keys_warnings(cluster, name) for name in NODES), READY_SECONDS)
     assert {name: one.tokenize(["a"]).status for name, one in api.items()} == dict.fromkeys(NODES, 200)
     assert "API keys" not in status_lines(cluster)

@@ -92,20 +92,21 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
     # Called by the connection.
 
     def write(self, data: Any) -> None:
-        if self._closing:  # the other side has broken TLS, and it is not known everywhere yet
+        if self._closing or self._said_end:  # the other side has broken TLS, and it is not known everywhere yet
             return
         self._transport.write(self._tls.seal(data))
 
     def write_eof(self) -> None:
         """Say that nothing more comes."""
-        self._said_end = True
-        self._transport.write(self._tls.end())
-        self._transport.write_eof()
+        if not self._said_end:
+            self._transport.write(self._tls.end())
+            self._said_end = True
+            self._transport.write_eof()
 
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            if not self._transport.is_closing():
+            if not self._said_end and not self._transport.is_closing():
                 self._transport.write(self._tls.end())
             self._transport.close()
 
@@ -173,7 +174,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
     # TLS.
 
     def _write_tls(self) -> None:
-        if outgoing := self._tls.outgoing():
+        if (outgoing := self._tls.outgoing()) and not self._said_end:
             self._transport.write(outgoing)
 
     def _break(self) -> None:

@@ -45,6 +45,8 @@ class Reloads:
         self.keys = load_keys(self.cluster.api_keys)
         self.credentials = load_credentials(self.cluster, self.node)
         self._refused: dict[str, str] = {}
+        #: cluster.yaml as it was last in order: it says where the certificates are.
+        self._latest = self.cluster
 
     @property
     def problem(self) -> str | None:
@@ -93,12 +95,12 @@ class Reloads:
         self.introduce(self.keys.owners)
 
     def _read_addresses(self) -> None:
-        nodes = load_cluster(guarded(self.cluster.file)).nodes
+        self._latest = load_cluster(guarded(self.cluster.file))
         for node, link in self.links().items():
-            link.move(nodes[node].peer)
+            link.move(self._latest.nodes[node].peer)
 
     def _read_certificates(self) -> None:
-        cluster = load_cluster(guarded(self.cluster.file))
+        cluster = self._latest
         for _, path in cluster.tls_files(self.node):
             if path.exists():  # else who reads it says what to do
                 guarded(path)
