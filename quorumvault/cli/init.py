@@ -108,7 +108,9 @@ def init(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--owner") from None
     made = make_cluster(directory, nodes, wanted, now=datetime.now(UTC), entropy=secrets.token_bytes, tls=tls)
-    answer = {"cluster": made.cluster_file, "nodes": shown_nodes(made.cluster_file), "api_keys": dict(made.api_keys)}
+    ca = load_cluster(made.cluster_file).api_ca
+    trusting = {} if ca is None else {"cacert": ca}
+    answer = {"cluster": made.cluster_file, "nodes": shown_nodes(made.cluster_file), **trusting, "api_keys": dict(made.api_keys)}
     print_answer(answer, _words(made), as_json=as_json)
 
 

@@ -78,7 +78,7 @@ class TlsSession:
         except ssl.SSLWantReadError:
             return 0
         except ssl.SSLError as error:
-            raise _explained(error) from None
+            raise self._explained(error) from None
         if not count:
             raise self._end_of_stream()
         return count
@@ -96,7 +96,7 @@ class TlsSession:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            raise _explained(error) from None
+            raise self._explained(error) from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _end_of_stream(self) -> TlsError:
@@ -110,7 +110,7 @@ class TlsSession:
             while sent < len(data):
                 sent += self._tls.write(memoryview(data)[sent:])
         except ssl.SSLError as error:
-            raise _explained(error) from None
+            raise self._explained(error) from None
         return self._outgoing.read()
 
     def end(self) -> bytes:
@@ -128,13 +128,19 @@ class TlsSession:
         """The certificate that the other side has shown and that was verified; empty if none was asked for."""
         return self._tls.getpeercert() or {}
 
+    def _explained(self, error: ssl.SSLError) -> TlsError:
+        told = _words(error)
+        if self.established and not told.told and not isinstance(error, ssl.SSLCertVerificationError):
+            return TlsError(f"bytes that are not authentic: changed, repeated or out of order on their way ({_reason(error)})")
+        return told
+
     def _shake_hands(self) -> None:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             return
         except ssl.SSLError as error:
-            raise _explained(error) from None
+            raise self._explained(error) from None
         self.established = True
 
 
@@ -167,7 +173,11 @@ _ALERTS: Final = {
 }
 
 
-def _explained(error: ssl.SSLError) -> TlsError:
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or "unknown").lower()
+
+
+def _words(error: ssl.SSLError) -> TlsError:
     reason = error.reason or "UNKNOWN"
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _FOREIGN_CODES:
@@ -180,5 +190,5 @@ def _explained(error: ssl.SSLError) -> TlsError:
     if reason in ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"):
         return TlsError("the two sides have no version of TLS in common", told="ALERT" in reason)
     if "ALERT" in reason:
-        return TlsError(f"the other side ended TLS: {reason.lower()}", told=True)
-    return TlsError(f"what it sends is not TLS as it is spoken here ({reason.lower()}): is it a node of this version?")
+        return TlsError(f"the other side ended TLS: {_reason(error)}", told=True)
+    return TlsError(f"what it sends is not TLS as it is spoken here ({_reason(error)}): is it a node of this version?")

@@ -356,6 +356,8 @@ async def test_one_changed_byte_ends_the_connection_and_is_not_listened_to(origi
         asker.ask()
         await asker.has_settled(2)
         assert asker.replies[1] == NoReply(sent=True)
+        if origin == "listener":
+            assert "bytes that are not authentic" in str(linked.link.last_error)
         assert replica.taken == (1 if origin == "dialler" else 2)
         assert not linked.link.up
         relay.change = lambda where, data: data

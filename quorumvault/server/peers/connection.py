@@ -204,7 +204,8 @@ class Connection(asyncio.Protocol, ABC):
         except TlsError as error:
             # What the other side says of this node's certificate is its answer.
             self.answered |= error.told
-            self.refused = True
+            self.refused = self._reader is None or error.told
+            self._outbox.close()  # nothing that waits can be sealed any more
             self._write_tls()
             self.close(str(error))
         except FrameError as error:

@@ -188,6 +188,7 @@ def test_the_command_for_people_shows_each_key_once(tmp_path: Path) -> None:
 def test_tls_on_loopback_is_asked_for(tmp_path: Path) -> None:
     answer = json.loads(run(str(tmp_path / "vault"), "--tls", "--json").stdout)
     assert answer["nodes"]["n1"] == {"api": "https://127.0.0.1:8700", "peer": "127.0.0.1:8710"}
+    assert answer["cacert"] == str(tmp_path / "vault" / "secrets" / "ca.pem")
     credentials = load_credentials(load_cluster(tmp_path / "vault" / "cluster.yaml"), "n1")
     assert credentials.ends().keys() == {"peers", "api"}
 
