@@ -160,6 +160,45 @@ def test_a_revoked_node_is_cut_off_by_both_others_and_comes_back_with_another_ce
     secured.wait_ready(reachable=3)
 
 
+def test_a_leaked_node_gets_another_certificate_and_another_disk(secured: Cluster) -> None:
+    """The runbook of docs/operations.md: who has the old host's files is no node any more, whatever the names and the disk."""
+    with client(secured, "n1", "n2") as vault:
+        tokens = vault.tokenize(["before the leak"])
+        secured.stop("n3")
+        leaked = own(secured, "n3").read_bytes()
+        check("certs", "revoke", str(secured.directory), "--node", "n3")
+        reload(secured, "n1", "n2")
+        secured.replace_disk("n3")
+        check("certs", "issue", str(secured.directory), "--node", "n3")
+        secured.start("n3")
+        secured.wait_ready(reachable=3)
+        secured.stop("n3")
+        fresh = own(secured, "n3").read_bytes()
+        own(secured, "n3").write_bytes(leaked)
+        secured.start("n3")
+        assert wait_for(lambda: bool(events(secured, "n1", "peer_refused")), SECONDS)
+        assert "its certificate is revoked" in events(secured, "n1", "peer_refused")[-1]["detail"]
+        own(secured, "n3").write_bytes(fresh)
+        reload(secured, "n3")
+        secured.wait_ready(reachable=3)
+        assert vault.detokenize(tokens)[0].value == "before the leak"
+
+
+def test_when_all_certificates_have_expired_new_ones_are_taken_without_a_restart(secured: Cluster) -> None:
+    secured.stop()
+    past = datetime.now(UTC) - timedelta(days=3)
+    CertificateStore(load_cluster(secured.directory / "cluster.yaml"), lambda: past).issue(NODES, days=1)
+    secured.start()
+    for node in NODES:
+        assert wait_for(lambda node=node: bool(events(secured, node, "peer_refused")), SECONDS)  # type: ignore[misc]
+        log = secured.nodes[node].log.read_text()
+        assert "has expired: renew it, or set the clocks right" in log
+        assert "WARNING" in log.partition("the certificate for other nodes has expired")[0].splitlines()[-1]
+    check("certs", "renew", str(secured.directory))
+    reload(secured)
+    secured.wait_ready(reachable=3, seconds=SECONDS)
+
+
 @pytest.mark.parametrize("kind", ["foreign", "expired", "other name"])
 def test_a_bad_certificate_keeps_a_node_out_and_says_so(secured: Cluster, kind: str) -> None:
     cluster = load_cluster(secured.directory / "cluster.yaml")

@@ -44,6 +44,8 @@ class Reloads:
         """Raises ConfigError if there are no keys or no certificates to begin with."""
         self.keys = load_keys(self.cluster.api_keys)
         self.credentials = load_credentials(self.cluster, self.node)
+        for problem in self.credentials.problems(self.now()):
+            logger.warning("%s", problem)
         self._refused: dict[str, str] = {}
         #: cluster.yaml as it was last in order: it says where the certificates are.
         self._latest = self.cluster
