@@ -37,11 +37,13 @@ WARN_DAYS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class PeerCredentials:
-    """For connections between nodes: either end, when this node's certificate ends, and serial numbers that are taken no more."""
+    """For connections between nodes: either end; when this node's certificate ends, and its serial number; and those serial
+    numbers that are taken no more."""
 
     listening: ssl.SSLContext = field(repr=False)
     dialling: ssl.SSLContext = field(repr=False)
     ends: datetime
+    serial: int
     revoked: frozenset[int] = frozenset()
 
 
@@ -76,6 +78,8 @@ class Credentials:
                 yield f"the certificate for {_USES[use]} has expired ({ends:%Y-%m-%d}): renew it"
             elif left.days < WARN_DAYS:
                 yield f"the certificate for {_USES[use]} expires in {left.days} days ({ends:%Y-%m-%d}): renew it"
+        if self.peers.serial in self.peers.revoked:
+            yield "the certificate for other nodes is revoked: they take none of this node's connections; issue another for it"
         if self.exposed:
             yield "the API is plain HTTP on an address that others reach: API keys and values cross the network in clear"
 
@@ -97,12 +101,13 @@ class Unusable(Exception):
 
 def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> PeerCredentials:
     """Make the credentials of a node: its certificate and key, CAs, and their lists of revoked ones, in PEM. Raises Unusable."""
-    ends = _first(own).not_valid_after_utc
+    certificate = _first(own)
     listening = _peer_context(ssl.PROTOCOL_TLS_SERVER, own, authorities, revoked)
     # Who resumes a session is not asked for its certificate again, which may have been revoked.
     listening.num_tickets = 0
     dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, revoked)
-    return PeerCredentials(listening, dialling, ends, frozenset() if revoked is None else frozenset(_serials(revoked)))
+    gone = frozenset[int]() if revoked is None else frozenset(_serials(revoked))
+    return PeerCredentials(listening, dialling, certificate.not_valid_after_utc, certificate.serial_number, gone)
 
 
 def _peer_context(side: int, own: bytes, authorities: bytes, revoked: bytes | None) -> ssl.SSLContext:

@@ -165,3 +165,13 @@ def test_a_serial_number_is_that_of_the_certificate(home: Path) -> None:
     assert loaded(home, peers={**ORG["peers"], "revoked": "revoked.pem"}).peers.revoked == {
         serial((home / "n2.crt").read_bytes())
     }
+
+
+def test_a_node_whose_own_certificate_is_revoked_says_so(home: Path) -> None:
+    settings = {**ORG["peers"], "revoked": "revoked.pem"}
+    for node, said in (("n2", False), ("n1", True)):
+        of = authority("org")
+        put(home, "revoked.pem", of.revoke({serial((home / f"{node}.pem").read_bytes()): now()}, now()))
+        found = loaded(home, peers=settings)
+        problems = list(found.problems(found.peers.ends - 31 * DAY))
+        assert any("is revoked: they take none of this node's connections" in problem for problem in problems) == said
