@@ -130,9 +130,15 @@ def test_who_shows_no_certificate_is_refused() -> None:
 
 
 def test_bytes_before_the_proof_are_bounded_and_those_after_it_are_not() -> None:
-    dialling, listening = sides()
+    endless = node_pem("n1") + ca_pem(authority("c")) * 200
+    dialling, listening = sides(dialling=endless)
+    dialling.start()
+    listening.feed(dialling.outgoing())
+    dialling.feed(listening.outgoing())
+    chain = dialling.outgoing()
+    assert len(chain) > HANDSHAKE_BYTES
     with pytest.raises(TlsError, match="before it had proved itself"):
-        listening.feed((b"\x16\x03\x01\x40\x00\x01\x01\xd4\xc0" + bytes(16380)) + (b"\x16\x03\x01\x40\x00" + bytes(16384)) * 4)
+        listening.feed(chain)
     listening = TlsSession(api_context(), server_side=True)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
@@ -143,6 +149,25 @@ def test_bytes_before_the_proof_are_bounded_and_those_after_it_are_not() -> None
     at_once = dialling.outgoing() + dialling.seal(bytes(3 * HANDSHAKE_BYTES))
     listening.feed(at_once)
     assert len(listening.read_all()) == 3 * HANDSHAKE_BYTES
+
+
+@pytest.mark.parametrize("length", [16 * 1024 + 1, 120_000, 2**24 - 1])
+@pytest.mark.parametrize("at", [1, 4, 5, 8, 9])
+def test_a_hello_that_announces_too_much_is_refused_at_its_head(length: int, at: int) -> None:
+    """OpenSSL would make room for all of it, for each of a thousand strangers."""
+    said = b"\x16\x03\x01\x40\x00\x01" + length.to_bytes(3) + bytes(5000)
+    _, listening = sides()
+    if at < 9:
+        listening.feed(said[:at])
+        said = said[at:]
+    with pytest.raises(TlsError, match="announces a first message of more than 16384 bytes"):
+        listening.feed(said)
+
+
+def test_a_hello_in_records_that_hide_its_length_is_refused() -> None:
+    _, listening = sides()
+    with pytest.raises(TlsError, match="hides how long it is"):
+        listening.feed(b"\x16\x03\x01\x00\x01\x01" + b"\x16\x03\x01\x40\x00" + b"\x01\xd4\xc0" + bytes(2000))
 
 
 def test_an_end_is_told() -> None:
