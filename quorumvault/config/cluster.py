@@ -269,8 +269,7 @@ class Cluster:
 
     def tls_files(self, node: str) -> Iterator[tuple[str, Path]]:
         """Return the files of TLS that this node reads, each with its key likewise. The key of the CA is none of them."""
-        for key, file in tls.named_files(self.api, self.peers):
-            yield key, self.file.parent / file.replace(tls.NODE_PLACE, node)
+        return ((key, self.file.parent / file) for key, file in tls.named_files(self.api, self.peers, node))
 
     @property
     def api_ca(self) -> Path | None:
@@ -279,8 +278,7 @@ class Cluster:
 
     def api_urls(self) -> dict[str, str]:
         """Node to the URL of its API."""
-        scheme = "http" if self.api.certificate is None else "https"
-        return {node: f"{scheme}://{endpoints.api}" for node, endpoints in self.nodes.items()}
+        return {node: f"{self.api.scheme}://{endpoints.api}" for node, endpoints in self.nodes.items()}
 
 
 @dataclass(frozen=True, slots=True)

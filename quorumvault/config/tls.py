@@ -21,6 +21,11 @@ class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Plain HTTP on an address that others than this machine reach.
     insecure_http: bool = False
 
+    @property
+    def scheme(self) -> str:
+        """The scheme of the API's URLs."""
+        return "http" if self.certificate is None else "https"
+
 
 class PeerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """TLS between nodes; files as above. ``ca`` may have several. ``revoked`` is the list of revoked certificates of each."""
@@ -31,8 +36,8 @@ class PeerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revoked: FilePath | None = None
 
 
-def named_files(api: ApiSettings, peers: PeerSettings) -> Iterator[tuple[str, str]]:
-    """Yield the key and the name of each file that is set. The key of the CA is none of them: no node has it."""
+def named_files(api: ApiSettings, peers: PeerSettings, node: str) -> Iterator[tuple[str, str]]:
+    """Yield the key and the name, for this node, of each file that is set. The key of the CA is none of them: no node has it."""
     # The list beside our own CA is there if that is: who names another CA need not say that it has none.
     revoked = peers.revoked or (OWN_REVOKED if peers.ca == OWN_CA else None)
     for key, file in (
@@ -45,4 +50,4 @@ def named_files(api: ApiSettings, peers: PeerSettings) -> Iterator[tuple[str, st
         ("api.client_ca", api.client_ca),
     ):
         if file is not None:
-            yield key, file
+            yield key, file.replace(NODE_PLACE, node)

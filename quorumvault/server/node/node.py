@@ -14,8 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from random import SystemRandom
 
 from quorumvault.config.cluster import NodeConfig
@@ -48,6 +47,7 @@ from quorumvault.server.node.heap import Heap
 from quorumvault.server.node.membership import Membership, MembershipCallbacks
 from quorumvault.server.node.operator import Operator, neighbours
 from quorumvault.server.node.reload import Reloads
+from quorumvault.server.node.wall_clock import utc_now, wall_ms
 from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.connection import LocalNode
 from quorumvault.server.peers.facts import NodeFacts
@@ -68,14 +68,6 @@ logger = logging.getLogger("quorumvault.node")
 
 #: Size of a nonce.
 BOOT_BYTES = 8
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 async def serve(config: NodeConfig) -> int:
@@ -117,8 +109,8 @@ class Node:
         self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         log = config.data_directory / FILE_NAME
         self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
-        links = lambda: self._links  # noqa: E731
-        self._reloads = Reloads(cluster, config.node, utc_now, self._forget_revoked, links, self._introduce, self._events.note)
+        note, introduce = self._events.note, self._introduce
+        self._reloads = Reloads(cluster, config.node, utc_now, self._forget_revoked, lambda: self._links, introduce, note)
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
@@ -183,12 +175,8 @@ class Node:
             CoordinatorObserver(self._metrics, self._events, self._marks.acknowledged, self._missed, self._notices.committed),
             reads_settled=self._config.cluster.reads == "settled",
             votes=lambda node: node not in self._links or is_active(self._links[node].facts, self._coordinator.view),
-            repeats=self._likely_repeats,
+            repeats=lambda owner, epoch, digests: likely_repeats(self._disk.replica, owner, epoch, digests),
         )
-
-    def _likely_repeats(self, owner: bytes, epoch: int, digests: Sequence[bytes]) -> Sequence[int]:
-        replica = self._disk.replica
-        return () if replica is None else likely_repeats(replica, owner, epoch, digests)
 
     def _make_marks(self) -> RollbackMarks:
         later = asyncio.get_running_loop().call_later

@@ -16,9 +16,9 @@ _SAMPLE: Final = 32
 _ONE_IN: Final = 8
 
 
-def likely_repeats(replica: Replica, owner: bytes, epoch: int, digests: Sequence[bytes]) -> Sequence[int]:
+def likely_repeats(replica: Replica | None, owner: bytes, epoch: int, digests: Sequence[bytes]) -> Sequence[int]:
     """The indices of digests, of one owner and epoch, whose records the replica may have and know to be settled."""
-    if not replica.settled.buckets_known:
+    if replica is None or not replica.settled.buckets_known:
         return ()
     keys = layout.record_keys(owner, [epoch] * len(digests), digests)
     sample = keys[:: len(keys) // _SAMPLE + 1]
