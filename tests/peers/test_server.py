@@ -160,7 +160,7 @@ async def test_a_link_that_reaches_another_node_than_it_means_to_displaces_nobod
         assert [envelope.kind for envelope in await true.receive()] == [Kind.GREETING]
         async with links.linking(server.address) as astray:
             await links.eventually(lambda: astray.link.last_error)
-            assert "its certificate is that of n3, and n1 speaks here with n2" in str(astray.link.last_error)
+            assert "its certificate is that of 'n3', and n1 speaks here with n2" in str(astray.link.last_error)
         true.send(Envelope(Kind.PING, 0, saying.encode(links.facts_of("n1"))))
         assert [envelope.kind for envelope in await true.receive()] == [Kind.PONG]
 
@@ -182,7 +182,7 @@ OWN = "the other side refuses the certificate of this node: "
 BAD = {
     "another CA": Shown(lambda node: node_pem(node, ca="other"), "is of a CA that is not among those trusted here", OWN),
     "another cluster": Shown(lambda node: node_pem(node, cluster="b"), "is of cluster 'b', and this node of cluster 'c'", "'b'"),
-    "another node": Shown(lambda node: node_pem("n4"), "its certificate is that of n4, and n", "that of n4"),
+    "another node": Shown(lambda node: node_pem("n4"), "its certificate is that of 'n4', and n", "that of 'n4'"),
     "expired": Shown(lambda node: node_pem(node, begins=-9 * DAY, days=3), "its certificate has expired", f"{OWN}it has expired"),
     "not yet": Shown(lambda node: node_pem(node, begins=DAY), "its certificate is not valid yet", OWN),
     "revoked": Shown(lambda node: node_pem(node, begins=-REVOKED), "its certificate is revoked", f"{OWN}it is revoked"),
@@ -285,6 +285,40 @@ async def test_a_link_forgets_a_peer_that_is_revoked() -> None:
         await links.eventually(lambda: linked.link.last_error != "the certificate of n2 is revoked")
         assert "its certificate is revoked" in str(linked.link.last_error)
         assert linked.changes == [True, False]
+
+
+@pytest.mark.parametrize("by", ["dialler", "listener"])
+async def test_a_handshake_that_straddles_a_reload_comes_to_nothing(by: str) -> None:
+    """Its verdict is that of the old list of revoked certificates. Proves: a node is whom its certificate names."""
+    refused = list[str]()
+    old = {"dialler": credentials(node_pem("n1")), "listener": credentials(node_pem("n2"))}
+    new = {
+        "dialler": credentials(node_pem("n1"), revoked=(serial(node_pem("n2")),)),
+        "listener": credentials(node_pem("n2"), revoked=(serial(node_pem("n1")),)),
+    }
+    in_force = dict(old)
+    async with (
+        links.serving(
+            links.StubReplica(), credentials=lambda: in_force["listener"], on_refused=lambda node, why: refused.append(why)
+        ) as server,
+        links.Relay(server.address).running() as relay,
+    ):
+        relay.frozen = True
+        async with links.linking(relay.address, credentials=lambda: in_force["dialler"]) as linked:
+            await links.eventually(lambda: server._strangers)
+            in_force[by] = new[by]
+            server.forget_revoked()
+            linked.link.forget_revoked()
+            relay.thaw()
+            straddled = "read again during the handshake"
+            await links.eventually(lambda: linked.link.last_error or server.connected)
+            if by == "dialler":
+                assert straddled in str(linked.link.last_error)
+            else:
+                await links.eventually(lambda: refused)
+                assert straddled in refused[0]
+            await links.eventually(lambda: "revoked" in str(linked.link.last_error))
+            assert (server.connected, linked.changes) == ({}, [])
 
 
 async def test_new_certificates_are_for_new_connections_and_old_ones_go_on() -> None:

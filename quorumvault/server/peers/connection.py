@@ -73,11 +73,13 @@ class Connection(asyncio.Protocol, ABC):
     Invariants: ``reason`` is None exactly until the state is ENDED; ``facts`` is None exactly until the connection was OPEN.
     """
 
-    def __init__(self, local: LocalNode, tls: TlsSession, *, expected: Collection[str]) -> None:
+    def __init__(self, local: LocalNode, *, listening: bool, expected: Collection[str]) -> None:
         """``expected``: names that the node at the other end may have."""
         self._loop = asyncio.get_running_loop()
         self._local = local
-        self._tls = tls
+        #: What this connection was secured with; a reload may have put others in their place.
+        self._credentials = mine = local.credentials()
+        self._tls = TlsSession(mine.listening if listening else mine.dialling, server_side=listening)
         self._expected = expected
         #: The node that the other side's certificate is of, and its serial number, once it has shown it.
         self._certified = ""
@@ -247,6 +249,10 @@ class Connection(asyncio.Protocol, ABC):
         self._outbox.open(self._tls, self._transport)
         self._reader = FrameReader(self._local.limits.frame_bytes)
         self.state = after(self.state, Event.SECURED)
+        if self._credentials is not self._local.credentials():
+            # OpenSSL has asked the old list of revoked certificates, and the old CAs.
+            self.fail("the certificates of this node were read again during the handshake: it has to be done anew")
+            return
         shown, mine = self._tls.certificate, self._local.facts()
         try:
             self._certified = node_named(uris(shown), mine.cluster_id)
@@ -255,7 +261,7 @@ class Connection(asyncio.Protocol, ABC):
             self._refuse(Kind.REFUSAL, str(error))
             return
         if self._certified not in self._expected:
-            words = f"its certificate is that of {self._certified}, and {mine.node} speaks here with "
+            words = f"its certificate is that of {self._certified[:64]!r}, and {mine.node} speaks here with "
             self._refuse(Kind.REFUSAL, f"{words}{' or '.join(sorted(self._expected))}: check the peer addresses in cluster.yaml")
             return
         self.secured()

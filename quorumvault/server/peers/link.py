@@ -27,7 +27,6 @@ from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
-from quorumvault.server.tls import TlsSession
 
 logger = logging.getLogger("quorumvault.peers")
 
@@ -183,8 +182,7 @@ class _Dialled(Connection):
     """The dialler's end of a connection: sends requests and pings, takes replies and pongs."""
 
     def __init__(self, link: Link, local: LocalNode) -> None:
-        tls = TlsSession(local.credentials().dialling, server_side=False)
-        super().__init__(local, tls, expected=(link.node,))
+        super().__init__(local, listening=False, expected=(link.node,))
         self._link = link
         self._waiting: dict[int, _Waiting] = {}
         self._waiting_bytes = 0

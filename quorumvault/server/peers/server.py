@@ -30,7 +30,6 @@ from quorumvault.server.peers.connection_state import State
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
 from quorumvault.server.peers.refusals import Refusals
-from quorumvault.server.tls import TlsSession
 
 logger = logging.getLogger("quorumvault.peers")
 
@@ -127,7 +126,7 @@ class _Accepted(Connection):
     """The listener's end of a connection: takes requests and pings, sends replies and pongs."""
 
     def __init__(self, server: PeerServer, local: LocalNode, others: Collection[str], submit: Submit) -> None:
-        super().__init__(local, TlsSession(local.credentials().listening, server_side=True), expected=others)
+        super().__init__(local, listening=True, expected=others)
         self._server = server
         self._submit = submit
         self._waiting: deque[_Waiting] = deque()
