@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from quorumvault.config import tls
 from quorumvault.config.addresses import is_loopback
@@ -37,14 +38,15 @@ WARN_DAYS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class PeerCredentials:
-    """For connections between nodes: either end; when this node's certificate ends, and its serial number; and those serial
-    numbers that are taken no more."""
+    """For connections between nodes: either end; when this node's certificate ends, and its serial number; those serial numbers
+    that are taken no more; and the CAs, in DER."""
 
     listening: ssl.SSLContext = field(repr=False)
     dialling: ssl.SSLContext = field(repr=False)
     ends: datetime
     serial: int
     revoked: frozenset[int] = frozenset()
+    authorities: frozenset[bytes] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> P
     listening.num_tickets = 0
     dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, revoked)
     gone = frozenset[int]() if revoked is None else frozenset(_serials(revoked))
-    return PeerCredentials(listening, dialling, certificate.not_valid_after_utc, certificate.serial_number, gone)
+    # By our own parser: OpenSSL trusts certificates that sign themselves, and lists none of them that says of itself it is no CA.
+    trusted = frozenset(ca.public_bytes(Encoding.DER) for ca in _parsed("ca", authorities, _CAS))
+    return PeerCredentials(listening, dialling, certificate.not_valid_after_utc, certificate.serial_number, gone, trusted)
 
 
 def _peer_context(side: int, own: bytes, authorities: bytes, revoked: bytes | None) -> ssl.SSLContext:
@@ -218,10 +222,15 @@ class _Files:
 
 
 def _first(pem: bytes) -> x509.Certificate:
+    return _parsed("certificate", pem, "a certificate in PEM")[0]
+
+
+def _parsed(part: str, pem: bytes, expected: str) -> list[x509.Certificate]:
+    """At least one. Raises Unusable."""
     try:
-        return x509.load_pem_x509_certificates(pem)[0]
+        return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise Unusable("certificate", "a certificate in PEM") from None
+        raise Unusable(part, expected) from None
 
 
 def _show(context: ssl.SSLContext, own: bytes) -> None:
@@ -236,9 +245,10 @@ def _trust(context: ssl.SSLContext, part: str, authorities: bytes) -> None:
     try:
         context.load_verify_locations(cadata=authorities.decode("ascii"))
     except (ssl.SSLError, ValueError):  # UnicodeDecodeError too
-        raise Unusable(part, "certificates of CAs in PEM") from None
+        raise Unusable(part, _CAS) from None
 
 
+_CAS: Final = "certificates of CAs in PEM"
 _LIST = "lists of revoked certificates in PEM"
 
 

@@ -266,7 +266,7 @@ async def test_a_certificate_that_is_revoked_ends_the_connections_that_have_it()
         await linked.up()
         await other.up()
         own["n2"].append(credentials(node_pem("n2"), revoked=(serial(node_pem("n1")),)))
-        server.forget_revoked()
+        server.forget_untrusted()
         await linked.down()
         assert set(server.connected) == {"n3"}
         await links.eventually(lambda: linked.link.last_error and OWN in linked.link.last_error)
@@ -277,14 +277,33 @@ async def test_a_link_forgets_a_peer_that_is_revoked() -> None:
     own = [credentials(node_pem("n1"))]
     async with links.serving(links.StubReplica()) as server, links.linking(server.address, credentials=lambda: own[-1]) as linked:
         await linked.up()
-        linked.link.forget_revoked()
+        linked.link.forget_untrusted()
         assert linked.link.up
         own.append(credentials(node_pem("n1"), revoked=(serial(node_pem("n2")),)))
-        linked.link.forget_revoked()
+        linked.link.forget_untrusted()
         assert linked.link.last_error == "the certificate of n2 is revoked"
         await links.eventually(lambda: linked.link.last_error != "the certificate of n2 is revoked")
         assert "its certificate is revoked" in str(linked.link.last_error)
         assert linked.changes == [True, False]
+
+
+async def test_a_ca_that_is_trusted_no_more_ends_the_connections_made_under_it() -> None:
+    """Proves: a node is whom its certificate names."""
+    both = credentials(node_pem("n2"), "c", "other")
+    for left, kept in ((("c", "other", "third"), True), (("c",), False)):
+        for side in ("listener", "dialler"):
+            own = {"listener": both, "dialler": credentials(node_pem("n1"), "c", "other")}
+            async with (
+                links.serving(links.StubReplica(), credentials=lambda own=own: own["listener"]) as server,
+                links.linking(server.address, credentials=lambda own=own: own["dialler"]) as linked,
+            ):
+                await linked.up()
+                own[side] = credentials(node_pem("n2" if side == "listener" else "n1"), *left)
+                server.forget_untrusted()
+                linked.link.forget_untrusted()
+                assert bool(server.connected if side == "listener" else linked.link.up) == kept
+                await linked.up()
+                await links.eventually(lambda server=server: server.connected)
 
 
 @pytest.mark.parametrize("by", ["dialler", "listener"])
@@ -307,8 +326,8 @@ async def test_a_handshake_that_straddles_a_reload_comes_to_nothing(by: str) -> 
         async with links.linking(relay.address, credentials=lambda: in_force["dialler"]) as linked:
             await links.eventually(lambda: server._strangers)
             in_force[by] = new[by]
-            server.forget_revoked()
-            linked.link.forget_revoked()
+            server.forget_untrusted()
+            linked.link.forget_untrusted()
             relay.thaw()
             straddled = "read again during the handshake"
             await links.eventually(lambda: linked.link.last_error or server.connected)
@@ -326,7 +345,7 @@ async def test_new_certificates_are_for_new_connections_and_old_ones_go_on() -> 
     replica = links.StubReplica(at_once=True)
     async with links.serving(replica, credentials=lambda: own[-1]) as server, links.asking(server.address) as (linked, asker):
         own.append(credentials(node_pem("n2", days=31)))
-        server.forget_revoked()
+        server.forget_untrusted()
         asker.ask()
         await asker.has_settled(1)
         assert linked.changes == [True]

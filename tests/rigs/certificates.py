@@ -41,10 +41,11 @@ def serial(pem: bytes) -> int:
 
 
 @functools.cache
-def credentials(own: bytes, ca: str = CLUSTER, revoked: tuple[int, ...] = ()) -> PeerCredentials:
-    """What a node with this certificate secures its connections with; it trusts ``ca``, but for these serial numbers."""
-    of = authority(ca)
-    return peer_credentials(own, ca_pem(of), of.revoke(dict.fromkeys(revoked, now()), now()))
+def credentials(own: bytes, *cas: str, revoked: tuple[int, ...] = ()) -> PeerCredentials:
+    """What a node with this certificate secures its connections with; it trusts ``cas``, but for these serial numbers."""
+    trusted = [authority(ca) for ca in cas or (CLUSTER,)]
+    lists = b"".join(of.revoke(dict.fromkeys(revoked, now()), now()) for of in trusted)
+    return peer_credentials(own, b"".join(map(ca_pem, trusted)), lists)
 
 
 def certificate(path: Path) -> Path:

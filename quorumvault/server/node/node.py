@@ -110,7 +110,7 @@ class Node:
         log = config.data_directory / FILE_NAME
         self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
         note, introduce = self._events.note, self._introduce
-        self._reloads = Reloads(cluster, config.node, utc_now, self._forget_revoked, lambda: self._links, introduce, note)
+        self._reloads = Reloads(cluster, config.node, utc_now, self._forget_untrusted, lambda: self._links, introduce, note)
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
@@ -386,10 +386,10 @@ class Node:
             self._healer.anti_entropy.link_changed()
         self._events.note(Event(event="peer_up" if link.up else "peer_down", peer=link.node, detail=link.last_error))
 
-    def _forget_revoked(self) -> None:
-        self._peer_server.forget_revoked()
+    def _forget_untrusted(self) -> None:
+        self._peer_server.forget_untrusted()
         for link in self._links.values():
-            link.forget_revoked()
+            link.forget_untrusted()
 
     def _on_facts(self, facts: NodeFacts) -> None:
         self._marks.heard(facts)

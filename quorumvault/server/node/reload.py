@@ -2,7 +2,7 @@
 
     SIGHUP, or the administrative socket --> API keys        --> in force, and what changed is in the event log
                                          --> peer addresses  --> links move
-                                         --> certificates    --> for new connections; those of revoked ones end
+                                         --> certificates    --> for new connections; those not trusted any more end
 
 A file is taken whole or not at all. A refused file is a warning in /health until a later reload takes it, since somebody changed
 it and believes that it holds. The event log says which keys came, went and changed, and when; this node does not know who did it.

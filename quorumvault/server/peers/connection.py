@@ -266,9 +266,12 @@ class Connection(asyncio.Protocol, ABC):
             return
         self.secured()
 
-    def forget_revoked(self) -> None:
-        """End the connection if the certificate of the other side has been revoked since."""
-        if self._serial in self._local.credentials().revoked:
+    def forget_untrusted(self) -> None:
+        """The credentials have changed: end the connection if a CA that it may have relied on, or its certificate, is out."""
+        now = self._local.credentials()
+        if not self._credentials.authorities <= now.authorities:
+            self.fail("a CA that was trusted when this connection was made is trusted no more")
+        elif self._serial in now.revoked:
             self.fail(f"the certificate of {self._certified} is revoked")
 
     def _take(self, envelopes: list[Envelope]) -> None:

@@ -92,10 +92,10 @@ class Link:
         if self._connection is not None:
             self._connection.fail(_MOVED)
 
-    def forget_revoked(self) -> None:
-        """The credentials of this node have changed: end the connection if they revoke the peer's certificate."""
+    def forget_untrusted(self) -> None:
+        """The credentials of this node have changed: end the connection if they no longer allow it."""
         if self._connection is not None:
-            self._connection.forget_revoked()
+            self._connection.forget_untrusted()
 
     def dial_now(self, on_failure: Callable[[], None]) -> None:
         """Dial at once if the link is down. Calls ``on_failure`` if nobody is there, or if the peer refuses this node.

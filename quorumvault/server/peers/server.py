@@ -62,10 +62,10 @@ class PeerServer:
         for connection in self._live.values():
             connection.ping()
 
-    def forget_revoked(self) -> None:
-        """The credentials of this node have changed: end the connections whose certificates they revoke."""
+    def forget_untrusted(self) -> None:
+        """The credentials of this node have changed: end the connections that they no longer allow."""
         for connection in [*self._strangers, *self._live.values()]:
-            connection.forget_revoked()
+            connection.forget_untrusted()
 
     async def start(self) -> None:
         """Raises OSError if the address cannot be had."""
