@@ -27,13 +27,15 @@ from quorumvault.config import tls
 from quorumvault.config.addresses import is_loopback
 from quorumvault.config.cluster import Cluster
 from quorumvault.config.secrets import read_private
-from quorumvault.crypto.x509 import Unnamed, node_named, revoked_serials, uris_of
+from quorumvault.crypto.x509 import Unnamed, node_named, uris_of
 from quorumvault.errors import ConfigError
 
 #: Of a file of certificates. A list of 10,000 revoked ones takes 600 KB.
 _MOST_BYTES: Final = 1 << 20
 #: From then on a warning: long enough for whoever has to ask an organisation's CA.
 WARN_DAYS: Final = 30
+
+_Lists = list[x509.CertificateRevocationList]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,26 +106,28 @@ class Unusable(Exception):
 def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> PeerCredentials:
     """Make the credentials of a node: its certificate and key, CAs, and their lists of revoked ones, in PEM. Raises Unusable."""
     certificate = _first(own)
-    listening = _peer_context(ssl.PROTOCOL_TLS_SERVER, own, authorities, revoked)
+    lists = None if revoked is None else _lists(revoked)
+    listening = _peer_context(ssl.PROTOCOL_TLS_SERVER, own, authorities, lists)
     # Who resumes a session is not asked for its certificate again, which may have been revoked.
     listening.num_tickets = 0
-    dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, revoked)
-    gone = frozenset[int]() if revoked is None else frozenset(_serials(revoked))
+    dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, lists)
+    gone = frozenset(entry.serial_number for one in lists or () for entry in one)
     # By our own parser: OpenSSL trusts certificates that sign themselves, and lists none of them that says of itself it is no CA.
     trusted = frozenset(ca.public_bytes(Encoding.DER) for ca in _parsed("ca", authorities, _CAS))
     return PeerCredentials(listening, dialling, certificate.not_valid_after_utc, certificate.serial_number, gone, trusted)
 
 
-def _peer_context(side: int, own: bytes, authorities: bytes, revoked: bytes | None) -> ssl.SSLContext:
+def _peer_context(side: int, own: bytes, authorities: bytes, lists: _Lists | None) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the connection checks which node it is
     context.verify_mode = ssl.CERT_REQUIRED
     _show(context, own)
     _trust(context, "ca", authorities)
-    if revoked is not None:
+    if lists is not None:
         try:
-            with _in_memory(revoked) as file:
+            # Written anew: OpenSSL would trust a certificate in this file as a CA.
+            with _in_memory(b"".join(one.public_bytes(Encoding.PEM) for one in lists)) as file:
                 context.load_verify_locations(cafile=file)
         except (ssl.SSLError, ValueError):
             raise Unusable("revoked", _LIST) from None
@@ -249,26 +253,23 @@ def _trust(context: ssl.SSLContext, part: str, authorities: bytes) -> None:
 
 
 _CAS: Final = "certificates of CAs in PEM"
-_LIST = "lists of revoked certificates in PEM"
+_LIST: Final = "lists of revoked certificates in PEM, and nothing else"
 
 
-def _serials(revoked: bytes) -> Iterator[int]:
-    try:
-        for piece in _split(revoked):
-            yield from revoked_serials(piece)
-    except ValueError:
-        raise Unusable("revoked", _LIST) from None
-
-
-#: The last line of a list of revoked certificates; a file has one for each CA.
+#: The first and the last line of a list of revoked certificates; a file has one for each CA.
+_BEGIN_OF_LIST: Final = b"-----BEGIN X509 CRL-----"
 END_OF_LIST: Final = b"-----END X509 CRL-----"
 
 
-def _split(revoked: bytes) -> Iterator[bytes]:
-    """The lists in a file, one for each CA."""
-    for piece in revoked.split(END_OF_LIST):
-        if piece.strip():
-            yield piece + END_OF_LIST
+def _lists(revoked: bytes) -> _Lists:
+    """The lists in a file that has nothing else. Raises Unusable."""
+    *pieces, rest = (piece.strip() for piece in revoked.split(END_OF_LIST))
+    if not pieces or rest or not all(piece.startswith(_BEGIN_OF_LIST) for piece in pieces):
+        raise Unusable("revoked", _LIST)
+    try:
+        return [x509.load_pem_x509_crl(piece + b"\n" + END_OF_LIST) for piece in pieces]
+    except ValueError:
+        raise Unusable("revoked", _LIST) from None
 
 
 @contextmanager

@@ -74,6 +74,26 @@ def test_lists_of_several_cas_are_read(home: Path) -> None:
     assert found.peers.listening.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_list_makes_nobody_a_ca(home: Path, behind: bool) -> None:
+    """OpenSSL trusts certificates in the file that it is given for lists."""
+    of, other = authority("org").revoke({5: now()}, now()), ca_pem(authority("other"))
+    settings = {**ORG["peers"], "revoked": "revoked.pem"}
+    for more in (other, b"-----BEGIN TRUSTED CERTIFICATE-----\n", b"words\n"):
+        put(home, "revoked.pem", of + more if behind else more + of)
+        with pytest.raises(
+            ConfigError, match=r"peers\.revoked: .*expected lists of revoked certificates in PEM, and nothing else"
+        ):
+            loaded(home, peers=settings)
+    # Within the list, where our parser passes over it.
+    put(home, "revoked.pem", of.replace(b"-----BEGIN X509 CRL-----\n", b"-----BEGIN X509 CRL-----\n" + other))
+    with pytest.raises(ConfigError, match=r"peers\.revoked"):
+        loaded(home, peers=settings)
+    put(home, "revoked.pem", of)
+    trusted = loaded(home, peers=settings).peers.listening.get_ca_certs(binary_form=True)
+    assert trusted == [authority("org").certificate.public_bytes(Encoding.DER)]
+
+
 def encrypted(pem: bytes) -> bytes:
     key = load_pem_private_key(pem, None)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
