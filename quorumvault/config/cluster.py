@@ -269,7 +269,7 @@ class Cluster:
 
     def tls_files(self, node: str) -> Iterator[tuple[str, Path]]:
         """Return the files of TLS that this node reads, each with its key likewise. The key of the CA is none of them."""
-        return ((key, self.file.parent / file) for key, file in tls.named_files(self.api, self.peers, node))
+        return tls.named_files(self.api, self.peers, node, self.file.parent)
 
     @property
     def api_ca(self) -> Path | None:

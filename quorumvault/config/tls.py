@@ -1,6 +1,8 @@
 """What cluster.yaml says of TLS: ``api`` for clients, ``peers`` between nodes. certificates.py reads the files that it names."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -36,10 +38,18 @@ class PeerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revoked: FilePath | None = None
 
 
-def named_files(api: ApiSettings, peers: PeerSettings, node: str) -> Iterator[tuple[str, str]]:
-    """Yield the key and the name, for this node, of each file that is set. The key of the CA is none of them: no node has it."""
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, which need not be there."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def named_files(api: ApiSettings, peers: PeerSettings, node: str, base: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the key and the path, for this node, of each file that is set. The key of the CA is none of them: no node has it.
+
+    ``base``: the directory of cluster.yaml.
+    """
     # The list beside our own CA is there if that is: who names another CA need not say that it has none.
-    revoked = peers.revoked or (OWN_REVOKED if peers.ca == OWN_CA else None)
+    revoked = peers.revoked or (OWN_REVOKED if same_file(base / peers.ca, base / OWN_CA) else None)
     for key, file in (
         ("peers.certificate", peers.certificate),
         ("peers.key", peers.key),
@@ -50,4 +60,4 @@ def named_files(api: ApiSettings, peers: PeerSettings, node: str) -> Iterator[tu
         ("api.client_ca", api.client_ca),
     ):
         if file is not None:
-            yield key, file.replace(NODE_PLACE, node)
+            yield key, base / file.replace(NODE_PLACE, node)

@@ -23,7 +23,7 @@ from quorumvault.config.addresses import Endpoints
 from quorumvault.config.certificates import END_OF_LIST
 from quorumvault.config.cluster import Cluster
 from quorumvault.config.secrets import read_private
-from quorumvault.config.tls import NODE_PLACE, OWN_CA, OWN_CERTIFICATE, OWN_REVOKED
+from quorumvault.config.tls import NODE_PLACE, OWN_CA, OWN_CERTIFICATE, OWN_REVOKED, same_file
 from quorumvault.crypto.x509 import NODE_DAYS, Authority, Unnamed, node_named, peer_name, revoked_serials, uris_of
 from quorumvault.errors import ConfigError, Refused
 
@@ -99,7 +99,17 @@ class CertificateStore:
         return made
 
     def revoke(self, wanted: Callable[[Issued], bool]) -> list[Issued]:
-        """Revoke all certificates of nodes that are wanted and were not. Returns them; the list on disk has them then."""
+        """Revoke all certificates of nodes that are wanted and were not. Returns them; the list on disk has them then.
+
+        Raises Refused if the nodes read another list: it would look as if these were revoked.
+        """
+        for node in self._cluster.nodes:
+            read = dict(self._cluster.tls_files(node)).get("peers.revoked")
+            if read is None or not same_file(read, self._base / OWN_REVOKED):
+                raise Refused(
+                    f"{node} reads {read or 'no list'} (peers.revoked in cluster.yaml), and not {self._base / OWN_REVOKED}: "
+                    "it would take what is revoked here. Name that file there, or revoke by the CA of peers.ca"
+                )
         revoked, now = self._revoked(), self._now().replace(microsecond=0)
         found = [issued for issued in self.listed() if issued.node != "ca" and issued.revoked is None and wanted(issued)]
         if found:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from cryptography import x509
 
@@ -75,6 +76,33 @@ def test_all_certificates_of_a_node_are_revoked_and_it_gets_another(vault: Path)
     assert certs(vault, "issue", "--node", "n3").exit_code == 0
     assert int(serial(vault, "n3"), 16) not in revoked(vault)
     assert int(serial(vault, "n1"), 16) not in revoked(vault)
+
+
+def say_of_peers(vault: Path, **settings: str) -> None:
+    said = yaml.safe_load((vault / "cluster.yaml").read_text())
+    (vault / "cluster.yaml").write_text(yaml.safe_dump({**said, "peers": settings}))
+
+
+def test_our_own_ca_by_another_name_still_has_its_list(vault: Path) -> None:
+    (vault / "here").symlink_to(vault)
+    certs(vault, "revoke", "--node", "n3")
+    for name in ("./secrets/ca.pem", "secrets/../secrets/ca.pem", str(vault / "secrets/ca.pem"), "here/secrets/ca.pem"):
+        say_of_peers(vault, ca=name)
+        assert len(revoked(vault)) == 1
+
+
+def test_nothing_is_revoked_in_a_list_that_the_nodes_do_not_read(vault: Path) -> None:
+    (vault / "secrets" / "both.pem").write_bytes((vault / "secrets" / "ca.pem").read_bytes())
+    before = (vault / "secrets" / "revoked.pem").read_bytes()
+    for settings in ({"ca": "secrets/both.pem"}, {"revoked": "secrets/other.pem"}):
+        say_of_peers(vault, **settings)
+        done = certs(vault, "revoke", "--node", "n3")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "it would take what is revoked here" in done.stderr
+        assert (vault / "secrets" / "revoked.pem").read_bytes() == before
+    say_of_peers(vault, ca="secrets/both.pem", revoked="./secrets/revoked.pem")
+    assert certs(vault, "revoke", "--node", "n3").exit_code == 0
+    assert len(revoked(vault)) == 1
 
 
 def test_one_certificate_is_revoked_by_its_serial_number(vault: Path) -> None:
