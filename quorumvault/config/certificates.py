@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -32,8 +32,9 @@ from quorumvault.errors import ConfigError
 
 #: Of a file of certificates. A list of 10,000 revoked ones takes 600 KB.
 _MOST_BYTES: Final = 1 << 20
-#: From then on a warning: long enough for whoever has to ask an organisation's CA.
+#: From then on a warning: long enough for whoever has to ask an organisation's CA. Its lists are often for a week.
 WARN_DAYS: Final = 30
+_WARN_DAYS_LIST: Final = 2
 
 _Lists = list[x509.CertificateRevocationList]
 
@@ -41,13 +42,14 @@ _Lists = list[x509.CertificateRevocationList]
 @dataclass(frozen=True, slots=True)
 class PeerCredentials:
     """For connections between nodes: either end; when this node's certificate ends, and its serial number; those serial numbers
-    that are taken no more; and the CAs, in DER."""
+    that are taken no more, and when their list ends; and the CAs, in DER."""
 
     listening: ssl.SSLContext = field(repr=False)
     dialling: ssl.SSLContext = field(repr=False)
     ends: datetime
     serial: int
     revoked: frozenset[int] = frozenset()
+    list_ends: datetime | None = None
     authorities: frozenset[bytes] = field(default=frozenset(), repr=False)
 
 
@@ -66,8 +68,9 @@ class Credentials:
     exposed: bool = False
 
     def ends(self) -> dict[str, datetime]:
-        """When each certificate of this node ends, by its use."""
-        return {"peers": self.peers.ends} | ({} if self.api is None else {"api": self.api.ends})
+        """When each certificate of this node ends, by its use; and the list of revoked ones, without which it takes no peer."""
+        ends = {"peers": self.peers.ends} | ({} if self.api is None else {"api": self.api.ends})
+        return ends | ({} if self.peers.list_ends is None else {"revoked": self.peers.list_ends})
 
     @property
     def scheme(self) -> str:
@@ -79,20 +82,30 @@ class Credentials:
         for use, ends in self.ends().items():
             left = ends - now
             if left.total_seconds() <= 0:
-                yield f"the certificate for {_USES[use]} has expired ({ends:%Y-%m-%d}): renew it"
-            elif left.days < WARN_DAYS:
-                yield f"the certificate for {_USES[use]} expires in {left.days} days ({ends:%Y-%m-%d}): renew it"
+                yield f"{_USES[use].what} has expired ({ends:%Y-%m-%d}): renew it"
+            elif left.days < _USES[use].warn_days:
+                yield f"{_USES[use].what} expires in {left.days} days ({ends:%Y-%m-%d}): renew it"
         if self.peers.serial in self.peers.revoked:
             yield "the certificate for other nodes is revoked: they take none of this node's connections; issue another for it"
         if self.exposed:
             yield "the API is plain HTTP on an address that others reach: API keys and values cross the network in clear"
 
-    def expired(self, now: datetime) -> str | None:
-        """The use whose certificate has ended; None if none has."""
-        return next((use for use, ends in self.ends().items() if ends <= now), None)
+    def expired(self, now: datetime) -> dict[str, datetime]:
+        """What has ended, by its key in cluster.yaml, and when."""
+        return {_USES[use].key: ends for use, ends in self.ends().items() if ends <= now}
 
 
-_USES = {"peers": "other nodes", "api": "the API"}
+class _Use(NamedTuple):
+    key: str
+    what: str
+    warn_days: int = WARN_DAYS
+
+
+_USES: Final = {
+    "peers": _Use("peers.certificate", "the certificate for other nodes"),
+    "api": _Use("api.certificate", "the certificate for the API"),
+    "revoked": _Use("peers.revoked", "the list of revoked certificates", _WARN_DAYS_LIST),
+}
 
 
 class Unusable(Exception):
@@ -114,7 +127,9 @@ def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> P
     gone = frozenset(entry.serial_number for one in lists or () for entry in one)
     # By our own parser: OpenSSL trusts certificates that sign themselves, and lists none of them that says of itself it is no CA.
     trusted = frozenset(ca.public_bytes(Encoding.DER) for ca in _parsed("ca", authorities, _CAS))
-    return PeerCredentials(listening, dialling, certificate.not_valid_after_utc, certificate.serial_number, gone, trusted)
+    list_ends = min((one.next_update_utc for one in lists or () if one.next_update_utc is not None), default=None)
+    ends, number = certificate.not_valid_after_utc, certificate.serial_number
+    return PeerCredentials(listening, dialling, ends, number, gone, list_ends, trusted)
 
 
 def _peer_context(side: int, own: bytes, authorities: bytes, lists: _Lists | None) -> ssl.SSLContext:

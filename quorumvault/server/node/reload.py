@@ -107,11 +107,10 @@ class Reloads:
             if path.exists():  # else who reads it says what to do
                 guarded(path)
         read = load_credentials(cluster, self.node)
-        expired = read.expired(self.now())
-        if expired is not None and self.credentials.expired(self.now()) is None:
-            raise ConfigError(
-                cluster.file, f"{expired}.certificate", f"expected one that is valid, this ended {read.ends()[expired]}"
-            )
+        before = self.credentials.expired(self.now())
+        for key, ended in read.expired(self.now()).items():
+            if key not in before:
+                raise ConfigError(cluster.file, key, f"expected one that is valid, this ended {ended}")
         if (read.api is None) != (self.credentials.api is None):
             raise ConfigError(cluster.file, "api.certificate", "from plain HTTP to TLS, or back, takes a restart of the node")
         self.credentials = read

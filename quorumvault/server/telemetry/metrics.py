@@ -167,7 +167,7 @@ TABLE: Final = (
     Row("reload_failed", Kind.GAUGE, (), lambda _, reading: reading.reload_failed,
         "1 while API keys, peers' addresses or certificates in force are not those of the files, as these were refused; else 0."),
     Row("certificate_expiry_seconds", Kind.GAUGE, ("use",), lambda _, reading: reading.certificates,
-        "Until this node's certificate for the other nodes, or for the API, ends; less than 0 once it has."),
+        "Until this node's certificate for the other nodes or the API ends, or its list of revoked ones; below 0 once it has."),
     Row("peer_owed_records", Kind.GAUGE, ("peer",), lambda _, reading: {peer: o.records for peer, o in reading.owed.items()},
         "Records that this node committed without the peer's acknowledgement, and has not handed off yet. Those that reads "
         "have repaired there since are still counted."),

@@ -147,4 +147,4 @@ def test_a_cluster_of_version_0_1_gets_a_ca(vault: Path) -> None:
         load_credentials(load_cluster(vault / "cluster.yaml"), "n1")
     assert certs(vault, "issue").exit_code == 0
     for node in ("n1", "n2", "n3"):
-        assert load_credentials(load_cluster(vault / "cluster.yaml"), node).ends().keys() == {"peers"}
+        assert load_credentials(load_cluster(vault / "cluster.yaml"), node).ends().keys() == {"peers", "revoked"}

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 
 from quorumvault.config.certificates import Credentials, load_credentials
@@ -176,7 +178,27 @@ def test_a_month_before_the_end_it_is_said(home: Path, left: timedelta, words: s
     said = list(found.problems(found.peers.ends - left))
     assert len(said) == (words is not None)
     assert words is None or f"the certificate for other nodes {words}" in said[0]
-    assert (found.expired(found.peers.ends - left) == "peers") == (words == "has expired")
+    assert bool(found.expired(found.peers.ends - left)) == (words == "has expired")
+
+
+def test_a_list_that_ends_is_said(home: Path) -> None:
+    settings = {**ORG["peers"], "revoked": "revoked.pem"}
+    put(home, "revoked.pem", crl("org", timedelta(days=7)) + crl("other", timedelta(days=3)))
+    found = loaded(home, peers=settings)
+    assert found.ends().keys() == {"peers", "revoked"}
+    ends = found.ends()["revoked"]
+    assert abs(ends - now() - timedelta(days=3)) < timedelta(minutes=1)
+    for left, words in ((2 * DAY, None), (2 * DAY - timedelta(seconds=1), "expires in 1 days"), (-DAY, "has expired")):
+        said = [problem for problem in found.problems(ends - left) if "list of revoked" in problem]
+        assert [f"the list of revoked certificates {words}" in problem for problem in said] == ([True] if words else [])
+        assert found.expired(ends - left) == ({"peers.revoked": ends} if words == "has expired" else {})
+
+
+def crl(ca: str, lasts: timedelta) -> bytes:
+    """An empty list of revoked certificates, with a nextUpdate after ``lasts``."""
+    of = authority(ca)
+    built = x509.CertificateRevocationListBuilder(of.certificate.subject, now() - DAY, now() + lasts)
+    return built.sign(of.key, SHA256()).public_bytes(Encoding.PEM)
 
 
 def test_a_serial_number_is_that_of_the_certificate(home: Path) -> None:

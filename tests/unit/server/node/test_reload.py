@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from quorumvault.config.api_keys import KeyTable, Rates
 from quorumvault.config.cluster import load_cluster
+from quorumvault.crypto.x509 import Authority
 from quorumvault.model import Owner
 from quorumvault.server.node.reload import Reloads, key_changes
 from quorumvault.server.offline import certificates
@@ -135,6 +139,17 @@ def test_a_certificate_that_has_ended_does_not_take_the_place_of_a_good_one(scen
     scene.now += timedelta(days=400)
     assert list(before.problems(scene.now)) == ["the certificate for other nodes has expired (2031-01-01): renew it"]
     assert scene.reloads.reload("SIGHUP").refused == {}
+
+
+def test_a_list_that_has_ended_does_not_take_the_place_of_a_good_one(scene: Scene) -> None:
+    before, secrets = scene.reloads.credentials, scene.config.parent / "secrets"
+    of = Authority.parse((secrets / "ca.pem").read_bytes(), (secrets / "ca.key").read_bytes())
+    built = x509.CertificateRevocationListBuilder(of.certificate.subject, scene.now, scene.now + timedelta(days=7))
+    (secrets / "revoked.pem").write_bytes(built.sign(of.key, SHA256()).public_bytes(Encoding.PEM))
+    scene.now += timedelta(days=8)
+    done = scene.reloads.reload("SIGHUP")
+    assert "peers.revoked: expected one that is valid, this ended 2030-01-08" in done.refused["certificates"]
+    assert scene.reloads.credentials is before
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_node_can_be_configured_from_it(tmp_path: Path, node: str) -> None:
     made = make(tmp_path / "vault")
     config = load_node(made.cluster_file, node)
     assert config.cluster.nodes == made.nodes
-    assert load_credentials(config.cluster, node).ends().keys() == {"peers"}
+    assert load_credentials(config.cluster, node).ends().keys() == {"peers", "revoked"}
     assert "$.ssn" in load_fields(config.cluster.fields).paths
     identity = read_identity(config.data_directory / "disk.json")
     assert identity is not None
@@ -190,7 +190,7 @@ def test_tls_on_loopback_is_asked_for(tmp_path: Path) -> None:
     assert answer["nodes"]["n1"] == {"api": "https://127.0.0.1:8700", "peer": "127.0.0.1:8710"}
     assert answer["cacert"] == str(tmp_path / "vault" / "secrets" / "ca.pem")
     credentials = load_credentials(load_cluster(tmp_path / "vault" / "cluster.yaml"), "n1")
-    assert credentials.ends().keys() == {"peers", "api"}
+    assert credentials.ends().keys() == {"peers", "api", "revoked"}
 
 
 @pytest.mark.parametrize("arguments", [["--host", "a,b"], ["--owner", "No Name"], ["--base-port", "0"], ["--base-port", "65535"]])
