@@ -36,6 +36,9 @@ _MOST_BYTES: Final = 1 << 20
 WARN_DAYS: Final = 30
 _WARN_DAYS_LIST: Final = 2
 
+#: X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for.
+_NO_CHECK_TIME: Final = 0x200000
+
 _Lists = list[x509.CertificateRevocationList]
 
 
@@ -46,9 +49,11 @@ class PeerCredentials:
 
     listening: ssl.SSLContext = field(repr=False)
     dialling: ssl.SSLContext = field(repr=False)
+    begins: datetime
     ends: datetime
     serial: int
     revoked: frozenset[int] = frozenset()
+    list_begins: datetime | None = None
     list_ends: datetime | None = None
     authorities: frozenset[bytes] = field(default=frozenset(), repr=False)
 
@@ -56,6 +61,7 @@ class PeerCredentials:
 @dataclass(frozen=True, slots=True)
 class ApiCredentials:
     context: ssl.SSLContext = field(repr=False)
+    begins: datetime
     ends: datetime
 
 
@@ -94,6 +100,12 @@ class Credentials:
         """What has ended, by its key in cluster.yaml, and when."""
         return {_USES[use].key: ends for use, ends in self.ends().items() if ends <= now}
 
+    def not_yet(self, now: datetime) -> dict[str, datetime]:
+        """What is not valid yet, likewise, and from when on it is."""
+        begins = {"peers": self.peers.begins} | ({} if self.api is None else {"api": self.api.begins})
+        begins |= {} if self.peers.list_begins is None else {"revoked": self.peers.list_begins}
+        return {_USES[use].key: begin for use, begin in begins.items() if begin > now}
+
 
 class _Use(NamedTuple):
     key: str
@@ -127,9 +139,17 @@ def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> P
     gone = frozenset(entry.serial_number for one in lists or () for entry in one)
     # By our own parser: OpenSSL trusts certificates that sign themselves, and lists none of them that says of itself it is no CA.
     trusted = frozenset(ca.public_bytes(Encoding.DER) for ca in _parsed("ca", authorities, _CAS))
-    list_ends = min((one.next_update_utc for one in lists or () if one.next_update_utc is not None), default=None)
-    ends, number = certificate.not_valid_after_utc, certificate.serial_number
-    return PeerCredentials(listening, dialling, ends, number, gone, list_ends, trusted)
+    return PeerCredentials(
+        listening,
+        dialling,
+        begins=certificate.not_valid_before_utc,
+        ends=certificate.not_valid_after_utc,
+        serial=certificate.serial_number,
+        revoked=gone,
+        list_begins=max((one.last_update_utc for one in lists or ()), default=None),
+        list_ends=min((one.next_update_utc for one in lists or () if one.next_update_utc is not None), default=None),
+        authorities=trusted,
+    )
 
 
 def _peer_context(side: int, own: bytes, authorities: bytes, lists: _Lists | None) -> ssl.SSLContext:
@@ -161,7 +181,29 @@ def api_credentials(own: bytes, client_authorities: bytes | None) -> ApiCredenti
     if client_authorities is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         _trust(context, "client_ca", client_authorities)
-    return ApiCredentials(context, _first(own).not_valid_after_utc)
+    certificate = _first(own)
+    return ApiCredentials(context, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def _check_own(own: bytes, authorities: bytes) -> None:
+    """Raises Unusable if a peer with the same CAs would refuse this certificate, at either end; dates and lists are left out.
+
+    By a handshake of the node with itself: nothing else judges a chain exactly as the peers' OpenSSL does.
+    """
+    dialling = _peer_context(ssl.PROTOCOL_TLS_CLIENT, own, authorities, None)
+    listening = _peer_context(ssl.PROTOCOL_TLS_SERVER, own, authorities, None)
+    dialling.verify_flags |= _NO_CHECK_TIME
+    listening.verify_flags |= _NO_CHECK_TIME
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = dialling.wrap_bio(back, there), listening.wrap_bio(there, back, server_side=True)
+    for end in ends * 2:  # hello; answer; the dialler's certificate; what the listener says of it
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", "") or error.reason
+            raise Unusable("certificate", f"one that the CAs of peers.ca have signed, for both ends of TLS ({why})") from None
 
 
 def load_credentials(cluster: Cluster, node: str) -> Credentials:
@@ -189,6 +231,7 @@ def _load_peers(cluster: Cluster, node: str, files: "_Files") -> PeerCredentials
     path = files.paths["peers.certificate"]
     with files.named("peers"):
         credentials = peer_credentials(own, authorities or b"", revoked)
+        _check_own(own, authorities or b"")
     try:
         named = node_named(uris_of(_first(own)), cluster.cluster_id)
     except (Unnamed, ValueError) as error:

@@ -15,7 +15,7 @@ from datetime import datetime
 from ssl import SSLContext
 
 from quorumvault.config.api_keys import ApiKey, KeyTable, load_keys
-from quorumvault.config.certificates import load_credentials
+from quorumvault.config.certificates import Credentials, load_credentials
 from quorumvault.config.cluster import Cluster, load_cluster
 from quorumvault.config.tampering import guarded
 from quorumvault.errors import ConfigError
@@ -43,7 +43,7 @@ class Reloads:
     def __post_init__(self) -> None:
         """Raises ConfigError if there are no keys or no certificates to begin with."""
         self.keys = load_keys(self.cluster.api_keys)
-        self.credentials = load_credentials(self.cluster, self.node)
+        self.credentials = self._load_credentials(self.cluster)
         for problem in self.credentials.problems(self.now()):
             logger.warning("%s", problem)
         self._refused: dict[str, str] = {}
@@ -106,7 +106,7 @@ class Reloads:
         for _, path in cluster.tls_files(self.node):
             if path.exists():  # else who reads it says what to do
                 guarded(path)
-        read = load_credentials(cluster, self.node)
+        read = self._load_credentials(cluster)
         before = self.credentials.expired(self.now())
         for key, ended in read.expired(self.now()).items():
             if key not in before:
@@ -115,6 +115,12 @@ class Reloads:
             raise ConfigError(cluster.file, "api.certificate", "from plain HTTP to TLS, or back, takes a restart of the node")
         self.credentials = read
         self.on_credentials()
+
+    def _load_credentials(self, cluster: Cluster) -> Credentials:
+        read = load_credentials(cluster, self.node)
+        for key, begins in read.not_yet(self.now()).items():
+            raise ConfigError(cluster.file, key, f"expected one that is valid, this begins {begins}: is this host's clock right?")
+        return read
 
 
 def key_changes(before: KeyTable, after: KeyTable) -> Iterator[Event]:

@@ -8,11 +8,20 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from quorumvault.config.certificates import Credentials, load_credentials
 from quorumvault.config.cluster import load_cluster
+from quorumvault.crypto.x509 import peer_name
 from quorumvault.errors import ConfigError
 from tests.rigs.certificates import DAY, authority, ca_pem, node_pem, now, serial
 from tests.unit.config.test_cluster import GOOD
@@ -117,6 +126,20 @@ def _other_cluster(home: Path) -> None:
     put(home, "n1.pem", node_pem("n1", cluster="elsewhere", ca="org"))
 
 
+def _foreign(home: Path) -> None:
+    put(home, "n1.pem", node_pem("n1", cluster=CLUSTER, ca="other"))
+
+
+def _for_one_end(home: Path) -> None:
+    """As certificates of servers are."""
+    of, key = authority("org"), ec.generate_private_key(ec.SECP256R1())
+    name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(peer_name(CLUSTER, "n1"))])
+    built = x509.CertificateBuilder(of.certificate.subject, x509.Name([]), key.public_key(), 5, now() - DAY, now() + DAY)
+    built = built.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    own = built.add_extension(name, critical=True).sign(of.key, SHA256()).public_bytes(Encoding.PEM)
+    put(home, "n1.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + own)
+
+
 def _key_as_ca(home: Path) -> None:
     put(home, "org-ca.pem", (home / "n1.key").read_bytes())
 
@@ -131,6 +154,8 @@ def _key_as_ca(home: Path) -> None:
             _other_cluster,
             r"peers\.certificate: .*n1\.pem: its certificate is of cluster 'elsewhere', and this node of cluster 'c1'",
         ),
+        (_foreign, r"peers\.certificate: .*n1\.pem: expected one that the CAs of peers\.ca have signed, for both ends"),
+        (_for_one_end, r"peers\.certificate: .*n1\.pem: expected .* for both ends of TLS \(un.* certificate purpose\)"),
         (_key_as_ca, r"peers\.ca: .*org-ca\.pem: expected certificates of CAs in PEM"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a running node reads again: keys that came, went and changed are events, and a file that is wrong changes nothing."""
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from quorumvault.config.api_keys import KeyTable, Rates
 from quorumvault.config.cluster import load_cluster
-from quorumvault.crypto.x509 import Authority
+from quorumvault.crypto.x509 import Authority, peer_name
+from quorumvault.errors import ConfigError
 from quorumvault.model import Owner
 from quorumvault.server.node.reload import Reloads, key_changes
 from quorumvault.server.offline import certificates
@@ -139,6 +141,28 @@ def test_a_certificate_that_has_ended_does_not_take_the_place_of_a_good_one(scen
     scene.now += timedelta(days=400)
     assert list(before.problems(scene.now)) == ["the certificate for other nodes has expired (2031-01-01): renew it"]
     assert scene.reloads.reload("SIGHUP").refused == {}
+
+
+def test_what_is_not_valid_yet_is_not_taken_and_begins_no_node(scene: Scene) -> None:
+    before, now = scene.reloads.credentials, scene.now
+    scene.now += timedelta(days=2)
+    renewed(scene)
+    scene.now = now
+    words = r"peers\.certificate: expected one that is valid, this begins 2030-01-02 23:00:00"
+    (line,) = scene.reloads.reload("SIGHUP").refused.values()
+    assert re.search(words, line)
+    assert (scene.reloads.credentials, scene.taken) == (before, [])
+    with pytest.raises(ConfigError, match=words):
+        dataclasses.replace(scene.reloads)
+
+
+def test_a_certificate_of_another_ca_is_not_taken(scene: Scene) -> None:
+    before, own = scene.reloads.credentials, scene.config.parent / "secrets" / "n1.pem"
+    own.write_bytes(Authority.create("c1", scene.now).issue(peer_name("c1", "n1"), "n1", [], scene.now))
+    (line,) = scene.reloads.reload("SIGHUP").refused.values()
+    assert "peers.certificate" in line
+    assert "expected one that the CAs of peers.ca have signed" in line
+    assert scene.reloads.credentials is before
 
 
 def test_a_list_that_has_ended_does_not_take_the_place_of_a_good_one(scene: Scene) -> None:
