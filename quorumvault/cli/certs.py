@@ -92,6 +92,7 @@ def issue(config: Path, nodes: tuple[str, ...], days: int, as_json: bool) -> Non
     from quorumvault.server.offline import certificates
 
     cluster = load_cluster(config)
+    certificates.check_ours(cluster)
     base = cluster.file.parent
     if not (base / OWN_CA).exists():
         if nodes or days != 365:

@@ -52,18 +52,40 @@ def own_certificate(node: str) -> str:
 
 
 def create(base: Path, cluster_id: str, nodes: Mapping[str, Endpoints], now: datetime) -> None:
-    """Make a CA and a certificate for each node. ``base`` has ``secrets``, without a CA; certificates there are replaced."""
+    """Make a CA and a certificate for each node. ``base`` has ``secrets``, without a CA; certificates there are replaced.
+
+    The CA's certificate is written last: where it is, all is. Raises Refused if there is a part of another CA.
+    """
+    parts = [base / name for name in (ISSUED, CA_KEY, OWN_REVOKED)]
+    if found := [str(path) for path in parts if path.exists()]:
+        raise Refused(
+            f"{', '.join(found)}: there is a part of a CA, and not its certificate {base / OWN_CA}. If that was lost, put it "
+            "back. If certs issue was interrupted, no node has anything of it yet: remove this part, and run it again"
+        )
     authority = Authority.create(cluster_id, now)
+    made = {node: _signed(authority, cluster_id, node, at, now, NODE_DAYS) for node, at in nodes.items()}
+    # First the record: what is not on record could not be revoked.
+    durable.create(base / ISSUED, b"".join(_pem(x509.load_pem_x509_certificate(pem)) for pem in made.values()))
     durable.create(base / CA_KEY, authority.key_pem())
-    durable.create(base / OWN_CA, _pem(authority.certificate))
     durable.create(base / OWN_REVOKED, authority.revoke({}, now))
-    issued = b""
-    for node, endpoints in nodes.items():
-        pem = _signed(authority, cluster_id, node, endpoints, now, NODE_DAYS)
-        _replace(base / own_certificate(node), pem)
-        issued += _pem(x509.load_pem_x509_certificate(pem))
-    durable.create(base / ISSUED, issued)
     durable.sync_directory(base / "secrets")
+    for node, pem in made.items():
+        _replace_private(base / own_certificate(node), pem)
+    durable.create(base / OWN_CA, _pem(authority.certificate))
+    durable.sync_directory(base / "secrets")
+
+
+def check_ours(cluster: Cluster) -> None:
+    """Raises Refused unless cluster.yaml leaves the nodes' certificates to our own CA: it would overwrite another CA's keys."""
+    base, peers = cluster.file.parent, cluster.peers
+    ours = peers.key is None and same_file(base / peers.ca, base / OWN_CA)
+    for node in cluster.nodes:
+        certificate = dict(cluster.tls_files(node))["peers.certificate"]
+        if not ours or not same_file(certificate, base / own_certificate(node)):
+            raise Refused(
+                f"{cluster.file} has certificates of another CA for the nodes (peers): that CA issues and renews them. To have "
+                "our own, take certificate, key, ca and revoked out of peers first, and the files away"
+            )
 
 
 class CertificateStore:
@@ -87,14 +109,15 @@ class CertificateStore:
             raise ConfigError(key, "", f"expected the key of the CA in {OWN_CA}: {error}") from None
 
     def issue(self, nodes: Iterable[str], days: int = NODE_DAYS) -> list[Issued]:
-        """Make a new certificate, with a new key, for each of these nodes. The one before stays valid."""
+        """Make a new certificate, with a new key, for each of these nodes. The one before stays valid. Raises Refused."""
+        check_ours(self._cluster)
         made = []
         for node in nodes:
             pem = _signed(self._authority, self._cluster.cluster_id, node, self._cluster.nodes[node], self._now(), days)
             certificate = x509.load_pem_x509_certificate(pem)
             # First the record of it: what is not on record could not be revoked.
             _replace(self._base / ISSUED, _read(self._base / ISSUED) + _pem(certificate))
-            _replace(self._base / own_certificate(node), pem)
+            _replace_private(self._base / own_certificate(node), pem)
             made.append(self._shown(certificate, {}))
         return made
 
@@ -168,10 +191,16 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, widest: int = 0o777) -> None:
     path = path.resolve()
     if not path.exists():
         durable.create(path, content)
+        durable.sync_directory(path.parent)
         return
-    with durable.replacing(path) as file:
+    with durable.replacing(path, widest=widest) as file:
         file.write(content)
+
+
+def _replace_private(path: Path, content: bytes) -> None:
+    """For a key. What stood there may have been open to all."""
+    _replace(path, content, widest=0o640)

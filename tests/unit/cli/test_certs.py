@@ -1,6 +1,7 @@
 """``quorumvault certs``: what it makes, lists and revokes, where; and a cluster of version 0.1, which has none."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 from cryptography import x509
 
+from quorumvault import durable
 from quorumvault.cli import main
 from quorumvault.config.certificates import load_credentials
 from quorumvault.config.cluster import load_cluster
@@ -123,6 +125,71 @@ def test_issue_makes_what_is_missing_and_nothing_else(vault: Path) -> None:
     assert certs(vault, "issue").exit_code == 0
     load_credentials(load_cluster(vault / "cluster.yaml"), "n2")
     assert (vault / "secrets" / "n1.pem").read_bytes() == before
+
+
+def files(vault: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (vault / "secrets").iterdir()}
+
+
+@pytest.mark.parametrize("has_ca", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [{"ca": "secrets/org.pem"}, {"certificate": "secrets/org-{node}.pem"}, {"key": "secrets/{node}.key"}],
+    ids=["ca", "certificate", "key"],
+)
+def test_an_organisation_s_keys_are_never_overwritten(vault: Path, settings: dict[str, str], has_ca: bool) -> None:
+    if not has_ca:
+        for name in ("ca.key", "ca.pem", "issued.pem", "revoked.pem"):
+            (vault / "secrets" / name).unlink()
+    say_of_peers(vault, **settings)
+    before = files(vault)
+    for command in (["issue"], ["issue", "--node", "n1"], ["renew"]):
+        done = certs(vault, *command)
+        assert done.exit_code == 1
+        assert (command == ["renew"] and not has_ca) or "has certificates of another CA for the nodes" in done.stderr
+        assert files(vault) == before
+
+
+@pytest.mark.parametrize("writes", range(7))
+def test_a_ca_whose_making_was_interrupted_is_begun_anew_by_what_the_error_says(
+    vault: Path, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ca.key", "ca.pem", "issued.pem", "revoked.pem", "n1.pem", "n2.pem", "n3.pem"):
+        (vault / "secrets" / name).unlink()
+    left, create = [writes], durable.create
+
+    def until_the_power_goes(path: Path, content: bytes, mode: int = 0o600) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        create(path, content, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "create", until_the_power_goes)
+        assert certs(vault, "issue").exit_code == 1
+    # No certificate that is not on record.
+    known = x509.load_pem_x509_certificates((vault / "secrets" / "issued.pem").read_bytes()) if writes else []
+    for node in ("n1", "n2", "n3"):
+        if (vault / "secrets" / f"{node}.pem").exists():
+            assert int(serial(vault, node), 16) in {one.serial_number for one in known}
+    done = certs(vault, "issue")
+    if writes:
+        assert done.exit_code == 1
+        assert "remove this part, and run it again" in done.stderr
+        for path in re.findall(r"/\S+(?=[,:])", done.stderr.partition(": there is a part")[0] + ":"):
+            Path(path).unlink()
+        done = certs(vault, "issue")
+    assert done.exit_code == 0, done.output
+    for node in ("n1", "n2", "n3"):
+        load_credentials(load_cluster(vault / "cluster.yaml"), node)
+    assert certs(vault, "revoke", "--node", "n2").exit_code == 0
+
+
+def test_a_new_key_is_nobody_else_s_though_the_old_file_was_open(vault: Path) -> None:
+    for mode, left in ((0o644, 0o640), (0o666, 0o640), (0o600, 0o600)):
+        (vault / "secrets" / "n2.pem").chmod(mode)
+        assert certs(vault, "renew", "--node", "n2").exit_code == 0
+        assert (vault / "secrets" / "n2.pem").stat().st_mode & 0o777 & ~left == 0
 
 
 def test_without_the_key_of_the_ca_nothing_is_made_and_what_is_here_is_listed(vault: Path) -> None:
