@@ -60,7 +60,7 @@ class _End(Connection):
 
     def __init__(self, claims: Claims) -> None:
         local = local_node("n2", claims=claims)
-        super().__init__(local, TlsSession(local.credentials().listening, server_side=True), expected=("n1",))
+        super().__init__(local, listening=True, expected=("n1",))
 
     def greeted(self, facts: NodeFacts) -> None: ...
 
