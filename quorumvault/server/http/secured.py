@@ -6,7 +6,8 @@
 The connection is there from the first packet, as it is without TLS. So its deadline for a head covers the handshake; a stranger
 in the handshake is an idle connection, counted and closed for others like any; and the bytes that wait to leave are the socket's.
 
-While the connection does not read, the socket is not read either: at most READ_BYTES and a record, read before, wait here.
+While the connection does not read, the socket is not read either: at most READ_BYTES and a record, read before, wait here. TLS
+gets a record's worth at a time, and what is in it is delivered before the next: its buffers do not shrink.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from quorumvault.server.tls import TlsError, TlsSession
+from quorumvault.server.tls import RECORD_BYTES, TlsError, TlsSession
 
 #: Of one read of the socket.
 READ_BYTES: Final = 64 * 1024
@@ -49,6 +50,8 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         self._buffer = buffer
         self._refused = refused
         self._tls = TlsSession(context, server_side=True)
+        #: Bytes of the socket that TLS has not got yet. A view of ``buffer`` within one call from the loop.
+        self._raw: bytes | memoryview = b""
         self._wanted = True
         self._reading = True
         self._delivering = False
@@ -75,13 +78,10 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         if self._said_end:
             self._around.buffer_updated(nbytes)
             return
-        try:
-            self._tls.feed(self._buffer[:nbytes])
-        except TlsError:
-            self._break()
-            return
-        self._write_tls()
+        came = self._buffer[:nbytes]
+        self._raw = bytes(self._raw) + came if self._raw else came
         self._deliver()
+        self._raw = bytes(self._raw)
 
     def pause_writing(self) -> None:
         self._around.pause_writing()
@@ -100,7 +100,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         """Say that nothing more comes."""
         if not self._said_end:
             self._transport.write(self._tls.end())
-            self._said_end = True
+            self._said_end, self._raw = True, b""
             self._transport.write_eof()
 
     def close(self) -> None:
@@ -143,13 +143,13 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         self._deliver()
 
     def _deliver(self) -> None:
-        """Give the connection what TLS has opened, until it has no room or there is no more; then read on."""
+        """Give the connection what TLS opens, until it has no room or there is no more; then read on."""
         if self._delivering:  # it is called from within, or will be called soon
             return
         self._delivering = True
         try:
-            while self._takes and (count := self._tls.read_into(self._around.get_buffer(-1))):
-                self._around.buffer_updated(count)
+            while not self._closing and self._step():
+                pass
         except TlsError:
             self._break()
             return
@@ -158,6 +158,18 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         if not self._closing:
             self._write_tls()
             self._read(self._wanted)
+
+    def _step(self) -> bool:
+        """Give the connection what TLS has opened, or else TLS some more. Returns False if neither can be."""
+        if self._takes and (count := self._tls.read_into(self._around.get_buffer(-1))):
+            self._around.buffer_updated(count)
+            return True
+        if not self._raw or (self._tls.established and not self._takes):
+            return False
+        piece, self._raw = self._raw[:RECORD_BYTES], self._raw[RECORD_BYTES:]
+        self._tls.feed(piece)
+        self._write_tls()
+        return True
 
     @property
     def _takes(self) -> bool:

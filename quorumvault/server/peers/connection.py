@@ -196,8 +196,7 @@ class Connection(asyncio.Protocol, ABC):
             return
         self._deadline.heard()
         try:
-            self._tls.feed(data)
-            received = self._tls.read_all()
+            received = self._tls.take(data)
             self._write_tls()
             if self._reader is None and self._tls.established:
                 self._secure()

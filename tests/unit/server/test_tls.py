@@ -3,8 +3,13 @@
 import itertools
 import ssl
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,6 +173,85 @@ def test_a_hello_in_records_that_hide_its_length_is_refused() -> None:
     _, listening = sides()
     with pytest.raises(TlsError, match="hides how long it is"):
         listening.feed(b"\x16\x03\x01\x00\x01\x01" + b"\x16\x03\x01\x40\x00" + b"\x01\xd4\xc0" + bytes(2000))
+
+
+class Watched:
+    """OpenSSL, and the most that ever waited in either of a session's buffers, which do not shrink."""
+
+    def __init__(self, session: TlsSession) -> None:
+        self.session, self.tls, self.most_in, self.most_out = session, session._tls, 0, 0
+        session._tls = self  # type: ignore[assignment]
+
+    def write(self, data: memoryview) -> int:
+        written = self.tls.write(data)
+        self.most_out = max(self.most_out, self.session._outgoing.pending)
+        return written
+
+    def read(self, *given: Any) -> Any:
+        self.most_in = max(self.most_in, self.session._incoming.pending)
+        return self.tls.read(*given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tls, name)
+
+
+def test_much_at_once_leaves_no_large_buffer() -> None:
+    dialling, listening = sides()
+    shake_hands(dialling, listening)
+    one, other = Watched(dialling), Watched(listening)
+    data = bytes(1 << 20)
+    assert listening.take(dialling.seal(data)) == data
+    assert 0 < one.most_out < 17 * 1024
+    assert 0 < other.most_in < 34 * 1024
+
+
+def test_new_keys_again_and_again_end_the_session(tmp_path: Path) -> None:
+    listening, client = by_hand(tmp_path)
+    flood = b"".join(client.update() for _ in range(3000))
+    with pytest.raises(TlsError, match="sent 32768 bytes of TLS with nothing in them"):
+        listening.take(flood)
+    assert len(listening.outgoing()) < 34 * 1024
+
+
+def test_new_keys_between_bytes_of_the_stream_are_taken(tmp_path: Path) -> None:
+    listening, client = by_hand(tmp_path)
+    for _ in range(3):
+        updates = b"".join(client.update() for _ in range(900))
+        assert listening.take(updates + client.record(b"x", 23)) == b"x"
+
+
+class ByHand:
+    """The records of a client, sealed by hand (RFC 8446, 5.2 and 7): ssl asks for no new keys."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret, self._sequence = secret, 0
+
+    def update(self) -> bytes:
+        """A record that asks for new keys, and for an answer."""
+        made = self.record(b"\x18\x00\x00\x01\x01", 22)
+        self._secret, self._sequence = self._expanded(b"traffic upd", 48), 0
+        return made
+
+    def record(self, content: bytes, kind: int) -> bytes:
+        head = b"\x17\x03\x03" + (len(content) + 17).to_bytes(2)
+        nonce = int.from_bytes(self._expanded(b"iv", 12)) ^ self._sequence
+        self._sequence += 1
+        return head + AESGCM(self._expanded(b"key", 32)).encrypt(nonce.to_bytes(12), content + bytes([kind]), head)
+
+    def _expanded(self, label: bytes, length: int) -> bytes:
+        info = length.to_bytes(2) + bytes([len(label) + 6]) + b"tls13 " + label + b"\x00"
+        return HKDFExpand(SHA384(), length, info).derive(self._secret)
+
+
+def by_hand(tmp_path: Path) -> tuple[TlsSession, ByHand]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.keylog_filename = str(tmp_path / "keys")
+    dialling, listening = TlsSession(context, server_side=False), TlsSession(api_context(), server_side=True)
+    shake_hands(dialling, listening)
+    assert dialling._tls.cipher()[0] == "TLS_AES_256_GCM_SHA384"  # type: ignore[index]
+    (line,) = [line for line in (tmp_path / "keys").read_text().splitlines() if line.startswith("CLIENT_TRAFFIC_SECRET_0")]
+    return listening, ByHand(bytes.fromhex(line.split()[2]))
 
 
 def test_an_end_is_told() -> None:
