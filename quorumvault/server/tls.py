@@ -15,13 +15,10 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from quorumvault.server.hello import HelloGuard, TooLong
+
 #: What the other side may send before it has proved itself: a chain of certificates takes some 5 KB, a hello up to 2.
 HANDSHAKE_BYTES: Final = 64 * 1024
-#: The longest first message of a client, 2 KB in earnest. OpenSSL takes 128 KiB, and makes room at once for what is announced.
-_HELLO_BYTES: Final = 16 * 1024
-#: Head of a record, 5 bytes, and of a handshake message in it, 4: type, and the length in three bytes (RFC 8446, 4 and 5.1).
-_HEAD_BYTES: Final = 9
-_HANDSHAKE_RECORD: Final = 22
 #: Given to OpenSSL at a time until then: what follows the handshake in one read does not count as a part of it.
 _PIECE_BYTES: Final = 4 * 1024
 #: TLS cuts what is sent into records of up to 16 KiB, and gives back one at a time. OpenSSL gets no more at once, either way: its
@@ -51,8 +48,10 @@ class TlsSession:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._handshake_bytes = 0
         self._fruitless_bytes = 0
-        #: The first bytes of a client, until they were looked at; None once they were, and for the side that dials.
-        self._head: bytes | None = b"" if server_side else None
+        #: Holds a client's hellos back; None once they are over, and for the side that dials.
+        self._hellos = HelloGuard() if server_side else None
+        #: What was said to them, and not fetched yet.
+        self._answers = b""
         #: The handshake is over: the other side has shown what the context asks of it, and bytes can be sealed.
         self.established = False
         #: The other side has said that nothing more comes from it.
@@ -89,22 +88,27 @@ class TlsSession:
             self._handshake_bytes += len(piece)
             if self._handshake_bytes > HANDSHAKE_BYTES:
                 raise TlsError(f"it sent more than {HANDSHAKE_BYTES} bytes before it had proved itself")
-            if self._head is not None:
-                self._check_hello(piece)
-            self._incoming.write(piece)
-            self._shake_hands()
+            if self._hellos is not None:
+                self._hear(self._hellos, piece)
+            else:
+                self._incoming.write(piece)
+                self._shake_hands()
         return data[at:]
 
-    def _check_hello(self, piece: memoryview) -> None:
-        """Raises TlsError if a client announces more than a hello takes. What is no hello at all is for OpenSSL to say."""
-        assert self._head is not None
-        head = self._head = self._head + bytes(piece[: _HEAD_BYTES - len(self._head)])
-        if len(head) < _HEAD_BYTES:
-            return
-        self._head = None
-        cut_short = int.from_bytes(head[3:5]) < _HEAD_BYTES - 5
-        if head[0] == _HANDSHAKE_RECORD and (cut_short or int.from_bytes(head[6:9]) > _HELLO_BYTES):
-            raise TlsError(f"it announces a first message of more than {_HELLO_BYTES} bytes, or hides how long it is")
+    def _hear(self, hellos: HelloGuard, piece: memoryview) -> None:
+        try:
+            passed = hellos.take(piece)
+            while passed:
+                self._incoming.write(passed)
+                self._shake_hands()
+                answer = self._outgoing.read()
+                self._answers += answer
+                hellos.answered(answer)
+                passed = hellos.take(b"")
+        except TooLong as error:
+            raise TlsError(str(error)) from None
+        if hellos.off:
+            self._hellos = None
 
     def read_into(self, buffer: memoryview) -> int:
         """Put bytes of the other side into ``buffer``. Returns how many; 0 if none are whole. Raises TlsError."""
@@ -161,7 +165,8 @@ class TlsSession:
         return self.outgoing()
 
     def outgoing(self) -> bytes:
-        return self._outgoing.read() if self._outgoing.pending else b""
+        said, self._answers = self._answers, b""
+        return said + self._outgoing.read() if self._outgoing.pending else said
 
     @property
     def certificate(self) -> Mapping[str, Any]:

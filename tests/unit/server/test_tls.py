@@ -2,7 +2,7 @@
 
 import itertools
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quorumvault.config.certificates import api_credentials
 from quorumvault.server.tls import HANDSHAKE_BYTES, TlsError, TlsSession
 from tests.rigs.certificates import DAY, api_context, authority, ca_pem, credentials, node_pem, serial
 
@@ -167,6 +168,69 @@ def test_a_hello_that_announces_too_much_is_refused_at_its_head(length: int, at:
         said = said[at:]
     with pytest.raises(TlsError, match="announces a first message of more than 16384 bytes"):
         listening.feed(said)
+
+
+def retrying() -> tuple[TlsSession, TlsSession]:
+    """A client that guesses a group which the server has not, and is asked for a second hello."""
+    client, server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), api_credentials(node_pem("n1"), None).context
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    server.set_ecdh_curve("secp384r1")
+    return TlsSession(client, server_side=False), TlsSession(server, server_side=True)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 100_000), max_size=6))
+def test_a_second_hello_is_taken_however_it_is_cut(places: list[int]) -> None:
+    dialling, listening = retrying()
+    dialling.start()
+    first = dialling.outgoing()
+    for piece in cut(first, places):
+        listening.feed(piece)
+    retry = listening.outgoing()
+    assert b"\xcf\x21\xad\x74\xe5\x9a" in retry[:20]
+    dialling.feed(retry)
+    assert not dialling.established
+    shake_hands(dialling, listening, places)
+    assert dialling.established
+    assert listening.take(dialling.seal(b"data")) == b"data"
+
+
+CHANGE = b"\x14\x03\x03\x00\x01\x01"
+
+
+@pytest.mark.parametrize("between", [b"", CHANGE, CHANGE * 3])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_second_hello_that_announces_too_much_is_refused_at_its_head(between: bytes, at_once: bool) -> None:
+    dialling, listening = retrying()
+    dialling.start()
+    said = dialling.outgoing(), between, b"\x16\x03\x03\x40\x00\x01" + (120_000).to_bytes(3)
+    with pytest.raises(TlsError, match="announces a first message of more than 16384 bytes"):  # noqa: PT012 - by pieces
+        for piece in (b"".join(said),) if at_once else said:
+            listening.feed(piece)
+
+
+def _with_more(hello: bytes) -> bytes:
+    return hello[:3] + (len(hello) - 1).to_bytes(2) + hello[5:] + b"\x01\x01\xd4\xc0"
+
+
+def _in_bits(hello: bytes) -> bytes:
+    return hello[:3] + b"\x00\x04" + hello[5:9] + b"\x16\x03\x01\x00\x01\x03" * 20
+
+
+@pytest.mark.parametrize(("change", "words"), [(_with_more, "says more behind its first"), (_in_bits, "in more than 16 pieces")])
+def test_nothing_hides_behind_a_hello_or_in_its_pieces(change: Callable[[bytes], bytes], words: str) -> None:
+    dialling, listening = sides()
+    dialling.start()
+    with pytest.raises(TlsError, match=words):
+        listening.feed(change(dialling.outgoing()))
+
+
+def test_a_hello_may_come_in_two_records() -> None:
+    dialling, listening = sides()
+    dialling.start()
+    whole = dialling.outgoing()
+    listening.feed(whole[:3] + b"\x00\x64" + whole[5:105] + whole[:3] + (len(whole) - 105).to_bytes(2) + whole[105:])
+    assert listening.outgoing()
 
 
 def test_a_hello_in_records_that_hide_its_length_is_refused() -> None:
