@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from quorumvault.server.hello import HelloGuard, TooLong
+from quorumvault.formats.tls_hello import HelloGuard, TooLong
 
 #: What the other side may send before it has proved itself: a chain of certificates takes some 5 KB, a hello up to 2.
 HANDSHAKE_BYTES: Final = 64 * 1024
