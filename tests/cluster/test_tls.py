@@ -142,11 +142,13 @@ def test_a_changed_ca_under_load_and_no_request_fails(secured: Cluster) -> None:
     secured.start("n3")
     secured.wait_ready(reachable=3)
     put(new)
-    with client(secured) as vault:  # which asks another node while one makes its connections anew
+    with asking(secured) as count:
         for node in NODES:
+            before = len(events(secured, node, "peer_up"))
             reload(secured, node)
-            vault.tokenize(["while connections are made anew"])
+            assert wait_for(lambda node=node, before=before: len(events(secured, node, "peer_up")) == before + 2, SECONDS)  # type: ignore[misc]
             secured.wait_ready(reachable=3)
+        assert goes_on(count)
 
 
 def test_a_revoked_node_is_cut_off_by_both_others_and_comes_back_with_another_certificate(secured: Cluster) -> None:

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from quorumvault.config.cluster import Limits
-from quorumvault.protocol.messages import Outgoing, encode
+from quorumvault.protocol.messages import EpochIs, Outgoing, encode
+from quorumvault.protocol.peer import NoReply
 from quorumvault.server.peers import facts as saying
 from quorumvault.server.peers.facts import Greeting, NodeFacts
 from quorumvault.server.peers.frames import Envelope, Kind
@@ -277,14 +278,41 @@ async def test_a_link_forgets_a_peer_that_is_revoked() -> None:
     own = [credentials(node_pem("n1"))]
     async with links.serving(links.StubReplica()) as server, links.linking(server.address, credentials=lambda: own[-1]) as linked:
         await linked.up()
-        linked.link.forget_untrusted()
+        linked.link.forget_revoked()
         assert linked.link.up
         own.append(credentials(node_pem("n1"), revoked=(serial(node_pem("n2")),)))
-        linked.link.forget_untrusted()
+        linked.link.forget_revoked()
         assert linked.link.last_error == "the certificate of n2 is revoked"
         await links.eventually(lambda: linked.link.last_error != "the certificate of n2 is revoked")
         assert "its certificate is revoked" in str(linked.link.last_error)
         assert linked.changes == [True, False]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_link_that_is_renewed_first_gets_the_answers_that_are_under_way(answered: bool) -> None:
+    """Or waits for them as long as a round does."""
+    own, replica = [credentials(node_pem("n1"), "c", "other")], links.StubReplica()
+    timeouts = msgspec.structs.replace(links.TIMEOUTS, round=30 if answered else 0.05)
+    async with (
+        links.serving(replica) as server,
+        links.asking(server.address, credentials=lambda: own[-1], timeouts=timeouts) as (linked, asker),
+    ):
+        asker.ask(2)
+        await replica.has_taken(2)
+        own.append(credentials(node_pem("n1")))
+        assert linked.link.renew()
+        asker.ask()
+        assert asker.got[3] == [NoReply(sent=False)]
+        for _ in range(2 if answered else 0):
+            assert linked.link.up
+            replica.answer()
+            await asker.has_settled(3 - len(replica.held))
+        await links.eventually(lambda: linked.changes == [True, False, True])
+        assert [isinstance(reply, EpochIs) for reply in asker.replies] == [answered, answered, False]
+        assert answered or asker.got[1] == [NoReply(sent=True)]
+        assert not linked.link.renew()
+        asker.ask()
+        await replica.has_taken(3)
 
 
 @pytest.mark.parametrize("side", ["dialler", "listener"])
@@ -301,7 +329,7 @@ async def test_a_ca_that_is_trusted_no_more_ends_the_connections_made_under_it(
         await linked.up()
         own[side] = credentials(node_pem("n2" if side == "listener" else "n1"), *left)
         server.forget_untrusted()
-        linked.link.forget_untrusted()
+        linked.link.renew()
         assert bool(server.connected if side == "listener" else linked.link.up) == kept
         # What has ended is made anew.
         await links.eventually(lambda: linked.link.up and server.connected and len(linked.changes) == (1 if kept else 3))
@@ -328,7 +356,7 @@ async def test_a_handshake_that_straddles_a_reload_comes_to_nothing(by: str) -> 
             await links.eventually(lambda: server._strangers)
             in_force[by] = new[by]
             server.forget_untrusted()
-            linked.link.forget_untrusted()
+            linked.link.forget_revoked()
             relay.thaw()
             straddled = "read again during the handshake"
             await links.eventually(lambda: linked.link.last_error or server.connected)

@@ -52,6 +52,7 @@ from quorumvault.server.peers.claims import Claims
 from quorumvault.server.peers.connection import LocalNode
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.renewal import Renewal
 from quorumvault.server.peers.server import PeerServer
 from quorumvault.server.peers.standing import Standing
 from quorumvault.server.replica.local_peer import LocalPeer
@@ -110,7 +111,8 @@ class Node:
         log = config.data_directory / FILE_NAME
         self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
         note, introduce = self._events.note, self._introduce
-        self._reloads = Reloads(cluster, config.node, utc_now, self._forget_untrusted, lambda: self._links, introduce, note)
+        links, renew = lambda: self._links, lambda: self._renewal.begin()  # noqa: PLW0108 - it is made further down
+        self._reloads = Reloads(cluster, config.node, utc_now, renew, links, introduce, note)
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
@@ -128,7 +130,9 @@ class Node:
         self._links = {node: self._link(node, local) for node in config.peers}
         self._peer_server = PeerServer(config.endpoints.listen_peer, local, others=config.peers, submit=self._own.submit)
         self._standing = Standing(self._links.values(), self._peer_server.tell)
-        self._notices = SettleNotices(self._peers(), lambda: self._coordinator.view, asyncio.get_running_loop().call_later)
+        call_later = asyncio.get_running_loop().call_later
+        self._renewal = Renewal(self._peer_server, self._links.values(), cluster.timeouts, call_later)
+        self._notices = SettleNotices(self._peers(), lambda: self._coordinator.view, call_later)
         self._coordinator = self._make_coordinator()
         storage, learn = lambda: self._disk.storage, self._coordinator.learn
         callbacks = MembershipCallbacks(storage, learn, self._on_identity_change, self._events.note, self._end)
@@ -384,12 +388,8 @@ class Node:
         self._standing.link_changed(link)
         if self._healer is not None:
             self._healer.anti_entropy.link_changed()
+        self._renewal.link_changed(link)
         self._events.note(Event(event="peer_up" if link.up else "peer_down", peer=link.node, detail=link.last_error))
-
-    def _forget_untrusted(self) -> None:
-        self._peer_server.forget_untrusted()
-        for link in self._links.values():
-            link.forget_untrusted()
 
     def _on_facts(self, facts: NodeFacts) -> None:
         self._marks.heard(facts)

@@ -33,6 +33,8 @@ DecodedT = TypeVar("DecodedT")
 _decode_text: Final = msgspec.msgpack.Decoder(str).decode
 #: The reason for which a node that stops ends its connections.
 STOPPING: Final = "this node stops"
+#: That of one that is ``outdated``.
+UNTRUSTED: Final = "a CA that was trusted when this connection was made is trusted no more"
 #: The longest reason that is taken over from another node: a sentence or two in a log.
 _REASON_CHARS = 400
 
@@ -265,12 +267,14 @@ class Connection(asyncio.Protocol, ABC):
             return
         self.secured()
 
-    def forget_untrusted(self) -> None:
-        """The credentials have changed: end the connection if a CA that it may have relied on, or its certificate, is out."""
-        now = self._local.credentials()
-        if not self._credentials.authorities <= now.authorities:
-            self.fail("a CA that was trusted when this connection was made is trusted no more")
-        elif self._serial in now.revoked:
+    @property
+    def outdated(self) -> bool:
+        """A CA that it may have relied on is out of the credentials."""
+        return not self._credentials.authorities <= self._local.credentials().authorities
+
+    def forget_revoked(self) -> None:
+        """The credentials have changed: end the connection if the other side's certificate is revoked."""
+        if self._serial in self._local.credentials().revoked:
             self.fail(f"the certificate of {self._certified} is revoked")
 
     def _take(self, envelopes: list[Envelope]) -> None:

@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Timeouts
 from quorumvault.protocol.messages import AnyReply, Outgoing, decode_reply
 from quorumvault.protocol.peer import NoReply, OnReply
-from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
+from quorumvault.server.peers.connection import STOPPING, UNTRUSTED, Connection, LocalNode, decoded
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
 
@@ -92,10 +93,24 @@ class Link:
         if self._connection is not None:
             self._connection.fail(_MOVED)
 
-    def forget_untrusted(self) -> None:
-        """The credentials of this node have changed: end the connection if they no longer allow it."""
+    def forget_revoked(self) -> None:
+        """The credentials of this node have changed: end the connection if the peer's certificate is revoked."""
         if self._connection is not None:
-            self._connection.forget_untrusted()
+            self._connection.forget_revoked()
+
+    def renew(self) -> bool:
+        """Make the connection anew if the credentials no longer allow it. Returns whether it was up, and so is missed until then.
+
+        What is under way on it is still answered, for as long as a round may take.
+        """
+        connection = self._connection
+        if connection is None or not connection.outdated:
+            return False
+        if self._open is None:
+            connection.fail(UNTRUSTED)
+            return False
+        self._open.retire(UNTRUSTED)
+        return True
 
     def dial_now(self, on_failure: Callable[[], None]) -> None:
         """Dial at once if the link is down. Calls ``on_failure`` if nobody is there, or if the peer refuses this node.
@@ -188,14 +203,17 @@ class _Dialled(Connection):
         self._waiting_bytes = 0
         self._last_id = 0
         self._next_ping: asyncio.TimerHandle | None = None
+        #: Why it takes no more requests; None while it does.
+        self._retired: str | None = None
         self._opened_at: float | None = None
         self.open_seconds = 0.0
 
     def request(self, wire: bytes, on_reply: OnReply) -> bool:
-        """Send a request. Returns False if a limit is met: then nothing was done, and ``on_reply`` will not be called."""
+        """Send a request. Returns False if it is retired or a limit is met: nothing was done, ``on_reply`` will not be called."""
         limits = self._local.limits
         if (
-            len(self._waiting) >= limits.peer_in_flight
+            self._retired is not None
+            or len(self._waiting) >= limits.peer_in_flight
             or self._waiting_bytes + len(wire) > limits.peer_queue_bytes
             or not fits(wire, limits.frame_bytes)
         ):
@@ -205,6 +223,16 @@ class _Dialled(Connection):
         self._waiting_bytes += len(wire)
         self.send(Kind.REQUEST, self._last_id, wire)
         return True
+
+    def retire(self, reason: str) -> None:
+        """Take no more requests. The connection ends when those under way are answered, or no round waits for them any more."""
+        self._retired = reason
+        self._loop.call_later(self._local.timeouts.round, partial(self.fail, reason))
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._retired is not None and not self._waiting:
+            self.fail(self._retired)
 
     @property
     def undecided(self) -> bool:
@@ -232,6 +260,7 @@ class _Dialled(Connection):
             raise FrameError("a reply to nothing that was asked")
         self._waiting_bytes -= waiting.size
         waiting.on_reply(reply)
+        self._end_if_done()
 
     def ended(self, reason: str) -> None:
         if self._next_ping is not None:

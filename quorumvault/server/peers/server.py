@@ -25,7 +25,7 @@ import msgspec
 from quorumvault.config.addresses import Address
 from quorumvault.protocol.messages import AnyReply, AnyRequest, decode_request, encode
 from quorumvault.protocol.peer import NoReply, OnReply
-from quorumvault.server.peers.connection import STOPPING, Connection, LocalNode, decoded
+from quorumvault.server.peers.connection import STOPPING, UNTRUSTED, Connection, LocalNode, decoded
 from quorumvault.server.peers.connection_state import State
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.peers.frames import Envelope, FrameError, Kind, fits
@@ -65,7 +65,10 @@ class PeerServer:
     def forget_untrusted(self) -> None:
         """The credentials of this node have changed: end the connections that they no longer allow."""
         for connection in [*self._strangers, *self._live.values()]:
-            connection.forget_untrusted()
+            if connection.outdated:
+                connection.fail(UNTRUSTED)
+            else:
+                connection.forget_revoked()
 
     async def start(self) -> None:
         """Raises OSError if the address cannot be had."""

@@ -1,0 +1,55 @@
+"""Renewal: ends the connections that a node's credentials no longer allow; its links one after the other, for a CA that is out.
+
+A reload that ended all of them at once would fail what was asked of the node then: with no peer there is no quorum. So the next
+link waits until the one before is up again, with whatever is under way on it answered first (link.py). It does not wait longer
+than a reconnection may take, since a peer that cannot come back must not keep alive what is trusted no more.
+
+Rules kept here: a node is whom its certificate names.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection
+
+from quorumvault.config.cluster import Timeouts
+from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.server import PeerServer
+
+CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
+
+
+class Renewal:
+    """``call_later(seconds, callback)`` is the event loop's."""
+
+    def __init__(self, server: PeerServer, links: Collection[Link], timeouts: Timeouts, call_later: CallLater) -> None:
+        self._server = server
+        self._links = links
+        #: Seconds for which one link is waited for: what is under way is answered, and both sides prove themselves.
+        self._patience = timeouts.round + timeouts.handshake
+        self._call_later = call_later
+        self._left: deque[Link] = deque()
+        #: The link that is being made anew, and what ends the wait for it.
+        self._awaited: tuple[Link, asyncio.TimerHandle] | None = None
+
+    def begin(self) -> None:
+        """The credentials of this node have changed: end what they no longer allow; what is revoked goes at once."""
+        self._server.forget_untrusted()
+        for link in self._links:
+            link.forget_revoked()
+        self._left = deque(self._links)
+        if self._awaited is None:
+            self._next()
+
+    def link_changed(self, link: Link) -> None:
+        """A link has come up or gone down."""
+        if self._awaited is not None and self._awaited[0] is link and link.up:
+            self._awaited[1].cancel()
+            self._next()
+
+    def _next(self) -> None:
+        self._awaited = None
+        while self._left:
+            link = self._left.popleft()
+            if link.renew():
+                self._awaited = link, self._call_later(self._patience, self._next)
+                return
