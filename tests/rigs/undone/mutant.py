@@ -1,8 +1,9 @@
 """A mutant undoes one safety: it replaces functions of the real code, or of the simulator's threads, links and disks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 from unittest import mock
 
 #: What the simulator plays (tests/simulation/plays.py): requests alone; disks that are lost; disks that are put back; healing.
@@ -12,6 +13,17 @@ REQUESTS, LOST_DISKS, PUT_BACK, HEALING_NODES = "requests", "lost-disks", "put-b
 Patch = tuple[object, str, object]
 
 
+class Intruder(NamedTuple):
+    """Who dials a node and has to be refused, but for the safety that is undone.
+
+    ``pem``: makes its certificate and key, for a vault that trusts what tests/rigs/certificates.py says; None: it speaks no TLS.
+    ``greets``: the node that it says it is.
+    """
+
+    pem: Callable[[], bytes] | None
+    greets: str = "n1"
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One undone safety, and who has to notice it.
@@ -19,7 +31,8 @@ class Mutant:
     ``rules`` are names of docs/rules.md, and ``how`` says what is done instead.
     ``play`` is the simulator's play that shows it by some seed; the test suite tries from ``seed`` on, and leaves it to
     bin/simulate --mutants if that is None. ``scopes`` are small worlds that notice it (tests/model/). ``faults`` are the kinds or
-    families of faults under which the harness notices it on real processes (bin/chaos mutants).
+    families of faults under which the harness notices it on real processes (bin/chaos mutants). ``intruder`` gets into a peer
+    port (tests/peers/test_undone_checks.py).
     """
 
     name: str
@@ -30,6 +43,7 @@ class Mutant:
     seed: int | None = None
     scopes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    intruder: Intruder | None = None
 
     @property
     def undoes(self) -> str:
