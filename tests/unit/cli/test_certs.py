@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from quorumvault.cli import main
 from quorumvault.config.certificates import load_credentials
 from quorumvault.config.cluster import load_cluster
 from quorumvault.errors import ConfigError
+from tests.rigs.certificates import authority
 
 
 @pytest.fixture
@@ -108,10 +110,12 @@ def test_nothing_is_revoked_in_a_list_that_the_nodes_do_not_read(vault: Path) ->
 
 
 def test_one_certificate_is_revoked_by_its_serial_number(vault: Path) -> None:
-    old = serial(vault, "n2")
+    old, lists, empty = serial(vault, "n2"), vault / "secrets" / "revoked.pem", authority("other").revoke({}, datetime.now(UTC))
+    lists.write_bytes(lists.read_bytes() + empty)
     certs(vault, "renew", "--node", "n2")
     assert json.loads(certs(vault, "revoke", "--serial", old.upper(), "--json").stdout)["revoked"][0]["serial"] == old
     assert revoked(vault) == {int(old, 16)}
+    assert lists.read_bytes().endswith(empty)  # another CA's list stays
     for arguments in ([], ["--node", "n1", "--serial", old]):
         assert certs(vault, "revoke", *arguments).exit_code == 2
 
