@@ -77,7 +77,7 @@ def test_a_connection_that_was_idle_is_not_used_again(cluster: Cluster, monkeypa
     """Nodes close those. Here none is kept at all, so that each request has to find a new one."""
     monkeypatch.setattr("bench.http._KEPT_SECONDS", 0.0)
     connect, opened = bench.http._connect, []
-    monkeypatch.setattr("bench.http._connect", lambda address: opened.append(address) or connect(address))
+    monkeypatch.setattr("bench.http._connect", lambda *to: opened.append(to) or connect(*to))
     addresses = [node.address for node in cluster.nodes.values()]
     request = encode("/tokenize", cluster.api_key("bench"), b'{"values":["1"]}')
     with closing(Lanes(addresses, 2)) as lanes:
