@@ -110,9 +110,9 @@ class Node:
         self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
         log = config.data_directory / FILE_NAME
         self._events = EventLog(log, config.node, cluster.events, time.time, self._free_space.has_plenty)
-        note, introduce = self._events.note, self._introduce
+        self._renewal: Renewal
         links, renew = lambda: self._links, lambda: self._renewal.begin()  # noqa: PLW0108 - it is made further down
-        self._reloads = Reloads(cluster, config.node, utc_now, renew, links, introduce, note)
+        self._reloads = Reloads(cluster, config.node, utc_now, renew, links, self._introduce, self._events.note)
         self._admission = Admission(cluster.limits, Heap().trim_soon)
         self._metrics = Metrics(config.peers, self._reading)
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
