@@ -66,7 +66,12 @@ _cast_option = click.option(
     "--cast",
     multiple=True,
     metavar="A,B",
-    help="Columns that are no text, to be tokenized as the text that DuckDB writes for them. Parquet and DuckDB. Repeatable.",
+    help="Columns that are no text, to be tokenized as the text that DuckDB, or JSON, writes for them. Repeatable.",
+)
+_typed_option = click.option(
+    "--typed",
+    is_flag=True,
+    help="Give numbers and booleans of JSON Lines tokens of their own: not those that their text has in other files.",
 )
 _file_options = all_of(
     click.argument("files", metavar="[FILES...]", nargs=-1),
@@ -154,6 +159,7 @@ Examples:
 )
 @_requested
 @_cast_option
+@_typed_option
 @click.option(
     "--if-token",
     type=click.Choice(["fail", "keep"]),
@@ -163,16 +169,18 @@ Examples:
 )
 @connection_options
 @json_option
-def tokenize(request: Request, cast: tuple[str, ...], if_token: IfToken, connection: Connection, as_json: bool) -> int:
+def tokenize(
+    request: Request, cast: tuple[str, ...], typed: bool, if_token: IfToken, connection: Connection, as_json: bool
+) -> int:
     """Replace the values in columns of FILES, or of standard input, by tokens, all of one epoch.
 
     FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
-    Everything else stays as it is, byte by byte in text files, nulls too: in CSV an empty cell without quotes. Text is tokenized:
-    a number in CSV is a string.
+    Everything else stays as it is, byte by byte in text files, nulls too: in CSV an empty cell without quotes. Text is tokenized,
+    so that a value has one token in all files: 42 in CSV is the text "42", and other files have to say so with --cast.
     At the end it prints the rows, the values in each column, and the epoch of the tokens. With --rejects, a cell that cannot be
     tokenized is null.
     """
-    job = request.job("tokenize", cast=names(cast, "--cast"), if_token=if_token)
+    job = request.job("tokenize", cast=names(cast, "--cast"), typed=typed, if_token=if_token)
     return _carry_out(request, job, connection, "values that became tokens", as_json)
 
 
@@ -242,9 +250,9 @@ def with_files(request: Request, job: Job) -> Job:
     """The job with its sources and where they go."""
     with interruptible():
         sources = tuple(expand(request.files, format=request.table_format, table=request.table))
-    is_text = sources[0].format in TEXT
-    if is_text and (job.status or job.cast):
-        raise click.UsageError("--status and --cast are for Parquet and DuckDB: text files have no types")
+    if sources[0].format in TEXT and job.status:
+        raise click.UsageError("--status is for Parquet and DuckDB: a text file keeps its columns")
+    _check_typed(job, {source.format for source in sources})
     output, table = split_table(str(request.output))
     is_folder = len(request.files) > 1 or not is_single(request.files[0])
     if not is_folder:
@@ -272,11 +280,12 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
     name = request.files[0]
     if len(request.files) > 1 or not (name == "-" or is_single(name)):
         raise click.UsageError("several files go into a folder: -o DIR")
-    if request.resume or job.status or job.cast:
-        raise click.UsageError("--resume, --status and --cast are for files: name an input and -o FILE")
+    if request.resume or job.status:
+        raise click.UsageError("--resume and --status are for files: name an input and -o FILE")
     form = request.table_format or format_of(Path(name))
     if form is None:
         raise click.UsageError("say which format it is: --format csv or --format jsonl")
+    _check_typed(job, {form})
     if form not in TEXT:
         raise click.UsageError("Parquet and DuckDB go from a file to a file: name an input and -o FILE")
     if request.rejects is not None and request.rejects.resolve() in (Path(name).resolve(), request.output.resolve()):
@@ -295,6 +304,11 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         progress = stack.enter_context(_progress(_size(stream), request.output == STANDARD))
         source = "standard input" if name == "-" else name
         return pass_through(job, vault, stream, source, form, sink, rejects, progress)
+
+
+def _check_typed(job: Job, formats: set[Format]) -> None:
+    if job.typed and "jsonl" not in formats:
+        raise click.UsageError("--typed is for JSON Lines: in files of other formats, text is tokenized")
 
 
 @contextlib.contextmanager

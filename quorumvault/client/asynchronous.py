@@ -42,7 +42,7 @@ class AsyncClient(Shell[_Connections]):
     import quorumvault as qv
 
     async with qv.AsyncClient("http://n1:8700,http://n2:8700,http://n3:8700", api_key=key) as vault:
-        tokens = await vault.tokenize(["123-45-6789", 42, None])
+        tokens = await vault.tokenize(["123-45-6789", "42", None])
         values = [result.value for result in await vault.detokenize(tokens)]
 
     Event loops: it works in the one that uses it first, and raises RuntimeError in any other of the same process: make one in

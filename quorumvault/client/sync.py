@@ -28,7 +28,7 @@ class Client(Shell[httpx2.Client]):
         import quorumvault as qv
 
         with qv.Client("http://n1:8700,http://n2:8700,http://n3:8700", api_key=key) as vault:
-            tokens = vault.tokenize(["123-45-6789", 42, None])
+            tokens = vault.tokenize(["123-45-6789", "42", None])
             values = [result.value for result in vault.detokenize(tokens)]
 
     ``urls``: the nodes, as one string with commas or as a sequence; default ``QUORUMVAULT_URL``, or http://127.0.0.1:8700. Any
@@ -90,9 +90,12 @@ class Client(Shell[httpx2.Client]):
             own.http.close()
 
     def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
-        """Returns a token for each value, in order, all of one epoch; None for None. "1", 1 and True are different values.
+        """Returns a token for each value, in order, all of one epoch; None for None.
 
-            >>> vault.tokenize(["123-45-6789", 42, None])
+        Types are kept: "1", 1 and True are different values. Files, DuckDB and Spark tokenize text, so give ``str(number)`` for
+        an id that is to be joined with theirs.
+
+            >>> vault.tokenize(["123-45-6789", "42", None])
             ['qv_1_...', 'qv_1_...', None]
 
         Takes any number of values. Each distinct one is sent once, in as many requests as the nodes' limits ask for. When this

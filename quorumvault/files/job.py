@@ -24,10 +24,13 @@ class Job:
     """``output`` is a file for the one source, or a folder in which sources keep their relative paths; None is in place.
 
     ``table``: the output is a table of the DuckDB file ``output``. ``columns`` empty: the configured fields. ``cast``: columns
-    that are no text and are tokenized as the text that DuckDB writes for them. ``if_token`` is for tokenize: what to do with a
-    value that is a token; ``missing`` for the others: what becomes of a token that is not found. ``status``: NAME_status beside
-    each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl) that lists the cells that cannot be done, which are
-    null then, in place of an error; what is not found is listed there and ``missing`` says what becomes of it.
+    that are no text and are tokenized as the text that DuckDB, or JSON, writes for them. ``typed``: numbers and booleans of JSON
+    Lines are tokenized with their types, and so get other tokens than their text in other files.
+
+    ``if_token`` is for tokenize: what to do with a value that is a token; ``missing`` for the others: what becomes of a token
+    that is not found. ``status``: NAME_status beside each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl)
+    that lists the cells that cannot be done, which are null then, in place of an error; what is not found is listed there and
+    ``missing`` says what becomes of it.
     ``crosswalk``: a Parquet file of what retokenize moved: old_token, new_token, old_epoch, new_epoch.
 
     ``resume`` goes on with what an earlier run left; ``force`` replaces outputs, and throws away what an earlier run left.
@@ -42,6 +45,7 @@ class Job:
     table: str | None = None
     columns: tuple[str, ...] = ()
     cast: tuple[str, ...] = ()
+    typed: bool = False
     if_token: IfToken = "fail"  # noqa: S105 - no password
     missing: Missing = "keep"
     status: bool = False

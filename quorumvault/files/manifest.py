@@ -64,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True):
     in_place: bool
     key: str
     sources: list[SourcePlan]
+    typed: bool = False
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -210,6 +211,7 @@ def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence
         job.output is None,
         key,
         [fingerprint(source, target) for source, target in zip(job.sources, targets, strict=True)],
+        job.typed,
     )
 
 
@@ -217,6 +219,7 @@ _WORDS = {
     "operation": "the operation",
     "columns": "the columns (--column)",
     "cast": "--cast",
+    "typed": "--typed",
     "if_token": "--if-token",
     "missing": "--missing",
     "status": "--status",

@@ -21,6 +21,7 @@ CellStatus: TypeAlias = Literal[
     "already_token",
     "too_large",
     "not_tokenizable",
+    "typed",  # a number or a boolean of JSON, which has another token than its text has in other files
 ]
 #: In an order that columns of codes rely on: a code is a place in it.
 STATUSES: Final[tuple[CellStatus, ...]] = get_args(CellStatus)
@@ -39,7 +40,8 @@ class CellRule(NamedTuple):
     """A row of the table. It holds for jobs with these options; None is any.
 
     ``counter``: the field of CellCounts that counts such cells (``values`` counts them for each column). ``code``: what a list of
-    rejects says of such a cell, a code of the API where it has one; None if the cell is not listed. ``problem``: why a run ends.
+    rejects says of such a cell, a code of the API where it has one; None if the cell is not listed. ``problem``: why a run ends,
+    with {column} for the column's name.
     """
 
     status: CellStatus
@@ -52,6 +54,9 @@ class CellRule(NamedTuple):
     missing: Missing | None = None
     has_rejects: bool | None = None
 
+    def problem_at(self, column: str) -> str:
+        return f"{column}: {self.problem.format(column=column)}"
+
     def holds(self, job: Job) -> bool:
         asked = self.tokenizes, self.if_token, self.missing, self.has_rejects
         given = job.operation == "tokenize", job.if_token, job.missing, job.rejects is not None
@@ -62,6 +67,7 @@ _TOKEN = "there is a token already; --if-token keep leaves tokens as they are"  
 _COLLISION = "token-collision: another value has the token that this one would get"
 _LARGE = "the value is larger than a node takes"
 _NO_VALUE = "a number with a fraction, an object or an array is no value to tokenize: make it a string"
+_NO_TEXT = "a number or a boolean, and files say text: --cast {column} takes its text, --typed makes tokens of another kind"
 
 TABLE: Final = (
     CellRule("null", CellOutcome.KEEP),
@@ -81,6 +87,8 @@ TABLE: Final = (
     CellRule("too_large", CellOutcome.FAIL, problem=_LARGE, has_rejects=False),
     CellRule("not_tokenizable", CellOutcome.NULL, code="not-tokenizable", has_rejects=True),
     CellRule("not_tokenizable", CellOutcome.FAIL, problem=_NO_VALUE, has_rejects=False),
+    CellRule("typed", CellOutcome.NULL, code="typed-value", has_rejects=True),
+    CellRule("typed", CellOutcome.FAIL, problem=_NO_TEXT, has_rejects=False),
 )
 #: By its code in the API, the status of a value that cannot be tokenized.
 FAULTS: Final[dict[str, CellStatus]] = {rule.code: rule.status for rule in TABLE if rule.code is not None and rule.has_rejects}

@@ -18,7 +18,7 @@ import msgspec
 
 from quorumvault.errors import ColumnError
 from quorumvault.formats.lines import MAX_BYTES, Lines
-from quorumvault.formats.table import RowPlace, configured_columns, listed, require_named
+from quorumvault.formats.table import RowPlace, cast_positions, configured_columns, listed, require_named
 
 # Possessive (*+): a quoted cell of any length is matched without a stack, and never tried another way.
 _QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
@@ -114,6 +114,9 @@ class CsvTable:
     def select_named(self, names: Sequence[str]) -> None:
         require_named(names, self._names, self._lines.source)
         self._select(names)
+
+    def positions(self, names: Sequence[str]) -> frozenset[int]:
+        return cast_positions(names, self.columns)
 
     def select_configured(self, paths: Sequence[str]) -> None:
         self._select(configured_columns(paths, self._names, self._lines.source))

@@ -11,10 +11,10 @@ import msgspec
 from quorumvault.errors import ColumnError, ConfigError, Invalid, Malformed
 from quorumvault.formats.fields import FieldSet, Slot
 from quorumvault.formats.json import Document, check_json_text, encode
-from quorumvault.formats.jsonpath import FieldPath, concrete_path
+from quorumvault.formats.jsonpath import FieldPath, PathError, concrete_path
 from quorumvault.formats.lines import Lines, split_end
 from quorumvault.formats.rewriting import place_by_name, plain_names, rewritten
-from quorumvault.formats.table import RowPlace
+from quorumvault.formats.table import RowPlace, cast_positions
 
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -89,6 +89,14 @@ def _spliced(text: bytes, cells: list[JsonCell]) -> bytes | None:
     return b"".join(parts)
 
 
+def _as_path(name: str) -> str:
+    """Raises ColumnError for an expression that is none."""
+    try:
+        return str(FieldPath.parse(name)) if name.startswith("$") else concrete_path((name,))
+    except PathError as error:
+        raise ColumnError(f"{name!r}: {error}") from None
+
+
 class BlankLine:
     """A line with no record in it."""
 
@@ -124,10 +132,14 @@ class JsonLinesTable:
         """A name that begins with $ is an expression."""
         columns = tuple(dict.fromkeys(names))
         try:
-            self._select(columns, [name if name.startswith("$") else concrete_path((name,)) for name in columns], "columns")
+            self._select(columns, list(map(_as_path, columns)), "columns")
         except ConfigError as error:
             raise ColumnError(str(error)) from None
         self._named = True
+
+    def positions(self, names: Sequence[str]) -> frozenset[int]:
+        """A column may be named in another spelling: $.id is id."""
+        return cast_positions([_as_path(name) for name in names], [_as_path(column) for column in self.columns])
 
     def select_configured(self, paths: Sequence[str]) -> None:
         self._select(tuple(paths), paths, "the nodes' fields.yaml")

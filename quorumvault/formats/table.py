@@ -58,6 +58,9 @@ class Table(Protocol):
     def select_named(self, names: Sequence[str]) -> None:
         """Selects columns by name. Raises ColumnError if the table is known to lack one."""
 
+    def positions(self, names: Sequence[str]) -> frozenset[int]:
+        """Returns the places of these among ``columns``. Raises ColumnError for one that is not selected."""
+
     def select_configured(self, paths: Sequence[str]) -> None:
         """Selects the columns that configured fields (JSONPath) lead to. Raises ColumnError if none is known to do so."""
 
@@ -96,6 +99,14 @@ def require_named(wanted: Sequence[str], names: Sequence[str], source: str) -> N
     lacking = [name for name in wanted if name not in names]
     if lacking:
         raise ColumnError(f"{source} has no column {listed(lacking)}; its columns: {listed(names)}")
+
+
+def cast_positions(names: Sequence[str], columns: Sequence[str]) -> frozenset[int]:
+    """The places of the columns to cast among those to tokenize. Raises ColumnError for one that is not there."""
+    strangers = [name for name in names if name not in columns]
+    if strangers:
+        raise ColumnError(f"--cast names {', '.join(strangers)}, which is not among the columns to tokenize")
+    return frozenset(map(columns.index, names))
 
 
 def listed(names: Sequence[str]) -> str:

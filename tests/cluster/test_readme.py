@@ -92,4 +92,4 @@ def test_the_first_five_minutes(dev: list[str], tmp_path: Path) -> None:
     assert terminal(*commands(AFTER_KILL)).endswith((tmp_path / "patients.csv").read_text())
     script = tmp_path / "client.py"
     script.write_text(PYTHON + "\nprint(values)\n")
-    assert terminal(f"python {script}").strip() == "['Ada Lovelace', None, 42]"
+    assert terminal(f"python {script}").strip() == "['Ada Lovelace', None, '42']"

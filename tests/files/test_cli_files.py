@@ -93,7 +93,7 @@ RECORDS = (
 
 def test_json_lines_there_and_back_keep_types_and_spelling(run: Run) -> None:
     Path("records.jsonl").write_bytes(RECORDS)
-    tokenized = run("tokenize", "records.jsonl")
+    tokenized = run("tokenize", "records.jsonl", "--typed")
     assert tokenized.exit_code == 0, tokenized.stderr
     assert "3 rows; values that became tokens: $.ssn 2, $['given name'] 0, $.contacts[*].phone 1; epoch 1" in tokenized.stderr
     assert b'"lab": 1.10' in tokenized.stdout_bytes
@@ -176,7 +176,8 @@ def test_what_the_vault_refuses_is_named_by_line_and_column(
         (("a.csv", "b.csv"), "several files go into a folder: -o DIR"),
         (("*.csv",), "several files go into a folder: -o DIR"),
         (("a.csv", "--resume"), "are for files: name an input and -o FILE"),
-        (("a.csv", "-o", "c.csv", "--cast", "ssn"), "--status and --cast are for Parquet and DuckDB"),
+        (("a.csv", "-o", "c.csv", "--typed"), "--typed is for JSON Lines"),
+        (("a.csv", "--typed"), "--typed is for JSON Lines"),
         (("a.csv", "-o", "c.csv", "--rejects", "r.txt"), "--rejects: name a .csv or a .jsonl file"),
         (("a.csv", "-o", "c.csv", "--rejects", "b.csv"), "b.csv exists"),
         (("a.csv", "-o", "b.csv"), "b.csv exists"),
@@ -285,7 +286,7 @@ def test_folders_keep_their_paths_and_rejects_are_listed(run: Run) -> None:
 
 def test_values_that_cannot_be_tokenized_are_rejects_too(run: Run) -> None:
     Path("a.jsonl").write_text("".join(json.dumps({"ssn": value}) + "\n" for value in ("a", 1.5, [1], LARGE, 7)))
-    result = run("tokenize", "a.jsonl", "-o", "b.jsonl", "--rejects", "r.jsonl", "--column", "ssn")
+    result = run("tokenize", "a.jsonl", "-o", "b.jsonl", "--rejects", "r.jsonl", "--column", "ssn", "--typed")
     assert result.exit_code == 4, result.stderr
     found = [json.loads(line)["ssn"] for line in Path("b.jsonl").read_text().splitlines()]
     assert [cell is None for cell in found] == [False, True, True, True, False]

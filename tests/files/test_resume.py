@@ -238,6 +238,7 @@ def test_an_unfinished_run_is_gone_on_with_or_thrown_away_but_not_passed_over(at
         ({"operation": "detokenize"}, "the operation was tokenize and is detokenize"),
         ({"if_token": "keep"}, "--if-token was fail and is keep"),
         ({"cast": ("place",)}, "--cast was none and is place"),
+        ({"typed": True}, "--typed was false and is true"),
         ({"missing": "null"}, "--missing was keep and is null"),
         ({"status": True}, "--status was false and is true"),
         ({"rejects": Path("r.csv")}, "--rejects was none and is .*r.csv"),

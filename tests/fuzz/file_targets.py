@@ -100,7 +100,7 @@ class TextFiles(InProcess):
 
 
 def job_of(operation: Any) -> Job:
-    return Job(operation=operation, sources=(), output=None, columns=("name",), if_token="keep")
+    return Job(operation=operation, sources=(), output=None, columns=("name",), if_token="keep", typed=True)
 
 
 class Csv(TextFiles):

@@ -16,7 +16,7 @@ from quorumvault.files.columnar.parquet import ParquetConversion, ParquetReader
 from quorumvault.files.engine import Conversion
 from quorumvault.files.job import Job, RunError
 from quorumvault.files.sources import Source
-from quorumvault.formats.table import configured_columns, require_named
+from quorumvault.formats.table import cast_positions, configured_columns, require_named
 
 
 class ColumnarEngine:
@@ -64,9 +64,7 @@ def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Seq
     if wanted:
         require_named(wanted, names, str(source))
     columns = list(dict.fromkeys(wanted)) or configured_columns(configured, names, str(source))
-    strangers = [name for name in job.cast if name not in columns]
-    if strangers:
-        raise ColumnError(f"--cast names {', '.join(strangers)}, which is not among the columns to tokenize")
+    cast_positions(job.cast, columns)
     taken = {name.casefold() for name in names}
     for name in columns:
         if job.status and f"{name}_status".casefold() in taken:

@@ -46,7 +46,7 @@ def settle_rows(
         if not cells:
             continue
         if rule.outcome is CellOutcome.FAIL:
-            raise _refusal(source, column, _rows(codes, status, first, _ROWS_SHOWN + 1), rule.problem)
+            raise _refusal(source, _rows(codes, status, first, _ROWS_SHOWN + 1), rule.problem_at(column))
         count(totals, column, rule, cells)
         if rule.code is not None:
             rejects += [Reject(row, column, rule.code) for row in _rows(codes, status, first)]
@@ -58,6 +58,6 @@ def _rows(codes: np.ndarray[Any, Any], status: CellStatus, first: int, most: int
     return rows
 
 
-def _refusal(source: str, column: str, rows: list[int], problem: str) -> RunError:
+def _refusal(source: str, rows: list[int], problem: str) -> RunError:
     shown, more = ", ".join(map(str, rows[:_ROWS_SHOWN])), len(rows) > _ROWS_SHOWN
-    return RunError(f"{source}: row{'s' if len(rows) > 1 else ''} {shown}{', …' if more else ''}: {column}: {problem}")
+    return RunError(f"{source}: row{'s' if len(rows) > 1 else ''} {shown}{', …' if more else ''}: {problem}")

@@ -4,6 +4,7 @@ IN_FLIGHT batches of rows are under way at once, in threads, so that nodes work 
 Memory holds those batches, however long the table is.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ BATCH_ROWS = 10_000
 BATCH_SIZE = 4 << 20
 #: One for each node.
 IN_FLIGHT = 3
+#: JSON that has one text in all files: an integer or a boolean. Of a number with a fraction, writers make several.
+_HAS_TEXT = re.compile(rb"-?\d+|true|false")
 
 
 @dataclass(slots=True)
@@ -43,6 +46,8 @@ class Converter:
         self._makes_tokens = job.operation != "detokenize"
         self._rules = cell_rules(job)
         self._columns = table.columns
+        self._typed = job.typed
+        self._cast = table.positions(job.cast)
         self._source = source
         self._look_up = look_up
 
@@ -62,6 +67,12 @@ class Converter:
             number += row.is_record
             for cell in row.cells():
                 value = cell.value
+                if not isinstance(value, str) and self._is_tokenize and _HAS_TEXT.fullmatch(value):
+                    if cell.column in self._cast:
+                        value = bytes(value).decode()
+                    elif not self._typed:
+                        self._settle(number, row, cell, CellAnswer("typed"), done)
+                        continue
                 if (isinstance(value, str) and is_token(value)) == self._is_tokenize:  # not asked about
                     self._settle(number, row, cell, CellAnswer("already_token" if self._is_tokenize else "not_token"), done)
                 else:
@@ -92,7 +103,7 @@ class Converter:
             case CellOutcome.NULL:
                 cell.replace(None)
             case CellOutcome.FAIL:
-                raise InputError(self._source, row.line, f"{column}: {rule.problem}")
+                raise InputError(self._source, row.line, rule.problem_at(column))
         count(counts, column, rule)
         if rule.code is not None:
             done.rejects.append(Reject(number, column, rule.code))
