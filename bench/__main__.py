@@ -77,7 +77,7 @@ FAMILIES = (
     Family([notfound.NotFoundPlan()], notfound.run, "bin/bench notfound"),
     Family([overload.OverloadPlan()], overload.run),
     Family([requests.RequestsPlan()], requests.run),
-    Family([tls.TlsPlan()], tls.run),
+    Family([tls.TlsPlan()], tls.run, "bin/bench tls"),
 )
 #: The plan of each name, and the family that measures it.
 BENCHES: dict[str, tuple[Any, Family]] = {plan.name: (plan, family) for family in FAMILIES for plan in family.plans}
