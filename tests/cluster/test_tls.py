@@ -198,7 +198,7 @@ def test_a_leaked_node_is_cut_off_and_comes_back_with_another_certificate_and_di
         assert secured.reachable("n3") < 2
         assert secured.api("n3", OWNER).tokenize(["x"]).status == 503
         assert vault.detokenize(tokens)[0].value == "before the leak"
-        secured.stop("n3")
+        secured.kill("n3")
         secured.replace_disk("n3")
         check("certs", "issue", str(secured.directory), "--node", "n3")
         secured.start("n3")
@@ -229,7 +229,7 @@ def test_a_node_does_not_start_with_a_certificate_that_no_peer_takes(secured: Se
     foreign = authority("other").issue(peer_name(cluster_id, "n3"), "n3", [], datetime.now(UTC))
     file = own(secured, "n3")
     good = file.read_bytes()
-    secured.stop("n3")
+    secured.kill("n3")
     for pem, words in (
         (foreign, "expected one that the CAs of peers.ca have signed"),
         (own(secured, "n2").read_bytes(), "expected the certificate of n3, this is n2's"),
@@ -262,7 +262,7 @@ def test_metrics_and_health_say_when_certificates_end(secured: Secured) -> None:
 
 
 def test_when_all_certificates_have_expired_new_ones_are_taken_without_a_restart(secured: Secured) -> None:
-    secured.stop()
+    secured.kill()
     past = datetime.now(UTC) - timedelta(days=3)
     CertificateStore(load_cluster(secured.directory / "cluster.yaml"), lambda: past).issue(NODES, days=1)
     secured.start()

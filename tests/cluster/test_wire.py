@@ -101,14 +101,14 @@ def test_nothing_secret_is_seen_by_who_listens_in(tmp_path: Path) -> None:
         with qv.Client(urls, api_key=cluster.api_key(OWNER), cacert=cluster.cacert) as vault:
             tokens = [token for token in vault.tokenize(VALUES) if token is not None]
             assert [result.value for result in vault.detokenize(tokens)] == VALUES
-            cluster.stop("n3")
+            cluster.kill("n3")
             cluster.replace_disk("n3")
             cluster.start("n3")
             cluster.wait_ready(reachable=3)
         check("backup", str(cluster.directory), "--node", "n1", "-o", str(tmp_path / "all.qvb"))
         for links in tuple(streams):
             say_in_clear(links.address("n1", "n2"))
-        cluster.stop()
+        cluster.kill()
     assert len(streams) == 2  # those between the nodes, and those before the APIs
     for taken in streams.values():
         assert sum(map(len, taken)) > 20 * len(VALUES)
