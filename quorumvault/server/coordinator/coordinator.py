@@ -9,7 +9,7 @@ Rules kept here: unknown is an outcome; not found costs the same work.
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from quorumvault.config.cluster import Timeouts
@@ -26,7 +26,7 @@ from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.read_repair import Repaired
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.protocol.rounds import TooMuch, ViewRefused
+from quorumvault.protocol.rounds import Lost, TooMuch, ViewRefused
 from quorumvault.protocol.steps import Ask, QuorumLost, SecretMissing, Steps
 from quorumvault.protocol.views import View
 from quorumvault.protocol.write import Adopt, Committed
@@ -42,6 +42,11 @@ _KNOWN_EPOCHS = 4096
 #: Most reads of large values at once. Each keeps the disks and event loops of two nodes busy with megabytes, reply after reply:
 #: requests for small values should not have to wait for dozens of those.
 _LARGE_READS = 2
+#: Seconds in which a replica enters a view that another one is in: nodes tell each other at once, and a replica enters it with
+#: the next group of its disk. One that has not by then has no room to write it down, and the request is answered without it.
+_VIEW_SPREADS = 1.0
+#: Seconds between two looks whether it has.
+_VIEW_LOOK = 0.02
 #: A read that overflows one reply is one of large values if it asks for at most so many: they have two kilobytes or more each.
 _FEW = 512
 #: Most digests formatted as tokens in one go: some milliseconds' work.
@@ -89,12 +94,14 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class _RoundResult:
     """The outcome of a round. ``trouble`` says by node why a replica took no part; ``may_have_written``: it was a write, and was
-    sent; ``found_large``: a few values were asked for and did not fit into one reply."""
+    sent; ``found_large``: a few values were asked for and did not fit into one reply; ``behind``: it was lost while a replica had
+    yet to enter its view."""
 
     decision: object
     trouble: dict[str, str]
     may_have_written: bool = False
     found_large: bool = False
+    behind: bool = False
 
 
 @dataclass(eq=False)
@@ -258,6 +265,8 @@ class Coordinator:
         async def hold(ask: Ask) -> object:
             nonlocal outcome, reads_large
             held = await self._hold_round(ask, deadline)
+            if held.behind:
+                held = await self._hold_until_entered(ask, held, deadline)
             troubles.update(held.trouble)
             outcome = "unknown" if held.may_have_written else outcome
             if held.found_large and not reads_large:
@@ -282,6 +291,19 @@ class Coordinator:
                 await self._large_reads.acquire()
         except TimeoutError:
             raise Busy("this node is reading large values for others; wait, or ask another node") from None
+
+    async def _hold_until_entered(self, ask: Ask, held: _RoundResult, deadline: float) -> _RoundResult:
+        """Hold the round again, until no replica that it needs is in an older view: nodes tell each other of a new one at once.
+
+        Nothing is carried over from one to the next, but that something may have been written.
+        """
+        loop, written = asyncio.get_running_loop(), held.may_have_written
+        patience = min(deadline, loop.time() + _VIEW_SPREADS)
+        while held.behind and loop.time() < patience:
+            await asyncio.sleep(_VIEW_LOOK)
+            held = await self._hold_round(ask, deadline)
+            written = written or held.may_have_written
+        return replace(held, may_have_written=written)
 
     async def _hold_round(self, ask: Ask, deadline: float) -> _RoundResult:
         """Hold one round in the view that this node knows. Without enough replicas that are up, none is asked."""
@@ -313,8 +335,9 @@ class Coordinator:
         if isinstance(decision, ViewRefused):
             self.learn(decision.view)
         self._tell(request, decision, exchange, targets)
+        behind = isinstance(decision, Lost) and exchange.behind and not alone
         found_large = isinstance(decision, TooMuch) and isinstance(request, Get) and len(request.digests) <= _FEW
-        return _RoundResult(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch), found_large)
+        return _RoundResult(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch), found_large, behind)
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
         """Tell the observer what a round came to."""

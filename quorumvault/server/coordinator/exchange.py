@@ -33,7 +33,8 @@ class Target:
 
 @dataclass(eq=False)
 class Exchange:
-    """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part.
+    """Runs one round. ``trouble`` says afterwards, by node, why a replica did not take part; ``behind``, that one of them has yet
+    to enter the round's view.
 
     ``on_ack`` is called with the mark of each disk whose acknowledgement counts, before that decides the round. ``read``: how
     long a read waits for a slow replica; None for rounds that ask all of their targets at once.
@@ -53,6 +54,7 @@ class Exchange:
         self._decided: Future[object] = self.loop.create_future()
         self._on_missed: Callable[[str], None] = lambda node: None
         self.trouble: dict[str, str] = {}
+        self.behind = False
 
     async def run(self, *, first: int, deadline: float) -> object:
         """Ask ``first`` targets, and the others when these do not decide; decide by ``deadline``."""
@@ -107,6 +109,7 @@ class Exchange:
             self._give_up(target, "lost in mid-request" if reply.sent else "unreachable")
         elif isinstance(reply, OtherView):
             self._decide(self.round.receive(reply))
+            self.behind = self.behind or reply.current.id < self.round.view.id
             self._give_up(target, "in another view")
         elif reply.disk != target.disk:
             self._give_up(target, "runs with a disk that the cluster does not know")

@@ -8,12 +8,14 @@ from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto import canonical
 from quorumvault.crypto.tokens import format_token, parse_tokens
 from quorumvault.errors import Busy, EpochAhead, NoQuorum
-from quorumvault.protocol.messages import Ack, Get, Outgoing, Put, ReadEpoch, WriteBack
+from quorumvault.protocol.messages import Ack, AnyRequest, Get, Outgoing, ProposeView, Put, ReadEpoch, RoundId, WriteBack
 from quorumvault.protocol.peer import NoReply
+from quorumvault.protocol.views import NO_VIEW, View
+from quorumvault.server.coordinator import coordinator
 from quorumvault.server.coordinator.hedging import Hedge
 from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.storage import layout
-from tests.rigs.trio import ACME, DISKS, KEYRING, NODES, OTHER, VALUES, Trio, tokens_of
+from tests.rigs.trio import ACME, DISKS, KEYRING, NODES, OTHER, VALUES, VIEW, Trio, tokens_of
 
 
 @pytest.mark.parametrize("away", [None, *NODES])
@@ -287,6 +289,58 @@ async def test_many_at_once_make_one_record_a_value(three: Trio) -> None:
     await three.settled()
     for store in three.stores.values():
         assert len(list(store.scan(layout.RECORD))) == len(VALUES)
+
+
+#: The view in which n3 has a new disk.
+NEWER = View(VIEW.number + 1, b"n3's new" + bytes(8), {**VIEW.disks, "n3": b"n3's new" + bytes(8)})
+
+
+async def entered(three: Trio, node: str) -> None:
+    done = asyncio.get_running_loop().create_future()
+    three.peers[node].send(Outgoing(ProposeView(RoundId(b"", b"", 0), NO_VIEW, NEWER)), done.set_result)
+    assert (await done).current == NEWER
+
+
+async def test_while_one_replica_has_entered_a_view_and_the_other_not_yet_a_moment_s_patience_answers(three: Trio) -> None:
+    """n3 has lost its disk, and its new one is not there yet."""
+    tokens = tokens_of((await three.coordinators["n1"].tokenize(ACME, VALUES)).tokens)
+    three.peers["n3"].up = False
+    await three.settled()
+    await entered(three, "n1")
+    three.diary.unacknowledged = lambda node, disk, request: None  # type: ignore[method-assign]
+    n2, again = three.peers["n2"], asyncio.Event()
+
+    def each_has_asked_twice(request: AnyRequest) -> bool:
+        if len(n2.asked) >= 6:
+            again.set()
+        return False
+
+    n2.drops = each_has_asked_twice
+    for node in ("n1", "n2"):  # n2's learns the view from n1's replica
+        n2.asked.clear()
+        asked = asyncio.gather(
+            three.coordinators[node].tokenize(ACME, [b"s" + node.encode()]),
+            three.coordinators[node].detokenize(ACME, [*tokens, "none"]),
+            three.coordinators[node].epoch(ACME),
+        )
+        if node == "n1":
+            await again.wait()
+            await entered(three, "n2")
+        written, read, epoch = await asked
+        assert (read, epoch) == ([*VALUES, Missing.NOT_FOUND], 1)
+        assert None not in written.tokens
+
+
+async def test_a_replica_that_does_not_enter_the_view_is_not_waited_for_for_long(
+    three: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "_VIEW_SPREADS", 0.1)
+    three.peers["n3"].up = False
+    await entered(three, "n1")
+    with pytest.raises(NoQuorum, match="n2: in another view") as refused:
+        await three.coordinators["n1"].tokenize(ACME, VALUES)
+    assert refused.value.outcome == "unknown"
+    assert 2 <= len(three.peers["n2"].asked) <= 6
 
 
 async def test_who_did_not_acknowledge_what_was_committed_is_told_now_or_later(three: Trio) -> None:
