@@ -193,6 +193,10 @@ class ConfigError(QuorumVaultError):
         super().__init__(f"{where}: {key}: {expected}" if key else f"{where}: {expected}")
 
 
+class SecretUnavailable(ConfigError):
+    """Whoever is asked for a secret did not give it in time. Starting again may help: ends a node with exit 4."""
+
+
 class BadArgument(ConfigError):
     """An argument of the client cannot be used. On the command line it is the option of that name."""
 

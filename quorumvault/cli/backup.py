@@ -57,7 +57,7 @@ def backup(config: Path, node: str, as_json: bool, output: Path, force: bool) ->
                 "owners": trailer.counts.owners,
                 "conflicts": trailer.counts.conflicts,
                 "secret": {"id": header.secret, "fingerprint": header.fingerprint},
-                "keep": {what: str(path) for what, path in keep.items()},
+                "keep": keep,
             }
         )
     else:
@@ -84,14 +84,14 @@ def _save(client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]) -> t
         return reader.header, frame.message, size + len(frame.raw)
 
 
-def _to_keep(config: Path) -> dict[str, Path]:
-    """The files without which a backup cannot be restored, by what they are."""
+def _to_keep(config: Path) -> dict[str, str]:
+    """The files, and what else has the secret, without which a backup cannot be restored, by what they are."""
     cluster = load_cluster(config)
-    secret = cluster.file.parent / cluster.secrets.master.file
-    return {"master_secret": secret, "fields": cluster.fields, "api_keys": cluster.api_keys}
+    secret = cluster.secrets.master.place(cluster.file)
+    return {"master_secret": secret, "fields": str(cluster.fields), "api_keys": str(cluster.api_keys)}
 
 
-def _tell(output: Path, header: Header, trailer: Trailer, size: int, keep: dict[str, Path]) -> None:
+def _tell(output: Path, header: Header, trailer: Trailer, size: int, keep: dict[str, str]) -> None:
     counts, sources = trailer.counts, visible(" and ".join(trailer.sources))
     what = "The backup" if output == STANDARD else str(output)
     say(

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from quorumvault.cli.output import say, visible
+from quorumvault.config.process_memory import forbid_core_dumps
 from quorumvault.errors import BadArgument, Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
 
 ERROR, USAGE, NO_QUORUM, STORAGE_FAILED, PARTIAL = 1, 2, 3, 3, 4
@@ -72,6 +73,8 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        if not args and kwargs.get("args") is None:  # the process is this command's: it may hold API keys, values and secrets
+            forbid_core_dumps()
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "quorumvault")
         if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed, and then is None

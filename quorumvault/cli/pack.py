@@ -12,7 +12,7 @@ from quorumvault.cli.destination import STANDARD, destination, output_options
 from quorumvault.cli.options import json_option, node_options
 from quorumvault.cli.output import print_answer, say, visible
 from quorumvault.config.api_keys import load_keys
-from quorumvault.config.cluster import NodeConfig, load_node
+from quorumvault.config.cluster import NodePlace, load_place
 
 if TYPE_CHECKING:
     from quorumvault.server.offline.pack import Packed
@@ -42,15 +42,16 @@ def pack(config: Path, node: str, output: Path | None, force: bool, as_json: boo
     path = output or Path(f"{node}.tar")
     if path == STANDARD and as_json:
         raise click.UsageError("with -o - standard output is the tar; --json has no place there")
-    settings = load_node(config, node)
+    settings = load_place(config, node)
     _warn_of_other_keys(settings)
     with destination(path, force=force) as sink:
         packed = pack_node(settings, sink)
-    answer = {"tar": path, "node": node, "disk": packed.disk.hex(), "files": packed.files, "bytes": packed.size}
+    counts = {"files": packed.files, "bytes": packed.size}
+    answer = {"tar": path, "node": node, "disk": packed.disk.hex(), **counts, "of_host": packed.of_host}
     print_answer(answer, _words(config.parent / node, path, packed), as_json=as_json, err=path == STANDARD)
 
 
-def _warn_of_other_keys(config: NodeConfig) -> None:
+def _warn_of_other_keys(config: NodePlace) -> None:
     """On standard error, if a node that answers has other API keys than those to be packed."""
     from quorumvault.client import Client, ClientPolicy
 
@@ -71,9 +72,11 @@ def _words(disk: Path, path: Path, packed: Packed) -> str:
     node = disk.name
     what = "The tar" if path == STANDARD else str(path)
     name = "the tar" if path == STANDARD else shlex.quote(path.name)
+    absent = f"\nNot in it, since its host has it of its own: {', '.join(packed.of_host)}.\n" if packed.of_host else ""
+    secrets = "" if packed.of_host else ", the secrets among them"
     return f"""\
-{what} has what {node} needs: {packed.files} files, {packed.size:,} bytes, the secrets among them.
-
+{what} has what {node} needs: {packed.files} files, {packed.size:,} bytes{secrets}.
+{absent}
 On its host, in an empty directory:
   tar -xf {name}
   quorumvault serve --config cluster.yaml --node {node}

@@ -1,4 +1,4 @@
-"""What a node's process asks of kernel and runtime: no core dumps, not to outlive who started it (prctl(2), Linux), and to hold
+"""What a node's process asks of kernel and runtime: not to outlive who started it (Linux), file descriptors, and to hold
 on to memory that it will need again in a moment."""
 
 import ctypes
@@ -8,10 +8,10 @@ import resource
 import signal
 
 from quorumvault.config.cluster import Cluster
+from quorumvault.config.process_memory import prctl
 from quorumvault.errors import ConfigError, QuorumVaultError
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 
 # mallopt(3). A batch is some hundred kilobytes that come and go with every request: left alone, glibc hands them back to the
 # kernel each time and faults them in again, which took a third of the throughput. Up to this much stays instead.
@@ -23,16 +23,6 @@ _GC_OBJECTS = 100_000
 
 #: Kept for what is no client: tables that the store has open and does not map into memory, logs, links, connections about to end.
 _OTHER_DESCRIPTORS = 256
-
-
-def forbid_core_dumps() -> None:
-    """A core dump would have the secrets in it.
-
-    The size limit alone does not stop a dump that the kernel pipes to a handler (core(5)); a process that is not dumpable
-    has none, and cannot be read by a debugger of the same user either.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def take_descriptors(cluster: Cluster) -> None:
@@ -60,12 +50,6 @@ def expect_batches() -> None:
 
 def stop_with(parent: int) -> None:
     """Get SIGTERM as soon as process ``parent`` ends, however it ends. Raises if it is gone already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         raise QuorumVaultError(f"process {parent}, which started this node, has ended")
-
-
-def _prctl(option: int, argument: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}): {os.strerror(ctypes.get_errno())}")

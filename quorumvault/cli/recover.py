@@ -13,7 +13,7 @@ import click
 
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_answer, steps_on_terminal, visible
-from quorumvault.config.cluster import load_node
+from quorumvault.config.cluster import load_node, load_place, with_secret
 from quorumvault.errors import Refused
 from quorumvault.model import NODE_NAMES
 
@@ -77,7 +77,7 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
     if only is None:
         if accept_loss or into is not None:
             raise click.UsageError("--accept-loss and --into go with --only: without it nothing is lost")
-        nodes = [load_node(directory / "cluster.yaml", node) for node in NODE_NAMES]
+        nodes = with_secret(*(load_place(directory / "cluster.yaml", node) for node in NODE_NAMES))
         recovered = recover_disks(nodes, tell, accept_older=accept_older)
         print_answer(_recovery(recovered), _recovery_words(recovered), as_json=as_json)
         return

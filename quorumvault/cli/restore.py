@@ -34,7 +34,7 @@ Examples:
     required=True,
     metavar="FILE",
     type=_FILE,
-    help="The old cluster's: secrets/master-s1.key. Of another one the fingerprint does not fit.",
+    help="The old cluster's: secrets/master-s1.key, or a pipe. Of another one the fingerprint does not fit.",
 )
 @click.option(
     "--fields",

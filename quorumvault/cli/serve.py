@@ -6,9 +6,13 @@ import click
 
 from quorumvault.cli.logs import log_to_stderr
 from quorumvault.cli.options import config_option, node_option
-from quorumvault.cli.process import expect_batches, forbid_core_dumps, stop_with, take_descriptors
-from quorumvault.config.cluster import LOG_LEVELS, load_node
-from quorumvault.config.tampering import require_guarded
+from quorumvault.cli.output import say, visible
+from quorumvault.cli.process import expect_batches, stop_with, take_descriptors
+from quorumvault.config.cluster import LOG_LEVELS, load_place, with_secret
+from quorumvault.errors import SecretUnavailable
+
+#: Something around it was not there in time, and starting again may help.
+NOT_THERE = 4
 
 
 @click.command(short_help="Run one node.", epilog="\b\nExample:\n  quorumvault serve --config vault/cluster.yaml --node n1")
@@ -26,18 +30,22 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     """Run one node until SIGTERM or Ctrl-C, then serve what is under way and stop.
 
     Logs go to stderr. SIGHUP makes it read the API keys, its peers' addresses and the certificates again. Exit codes: 0 stopped
-    as asked, 1 configuration, 3 the store failed.
+    as asked, 1 configuration, 3 the store failed, 4 whoever was asked for the master secret did not give it.
     """
     import uvloop
 
     from quorumvault.server.node.node import serve as serve_node
 
-    forbid_core_dumps()
     if parent is not None:
         stop_with(parent)
-    settings = load_node(config, node)
-    require_guarded(settings.cluster, node)
-    log_to_stderr(node, log_level or settings.cluster.log_level, as_json=as_json)
+    place = load_place(config, node)
+    place.require_guarded()
+    log_to_stderr(node, log_level or place.cluster.log_level, as_json=as_json)
+    try:
+        (settings,) = with_secret(place)
+    except SecretUnavailable as error:
+        say(f"quorumvault: {visible(str(error))}", err=True)
+        return NOT_THERE
     take_descriptors(settings.cluster)
     expect_batches()
     return uvloop.run(serve_node(settings))

@@ -36,7 +36,7 @@ import yaml
 from msgspec import Meta
 
 from quorumvault import durable
-from quorumvault.config.cluster import build
+from quorumvault.config.build import build
 from quorumvault.errors import ConfigError, Refused
 from quorumvault.formats.yaml import load_yaml, parse_yaml
 from quorumvault.model import Owner

@@ -4,13 +4,13 @@ An unknown key, a bad value or an unreadable secret is a ConfigError of one line
 Precedence: flag, then QUORUMVAULT_* variable, then file, then the default here.
 
     cluster.yaml --load_cluster--> Cluster      what all nodes share; no secret in it, so any command may have it
-                 --load_node-----> NodeConfig   a Cluster, which of its nodes this one is, and the secrets
+                 --load_place----> NodePlace    a Cluster, and which of its nodes this one is
+                 --load_node-----> NodeConfig   the same, and the secret (master.py)
 """
 
-import difflib
 import operator
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +20,12 @@ from msgspec import Meta
 
 from quorumvault.config import tls
 from quorumvault.config.addresses import Endpoints, NodeAddress, parse_endpoints
-from quorumvault.config.secrets import FilePath, read_secret
+from quorumvault.config.build import build
+from quorumvault.config.credentials import is_credential, located
+from quorumvault.config.master import MasterSecret, read_master
+from quorumvault.config.secrets import FilePath
+from quorumvault.config.tampering import guarded
+from quorumvault.crypto.keys import Secret
 from quorumvault.errors import ConfigError
 from quorumvault.formats.yaml import parse_yaml, read_yaml
 from quorumvault.model import NODE_NAMES
@@ -123,6 +128,8 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round: Seconds = 2.0
     #: The least that a read waits for two answers before it may ask the third replica too (server/coordinator/hedging.py).
     hedge: SecondsOrNone = 0.05
+    #: What secrets.master.command has to print the secret, or whoever writes to secrets.master.descriptor: a KMS over a network.
+    secret: Seconds = 30.0
     #: From connect to the end of the handshake between nodes.
     handshake: Seconds = 2.0
     #: A link that is idle sends a ping this often.
@@ -180,20 +187,12 @@ class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_failure: Annotated[OnFailure, Meta(description="one of continue, refuse")] = "continue"
 
 
-SecretId = Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z", description="1 to 16 lower case letters and digits")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: tuple[LogLevel, ...] = typing.get_args(LogLevel)
 
 
-class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The id under which epochs remember the secret, and the file that has it."""
-
-    id: SecretId
-    file: FilePath
-
-
-class SecretFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Files, relative to cluster.yaml. ``master`` makes tokens and seals. ``cluster`` is read over: version 0.1 had it."""
+class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``master`` makes tokens and seals. ``cluster`` is read over: version 0.1 had that file."""
 
     master: MasterSecret
     cluster: FilePath | None = None
@@ -204,7 +203,7 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     cluster_id: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", description="1 to 64 visible ASCII characters")]
     nodes: dict[str, NodeAddress]
-    secrets: SecretFiles
+    secrets: Secrets
     api: tls.ApiSettings = tls.ApiSettings()
     peers: tls.PeerSettings = tls.PeerSettings()
     fields: FilePath = "fields.yaml"
@@ -247,7 +246,7 @@ class Cluster:
     data: Path
     fields: Path
     api_keys: Path
-    secrets: SecretFiles
+    secrets: Secrets
     api: tls.ApiSettings
     peers: tls.PeerSettings
     log_level: LogLevel
@@ -260,16 +259,31 @@ class Cluster:
     def data_directory(self, node: str) -> Path:
         return self.data / node
 
-    def shared_files(self) -> Iterator[tuple[str, Path]]:
-        """Return the files that all nodes have, each with the key of cluster.yaml that names it."""
+    def shared_files(self, *, carried: bool = False) -> Iterator[tuple[str, Path]]:
+        """Return the files that all nodes have, each with the key of cluster.yaml that names it. Raises ConfigError.
+
+        ``carried``: without those of a host's credential directory, which stay there.
+        """
         yield "", self.file
         yield "fields", self.fields
         yield "api_keys", self.api_keys
-        yield "secrets.master.file", self.file.parent / self.secrets.master.file
+        if (file := self.secrets.master.file) is not None:
+            yield from self._located([("secrets.master.file", file)], carried=carried)
 
-    def tls_files(self, node: str) -> Iterator[tuple[str, Path]]:
-        """Return the files of TLS that this node reads, each with its key likewise. The key of the CA is none of them."""
-        return tls.named_files(self.api, self.peers, node, self.file.parent)
+    def tls_files(self, node: str, *, carried: bool = False) -> Iterator[tuple[str, Path]]:
+        """Return the files of TLS that this node reads, likewise. The key of the CA is none of them."""
+        return self._located(tls.named_files(self.api, self.peers, node, self.file.parent), carried=carried)
+
+    def _located(self, named: Iterable[tuple[str, str]], *, carried: bool) -> Iterator[tuple[str, Path]]:
+        for key, file in named:
+            if not (carried and is_credential(file)):
+                yield key, located(self.file, key, file)
+
+    def of_hosts(self, node: str) -> list[str]:
+        """Return the keys of what this node reads that is not carried with cluster.yaml: its host has it, or whom that asks."""
+        carried = dict(self.shared_files(carried=True)) | dict(self.tls_files(node, carried=True))
+        named = tls.named_files(self.api, self.peers, node, self.file.parent)
+        return [key for key in (self.secrets.master.source, *(key for key, _ in named)) if key not in carried]
 
     @property
     def api_ca(self) -> Path | None:
@@ -282,12 +296,11 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeConfig:
-    """All that one node is started with."""
+class NodePlace:
+    """Which node of which cluster: all that a node is started with but the secret."""
 
     cluster: Cluster
     node: str
-    master_secret: bytes = field(repr=False)
 
     @property
     def endpoints(self) -> Endpoints:
@@ -301,14 +314,40 @@ class NodeConfig:
     def data_directory(self) -> Path:
         return self.cluster.data_directory(self.node)
 
+    def require_guarded(self) -> None:
+        """Raises ConfigError that names the first file of this node's configuration, or its folder, that others can change."""
+        for _, path in self.cluster.shared_files():
+            guarded(path)
+        for _, path in self.cluster.tls_files(self.node):
+            if path.exists():  # else who reads it says what to do
+                guarded(path)
 
-def load_node(path: Path, node: str) -> NodeConfig:
-    """Load the configuration of one node from the cluster.yaml ``path``. Raises ConfigError."""
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig(NodePlace):
+    """All that one node is started with."""
+
+    master_secret: Secret = field(repr=False)
+
+
+def load_place(path: Path, node: str) -> NodePlace:
+    """Load the configuration of one node from the cluster.yaml ``path``; no secret is read. Raises ConfigError."""
     cluster = load_cluster(path)
     if node not in cluster.nodes:
         raise ConfigError(cluster.file, "nodes", f"no node {node!r} in this cluster; expected one of {', '.join(NODE_NAMES)}")
-    base, master = cluster.file.parent, cluster.secrets.master
-    return NodeConfig(cluster, node, read_secret(cluster.file, "secrets.master.file", base / master.file))
+    return NodePlace(cluster, node)
+
+
+def load_node(path: Path, node: str) -> NodeConfig:
+    """Load the configuration of one node, and the secret, which may run a command. Raises ConfigError."""
+    return with_secret(load_place(path, node))[0]
+
+
+def with_secret(*places: NodePlace) -> list[NodeConfig]:
+    """Return nodes of one cluster with its secret, which is read once: a descriptor has it only once. Raises ConfigError."""
+    cluster = places[0].cluster
+    secret = read_master(cluster.file, cluster.secrets.master, cluster.timeouts.secret)
+    return [NodeConfig(cluster, place.node, secret) for place in places]
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -321,6 +360,7 @@ def parse_cluster(file: Path, text: str) -> Cluster:
     """Parse ``text`` as the cluster.yaml ``file``, an absolute path, which need not exist yet. Raises ConfigError."""
     settings = build(file, "", parse_yaml(file, text), ClusterFile)
     _check_order(file, settings)
+    settings.secrets.master.require_one_source(file)
     base = file.parent
     return Cluster(
         file=file,
@@ -339,57 +379,6 @@ def parse_cluster(file: Path, text: str) -> Cluster:
         healing=settings.healing,
         events=settings.events,
     )
-
-
-def build(where: Path, key: str, data: object, kind: Any) -> Any:
-    """``data`` as ``kind``: a Struct, a dict of them, or a type that msgspec converts to. Raises ConfigError naming the key.
-
-    msgspec alone would say `$.nodes[...]` for any node and would not suggest the key that was meant.
-    """
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return _build_struct(where, key, data, kind)
-    if typing.get_origin(kind) is dict:
-        of = typing.get_args(kind)[1]
-        return {name: build(where, f"{key}.{name}", value, of) for name, value in _mapping(where, key, data).items()}
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        raise ConfigError(where, key, _expected(kind, error)) from None
-
-
-def _build_struct(where: Path, key: str, data: object, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    mapping = _mapping(where, key, data)
-    known = {info.name: info for info in msgspec.structs.fields(kind)}
-    for name in mapping:
-        if name not in known:
-            raise ConfigError(where, _join(key, name), _unknown(name, list(known)))
-    for name, info in known.items():
-        if info.required and name not in mapping:
-            raise ConfigError(where, _join(key, name), "is missing")
-    return kind(**{name: build(where, _join(key, name), value, known[name].type) for name, value in mapping.items()})
-
-
-def _mapping(where: Path, key: str, data: object) -> dict[str, object]:
-    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
-        raise ConfigError(where, key, "expected a mapping of names to values")
-    return data
-
-
-def _join(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; expected one of {', '.join(known)}"
-
-
-def _expected(kind: Any, error: msgspec.ValidationError) -> str:
-    for meta in getattr(kind, "__metadata__", ()):
-        if isinstance(meta, Meta) and meta.description:
-            return f"expected {meta.description}"
-    text = str(error).replace("`", "")
-    return text[:1].lower() + text[1:]
 
 
 def _check_order(file: Path, settings: ClusterFile) -> None:

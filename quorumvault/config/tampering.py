@@ -9,18 +9,8 @@ import os
 import stat
 from pathlib import Path
 
-from quorumvault.config.cluster import Cluster
 from quorumvault.errors import ConfigError
 from quorumvault.ownership import ROOT, user_name
-
-
-def require_guarded(cluster: Cluster, node: str) -> None:
-    """Raises ConfigError that names the first file of this node's configuration, or its folder, that others can change."""
-    for _, path in cluster.shared_files():
-        guarded(path)
-    for _, path in cluster.tls_files(node):
-        if path.exists():  # else who reads it says what to do
-            guarded(path)
 
 
 def guarded(path: Path) -> Path:

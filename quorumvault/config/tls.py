@@ -43,8 +43,8 @@ def same_file(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def named_files(api: ApiSettings, peers: PeerSettings, node: str, base: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the key and the path, for this node, of each file that is set. The key of the CA is none of them: no node has it.
+def named_files(api: ApiSettings, peers: PeerSettings, node: str, base: Path) -> Iterator[tuple[str, str]]:
+    """Yield the key and the name, for this node, of each file that is set. The key of the CA is none of them: no node has it.
 
     ``base``: the directory of cluster.yaml.
     """
@@ -60,4 +60,4 @@ def named_files(api: ApiSettings, peers: PeerSettings, node: str, base: Path) ->
         ("api.client_ca", api.client_ca),
     ):
         if file is not None:
-            yield key, base / file.replace(NODE_PLACE, node)
+            yield key, file.replace(NODE_PLACE, node)

@@ -23,20 +23,22 @@ from quorumvault.crypto.tokens import DIGEST_BYTES
 from quorumvault.model import Owner
 
 SECRET_BYTES = 32
+#: A node keeps its own in locked memory (config/secrets.py), of which this is a view.
+Secret = bytes | memoryview
 #: Derived keys kept in memory: an entry is about a kilobyte, deriving one anew takes some 20 microseconds.
 _CACHED_EPOCHS = 1024
 
 
-def derive(secret: bytes, info: bytes, length: int) -> bytes:
+def derive(secret: Secret, info: bytes, length: int) -> bytes:
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=info).derive(secret)
 
 
-def fingerprint(secret: bytes) -> str:
+def fingerprint(secret: Secret) -> str:
     """64 bits that two nodes compare to know that they hold the same secret; shows nothing of it."""
     return derive(secret, b"quorumvault/1 fingerprint", 8).hex()
 
 
-def backup_key(secret: bytes) -> bytes:
+def backup_key(secret: Secret) -> bytes:
     """The key that seals a backup as a whole (server/backup/format.py): it takes the master secret to make or change one."""
     return derive(secret, b"quorumvault/1 backup", 32)
 
@@ -66,7 +68,7 @@ class EpochKeys:
 class Keyring:
     """Derives the keys of any owner and epoch from the master secret ``secret_id``, and keeps the recent ones."""
 
-    def __init__(self, secret_id: str, secret: bytes, *, digest_bits: int = 8 * DIGEST_BYTES) -> None:
+    def __init__(self, secret_id: str, secret: Secret, *, digest_bits: int = 8 * DIGEST_BYTES) -> None:
         if len(secret) != SECRET_BYTES:
             raise ValueError(f"a master secret is {SECRET_BYTES} bytes")
         self.secret_id = secret_id

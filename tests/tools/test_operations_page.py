@@ -12,6 +12,7 @@ from pathlib import Path
 
 import quorumvault
 from quorumvault.cli.main import ERROR, USAGE
+from quorumvault.cli.serve import NOT_THERE
 from quorumvault.server.node import health
 from quorumvault.server.node.disk import STORAGE_EXIT
 from quorumvault.server.telemetry.metrics import STATES
@@ -82,4 +83,4 @@ def test_every_warning_about_a_peer_has_a_row() -> None:
 
 
 def test_every_exit_code_of_a_node_has_a_row() -> None:
-    assert rows("`quorumvault serve` |") == [str(code) for code in (0, ERROR, USAGE, STORAGE_EXIT)]
+    assert rows("`quorumvault serve` |") == [str(code) for code in (0, ERROR, USAGE, STORAGE_EXIT, NOT_THERE)]

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from quorumvault.config.cluster import SecretId
+from quorumvault.config.master import SecretId
 from quorumvault.errors import BackupDamaged
 
 FORMAT = 1

@@ -27,12 +27,12 @@ from pathlib import Path
 from quorumvault import durable
 from quorumvault.config.addresses import Endpoints, is_loopback
 from quorumvault.config.api_keys import FIRST_ALLOW, create_key, load_keys, new_keyfile
-from quorumvault.config.cluster import NodeConfig, load_node, parse_cluster
+from quorumvault.config.cluster import NodePlace, load_place, parse_cluster
 from quorumvault.config.fields import load_fields
-from quorumvault.config.secrets import write_secret
+from quorumvault.config.secrets import read_secret, write_secret
 from quorumvault.config.tampering import close_folder
 from quorumvault.config.tls import OWN_CERTIFICATE
-from quorumvault.crypto.keys import SECRET_BYTES
+from quorumvault.crypto.keys import SECRET_BYTES, Secret
 from quorumvault.errors import ConfigError, Refused
 from quorumvault.formats.yaml import quoted
 from quorumvault.model import NODE_NAMES, Owner
@@ -101,7 +101,7 @@ def new_cluster(directory: Path, text: str) -> Iterator[Path]:
         yield directory / CLUSTER_FILE
         hand_over(directory)
         for node in NODE_NAMES:
-            read_back(load_node(directory / _UNFINISHED, node))
+            read_back(load_place(directory / _UNFINISHED, node))
         (directory / _UNFINISHED).rename(directory / CLUSTER_FILE)
     except BaseException:
         _empty(directory)
@@ -109,15 +109,20 @@ def new_cluster(directory: Path, text: str) -> Iterator[Path]:
     durable.sync_directory(directory)
 
 
-def read_back(config: NodeConfig) -> None:
+def read_back(place: NodePlace) -> None:
     """Read the files that a node starts from beside its store, so that the command that wrote a bad one says so, not the node.
 
-    ``config`` was loaded, so cluster.yaml and the secrets are in order. Raises ConfigError, naming the file that is not.
+    A secret that comes from elsewhere than a file that is carried along is not asked for. Raises ConfigError, naming the file
+    that is not in order.
     """
-    load_fields(config.cluster.fields)
-    load_keys(config.cluster.api_keys)
-    if identity_of(config) is None:
-        raise ConfigError(config.data_directory / IDENTITY_FILE, "", "expected a disk identity; there is none")
+    cluster = place.cluster
+    for key, path in cluster.shared_files(carried=True):
+        if key == "secrets.master.file":
+            read_secret(cluster.file, key, path)
+    load_fields(cluster.fields)
+    load_keys(cluster.api_keys)
+    if identity_of(place) is None:
+        raise ConfigError(place.data_directory / IDENTITY_FILE, "", "expected a disk identity; there is none")
 
 
 def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str = FIRST_MASTER, *, tls: bool = False) -> str:
@@ -174,7 +179,7 @@ def write_new(path: Path, text: str) -> None:
     durable.create(path, text.encode(), 0o644)
 
 
-def write_secrets(directory: Path, master: bytes, master_id: str = FIRST_MASTER) -> None:
+def write_secrets(directory: Path, master: Secret, master_id: str = FIRST_MASTER) -> None:
     """The master secret of the cluster in ``directory``, under the name that its cluster.yaml has for it."""
     secrets = directory / "secrets"
     secrets.mkdir(mode=0o700)

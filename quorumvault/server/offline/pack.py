@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from quorumvault.config.certificates import load_credentials
-from quorumvault.config.cluster import Cluster, NodeConfig
+from quorumvault.config.cluster import Cluster, NodePlace
 from quorumvault.errors import ConfigError, DirectoryInUse, Refused
 from quorumvault.server.http.admin import socket
 from quorumvault.server.offline.init import read_back
@@ -34,37 +34,43 @@ _OF_LEVELDB = ("LOCK", "LOG", "LOG.old")
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """``disk`` is the id of the packed disk, ``files`` their number, ``size`` their bytes together."""
+    """``disk`` is the id of the packed disk, ``files`` their number, ``size`` their bytes together.
+
+    ``of_host``: the keys of cluster.yaml whose files, or secret, are not in it.
+    """
 
     disk: bytes
     files: int
     size: int
+    of_host: list[str]
 
 
-def pack(config: NodeConfig, sink: BinaryIO) -> Packed:
-    """Write the tar of this node, when all that its host will start it from has been read.
+def pack(place: NodePlace, sink: BinaryIO) -> Packed:
+    """Write the tar of this node, when all that its host will start it from, and is carried there, has been read.
 
     Raises Refused if it runs or has no disk, ConfigError for what lies elsewhere or is not in order.
     """
-    cluster, directory = config.cluster, config.data_directory
+    cluster, directory = place.cluster, place.data_directory
     base, data = cluster.file.parent, portable_name(cluster, "data", directory)
-    load_credentials(cluster, config.node)
-    shared = {portable_name(cluster, key, path) for key, path in (*cluster.shared_files(), *cluster.tls_files(config.node))}
-    identity = identity_of(config)
+    of_host, secured = cluster.of_hosts(place.node), list(cluster.tls_files(place.node, carried=True))
+    if set(of_host) <= {cluster.secrets.master.source}:  # else a part of it is not here
+        load_credentials(cluster, place.node)
+    shared = {portable_name(cluster, key, path) for key, path in (*cluster.shared_files(carried=True), *secured)}
+    identity = identity_of(place)
     if identity is None:
-        raise Refused(f"{directory}: there is no disk of {config.node} here, so there is nothing that its host would need")
-    read_back(config)
+        raise Refused(f"{directory}: there is no disk of {place.node} here, so there is nothing that its host would need")
+    read_back(place)
     try:
         with lock_data_directory(directory), tarfile.open(fileobj=sink, mode="w|") as tar:
             files = shared | {data / name for name in _data_files(directory)}
             parents = {parent for name in files for parent in name.parents if parent != Path()}
             for name in sorted(files | parents):
                 _add(tar, base / name, name)
-            return Packed(identity.disk, len(files), sum((base / name).stat().st_size for name in files))
+            return Packed(identity.disk, len(files), sum((base / name).stat().st_size for name in files), of_host)
     except DirectoryInUse:
         raise Refused(
-            f"{directory}: {config.node} runs, and its store changes meanwhile; stop it first: "
-            f"quorumvault admin stop --config {shlex.quote(str(cluster.file))} --node {config.node}"
+            f"{directory}: {place.node} runs, and its store changes meanwhile; stop it first: "
+            f"quorumvault admin stop --config {shlex.quote(str(cluster.file))} --node {place.node}"
         ) from None
 
 

@@ -74,7 +74,9 @@ def rebuild(config: NodeConfig, into: Path, *, now: datetime, entropy: Callable[
         identity = identity_of(config)
         if identity is None:
             raise Refused(f"{directory}: there is no disk of {config.node} here")
-        shared = [(path, portable_name(cluster, key, path)) for key, path in cluster.shared_files() if path != cluster.file]
+        shared = [
+            (path, portable_name(cluster, key, path)) for key, path in cluster.shared_files(carried=True) if path != cluster.file
+        ]
         data = portable_name(cluster, "data", cluster.data)
         cuts = cut_torn_tail(directory)
         with closing(open_store(config, identity)) as old:

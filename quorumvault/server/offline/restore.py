@@ -27,7 +27,7 @@ from quorumvault.config.addresses import Endpoints
 from quorumvault.config.api_keys import load_keys
 from quorumvault.config.fields import load_fields
 from quorumvault.config.secrets import read_secret
-from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
+from quorumvault.crypto.keys import Keyring, Secret, backup_key, fingerprint
 from quorumvault.errors import BackupDamaged, ConfigError, Refused, StorageFailed
 from quorumvault.formats.yaml import read_yaml
 from quorumvault.model import NODE_NAMES, Owner
@@ -41,6 +41,9 @@ from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIREC
 from quorumvault.server.storage.disk_identity import read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.store import Store
+
+#: Whoever decrypts the secret into a pipe has so long, and may have to type a password.
+_SECRET_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class _Backup:
     counts: Counts
     owners: frozenset[Owner]
     digest: bytes
-    secret: bytes = field(repr=False)
+    secret: Secret = field(repr=False)
 
     @classmethod
     def verified(cls, file: Path, secret_file: Path) -> _Backup:
@@ -157,8 +160,8 @@ def _opened(file: Path) -> BinaryIO:
         raise ConfigError(file, "", f"expected a backup that can be read: {error.strerror}") from None
 
 
-def _secret_for(header: Header, file: Path, secret_file: Path) -> bytes:
-    secret = read_secret(file, "its master secret", secret_file)
+def _secret_for(header: Header, file: Path, secret_file: Path) -> Secret:
+    secret = read_secret(file, "its master secret", secret_file, patience=_SECRET_SECONDS)
     found = fingerprint(secret)
     if found != header.fingerprint:
         raise Refused(

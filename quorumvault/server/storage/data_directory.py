@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quorumvault import durable
-from quorumvault.config.cluster import NodeConfig
+from quorumvault.config.cluster import NodeConfig, NodePlace
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt, StoreMissing
 from quorumvault.protocol.views import DISK_BYTES, Mode
@@ -104,7 +104,7 @@ def open_disk(config: NodeConfig) -> NodeDisk:
     return NodeDisk(raise_incarnation(path, identity), store)
 
 
-def identity_of(config: NodeConfig) -> DiskIdentity | None:
+def identity_of(config: NodePlace) -> DiskIdentity | None:
     """None if there is none. Raises ConfigError for another cluster's, or another node's."""
     path = config.data_directory / IDENTITY_FILE
     identity = read_identity(path)
@@ -251,7 +251,7 @@ def check_secret(store: Store, config: NodeConfig) -> None:
     elif known != mine:
         if not isinstance(known, bytes):
             raise StoreCorrupt("the fingerprint of the master secret in the store is corrupt")
-        where = config.cluster.file.parent / master.file
+        where = master.place(config.cluster.file)
         raise ConfigError(
             where, "", f"expected the secret {master.id!r} that this node's records were made with; this is another one"
         )

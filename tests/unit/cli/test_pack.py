@@ -77,7 +77,14 @@ def test_for_machines_and_through_a_pipe(vault: Path) -> None:
     identity = read_identity(vault / "n3" / "disk.json")
     assert identity is not None
     answer = json.loads(pack(vault, "--node", "n3", "--json").output)
-    assert {**answer, "bytes": 0} == {"tar": "n3.tar", "node": "n3", "disk": identity.disk.hex(), "files": 11, "bytes": 0}
+    assert {**answer, "bytes": 0} == {
+        "tar": "n3.tar",
+        "node": "n3",
+        "disk": identity.disk.hex(),
+        "files": 11,
+        "bytes": 0,
+        "of_host": [],
+    }
     piped = pack(vault, "--node", "n3", "-o", "-")
     assert piped.exit_code == 0
     with tarfile.open(fileobj=io.BytesIO(piped.stdout_bytes)) as packed:

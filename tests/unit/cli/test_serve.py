@@ -67,7 +67,6 @@ def test_the_log_level_is_the_flag_s_then_the_variable_s_then_the_file_s(
         return 3
 
     monkeypatch.setattr(node, "serve", serve_node)
-    monkeypatch.setattr(serve, "forbid_core_dumps", lambda: None)  # there would be no way back for this process
     monkeypatch.setattr(serve, "log_to_stderr", lambda node, level, as_json: levels.append(level))
     arguments = ["serve", "--config", str(cluster.file), "--node", "n2", *(["--log-level", flag] if flag else [])]
     result = CliRunner().invoke(main, arguments, env={"QUORUMVAULT_LOG_LEVEL": variable})
@@ -76,7 +75,7 @@ def test_the_log_level_is_the_flag_s_then_the_variable_s_then_the_file_s(
 
 def test_no_core_dumps() -> None:
     program = (
-        "import ctypes, resource; from quorumvault.cli.process import forbid_core_dumps; forbid_core_dumps();"
+        "import ctypes, resource; from quorumvault.config.process_memory import forbid_core_dumps; forbid_core_dumps();"
         "print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # 3: PR_GET_DUMPABLE
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

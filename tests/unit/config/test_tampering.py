@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from quorumvault.cli import main
-from quorumvault.config.cluster import load_cluster
-from quorumvault.config.tampering import guarded, require_guarded
+from quorumvault.config.cluster import load_place
+from quorumvault.config.tampering import guarded
 from quorumvault.errors import ConfigError
 from tests.rigs.made import made
 
@@ -40,7 +40,7 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def check(vault: Path) -> None:
-    require_guarded(load_cluster(vault / "cluster.yaml"), "n2")
+    load_place(vault / "cluster.yaml", "n2").require_guarded()
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])

@@ -1,0 +1,154 @@
+"""Runs the command that prints a secret: bounded in time and in what it prints, and what it prints is never shown.
+
+It gets no terminal, no descriptor of this process and no variable that is for this process alone: API keys, and what service
+managers tell a service. All else of the environment it gets, since KMS clients are told there where their service is. It is the
+leader of a process group, all of which has ended when it has.
+"""
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from quorumvault.config.tampering import guarded
+from quorumvault.errors import ConfigError, SecretUnavailable
+
+Argument = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00]*\Z")]
+
+#: Variables that the command does not get.
+_OURS: Final = re.compile(r"QUORUMVAULT_|NOTIFY_SOCKET\Z|WATCHDOG_|LISTEN_|MAINPID\Z")
+#: Bytes of what a command says of its failure that are kept, and characters of those that are shown.
+_MOST_KEPT: Final = 4096
+_MOST_SHOWN: Final = 200
+#: Between two looks whether it has ended, which closes no pipe that a process it leaves behind has too.
+_TICK_SECONDS: Final = 0.05
+#: A word as people write them. Digits, capitals and letters that are all hexadecimal are how secrets are written.
+_WORD: Final = re.compile(r"""['"(]*(?![a-fA-F]{2,}\W*\Z)[A-Z]?[a-z]{1,20}['")\].,:;!?]*""")
+
+
+def output_of(where: Path, key: str, command: Sequence[str], room: memoryview, patience: float) -> int:
+    """Put into ``room`` what the command prints, and return how much that was. If it is full, no more is waited for.
+
+    It runs in the directory of the cluster.yaml ``where``, whose ``key`` it is. Raises ConfigError if it cannot be run, and
+    SecretUnavailable if it fails or does not end within ``patience`` seconds.
+    """
+    program = _program(where, key, command[0])
+    said = bytearray()
+    with _started(where, key, [str(program), *command[1:]]) as process:
+        size, ended = _read(process, room, said, time.monotonic() + patience)
+    if size == len(room):
+        return size
+    if not ended:
+        raise SecretUnavailable(where, key, f"{program} did not end within {patience:g} s and was killed{_shown(said)}")
+    code = process.returncode
+    if code:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        raise SecretUnavailable(where, key, f"{program} {how}{_shown(said)}")
+    return size
+
+
+def _program(where: Path, key: str, name: str) -> Path:
+    found = where.parent / name if "/" in name else shutil.which(name)
+    if found is None:
+        raise ConfigError(where, key, f"{name}: expected a program; there is none of this name in PATH")
+    try:
+        return guarded(Path(found))
+    except ConfigError as error:
+        raise ConfigError(where, key, str(error)) from None
+
+
+@contextmanager
+def _started(where: Path, key: str, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    variables = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
+    try:
+        process = subprocess.Popen(  # noqa: S603 - what the operator named, without a shell
+            command,
+            cwd=where.parent,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            process_group=0,
+        )
+    except OSError as error:
+        raise ConfigError(where, key, f"{command[0]}: expected a program that can be run: {error.strerror}") from None
+    with process, _ending_with_us(process):
+        try:
+            yield process
+        finally:
+            _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The whole group, before it is waited for: until then its number is nobody else's."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _ending_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """SIGTERM, which would end this process alone, ends both. Only the main thread can see to that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _kill(process)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _read(process: subprocess.Popen[bytes], room: memoryview, said: bytearray, deadline: float) -> tuple[int, bool]:
+    """Fill ``room`` with what the process prints, and ``said`` with what it says of its failure, until it ends.
+
+    Returns how much it printed, and whether it has ended. It has not if the room is full or the time is up.
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
+    printed, spoken = process.stdout.fileno(), process.stderr.fileno()
+    poll, size = select.poll(), 0
+    for descriptor in (printed, spoken):
+        poll.register(descriptor, select.POLLIN)
+    while size < len(room):
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        ready = [descriptor for descriptor, _ in poll.poll(0 if ended else _TICK_SECONDS * 1000)]
+        if not ready and ended:
+            return size, True
+        if time.monotonic() > deadline:
+            return size, False
+        for descriptor in ready:
+            if descriptor == printed:
+                count = os.readv(descriptor, [room[size:]])
+                size += count
+            else:
+                piece = os.read(descriptor, _MOST_KEPT)
+                said += piece[: _MOST_KEPT - len(said)]
+                count = len(piece)
+            if not count:
+                poll.unregister(descriptor)
+    return size, False
+
+
+def _shown(said: bytearray) -> str:
+    """What a command said of its failure, without whatever a secret could be written as: it may say more than it means to."""
+    words = [word if _WORD.fullmatch(word) else "…" for word in said.decode(errors="replace").split()]
+    shown = re.sub(r"…( …)+", "…", " ".join(words))
+    return f": {shown[:_MOST_SHOWN]}" if any(word != "…" for word in words) else ""
