@@ -19,7 +19,6 @@ from chaos.testbed.api import trusting
 from chaos.testbed.cluster import NODES, Cluster, check, wait_for
 from quorumvault.config.cluster import load_cluster
 from quorumvault.crypto.x509 import Authority, peer_name
-from quorumvault.server.offline.certificates import CertificateStore
 from tests.rigs.certificates import authority
 from tests.rigs.clusters import OWNER, SECONDS
 
@@ -182,7 +181,7 @@ def stranger(cluster: Cluster, pem: bytes | None, file: Path) -> None:
 
 
 def test_a_leaked_node_is_cut_off_and_comes_back_with_another_certificate_and_disk(secured: Secured, tmp_path: Path) -> None:
-    """The runbook of docs/operations.md: who has the old host's files is no node any more, whatever the names and the disk.
+    """Who has the old host's files is no node any more, whatever the names and the disk.
 
     Proves: a node is whom its certificate names.
     """
@@ -259,17 +258,3 @@ def test_metrics_and_health_say_when_certificates_end(secured: Secured) -> None:
         "the certificate for other nodes expires in 19 days",
         "the certificate for the API expires in 19 days",
     ]
-
-
-def test_when_all_certificates_have_expired_new_ones_are_taken_without_a_restart(secured: Secured) -> None:
-    secured.kill()
-    past = datetime.now(UTC) - timedelta(days=3)
-    CertificateStore(load_cluster(secured.directory / "cluster.yaml"), lambda: past).issue(NODES, days=1)
-    secured.start()
-    for node in NODES:
-        assert secured.refused(node, "has expired: renew it, or set the clocks right")
-        log = secured.nodes[node].log.read_text()
-        assert "WARNING" in log.partition("the certificate for other nodes has expired")[0].splitlines()[-1]
-    check("certs", "renew", str(secured.directory))
-    secured.reload()
-    secured.wait_ready(reachable=3, seconds=SECONDS)

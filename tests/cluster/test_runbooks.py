@@ -1,0 +1,221 @@
+"""The runbooks of docs/operations.md and docs/security.md, typed as they stand, against a cluster of three hosts.
+
+A host is a folder and an address of this machine. ``ssh`` and ``scp`` are stand-ins that go to those folders, without the
+network and with an empty environment; the test is the service manager. All else is what the pages print.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from chaos.testbed.api import Api, trusting
+from chaos.testbed.cluster import NODES, Cluster, environment, wait_for
+from quorumvault.config.cluster import load_cluster
+from quorumvault.server.offline.certificates import CertificateStore
+from tests import ROOT
+from tests.rigs.clusters import SECONDS, becomes_active, events
+
+OWNER = "clinic-a"
+HOSTS = ("127.0.0.14", "127.0.0.15", "127.0.0.16")
+#: The id in docs/security.md.
+SOME_KEY = "3fq7tzd2"
+_START = re.compile(r"ssh (n[123]) systemctl start quorumvault")
+
+_SSH = """\
+#!/bin/bash
+host=$1; shift
+cd "$HOSTS/$host" && exec env -i PATH="$PATH" HOSTS="$HOSTS" bash -c "$*"
+"""
+_SCP = """\
+#!/bin/bash
+place() { case $1 in n[123]:*) echo "$HOSTS/${1%%:*}/${1#*:}" ;; *) echo "$1" ;; esac; }
+exec cp "$(place "$1")" "$(place "$2")"
+"""
+
+
+@dataclass
+class Desk:
+    """Where an operator types: the directory with ``vault/``, and beside it the hosts."""
+
+    cluster: Cluster
+    place: Path
+    cacert: Path
+
+    def trust(self, cacert: Path) -> None:
+        """Clients trust these CAs from now on."""
+        self.cacert = self.cluster.cacert = cacert
+        trusting.cache_clear()
+
+    @property
+    def vault(self) -> Path:
+        return self.place / "vault"
+
+    def host(self, node: str) -> Path:
+        return self.place / "hosts" / node
+
+    def type(self, block: str, **instead: str) -> str:
+        """Types one block of a page. Returns what it printed. Raises if a line of it fails."""
+        for shown, real in instead.items():
+            assert shown in block
+            block = block.replace(shown, real)
+        printed, ready = "", ""
+        for line in block.splitlines():
+            if start := _START.fullmatch(line):
+                printed += self._shell(ready)
+                ready = ""
+                self.cluster.start(start[1])
+            else:
+                ready += f"{line}\n"
+        return printed + self._shell(ready)
+
+    def _shell(self, lines: str) -> str:
+        urls = ",".join(map(self.cluster.url, NODES))
+        variables = environment(
+            PATH=os.pathsep.join([str(self.place / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            HOSTS=str(self.place / "hosts"),
+            QUORUMVAULT_URL=urls,
+            QUORUMVAULT_CACERT=str(self.cacert),
+        )
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", lines],
+            cwd=self.place,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def api(self, node: str, key: str) -> Api:
+        return Api(self.cluster.nodes[node].address, key, self.cacert)
+
+    def recovers(self, tokens: list[str]) -> bool:
+        """All nodes serve, and give back what was stored before."""
+        key = self.cluster.api_key(OWNER)
+        answers = [self.api(node, key).detokenize(tokens) for node in NODES]
+        return all([result["value"] for result in answer.body["results"]] == ["before"] for answer in answers)
+
+
+def blocks(page: str, heading: str) -> list[str]:
+    """The commands under a heading of a page, one text for each block."""
+    text = (ROOT / "docs" / page).read_text()
+    _, found, section = text.partition(f"\n### {heading}\n")
+    assert found, heading
+    section = re.split(r"\n###? ", section)[0]
+    return re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """One cluster for all: each runbook leaves it as good as it was."""
+    place = tmp_path_factory.mktemp("desk")
+    (place / "bin").mkdir()
+    for name, script in (("ssh", _SSH), ("scp", _SCP)):
+        (place / "bin" / name).write_text(script)
+        (place / "bin" / name).chmod(0o755)
+    with Cluster.create(place / "vault", (OWNER,), hosts=HOSTS, tls=True) as cluster:
+        assert cluster.cacert is not None
+        desk = Desk(cluster, place, cluster.cacert)
+        for node in NODES:
+            (place / "hosts" / node / "vault").mkdir(parents=True)
+            desk.type(f"quorumvault pack vault --node {node} -o - | ssh {node} tar -x -C vault")
+            cluster.nodes[node].directory = desk.host(node) / "vault"
+        cluster.bring_up()
+        yield desk
+
+
+@pytest.fixture
+def tokens(desk: Desk) -> list[str]:
+    """Of the value "before"."""
+    answer = desk.api("n1", desk.cluster.api_key(OWNER)).tokenize(["before"])
+    assert answer.status == 200, answer
+    return list(answer.body["tokens"])
+
+
+def test_a_leaked_api_key(desk: Desk, tokens: list[str]) -> None:
+    revoke, look, another = blocks("security.md", "A leaked API key")
+    leaked = desk.type(another).splitlines()[0]
+    key_id = leaked.split("_")[1]
+    assert [desk.api(node, leaked).detokenize(tokens).status for node in NODES] == [200] * 3
+    shown = desk.type(revoke, **{SOME_KEY: key_id})
+    assert [desk.api(node, leaked).detokenize(tokens).status for node in NODES] == [401] * 3
+    assert [f"{node} has read its API keys again." in shown for node in NODES] == [True] * 3
+    assert "has other API keys" not in shown
+    assert desk.type(look).count(f"key_id={key_id}") >= 3
+    fresh = desk.type(another).splitlines()[0]
+    assert [desk.api(node, fresh).detokenize(tokens).status for node in NODES] == [200] * 3
+    assert desk.recovers(tokens)
+
+
+def test_a_leaked_node(desk: Desk, tokens: list[str]) -> None:
+    """Whoever has the old host has a node that its peers take no more, whatever it does; and a new one is there."""
+    revoke, again = blocks("security.md", "A leaked node")
+    shown = desk.type(revoke)
+    assert "certificate is revoked" in shown
+    for node in ("n1", "n2"):
+        assert wait_for(lambda node=node: desk.cluster.reachable(node) == 2, SECONDS)  # type: ignore[misc]
+    key = desk.cluster.api_key(OWNER)
+    assert desk.api("n3", key).tokenize(["x"]).status == 503
+    assert desk.api("n1", key).detokenize(tokens).status == 200
+    disk = desk.cluster.identity("n3")["disk"]
+    desk.cluster.kill("n3")
+    desk.host("n3").rename(desk.place / "seized")
+    desk.host("n3").mkdir()
+    desk.type(again)
+    becomes_active(desk.cluster, "n3")
+    assert desk.cluster.identity("n3")["disk"] != disk
+    assert desk.recovers(tokens)
+
+
+def test_expired_certificates(desk: Desk, tokens: list[str]) -> None:
+    (renew,) = blocks("operations.md", "Expired certificates")
+    past = datetime.now(UTC) - timedelta(days=3)
+    CertificateStore(load_cluster(desk.vault / "cluster.yaml"), lambda: past).issue(NODES, days=1)
+    desk.cluster.stop()
+    for node in NODES:
+        (desk.host(node) / "vault" / "secrets" / f"{node}.pem").write_bytes((desk.vault / "secrets" / f"{node}.pem").read_bytes())
+    began = {node: len(events(desk.cluster, node)) for node in NODES}
+    desk.cluster.start()
+    for node in NODES:
+        assert wait_for(lambda node=node: _refuses(desk, node, began[node]), SECONDS)  # type: ignore[misc]
+        assert "WARNING" in desk.cluster.nodes[node].log.read_text().partition("certificate for other nodes has expired")[0]
+    assert "expired" in desk.type(renew)
+    desk.cluster.wait_ready(reachable=3, seconds=SECONDS)
+    assert desk.recovers(tokens)
+
+
+def _refuses(desk: Desk, node: str, began: int) -> bool:
+    """The node has written that it refuses a peer whose certificate has expired."""
+    told = [event["detail"] for event in events(desk.cluster, node)[began:] if event["event"] == "peer_refused"]
+    return any("has expired: renew it, or set the clocks right" in detail for detail in told)
+
+
+def test_a_changed_ca(desk: Desk, tokens: list[str]) -> None:
+    make, both, new, alone = blocks("operations.md", "A changed CA")
+    old = (desk.vault / "secrets" / "ca.pem").read_bytes()
+    desk.type(make)
+    desk.trust(desk.place / "old" / "ca.pem")
+    desk.type(both)
+    assert desk.recovers(tokens)  # clients may have the old one still
+    desk.trust(desk.place / "both-ca.pem")
+    desk.type(new)
+    assert desk.recovers(tokens)
+    desk.type(alone)
+    desk.trust(desk.vault / "secrets" / "ca.pem")
+    assert old not in desk.cacert.read_bytes()
+    desk.cluster.wait_ready(reachable=3, seconds=SECONDS)
+    assert desk.recovers(tokens)
+    for node in NODES:
+        assert (desk.host(node) / "vault" / "secrets" / "ca.pem").read_bytes() == desk.cacert.read_bytes()
+    # The old one's certificates are nobody's: n3 with one of them does not start.
+    desk.cluster.restart("n3")
+    desk.cluster.wait_ready(reachable=3, seconds=SECONDS)
