@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -71,24 +71,26 @@ def _program(where: Path, key: str, name: str) -> Path:
 @contextmanager
 def _started(where: Path, key: str, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     variables = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
-    try:
-        process = subprocess.Popen(  # noqa: S603 - what the operator named, without a shell
-            command,
-            cwd=where.parent,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            process_group=0,
-        )
-    except OSError as error:
-        raise ConfigError(where, key, f"{command[0]}: expected a program that can be run: {error.strerror}") from None
-    with process, _ending_with_us(process):
+    with _ending_with_us() as ending:
         try:
-            yield process
-        finally:
-            _kill(process)
+            process = subprocess.Popen(  # noqa: S603 - what the operator named, without a shell
+                command,
+                cwd=where.parent,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                process_group=0,
+            )
+        except OSError as error:
+            raise ConfigError(where, key, f"{command[0]}: expected a program that can be run: {error.strerror}") from None
+        with process:
+            try:
+                ending(process)
+                yield process
+            finally:
+                _kill(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -98,20 +100,31 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _ending_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGTERM, which would end this process alone, ends both. Only the main thread can see to that."""
+def _ending_with_us() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """SIGTERM, which would end this process alone, ends both: it and the one that the block says it has started.
+
+    A signal that comes while it is being started waits for that. Only the main thread can see to signals.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda process: None
         return
+    started, asked = list[subprocess.Popen[bytes]](), list[int]()
 
     def end(number: int, frame: FrameType | None) -> None:
-        _kill(process)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        asked.append(number)
+        if started:
+            _kill(started[0])
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def start(process: subprocess.Popen[bytes]) -> None:
+        started.append(process)
+        if asked:
+            end(asked[0], None)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield start
     finally:
         signal.signal(signal.SIGTERM, before)
 

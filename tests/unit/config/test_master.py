@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,9 +28,14 @@ SECONDS = 60
 SECRET = bytes.fromhex("9f3ac07be1d25846fa0b94c37d6e2518aa70c1935be48f26d03719c45bf86e2a")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("made") / "vault")
+
+
 @pytest.fixture
-def vault(tmp_path: Path) -> Path:
-    return made(tmp_path / "vault")
+def vault(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template, tmp_path / "vault")
 
 
 @pytest.fixture
@@ -166,9 +172,9 @@ def test_a_command_that_prints_without_end_is_ended(vault: Path) -> None:
     assert is_gone(int((vault / "pid").read_text()))
 
 
-@pytest.mark.parametrize("closed", ["", "exec >&- 2>&-"])
-def test_a_command_that_hangs_is_ended_with_all_that_it_started(vault: Path, closed: str) -> None:
-    file = runs(vault, f"echo waiting for the agent >&2; {closed}\nsleep 600 & echo $! > pid; wait", seconds=1)
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(vault: Path) -> None:
+    """Though it has closed what it could say more by."""
+    file = runs(vault, "echo waiting for the agent >&2; exec >&- 2>&-\nsleep 600 & echo $! > pid; wait", seconds=1)
     assert refusal(file, SecretUnavailable).endswith("did not end within 1 s and was killed: waiting for the agent")
     assert is_gone(int((vault / "pid").read_text()))
 
@@ -178,12 +184,34 @@ def test_what_a_command_leaves_behind_is_not_waited_for(vault: Path, key: Path) 
     assert is_gone(int((vault / "pid").read_text()))
 
 
+_ASKS = (
+    "import sys; from pathlib import Path; from quorumvault.config.cluster import load_node; load_node(Path(sys.argv[1]), 'n1')"
+)
+
+
 def test_a_command_ends_with_the_process_that_asks(vault: Path) -> None:
-    file = runs(vault, "echo $$ > pid.new; mv pid.new pid; sleep 600")
-    with subprocess.Popen([sys.executable, "-m", "quorumvault", "serve", "--config", str(file), "--node", "n1"]) as serve:
-        assert wait_for((vault / "pid").exists, SECONDS)
-        serve.send_signal(signal.SIGTERM)
-        assert serve.wait(SECONDS) == -signal.SIGTERM
+    command = [sys.executable, "-c", _ASKS, str(runs(vault, "echo $$ > pid; kill $PPID; exec sleep 600"))]
+    assert subprocess.run(command, timeout=SECONDS, check=False).returncode == -signal.SIGTERM
+    assert is_gone(int((vault / "pid").read_text()))
+
+
+_ASKED_TO_END_AT_ONCE = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from quorumvault.config.cluster import load_node
+class Popen(subprocess.Popen):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        Path(sys.argv[2]).write_text(str(self.pid))
+        os.kill(os.getpid(), signal.SIGTERM)
+subprocess.Popen = Popen
+load_node(Path(sys.argv[1]), "n1")
+"""
+
+
+def test_so_it_does_if_that_is_asked_to_end_while_the_command_is_started(vault: Path) -> None:
+    command = [sys.executable, "-c", _ASKED_TO_END_AT_ONCE, str(runs(vault, "exec sleep 600")), str(vault / "pid")]
+    assert subprocess.run(command, timeout=SECONDS, check=False).returncode == -signal.SIGTERM
     assert is_gone(int((vault / "pid").read_text()))
 
 
@@ -250,8 +278,11 @@ def test_a_file_that_two_nodes_were_given_is_read_by_both(vault: Path, given: in
 def test_a_pipe(vault: Path) -> None:
     reading, _ = piped(f"{SECRET.hex()}\n")
     assert load_node(comes_from(vault, f"descriptor: {reading}"), "n1").master_secret == SECRET
+
+
+def test_a_pipe_that_somebody_else_has_read(vault: Path) -> None:
     emptied, _ = piped("")
-    assert "and nothing else, not 0 characters" in refusal(comes_from(made(vault.parent / "b"), f"descriptor: {emptied}"))
+    assert "and nothing else, not 0 characters" in refusal(comes_from(vault, f"descriptor: {emptied}"))
     os.close(emptied)
 
 
