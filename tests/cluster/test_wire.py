@@ -82,6 +82,18 @@ def secrets_of(cluster: Cluster, tokens: list[str]) -> dict[str, list[bytes]]:
     }
 
 
+def ports_of(pid: int) -> set[int]:
+    """Those at which a process can be reached over the network."""
+    sockets = set[str]()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            sockets.add(str(file.readlink()))
+    lists = (Path(f"/proc/{pid}/net/{kind}").read_text() for kind in ("tcp", "tcp6", "udp", "udp6"))
+    rows = [line.split() for text in lists for line in text.splitlines()[1:]]
+    open_to_all = [row[1] for row in rows if f"socket:[{row[9]}]" in sockets and row[2].endswith(":0000")]
+    return {int(local.rpartition(":")[2], 16) for local in open_to_all}
+
+
 def say_in_clear(address: str) -> None:
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port))) as connection:
@@ -105,6 +117,8 @@ def test_nothing_secret_is_seen_by_who_listens_in(tmp_path: Path) -> None:
             cluster.replace_disk("n3")
             cluster.start("n3")
             cluster.wait_ready(reachable=3)
+        for node, at in load_cluster(cluster.directory / "cluster.yaml").nodes.items():
+            assert ports_of(cluster.pid(node)) == {at.api.port, at.peer.port}  # there is no other way in
         check("backup", str(cluster.directory), "--node", "n1", "-o", str(tmp_path / "all.qvb"))
         for links in tuple(streams):
             say_in_clear(links.address("n1", "n2"))
