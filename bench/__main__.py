@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import figures, notfound, overload, plot, requests, tls
+from bench import figures, notfound, overload, plot, requests, revocation, tls
 from bench.files import report as files
 from bench.files.child import CommandFailed
 from bench.files.plan import FILES_PLANS
@@ -48,6 +48,7 @@ _EXAMPLES = """names:
   overload         three times the load that the cluster can take; exit code 1 if it does not hold up
   notfound         ten minutes: does the time of a "not found" tell why; exit code 1 if it does
   requests         half a minute: CPU of one small request in the HTTP half of a node, without a socket or a vault
+  revocation       four minutes: how long nodes take a revoked API key; exit code 1 if one does for more than two seconds
   tls              two minutes: the API over TLS beside plain HTTP; exit code 1 if batches cost a tenth more
   healing          six minutes: a node is away, loses its disk, has rotten tables, at a million records
   healing-large    eight minutes: start, memory, idle comparisons, new tokens among ten million records
@@ -77,6 +78,7 @@ FAMILIES = (
     Family([notfound.NotFoundPlan()], notfound.run, "bin/bench notfound"),
     Family([overload.OverloadPlan()], overload.run),
     Family([requests.RequestsPlan()], requests.run),
+    Family([revocation.RevocationPlan()], revocation.run, "bin/bench revocation"),
     Family([tls.TlsPlan()], tls.run, "bin/bench tls"),
 )
 #: The plan of each name, and the family that measures it.

@@ -168,6 +168,7 @@ def _services(events: EventSink) -> Services:
     return Services(
         vault=cast("Vault", _Answering()),
         keys=lambda: _KEYS,
+        knows_revoked=lambda: True,
         fields=FieldSet.compile(["$.ssn"], "fields.yaml"),
         events=events,
         limits=limits,
@@ -176,6 +177,7 @@ def _services(events: EventSink) -> Services:
         metrics=unasked,
         admission=Admission(limits),
         clock=asyncio.get_running_loop().time,
+        wall=time.time,
         request_ids=fresh_ids(),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -19,22 +19,23 @@ _DIGITS = 4
 class Recorder:
     """Numbers operations and writes records, in the order of the calls. One thread only."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = file
         self._encode = msgspec.json.Encoder().encode
-        self._zero = time.monotonic()
+        self._clock = clock
+        self._zero = clock()
         self._ops = 0
 
     @classmethod
     @contextmanager
-    def to(cls, path: Path) -> Iterator[Recorder]:
+    def to(cls, path: Path, clock: Callable[[], float] = time.monotonic) -> Iterator[Recorder]:
         with path.open("wb") as file:
-            yield cls(file)
+            yield cls(file, clock)
 
     @property
     def now(self) -> float:
         """Seconds since the run began."""
-        return round(time.monotonic() - self._zero, _DIGITS)
+        return round(self._clock() - self._zero, _DIGITS)
 
     def invoke(
         self, action: Action, owner: str, node: str, given: tuple[str, ...], epoch: int, *, client: int, final: bool = False

@@ -1,7 +1,7 @@
 """One run: a cluster is made, clients work, faults come and go, everything is mended and read back, and the history is judged.
 
 plan (nemesis.py) ─▶ faults.py ─▶ processes, disks, links          history.jsonl ─▶ checkers.py ─▶ verdict.py ─┐
-workload.py ─▶ asking.py ─▶ HTTP of three nodes ─▶ recorder.py ─▶ history.jsonl ─▶ measures.py ────────────────┴▶ summary.json
+workload.py, keys.py ─▶ HTTP of three nodes ─▶ recorder.py ─▶ history.jsonl ─▶ measures.py ────────────────┴▶ summary.json
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from chaos.asking import Names, NodeClient
 from chaos.disks import Injector
 from chaos.faults import Faults
 from chaos.final import read_back, ready
+from chaos.keys import KeyTrial, add_keys
 from chaos.nemesis import SMALL_DISK, Fault, Kind
 from chaos.network import Site
 from chaos.recorder import Recorder
@@ -102,18 +103,21 @@ async def _on_site(options: Options, site: Site, place: Path, recorder: Recorder
                 name: NodeClient(cluster.nodes[name].address, {owner: cluster.api_key(owner) for owner in OWNERS}, names)
                 for name in NODES
             }
+            keys = _key_trial(cluster, recorder, options.seed)
             try:
                 workload = Workload(clients, names, recorder, options.seed, options.rate)
                 faults = Faults(cluster, network, injector, workload, recorder, rejoins=options.rejoins)
-                return await _work(options, cluster, workload, faults, recorder, tell), names
+                return await _work(options, cluster, (workload, keys), faults, recorder, tell), names
             finally:
+                await keys.close()
                 for client in clients.values():
                     await client.close()
 
 
 async def _work(
-    options: Options, cluster: Cluster, workload: Workload, faults: Faults, recorder: Recorder, tell: Teller
+    options: Options, cluster: Cluster, asking: tuple[Workload, KeyTrial], faults: Faults, recorder: Recorder, tell: Teller
 ) -> Observed:
+    workload, keys = asking
     await faults.heal()
     if problem := await ready(cluster, reachable=len(NODES)):
         raise ClusterError(problem)
@@ -143,6 +147,7 @@ async def _work(
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(workload.run(lambda: recorder.now < ends))
+            tasks.create_task(keys.run(lambda: recorder.now < ends))
             tasks.create_task(faults.follow(options.plan, heard))
     except BaseExceptionGroup as group:
         raise _first(group) from None
@@ -154,6 +159,7 @@ async def _work(
         observed.not_ready.append(problem)
         return observed
     tell.say(recorder.now, "everything is mended; what is known is read back, through each node and from each two disks")
+    await keys.use_everything()
     order = Random(options.seed).sample(NODES, len(NODES))
     observed.final, problems = await read_back(cluster, workload, recorder, order)
     observed.not_ready += problems
@@ -169,6 +175,13 @@ def _first(failure: BaseException) -> BaseException:
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure
+
+
+def _key_trial(cluster: Cluster, recorder: Recorder, seed: int) -> KeyTrial:
+    texts = add_keys(cluster.directory / "api_keys.yaml")
+    addresses = {name: node.address for name, node in cluster.nodes.items()}
+    sockets = {name: node.data / "admin.sock" for name, node in cluster.nodes.items()}
+    return KeyTrial(addresses, sockets, texts, recorder, seed)
 
 
 def _injector(cluster: Cluster, place: Path) -> Injector | None:

@@ -1,20 +1,19 @@
 """Valid, invalid, or unknown: what a run has shown.
 
-Invalid is what is certainly wrong: a history that breaks a rule (testbed/checkers.py) or that no order of its operations explains
-(testbed/linearizability.py, the second opinion), an answer that the contract does not have, a
+Invalid is what is certainly wrong: a history that breaks a rule (checkers.py), an answer that the contract does not have, a
 node that ended by itself with nothing done to its disk, or one that did not come back. Unknown is a run that saw nothing wrong
 and not enough to say that nothing is. Only what is left is valid.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from chaos.summary import NOTHING_READ, Broken, Exit, FinalReads, Verdict
-from chaos.testbed.checkers import Violation, check
-from chaos.testbed.history import Action, Complete, History, Invoke, Outcome, paired
-from chaos.testbed.linearizability import NotLinearizable, Undecided, require_linearizable
+from chaos.testbed.checkers import check
+from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke, Outcome, paired
+from chaos.testbed.violation import Violation
 
 #: Operations that are shown for one that breaks a rule: those before it that had to do with the same tokens or values.
 _SHOWN = 40
@@ -49,10 +48,7 @@ class Judgement(NamedTuple):
 
 def judge(history: History, observed: Observed, applied: Collection[str]) -> Judgement:
     """``applied``: the kinds of the faults that were."""
-    try:
-        broken = _broken(history, observed)
-    except Undecided as undecided:
-        return Judgement(Verdict.UNKNOWN, (f"the second checker gave up: {undecided}",), None)
+    broken = _broken(history, observed)
     if broken is not None:
         return Judgement(Verdict.INVALID, (f"{broken.rule}: {broken.detail}",), broken)
     missing = tuple(_missing(history, observed, applied))
@@ -60,7 +56,7 @@ def judge(history: History, observed: Observed, applied: Collection[str]) -> Jud
 
 
 def _broken(history: History, observed: Observed) -> Broken | None:
-    """The first rule that is broken, in the order of what matters most. Raises Undecided if nothing else is wrong."""
+    """The first rule that is broken, in the order of what matters most."""
     try:
         check(history)
     except Violation as found:
@@ -76,33 +72,7 @@ def _broken(history: History, observed: Observed) -> Broken | None:
         return Broken("replaced disk", words, _NOWHERE, ())
     for words in observed.not_ready:
         return Broken("not back", words, _NOWHERE, ())
-    try:
-        require_linearizable(history)
-    except NotLinearizable as unexplained:
-        return Broken("linearizability", str(unexplained), unexplained.op, related(history, unexplained.op, frozenset()))
     return None
-
-
-def _by_rules(history: History) -> tuple[Verdict, str]:
-    try:
-        check(history)
-    except Violation as found:
-        return Verdict.INVALID, str(found)
-    return Verdict.VALID, ""
-
-
-def _by_search(history: History) -> tuple[Verdict, str]:
-    try:
-        tokens = require_linearizable(history)
-    except NotLinearizable as found:
-        return Verdict.INVALID, str(found)
-    except Undecided as gave_up:
-        return Verdict.UNKNOWN, str(gave_up)
-    return Verdict.VALID, f"{tokens:,} tokens"
-
-
-#: Checkers of histories that share no code, each with its verdict and why.
-OPINIONS: Mapping[str, Callable[[History], tuple[Verdict, str]]] = {"rules": _by_rules, "linearizability": _by_search}
 
 
 def _missing(history: History, observed: Observed, applied: Collection[str]) -> Iterable[str]:
@@ -123,7 +93,8 @@ def _missing(history: History, observed: Observed, applied: Collection[str]) -> 
 def related(history: History, op: int, about: frozenset[str]) -> tuple[int, ...]:
     """The last operations up to this one in which one of these values or tokens occurs.
 
-    Where it is about none of them it is about the epoch, and so about all that showed or opened one of the same owner.
+    Where it is about none of them it is about an API key, or about the epoch, and so about all that showed or opened one of the
+    same owner.
     """
     calls = paired(history.events)
     if op not in calls:
@@ -131,6 +102,8 @@ def related(history: History, op: int, about: frozenset[str]) -> tuple[int, ...]
     owner = calls[op][0].owner
 
     def concerns(invoke: Invoke, complete: Complete | None) -> bool:
+        if calls[op][0].action in KEY_ACTIONS:
+            return invoke.action in KEY_ACTIONS and invoke.given == calls[op][0].given
         if about:
             return not about.isdisjoint((*invoke.given, *(complete.answers if complete else ())))
         return invoke.owner == owner and invoke.action is not Action.DETOKENIZE

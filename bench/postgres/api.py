@@ -206,7 +206,7 @@ class Api:
     async def _answer(self, request: Request, operation: Permission) -> Response:
         begun = time.monotonic()
         done, status = Done(b"", 0), 200
-        key = self._keys.authenticate(request.headers.get("authorization", "").removeprefix("Bearer "))
+        key = self._keys.authenticate(request.headers.get("authorization", "").removeprefix("Bearer "), 0.0)
         try:
             done = await self._carry_out(key, operation, await request.body())
         except Refusal as refusal:

@@ -4,31 +4,21 @@ A key is (owner, token). From the moment at which a client heard that a token st
 whoever asks later may not be told less: that is all there is to linearizability for a register that is written once. What was
 moved stands for one value before and after, whether that value was seen yet or not. The active epoch is a max-register that goes
 up by ones, and every operation that shows an epoch, if only in a token, reads it: this is the fence, across keys. An operation
-that was told nothing may take effect at any time, or never.
+that was told nothing may take effect at any time, or never. What is done with API keys is for key_checker.py.
 """
 
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke, Outcome
+from chaos.testbed.key_checker import KeyChecker
+from chaos.testbed.violation import Violation
 
 NOT_FOUND, UNAVAILABLE, COLLISION = "not_found", "unavailable", "collision"
 #: Why a rotate is refused that is from an epoch which is not active yet.
 EPOCH_AHEAD = "epoch-ahead"
 _WORDS = frozenset({NOT_FOUND, UNAVAILABLE, COLLISION})
 _FIRST_EPOCH = 1
-
-
-@dataclass(eq=False)  # not frozen: Python sets the traceback and the cause of what is raised
-class Violation(Exception):
-    """``rule`` is a short name, the same for the same kind of wrong; ``op`` is where it shows, -1 at the very end."""
-
-    rule: str
-    detail: str
-    op: int = -1
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.detail}"
 
 
 Key = tuple[str, str]
@@ -56,13 +46,15 @@ class _Meaning:
 
 def check(history: History) -> None:
     """Raises Violation at the first event that cannot be right."""
-    checker = _Checker(history)
+    checker, keys = _Checker(history), KeyChecker()
+    of_keys = {event.op for event in history.events if isinstance(event, Invoke) and event.action in KEY_ACTIONS}
     for event in history.events:
+        judge = keys if event.op in of_keys else checker
         try:
             if isinstance(event, Invoke):
-                checker.begin(event)
+                judge.begin(event)
             else:
-                checker.end(event)
+                judge.end(event)
         except Violation as found:
             raise replace(found, op=event.op) from None
     checker.finish()

@@ -6,8 +6,9 @@
     unknown   it was told nothing, or that it may have happened; it may yet
 
 Values are written "=…", tokens as they are or by a short name, "qv_<epoch>_<number>", and what stands in for either is a word
-of the contract (not_found, …). An operation without a second event is unknown. The same shape comes out of the simulator, out
-of the harness, and out of files; the harness's also have what was done to the nodes meanwhile, which no checker looks at.
+of the contract (not_found, …). An API key is written by its id, and is taken or refused. An operation without a second event is
+unknown. The same shape comes out of the simulator, out of the harness, and out of files; the harness's also have what was done to
+the nodes meanwhile, which no checker looks at.
 """
 
 from collections.abc import Iterable
@@ -23,6 +24,12 @@ class Action(StrEnum):
     RETOKENIZE = "retokenize"
     EPOCH = "epoch"
     ROTATE = "rotate"
+    USE_KEY = "use_key"
+    REVOKE_KEY = "revoke_key"
+
+
+#: Those that are about API keys, by their ids, and not about what the vault holds.
+KEY_ACTIONS = frozenset({Action.USE_KEY, Action.REVOKE_KEY})
 
 
 class Outcome(StrEnum):
@@ -115,11 +122,6 @@ def read(path: Path) -> list[Record]:
     decoder = msgspec.json.Decoder(Record)
     with path.open("rb") as file:
         return [decoder.decode(line) for line in file]
-
-
-def load(path: Path) -> History:
-    """What checkers look at in a file: a run of the harness, or one history as JSON. Raises OSError, msgspec.MsgspecError."""
-    return msgspec.json.decode(path.read_bytes(), type=History) if path.suffix == ".json" else calls(read(path))
 
 
 def calls(records: Iterable[Record]) -> History:

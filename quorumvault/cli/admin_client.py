@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
 from quorumvault.errors import NoQuorum, NotRunning, QuorumVaultError, Refused, UnexpectedAnswer
 from quorumvault.server.backup.format import Broken, Reader
-from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, Stopping, Verified
+from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, RevokedKey, RevokedKeys, Stopping, Verified
 from quorumvault.server.http.admin.socket import FILE_NAME, short_path
 
 AnswerT = TypeVar("AnswerT")
@@ -47,6 +48,13 @@ class AdminClient:
     def verify(self) -> Verified:
         """Compare the node with its peers, record by record. Returns when that is done."""
         return self._ask("POST", "/verify", Verified, seconds=_LONG_SECONDS)
+
+    def revoke(self, key_id: str) -> RevokedKey:
+        """The API key with this id is revoked in the whole cluster, on two disks, when this returns. Raises NoQuorum."""
+        return self._ask("POST", f"/revoke?{urlencode({'key_id': key_id})}", RevokedKey)
+
+    def revoked(self) -> RevokedKeys:
+        return self._ask("GET", "/revoked", RevokedKeys)
 
     @contextmanager
     def backup(self) -> Iterator[Reader]:

@@ -18,8 +18,9 @@ from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, say
 from quorumvault.client import AsyncClient
 from quorumvault.config.addresses import MAX_BASE_PORT, is_loopback, plan_nodes
-from quorumvault.config.api_keys import FIRST_ALLOW, create_key
+from quorumvault.config.api_keys import FIRST_ALLOW
 from quorumvault.config.cluster import LOG_LEVELS, Cluster, load_cluster
+from quorumvault.config.key_changes import create_key
 from quorumvault.config.tls import OWN_CERTIFICATE
 from quorumvault.errors import ConfigError
 from quorumvault.model import QUORUM, Owner

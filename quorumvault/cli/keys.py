@@ -1,22 +1,34 @@
-"""``quorumvault keys``: who may ask. Works on the key file, which holds hashes; nodes read it again on SIGHUP."""
+"""``quorumvault keys``: who may ask. Works on the key file, which holds hashes; nodes read it again on SIGHUP.
+
+A revocation goes through the cluster as well, by a node on this host.
+"""
+
+from __future__ import annotations
 
 import re
 import secrets
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from quorumvault.cli.options import config_option, json_option
 from quorumvault.cli.output import print_json, print_table, say
-from quorumvault.config.api_keys import DEFAULT_ALLOW, PERMISSIONS, Permission, Rates, create_key, read_keyfile, revoke_key
-from quorumvault.config.cluster import load_cluster
+from quorumvault.config.api_keys import DEFAULT_ALLOW, PERMISSIONS, KeyEntry, Permission, Rates, read_keyfile
+from quorumvault.config.cluster import Cluster, load_cluster
+from quorumvault.config.key_changes import KeyUnknown, create_key, revoke_key, rotate_key
+from quorumvault.errors import NoQuorum, NotRunning
+
+if TYPE_CHECKING:
+    from quorumvault.cli.admin_client import AdminClient
 
 
 @click.group()
 def keys() -> None:
-    """Create, list and revoke API keys.
+    """Create, list, rotate and revoke API keys.
 
     \b
     Example:
@@ -32,7 +44,10 @@ def _permissions(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     return cast("tuple[Permission, ...]", words)
 
 
-_LISTED = ("id", "owner", "allow", "rate", "values_per_second", "values_per_day", "note", "created", "revoked")
+_LISTED = (
+    *("id", "owner", "allow", "rate", "values_per_second", "values_per_day", "note"),
+    *("created", "expires", "successor", "revoked"),
+)
 _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(?:/([sd]))?")
 
 
@@ -43,6 +58,31 @@ def _per(text: str, units: str) -> tuple[float, str | None]:
         expected = " or ".join(f"N/{unit}" for unit in units)
         raise click.BadParameter(f"expected {expected} with a number N above 0, not {text!r}")
     return float(match[1]), match[2]
+
+
+_DURATION = re.compile(r"([0-9]{1,7})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+#: A key that is to live longer has no end.
+_LONGEST = timedelta(days=36_500)
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """The time in 90d, 24h, 30m or 45s. Raises BadParameter."""
+    if value is None:
+        return None
+    match = _DURATION.fullmatch(value)
+    duration = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+    if duration is None or duration > _LONGEST:
+        raise click.BadParameter(f"expected a time like 90d, 24h, 30m or 45s, not {value!r}")
+    return duration
+
+
+def _life(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """The same, and longer than nothing."""
+    duration = _duration(ctx, param, value)
+    if duration == timedelta():
+        raise click.BadParameter("a key that ends at once is of no use")
+    return duration
 
 
 def _requests(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -63,7 +103,8 @@ def _values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
 Examples:
   quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow tokenize --note 'nightly load'
   quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow detokenize --values 100/s --values 50000/d
-  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow derive --rate 5/s --values 10000/d"""
+  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --allow derive --rate 5/s --values 10000/d
+  quorumvault keys create --config vault/cluster.yaml --owner clinic-a --expires 90d"""
 )
 @config_option
 @click.option("--owner", required=True, metavar="NAME", help="Whose tokens the key gives access to.")
@@ -77,6 +118,7 @@ Examples:
     help=f"What the key may do, separated by commas, out of {', '.join(PERMISSIONS)}.",
 )
 @click.option("--note", default="", help="What the key is for; kept in the file.")
+@click.option("--expires", "life", callback=_life, metavar="TIME", help="When the key ends, from now on: 90d, 24h, 30m or 45s.")
 @click.option("--rate", callback=_requests, metavar="N/s", help="At most N requests a second on each node.")
 @click.option(
     "--values",
@@ -92,6 +134,7 @@ def create(
     new_owner: bool,
     allow: tuple[Permission, ...],
     note: str,
+    life: timedelta | None,
     rate: float | None,
     values: dict[str, float],
     as_json: bool,
@@ -100,21 +143,24 @@ def create(
 
     A value counts when it is asked about, found or not; of POST /tokens (derive) for each epoch. Each node counts by itself.
     """
+    now = _now()
+    expires = None if life is None else now + life
     key = create_key(
         load_cluster(config).api_keys,
         owner,
-        now=datetime.now(UTC),
+        now=now,
         entropy=secrets.token_bytes,
         allow=allow,
         note=note,
         rates=Rates(rate, values.get("s"), values.get("d")),
+        expires=expires,
         new_owner=new_owner,
     )
     if as_json:
-        print_json({"id": key.id, "key": key.text, "owner": owner, "allow": allow})
+        print_json({"id": key.id, "key": key.text, "owner": owner, "allow": allow, "expires": expires})
         return
     say(key.text)
-    say(f"Key {key.id} of {owner} may {', '.join(allow)}. It is not shown again.", err=True)
+    say(f"Key {key.id} of {owner} may {', '.join(allow)}{_until(expires)}. It is not shown again.", err=True)
     _tell_nodes()
 
 
@@ -122,29 +168,151 @@ def create(
 @config_option
 @json_option
 def list_(config: Path, as_json: bool) -> None:
-    """Show all API keys by their ids, revoked ones too."""
-    file = read_keyfile(load_cluster(config).api_keys)
+    """Show all API keys by their ids, ended and revoked ones too.
+
+    A node on this host is asked which are revoked in the cluster, where that is not in this host's key file.
+    """
+    cluster = load_cluster(config)
+    file, revoked = read_keyfile(cluster.api_keys), _revoked_in(cluster)
     if as_json:
-        print_json({"keys": [{name: getattr(entry, name) for name in _LISTED} for entry in file.keys]})
+        listed = [
+            {name: getattr(entry, name) for name in _LISTED}
+            | {"revoked_in_cluster": None if revoked is None else entry.id in revoked}
+            for entry in file.keys
+        ]
+        print_json({"keys": listed})
         return
     print_table(
-        ["id", "owner", "allow", "rates", "created", "revoked", "note"],
-        [[e.id, e.owner, ",".join(e.allow), str(e.rates), e.created, e.revoked or "", e.note] for e in file.keys],
+        ["id", "owner", "allow", "rates", "created", "expires", "revoked", "note"],
+        [
+            [e.id, e.owner, ",".join(e.allow), str(e.rates), e.created, _end_of(e), _revocation_of(e, revoked or ()), e.note]
+            for e in file.keys
+        ],
     )
+
+
+def _end_of(entry: KeyEntry) -> str:
+    end = "" if entry.expires is None else entry.expires.isoformat(timespec="seconds")
+    return end if entry.successor is None else f"{end}, then {entry.successor}"
+
+
+def _revocation_of(entry: KeyEntry, revoked: Collection[str]) -> str:
+    return entry.revoked or ("in the cluster" if entry.id in revoked else "")
+
+
+def _revoked_in(cluster: Cluster) -> Collection[str] | None:
+    """The ids of revoked keys, as a node on this host knows them; None if none of them can be asked."""
+    for client in _nodes_here(cluster):
+        with suppress(NotRunning):
+            return client.revoked().ids
+    return None
+
+
+@keys.command(
+    epilog="""\b
+Examples:
+  quorumvault keys rotate --config vault/cluster.yaml 3fq7tzd2 --grace 24h
+  quorumvault keys rotate --config vault/cluster.yaml 3fq7tzd2 --grace 7d --expires 365d"""
+)
+@config_option
+@click.argument("key_id", metavar="ID")
+@click.option(
+    "--grace",
+    required=True,
+    callback=_duration,
+    metavar="TIME",
+    help="For how long the key with this ID is good still: 24h, 7d, 30m or 45s.",
+)
+@click.option(
+    "--expires",
+    "life",
+    callback=_life,
+    metavar="TIME",
+    help="When the new key ends, from now on. Default: as long after its creation as the former one, if that had an end.",
+)
+@json_option
+def rotate(config: Path, key_id: str, grace: timedelta, life: timedelta | None, as_json: bool) -> None:
+    """Make an API key that takes the place of the one with this ID, and print it, this once.
+
+    It may do the same, at the same rates. The former one ends after the time of grace, by each node's clock, once the node has
+    read the file again. A key that may be in wrong hands is to be revoked instead.
+    """
+    rotated = rotate_key(load_cluster(config).api_keys, key_id, now=_now(), entropy=secrets.token_bytes, grace=grace, life=life)
+    former, key, entry = rotated.former, rotated.key, rotated.entry
+    if as_json:
+        replaced = {"id": former.id, "expires": former.expires}
+        print_json({"id": key.id, "key": key.text, "owner": entry.owner, "expires": entry.expires, "replaces": replaced})
+        return
+    say(key.text)
+    say(
+        f"Key {key.id} of {entry.owner}{_until(entry.expires)} replaces {former.id}, which is good{_until(former.expires)}.",
+        err=True,
+    )
+    say("It is not shown again.", err=True)
+    _tell_nodes()
 
 
 @keys.command(epilog="\b\nExample:\n  quorumvault keys revoke --config vault/cluster.yaml 3fq7tzd2")
 @config_option
 @click.argument("key_id", metavar="ID")
+@click.option("--elsewhere", is_flag=True, help="The key is in another host's key file, and ID is not a slip of the pen.")
 @json_option
-def revoke(config: Path, key_id: str, as_json: bool) -> None:
-    """Revoke the API key with this ID. Nodes refuse it once they have read the file again."""
-    entry = revoke_key(load_cluster(config).api_keys, key_id, now=datetime.now(UTC))
+def revoke(config: Path, key_id: str, elsewhere: bool, as_json: bool) -> None:
+    """Revoke the API key with this ID, for ever: on one host, for the whole cluster.
+
+    When this returns two disks have noted it. Within two seconds no node takes the key that is in touch with another one; one
+    that is not takes no key at all, and hears of it before it does. If no node on this host could see to that, the exit code is
+    1, or 3 for want of a quorum: the key file of this host says it then, and a node that reads the file sees to the rest.
+    """
+    cluster, entry = load_cluster(config), None
+    try:
+        entry = revoke_key(cluster.api_keys, key_id, now=_now())
+    except KeyUnknown:
+        if not elsewhere:
+            raise
+    node = _revoke_in(cluster, key_id)
     if as_json:
-        print_json({"id": entry.id, "owner": entry.owner, "revoked": entry.revoked})
+        of, since = (None, None) if entry is None else (entry.owner, entry.revoked)
+        print_json({"id": key_id, "owner": of, "revoked": since, "node": node})
         return
-    say(f"Key {entry.id} of {entry.owner} is revoked since {entry.revoked}.")
-    _tell_nodes()
+    whose = "" if entry is None else f" of {entry.owner}"
+    say(f"Key {key_id}{whose} is revoked: {node} has seen to it that two disks have noted it.")
+
+
+def _revoke_in(cluster: Cluster, key_id: str) -> str:
+    """Have the first node on this host that can do it revoke the key in the cluster. Returns its name.
+
+    Raises NoQuorum if those that run have none, NotRunning if none runs.
+    """
+    reasons: list[str] = []
+    refused: type[NoQuorum | NotRunning] = NotRunning
+    for client in _nodes_here(cluster):
+        try:
+            return client.revoke(key_id).node
+        except (NotRunning, NoQuorum) as error:
+            reasons.append(str(error))
+            refused = NoQuorum if isinstance(error, NoQuorum) else refused
+    raise refused(
+        f"key {key_id} is not known to be revoked in the cluster yet: {'; '.join(reasons) or 'no node of this cluster is here'}. "
+        f"Say it again, here or on another host, until it is"
+    )
+
+
+def _nodes_here(cluster: Cluster) -> Iterator[AdminClient]:
+    """The nodes whose data is on this host."""
+    from quorumvault.cli.admin_client import AdminClient
+
+    for node in cluster.nodes:
+        if cluster.data_directory(node).is_dir():
+            yield AdminClient(cluster.data_directory(node))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _until(end: datetime | None) -> str:
+    return "" if end is None else f" until {end.isoformat(timespec='seconds')}"
 
 
 def _tell_nodes() -> None:

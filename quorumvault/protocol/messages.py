@@ -12,7 +12,7 @@ Rules kept here: a reply counts once; every request names its view.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final, Self
 
 import msgspec
 
@@ -20,6 +20,10 @@ from quorumvault.protocol.rollback_marks import NO_MARK, Mark
 from quorumvault.protocol.views import NO_VIEW, Mode, View, ViewId
 
 PROTOCOL_VERSION: Final = 3
+
+
+#: The public part of an API key (config/api_keys.py).
+KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z2-7]{1,32}\Z")]
 
 
 class RoundId(msgspec.Struct, frozen=True, array_like=True):
@@ -126,9 +130,21 @@ class RaiseEpoch(Request, frozen=True, tag=5):
 
 
 class _Request2(Request, frozen=True):
-    """A request that protocol version 2 brought."""
+    """A request that all nodes know which speak TLS; those of version 1 did not."""
 
     since: ClassVar[int] = 2
+
+
+class ReadRevoked(_Request2, frozen=True, tag=7):
+    """Which API keys are revoked? ``known`` is the fingerprint of those that the asker knows. Answered with RevokedAre."""
+
+    known: bytes
+
+
+class RevokeKeys(_Request2, frozen=True, tag=8):
+    """The API keys with these ids are revoked, for ever."""
+
+    ids: list[KeyId]
 
 
 class AskView(_Request2, frozen=True, tag=10):
@@ -215,6 +231,12 @@ class EpochIs(Reply, frozen=True, tag=36):
     secret: str
 
 
+class RevokedAre(Reply, frozen=True, tag=40):
+    """The ids of the API keys that this disk knows to be revoked; None: those that the asker knows."""
+
+    ids: list[KeyId] | None
+
+
 class OtherView(Reply, frozen=True, tag=37):
     """Nothing was done: this disk is in another view, which ``current`` gives."""
 
@@ -298,8 +320,10 @@ class Registers(Reply, frozen=True, tag=51):
 #: Requests about all that a replica holds, for comparing it with another one, and the replies to them.
 Survey = AskSums | AskListing | Fetch | AskRegisters
 Surveyed = Sums | Listing | Fetched | Registers
-AnyRequest = Put | Get | GetSettled | WriteBack | ReadEpoch | RaiseEpoch | AskView | ProposeView | Copy | Settle | Survey
-AnyReply = Ack | Stale | Holds | EpochIs | OtherView | NotVoting | Overflow | ViewIs | Copied | NotCopied | Surveyed
+_OfCoordinators = Put | Get | GetSettled | WriteBack | ReadEpoch | RaiseEpoch | ReadRevoked | RevokeKeys
+AnyRequest = _OfCoordinators | AskView | ProposeView | Copy | Settle | Survey
+_ToCoordinators = Ack | Stale | Holds | EpochIs | RevokedAre | OtherView | NotVoting | Overflow
+AnyReply = _ToCoordinators | ViewIs | Copied | NotCopied | Surveyed
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)

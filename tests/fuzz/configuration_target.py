@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from quorumvault.config.api_keys import create_key, load_keys, read_keyfile
+from quorumvault.config.api_keys import load_keys, read_keyfile
 from quorumvault.config.cluster import load_place, with_secret
 from quorumvault.config.fields import load_fields
+from quorumvault.config.key_changes import create_key
 from quorumvault.config.secrets import write_secret
 from quorumvault.errors import ConfigError
 from tests.fuzz.mutation import mutate

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from chaos.testbed.cluster import NODES, Cluster, run
-from quorumvault.config.api_keys import create_key, load_keys, new_keyfile
+from quorumvault.config.api_keys import load_keys
+from quorumvault.config.key_changes import create_key, new_keyfile
 from quorumvault.errors import ConfigError
 from tests.hostile.tenants import ARROW, JSON, Ghosts, Tenant, Value, cluster_for, columns, epoch_of
 from tests.rigs.clusters import goes_on
@@ -231,7 +232,7 @@ def test_an_owner_s_name_has_one_spelling(name: str, tmp_path: Path) -> None:
     made = create_key(file, "clinic", now=datetime.now(UTC), entropy=random.Random(1).randbytes, new_owner=True)
     with pytest.raises(ConfigError):
         create_key(file, name, now=datetime.now(UTC), entropy=random.Random(2).randbytes, new_owner=True)
-    key = load_keys(file).authenticate(made.text)
+    key = load_keys(file).authenticate(made.text, 0.0)
     assert key is not None
     assert key.owner.name == "clinic"
     content = yaml.safe_load(file.read_text())

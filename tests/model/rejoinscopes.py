@@ -8,7 +8,7 @@ from quorumvault.model import Version
 from quorumvault.protocol import records
 from quorumvault.server.storage import layout
 from tests.model.rejoining import Call, Joiner, RejoinWorld
-from tests.model.scopes import OWNER, VALUE, digest_of, get, put, rotate
+from tests.model.scopes import OWNER, VALUE, digest_of, get, put, read_revoked, rotate
 from tests.model.world import KEYRING, Owed
 
 SECOND, OTHER_SECOND, THIRD = Joiner("n2", b"d" * 16), Joiner("n2", b"e" * 16), Joiner("n3", b"f" * 16)
@@ -40,6 +40,17 @@ class Scope:
 _TWO_GETS = [Call("get a", get()), replace(Call("get b", get()), after=0)]
 _TWO_JOIN = partial(stored, joiners=[SECOND, THIRD])
 
+#: On two of three disks, so that it was acknowledged.
+_REVOKED = {layout.revoked_key("keya"): layout.REVOKED_VALUE}
+
+
+def _read_revoked() -> RejoinWorld:
+    """A key that n1's and n2's old disks know to be revoked, and a new one in n2's place."""
+    owed = Owed(revoked=frozenset({"keya"}))
+    stored = dict.fromkeys(("n1", "n2"), _REVOKED)
+    return RejoinWorld([Call("revoked", read_revoked())], [SECOND], stored=stored, owed=owed, lost=("n2",))
+
+
 #: Explored by the test suite. "beside": the old disk lives on. Where n2 and n3 are lost nothing may go on (two lost disks need an
 #: operator): one disk that holds what was acknowledged is left, or none, and "not found" is never said.
 #: Rules that no mutant undoes are explored too: a refused round starts again; a joiner proposes the next view.
@@ -48,6 +59,7 @@ SMALL = {
     "join-beside-rotate-put": Scope(lambda: RejoinWorld(ROTATE_PUT, [SECOND], stragglers=False), 40_000),
     "join-and-late-messages": Scope(lambda: RejoinWorld(PUT_GET, [SECOND]), 100_000),
     "join-piece-by-piece": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False, copy_bytes=1), 70_000),
+    "join-revoked-read": Scope(_read_revoked, 100),
     "two-join-n3-lost-on-n1-n2": Scope(lambda: _TWO_JOIN("n1", "n2", lost=("n3",), views=3), 10_000),
     "two-join-n3-lost-on-n2-n3": Scope(lambda: _TWO_JOIN("n2", "n3", lost=("n3",), views=3), 10_000),
     "two-join-n3-lost-on-n1-n3": Scope(lambda: _TWO_JOIN("n1", "n3", lost=("n3",), views=3), 10_000),

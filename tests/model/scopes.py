@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from quorumvault.crypto import canonical
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner, Version
-from quorumvault.protocol import operations, records
+from quorumvault.protocol import operations, records, revocations
 from quorumvault.protocol.fence import Register
 from quorumvault.protocol.operations import OwnReplica, Written
 from quorumvault.protocol.read import Open
@@ -131,6 +131,27 @@ def _wrong_epoch(epoch: int, owed: Owed) -> str | None:
     return "an epoch older than one that was shown" if epoch < owed.epoch else None
 
 
+def revoke(key_id: str = "keya") -> Operation:
+    ids = frozenset({key_id})
+    return Operation(f"revoke {key_id}", lambda: revocations.revoke(ids, frozenset()), _revoked, _forgotten, _only_revoked)
+
+
+def read_revoked() -> Operation:
+    return Operation("revoked", lambda: revocations.read_revoked(frozenset()), _revoked, _forgotten, _only_revoked)
+
+
+def _revoked(ids: frozenset[str]) -> Owed:
+    return Owed(revoked=ids)
+
+
+def _only_revoked(owed: Owed) -> Owed:
+    return Owed(revoked=owed.revoked)
+
+
+def _forgotten(ids: frozenset[str], owed: Owed) -> str | None:
+    return "a key is not revoked any more that was" if owed.revoked - ids else None
+
+
 @dataclass(frozen=True)
 class Scope:
     """Operations that run beside each other, in more than ``at_least`` states; those that differ by a renaming are one."""
@@ -148,6 +169,7 @@ class Scope:
 A, B, C = put("put a", 1), put("put b", 2), put("put c", 2, OTHER, NARROW)
 A_NARROW, GET_NARROW = put("put a", 1, VALUE, NARROW), get(NARROW)
 PUT, GET, ROTATE, EPOCH = put(), get(), rotate(), read_epoch()
+REVOKE, REVOKE_OTHER, REVOKED = revoke(), revoke("keyb"), read_revoked()
 
 #: Explored by the test suite. Two writers write one value, with versions of their own; two values meet in one token.
 SMALL = {
@@ -157,11 +179,13 @@ SMALL = {
     "two-values-get-get": Scope((A_NARROW, C, GET_NARROW, GET_NARROW), NARROW, at_least=20_000),
     "rotate-epoch-epoch": Scope((ROTATE, EPOCH, EPOCH), at_least=500),
     "rotate-rotate-epoch": Scope((ROTATE, ROTATE, EPOCH), at_least=1_000),
+    "revoke-read-read": Scope((REVOKE, REVOKED, REVOKED), at_least=500),
     "rotate-put-put": Scope((PUT, PUT, ROTATE), at_least=10_000),
     "put-put-get-rotate": Scope((PUT, PUT, GET, ROTATE), at_least=200_000),
 }
 #: Explored by hand: what takes minutes. Two values in one token with two reads and a rotate are more than 16 million states.
 LARGE = {
+    "revoke-revoke-read": Scope((REVOKE, REVOKE_OTHER, REVOKED)),
     "put-put-get-get-rotate": Scope((PUT, PUT, GET, GET, ROTATE)),
     "put-put-rotate-rotate": Scope((PUT, PUT, ROTATE, ROTATE)),
     "two-writers-get-rotate": Scope((A, B, GET, ROTATE)),

@@ -53,6 +53,7 @@ from quorumvault.protocol.messages import (
     OtherView,
     Put,
     ReadEpoch,
+    ReadRevoked,
     RoundId,
     Settle,
     encode,
@@ -84,7 +85,8 @@ _RENAMINGS = list(itertools.permutations(range(3)))
 
 @dataclass(frozen=True)
 class Owed:
-    """What finished operations have shown, and later answers may not fall behind: a value to be found, an epoch to be reached.
+    """What finished operations have shown, and later answers may not fall behind: a value to be found, an epoch to be reached,
+    API keys that are revoked.
 
     ``collided``: a reader was told that there is a collision, after which nobody may be told a value.
     """
@@ -92,9 +94,11 @@ class Owed:
     found: frozenset[bytes] = frozenset()
     epoch: int = 1
     collided: bool = False
+    revoked: frozenset[str] = frozenset()
 
     def and_also(self, more: Owed) -> Owed:
-        return Owed(self.found | more.found, max(self.epoch, more.epoch), self.collided or more.collided)
+        collided, revoked = self.collided or more.collided, self.revoked | more.revoked
+        return Owed(self.found | more.found, max(self.epoch, more.epoch), collided, revoked)
 
 
 @dataclass(frozen=True)
@@ -534,7 +538,7 @@ class World:
         """The requests of the present round, if they write anything; others can do nothing but be answered."""
         ask = self._ask(operation, progress.decisions)
         request = ask.request.sent_in(self._round_id(operation, progress), VIEW.id)
-        if isinstance(request, Get | GetSettled | ReadEpoch):
+        if isinstance(request, Get | GetSettled | ReadEpoch | ReadRevoked):
             return 0
         number = self._requests.number(request, encode(request))
         return self._flights.number(frozenset((number, node) for node in range(3) if ask.disk in (None, DISKS[node])))

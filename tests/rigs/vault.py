@@ -156,8 +156,10 @@ def key_text(key_id: str) -> str:
     return f"qvk_{key_id}_{(key_id * 32)[:32]}"
 
 
-def api_key(key_id: str, owner: Owner, allow: Iterable[Permission] = DEFAULT_ALLOW, rates: Rates = NO_LIMIT) -> ApiKey:
-    return ApiKey(key_id, owner, frozenset(allow), rates, hashlib.sha256(key_text(key_id).encode()).digest())
+def api_key(
+    key_id: str, owner: Owner, allow: Iterable[Permission] = DEFAULT_ALLOW, rates: Rates = NO_LIMIT, expires: float | None = None
+) -> ApiKey:
+    return ApiKey(key_id, owner, frozenset(allow), rates, hashlib.sha256(key_text(key_id).encode()).digest(), expires)
 
 
 KEYS = KeyTable(
@@ -186,6 +188,9 @@ class Rig:
     vault: FakeVault = field(default_factory=FakeVault)
     fields: Sequence[str] = FIELDS
     health: Health = HEALTHY
+    #: Whether the node may take keys, and seconds since 1970.
+    knows_revoked: bool = True
+    wall: float = 0.0
 
     def __post_init__(self) -> None:
         ids = itertools.count(1)
@@ -196,6 +201,7 @@ class Rig:
         self.services = Services(
             vault=self.vault,
             keys=lambda: self.keys,
+            knows_revoked=lambda: self.knows_revoked,
             fields=FieldSet.compile(self.fields, "fields.yaml"),
             events=self.events,
             limits=self.limits,
@@ -204,6 +210,7 @@ class Rig:
             metrics=lambda: METRICS,
             admission=self.admission,
             clock=self.clock,
+            wall=lambda: self.wall,
             request_ids=lambda: f"fresh-{next(ids)}",
         )
         self.app = create_app(self.services)

@@ -13,21 +13,23 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from chaos.testbed.checkers import EPOCH_AHEAD
-from chaos.testbed.history import Action, Complete, Invoke, Outcome
+from chaos.testbed.history import KEY_ACTIONS, Action, Complete, Invoke, Outcome
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
 from quorumvault.errors import EpochAhead, NoQuorum
 from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Owner
-from quorumvault.server.coordinator.coordinator import Coordinator
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Tokenized
 from tests.simulation.timeline import Timer
 
 if TYPE_CHECKING:
+    from tests.simulation.nodes import Process
     from tests.simulation.world import World
 
 OWNERS = (Owner("acme"), Owner("zeta"), Owner("mill"))
 #: Most calls are for the first owner: where clients meet is where things go wrong.
 _OWNER_WEIGHTS = (0, 0, 0, 0, 1, 1, 2)
+#: The ids of API keys, for what is done with them.
+KEYS = tuple(f"key{letter}" for letter in "abcdefgh")
 _ACTIONS = (
     *[Action.TOKENIZE] * 20,
     *[Action.DETOKENIZE] * 20,
@@ -54,11 +56,11 @@ class Call:
     dice: int
 
 
-def plan(rng: Random, calls: int) -> tuple[Call, ...]:
+def plan(rng: Random, calls: int, actions: Sequence[Action] = _ACTIONS) -> tuple[Call, ...]:
     """What one client will do."""
     return tuple(
         Call(
-            rng.choice(_ACTIONS),
+            rng.choice(actions),
             OWNERS[rng.choice(_OWNER_WEIGHTS)],
             rng.choice(NODE_NAMES),
             rng.random() * 0.4,
@@ -119,14 +121,14 @@ class Client:
         nodes = sorted(NODE_NAMES, key=lambda name: name != node)
         timeline.at(timeline.now + world.network.delay(), None, self._arrive, op, nodes, work)
 
-    def _arrive(self, op: int, nodes: list[str], work: Callable[[Coordinator], object]) -> None:
+    def _arrive(self, op: int, nodes: list[str], work: Callable[[Process], object]) -> None:
         """At the first of these nodes that runs: a refused connection is sure to have done nothing."""
         process = next((process for node in nodes if (process := self._world.cluster[node].at_hand)), None)
         if process is None:
             self._end(op, Outcome.FAIL)
             return
         process.calls[op] = partial(self._end, op, Outcome.UNKNOWN)
-        process.call(op, partial(work, process.coordinator), partial(self._answered, op))  # type: ignore[arg-type]
+        process.call(op, partial(work, process), partial(self._answered, op))  # type: ignore[arg-type]
 
     def _answered(self, op: int, result: object, error: Exception | None) -> None:
         timeline = self._world.timeline
@@ -137,6 +139,10 @@ class Client:
             case None, Tokenized() | Retokenized():
                 answers = tuple(a.value if isinstance(a, Missing) else a for a in result.tokens)
                 self._end(op, Outcome.OK, answers, result.epoch)
+            case None, None:
+                self._end(op, Outcome.OK)
+            case None, str():
+                self._end(op, Outcome.OK, (result,))
             case None, int():
                 self._end(op, Outcome.OK, (), result)
             case None, list():
@@ -164,6 +170,8 @@ class Client:
             return (), max(FIRST_EPOCH, epoch + (0, 0, 0, 0, 0, 0, -1, 1)[dice % 8])
         if call.action is Action.EPOCH:
             return (), 0
+        if call.action in KEY_ACTIONS:
+            return (KEYS[dice % len(KEYS)],), 0
         values = [self._value(call.owner, epoch, dice >> 8 * n) for n in range(_SIZES[dice % len(_SIZES)])]
         if call.action is Action.TOKENIZE:
             return tuple(values), 0
@@ -182,8 +190,13 @@ class Client:
         return f"={owner.name}-{number}" if dice & 64 else f"={number}"
 
 
-async def _work(action: Action, owner: Owner, given: tuple[str, ...], epoch: int, coordinator: Coordinator) -> object:
+async def _work(action: Action, owner: Owner, given: tuple[str, ...], epoch: int, process: Process) -> object:
+    coordinator = process.coordinator
     match action:
+        case Action.USE_KEY:
+            return process.node.use_key(process, given[0])
+        case Action.REVOKE_KEY:
+            return await process.node.revoke_key(process, given[0])
         case Action.TOKENIZE:
             return await coordinator.tokenize(owner, [canonical(value) for value in given])
         case Action.DETOKENIZE:

@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from chaos.testbed.checkers import Violation
+from chaos.testbed.violation import Violation
 from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import Put, RaiseEpoch

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from random import Random
 
 from chaos.testbed.checkers import COLLISION, EPOCH_AHEAD, NOT_FOUND, UNAVAILABLE
-from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke, Outcome
 
 OWNERS = ("acme", "zeta")
 VALUES = ("=a", "=b", "=c", "=#1")
+_ACTIONS = tuple(action for action in Action if action not in KEY_ACTIONS)
 #: To how many tokens an epoch's are cut short.
 _NARROW = 3
 _OPERATIONS, _AT_ONCE = 24, 5
@@ -128,7 +129,7 @@ class Clients:
 
     def _draw(self) -> Invoke:
         rng, vault = self._rng, self._vault
-        action, owner = rng.choice([*Action, Action.TOKENIZE, Action.RETOKENIZE]), rng.choice(OWNERS)
+        action, owner = rng.choice([*_ACTIONS, Action.TOKENIZE, Action.RETOKENIZE]), rng.choice(OWNERS)
         epoch = max(1, vault.epochs[owner] + rng.choice((0, 0, 0, -1, 1)))
         values = tuple(rng.choice(VALUES) for _ in range(rng.randrange(4)))
         whose = rng.choice(OWNERS)

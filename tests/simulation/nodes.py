@@ -109,6 +109,9 @@ class Node:
     down_since: float = 0.0
     #: Hears of each new process: for what is to run beside its coordinator.
     started: Callable[[Process], object] = lambda process: None
+    #: What its processes do with an API key of this id, where the play is about them (revoking.py).
+    use_key: Callable[[Process, str], str] = lambda process, key_id: ""
+    revoke_key: Callable[[Process, str], Coroutine[Any, Any, None]] = lambda process, key_id: _nothing()
     #: How many processes there have been: what makes their nonces differ, whatever the disk says.
     starts: int = 0
 
@@ -299,6 +302,10 @@ class Process:
 
     def disarm(self) -> None:
         self._armed = None
+
+
+async def _nothing() -> None:
+    """There are no keys."""
 
 
 def make_replica(node: Node, identity: DiskIdentity) -> Replica:

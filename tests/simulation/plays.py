@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.rigs.undone.mutant import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS
+from tests.rigs.undone.mutant import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED
 from tests.simulation.healing import run_healing
 from tests.simulation.rejoining import losing, run_rejoining
+from tests.simulation.revoking import revoking, run_revoking
 from tests.simulation.rollback import run_rollback
 from tests.simulation.world import Run, Scenario, run, scenario
 
@@ -24,4 +25,5 @@ PLAYS = {
     LOST_DISKS: Play(losing, run_rejoining),
     PUT_BACK: Play(losing, run_rollback),
     HEALING_NODES: Play(scenario, run_healing),
+    REVOKED: Play(revoking, run_revoking),
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from chaos.testbed.checkers import Violation
+from chaos.testbed.violation import Violation
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import Mode
 from quorumvault.server.healing.join import Rejoin

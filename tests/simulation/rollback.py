@@ -12,7 +12,7 @@ A copy is put back only when both others have remembered more of the disk for a 
 from dataclasses import dataclass
 from random import Random
 
-from chaos.testbed.checkers import Violation
+from chaos.testbed.violation import Violation
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, contradicts
 from quorumvault.protocol.views import DISK_BYTES, Mode

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.testbed import checkers
-from chaos.testbed.checkers import Violation, check
+from chaos.testbed import checkers, key_checker
+from chaos.testbed.checkers import check
 from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.violation import Violation
 from tests import ROOT
 from tests.simulation import legal
 from tests.simulation.legal import Vault
@@ -34,7 +35,8 @@ def test_a_bad_history_is_refused_for_its_reason(path: Path) -> None:
 
 
 def test_every_rule_has_a_bad_history() -> None:
-    rules = set(re.findall(r'Violation\("([^"]+)"', Path(checkers.__file__).read_text()))
+    sources = [Path(str(module.__file__)).read_text() for module in (checkers, key_checker)]
+    rules = {rule for source in sources for rule in re.findall(r'Violation\("([^"]+)"', source)}
     assert rules | {"fence", "max-register", "isolation", "value from nowhere"} == {load(path).breaks for path in BAD}
 
 

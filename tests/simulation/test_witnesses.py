@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.testbed.checkers import Violation
 from chaos.testbed.history import Action, Complete, Invoke, Outcome
+from chaos.testbed.violation import Violation
 from quorumvault.crypto.tokens import DIGEST_BYTES, format_token
 from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Version
 from quorumvault.protocol import records

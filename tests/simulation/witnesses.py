@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Coroutine, Generator
 from typing import Any, cast
 
-from chaos.testbed.checkers import NOT_FOUND, Violation
+from chaos.testbed.checkers import NOT_FOUND
 from chaos.testbed.history import Complete, Invoke
+from chaos.testbed.violation import Violation
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import QUORUM
 from quorumvault.protocol.messages import AnyReply, AnyRequest, Get, Holds, OtherView, RoundId

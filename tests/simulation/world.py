@@ -9,8 +9,9 @@ from typing import cast
 
 import msgspec
 
-from chaos.testbed.checkers import COLLISION, NOT_FOUND, UNAVAILABLE, Violation, check
+from chaos.testbed.checkers import COLLISION, NOT_FOUND, UNAVAILABLE, check
 from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.violation import Violation
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import NODE_NAMES, QUORUM, Owner

@@ -61,7 +61,7 @@ def test_every_owner_gets_a_key_that_nodes_take(tmp_path: Path) -> None:
     owners = ["first", "second", "third"]
     keys = write_keys(tmp_path / "api_keys.yaml", owners)
     table = load_keys(tmp_path / "api_keys.yaml")
-    found = [table.authenticate(key) for key in keys]
+    found = [table.authenticate(key, 0.0) for key in keys]
     assert [(key.owner.name, sorted(key.allow)) for key in found if key is not None] == [
         (owner, ["detokenize", "tokenize"]) for owner in owners
     ]

@@ -26,10 +26,12 @@ HARMED = Exit("n2", 3.0, 3, expected=True, words="full-disk")
 def recorded(bad: History, path: Path) -> History:
     """As if the harness had seen it: in a file, among faults and notes, by numbers of its own."""
     numbers: dict[int, int] = {}
-    with Recorder.to(path) as recorder:
+    at = 0.0
+    with Recorder.to(path, lambda: at) as recorder:
         recorder.write(Begun(1, "test", "2025-01-01T00:00:00+00:00", 1.0, ("kill",), "proxies", ("quorumvault",)))
         for event in bad.events:
             recorder.note("one more")
+            at = event.at
             if isinstance(event, Invoke):
                 numbers[event.op] = recorder.invoke(
                     event.action, event.owner, event.node, event.given, event.epoch, client=3, final=event.final
@@ -54,6 +56,10 @@ def complete_run() -> list[Invoke | Complete]:
         Complete(3, Outcome.OK, (), 2),
         Invoke(4, Action.EPOCH, "acme", "n1"),
         Complete(4, Outcome.OK, (), 2),
+        Invoke(5, Action.USE_KEY, "acme", "n1", ("keya",)),
+        Complete(5, Outcome.OK, ("taken",)),
+        Invoke(6, Action.REVOKE_KEY, "acme", "n1", ("keya",)),
+        Complete(6, Outcome.OK),
     ]
 
 
@@ -131,13 +137,13 @@ def test_a_node_may_end_by_itself_if_its_disk_was_harmed() -> None:
 
 
 def test_what_is_wrong_with_the_history_goes_before_all_else() -> None:
-    lost = [*complete_run(), Invoke(5, Action.DETOKENIZE, "acme", "n1", (TOKEN,)), Complete(5, Outcome.OK, ("not_found",))]
+    lost = [*complete_run(), Invoke(7, Action.DETOKENIZE, "acme", "n1", (TOKEN,)), Complete(7, Outcome.OK, ("not_found",))]
     judged = verdict(lost, not_ready=["n3 is not ready in time"], final=FinalReads(0, 0, ()))
     assert judged.broken is not None
-    assert (judged.broken.rule, judged.broken.op, judged.broken.ops) == ("lost", 5, (0, 1, 2, 5))
+    assert (judged.broken.rule, judged.broken.op, judged.broken.ops) == ("lost", 7, (0, 1, 2, 7))
 
 
 def test_what_is_shown_for_an_epoch_is_whoever_showed_or_opened_it() -> None:
-    events = [*complete_run(), Invoke(5, Action.EPOCH, "acme", "n1"), Invoke(6, Action.EPOCH, "zeta", "n1")]
+    events = [*complete_run()[:10], Invoke(5, Action.EPOCH, "acme", "n1"), Invoke(6, Action.EPOCH, "zeta", "n1")]
     assert related(History(events), 5, frozenset()) == (0, 2, 3, 4, 5)
     assert related(History(events), -1, frozenset()) == ()

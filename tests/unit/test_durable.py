@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from quorumvault import durable
-from quorumvault.config.api_keys import create_key, new_keyfile, read_keyfile, revoke_key
+from quorumvault.config.api_keys import read_keyfile
+from quorumvault.config.key_changes import create_key, new_keyfile, revoke_key
 from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.views import Mode, first_view

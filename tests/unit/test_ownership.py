@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from quorumvault import ownership
 from quorumvault.cli import main
-from quorumvault.config.api_keys import create_key, new_keyfile, revoke_key
+from quorumvault.config.key_changes import create_key, new_keyfile, revoke_key
 from quorumvault.errors import ConfigError
 from quorumvault.server.storage.disk_identity import lock_data_directory
 from tests.rigs.made import NOW, made

@@ -45,8 +45,8 @@ class Audit:
                 self._look_at_name(key.removeprefix(layout.OWNER), value)
             elif key.startswith(layout.REGISTER):
                 self._look_at_register(value)
-            else:
-                raise Unfit("a key that is not one of a record, a register or an owner")
+            elif not (key.startswith(layout.REVOKED) and value == layout.REVOKED_VALUE):
+                raise Unfit("a key that is not one of a record, a register, a revoked API key or an owner")
 
     def _look_at_record(self, place: bytes, record: bytes) -> None:
         self._records += 1

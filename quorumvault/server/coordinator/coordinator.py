@@ -17,10 +17,10 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_tokens
 from quorumvault.errors import Busy, NoQuorum, WriteOutcome
 from quorumvault.model import FIRST_EPOCH, QUORUM, Owner, Version, node_number
-from quorumvault.protocol import operations, records
+from quorumvault.protocol import operations, records, revocations
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.epochs import Raised
-from quorumvault.protocol.messages import AnyRequest, Get, GetSettled, Outgoing, Put, RaiseEpoch, RoundId, WriteBack
+from quorumvault.protocol.messages import AnyRequest, Get, GetSettled, Outgoing, Put, RaiseEpoch, RevokeKeys, RoundId, WriteBack
 from quorumvault.protocol.operations import OwnReplica
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.read import Open
@@ -51,6 +51,8 @@ _VIEW_LOOK = 0.02
 _FEW = 512
 #: Most digests formatted as tokens in one go: some milliseconds' work.
 _FORMATTED = 4096
+#: Requests after which something may stand on a disk.
+_WRITING = Put | WriteBack | RaiseEpoch | RevokeKeys
 
 
 def _any_size(size: int) -> None:
@@ -238,6 +240,14 @@ class Coordinator:
         self._remember(owner, active)
         return active
 
+    async def read_revoked(self, known: frozenset[str]) -> frozenset[str]:
+        """See revocations.read_revoked. Raises NoQuorum."""
+        return await self._run(revocations.read_revoked(known), self._deadline(), writes=False)
+
+    async def revoke(self, ids: frozenset[str], known: frozenset[str]) -> frozenset[str]:
+        """See revocations.revoke. Raises NoQuorum, Refused."""
+        return await self._run(revocations.revoke(ids, known), self._deadline(), writes=True)
+
     def learn(self, view: View | None) -> None:
         """Take over a peer's view if it is newer. That is safe: only replicas in the view that a round names answer it."""
         if view is not None and (self.view is None or view.id > self.view.id):
@@ -337,7 +347,7 @@ class Coordinator:
         self._tell(request, decision, exchange, targets)
         behind = isinstance(decision, Lost) and exchange.behind and not alone
         found_large = isinstance(decision, TooMuch) and isinstance(request, Get) and len(request.digests) <= _FEW
-        return _RoundResult(decision, exchange.trouble, isinstance(request, Put | WriteBack | RaiseEpoch), found_large, behind)
+        return _RoundResult(decision, exchange.trouble, isinstance(request, _WRITING), found_large, behind)
 
     def _tell(self, request: AnyRequest, decision: object, exchange: Exchange, targets: Sequence[Target]) -> None:
         """Tell the observer what a round came to."""

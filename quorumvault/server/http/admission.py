@@ -18,12 +18,15 @@ requests served            requests served         new ones: 503 draining; those
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from enum import Enum
 
-from quorumvault.config.cluster import Limits
+from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.errors import Busy, Draining, WriteOutcome
 from quorumvault.server.http.memory import Memory
+
+logger = logging.getLogger("quorumvault.http")
 
 
 class Phase(Enum):
@@ -56,6 +59,18 @@ class Admission:
     async def idle(self) -> None:
         """Wait until no request is under way."""
         await self._idle.wait()
+
+    async def drain(self, timeouts: Timeouts) -> None:
+        """Announce the stop, refuse new requests, and finish those under way."""
+        logger.info("draining")
+        self.announce_stop()
+        await asyncio.sleep(timeouts.drain_notice)
+        self.refuse_new()
+        try:
+            async with asyncio.timeout(timeouts.drain):
+                await self.idle()
+        except TimeoutError:
+            logger.warning("%d requests were still under way after %g s", self.in_flight, timeouts.drain)
 
     def enter(self, key_id: str, declared_bytes: int, outcome: WriteOutcome | None) -> Place:
         """Return a place for one request with a body of this length. Raises Busy (429), Draining (503), TooLarge (413)."""

@@ -1,8 +1,9 @@
 """Authentication by one API key, in `Authorization: Bearer` or its alias `X-API-Key`.
 
-A missing, a malformed and an unknown key run through the same code and get the same answer.
+A missing, a malformed and an unknown key run through the same code and get the same answer; so does one that has ended, or that
+was revoked.
 
-Rules kept here: owner isolation.
+Rules kept here: owner isolation; a revoked key stays revoked.
 """
 
 from quorumvault.config.api_keys import ApiKey, KeyTable, Permission
@@ -12,12 +13,18 @@ from quorumvault.server.http.scope import Headers
 _UNAUTHENTICATED = "send a valid API key, and only one: Authorization: Bearer <key>, or X-API-Key: <key>"
 
 
-def authenticate(headers: Headers, table: KeyTable) -> ApiKey:
-    """Return the key that the headers name. Raises Unauthenticated."""
-    key = table.authenticate(_presented(headers))
+def authenticate(headers: Headers, table: KeyTable, now: float) -> ApiKey:
+    """Return the key that the headers name and that has not ended by ``now``. Raises Unauthenticated."""
+    key = table.authenticate(_presented(headers), now)
     if key is None:
         raise Unauthenticated(_UNAUTHENTICATED)
     return key
+
+
+def require_in_force(key: ApiKey, table: KeyTable, now: float) -> None:
+    """Raises Unauthenticated for a key that was authenticated before, and has ended or was revoked since."""
+    if not table.has(key, now):
+        raise Unauthenticated(_UNAUTHENTICATED)
 
 
 def _presented(headers: Headers) -> str:

@@ -24,12 +24,14 @@ _SEAL_BYTES = 64
 class Services:
     """Handed in by the node, or by a test.
 
-    ``keys`` returns the table in force; ``metrics`` returns Prometheus' text format; ``clock`` is monotonic, in seconds;
+    ``keys`` returns the table in force, and ``knows_revoked`` whether that may be gone by now: is every revoked key known?
+    ``metrics`` returns Prometheus' text format; ``clock`` is monotonic, in seconds; ``wall`` in seconds since 1970;
     ``request_ids`` makes a fresh id.
     """
 
     vault: Vault
     keys: Callable[[], KeyTable]
+    knows_revoked: Callable[[], bool]
     fields: FieldSet
     events: EventSink
     limits: Limits
@@ -38,6 +40,7 @@ class Services:
     metrics: Callable[[], bytes]
     admission: Admission
     clock: Callable[[], float]
+    wall: Callable[[], float]
     request_ids: Callable[[], str]
 
 

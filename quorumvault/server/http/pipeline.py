@@ -3,6 +3,7 @@
 404/405  the router
 401      authenticate: whose key it is
 403      permit: may the key do this
+503      this node does not know which keys are revoked by now (no-quorum, outcome none)
 503      the event log cannot be written and events.on_failure is "refuse" (no-quorum, outcome none)
 503      draining      admission.py, before a byte of the body is read
 429      busy          admission.py: no place; memory.py: no memory for the body (413: never)
@@ -10,11 +11,14 @@
 415      the body's media type
 413      its length, as announced and as it arrives
 413/429  memory.py: the memory for what the body becomes
+401/503  the key again, once the body is there: it may have been revoked, or have ended, meanwhile
 400      JSON, or Arrow            the operation, with the bytes
 422      id headers, form, values  the operation
 413/429  memory.py: the memory for the operation's work (AdmittedRequest.pay)
 429/422  rate_limits.py: spend_values, values a second and a day (AdmittedRequest.charge)
 409/503  the vault; 413 if the values fit into no answer; 429 if there is no memory for them, or large reads wait for others
+
+Rules kept here: no key without knowledge.
 """
 
 import asyncio
@@ -29,7 +33,7 @@ from quorumvault.errors import NoQuorum, RequestError, WriteOutcome
 from quorumvault.formats.json import check_steps, parts_in_steps
 from quorumvault.server.http.answer import AnswerResponse
 from quorumvault.server.http.arrow import read_texts
-from quorumvault.server.http.auth import authenticate, permit
+from quorumvault.server.http.auth import authenticate, permit, require_in_force
 from quorumvault.server.http.body import Form, Turns, declared_length, form_of, read_body, require_length
 from quorumvault.server.http.dependencies import AdmittedRequest, Answer, Content, Counts, Services
 from quorumvault.server.http.memory import cost_of_decoding
@@ -73,7 +77,7 @@ class Pipeline:
         response: AnswerResponse | None = None
         outcome = "internal"
         try:
-            key = authenticate(headers_of(scope), self._services.keys())
+            key = authenticate(headers_of(scope), self._services.keys(), self._services.wall())
             response = await self._answer(scope, receive, key, counts)
             outcome = "ok"
         except RequestError as error:
@@ -105,12 +109,21 @@ class Pipeline:
         detail = "this node cannot write its event log, and serves nothing without a record (events.on_failure); ask another one"
         return NoQuorum(detail, outcome=outcome if self._operation.writes else None)
 
+    def _require_knowledge(self) -> None:
+        """Raises NoQuorum on a node that cannot tell whether a key was revoked (rule: no key without knowledge)."""
+        if not self._services.knows_revoked():
+            detail = (
+                "this node has not asked two nodes lately which API keys are revoked, and takes none until it has; ask another"
+            )
+            raise NoQuorum(detail, outcome="none" if self._operation.writes else None)
+
     async def _answer(self, scope: Scope, receive: Receive, key: ApiKey, counts: Counts) -> AnswerResponse:
         operation, services, headers = self._operation, self._services, headers_of(scope)
         if operation.permission is not None:
             permit(key, operation.permission)
             if services.events.refuses is not None:
                 raise self._not_recorded("none")
+        self._require_knowledge()
         length = declared_length(headers)
         # A body beyond the limit is not read, so it needs no memory.
         room = length if length <= services.limits.body_bytes else 0
@@ -124,6 +137,8 @@ class Pipeline:
                 connection = connection_of(scope)
                 seconds = None if connection is not None and connection.received else services.timeouts.body
                 body = await read_body(receive, place.memory, services.limits.body_bytes, seconds)
+                require_in_force(key, services.keys(), services.wall())
+                self._require_knowledge()
             spend = partial(self._allowances.spend_values, key)
             admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
             content = await self._carry_out(admitted, form, scope)

@@ -15,6 +15,7 @@ from quorumvault.protocol.join import Progress
 from quorumvault.protocol.messages import PROTOCOL_VERSION
 from quorumvault.protocol.views import Mode, View, votes
 from quorumvault.server.coordinator.coordinator import Coordinator
+from quorumvault.server.coordinator.revocations import Revocations
 from quorumvault.server.healing.healer import Healer
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.scrub import ScrubCounts
@@ -52,6 +53,7 @@ class SelfReport:
     admission: Admission
     events: EventLog
     reloads: Reloads
+    revocations: Revocations
 
     def facts(self) -> NodeFacts:
         """What peers hear in every greeting, ping and pong."""
@@ -81,7 +83,7 @@ class SelfReport:
         """The body of /health."""
         facts, view, problems = self.facts(), self.coordinator.view, filter(None, self._problems())
         health = describe(facts, view, self.links, problems, self._owed(), self.membership.progress)
-        if self.events.refuses:
+        if self.events.refuses or not self.revocations.known:
             health = msgspec.structs.replace(health, status="unavailable")
         return health if self.admission.phase is Phase.SERVING else msgspec.structs.replace(health, state=DRAINING)
 
@@ -100,6 +102,10 @@ class SelfReport:
             joining=self.membership.progress,
             reload_failed=self.reloads.problem is not None,
             certificates={use: (ends - now).total_seconds() for use, ends in self.reloads.credentials.ends().items()},
+            api_keys={
+                key.id: key.expires - now.timestamp() for key in self.reloads.keys.by_id().values() if key.expires is not None
+            },
+            revoked_keys=len(self.revocations.ids),
             memory=admission.memory.held,
             filter_bytes=present.bytes,
             spared=present.spared,
@@ -114,6 +120,7 @@ class SelfReport:
         yield self.free_space.problem
         yield self.events.problem
         yield self.reloads.problem
+        yield None if self.revocations.known else "it could not ask two nodes which API keys are revoked: it takes none"
         yield from self.reloads.credentials.problems(self.reloads.now())
 
     def _owed(self) -> dict[str, Owed]:

@@ -28,6 +28,7 @@ from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.take import Backups
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
+from quorumvault.server.coordinator.revocations import Revocations
 from quorumvault.server.coordinator.settle_notices import SettleNotices
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.join import Rejoin
@@ -125,6 +126,7 @@ class Node:
             lambda: self._standing.established,
             self._clock,
             wall_ms,
+            self._on_revoking,
         )
         local = self._local_node()
         self._links = {node: self._link(node, local) for node in config.peers}
@@ -134,6 +136,7 @@ class Node:
         self._renewal = Renewal(self._peer_server, self._links.values(), cluster.timeouts, call_later)
         self._notices = SettleNotices(self._peers(), lambda: self._coordinator.view, call_later)
         self._coordinator = self._make_coordinator()
+        self._revocations = Revocations(self._coordinator, time.monotonic, self._reloads)
         storage, learn = lambda: self._disk.storage, self._coordinator.learn
         callbacks = MembershipCallbacks(storage, learn, self._on_identity_change, self._events.note, self._end)
         self._membership = Membership(disk.identity, callbacks, self._make_rejoin)
@@ -145,7 +148,9 @@ class Node:
         app, tls = create_app(self._services()), self._reloads.api_tls()
         self._http = HttpServer(app, listener, limits, timeouts, crowded, self._metrics.refused, tls)
         backups = Backups(config, VERSION, lambda: self._healer, lambda: self._reloads.keys.owners, self._events.note)
-        operator = Operator(self._report, lambda: self._healer, self._peer_server, self._reloads, backups, self._stop_asked)
+        operator = Operator(
+            self._report, lambda: self._healer, self._peer_server, self._reloads, backups, self._revocations, self._stop_asked
+        )
         admin = create_admin_app(operator.controls(), self._request_ids)
         self._admin = HttpServer(admin, admin_socket.listen(config.data_directory), limits, timeouts)
 
@@ -214,6 +219,9 @@ class Node:
     def _introduce(self, owners: Iterable[Owner]) -> None:
         if self._disk.replica is not None:
             self._disk.replica.owners.introduce(owners)
+
+    def _on_revoking(self) -> None:
+        self._revocations.ask()
 
     def _missed(self, node: str, disk: bytes, request: Put | RaiseEpoch) -> None:
         if self._healer is not None:
@@ -301,6 +309,7 @@ class Node:
             admission=self._admission,
             events=self._events,
             reloads=self._reloads,
+            revocations=self._revocations,
         )
 
     def _services(self) -> Services:
@@ -308,6 +317,7 @@ class Node:
         return Services(
             vault=self._coordinator,
             keys=lambda: self._reloads.keys,
+            knows_revoked=lambda: self._revocations.known,
             fields=self._fields,
             events=self._recorder,
             limits=cluster.limits,
@@ -316,6 +326,7 @@ class Node:
             metrics=self._metrics.text,
             admission=self._admission,
             clock=time.monotonic,
+            wall=time.time,
             request_ids=self._request_ids,
         )
 
@@ -335,6 +346,7 @@ class Node:
         self._start_healing()
         if self._disk.may_vote:
             self._membership.start()
+        self._revocations.start()
         self._http.start()
         self._admin.start()
         for stop in (signal.SIGTERM, signal.SIGINT):
@@ -347,13 +359,14 @@ class Node:
     async def stop(self) -> None:
         """Drain, unless this process must not go on. Then close from the outside in."""
         if self.ending is None:
-            await self._drain()
+            await self._admission.drain(self._config.cluster.timeouts)
             await self._http.stop()
             await self._leave_cluster()
         else:
             await self._leave_cluster()
             await self._http.stop()
         self._watching.cancel()
+        await self._revocations.stop()
         await self._membership.stop()
         if self._healer is not None:
             await self._healer.stop()
@@ -365,19 +378,6 @@ class Node:
         await self._admin.stop()
         admin_socket.remove(self._config.data_directory)
         logger.info("%s stopped", self._config.node)
-
-    async def _drain(self) -> None:
-        """Announce the stop, refuse new requests, and finish those under way."""
-        timeouts = self._config.cluster.timeouts
-        logger.info("%s stops: draining", self._config.node)
-        self._admission.announce_stop()
-        await asyncio.sleep(timeouts.drain_notice)
-        self._admission.refuse_new()
-        try:
-            async with asyncio.timeout(timeouts.drain):
-                await self._admission.idle()
-        except TimeoutError:
-            logger.warning("%d requests were still under way after %g s", self._admission.in_flight, timeouts.drain)
 
     async def _leave_cluster(self) -> None:
         for link in self._links.values():

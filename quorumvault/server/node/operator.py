@@ -7,14 +7,25 @@ from functools import partial
 
 import msgspec
 
+from quorumvault.errors import Invalid, Refused
 from quorumvault.protocol.anti_entropy import CannotCompare, Compared
+from quorumvault.protocol.messages import KeyId
 from quorumvault.protocol.views import View
 from quorumvault.server.backup.take import Backups
+from quorumvault.server.coordinator.revocations import Revocations
 from quorumvault.server.healing.healer import Healer
 from quorumvault.server.healing.requests import NoAnswer
 from quorumvault.server.healing.scrub import Neighbours
 from quorumvault.server.http.admin.routes import Controls
-from quorumvault.server.http.admin.schemas import NodeStatus, PeerDifferences, PeerRepair, Repaired, Verified
+from quorumvault.server.http.admin.schemas import (
+    NodeStatus,
+    PeerDifferences,
+    PeerRepair,
+    Repaired,
+    RevokedKey,
+    RevokedKeys,
+    Verified,
+)
 from quorumvault.server.http.admin.status import show_facts, show_peers
 from quorumvault.server.node.health import SelfReport, is_active
 from quorumvault.server.node.reload import Reloads
@@ -41,11 +52,12 @@ class Operator:
     peer_server: PeerServer
     reloads: Reloads
     backups: Backups
+    revocations: Revocations
     stop: Callable[[str], None]
 
     def controls(self) -> Controls:
         reload, stop = partial(self.reloads.reload, _SOCKET), partial(self.stop, _SOCKET)
-        return Controls(self.status, reload, stop, self.repair, self.verify, self.backups.take)
+        return Controls(self.status, reload, stop, self.repair, self.verify, self.backups.take, self.revoke, self.revoked_keys)
 
     def status(self) -> NodeStatus:
         report, config, endpoints = self.report, self.report.config, self.report.config.endpoints
@@ -72,6 +84,19 @@ class Operator:
             return Repaired(node, {peer: PeerRepair(problem=_NO_DISK) for peer in self.report.links})
         outcomes = await healer.anti_entropy.repair()
         return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()})
+
+    async def revoke(self, key_id: str) -> RevokedKey:
+        """Revoke the API key with this id in the whole cluster. Raises Invalid, NoQuorum."""
+        try:
+            await self.revocations.revoke(msgspec.convert(key_id, KeyId))
+        except msgspec.ValidationError:
+            raise Invalid("that is no id of an API key; `quorumvault keys list` shows the ids") from None
+        except Refused as refused:
+            raise Invalid(str(refused)) from None
+        return RevokedKey(key_id, self.report.config.node)
+
+    def revoked_keys(self) -> RevokedKeys:
+        return RevokedKeys(self.report.config.node, sorted(self.revocations.ids), self.revocations.known)
 
     async def verify(self) -> Verified:
         """Compare with all peers now, record by record, and mend nothing."""

@@ -11,7 +11,7 @@ it and believes that it holds. The event log says which keys came, went and chan
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from ssl import SSLContext
 
 from quorumvault.config.api_keys import ApiKey, KeyTable, load_keys
@@ -29,8 +29,8 @@ logger = logging.getLogger("quorumvault.node")
 
 @dataclass(eq=False)
 class Reloads:
-    """``keys`` and ``credentials`` are in force. ``introduce`` is told the keys' owners, ``links`` (by node) their peers'
-    addresses; ``on_credentials`` is called when there are others; ``note`` takes events."""
+    """``keys``, those of the file that are not revoked, and ``credentials`` are in force. ``introduce`` is told the keys' owners,
+    ``links`` (by node) their peers' addresses; ``on_credentials`` is called when there are others; ``note`` takes events."""
 
     cluster: Cluster
     node: str
@@ -42,7 +42,8 @@ class Reloads:
 
     def __post_init__(self) -> None:
         """Raises ConfigError if there are no keys or no certificates to begin with."""
-        self.keys = load_keys(self.cluster.api_keys)
+        self._in_file = self.keys = load_keys(self.cluster.api_keys)
+        self._revoked: frozenset[str] = frozenset()
         self.credentials = self._load_credentials(self.cluster)
         for problem in self.credentials.problems(self.now()):
             logger.warning("%s", problem)
@@ -78,6 +79,19 @@ class Reloads:
         self.note(Event(event="reload", outcome="failed" if self._refused else "ok", detail=detail))
         return Reloaded(read, self._refused)
 
+    @property
+    def called_revoked(self) -> frozenset[str]:
+        """The ids of the keys that the file calls revoked."""
+        return self._in_file.revoked
+
+    def revoke(self, ids: frozenset[str]) -> None:
+        """From now on the keys with these ids are not in force, whatever the file says."""
+        before, self._revoked = self.keys, ids
+        self.keys = self._in_file.without(ids)
+        for key in before.by_id().values():
+            if key.id in ids:
+                self.note(Event(event="key_revoked", owner=key.owner.name, key_id=key.id))
+
     def api_tls(self) -> Callable[[], SSLContext] | None:
         """What returns the context for the next connection to the API; None for plain HTTP."""
         if self.credentials.api is None:
@@ -91,7 +105,8 @@ class Reloads:
         return context
 
     def _read_keys(self) -> None:
-        before, self.keys = self.keys, load_keys(guarded(self.cluster.api_keys))
+        before, self._in_file = self.keys, load_keys(guarded(self.cluster.api_keys))
+        self.keys = self._in_file.without(self._revoked)
         for event in key_changes(before, self.keys):
             self.note(event)
         self.introduce(self.keys.owners)
@@ -139,4 +154,5 @@ def key_changes(before: KeyTable, after: KeyTable) -> Iterator[Event]:
 
 
 def _rights(key: ApiKey) -> str:
-    return f"may {', '.join(sorted(key.allow))}; rates: {key.rates if any(key.rates) else 'none'}"
+    ends = "" if key.expires is None else f"; ends {datetime.fromtimestamp(key.expires, UTC).isoformat(timespec='seconds')}"
+    return f"may {', '.join(sorted(key.allow))}; rates: {key.rates if any(key.rates) else 'none'}{ends}"

@@ -26,9 +26,10 @@ from pathlib import Path
 
 from quorumvault import durable
 from quorumvault.config.addresses import Endpoints, is_loopback
-from quorumvault.config.api_keys import FIRST_ALLOW, create_key, load_keys, new_keyfile
+from quorumvault.config.api_keys import FIRST_ALLOW, load_keys
 from quorumvault.config.cluster import NodePlace, load_place, parse_cluster
 from quorumvault.config.fields import load_fields
+from quorumvault.config.key_changes import create_key, new_keyfile
 from quorumvault.config.secrets import read_secret, write_secret
 from quorumvault.config.tampering import close_folder
 from quorumvault.config.tls import OWN_CERTIFICATE

@@ -1,9 +1,9 @@
 """Copying another disk's store, piece by piece: reading a piece there, and merging it with what is here.
 
-A copy has what disks have in common: registers, names of owners, records, in this order. A register becomes the larger one
-of the two; a record is merged by records.merge. Bytes that no owner's key opens are unknown and no value, so
-they give way to a record that is authentic, and never make a conflict with it. Where there is no authentic record they are
-kept: what is unreadable stays unknown, as it was on the disk that it came from, and is not absent.
+A copy has what disks have in common: registers, revoked keys, names of owners, records, in this order. A register becomes the
+larger one of the two; of revoked keys the disk has both's; a record is merged by records.merge. Bytes that no owner's key opens
+are unknown and no value, so they give way to a record that is authentic, and never make a conflict with it. Where there is no
+authentic record they are kept: what is unreadable stays unknown, as it was on the disk that it came from, and is not absent.
 
 Rules kept here: copy after the entry, from both.
 """
@@ -19,7 +19,7 @@ from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store
 
-_COPIED = (layout.REGISTER, layout.OWNER, layout.RECORD)
+_COPIED = (layout.REGISTER, layout.REVOKED, layout.OWNER, layout.RECORD)
 #: What is read of a whole store, and written with one sync, at a time while no node runs.
 BATCH_BYTES = 8 << 20
 
@@ -89,7 +89,7 @@ def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], ke
     Raises StoreCorrupt for a register that cannot be read.
     """
     if key.startswith(layout.REGISTER):
-        return max(mine, theirs, key=_register)
+        return max(mine, theirs, key=layout.read_register)
     if not key.startswith(layout.RECORD):
         return mine
     merged = records.merge(mine, theirs)
@@ -117,10 +117,3 @@ def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]]) -> None:
             batch, room = {}, BATCH_BYTES
     if batch:
         store.write(batch)
-
-
-def _register(value: bytes) -> tuple[int, str]:
-    try:
-        return layout.decode_register(value)
-    except ValueError as error:
-        raise StoreCorrupt(f"an epoch register cannot be read: {error}") from None

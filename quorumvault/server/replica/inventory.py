@@ -128,10 +128,7 @@ class Inventory:
     def _read_registers(self, head: Head, after: bytes) -> messages.Registers:
         found = messages.Registers(*head, [], [], [], [])
         for key, value in self.store.scan(layout.REGISTER, layout.register_key(after) + b"\0"):
-            try:
-                epoch, secret = layout.decode_register(value)
-            except ValueError as error:
-                raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
+            epoch, secret = layout.read_register(value)
             owner = self.owners.get(key[1:])
             found.owners.append(key[1:])
             found.names.append("" if owner is None else owner.name)

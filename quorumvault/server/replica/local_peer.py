@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from quorumvault.protocol import records
 from quorumvault.protocol.clock import HybridClock
-from quorumvault.protocol.messages import AnyRequest, NotVoting, Outgoing, Put
+from quorumvault.protocol.messages import AnyReply, AnyRequest, NotVoting, Outgoing, Put, ReadRevoked, RevokeKeys
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.replica.group_commit import GroupCommit
 
@@ -16,6 +16,7 @@ class LocalPeer:
 
     ``storage`` gives None while the node has no disk (it is joining), and ``disk`` the id that its disk has or will have.
     ``established`` says whether this process may vote (peers/standing.py).
+    ``revoking`` is called when the replica has stored revoked keys for somebody.
     ``clock`` follows the versions of the records that come in; ``wall_ms`` is milliseconds since 1970.
     """
 
@@ -25,6 +26,7 @@ class LocalPeer:
     established: Callable[[], bool]
     clock: HybridClock
     wall_ms: Callable[[], int]
+    revoking: Callable[[], None] = lambda: None
 
     @property
     def up(self) -> bool:
@@ -45,5 +47,13 @@ class LocalPeer:
             on_reply(NotVoting(request.round, request.view, self.disk()))
         elif not self.established():
             on_reply(NoReply(sent=False))
+        elif isinstance(request, ReadRevoked):  # from memory: a slow disk must not keep a node from knowing
+            on_reply(storage.replica.revoked.answer(request, storage.replica.identity))
+        elif isinstance(request, RevokeKeys):
+            storage.submit(request, lambda reply: self._answer_revoked(reply, on_reply))
         else:
             storage.submit(request, on_reply)
+
+    def _answer_revoked(self, reply: AnyReply | NoReply, on_reply: OnReply) -> None:
+        on_reply(reply)
+        self.revoking()

@@ -31,6 +31,11 @@ class OwnerNames:
                 known = self._kept[owner] = Owner(name.decode())
         return known
 
+    def stage(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
+        """Stage the owner's name if the store does not have it."""
+        if name and self.kept(owner) is None:
+            staged[layout.owner_key(owner)] = name.encode()
+
     def introduce(self, owners: Iterable[Owner]) -> None:
         """Make owners known whose names the store may lack: an older version wrote records without names. From any thread."""
         self._introduced = {owner.id: owner for owner in owners}

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol import messages, records
 from quorumvault.protocol.fence import Register, refuses
@@ -33,6 +32,7 @@ from quorumvault.server.replica.hints import HintStore
 from quorumvault.server.replica.inventory import Inventory
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.replica.present_keys import PresentKeys
+from quorumvault.server.replica.revoked_keys import RevokedKeys, refusal_of
 from quorumvault.server.replica.settled import SettledRecords
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
@@ -63,8 +63,8 @@ class OwnWork:
 
 
 #: Handled after the group's write.
-_AFTER_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, messages.Settle, OwnWork)
-_AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | messages.Settle | OwnWork
+_AFTER_WRITE = (messages.AskView, messages.ProposeView, messages.Copy, messages.Settle, messages.RevokeKeys, OwnWork)
+_AfterWrite = messages.AskView | messages.ProposeView | messages.Copy | messages.Settle | messages.RevokeKeys | OwnWork
 
 
 class Replica:
@@ -108,6 +108,8 @@ class Replica:
         #: Which of the records may be told alone.
         self.settled = SettledRecords()
         self.owners = OwnerNames(store)
+        #: The API keys that are revoked, as far as this disk knows.
+        self.revoked = RevokedKeys(store)
         #: Hints of this node's coordinator about what peers have missed.
         self.hints = HintStore(store)
         self.inventory = Inventory(store, self._sums, self.present, self.owners, keyring, reply_bytes, copy_bytes)
@@ -166,7 +168,7 @@ class Replica:
         """Store the names of owners that came with records or registers, if they are not in the store or cannot be read there."""
         fresh: dict[bytes, bytes] = {}
         for owner in owners:
-            self._keep_name(owner.id, owner.name, fresh)
+            self.owners.stage(owner.id, owner.name, fresh)
         if fresh and self._has_room():
             self._write(fresh)
 
@@ -184,6 +186,7 @@ class Replica:
             there = zip(merged, self._store.get(list(merged)), strict=True)
             self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
             self._write(merged)
+            self.revoked.learn(merged)
         return changed
 
     def settle(self, view: ViewId, buckets: Iterable[range], sequence: int) -> None:
@@ -230,17 +233,19 @@ class Replica:
                     self._become(replace(mine, view=view))
             case messages.Copy():
                 return self._copy(request)
+            case messages.RevokeKeys():
+                return self._revoke(request)
         identity = self._identity
         mark = Mark(identity.incarnation, self.sequence)
         return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view, mark)
 
     def _copy(self, copy: messages.Copy) -> AnyReply:
-        view, disk = self._identity.view, self._identity.disk
-        if not self._votes or view is None:
-            return messages.NotVoting(copy.round, copy.view, disk)
-        if copy.view != view.id:
-            return messages.OtherView(copy.round, copy.view, disk, view)
-        return self.inventory.copy((copy.round, copy.view, disk), copy.after)
+        refusal = refusal_of(self._identity, copy)
+        return refusal or self.inventory.copy((copy.round, copy.view, self._identity.disk), copy.after)
+
+    def _revoke(self, request: messages.RevokeKeys) -> AnyReply:
+        refusal = self.revoked.store(request, self._identity, self._write, self.has_reserve)
+        return refusal or self._reply_for(_Durable(request, {}))
 
     # Requests of coordinators.
 
@@ -287,6 +292,8 @@ class Replica:
             case messages.RaiseEpoch():
                 self._advance(request.owner, Register(request.epoch, request.secret), staged)
                 return _Durable(request, {})
+            case messages.ReadRevoked():
+                return self.revoked.answer(request, self._identity)
             case _:
                 return self.inventory.answer(request, self._identity.disk, self.sequence)
 
@@ -296,7 +303,7 @@ class Replica:
         if refuses(mine, theirs):
             return messages.Stale(put.round, put.view, self._identity.disk, mine.epoch, mine.secret)
         self._advance(put.owner, theirs, staged)
-        self._keep_name(put.owner, put.owner_name, staged)
+        self.owners.stage(put.owner, put.owner_name, staged)
         keys = layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests)
         refused = self._store_once(keys, [put.header + sealed for sealed in put.sealed], staged)
         if refused:
@@ -306,7 +313,7 @@ class Replica:
     def _write_back(self, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> _Durable:
         """Read repair: only records that are authentic for their keys are written. The fence does not apply to old records."""
         owner = Owner(repair.owner_name)
-        self._keep_name(owner.id, owner.name, staged)
+        self.owners.stage(owner.id, owner.name, staged)
         keys = layout.record_keys(owner.id, repair.epochs, repair.digests)
         forged = {
             index
@@ -346,11 +353,6 @@ class Replica:
         found = dict(zip(asked, self._store.get(asked), strict=True)) if asked else {}
         return [found.get(key) for key in keys]
 
-    def _keep_name(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
-        """Stage the owner's name if the store does not have it (owners.py)."""
-        if name and self.owners.kept(owner) is None:
-            staged[layout.owner_key(owner)] = name.encode()
-
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
         keys = layout.record_keys(get.owner, get.epochs, get.digests)
         stored = self._read(keys)
@@ -385,15 +387,7 @@ class Replica:
 
     def _register(self, owner: bytes, staged: dict[bytes, bytes]) -> Register:
         value = staged.get(key := layout.register_key(owner)) or self._store.get([key])[0]
-        if value is None:
-            return Register(0, "")
-        # Without a readable register the fence cannot hold, and no other answer is safe.
-        if value is CORRUPT:
-            raise StoreCorrupt("an epoch register cannot be read: its block is corrupt")
-        try:
-            return Register(*layout.decode_register(value))
-        except ValueError as error:
-            raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
+        return Register(0, "") if value is None else Register(*layout.read_register(value))
 
     def _advance(self, owner: bytes, register: Register, staged: dict[bytes, bytes]) -> None:
         if register.epoch > self._register(owner, staged).epoch:

@@ -2,6 +2,7 @@
 
     r | digest[0:2] | owner id (16) | epoch (u32 BE) | digest[2:20]    record of (owner, epoch, token)      -> protocol/records.py
     e | owner id (16)                                                  the owner's epoch register           -> REGISTER below
+    k | key id (ASCII)                                                 that API key is revoked; holds 0x01
     h | disk (16) | number (u64 BE)                                    a hint: what that disk missed -> protocol/hinted_handoff.py
     m | name                                                           facts about this store ("sequence", "format", "disk"),
                                                                        the names of owners, by their id, and what is
@@ -21,11 +22,12 @@ from collections.abc import Sequence
 
 from quorumvault.errors import StoreCorrupt
 from quorumvault.protocol.rollback_marks import Mark
-from quorumvault.server.storage.store import CORRUPT, Store
+from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
 STORE_FORMAT = 1
 RECORD = b"r"
 REGISTER = b"e"
+REVOKED = b"k"
 HINT = b"h"
 META = b"m"
 BUCKET_BYTES = 2
@@ -37,6 +39,9 @@ DISK_KEY = META + b"disk"
 SEQUENCE_KEY = META + b"sequence"
 OWNER = META + b"owner/"
 MARK = META + b"mark/"
+
+#: The value under a revoked key's id: there is nothing more to say of it.
+REVOKED_VALUE = b"\x01"
 
 _REGISTER_FORMAT = b"\x01"
 _U32 = struct.Struct(">I")
@@ -94,6 +99,21 @@ def decode_register(value: bytes) -> tuple[int, str]:
     if value[:1] != _REGISTER_FORMAT or len(value) < 1 + _U32.size:
         raise ValueError("not a register of a known format")
     return _U32.unpack_from(value, 1)[0], value[5:].decode()
+
+
+def read_register(value: bytes | Corrupt) -> tuple[int, str]:
+    """As decode_register, of what a store holds. Raises StoreCorrupt: without a readable register the fence cannot hold."""
+    if value is CORRUPT:
+        raise StoreCorrupt("an epoch register cannot be read: its block is corrupt")
+    try:
+        return decode_register(value)
+    except ValueError as error:
+        raise StoreCorrupt(f"an epoch register cannot be read: {error}") from error
+
+
+def revoked_key(key_id: str) -> bytes:
+    """The key of the fact that an API key is revoked."""
+    return REVOKED + key_id.encode()
 
 
 def encode_sequence(sequence: int) -> bytes:

@@ -3,8 +3,8 @@
 ``TABLE`` has one row for each metric: its name, its kind, its help, its labels, and how it is read. Some are counted here, as
 requests end and observers report (``Counts``); the others are read from the node when somebody asks (``Reading``).
 
-Labels are names that this program knows: of operations, outcomes, nodes and states. Nothing that a caller sends becomes one, so
-there is a bounded number of series, and no owner, token or value in them.
+Labels are names that this program knows: of operations, outcomes, nodes and states, and ids of API keys in the key file. Nothing
+that a caller sends becomes one, so there is a bounded number of series, and no owner, token or value in them.
 
 Counts are plain numbers, and become prometheus-client's metric families when they are asked for. Its own Counter and Histogram
 take ten times as long, some 12 microseconds a request, and add a ``_created`` series to each of ours.
@@ -51,7 +51,8 @@ class Reading(NamedTuple):
 
     ``reachable`` counts active replicas, this node's own included; ``disk_free`` is in bytes, None if unknown; ``owed`` is what
     each peer is known to lack; ``joining`` is the progress of a disk that is no replica yet; ``reload_failed`` says that the last
-    reload refused a file; ``certificates`` are the seconds for which each is valid yet; ``memory`` is in bytes that requests hold
+    reload refused a file; ``certificates`` and ``api_keys`` (by id, of those that have an end) are the seconds for which each is
+    valid yet; ``revoked_keys`` counts the keys that are revoked; ``memory`` is in bytes that requests hold
     of their budget. ``filter_bytes`` is the memory of the filter of keys; ``spared`` counts the look-ups of writes that it
     answered, ``looked_up`` those that went to the store.
     """
@@ -70,6 +71,8 @@ class Reading(NamedTuple):
     spared: int = 0
     looked_up: int = 0
     certificates: Mapping[str, float] = {}
+    api_keys: Mapping[str, float] = {}
+    revoked_keys: int = 0
 
 
 class Histogram:
@@ -168,6 +171,10 @@ TABLE: Final = (
         "1 while API keys, peers' addresses or certificates in force are not those of the files, as these were refused; else 0."),
     Row("certificate_expiry_seconds", Kind.GAUGE, ("use",), lambda _, reading: reading.certificates,
         "Until this node's certificate for the other nodes or the API ends, or its list of revoked ones; below 0 once it has."),
+    Row("api_key_expiry_seconds", Kind.GAUGE, ("key_id",), lambda _, reading: reading.api_keys,
+        "Until this API key ends, by this node's clock, if it has an end and is not revoked; below 0 once it has ended."),
+    Row("revoked_api_keys", Kind.GAUGE, (), lambda _, reading: reading.revoked_keys,
+        "API keys that this node knows to be revoked in the whole cluster."),
     Row("peer_owed_records", Kind.GAUGE, ("peer",), lambda _, reading: {peer: o.records for peer, o in reading.owed.items()},
         "Records that this node committed without the peer's acknowledgement, and has not handed off yet. Those that reads "
         "have repaired there since are still counted."),

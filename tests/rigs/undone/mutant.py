@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from unittest import mock
 
-#: What the simulator plays (tests/simulation/plays.py): requests alone; disks that are lost; disks that are put back; healing.
-REQUESTS, LOST_DISKS, PUT_BACK, HEALING_NODES = "requests", "lost-disks", "put-back", "healing"
+#: What the simulator plays (tests/simulation/plays.py): requests alone; disks that are lost; disks that are put back; healing;
+#: keys that are revoked.
+REQUESTS, LOST_DISKS, PUT_BACK, HEALING_NODES, REVOKED = "requests", "lost-disks", "put-back", "healing", "revoked-keys"
 
 #: Object, name of its attribute, and what stands there instead.
 Patch = tuple[object, str, object]

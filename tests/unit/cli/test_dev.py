@@ -16,7 +16,7 @@ def test_the_second_start_has_the_same_cluster_and_key(tmp_path: Path) -> None:
     assert (tmp_path / "dev" / "secrets" / "dev.key").stat().st_mode & 0o777 == 0o600
     again, same_key = prepare(tmp_path / "dev", 8700)
     assert (again, same_key) == (cluster, key)
-    found = load_keys(cluster.api_keys).authenticate(key)
+    found = load_keys(cluster.api_keys).authenticate(key, 0.0)
     assert found is not None
     assert (found.owner.name, found.allow) == ("dev", frozenset({"tokenize", "detokenize", "rotate"}))
 
@@ -26,7 +26,7 @@ def test_a_cluster_without_a_key_of_its_own_gets_one(tmp_path: Path) -> None:
     (tmp_path / "secrets" / "dev.key").unlink()
     _, key = prepare(tmp_path, 9000)
     assert key != lost
-    assert load_keys(cluster.api_keys).authenticate(key) is not None
+    assert load_keys(cluster.api_keys).authenticate(key, 0.0) is not None
 
 
 def test_a_cluster_that_runs_is_not_started_twice(tmp_path: Path) -> None:

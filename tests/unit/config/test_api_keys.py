@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.config.api_keys import KeyTable, NewKey, Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
+from quorumvault.config.api_keys import KeyTable, Rates, load_keys, read_keyfile
+from quorumvault.config.key_changes import NewKey, create_key, new_keyfile, revoke_key
 from quorumvault.errors import ConfigError, Refused
 from quorumvault.model import Owner
 from tests import ROOT
@@ -38,7 +39,7 @@ def create(path: Path, owner: str = "clinic", **options: object) -> NewKey:
 
 def test_a_new_key_is_what_authenticates_and_only_its_hash_is_in_the_file(path: Path) -> None:
     key = create(path, note="nightly load", rates=Rates(5))
-    found = load_keys(path).authenticate(key.text)
+    found = load_keys(path).authenticate(key.text, 0.0)
     assert found is not None
     assert (found.id, found.owner, sorted(found.allow), found.rates) == (key.id, CLINIC, ["detokenize", "tokenize"], Rates(5))
     text = path.read_text()
@@ -103,8 +104,8 @@ def test_a_revoked_key_is_unknown_and_stays_in_the_list(path: Path) -> None:
     kept, revoked = create(path), create(path)
     entry = revoke_key(path, revoked.id, now=NOON)
     table = load_keys(path)
-    assert table.authenticate(revoked.text) is None
-    assert table.authenticate(kept.text) is not None
+    assert table.authenticate(revoked.text, 0.0) is None
+    assert table.authenticate(kept.text, 0.0) is not None
     assert [(each.id, each.revoked) for each in read_keyfile(path).keys] == [
         (kept.id, None),
         (revoked.id, "2025-03-01T12:00:00+00:00"),
@@ -123,7 +124,7 @@ def test_keys_made_at_once_are_all_there(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: create(path), range(24)))
     table = load_keys(path)
-    assert all(table.authenticate(key.text) for key in made)
+    assert all(table.authenticate(key.text, 0.0) for key in made)
 
 
 def test_the_sample_in_conf_is_one() -> None:
@@ -216,12 +217,12 @@ NOT_KEYS = [
 
 @pytest.mark.parametrize("text", NOT_KEYS)
 def test_what_is_no_key_is_none(text: str) -> None:
-    assert KEYS.authenticate(text) is None
+    assert KEYS.authenticate(text, 0.0) is None
 
 
 @given(st.text())
 def test_no_text_makes_it_fail(text: str) -> None:
-    assert KEYS.authenticate(text) is None
+    assert KEYS.authenticate(text, 0.0) is None
 
 
 def test_every_text_costs_one_hash_and_one_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,5 +239,5 @@ def test_every_text_costs_one_hash_and_one_comparison(monkeypatch: pytest.Monkey
     monkeypatch.setattr(hmac, "compare_digest", counted("compare", hmac.compare_digest))
     for text in [KEY, *NOT_KEYS]:
         work.clear()
-        KEYS.authenticate(text)
+        KEYS.authenticate(text, 0.0)
         assert work == ["hash", "compare"]

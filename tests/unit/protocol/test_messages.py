@@ -21,6 +21,7 @@ CELLS: dict[Any, st.SearchStrategy[Any]] = {
     ViewId: st.tuples(counts, st.binary(max_size=16)),
     View: st.builds(View, counts, st.binary(max_size=16), st.dictionaries(st.sampled_from(NODE_NAMES), st.binary(max_size=16))),
     Mark: st.builds(Mark, counts, counts),
+    messages.KeyId: st.text("abyz27", min_size=1, max_size=32),
     messages.RoundId: st.builds(messages.RoundId, st.binary(max_size=16), st.binary(max_size=8), counts),
 }
 
@@ -42,7 +43,7 @@ def of_any_kind(draw: st.DrawFn, kinds: Any) -> Any:
     """A message of one of these kinds; its columns are equally long."""
     kind = draw(st.sampled_from(get_args(kinds)))
     rows = draw(st.integers(0, 5))
-    types = get_type_hints(kind)
+    types = get_type_hints(kind, include_extras=True)
     fields = kind.__struct_fields__
     return kind(*(draw(valued(types[name], rows if name in kind.columns else None)) for name in fields))
 

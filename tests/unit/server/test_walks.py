@@ -17,6 +17,7 @@ import json
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -128,6 +129,7 @@ def application(directory: Path, commits: list[GroupCommit]) -> Any:
     services = Services(
         vault=vault,
         keys=lambda: KEYS,
+        knows_revoked=lambda: True,
         fields=FieldSet.compile(FIELDS, "fields.yaml"),
         events=EventList(),
         limits=limits,
@@ -136,6 +138,7 @@ def application(directory: Path, commits: list[GroupCommit]) -> Any:
         metrics=lambda: b"",
         admission=Admission(limits),
         clock=loop.time,
+        wall=time.time,
         request_ids=lambda: f"r{next(ids)}",
     )
     return create_app(services)

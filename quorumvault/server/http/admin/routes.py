@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, Stopping, Verified
+from quorumvault.server.http.admin.schemas import NodeStatus, Reloaded, Repaired, RevokedKey, RevokedKeys, Stopping, Verified
 from quorumvault.server.http.routes import create_starlette
 
 
@@ -19,6 +19,7 @@ class Controls:
     """The operations of a node for its operator. ``reload`` does what SIGHUP does; ``stop`` what SIGTERM does, at once.
 
     ``repair`` and ``verify`` compare this node's replica with the others, which may take minutes. ``backup`` yields its bytes.
+    ``revoke`` takes the id of an API key. Raises NoQuorum, Invalid.
     """
 
     status: Callable[[], NodeStatus]
@@ -27,6 +28,8 @@ class Controls:
     repair: Callable[[], Awaitable[Repaired]]
     verify: Callable[[], Awaitable[Verified]]
     backup: Callable[[], AsyncGenerator[bytes, None]]
+    revoke: Callable[[str], Awaitable[RevokedKey]]
+    revoked: Callable[[], RevokedKeys]
 
 
 def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlette:
@@ -53,8 +56,16 @@ def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlett
         # A backup that cannot begin raises before its first bytes: the refusal is then an answer of its own.
         return _Chunks(await anext(chunks), chunks)
 
-    posts = {"/reload": reload, "/stop": stop, "/repair": repair, "/verify": verify, "/backup": backup}
-    return create_starlette({("GET", "/status"): status, **{("POST", path): post for path, post in posts.items()}}, request_ids)
+    async def revoke(request: Request) -> Response:
+        return _answer(await node.revoke(request.query_params.get("key_id", "")))
+
+    async def revoked(request: Request) -> Response:
+        return _answer(node.revoked())
+
+    gets = {"/status": status, "/revoked": revoked}
+    posts = {"/reload": reload, "/stop": stop, "/repair": repair, "/verify": verify, "/backup": backup, "/revoke": revoke}
+    endpoints = {("GET", path): get for path, get in gets.items()} | {("POST", path): post for path, post in posts.items()}
+    return create_starlette(endpoints, request_ids)
 
 
 def _answer(content: msgspec.Struct, status: int = 200) -> Response:

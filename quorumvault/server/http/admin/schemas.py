@@ -68,6 +68,21 @@ class Reloaded(msgspec.Struct, frozen=True):
     refused: dict[str, str]
 
 
+class RevokedKey(msgspec.Struct, frozen=True):
+    """The API key with this id is revoked, on two disks. ``node`` was asked to."""
+
+    key_id: str
+    node: str
+
+
+class RevokedKeys(msgspec.Struct, frozen=True):
+    """The ids of the API keys that ``node`` knows to be revoked. ``current``: no more were before it last asked, a moment ago."""
+
+    node: str
+    ids: list[str]
+    current: bool
+
+
 class PeerRepair(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of a comparison with one peer: ``buckets`` of 65,536 that differed, records ``taken`` from it and ``given``
     to it, registers ``raised`` on either side, buckets ``unreadable`` on one; or the ``problem`` that prevented it."""

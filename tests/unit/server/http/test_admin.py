@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 from quorumvault.cli import main
 from quorumvault.cli.admin_client import AdminClient
 from quorumvault.cli.dev import prepare
+from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import Limits, Timeouts
-from quorumvault.errors import ConfigError, NoQuorum, NotRunning
+from quorumvault.errors import ConfigError, Invalid, NoQuorum, NotRunning
 from quorumvault.server.backup.format import AnyMessage, BrokenOff, Counts, Header, Piece, Trailer, Writer
 from quorumvault.server.http.admin import schemas
 from quorumvault.server.http.admin.routes import Controls, create_admin_app
@@ -74,6 +75,8 @@ CONTROLS = Controls(
     repair=answers(REPAIRED),
     verify=answers(VERIFIED),
     backup=no_backup,
+    revoke=lambda key_id: answers(schemas.RevokedKey(key_id, "n1"))(),
+    revoked=lambda: schemas.RevokedKeys("n1", ["3fq7tzd2"], True),
 )
 
 
@@ -328,3 +331,56 @@ def test_what_is_said_and_whether_that_fails(
     result = command(tmp_path, name, **controls)
     lines = [f"n1 and {peer}: {words}" for peer, words in zip(("n2", "n3"), said, strict=True)] if len(said) > 1 else said
     assert (result.exit_code, result.output.splitlines()) == (code, lines)
+
+
+def revoking(directory: Path, *arguments: str, **controls: Any) -> Result:
+    """The result of ``keys`` in a new cluster in ``directory``, while its n1 answers."""
+    cluster, _ = prepare(directory, 9000)
+    name, *more = arguments
+    full = ["keys", name, "--config", str(cluster.file), *more]
+    return serving(directory / "n1", lambda: CliRunner().invoke(main, full), **controls)
+
+
+def first_key(directory: Path) -> str:
+    cluster, _ = prepare(directory, 9000)
+    return next(iter(load_keys(cluster.api_keys).by_id()))
+
+
+def test_a_key_is_revoked_in_the_file_and_by_a_node(tmp_path: Path) -> None:
+    key_id, asked = first_key(tmp_path), list[str]()
+
+    async def revoke(given: str) -> schemas.RevokedKey:
+        asked.append(given)
+        return schemas.RevokedKey(given, "n1")
+
+    result = revoking(tmp_path, "revoke", key_id, revoke=revoke)
+    assert (result.exit_code, asked) == (0, [key_id])
+    assert result.stdout == f"Key {key_id} of dev is revoked: n1 has seen to it that two disks have noted it.\n"
+    again = json.loads(revoking(tmp_path, "revoke", key_id, "--json", revoke=revoke).stdout)
+    assert (again["id"], again["owner"], again["node"], asked) == (key_id, "dev", "n1", [key_id, key_id])
+
+
+def test_a_key_of_another_host_s_file_is_revoked_if_that_is_no_slip(tmp_path: Path) -> None:
+    result = revoking(tmp_path, "revoke", "3fq7tzd2")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no key has this id" in result.stderr
+    answer = json.loads(revoking(tmp_path, "revoke", "3fq7tzd2", "--elsewhere", "--json").stdout)
+    assert answer == {"id": "3fq7tzd2", "owner": None, "revoked": None, "node": "n1"}
+
+
+@pytest.mark.parametrize(("error", "code"), [(NoQuorum("n2 is down", outcome="unknown"), 3), (Invalid("no id"), 1)])
+def test_a_revocation_that_may_not_hold_is_no_success(tmp_path: Path, error: Exception, code: int) -> None:
+    async def revoke(given: str) -> schemas.RevokedKey:
+        raise error
+
+    result = revoking(tmp_path, "revoke", first_key(tmp_path), revoke=revoke)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert str(error) in result.stderr
+
+
+def test_a_list_has_what_is_revoked_in_the_cluster_alone(tmp_path: Path) -> None:
+    key_id = first_key(tmp_path)
+    revoked = schemas.RevokedKeys("n1", [key_id], current=True)
+    (entry,) = json.loads(revoking(tmp_path, "list", "--json", revoked=lambda: revoked).stdout)["keys"]
+    assert (entry["id"], entry["revoked"], entry["revoked_in_cluster"]) == (key_id, None, True)
+    assert "\tin the cluster\t" in revoking(tmp_path, "list", revoked=lambda: revoked).stdout

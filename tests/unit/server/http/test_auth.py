@@ -26,7 +26,7 @@ def headers(*pairs: tuple[str, str]) -> Headers:
     ],
 )
 def test_one_key_however_often_it_is_said(pairs: list[tuple[str, str]]) -> None:
-    assert authenticate(headers(*pairs), KEYS).owner == CLINIC
+    assert authenticate(headers(*pairs), KEYS, 0.0).owner == CLINIC
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_one_key_however_often_it_is_said(pairs: list[tuple[str, str]]) -> None:
 )
 def test_no_key_or_two_are_refused_in_the_same_words(pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(Unauthenticated) as refused:
-        authenticate(headers(*pairs), KEYS)
+        authenticate(headers(*pairs), KEYS, 0.0)
     with pytest.raises(Unauthenticated) as unknown:
-        authenticate(headers(("X-API-Key", key_text("nobody"))), KEYS)
+        authenticate(headers(("X-API-Key", key_text("nobody"))), KEYS, 0.0)
     assert str(refused.value) == str(unknown.value)
 
 
 def test_the_table_in_force_decides() -> None:
     with pytest.raises(Unauthenticated):
-        authenticate(headers(("X-API-Key", CLINIC_KEY)), KeyTable([CLINIC], []))
+        authenticate(headers(("X-API-Key", CLINIC_KEY)), KeyTable([CLINIC], []), 0.0)
 
 
 def test_a_permission_has_to_be_granted() -> None:

@@ -64,9 +64,9 @@ def test_a_key_that_came_and_one_that_went_are_events(scene: Scene) -> None:
     (first,) = scene.reloads.keys.by_id()
     text = scene.make_key("lab")
     keys(scene.config, "revoke", first)
-    assert scene.reloads.keys.authenticate(text) is None
+    assert scene.reloads.keys.authenticate(text, 0.0) is None
     scene.reloads.reload("SIGHUP")
-    assert scene.reloads.keys.authenticate(text) is not None
+    assert scene.reloads.keys.authenticate(text, 0.0) is not None
     came, went, reload = scene.events
     assert (came.event, came.owner, came.key_id) == ("key_added", "lab", text.split("_")[1])
     assert came.detail == "may detokenize, tokenize; rates: none"
@@ -76,6 +76,25 @@ def test_a_key_that_came_and_one_that_went_are_events(scene: Scene) -> None:
     assert scene.owners == [{"clinic", "lab"}]
     scene.reloads.reload("SIGHUP")
     assert [event.event for event in scene.events[3:]] == ["reload"]
+
+
+def test_a_key_that_is_revoked_in_the_cluster_is_in_force_no_more_whatever_the_file_says(scene: Scene) -> None:
+    """Proves: a revoked key stays revoked."""
+    text = scene.make_key("lab")
+    scene.reloads.reload("SIGHUP")
+    (first, second), before = scene.reloads.keys.by_id(), scene.reloads.keys.fingerprint
+    scene.events.clear()
+    scene.reloads.revoke(frozenset({second, "elsewhere"}))
+    (event,) = scene.events
+    assert (event.event, event.owner, event.key_id) == ("key_revoked", "lab", second)
+    for _ in range(2):
+        assert list(scene.reloads.keys.by_id()) == [first]
+        assert scene.reloads.keys.authenticate(text, 0.0) is None
+        assert scene.reloads.keys.fingerprint != before
+        scene.reloads.reload("SIGHUP")
+    keys(scene.config, "revoke", first)
+    scene.reloads.reload("SIGHUP")
+    assert scene.reloads.called_revoked == {first}
 
 
 def test_a_file_that_is_wrong_is_a_problem_until_it_is_taken(scene: Scene) -> None:

@@ -71,7 +71,7 @@ def test_the_first_keys_may_do_everything_and_are_stored_as_hashes(tmp_path: Pat
     made = make(tmp_path / "vault", ("clinic-a", "clinic-b"))
     table = load_keys(made.cluster_file.parent / "api_keys.yaml")
     for owner, text in made.api_keys.items():
-        key = table.authenticate(text)
+        key = table.authenticate(text, 0.0)
         assert key is not None
         assert (key.owner.name, key.allow) == (owner, frozenset({"tokenize", "detokenize", "rotate"}))
         assert not any(text.encode() in path.read_bytes() for path in made.cluster_file.parent.rglob("*") if path.is_file())

@@ -51,6 +51,7 @@ class Old:
 
     def pairs(self) -> dict[bytes, bytes]:
         pairs = {layout.register_key(CLINIC.id): layout.encode_register(2, "s1")}
+        pairs |= {layout.revoked_key("3fq7tzd2"): layout.REVOKED_VALUE}
         pairs |= {layout.owner_key(owner.id): owner.name.encode() for owner in (CLINIC, REGISTRY)}
         for number in range(20):
             pairs |= self.record(CLINIC, f"{number}", 1 + number % 2) | self.record(REGISTRY, f"{number}")
@@ -129,7 +130,7 @@ def test_without_a_key_file_each_owner_gets_a_new_key_and_it_is_good(old: Old, i
         assert made_keys.keys() == {"clinic", "registry"}
         keys = load_keys(place / "api_keys.yaml")
         for owner, text in made_keys.items():
-            key = keys.authenticate(text)
+            key = keys.authenticate(text, 0.0)
             assert key is not None
             assert (key.owner.name, key.allow) == (owner, frozenset({"tokenize", "detokenize", "rotate"}))
             assert text not in repr(restored)

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from quorumvault.cli import main
 from quorumvault.config.addresses import MAX_BASE_PORT, plan_nodes
-from quorumvault.config.api_keys import Rates, create_key, load_keys, new_keyfile, read_keyfile, revoke_key
+from quorumvault.config.api_keys import Rates, load_keys, read_keyfile
 from quorumvault.config.cluster import load_cluster, load_node, parse_cluster
+from quorumvault.config.key_changes import create_key, new_keyfile, revoke_key
 from quorumvault.errors import ConfigError, Refused
 from quorumvault.formats.yaml import parse_yaml, quoted, with_scalars
 from quorumvault.model import NODE_NAMES, OWNER_NAME, Owner
@@ -254,7 +255,7 @@ def test_a_key_file_that_would_be_read_as_something_else_is_not_written(tmp_path
         create_key(path, "a", now=NOW, entropy=entropy(), note="\udcff", new_owner=True)
     with pytest.raises(ConfigError, match="a file of at most"):
         create_key(path, "a", now=NOW, entropy=entropy(), note="a" * (1 << 20), new_owner=True)
-    monkeypatch.setattr("quorumvault.config.api_keys._render", lambda _: "owners: []\nkeys: []\n")
+    monkeypatch.setattr("quorumvault.config.key_changes._render", lambda _: "owners: []\nkeys: []\n")
     with pytest.raises(Refused, match="would be read as something else; nothing was changed"):
         create_key(path, "a", now=NOW, entropy=entropy(), new_owner=True)
     assert path.read_bytes() == before

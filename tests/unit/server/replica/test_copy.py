@@ -41,7 +41,7 @@ ROTTEN = record(ONE)[:-1] + bytes([record(ONE)[-1] ^ 1])
 
 @given(
     pairs=st.dictionaries(
-        st.builds(bytes.__add__, st.sampled_from([b"e", b"m", b"m owner/"[:1] + b"owner/", b"r", b"h"]), st.binary(max_size=3)),
+        st.builds(bytes.__add__, st.sampled_from([b"e", b"k", b"m", b"mowner/", b"r", b"h"]), st.binary(max_size=3)),
         st.binary(max_size=20),
         max_size=30,
     ),
@@ -56,7 +56,7 @@ def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: d
         assert keys or last
         copied += zip(keys, values, strict=True)
         after = keys[-1] if keys else after
-    common = (layout.REGISTER, layout.OWNER, layout.RECORD)
+    common = (layout.REGISTER, layout.REVOKED, layout.OWNER, layout.RECORD)
     assert copied == sorted(pair for pair in pairs.items() if pair[0].startswith(common))
 
 

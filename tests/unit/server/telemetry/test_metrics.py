@@ -90,6 +90,8 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
         40,
         2,
         {"peers": 86_400.5},
+        {"3fq7tzd2": -1.5},
+        2,
     )
     metrics = gauged.metrics
     metrics.request(Event(event="tokenize", outcome="ok", items=10, duration_ms=3.0))

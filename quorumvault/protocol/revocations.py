@@ -1,0 +1,139 @@
+"""Revoked API keys: a set of key ids that only grows, written to two disks and read from two, as an epoch is.
+
+Two answers together have what any acknowledged revocation left behind. What only one of them has is written to two before it is
+used, so that no later reader knows less. So a node knows all that was acknowledged before it *began* to ask; and it takes keys
+only for a while after that, since it cannot say what it missed since. This is the bound that a revocation keeps: a lease, by the
+node's own monotonic clock, which is passed in.
+
+server/coordinator/revocations.py asks, over and over; server/replica/revoked_keys.py is one disk's share of the set.
+
+Rules kept here: a revoked key stays revoked; no key without knowledge.
+"""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from quorumvault.errors import Refused
+from quorumvault.protocol.messages import UNSENT, Ack, ReadRevoked, RevokedAre, RevokeKeys, RoundId
+from quorumvault.protocol.quorum import Outcome
+from quorumvault.protocol.rounds import Round, ViewRefused
+from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, Steps
+from quorumvault.protocol.views import View
+
+#: Ids that can be revoked, in the life of a cluster. All of them fit into one message of 330 KB.
+MOST_REVOKED: Final = 10_000
+#: Seconds between two questions of a node, and between two while it knows nothing that counts.
+ASK_EVERY: Final = 0.5
+ASK_SOON: Final = 0.1
+#: Seconds from the beginning of a question for which its answer counts. The last node has to refuse a revoked key within two, and
+#: the way to it and back takes a part of these. Two questions in a row may be lost.
+KNOWN_FOR: Final = 1.5
+
+
+def fingerprint_of(ids: Collection[str]) -> bytes:
+    """128 bits over a set of key ids."""
+    return hashlib.blake2b("\n".join(sorted(ids)).encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedRead:
+    """The ids that either of two replicas has. Those in ``unsettled`` one of them lacks: to be written back before use."""
+
+    ids: frozenset[str]
+    unsettled: frozenset[str]
+
+
+class ReadRevokedRound(Round[RevokedAre, RevokedRead]):
+    """Decides a ReadRevoked. ``known`` are the ids whose fingerprint it names."""
+
+    _kind = RevokedAre
+
+    def __init__(self, round_id: RoundId, view: View, known: frozenset[str]) -> None:
+        super().__init__(round_id, view)
+        self._known = known
+
+    def _decision(self) -> RevokedRead | None:
+        if self._tally.outcome is not Outcome.WON:
+            return None
+        told = [self._known if reply.ids is None else frozenset(reply.ids) for reply in self._replies]
+        either = frozenset[str]().union(*told)
+        return RevokedRead(either, either - told[0].intersection(*told))
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Two disks have the ids."""
+
+
+class RevokeRound(Round[Ack, Revoked]):
+    """Decides a RevokeKeys."""
+
+    _kind = Ack
+
+    def _decision(self) -> Revoked | None:
+        return Revoked() if self._tally.outcome is Outcome.WON else None
+
+
+def read_revoked(known: frozenset[str]) -> Steps[frozenset[str]]:
+    """The ids of all keys whose revocation was acknowledged before this began, and of no key that nobody revoked.
+
+    ``known`` are those that an earlier call returned. Raises QuorumLost.
+    """
+    for _ in range(ATTEMPTS):
+        decision = yield Ask(
+            ReadRevoked(*UNSENT, fingerprint_of(known)), lambda round_id, view: ReadRevokedRound(round_id, view, known)
+        )
+        if isinstance(decision, ViewRefused):
+            continue
+        if not isinstance(decision, RevokedRead):
+            break
+        if not decision.unsettled or (yield from _write(decision.unsettled)):
+            return known | decision.ids
+    raise QuorumLost
+
+
+def revoke(ids: frozenset[str], known: frozenset[str]) -> Steps[frozenset[str]]:
+    """Revoke the keys with these ids. Idempotent. Returns the ids of all revoked keys, as ``read_revoked`` does.
+
+    Raises Refused if there would be more than MOST_REVOKED, which operators on two hosts at once can pass by as many as they ask
+    for; QuorumLost, after which the keys may be revoked or not.
+    """
+    revoked = yield from read_revoked(known)
+    fresh = ids - revoked
+    if len(revoked) + len(fresh) > MOST_REVOKED:
+        raise Refused(f"{len(revoked):,} API keys are revoked, and {MOST_REVOKED:,} is the most; what is revoked stays so")
+    for _ in range(ATTEMPTS):
+        if not fresh or (yield from _write(fresh)):
+            return revoked | fresh
+    raise QuorumLost
+
+
+def _write(ids: frozenset[str]) -> Steps[bool]:
+    """Write the ids to two disks. Returns False if a newer view came in between; raises QuorumLost."""
+    decision = yield Ask(RevokeKeys(*UNSENT, sorted(ids)), RevokeRound)
+    if isinstance(decision, Revoked):
+        return True
+    if isinstance(decision, ViewRefused):
+        return False
+    raise QuorumLost
+
+
+class Knowledge:
+    """The revoked keys that a process knows, and how long it may take keys by that. It begins with nothing."""
+
+    def __init__(self) -> None:
+        self.ids: frozenset[str] = frozenset()
+        self._until: float | None = None
+
+    def learn(self, ids: frozenset[str], began: float) -> frozenset[str]:
+        """What a question that began then was answered. Returns the ids that are new. Answers may come in any order."""
+        fresh = ids - self.ids
+        self.ids |= ids
+        self._until = max(self._until or began, began + KNOWN_FOR)
+        return fresh
+
+    def counts(self, now: float) -> bool:
+        """True if a key may be taken now that is not among the ids."""
+        return self._until is not None and now < self._until

@@ -1,0 +1,102 @@
+"""Keeps a node's knowledge of revoked API keys fresh: asks two replicas over and over, as protocol/revocations.py says.
+
+    asks    every ASK_EVERY seconds; every ASK_SOON while its knowledge does not count; at once when its replica has stored more
+    brings  what the key file calls revoked, and no disk does yet, to two disks
+
+Questions overlap: one that a slow node keeps waiting keeps no other one waiting. An answer counts from when it was asked for.
+
+Rules kept here: a revoked key stays revoked; no key without knowledge.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from quorumvault.errors import NoQuorum, Refused
+from quorumvault.protocol.revocations import ASK_EVERY, ASK_SOON, KNOWN_FOR, Knowledge
+from quorumvault.server.coordinator.coordinator import Coordinator
+
+logger = logging.getLogger("quorumvault.revocations")
+
+#: Questions under way at once: those that may still be answered while their answers count.
+_MOST_QUESTIONS = 1 + int(KNOWN_FOR / ASK_EVERY)
+
+
+class KeysInForce(Protocol):
+    """The API keys of this node's key file that are not revoked."""
+
+    @property
+    def called_revoked(self) -> frozenset[str]:
+        """The ids of the keys that the file itself calls revoked."""
+
+    def revoke(self, ids: frozenset[str]) -> None:
+        """These are all that the cluster knows to be revoked: more than it was told before."""
+
+
+class Revocations:
+    """Used on the event loop's thread. ``clock`` is monotonic, in seconds.
+
+    ``keys`` is told what is revoked.
+    """
+
+    def __init__(self, coordinator: Coordinator, clock: Callable[[], float], keys: KeysInForce) -> None:
+        self._coordinator = coordinator
+        self._clock = clock
+        self._keys = keys
+        self._knowledge = Knowledge()
+        self._questions: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of the keys that are revoked, as far as this node knows."""
+        return self._knowledge.ids
+
+    @property
+    def known(self) -> bool:
+        """Whether this node may take a key now that is not among ``ids``."""
+        return self._knowledge.counts(self._clock())
+
+    def start(self) -> None:
+        """Begin to ask, and never cease."""
+        self.ask()
+        self._timer = asyncio.get_running_loop().call_later(ASK_EVERY if self.known else ASK_SOON, self.start)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for question in self._questions:
+            question.cancel()
+        await asyncio.gather(*self._questions, return_exceptions=True)
+
+    def ask(self) -> None:
+        """Ask now, unless too many questions are under way."""
+        if len(self._questions) < _MOST_QUESTIONS:
+            question = asyncio.get_running_loop().create_task(self.once(), name="revoked keys")
+            self._questions.add(question)
+            question.add_done_callback(self._questions.discard)
+
+    async def revoke(self, key_id: str) -> None:
+        """Revoke the key with this id: on two disks when this returns. Raises NoQuorum, Refused."""
+        began = self._clock()
+        self._learn(await self._coordinator.revoke(frozenset({key_id}), self.ids), began)
+
+    async def once(self) -> None:
+        """Ask, and bring what only the key file knows to two disks. Does not raise."""
+        try:
+            began = self._clock()
+            self._learn(await self._coordinator.read_revoked(self.ids), began)
+            if missing := self._keys.called_revoked - self.ids:
+                began = self._clock()
+                self._learn(await self._coordinator.revoke(missing, self.ids), began)
+        except NoQuorum:
+            pass  # as long as that lasts no operation has a quorum
+        except Refused as refused:
+            logger.error("the key file calls more keys revoked than the cluster takes: %s", refused)
+        except Exception as error:  # nothing may end it: its words could have a key in them
+            logger.error("asking for revoked keys failed, and goes on: %s", type(error).__name__)
+
+    def _learn(self, ids: frozenset[str], began: float) -> None:
+        if self._knowledge.learn(ids, began):
+            self._keys.revoke(self.ids)

@@ -1,0 +1,90 @@
+"""The API keys that are revoked, by their ids: a set of this disk that only grows, in its store and in memory.
+
+A replica's answer to "which are revoked" comes from memory, so it can be given on the event loop, however slow the disk is
+(local_peer.py). An id is in memory only after the write of it has returned.
+
+Rules kept here: a revoked key stays revoked.
+"""
+
+from collections.abc import Callable, Collection
+
+from quorumvault.protocol.messages import AnyReply, NotVoting, OtherView, ReadRevoked, Request, RevokedAre, RevokeKeys
+from quorumvault.protocol.revocations import fingerprint_of
+from quorumvault.protocol.views import votes
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.store import Store
+
+
+class RevokedKeys:
+    """Changed on the store's thread only; ``answer`` and ``ids`` may be used on another one.
+
+    Raises StoreCorrupt if the store cannot tell: a key could work again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._known = _Known(frozenset(_id_of(key) for key, _ in store.scan(layout.REVOKED)))
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return self._known.ids
+
+    def store(
+        self,
+        request: RevokeKeys,
+        identity: DiskIdentity,
+        write: Callable[[dict[bytes, bytes]], None],
+        has_reserve: Callable[[], bool],
+    ) -> AnyReply | None:
+        """Store what is asked, by a ``write`` of its own: it is rare, and has to be possible on a disk that is nearly full.
+
+        Returns a refusal, or None if all of it is durable.
+        """
+        view = identity.view
+        if view is not None and request.view != view.id:
+            return OtherView(request.round, request.view, identity.disk, view)
+        fresh = {layout.revoked_key(key_id): layout.REVOKED_VALUE for key_id in request.ids if key_id not in self.ids}
+        if fresh and not has_reserve():
+            return NotVoting(request.round, request.view, identity.disk, full=True)
+        if fresh:
+            write(fresh)
+            self.learn(fresh)
+        return None
+
+    def learn(self, written: Collection[bytes]) -> None:
+        """The store has been written under these keys, which may be of anything."""
+        fresh = {_id_of(key) for key in written if key.startswith(layout.REVOKED)}
+        if fresh:
+            self._known = _Known(self.ids | fresh)
+
+    def answer(self, request: ReadRevoked, identity: DiskIdentity) -> AnyReply:
+        refusal = refusal_of(identity, request)
+        if refusal is not None:
+            return refusal
+        known = self._known
+        ids = None if known.fingerprint == request.known else sorted(known.ids)
+        return RevokedAre(request.round, request.view, identity.disk, ids)
+
+
+class _Known:
+    """Replaced as a whole, so that another thread never sees ids with the fingerprint of others."""
+
+    __slots__ = ("fingerprint", "ids")
+
+    def __init__(self, ids: frozenset[str]) -> None:
+        self.ids = ids
+        self.fingerprint = fingerprint_of(ids)
+
+
+def refusal_of(identity: DiskIdentity, request: Request) -> AnyReply | None:
+    """The answer of a disk that may not speak to this request: it has no vote, or is in another view. None if it may."""
+    view, disk = identity.view, identity.disk
+    if view is None or not votes(disk, identity.mode, view):
+        return NotVoting(request.round, request.view, disk)
+    if request.view != view.id:
+        return OtherView(request.round, request.view, disk, view)
+    return None
+
+
+def _id_of(key: bytes) -> str:
+    return key.removeprefix(layout.REVOKED).decode()

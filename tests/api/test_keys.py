@@ -1,0 +1,75 @@
+"""Keys that end, as clients meet it: one that has ended or was revoked is unknown, and a node that cannot tell takes none."""
+
+from typing import Any
+
+import pytest
+
+from quorumvault.config.api_keys import KeyTable
+from tests.rigs.vault import CLINIC, Rig, api_key, bearer
+
+ENDS = 1_000.0
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig()
+    rig.keys = KeyTable([CLINIC], [api_key("clinic", CLINIC), api_key("ending", CLINIC, expires=ENDS)])
+    return rig
+
+
+def refusal(rig: Rig, key: str) -> tuple[int, dict[str, Any]]:
+    response = rig.client.get("/fields", headers=bearer(key))
+    return response.status_code, {name: value for name, value in response.json().items() if name != "request_id"}
+
+
+def test_a_key_that_has_ended_or_was_revoked_is_as_good_as_unknown(rig: Rig) -> None:
+    """Proves: keys end."""
+    rig.wall = ENDS - 0.001
+    assert rig.client.get("/fields", headers=bearer("ending")).status_code == 200
+    rig.wall = ENDS
+    rig.keys = rig.keys.without({"clinic"})
+    unknown = refusal(rig, "nobody")
+    assert unknown[0] == 401
+    assert refusal(rig, "ending") == refusal(rig, "clinic") == unknown
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "outcome"),
+    [("POST", "/tokenize", "none"), ("POST", "/detokenize", None), ("GET", "/epoch", None), ("GET", "/fields", None)],
+)
+def test_a_node_that_does_not_know_what_is_revoked_takes_no_key(rig: Rig, method: str, path: str, outcome: str | None) -> None:
+    """Proves: no key without knowledge."""
+    rig.knows_revoked = False
+    response = rig.client.request(method, path, json={"values": ["a"]} if method == "POST" else None)
+    assert (response.status_code, response.json()["code"], response.json().get("outcome")) == (503, "no-quorum", outcome)
+    assert "which API keys are revoked" in response.json()["detail"]
+    assert refusal(rig, "nobody")[0] == 401
+    rig.knows_revoked = True
+    assert rig.client.get("/fields").status_code == 200
+
+
+class _Slow:
+    """A body that comes in two pieces. Between them something happens."""
+
+    def __init__(self, happens: Any) -> None:
+        self._happens = happens
+
+    def __iter__(self) -> Any:
+        yield b'{"values": ["a"'
+        self._happens()
+        yield b"]}"
+
+
+@pytest.mark.parametrize("key", ["clinic", "ending"])
+def test_a_key_that_ends_while_the_body_comes_is_not_taken(rig: Rig, key: str) -> None:
+    """Proves: a revoked key stays revoked."""
+
+    def ends() -> None:
+        rig.keys, rig.wall = rig.keys.without({"clinic"}), ENDS
+
+    headers = {"Content-Type": "application/json", "Content-Length": "17", **bearer(key)}
+    response = rig.client.post("/tokenize", content=_Slow(ends), headers=headers)
+    assert response.status_code == 401
+    assert [(event.outcome, event.key_id) for event in rig.events.written] == [("unauthenticated", key)]
+    assert rig.admission.in_flight == 0
+    assert rig.client.post("/tokenize", content=b'{"values": []}', headers=headers).status_code == 401

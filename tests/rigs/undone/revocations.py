@@ -1,0 +1,87 @@
+"""Safeties of keys that end, undone one at a time."""
+
+from typing import Any
+
+from quorumvault.config.api_keys import KeyTable
+from quorumvault.protocol import revocations
+from quorumvault.protocol.quorum import Tally
+from quorumvault.protocol.revocations import Knowledge, ReadRevokedRound, RevokedRead, RevokeRound
+from quorumvault.protocol.steps import Steps
+from quorumvault.server.replica import copy, revoked_keys
+from quorumvault.server.replica.revoked_keys import RevokedKeys
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.store import Store
+from tests.rigs.undone.mutant import REVOKED, Mutant
+
+_real_authenticate = KeyTable.authenticate
+_real_decision = ReadRevokedRound._decision
+_real_learn = Knowledge.learn
+_STAYS, _KNOWS = "a revoked key stays revoked", "no key without knowledge"
+
+
+def _begin_with_nothing(self: RevokedKeys, store: Store) -> None:
+    self._known = revoked_keys._Known(frozenset())
+
+
+def _learn_in_place(self: RevokedKeys, written: Any) -> None:
+    fresh = frozenset(key.removeprefix(layout.REVOKED).decode() for key in written if key.startswith(layout.REVOKED))
+    if fresh:
+        self._known = revoked_keys._Known(fresh)
+
+
+def _of_one_disk(self: RevokeRound, *arguments: Any, **options: Any) -> None:
+    super(RevokeRound, self).__init__(*arguments, **options)
+    self._tally = Tally(self.view.disks.values(), 1)
+
+
+def _believe_one(self: ReadRevokedRound) -> RevokedRead | None:
+    decision = _real_decision(self)
+    if decision is None:
+        return None
+    ids = self._replies[0].ids
+    return RevokedRead(self._known if ids is None else frozenset(ids), frozenset())
+
+
+def _settled_anyhow(self: ReadRevokedRound) -> RevokedRead | None:
+    decision = _real_decision(self)
+    return decision and RevokedRead(decision.ids, frozenset())
+
+
+def _written_at_once(ids: frozenset[str]) -> Steps[bool]:
+    yield from ()
+    return True
+
+
+def _learn_late(self: Knowledge, ids: frozenset[str], began: float) -> frozenset[str]:
+    """Twice the time counts: as if it began with the answer."""
+    return _real_learn(self, ids, began + revocations.KNOWN_FOR)
+
+
+def _authenticate_for_ever(self: KeyTable, text: str, now: float) -> Any:
+    return _real_authenticate(self, text, float("-inf"))
+
+
+MUTANTS = (
+    Mutant("revoked-at-one", (_STAYS,), "one disk is told, and acknowledged",
+           ((RevokeRound, "__init__", _of_one_disk),), scopes=("revoke-read-read",)),
+    Mutant("revoked-unwritten", (_STAYS,), "it is acknowledged before any disk has it",
+           ((revocations, "_write", _written_at_once),), REVOKED, scopes=("revoke-read-read",)),
+    Mutant("revoked-not-written-back", (_STAYS,), "what one disk has counts",
+           ((ReadRevokedRound, "_decision", _settled_anyhow),), scopes=("revoke-read-read",)),
+    Mutant("revoked-read-of-one", (_STAYS,), "one disk's set is believed",
+           ((ReadRevokedRound, "_decision", _believe_one),), REVOKED, scopes=("revoke-read-read",)),
+    Mutant("revoked-shrinks", (_STAYS,), "a disk's new set takes the place of the one before",
+           ((RevokedKeys, "learn", _learn_in_place),), REVOKED, 1),
+    Mutant("revoked-forgotten", (_STAYS,), "a disk's start knows of none",
+           ((RevokedKeys, "__init__", _begin_with_nothing),), REVOKED, scopes=("revoke-read-read",), faults=("kill",)),
+    Mutant("revoked-not-copied", (_STAYS, "copy after the entry, from both"), "a new disk gets none",
+           ((copy, "_COPIED", (layout.REGISTER, layout.OWNER, layout.RECORD)),), scopes=("join-revoked-read",)),
+    Mutant("keys-unknowing", (_KNOWS,), "a node takes keys though it never asked",
+           ((Knowledge, "counts", lambda self, now: True),), REVOKED, 2, faults=("kill", "pause", "partition")),
+    Mutant("keys-known-for-ever", (_KNOWS,), "a node that asked once need not ask again",
+           ((Knowledge, "counts", lambda self, now: self._until is not None),), REVOKED, 8, faults=("pause", "partition")),
+    Mutant("keys-known-late", (_KNOWS,), "an answer counts for too long",
+           ((Knowledge, "learn", _learn_late),), REVOKED, 8),
+    Mutant("keys-without-end", ("keys end",), "the end of a key is not looked at",
+           ((KeyTable, "authenticate", _authenticate_for_ever),), REVOKED, 3),
+)  # fmt: skip
