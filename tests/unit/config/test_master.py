@@ -375,7 +375,9 @@ def test_pack_asks_nobody_for_the_secret_and_says_what_it_has_not(vault: Path, k
     assert packed.exit_code == 0, packed.output
     assert "Not in it, since its host has it of its own: secrets.master.command." in packed.output
     assert not (vault / "was-run").exists()
-    assert load_cluster(file).of_hosts("n2") == ["secrets.master.command"]
+    cluster = load_cluster(file)
+    assert cluster.of_hosts("n2") == ["secrets.master.command"]
+    assert cluster.secrets.master.place(file) == f"{file}: secrets.master.command"  # what backup says is to be kept
 
 
 def test_recover_asks_once(vault: Path, key: Path) -> None:
