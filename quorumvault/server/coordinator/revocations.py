@@ -47,6 +47,8 @@ class Revocations:
         self._knowledge = Knowledge()
         self._questions: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        #: Whether the log says already that there are too many.
+        self._refused = False
 
     @property
     def ids(self) -> frozenset[str]:
@@ -93,7 +95,9 @@ class Revocations:
         except NoQuorum:
             pass  # as long as that lasts no operation has a quorum
         except Refused as refused:
-            logger.error("the key file calls more keys revoked than the cluster takes: %s", refused)
+            if not self._refused:
+                logger.error("the key file calls more keys revoked than the cluster takes: %s", refused)
+            self._refused = True
         except Exception as error:  # nothing may end it: its words could have a key in them
             logger.error("asking for revoked keys failed, and goes on: %s", type(error).__name__)
 
