@@ -1,7 +1,8 @@
 """Faults around the replacement of a disk, for builds whose nodes rejoin: what an operator does, at the worst of times.
 
     replaced                a node stands still (SIGSTOP) and is taken for dead; another process, elsewhere, has a new disk in its
-                            place. Then the old one goes on: it has to end by itself, and to do no harm until then
+                            place. Then the old one goes on, and one of the two has to end by itself, and to do no harm until
+                            then: the old one, unless the new one had not been welcomed yet
     crash-in-view-change    a disk joins, and both others are killed; the one that missed what was written last is back first
     disks-in-turn           each of the three disks is lost, the next one as soon as the one before is replaced
     older-copy              a node's disk is copied, and some seconds later put back: it has forgotten what it acknowledged since,
@@ -104,17 +105,30 @@ class Joins:
         await asyncio.to_thread(new.replace_disk, name)
         await self._network.move(name, peer)
         new.start(name)
-        waits = Random(fault.dice).random() < 0.5
-        if waits:
+        if self._waits(fault):
             await self._joined(new, name)
-        when = "has joined" if waits else "is starting"
+        when = "has joined" if self._waits(fault) else "is starting"
         return f"{name} is stopped (SIGSTOP), and another process in its place, which has a new disk, {when}"
 
+    @staticmethod
+    def _waits(fault: Fault) -> bool:
+        """Returns whether the new disk joins before the old process goes on."""
+        return Random(fault.dice).random() < 0.5
+
     async def go_on(self, fault: Fault) -> None:
-        """The old process does, and has to end. Then the new disk is where the old one was."""
+        """The old process does, and has to end. Then the new disk is where the old one was.
+
+        A new process that is still starting may find that the old one is back. Then it is the one that ends, and nothing changed.
+        """
         name, (old, new) = fault.node, self._beside.pop(fault.number)
-        node = self._cluster.nodes[name]
+        node, newer = self._cluster.nodes[name], new.nodes[name].require_process()
         self._cluster.resume(name)
+        await _until(lambda: old.poll() is not None or newer.poll() is not None, _END_SECONDS)
+        if old.poll() is None and newer.poll() == _REFUSED_EXIT and not self._waits(fault):
+            new.close()
+            await self._network.move(name, None)
+            self._down.discard(name)
+            return
         await self._require_end(old, _REFUSED_EXIT, f"{name} came back with a disk that was replaced")
         self._stop(name)
         await self._joined(new, name)
