@@ -11,8 +11,8 @@ Rules kept here: a revoked key stays revoked; no key without knowledge.
 """
 
 import hashlib
-from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from quorumvault.errors import Refused
@@ -32,7 +32,8 @@ ASK_SOON: Final = 0.1
 KNOWN_FOR: Final = 1.5
 
 
-def fingerprint_of(ids: Collection[str]) -> bytes:
+@lru_cache(maxsize=8)  # a node asks with the same set twice a second
+def fingerprint_of(ids: frozenset[str]) -> bytes:
     """128 bits over a set of key ids."""
     return hashlib.blake2b("\n".join(sorted(ids)).encode(), digest_size=16).digest()
 

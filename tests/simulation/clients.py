@@ -29,7 +29,7 @@ OWNERS = (Owner("acme"), Owner("zeta"), Owner("mill"))
 #: Most calls are for the first owner: where clients meet is where things go wrong.
 _OWNER_WEIGHTS = (0, 0, 0, 0, 1, 1, 2)
 #: The ids of API keys, for what is done with them.
-KEYS = tuple(f"key{letter}" for letter in "abcdefgh")
+KEYS = tuple(f"key{letter}" for letter in "abcdefghijklmnopqrst")
 _ACTIONS = (
     *[Action.TOKENIZE] * 20,
     *[Action.DETOKENIZE] * 20,

@@ -19,15 +19,19 @@ from quorumvault.protocol.revocations import ASK_EVERY, ASK_SOON
 from quorumvault.server.coordinator.revocations import Revocations
 from quorumvault.server.storage import layout
 from tests.simulation.clients import KEYS, OWNERS, Client, plan
+from tests.simulation.faults import Fault
 from tests.simulation.nodes import Process
 from tests.simulation.rejoining import Rejoining, losing
 from tests.simulation.timeline import drive
 from tests.simulation.world import Run, Scenario, World, judged
 
 _CLIENTS, _CALLS = 8, 40
-_ACTIONS = (*[Action.USE_KEY] * 40, *[Action.REVOKE_KEY] * 2, *[Action.TOKENIZE] * 6)
+_ACTIONS = (*[Action.USE_KEY] * 40, *[Action.REVOKE_KEY] * 3, *[Action.TOKENIZE] * 5)
 #: Until when processes ask for revoked keys by themselves: longer than clients take.
 _UNTIL = 60.0
+#: When a node is cut off from both others, about, and for how many seconds: for longer than it may take keys without asking. The
+#: dice of such a fault (faults.py), to which the number of the node is added.
+_CUTS, _CUT, _BOTH_WAYS = (0.5, 5.0), 4.0, 36
 #: The keys that have an end, which is in milliseconds from the beginning, by a right clock.
 _ENDING, _END_MS = KEYS[:2], 3_500
 
@@ -133,9 +137,14 @@ class Revoking(Rejoining):
 
 
 def revoking(seed: int) -> Scenario:
-    """The seed's scenario with lost disks, and what clients do with API keys in it."""
+    """The seed's scenario with lost disks, and nodes that are cut off, and what clients do with API keys in it."""
     rng = Random(f"keys {seed}")
-    return replace(losing(seed), narrow=False, calls=tuple(plan(rng, _CALLS, _ACTIONS) for _ in range(_CLIENTS)))
+    chosen = losing(seed)
+    begins = [at + rng.random() for at in _CUTS]
+    cuts = [Fault("partition", at, at + _CUT, _BOTH_WAYS + rng.randrange(3)) for at in begins]
+    calls = tuple(plan(rng, _CALLS, _ACTIONS) for _ in range(_CLIENTS))
+    faults = tuple(sorted((*chosen.faults, *cuts), key=lambda fault: fault.begins))
+    return replace(chosen, narrow=False, calls=calls, faults=faults)
 
 
 def run_revoking(chosen: Scenario) -> Run:

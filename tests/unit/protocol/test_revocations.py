@@ -71,4 +71,4 @@ def test_there_is_a_most_and_what_is_revoked_stays_so() -> None:
 def test_sets_have_the_same_fingerprint_only_if_they_are_the_same() -> None:
     sets = [NOTHING, frozenset({"a"}), frozenset({"a", "b"}), frozenset({"ab"})]
     assert len({fingerprint_of(ids) for ids in sets}) == len(sets)
-    assert fingerprint_of(["b", "a"]) == fingerprint_of(frozenset({"a", "b"}))
+    assert fingerprint_of(frozenset(["b", "a"])) == fingerprint_of(frozenset({"a", "b"}))

@@ -22,7 +22,7 @@ from tests.rigs.trio import DISKS, VIEW, make_replica
 
 ROUND = messages.RoundId(DISKS["n2"], b"boot", 1)
 HEAD = (ROUND, VIEW.id)
-READ = messages.ReadRevoked(*HEAD, fingerprint_of([]))
+READ = messages.ReadRevoked(*HEAD, fingerprint_of(frozenset()))
 REVOKE = messages.RevokeKeys(*HEAD, ["abc", "def"])
 
 
@@ -41,7 +41,7 @@ def test_a_disk_keeps_what_is_revoked_and_tells_what_the_asker_lacks() -> None:
     assert isinstance(also, messages.Ack)
     for each in (replica, make_replica(store, incarnation=2)):
         assert told(each.handle([READ])[0]) == ["abc", "def", "ghi"]
-        known = messages.ReadRevoked(*HEAD, fingerprint_of(["abc", "def", "ghi"]))
+        known = messages.ReadRevoked(*HEAD, fingerprint_of(frozenset({"abc", "def", "ghi"})))
         assert told(each.handle([known])[0]) is None
 
 
