@@ -6,6 +6,7 @@ bin/chaos long                       all faults for three quarters of an hour
 bin/chaos demo                       two minutes, narrated
 bin/chaos mutants [NAME ...]         broken builds, each of which has to be noticed
 bin/chaos report DIR                 the page of a run that was made before
+bin/chaos check HISTORY ...          both checkers' verdicts on histories that were recorded before
 
 Exit codes: 0 valid · 1 invalid · 2 usage · 3 unknown, or the harness could not do its work.
 """
@@ -30,7 +31,9 @@ from chaos.run import Options, run
 from chaos.summary import Verdict
 from chaos.tellers import LineTeller, NarratingTeller
 from chaos.testbed.cluster import ClusterError
+from chaos.testbed.history import load
 from chaos.testbed.host import Unavailable, leave, private_mounts
+from chaos.verdict import OPINIONS
 
 EXIT_CODES = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
 _USAGE, _HARNESS = 2, 3
@@ -77,6 +80,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     broken.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
     page = commands.add_parser("report", help="the page of a run that was made before")
     page.add_argument("directory", type=Path)
+    again = commands.add_parser("check", help="two checkers' verdicts on recorded histories")
+    again.add_argument("histories", nargs="+", type=Path, metavar="HISTORY", help="history.jsonl of a run, or one JSON object")
     return parser.parse_args(arguments)
 
 
@@ -121,6 +126,18 @@ def perform(chosen: argparse.Namespace) -> int:
     return EXIT_CODES[summary.verdict]
 
 
+def check_again(paths: Sequence[Path]) -> int:
+    """Prints what each checker says of each history. Returns the exit code of the worst verdict."""
+    worst = 0
+    for path in paths:
+        history = load(path)
+        for name, opinion in OPINIONS.items():
+            verdict, words = opinion(history)
+            print(f"{path}: {name}: {verdict}{words and f', {words}'}")
+            worst = max(worst, EXIT_CODES[verdict], key=(0, 3, 1, 2).index)
+    return worst
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = parse_arguments(given)
@@ -129,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.profile == "report":
             print(report.write(chosen.directory))
             return 0
+        if chosen.profile == "check":
+            return check_again(chosen.histories)
         if chosen.profile == "mutants":
             return mutants.hunt(chosen.names, chosen.seconds)
         if chosen.report is not None and chosen.report.exists() and any(chosen.report.iterdir()):

@@ -1,18 +1,20 @@
 """Valid, invalid, or unknown: what a run has shown.
 
-Invalid is what is certainly wrong: a history that breaks a rule (checkers.py), an answer that the contract does not have, a
+Invalid is what is certainly wrong: a history that breaks a rule (testbed/checkers.py) or that no order of its operations explains
+(testbed/linearizability.py, the second opinion), an answer that the contract does not have, a
 node that ended by itself with nothing done to its disk, or one that did not come back. Unknown is a run that saw nothing wrong
 and not enough to say that nothing is. Only what is left is valid.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from chaos.summary import NOTHING_READ, Broken, Exit, FinalReads, Verdict
 from chaos.testbed.checkers import check
 from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke, Outcome, paired
+from chaos.testbed.linearizability import NotLinearizable, Undecided, require_linearizable
 from chaos.testbed.violation import Violation
 
 #: Operations that are shown for one that breaks a rule: those before it that had to do with the same tokens or values.
@@ -48,7 +50,10 @@ class Judgement(NamedTuple):
 
 def judge(history: History, observed: Observed, applied: Collection[str]) -> Judgement:
     """``applied``: the kinds of the faults that were."""
-    broken = _broken(history, observed)
+    try:
+        broken = _broken(history, observed)
+    except Undecided as undecided:
+        return Judgement(Verdict.UNKNOWN, (f"the second checker gave up: {undecided}",), None)
     if broken is not None:
         return Judgement(Verdict.INVALID, (f"{broken.rule}: {broken.detail}",), broken)
     missing = tuple(_missing(history, observed, applied))
@@ -56,7 +61,7 @@ def judge(history: History, observed: Observed, applied: Collection[str]) -> Jud
 
 
 def _broken(history: History, observed: Observed) -> Broken | None:
-    """The first rule that is broken, in the order of what matters most."""
+    """The first rule that is broken, in the order of what matters most. Raises Undecided if nothing else is wrong."""
     try:
         check(history)
     except Violation as found:
@@ -72,7 +77,33 @@ def _broken(history: History, observed: Observed) -> Broken | None:
         return Broken("replaced disk", words, _NOWHERE, ())
     for words in observed.not_ready:
         return Broken("not back", words, _NOWHERE, ())
+    try:
+        require_linearizable(history)
+    except NotLinearizable as unexplained:
+        return Broken("linearizability", str(unexplained), unexplained.op, related(history, unexplained.op, frozenset()))
     return None
+
+
+def _by_rules(history: History) -> tuple[Verdict, str]:
+    try:
+        check(history)
+    except Violation as found:
+        return Verdict.INVALID, str(found)
+    return Verdict.VALID, ""
+
+
+def _by_search(history: History) -> tuple[Verdict, str]:
+    try:
+        tokens = require_linearizable(history)
+    except NotLinearizable as found:
+        return Verdict.INVALID, str(found)
+    except Undecided as gave_up:
+        return Verdict.UNKNOWN, str(gave_up)
+    return Verdict.VALID, f"{tokens:,} tokens"
+
+
+#: Checkers of histories that share no code, each with its verdict and why.
+OPINIONS: Mapping[str, Callable[[History], tuple[Verdict, str]]] = {"rules": _by_rules, "linearizability": _by_search}
 
 
 def _missing(history: History, observed: Observed, applied: Collection[str]) -> Iterable[str]:

@@ -124,6 +124,11 @@ def read(path: Path) -> list[Record]:
         return [decoder.decode(line) for line in file]
 
 
+def load(path: Path) -> History:
+    """What checkers look at in a file: a run of the harness, or one history as JSON. Raises OSError, msgspec.MsgspecError."""
+    return msgspec.json.decode(path.read_bytes(), type=History) if path.suffix == ".json" else calls(read(path))
+
+
 def calls(records: Iterable[Record]) -> History:
     """Returns the part of the records that checkers look at."""
     return History([record for record in records if isinstance(record, Invoke | Complete)])

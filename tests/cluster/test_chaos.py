@@ -44,6 +44,8 @@ def test_a_short_run_breaks_nodes_and_finds_nothing_wrong(tmp_path: Path) -> Non
     began = {record.number for record in records if isinstance(record, FaultBegan)}
     assert began == {record.number for record in records if isinstance(record, FaultEnded)} == set(range(len(summary.faults)))
     assert (directory / "report.html").stat().st_size
+    checked = chaos("check", str(directory / "history.jsonl"))
+    assert (checked.returncode, re.findall(": ([a-z]+): valid", checked.stdout)) == (0, ["rules", "linearizability"])
     assert sorted(path.name for path in (directory / "cluster" / "logs").iterdir()) == ["n1.log", "n2.log", "n3.log"]
 
 
