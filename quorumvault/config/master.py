@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from quorumvault.config.credentials import located
 from quorumvault.config.secret_command import Argument, output_of
-from quorumvault.config.secrets import FilePath, decoded, read_descriptor, read_secret, require_private
+from quorumvault.config.secrets import FilePath, decoded, is_hexadecimal, read_descriptor, read_secret, require_private
 from quorumvault.config.tampering import guarded
 from quorumvault.crypto.keys import Secret
 from quorumvault.errors import ConfigError, SecretUnavailable
@@ -51,6 +51,10 @@ class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(named) != 1:
             raise ConfigError(
                 where, "secrets.master", f"expected one of {', '.join(_SOURCES)}, not {' and '.join(named) or 'none'}"
+            )
+        if self.file is not None and is_hexadecimal(self.file):
+            raise ConfigError(
+                where, "secrets.master.file", "expected the path of a file, not the secret itself: others may have read it"
             )
         if self.descriptor in (1, 2):
             raise ConfigError(

@@ -145,6 +145,11 @@ def _decode(text: memoryview, secret: memoryview) -> None:
         secret[at] = high << 4 | low
 
 
+def is_hexadecimal(text: str) -> bool:
+    """True for what is written as a secret is."""
+    return len(text) == _HEX_DIGITS and all(ord(digit) in _DIGITS for digit in text)
+
+
 def write_secret(path: Path, secret: Secret) -> None:
     """Write a new secret file of mode 0600, synced. Raises FileExistsError if there is one: a secret is never overwritten."""
     durable.create(path, f"{secret.hex()}\n".encode())

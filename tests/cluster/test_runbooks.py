@@ -1,5 +1,7 @@
 """The runbooks of docs/operations.md and docs/security.md, typed as they stand, against a cluster of three hosts.
 
+Its nodes get the master secret from a command, which stands for a KMS.
+
 A host is a folder and an address of this machine. ``ssh`` and ``scp`` are stand-ins that go to those folders, without the
 network and with an empty environment; the test is the service manager. All else is what the pages print.
 """
@@ -9,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -125,6 +128,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     with Cluster.create(place / "vault", (OWNER,), hosts=HOSTS, tls=True) as cluster:
         assert cluster.cacert is not None
         desk = Desk(cluster, place, cluster.cacert)
+        _ask_a_kms(desk)
         for node in NODES:
             (place / "hosts" / node / "vault").mkdir(parents=True)
             desk.type(f"quorumvault pack vault --node {node} -o - | ssh {node} tar -x -C vault")
@@ -133,12 +137,36 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         yield desk
 
 
+def _ask_a_kms(desk: Desk) -> None:
+    """The secret is in no file of the vault any more: ``kms`` prints it."""
+    (desk.vault / "secrets" / "master-s1.key").rename(desk.place / "kept")
+    kms, file = desk.place / "bin" / "kms", desk.vault / "cluster.yaml"
+    kms.write_text(f"#!/bin/sh\necho decrypting >&2\nexec cat '{desk.place / 'kept'}'\n")
+    kms.chmod(0o755)
+    file.write_text(file.read_text().replace('    file: "secrets/master-s1.key"', f"    command: ['{kms}']"))
+
+
 @pytest.fixture
 def tokens(desk: Desk) -> list[str]:
     """Of the value "before"."""
     answer = desk.api("n1", desk.cluster.api_key(OWNER)).tokenize(["before"])
     assert answer.status == 200, answer
     return list(answer.body["tokens"])
+
+
+def test_a_secret_that_a_kms_gives_shows_nowhere(desk: Desk, tokens: list[str]) -> None:
+    """Not in a process listing or an environment, not in what nodes write, and not on a host's disk."""
+    secret = bytes.fromhex((desk.place / "kept").read_text())
+    assert desk.recovers(tokens)
+    for node in NODES:
+        process = Path("/proc", str(desk.cluster.pid(node)))
+        seen = [(process / "cmdline").read_bytes()]
+        with suppress(PermissionError):  # which is as good, and so for all but root
+            seen.append((process / "environ").read_bytes())
+        seen += [path.read_bytes() for path in desk.host(node).rglob("*") if path.is_file()]
+        seen.append(desk.cluster.nodes[node].log.read_bytes())
+        assert len(seen) > 5
+        assert not any(text in content for content in seen for text in (secret, secret.hex().encode()))
 
 
 def test_a_leaked_api_key(desk: Desk, tokens: list[str]) -> None:

@@ -88,6 +88,7 @@ def is_gone(pid: int) -> bool:
         (("command: []",), "secrets.master.command: expected a list of 1 to 64 texts"),
         (("command: cat key",), "secrets.master.command: expected a list of 1 to 64 texts"),
         (("file: 5",), "secrets.master.file: expected the path of a file"),
+        ((f"file: '{SECRET.hex()}'",), "secrets.master.file: expected the path of a file, not the secret itself"),
         (("comand: [a]",), "secrets.master.comand: unknown key; did you mean command?"),
     ],
 )
