@@ -7,7 +7,7 @@ import functools
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,7 +18,7 @@ from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, all_of, connection_options, json_option
 from quorumvault.cli.output import print_json, say, visible
-from quorumvault.files.job import IfToken, Job, JobOperation, Missing, Progress, Report, ignore
+from quorumvault.files.job import Job, JobOperation, Missing, Progress, Report, ignore
 from quorumvault.files.outputs import new_mode
 from quorumvault.files.run import run
 from quorumvault.files.sources import TEXT, Format, Source, expand, format_of, is_single, split_table
@@ -67,6 +67,10 @@ _cast_option = click.option(
     multiple=True,
     metavar="A,B",
     help="Columns that are no text, to be tokenized as the text that DuckDB, or JSON, writes for them. Repeatable.",
+)
+_keep_options = all_of(
+    click.option("--keep", multiple=True, metavar="A,B", help="Columns that may stay as they are: they are not reported."),
+    click.option("--only-listed", is_flag=True, help="End with an error at a column that neither --column nor --keep names."),
 )
 _typed_option = click.option(
     "--typed",
@@ -160,6 +164,7 @@ Examples:
 @_requested
 @_cast_option
 @_typed_option
+@_keep_options
 @click.option(
     "--if-token",
     type=click.Choice(["fail", "keep"]),
@@ -170,17 +175,17 @@ Examples:
 @connection_options
 @json_option
 def tokenize(
-    request: Request, cast: tuple[str, ...], typed: bool, if_token: IfToken, connection: Connection, as_json: bool
+    request: Request, cast: tuple[str, ...], keep: tuple[str, ...], connection: Connection, as_json: bool, **options: Any
 ) -> int:
     """Replace the values in columns of FILES, or of standard input, by tokens, all of one epoch.
 
     FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
     Everything else stays as it is, byte by byte in text files, nulls too: in CSV an empty cell without quotes. Text is tokenized,
     so that a value has one token in all files: 42 in CSV is the text "42", and other files have to say so with --cast.
-    At the end it prints the rows, the values in each column, and the epoch of the tokens. With --rejects, a cell that cannot be
-    tokenized is null.
+    At the end it prints the rows, the values in each column, the epoch of the tokens, and which columns were left as they are.
+    With --rejects, a cell that cannot be tokenized is null.
     """
-    job = request.job("tokenize", cast=names(cast, "--cast"), typed=typed, if_token=if_token)
+    job = request.job("tokenize", cast=names(cast, "--cast"), keep=names(keep, "--keep"), **options)
     return _carry_out(request, job, connection, "values that became tokens", as_json)
 
 
@@ -355,6 +360,17 @@ def print_report(report: Report, what: str, *, as_json: bool, err: bool = False)
         print_json(report, err=err)
     else:
         say(_words(report, what), err=True)
+        if report.left:
+            say(f"left as they are: {_shown(report.left)}", err=True)
+
+
+#: Names of columns that were left as they are: for people. Machines get all.
+_NAMES_SHOWN = 40
+
+
+def _shown(columns: Sequence[str]) -> str:
+    more = f", and {len(columns) - _NAMES_SHOWN} more" if len(columns) > _NAMES_SHOWN else ""
+    return ", ".join(map(visible, columns[:_NAMES_SHOWN])) + more
 
 
 def _words(report: Report, what: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -11,6 +11,7 @@ import msgspec
 
 from quorumvault.errors import QuorumVaultError
 from quorumvault.files.sources import Source
+from quorumvault.formats.table import remaining
 
 JobOperation: TypeAlias = Literal["tokenize", "detokenize", "retokenize"]
 IfToken: TypeAlias = Literal["fail", "keep"]
@@ -27,9 +28,10 @@ class Job:
     that are no text and are tokenized as the text that DuckDB, or JSON, writes for them. ``typed``: numbers and booleans of JSON
     Lines are tokenized with their types, and so get other tokens than their text in other files.
 
-    ``if_token`` is for tokenize: what to do with a value that is a token; ``missing`` for the others: what becomes of a token
-    that is not found. ``status``: NAME_status beside each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl)
-    that lists the cells that cannot be done, which are null then, in place of an error; what is not found is listed there and
+    ``keep``: columns that may stay as they are; any other is reported, or with ``only_listed`` is an error. ``if_token`` is
+    for tokenize: what to do with a value that is a token; ``missing`` for the others: what becomes of a token that is not
+    found. ``status``: NAME_status beside each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl) that lists
+    the cells that cannot be done, which are null then, in place of an error; what is not found is listed there and
     ``missing`` says what becomes of it.
     ``crosswalk``: a Parquet file of what retokenize moved: old_token, new_token, old_epoch, new_epoch.
 
@@ -46,6 +48,8 @@ class Job:
     columns: tuple[str, ...] = ()
     cast: tuple[str, ...] = ()
     typed: bool = False
+    keep: tuple[str, ...] = ()
+    only_listed: bool = False
     if_token: IfToken = "fail"  # noqa: S105 - no password
     missing: Missing = "keep"
     status: bool = False
@@ -56,11 +60,18 @@ class Job:
     spill: Path | None = None
     root: Path | None = None
 
+    def left_of(self, names: Sequence[str], selected: Sequence[str], source: Source) -> list[str]:
+        """The columns of a source that this job leaves as they are and does not name. Raises ColumnError if it may not."""
+        if self.operation != "tokenize":
+            return []
+        return remaining(names, selected, self.keep, only_listed=self.only_listed, source=str(source))
+
 
 class CellCounts(msgspec.Struct):
     """Counts of cells: replaced ones for each column, and the others by the reason why they were not replaced.
 
-    ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects.
+    ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects. ``left``: columns that
+    ``tokenize`` left as they are.
     """
 
     values: dict[str, int] = {}
@@ -72,6 +83,7 @@ class CellCounts(msgspec.Struct):
     collision: int = 0
     rejected: int = 0
     epochs: list[int] = []
+    left: list[str] = []
 
     def add(self, other: CellCounts) -> None:
         for column, count in other.values.items():
@@ -79,10 +91,11 @@ class CellCounts(msgspec.Struct):
         for name in _ADDED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.epochs = sorted({*self.epochs, *other.epochs})
+        self.left = list(dict.fromkeys([*self.left, *other.left]))
 
 
 #: The fields of CellCounts that are plain sums.
-_ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("values", "epochs"))
+_ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("values", "epochs", "left"))
 
 
 class Report(CellCounts):

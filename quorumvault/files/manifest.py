@@ -65,6 +65,8 @@ class Plan(msgspec.Struct, frozen=True):
     key: str
     sources: list[SourcePlan]
     typed: bool = False
+    keep: tuple[str, ...] = ()
+    only_listed: bool = False
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -212,6 +214,8 @@ def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence
         key,
         [fingerprint(source, target) for source, target in zip(job.sources, targets, strict=True)],
         job.typed,
+        job.keep,
+        job.only_listed,
     )
 
 
@@ -220,6 +224,8 @@ _WORDS = {
     "columns": "the columns (--column)",
     "cast": "--cast",
     "typed": "--typed",
+    "keep": "--keep",
+    "only_listed": "--only-listed",
     "if_token": "--if-token",
     "missing": "--missing",
     "status": "--status",

@@ -29,7 +29,7 @@ def pass_through(
     ``job`` says how; its sources and its output do not count. Raises ColumnError, before any output if the table is not long.
     """
     configured: Sequence[str] = () if job.columns else vault.fields()
-    table = open_table(stream, name, form, job.columns, configured)
+    table = open_table(job, stream, name, form, job.columns, configured)
     look_up = VaultLookup(job, vault)
     converter = Converter(job, table, name, look_up)
     report = Report(converter.nothing().values, files=1)
@@ -44,5 +44,6 @@ def pass_through(
         if listing is not None:
             listing.write(batch.converted.rejects)
         progress(report.rows, batch.size)
+    report.left = list(table.left)
     report.look_ups = look_up.look_ups
     return report

@@ -18,7 +18,7 @@ import msgspec
 
 from quorumvault.errors import ColumnError
 from quorumvault.formats.lines import MAX_BYTES, Lines
-from quorumvault.formats.table import RowPlace, cast_positions, configured_columns, listed, require_named
+from quorumvault.formats.table import RowPlace, cast_positions, configured_columns, listed, remaining, require_named
 
 # Possessive (*+): a quoted cell of any length is matched without a stack, and never tried another way.
 _QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
@@ -101,6 +101,7 @@ class CsvTable:
         self._header_text = self._whole_row(first)
         self._names = [decode_cell(raw) or "" for raw in self._split(self._header_text, 1)[0]]
         self._positions: tuple[int, ...] = ()
+        self._left: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,6 +111,14 @@ class CsvTable:
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(self._names[position] for position in self._positions)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        return self._left
+
+    def leave(self, keep: Sequence[str], *, only_listed: bool) -> None:
+        left = remaining(self._names, self.columns, keep, only_listed=only_listed, source=self._lines.source)
+        self._left = tuple(left)
 
     def select_named(self, names: Sequence[str]) -> None:
         require_named(names, self._names, self._lines.source)

@@ -13,8 +13,9 @@ from quorumvault.formats.fields import FieldSet, Slot
 from quorumvault.formats.json import Document, check_json_text, encode
 from quorumvault.formats.jsonpath import FieldPath, PathError, concrete_path
 from quorumvault.formats.lines import Lines, split_end
+from quorumvault.formats.remaining import Remaining
 from quorumvault.formats.rewriting import place_by_name, plain_names, rewritten
-from quorumvault.formats.table import RowPlace, cast_positions
+from quorumvault.formats.table import RowPlace, cast_positions, unlisted
 
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -127,6 +128,8 @@ class JsonLinesTable:
         self._records = 0
         self._leads: list[str] = []
         self._unseen: set[str] = set()
+        self._remaining: Remaining | None = None
+        self._only_listed = False
 
     def select_named(self, names: Sequence[str]) -> None:
         """A name that begins with $ is an expression."""
@@ -136,6 +139,15 @@ class JsonLinesTable:
         except ConfigError as error:
             raise ColumnError(str(error)) from None
         self._named = True
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        return tuple(self._remaining.names) if self._remaining else ()
+
+    def leave(self, keep: Sequence[str], *, only_listed: bool) -> None:
+        paths = [FieldPath.parse(_as_path(name)) for name in self.columns]
+        self._remaining = Remaining(paths, [FieldPath.parse(_as_path(name)) for name in keep])
+        self._only_listed = only_listed
 
     def positions(self, names: Sequence[str]) -> frozenset[int]:
         """A column may be named in another spelling: $.id is id."""
@@ -199,4 +211,9 @@ class JsonLinesTable:
         self._records += 1
         if self._unseen:
             self._unseen.difference_update(document.members)
-        return JsonRow(self._lines.number, len(line), document, end, self._fields)
+        row = JsonRow(self._lines.number, len(line), document, end, self._fields)
+        if self._remaining is not None:
+            self._remaining.meet(document.members)
+            if self._only_listed and self._remaining.names:
+                raise unlisted(self.left, f"{self._lines.source}: line {self._lines.number}")
+        return row

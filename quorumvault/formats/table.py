@@ -58,6 +58,16 @@ class Table(Protocol):
     def select_named(self, names: Sequence[str]) -> None:
         """Selects columns by name. Raises ColumnError if the table is known to lack one."""
 
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The columns, or members of records so far, that are not selected and that ``keep`` does not name."""
+
+    def leave(self, keep: Sequence[str], *, only_listed: bool) -> None:
+        """Says which columns may stay as they are, after a selection. Any other one is an error if ``only_listed``.
+
+        Raises ColumnError then, or ``rows`` does at a record that has one.
+        """
+
     def positions(self, names: Sequence[str]) -> frozenset[int]:
         """Returns the places of these among ``columns``. Raises ColumnError for one that is not selected."""
 
@@ -107,6 +117,19 @@ def cast_positions(names: Sequence[str], columns: Sequence[str]) -> frozenset[in
     if strangers:
         raise ColumnError(f"--cast names {', '.join(strangers)}, which is not among the columns to tokenize")
     return frozenset(map(columns.index, names))
+
+
+def remaining(names: Sequence[str], selected: Sequence[str], keep: Sequence[str], *, only_listed: bool, source: str) -> list[str]:
+    """Columns of a table that are neither selected nor to be kept. Raises ColumnError if there are any and ``only_listed``."""
+    left = [name for name in names if name not in selected and name not in keep]
+    if left and only_listed:
+        raise unlisted(left, source)
+    return left
+
+
+def unlisted(left: Sequence[str], source: str) -> ColumnError:
+    words = f"has columns that --only-listed does not let stay: {listed(left)}; name them with --column or --keep"
+    return ColumnError(f"{source} {words}")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -51,7 +51,8 @@ def test_csv_there_and_back_is_byte_for_byte_the_same(run: Run) -> None:
     result = run("tokenize", "patients.csv", "--column", "ssn,given name,note,zip", "-o", "tokens.csv")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
-    assert result.stderr == "4 rows; values that became tokens: ssn 3, given name 3, note 3, zip 3; epoch 1; 9 look-ups\n"
+    told = "4 rows; values that became tokens: ssn 3, given name 3, note 3, zip 3; epoch 1; 9 look-ups\nleft as they are: id\n"
+    assert result.stderr == told
     rows = cells(Path("tokens.csv").read_bytes())
     assert [row[0] for row in rows if row] == ["id", "1", "2", "3", "4"]
     assert rows[1][1] == rows[2][1]
@@ -77,7 +78,7 @@ def test_tokens_move_to_the_active_epoch_and_still_stand_for_the_same_values(run
 
 def test_csv_of_the_configured_fields_through_standard_streams(run: Run) -> None:
     tokenized = run("tokenize", "--format", "csv", stdin=PATIENTS)
-    told = "4 rows; values that became tokens: ssn 3, given name 3; epoch 1; 5 look-ups\n"
+    told = "4 rows; values that became tokens: ssn 3, given name 3; epoch 1; 5 look-ups\nleft as they are: id, note, zip\n"
     assert (tokenized.exit_code, tokenized.stderr) == (0, told)
     assert b'she said ""hi""\n and left",02139\r\n' in tokenized.stdout_bytes
     back = run("detokenize", "-", "--format", "csv", stdin=tokenized.stdout_bytes)
@@ -107,7 +108,7 @@ def test_the_summary_for_machines(run: Run) -> None:
     Path("a.csv").write_bytes(b"ssn\nx\ny\n")
     result = run("tokenize", "a.csv", "-o", "b.csv", "--json")
     nothing = dict.fromkeys(["kept_tokens", "no_token", "not_found", "unavailable", "collision", "rejected", "parts_kept"], 0)
-    done = {"values": {"ssn": 2}, "rows": 2, "files": 1, "look_ups": 2, **nothing}
+    done = {"values": {"ssn": 2}, "rows": 2, "files": 1, "look_ups": 2, "left": [], **nothing}
     assert json.loads(result.stdout) == done | {"epochs": [1], "parts_done": 1}
     result = run("detokenize", "b.csv", "--json")
     assert result.stdout_bytes == b"ssn\nx\ny\n"
@@ -274,7 +275,9 @@ def test_folders_keep_their_paths_and_rejects_are_listed(run: Run) -> None:
         Path(folder).mkdir(parents=True)
         Path(folder, "x.csv").write_text(f"ssn,n\nx,1\n\n{token},2\n")
     result = run("tokenize", "in", "-o", "out", "--rejects", "r.csv")
-    told = "2 files, 4 rows; values that became tokens: ssn 2; epoch 1; 2 cells listed as rejects; 1 look-ups\n"
+    told = (
+        "2 files, 4 rows; values that became tokens: ssn 2; epoch 1; 2 cells listed as rejects; 1 look-ups\nleft as they are: n\n"
+    )
     assert (result.exit_code, result.stderr) == (4, told)
     assert Path("out/b=2/x.csv").read_text() == f"ssn,n\n{token},1\n\n,2\n"
     listed = "".join(f"in/{name}/x.csv,2,ssn,already-tokenized\n" for name in ("a=1", "b=2"))

@@ -90,7 +90,7 @@ class TextFiles(InProcess):
         return "converted"
 
     def _converted(self, data: bytes, look_up: Any, given: Job) -> bytes:
-        table = open_table(io.BytesIO(data), "FILE", self.form, ["name"], ())
+        table = open_table(given, io.BytesIO(data), "FILE", self.form, ["name"], ())
         converter = Converter(given, table, "FILE", look_up)
         rows = convert_rows(table, converter, RowPlace(), lambda place: False)
         return table.header() + b"".join(batch.text for batch in rows)

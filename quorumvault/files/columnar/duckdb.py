@@ -110,6 +110,7 @@ class TableConversion:
         self._reader = reader
         self._columns = list(columns)
         self._names = list(reader.types())
+        self._left = job.left_of(self._names, columns, source)
         self._id = unlike("row", self._names)
         self._answers = answers
         self._con = reader.con
@@ -120,7 +121,7 @@ class TableConversion:
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         end = min(start.offset + PART_ROWS, self._reader.end) if stop is None else stop.offset
-        counts = CellCounts(dict.fromkeys(self._columns, 0))
+        counts = CellCounts(dict.fromkeys(self._columns, 0), left=self._left)
         with contextlib.ExitStack() as stack:
             lists = stack.enter_context(part_lists(self._job, self._source, files))
             table = stack.enter_context(self._reader.rows())

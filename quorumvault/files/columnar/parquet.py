@@ -171,6 +171,7 @@ class ParquetConversion:
         self._source = source
         self._reader = reader
         self._columns = list(columns)
+        self._left = job.left_of(reader.schema.names, columns, source)
         self._answers = answers
         self._con = reader.con
         self._schema = _output_schema(job, reader.schema, columns)
@@ -179,7 +180,7 @@ class ParquetConversion:
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         metadata = self._reader.metadata
         end = self._reader.part_end(start.offset) if stop is None else stop.offset
-        counts, row = CellCounts(dict.fromkeys(self._columns, 0)), start.row
+        counts, row = CellCounts(dict.fromkeys(self._columns, 0), left=self._left), start.row
         size = self._source.path.stat().st_size
         with (
             part_lists(self._job, self._source, files) as lists,

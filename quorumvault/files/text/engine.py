@@ -27,7 +27,7 @@ PART_ROWS = 200_000
 PART_BYTES = 64 << 20
 
 
-def open_table(stream: BinaryIO, name: str, form: Format, columns: Sequence[str], configured: Sequence[str]) -> Table:
+def open_table(job: Job, stream: BinaryIO, name: str, form: Format, columns: Sequence[str], configured: Sequence[str]) -> Table:
     """Opens a table and selects the named columns, or else the configured ones. Raises ColumnError, InputError."""
     lines = Lines(stream, name)
     table: Table = CsvTable(lines) if form == "csv" else JsonLinesTable(lines)
@@ -35,6 +35,8 @@ def open_table(stream: BinaryIO, name: str, form: Format, columns: Sequence[str]
         table.select_named(columns)
     else:
         table.select_configured(configured)
+    if job.operation == "tokenize":
+        table.leave(job.keep, only_listed=job.only_listed)
     return table
 
 
@@ -74,7 +76,7 @@ class TextConversion:
     def _table(self) -> Iterator[tuple[Table, int]]:
         """The table, and the length of its file."""
         with self._source.path.open("rb") as stream:
-            table = open_table(stream, str(self._source), self._source.format, self._columns, self._configured)
+            table = open_table(self._job, stream, str(self._source), self._source.format, self._columns, self._configured)
             yield table, os.fstat(stream.fileno()).st_size
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
@@ -99,6 +101,7 @@ class TextConversion:
                 progress(batch.converted.counts.rows, batch.size)
             if place.offset >= size:
                 table.check_seen()
+            total.left = list(table.left)
         return ConvertedPart(place, place.offset >= size, total, max(total.epochs, default=None))
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:

@@ -35,7 +35,7 @@ def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, Cel
     """A table of one cell through the engine of text files: what is in the cell afterwards, counts, rejects."""
     operation: Any = "detokenize" if rule.status in ("not_token", "not_found") or rule.tokenizes is False else "tokenize"
     given = Job(operation=operation, sources=(), output=None, if_token=job.if_token, missing=job.missing, rejects=job.rejects)
-    table = open_table(io.BytesIO(f"c,d\n{text or ''},x\n".encode()), "in.csv", "csv", ["c"], [])
+    table = open_table(given, io.BytesIO(f"c,d\n{text or ''},x\n".encode()), "in.csv", "csv", ["c"], [])
     answer = CellAnswer(rule.status, "answer" if rule.status == "ok" else None)
     (row,) = table.rows()
     done = Converter(given, table, "in.csv", lambda values: [answer] * len(values)).convert([row], 1)
