@@ -11,7 +11,7 @@ Linearizability is local (Herlihy, Wing 1990), so each object is searched for by
 What is there is one value, which is looked at first: answers say which tokens and values belong together. A write of which
 nothing was heard may take effect at any time after it began, or never; so may one that was answered with a later epoch's token,
 on the tokens that its value has in earlier ones. What is not looked at: whether the same token is another owner's, whether calls
-were answered at all, and the words of their answers.
+were answered at all, the words of their answers, and which API keys were taken.
 """
 
 import math
@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
+from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke, Outcome
 
 StateT = TypeVar("StateT", bound=Hashable)
 #: An owner, and one of its tokens or values.
@@ -153,12 +153,15 @@ def _calls(history: History) -> Iterator[_Call]:
             begun[event.op] = event, at
             continue
         invoke, began = begun.pop(event.op)
+        if invoke.action in KEY_ACTIONS:  # of no epoch and no token
+            continue
         if event.outcome is Outcome.OK or event.why == "epoch-ahead":
             yield _Call(invoke, event, began, at)
         elif event.outcome is Outcome.UNKNOWN:
             yield _Call(invoke, None, began, math.inf)
     for invoke, began in begun.values():
-        yield _Call(invoke, None, began, math.inf)
+        if invoke.action not in KEY_ACTIONS:
+            yield _Call(invoke, None, began, math.inf)
 
 
 # An owner's epoch.

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.testbed.checkers import Violation, check
+from chaos.testbed.checkers import check
 from chaos.testbed.history import Action, Complete, History, Invoke, Outcome
 from chaos.testbed.linearizability import NotLinearizable, Step, Undecided, require_linearizable, search
+from chaos.testbed.violation import Violation
 from tests.simulation import legal
 from tests.simulation.legal import Vault
 from tests.simulation.test_checkers import BAD, GOOD, WRONG, load
 
 #: Rules that are about other things than the order of operations on one epoch or one token.
-OTHER_RULES = frozenset({"isolation", "unanswered", "epoch of token", "false collision"})
+OTHER_RULES = frozenset({"isolation", "unanswered", "epoch of token", "false collision", "revoked key", "key refused"})
 #: Bad histories of which more than one token of one owner has to be looked at.
 ACROSS = frozenset({"more-tokens-than-values", "one-token-for-two-values"})
 
