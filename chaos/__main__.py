@@ -8,7 +8,8 @@ bin/chaos mutants [NAME ...]         broken builds, each of which has to be noti
 bin/chaos report DIR                 the page of a run that was made before
 bin/chaos check HISTORY ...          both checkers' verdicts on histories that were recorded before
 
-Exit codes: 0 valid · 1 invalid · 2 usage · 3 unknown, or the harness could not do its work.
+Exit codes: 0 valid · 1 invalid · 2 usage · 3 unknown, or the harness could not do its work · 4 unknown, and for no other reason
+than that the machine was busy with other things.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from chaos.testbed.host import Unavailable, leave, private_mounts
 from chaos.verdict import OPINIONS
 
 EXIT_CODES = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
-_USAGE, _HARNESS = 2, 3
+_USAGE, _HARNESS, _TOO_BUSY = 2, 3, 4
 #: Shorter runs are for tests; longer ones may have longer faults, and longer calms, which show that nothing comes late.
 _BRISK_MINUTES, _STEADY_MINUTES = 1.0, 10.0
 _LONG_MINUTES = 45.0
@@ -123,7 +124,7 @@ def perform(chosen: argparse.Namespace) -> int:
     site = namespaces.in_namespaces if chosen.net == "namespaces" else on_loopback
     summary = asyncio.run(run(options, site, unavailable, tell))
     tell.ends(options, summary, report.write(options.report))
-    return EXIT_CODES[summary.verdict]
+    return _TOO_BUSY if summary.too_busy else EXIT_CODES[summary.verdict]
 
 
 def check_again(paths: Sequence[Path]) -> int:

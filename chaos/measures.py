@@ -1,14 +1,27 @@
-"""Works out the figures of a history: speed, availability, and the seconds until all was well again. Pure; judges nothing."""
+"""Works out the figures of a history: speed and availability. Pure; judges nothing. What faults meant: aftermath.py."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from chaos.summary import NOTICED_SECONDS, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Operation, Series, Share, Through
+from chaos.summary import Operation, Series, Through
 from chaos.testbed.checkers import EPOCH_AHEAD
-from chaos.testbed.history import READER, Action, Complete, FaultBegan, FaultEnded, Invoke, Outcome, Record, paired
+from chaos.testbed.history import (
+    READER,
+    Action,
+    Complete,
+    Convergence,
+    FaultBegan,
+    FaultEnded,
+    Invoke,
+    Machine,
+    Outcome,
+    Record,
+    Unsent,
+    Whole,
+    paired,
+)
 
 #: A picture of a run has about so many columns.
 _BUCKETS = 240
@@ -49,11 +62,27 @@ class Window(NamedTuple):
         return self.fault.at
 
 
+class Try(NamedTuple):
+    """A request of a client: a call, or one that was not even sent."""
+
+    node: str
+    at: float
+    over: float
+    ok: bool
+
+
 class Measured(NamedTuple):
-    """``calls`` in the order of their invokes; those that were asked to read all back at the end are not among them."""
+    """``calls`` in the order of their invokes; those that were asked to read all back at the end are not among them.
+
+    ``tries`` are these and what was not sent. ``whole`` has the times at which all nodes were whole.
+    """
 
     calls: list[Call]
+    tries: list[Try]
     windows: list[Window]
+    whole: list[float]
+    convergences: list[Convergence]
+    machine: list[Machine]
     end: float
 
 
@@ -61,9 +90,16 @@ def measured(records: Sequence[Record]) -> Measured:
     """Calls and faults out of a history. A fault that has no end lasts as long as the history."""
     end = max((getattr(record, "at", 0.0) for record in records), default=0.0)
     ended = {record.number: record.at for record in records if isinstance(record, FaultEnded)}
+    calls = [_call(*call) for call in paired(records).values() if call[0].client != READER]
+    tries = [Try(call.node, call.at, call.over, call.ok) for call in calls]
+    tries += [Try(record.node, record.at, record.at, ok=False) for record in records if isinstance(record, Unsent)]
     return Measured(
-        calls=[_call(*call) for call in paired(records).values() if call[0].client != READER],
+        calls=calls,
+        tries=sorted(tries, key=lambda each: each.at),
         windows=[Window(record, ended.get(record.number, end)) for record in records if isinstance(record, FaultBegan)],
+        whole=[record.at for record in records if isinstance(record, Whole)],
+        convergences=[record for record in records if isinstance(record, Convergence)],
+        machine=[record for record in records if isinstance(record, Machine)],
         end=end,
     )
 
@@ -117,56 +153,6 @@ def availability(calls: Sequence[Call], nodes: Iterable[str], end: float, width:
     """Requests through each node, and how many of them were ok."""
     by_node = _grouped(calls, lambda call: call.node)
     return {node: Through(*_counts(_bucketed(by_node.get(node, []), end, width))) for node in nodes}
-
-
-def faults(found: Measured) -> tuple[FaultSeen, ...]:
-    return tuple(_seen(window, found) for window in found.windows)
-
-
-def _seen(window: Window, found: Measured) -> FaultSeen:
-    rest = [other for other in found.windows if other is not window]
-    alone = not any(other.began < window.ended and window.began < other.ended for other in rest)
-    noticed = window.began + NOTICED_SECONDS
-    served = [call for call in found.calls if noticed <= call.at < window.ended and call.node not in window.fault.nodes]
-    # What comes after its end is told apart only as long as nothing else goes wrong: calls that were over by then.
-    calm_until = min((other.began for other in rest if other.ended > window.ended), default=math.inf)
-    after = [call for call in found.calls if window.ended <= call.at and call.over <= calm_until]
-    return FaultSeen(
-        number=window.fault.number,
-        kind=window.fault.kind,
-        nodes=window.fault.nodes,
-        began=window.began,
-        ended=window.ended,
-        words=window.fault.words,
-        alone=alone,
-        others=Share(len(served), sum(call.ok for call in served)),
-        back_seconds=_back(window, after),
-        calm_seconds=max((call.at - window.ended for call in after if not call.ok), default=0.0) if after else None,
-    )
-
-
-def _back(window: Window, after: Sequence[Call]) -> float | None:
-    """Returns the seconds from the fault's end until each of its nodes had answered a request; None if one did not."""
-    firsts = []
-    for node in window.fault.nodes:
-        answered = [call.over for call in after if call.node == node and call.ok]
-        if not answered:
-            return None
-        firsts.append(min(answered) - window.ended)
-    return max(firsts, default=None)
-
-
-def aims(seen: Iterable[FaultSeen]) -> Aims:
-    """Over the faults that were on one node, alone."""
-    single = [fault for fault in seen if fault.alone and len(fault.nodes) == 1]
-    recovered = [fault.calm_seconds for fault in single if fault.calm_seconds is not None]
-    return Aims(
-        served=Share(sum(fault.others.asked for fault in single), sum(fault.others.ok for fault in single)),
-        served_aim=SERVED_AIM,
-        recovery_worst=max(recovered, default=None),
-        recovery_median=statistics.median(recovered) if recovered else None,
-        recovery_aim=RECOVERY_AIM,
-    )
 
 
 def quantile(ordered: Sequence[float], share: float) -> float | None:

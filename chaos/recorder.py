@@ -37,6 +37,10 @@ class Recorder:
         """Seconds since the run began."""
         return round(self._clock() - self._zero, _DIGITS)
 
+    def at(self, monotonic: float) -> float:
+        """Seconds from the run's begin to a time of the system's monotonic clock, which all processes share."""
+        return round(monotonic - self._zero, _DIGITS)
+
     def invoke(
         self, action: Action, owner: str, node: str, given: tuple[str, ...], epoch: int, *, client: int, final: bool = False
     ) -> int:

@@ -14,7 +14,8 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from chaos import timechart
-from chaos.summary import Share, Summary, Verdict
+from chaos.summary import Share, Spread, Summary, Verdict
+from chaos.tellers import loaded, quietly, share
 from chaos.testbed import history
 from chaos.testbed.history import Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 
@@ -24,8 +25,8 @@ _PAIRS = 4
 #: Finds the tokens and values that a rule's detail names.
 _NAMED = re.compile(r"qv_\d+_\w+|=[\w#-]+")
 _MEANINGS = {
-    Verdict.VALID: "No answer breaks a rule, and enough was asked to say so.",
-    Verdict.INVALID: "An answer breaks a rule: the store was wrong.",
+    Verdict.VALID: "No answer breaks a rule, no aim was missed, and enough was asked to say so.",
+    Verdict.INVALID: "An answer breaks a rule, or an aim was missed: the store was wrong.",
     Verdict.UNKNOWN: "Nothing wrong was seen, and not enough was seen to say that nothing is.",
 }
 
@@ -79,7 +80,7 @@ def render(summary: Summary, records: Sequence[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ms=_milliseconds, seconds=_seconds, share=_share, clock=timechart.clock)
+    environment.filters.update(ms=_milliseconds, seconds=_seconds, share=share, loaded=loaded, clock=timechart.clock)
     return environment.get_template(PAGE).render(
         run=summary,
         meaning=_MEANINGS[summary.verdict],
@@ -106,24 +107,26 @@ def tiles(summary: Summary) -> list[Tile]:
     """Returns the figures that stand at the top of the page."""
     aims, operations = summary.aims, summary.operations.values()
     asked, ok = sum(each.asked for each in operations), sum(each.ok for each in operations)
-    served, worst = aims.served, aims.recovery_worst
+    served = aims.served
     return [
         Tile(
-            f"{asked:,}",
-            f"requests while {len(summary.faults)} faults came and went, {_share(Share(asked, ok))} of them answered",
+            f"{asked:,}", f"requests while {len(summary.faults)} faults came and went, {share(Share(asked, ok))} of them answered"
         ),
         Tile(
-            _share(served),
-            f"answered by the other two with one node down, from 1 s on (aim: {aims.served_aim:.1%})",
+            share(served),
+            f"answered by the other two with one node down, from 1 s on (aim: {aims.served_aim:.1%}); {quietly(aims)}",
             served.ok >= aims.served_aim * served.asked if served.asked else None,
         ),
-        Tile(
-            _seconds(worst),
-            f"at most until all was well again (aim: {aims.recovery_aim:g} s; median: {_seconds(aims.recovery_median)})",
-            None if worst is None else worst <= aims.recovery_aim,
-        ),
+        _time(aims.recovery, aims.recovery_aim, "at most until requests were answered as before"),
+        _time(aims.convergence, aims.convergence_aim, "at most until the three replicas were the same"),
         Tile(f"{summary.final.reads:,}", f"reads at the end, of {summary.final.tokens:,} tokens, {len(summary.final.ways)} ways"),
     ]
+
+
+def _time(seen: Spread | None, aim: float, words: str) -> Tile:
+    if seen is None:
+        return Tile("–", f"{words} (aim: {aim:g} s)")
+    return Tile(_seconds(seen.most), f"{words} (aim: {aim:g} s; median: {_seconds(seen.median)})", seen.most <= aim)
 
 
 def concerned(summary: Summary, records: Sequence[Record]) -> Iterator[Call]:
@@ -161,13 +164,6 @@ def _longest(summary: Summary) -> float:
     """The scale of the bars that show recoveries: seconds, at least the aim."""
     times = (seconds for fault in summary.faults for seconds in (fault.back_seconds, fault.calm_seconds))
     return max([summary.aims.recovery_aim, *filter(None, times)])
-
-
-def _share(share: Share) -> str:
-    """Writes a share in per cent, never rounded up to 100 %."""
-    if not share.asked:
-        return "–"
-    return "100 %" if share.ok == share.asked else f"{min(100 * share.ok / share.asked, 99.99):.2f} %"
 
 
 def _seconds(seconds: float | None) -> str:

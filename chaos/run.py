@@ -1,7 +1,8 @@
 """One run: a cluster is made, clients work, faults come and go, everything is mended and read back, and the history is judged.
 
 plan (nemesis.py) ─▶ faults.py ─▶ processes, disks, links          history.jsonl ─▶ checkers.py ─▶ verdict.py ─┐
-workload.py, keys.py ─▶ HTTP of three nodes ─▶ recorder.py ─▶ history.jsonl ─▶ measures.py ────────────────┴▶ summary.json
+workload.py, keys.py ─▶ HTTP of three nodes ─▶ recorder.py ─▶ history.jsonl ─▶ measures.py, aftermath.py ──┴▶ summary.json
+probe.py, convergence.py: the machine and the replicas meanwhile ─▶ recorder.py                  └▶ liveness.py ─▶ verdict.py
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import contextlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +18,9 @@ from random import Random
 
 import msgspec
 
-from chaos import measures
+from chaos import aftermath, liveness, measures, probe
 from chaos.asking import Names, NodeClient
+from chaos.convergence import ConvergenceWatch, Replicas
 from chaos.disks import Injector
 from chaos.faults import Faults
 from chaos.final import read_back, ready
@@ -26,7 +28,7 @@ from chaos.keys import KeyTrial, add_keys
 from chaos.nemesis import SMALL_DISK, Fault, Kind
 from chaos.network import Site
 from chaos.recorder import Recorder
-from chaos.summary import Exit, Summary, Verdict
+from chaos.summary import CONVERGENCE_AIM, Exit, Summary, Verdict
 from chaos.testbed import history
 from chaos.testbed.cluster import NODES, Cluster, ClusterError
 from chaos.testbed.history import Begun, Outcome, Record
@@ -132,30 +134,30 @@ async def _work(
     tell.say(recorder.now, f"three nodes serve; {options.seconds:g} s of work begin, with {len(options.plan)} faults")
     recorder.note("the work begins")
     before: dict[int, dict[Outcome, int]] = {}
+    replicas = Replicas(cluster)
+    convergence = ConvergenceWatch(replicas.whole, replicas.difference, recorder)
 
     def heard(fault: Fault, words: str, begins: bool) -> None:
         """Tells of a fault, and once it is over what it meant for clients."""
         if begins:
+            convergence.begun()
             before[fault.number] = dict(workload.counts)
             tell.began(recorder.now, fault, words)
         else:
+            convergence.ended()
             then = before.pop(fault.number)
             tell.ended(recorder.now, fault, {outcome: count - then[outcome] for outcome, count in workload.counts.items()})
 
     watch = asyncio.create_task(faults.watch())
-    ends = recorder.now + options.seconds
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(workload.run(lambda: recorder.now < ends))
-            tasks.create_task(keys.run(lambda: recorder.now < ends))
-            tasks.create_task(faults.follow(options.plan, heard))
-    except BaseExceptionGroup as group:
-        raise _first(group) from None
+        async with probe.watched(recorder, cluster.directory):
+            await _under_faults(options, asking, faults, recorder, heard)
+            problem = await ready(cluster, reachable=len(NODES))
+            if problem is None:
+                await convergence.finish(CONVERGENCE_AIM)
     finally:
         watch.cancel()
-        await faults.heal()
-    recorder.note("everything is mended")
-    if problem := await ready(cluster, reachable=len(NODES)):
+    if problem is not None:
         observed.not_ready.append(problem)
         return observed
     tell.say(recorder.now, "everything is mended; what is known is read back, through each node and from each two disks")
@@ -168,6 +170,27 @@ async def _work(
             if code != 0:
                 observed.exits.append(Exit(name, recorder.now, code, expected=False, words="it was asked to stop (SIGTERM)"))
     return observed
+
+
+async def _under_faults(
+    options: Options,
+    asking: tuple[Workload, KeyTrial],
+    faults: Faults,
+    recorder: Recorder,
+    heard: Callable[[Fault, str, bool], None],
+) -> None:
+    """Clients work while faults come and go; then everything is mended, however it ended."""
+    ends = recorder.now + options.seconds
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for clients in asking:
+                tasks.create_task(clients.run(lambda: recorder.now < ends))
+            tasks.create_task(faults.follow(options.plan, heard))
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    finally:
+        await faults.heal()
+    recorder.note("everything is mended")
 
 
 def _first(failure: BaseException) -> BaseException:
@@ -209,12 +232,13 @@ def _begun(options: Options, cluster: Cluster) -> Begun:
 def summarise(options: Options, records: Sequence[Record], observed: Observed) -> Summary:
     """The verdict on a history, and its figures."""
     found = measures.measured(records)
-    seen = measures.faults(found)
-    judgement = judge(history.calls(records), observed, applied={fault.kind for fault in seen})
+    seen = aftermath.faults(found)
+    judgement = judge(history.calls(records), observed, {fault.kind for fault in seen}, liveness.judge(seen))
     width = measures.bucket_seconds(found.end)
     begun = next(record for record in records if isinstance(record, Begun))
     return Summary(
         verdict=judgement.verdict,
+        too_busy=judgement.too_busy,
         reasons=judgement.reasons,
         violation=judgement.broken,
         seed=options.seed,
@@ -231,7 +255,8 @@ def summarise(options: Options, records: Sequence[Record], observed: Observed) -
         faults=seen,
         fault_counts=dict(Counter(fault.kind for fault in seen)),
         unavailable=observed.unavailable,
-        aims=measures.aims(seen),
+        aims=liveness.aims(seen),
+        machine=aftermath.load(found.machine),
         final=observed.final,
         exits=tuple(observed.exits),
     )

@@ -6,8 +6,13 @@ import msgspec
 
 #: The share of requests through the two other nodes that is to succeed, and from how many seconds after a fault began.
 SERVED_AIM, NOTICED_SECONDS = 0.999, 1.0
-#: The most seconds after a fault's end until all is as before.
+#: That of the interval in which that share lies: a run in a hundred is judged wrongly if each of its requests is left to chance.
+CONFIDENCE = 0.99
+#: The most seconds after a fault's end until requests are answered as before.
 RECOVERY_AIM = 5.0
+#: The most seconds after the last fault's end until all three replicas hold the same. A comparison is due ``timeouts.round``
+#: (2 s) after a link is back, and soon done; one that fails is made again after 10 s, and is late.
+CONVERGENCE_AIM = 10.0
 
 
 class Verdict(StrEnum):
@@ -64,12 +69,16 @@ class Through(msgspec.Struct, frozen=True):
 
 
 class FaultSeen(msgspec.Struct, frozen=True):
-    """A fault and what requests met.
+    """A fault and what requests met. None where it was not seen before something else happened.
 
-    ``others``: requests through nodes that it is not on, from NOTICED_SECONDS after its begin to its end. ``alone``: no other
-    fault was there at the same time. ``back_seconds``: from its end until requests through its nodes succeeded again, None if
-    they did not before something else happened. ``calm_seconds``: from its end to the begin of the last request that failed
-    before the next fault.
+    ``alone``: no other fault was there at the same time, and what the one before had begun was over. ``others``: requests through
+    nodes that it is not on, from NOTICED_SECONDS after its begin to its end; ``quiet``: those of them that were made and answered
+    while the machine was not busy with other things. ``back_seconds``: from its end until requests through its nodes succeeded
+    again. ``calm_seconds``: from its end to the begin of the last request that failed of what this fault began: before the next
+    fault, later but through a node that was not back yet, or when it had waited long before the next fault came.
+    ``converged_seconds``: from its end until all three replicas were the same; ``watched_seconds``: from its end as long as that
+    could be looked at. ``late``: the worst lateness of the control probe meanwhile, None without a probe. ``busy``: the machine
+    was, at some time from its end until what it began was over.
     """
 
     number: int
@@ -80,18 +89,66 @@ class FaultSeen(msgspec.Struct, frozen=True):
     words: str
     alone: bool
     others: Share
+    quiet: Share
     back_seconds: float | None
     calm_seconds: float | None
+    converged_seconds: float | None
+    watched_seconds: float
+    late: float | None
+    busy: bool
+
+    @property
+    def judged(self) -> bool:
+        """Whether the promise covers it: one node at most cannot serve, and nothing else is wrong."""
+        return self.alone and len(self.nodes) <= 1
+
+    @property
+    def recovered_seconds(self) -> float | None:
+        """From its end until requests were answered as before: as far as that was seen, if it was beyond the aim by then."""
+        if self.calm_seconds is None or (self.nodes and self.back_seconds is None and self.calm_seconds <= RECOVERY_AIM):
+            return None
+        return max(self.calm_seconds, self.back_seconds or 0.0)
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """A range of figures: of so many the least, the median and the most."""
+
+    count: int
+    least: float
+    median: float
+    most: float
 
 
 class Aims(msgspec.Struct, frozen=True):
-    """One node down, stopped or cut off, and no other fault: over all of these together."""
+    """``served``: requests through the others, of all faults that were alone and on one node at most; ``quiet``: see FaultSeen.
+
+    ``between``: with CONFIDENCE the share that is served on a quiet machine lies there. ``recovery`` is over the same faults;
+    ``convergence`` over all after which no other came too soon to see it: there were ``overtaken`` others.
+    """
 
     served: Share
+    quiet: Share
+    between: tuple[float, float]
     served_aim: float
-    recovery_worst: float | None
-    recovery_median: float | None
+    recovery: Spread | None
     recovery_aim: float
+    convergence: Spread | None
+    convergence_aim: float
+    overtaken: int
+
+
+class Load(msgspec.Struct, frozen=True):
+    """The machine while faults came and went, as a control probe saw it second by second (history.Machine).
+
+    ``busy`` of the seconds it was too busy to judge a node by its times.
+    """
+
+    busy: int
+    late: Spread
+    sync: Spread
+    ours: Spread
+    others: Spread
+    load: Spread
 
 
 class FinalReads(msgspec.Struct, frozen=True):
@@ -116,9 +173,13 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """``series`` and ``availability`` are by buckets of ``bucket_seconds`` from the run's begin, by the time of the invoke."""
+    """``series`` and ``availability`` are by buckets of ``bucket_seconds`` from the run's begin, by the time of the invoke.
+
+    ``too_busy``: the verdict is unknown, and for no other reason than that the machine was busy with other things.
+    """
 
     verdict: Verdict
+    too_busy: bool
     reasons: tuple[str, ...]
     violation: Broken | None
     seed: int
@@ -136,5 +197,6 @@ class Summary(msgspec.Struct, frozen=True):
     fault_counts: dict[str, int]
     unavailable: dict[str, str]
     aims: Aims
+    machine: Load | None
     final: FinalReads
     exits: tuple[Exit, ...]

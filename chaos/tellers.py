@@ -7,7 +7,7 @@ from typing import TextIO
 
 from chaos.nemesis import Fault, Kind
 from chaos.run import Options, Teller
-from chaos.summary import Summary, Verdict
+from chaos.summary import CONFIDENCE, Aims, Load, Share, Spread, Summary, Verdict
 from chaos.testbed.history import Outcome
 from chaos.testbed.narration import ClaimFailed, Narrator
 
@@ -95,13 +95,22 @@ class NarratingTeller(Teller):
         self._tell.step("What the clients were told is judged")
         for line in _figures(summary):
             self._tell.say(line)
+        reasons = "; ".join(summary.reasons)
+        if summary.too_busy:
+            self._tell.say(
+                f"Nothing wrong was seen, and the machine was too busy with other things to judge everything: {reasons}"
+            )
+        else:
+            self._claim(summary, reasons)
+        self._tell.say(f"With pictures: {page}")
+
+    def _claim(self, summary: Summary, reasons: str) -> None:
         asked = sum(operation.asked for operation in summary.operations.values())
         text = f"of {asked:,} requests none was answered wrongly, and whatever was acknowledged is there"
         try:
-            self._tell.claim(text, summary.verdict is Verdict.VALID, f"{summary.verdict}: {'; '.join(summary.reasons)}")
+            self._tell.claim(text, summary.verdict is Verdict.VALID, f"{summary.verdict}: {reasons}")
         except ClaimFailed as failed:
             self._tell.failed(failed)
-        self._tell.say(f"With pictures: {page}")
 
 
 def again(options: Options) -> str:
@@ -126,13 +135,48 @@ def _figures(summary: Summary) -> Sequence[str]:
     asked = sum(operation.asked for operation in summary.operations.values())
     ok = sum(operation.ok for operation in summary.operations.values())
     lines = [f"{asked:,} requests, {ok:,} of them answered; {sum(summary.fault_counts.values())} faults"]
-    served, worst = summary.aims.served, summary.aims.recovery_worst
-    if served.asked:
-        share = served.ok / served.asked
+    aims = summary.aims
+    if aims.served.asked:
         lines.append(
-            f"with one node down or cut off, {share:.2%} of {served.asked:,} requests through the two others were answered"
+            f"with one node down or cut off, {share(aims.served)} of {aims.served.asked:,} requests through the two others were "
+            f"answered (aim: {aims.served_aim:.1%}); {quietly(aims)}"
         )
-    if worst is not None:
-        lines.append(f"all was well again within {worst:.1f} s at the latest")
+    if aims.recovery is not None:
+        lines.append(f"requests were answered as before {span(aims.recovery)} after such a fault (aim: {aims.recovery_aim:g} s)")
+    if aims.convergence is not None:
+        late = f"; after {aims.overtaken} others the next fault came first" if aims.overtaken else ""
+        lines.append(f"the replicas were the same {span(aims.convergence)} after a fault (aim: {aims.convergence_aim:g} s){late}")
+    if summary.machine is not None:
+        lines.append(f"the machine: {loaded(summary.machine)}")
     lines.append(f"{summary.final.tokens:,} tokens were read back in {len(summary.final.ways)} ways")
     return lines
+
+
+def share(of: Share) -> str:
+    """Writes a share in per cent, never rounded up to 100 %."""
+    if not of.asked:
+        return "–"
+    return "100 %" if of.ok == of.asked else f"{min(100 * of.ok / of.asked, 99.99):.2f} %"
+
+
+def quietly(aims: Aims) -> str:
+    """In words: how certain the share is that was served while the machine was not busy with other things."""
+    if not aims.quiet.asked:
+        return "the machine was busy all that time"
+    low, high = aims.between
+    return f"on a quiet machine it is {low:.2%} to {high:.2%}, with {CONFIDENCE:.0%} confidence"
+
+
+def span(of: Spread) -> str:
+    return f"{of.least:.1f} to {of.most:.1f} s, {of.median:.1f} s at the median of {of.count},"
+
+
+def loaded(machine: Load) -> str:
+    """In words: how busy the machine was, by whom, and how late that made a process that has nothing to do with the store."""
+    late, load = machine.late, machine.load
+    return (
+        f"load average {load.least:.1f} to {load.most:.1f}; nodes and harness took {machine.ours.median:.0%} of the CPU, others "
+        f"{machine.others.median:.0%} ({machine.others.least:.0%} to {machine.others.most:.0%}); the control probe was "
+        f"{late.median * 1e3:.0f} ms late (up to {late.most * 1e3:.0f}); too busy to judge by times in {machine.busy} of "
+        f"{late.count} s"
+    )

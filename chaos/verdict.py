@@ -1,9 +1,9 @@
 """Valid, invalid, or unknown: what a run has shown.
 
 Invalid is what is certainly wrong: a history that breaks a rule (testbed/checkers.py) or that no order of its operations explains
-(testbed/linearizability.py, the second opinion), an answer that the contract does not have, a
-node that ended by itself with nothing done to its disk, or one that did not come back. Unknown is a run that saw nothing wrong
-and not enough to say that nothing is. Only what is left is valid.
+(testbed/linearizability.py, the second opinion), an answer that the contract does not have, a node that ended by itself with
+nothing done to its disk, one that did not come back, or an aim of liveness that was missed (liveness.py). Unknown is a run that
+saw nothing wrong and not enough to say that nothing is, on a machine that was too busy for instance. Only what is left is valid.
 """
 
 import re
@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from chaos.liveness import Liveness
 from chaos.summary import NOTHING_READ, Broken, Exit, FinalReads, Verdict
 from chaos.testbed.checkers import check
 from chaos.testbed.history import KEY_ACTIONS, Action, Complete, History, Invoke, Outcome, paired
@@ -43,12 +44,15 @@ class Observed:
 
 
 class Judgement(NamedTuple):
+    """``too_busy``: unknown, and for no other reason than that the machine was busy with other things."""
+
     verdict: Verdict
     reasons: tuple[str, ...]
     broken: Broken | None
+    too_busy: bool = False
 
 
-def judge(history: History, observed: Observed, applied: Collection[str]) -> Judgement:
+def judge(history: History, observed: Observed, applied: Collection[str], liveness: Liveness) -> Judgement:
     """``applied``: the kinds of the faults that were."""
     try:
         broken = _broken(history, observed)
@@ -56,8 +60,13 @@ def judge(history: History, observed: Observed, applied: Collection[str]) -> Jud
         return Judgement(Verdict.UNKNOWN, (f"the second checker gave up: {undecided}",), None)
     if broken is not None:
         return Judgement(Verdict.INVALID, (f"{broken.rule}: {broken.detail}",), broken)
-    missing = tuple(_missing(history, observed, applied))
-    return Judgement(Verdict.UNKNOWN if missing else Verdict.VALID, missing, None)
+    if liveness.missed:
+        reasons = tuple(f"{rule}: {detail}" for rule, detail in liveness.missed)
+        return Judgement(Verdict.INVALID, reasons, Broken(*liveness.missed[0], _NOWHERE, ()))
+    missing = (*_missing(history, observed, applied), *liveness.few)
+    if missing or liveness.busy:
+        return Judgement(Verdict.UNKNOWN, (*missing, *liveness.busy), None, too_busy=not missing)
+    return Judgement(Verdict.VALID, (), None)
 
 
 def _broken(history: History, observed: Observed) -> Broken | None:

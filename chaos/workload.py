@@ -15,7 +15,7 @@ from typing import NamedTuple
 from chaos.asking import REFUSED, Breach, Names, NodeClient, Told
 from chaos.recorder import Recorder
 from chaos.testbed.checkers import epoch_of
-from chaos.testbed.history import Action, Outcome
+from chaos.testbed.history import Action, Outcome, Unsent
 
 OWNERS = ("acme", "zeta", "mill", "bell")
 #: Most calls are for the first owner: where clients meet is where things go wrong.
@@ -204,6 +204,8 @@ class Workload:
             await asyncio.sleep(due - loop.time())
             if self._free[node]:
                 tasks.create_task(self._one(node, self._free[node].pop()))
+            else:
+                self._recorder.write(Unsent(self._recorder.now, node))
 
     async def _one(self, node: str, client: int) -> None:
         try:

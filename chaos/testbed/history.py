@@ -114,7 +114,44 @@ class Note(msgspec.Struct, frozen=True, tag="note", tag_field="event"):
     words: str
 
 
-Record = Begun | Invoke | Complete | FaultBegan | FaultEnded | Note
+class Unsent(msgspec.Struct, frozen=True, tag="unsent", tag_field="event"):
+    """A request was due and not sent: all clients of this node wait for answers. In the world one more would have asked."""
+
+    at: float
+    node: str
+
+
+class Whole(msgspec.Struct, frozen=True, tag="whole", tag_field="event"):
+    """No fault was there, and all three nodes were active and saw each other."""
+
+    at: float
+
+
+class Convergence(msgspec.Struct, frozen=True, tag="convergence", tag_field="event"):
+    """``equal``: no fault was there, and all three replicas were the same; else it was waited for as long as the aim says."""
+
+    at: float
+    equal: bool
+
+
+class Machine(msgspec.Struct, frozen=True, tag="machine", tag_field="event"):
+    """The machine from ``since`` to ``at``, as a process saw it that has nothing to do with the store.
+
+    ``late``: by how many seconds what it did came too late, at worst; ``sync``: the seconds of one small sync. ``ours`` is the
+    share of all CPU time that nodes and harness took, ``others`` that of everything else; ``load`` is the load average of a
+    minute.
+    """
+
+    since: float
+    at: float
+    late: float
+    sync: float
+    ours: float
+    others: float
+    load: float
+
+
+Record = Begun | Invoke | Complete | FaultBegan | FaultEnded | Note | Unsent | Whole | Convergence | Machine
 
 
 def read(path: Path) -> list[Record]:

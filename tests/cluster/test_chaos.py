@@ -11,9 +11,11 @@ import pytest
 
 from chaos.summary import Summary, Verdict
 from chaos.testbed import history
-from chaos.testbed.history import READER, Complete, FaultBegan, FaultEnded, Invoke, Outcome
+from chaos.testbed.history import READER, Complete, Convergence, FaultBegan, FaultEnded, Invoke, Outcome
 from tests import ROOT
 
+#: The exit code of a run in which nothing wrong was seen, on a machine with too much other work to judge how long things took.
+TOO_BUSY = 4
 FAMILIES = ("kill", "pause", "partition", "torn")
 
 
@@ -27,10 +29,12 @@ def chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_short_run_breaks_nodes_and_finds_nothing_wrong(tmp_path: Path) -> None:
     directory = tmp_path / "report"
     done = chaos("run", "--minutes", "0.3", "--seed", "4", "--faults", ",".join(FAMILIES), "--report", str(directory))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode in (0, TOO_BUSY), done.stdout + done.stderr
     assert done.stdout.startswith("seed 4: 18 s of work, ")
     summary = msgspec.json.decode((directory / "summary.json").read_bytes(), type=Summary)
-    assert (summary.verdict, summary.reasons, summary.violation) == (Verdict.VALID, (), None)
+    expected = (Verdict.UNKNOWN, True, None) if done.returncode == TOO_BUSY else (Verdict.VALID, False, None)
+    assert (summary.verdict, summary.too_busy, summary.violation) == expected
+    assert summary.machine is not None
     assert summary.fault_counts
     assert summary.final.tokens * len(summary.final.ways) == summary.final.reads > 0
     assert len(summary.final.ways) == 9
@@ -41,6 +45,7 @@ def test_a_short_run_breaks_nodes_and_finds_nothing_wrong(tmp_path: Path) -> Non
     assert {record.node for record in asked if record.op in answered} == {"n1", "n2", "n3"}
     assert len({record.owner for record in asked}) > 1
     assert sum(len(record.given) for record in asked if record.client == READER and record.op in answered) >= summary.final.reads
+    assert any(isinstance(record, Convergence) for record in records)
     began = {record.number for record in records if isinstance(record, FaultBegan)}
     assert began == {record.number for record in records if isinstance(record, FaultEnded)} == set(range(len(summary.faults)))
     assert (directory / "report.html").stat().st_size

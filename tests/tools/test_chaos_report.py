@@ -14,9 +14,10 @@ from chaos.testbed.history import Action, Begun, Complete, FaultBegan, FaultEnde
 VOID = re.compile(r"<((?:meta|link|br|hr|img|input|col|wbr)\b[^>]*)>")
 BEGUN = Begun(7, "run", "2026-01-02T03:04:05+00:00", 90.0, ("kill", "pause"), "proxies", ("quorumvault",))
 KILLED, STOPPED = "n1 is killed, with 3 requests at hand", "n2 is stopped (SIGSTOP) & goes on <later>"
+SERVED, MISSED = told.Share(200, 200), told.Share(150, 149)
 FAULTS = (
-    told.FaultSeen(0, "kill", ("n1",), 2.0, 4.0, KILLED, True, told.Share(200, 200), 0.25, 0.5),
-    told.FaultSeen(1, "pause", ("n2",), 5.0, 7.5, STOPPED, True, told.Share(150, 149), None, 6.25),
+    told.FaultSeen(0, "kill", ("n1",), 2.0, 4.0, KILLED, True, SERVED, SERVED, 0.25, 0.5, 2.5, 6.0, 0.0125, False),
+    told.FaultSeen(1, "pause", ("n2",), 5.0, 7.5, STOPPED, True, MISSED, MISSED, None, 6.25, None, 9.0, None, True),
 )
 RECORDS: list[Record] = [
     BEGUN,
@@ -35,9 +36,29 @@ RECORDS: list[Record] = [
 VIOLATION = told.Broken("lost", "operation 3: qv_1_1 is not found, and stood for =2 before", 3, (0, 2, 3))
 
 
+def spread(least: float, median: float, most: float) -> told.Spread:
+    return told.Spread(90, least, median, most)
+
+
+def aims(**changed: object) -> told.Aims:
+    seen = told.Aims(
+        served=told.Share(350, 349),
+        quiet=told.Share(350, 349),
+        between=(0.9788, 0.99999),
+        served_aim=0.999,
+        recovery=told.Spread(2, 0.5, 3.375, 6.25),
+        recovery_aim=5.0,
+        convergence=told.Spread(1, 2.5, 2.5, 2.5),
+        convergence_aim=10.0,
+        overtaken=1,
+    )
+    return msgspec.structs.replace(seen, **changed)
+
+
 def summary(**changed: object) -> told.Summary:
     valid = told.Summary(
         verdict=told.Verdict.VALID,
+        too_busy=False,
         reasons=(),
         violation=None,
         seed=7,
@@ -57,7 +78,15 @@ def summary(**changed: object) -> told.Summary:
         faults=FAULTS,
         fault_counts={"kill": 1, "pause": 1},
         unavailable={"full-disk": "takes root"},
-        aims=told.Aims(told.Share(350, 349), 0.999, 6.25, 3.375, 5.0),
+        aims=aims(),
+        machine=told.Load(
+            1,
+            spread(0.001, 0.002, 0.3),
+            spread(0.0, 0.0, 0.01),
+            spread(0.1, 0.3, 0.9),
+            spread(0.0, 0.5, 0.8),
+            spread(0.5, 1.0, 9.0),
+        ),
         final=told.FinalReads(3, 9, ("through n1", "through n2", "through n3")),
         exits=(told.Exit("n3", 6.0, 3, True, "its disk is full"),),
     )
@@ -66,7 +95,8 @@ def summary(**changed: object) -> told.Summary:
 
 NOTHING = summary(
     verdict=told.Verdict.UNKNOWN, reasons=("too little was asked",), operations={}, series={}, availability={}, faults=(),
-    fault_counts={}, unavailable={}, aims=told.Aims(told.Share(0, 0), 0.999, None, None, 5.0), final=told.NOTHING_READ,
+    fault_counts={}, unavailable={}, machine=None, final=told.NOTHING_READ,
+    aims=aims(served=told.Share(0, 0), between=(0.0, 1.0), recovery=None, convergence=None),
     exits=(), version="",
 )  # fmt: skip
 INVALID = summary(verdict=told.Verdict.INVALID, reasons=(f"lost: {VIOLATION.detail}",), violation=VIOLATION)
@@ -118,18 +148,26 @@ def test_figures_are_there_beside_the_picture() -> None:
     assert "1 20 19 5.0 20.0" in rows
     assert "detokenize 40 38 1 1 90 4.0 20.0 310.0" in rows
     assert "rotate 1 0 1 0 0 – – –" in rows
-    assert f"0 kill n1 2.0 4.0 {KILLED} 100 % of 200 0.25 s 0.50 s" in rows
-    assert f"1 pause n2 5.0 7.5 {STOPPED} 99.33 % of 150 – 6.25 s" in rows
+    assert f"0 kill n1 2.0 4.0 {KILLED} 100 % of 200 0.25 s 0.50 s 2.50 s 12.5" in rows
+    assert f"1 pause n2 5.0 7.5 {STOPPED} 99.33 % of 150 – 6.25 s* – –" in rows
     assert "6.0 n3 3 its disk is full yes" in rows
 
 
+def test_the_machine_s_load_stands_beside_the_figures() -> None:
+    words = (
+        "load average 0.5 to 9.0; nodes and harness took 30% of the CPU, others 50% (0% to 80%); the control probe was 2 ms late "
+        "(up to 300); too busy to judge by times in 1 of 90 s"
+    )
+    assert words in report.render(summary(), RECORDS)
+
+
 def test_an_aim_that_was_missed_is_not_rounded_away() -> None:
-    nearly = summary(aims=told.Aims(told.Share(10**6, 10**6 - 1), 0.999, 5.0, 1.0, 5.0))
+    nearly = summary(aims=aims(served=told.Share(10**6, 10**6 - 1), recovery=spread(0.0, 1.0, 5.0)))
     served = {tile.words.split(",")[0]: tile for tile in report.tiles(nearly)}
     assert [(tile.figure, tile.held) for tile in served.values()][1:3] == [("99.99 %", True), ("5.00 s", True)]
     missed = report.tiles(summary())
-    assert [(tile.figure, tile.held) for tile in missed[1:3]] == [("99.71 %", False), ("6.25 s", False)]
-    assert [tile.held for tile in report.tiles(NOTHING)] == [None] * 4
+    assert [(tile.figure, tile.held) for tile in missed[1:4]] == [("99.71 %", False), ("6.25 s", False), ("2.50 s", True)]
+    assert [tile.held for tile in report.tiles(NOTHING)] == [None] * 5
 
 
 def test_a_violation_is_shown_by_its_calls_with_what_they_have_in_common() -> None:

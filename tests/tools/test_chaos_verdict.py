@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from chaos.liveness import Liveness
 from chaos.recorder import Recorder
-from chaos.summary import Exit, FinalReads, Verdict
+from chaos.summary import Broken, Exit, FinalReads, Verdict
 from chaos.testbed import history
 from chaos.testbed.history import Action, Begun, Complete, FaultBegan, FaultEnded, History, Invoke, Outcome
 from chaos.verdict import Judgement, Observed, judge, related
@@ -20,6 +21,7 @@ BAD = sorted(
     if not msgspec.json.decode(path.read_bytes(), type=History).narrow
 )
 TOKEN = "qv_1_0"
+HELD = Liveness()
 HARMED = Exit("n2", 3.0, 3, expected=True, words="full-disk")
 
 
@@ -70,14 +72,16 @@ def observed(**changed: object) -> Observed:
     return seen
 
 
-def verdict(events: list[Invoke | Complete], applied: Collection[str] = ("kill",), **changed: object) -> Judgement:
-    return judge(History(events), observed(**changed), applied)
+def verdict(
+    events: list[Invoke | Complete], applied: Collection[str] = ("kill",), live: Liveness = HELD, **changed: object
+) -> Judgement:
+    return judge(History(events), observed(**changed), applied, live)
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_a_bad_history_of_the_harness_is_refused_for_its_reason(path: Path, tmp_path: Path) -> None:
     bad = msgspec.json.decode(path.read_bytes(), type=History)
-    judged = judge(recorded(bad, tmp_path / "history.jsonl"), observed(), {"kill"})
+    judged = judge(recorded(bad, tmp_path / "history.jsonl"), observed(), {"kill"}, HELD)
     assert judged.verdict is Verdict.INVALID
     assert judged.broken is not None
     assert judged.broken.rule == bad.breaks
@@ -85,7 +89,7 @@ def test_a_bad_history_of_the_harness_is_refused_for_its_reason(path: Path, tmp_
 
 
 def test_a_run_that_showed_everything_is_valid() -> None:
-    assert verdict(complete_run()) == (Verdict.VALID, (), None)
+    assert verdict(complete_run()) == (Verdict.VALID, (), None, False)
 
 
 @pytest.mark.parametrize("op", range(5))
@@ -109,7 +113,7 @@ def test_a_run_that_read_nothing_back_or_broke_nothing_is_unknown() -> None:
 def test_each_kind_of_fault_that_was_planned_was_applied_or_it_is_said_why_not() -> None:
     planned = frozenset({"kill", "pause", "torn-log"})
     judged = verdict(complete_run(), ["kill", "kill"], planned=planned, unavailable={"torn-log": "the store has no log"})
-    assert judged == (Verdict.UNKNOWN, ("no pause was applied, and nobody said why",), None)
+    assert judged == (Verdict.UNKNOWN, ("no pause was applied, and nobody said why",), None, False)
     assert verdict(complete_run(), planned=planned - {"pause"}, unavailable={"torn-log": "no log"}).verdict is Verdict.VALID
 
 
@@ -130,6 +134,23 @@ def test_what_was_seen_beside_the_history_can_be_invalid(seen: dict[str, Any], r
     assert (judged.verdict, judged.reasons) == (Verdict.INVALID, (reason,))
     assert judged.broken is not None
     assert judged.broken.rule == reason.partition(":")[0]
+
+
+def test_an_aim_that_was_missed_is_invalid_after_what_breaks_a_rule() -> None:
+    live = Liveness(missed=(("served", "few were"), ("recovery", "late")), few=("one",), busy=("two",))
+    judged = verdict(complete_run(), live=live)
+    assert (judged.verdict, judged.reasons, judged.too_busy) == (Verdict.INVALID, ("served: few were", "recovery: late"), False)
+    assert judged.broken == Broken("served", "few were", -1, ())
+    assert verdict(complete_run(), live=live, not_ready=["n3"]).reasons == ("not back: n3",)
+
+
+def test_what_a_busy_machine_leaves_open_is_unknown_and_said_to_be_its_doing() -> None:
+    busy = Liveness(busy=("recovery: late",))
+    assert verdict(complete_run(), live=busy) == (Verdict.UNKNOWN, ("recovery: late",), None, True)
+    assert verdict(complete_run(), live=busy._replace(few=("served: few",))) == (
+        Verdict.UNKNOWN, ("served: few", "recovery: late"), None, False,
+    )  # fmt: skip
+    assert not verdict(complete_run(), live=busy, final=FinalReads(0, 0, ())).too_busy
 
 
 def test_a_node_may_end_by_itself_if_its_disk_was_harmed() -> None:

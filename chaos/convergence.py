@@ -1,0 +1,124 @@
+"""Looks, whenever no fault is there, until all nodes are whole and their replicas are the same, and writes down when that was.
+
+Replicas are compared as ``quorumvault verify`` does it, record by record on disk, at a node's administrative socket. What is
+being written meanwhile the node looks at again, 2 s later: no time that is written down here is more exact than that.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import httpx2
+import msgspec
+
+from chaos.recorder import Recorder
+from chaos.testbed.cluster import NODES, Cluster
+from chaos.testbed.history import Convergence, Whole
+
+_POLL_SECONDS = 0.25
+#: A node answers /health from memory.
+_HEALTH_SECONDS = 1.0
+#: A node looks at what differs three times more, 2 s apart, and at each slice of a store by itself.
+_VERIFY_SECONDS = 30.0
+
+
+class _Quorum(msgspec.Struct):
+    reachable: int
+
+
+class _Health(msgspec.Struct):
+    state: str
+    quorum: _Quorum
+
+
+class _Verified(msgspec.Struct):
+    """By peer: of identical replicas the number of records alone."""
+
+    peers: dict[str, dict[str, int | str]]
+
+
+class Replicas:
+    """The three replicas, as their nodes tell of them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def whole(self) -> bool:
+        """Says whether all nodes are active and see each other."""
+        async with httpx2.AsyncClient(timeout=_HEALTH_SECONDS, trust_env=False) as client:
+            return all(await asyncio.gather(*(_is_whole(client, self._cluster.url(name)) for name in NODES)))
+
+    async def difference(self) -> str | None:
+        """Returns in which way one replica differs from the others, or why that cannot be said; None if all are the same."""
+        socket = self._cluster.nodes[NODES[0]].data / "admin.sock"
+        async with httpx2.AsyncClient(timeout=_VERIFY_SECONDS, transport=httpx2.AsyncHTTPTransport(uds=str(socket))) as client:
+            return await difference_told(client)
+
+
+async def _is_whole(client: httpx2.AsyncClient, url: str) -> bool:
+    try:
+        answer = await client.get(f"{url}/health")
+        said = msgspec.json.decode(answer.content, type=_Health)
+    except (httpx2.TransportError, msgspec.MsgspecError):
+        return False
+    return said.state == "active" and said.quorum.reachable == len(NODES)
+
+
+async def difference_told(client: httpx2.AsyncClient) -> str | None:
+    """Returns what a node finds, in words, when it compares its replica with both others; None if all are the same."""
+    try:
+        answer = await client.post("http://localhost/verify")
+        peers = msgspec.json.decode(answer.content, type=_Verified).peers
+    except (httpx2.TransportError, msgspec.MsgspecError) as error:
+        return f"{NODES[0]} does not compare them ({type(error).__name__})"
+    if len(peers) < len(NODES) - 1:
+        return f"{NODES[0]} compares itself with {len(peers)} others"
+    found = {peer: differences for peer, differences in peers.items() if list(differences) != ["records"]}
+    return ", ".join(f"{peer}: {differences}" for peer, differences in found.items()) or None
+
+
+class ConvergenceWatch:
+    """Is told of each fault's begin and end. ``whole`` and ``difference`` are those of Replicas. On the event loop's thread."""
+
+    def __init__(
+        self, whole: Callable[[], Awaitable[bool]], difference: Callable[[], Awaitable[str | None]], recorder: Recorder
+    ) -> None:
+        self._whole = whole
+        self._difference = difference
+        self._recorder = recorder
+        self._faults = 0
+        self._look: asyncio.Task[None] | None = None
+
+    def begun(self) -> None:
+        self._faults += 1
+        self._leave()
+
+    def ended(self) -> None:
+        self._faults -= 1
+        if not self._faults:
+            self._look = asyncio.create_task(self._until_equal())
+
+    async def finish(self, seconds: float) -> None:
+        """When nothing is broken any more: waits until the replicas are the same, so many seconds at most."""
+        self._leave()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._until_equal()
+        except TimeoutError:
+            self._recorder.write(Convergence(self._recorder.now, equal=False))
+
+    def _leave(self) -> None:
+        """Looks no further. Raises what went wrong with looking, if that is why it ended."""
+        look, self._look = self._look, None
+        if look is not None and not look.cancel() and not look.cancelled():
+            look.result()
+
+    async def _until_equal(self) -> None:
+        while True:
+            if await self._whole():
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        self._recorder.write(Whole(self._recorder.now))
+        while (different := await self._difference()) is not None:
+            self._recorder.note(f"the replicas are not the same yet: {different}")
+            await asyncio.sleep(_POLL_SECONDS)
+        self._recorder.write(Convergence(self._recorder.now, equal=True))

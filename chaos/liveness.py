@@ -1,0 +1,116 @@
+"""Judges the aims of liveness: the share that is served through the others, recovery, and convergence. Pure.
+
+An aim is missed if that is certain: by a share whose interval of confidence lies below the aim, or by a time that was too long
+while the machine was not busy with other things. What was below an aim and may be the machine's doing, or chance, is open.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from chaos.aftermath import spread
+from chaos.summary import CONFIDENCE, CONVERGENCE_AIM, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Share
+
+#: Bisections of an interval between 0 and 1: more than a float can tell.
+_BISECTIONS = 60
+
+
+class Liveness(NamedTuple):
+    """``missed``: aims that were certainly missed, each with the figures; ``few``: what was too little to say; ``busy``: what was
+    below an aim while the machine was busy."""
+
+    missed: tuple[tuple[str, str], ...] = ()
+    few: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
+
+
+def interval(share: Share, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Returns the interval in which the true share lies, after Clopper and Pearson: exact, and for few requests wide."""
+    failed, rest = share.asked - share.ok, (1 - confidence) / 2
+    if not share.asked:
+        return 0.0, 1.0
+    least = _where(lambda p: 1 - _at_most(failed - 1, share.asked, p) < rest) if failed else 0.0
+    most = _where(lambda p: _at_most(failed, share.asked, p) > rest) if share.ok else 1.0
+    return 1 - most, 1 - least
+
+
+def _where(holds: Callable[[float], bool]) -> float:
+    """Returns the probability up to which it holds."""
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _at_most(failed: int, asked: int, p: float) -> float:
+    """Returns the probability that so many requests at most fail, if each does with probability ``p``."""
+    ways = (math.lgamma(asked + 1) - math.lgamma(count + 1) - math.lgamma(asked - count + 1) for count in range(failed + 1))
+    return math.fsum(math.exp(each + count * math.log(p) + (asked - count) * math.log1p(-p)) for count, each in enumerate(ways))
+
+
+def aims(seen: Sequence[FaultSeen]) -> Aims:
+    judged = [fault for fault in seen if fault.judged]
+    quiet = _sum(fault.quiet for fault in judged)
+    return Aims(
+        served=_sum(fault.others for fault in judged),
+        quiet=quiet,
+        between=interval(quiet),
+        served_aim=SERVED_AIM,
+        recovery=spread([fault.recovered_seconds for fault in judged if fault.recovered_seconds is not None]),
+        recovery_aim=RECOVERY_AIM,
+        convergence=spread([fault.converged_seconds for fault in seen if fault.converged_seconds is not None]),
+        convergence_aim=CONVERGENCE_AIM,
+        overtaken=sum(fault.converged_seconds is None and 0 < fault.watched_seconds < CONVERGENCE_AIM for fault in seen),
+    )
+
+
+def _sum(shares: Iterable[Share]) -> Share:
+    each = list(shares)
+    return Share(sum(share.asked for share in each), sum(share.ok for share in each))
+
+
+def judge(seen: Sequence[FaultSeen]) -> Liveness:
+    found = [_served(aims(seen), any(fault.judged for fault in seen)), *map(_recovery, seen), *map(_convergence, seen)]
+    return Liveness(
+        missed=tuple(each for one in found for each in one.missed),
+        few=tuple(each for one in found for each in one.few),
+        busy=tuple(each for one in found for each in one.busy),
+    )
+
+
+def _served(aims: Aims, judged: bool) -> Liveness:
+    served, quiet, aim = aims.served, aims.quiet, aims.served_aim
+    if not judged or (served.asked and served.ok >= aim * served.asked):
+        return Liveness()
+    words = f"{served.ok:,} of {served.asked:,} requests through the others were answered (aim: {aim:.1%})"
+    if aims.between[1] < aim:
+        low, high = aims.between
+        quietly = f"while the machine was quiet {low:.2%} to {high:.2%} of {quiet.asked:,}, with {CONFIDENCE:.0%} confidence"
+        return Liveness(missed=(("served", f"{words}; {quietly}"),))
+    if served.asked and quiet.ok >= aim * quiet.asked:
+        return Liveness(busy=(f"served: {words}; the machine was busy when they were not",))
+    return Liveness(few=(f"served: {words}, too few to say whether that is chance",))
+
+
+def _recovery(fault: FaultSeen) -> Liveness:
+    seconds = fault.recovered_seconds
+    if not fault.judged or seconds is None or seconds <= RECOVERY_AIM:
+        return Liveness()
+    return _late("recovery", f"requests failed up to {seconds:.1f} s after {_named(fault)} (aim: {RECOVERY_AIM:g} s)", fault)
+
+
+def _convergence(fault: FaultSeen) -> Liveness:
+    seconds = fault.watched_seconds if fault.converged_seconds is None else fault.converged_seconds
+    if seconds < CONVERGENCE_AIM:
+        return Liveness()
+    words = f"the replicas were not the same {seconds:.1f} s after {_named(fault)} (aim: {CONVERGENCE_AIM:g} s)"
+    return _late("convergence", words, fault)
+
+
+def _late(rule: str, words: str, fault: FaultSeen) -> Liveness:
+    return Liveness(busy=(f"{rule}: {words}",)) if fault.busy else Liveness(missed=((rule, words),))
+
+
+def _named(fault: FaultSeen) -> str:
+    return f"fault {fault.number}, {fault.kind} of {' and '.join(fault.nodes) or 'a link'}, was over"

@@ -1,0 +1,119 @@
+"""When all three replicas are the same is looked for whenever no fault is there, and only then."""
+
+import asyncio
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from chaos import convergence
+from chaos.convergence import ConvergenceWatch, difference_told
+from chaos.recorder import Recorder
+from chaos.testbed import history
+from chaos.testbed.history import Convergence, Note, Record, Whole
+
+
+class Cluster:
+    """Stands in for Replicas: each question waits for its answer."""
+
+    def __init__(self, file: Path) -> None:
+        self.answers: asyncio.Queue[object] = asyncio.Queue()
+        self.asked: asyncio.Queue[str] = asyncio.Queue()
+        self.file = file
+
+    async def whole(self) -> bool:
+        return bool(await self._answer("whole"))
+
+    async def difference(self) -> str | None:
+        told = await self._answer("difference")
+        return None if told is None else str(told)
+
+    async def _answer(self, question: str) -> object:
+        self.asked.put_nowait(question)
+        return await self.answers.get()
+
+    async def tell(self, question: str, answer: object) -> None:
+        assert await self.asked.get() == question
+        self.answers.put_nowait(answer)
+
+    def seen(self) -> list[type[Record]]:
+        return [type(record) for record in history.read(self.file)]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convergence, "_POLL_SECONDS", 0.0)
+
+
+def test_it_looks_once_the_last_fault_is_over_until_all_are_the_same(tmp_path: Path) -> None:
+    async def story() -> None:
+        with Recorder.to(tmp_path / "history") as recorder:
+            cluster = Cluster(tmp_path / "history")
+            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            watch.begun()
+            watch.begun()
+            watch.ended()
+            await asyncio.sleep(0)
+            assert cluster.asked.empty(), "one fault is there still"
+            watch.ended()
+            await cluster.tell("whole", False)
+            await cluster.tell("whole", True)
+            await cluster.tell("difference", "n2: 3 records")
+            await cluster.tell("difference", None)
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        assert cluster.seen() == [Whole, Note, Convergence]
+
+    asyncio.run(story())
+
+
+def test_it_leaves_off_when_the_next_fault_comes(tmp_path: Path) -> None:
+    async def story() -> None:
+        with Recorder.to(tmp_path / "history") as recorder:
+            cluster = Cluster(tmp_path / "history")
+            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            watch.begun()
+            watch.ended()
+            await cluster.tell("whole", True)
+            assert await cluster.asked.get() == "difference"
+            watch.begun()
+            cluster.answers.put_nowait(None)  # too late
+            await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+        assert cluster.seen() == [Whole]
+
+    asyncio.run(story())
+
+
+def test_at_the_end_it_waits_no_longer_than_the_aim_says(tmp_path: Path) -> None:
+    async def story() -> list[Record]:
+        with Recorder.to(tmp_path / "history") as recorder:
+            cluster = Cluster(tmp_path / "history")
+            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            await watch.finish(0.01)
+        return history.read(cluster.file)
+
+    (record,) = asyncio.run(story())
+    assert isinstance(record, Convergence)
+    assert not record.equal
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (200, b'{"node":"n1","peers":{"n2":{"records":9},"n3":{"records":9}}}', None),
+        (
+            200,
+            b'{"node":"n1","peers":{"n2":{"records":9},"n3":{"records":9,"only_here":1}}}',
+            "n3: {'records': 9, 'only_here': 1}",
+        ),
+        (200, b'{"node":"n1","peers":{"n2":{"records":9},"n3":{"problem":"it is down"}}}', "n3: {'problem': 'it is down'}"),
+        (200, b'{"node":"n1","peers":{"n2":{"records":9}}}', "n1 compares itself with 1 others"),
+        (503, b'{"code":"draining"}', "n1 does not compare them (ValidationError)"),
+    ],
+)
+def test_replicas_are_the_same_if_a_node_finds_no_difference_to_both_others(status: int, body: bytes, told: str | None) -> None:
+    async def ask() -> str | None:
+        transport = httpx2.MockTransport(lambda _: httpx2.Response(status, content=body))
+        async with httpx2.AsyncClient(transport=transport) as client:
+            return await difference_told(client)
+
+    assert asyncio.run(ask()) == told
