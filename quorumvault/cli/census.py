@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 import msgspec
 
-from quorumvault.cli.files import format_option, names
+from quorumvault.cli.file_options import format_option, names
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import json_option

@@ -1,156 +1,54 @@
 """``quorumvault tokenize``, ``detokenize`` and ``retokenize``: files, folders, tables, and standard input."""
 
 import contextlib
-import csv
 import dataclasses
-import functools
 import os
+import shlex
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import click
 
 from quorumvault.cli.destination import STANDARD, destination
+from quorumvault.cli.file_options import (
+    Request,
+    cast_option,
+    keep_options,
+    missing_option,
+    names,
+    null_option,
+    requested,
+    status_option,
+    typed_option,
+)
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
-from quorumvault.cli.options import Connection, all_of, connection_options, json_option
+from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import print_json, say, visible
-from quorumvault.files.job import Job, JobOperation, Missing, Progress, Report, ignore
+from quorumvault.files.job import Job, Missing, Progress, Report, ignore
 from quorumvault.files.outputs import new_mode
 from quorumvault.files.run import run
-from quorumvault.files.sources import TEXT, Format, Source, expand, format_of, is_single, split_table
+from quorumvault.files.sources import (
+    TEXT,
+    Format,
+    Source,
+    compression_of,
+    delimiter_of,
+    expand,
+    format_of,
+    is_single,
+    split_table,
+)
 from quorumvault.files.stream import pass_through
+from quorumvault.files.text.engine import TextSource
 from quorumvault.files.work_folder import has_unfinished, work_path
+from quorumvault.formats.dialect import PLAIN
 from quorumvault.ownership import reach, umask
 
 _BACK = "values that came back"
-
-column_option = click.option(
-    "--column",
-    multiple=True,
-    metavar="A,B",
-    help="Columns, instead of the configured fields. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
-)
-format_option = click.option(
-    "--format",
-    "table_format",
-    type=click.Choice(["csv", "jsonl", "parquet", "duckdb"]),
-    help="Default: by the file's extension: .csv, .jsonl, .ndjson, .parquet, .duckdb.",
-)
-force_option = click.option(
-    "--force", is_flag=True, help="Replace outputs that are there, and throw away what an unfinished run has left."
-)
-resume_option = click.option(
-    "--resume", is_flag=True, help="Go on with a run that was interrupted, if there is one: no finished part is done again."
-)
-spill_option = click.option(
-    "--spill",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where distinct values are kept on disk meanwhile. Default: beside the output. They are gone at the end.",
-)
-missing_option = click.option(
-    "--missing",
-    type=click.Choice(["keep", "null", "error"]),
-    default="keep",
-    show_default=True,
-    help="What to do with a cell whose token is not found.",
-)
-_status_option = click.option(
-    "--status", is_flag=True, help="Add a column NAME_status beside each: ok, null, not_found, not_token. Parquet and DuckDB."
-)
-_cast_option = click.option(
-    "--cast",
-    multiple=True,
-    metavar="A,B",
-    help="Columns that are no text, to be tokenized as the text that DuckDB, or JSON, writes for them. Repeatable.",
-)
-_keep_options = all_of(
-    click.option("--keep", multiple=True, metavar="A,B", help="Columns that may stay as they are: they are not reported."),
-    click.option("--only-listed", is_flag=True, help="End with an error at a column that neither --column nor --keep names."),
-)
-_typed_option = click.option(
-    "--typed",
-    is_flag=True,
-    help="Give numbers and booleans of JSON Lines tokens of their own: not those that their text has in other files.",
-)
-_file_options = all_of(
-    click.argument("files", metavar="[FILES...]", nargs=-1),
-    click.option(
-        "-o",
-        "--output",
-        default="-",
-        type=click.Path(path_type=Path),
-        metavar="FILE|DIR",
-        help="A file, for one file; a folder, for several. It appears when all is done. Default: standard output.",
-    ),
-    force_option,
-    column_option,
-    format_option,
-    click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME."),
-    click.option(
-        "--rejects",
-        type=click.Path(dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="Go on when a cell cannot be done, and list it here: file, row, column, code. CSV or JSON Lines, by the extension.",
-    ),
-    resume_option,
-    spill_option,
-)
-
-
-class Request(NamedTuple):
-    """The options that all three commands have."""
-
-    files: tuple[str, ...]
-    output: Path
-    force: bool
-    columns: tuple[str, ...]
-    table_format: Format | None
-    table: str | None
-    rejects: Path | None
-    resume: bool
-    spill: Path | None
-
-    def job(self, operation: JobOperation, **options: Any) -> Job:
-        """Make a job without files, for ``pass_through``; ``with_files`` adds them. Raises UsageError."""
-        if self.rejects is not None and self.rejects.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
-            raise click.UsageError("--rejects: name a .csv or a .jsonl file")
-        if self.rejects is not None and options.get("missing") == "error":
-            raise click.UsageError("--missing error ends at the first token that is not found; --rejects goes on: choose one")
-        return Job(
-            operation=operation,
-            sources=(),
-            output=None,
-            columns=self.columns,
-            rejects=self.rejects,
-            resume=self.resume,
-            force=self.force,
-            spill=self.spill,
-            **options,
-        )
-
-
-def _requested(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that make a Request; the command gets it as ``request``."""
-
-    @functools.wraps(command)
-    def with_request(*args: Any, files: tuple[str, ...], column: tuple[str, ...], **given: Any) -> Any:
-        own = {name: given.pop(name) for name in Request._fields if name in given}
-        return command(*args, request=Request(files=files or ("-",), columns=names(column), **own), **given)
-
-    return _file_options(with_request)
-
-
-def names(texts: tuple[str, ...], option: str = "--column") -> tuple[str, ...]:
-    """Names with commas between them; one that has a comma in it is quoted as in CSV."""
-    found = tuple(name for row in csv.reader(texts) for name in row)
-    if len(found) < len(texts):
-        raise click.UsageError(f"{option}: expected names of columns")
-    return found
 
 
 @click.command(
@@ -161,10 +59,11 @@ Examples:
   quorumvault tokenize 'raw/**/*.parquet' --column patient,zip --cast zip -o tokenized/
   quorumvault tokenize lake.duckdb::visits --column patient -o lake.duckdb::visits_tokens""",
 )
-@_requested
-@_cast_option
-@_typed_option
-@_keep_options
+@requested
+@cast_option
+@typed_option
+@null_option
+@keep_options
 @click.option(
     "--if-token",
     type=click.Choice(["fail", "keep"]),
@@ -179,9 +78,10 @@ def tokenize(
 ) -> int:
     """Replace the values in columns of FILES, or of standard input, by tokens, all of one epoch.
 
-    FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
-    Everything else stays as it is, byte by byte in text files, nulls too: in CSV an empty cell without quotes. Text is tokenized,
-    so that a value has one token in all files: 42 in CSV is the text "42", and other files have to say so with --cast.
+    FILES are CSV (.tsv and .psv too), JSON Lines, both with .gz or .zst behind that, Parquet, tables of DuckDB, globs, and
+    folders; several have one output each below -o DIR. Everything else stays as it is, byte by byte in text files, nulls too:
+    in CSV an empty cell without quotes. Text is tokenized, so that a value has one token in all files: 42 in CSV is the text
+    "42", and other files have to say so with --cast.
     At the end it prints the rows, the values in each column, the epoch of the tokens, and which columns were left as they are.
     With --rejects, a cell that cannot be tokenized is null.
     """
@@ -197,8 +97,8 @@ Examples:
   quorumvault detokenize claims.parquet --column patient_ssn -o claims.values.parquet
   quorumvault detokenize lake.duckdb::visits --column patient -o visits.parquet""",
 )
-@_requested
-@_status_option
+@requested
+@status_option
 @missing_option
 @connection_options
 @json_option
@@ -216,8 +116,8 @@ def detokenize(request: Request, status: bool, missing: Missing, connection: Con
     short_help="Move tokens in files to the active epoch.",
     epilog="\b\nExample:\n  quorumvault retokenize patients.tokens.csv --column SSN,PASSPORT -o patients.new.csv",
 )
-@_requested
-@_status_option
+@requested
+@status_option
 @missing_option
 @connection_options
 @json_option
@@ -257,7 +157,7 @@ def with_files(request: Request, job: Job) -> Job:
         sources = tuple(expand(request.files, format=request.table_format, table=request.table))
     if sources[0].format in TEXT and job.status:
         raise click.UsageError("--status is for Parquet and DuckDB: a text file keeps its columns")
-    _check_typed(job, {source.format for source in sources})
+    _check_options(job, {source.format for source in sources})
     output, table = split_table(str(request.output))
     is_folder = len(request.files) > 1 or not is_single(request.files[0])
     if not is_folder:
@@ -290,11 +190,12 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
     form = request.table_format or format_of(Path(name))
     if form is None:
         raise click.UsageError("say which format it is: --format csv or --format jsonl")
-    _check_typed(job, {form})
+    _check_options(job, {form})
     if form not in TEXT:
         raise click.UsageError("Parquet and DuckDB go from a file to a file: name an input and -o FILE")
     if request.rejects is not None and request.rejects.resolve() in (Path(name).resolve(), request.output.resolve()):
         raise click.UsageError(f"--rejects {request.rejects}: it is the input, or the output: name another file")
+    compressions = compression_of(Path(name)), compression_of(request.output)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
         if name != "-":
@@ -306,12 +207,14 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         if request.rejects is not None:
             rejects = stack.enter_context(destination(request.rejects, force=request.force, widest=0o777))
         vault = stack.enter_context(connection.open())
-        progress = stack.enter_context(_progress(_size(stream), request.output == STANDARD))
-        source = "standard input" if name == "-" else name
-        return pass_through(job, vault, stream, source, form, sink, rejects, progress)
+        progress = stack.enter_context(_progress(_size(stream) if compressions[0] is None else None, request.output == STANDARD))
+        table = TextSource("standard input" if name == "-" else name, form, delimiter_of(Path(name)))
+        return pass_through(job, vault, stream, table, sink, rejects, progress, compressions)
 
 
-def _check_typed(job: Job, formats: set[Format]) -> None:
+def _check_options(job: Job, formats: set[Format]) -> None:
+    if job.dialect != PLAIN and not formats.intersection(TEXT):
+        raise click.UsageError("--delimiter, --quoting, --encoding and --null are for text files: CSV, JSON Lines")
     if job.typed and "jsonl" not in formats:
         raise click.UsageError("--typed is for JSON Lines: in files of other formats, text is tokenized")
 
@@ -319,7 +222,8 @@ def _check_typed(job: Job, formats: set[Format]) -> None:
 @contextlib.contextmanager
 def progress_of(job: Job) -> Iterator[Progress]:
     """Yield the progress of a run over files, all of whose bytes count."""
-    with _progress(sum(source.path.stat().st_size for source in job.sources), False) as progress:
+    sizes = [source.path.stat().st_size for source in job.sources if compression_of(source.path) is None]
+    with _progress(sum(sizes) if len(sizes) == len(job.sources) else None, False) as progress:
         yield progress
 
 
@@ -360,8 +264,19 @@ def print_report(report: Report, what: str, *, as_json: bool, err: bool = False)
         print_json(report, err=err)
     else:
         say(_words(report, what), err=True)
+        for column, cells in report.values.items():
+            _warn_of_nulls(column, report.like_nulls.get(column, {}), cells)
         if report.left:
             say(f"left as they are: {_shown(report.left)}", err=True)
+
+
+def _warn_of_nulls(column: str, spellings: dict[str, int], cells: int) -> None:
+    """Warns if more than one cell in a thousand is what others write for a missing value."""
+    if 1000 * sum(spellings.values()) > cells:
+        shown = ", ".join(f"{spelling or 'nothing in quotes'} ({count:,})" for spelling, count in spellings.items())
+        ways = " ".join(f"--null {shlex.quote(spelling)}" for spelling in spellings)
+        words = f"{visible(column)} has cells that say {shown}, and all that say the same share one token"
+        say(f"warning: {words}; if they are nulls: {ways}", err=True)
 
 
 #: Names of columns that were left as they are: for people. Machines get all.

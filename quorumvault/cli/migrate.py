@@ -7,16 +7,8 @@ from pathlib import Path
 import click
 
 from quorumvault.cli.census import column_option, require_somewhere
-from quorumvault.cli.files import (
-    force_option,
-    format_option,
-    missing_option,
-    names,
-    print_report,
-    resume_option,
-    run_files,
-    spill_option,
-)
+from quorumvault.cli.file_options import force_option, format_option, missing_option, names, resume_option, spill_option
+from quorumvault.cli.files import print_report, run_files
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from quorumvault.crypto.tokens import is_token, parse_tokens
 from quorumvault.errors import Malformed
-from quorumvault.files.sources import Source
-from quorumvault.formats.csv import CsvTable
+from quorumvault.files.sources import Source, compression_of, delimiter_of
+from quorumvault.files.text.streams import TextInput
+from quorumvault.formats.csv import CsvTable, grammar
 from quorumvault.formats.json import check_json_text
 from quorumvault.formats.json_lines import JsonLinesTable
 from quorumvault.formats.jsonpath import Every, PathStep, concrete_path
@@ -73,7 +74,7 @@ def count(source: Source, columns: Sequence[str] = ()) -> dict[str, Tally]:
     match source.format:
         case "csv":
             with _lines(source) as lines:
-                csv = CsvTable(lines)
+                csv = CsvTable(lines, grammar(delimiter_of(source.path), quoting=True))
                 tallies = _count_cells(csv, [name for name in csv.names if not columns or name in columns])
         case "jsonl":
             places = columns or _places(source)
@@ -89,7 +90,8 @@ def count(source: Source, columns: Sequence[str] = ()) -> dict[str, Tally]:
 @contextmanager
 def _lines(source: Source) -> Iterator[Lines]:
     with source.path.open("rb") as stream:
-        yield Lines(stream, str(source.path))
+        name = str(source.path)
+        yield Lines(TextInput(stream, name, compression_of(source.path), None).stream, name)
 
 
 def _count_columnar(source: Source, columns: Sequence[str]) -> dict[str, Tally]:

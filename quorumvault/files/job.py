@@ -11,6 +11,7 @@ import msgspec
 
 from quorumvault.errors import QuorumVaultError
 from quorumvault.files.sources import Source
+from quorumvault.formats.dialect import PLAIN, Dialect
 from quorumvault.formats.table import remaining
 
 JobOperation: TypeAlias = Literal["tokenize", "detokenize", "retokenize"]
@@ -48,6 +49,7 @@ class Job:
     columns: tuple[str, ...] = ()
     cast: tuple[str, ...] = ()
     typed: bool = False
+    dialect: Dialect = PLAIN
     keep: tuple[str, ...] = ()
     only_listed: bool = False
     if_token: IfToken = "fail"  # noqa: S105 - no password
@@ -71,7 +73,7 @@ class CellCounts(msgspec.Struct):
     """Counts of cells: replaced ones for each column, and the others by the reason why they were not replaced.
 
     ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects. ``left``: columns that
-    ``tokenize`` left as they are.
+    ``tokenize`` left as they are. ``like_nulls`` counts, for each column, cells that others write for a missing value.
     """
 
     values: dict[str, int] = {}
@@ -84,6 +86,7 @@ class CellCounts(msgspec.Struct):
     rejected: int = 0
     epochs: list[int] = []
     left: list[str] = []
+    like_nulls: dict[str, dict[str, int]] = {}
 
     def add(self, other: CellCounts) -> None:
         for column, count in other.values.items():
@@ -91,11 +94,18 @@ class CellCounts(msgspec.Struct):
         for name in _ADDED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.epochs = sorted({*self.epochs, *other.epochs})
+        for column, spellings in other.like_nulls.items():
+            for spelling, count in spellings.items():
+                self.note_like_null(column, spelling, count)
         self.left = list(dict.fromkeys([*self.left, *other.left]))
+
+    def note_like_null(self, column: str, spelling: str, cells: int = 1) -> None:
+        known = self.like_nulls.setdefault(column, {})
+        known[spelling] = known.get(spelling, 0) + cells
 
 
 #: The fields of CellCounts that are plain sums.
-_ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("values", "epochs", "left"))
+_ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("values", "epochs", "left", "like_nulls"))
 
 
 class Report(CellCounts):

@@ -22,6 +22,7 @@ from quorumvault import durable
 from quorumvault.files.job import CellCounts, IfToken, Job, JobOperation, Missing, RunError
 from quorumvault.files.part_files import PartFile
 from quorumvault.files.sources import Source, printable
+from quorumvault.formats.dialect import PLAIN, Dialect
 from quorumvault.formats.table import RowPlace
 
 FORMAT = 1
@@ -67,6 +68,7 @@ class Plan(msgspec.Struct, frozen=True):
     typed: bool = False
     keep: tuple[str, ...] = ()
     only_listed: bool = False
+    dialect: Dialect = PLAIN
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -216,6 +218,7 @@ def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence
         job.typed,
         job.keep,
         job.only_listed,
+        job.dialect,
     )
 
 
@@ -226,6 +229,7 @@ _WORDS = {
     "typed": "--typed",
     "keep": "--keep",
     "only_listed": "--only-listed",
+    "dialect": "the dialect (--delimiter, --quoting, --encoding, --null)",
     "if_token": "--if-token",
     "missing": "--missing",
     "status": "--status",

@@ -16,7 +16,16 @@ from quorumvault.errors import QuorumVaultError
 
 Format: TypeAlias = Literal["csv", "jsonl", "parquet", "duckdb"]
 
-_SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".duckdb": "duckdb"}
+Compression: TypeAlias = Literal["gzip", "zstd"]
+
+_SUFFIXES: dict[str, Format] = {
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".psv"), "csv"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    ".parquet": "parquet",
+    ".duckdb": "duckdb",
+}
+_DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 #: Formats that are rows of text, and need no extra.
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
 _TABLE_MARK = "::"
@@ -81,7 +90,22 @@ def printable(path: Path, table: str | None = None) -> str:
 
 
 def format_of(path: Path) -> Format | None:
-    return _SUFFIXES.get(path.suffix.lower())
+    """By the suffix, without that of a compression, which only text has."""
+    found = _SUFFIXES.get(_uncompressed(path).suffix.lower())
+    return found if found in TEXT or compression_of(path) is None else None
+
+
+def compression_of(path: Path) -> Compression | None:
+    return _COMPRESSIONS.get(path.suffix.lower())
+
+
+def delimiter_of(path: Path) -> str:
+    """The delimiter of a text table that has this name."""
+    return _DELIMITERS.get(_uncompressed(path).suffix.lower(), ",")
+
+
+def _uncompressed(path: Path) -> Path:
+    return path if compression_of(path) is None else path.with_suffix("")
 
 
 def root_of(sources: Sequence[Source]) -> Path:
@@ -129,7 +153,7 @@ def _is_data(relative: Path) -> bool:
 
 def _check_together(sources: Sequence[Source]) -> None:
     if not sources:
-        raise InputsError("there is no file of a known format: csv, jsonl, ndjson, parquet or duckdb")
+        raise InputsError("there is no file of a known format: csv, tsv, psv, jsonl, ndjson, parquet or duckdb")
     if len({source.format in TEXT for source in sources}) > 1:
         raise InputsError("text files (CSV, JSON Lines) and Parquet or DuckDB do not go in one run: name them in two")
     seen: dict[tuple[Path, str | None], Source] = {}

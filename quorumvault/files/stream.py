@@ -8,9 +8,10 @@ from quorumvault.client import Client
 from quorumvault.files.answers import VaultLookup
 from quorumvault.files.job import Job, Progress, Report, ignore
 from quorumvault.files.part_files import RejectList, rejects_header
-from quorumvault.files.sources import Format
-from quorumvault.files.text.engine import open_table
+from quorumvault.files.sources import Compression
+from quorumvault.files.text.engine import TextSource, open_table
 from quorumvault.files.text.rows import Converter, convert_rows
+from quorumvault.files.text.streams import TextInput, require_writable, text_output
 from quorumvault.formats.table import RowPlace
 
 
@@ -18,18 +19,21 @@ def pass_through(
     job: Job,
     vault: Client,
     stream: BinaryIO,
-    name: str,
-    form: Format,
+    source: TextSource,
     sink: BinaryIO,
     rejects: BinaryIO | None = None,
     progress: Progress = ignore,
+    compressions: tuple[Compression | None, Compression | None] = (None, None),
 ) -> Report:
     """Equal values are asked about once in each batch of rows. Nothing is written before the first batch was answered.
 
-    ``job`` says how; its sources and its output do not count. Raises ColumnError, before any output if the table is not long.
+    ``job`` says how; its sources and its output do not count. ``compressions``: of the stream, and of the sink. Raises
+    ColumnError, before any output if the table is not long.
     """
     configured: Sequence[str] = () if job.columns else vault.fields()
-    table = open_table(job, stream, name, form, job.columns, configured)
+    name = source.name
+    given = TextInput(stream, name, compressions[0], job.dialect.encoding)
+    table = open_table(job, given.stream, source, job.columns, configured)
     look_up = VaultLookup(job, vault)
     converter = Converter(job, table, name, look_up)
     report = Report(converter.nothing().values, files=1)
@@ -37,13 +41,15 @@ def pass_through(
     if rejects is not None:
         rejects.write(rejects_header(job.rejects or Path()))
         listing = RejectList(rejects, name, job.rejects or Path())
-    for batch in convert_rows(table, converter, RowPlace(), lambda place: False):
-        sink.write(head + batch.text)
-        head = b""
-        report.add(batch.converted.counts)
-        if listing is not None:
-            listing.write(batch.converted.rejects)
-        progress(report.rows, batch.size)
+    with text_output(sink, compressions[1], given.codec) as output:
+        for batch in convert_rows(table, converter, RowPlace(), lambda place: False):
+            require_writable(batch.text, given.codec, name, batch.line)
+            output.write(head + batch.text)
+            head = b""
+            report.add(batch.converted.counts)
+            if listing is not None:
+                listing.write(batch.converted.rejects)
+            progress(report.rows, batch.size)
     report.left = list(table.left)
     report.look_ups = look_up.look_ups
     return report

@@ -7,9 +7,12 @@
 Python's csv module reads a null and an empty string alike, and forgets what was quoted. Here a cell keeps its raw text, and what
 replaces it is quoted as that was, or if it has to be: so a column that is tokenized and detokenized comes back byte for byte.
 What the grammar does not have is refused, with the line: guessing where a cell ends would tokenize the wrong text. One exception:
-an empty line is no row and is passed on (in a table of one column it would be a null, which is passed on as well).
+an empty line is no row and is passed on (in a table of one column it would be a null, which is passed on as well). Other
+delimiters than the comma have the same grammar.
 """
 
+import contextlib
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -18,15 +21,20 @@ import msgspec
 
 from quorumvault.errors import ColumnError
 from quorumvault.formats.lines import MAX_BYTES, Lines
-from quorumvault.formats.table import RowPlace, cast_positions, configured_columns, listed, remaining, require_named
+from quorumvault.formats.table import (
+    RowPlace,
+    UnwritableValue,
+    cast_positions,
+    configured_columns,
+    listed,
+    remaining,
+    require_named,
+)
 
 # Possessive (*+): a quoted cell of any length is matched without a stack, and never tried another way.
 _QUOTED: Final = r'"[^"]*+(?:""[^"]*+)*+"'
-_BARE: Final = r'[^",\r\n]*+'
-_CELLS = re.compile(rf"({_QUOTED}|{_BARE}),")
-#: A line that ends within a quoted cell.
-_OPEN = re.compile(rf'(?:(?:{_QUOTED}|{_BARE}),)*+"[^"]*+(?:""[^"]*+)*+')
-_SPECIAL = re.compile(r'[",\r\n]')
+#: Delimiters that a header of one column is searched for, to name them in the error.
+_LIKELY: Final = "\t;|,"
 _decode_string = msgspec.json.Decoder(str).decode
 
 
@@ -37,69 +45,95 @@ def decode_cell(raw: str) -> str | None:
     return raw or None
 
 
-def encode_cell(text: str | None, *, quoted: bool) -> str:
-    """A cell with this text, in quotes if ``quoted`` or if it needs them."""
-    if text is None:
-        return ""
-    if quoted or not text or _SPECIAL.search(text):
-        return '"' + text.replace('"', '""') + '"'
-    return text
+class Grammar:
+    """Rows of one delimiter. Without ``quoting`` a quote is a character like any other, and only the empty cell is a null."""
+
+    def __init__(self, delimiter: str, *, quoting: bool) -> None:
+        self.delimiter = delimiter
+        self.quoting = quoting
+        escaped = re.escape(delimiter)
+        bare = rf'[^"{escaped}\r\n]*+'
+        self.cells = re.compile(rf"({_QUOTED}|{bare}){escaped}")
+        #: A line that ends within a quoted cell.
+        self.open = re.compile(rf'(?:(?:{_QUOTED}|{bare}){escaped})*+"[^"]*+(?:""[^"]*+)*+')
+        self._special = re.compile(rf'["{escaped}\r\n]' if quoting else rf"[{escaped}\r\n]")
+
+    def encode(self, text: str | None, *, quoted: bool) -> str:
+        """A cell with this text, in quotes if ``quoted`` or if it needs them. Raises UnwritableValue if there are none."""
+        if text is None:
+            return ""
+        if not self.quoting:
+            if self._special.search(text):
+                raise UnwritableValue("a value with a delimiter or a line end in it cannot be written without quotes")
+            return text
+        if quoted or not text or self._special.search(text):
+            return '"' + text.replace('"', '""') + '"'
+        return text
+
+
+grammar = functools.cache(Grammar)
+COMMAS: Final = grammar(",", quoting=True)
 
 
 class CsvCell:
-    __slots__ = ("_position", "_raws", "column")
+    __slots__ = ("_grammar", "_position", "_raws", "column")
 
-    def __init__(self, column: int, raws: list[str], position: int) -> None:
+    def __init__(self, column: int, raws: list[str], position: int, grammar: Grammar) -> None:
         self.column = column
         self._raws = raws
         self._position = position
+        self._grammar = grammar
 
     @property
     def value(self) -> str:
-        return decode_cell(self._raws[self._position]) or ""
+        raw = self._raws[self._position]
+        return (decode_cell(raw) or "") if self._grammar.quoting else raw
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
         """A value of another type is written as JSON writes it, like every other text."""
         if isinstance(value, msgspec.Raw):
             json = bytes(value)
             value = _decode_string(json) if json.startswith(b'"') else json.decode()
-        self._raws[self._position] = encode_cell(value, quoted=self._raws[self._position].startswith('"'))
+        self._raws[self._position] = self._grammar.encode(value, quoted=self._raws[self._position].startswith('"'))
 
 
 class CsvRow:
     """Raw cells, the line's end, and the positions of the selected columns among the cells."""
 
-    __slots__ = ("_end", "_positions", "line", "raws", "size")
+    __slots__ = ("_end", "_grammar", "_positions", "line", "raws", "size")
 
-    def __init__(self, line: int, text: str, raws: list[str], end: str, positions: Sequence[int]) -> None:
+    def __init__(self, line: int, text: str, raws: list[str], end: str, positions: Sequence[int], grammar: Grammar) -> None:
         self.line = line
         self.size = len(text)
         self.raws = raws
         self._end = end
         self._positions = positions
+        self._grammar = grammar
 
     @property
     def is_record(self) -> bool:
         return bool(self._positions)
 
     def cells(self) -> list[CsvCell]:
-        raws = self.raws
-        return [CsvCell(column, raws, position) for column, position in enumerate(self._positions) if raws[position]]
+        raws, grammar = self.raws, self._grammar
+        return [CsvCell(column, raws, position, grammar) for column, position in enumerate(self._positions) if raws[position]]
 
     def render(self) -> bytes:
-        return (",".join(self.raws) + self._end).encode()
+        return (self._grammar.delimiter.join(self.raws) + self._end).encode()
 
 
 class CsvTable:
     """A header, then rows of as many cells. Raises InputError if there is no header, or it cannot be read."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, grammar: Grammar = COMMAS) -> None:
         self._lines = lines
+        self._grammar = grammar
         self._mark, first = lines.without_mark()
         if not first.strip():
             raise lines.error("expected a line of column names: CSV without one is not read", line=1)
         self._header_text = self._whole_row(first)
-        self._names = [decode_cell(raw) or "" for raw in self._split(self._header_text, 1)[0]]
+        raws = self._split(self._header_text, 1)[0]
+        self._names = [decode_cell(raw) or "" for raw in raws] if grammar.quoting else raws
         self._positions: tuple[int, ...] = ()
         self._left: tuple[str, ...] = ()
 
@@ -121,14 +155,28 @@ class CsvTable:
         self._left = tuple(left)
 
     def select_named(self, names: Sequence[str]) -> None:
-        require_named(names, self._names, self._lines.source)
+        with self._hinting():
+            require_named(names, self._names, self._lines.source)
         self._select(names)
 
     def positions(self, names: Sequence[str]) -> frozenset[int]:
         return cast_positions(names, self.columns)
 
     def select_configured(self, paths: Sequence[str]) -> None:
-        self._select(configured_columns(paths, self._names, self._lines.source))
+        with self._hinting():
+            found = configured_columns(paths, self._names, self._lines.source)
+        self._select(found)
+
+    @contextlib.contextmanager
+    def _hinting(self) -> Iterator[None]:
+        """Adds to the error about a sole column that it may be several."""
+        try:
+            yield
+        except ColumnError as error:
+            found = [delimiter for delimiter in _LIKELY if len(self._names) == 1 and delimiter in self._names[0]]
+            if not found:
+                raise
+            raise ColumnError(f"{error}. If {found[0]!r} parts its columns, say --delimiter {_spelled(found[0])}") from None
 
     def _select(self, names: Sequence[str]) -> None:
         twice = [name for name in names if self._names.count(name) > 1]
@@ -153,7 +201,7 @@ class CsvTable:
             raws, end = self._split(text, number)
             if len(raws) != width and raws != [""]:
                 raise self._lines.error(f"has {len(raws)} cells, and the header has {width}", line=number)
-            yield CsvRow(number, text, raws, end, self._positions if len(raws) == width else ())
+            yield CsvRow(number, text, raws, end, self._positions if len(raws) == width else (), self._grammar)
 
     def check_seen(self) -> None:
         """Does nothing: the header named the columns."""
@@ -162,9 +210,9 @@ class CsvTable:
         """The row that begins with this line: as long as a quoted cell is open, the next line belongs to it."""
         number = self._lines.number
         text = self._decode(line)
-        if text.count('"') % 2 == 0:
+        if text.count('"') % 2 == 0 or not self._grammar.quoting:
             return text
-        if not _OPEN.fullmatch(text):
+        if not self._grammar.open.fullmatch(text):
             raise self._lines.error(_STRAY_QUOTE)
         parts, size, quotes = [text], len(text), 1
         while quotes % 2:
@@ -191,17 +239,27 @@ class CsvTable:
         """Raw cells and the row's end."""
         end = "\r\n" if text.endswith("\r\n") else "\n" if text.endswith("\n") else ""
         body = text[: len(text) - len(end)]
-        if '"' not in body and "\r" not in body:
-            return body.split(","), end
-        raws: list[str] = _CELLS.findall(body + ",")
+        delimiter = self._grammar.delimiter
+        if ('"' not in body or not self._grammar.quoting) and "\r" not in body:
+            return body.split(delimiter), end
+        if not self._grammar.quoting:
+            raise self._lines.error(_STRAY_RETURN, line=number)
+        raws: list[str] = self._grammar.cells.findall(body + delimiter)
         # findall passes over what does not match: then something is missing from the sum.
         if sum(map(len, raws)) + len(raws) != len(body) + 1:
             raise self._lines.error(_STRAY_RETURN if "\r" in _unquoted(body) else _STRAY_QUOTE, line=number)
         return raws, end
 
 
-_STRAY_QUOTE: Final = "has a quote where none may be: a cell with a quote in it is quoted, and the quote doubled"
+_STRAY_QUOTE: Final = (
+    "has a quote where none may be: a cell with a quote in it is quoted, and the quote doubled; "
+    "if quotes are characters like any other in this file, say --quoting none"
+)
 _STRAY_RETURN: Final = "has a carriage return without a line feed outside of quotes: expected lines that end in LF or CR LF"
+
+
+def _spelled(delimiter: str) -> str:
+    return {"\t": "tab"}.get(delimiter, f"'{delimiter}'")
 
 
 def _unquoted(body: str) -> str:

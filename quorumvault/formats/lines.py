@@ -38,8 +38,12 @@ class Lines(Iterator[bytes]):
         return InputError(self.source, self.number if line is None else line, problem)
 
     def seek(self, offset: int, number: int) -> None:
-        """Goes on after line ``number``, which ends at ``offset``. The stream has to be a file."""
-        self._stream.seek(offset)
+        """Goes on after line ``number``, which ends at ``offset``. A stream that cannot seek is read up to there."""
+        if self._stream.seekable():
+            self._stream.seek(offset)
+        else:
+            while self.offset < offset and (passed := self._stream.read(min(MAX_BYTES, offset - self.offset))):
+                self.offset += len(passed)
         self.offset, self.number = offset, number
 
     def without_mark(self) -> tuple[bytes, bytes]:

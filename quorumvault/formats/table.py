@@ -13,6 +13,10 @@ from quorumvault.errors import ColumnError
 from quorumvault.formats.jsonpath import FieldPath
 
 
+class UnwritableValue(ValueError):
+    """A value cannot be written in a cell of this table: why. It never holds the value."""
+
+
 class Cell(Protocol):
     """One value, at ``column`` of the table's ``columns``."""
 
@@ -22,7 +26,10 @@ class Cell(Protocol):
     def value(self) -> str | msgspec.Raw: ...
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
-        """Sets what ``render`` of its row writes here: a string, the JSON text of any value, or (None) a null."""
+        """Sets what ``render`` of its row writes here: a string, the JSON text of any value, or (None) a null.
+
+        Raises UnwritableValue.
+        """
 
 
 class Row(Protocol):

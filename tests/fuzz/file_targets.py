@@ -22,7 +22,7 @@ from quorumvault.files.answers import CellAnswer, CellValue
 from quorumvault.files.job import Job
 from quorumvault.files.run import run
 from quorumvault.files.sources import Format
-from quorumvault.files.text.engine import open_table
+from quorumvault.files.text.engine import TextSource, open_table
 from quorumvault.files.text.rows import Converter, convert_rows
 from quorumvault.formats.table import RowPlace
 from quorumvault.model import Owner
@@ -90,7 +90,7 @@ class TextFiles(InProcess):
         return "converted"
 
     def _converted(self, data: bytes, look_up: Any, given: Job) -> bytes:
-        table = open_table(given, io.BytesIO(data), "FILE", self.form, ["name"], ())
+        table = open_table(given, io.BytesIO(data), TextSource("FILE", self.form), ["name"], ())
         converter = Converter(given, table, "FILE", look_up)
         rows = convert_rows(table, converter, RowPlace(), lambda place: False)
         return table.header() + b"".join(batch.text for batch in rows)

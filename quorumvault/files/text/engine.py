@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from quorumvault.client import Client
 from quorumvault.files.answers import Lookup, TextAnswers, VaultLookup
 from quorumvault.files.engine import ConvertedPart
 from quorumvault.files.job import Job, Progress
 from quorumvault.files.part_files import PartFiles, part_lists
-from quorumvault.files.sources import Format, Source
+from quorumvault.files.sources import Format, Source, compression_of, delimiter_of
 from quorumvault.files.text.rows import Converter, convert_rows
-from quorumvault.formats.csv import CsvTable
+from quorumvault.files.text.streams import TextInput, copy_text, require_writable, text_output
+from quorumvault.formats.csv import CsvTable, grammar
 from quorumvault.formats.json_lines import JsonLinesTable
 from quorumvault.formats.lines import Lines
 from quorumvault.formats.table import RowPlace, Table
@@ -25,12 +25,25 @@ from quorumvault.formats.table import RowPlace, Table
 #: As much as a kill costs: some seconds of work.
 PART_ROWS = 200_000
 PART_BYTES = 64 << 20
+_IsEnd: TypeAlias = Callable[[RowPlace], bool]
 
 
-def open_table(job: Job, stream: BinaryIO, name: str, form: Format, columns: Sequence[str], configured: Sequence[str]) -> Table:
+class TextSource(NamedTuple):
+    """What a table is read from: its name, its format, and its delimiter, if it is CSV and the job does not say."""
+
+    name: str
+    format: Format
+    delimiter: str = ","
+
+
+def open_table(job: Job, stream: BinaryIO, source: TextSource, columns: Sequence[str], configured: Sequence[str]) -> Table:
     """Opens a table and selects the named columns, or else the configured ones. Raises ColumnError, InputError."""
-    lines = Lines(stream, name)
-    table: Table = CsvTable(lines) if form == "csv" else JsonLinesTable(lines)
+    lines, dialect = Lines(stream, source.name), job.dialect
+    table: Table
+    if source.format == "csv":
+        table = CsvTable(lines, grammar(dialect.delimiter or source.delimiter, quoting=dialect.quoting))
+    else:
+        table = JsonLinesTable(lines)
     if columns:
         table.select_named(columns)
     else:
@@ -73,14 +86,19 @@ class TextConversion:
             pass
 
     @contextlib.contextmanager
-    def _table(self) -> Iterator[tuple[Table, int]]:
-        """The table, and the length of its file."""
-        with self._source.path.open("rb") as stream:
-            table = open_table(self._job, stream, str(self._source), self._source.format, self._columns, self._configured)
-            yield table, os.fstat(stream.fileno()).st_size
+    def _table(self) -> Iterator[tuple[Table, _IsEnd]]:
+        """The table, and whether a place is its end."""
+        path, name = self._source.path, str(self._source)
+        with path.open("rb") as stream:
+            given = TextInput(stream, name, compression_of(path), self._job.dialect.encoding)
+            self._codec = given.codec
+            source = TextSource(name, self._source.format, delimiter_of(path))
+            table = open_table(self._job, given.stream, source, self._columns, self._configured)
+            size = os.fstat(stream.fileno()).st_size
+            yield table, (lambda place: given.is_at_end()) if given.is_layered else (lambda place: place.offset >= size)
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
-        with self._table() as (table, size), files.data.open("wb") as sink, part_lists(self._job, self._source, files) as lists:
+        with self._table() as (table, is_end), files.data.open("wb") as sink, part_lists(self._job, self._source, files) as lists:
             if start == RowPlace():
                 sink.write(table.header())
             else:
@@ -89,23 +107,26 @@ class TextConversion:
             def is_enough(place: RowPlace) -> bool:
                 if stop is not None:
                     return place.offset >= stop.offset
-                return place.row - start.row >= PART_ROWS or place.offset - start.offset >= PART_BYTES or place.offset >= size
+                return place.row - start.row >= PART_ROWS or place.offset - start.offset >= PART_BYTES or is_end(place)
 
             converter = Converter(self._job, table, str(self._source), self._look_up)
             total, place = converter.nothing(), start
             for batch in convert_rows(table, converter, start, is_enough):
+                require_writable(batch.text, self._codec, str(self._source), batch.line)
                 sink.write(batch.text)
                 total.add(batch.converted.counts)
                 lists.write(batch.converted.rejects, batch.converted.pairs)
                 place = batch.stop
                 progress(batch.converted.counts.rows, batch.size)
-            if place.offset >= size:
+            is_last = is_end(place)
+            if is_last:
                 table.check_seen()
             total.left = list(table.left)
-        return ConvertedPart(place, place.offset >= size, total, max(total.epochs, default=None))
+        return ConvertedPart(place, is_last, total, max(total.epochs, default=None))
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
-        with output.open("xb") as sink:
+        job = self._job
+        named = self._source.path if job.output is None or job.is_folder else job.output
+        with output.open("xb") as sink, text_output(sink, compression_of(named), self._codec) as text:
             for files in parts:
-                with files.data.open("rb") as part:
-                    shutil.copyfileobj(part, sink)
+                copy_text(files.data, text)

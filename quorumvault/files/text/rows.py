@@ -17,7 +17,8 @@ from quorumvault.files.answers import CellAnswer, CellValue, Lookup
 from quorumvault.files.job import CellCounts, Job
 from quorumvault.files.outcomes import CellOutcome, cell_rules, count
 from quorumvault.files.part_files import Reject
-from quorumvault.formats.table import Cell, Row, RowPlace, Table
+from quorumvault.formats.dialect import USUAL_NULLS
+from quorumvault.formats.table import Cell, Row, RowPlace, Table, UnwritableValue
 
 #: A batch: enough rows for full requests, since equal values of a batch are sent once, and a bound on the memory they take.
 BATCH_ROWS = 10_000
@@ -47,6 +48,9 @@ class Converter:
         self._rules = cell_rules(job)
         self._columns = table.columns
         self._typed = job.typed
+        self._nulls = frozenset(job.dialect.nulls)
+        #: Texts that are looked at: nulls, and what looks like one.
+        self._watched = self._nulls | USUAL_NULLS if self._is_tokenize else self._nulls
         self._cast = table.positions(job.cast)
         self._source = source
         self._look_up = look_up
@@ -67,7 +71,12 @@ class Converter:
             number += row.is_record
             for cell in row.cells():
                 value = cell.value
-                if not isinstance(value, str) and self._is_tokenize and _HAS_TEXT.fullmatch(value):
+                if isinstance(value, str):
+                    if value in self._watched:
+                        if value in self._nulls:
+                            continue
+                        done.counts.note_like_null(self._columns[cell.column], value)
+                elif self._is_tokenize and _HAS_TEXT.fullmatch(value):
                     if cell.column in self._cast:
                         value = bytes(value).decode()
                     elif not self._typed:
@@ -96,7 +105,10 @@ class Converter:
         rule, column, counts = self._rules[answer.status], self._columns[cell.column], done.counts
         match rule.outcome:
             case CellOutcome.REPLACE:
-                cell.replace(answer.replacement)
+                try:
+                    cell.replace(answer.replacement)
+                except UnwritableValue as error:
+                    raise InputError(self._source, row.line, f"{column}: {error}") from None
                 if self._makes_tokens and not counts.epochs and isinstance(answer.replacement, str):
                     # One call of the client gives tokens of one epoch.
                     counts.epochs = [epoch for epoch, _ in filter(None, [parse_token(answer.replacement)])]
@@ -111,9 +123,10 @@ class Converter:
 
 
 class Batch(NamedTuple):
-    """Rows that were converted, and where they end."""
+    """Rows that were converted, the line of the first one, and where they end."""
 
     text: bytes
+    line: int
     size: int
     stop: RowPlace
     converted: Converted
@@ -138,7 +151,8 @@ def convert_rows(table: Table, converter: Converter, start: RowPlace, is_enough:
 
 def _settled(rows: list[Row], stop: RowPlace, converted: Future[Converted]) -> Batch:
     done = converted.result()
-    return Batch(b"".join([row.render() for row in rows]), sum(row.size for row in rows), stop, done)
+    line = rows[0].line if rows else 0
+    return Batch(b"".join([row.render() for row in rows]), line, sum(row.size for row in rows), stop, done)
 
 
 def _batches(table: Table, start: RowPlace, is_enough: Callable[[RowPlace], bool]) -> Iterator[tuple[list[Row], RowPlace]]:

@@ -18,7 +18,7 @@ from quorumvault.files.columnar.replace import replacements, settle_rows
 from quorumvault.files.job import CellCounts, IfToken, Job, JobOperation, Missing
 from quorumvault.files.outcomes import STATUSES, TABLE, CellOutcome, CellRule, cell_rules
 from quorumvault.files.part_files import Reject
-from quorumvault.files.text.engine import open_table
+from quorumvault.files.text.engine import TextSource, open_table
 from quorumvault.files.text.rows import Converter
 
 TOKEN = format_token(1, bytes(20))
@@ -35,7 +35,7 @@ def in_text(job: Job, rule: CellRule, text: str | None) -> tuple[str | None, Cel
     """A table of one cell through the engine of text files: what is in the cell afterwards, counts, rejects."""
     operation: Any = "detokenize" if rule.status in ("not_token", "not_found") or rule.tokenizes is False else "tokenize"
     given = Job(operation=operation, sources=(), output=None, if_token=job.if_token, missing=job.missing, rejects=job.rejects)
-    table = open_table(given, io.BytesIO(f"c,d\n{text or ''},x\n".encode()), "in.csv", "csv", ["c"], [])
+    table = open_table(given, io.BytesIO(f"c,d\n{text or ''},x\n".encode()), TextSource("in.csv", "csv"), ["c"], [])
     answer = CellAnswer(rule.status, "answer" if rule.status == "ok" else None)
     (row,) = table.rows()
     done = Converter(given, table, "in.csv", lambda values: [answer] * len(values)).convert([row], 1)

@@ -1,0 +1,181 @@
+"""The options of commands over files, and what they come to: a Request, and its Job."""
+
+import csv
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from quorumvault.cli.options import all_of
+from quorumvault.files.job import Job, JobOperation
+from quorumvault.files.sources import Format
+from quorumvault.formats.dialect import ENCODINGS, Dialect, Encoding
+
+column_option = click.option(
+    "--column",
+    multiple=True,
+    metavar="A,B",
+    help="Columns, instead of the configured fields. In JSON Lines: members, or paths such as $.patient.name. Repeatable.",
+)
+format_option = click.option(
+    "--format",
+    "table_format",
+    type=click.Choice(["csv", "jsonl", "parquet", "duckdb"]),
+    help="Default: by the file's extension: .csv, .jsonl, .ndjson, .parquet, .duckdb.",
+)
+force_option = click.option(
+    "--force", is_flag=True, help="Replace outputs that are there, and throw away what an unfinished run has left."
+)
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on with a run that was interrupted, if there is one: no finished part is done again."
+)
+spill_option = click.option(
+    "--spill",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where distinct values are kept on disk meanwhile. Default: beside the output. They are gone at the end.",
+)
+missing_option = click.option(
+    "--missing",
+    type=click.Choice(["keep", "null", "error"]),
+    default="keep",
+    show_default=True,
+    help="What to do with a cell whose token is not found.",
+)
+status_option = click.option(
+    "--status", is_flag=True, help="Add a column NAME_status beside each: ok, null, not_found, not_token. Parquet and DuckDB."
+)
+cast_option = click.option(
+    "--cast",
+    multiple=True,
+    metavar="A,B",
+    help="Columns that are no text, to be tokenized as the text that DuckDB, or JSON, writes for them. Repeatable.",
+)
+keep_options = all_of(
+    click.option("--keep", multiple=True, metavar="A,B", help="Columns that may stay as they are: they are not reported."),
+    click.option("--only-listed", is_flag=True, help="End with an error at a column that neither --column nor --keep names."),
+)
+typed_option = click.option(
+    "--typed",
+    is_flag=True,
+    help="Give numbers and booleans of JSON Lines tokens of their own: not those that their text has in other files.",
+)
+null_option = click.option(
+    "--null",
+    "nulls",
+    multiple=True,
+    metavar="TEXT",
+    help="A spelling of null in text files, such as NULL or NA: such cells stay as they are. Repeatable.",
+)
+
+
+_CHARACTERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|"}
+
+
+def _one_character(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    character = _CHARACTERS.get(value, value)
+    if len(character) != 1 or character in '"\r\n\0':
+        raise click.UsageError("--delimiter: expected one character, no quote or line end; or comma, tab, semicolon, pipe")
+    return character
+
+
+_file_options = all_of(
+    click.argument("files", metavar="[FILES...]", nargs=-1),
+    click.option(
+        "-o",
+        "--output",
+        default="-",
+        type=click.Path(path_type=Path),
+        metavar="FILE|DIR",
+        help="A file, for one file; a folder, for several. It appears when all is done. Default: standard output.",
+    ),
+    force_option,
+    column_option,
+    format_option,
+    click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME."),
+    click.option(
+        "--rejects",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Go on when a cell cannot be done, and list it here: file, row, column, code. CSV or JSON Lines, by the extension.",
+    ),
+    click.option(
+        "--delimiter",
+        callback=_one_character,
+        metavar="CHAR",
+        help="Of CSV: a character, or comma, tab, semicolon, pipe. Default: by the extension (.tsv, .psv), else a comma.",
+    ),
+    click.option(
+        "--quoting",
+        type=click.Choice(["csv", "none"]),
+        default="csv",
+        show_default=True,
+        help="Of CSV. none: a quote is a character like any other.",
+    ),
+    click.option(
+        "--encoding",
+        type=click.Choice(ENCODINGS),
+        help="Of text files, in and out. Default: UTF-16 if a file begins with its mark, else UTF-8.",
+    ),
+    resume_option,
+    spill_option,
+)
+
+
+class Request(NamedTuple):
+    """The options that all three commands have."""
+
+    files: tuple[str, ...]
+    output: Path
+    force: bool
+    columns: tuple[str, ...]
+    table_format: Format | None
+    table: str | None
+    rejects: Path | None
+    resume: bool
+    spill: Path | None
+    delimiter: str | None
+    quoting: str
+    encoding: Encoding | None
+
+    def job(self, operation: JobOperation, nulls: tuple[str, ...] = (), **options: Any) -> Job:
+        """Make a job without files, for ``pass_through``; ``with_files`` adds them. Raises UsageError."""
+        if self.rejects is not None and self.rejects.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
+            raise click.UsageError("--rejects: name a .csv or a .jsonl file")
+        if self.rejects is not None and options.get("missing") == "error":
+            raise click.UsageError("--missing error ends at the first token that is not found; --rejects goes on: choose one")
+        return Job(
+            operation=operation,
+            sources=(),
+            output=None,
+            columns=self.columns,
+            rejects=self.rejects,
+            resume=self.resume,
+            force=self.force,
+            spill=self.spill,
+            dialect=Dialect(self.delimiter, self.encoding, self.quoting == "csv", nulls),
+            **options,
+        )
+
+
+def requested(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that make a Request; the command gets it as ``request``."""
+
+    @functools.wraps(command)
+    def with_request(*args: Any, files: tuple[str, ...], column: tuple[str, ...], **given: Any) -> Any:
+        own = {name: given.pop(name) for name in Request._fields if name in given}
+        return command(*args, request=Request(files=files or ("-",), columns=names(column), **own), **given)
+
+    return _file_options(with_request)
+
+
+def names(texts: tuple[str, ...], option: str = "--column") -> tuple[str, ...]:
+    """Names with commas between them; one that has a comma in it is quoted as in CSV."""
+    found = tuple(name for row in csv.reader(texts) for name in row)
+    if len(found) < len(texts):
+        raise click.UsageError(f"{option}: expected names of columns")
+    return found

@@ -1,0 +1,177 @@
+"""Files of text as UTF-8 without compression, whatever they are: layers over their bytes, on the way in and on the way out.
+
+    bytes -> gzip, Zstandard -> UTF-16, Latin-1, Windows-1252 -> UTF-8 -> rows -> parts -> the same layers, backwards -> bytes
+
+All of these are exact both ways: what is no text in its encoding is refused. A file in UTF-8 that is not compressed has no layer.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from quorumvault.errors import InputError
+from quorumvault.files.job import RunError
+from quorumvault.files.sources import Compression
+from quorumvault.formats.dialect import Encoding
+
+_CHUNK: Final = 256 << 10
+#: How Python calls them. UTF-16 whose mark does not say so is as Windows writes it.
+_CODECS: Final[dict[Encoding, str]] = {
+    "utf-16": "utf-16-le",
+    "utf-16-le": "utf-16-le",
+    "utf-16-be": "utf-16-be",
+    "latin-1": "latin-1",
+    "windows-1252": "cp1252",
+}
+_MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+
+class TextInput:
+    """The UTF-8 of a file or a pipe. ``codec`` is that of its encoding, None for UTF-8. Does not close what it reads from."""
+
+    def __init__(self, stream: BinaryIO, name: str, compression: Compression | None, encoding: Encoding | None) -> None:
+        self.stream = stream
+        if compression is not None:
+            self.stream = io.BufferedReader(_Layer(_decompressed(stream, compression).read, name, compression), _CHUNK)
+        self.codec = _codec(self.stream, encoding)
+        self.is_layered = self.stream is not stream or self.codec is not None
+        if self.codec is not None:
+            self.stream = io.BufferedReader(_Decoded(self.stream.read, name, self.codec), _CHUNK)
+
+    def is_at_end(self) -> bool:
+        """Of a layered input: whether all was read."""
+        return isinstance(self.stream, io.BufferedReader) and not self.stream.peek(1)
+
+
+def _codec(stream: BinaryIO, encoding: Encoding | None) -> str | None:
+    mark = stream.peek(2)[:2] if encoding in (None, "utf-16") and isinstance(stream, io.BufferedReader) else b""
+    return _MARKS.get(mark) or _CODECS.get(encoding or "utf-8")
+
+
+class _Layer(io.RawIOBase):
+    """What ``read`` returns, as a stream. Raises InputError where a compressed file is damaged."""
+
+    def __init__(self, read: Callable[[int], bytes], name: str, layer: str) -> None:
+        self._read = read
+        self._name = name
+        self._layer = layer
+        self._held = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._held:
+            self._held = self._next()
+        part, self._held = self._held[: len(buffer)], self._held[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def _next(self) -> bytes:
+        """The next bytes; none at the end."""
+        try:
+            return bytes(self._read(_CHUNK))
+        except (EOFError, zlib.error, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise RunError(f"{self._name} is damaged or cut off: it is no whole {self._layer} file") from None
+
+
+class _Decoded(_Layer):
+    """Text in another encoding, as UTF-8. Raises InputError for what is no text in it."""
+
+    def __init__(self, read: Callable[[int], bytes], name: str, codec: str) -> None:
+        super().__init__(read, name, codec)
+        self._decode = codecs.getincrementaldecoder(codec)().decode
+        self._lines = 1
+
+    def _next(self) -> bytes:
+        text = ""
+        more = b"more"
+        while more and not text:
+            more = self._read(_CHUNK)
+            try:
+                text = self._decode(more, not more)
+            except UnicodeDecodeError as error:
+                line = self._lines + error.object[: error.start].decode(self._layer).count("\n")
+                raise InputError(self._name, line, f"is no text in {self._layer}: name the file's encoding, --encoding") from None
+        self._lines += text.count("\n")
+        return text.encode()
+
+
+def _decompressed(stream: BinaryIO, compression: Compression) -> Any:
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=stream, mode="rb")
+    return _arrow().CompressedInputStream(stream, "zstd")
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise RunError("files in Zstandard (.zst) need the extra analytics: pip install 'quorumvault[analytics]'") from None
+    return pyarrow
+
+
+class TextOutput:
+    """Takes UTF-8, and writes it to ``sink`` in an encoding."""
+
+    def __init__(self, sink: Any, codec: str | None) -> None:
+        self._sink = sink
+        self._codec = codec
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+
+    def write(self, text: bytes) -> None:
+        """Raises UnicodeEncodeError for what the encoding does not have."""
+        self._sink.write(text if self._codec is None else self._decode(text).encode(self._codec))
+
+
+@contextlib.contextmanager
+def text_output(sink: BinaryIO, compression: Compression | None, codec: str | None) -> Iterator[TextOutput]:
+    """Writes the end of what is compressed when the block ends, and leaves ``sink`` open."""
+    if compression is None:
+        yield TextOutput(sink, codec)
+    elif compression == "gzip":  # without a time: equal rows make equal bytes
+        with gzip.GzipFile(filename="", fileobj=sink, mode="wb", compresslevel=6, mtime=0) as packed:
+            yield TextOutput(packed, codec)
+    else:
+        with _arrow().CompressedOutputStream(_Kept(sink), "zstd") as packed:
+            yield TextOutput(packed, codec)
+
+
+class _Kept(io.RawIOBase):
+    """A sink that pyarrow does not close."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._sink.write(data)
+
+
+def copy_text(source: Path, output: TextOutput) -> None:
+    with source.open("rb") as part:
+        while chunk := part.read(_CHUNK):
+            output.write(chunk)
+
+
+def require_writable(text: bytes, codec: str | None, name: str, line: int) -> None:
+    """Raises InputError if rows, the first of which is at ``line``, have a character that the encoding does not have."""
+    if codec is None or codec.startswith("utf") or text.isascii():
+        return
+    decoded = text.decode()
+    try:
+        decoded.encode(codec)
+    except UnicodeEncodeError as error:
+        line += decoded.count("\n", 0, error.start)
+        raise InputError(name, line, f"a value that comes back has a character that {codec} does not have") from None
