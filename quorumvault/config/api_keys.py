@@ -141,9 +141,9 @@ class KeyTable:
         return key if same and key is not None and (key.expires is None or now < key.expires) else None
 
     def has(self, key: ApiKey, now: float) -> bool:
-        """True if a key that was authenticated before is in force still."""
+        """True if a key that was authenticated before is in force still, with whatever rights and end by now."""
         mine = self._keys.get(key.id)
-        return (mine is key or mine == key) and (key.expires is None or now < key.expires)
+        return mine is not None and mine.digest == key.digest and (mine.expires is None or now < mine.expires)
 
 
 def _fingerprint(owners: Iterable[Owner], keys: Iterable[ApiKey]) -> str:

@@ -52,9 +52,13 @@ def test_a_key_is_taken_until_its_end(path: Path) -> None:
 def test_a_rotated_key_is_good_for_its_grace_and_the_new_one_may_do_the_same(path: Path) -> None:
     """Proves: keys end."""
     former = create(path, allow=("rotate", "derive"), note="nightly", rates=Rates(5, 6, 7))
+    before = load_keys(path).authenticate(former.text, 0.0)
+    assert before is not None
     rotated = rotate(path, former.id, grace=HOUR)
     assert [taken(path, former, NOON + at) for at in (timedelta(), HOUR - timedelta(seconds=1), HOUR)] == [1, 1, 0]
     assert taken(path, rotated.key, NOON + 10_000 * DAY)
+    table = load_keys(path)
+    assert [table.has(before, (NOON + at).timestamp()) for at in (HOUR / 2, HOUR)] == [True, False]  # a request under way
     old, new = read_keyfile(path).keys
     assert (old.successor, new.successor, new.id) == (new.id, None, rotated.key.id)
     assert (new.owner, new.allow, new.note, new.rates) == (old.owner, old.allow, old.note, old.rates)
