@@ -83,6 +83,26 @@ def _one_character(context: click.Context, parameter: click.Parameter, value: st
     return character
 
 
+dialect_options = all_of(
+    click.option(
+        "--delimiter",
+        callback=_one_character,
+        metavar="CHAR",
+        help="Of CSV: a character, or comma, tab, semicolon, pipe. Default: by the extension (.tsv, .psv), else a comma.",
+    ),
+    click.option(
+        "--quoting",
+        type=click.Choice(["csv", "none"]),
+        default="csv",
+        show_default=True,
+        help="Of CSV. none: a quote is a character like any other.",
+    ),
+    click.option(
+        "--encoding",
+        type=click.Choice(ENCODINGS),
+        help="Of text files, in and out. Default: UTF-16 if a file begins with its mark, else UTF-8.",
+    ),
+)
 _file_options = all_of(
     click.argument("files", metavar="[FILES...]", nargs=-1),
     click.option(
@@ -103,24 +123,7 @@ _file_options = all_of(
         metavar="FILE",
         help="Go on when a cell cannot be done, and list it here: file, row, column, code. CSV or JSON Lines, by the extension.",
     ),
-    click.option(
-        "--delimiter",
-        callback=_one_character,
-        metavar="CHAR",
-        help="Of CSV: a character, or comma, tab, semicolon, pipe. Default: by the extension (.tsv, .psv), else a comma.",
-    ),
-    click.option(
-        "--quoting",
-        type=click.Choice(["csv", "none"]),
-        default="csv",
-        show_default=True,
-        help="Of CSV. none: a quote is a character like any other.",
-    ),
-    click.option(
-        "--encoding",
-        type=click.Choice(ENCODINGS),
-        help="Of text files, in and out. Default: UTF-16 if a file begins with its mark, else UTF-8.",
-    ),
+    dialect_options,
     resume_option,
     spill_option,
 )

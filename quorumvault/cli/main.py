@@ -36,6 +36,7 @@ _COMMANDS = {
     "wait": "quorumvault.cli.status",
     "rotate": "quorumvault.cli.status",
     "events": "quorumvault.cli.events",
+    "suggest": "quorumvault.cli.suggest",
     "tokenize": "quorumvault.cli.files",
     "detokenize": "quorumvault.cli.files",
     "retokenize": "quorumvault.cli.files",

@@ -32,6 +32,7 @@ def vault(environment: dict[str, str], url: str) -> Iterator[qv.Client]:
 def test_the_same_ids_of_all_formats_join(run: Run, vault: qv.Client) -> None:
     numbers = pa.table({"id": pa.array(IDS, pa.int64())})
     Path("a.csv").write_text("id\n" + "".join(f"{number}\n" for number in IDS))
+    Path("a.tsv").write_text("id\tn\n" + "".join(f"{number}\tx\n" for number in IDS))
     Path("a.jsonl").write_text("".join(f'{{"id": {number}}}\n' for number in IDS))
     with duckdb.connect("a.duckdb") as con:
         con.register("numbers", numbers)
@@ -39,6 +40,7 @@ def test_the_same_ids_of_all_formats_join(run: Run, vault: qv.Client) -> None:
         functions = qv.tokenize(con, "from numbers", "id", cast="id", client=vault).fetchall()
     for name, output in (
         ("a.csv", "csv.csv"),
+        ("a.tsv", "tsv.tsv"),
         ("a.jsonl", "jsonl.jsonl"),
         ("a.parquet", "parquet.parquet"),
         ("a.duckdb::t", "duckdb.parquet"),
@@ -50,6 +52,7 @@ def test_the_same_ids_of_all_formats_join(run: Run, vault: qv.Client) -> None:
     assert [json.loads(line)["id"] for line in Path("jsonl.jsonl").read_text().splitlines()] == tokens
     joined = "'csv.csv' a join 'jsonl.jsonl' b using (id) join 'parquet.parquet' c using (id) join 'duckdb.parquet' d using (id)"
     assert sql(f"select count(distinct id), count(*) from {joined}").fetchall() == [(4, 3 + 2**4)]
+    assert [line.split("\t")[0] for line in Path("tsv.tsv").read_text().splitlines()[1:]] == tokens
     assert sql("select id from 'csv.csv'").fetchall() == [(token,) for token in tokens]
 
 

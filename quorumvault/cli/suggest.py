@@ -1,0 +1,92 @@
+"""``quorumvault suggest``: which columns of a file look like identifiers, and the command that tokenizes them."""
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from quorumvault.cli.file_options import dialect_options, format_option
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_json, print_table, say
+from quorumvault.files.job import Job
+from quorumvault.files.sources import TEXT, Format, Source, expand
+from quorumvault.files.suggest import Sample, reasons, sample
+from quorumvault.formats.dialect import Dialect, Encoding
+
+
+class Suggestion(msgspec.Struct, frozen=True):
+    """``columns``: those that look like identifiers, with the reasons; ``keep``: all others."""
+
+    file: str
+    columns: dict[str, list[str]]
+    keep: list[str]
+    command: str | None
+
+
+@click.command(
+    short_help="Name the columns of a file that look like identifiers.", epilog="\b\nExample:\n  quorumvault suggest patients.csv"
+)
+@click.argument("file")
+@format_option
+@click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME.")
+@dialect_options
+@json_option
+def suggest(
+    file: str,
+    table_format: Format | None,
+    table: str | None,
+    delimiter: str | None,
+    quoting: str,
+    encoding: Encoding | None,
+    as_json: bool,
+) -> None:
+    """Name the columns of FILE that look like identifiers, say why, and print a command that tokenizes them.
+
+    It looks at names, at the form of the values in the first 10,000 rows, and at how many of them differ; it prints no value, and
+    asks no node. It is a help, and no judgement: what is in free text it does not see, and it knows no other language's names.
+    The command has --only-listed, so that a column that comes later is not overlooked.
+    """
+    sources = expand([file], format=table_format, table=table)
+    if len(sources) != 1:
+        raise click.UsageError("name one file: its columns are looked at")
+    dialect = Dialect(delimiter, encoding, quoting == "csv")
+    found = sample(sources[0], Job(operation="tokenize", sources=(), output=None, dialect=dialect))
+    made = _suggestion(sources[0], found, dialect)
+    if as_json:
+        print_json(made)
+        return
+    print_table(("column", "why"), [(name, "; ".join(why)) for name, why in made.columns.items()])
+    say(f"not suggested: {', '.join(made.keep) or 'none'}", err=True)
+    say(
+        made.command or "No column looks like an identifier. Name some with --column if you know better.",
+        err=made.command is None,
+    )
+
+
+def _suggestion(source: Source, found: dict[str, Sample], dialect: Dialect) -> Suggestion:
+    columns = {name: why for name, each in found.items() if (why := reasons(name, each))}
+    keep = [name for name in found if name not in columns]
+    cast = [name for name in columns if not found[name].is_text]
+    return Suggestion(str(source), columns, keep, _command(source, list(columns), cast, keep, dialect) if columns else None)
+
+
+def _command(source: Source, columns: Sequence[str], cast: Sequence[str], keep: Sequence[str], dialect: Dialect) -> str:
+    words = ["quorumvault", "tokenize", str(source), "--column", _listed(columns)]
+    words += ["--cast", _listed(cast)] if cast else []
+    words += ["--keep", _listed(keep)] if keep else []
+    for option, value in (("--delimiter", dialect.delimiter), ("--encoding", dialect.encoding)):
+        words += [option, value] if value is not None else []
+    words += [] if dialect.quoting else ["--quoting", "none"]
+    first, dot, rest = source.path.name.partition(".")
+    name = f"{first}.tokens{dot}{rest}" if source.format in (*TEXT, "parquet") else f"{source.table}.tokens.parquet"
+    return shlex.join([*words, "--only-listed", "-o", str(source.path.with_name(name))])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As --column reads them."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()

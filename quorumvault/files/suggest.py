@@ -1,0 +1,213 @@
+"""Columns that look like identifiers: by their names, the form of their values, and how many of those differ. No value is kept.
+
+    a source -> a sample of its first rows, column by column -> reasons for each column, none for most
+
+This is a help for people who then decide. It knows no language, and what is in free text it does not see.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, BinaryIO, Final
+
+from quorumvault.errors import Malformed
+from quorumvault.files.job import Job
+from quorumvault.files.sources import TEXT, Source, compression_of, delimiter_of
+from quorumvault.files.text.streams import TextInput
+from quorumvault.formats.csv import CsvTable, decode_cell, grammar
+from quorumvault.formats.json import check_json_text
+from quorumvault.formats.jsonpath import Every, PathStep, concrete_path
+from quorumvault.formats.lines import Lines, split_end
+
+#: Rows that are looked at: enough for shares of a hundredth, and read in a second.
+SAMPLE_ROWS: Final = 10_000
+#: Places of JSON records that are looked at.
+_PLACES: Final = 1000
+#: The share of values that have to have a form, or to differ.
+_MOST: Final = 0.8
+_NEARLY_ALL: Final = 0.9
+#: Values, at least, of which it means something that they differ.
+_ENOUGH: Final = 20
+
+#: Words in names of columns: the identifiers of HIPAA's safe harbour (45 CFR 164.514), as tables call them.
+_WORDS: Final = frozenset(
+    {
+        *("name", "names", "first", "last", "middle", "given", "family", "surname", "forename", "maiden", "username", "login"),
+        *("birth", "born", "dob", "death", "deceased", "ssn", "passport", "mrn", "nhs", "nino", "tin", "license", "licence"),
+        *("drivers", "member", "subscriber", "beneficiary", "insurance", "policy", "patient", "person", "subject", "user"),
+        *("email", "mail", "phone", "tel", "telephone", "mobile", "cell", "fax", "website", "url", "ip", "mac", "device"),
+        *(
+            "address",
+            "addr",
+            "street",
+            "city",
+            "county",
+            "zip",
+            "postcode",
+            "postal",
+            "plz",
+            "lat",
+            "lon",
+            "latitude",
+            "longitude",
+        ),
+        *("iban", "account", "card", "vin", "plate", "serial", "photo", "biometric", "fingerprint"),
+    }
+)
+#: Those that a longer word may begin with: BIRTHDATE, PATIENTID.
+_BEGINNINGS: Final = tuple(word for word in _WORDS if len(word) >= 5)
+_ID_WORDS: Final = frozenset({"id", "ids", "key", "number", "no", "nr", "num", "identifier", "uuid", "guid", "ref"})
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_FORMS: Final[Mapping[str, re.Pattern[str]]] = {
+    "e-mail addresses": re.compile(r"[^@\s]+@[^@\s]+\.[A-Za-z]{2,}"),
+    "US social security numbers": re.compile(r"\d{3}-\d{2}-\d{4}"),
+    "UUIDs": re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
+    "IP addresses": re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-fA-F]{0,4}:){3,7}[0-9a-fA-F]{0,4}"),
+    "MAC addresses": re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}"),
+    "IBANs": re.compile(r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?"),
+    "web addresses": re.compile(r"https?://\S+"),
+    "phone numbers": re.compile(r"(?=(?:\D*\d){7,15}\D*\Z)(?!\d{4}-\d\d-\d\d)(?:\+[\d ()./-]+|\(?\d+[)]?[ ./-][\d ()./-]+)"),
+}
+_INTEGER = re.compile(r"-?\d+")
+#: Numbers with a fraction, dates and times: that they differ means nothing.
+_MEASURE = re.compile(
+    r"-?\d+[.,]\d+(?:[eE][+-]?\d+)?"
+    r"|\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?"
+    r"|\d\d?[./]\d\d?[./]\d{2,4}"
+)
+
+
+@dataclass(slots=True)
+class Sample:
+    """A column: the texts of its first values. ``is_text``: all of them were strings in the file."""
+
+    texts: list[str] = field(default_factory=list, repr=False)
+    is_text: bool = True
+
+    def add(self, text: str, *, is_text: bool) -> None:
+        self.texts.append(text)
+        self.is_text = self.is_text and is_text
+
+
+def reasons(name: str, sample: Sample) -> list[str]:
+    """Why a column looks like an identifier; none if it does not."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    telling = sorted(word for word in words if word in _WORDS or word.startswith(_BEGINNINGS))
+    found = [f"its name says {', '.join(telling)}"] if telling else []
+    texts = sample.texts
+    if not texts:
+        return found
+    found += [f"its values look like {form}" for form, pattern in _FORMS.items() if _share(texts, pattern) >= _MOST]
+    differ = len(set(texts)) / len(texts)
+    is_measure = _share(texts, _MEASURE) >= _MOST
+    is_count = _share(texts, _INTEGER) >= _MOST and not telling and not words & _ID_WORDS
+    if len(texts) >= _ENOUGH and differ >= _NEARLY_ALL and not is_measure and not is_count:
+        found.append(f"{differ:.0%} of its values differ")
+    return found
+
+
+def _share(texts: Sequence[str], pattern: re.Pattern[str]) -> float:
+    return sum(pattern.fullmatch(text) is not None for text in texts) / len(texts)
+
+
+def sample(source: Source, job: Job) -> dict[str, Sample]:
+    """The columns of a source, or the places of JSON records. ``job`` has the dialect. Raises what reading the source raises."""
+    if source.format not in TEXT:
+        return _sample_columnar(source)
+    with source.path.open("rb") as stream:
+        lines = Lines(_decoded(stream, source, job), str(source))
+        return _sample_csv(lines, source, job) if source.format == "csv" else _sample_records(lines)
+
+
+def _decoded(stream: BinaryIO, source: Source, job: Job) -> BinaryIO:
+    return TextInput(stream, str(source), compression_of(source.path), job.dialect.encoding).stream
+
+
+def _sample_csv(lines: Lines, source: Source, job: Job) -> dict[str, Sample]:
+    quoting = job.dialect.quoting
+    table = CsvTable(lines, grammar(job.dialect.delimiter or delimiter_of(source.path), quoting=quoting))
+    samples = {name: Sample() for name in table.names}
+    decode: Callable[[str], str | None] = decode_cell if quoting else str
+    for row in islice(table.rows(), SAMPLE_ROWS):
+        for name, raw in zip(table.names, row.raws, strict=False):
+            if text := decode(raw):
+                samples[name].add(text, is_text=True)
+    return samples
+
+
+class _Number(str):
+    """The text of a number."""
+
+    __slots__ = ()
+
+
+_decode = json.JSONDecoder(parse_int=_Number, parse_float=_Number).decode
+
+
+def _sample_records(lines: Lines) -> dict[str, Sample]:
+    samples: dict[tuple[PathStep, ...], Sample] = {}
+    _, line = lines.without_mark()
+    for _ in range(SAMPLE_ROWS):
+        text, _ = split_end(line)
+        if text.strip(b" \t"):
+            try:
+                check_json_text(text, "the record")
+            except Malformed as error:
+                raise lines.error(error.detail) from None
+            for place, value in _leaves(_decode(text.decode()), ()):
+                if value and (place in samples or len(samples) < _PLACES):
+                    samples.setdefault(place, Sample()).add(value, is_text=type(value) is str)
+        line = next(lines, b"")
+        if not line:
+            break
+    return {_spelled(place): found for place, found in samples.items()}
+
+
+def _spelled(place: tuple[PathStep, ...]) -> str:
+    first = place[0]
+    return first if len(place) == 1 and isinstance(first, str) and not first.startswith("$") else concrete_path(place)
+
+
+def _leaves(part: object, place: tuple[PathStep, ...]) -> Iterator[tuple[tuple[PathStep, ...], str]]:
+    if isinstance(part, str):
+        yield place, part
+    elif isinstance(part, dict):
+        for name, member in part.items():
+            yield from _leaves(member, (*place, name))
+    elif isinstance(part, list):
+        for element in part:
+            yield from _leaves(element, (*place, Every.ONE))
+
+
+#: Types of DuckDB's whose values are no single text.
+_NESTED: Final = ("struct", "list", "array", "map", "union", "blob")
+
+
+def _sample_columnar(source: Source) -> dict[str, Sample]:
+    import duckdb
+
+    from quorumvault.analytics.columns import quoted
+    from quorumvault.files.columnar.duckdb import TableReader
+    from quorumvault.files.columnar.engine import open_source
+
+    with duckdb.connect() as con:
+        reader = open_source(source, con)
+        types: dict[str, Any] = {name: kind for name, kind in reader.types().items() if kind.id not in _NESTED}
+        selected = ", ".join(f"cast({quoted(name)} as varchar)" for name in types) or "null"
+        if isinstance(reader, TableReader):
+            with reader.rows() as rows:
+                found = con.sql(f"select {selected} from {rows} limit {SAMPLE_ROWS}").fetchall()  # noqa: S608 - quoted names
+        else:
+            path = glob.escape(str(source.path))
+            found = con.execute(f"select {selected} from read_parquet(?) limit {SAMPLE_ROWS}", [path]).fetchall()  # noqa: S608
+    samples = {name: Sample(is_text=kind.id in ("varchar", "enum")) for name, kind in types.items()}
+    for row in found:
+        for each, text in zip(samples.values(), row, strict=False):
+            if text:
+                each.add(text, is_text=True)
+    return samples
