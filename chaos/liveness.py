@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from chaos.aftermath import spread
-from chaos.summary import CONFIDENCE, CONVERGENCE_AIM, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Share
+from chaos.summary import CONFIDENCE, CONVERGENCE_AIM, RECOVERY_AIM, SERVED_AIM, Aims, FaultSeen, Share, Spread
 
 #: Bisections of an interval between 0 and 1: more than a float can tell.
 _BISECTIONS = 60
@@ -62,7 +62,16 @@ def aims(seen: Sequence[FaultSeen]) -> Aims:
         convergence=spread([fault.converged_seconds for fault in seen if fault.converged_seconds is not None]),
         convergence_aim=CONVERGENCE_AIM,
         overtaken=sum(fault.converged_seconds is None and 0 < fault.watched_seconds < CONVERGENCE_AIM for fault in seen),
+        convergence_by_kind=_by_kind(seen),
     )
+
+
+def _by_kind(seen: Iterable[FaultSeen]) -> dict[str, Spread]:
+    times: dict[str, list[float]] = {}
+    for fault in seen:
+        if fault.alone and fault.converged_seconds is not None:
+            times.setdefault(fault.kind, []).append(fault.converged_seconds)
+    return {kind: found for kind in sorted(times) if (found := spread(times[kind])) is not None}
 
 
 def _sum(shares: Iterable[Share]) -> Share:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from chaos import timechart
 from chaos.summary import Share, Spread, Summary, Verdict
-from chaos.tellers import loaded, quietly, share
+from chaos.tellers import loaded, quietly, share, span
 from chaos.testbed import history
 from chaos.testbed.history import Begun, Complete, FaultBegan, FaultEnded, Invoke, Note, Outcome, Record
 
@@ -80,7 +80,7 @@ def render(summary: Summary, records: Sequence[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ms=_milliseconds, seconds=_seconds, share=share, loaded=loaded, clock=timechart.clock)
+    environment.filters.update(ms=_milliseconds, seconds=_seconds, share=share, loaded=loaded, span=span, clock=timechart.clock)
     return environment.get_template(PAGE).render(
         run=summary,
         meaning=_MEANINGS[summary.verdict],

@@ -135,6 +135,8 @@ class Aims(msgspec.Struct, frozen=True):
     convergence: Spread | None
     convergence_aim: float
     overtaken: int
+    #: By kind, of the faults that were alone.
+    convergence_by_kind: dict[str, Spread]
 
 
 class Load(msgspec.Struct, frozen=True):

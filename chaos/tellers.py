@@ -142,10 +142,13 @@ def _figures(summary: Summary) -> Sequence[str]:
             f"answered (aim: {aims.served_aim:.1%}); {quietly(aims)}"
         )
     if aims.recovery is not None:
-        lines.append(f"requests were answered as before {span(aims.recovery)} after such a fault (aim: {aims.recovery_aim:g} s)")
+        lines.append(f"requests were answered as before {span(aims.recovery)}, after such a fault (aim: {aims.recovery_aim:g} s)")
     if aims.convergence is not None:
         late = f"; after {aims.overtaken} others the next fault came first" if aims.overtaken else ""
-        lines.append(f"the replicas were the same {span(aims.convergence)} after a fault (aim: {aims.convergence_aim:g} s){late}")
+        lines.append(
+            f"the replicas were the same {span(aims.convergence)}, after a fault (aim: {aims.convergence_aim:g} s){late}"
+        )
+        lines += [f"    after {kind}: {span(seen)}" for kind, seen in aims.convergence_by_kind.items()]
     if summary.machine is not None:
         lines.append(f"the machine: {loaded(summary.machine)}")
     lines.append(f"{summary.final.tokens:,} tokens were read back in {len(summary.final.ways)} ways")
@@ -168,7 +171,7 @@ def quietly(aims: Aims) -> str:
 
 
 def span(of: Spread) -> str:
-    return f"{of.least:.1f} to {of.most:.1f} s, {of.median:.1f} s at the median of {of.count},"
+    return f"{of.least:.1f} to {of.most:.1f} s, {of.median:.1f} s at the median of {of.count}"
 
 
 def loaded(machine: Load) -> str:

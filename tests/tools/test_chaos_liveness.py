@@ -169,6 +169,9 @@ def test_aims_are_of_one_node_at_most_alone() -> None:
     assert (found.recovery.least, found.recovery.most) == pytest.approx((1.5, 3.0))
     assert found.convergence is not None
     assert (found.convergence.count, found.convergence.most) == (3, 4.0)
+    assert {kind: (seen.count, seen.most) for kind, seen in found.convergence_by_kind.items()} == {
+        "kill": (1, 2.0), "kill-all": (1, 2.0), "one-to-one": (1, 4.0),
+    }  # fmt: skip
 
 
 def test_without_any_fault_nothing_is_claimed() -> None:

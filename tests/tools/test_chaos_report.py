@@ -51,6 +51,7 @@ def aims(**changed: object) -> told.Aims:
         convergence=told.Spread(1, 2.5, 2.5, 2.5),
         convergence_aim=10.0,
         overtaken=1,
+        convergence_by_kind={"kill": told.Spread(1, 2.5, 2.5, 2.5)},
     )
     return msgspec.structs.replace(seen, **changed)
 
@@ -158,7 +159,9 @@ def test_the_machine_s_load_stands_beside_the_figures() -> None:
         "load average 0.5 to 9.0; nodes and harness took 30% of the CPU, others 50% (0% to 80%); the control probe was 2 ms late "
         "(up to 300); too busy to judge by times in 1 of 90 s"
     )
-    assert words in report.render(summary(), RECORDS)
+    page = report.render(summary(), RECORDS)
+    assert words in page
+    assert "The replicas were the same after kill, alone: 2.5 to 2.5 s, 2.5 s at the median of 1." in page
 
 
 def test_an_aim_that_was_missed_is_not_rounded_away() -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from quorumvault.protocol import anti_entropy, records
 from quorumvault.protocol.hinted_handoff import Hint
 from quorumvault.server.healing import scrub
+from quorumvault.server.healing.anti_entropy import AntiEntropy
 from quorumvault.server.healing.hinted_handoff import Handoff
 from quorumvault.server.healing.scrub import Scrub
 from quorumvault.server.replica import copy
@@ -23,6 +24,8 @@ async def _forget(self: Handoff, node: str, hints: Sequence[Hint], introduced: s
 
 
 MUTANTS = (
+    Mutant("stays-behind", ("hinted handoff", "anti-entropy"), "what a node missed waits for the comparison without a cause",
+           ((Handoff, "_hand_off", _forget), (AntiEntropy, "link_changed", lambda anti_entropy: None)), faults=("partition",)),
     Mutant("hint-forgotten", ("hinted handoff",), "a hint is deleted before it is acknowledged",
            ((Handoff, "_hand_off", _forget),), HEALING_NODES, seed=2),
     Mutant("takes-nothing", ("anti-entropy",), "nothing is taken",
