@@ -1,7 +1,8 @@
 """Looks, whenever no fault is there, until all nodes are whole and their replicas are the same, and writes down when that was.
 
-Replicas are compared as ``quorumvault verify`` does it, record by record on disk, at a node's administrative socket. What is
-being written meanwhile the node looks at again, 2 s later: no time that is written down here is more exact than that.
+Replicas are compared as ``quorumvault verify`` does it, record by record on disk, at a node's administrative socket. The node
+looks again after 2 s at what differs, a write under way for instance. So it is asked twice, half of that apart, and what is
+written down here is exact to a second.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from chaos.testbed.history import Convergence, Whole
 _POLL_SECONDS = 0.25
 #: A node answers /health from memory.
 _HEALTH_SECONDS = 1.0
+#: Who asks, and how far apart.
+_LOOKS, _APART_SECONDS = 2, 1.0
 #: A node looks at what differs three times more, 2 s apart, and at each slice of a store by itself.
 _VERIFY_SECONDS = 30.0
 
@@ -118,7 +121,17 @@ class ConvergenceWatch:
                 break
             await asyncio.sleep(_POLL_SECONDS)
         self._recorder.write(Whole(self._recorder.now))
+        looks = [asyncio.create_task(self._look_from(place * _APART_SECONDS)) for place in range(_LOOKS)]
+        try:
+            done, _ = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for look in looks:
+                look.cancel()
+        done.pop().result()
+        self._recorder.write(Convergence(self._recorder.now, equal=True))
+
+    async def _look_from(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
         while (different := await self._difference()) is not None:
             self._recorder.note(f"the replicas are not the same yet: {different}")
             await asyncio.sleep(_POLL_SECONDS)
-        self._recorder.write(Convergence(self._recorder.now, equal=True))

@@ -43,6 +43,7 @@ class Cluster:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convergence, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(convergence, "_LOOKS", 1)
 
 
 def test_it_looks_once_the_last_fault_is_over_until_all_are_the_same(tmp_path: Path) -> None:
@@ -62,6 +63,25 @@ def test_it_looks_once_the_last_fault_is_over_until_all_are_the_same(tmp_path: P
             await cluster.tell("difference", None)
             await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
         assert cluster.seen() == [Whole, Note, Convergence]
+
+    asyncio.run(story())
+
+
+def test_it_is_enough_that_one_of_two_who_look_finds_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(convergence, "_LOOKS", 2)
+    monkeypatch.setattr(convergence, "_APART_SECONDS", 0.0)
+
+    async def story() -> None:
+        with Recorder.to(tmp_path / "history") as recorder:
+            cluster = Cluster(tmp_path / "history")
+            watch = ConvergenceWatch(cluster.whole, cluster.difference, recorder)
+            watch.begun()
+            watch.ended()
+            await cluster.tell("whole", True)
+            assert await cluster.asked.get() == await cluster.asked.get() == "difference"
+            cluster.answers.put_nowait(None)
+            await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+        assert cluster.seen() == [Whole, Convergence]
 
     asyncio.run(story())
 
