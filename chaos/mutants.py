@@ -57,24 +57,31 @@ def hunt(names: Sequence[str], seconds: float) -> int:
         private_mounts()
     survivors = 0
     for mutant in wanted:
-        found = next((found for seed in range(1, _SEEDS + 1) if (found := noticed(mutant, seed, seconds)) is not None), None)
+        found = None
+        for seed in range(1, _SEEDS + 1):
+            found, summary = noticed(mutant, seed, seconds)
+            if found is not None:
+                break
+        survived = f"survived {_SEEDS} runs"
+        if found is None and summary.too_busy:
+            survived += ", the last on a machine too busy to judge it"
         survivors += found is None
-        print(f"{mutant.name:24}{found or f'survived {_SEEDS} runs':52}{mutant.undoes}", flush=True)
+        print(f"{mutant.name:24}{found or survived:52}{mutant.undoes}", flush=True)
     print(f"{len(wanted) - survivors} of {len(wanted)} mutants noticed")
     return 1 if survivors else 0
 
 
-def noticed(mutant: Mutant, seed: int, seconds: float) -> str | None:
-    """Returns by which rule the mutant was noticed, and after how many seconds; None if it was not."""
+def noticed(mutant: Mutant, seed: int, seconds: float) -> tuple[str | None, Summary]:
+    """Returns by which rule the mutant was noticed, and after how many seconds, None if it was not; and the run."""
     with tempfile.TemporaryDirectory(prefix="quorumvault-chaos-mutant-") as name:
         report = Path(name)
         summary = break_nodes(mutant, seed, seconds, report)
         if summary.verdict is not Verdict.INVALID or summary.violation is None:
-            return None
+            return None, summary
         op = summary.violation.op
         at = next((r.at for r in history.read(report / "history.jsonl") if isinstance(r, Invoke) and r.op == op), None)
         when = "" if at is None else f", after {at:.1f} s"
-        return f"seed {seed}: {summary.violation.rule}{when}"
+        return f"seed {seed}: {summary.violation.rule}{when}", summary
 
 
 def break_nodes(mutant: Mutant, seed: int, seconds: float, report: Path) -> Summary:
