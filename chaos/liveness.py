@@ -80,7 +80,7 @@ def _sum(shares: Iterable[Share]) -> Share:
 
 
 def judge(seen: Sequence[FaultSeen]) -> Liveness:
-    found = [_served(aims(seen), any(fault.judged for fault in seen)), *map(_recovery, seen), *map(_convergence, seen)]
+    found = [_served(seen), *map(_recovery, seen), *map(_convergence, seen)]
     return Liveness(
         missed=tuple(each for one in found for each in one.missed),
         few=tuple(each for one in found for each in one.few),
@@ -88,13 +88,18 @@ def judge(seen: Sequence[FaultSeen]) -> Liveness:
     )
 
 
-def _served(aims: Aims, judged: bool) -> Liveness:
-    served, quiet, aim = aims.served, aims.quiet, aims.served_aim
-    if not judged or (served.asked and served.ok >= aim * served.asked):
+def _served(seen: Sequence[FaultSeen]) -> Liveness:
+    of_one = [fault for fault in seen if len(fault.nodes) <= 1]
+    if of_one and not any(fault.alone for fault in of_one):
+        words = "served: none of the faults on one node was alone: others overlapped it, or nodes were not whole before it"
+        return Liveness(busy=(words,)) if any(fault.busy for fault in of_one) else Liveness(few=(words,))
+    found = aims(seen)
+    served, quiet, aim = found.served, found.quiet, found.served_aim
+    if not of_one or (served.asked and served.ok >= aim * served.asked):
         return Liveness()
     words = f"{served.ok:,} of {served.asked:,} requests through the others were answered (aim: {aim:.1%})"
-    if aims.between[1] < aim:
-        low, high = aims.between
+    if found.between[1] < aim:
+        low, high = found.between
         quietly = f"while the machine was quiet {low:.2%} to {high:.2%} of {quiet.asked:,}, with {CONFIDENCE:.0%} confidence"
         return Liveness(missed=(("served", f"{words}; {quietly}"),))
     if served.asked and quiet.ok >= aim * quiet.asked:

@@ -97,6 +97,14 @@ def test_a_run_that_asked_nothing_through_the_others_says_nothing() -> None:
     )
 
 
+@pytest.mark.parametrize("busy", [{}, {"late": 0.3, "others": 0.9}])
+def test_a_run_without_a_fault_that_was_alone_says_nothing_of_what_is_served(busy: dict[str, float]) -> None:
+    story = unserved(**busy)
+    story.fault(1, 14.0, 17.0, "n2")
+    words = "served: none of the faults on one node was alone: others overlapped it, or nodes were not whole before it"
+    assert judged(story) == (Liveness(busy=(words,)) if busy else Liveness(few=(words,)))
+
+
 def unrecovered(**busy: float) -> Story:
     """Requests hang for seven seconds after the fault, until the next one comes: none of them has ended then."""
     story = good(**busy)
