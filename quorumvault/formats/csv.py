@@ -87,7 +87,7 @@ class CsvCell:
     @property
     def value(self) -> str:
         raw = self._raws[self._position]
-        return (decode_cell(raw) or "") if self._grammar.quoting else raw
+        return decode_cell(raw) or "" if raw.startswith('"') and self._grammar.quoting else raw
 
     def replace(self, value: str | msgspec.Raw | None) -> None:
         """A value of another type is written as JSON writes it, like every other text."""

@@ -66,24 +66,24 @@ class Converter:
         done = Converted(self.nothing())
         asked: list[tuple[int, Row, Cell]] = []
         values: list[CellValue] = []
-        number = first - 1
+        number, watched, is_tokenize = first - 1, self._watched, self._is_tokenize
         for row in rows:
             number += row.is_record
             for cell in row.cells():
                 value = cell.value
                 if isinstance(value, str):
-                    if value in self._watched:
+                    if value in watched:
                         if value in self._nulls:
                             continue
                         done.counts.note_like_null(self._columns[cell.column], value)
-                elif self._is_tokenize and _HAS_TEXT.fullmatch(value):
+                elif is_tokenize and _HAS_TEXT.fullmatch(value):
                     if cell.column in self._cast:
                         value = bytes(value).decode()
                     elif not self._typed:
                         self._settle(number, row, cell, CellAnswer("typed"), done)
                         continue
-                if (isinstance(value, str) and is_token(value)) == self._is_tokenize:  # not asked about
-                    self._settle(number, row, cell, CellAnswer("already_token" if self._is_tokenize else "not_token"), done)
+                if (isinstance(value, str) and is_token(value)) == is_tokenize:  # not asked about
+                    self._settle(number, row, cell, CellAnswer("already_token" if is_tokenize else "not_token"), done)
                 else:
                     asked.append((number, row, cell))
                     values.append(value)
