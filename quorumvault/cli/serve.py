@@ -32,10 +32,14 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     Logs go to stderr. SIGHUP makes it read the API keys, its peers' addresses and the certificates again. Exit codes: 0 stopped
     as asked, 1 configuration, 3 the store failed, 4 whoever was asked for the master secret did not give it.
     """
+    import signal
+
     import uvloop
 
     from quorumvault.server.node.node import serve as serve_node
 
+    # All files are read now in any case; the node takes it once it runs. Not SIG_IGN, which children inherit.
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
     if parent is not None:
         stop_with(parent)
     place = load_place(config, node)

@@ -26,6 +26,8 @@ from quorumvault.errors import ConfigError, SecretUnavailable
 
 Argument = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00]*\Z")]
 
+#: Signals that end a process which has not said otherwise, by an operator's hand or a terminal that goes away.
+_FATAL: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Variables that the command does not get.
 _OURS: Final = re.compile(r"QUORUMVAULT_|NOTIFY_SOCKET\Z|WATCHDOG_|LISTEN_|MAINPID\Z")
 #: Bytes of what a command says of its failure that are kept, and characters of those that are shown.
@@ -101,7 +103,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _ending_with_us() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """SIGTERM, which would end this process alone, ends both: it and the one that the block says it has started.
+    """A signal that would end this process alone ends both: it and the one that the block says it has started.
 
     A signal that comes while it is being started waits for that. Only the main thread can see to signals.
     """
@@ -122,11 +124,14 @@ def _ending_with_us() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
         if asked:
             end(asked[0], None)
 
-    before = signal.signal(signal.SIGTERM, end)
+    fatal = [number for number in _FATAL if signal.getsignal(number) == signal.SIG_DFL]
+    for number in fatal:
+        signal.signal(number, end)
     try:
         yield start
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in fatal:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _read(process: subprocess.Popen[bytes], room: memoryview, said: bytearray, deadline: float) -> tuple[int, bool]:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from quorumvault.config.api_keys import KeyTable
+from quorumvault.server.http import dependencies
+from quorumvault.server.http.memory import Hold
 from tests.rigs.vault import CLINIC, Rig, api_key, bearer
 
 ENDS = 1_000.0
@@ -73,3 +75,24 @@ def test_a_key_that_ends_while_the_body_comes_is_not_taken(rig: Rig, key: str) -
     assert [(event.outcome, event.key_id) for event in rig.events.written] == [("unauthenticated", key)]
     assert rig.admission.in_flight == 0
     assert rig.client.post("/tokenize", content=b'{"values": []}', headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("waits", ["enter_lane", "wait_for"])
+def test_nor_is_one_that_ends_while_the_request_waits_for_others(rig: Rig, monkeypatch: pytest.MonkeyPatch, waits: str) -> None:
+    """Proves: a revoked key stays revoked."""
+    tokens = rig.client.post("/tokenize", json={"values": ["a", "b"]}, headers=bearer("clinic")).json()["tokens"]
+
+    async def ends(self: Hold, *arguments: float) -> None:
+        rig.keys = rig.keys.without({"clinic"})
+
+    monkeypatch.setattr(dependencies, "LARGE", 0)
+    monkeypatch.setattr(Hold, "enter_lane", _at_once)
+    monkeypatch.setattr(Hold, "take_at_once", lambda self, size: waits != "wait_for")
+    monkeypatch.setattr(Hold, waits, ends)
+    response = rig.client.post("/detokenize", json={"tokens": tokens}, headers=bearer("clinic"))
+    assert (response.status_code, "values" in response.json()) == (401, False)
+    assert rig.events.written[-1].outcome == "unauthenticated"
+    assert rig.admission.in_flight == 0
+
+
+async def _at_once(self: Hold, seconds: float) -> None: ...

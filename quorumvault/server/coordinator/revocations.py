@@ -10,6 +10,7 @@ Rules kept here: a revoked key stays revoked; no key without knowledge.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -32,6 +33,14 @@ class KeysInForce(Protocol):
 
     def revoke(self, ids: frozenset[str]) -> None:
         """These are all that the cluster knows to be revoked: more than it was told before."""
+
+
+def seconds_since_boot() -> float:
+    """The clock by which knowledge grows old: it goes on while the machine sleeps, which ``time.monotonic`` on Linux does not.
+
+    Source: clock_gettime(2), CLOCK_BOOTTIME. A virtual machine that is paused, or put back, stops this clock too.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Revocations:

@@ -68,6 +68,8 @@ class AdmittedRequest:
     turns: Turns
     #: Takes a number of values out of the key's rates. Raises RateLimited, TooManyItems.
     spend: Callable[[int], None] = field(repr=False)
+    #: Raises Unauthenticated or NoQuorum if the key must not be taken any more, or this node cannot tell.
+    require_key: Callable[[], None] = field(repr=False)
     #: Bytes of the records that have been read so far.
     read: int = 0
 
@@ -81,11 +83,17 @@ class AdmittedRequest:
         self.counts.items = items
 
     async def pay(self, cost: int) -> None:
-        """Wait until the node has this many bytes for the request; if they are many, for the lane too. Raises TooLarge, Busy."""
+        """Wait until the node has this many bytes for the request; if they are many, for the lane too. Raises TooLarge, Busy.
+
+        The key may have been revoked meanwhile: then it raises Unauthenticated, or NoQuorum if that cannot be told.
+        """
         if cost > LARGE:
             await self.memory.enter_lane(self.services.timeouts.request)
-        if not self.memory.take_at_once(cost):
+        at_once = self.memory.take_at_once(cost)
+        if not at_once:
             await self.memory.wait_for(cost, self.services.timeouts.round)
+        if cost > LARGE or not at_once:
+            self.require_key()
 
     def take_read(self, size: int) -> None:
         """Pay for more records that were read: they are there sealed, and will be opened too. Raises TooLarge, Busy."""

@@ -117,6 +117,11 @@ class Pipeline:
             )
             raise NoQuorum(detail, outcome="none" if self._operation.writes else None)
 
+    def _require_key(self, key: ApiKey) -> None:
+        """Raises Unauthenticated or NoQuorum if the key, taken a while ago, would not be taken now."""
+        require_in_force(key, self._services.keys(), self._services.wall())
+        self._require_knowledge()
+
     async def _answer(self, scope: Scope, receive: Receive, key: ApiKey, counts: Counts) -> AnswerResponse:
         operation, services, headers = self._operation, self._services, headers_of(scope)
         if operation.permission is not None:
@@ -137,10 +142,10 @@ class Pipeline:
                 connection = connection_of(scope)
                 seconds = None if connection is not None and connection.received else services.timeouts.body
                 body = await read_body(receive, place.memory, services.limits.body_bytes, seconds)
-                require_in_force(key, services.keys(), services.wall())
-                self._require_knowledge()
-            spend = partial(self._allowances.spend_values, key)
-            admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, Turns(services.clock), spend)
+                self._require_key(key)
+            spend, require_key = partial(self._allowances.spend_values, key), partial(self._require_key, key)
+            turns = Turns(services.clock)
+            admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, turns, spend, require_key)
             content = await self._carry_out(admitted, form, scope)
             place.memory.leave_lane()
             return AnswerResponse(content, form.value, place.close)

@@ -28,7 +28,7 @@ from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.take import Backups
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
-from quorumvault.server.coordinator.revocations import Revocations
+from quorumvault.server.coordinator.revocations import Revocations, seconds_since_boot
 from quorumvault.server.coordinator.settle_notices import SettleNotices
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.join import Rejoin
@@ -136,7 +136,7 @@ class Node:
         self._renewal = Renewal(self._peer_server, self._links.values(), cluster.timeouts, call_later)
         self._notices = SettleNotices(self._peers(), lambda: self._coordinator.view, call_later)
         self._coordinator = self._make_coordinator()
-        self._revocations = Revocations(self._coordinator, time.monotonic, self._reloads)
+        self._revocations = Revocations(self._coordinator, seconds_since_boot, self._reloads)
         storage, learn = lambda: self._disk.storage, self._coordinator.learn
         callbacks = MembershipCallbacks(storage, learn, self._on_identity_change, self._events.note, self._end)
         self._membership = Membership(disk.identity, callbacks, self._make_rejoin)

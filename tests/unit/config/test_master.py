@@ -190,10 +190,20 @@ _ASKS = (
 )
 
 
-def test_a_command_ends_with_the_process_that_asks(vault: Path) -> None:
-    command = [sys.executable, "-c", _ASKS, str(runs(vault, "echo $$ > pid; kill $PPID; exec sleep 600"))]
-    assert subprocess.run(command, timeout=SECONDS, check=False).returncode == -signal.SIGTERM
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT], ids=lambda number: number.name)
+def test_a_command_ends_with_the_process_that_asks(vault: Path, number: signal.Signals) -> None:
+    kill = f"kill -{number.value} $PPID"
+    command = [sys.executable, "-c", _ASKS, str(runs(vault, f"echo $$ > pid; {kill}; exec sleep 600"))]
+    assert subprocess.run(command, timeout=SECONDS, check=False).returncode == -number
     assert is_gone(int((vault / "pid").read_text()))
+
+
+def test_a_node_that_is_asked_to_read_its_files_again_while_it_starts_goes_on(vault: Path) -> None:
+    """Here until the command fails, which is when it says so."""
+    config = runs(vault, "kill -HUP $PPID; sleep 0.1; echo closed >&2; exit 3")
+    command = [sys.executable, "-m", "quorumvault", "serve", "--config", str(config), "--node", "n1"]
+    done = subprocess.run(command, timeout=SECONDS, capture_output=True, text=True, check=False)
+    assert (done.returncode, "closed" in done.stderr) == (4, True)
 
 
 _ASKED_TO_END_AT_ONCE = """
