@@ -61,7 +61,7 @@ Examples:
   quorumvault census 'lake/**/*.parquet'
   quorumvault census lake/ --column patient,ssn --require-epoch 2""",
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.argument("files", nargs=-1, required=True, metavar="FILES...", type=click.UNPROCESSED)
 @column_option
 @format_option
 @click.option("--require-epoch", type=click.IntRange(min=1), metavar="E", help="Exit 4 if tokens of epochs before E are there.")

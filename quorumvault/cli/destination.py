@@ -1,15 +1,17 @@
 """The output file of a command: at the end it is there whole, or not at all."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
 from quorumvault.cli.options import Decorator, all_of
 from quorumvault.cli.output import visible
+from quorumvault.cli.standard_streams import descriptor_of
 from quorumvault.durable import replacing
 from quorumvault.errors import ConfigError
 from quorumvault.ownership import followed, require_replaceable
@@ -17,11 +19,29 @@ from quorumvault.ownership import followed, require_replaceable
 STANDARD = Path("-")
 
 
+class OutputPath(click.Path):
+    """A path to write to. A name of standard output, such as /dev/stdout, is ``-``: what it goes to is not replaced.
+
+    A name of any other open file is refused, since whoever opened it goes on with the file that would be replaced.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(path_type=Path, **more)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        descriptor = descriptor_of(path)
+        if descriptor is None:
+            return path
+        if descriptor != 1:
+            self.fail(f"{path} is a file that is open: name it, or write to standard output and redirect that", param, ctx)
+        return STANDARD
+
+
 def output_options(text: str, *, required: bool = False) -> Decorator:
     """Return a decorator that adds -o, with ``text`` as its help, and --force: the arguments of ``destination``."""
-    file = click.Path(path_type=Path)
     return all_of(
-        click.option("-o", "--output", required=required, type=file, metavar="FILE", help=text),
+        click.option("-o", "--output", required=required, type=OutputPath(), metavar="FILE", help=text),
         click.option("--force", is_flag=True, help="Replace the output file if there is one."),
     )
 

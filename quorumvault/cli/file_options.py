@@ -2,13 +2,16 @@
 
 import csv
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
+from quorumvault.cli.destination import OutputPath
 from quorumvault.cli.options import all_of
+from quorumvault.cli.standard_streams import descriptor_of
 from quorumvault.files.job import Job, JobOperation
 from quorumvault.files.sources import Format
 from quorumvault.formats.dialect import ENCODINGS, Dialect, Encoding
@@ -104,12 +107,12 @@ dialect_options = all_of(
     ),
 )
 _file_options = all_of(
-    click.argument("files", metavar="[FILES...]", nargs=-1),
+    click.argument("files", metavar="[FILES...]", nargs=-1, type=click.UNPROCESSED),
     click.option(
         "-o",
         "--output",
         default="-",
-        type=click.Path(path_type=Path),
+        type=OutputPath(),
         metavar="FILE|DIR",
         help="A file, for one file; a folder, for several. It appears when all is done. Default: standard output.",
     ),
@@ -119,7 +122,7 @@ _file_options = all_of(
     click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME."),
     click.option(
         "--rejects",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=OutputPath(dir_okay=False),
         metavar="FILE",
         help="Go on when a cell cannot be done, and list it here: file, row, column, code. CSV or JSON Lines, by the extension.",
     ),
@@ -171,9 +174,19 @@ def requested(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_request(*args: Any, files: tuple[str, ...], column: tuple[str, ...], **given: Any) -> Any:
         own = {name: given.pop(name) for name in Request._fields if name in given}
-        return command(*args, request=Request(files=files or ("-",), columns=names(column), **own), **given)
+        return command(*args, request=Request(files=tuple(map(_named, files or ("-",))), columns=names(column), **own), **given)
 
     return _file_options(with_request)
+
+
+def _named(name: str) -> str:
+    """``-`` for any name of standard input: what is behind /dev/stdin cannot always be opened once more."""
+    return "-" if descriptor_of(Path(name)) == 0 else name
+
+
+def is_stream(name: str) -> bool:
+    """Return whether a name is standard input's, or that of something that can be read once, such as a pipe or a device."""
+    return name == "-" or (os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name))
 
 
 def names(texts: tuple[str, ...], option: str = "--column") -> tuple[str, ...]:

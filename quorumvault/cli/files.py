@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import os
-import shlex
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +15,7 @@ from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.file_options import (
     Request,
     cast_option,
+    is_stream,
     keep_options,
     missing_option,
     names,
@@ -27,7 +27,9 @@ from quorumvault.cli.file_options import (
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
-from quorumvault.cli.output import print_json, say, visible
+from quorumvault.cli.output import say, visible
+from quorumvault.cli.report import BACK, print_report
+from quorumvault.cli.standard_streams import HandleError, is_standard_output
 from quorumvault.files.job import Job, Missing, Progress, Report, ignore
 from quorumvault.files.outputs import new_mode
 from quorumvault.files.run import run
@@ -40,6 +42,7 @@ from quorumvault.files.sources import (
     expand,
     format_of,
     is_single,
+    printable,
     split_table,
 )
 from quorumvault.files.stream import pass_through
@@ -48,7 +51,7 @@ from quorumvault.files.work_folder import has_unfinished, work_path
 from quorumvault.formats.dialect import PLAIN
 from quorumvault.ownership import reach, umask
 
-_BACK = "values that came back"
+_ALONE = "what is read from a pipe, a device or standard input goes alone: name no other file"
 
 
 @click.command(
@@ -70,6 +73,11 @@ Examples:
     default="fail",
     show_default=True,
     help="What to do with a cell that has a token in it already.",
+)
+@click.option(
+    "--allow-plain",
+    is_flag=True,
+    help="Values of the columns may be elsewhere in the output. Without it a run ends if it finds some there, or in metadata.",
 )
 @connection_options
 @json_option
@@ -109,7 +117,7 @@ def detokenize(request: Request, status: bool, missing: Missing, connection: Con
     A cell that has no token in it stays as it is, and is not sent. Exit 4 if the value of some token could not be had.
     """
     job = request.job("detokenize", status=status, missing=missing)
-    return _carry_out(request, job, connection, _BACK, as_json)
+    return _carry_out(request, job, connection, BACK, as_json)
 
 
 @click.command(
@@ -132,7 +140,7 @@ def retokenize(request: Request, status: bool, missing: Missing, connection: Con
 
 
 def _carry_out(request: Request, job: Job, connection: Connection, what: str, as_json: bool) -> int:
-    if "-" in request.files or request.output == STANDARD:
+    if request.output == STANDARD or any(map(is_stream, request.files)):
         report = _stream(request, job, connection)
     else:
         report = run_files(with_files(request, job), connection)
@@ -155,10 +163,10 @@ def with_files(request: Request, job: Job) -> Job:
     """The job with its sources and where they go."""
     with interruptible():
         sources = tuple(expand(request.files, format=request.table_format, table=request.table))
+        output, table = split_table(str(request.output))
     if sources[0].format in TEXT and job.status:
         raise click.UsageError("--status is for Parquet and DuckDB: a text file keeps its columns")
     _check_options(job, {source.format for source in sources})
-    output, table = split_table(str(request.output))
     is_folder = len(request.files) > 1 or not is_single(request.files[0])
     if not is_folder:
         table = _output_table(sources[0], output, table)
@@ -183,8 +191,8 @@ def _output_table(source: Source, output: Path, table: str | None) -> str | None
 def _stream(request: Request, job: Job, connection: Connection) -> Report:
     """Standard input, or one text file, to standard output or a file."""
     name = request.files[0]
-    if len(request.files) > 1 or not (name == "-" or is_single(name)):
-        raise click.UsageError("several files go into a folder: -o DIR")
+    if len(request.files) > 1 or not (is_stream(name) or is_single(name)):
+        raise click.UsageError("several files go into a folder: -o DIR" if request.output == STANDARD else _ALONE)
     if request.resume or job.status:
         raise click.UsageError("--resume and --status are for files: name an input and -o FILE")
     form = request.table_format or format_of(Path(name))
@@ -200,6 +208,8 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         stack.enter_context(interruptible())
         if name != "-":
             expand(request.files, format=form)
+        if name != "-" and request.output == STANDARD and is_standard_output(Path(name)):
+            raise HandleError(f"{visible(printable(Path(name)))}: it is the input, and standard output goes to it")
         stream: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
         mode, widest = _modes(job, stream, request.output)
         sink = stack.enter_context(destination(request.output, force=request.force, mode=mode, widest=widest))
@@ -208,7 +218,7 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
             rejects = stack.enter_context(destination(request.rejects, force=request.force, widest=0o777))
         vault = stack.enter_context(connection.open())
         progress = stack.enter_context(_progress(_size(stream) if compressions[0] is None else None, request.output == STANDARD))
-        table = TextSource("standard input" if name == "-" else name, form, delimiter_of(Path(name)))
+        table = TextSource("standard input" if name == "-" else printable(Path(name)), form, delimiter_of(Path(name)))
         return pass_through(job, vault, stream, table, sink, rejects, progress, compressions)
 
 
@@ -256,52 +266,3 @@ def _size(stream: BinaryIO) -> int | None:
         return os.fstat(stream.fileno()).st_size or None
     except OSError:
         return None
-
-
-def print_report(report: Report, what: str, *, as_json: bool, err: bool = False) -> None:
-    """Print a report: words to standard error, JSON to standard output, or to standard error (``err``) if rows go there."""
-    if as_json:
-        print_json(report, err=err)
-    else:
-        say(_words(report, what), err=True)
-        for column, cells in report.values.items():
-            _warn_of_nulls(column, report.like_nulls.get(column, {}), cells)
-        if report.left:
-            say(f"left as they are: {_shown(report.left)}", err=True)
-
-
-def _warn_of_nulls(column: str, spellings: dict[str, int], cells: int) -> None:
-    """Warns if more than one cell in a thousand is what others write for a missing value."""
-    if 1000 * sum(spellings.values()) > cells:
-        shown = ", ".join(f"{spelling or 'nothing in quotes'} ({count:,})" for spelling, count in spellings.items())
-        ways = " ".join(f"--null {shlex.quote(spelling)}" for spelling in spellings)
-        words = f"{visible(column)} has cells that say {shown}, and all that say the same share one token"
-        say(f"warning: {words}; if they are nulls: {ways}", err=True)
-
-
-#: Names of columns that were left as they are: for people. Machines get all.
-_NAMES_SHOWN = 40
-
-
-def _shown(columns: Sequence[str]) -> str:
-    more = f", and {len(columns) - _NAMES_SHOWN} more" if len(columns) > _NAMES_SHOWN else ""
-    return ", ".join(map(visible, columns[:_NAMES_SHOWN])) + more
-
-
-def _words(report: Report, what: str) -> str:
-    columns = ", ".join(f"{visible(column)} {count:,}" for column, count in report.values.items())
-    files = f"{report.files:,} files, " if report.files > 1 else ""
-    words = [f"{files}{report.rows:,} rows; {what}: {columns}"]
-    if what != _BACK:
-        words.append(f"epoch {', '.join(map(str, report.epochs)) or 'unknown: no token was written'}")
-    counts = (
-        (report.kept_tokens, "cells had tokens already"),
-        (report.not_found, "tokens not found"),
-        (report.unavailable, "tokens could not be told, ask again"),
-        (report.collision, "tokens in which two values met"),
-        (report.no_token, "cells without a token"),
-        (report.rejected, "cells listed as rejects"),
-        (report.look_ups, "look-ups"),
-        (report.parts_kept, "parts were there already"),
-    )
-    return "; ".join([*words, *(f"{count:,} {what}" for count, what in counts if count)])

@@ -1,18 +1,21 @@
 """The command ``quorumvault``: its commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 ok, 1 error, 2 usage, 3 no quorum (for ``serve``: storage failed), 4 partial (some tokens not found).
+Exit codes: 0 ok, 1 error, 2 usage or a stream or disk that cannot be used, 3 no quorum (for ``serve``: storage failed), 4 partial
+(some tokens not found), 141 the reader of standard output is gone.
 A command returns its exit code, or None for 0, and raises for anything that went wrong.
 """
 
 import difflib
+import errno
 import importlib
-import io
+import os
 import sys
 from typing import Any, NoReturn
 
 import click
 
 from quorumvault.cli.output import say, visible
+from quorumvault.cli.standard_streams import HandleError, take_over
 from quorumvault.config.process_memory import forbid_core_dumps
 from quorumvault.errors import BadArgument, Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
 
@@ -47,12 +50,43 @@ _COMMANDS = {
 
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (click.UsageError, USAGE),
+    (HandleError, USAGE),
     (BadArgument, USAGE),
     (NoQuorum, NO_QUORUM),
     (Draining, NO_QUORUM),
     (StorageFailed, STORAGE_FAILED),
     (TokensNotFound, PARTIAL),
 )
+#: The place that was named for an output cannot take it.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _Text(click.types.StringParamType):
+    """An argument that is text and no path. Its bytes are UTF-8, whatever the locale says."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = super().convert(value, param, ctx)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            try:
+                text = os.fsencode(text).decode()
+            except UnicodeDecodeError:
+                self.fail(f"'{visible(os.fsencode(text).decode(errors='backslashreplace'))}' is no UTF-8", param, ctx)
+        return text
+
+
+def _require_text(command: click.Command) -> None:
+    """Has every argument that is text checked, so that no command has to."""
+    for parameter in command.params:
+        if parameter.type is click.STRING:
+            parameter.type = _TEXT
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _require_text(each)
+
+
+_TEXT = _Text()
 
 
 class Commands(click.Group):
@@ -65,6 +99,7 @@ class Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        _require_text(command)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -75,19 +110,24 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         if not args and kwargs.get("args") is None:  # the process is this command's: it may hold API keys, values and secrets
+            take_over()
             forbid_core_dumps()
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "quorumvault")
-        if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed, and then is None
-            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a path need not be UTF-8
         try:
-            sys.exit(super().main(*args, **kwargs))
+            code = super().main(*args, **kwargs)
+            sys.stdout.flush()  # what cannot be written is an error of the command, not of Python's end
+        except click.exceptions.Exit as gone:
+            code = gone.exit_code
         except (click.ClickException, click.Abort, QuorumVaultError, OSError) as error:
             say(f"quorumvault: {_words(error)}", err=True)
-            sys.exit(_exit_code(error))
+            code = _exit_code(error)
+        sys.exit(code)
 
 
 def _exit_code(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return USAGE
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), ERROR)
 
 

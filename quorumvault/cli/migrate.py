@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from quorumvault.cli.census import column_option, require_somewhere
+from quorumvault.cli.destination import STANDARD, OutputPath
 from quorumvault.cli.file_options import force_option, format_option, missing_option, names, resume_option, spill_option
-from quorumvault.cli.files import print_report, run_files
+from quorumvault.cli.files import run_files
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import Connection, connection_options, json_option
-from quorumvault.cli.output import say
+from quorumvault.cli.output import say, visible
+from quorumvault.cli.report import print_report
 from quorumvault.files.census import count
 from quorumvault.files.job import Job, Missing
 from quorumvault.files.sources import Format, Source, expand, is_single, printable, root_of
@@ -26,18 +28,18 @@ Examples:
   quorumvault migrate 'lake/**/*.parquet' --in-place --crosswalk 1-to-2.parquet
   quorumvault migrate lake/ -o moved/ --column patient,ssn --resume""",
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.argument("files", nargs=-1, required=True, metavar="FILES...", type=click.UNPROCESSED)
 @click.option("--in-place", is_flag=True, help="Replace each of FILES, once all of them are moved.")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputPath(file_okay=False),
     metavar="DIR",
     help="A folder for the moved files, which keep their relative paths.",
 )
 @click.option(
     "--crosswalk",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(dir_okay=False),
     metavar="X.parquet",
     help="Write what moved: old_token, new_token, old_epoch, new_epoch.",
 )
@@ -71,10 +73,15 @@ def migrate(
 
     Needs a key that may tokenize.
     """
+    if STANDARD in (output, crosswalk):
+        raise click.UsageError("standard output takes no folder and no Parquet file: name another place")
     if in_place == (output is not None):
         raise click.UsageError("say where the moved files go: --in-place, or -o DIR")
     with interruptible():
         given = expand(files, format=table_format)
+    once = [str(source) for source in given if not source.path.is_file()]
+    if once:
+        raise click.UsageError(f"{visible(once[0])} is no regular file, and files are read twice: name one")
     job = Job(
         operation="retokenize",
         sources=tuple(given),

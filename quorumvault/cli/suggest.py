@@ -29,7 +29,7 @@ class Suggestion(msgspec.Struct, frozen=True):
 @click.command(
     short_help="Name the columns of a file that look like identifiers.", epilog="\b\nExample:\n  quorumvault suggest patients.csv"
 )
-@click.argument("file")
+@click.argument("file", type=click.UNPROCESSED)
 @format_option
 @click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME.")
 @dialect_options

@@ -23,6 +23,13 @@ class ConvertedPart(NamedTuple):
 class Conversion(Protocol):
     """Converts one source. That its columns are fit was checked when this was made."""
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """What of the source does not come along because it has values of columns that become tokens."""
+
+    def first_values(self, rows: int) -> dict[str, list[str]]:
+        """Returns the texts of each column in the first rows, in their order, less nulls."""
+
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         """Writes the files of the part from ``start`` to ``stop``, or to where the format ends a part. May be repeated.
 

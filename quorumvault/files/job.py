@@ -34,6 +34,7 @@ class Job:
     found. ``status``: NAME_status beside each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl) that lists
     the cells that cannot be done, which are null then, in place of an error; what is not found is listed there and
     ``missing`` says what becomes of it.
+    ``allow_plain``: values of the columns may be elsewhere in the output of tokenize, which is not looked through for them.
     ``crosswalk``: a Parquet file of what retokenize moved: old_token, new_token, old_epoch, new_epoch.
 
     ``resume`` goes on with what an earlier run left; ``force`` replaces outputs, and throws away what an earlier run left.
@@ -52,6 +53,7 @@ class Job:
     dialect: Dialect = PLAIN
     keep: tuple[str, ...] = ()
     only_listed: bool = False
+    allow_plain: bool = False
     if_token: IfToken = "fail"  # noqa: S105 - no password
     missing: Missing = "keep"
     status: bool = False
@@ -109,12 +111,18 @@ _ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("va
 
 
 class Report(CellCounts):
-    """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made."""
+    """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made.
+
+    ``left_out``: metadata that had values in it. ``in_order``: columns in the order of whose values the rows are. Each is there
+    if it has something to name.
+    """
 
     files: int = 0
     look_ups: int = 0
     parts_kept: int = 0
     parts_done: int = 0
+    left_out: list[str] | msgspec.UnsetType = msgspec.UNSET
+    in_order: list[str] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def partial(self) -> bool:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from quorumvault.durable import sync_directory
 from quorumvault.errors import ConfigError
 from quorumvault.files.job import Job, RunError
-from quorumvault.files.sources import InputsError, printable
+from quorumvault.files.sources import InputsError, printable, schema_and_name
 from quorumvault.files.work_folder import work_path
 from quorumvault.ownership import followed, reach, require_replaceable, take_after, umask
 
@@ -76,7 +76,7 @@ class Outputs:
             taken.setdefault(resolved, set()).add(table)
             if resolved.exists() and not resolved.is_file():
                 raise InputsError(f"{target.path} is no regular file: name another one")
-            if not self._job.force and _exists(target):
+            if _exists(target) and not self._job.force:
                 raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
         try:
             for target, place in self._places.items():
@@ -214,7 +214,7 @@ def _targets(job: Job) -> Iterator[Target]:
 
 def _table_key(table: str | None) -> str | None:
     """Returns an equal key for two names of one table: DuckDB ignores case, and ``main`` is its default schema."""
-    return None if table is None else table.casefold().removeprefix("main.")
+    return None if table is None else ".".join(map(repr, schema_and_name(table.casefold())))
 
 
 def _overlap(tables: set[str | None], table: str | None) -> bool:

@@ -12,17 +12,20 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+import msgspec
+
 from quorumvault.client import Client
 from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.errors import EpochMoved
 from quorumvault.files import manifest as manifests
+from quorumvault.files import plain
 from quorumvault.files.answers import MOVED_WORDS
 from quorumvault.files.engine import Conversion, Engine
 from quorumvault.files.job import Job, Progress, Report, RunError, ignore
 from quorumvault.files.manifest import Part
 from quorumvault.files.outputs import CROSSWALK, REJECTS, Outputs
 from quorumvault.files.part_files import PartFiles, rejects_header
-from quorumvault.files.sources import TEXT
+from quorumvault.files.sources import TEXT, require_utf8
 from quorumvault.files.text.engine import TextEngine
 from quorumvault.files.work_folder import WorkFolder, opened, work_path
 from quorumvault.formats.table import RowPlace
@@ -45,6 +48,8 @@ def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
 
 def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: int) -> Report:
     """``users``: the umask for folders of outputs."""
+    if job.crosswalk is not None or job.sources[0].format not in TEXT:
+        require_utf8(work_path(job), job.crosswalk, job.spill, *(source.path for source in job.sources))
     if not work_path(job).exists():  # else what is there of an earlier run comes first
         outputs.check()
     is_named = job.columns or all(source.columns for source in job.sources)
@@ -91,10 +96,17 @@ class _Making:
         self._kept = set(work.manifest.parts)
         self._next = max(self._kept, default=-1) + 1
         self._done = self._rows = self._look_ups = 0
+        self._left_out: list[str] = []
+        self._in_order: list[str] = []
 
     def report(self) -> Report:
         report = Report(
-            files=len(self._manifest.plan.sources), look_ups=self._look_ups, parts_kept=len(self._kept), parts_done=self._done
+            files=len(self._manifest.plan.sources),
+            look_ups=self._look_ups,
+            parts_kept=len(self._kept),
+            parts_done=self._done,
+            left_out=self._left_out or msgspec.UNSET,
+            in_order=self._in_order or msgspec.UNSET,
         )
         for part in self._manifest.parts.values():
             report.add(part.counts)
@@ -105,6 +117,9 @@ class _Making:
         self._engine = engine
         try:
             conversions = [engine.conversion(source) for source in self._job.sources]
+            if self._job.operation == "tokenize" and self._job.is_folder:
+                for source, conversion in zip(self._job.sources, conversions, strict=True):
+                    plain.require_no_folder_of(conversion, source.relative)
             self._make_damaged(conversions)
             self._make_missing(conversions)
             self._settle_epoch(conversions)
@@ -112,6 +127,8 @@ class _Making:
             parts = [[self._work.part_files(part.number) for part in each] for each in self._manifest.by_source()]
             for number, conversion in enumerate(conversions):
                 conversion.assemble(parts[number], outputs.staged(self._work.staged, number))
+                if self._job.operation == "tokenize":
+                    self._look_for_values(number, conversion, outputs.staged(self._work.staged, number))
             self._stage_lists(list(chain.from_iterable(parts)), spill)
         except Exception as error:
             words = engine.explain(error)
@@ -119,6 +136,15 @@ class _Making:
                 raise
             raise RunError(words) from None
         self._look_ups = engine.look_ups
+
+    def _look_for_values(self, number: int, conversion: Conversion, staged: Path) -> None:
+        """Looks for values that would leave beside their column. Raises InPlain."""
+        source, values = self._job.sources[number], conversion.first_values(plain.ROWS)
+        self._left_out += [f"{source}: {name}" for name in conversion.left_out]
+        self._in_order += [f"{source}: {name}" for name, texts in values.items() if plain.is_in_order(texts)]
+        if not self._job.allow_plain:
+            relative = source.relative if self._job.is_folder else Path()
+            plain.require_absent(values, staged, relative, str(source))
 
     def require_unchanged(self) -> None:
         for source, before in zip(self._job.sources, self._manifest.plan.sources, strict=True):

@@ -7,6 +7,7 @@ that its paths hold stay in the paths.
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 #: Formats that are rows of text, and need no extra.
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
 _TABLE_MARK = "::"
+_IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
 
 
 class InputsError(QuorumVaultError):
@@ -78,15 +80,34 @@ def is_single(name: str) -> bool:
 
 
 def split_table(name: str) -> tuple[Path, str | None]:
-    """FILE.duckdb::TABLE in its parts; of another name, the path."""
+    """FILE.duckdb::TABLE in its parts; of another name, the path. Raises InputsError for a table that no file can have."""
     path, mark, table = name.partition(_TABLE_MARK)
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in table):  # a byte that is no UTF-8
+        raise InputsError(f"{printable(Path(name))}: names of tables are UTF-8")
     return (Path(path), table) if mark and Path(path).suffix.lower() == ".duckdb" else (Path(name), None)
+
+
+def schema_and_name(table: str) -> tuple[str, str]:
+    """The schema and the name in [SCHEMA.]TABLE, in which parts may be quoted as in SQL: "a.b" is one name."""
+    parts = [quoted.replace('""', '"') or plain for quoted, plain in _IDENTIFIER.findall(table)]
+    return ("main", table) if not parts else ("main", parts[0]) if len(parts) == 1 else (parts[0], ".".join(parts[1:]))
 
 
 def printable(path: Path, table: str | None = None) -> str:
     """A name as text: of bytes that are no UTF-8, their escapes."""
     name = os.fsencode(path).decode(errors="backslashreplace")
     return name if table is None else f"{name}{_TABLE_MARK}{table}"
+
+
+def require_utf8(*paths: Path | None) -> None:
+    """Raises InputsError for a path with bytes in it that are no UTF-8, or that an ASCII locale hides: DuckDB opens none such."""
+    for path in paths:
+        if path is not None and not os.fspath(path.absolute()).isascii():
+            try:
+                os.fspath(path.absolute()).encode()
+            except UnicodeEncodeError:
+                words = "Parquet, DuckDB and crosswalks need names that are UTF-8, and a locale that is"
+                raise InputsError(f"{printable(path)}: {words}: give it another name") from None
 
 
 def format_of(path: Path) -> Format | None:

@@ -51,7 +51,7 @@ def work_path(job: Job) -> Path:
         target = (job.root or only).resolve()
     else:
         target = job.output.resolve()
-    name = target.name if job.table is None else f"{target.name}.{job.table}"
+    name = target.name if job.table is None else f"{target.name}.{job.table.replace('/', '%2F')}"
     if job.is_folder and target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev:
         return target / ".quorumvault"
     return target.with_name(f".{name}.quorumvault")
@@ -95,7 +95,7 @@ class WorkFolder:
         """A folder of mode 0700 for values, gone when the block ends."""
         folder = Path(tempfile.mkdtemp(prefix=_SPILL_PREFIX, dir=self.path if parent is None else parent))
         if parent is not None:
-            (self.path / _SPILL_NOTE).write_text(str(folder.absolute()))
+            (self.path / _SPILL_NOTE).write_bytes(os.fsencode(folder.absolute()))
         try:
             yield folder
         finally:
@@ -108,7 +108,7 @@ def _clear_spill(path: Path) -> None:
         _remove_spill(folder)
     note = path / _SPILL_NOTE
     if note.exists():
-        _remove_spill(Path(note.read_text()))
+        _remove_spill(Path(os.fsdecode(note.read_bytes())))
         note.unlink()
 
 

@@ -125,7 +125,7 @@ def test_a_disk_that_is_full(form: str, variables: dict[str, str], tmp_path: Pat
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    _, err = ended(start(tmp_path, variables, limit=limit), 1)
+    _, err = ended(start(tmp_path, variables, limit=limit), 2)
     assert "Traceback" not in err
     assert "File too large" in err
     assert f"Finished parts are kept in {tmp_path}/.out.quorumvault" in err

@@ -266,10 +266,7 @@ def test_text_that_is_no_utf8_is_refused(desk: Desk) -> None:
 
 def test_tables_that_cannot_be_worked_on(desk: Desk) -> None:
     make("in.duckdb::t", "select 'a' as name")
-    with duckdb.connect("in.duckdb") as con:
-        con.execute("create view v as from t")
-    for name in ("v", "nowhere"):
-        refused(desk, RunError, rf"in\.duckdb::{name}: there is no such table", f"in.duckdb::{name}", "out.parquet")
+    refused(desk, RunError, r"in\.duckdb::nowhere: there is no such table", "in.duckdb::nowhere", "out.parquet")
     Path("no.duckdb").write_bytes(b"no such file")
     refused(desk, RunError, r"no\.duckdb cannot be opened as a DuckDB file", "no.duckdb::t", "out.parquet")
 
@@ -311,6 +308,44 @@ def test_texts_can_be_read_without_a_vault() -> None:
         assert text_columns(source) == ["name", "note"]
         chunks = list(read_texts(source, ["note", "name"]))
         assert [text for chunk in chunks for text in chunk["note"].to_pylist()] == [note for (note,) in rows(name, "note")]
+
+
+@pytest.mark.parametrize("name", ["x", "note"])
+def test_two_columns_of_one_name_are_refused(name: str, desk: Desk) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["name", name, name]), "in.parquet")
+    refused(desk, QuorumVaultError, f"two columns '{name}'", "in.parquet", "out.parquet", cast=("name",))
+    assert desk.asked() == []
+    assert not Path(".out.parquet.quorumvault").exists()
+
+
+@pytest.mark.parametrize("operation", ["tokenize", "detokenize", "retokenize"])
+def test_a_column_without_any_value_stays_null(operation: str, desk: Desk) -> None:
+    """As pandas writes it."""
+    pq.write_table(pa.table({"name": pa.nulls(5), "id": range(5)}), "in.parquet", row_group_size=2)
+    report = work(desk, "in.parquet", "out.parquet", operation, status=operation != "tokenize")
+    assert report.values == {"name": 0}
+    made = pq.read_table("out.parquet")
+    assert (made.schema.field("name").type, made.column("name").null_count) == (pa.null(), 5)
+    if operation != "tokenize":
+        assert made.column("name_status").to_pylist() == ["null"] * 5
+
+
+def test_views_and_names_that_are_quoted(desk: Desk) -> None:
+    with duckdb.connect("in.duckdb") as con:
+        con.execute("create table t as select 'name ' || range % 3 as name, range as id from range(10)")
+        con.execute('create table "a.b/c" as from t; create schema s; create view s.V as from t where id > 3 order by id desc')
+        con.execute("create table lost as from t; create view v2 as from lost; drop table lost")
+    assert work(desk, 'in.duckdb::"a.b/c"', 'out.duckdb::"a.b/c"').rows == 10
+    assert rows('out.duckdb::"a.b/c"', "id") == [(row,) for row in range(10)]
+    desk.asked()
+    assert work(desk, "in.duckdb::S.v", "out.duckdb::v").rows == 6
+    assert len(desk.asked()) == 3
+    assert rows("out.duckdb::v", "id") == [(row,) for row in range(9, 3, -1)]
+    assert all(is_token(name) for (name,) in rows("out.duckdb::v", "name"))
+    assert work(desk, "out.duckdb::v", "back.parquet", "detokenize").rows == 6
+    refused(desk, RunError, "the view cannot be read", "in.duckdb::v2", "no.parquet")
+    refused(desk, RunError, "has a view called V2", "in.duckdb::t", "in.duckdb::V2", force=True)
+    refused(desk, RunError, "is a view", "in.duckdb::s.V", None, "retokenize")
 
 
 def test_names_that_differ_in_case_alone_are_refused(desk: Desk) -> None:

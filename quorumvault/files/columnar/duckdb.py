@@ -9,6 +9,7 @@ Types stay DuckDB's own all the way. What is not in rows does not come along: co
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from quorumvault.files.engine import ConvertedPart
 from quorumvault.files.job import CellCounts, Job, Progress, RunError
 from quorumvault.files.outcomes import cell_rules
 from quorumvault.files.part_files import PartFiles, part_lists
-from quorumvault.files.sources import Source
+from quorumvault.files.sources import Source, schema_and_name
 from quorumvault.formats.table import RowPlace
 
 #: As much as a kill costs, and what is sorted at once.
@@ -53,40 +54,92 @@ def attached(con: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool) -> 
 
 def qualified(database: str, table: str) -> str:
     """[SCHEMA.]TABLE in an attached file, as SQL has it."""
-    return ".".join([database, *map(quoted, _schema_and_name(table))])
+    return ".".join([database, *map(quoted, schema_and_name(table))])
 
 
 class TableReader:
-    """A table in a DuckDB file. Raises RunError if there is none; a view is none: its rows have no order to go on from."""
+    """A table or a view in a DuckDB file. Raises RunError if there is none.
+
+    The rows of a view have no ids and no order to go on from, so a copy of them is made for the run, and they are one part.
+    """
 
     def __init__(self, source: Source, table: str, con: duckdb.DuckDBPyConnection) -> None:
         self._source = source
         self._table = table
         self.con = con
-        with self.rows() as rows:
-            try:
-                found = con.sql(f"select max(rowid) from {rows}").fetchall()
-            except duckdb.Error:
-                raise RunError(f"{source}: there is no such table in the file") from None
+        ((self._home,),) = con.execute("select current_database()").fetchall()
+        self._copy: str | None = None
+        with attached(con, source.path, read_only=True) as database:
+            place = [database, *schema_and_name(table)]
+            self.is_view = _is_view(con, place)
+            if not self.is_view and not con.execute(f"from duckdb_tables() where {_PLACE}", place).fetchall():
+                words = "there is no such table in the file"
+                raise RunError(f"{source}: {words}" + (', and a name with a dot in it is quoted: "a.b"' if "." in table else ""))
         if any(name.lower() == "rowid" for name in self.types()):
             raise ColumnError(f"{source} has a column rowid, which hides the ids that rows have: give it another name")
         #: One more than the last row's id: ids have gaps where rows were deleted.
-        self.end: int = 0 if found[0][0] is None else found[0][0] + 1
+        self.end = 0
+        if not self.is_view:
+            self._count()
+
+    def copy_view(self) -> None:
+        """Makes the copy of a view's rows, in the connection's database. Does nothing for a table."""
+        if self.is_view and self._copy is None:
+            name = f"view_{next(_numbers)}"
+            with self.rows() as rows:
+                self.con.execute(f"create table {self._home}.{name} as from {rows}")
+            self._copy = f"{self._home}.{name}"
+            self._count()
+
+    def _count(self) -> None:
+        with self.rows() as rows:
+            ((last,),) = self.con.sql(f"select max(rowid) from {rows}").fetchall()
+        self.end = 0 if last is None else last + 1
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[str]:
         """The table's name in SQL, as long as the block lasts."""
+        if self._copy is not None:
+            yield self._copy
+            return
         with attached(self.con, self._source.path, read_only=True) as database:
-            yield qualified(database, self._table)
+            if not self.is_view:
+                yield qualified(database, self._table)
+                return
+            self.con.execute(f"use {database}")  # where the names are that the view has
+            try:
+                yield qualified(database, self._table)
+            except duckdb.Error as error:
+                raise RunError(f"{self._source}: the view cannot be read: {type(error).__name__}") from None
+            finally:
+                self.con.execute(f"use {self._home}")
 
     def require_plain(self) -> None:
-        """Raises RunError for a table of which more than rows would be lost if another one took its place."""
+        """Raises RunError for a table of which more than rows would be lost if another one took its place, and for a view."""
+        if self.is_view:
+            raise RunError(f"{self._source} is a view: write to a table")
         with attached(self.con, self._source.path, read_only=True) as database:
-            place = [database, *_schema_and_name(self._table)]
+            place = [database, *schema_and_name(self._table)]
             constraints = self.con.execute(f"select count(*) from duckdb_constraints() where {_PLACE}", place).fetchall()
             indexes = self.con.execute(f"select count(*) from duckdb_indexes() where {_PLACE}", place).fetchall()
         if constraints[0][0] or indexes[0][0]:
             raise RunError(f"{self._source} has constraints or indexes, which would be lost in place: write to another table")
+
+    def require_no_other_made_of(self, columns: Sequence[str]) -> None:
+        """Raises ColumnError for a generated column that is none of these and is made of one: it would come out with values."""
+        with attached(self.con, self._source.path, read_only=True) as database:
+            place = [database, *schema_and_name(self._table)]
+            query = f"select column_name, generation_expression from duckdb_columns() where is_generated and {_PLACE}"
+            generated = {name: str(made).casefold() for name, made in self.con.execute(query, place).fetchall()}
+        made_of = {name.casefold() for name in columns}
+        for _ in generated:  # one may be made of another
+            made_of |= {name.casefold() for name, made in generated.items() if any(_names(each, made) for each in made_of)}
+        for name in generated:
+            if name.casefold() in made_of and name not in columns:
+                raise ColumnError(
+                    f"{self._source}: column {name} is generated from one that becomes tokens, and would keep its values: "
+                    "name it too, or make a table without it"
+                )
 
     def types(self) -> dict[str, Any]:
         with self.rows() as rows:
@@ -116,18 +169,30 @@ class TableConversion:
         self._con = reader.con
         names = " ".join(f"when {code} then '{status}'" for status, code in CODE.items())
         self._status = f"case coalesce({{answer}}.code, {CODE['null']}) {names} end" if job.status else None
+        #: A table is made anew of rows: nothing of the old one's catalog comes along.
+        self.left_out: list[str] = []
         if job.output is None:
             reader.require_plain()
+        if job.operation == "tokenize" and not job.allow_plain:
+            reader.require_no_other_made_of(columns)
+
+    def first_values(self, rows: int) -> dict[str, list[str]]:
+        with self._reader.rows() as table:
+            columns = ", ".join(map(text_of, self._columns))
+            found = self._con.execute(f"select {columns} from {table} i limit {rows}").fetchall()
+        return {name: [row[place] for row in found if row[place]] for place, name in enumerate(self._columns)}
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
-        end = min(start.offset + PART_ROWS, self._reader.end) if stop is None else stop.offset
+        self._reader.copy_view()
+        rows = self._reader.end if self._reader.is_view else PART_ROWS
+        end = min(start.offset + rows, self._reader.end) if stop is None else stop.offset
         counts = CellCounts(dict.fromkeys(self._columns, 0), left=self._left)
         with contextlib.ExitStack() as stack:
             lists = stack.enter_context(part_lists(self._job, self._source, files))
             table = stack.enter_context(self._reader.rows())
             part = stack.enter_context(attached(self._con, files.data, read_only=False))
-            rows = f"(select rowid as {self._id}, * from {table} where rowid >= {start.offset} and rowid < {end})"
-            join = AnswerJoin(self._con, rows, self._id, self._names, self._columns, "answers_now", self._status)
+            numbered = f"(select rowid as {self._id}, * from {table} where rowid >= {start.offset} and rowid < {end})"
+            join = AnswerJoin(self._con, numbered, self._id, self._names, self._columns, "answers_now", self._status)
             pairs = self._look_up(join, stack)
             source = str(self._source)
             rejects = [
@@ -164,7 +229,7 @@ class TableConversion:
         name = (self._job.table or self._source.table or "") if is_table else "rows"
         with attached(self._con, file, read_only=False) as database:
             target = qualified(database, name)
-            self._con.execute(f"create schema if not exists {database}.{quoted(_schema_and_name(name)[0])}")
+            self._con.execute(f"create schema if not exists {database}.{quoted(schema_and_name(name)[0])}")
             for place, files in enumerate(parts):
                 with attached(self._con, files.data, read_only=True) as part:
                     begin = f"insert into {target}" if place else f"create table {target} as"
@@ -174,6 +239,11 @@ class TableConversion:
                 self._con.execute(f"copy (from {target}) to {literal} (format parquet)")
         if not is_table:
             file.unlink()
+
+
+def _names(column: str, expression: str) -> bool:
+    """Return whether an expression has the name of a column in it; both in lower case."""
+    return re.search(rf"(?<!\w){re.escape(column)}(?!\w)", expression) is not None
 
 
 def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
@@ -188,7 +258,7 @@ def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
         target, source = (
             qualified(name, table) for name in (database, stack.enter_context(attached(con, staged, read_only=True)))
         )
-        con.execute(f"create schema if not exists {database}.{quoted(_schema_and_name(table)[0])}")
+        con.execute(f"create schema if not exists {database}.{quoted(schema_and_name(table)[0])}")
         try:
             con.execute(f"create {'or replace ' if replacing else ''}table {target} as from {source}")
         except duckdb.CatalogException:
@@ -206,16 +276,16 @@ def _summary(con: duckdb.DuckDBPyConnection, table: str) -> tuple[object, ...]:
 
 
 def has_table(path: Path, table: str) -> bool:
+    """Raises RunError if a view has the name: a table cannot take its place."""
     with duckdb.connect() as con, attached(con, path, read_only=True) as database:
-        found = con.execute(
-            f"select count(*) from duckdb_tables() where {_PLACE}", [database, *_schema_and_name(table)]
-        ).fetchall()
-        return bool(found[0][0])
+        place = [database, *schema_and_name(table)]
+        if _is_view(con, place):
+            raise RunError(f"{path} has a view called {table}, which is not replaced: name another table")
+        return bool(con.execute(f"from duckdb_tables() where {_PLACE}", place).fetchall())
 
 
-_PLACE = "database_name = ? and schema_name = ? and table_name = ?"
+def _is_view(con: duckdb.DuckDBPyConnection, place: Sequence[str]) -> bool:
+    return bool(con.execute(f"from duckdb_views() where {_PLACE.replace('table_', 'view_')}", place).fetchall())
 
 
-def _schema_and_name(table: str) -> tuple[str, str]:
-    schema, mark, name = table.partition(".")
-    return (schema, name) if mark else ("main", table)
+_PLACE = "database_name = ? and lower(schema_name) = lower(?) and lower(table_name) = lower(?)"

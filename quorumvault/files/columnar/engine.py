@@ -15,7 +15,7 @@ from quorumvault.files.columnar.duckdb import TableConversion, TableReader
 from quorumvault.files.columnar.parquet import ParquetConversion, ParquetReader
 from quorumvault.files.engine import Conversion
 from quorumvault.files.job import Job, RunError
-from quorumvault.files.sources import Source
+from quorumvault.files.sources import Source, require_utf8
 from quorumvault.formats.table import cast_positions, configured_columns, require_named
 
 
@@ -50,7 +50,8 @@ class ColumnarEngine:
 
 
 def open_source(source: Source, con: duckdb.DuckDBPyConnection) -> ParquetReader | TableReader:
-    """Raises RunError if it cannot be read as what it is called."""
+    """Raises RunError if it cannot be read as what it is called, InputsError for a name that DuckDB cannot open."""
+    require_utf8(source.path)
     if source.format == "parquet":
         return ParquetReader(source, con)
     if source.table is None:
@@ -69,6 +70,8 @@ def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Seq
     for name in columns:
         if job.status and f"{name}_status".casefold() in taken:
             raise ColumnError(f"{source} has a column {name}_status, which is where the status of {name} goes")
+        if types[name].id == "null":  # what pandas writes for a column without any value
+            continue
         try:
             require_text(name, types[name], may_cast=job.operation == "tokenize", cast=name in job.cast)
         except ColumnError as error:

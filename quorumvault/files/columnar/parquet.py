@@ -10,7 +10,7 @@ import contextlib
 import glob
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
+from quorumvault.files.columnar.metadata import without_values
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import ConvertedPart
@@ -144,9 +145,12 @@ def _require_told_apart(names: Sequence[str], source: Source) -> None:
     """Raises ColumnError for names that DuckDB, and most who read the file, cannot tell apart."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(name.casefold(), name)
-        if other is not name:
+        other = seen.get(name.casefold())
+        if other == name:
+            raise ColumnError(f"{source} has two columns {name!r}: rename one of them")
+        if other is not None:
             raise ColumnError(f"{source} has columns {other!r} and {name!r}, which are one name but for case: rename one of them")
+        seen[name.casefold()] = name
 
 
 def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -175,7 +179,25 @@ class ParquetConversion:
         self._answers = answers
         self._con = reader.con
         self._schema = _output_schema(job, reader.schema, columns)
+        self.left_out: list[str] = []
+        if job.operation == "tokenize" and not job.allow_plain:
+            self._schema, self.left_out = without_values(self._schema, self._all_values)
         _require_kept(reader, self._schema, self._columns, source, spill)
+
+    def _all_values(self) -> Iterator[Any]:
+        for texts in self._reader.texts(self._columns):
+            for name, column in texts.items():
+                yield self._texts(pa.chunked_array([column]), name)[0]
+
+    def first_values(self, rows: int) -> dict[str, list[str]]:
+        groups = range(self._reader.metadata.num_row_groups)[:1]
+        found: dict[str, list[str]] = {name: [] for name in self._columns}
+        with _reading(self._source), self._reader.open() as file:
+            for batch in islice(file.iter_batches(rows, row_groups=groups, columns=self._columns), 1 if groups else 0):
+                for name in self._columns:
+                    texts, indices = self._texts(pa.chunked_array([batch.column(name)]), name)
+                    found[name] = texts.take(pa.array(indices[indices >= 0])).to_pylist()
+        return found
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         metadata = self._reader.metadata
@@ -286,7 +308,9 @@ class ParquetConversion:
             if name not in self._columns:
                 columns[name] = others.column(name)
                 continue
-            columns[name] = replaced.column(name).cast(pa.large_utf8()).cast(self._schema.field(name).type)
+            kind = self._schema.field(name).type
+            is_null = pa.types.is_null(kind)
+            columns[name] = pa.nulls(len(replaced)) if is_null else replaced.column(name).cast(pa.large_utf8()).cast(kind)
             if self._job.status:
                 columns[f"{name}_status"] = pc.take(_STATUS_NAMES, replaced.column(_code_name(name)))
         return pa.table(columns, self._schema)
@@ -305,6 +329,10 @@ def _output_schema(job: Job, schema: Any, columns: Sequence[str]) -> Any:
     for field in schema:
         if field.name not in columns:
             fields.append(field)
+            continue
+        if pa.types.is_null(field.type):
+            fields.append(field)
+            fields += [pa.field(f"{field.name}_status", pa.utf8())] if job.status else []
             continue
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         kind = kind if _is_text(kind) and field.name not in job.cast else pa.utf8()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
@@ -82,6 +83,7 @@ class TextConversion:
         self._columns = source.columns or job.columns
         self._configured = configured
         self._look_up = look_up
+        self.left_out: list[str] = []
         with self._table():
             pass
 
@@ -96,6 +98,15 @@ class TextConversion:
             table = open_table(self._job, given.stream, source, self._columns, self._configured)
             size = os.fstat(stream.fileno()).st_size
             yield table, (lambda place: given.is_at_end()) if given.is_layered else (lambda place: place.offset >= size)
+
+    def first_values(self, rows: int) -> dict[str, list[str]]:
+        with self._table() as (table, _):
+            found: dict[str, list[str]] = {name: [] for name in table.columns}
+            for row in islice(table.rows(), rows):
+                for cell in row.cells():
+                    if isinstance(cell.value, str):
+                        found[table.columns[cell.column]].append(cell.value)
+            return found
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         with self._table() as (table, is_end), files.data.open("wb") as sink, part_lists(self._job, self._source, files) as lists:

@@ -44,7 +44,8 @@ def test_every_command_has_an_example_and_json(command: tuple[str, ...]) -> None
         (StorageFailed("the disk is full"), 3),
         (TokensNotFound((1,), 3), PARTIAL),
         (click.BadParameter("no", param_hint="--x"), USAGE),
-        (OSError(28, "No space left on device", "out.csv"), ERROR),
+        (OSError(28, "No space left on device", "out.csv"), USAGE),
+        (OSError(5, "Input/output error", "out.csv"), ERROR),
         (click.Abort(), ERROR),
     ],
 )
@@ -58,7 +59,7 @@ def test_an_error_is_a_line_and_an_exit_code(error: Exception, code: int, monkey
     assert result.exit_code == code
     assert result.stdout == ""
     assert result.stderr.startswith("quorumvault: ")
-    assert result.stderr.count("\n") == (2 if code == USAGE else 1)
+    assert result.stderr.count("\n") == (2 if isinstance(error, click.UsageError) else 1)
 
 
 def test_a_usage_error_says_where_help_is() -> None:

@@ -1,0 +1,149 @@
+"""The standard streams of a command's process, whatever it was started with: closed, full, not blocking, or with nobody at the
+other end.
+
+    closed           the number of a closed descriptor would go to the next file that is opened, and words to people would be
+                     written into that file: it is taken first. Whoever then reads or writes the stream gets HandleError
+    full, damaged    standard output raises HandleError, once; standard error, which tells and does no work, loses its words
+    reader is gone   ``… | head``: the process ends without a word, as a process that SIGPIPE ends
+    not blocking     is waited for
+    ASCII            is UTF-8; what an encoding lacks is escaped as JSON does it, so that JSON stays JSON
+"""
+
+import codecs
+import errno
+import io
+import os
+import select
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+#: 128 + SIGPIPE: what a shell says of a process whose reader went away.
+READER_GONE: Final = 141
+#: Links that are followed in one path, as many as Linux follows (path_resolution(7)).
+_MOST_LINKS: Final = 40
+ESCAPES: Final = "quorumvault-escapes"
+
+
+class HandleError(click.ClickException):
+    """A stream or a path that the command was given cannot be read, or cannot take what is written."""
+
+
+def take_over() -> None:
+    """Take the place of the streams that Python made. To be called before anything opens a file."""
+    was_closed = [_take_if_closed(number) for number in range(3)]
+    register_escapes()
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(Input(0, was_closed[0])), _encoding(sys.stdin), errors="surrogateescape")
+    out, words = io.BufferedWriter(Output(1, was_closed[1])), io.BufferedWriter(Words(2, "wb", closefd=False))
+    sys.stdout = io.TextIOWrapper(out, _encoding(sys.stdout), errors=ESCAPES, line_buffering=os.isatty(1))
+    sys.stderr = io.TextIOWrapper(words, _encoding(sys.stderr), errors=ESCAPES, line_buffering=True)
+
+
+def descriptor_of(path: Path) -> int | None:
+    """Return the number of the open file that a path is a name of, such as 1 for /dev/stdout; None for any other path."""
+    folder, place = os.path.realpath("/dev/fd"), os.path.abspath(path)
+    for _ in range(_MOST_LINKS):
+        place = os.path.join(os.path.realpath(os.path.dirname(place)), os.path.basename(place))
+        if os.path.dirname(place) == folder and os.path.basename(place).isdigit():
+            return int(os.path.basename(place))
+        if not os.path.islink(place):
+            return None
+        place = os.path.join(os.path.dirname(place), os.readlink(place))
+    return None
+
+
+def is_standard_output(path: Path) -> bool:
+    """Return whether ``path`` is the regular file that standard output goes to."""
+    try:
+        return os.path.isfile(1) and os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _take_if_closed(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)  # not inherited by others: nobody but this process would know that it is nothing
+        return True
+    return False
+
+
+def _encoding(stream: Any) -> str:
+    encoding = codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name
+    return "utf-8" if encoding == "ascii" else encoding
+
+
+def register_escapes() -> None:
+    """Makes ESCAPES known to Python's codecs."""
+    codecs.register_error(ESCAPES, _escaped)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4)), error.end
+
+
+def _failed(stream: str, error: OSError) -> HandleError:
+    return HandleError(f"standard {stream}: {error.strerror or type(error).__name__}")
+
+
+class Input(io.FileIO):
+    """Standard input."""
+
+    def __init__(self, descriptor: int, was_closed: bool = False) -> None:
+        super().__init__(descriptor, "rb", closefd=False)
+        self._was_closed = was_closed
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            if self._was_closed:
+                raise OSError(errno.EBADF, "it is closed")
+            while (count := super().readinto(buffer)) is None:
+                select.select([self], [], [])
+        except OSError as error:
+            raise _failed("input", error) from None
+        return count
+
+
+class Output(io.FileIO):
+    """Standard output. Once a write has failed the process ends: what is flushed then goes nowhere."""
+
+    def __init__(self, descriptor: int, was_closed: bool = False) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._was_closed = was_closed
+        self._has_failed = False
+
+    def write(self, data: Any) -> int:
+        if self._has_failed:
+            return len(data)
+        try:
+            if self._was_closed:
+                raise OSError(errno.EBADF, "it is closed")
+            return _write(super(), data)
+        except OSError as error:
+            self._has_failed = True
+            if error.errno == errno.EPIPE:
+                raise click.exceptions.Exit(READER_GONE) from None
+            raise _failed("output", error) from None
+
+
+class Words(io.FileIO):
+    """Standard error. That nobody can read its words changes nothing of the work."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return _write(super(), data)
+        except OSError:
+            return len(data)
+
+
+def _write(file: Any, data: Any) -> int:
+    """Write to a file that may be one that does not block."""
+    while (count := file.write(data)) is None:
+        select.select([], [file.fileno()], [])
+    return int(count)

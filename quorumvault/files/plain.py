@@ -1,0 +1,93 @@
+"""Values that would leave beside the column which becomes tokens: in other cells, metadata, statistics, names of folders.
+
+Engines leave out what they know of. This looks for a sample of the values, the last thing before outputs get their names, in all
+that would leave. It is a sample: what it does not find may be there all the same.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from quorumvault.crypto.tokens import is_token
+from quorumvault.files.engine import Conversion
+from quorumvault.files.job import RunError
+
+#: Rows at the start of a source that are looked at, and values of a column that are looked for.
+ROWS: Final = 1_000
+_VALUES: Final = 8
+#: Shorter values, dates and plain numbers are met by chance.
+_LEAST_BYTES: Final = 8
+_BY_CHANCE: Final = re.compile(r"\d{4}-\d\d-\d\d.*|[-+]?[\d.,:]*", re.DOTALL)
+#: What is read of a file: all of most, and of larger ones both ends. Parquet and DuckDB have their metadata there.
+_HEAD_BYTES: Final = 64 << 20
+_TAIL_BYTES: Final = 16 << 20
+_CHUNK_BYTES: Final = 4 << 20
+#: Distinct values from which on their order is no chance.
+_IN_ORDER: Final = 20
+
+
+class InPlain(RunError):
+    """A value of a column that became tokens is in the output."""
+
+
+def require_no_folder_of(conversion: Conversion, relative: Path) -> None:
+    """Raises InPlain if a Hive partition is named after one of its columns: the values would stay in the paths."""
+    keys = {unquote(part.partition("=")[0]).casefold() for part in relative.parts[:-1] if "=" in part}
+    for column in conversion.first_values(1) if keys else ():
+        if column.casefold() in keys:
+            raise InPlain(f"{relative}: folders are named after values of {column}, which would stay: move the files first")
+
+
+def require_absent(values: Mapping[str, Sequence[str]], output: Path, relative: Path, source: str) -> None:
+    """Raises InPlain if one of some values of a column is in a finished output, or in its path below the output folder."""
+    for column, texts in values.items():
+        sample = _sample(texts)
+        where = None
+        if any(text in unquote(str(relative)) for text in sample):
+            where = "the path of its file"
+        elif sample and _has_one(output, [text.encode() for text in sample]):
+            where = "the rest of its rows, or beside them"
+        if where is not None:
+            raise InPlain(
+                f"{source}: values of {column} would leave in plain, in {where}: name all columns that have them, "
+                "or give --allow-plain if they may"
+            )
+
+
+def is_in_order(texts: Sequence[str]) -> bool:
+    """Return whether rows are in the order of these values, so that each place tells something of its value."""
+    return len(set(texts)) >= _IN_ORDER and list(texts) in (sorted(texts), sorted(texts, reverse=True))
+
+
+def _sample(texts: Sequence[str]) -> list[str]:
+    distinct = dict.fromkeys(texts)
+    fit = (text for text in distinct if len(text.encode()) >= _LEAST_BYTES and not (_BY_CHANCE.fullmatch(text) or is_token(text)))
+    return list(islice(fit, _VALUES))
+
+
+def _has_one(file: Path, sample: Sequence[bytes]) -> bool:
+    return any(_is_whole(chunk, text) for chunk in _chunks(file, max(map(len, sample))) for text in sample)
+
+
+def _is_whole(chunk: bytes, text: bytes) -> bool:
+    """Return whether ``text`` is in ``chunk``, and is no part of a longer word."""
+    start = chunk.find(text)
+    while start >= 0:
+        around = chunk[max(0, start - 1) : start] + chunk[start + len(text) : start + len(text) + 1]
+        if not any(chr(byte).isalnum() and byte < 0x80 for byte in around):
+            return True
+        start = chunk.find(text, start + 1)
+    return False
+
+
+def _chunks(file: Path, overlap: int) -> Iterator[bytes]:
+    size = file.stat().st_size
+    spans = [(0, size)] if size <= _HEAD_BYTES + _TAIL_BYTES else [(0, _HEAD_BYTES), (size - _TAIL_BYTES, size)]
+    with file.open("rb") as content:
+        for start, stop in spans:
+            for place in range(start, stop, _CHUNK_BYTES):
+                content.seek(max(0, place - overlap - 1))
+                yield content.read(_CHUNK_BYTES + overlap + 1)

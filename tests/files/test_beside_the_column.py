@@ -1,0 +1,156 @@
+"""Values that would leave beside the column which becomes tokens: none of them does, or the run says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from quorumvault.errors import ColumnError
+from quorumvault.files import plain
+from quorumvault.files.job import Job, Report
+from quorumvault.files.plain import InPlain
+from quorumvault.files.sources import expand
+from tests.rigs.tables import Desk
+
+VALUES = ("PLAIN-ADA", "PLAIN-BOB")
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def job(source: str, output: str, **options: Any) -> Job:
+    given = {"columns": ("name",), **options}
+    return Job(operation="tokenize", sources=tuple(expand([source])), output=Path(output), is_folder=source == "lake", **given)
+
+
+def work(desk: Desk, source: str, output: str, **options: Any) -> Report:
+    return desk.run(job(source, output, **options))
+
+
+def nothing_is_left(output: Path) -> bool:
+    return not output.exists() and not output.with_name(f".{output.name}.quorumvault").exists()
+
+
+def test_metadata_with_values_is_left_out_and_the_rest_is_kept(desk: Desk) -> None:
+    labels = json.dumps({"fields": [{"name": "ix", "metadata": {"ml_attr": {"vals": ["other", "PLAIN-BOB"]}}}]})
+    attributes = json.dumps({"attrs": json.dumps({"who": "PLAIN-ADA"})})
+    metadata = {"spark": labels, "attributes": attributes, "note": "as PLAIN-ADA said", "PLAIN-BOB": "x", "by": "the lab"}
+    fields = [
+        pa.field("name", pa.utf8(), metadata={"example": "PLAIN-BOB"}),
+        pa.field("ix", pa.float64(), metadata={"label": "index", "first": "PLAIN-ADA"}),
+    ]
+    table = pa.table({"name": [*VALUES, None], "ix": [0.0, 1.0, 2.0]}, pa.schema(fields, metadata))
+    pq.write_table(table, "in.parquet", write_page_index=True, use_dictionary=["name"])
+    report = work(desk, "in.parquet", "out.parquet")
+    left_out = ["PLAIN-BOB", "attributes", "ix: first", "name: example", "note", "spark"]
+    assert report.left_out == [f"in.parquet: {name}" for name in left_out]
+    schema = pq.read_schema("out.parquet")
+    assert schema.metadata == {b"by": b"the lab"}
+    assert [field.metadata for field in schema] == [None, {b"label": b"index"}]
+    assert b"PLAIN" not in Path("out.parquet").read_bytes()
+
+
+def test_metadata_is_compared_with_all_values_and_not_with_a_sample(desk: Desk) -> None:
+    names = pa.array([f"name {row}" for row in range(5000)])
+    pq.write_table(pa.table({"name": names}).replace_schema_metadata({"last": "name 4999", "none": "name 5000"}), "in.parquet")
+    assert work(desk, "in.parquet", "out.parquet").left_out == ["in.parquet: last"]
+
+
+def test_a_dictionary_s_unused_values_do_not_leave(desk: Desk) -> None:
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array(VALUES))
+    pq.write_table(pa.table({"name": column}), "in.parquet")
+    work(desk, "in.parquet", "out.parquet")
+    assert b"PLAIN" not in Path("out.parquet").read_bytes()
+
+
+def test_generated_columns_of_one_that_becomes_tokens(desk: Desk) -> None:
+    with duckdb.connect("a.duckdb") as con:
+        con.execute(
+            """create table t (name varchar, "the Key" varchar generated always as (upper(Name)), nameless int,
+            twice varchar generated always as ("the Key" || '!'), more int generated always as (nameless + 1))"""
+        )
+        con.execute("insert into t values ('plain-ada', 1)")
+    desk.refused(ColumnError, "column the Key is generated", job("a.duckdb::t", "out.parquet"))
+    desk.refused(ColumnError, "column twice is generated", job("a.duckdb::t", "out.parquet", columns=("name", "the Key")))
+    assert nothing_is_left(Path("out.parquet"))
+    work(desk, "a.duckdb::t", "out.parquet", columns=("name", "the Key", "twice"))
+    content = Path("out.parquet").read_bytes().lower()
+    assert b"plain-ada" not in content
+    assert pq.read_table("out.parquet").column("more").to_pylist() == [2]
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out.duckdb"])
+def test_what_a_table_has_beside_its_rows_stays_behind(output: str, desk: Desk) -> None:
+    with duckdb.connect("a.duckdb") as con:
+        con.execute("create table t (name varchar default 'PLAIN-ADA' check (name <> 'PLAIN-EVE'), id integer)")
+        con.execute("insert into t values ('PLAIN-ADA', 1), ('PLAIN-BOB', 2)")
+        con.execute("create index by_name on t (name); create view v as from t where name = 'PLAIN-BOB'")
+        con.execute("comment on table t is 'of PLAIN-ADA'; comment on column t.name is 'PLAIN-BOB'")
+    work(desk, "a.duckdb::t", output, table="t" if output.endswith("duckdb") else None)
+    assert b"PLAIN" not in Path(output).read_bytes()
+
+
+def test_folders_that_are_named_after_values(desk: Desk) -> None:
+    place = Path("lake/Name=PLAIN-ADA")
+    place.mkdir(parents=True)
+    (place / "a.csv").write_text("name,id\nPLAIN-ADA,1\n")
+    desk.refused(InPlain, "folders are named after values of name", job("lake", "out"))
+    place.rename("lake/who=PLAIN%2DADA")
+    desk.refused(InPlain, "values of name would leave in plain, in the path", job("lake", "out"))
+    assert not Path("out").exists()
+    work(desk, "lake", "out", allow_plain=True, force=True)
+    assert Path("out/who=PLAIN%2DADA/a.csv").exists()
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_column_that_was_forgotten(form: str, desk: Desk) -> None:
+    source = f"in.{form}"
+    match form:
+        case "csv":
+            Path(source).write_text("name,note\nPLAIN-ADA,x\nPLAIN-BOB,saw PLAIN-ADA\n")
+        case "jsonl":
+            Path(source).write_text('{"name": "PLAIN-ADA", "note": "PLAIN-ADA"}\n')
+        case _:
+            pq.write_table(pa.table({"name": VALUES, "note": ["x", "PLAIN-ADA"]}), source)
+    desk.refused(InPlain, "values of name would leave in plain", job(source, f"out.{form}"))
+    assert not Path(f"out.{form}").exists()
+    work(desk, source, f"out.{form}", allow_plain=True, force=True)
+    assert b"PLAIN-ADA" in Path(f"out.{form}").read_bytes()
+
+
+def test_rows_in_the_order_of_the_values_are_told(desk: Desk) -> None:
+    names = [f"name {row:03}" for row in range(30)]
+    pq.write_table(pa.table({"name": names, "id": list(range(30))}), "in.parquet")
+    assert work(desk, "in.parquet", "out.parquet").in_order == ["in.parquet: name"]
+    pq.write_table(pa.table({"name": [*names[1:], names[0]]}), "mixed.parquet")
+    assert work(desk, "mixed.parquet", "mixed.out.parquet").in_order is msgspec.UNSET
+
+
+@pytest.mark.parametrize(
+    ("values", "content", "is_found"),
+    [
+        (["PLAIN-ADA"], b"x,PLAIN-ADA\n", True),
+        (["PLAIN-ADA"], b"APLAIN-ADA PLAIN-ADAM", False),
+        (["123-45-6789"], b"123-45-6789", True),
+        (["1980-01-01", "12345678", "short"], b"1980-01-01 12345678 short", False),
+        (["PLAIN-ADA"], b"." * 9_995 + b"PLAIN-ADA" + b"." * 20_000, True),
+        (["PLAIN-ADA"], b"." * 90_000 + b"PLAIN-ADA" + b"." * 100, True),
+    ],
+)
+def test_what_is_looked_for(values: list[str], content: bytes, is_found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "_CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(plain, "_HEAD_BYTES", 20_000)
+    monkeypatch.setattr(plain, "_TAIL_BYTES", 10_000)
+    Path("file").write_bytes(content)
+    try:
+        plain.require_absent({"name": values}, Path("file"), Path("file"), "in")
+        assert not is_found
+    except InPlain:
+        assert is_found
