@@ -1,8 +1,9 @@
 """The interface of a format: convert a part of a source into files of its own, and put all parts together to an output."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from quorumvault.files.answers import AnswerCache
 from quorumvault.files.job import CellCounts, Progress
@@ -29,6 +30,9 @@ class Conversion(Protocol):
 
     def first_values(self, rows: int) -> dict[str, list[str]]:
         """Returns the texts of each column in the first rows, in their order, less nulls."""
+
+    def opened(self, output: Path) -> AbstractContextManager[BinaryIO]:
+        """Opens an output that was assembled, to be searched: text as UTF-8 without compression."""
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         """Writes the files of the part from ``start`` to ``stop``, or to where the format ends a part. May be repeated.

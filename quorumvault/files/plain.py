@@ -4,11 +4,13 @@ Engines leave out what they know of. This looks for a sample of the values, the 
 that would leave. It is a sample: what it does not find may be there all the same.
 """
 
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, TypeAlias
 from urllib.parse import unquote
 
 from quorumvault.crypto.tokens import is_token
@@ -29,6 +31,10 @@ _CHUNK_BYTES: Final = 4 << 20
 _IN_ORDER: Final = 20
 
 
+#: Opens an output: text as UTF-8 without compression.
+Opened: TypeAlias = Callable[[], AbstractContextManager[BinaryIO]]
+
+
 class InPlain(RunError):
     """A value of a column that became tokens is in the output."""
 
@@ -41,15 +47,17 @@ def require_no_folder_of(conversion: Conversion, relative: Path) -> None:
             raise InPlain(f"{relative}: folders are named after values of {column}, which would stay: move the files first")
 
 
-def require_absent(values: Mapping[str, Sequence[str]], output: Path, relative: Path, source: str) -> None:
+def require_absent(values: Mapping[str, Sequence[str]], output: Opened, relative: Path, source: str) -> None:
     """Raises InPlain if one of some values of a column is in a finished output, or in its path below the output folder."""
     for column, texts in values.items():
         sample = _sample(texts)
         where = None
         if any(text in unquote(str(relative)) for text in sample):
             where = "the path of its file"
-        elif sample and _has_one(output, [text.encode() for text in sample]):
-            where = "the rest of its rows, or beside them"
+        elif sample:
+            with output() as content:
+                if _has_one(content, [text.encode() for text in sample]):
+                    where = "the rest of its rows, or beside them"
         if where is not None:
             raise InPlain(
                 f"{source}: values of {column} would leave in plain, in {where}: name all columns that have them, "
@@ -68,8 +76,8 @@ def _sample(texts: Sequence[str]) -> list[str]:
     return list(islice(fit, _VALUES))
 
 
-def _has_one(file: Path, sample: Sequence[bytes]) -> bool:
-    return any(_is_whole(chunk, text) for chunk in _chunks(file, max(map(len, sample))) for text in sample)
+def _has_one(content: BinaryIO, sample: Sequence[bytes]) -> bool:
+    return any(_is_whole(chunk, text) for chunk in _chunks(content, max(map(len, sample))) for text in sample)
 
 
 def _is_whole(chunk: bytes, text: bytes) -> bool:
@@ -83,11 +91,16 @@ def _is_whole(chunk: bytes, text: bytes) -> bool:
     return False
 
 
-def _chunks(file: Path, overlap: int) -> Iterator[bytes]:
-    size = file.stat().st_size
-    spans = [(0, size)] if size <= _HEAD_BYTES + _TAIL_BYTES else [(0, _HEAD_BYTES), (size - _TAIL_BYTES, size)]
-    with file.open("rb") as content:
-        for start, stop in spans:
-            for place in range(start, stop, _CHUNK_BYTES):
-                content.seek(max(0, place - overlap - 1))
-                yield content.read(_CHUNK_BYTES + overlap + 1)
+def _chunks(content: BinaryIO, overlap: int) -> Iterator[bytes]:
+    """Yield the head of what is read, and its tail if it can be sought, in chunks that share ``overlap`` bytes and one."""
+    place, held = 0, b""
+    while read := content.read(_CHUNK_BYTES):
+        yield held + read
+        place += len(read)
+        held = read[-overlap - 1 :]
+        if place == _HEAD_BYTES:
+            if not content.seekable():
+                return
+            tail = content.seek(0, os.SEEK_END) - _TAIL_BYTES
+            held = held if tail <= place else b""
+            content.seek(max(place, tail))

@@ -144,7 +144,7 @@ class _Making:
         self._in_order += [f"{source}: {name}" for name, texts in values.items() if plain.is_in_order(texts)]
         if not self._job.allow_plain:
             relative = source.relative if self._job.is_folder else Path()
-            plain.require_absent(values, staged, relative, str(source))
+            plain.require_absent(values, lambda: conversion.opened(staged), relative, str(source))
 
     def require_unchanged(self) -> None:
         for source, before in zip(self._job.sources, self._manifest.plan.sources, strict=True):

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -181,6 +181,9 @@ class TableConversion:
             columns = ", ".join(map(text_of, self._columns))
             found = self._con.execute(f"select {columns} from {table} i limit {rows}").fetchall()
         return {name: [row[place] for row in found if row[place]] for place, name in enumerate(self._columns)}
+
+    def opened(self, output: Path) -> BinaryIO:
+        return output.open("rb")
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         self._reader.copy_view()

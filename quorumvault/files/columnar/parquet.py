@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
 import duckdb
 import numpy as np
@@ -198,6 +198,9 @@ class ParquetConversion:
                     texts, indices = self._texts(pa.chunked_array([batch.column(name)]), name)
                     found[name] = texts.take(pa.array(indices[indices >= 0])).to_pylist()
         return found
+
+    def opened(self, output: Path) -> BinaryIO:
+        return output.open("rb")
 
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         metadata = self._reader.metadata

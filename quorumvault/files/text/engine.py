@@ -108,6 +108,11 @@ class TextConversion:
                         found[table.columns[cell.column]].append(cell.value)
             return found
 
+    @contextlib.contextmanager
+    def opened(self, output: Path) -> Iterator[BinaryIO]:
+        with output.open("rb") as stream:
+            yield TextInput(stream, str(output), compression_of(output), self._job.dialect.encoding).stream
+
     def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
         with self._table() as (table, is_end), files.data.open("wb") as sink, part_lists(self._job, self._source, files) as lists:
             if start == RowPlace():
