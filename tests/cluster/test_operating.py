@@ -138,3 +138,16 @@ def test_serve_ends_at_once_with_words_and_an_exit_code(
     assert says in done.stderr
     assert done.stderr.startswith("quorumvault: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_node_runs_without_any_standard_stream(made: Cluster) -> None:
+    """A closed one's number would go to a file of the store, and the log would be written into that."""
+    command = f"exec {executable()} serve --config {made.directory / 'cluster.yaml'} --node n1 --log-level debug <&- >&- 2>&-"
+    with subprocess.Popen(["bash", "-c", command], env=environment()) as process:
+        try:
+            assert wait_for(lambda: made.health("n1") is not None, READY_SECONDS)
+            streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)]
+        finally:
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+    assert streams == [Path("/dev/null")] * 3
