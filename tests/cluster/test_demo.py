@@ -59,18 +59,12 @@ def temporary(tmp_path: Path) -> Path:
     return made
 
 
-def test_it_ends_well_on_invented_records(temporary: Path) -> None:
-    done = run(temporary=temporary)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "✗" not in done.stdout
-    assert "claims held" in done.stdout.splitlines()[-1]
-    assert list(temporary.iterdir()) == []
-
-
 def test_it_ends_well_on_a_file_of_ones_own_and_shows_none_of_it(tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "own.csv").write_bytes(OWN)
     done = run("--input", "own.csv", "--column", "NAME,SSN", temporary=temporary)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "✗" not in done.stdout
+    assert "claims held" in done.stdout.splitlines()[-1]
     assert not any(secret in done.stdout + done.stderr for secret in ("Kovács", "999-12-3456", "second line"))
     assert list(temporary.iterdir()) == []
 

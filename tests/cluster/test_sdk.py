@@ -12,9 +12,9 @@ from chaos.testbed.cluster import NODES, Cluster
 from quorumvault.client import AsyncClient, ClientPolicy, wire
 
 OWNER = "clinic"
-CALLS, TASKS, VALUES = 10_000, 32, 2_500
+CALLS, TASKS, VALUES = 6_000, 32, 2_500
 #: Calls between one change of the cluster and the next.
-CALM = 500
+CALM = 300
 PATIENCE = 60.0
 
 
