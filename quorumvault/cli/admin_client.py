@@ -71,7 +71,11 @@ class AdminClient:
 
     def _ask(self, method: str, path: str, kind: type[AnswerT], *, seconds: float = _SECONDS) -> AnswerT:
         with self._answer(method, path, seconds=seconds) as answer:
-            return msgspec.json.decode(answer.read(), type=kind)
+            content = answer.read()
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except (ValueError, RecursionError):
+            raise UnexpectedAnswer(f"{answer.where}: {method} {path}: the answer is of another release, or no node's") from None
 
     @contextmanager
     def _answer(self, method: str, path: str, *, seconds: float) -> Iterator[_Answer]:

@@ -11,16 +11,19 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
+import msgspec
 
+from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import config_option, json_option
 from quorumvault.cli.output import print_json, print_table, say
 from quorumvault.config.api_keys import DEFAULT_ALLOW, PERMISSIONS, KeyEntry, Permission, Rates, read_keyfile
 from quorumvault.config.cluster import Cluster, load_cluster
-from quorumvault.config.key_changes import KeyUnknown, create_key, revoke_key, rotate_key
-from quorumvault.errors import NoQuorum, NotRunning
+from quorumvault.config.key_changes import create_key, entry_of, revoke_key, rotate_key
+from quorumvault.errors import ConfigError, NoQuorum, NotRunning, QuorumVaultError, Refused, UnexpectedAnswer
+from quorumvault.protocol.messages import KeyId
 
 if TYPE_CHECKING:
     from quorumvault.cli.admin_client import AdminClient
@@ -173,11 +176,11 @@ def list_(config: Path, as_json: bool) -> None:
     A node on this host is asked which are revoked in the cluster, where that is not in this host's key file.
     """
     cluster = load_cluster(config)
-    file, revoked = read_keyfile(cluster.api_keys), _revoked_in(cluster)
+    file, known = read_keyfile(cluster.api_keys), _known_revoked(cluster)
     if as_json:
         listed = [
             {name: getattr(entry, name) for name in _LISTED}
-            | {"revoked_in_cluster": None if revoked is None else entry.id in revoked}
+            | {"revoked_in_cluster": entry.id in known.ids or (False if known.current else None)}
             for entry in file.keys
         ]
         print_json({"keys": listed})
@@ -185,7 +188,7 @@ def list_(config: Path, as_json: bool) -> None:
     print_table(
         ["id", "owner", "allow", "rates", "created", "expires", "revoked", "note"],
         [
-            [e.id, e.owner, ",".join(e.allow), str(e.rates), e.created, _end_of(e), _revocation_of(e, revoked or ()), e.note]
+            [e.id, e.owner, ",".join(e.allow), str(e.rates), e.created, _end_of(e), _revocation_of(e, known.ids), e.note]
             for e in file.keys
         ],
     )
@@ -200,12 +203,23 @@ def _revocation_of(entry: KeyEntry, revoked: Collection[str]) -> str:
     return entry.revoked or ("in the cluster" if entry.id in revoked else "")
 
 
-def _revoked_in(cluster: Cluster) -> Collection[str] | None:
-    """The ids of revoked keys, as a node on this host knows them; None if none of them can be asked."""
+class _Known(NamedTuple):
+    """The ids of keys that are revoked in the cluster. ``current``: there were no others a moment ago."""
+
+    ids: Collection[str]
+    current: bool
+
+
+def _known_revoked(cluster: Cluster) -> _Known:
+    """What the nodes on this host know; none may run, or be of a release that can tell."""
+    ids = set[str]()
     for client in _nodes_here(cluster):
-        with suppress(NotRunning):
-            return client.revoked().ids
-    return None
+        with suppress(NotRunning, UnexpectedAnswer):
+            answer = client.revoked()
+            ids.update(answer.ids)
+            if answer.current:
+                return _Known(ids, current=True)
+    return _Known(ids, current=False)
 
 
 @keys.command(
@@ -235,10 +249,22 @@ def rotate(config: Path, key_id: str, grace: timedelta, life: timedelta | None, 
     """Make an API key that takes the place of the one with this ID, and print it, this once.
 
     It may do the same, at the same rates. The former one ends after the time of grace, by each node's clock, once the node has
-    read the file again. A key that may be in wrong hands is to be revoked instead.
+    read the file again. A key that may be in wrong hands is to be revoked instead. A node on this host is asked whether it is
+    revoked in the cluster by now; if none can tell, a warning says so.
     """
-    rotated = rotate_key(load_cluster(config).api_keys, key_id, now=_now(), entropy=secrets.token_bytes, grace=grace, life=life)
+    cluster = load_cluster(config)
+    known = _known_revoked(cluster)
+    if key_id in known.ids:
+        raise Refused(
+            f"key {key_id} is revoked in the cluster: it is in force no more; `quorumvault keys create` makes another one"
+        )
+    rotated = rotate_key(cluster.api_keys, key_id, now=_now(), entropy=secrets.token_bytes, grace=grace, life=life)
     former, key, entry = rotated.former, rotated.key, rotated.entry
+    if not known.current:
+        say(
+            f"Warning: no node here can tell whether key {former.id} is revoked in the cluster. If it is, it has no grace.",
+            err=True,
+        )
     if as_json:
         replaced = {"id": former.id, "expires": former.expires}
         print_json({"id": key.id, "key": key.text, "owner": entry.owner, "expires": entry.expires, "replaces": replaced})
@@ -255,45 +281,92 @@ def rotate(config: Path, key_id: str, grace: timedelta, life: timedelta | None, 
 @keys.command(epilog="\b\nExample:\n  quorumvault keys revoke --config vault/cluster.yaml 3fq7tzd2")
 @config_option
 @click.argument("key_id", metavar="ID")
-@click.option("--elsewhere", is_flag=True, help="The key is in another host's key file, and ID is not a slip of the pen.")
+@click.option(
+    "--elsewhere",
+    is_flag=True,
+    help="Leave this host's key file alone: the key is in another one, and ID is not a slip of the pen.",
+)
 @json_option
-def revoke(config: Path, key_id: str, elsewhere: bool, as_json: bool) -> None:
+def revoke(config: Path, key_id: str, elsewhere: bool, as_json: bool) -> int | None:
     """Revoke the API key with this ID, for ever: on one host, for the whole cluster.
 
     When this returns two disks have noted it. Within two seconds no node takes the key that is in touch with another one; one
     that is not takes no key at all, and hears of it before it does. If no node on this host could see to that, the exit code is
-    1, or 3 for want of a quorum: the key file of this host says it then, and a node that reads the file sees to the rest.
+    1, or 3 for want of a quorum: the key file of this host says it then, and a node that reads the file sees to the rest. If
+    the key is dead everywhere, and only this host's key file could not be marked, it is 4.
     """
-    cluster, entry = load_cluster(config), None
+    cluster = load_cluster(config)
+    if elsewhere:
+        _require_id(key_id)
+    entry = None if elsewhere else _listed(cluster.api_keys, key_id)
     try:
-        entry = revoke_key(cluster.api_keys, key_id, now=_now())
-    except KeyUnknown:
-        if not elsewhere:
+        node = _revoke_in(cluster, key_id)
+    except QuorumVaultError as refused:
+        if entry is None:
             raise
-    node = _revoke_in(cluster, key_id)
+        _, unmarked = _mark(cluster.api_keys, entry)
+        more = "The key file says it" if unmarked is None else f"The key file could not be marked either: {unmarked}"
+        raise type(refused)(f"{refused}. {more}") from None
+    entry, unmarked = (None, None) if entry is None else _mark(cluster.api_keys, entry)
+    whose = "" if entry is None else f" of {entry.owner}"
     if as_json:
         of, since = (None, None) if entry is None else (entry.owner, entry.revoked)
         print_json({"id": key_id, "owner": of, "revoked": since, "node": node})
-        return
-    whose = "" if entry is None else f" of {entry.owner}"
-    say(f"Key {key_id}{whose} is revoked: {node} has seen to it that two disks have noted it.")
+    else:
+        say(f"Key {key_id}{whose} is revoked: {node} has seen to it that two disks have noted it.")
+    if unmarked is None:
+        return None
+    say(
+        f"quorumvault: revoked in the cluster; the key file could not be marked: {unmarked} (--elsewhere leaves it alone)",
+        err=True,
+    )
+    return PARTIAL
+
+
+def _require_id(key_id: str) -> None:
+    """Raises BadParameter if that is no id: it may be a whole key, which no node and no error may show."""
+    try:
+        msgspec.convert(key_id, KeyId)
+    except msgspec.ValidationError:
+        raise click.BadParameter("expected an id; `quorumvault keys list` shows the ids (a whole key is not one)") from None
+
+
+def _listed(path: Path, key_id: str) -> KeyEntry:
+    """The key's entry in this host's key file. Raises KeyUnknown, for it is most likely a slip; Refused if nobody can tell."""
+    try:
+        return entry_of(path, read_keyfile(path), key_id)
+    except ConfigError as error:
+        raise Refused(
+            f"{error}: so nobody can tell whether the file has this key, and nothing was done. If the id is right say "
+            f"`--elsewhere`, which revokes it in the cluster and leaves the file alone"
+        ) from None
+
+
+def _mark(path: Path, entry: KeyEntry) -> tuple[KeyEntry, str | None]:
+    """Mark the key's entry in the file. Returns the entry as the file has it now, and why it could not be marked."""
+    try:
+        return revoke_key(path, entry.id, now=_now()), None
+    except QuorumVaultError as error:
+        return entry, str(error)
+    except OSError as error:
+        return entry, f"{path}: {error.strerror or error}"
 
 
 def _revoke_in(cluster: Cluster, key_id: str) -> str:
     """Have the first node on this host that can do it revoke the key in the cluster. Returns its name.
 
-    Raises NoQuorum if those that run have none, NotRunning if none runs.
+    Raises NoQuorum if one that runs has none, NotRunning if none runs, UnexpectedAnswer if one is of a release that cannot do it.
     """
-    reasons: list[str] = []
-    refused: type[NoQuorum | NotRunning] = NotRunning
+    refusals: list[QuorumVaultError] = []
     for client in _nodes_here(cluster):
         try:
             return client.revoke(key_id).node
-        except (NotRunning, NoQuorum) as error:
-            reasons.append(str(error))
-            refused = NoQuorum if isinstance(error, NoQuorum) else refused
-    raise refused(
-        f"key {key_id} is not known to be revoked in the cluster yet: {'; '.join(reasons) or 'no node of this cluster is here'}. "
+        except (NotRunning, NoQuorum, UnexpectedAnswer) as error:
+            refusals.append(error)
+    kinds = (kind for kind in (NoQuorum, UnexpectedAnswer) if any(isinstance(each, kind) for each in refusals))
+    reasons = "; ".join(map(str, refusals)) or "no node of this cluster is here"
+    raise next(kinds, NotRunning)(
+        f"key {key_id} is not known to be revoked in the cluster yet: {reasons}. "
         f"Say it again, here or on another host, until it is"
     )
 

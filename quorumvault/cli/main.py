@@ -1,7 +1,7 @@
 """The command ``quorumvault``: its commands, and the one place where errors become words and exit codes.
 
 Exit codes: 0 ok, 1 error, 2 usage or a stream or disk that cannot be used, 3 no quorum (for ``serve``: storage failed), 4 partial
-(some tokens not found), 141 the reader of standard output is gone.
+(some tokens not found; a key is revoked, and this host's key file does not say so), 141 the reader of standard output is gone.
 A command returns its exit code, or None for 0, and raises for anything that went wrong.
 """
 

@@ -7,8 +7,9 @@ import base64
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,6 +26,12 @@ from quorumvault.formats.yaml import parse_yaml
 _PREFIX = "qvk_"
 _ID_BYTES = 5
 _SECRET_BYTES = 20
+#: How long to wait for another process that changes the file, which takes milliseconds. Anybody who may read the directory can
+#: hold the lock for as long as they like.
+_LOCK_SECONDS = 5.0
+_LOCK_PAUSE = 0.05
+#: Linux says here who holds locks.
+_LOCKS = Path("/proc/locks")
 
 _HEADER = """\
 # API keys: hashes only; a key itself was shown once, when it was made.
@@ -103,13 +110,13 @@ def _base32(data: bytes) -> str:
 
 
 def revoke_key(path: Path, key_id: str, *, now: datetime) -> KeyEntry:
-    """Note in the file that a key is revoked. Doing it twice changes nothing. Raises KeyUnknown.
+    """Note in the file that a key is revoked. Doing it twice changes nothing. Raises KeyUnknown; Refused if the file is locked.
 
     Nodes that read the file make it known to the whole cluster (protocol/revocations.py).
     """
     path = path.resolve()
     with _changing(path) as file:
-        entry = _entry(path, file, key_id)
+        entry = entry_of(path, file, key_id)
         if entry.revoked is not None:
             return entry
         revoked = msgspec.structs.replace(entry, revoked=now.isoformat(timespec="seconds"))
@@ -136,7 +143,7 @@ def rotate_key(
     """
     path = path.resolve()
     with _changing(path) as file:
-        former = _entry(path, file, key_id)
+        former = entry_of(path, file, key_id)
         if former.successor is not None:
             raise Refused(f"{path}: key {key_id} was rotated already, to {former.successor}")
         if former.revoked is not None or (former.expires is not None and former.expires <= now):
@@ -164,7 +171,8 @@ def _life_of(path: Path, entry: KeyEntry, expires: datetime) -> timedelta:
         raise Refused(f"{path}: it does not say when key {entry.id} was created: give the new one's life (--expires)") from None
 
 
-def _entry(path: Path, file: KeyFile, key_id: str) -> KeyEntry:
+def entry_of(path: Path, file: KeyFile, key_id: str) -> KeyEntry:
+    """The entry of the key with this id in ``file``, which was read from ``path``. Raises KeyUnknown."""
     for entry in file.keys:
         if entry.id == key_id:
             return entry
@@ -175,14 +183,40 @@ def _entry(path: Path, file: KeyFile, key_id: str) -> KeyEntry:
 def _changing(path: Path) -> Iterator[KeyFile]:
     """The file's content, while no other process can change it: of two changes at once none is lost, a revocation least.
 
-    ``path`` is resolved: a link to the file is not what is replaced.
+    ``path`` is resolved: a link to the file is not what is replaced. Raises Refused if another process does not let go of it.
     """
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        _lock(directory, path)
         yield read_keyfile(path)
     finally:
         os.close(directory)
+
+
+def _lock(directory: int, path: Path) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise Refused(
+                    f"{path}: {_holders(directory)} has its directory locked, for {_LOCK_SECONDS:g} s by now: nothing was changed"
+                ) from None
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
+
+
+def _holders(directory: int) -> str:
+    """Who has a lock on the directory, as far as Linux says: it shows no process that this one cannot see."""
+    status, locks = os.fstat(directory), ""
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError):
+        locks = _LOCKS.read_text()
+    # of who waits for a lock the second word is an arrow: 1: FLOCK ADVISORY WRITE 4711 fd:01:262149 0 EOF
+    pids = [words[4] for words in map(str.split, locks.splitlines()) if words[1] == "FLOCK" and words[5] == inode]
+    return f"process {' or '.join(pids)}" if pids else "another process"
 
 
 def _replace(path: Path, file: KeyFile) -> None:
