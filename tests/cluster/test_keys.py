@@ -30,7 +30,8 @@ def test_a_key_revoked_through_one_node_is_dead_on_all_also_on_one_that_was_down
         return answer("n3", cluster.api_key(OWNER)) == 200
 
     assert wait_for(serves, SECONDS)
-    assert statuses == {401} or statuses == {401, 503}
+    assert statuses <= {401, 503}  # it may come to know between the two requests of one turn
+    assert answer("n3") == 401
     cluster.kill("n2")  # and nobody is left to ask
     assert wait_for(lambda: answer("n3", cluster.api_key(OWNER)) == 503, SECONDS)
     assert answer("n3") == 401
