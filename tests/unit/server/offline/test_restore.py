@@ -106,7 +106,7 @@ def test_three_new_disks_with_all_of_it(old: Old, into: Path, tmp_path: Path) ->
         disk = open_disk(load_node(restored.cluster_file, node))
         assert disk.store is not None
         with closing(disk.store):
-            kept = {key: value for prefix in (b"e", layout.OWNER, b"r") for key, value in disk.store.scan(prefix)}
+            kept = {key: value for prefix in (b"e", b"k", layout.OWNER, b"r") for key, value in disk.store.scan(prefix)}
         assert (kept, disk.identity.mode, disk.identity.view and disk.identity.view.number) == (pairs, Mode.ACTIVE, 1)
         disks.add(disk.identity.disk)
         assert disk.identity.disk.hex() not in "".join(before)
@@ -244,7 +244,7 @@ def test_a_disk_that_does_not_keep_what_is_written_makes_no_cluster(
                 store.write({} if loses else {victim: flip(pairs[victim])}, [victim] if loses else [])
 
     with pytest.raises(
-        StorageFailed, match=r"new/n2: the disk does not keep what is written to it: entry 43 is not the backup's"
+        StorageFailed, match=r"new/n2: the disk does not keep what is written to it: entry 44 is not the backup's"
     ):
         restore(file, into, NODES, old.files, now=NOW, entropy=os.urandom, tell=tell)
     assert is_not_there(into)
