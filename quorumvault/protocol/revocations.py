@@ -22,8 +22,14 @@ from quorumvault.protocol.rounds import Round, ViewRefused
 from quorumvault.protocol.steps import ATTEMPTS, Ask, QuorumLost, Steps
 from quorumvault.protocol.views import View
 
-#: Ids that can be revoked, in the life of a cluster. All of them fit into one message of 330 KB.
-MOST_REVOKED: Final = 10_000
+#: Revoked ids from which on an id can be revoked only if the asking node's key file lists it: made-up ids leave room for keys.
+MOST_UNLISTED: Final = 10_000
+#: Revoked ids from which on no node asks for more. They take 1.7 MB in a message, and some 100 ms of a node's event loop whenever
+#: one is added, of the KNOWN_FOR that it has for an answer.
+MOST_REVOKED: Final = 50_000
+#: Ids that a disk takes. Three hosts that ask at once may pass MOST_REVOKED by what two of them ask for, 10,000 each at most: a
+#: key file, of 1 MiB, has no more.
+MOST_HELD: Final = 70_000
 #: Seconds between two questions of a node, and between two while it knows nothing that counts.
 ASK_EVERY: Final = 0.5
 ASK_SOON: Final = 0.1
@@ -90,24 +96,30 @@ def read_revoked(known: frozenset[str]) -> Steps[frozenset[str]]:
             continue
         if not isinstance(decision, RevokedRead):
             break
-        if not decision.unsettled or (yield from _write(decision.unsettled)):
+        # Beyond what a disk takes nothing can be written back. What was acknowledged is on two disks, and needs none of it.
+        if not decision.unsettled or len(decision.ids) > MOST_HELD or (yield from _write(decision.unsettled)):
             return known | decision.ids
     raise QuorumLost
 
 
-def revoke(ids: frozenset[str], known: frozenset[str]) -> Steps[frozenset[str]]:
-    """Revoke the keys with these ids. Idempotent. Returns the ids of all revoked keys, as ``read_revoked`` does.
+def revoke(ids: frozenset[str], known: frozenset[str], *, listed: bool) -> Steps[frozenset[str]]:
+    """Revoke the keys with these ids, or as many of them as there is room for. Idempotent.
 
-    Raises Refused if there would be more than MOST_REVOKED, which operators on two hosts at once can pass by as many as they ask
-    for; QuorumLost, after which the keys may be revoked or not.
+    ``listed``: the asking node's key file has them all. Returns the ids of all revoked keys, as ``read_revoked`` does.
+    Raises Refused if there is room for none; QuorumLost, after which the keys may be revoked or not.
     """
     revoked = yield from read_revoked(known)
-    fresh = ids - revoked
-    if len(revoked) + len(fresh) > MOST_REVOKED:
-        raise Refused(f"{len(revoked):,} API keys are revoked, and {MOST_REVOKED:,} is the most; what is revoked stays so")
+    fresh = sorted(ids - revoked)
+    room = max(0, (MOST_REVOKED if listed else MOST_UNLISTED) - len(revoked))
+    if fresh and not room:
+        raise Refused(
+            f"{len(revoked):,} API keys are revoked: from {MOST_UNLISTED:,} on only those can be that the asked node has read in "
+            f"its key file, and {MOST_REVOKED:,} is the most; what is revoked stays so"
+        )
+    taken = frozenset(fresh[:room])
     for _ in range(ATTEMPTS):
-        if not fresh or (yield from _write(fresh)):
-            return revoked | fresh
+        if not taken or (yield from _write(taken)):
+            return revoked | taken
     raise QuorumLost
 
 

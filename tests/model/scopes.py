@@ -133,7 +133,9 @@ def _wrong_epoch(epoch: int, owed: Owed) -> str | None:
 
 def revoke(key_id: str = "keya") -> Operation:
     ids = frozenset({key_id})
-    return Operation(f"revoke {key_id}", lambda: revocations.revoke(ids, frozenset()), _revoked, _forgotten, _only_revoked)
+    return Operation(
+        f"revoke {key_id}", lambda: revocations.revoke(ids, frozenset(), listed=True), _revoked, _forgotten, _only_revoked
+    )
 
 
 def read_revoked() -> Operation:

@@ -44,6 +44,7 @@ class _InForce:
     """The keys of a process: those of its file that are not revoked. Implements KeysInForce."""
 
     called_revoked: frozenset[str] = frozenset()
+    listed = frozenset(KEYS)
 
     def __init__(self, ends: float) -> None:
         made = [

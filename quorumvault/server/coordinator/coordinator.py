@@ -244,9 +244,9 @@ class Coordinator:
         """See revocations.read_revoked. Raises NoQuorum."""
         return await self._run(revocations.read_revoked(known), self._deadline(), writes=False)
 
-    async def revoke(self, ids: frozenset[str], known: frozenset[str]) -> frozenset[str]:
+    async def revoke(self, ids: frozenset[str], known: frozenset[str], *, listed: bool) -> frozenset[str]:
         """See revocations.revoke. Raises NoQuorum, Refused."""
-        return await self._run(revocations.revoke(ids, known), self._deadline(), writes=True)
+        return await self._run(revocations.revoke(ids, known, listed=listed), self._deadline(), writes=True)
 
     def learn(self, view: View | None) -> None:
         """Take over a peer's view if it is newer. That is safe: only replicas in the view that a round names answer it."""

@@ -15,17 +15,23 @@ from collections.abc import Callable
 from typing import Protocol
 
 from quorumvault.errors import NoQuorum, Refused
-from quorumvault.protocol.revocations import ASK_EVERY, ASK_SOON, KNOWN_FOR, Knowledge
+from quorumvault.protocol.revocations import ASK_EVERY, ASK_SOON, KNOWN_FOR, MOST_REVOKED, MOST_UNLISTED, Knowledge
 from quorumvault.server.coordinator.coordinator import Coordinator
 
 logger = logging.getLogger("quorumvault.revocations")
 
 #: Questions under way at once: those that may still be answered while their answers count.
 _MOST_QUESTIONS = 1 + int(KNOWN_FOR / ASK_EVERY)
+#: Revoked keys from which on there is a warning.
+_MANY = MOST_UNLISTED * 8 // 10
 
 
 class KeysInForce(Protocol):
     """The API keys of this node's key file that are not revoked."""
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The ids of all keys in the file, revoked or not."""
 
     @property
     def called_revoked(self) -> frozenset[str]:
@@ -69,6 +75,16 @@ class Revocations:
         """Whether this node may take a key now that is not among ``ids``."""
         return self._knowledge.counts(self._clock())
 
+    @property
+    def problem(self) -> str | None:
+        """Words for /health once many keys are revoked; None before."""
+        if len(self.ids) < _MANY:
+            return None
+        return (
+            f"{len(self.ids):,} API keys are revoked: from {MOST_UNLISTED:,} on none can be that is not in the key file of its "
+            f"host, and from {MOST_REVOKED:,} on no other one"
+        )
+
     def start(self) -> None:
         """Begin to ask, and never cease."""
         self.ask()
@@ -91,7 +107,8 @@ class Revocations:
     async def revoke(self, key_id: str) -> None:
         """Revoke the key with this id: on two disks when this returns. Raises NoQuorum, Refused."""
         began = self._clock()
-        self._learn(await self._coordinator.revoke(frozenset({key_id}), self.ids), began)
+        listed = key_id in self._keys.listed
+        self._learn(await self._coordinator.revoke(frozenset({key_id}), self.ids, listed=listed), began)
 
     async def once(self) -> None:
         """Ask, and bring what only the key file knows to two disks. Does not raise."""
@@ -100,7 +117,7 @@ class Revocations:
             self._learn(await self._coordinator.read_revoked(self.ids), began)
             if missing := self._keys.called_revoked - self.ids:
                 began = self._clock()
-                self._learn(await self._coordinator.revoke(missing, self.ids), began)
+                self._learn(await self._coordinator.revoke(missing, self.ids, listed=True), began)
         except NoQuorum:
             pass  # as long as that lasts no operation has a quorum
         except Refused as refused:

@@ -121,6 +121,7 @@ class SelfReport:
         yield self.events.problem
         yield self.reloads.problem
         yield None if self.revocations.known else "it could not ask two nodes which API keys are revoked: it takes none"
+        yield self.revocations.problem
         yield from self.reloads.credentials.problems(self.reloads.now())
 
     def _owed(self) -> dict[str, Owed]:

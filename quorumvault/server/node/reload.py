@@ -84,6 +84,11 @@ class Reloads:
         """The ids of the keys that the file calls revoked."""
         return self._in_file.revoked
 
+    @property
+    def listed(self) -> frozenset[str]:
+        """The ids of all keys in the file, revoked or not."""
+        return self._in_file.revoked | self._in_file.by_id().keys()
+
     def revoke(self, ids: frozenset[str]) -> None:
         """From now on the keys with these ids are not in force, whatever the file says."""
         before, self._revoked = self.keys, ids

@@ -65,7 +65,8 @@ def merge_piece(
 ) -> dict[bytes, bytes]:
     """The pairs to write so that the store has at least what the piece has. ``owners`` are those of the store.
 
-    Two values under one key become a conflict mark; without ``marks`` the store keeps what it has there.
+    Two values under one key become a conflict mark; without ``marks`` the store keeps what it has there. What disks have not in
+    common is passed over, whoever sent it, and so is a revoked key under what is no id: nothing that reads it later could.
     Raises StoreCorrupt if the store cannot be read.
     """
     staged: dict[bytes, bytes] = {}
@@ -75,12 +76,25 @@ def merge_piece(
         return owners.get(owner_id) if name is None else Owner(name.decode())
 
     for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
+        if not _is_common(key, theirs):
+            continue
         if mine is CORRUPT:
             raise StoreCorrupt("what was copied from another disk cannot be read again")
         merged = theirs if mine is None else mine if mine == theirs else merge_values(keyring, owner_of, key, mine, theirs)
         if merged != mine and (marks or mine is None or merged != records.CONFLICT_MARK):
             staged[key] = merged
     return staged
+
+
+def _is_common(key: bytes, value: bytes) -> bool:
+    """True if disks have such a pair in common; of the values only those of revoked keys are looked at."""
+    if not key.startswith(layout.REVOKED):
+        return key.startswith(_COPIED)
+    try:
+        layout.parse_revoked_key(key)
+    except ValueError:
+        return False
+    return value == layout.REVOKED_VALUE
 
 
 def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], key: bytes, mine: bytes, theirs: bytes) -> bytes:

@@ -178,7 +178,7 @@ class Replica:
         On a joining disk two values become a conflict mark. An active disk keeps what it has, since two disks may have it, and it
         may have been told: at each read all three replicas settle it (rule: a conflict never overwrites).
         """
-        if not self._has_room():
+        if not self._has_room() or not self.revoked.takes(keys):
             return None
         merged = merge_piece(self._store, self.owners, self._keyring, keys, values, marks=self._identity.mode is Mode.JOINING)
         changed = len(merged)

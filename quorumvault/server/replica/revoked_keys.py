@@ -6,14 +6,20 @@ A replica's answer to "which are revoked" comes from memory, so it can be given 
 Rules kept here: a revoked key stays revoked.
 """
 
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 from quorumvault.protocol.messages import AnyReply, NotVoting, OtherView, ReadRevoked, Request, RevokedAre, RevokeKeys
-from quorumvault.protocol.revocations import fingerprint_of
+from quorumvault.protocol.revocations import MOST_HELD, fingerprint_of
 from quorumvault.protocol.views import votes
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import Store
+
+#: Ids that a disk has after copies. Two others have MOST_HELD each, and none that was acknowledged may be missing; it is a bound
+#: all the same, on what a peer can make this node hold. They take 7 MB in an answer, for which each ``frame_bytes`` has room.
+_MOST_COPIED: Final = 3 * MOST_HELD
 
 
 class RevokedKeys:
@@ -23,7 +29,7 @@ class RevokedKeys:
     """
 
     def __init__(self, store: Store) -> None:
-        self._known = _Known(frozenset(_id_of(key) for key, _ in store.scan(layout.REVOKED)))
+        self._known = _Known(frozenset(_ids_in(key for key, _ in store.scan(layout.REVOKED))))
 
     @property
     def ids(self) -> frozenset[str]:
@@ -38,23 +44,26 @@ class RevokedKeys:
     ) -> AnyReply | None:
         """Store what is asked, by a ``write`` of its own: it is rare, and has to be possible on a disk that is nearly full.
 
-        Returns a refusal, or None if all of it is durable.
+        Returns a refusal, for more than MOST_HELD too, or None if all of it is durable.
         """
         view = identity.view
         if view is not None and request.view != view.id:
             return OtherView(request.round, request.view, identity.disk, view)
         fresh = {layout.revoked_key(key_id): layout.REVOKED_VALUE for key_id in request.ids if key_id not in self.ids}
-        if fresh and not has_reserve():
+        if fresh and (len(self.ids) + len(fresh) > MOST_HELD or not has_reserve()):
             return NotVoting(request.round, request.view, identity.disk, full=True)
         if fresh:
             write(fresh)
             self.learn(fresh)
         return None
 
+    def takes(self, copied: Iterable[bytes]) -> bool:
+        """True if there is room for the revoked keys among these keys of another disk's store."""
+        return len(self.ids) + len(_ids_in(copied) - self.ids) <= _MOST_COPIED
+
     def learn(self, written: Collection[bytes]) -> None:
         """The store has been written under these keys, which may be of anything."""
-        fresh = {_id_of(key) for key in written if key.startswith(layout.REVOKED)}
-        if fresh:
+        if fresh := _ids_in(written):
             self._known = _Known(self.ids | fresh)
 
     def answer(self, request: ReadRevoked, identity: DiskIdentity) -> AnyReply:
@@ -86,5 +95,15 @@ def refusal_of(identity: DiskIdentity, request: Request) -> AnyReply | None:
     return None
 
 
-def _id_of(key: bytes) -> str:
-    return key.removeprefix(layout.REVOKED).decode()
+def _ids_in(keys: Iterable[bytes]) -> set[str]:
+    """The ids of revoked keys among keys of a store, which may be of anything.
+
+    What no key can have as its id is passed over. By LevelDB's checksums it was written so: some release took it from a peer
+    unchecked. Nobody's revocation is lost with it, and a disk that was given up for it would get it from the others again.
+    """
+    ids = set[str]()
+    for key in keys:
+        if key.startswith(layout.REVOKED):
+            with contextlib.suppress(ValueError):
+                ids.add(layout.parse_revoked_key(key))
+    return ids

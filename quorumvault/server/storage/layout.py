@@ -20,7 +20,10 @@ Rules kept here: owner isolation.
 import struct
 from collections.abc import Sequence
 
+import msgspec
+
 from quorumvault.errors import StoreCorrupt
+from quorumvault.protocol.messages import KeyId
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
@@ -114,6 +117,13 @@ def read_register(value: bytes | Corrupt) -> tuple[int, str]:
 def revoked_key(key_id: str) -> bytes:
     """The key of the fact that an API key is revoked."""
     return REVOKED + key_id.encode()
+
+
+def parse_revoked_key(key: bytes) -> str:
+    """The API key's id in the key of the fact that it is revoked. Raises ValueError for bytes that no API key has as its id."""
+    key_id = key.removeprefix(REVOKED).decode()
+    msgspec.convert(key_id, KeyId)
+    return key_id
 
 
 def encode_sequence(sequence: int) -> bytes:

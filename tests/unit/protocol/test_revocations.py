@@ -8,7 +8,9 @@ from quorumvault.errors import Refused
 from quorumvault.protocol.messages import RevokeKeys
 from quorumvault.protocol.revocations import (
     KNOWN_FOR,
+    MOST_HELD,
     MOST_REVOKED,
+    MOST_UNLISTED,
     Knowledge,
     Revoked,
     RevokedRead,
@@ -57,15 +59,38 @@ def test_what_one_disk_lacks_is_written_to_two_before_it_is_used() -> None:
 
 def test_a_key_that_is_revoked_already_is_not_written_again() -> None:
     read = RevokedRead(frozenset({"a"}), unsettled=NOTHING)
-    assert driven(revoke(frozenset({"a"}), NOTHING), read) == ([], frozenset({"a"}))
+    assert driven(revoke(frozenset({"a"}), NOTHING, listed=False), read) == ([], frozenset({"a"}))
 
 
-def test_there_is_a_most_and_what_is_revoked_stays_so() -> None:
-    many = frozenset(map(str, range(MOST_REVOKED)))
+@pytest.mark.parametrize(("most", "listed"), [(MOST_UNLISTED, False), (MOST_REVOKED, True)])
+@pytest.mark.parametrize("over", [0, 1])
+def test_there_is_a_most_and_what_is_revoked_stays_so(most: int, listed: bool, over: int) -> None:
+    many = frozenset(map(str, range(most + over)))
     read = RevokedRead(many, unsettled=NOTHING)
-    with pytest.raises(Refused, match="10,000 is the most"):
-        driven(revoke(frozenset({"one-more"}), NOTHING), read)
-    assert driven(revoke(frozenset({"7"}), NOTHING), read) == ([], many)
+    with pytest.raises(Refused, match=f"^{most + over:,} API keys are revoked"):
+        driven(revoke(frozenset({"one-more"}), NOTHING, listed=listed), read)
+    assert driven(revoke(frozenset({"7"}), NOTHING, listed=listed), read) == ([], many)
+
+
+def test_ids_that_nobody_has_heard_of_leave_room_for_keys_that_there_are() -> None:
+    many = frozenset(map(str, range(MOST_UNLISTED)))
+    writes, ids = driven(revoke(frozenset({"leaked"}), NOTHING, listed=True), RevokedRead(many, NOTHING), Revoked())
+    assert ([write.ids for write in writes], ids) == ([["leaked"]], many | {"leaked"})
+
+
+def test_as_many_are_taken_as_there_is_room_for() -> None:
+    many = frozenset(map(str, range(MOST_REVOKED - 2)))
+    asked = frozenset({"7", "a", "b", "c"})
+    writes, ids = driven(revoke(asked, NOTHING, listed=True), RevokedRead(many, NOTHING), Revoked())
+    assert ([write.ids for write in writes], ids) == ([["a", "b"]], many | {"a", "b"})
+
+
+@pytest.mark.parametrize(("over", "written"), [(0, [["0"]]), (1, [])])
+def test_what_no_disk_would_take_keeps_nobody_from_knowing_the_rest(over: int, written: list[list[str]]) -> None:
+    ids = frozenset(map(str, range(MOST_HELD + over)))
+    decisions = [RevokedRead(ids, unsettled=frozenset({"0"})), Revoked()][: 1 + len(written)]
+    writes, known = driven(read_revoked(NOTHING), *decisions)
+    assert ([write.ids for write in writes], known) == (written, ids)
 
 
 def test_sets_have_the_same_fingerprint_only_if_they_are_the_same() -> None:

@@ -5,9 +5,11 @@ from itertools import permutations
 
 import pytest
 
-from quorumvault.errors import NoQuorum
+from quorumvault.errors import NoQuorum, Refused
+from quorumvault.protocol import revocations
 from quorumvault.protocol.messages import ReadRevoked, RevokeKeys
 from quorumvault.protocol.revocations import KNOWN_FOR
+from quorumvault.server.coordinator import revocations as coordinator_revocations
 from quorumvault.server.coordinator.revocations import Revocations
 from quorumvault.server.storage import layout
 from tests.rigs.trio import NODES, Trio
@@ -18,6 +20,7 @@ class Keys:
 
     def __init__(self, *called_revoked: str) -> None:
         self.called_revoked = frozenset(called_revoked)
+        self.listed = frozenset({*called_revoked, "leaked"})
         self.told: list[frozenset[str]] = []
         self.heard = asyncio.Event()
 
@@ -112,6 +115,26 @@ async def test_what_the_key_file_calls_revoked_is_made_a_fact(three: Trio) -> No
     await three.settled()
     assert disks_with(three, "abc") == disks_with(three, "def") == list(NODES)
     assert node.keys.told == [frozenset({"abc", "def"})]
+
+
+async def test_made_up_ids_neither_end_revocations_nor_go_unnoticed(three: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "MOST_UNLISTED", 2)
+    monkeypatch.setattr(revocations, "MOST_REVOKED", 4)
+    monkeypatch.setattr(coordinator_revocations, "_MANY", 2)
+    node = Node(three, "n1", "abc", "def")
+    await node.revocations.revoke("madeup")
+    assert node.revocations.problem is None
+    await node.revocations.revoke("another")
+    assert str(node.revocations.problem).startswith("2 API keys are revoked")
+    with pytest.raises(Refused):
+        await node.revocations.revoke("third")
+    await node.revocations.revoke("leaked")
+    await node.revocations.once()
+    assert node.revocations.ids == {"madeup", "another", "leaked", "abc"}
+    await node.revocations.once()  # there is no room for the other one, which is said in the log
+    assert node.revocations.known
+    for again in ("leaked", "madeup"):
+        await node.revocations.revoke(again)
 
 
 async def test_the_usual_answer_is_that_nothing_is_new(three: Trio) -> None:

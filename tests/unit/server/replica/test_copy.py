@@ -103,6 +103,12 @@ def test_a_register_becomes_the_larger_one() -> None:
         assert merge_piece(store, OwnerNames(store), NARROW, [key], [theirs]) == merged
 
 
+def test_what_disks_have_not_in_common_is_not_taken_from_another_one() -> None:
+    store = holding({})
+    theirs = {layout.SEQUENCE_KEY: b"8" * 8, layout.hint_key(b"d" * 16, 1): b"", layout.revoked_key("abc"): b"?", b"x": b""}
+    assert merge_piece(store, OwnerNames(store), NARROW, list(theirs), list(theirs.values())) == {}
+
+
 def test_a_copy_that_cannot_be_read_again_is_none() -> None:
     store = FaultyStore(MemoryStore())
     store.write({KEY: record(ONE)})

@@ -11,8 +11,10 @@ from quorumvault.protocol import messages
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply
 from quorumvault.protocol.peer import NoReply
-from quorumvault.protocol.revocations import fingerprint_of
+from quorumvault.protocol.revocations import MOST_HELD, fingerprint_of
 from quorumvault.protocol.views import Mode, successor
+from quorumvault.server.peers.frames import fits
+from quorumvault.server.replica import revoked_keys
 from quorumvault.server.replica.local_peer import LocalPeer
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
@@ -62,6 +64,49 @@ def test_a_disk_that_is_nearly_full_takes_it_and_one_without_a_reserve_says_so()
     more = messages.RevokeKeys(*HEAD, ["ghi"])
     assert replica.handle([more])[0] == messages.NotVoting(*HEAD, DISKS["n1"], full=True)
     assert replica.revoked.ids == {"abc", "def"}
+
+
+def test_a_disk_refuses_more_than_any_node_asks_for_and_repeats_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revoked_keys, "MOST_HELD", 2)
+    replica = make_replica(MemoryStore())
+    replica.handle([REVOKE])
+    assert isinstance(replica.handle([REVOKE])[0], messages.Ack)
+    assert replica.handle([messages.RevokeKeys(*HEAD, ["abc", "ghi"])])[0] == messages.NotVoting(*HEAD, DISKS["n1"], full=True)
+    assert replica.revoked.ids == {"abc", "def"}
+
+
+def test_all_that_a_disk_can_have_is_an_answer_that_the_smallest_frame_takes() -> None:
+    assert revoked_keys._MOST_COPIED > MOST_HELD
+    answer = messages.RevokedAre(*HEAD, DISKS["n1"], ["a" * 32] * revoked_keys._MOST_COPIED)
+    assert fits(messages.encode(answer), 16 << 20)  # limits.body_bytes is at least that, and limits.frame_bytes more
+
+
+def test_a_copy_with_more_than_two_disks_can_have_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revoked_keys, "_MOST_COPIED", 2)
+    replica = make_replica(MemoryStore())
+    replica.handle([REVOKE])
+    for ids, changed in ((["abc"], 0), (["abc", "ghi"], None)):
+        assert replica.merge([layout.revoked_key(key_id) for key_id in ids], [layout.REVOKED_VALUE] * len(ids)) == changed
+    assert replica.revoked.ids == {"abc", "def"}
+
+
+NO_IDS = [b"", b"\xff\xfe", b"ABC", b"a b", b"abc\n", b"a" * 33]
+
+
+@pytest.mark.parametrize("junk", NO_IDS)
+def test_what_is_no_id_is_not_copied_from_a_peer(junk: bytes) -> None:
+    replica = make_replica(MemoryStore())
+    copied = {layout.REVOKED + junk: layout.REVOKED_VALUE, layout.revoked_key("abc"): layout.REVOKED_VALUE}
+    assert replica.merge(list(copied), list(copied.values())) == 1
+    assert told(replica.handle([READ])[0]) == ["abc"]
+
+
+@pytest.mark.parametrize("junk", NO_IDS)
+def test_a_disk_that_has_what_is_no_id_starts_and_knows_the_rest(junk: bytes) -> None:
+    store = MemoryStore()
+    make_replica(store).handle([REVOKE])
+    store.write({layout.REVOKED + junk: layout.REVOKED_VALUE})
+    assert told(make_replica(store, incarnation=2).handle([READ])[0]) == ["abc", "def"]
 
 
 def test_a_disk_in_another_view_does_nothing() -> None:
