@@ -9,7 +9,11 @@ from tests.model.rejoinscopes import SECOND, SMALL
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", SMALL)
+#: Scopes of many seconds, which bin/test leaves to .ci/run: bin/test -m large
+LARGE = ("two-join-beside", "two-want-one-slot")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.large if name in LARGE else ()) for name in SMALL])
 def test_no_state_breaks_a_rule(name: str) -> None:
     scope = SMALL[name]
     assert scope.world().explore() > scope.at_least

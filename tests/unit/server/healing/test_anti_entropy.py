@@ -123,7 +123,7 @@ def merged(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> dict[bytes, by
     return both
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(contents, contents)
 def test_two_replicas_of_any_content_become_one(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
     """Proves: anti-entropy."""
@@ -140,7 +140,7 @@ def test_two_replicas_of_any_content_become_one(one: dict[bytes, bytes], other: 
         assert [side.replica._sums[bucket] for bucket in range(BUCKETS)] == before
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(contents, contents)
 def test_what_is_fetched_and_given_is_what_differs_and_nothing_else(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
     taken: list[Step] = []
@@ -238,7 +238,7 @@ def test_nothing_is_compared_before_all_is_counted() -> None:
         drive(compare(), n2, n1)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(contents, contents)
 def test_verify_counts_what_differs_by_the_bytes_and_changes_nothing(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
     n1, n2 = Side("n1", one), Side("n2", other)
