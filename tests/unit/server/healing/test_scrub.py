@@ -19,6 +19,9 @@ from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, valu
 from tests.rigs.made import flip
 from tests.rigs.trio import DISKS
 
+# Each of them counts 65,536 buckets on three nodes.
+pytestmark = pytest.mark.slow
+
 
 async def written(nodes: Cluster, count: int = 60) -> list[bytes]:
     """Records on all three nodes, counted; their keys."""

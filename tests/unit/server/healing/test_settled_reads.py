@@ -18,6 +18,9 @@ from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, valu
 from tests.rigs.made import flip
 from tests.rigs.trio import KEYRING, tokens_of
 
+# Each of them counts 65,536 buckets on three nodes.
+pytestmark = pytest.mark.slow
+
 TWENTY = values(0, 20)
 
 
