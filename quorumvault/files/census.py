@@ -21,7 +21,7 @@ from quorumvault.files.text.streams import TextInput
 from quorumvault.formats.csv import CsvTable, grammar
 from quorumvault.formats.json import check_json_text
 from quorumvault.formats.json_lines import JsonLinesTable
-from quorumvault.formats.jsonpath import Every, PathStep, concrete_path
+from quorumvault.formats.jsonpath import PathStep, concrete_path, texts_in
 from quorumvault.formats.lines import Lines, split_end
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _places(source: Source) -> list[str]:
         _, line = lines.without_mark()
         while line:
             record = _decoded(line, lines)
-            for place, text in _texts_in(record, ()):
+            for place, text in texts_in(record):
                 if place not in found and is_token(text):
                     found[place] = None
             if len(found) > _PLACES:
@@ -148,18 +148,6 @@ def _decoded(line: bytes, lines: Lines) -> object:
     except Malformed as error:
         raise lines.error(error.detail) from None
     return _decode(text.decode())
-
-
-def _texts_in(part: object, place: tuple[PathStep, ...]) -> Iterator[tuple[tuple[PathStep, ...], str]]:
-    """The strings in a JSON value, and where each is."""
-    if isinstance(part, str):
-        yield place, part
-    elif isinstance(part, dict):
-        for name, member in part.items():
-            yield from _texts_in(member, (*place, name))
-    elif isinstance(part, list):
-        for element in part:
-            yield from _texts_in(element, (*place, Every.ONE))
 
 
 def _in_chunks(texts: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, BinaryIO, Final
@@ -21,7 +21,7 @@ from quorumvault.files.sources import TEXT, Source, compression_of, delimiter_of
 from quorumvault.files.text.streams import TextInput
 from quorumvault.formats.csv import CsvTable, decode_cell, grammar
 from quorumvault.formats.json import check_json_text
-from quorumvault.formats.jsonpath import Every, PathStep, concrete_path
+from quorumvault.formats.jsonpath import PathStep, column_name, texts_in
 from quorumvault.formats.lines import Lines, split_end
 
 #: Rows that are looked at: enough for shares of a hundredth, and read in a second.
@@ -159,29 +159,13 @@ def _sample_records(lines: Lines) -> dict[str, Sample]:
                 check_json_text(text, "the record")
             except Malformed as error:
                 raise lines.error(error.detail) from None
-            for place, value in _leaves(_decode(text.decode()), ()):
+            for place, value in texts_in(_decode(text.decode())):
                 if value and (place in samples or len(samples) < _PLACES):
                     samples.setdefault(place, Sample()).add(value, is_text=type(value) is str)
         line = next(lines, b"")
         if not line:
             break
-    return {_spelled(place): found for place, found in samples.items()}
-
-
-def _spelled(place: tuple[PathStep, ...]) -> str:
-    first = place[0]
-    return first if len(place) == 1 and isinstance(first, str) and not first.startswith("$") else concrete_path(place)
-
-
-def _leaves(part: object, place: tuple[PathStep, ...]) -> Iterator[tuple[tuple[PathStep, ...], str]]:
-    if isinstance(part, str):
-        yield place, part
-    elif isinstance(part, dict):
-        for name, member in part.items():
-            yield from _leaves(member, (*place, name))
-    elif isinstance(part, list):
-        for element in part:
-            yield from _leaves(element, (*place, Every.ONE))
+    return {column_name(place): found for place, found in samples.items()}
 
 
 #: Types of DuckDB's whose values are no single text.

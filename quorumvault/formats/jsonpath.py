@@ -9,7 +9,7 @@ array, so that nobody could say beforehand whether two expressions meet in one m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
@@ -117,6 +117,27 @@ def _unquoted(text: str, match: re.Match[str]) -> str:
 
 def _why_not(text: str, position: int) -> str:
     return next((words for form, words in _REFUSALS if form.match(text, position)), _EXPECTED)
+
+
+def column_name(steps: Sequence[PathStep]) -> str:
+    """How a column of records is named: a member of the record by its bare name, anything else by its path.
+
+    A bare name that begins with ``$`` would be read as a path.
+    """
+    first = steps[0]
+    return first if len(steps) == 1 and isinstance(first, str) and not first.startswith("$") else concrete_path(steps)
+
+
+def texts_in(value: object, steps: tuple[PathStep, ...] = ()) -> Iterator[tuple[tuple[PathStep, ...], str]]:
+    """Yields the strings in a decoded JSON value, with the steps that lead to each; any element of an array is ``Every.ONE``."""
+    if isinstance(value, str):
+        yield steps, value
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            yield from texts_in(member, (*steps, name))
+    elif isinstance(value, list):
+        for element in value:
+            yield from texts_in(element, (*steps, Every.ONE))
 
 
 def concrete_path(steps: Iterable[PathStep]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from quorumvault.formats.json import Container, Node
-from quorumvault.formats.jsonpath import Every, FieldPath, PathStep, concrete_path
+from quorumvault.formats.jsonpath import Every, FieldPath, PathStep, column_name
 
 #: Names that are noted. Records whose names are data have no end of them.
 MOST_NAMES: Final = 1000
@@ -70,8 +70,7 @@ class Remaining:
 
     def _note(self, path: _Steps) -> None:
         if not any(path[:length] in self._keep for length in range(1, len(path) + 1)):
-            first = path[0]
-            self.names[first if len(path) == 1 and isinstance(first, str) else concrete_path(path)] = None
+            self.names[column_name(path)] = None
 
 
 def _at(container: Container, step: PathStep) -> Iterator[tuple[Any, Node]]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumvault.formats.json import MAX_DEPTH
-from quorumvault.formats.jsonpath import Every, FieldPath, PathError, PathStep, concrete_path
+from quorumvault.formats.jsonpath import Every, FieldPath, PathError, PathStep, column_name, concrete_path
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
     ["'", '"', "\\", "a b", "\n", "\x7f", "0"]
@@ -108,3 +108,12 @@ def test_any_other_text_is_refused_in_words(text: str) -> None:
     except PathError:
         return
     assert FieldPath.parse(str(path)).steps == path.steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [(("ssn",), "ssn"), (("a b",), "a b"), (("$ref",), "$['$ref']"), (("name", "given"), "$.name.given"), ((0,), "$[0]")],
+)
+def test_a_column_has_a_name_that_leads_to_it_again(steps: tuple[PathStep, ...], name: str) -> None:
+    assert column_name(steps) == name
+    assert not name.startswith("$") or FieldPath.parse(name).steps == steps
