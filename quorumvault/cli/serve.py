@@ -1,5 +1,6 @@
 """``quorumvault serve``: run one node in the foreground."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -32,8 +33,6 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     Logs go to stderr. SIGHUP makes it read the API keys, its peers' addresses and the certificates again. Exit codes: 0 stopped
     as asked, 1 configuration, 3 the store failed, 4 whoever was asked for the master secret did not give it.
     """
-    import signal
-
     import uvloop
 
     from quorumvault.server.node.node import serve as serve_node

@@ -39,7 +39,7 @@ def ready(dev: subprocess.Popen[str]) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.parametrize(("dev", "scheme"), [(("--tls",), "https")], indirect=["dev"], ids=["tls"])
+@pytest.mark.parametrize(("dev", "scheme"), [((), "http"), (("--tls",), "https")], indirect=["dev"], ids=["plain", "tls"])
 def test_nodes_serve_one_dies_and_ctrl_c_stops_the_rest(dev: subprocess.Popen[str], scheme: str) -> None:
     answer = ready(dev)
     nodes = answer["nodes"]
