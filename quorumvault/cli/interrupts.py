@@ -12,6 +12,7 @@ import click
 from quorumvault.cli.output import say, visible
 from quorumvault.errors import ColumnError
 from quorumvault.files.job import Job
+from quorumvault.files.lakes import LakeError
 from quorumvault.files.outputs import OutputExists
 from quorumvault.files.sources import InputsError
 from quorumvault.files.work_folder import RunRefused, work_path
@@ -36,7 +37,7 @@ def interruptible(job: Job | None = None) -> Iterator[None]:
     with _handling(interrupt):
         try:
             yield
-        except (InputsError, OutputExists, ColumnError) as error:
+        except (InputsError, LakeError, OutputExists, ColumnError) as error:
             raise click.UsageError(visible(str(error))) from None
         except ModuleNotFoundError as error:
             if error.name not in _EXTRA:

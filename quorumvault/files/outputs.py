@@ -19,6 +19,7 @@ from typing import NamedTuple
 from quorumvault.durable import sync_directory
 from quorumvault.errors import ConfigError
 from quorumvault.files.job import Job, RunError
+from quorumvault.files.lakes import Lakes
 from quorumvault.files.sources import InputsError, printable, schema_and_name
 from quorumvault.files.work_folder import work_path
 from quorumvault.ownership import followed, reach, require_replaceable, take_after, umask
@@ -62,13 +63,18 @@ class Outputs:
             raise InputsError(str(error)) from None
 
     def check(self) -> None:
-        """Raises InputsError if one would be written over another, or over a source, and OutputExists, unless that is wished."""
+        """Raises InputsError if one would be written over another, or over a source, LakeError if one would be in a lake's table.
+
+        Raises OutputExists, unless ``force`` is given.
+        """
+        lakes = Lakes()
         taken: dict[Path, set[str | None]] = {}
         for source in self._job.sources:
             taken.setdefault(source.path.resolve(), set()).add(_table_key(source.table))
         sources = {path: set(tables) for path, tables in taken.items()}
         for target in [*self._lists.values(), *([] if self._in_place else self.targets)]:
             resolved, table = self._places[target], _table_key(target.table)
+            lakes.refuse_output(resolved)
             if _overlap(sources.get(resolved, set()), table):
                 raise InputsError(f"{target}: the output is the input: name another file")
             if _overlap(taken.get(resolved, set()), table):

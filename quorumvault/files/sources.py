@@ -1,8 +1,8 @@
 """The sources of a run: names, globs, folders, and tables in DuckDB files.
 
 A name is that of a file, if there is one, or of a folder, or a glob ("tok/**/*.parquet"), or FILE.duckdb::TABLE. Of folders and
-globs, what is hidden (".x") or set apart ("_SUCCESS", "_delta_log") is no data. A Hive-partitioned folder is a folder: the values
-that its paths hold stay in the paths.
+globs, what is hidden (".x") or set apart ("_SUCCESS", "_temporary") is no data. A Hive-partitioned folder is a folder: the values
+that its paths hold stay in the paths. A table of Delta Lake, Iceberg or Hudi is none: no file in it stands for itself.
 """
 
 import glob
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from quorumvault.errors import QuorumVaultError
+from quorumvault.files.lakes import Lakes
 
 Format: TypeAlias = Literal["csv", "jsonl", "parquet", "duckdb"]
 
@@ -60,13 +61,17 @@ class Source:
 
 
 def expand(names: Sequence[str], *, format: Format | None = None, table: str | None = None) -> list[Source]:  # noqa: A002
-    """The files that are meant, each once, those of a folder or a glob sorted by name. Raises InputsError.
+    """The files that are meant, each once, those of a folder or a glob sorted by name. Raises InputsError, LakeError.
 
     ``format`` is that of all files, else each one's suffix tells. ``table`` is the one to take of a DuckDB file.
     """
     sources: dict[tuple[Path, str | None], Source] = {}
+    lakes = Lakes()
     for name in names:
+        if Path(name).is_dir():  # which may have no file yet, or only those that were deleted
+            lakes.refuse(Path(name))
         for source in _expand(name, format, table):
+            lakes.refuse(source.path)
             sources.setdefault((source.path.resolve(), source.table), source)
     found = list(sources.values())
     _check_together(found)

@@ -15,6 +15,7 @@ from quorumvault.errors import QuorumVaultError
 from quorumvault.files.columnar import answers, parquet, part_rows
 from quorumvault.files.columnar.engine import read_texts, text_columns
 from quorumvault.files.job import Job, Report, RunError
+from quorumvault.files.lakes import LakeError
 from quorumvault.files.sources import expand
 from tests.rigs import tables
 from tests.rigs.tables import Desk
@@ -407,3 +408,13 @@ def test_bytes_of_columns_are_those_of_their_own() -> None:
     assert sizes["a.b"] > 2000
     assert max(sizes[name] for name in ("a", "m", "last")) < 1000
     assert sum(sizes.values()) == pq.ParquetFile("in.parquet").metadata.row_group(0).total_byte_size
+
+
+@pytest.mark.parametrize("what", ["output", "rejects", "crosswalk"])
+def test_nothing_is_written_into_a_table_of_a_lake(what: str, desk: Desk) -> None:
+    make("in.parquet", f"select '{desk.client.tokenize(['a'])[0]}' as name")
+    Path("lake/_delta_log").mkdir(parents=True)
+    places: dict[str, Any] = {"output": "out.parquet", what: Path("lake/new/x.parquet")}
+    output = str(places.pop("output"))
+    refused(desk, LakeError, "lake is a table of Delta, and a file put into it", "in.parquet", output, "retokenize", **places)
+    assert not Path("out.parquet").exists()

@@ -9,7 +9,7 @@ import pytest
 from quorumvault.files.sources import InputsError, Source, expand, is_single, printable, root_of, split_table
 
 FILES = (
-    *("tok/a=1/b=2/x.parquet", "tok/a=1/b=3/x.parquet", "tok/top.parquet", "tok/_delta_log/0.parquet"),
+    *("tok/a=1/b=2/x.parquet", "tok/a=1/b=3/x.parquet", "tok/top.parquet", "tok/_spark_metadata/0.parquet"),
     *("tok/a=1/.hidden.parquet", "tok/a=1/_SUCCESS", "tok/a=1/notes.txt"),
     *("plain.csv", "more.ndjson", "data.duckdb", "odd[1].csv"),
 )

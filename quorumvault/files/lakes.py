@@ -1,0 +1,75 @@
+"""Folders that are one table: Delta Lake, Iceberg, Hudi. Their metadata says which files in them are data, and what is deleted.
+
+Read as a folder of Parquet, such a table has rows that were deleted long ago, and lacks columns that only the metadata has. Files
+that are put into one belong to nothing. So both are refused.
+"""
+
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from quorumvault.errors import QuorumVaultError
+
+LakeFormat: TypeAlias = Literal["Delta", "Iceberg", "Hudi"]
+
+
+class LakeTable(NamedTuple):
+    """A folder that is a table."""
+
+    path: Path
+    format: LakeFormat
+
+
+class LakeError(QuorumVaultError):
+    """A file or a folder is a table of a lake, or in one: a mistake in the command."""
+
+
+_AS_PARQUET: Final = "and write what you read as Parquet"
+_WAYS: Final[dict[LakeFormat, str]] = {
+    "Delta": f"read it with Spark or the package deltalake, {_AS_PARQUET}",
+    "Iceberg": f"read it with Spark or the package pyiceberg, {_AS_PARQUET}",
+    "Hudi": f"read it with Spark, {_AS_PARQUET}",
+}
+
+
+def lake_format(folder: Path) -> LakeFormat | None:
+    """Says of which format the table is that has this folder; None if it is no table."""
+    if (folder / "_delta_log").is_dir():
+        return "Delta"
+    if (folder / ".hoodie").is_dir():
+        return "Hudi"
+    metadata = folder / "metadata"
+    if (metadata / "version-hint.text").is_file() or any(metadata.glob("*.metadata.json")):
+        return "Iceberg"
+    return None
+
+
+class Lakes:
+    """Looks for tables above files. Each folder is looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, LakeTable | None] = {}
+
+    def around(self, path: Path) -> LakeTable | None:
+        """Returns the table that ``path`` is or is in. It need not be there."""
+        path = path.resolve()
+        if path not in self._known:
+            form = lake_format(path)
+            above = None if path.parent == path else self.around(path.parent)
+            self._known[path] = above or (None if form is None else LakeTable(path, form))
+        return self._known[path]
+
+    def refuse(self, path: Path) -> None:
+        """Raises LakeError for a file to read that is in a table."""
+        found = self.around(path)
+        if found is not None:
+            raise LakeError(
+                f"{found.path} is a table of {found.format}, whose metadata says which files are data: {_WAYS[found.format]}"
+            )
+
+    def refuse_output(self, path: Path) -> None:
+        """Raises LakeError for a file to write that would be in a table."""
+        found = self.around(path)
+        if found is not None:
+            raise LakeError(
+                f"{found.path} is a table of {found.format}, and a file put into it belongs to nothing: name another place"
+            )
