@@ -59,6 +59,8 @@ def _words(report: Report, what: str) -> str:
     words += [f"{count:,} {what}" for count, what in counts if count]
     if report.left_out:
         words.append(f"metadata left out, which has values in it: {', '.join(map(visible, report.left_out))}")
+    if report.not_kept:
+        words.append(f"not kept: {', '.join(map(visible, report.not_kept))}")
     if report.in_order:
         words.append(f"rows are in the order of the values, which tells of them: {', '.join(map(visible, report.in_order))}")
     return "; ".join(words)

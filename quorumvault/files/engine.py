@@ -28,6 +28,10 @@ class Conversion(Protocol):
     def left_out(self) -> Sequence[str]:
         """What of the source does not come along because it has values of columns that become tokens."""
 
+    @property
+    def not_kept(self) -> Sequence[str]:
+        """How the source was laid out where its output, once it was assembled, is not."""
+
     def first_values(self, rows: int) -> dict[str, list[str]]:
         """Returns the texts of each column in the first rows, in their order, less nulls."""
 

@@ -113,8 +113,8 @@ _ADDED = tuple(name for name in CellCounts.__struct_fields__ if name not in ("va
 class Report(CellCounts):
     """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made.
 
-    ``left_out``: metadata that had values in it. ``in_order``: columns in the order of whose values the rows are. Each is there
-    if it has something to name.
+    ``left_out``: metadata that had values in it. ``not_kept``: what of the layout of files did not come along. ``in_order``:
+    columns in the order of whose values the rows are. Each is there if it has something to name.
     """
 
     files: int = 0
@@ -122,6 +122,7 @@ class Report(CellCounts):
     parts_kept: int = 0
     parts_done: int = 0
     left_out: list[str] | msgspec.UnsetType = msgspec.UNSET
+    not_kept: list[str] | msgspec.UnsetType = msgspec.UNSET
     in_order: list[str] | msgspec.UnsetType = msgspec.UNSET
 
     @property

@@ -97,6 +97,7 @@ class _Making:
         self._next = max(self._kept, default=-1) + 1
         self._done = self._rows = self._look_ups = 0
         self._left_out: list[str] = []
+        self._not_kept: list[str] = []
         self._in_order: list[str] = []
 
     def report(self) -> Report:
@@ -106,6 +107,7 @@ class _Making:
             parts_kept=len(self._kept),
             parts_done=self._done,
             left_out=self._left_out or msgspec.UNSET,
+            not_kept=self._not_kept or msgspec.UNSET,
             in_order=self._in_order or msgspec.UNSET,
         )
         for part in self._manifest.parts.values():
@@ -127,6 +129,7 @@ class _Making:
             parts = [[self._work.part_files(part.number) for part in each] for each in self._manifest.by_source()]
             for number, conversion in enumerate(conversions):
                 conversion.assemble(parts[number], outputs.staged(self._work.staged, number))
+                self._not_kept += [f"{self._job.sources[number]}: {what}" for what in conversion.not_kept]
                 if self._job.operation == "tokenize":
                     self._look_for_values(number, conversion, outputs.staged(self._work.staged, number))
             self._stage_lists(list(chain.from_iterable(parts)), spill)

@@ -171,6 +171,7 @@ class TableConversion:
         self._status = f"case coalesce({{answer}}.code, {CODE['null']}) {names} end" if job.status else None
         #: A table is made anew of rows: nothing of the old one's catalog comes along.
         self.left_out: list[str] = []
+        self.not_kept: list[str] = []
         if job.output is None:
             reader.require_plain()
         if job.operation == "tokenize" and not job.allow_plain:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
+from quorumvault.files.columnar.layout import Layout, row_groups_cut
 from quorumvault.files.columnar.metadata import without_values
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
@@ -59,31 +60,14 @@ class ParquetReader:
             self.metadata = file.metadata
             self.schema = file.schema_arrow
         _require_told_apart(self.schema.names, source)
-        self._chunk_bytes, self._codecs = self._chunk_metadata()
-
-    def _chunk_metadata(self) -> tuple[Numbers, list[str]]:
-        """Bytes before compression, of each row group a row with a number for each leaf column; the codecs of the first one.
-
-        Asked of DuckDB: pyarrow ends the process if what is said of a chunk is damaged.
-        """
-        query = "select row_group_id, column_id, total_uncompressed_size, compression from parquet_metadata(?) order by all"
-        found = self.con.execute(query, [glob.escape(str(self._source.path))]).fetchnumpy()
-        sizes = np.zeros((self.metadata.num_row_groups, self.metadata.num_columns), np.int64)
-        sizes[found["row_group_id"], found["column_id"]] = found["total_uncompressed_size"]
-        return sizes, [str(codec) for codec in found["compression"][: self.metadata.num_columns]]
-
-    def writer_options(self) -> dict[str, Any]:
-        """The compression of each column, and decimals as they are in the file."""
-        paths = [self.metadata.schema.column(leaf).path for leaf in range(len(self._codecs))]
-        codecs = {path: _CODECS.get(codec, codec) for path, codec in zip(paths, self._codecs, strict=True)}
-        return {"compression": codecs, "store_decimal_as_integer": True} if codecs else {}
+        with _reading(source):
+            self.layout = Layout(source, self.metadata, self.schema, con)
 
     def sizes(self, groups: slice) -> dict[str, int]:
         """Bytes of each column in these row groups, before compression."""
-        leaves = [field.name for field in self.schema for _ in range(_leaves(field.type))]
         sizes = dict.fromkeys(self.schema.names, 0)
-        for name, size in zip(leaves, self._chunk_bytes[groups].sum(axis=0).tolist(), strict=False):
-            sizes[name] += size
+        for leaf, size in zip(self.layout.leaves, self.layout.sizes[groups].sum(axis=0).tolist(), strict=True):
+            sizes[leaf.column] += size
         return sizes
 
     def open(self, coded: Sequence[str] = ()) -> Any:
@@ -159,11 +143,6 @@ def duckdb_types(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str
     return dict(zip(names, relation.types, strict=True))
 
 
-def _leaves(kind: Any) -> int:
-    """Counts the leaf columns that Parquet stores for this Arrow type. Their paths do not tell: a name may have a dot in it."""
-    return sum(_leaves(kind.field(place).type) for place in range(kind.num_fields)) or 1
-
-
 class ParquetConversion:
     """Implements Conversion. A place's offset is a row group."""
 
@@ -179,10 +158,12 @@ class ParquetConversion:
         self._answers = answers
         self._con = reader.con
         self._schema = _output_schema(job, reader.schema, columns)
+        self._options = reader.layout.writer_options(self._schema, columns)
         self.left_out: list[str] = []
+        self.not_kept = reader.layout.not_kept(columns)
         if job.operation == "tokenize" and not job.allow_plain:
             self._schema, self.left_out = without_values(self._schema, self._all_values)
-        _require_kept(reader, self._schema, self._columns, source, spill)
+        _require_kept(reader, self._schema, self._options, self._columns, source, spill)
 
     def _all_values(self) -> Iterator[Any]:
         for texts in self._reader.texts(self._columns):
@@ -277,7 +258,8 @@ class ParquetConversion:
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
         rows = PartRows([files.data for files in parts], self._part_schema(), self._source)
-        with pq.ParquetWriter(output, self._schema, **self._reader.writer_options()) as writer:
+        groups = 0
+        with pq.ParquetWriter(output, self._schema, **self._options) as writer:
             for others in _ahead(self._others()):
                 replaced, sizes = rows.take(len(others))
                 start = 0
@@ -285,8 +267,10 @@ class ParquetConversion:
                     table = self._merged(others.slice(start, stop - start), replaced.slice(start, stop - start))
                     writer.write_table(table, row_group_size=max(1, len(table)))
                     start = stop
+                    groups += 1
             if rows.left():
                 raise damaged(self._source)
+        self.not_kept += row_groups_cut(self._reader.metadata.num_row_groups, groups)
 
     def _others(self) -> Iterator[Any]:
         """The columns that stay as they are, a table for each row group to write."""
@@ -350,10 +334,12 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], source: Source, spill: Path) -> None:
+def _require_kept(
+    reader: ParquetReader, schema: Any, options: dict[str, Any], replaced: Sequence[str], source: Source, spill: Path
+) -> None:
     """Raises ColumnError for a column that would come out as another type than it is in the file."""
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, **reader.writer_options()):
+    with pq.ParquetWriter(sink, schema, **options):
         pass
     probe = spill / "probe.parquet"
     probe.write_bytes(sink.getvalue())
@@ -361,10 +347,6 @@ def _require_kept(reader: ParquetReader, schema: Any, replaced: Sequence[str], s
     for name, kind in before.items():
         if name not in replaced and after[name] != kind:
             raise ColumnError(f"{source}: column {name} is {kind}, which would not be kept: cast it to another type first")
-
-
-#: Codecs whose names pyarrow's writer spells in another way than the file.
-_CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4", "UNKNOWN": "SNAPPY"}
 
 
 def _ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:

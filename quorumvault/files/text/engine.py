@@ -84,6 +84,7 @@ class TextConversion:
         self._configured = configured
         self._look_up = look_up
         self.left_out: list[str] = []
+        self.not_kept: list[str] = []
         with self._table():
             pass
 

@@ -1,0 +1,171 @@
+"""How a Parquet file is laid out beside its rows: what an output takes from its source, and what it does not, by name.
+
+Bloom filters and page indexes are not copied but made anew, of what is in the output: those of the source tell of its values.
+
+Chunks are looked at by DuckDB alone: pyarrow ends the process if what a damaged file says of one makes no sense.
+"""
+
+import glob
+import math
+from collections.abc import Collection, Iterator, Sequence
+from itertools import takewhile
+from typing import Any, Final, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+
+from quorumvault.files.columnar.part_rows import Numbers, damaged
+from quorumvault.files.sources import Source
+
+#: Codecs whose names pyarrow's writer spells in another way than the file.
+_CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4", "UNKNOWN": "SNAPPY"}
+#: How often a filter says of what is not there that it may be. pyarrow's default; a file does not tell.
+_FALSE_POSITIVES: Final = 0.05
+#: Bits of a filter for each distinct value, at that rate (Putze et al., Cache-, Hash- and Space-Efficient Bloom Filters, 2009).
+_FILTER_BITS: Final = -8 / math.log(1 - _FALSE_POSITIVES ** (1 / 8))
+#: The number of the footer's bytes, and PAR1.
+_FILE_END: Final = 8
+_CHUNKS: Final = """
+    select row_group_id, column_id, compression, type, total_uncompressed_size as size, bloom_filter_length as filter,
+        bloom_filter_offset is not null as has_filter, len(map_keys(key_value_metadata)) > 0 as has_metadata, greatest(
+            least(data_page_offset, coalesce(nullif(dictionary_page_offset, 0), data_page_offset)) + total_compressed_size,
+            bloom_filter_offset + coalesce(bloom_filter_length, 0)) as end
+    from parquet_metadata(?) order by all"""
+
+
+class Leaf(NamedTuple):
+    """A column that Parquet stores: a column of the table, or one of its members. ``path`` has dots between names."""
+
+    column: str
+    path: str
+
+
+class Layout:
+    """What the footer of a Parquet file says. Raises RunError, and pyarrow's and DuckDB's errors, for a damaged one."""
+
+    def __init__(self, source: Source, metadata: Any, schema: Any, con: duckdb.DuckDBPyConnection) -> None:
+        self._metadata = metadata
+        found = con.execute(_CHUNKS, [glob.escape(str(source.path))]).fetchnumpy()
+        places = found["row_group_id"], found["column_id"]
+        shape = metadata.num_row_groups, metadata.num_columns
+        #: Bytes before compression: a row for each row group, with a number for each leaf.
+        self.sizes: Numbers = np.zeros(shape, np.int64)
+        self.sizes[places] = found["size"]
+        self._codecs = np.full(shape, "", object)
+        self._codecs[places] = found["compression"]
+        self._filters: Numbers = np.zeros(shape, np.int64)
+        self._filters[places] = np.where(found["has_filter"], np.maximum(np.ma.filled(found["filter"], 0), 1), 0)
+        self._types = np.full(shape, "", object)
+        self._types[places] = found["type"]
+        self._has_metadata = bool(np.ma.filled(found["has_metadata"], False).any())
+        self._has_page_index = _has_more(source, int(np.ma.filled(found["end"], 0).max(initial=0)))
+        self.leaves = [
+            Leaf(name, metadata.schema.column(place).path) for place, name in zip(range(shape[1]), _columns(schema), strict=False)
+        ]
+        #: By which leaves the rows of a group are in order. All groups of most files say the same.
+        self._orders = {metadata.row_group(group).sorting_columns for group in range(metadata.num_row_groups)}
+        if any(not 0 <= each.column_index < len(self.leaves) for order in self._orders for each in order):
+            raise damaged(source)
+
+    def writer_options(self, schema: Any, replaced: Collection[str]) -> dict[str, Any]:
+        """Returns options of pyarrow's writer for an output of this ``schema``, with other texts in the columns ``replaced``.
+
+        Decimals are as they are in the file.
+        """
+        if not self._metadata.num_row_groups:
+            return {}
+        codecs = {leaf.path: _CODECS.get(codec, codec) for leaf, codec in zip(self.leaves, self._codecs[0], strict=True)}
+        filters = {
+            leaf.path: {"ndv": _distinct(int(size)) if size > 1 else self._most_rows(), "fpp": _FALSE_POSITIVES}
+            for leaf, size in zip(self.leaves, self._filters.max(axis=0), strict=True)
+            if size and leaf not in self._unfiltered()
+        }
+        sorting = self._sorting(schema, replaced)
+        return {
+            "compression": codecs,
+            "store_decimal_as_integer": True,
+            "write_page_index": self._has_page_index,
+            **({"bloom_filter_options": filters} if filters else {}),
+            **({"sorting_columns": sorting} if sorting else {}),
+        }
+
+    def not_kept(self, replaced: Collection[str]) -> list[str]:
+        """Names what no option of the writer brings back."""
+        found = []
+        if not self._metadata.num_row_groups:
+            return []
+        for leaf, codecs in zip(self.leaves, self._codecs.T, strict=True):
+            if len(set(codecs)) > 1:
+                found.append(f"codecs of {leaf.path}, which differ by row group: {codecs[0]} in all")
+            elif codecs[0] == "LZ4":
+                found.append(f"codec of {leaf.path}, which is an LZ4 that nobody writes any more: LZ4_RAW")
+        found += [f"bloom filter of {leaf.path}" for leaf in self._unfiltered()]
+        if len(self._orders) > 1:
+            found.append("sorting columns, which differ by row group")
+        for order in self._orders if len(self._orders) == 1 else ():
+            lost = [self.leaves[each.column_index].path for each in order[len(self._sorted(replaced)) :]]
+            found += [f"sorting columns from {lost[0]} on"] if lost else []
+        if self._has_metadata:
+            found.append("metadata of columns in row groups")
+        return found
+
+    def _most_rows(self) -> int:
+        rows = [int(self._metadata.row_group(group).num_rows) for group in range(self._metadata.num_row_groups)]
+        return max(1, *rows)
+
+    def _unfiltered(self) -> list[Leaf]:
+        """The leaves whose filters pyarrow cannot make."""
+        types = zip(self.leaves, self._filters.max(axis=0), self._types[0], strict=True)
+        return [leaf for leaf, size, kind in types if size and kind == "BOOLEAN"]
+
+    def _sorted(self, replaced: Collection[str]) -> list[Any]:
+        """The sorting columns of all row groups, up to one that is replaced: tokens are in another order than values."""
+        (order,) = self._orders if len(self._orders) == 1 else ((),)
+        return list(takewhile(lambda each: self.leaves[each.column_index].column not in replaced, order))
+
+    def _sorting(self, schema: Any, replaced: Collection[str]) -> list[Any]:
+        """The same for an output, in which the leaves may have other numbers."""
+        columns = list(_columns(schema))
+        made = []
+        for each in self._sorted(replaced):
+            column = self.leaves[each.column_index].column
+            within = each.column_index - next(place for place, leaf in enumerate(self.leaves) if leaf.column == column)
+            made.append(pq.SortingColumn(columns.index(column) + within, each.descending, each.nulls_first))
+        return made
+
+
+def _columns(schema: Any) -> Iterator[str]:
+    """Yields the name of the column that each leaf belongs to. Paths do not tell: a name may have a dot in it."""
+    for field in schema:
+        yield from [field.name] * _leaves(field.type)
+
+
+def _leaves(kind: Any) -> int:
+    """Counts the leaf columns that Parquet stores for this Arrow type."""
+    return sum(_leaves(kind.field(place).type) for place in range(kind.num_fields)) or 1
+
+
+def _distinct(size: int) -> int:
+    """Returns the number of distinct values for which the writer makes a filter of ``size`` bytes.
+
+    Sizes of filters are powers of two. The header, which ``size`` counts too, is smaller than any filter.
+    """
+    return max(1, int(0.9 * 8 * 2 ** int(math.log2(size)) / _FILTER_BITS))
+
+
+def _has_more(source: Source, end: int) -> bool:
+    """Returns whether there is something between the last chunk, or filter, and the footer: page indexes, and nothing else.
+
+    If an older writer did not say how long its filters are, they are taken for one: an index too many does no harm.
+    """
+    with source.path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _FILE_END))
+        footer = int.from_bytes(file.read(4), "little")
+    return 0 < end < size - _FILE_END - footer
+
+
+def row_groups_cut(before: int, after: int) -> Sequence[str]:
+    """Names what became of row groups that were too large to be written as they were."""
+    return [f"row groups: {before} became {after}, since some were larger than a run holds in memory"] if after > before else []
