@@ -7,11 +7,11 @@ Memory is that of one window, whatever the length of the input. Text that is no 
 be anybody's diagnosis. One call has tokens of one epoch: what a rotation overtakes within a window is asked for again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import add
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +36,9 @@ _COLUMNS: dict[ArrowOperation, tuple[str, str]] = {
 #: Bytes of an Arrow stream around its batch (schema, envelope), and bytes for each row beside its text.
 _STREAM_BYTES, _ROW_BYTES = 2048, 9
 
+#: By where a run starts: the run, and the answer to it.
+_Columns: TypeAlias = dict[int, tuple[slice, Column]]
+
 #: Statuses of texts that are no answer: nothing is known of them, or neither of two values is given out.
 _FAILURES: dict[str, tuple[type[errors.RequestError], str]] = {
     "unavailable": (errors.NoQuorum, "a token's value could not be told, though the others of its request could: ask again"),
@@ -48,7 +51,9 @@ class ArrowVault(Protocol):
 
     def limits(self) -> Limits: ...
 
-    def exchange_arrow(self, operation: ArrowOperation, body: bytes) -> bytes: ...
+    def exchange_arrow(
+        self, operation: ArrowOperation, encode: Callable[[slice], bytes], count: int
+    ) -> list[tuple[slice, bytes]]: ...
 
 
 def look_up(
@@ -117,37 +122,45 @@ class _Passage:
 
     def _ask(self, texts: Any) -> tuple[Any, Any]:
         """Results and statuses of distinct texts, all of which are sent."""
-        runs = _cut(texts, self._vault.limits())
-        if not runs:
+        stale = _cut(texts, self._vault.limits())
+        if not stale:
             return pa.array([], pa.large_utf8()), pa.array([], pa.utf8())
-        columns: dict[int, Column] = {}
-        stale = runs
+        columns: _Columns = {}
         for _ in range(EPOCH_PASSES):
-            columns.update(zip([run.start for run in stale], self._exchange(texts, stale), strict=True))
-            stale = self._stale(runs, columns)
+            for run, column in self._exchange(texts, stale):
+                columns[run.start] = run, column
+            stale = self._stale(columns)
             if not stale:
-                return _joined([columns[run.start] for run in runs], self._strict)
+                return _joined([columns[start][1] for start in sorted(columns)], self._strict)
         raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
 
-    def _exchange(self, texts: Any, runs: list[slice]) -> list[Column]:
-        def exchange(run: slice) -> Column:
-            count = run.stop - run.start
+    def _exchange(self, texts: Any, runs: list[slice]) -> list[tuple[slice, Column]]:
+        """The answers to these runs, several to one that was asked for in parts."""
+
+        def exchange(run: slice) -> list[tuple[slice, Column]]:
+            def body(part: slice) -> bytes:
+                return encode(self._asks, texts.slice(run.start + part.start, part.stop - part.start))
+
             try:
-                body = self._vault.exchange_arrow(self._operation, encode(self._asks, texts.slice(run.start, count)))
+                answers = self._vault.exchange_arrow(self._operation, body, run.stop - run.start)
             except errors.RequestError as error:
                 raise batches.about(error, partial(add, run.start)) from None
-            return decode(body, self._answers, count)
+            return [
+                (slice(run.start + part.start, run.start + part.stop), decode(answer, self._answers, part.stop - part.start))
+                for part, answer in answers
+            ]
 
-        return list(self.pool.map(exchange, runs)) if len(runs) > 1 else [exchange(run) for run in runs]
+        found = self.pool.map(exchange, runs) if len(runs) > 1 else map(exchange, runs)
+        return [answer for answers in found for answer in answers]
 
-    def _stale(self, runs: list[slice], columns: dict[int, Column]) -> list[slice]:
+    def _stale(self, columns: _Columns) -> list[slice]:
         """The runs that a rotation has overtaken."""
         if self._answers == "value":
             return []
-        newest = max(column.epoch or 0 for column in columns.values())
+        newest = max(column.epoch or 0 for _, column in columns.values())
         if self._epoch is not None and newest > self._epoch:
             raise errors.EpochMoved("the epoch was rotated after a part of this was done: begin again")
-        stale = [run for run in runs if (columns[run.start].epoch or 0) < newest]
+        stale = [run for run, column in columns.values() if (column.epoch or 0) < newest]
         if not stale:
             self._epoch = newest
         return stale

@@ -3,6 +3,7 @@
 plan.py        the effects a plan asks of its shell    sync.py, asynchronous.py  the two shells, over httpx2 (shell.py)
 retry.py       one request, tried until it is settled  operations.py             the API's operations, in as many requests
 failover.py    the next node; the retry budget         batches.py, replies.py    bodies out, bodies in
+pace.py        how much is asked for at once           trouble.py                what keeps a client waiting
 settings.py    arguments and environment               results.py, policy.py     what is returned; the limits
 processes.py   state that no two processes share       wire.py, arrow.py         between plans and httpx2; Arrow streams
 """
@@ -11,6 +12,7 @@ from quorumvault.client.asynchronous import AsyncClient
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.results import Health, Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
 from quorumvault.client.sync import Client, tokens_all_epochs
+from quorumvault.client.trouble import Trouble
 
 __all__ = [
     "AsyncClient",
@@ -22,6 +24,7 @@ __all__ = [
     "Result",
     "TokenResult",
     "TokenizedRecords",
+    "Trouble",
     "Value",
     "tokens_all_epochs",
 ]

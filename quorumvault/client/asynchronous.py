@@ -99,9 +99,11 @@ class AsyncClient(Shell[_Connections]):
         """See Client.detokenize."""
         return await self._run(self._plans.detokenize(tokens, missing=missing, deadline=deadline))
 
-    async def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
+    async def exchange_arrow(
+        self, operation: ArrowOperation, encode: Callable[[slice], bytes], count: int, *, deadline: float | None = None
+    ) -> list[tuple[slice, bytes]]:
         """See Client.exchange_arrow."""
-        return await self._run(self._plans.exchange_arrow(operation, body, deadline=deadline))
+        return await self._run(self._plans.exchange_arrow(operation, encode, count, deadline=deadline))
 
     async def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
         """See Client.retokenize."""

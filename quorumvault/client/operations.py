@@ -5,8 +5,10 @@ tokenize    values -> JSON texts -> the distinct ones -> runs within GET /limits
 detokenize  tokens, likewise; a mixture of epochs is rightful there. Values that together are too long for one answer are asked
             for in halves: only the nodes know how long they are.
 retokenize  tokens, likewise, to one epoch, as in tokenize.
+columns     of Arrow, likewise; who has them (analytics/arrow.py) cuts them into runs and sees to the epoch.
 tokens      of every epoch: values, likewise; so many at once that the tokens of each are within the limits.
 
+A run is asked for in smaller parts while nodes have no answer in time (pace.py).
 Everywhere ``deadline`` is in seconds from now, for the whole call; None leaves each request its own (ClientPolicy.request).
 """
 
@@ -16,7 +18,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -41,8 +43,9 @@ from quorumvault.client.replies import (
     read_tokens,
 )
 from quorumvault.client.results import Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
-from quorumvault.client.retry import Attempts
+from quorumvault.client.retry import Attempts, Effort, TooSlow
 from quorumvault.client.settings import Settings
+from quorumvault.client.trouble import Trouble
 
 #: Operations that take Arrow columns in place of JSON, and the media type of those.
 ArrowOperation = Literal["tokenize", "detokenize", "retokenize"]
@@ -53,6 +56,32 @@ EpochT = TypeVar("EpochT", TokensAnswer, RecordsAnswer, MovedAnswer, AllEpochsAn
 #: Operations after whose failure nothing can have been stored.
 _ONLY_READ = ("/detokenize", "/tokens")
 _NULL, _NULL_TOKEN = Result("null"), TokenResult("null")
+
+
+class _Items(Protocol):
+    """Items to send."""
+
+    def call(self, run: slice) -> Call:
+        """The request that asks for this run of them."""
+
+    def place(self, index: int) -> int | None:
+        """Returns the index in what the caller gave, for one of these items."""
+
+
+class _Columns(NamedTuple):
+    """Texts that ``encode`` makes Arrow streams of."""
+
+    operation: ArrowOperation
+    encode: Callable[[slice], bytes]
+    size: int
+
+    def call(self, run: slice) -> Call:
+        items = run.stop - run.start
+        writes = self.operation != "detokenize"
+        return Call("POST", f"/{self.operation}", self.encode(run), writes=writes, media=ARROW, items=items)
+
+    def place(self, index: int) -> int | None:
+        return index if 0 <= index < self.size else None
 
 
 class _Batch(NamedTuple):
@@ -72,8 +101,11 @@ class _Batch(NamedTuple):
         except errors.TooLarge as error:
             raise batches.about(error, self.place) from None
 
+    def call(self, run: slice) -> Call:
+        body = batches.body(self.member, self.texts[run])
+        return Call("POST", self.path, body, writes=self.path not in _ONLY_READ, items=run.stop - run.start)
+
     def place(self, index: int) -> int | None:
-        """Returns the index in what the caller gave, for one in ``texts``."""
         return self.places[index] if 0 <= index < len(self.places) else None
 
 
@@ -131,9 +163,11 @@ class Operations:
             raise errors.TokensNotFound(lacking, len(results))
         return results
 
-    def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> Plan[bytes]:
-        call = Call("POST", f"/{operation}", body, writes=operation != "detokenize", media=ARROW)
-        return (yield from self._attempts.request(call, self._until(deadline))).body
+    def exchange_arrow(
+        self, operation: ArrowOperation, encode: Callable[[slice], bytes], count: int, *, deadline: float | None = None
+    ) -> Plan[list[tuple[slice, bytes]]]:
+        columns = _Columns(operation, encode, count)
+        return (yield from self._answers(columns, [slice(0, count)], self._until(deadline), lambda answered, size: answered.body))
 
     def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> Plan[list[TokenResult]]:
         until = self._until(deadline)
@@ -192,37 +226,46 @@ class Operations:
             reports.append(read_health(url, outcome))
         return reports
 
+    def trouble(self) -> Trouble:
+        return self._attempts.troubles.now()
+
     def _until(self, deadline: float | None) -> float | None:
         return None if deadline is None else self._clock() + deadline
 
     def _answers(
-        self, batch: _Batch, runs: Sequence[slice], until: float | None, read_answer: Callable[[Success, int], AnswerT]
+        self, items: _Items, runs: Sequence[slice], until: float | None, read_answer: Callable[[Success, int], AnswerT]
     ) -> Plan[list[tuple[slice, AnswerT]]]:
-        """Asks for each run. Returns the answers in order, with two halves in place of a run whose answer would be too large."""
+        """Asks for each run. Returns the answers in order, several in place of a run that was too large to answer, or to answer
+        in time."""
         answers: list[tuple[slice, AnswerT]] = []
         waiting = [*reversed(runs)]
+        effort = self._attempts.begin(until)
         while waiting:
-            run = waiting.pop()
+            run, rest = self._attempts.pace.cut(waiting.pop())
+            waiting += [] if rest is None else [rest]
             size = run.stop - run.start
             try:
-                answered = yield from self._send(batch, run, until)
+                answered = yield from self._send(items, run, effort)
+            except TooSlow:
+                waiting.append(run)
+                continue
             except (errors.TooLarge, errors.TooManyItems):
                 if size == 1:
                     raise
                 middle = run.start + size // 2
                 waiting += [slice(middle, run.stop), slice(run.start, middle)]
-                continue
-            answers.append((run, read_answer(answered, size)))
+            else:
+                answers.append((run, read_answer(answered, size)))
+            effort = self._attempts.begin(until)
         return answers
 
-    def _send(self, batch: _Batch, run: slice, until: float | None) -> Plan[Success]:
-        call = Call("POST", batch.path, batches.body(batch.member, batch.texts[run]), writes=batch.path not in _ONLY_READ)
+    def _send(self, items: _Items, run: slice, effort: Effort) -> Plan[Success]:
         try:
-            return (yield from self._attempts.request(call, until))
+            return (yield from self._attempts.attempt(items.call(run), effort))
         except errors.RequestError as error:
             if not error.errors:
                 raise
-            raise batches.about(error, lambda index: batch.place(run.start + index)) from None
+            raise batches.about(error, lambda index: items.place(run.start + index)) from None
 
     def _of_one_epoch(
         self, batch: _Batch, limits: Limits, until: float | None, read_answer: Callable[[Success, int], EpochT]

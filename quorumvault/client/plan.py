@@ -23,7 +23,10 @@ Clock = Callable[[], float]
 
 
 class Call(NamedTuple):
-    """A request of the API, to any node. ``writes``: its outcome can be unknown. ``media``: the type of the body."""
+    """A request of the API, to any node. ``writes``: its outcome can be unknown. ``media``: the type of the body.
+
+    ``items``: how many it asks for. A request for many that is not answered in time is not sent again as it is.
+    """
 
     method: str
     path: str
@@ -31,6 +34,7 @@ class Call(NamedTuple):
     needs_key: bool = True
     writes: bool = False
     media: str = "application/json"
+    items: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ EPOCH_PASSES: Final = 8
 class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The patience of a client, and the load that its retries may add. Times are seconds."""
 
-    #: One request with all its tries: outlasts the restart of a node, or the wait for a second one.
+    #: How long an item is asked for until a node answers, in all tries: outlasts the restart of a node, or the wait for a second.
     request: float = 30.0
+    #: Most items of one request; None: as many as a node takes. Requests get smaller by themselves while answers are late.
+    batch: int | None = None
     #: Until a connection stands: two retransmissions of a lost packet fit.
     connect: float = 4.0
     #: Silence within one try while another node is there to ask and the retry budget allows it. A node answers in milliseconds,
@@ -45,3 +47,7 @@ class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch_passes: int = EPOCH_PASSES
     #: Most bytes of a reply. As many values of the largest size as one request may ask for fit.
     reply_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError("batch: expected 1 or more items a request, or None")

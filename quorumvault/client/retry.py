@@ -4,19 +4,22 @@
     after a lap: wait, longer each time, half of it random; and never ask a node before its Retry-After is over
     a node that stays silent is left soon for one that answers, if the budget has a retry; else it is waited for
     over when: answered · the deadline comes before the next try, or before the retry budget has one more
+    a request of many items that had no answer in time is not sent again: smaller ones take its place (pace.py)
 
 Everything the API does may be repeated, so whatever says ``retryable`` is, and so is silence. What comes out at the end is the
 last problem that a node told, since that knows more than a connection that failed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from quorumvault import errors
 from quorumvault.client.failover import Nodes, RetryBudget
+from quorumvault.client.pace import Pace
 from quorumvault.client.plan import REQUEST_ID, Call, Clock, Failure, NoReply, Pause, Plan, Reply, Send, Success, exchange
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.replies import error_of, problem_of
+from quorumvault.client.trouble import Troubles
 from quorumvault.errors import Asked, QuorumVaultError, RequestError
 
 #: Statuses of a proxy in front of a node while the node is away.
@@ -31,13 +34,21 @@ _UNEXPECTED = {
 _DOUBLINGS = 16
 
 
-@dataclass(slots=True)
-class _Tries:
-    """The tries of one request, and their outcomes."""
+class TooSlow(Exception):
+    """There was no answer in time, and fewer items are to be asked for."""
 
-    asked: list[Asked]
+
+@dataclass(slots=True, eq=False)
+class Effort:
+    """The tries of one request and of smaller ones in its place, up to the first answer or to ``until``; and their outcomes."""
+
+    until: float
+    asked: list[Asked] = field(default_factory=list)
     last_told: QuorumVaultError | None = None
     may_have_written: bool = False
+    #: The nodes that were asked in this lap, and the laps before it.
+    tried: set[str] = field(default_factory=set)
+    lap: int = 0
 
 
 class Attempts:
@@ -53,20 +64,34 @@ class Attempts:
         self._clock = clock
         self._rng = rng
         self._budget = RetryBudget(policy, clock())
+        self.pace = Pace(policy.batch)
+        self.troubles = Troubles(clock)
+
+    def begin(self, deadline: float | None = None) -> Effort:
+        """Begins to ask for something. ``deadline`` by the clock, if any is set."""
+        until = self._clock() + self._policy.request
+        return Effort(until if deadline is None else min(deadline, until))
 
     def request(self, call: Call, deadline: float | None = None) -> Plan[Success]:
-        """Raises the error that the API told, Unreachable, or UnexpectedAnswer. ``deadline`` by the clock, if any is set."""
-        now = self._clock()
-        until = now + self._policy.request if deadline is None else min(deadline, now + self._policy.request)
+        """Asks for one item, or for what has none. See ``attempt``."""
+        return (yield from self.attempt(call, self.begin(deadline)))
+
+    def attempt(self, call: Call, effort: Effort) -> Plan[Success]:
+        """Raises the error that the API told, Unreachable, UnexpectedAnswer; TooSlow if the effort is to go on with less."""
         headers = self.headers_of(call)
-        tries = _Tries([])
         try:
-            return (yield from self._try_nodes(call, headers, until, tries))
-        except QuorumVaultError as error:
-            error.asked, error.request_id = tuple(tries.asked), headers[REQUEST_ID]
-            if call.writes and isinstance(error, errors.NoQuorum | errors.Draining):
-                error.outcome = "unknown" if tries.may_have_written else "none"
+            success = yield from self._try_nodes(call, headers, effort)
+        except TooSlow:
             raise
+        except BaseException as error:
+            self.troubles.over(effort)
+            if isinstance(error, QuorumVaultError):
+                error.asked, error.request_id = tuple(effort.asked), headers[REQUEST_ID]
+                if call.writes and isinstance(error, errors.NoQuorum | errors.Draining):
+                    error.outcome = "unknown" if effort.may_have_written else "none"
+            raise
+        self.troubles.over(effort)
+        return success
 
     def headers_of(self, call: Call) -> dict[str, str]:
         """One request id for all tries, so that the nodes' event logs can be joined.
@@ -83,42 +108,45 @@ class Attempts:
             headers["Content-Type"] = call.media
         return headers
 
-    def _try_nodes(self, call: Call, headers: dict[str, str], until: float, tries: _Tries) -> Plan[Success]:
+    def _try_nodes(self, call: Call, headers: dict[str, str], effort: Effort) -> Plan[Success]:
         self._budget.earn()
-        lap, tried = 0, set[str]()
         while True:
             now = self._clock()
-            if now >= until:
-                raise self._given_up(tries, "the time is up")
-            node = self.nodes.choose(now, tried)
+            if now >= effort.until:
+                raise self._given_up(effort, "the time is up")
+            node = self.nodes.choose(now, effort.tried)
             if node is None:
-                yield from self._pause(lap, now, until, tries)
-                lap, tried = lap + 1, set()
+                yield from self._pause(now, effort)
                 continue
-            if tries.asked:
-                yield from self._afford(until, tries)
-            silence = self._patience(node, call, until)
+            if effort.asked:
+                yield from self._afford(effort)
+            silence = self._patience(node, call, effort.until)
             if silence <= 0:
                 # The clock went on since it was read above: a socket takes no time-out below zero.
-                raise self._given_up(tries, "the time is up")
-            tried.add(node)
-            outcome = yield from exchange(Send(node + call.path, call.method, headers, call.body, silence, until))
-            success = self._judge(node, outcome, tries)
+                raise self._given_up(effort, "the time is up")
+            effort.tried.add(node)
+            sent_at = self._clock()
+            outcome = yield from exchange(Send(node + call.path, call.method, headers, call.body, silence, effort.until))
+            success = self._judge(node, call, outcome, effort)
             if success is not None:
-                return Success(success.body, tuple(tries.asked), headers[REQUEST_ID])
+                self.pace.answered(call.items, self._clock() - sent_at, self._failover(call))
+                return Success(success.body, tuple(effort.asked), headers[REQUEST_ID])
 
-    def _pause(self, lap: int, now: float, until: float, tries: _Tries) -> Plan[None]:
-        longest = min(self._policy.backoff_first * 2.0 ** min(lap, _DOUBLINGS), self._policy.backoff_last)
+    def _pause(self, now: float, effort: Effort) -> Plan[None]:
+        """Ends a lap."""
+        longest = min(self._policy.backoff_first * 2.0 ** min(effort.lap, _DOUBLINGS), self._policy.backoff_last)
         wait = max(self.nodes.earliest() - now, 0.0) + longest * self._rng.uniform(0.5, 1.0)
-        if now + wait >= until:
-            raise self._given_up(tries, "the time is up")
+        if now + wait >= effort.until:
+            raise self._given_up(effort, "the time is up")
         yield Pause(wait)
+        effort.lap += 1
+        effort.tried.clear()
 
-    def _afford(self, until: float, tries: _Tries) -> Plan[None]:
+    def _afford(self, effort: Effort) -> Plan[None]:
         """Takes a retry out of the budget, once there is one."""
         while (wait := self._budget.wait(self._clock()) * self._rng.uniform(1.0, 1.5)) > 0:
-            if self._clock() + wait >= until:
-                raise self._given_up(tries, "the retry budget is used up")
+            if self._clock() + wait >= effort.until:
+                raise self._given_up(effort, "the retry budget is used up")
             yield Pause(wait)
         self._budget.spend()
 
@@ -126,35 +154,53 @@ class Attempts:
         """Returns how many seconds this node may stay silent."""
         now, patience = self._clock(), self._policy.silence
         if self.nodes.others_answer(node) and not self._budget.wait(now):
-            patience = min(patience, self._policy.failover + len(call.body or b"") / self._policy.failover_bytes)
+            patience = self._failover(call)
         return min(patience, until - now)
 
-    def _judge(self, node: str, outcome: Reply | NoReply, tries: _Tries) -> Reply | None:
-        """A success, or None if a retry can help; raises what no retry can help."""
+    def _failover(self, call: Call) -> float:
+        """Returns how many seconds a node may stay silent while there is another one to ask."""
+        return min(self._policy.silence, self._policy.failover + len(call.body or b"") / self._policy.failover_bytes)
+
+    def _judge(self, node: str, call: Call, outcome: Reply | NoReply, effort: Effort) -> Reply | None:
+        """A success, or None if a retry can help; raises what no retry can help, and TooSlow."""
         if isinstance(outcome, NoReply):
-            self._note_silence(node, outcome, tries)
-            return None
-        self.nodes.answered(node)
-        if 200 <= outcome.status < 300:
-            tries.asked.append(Asked(node, str(outcome.status)))
-            return outcome
-        problem = problem_of(outcome)
-        error = error_of(outcome, problem)
-        tries.asked.append(Asked(node, f"{outcome.status} {problem.code}" if problem else str(outcome.status)))
-        if not (problem.retryable if problem else outcome.status in _PROXY_STATUSES):
-            raise error
-        tries.last_told = error
-        tries.may_have_written |= not isinstance(error, RequestError) or error.outcome == "unknown"
-        self._heed(node, error, outcome.retry_after)
+            self._note_silence(node, outcome, effort)
+            late = outcome.failure is Failure.SILENT
+        else:
+            self.nodes.answered(node)
+            if 200 <= outcome.status < 300:
+                effort.asked.append(Asked(node, str(outcome.status)))
+                self.troubles.answered(node)
+                return outcome
+            # A node that does not hear from its peers in time has none either.
+            late = isinstance(self._note_problem(node, outcome, effort), errors.NoQuorum)
+        if late and self.pace.late(call.items):
+            raise TooSlow
         return None
 
-    def _note_silence(self, node: str, outcome: NoReply, tries: _Tries) -> None:
-        tries.asked.append(Asked(node, f"{outcome.failure.value} ({outcome.detail})"))
+    def _note_problem(self, node: str, outcome: Reply, effort: Effort) -> QuorumVaultError:
+        """Returns the error that a node told. Raises it if no retry can help."""
+        problem = problem_of(outcome)
+        error = error_of(outcome, problem)
+        words = f"{outcome.status} {problem.code}" if problem else str(outcome.status)
+        effort.asked.append(Asked(node, words))
+        if not (problem.retryable if problem else outcome.status in _PROXY_STATUSES):
+            self.troubles.answered(node)
+            raise error
+        self.troubles.failed(effort, effort.until, node, words)
+        effort.last_told = error
+        effort.may_have_written |= not isinstance(error, RequestError) or error.outcome == "unknown"
+        self._heed(node, error, outcome.retry_after)
+        return error
+
+    def _note_silence(self, node: str, outcome: NoReply, effort: Effort) -> None:
+        effort.asked.append(Asked(node, f"{outcome.failure.value} ({outcome.detail})"))
         if outcome.failure in _UNEXPECTED:
             raise errors.UnexpectedAnswer(_UNEXPECTED[outcome.failure])
+        self.troubles.failed(effort, effort.until, node, outcome.failure.value)
         if outcome.failure is not Failure.BROKEN:
             self.nodes.set_back(node, self._clock())
-        tries.may_have_written |= outcome.failure is not Failure.REFUSED
+        effort.may_have_written |= outcome.failure is not Failure.REFUSED
 
     def _heed(self, node: str, error: QuorumVaultError, retry_after: float | None) -> None:
         """Does as the node asks: leaves it alone for a while (Retry-After), or because it is about to stop."""
@@ -168,9 +214,9 @@ class Attempts:
         else:
             self.nodes.defer(node, now + retry_after)
 
-    def _given_up(self, tries: _Tries, why: str) -> QuorumVaultError:
-        error = tries.last_told
-        if error is None and tries.asked:
+    def _given_up(self, effort: Effort, why: str) -> QuorumVaultError:
+        error = effort.last_told
+        if error is None and effort.asked:
             error = errors.Unreachable("no node answered: do they run, and are these their URLs?")
         elif error is None:
             error = errors.Unreachable("no node could be asked in the time that there was")

@@ -10,6 +10,7 @@ from quorumvault.client.plan import Clock
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
 from quorumvault.client.settings import Settings
+from quorumvault.client.trouble import Trouble
 
 HttpT = TypeVar("HttpT")
 
@@ -38,6 +39,10 @@ class Shell(Generic[HttpT]):
 
         first = make(rng or SystemRandom(), transport)
         self._own = EachProcess(first, refuse_transport if transport is not None else lambda: make(SystemRandom(), None))
+
+    def trouble(self) -> Trouble:
+        """Returns which nodes gave no answer last, and how long calls under way go on trying. For a progress bar; asks nobody."""
+        return self._own.get().plans.trouble()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.urls)})"

@@ -132,12 +132,15 @@ class Client(Shell[httpx2.Client]):
         """
         return self._run(self._plans.detokenize(tokens, missing=missing, deadline=deadline))
 
-    def exchange_arrow(self, operation: ArrowOperation, body: bytes, *, deadline: float | None = None) -> bytes:
-        """Sends an Arrow stream within the nodes' limits as one request. Returns the stream that answers it.
+    def exchange_arrow(
+        self, operation: ArrowOperation, encode: Callable[[slice], bytes], count: int, *, deadline: float | None = None
+    ) -> list[tuple[slice, bytes]]:
+        """Asks about ``count`` texts, of which ``encode`` makes Arrow streams. Returns the streams that answer, in order.
 
+        The texts are within the nodes' limits for one request; it takes several while nodes have no answer in time.
         client/arrow.py makes and reads the streams; ``quorumvault.analytics`` takes columns of any length.
         """
-        return self._run(self._plans.exchange_arrow(operation, body, deadline=deadline))
+        return self._run(self._plans.exchange_arrow(operation, encode, count, deadline=deadline))
 
     def retokenize(self, tokens: Sequence[str | None], *, deadline: float | None = None) -> list[TokenResult]:
         """Returns a TokenResult for each token, in order: the token of the same value in the active epoch. Shows no value.

@@ -32,12 +32,12 @@ class Counting:
     def limits(self) -> Limits:
         return Limits(items=50, body_bytes=100_000, value_bytes=1000)
 
-    def exchange_arrow(self, operation: Any, body: bytes) -> bytes:
+    def exchange_arrow(self, operation: Any, encode: Any, count: int) -> list[tuple[slice, bytes]]:
         with self._lock:
             self._left -= 1
             if self._left == 0:
                 self._then()
-        return self._vault.exchange_arrow(operation, body)
+        return self._vault.exchange_arrow(operation, encode, count)
 
 
 def test_a_node_killed_in_the_middle_changes_nothing(own_cluster: Cluster) -> None:

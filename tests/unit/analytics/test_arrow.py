@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -40,11 +41,18 @@ class Vault:
         self.asked: list[list[str]] = []
         self.statuses: dict[str, str] = {}
         self.before: Callable[[list[str]], None] = lambda texts: None
+        self.halved = False
 
     def limits(self) -> Limits:
         return self._limits
 
-    def exchange_arrow(self, operation: str, body: bytes) -> bytes:
+    def exchange_arrow(self, operation: str, encode: Callable[[slice], bytes], count: int) -> list[tuple[slice, bytes]]:
+        """In halves if ``halved``, as a client does it while nodes are slow."""
+        cuts = [0, count // 2, count] if self.halved and count > 1 else [0, count]
+        runs = [slice(*pair) for pair in pairwise(cuts)]
+        return [(run, self._answer(operation, encode(run))) for run in runs]
+
+    def _answer(self, operation: str, body: bytes) -> bytes:
         (column,) = pa.ipc.open_stream(body).read_all().columns
         texts = column.to_pylist()
         with self._lock:
@@ -132,6 +140,14 @@ def test_what_a_rotation_overtakes_within_a_window_is_asked_for_again() -> None:
     batches = list(look_up(Vault(items=1, epochs=[2, 3, 3]), "retokenize", [texts], in_flight=1))
     assert rows(batches) == [token(1, 3), None, None, token(2, 3)]
     assert rows(batches, "status") == ["ok", "null", "not_token", "ok"]
+
+
+def test_runs_that_a_client_asks_for_in_parts_come_out_whole_and_of_one_epoch() -> None:
+    vault = Vault(items=4, epochs=[1, 2, 2, 2, 1, 2])
+    vault.halved = True
+    numbers = [str(number) for number in range(8)]
+    assert rows(look_up(vault, "tokenize", [pa.array(numbers)], in_flight=1)) == [token(number, 2) for number in range(8)]
+    assert vault.asked == [["0", "1"], ["2", "3"], ["4", "5"], ["6", "7"], ["0"], ["1"], ["0"]]
 
 
 def test_a_rotation_between_windows_is_told() -> None:
