@@ -21,6 +21,7 @@ from quorumvault.client import Limits, batches
 from quorumvault.client.arrow import Column, decode, encode
 from quorumvault.client.operations import ArrowOperation
 from quorumvault.client.policy import EPOCH_PASSES
+from quorumvault.client.threads import threads
 from quorumvault.crypto.tokens import parse_tokens
 
 #: Rows that are looked at together: some 60 MB of tokens. More would find more repeats, and less would keep fewer requests busy.
@@ -78,7 +79,7 @@ def look_up(
     were yielded; whoever has them begins again.
     """
     passage = _Passage(vault, operation, strict)
-    with ThreadPoolExecutor(in_flight, thread_name_prefix="quorumvault") as passage.pool:
+    with threads(in_flight) as passage.pool:
         start = 0
         for window in _windows(arrays, window_rows):
             try:

@@ -26,10 +26,11 @@ from quorumvault.cli.file_options import (
 )
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
-from quorumvault.cli.options import Connection, connection_options, json_option
+from quorumvault.cli.options import Connection, bulk_connection_options, json_option
 from quorumvault.cli.output import say, visible
 from quorumvault.cli.report import BACK, print_report
 from quorumvault.cli.standard_streams import HandleError, is_standard_output
+from quorumvault.client import Client
 from quorumvault.files.job import Job, Missing, Progress, Report, ignore
 from quorumvault.files.outputs import new_mode
 from quorumvault.files.run import run
@@ -79,7 +80,7 @@ Examples:
     is_flag=True,
     help="Values of the columns may be elsewhere in the output. Without it a run ends if it finds some there, or in metadata.",
 )
-@connection_options
+@bulk_connection_options
 @json_option
 def tokenize(
     request: Request, cast: tuple[str, ...], keep: tuple[str, ...], connection: Connection, as_json: bool, **options: Any
@@ -108,7 +109,7 @@ Examples:
 @requested
 @status_option
 @missing_option
-@connection_options
+@bulk_connection_options
 @json_option
 def detokenize(request: Request, status: bool, missing: Missing, connection: Connection, as_json: bool) -> int:
     """Replace the tokens in columns of FILES, or of standard input, by their values.
@@ -127,7 +128,7 @@ def detokenize(request: Request, status: bool, missing: Missing, connection: Con
 @requested
 @status_option
 @missing_option
-@connection_options
+@bulk_connection_options
 @json_option
 def retokenize(request: Request, status: bool, missing: Missing, connection: Connection, as_json: bool) -> int:
     """Replace the tokens in columns of FILES, or of standard input, by those of the active epoch. No value is shown.
@@ -153,7 +154,7 @@ def _carry_out(request: Request, job: Job, connection: Connection, what: str, as
 def run_files(job: Job, connection: Connection) -> Report:
     """Over files, with what a person sees of it. One that is to go on and has nothing to go on with begins, and says so:
     who always gives --resume, as a scheduler does, means that, and who expected finished parts has to know."""
-    with interruptible(job), connection.open() as vault, progress_of(job) as progress:
+    with interruptible(job), connection.open() as vault, progress_of(job, vault) as progress:
         if job.resume and not has_unfinished(job):
             say(f"There is no unfinished run to go on with ({work_path(job)}): this one begins.", err=True)
         return run(job, vault, progress)
@@ -217,7 +218,9 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         if request.rejects is not None:
             rejects = stack.enter_context(destination(request.rejects, force=request.force, widest=0o777))
         vault = stack.enter_context(connection.open())
-        progress = stack.enter_context(_progress(_size(stream) if compressions[0] is None else None, request.output == STANDARD))
+        progress = stack.enter_context(
+            _progress(_size(stream) if compressions[0] is None else None, vault, request.output == STANDARD)
+        )
         table = TextSource("standard input" if name == "-" else printable(Path(name)), form, delimiter_of(Path(name)))
         return pass_through(job, vault, stream, table, sink, rejects, progress, compressions)
 
@@ -230,22 +233,22 @@ def _check_options(job: Job, formats: set[Format]) -> None:
 
 
 @contextlib.contextmanager
-def progress_of(job: Job) -> Iterator[Progress]:
+def progress_of(job: Job, vault: Client) -> Iterator[Progress]:
     """Yield the progress of a run over files, all of whose bytes count."""
     sizes = [source.path.stat().st_size for source in job.sources if compression_of(source.path) is None]
-    with _progress(sum(sizes) if len(sizes) == len(job.sources) else None, False) as progress:
+    with _progress(sum(sizes) if len(sizes) == len(job.sources) else None, vault, False) as progress:
         yield progress
 
 
 @contextlib.contextmanager
-def _progress(total: int | None, writes_rows: bool) -> Iterator[Progress]:
+def _progress(total: int | None, vault: Client, writes_rows: bool) -> Iterator[Progress]:
     """Shown on standard error, and only if that is a terminal to which no rows are written."""
     if not sys.stderr.isatty() or (writes_rows and sys.stdout.isatty()):
         yield ignore
         return
     from quorumvault.cli.progress import progress_bar
 
-    with progress_bar(total) as progress:
+    with progress_bar(total, vault.trouble) as progress:
         yield progress
 
 

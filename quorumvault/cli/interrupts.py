@@ -1,69 +1,147 @@
-"""Ends a command that works on files early: by a signal, by a mistake in its arguments, or for want of a package."""
+"""Ends a command that works on files early: by a signal, by a mistake in its arguments, or for want of a package.
+
+    first signal        KeyboardInterrupt in the main thread, wherever it is. The run puts away what it has, and says so
+    GRACE later         the process ends, whatever it is at: a node may be silent, a library may write a large file
+    the second signal   it ends at once
+
+Ended in either way it leaves no values on disk. What is finished stays, for --resume.
+"""
 
 import contextlib
+import os
+import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Final
 
 import click
 
+from quorumvault.cli.main import BY_SIGNAL, Interrupted
 from quorumvault.cli.output import say, visible
 from quorumvault.errors import ColumnError
-from quorumvault.files.job import Job
-from quorumvault.files.lakes import LakeError
+from quorumvault.files.job import Job, RunError
 from quorumvault.files.outputs import OutputExists
 from quorumvault.files.sources import InputsError
-from quorumvault.files.work_folder import RunRefused, work_path
+from quorumvault.files.work_folder import Kept, RunRefused, cut_off, kept
 
+#: Seconds that a run has to end by itself: whoever pressed Ctrl-C is to have the prompt again within one.
+GRACE: Final = 0.7
 #: Packages of the analytics extra.
 _EXTRA = ("duckdb", "numpy", "pyarrow")
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR: Final = "\x1b[?25h"
 
 
 @contextlib.contextmanager
 def interruptible(job: Job | None = None) -> Iterator[None]:
-    """In the block SIGTERM is like Ctrl-C: it raises KeyboardInterrupt. After an error tells what the run of ``job`` has left.
+    """In the block SIGTERM is like Ctrl-C. After an error, or a signal, tells what the run of ``job`` has left.
 
-    Raises Abort if the block was interrupted, UsageError for a mistake in the command's arguments.
+    Raises Interrupted if a signal has ended the block, UsageError for a mistake in the command's arguments.
     """
-    interrupted = False
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
-
-    with _handling(interrupt):
+    end = _End(job)
+    with end.watched():
         try:
             yield
-        except (InputsError, LakeError, OutputExists, ColumnError) as error:
+        except (InputsError, OutputExists, ColumnError) as error:
             raise click.UsageError(visible(str(error))) from None
         except ModuleNotFoundError as error:
             if error.name not in _EXTRA:
                 raise
             raise click.ClickException(f"Parquet and DuckDB need {error.name}: pip install 'quorumvault[analytics]'") from None
         except BaseException as error:
+            if job is not None and not isinstance(error, RunRefused):
+                end.tell(lambda: _left(job))
             # DuckDB makes an error of its own of an interrupt.
-            if job is not None and not isinstance(error, RunRefused) and work_path(job).is_dir():
-                say(
-                    f"Finished parts are kept in {work_path(job)}: the same command with --resume goes on, --force begins again.",
-                    err=True,
-                )
-            if interrupted:
-                raise click.Abort from None
+            if end.number is not None:
+                raise Interrupted(end.number) from None
             raise
 
 
-@contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[None]:
-    """Set the handler of SIGINT and SIGTERM for the block. Does nothing outside of the main thread, which alone may set one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+def _left(job: Job) -> Kept | None:
+    with contextlib.suppress(RunError, OSError):
+        return kept(job)
+    return None
+
+
+class _End:
+    """Watches for the end of one block. ``number`` is that of the signal that came, None before that."""
+
+    def __init__(self, job: Job | None) -> None:
+        self.number: int | None = None
+        self._job = job
+        self._telling = threading.Lock()
+        self._has_ended = False
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Does nothing outside of the main thread, which alone may handle signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        heard, tells = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Python calls handlers between two steps of its own; a byte comes at once, also while a library is at work.
+        before = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
+        wakes = signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(heard,), daemon=True).start()
+        try:
+            yield
+        finally:
+            self._has_ended = True
+            for number, previous in before.items():
+                signal.signal(number, previous)
+            if self.number is None:  # else the watch goes on until the process has ended, which may take long
+                signal.set_wakeup_fd(wakes)
+                os.close(tells)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.number is None:
+            self.number = number
+            raise KeyboardInterrupt
+
+    def _watch(self, heard: int) -> None:
+        """Ends the process GRACE after the first signal, or at the second one."""
+        first = _next(heard, None)
+        if first is not None:
+            _next(heard, GRACE)  # the main thread may not have seen the first one yet
+            self._end_now(first)
+        os.close(heard)
+
+    def _end_now(self, number: int) -> None:
+        job, self.number = self._job, number
+        if job is not None:
+            left = cut_off(job)
+            self.tell(lambda: left)
+        if not self._has_ended:  # else main.py says it
+            say("quorumvault: interrupted", err=True)
+        if sys.stderr.isatty():
+            os.write(2, _SHOW_CURSOR.encode())  # a progress bar may have hidden it
+        os._exit(BY_SIGNAL + number)
+
+    def tell(self, find: Callable[[], Kept | None]) -> None:
+        """Says once what is left of the run. After an error only if there is something."""
+        if not self._telling.acquire(blocking=False):
+            return
+        left = find()
+        if left is not None:
+            say(_words(left), err=True)
+        elif self.number is not None:
+            say("Nothing was finished, and nothing is kept: the same command begins anew.", err=True)
+
+
+def _words(left: Kept) -> str:
+    if left.is_made:
+        return f"All is made and kept in {left.folder}: the same command with --resume gives it its names."
+    figures = f"{left.parts:,} part{'s' if left.parts > 1 else ''}, {left.rows:,} rows"
+    return f"Finished parts are kept in {left.folder} ({figures}): the same command with --resume goes on, --force begins again."
+
+
+def _next(heard: int, seconds: float | None) -> int | None:
+    """The number of the next signal that ends a command. None if none came in so many seconds, or the watch is over."""
+    while select.select([heard], [], [], seconds)[0]:
+        number = os.read(heard, 1)
+        if not number or number[0] in _SIGNALS:
+            return number[0] if number else None
+    return None

@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from quorumvault.cli.main import PARTIAL
-from quorumvault.cli.options import config_option, json_option
+from quorumvault.cli.options import config_option, duration, json_option
 from quorumvault.cli.output import print_json, print_table, say
 from quorumvault.config.api_keys import DEFAULT_ALLOW, PERMISSIONS, KeyEntry, Permission, Rates, read_keyfile
 from quorumvault.config.cluster import Cluster, load_cluster
@@ -63,29 +63,12 @@ def _per(text: str, units: str) -> tuple[float, str | None]:
     return float(match[1]), match[2]
 
 
-_DURATION = re.compile(r"([0-9]{1,7})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-#: A key that is to live longer has no end.
-_LONGEST = timedelta(days=36_500)
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    """The time in 90d, 24h, 30m or 45s. Raises BadParameter."""
-    if value is None:
-        return None
-    match = _DURATION.fullmatch(value)
-    duration = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
-    if duration is None or duration > _LONGEST:
-        raise click.BadParameter(f"expected a time like 90d, 24h, 30m or 45s, not {value!r}")
-    return duration
-
-
 def _life(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
     """The same, and longer than nothing."""
-    duration = _duration(ctx, param, value)
-    if duration == timedelta():
+    life = duration(ctx, param, value)
+    if life == timedelta():
         raise click.BadParameter("a key that ends at once is of no use")
-    return duration
+    return life
 
 
 def _requests(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -233,7 +216,7 @@ Examples:
 @click.option(
     "--grace",
     required=True,
-    callback=_duration,
+    callback=duration,
     metavar="TIME",
     help="For how long the key with this ID is good still: 24h, 7d, 30m or 45s.",
 )

@@ -1,7 +1,8 @@
 """The command ``quorumvault``: its commands, and the one place where errors become words and exit codes.
 
 Exit codes: 0 ok, 1 error, 2 usage or a stream or disk that cannot be used, 3 no quorum (for ``serve``: storage failed), 4 partial
-(some tokens not found; a key is revoked, and this host's key file does not say so), 141 the reader of standard output is gone.
+(some tokens not found; a key is revoked, and this host's key file does not say so), 130 Ctrl-C, 141 the reader of standard output
+is gone; 128 + its number for another signal.
 A command returns its exit code, or None for 0, and raises for anything that went wrong.
 """
 
@@ -9,6 +10,7 @@ import difflib
 import errno
 import importlib
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -20,6 +22,17 @@ from quorumvault.config.process_memory import forbid_core_dumps
 from quorumvault.errors import BadArgument, Draining, NoQuorum, QuorumVaultError, StorageFailed, TokensNotFound, Unauthenticated
 
 ERROR, USAGE, NO_QUORUM, STORAGE_FAILED, PARTIAL = 1, 2, 3, 3, 4
+#: What a shell says of a process that a signal ended: so much more than the signal's number.
+BY_SIGNAL = 128
+
+
+class Interrupted(click.Abort):
+    """A signal has ended the command."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.exit_code = BY_SIGNAL + number
+
 
 #: Loaded when they are used or listed: a command pays for its own imports only.
 _COMMANDS = {
@@ -126,6 +139,8 @@ class Commands(click.Group):
 
 
 def _exit_code(error: Exception) -> int:
+    if isinstance(error, click.Abort):  # click's own stands for Ctrl-C
+        return error.exit_code if isinstance(error, Interrupted) else BY_SIGNAL + signal.SIGINT
     if isinstance(error, OSError) and error.errno in _FULL:
         return USAGE
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), ERROR)

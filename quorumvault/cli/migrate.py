@@ -12,7 +12,7 @@ from quorumvault.cli.file_options import force_option, format_option, missing_op
 from quorumvault.cli.files import run_files
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
-from quorumvault.cli.options import Connection, connection_options, json_option
+from quorumvault.cli.options import Connection, bulk_connection_options, json_option
 from quorumvault.cli.output import say, visible
 from quorumvault.cli.report import print_report
 from quorumvault.files.census import count
@@ -49,7 +49,7 @@ Examples:
 @resume_option
 @force_option
 @spill_option
-@connection_options
+@bulk_connection_options
 @json_option
 def migrate(
     files: tuple[str, ...],

@@ -13,9 +13,11 @@ The API key comes from a file or from the environment, never from an argument: t
 from __future__ import annotations
 
 import functools
+import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +35,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The options for reaching the cluster; the API key is read when the client is opened."""
+    """The options for reaching the cluster; the API key is read when the client is opened.
+
+    ``batch`` and ``patience`` (seconds) are those of the client's policy; None leaves them as they are there.
+    """
 
     urls: tuple[str, ...]
     key_file: Path | None
     purpose: str | None
     cacert: Path | None
     client_cert: Path | None
+    batch: int | None = None
+    patience: float | None = None
 
     def open(self) -> Client:
         """A client for these nodes: a context manager. Raises ConfigError for a bad URL, key file or certificate file."""
-        from quorumvault.client import Client
+        from quorumvault.client import Client, ClientPolicy
         from quorumvault.client.settings import read_key
 
         key = None
         if self.key_file is not None:
             key = read_key(self.key_file)
             _warn_if_open(self.key_file)
-        return Client(self.urls or None, api_key=key, purpose=self.purpose, cacert=self.cacert, client_cert=self.client_cert)
+        policy = ClientPolicy(batch=self.batch)
+        if self.patience is not None:
+            policy = ClientPolicy(batch=self.batch, request=self.patience)
+        return Client(
+            self.urls or None, api_key=key, purpose=self.purpose, cacert=self.cacert, client_cert=self.client_cert, policy=policy
+        )
 
 
 def _warn_if_open(path: Path) -> None:
@@ -79,6 +91,39 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _CONNECTION(with_connection)
 
 
+def bulk_connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds those options, and --batch and --patience: for commands that ask for a great deal."""
+
+    @functools.wraps(command)
+    def with_pace(*args: Any, connection: Connection, batch: int | None, patience: timedelta | None, **given: Any) -> Any:
+        seconds = None if patience is None else patience.total_seconds()
+        return command(*args, connection=replace(connection, batch=batch, patience=seconds), **given)
+
+    return connection_options(_PACE(with_pace))
+
+
+def _patience(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """A duration; a number alone is seconds."""
+    found = duration(ctx, param, f"{value}s" if value and value.isdecimal() else value)
+    if found == timedelta():
+        raise click.BadParameter("a node needs some time to answer: expected a time like 90s or 10m")
+    return found
+
+
+_PACE = all_of(
+    click.option(
+        "--batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Ask for N values at once at most. Default: as many as a node takes, and fewer while nodes are slow.",
+    ),
+    click.option(
+        "--patience",
+        callback=_patience,
+        metavar="TIME",
+        help="Go on trying for so long when no node answers: 90s, 10m. Default: 30s.",
+    ),
+)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _CONNECTION = all_of(
     click.option(
@@ -169,3 +214,20 @@ _CONFIG = click.option(
     default=Path("cluster.yaml"),
     help="The cluster's configuration. Default: QUORUMVAULT_CONFIG, then cluster.yaml in this directory.",
 )
+
+
+_DURATION = re.compile(r"([0-9]{1,7})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+#: A key that is to live longer has no end.
+_LONGEST = timedelta(days=36_500)
+
+
+def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """The time in 90d, 24h, 30m or 45s. Raises BadParameter."""
+    if value is None:
+        return None
+    match = _DURATION.fullmatch(value)
+    duration = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+    if duration is None or duration > _LONGEST:
+        raise click.BadParameter(f"expected a time like 90d, 24h, 30m or 45s, not {value!r}")
+    return duration

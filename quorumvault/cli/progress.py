@@ -1,9 +1,13 @@
-"""Shows the progress of a file on a terminal: rows, rows a second, time left. Loaded only if standard error is a terminal."""
+"""Shows the progress of a file on a terminal: rows, rows a second, time left; and below that which nodes do not answer.
+
+Loaded only if standard error is a terminal.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from quorumvault.cli.output import visible
+from quorumvault.client import Trouble
 from quorumvault.files import job
 
 
@@ -27,14 +33,38 @@ class _Rate(ProgressColumn):
         return Text(f"{rows / seconds:,.0f} rows/s" if rows and seconds else "")
 
 
+class _Bar(Progress):
+    """A bar with a line below it for what the client waits for."""
+
+    trouble: Callable[[], Trouble] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        words = "" if self.trouble is None else words_of(self.trouble())
+        if words:
+            yield Text(words, style="yellow")
+
+
+def words_of(trouble: Trouble) -> str:
+    """Nodes that gave no answer last, and how long it goes on trying; nothing if all is well."""
+    nodes: dict[str, list[str]] = {}
+    for node, outcome in trouble.nodes:
+        nodes.setdefault(outcome, []).append(visible(node))
+    words = "; ".join(f"{', '.join(named)}: {visible(outcome)}" for outcome, named in nodes.items())
+    if words and trouble.seconds_left is not None:
+        words += f"; goes on trying for {math.ceil(trouble.seconds_left)} s"
+    return words
+
+
 @contextlib.contextmanager
-def progress_bar(total: int | None) -> Iterator[job.Progress]:
+def progress_bar(total: int | None, trouble: Callable[[], Trouble]) -> Iterator[job.Progress]:
     """Yield a function to call with rows and bytes done. ``total`` is in bytes; None if unknown. The bar vanishes at the end."""
     rows = TextColumn("{task.fields[rows]:,} rows")
     if total is None:
         columns: tuple[ProgressColumn, ...] = (rows, _Rate(), TimeElapsedColumn())
     else:
         columns = (rows, BarColumn(), TaskProgressColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with _Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.trouble = trouble
         task = bar.add_task("", total=total, rows=0)
         yield lambda rows, size: bar.update(task, advance=size, rows=rows)

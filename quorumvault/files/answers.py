@@ -154,7 +154,8 @@ class TextAnswers:
         self._con.execute("create table answers (value text primary key, status text, replacement) without rowid")
 
     def close(self) -> None:
-        self._con.close()
+        with self._lock:  # after Ctrl-C, threads may still be at it
+            self._con.close()
 
     def forget(self) -> None:
         with self._lock:

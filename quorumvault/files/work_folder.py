@@ -18,6 +18,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from quorumvault.durable import sync_directory, sync_file
 from quorumvault.files.job import Job, RunError
@@ -44,6 +45,20 @@ class ManifestMismatch(RunRefused):
     """An unfinished run has another plan than this one."""
 
 
+#: The folders whose locks this process holds.
+_held: set[Path] = set()
+
+
+class Kept(NamedTuple):
+    """What an unfinished run has left."""
+
+    folder: Path
+    parts: int
+    rows: int
+    #: All is made, and some of it may have its name already.
+    is_made: bool
+
+
 def work_path(job: Job) -> Path:
     """Returns the folder of a job's run. It is on the output's file system: what is made there gets its name by a link."""
     if job.output is None:
@@ -55,6 +70,30 @@ def work_path(job: Job) -> Path:
     if job.is_folder and target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev:
         return target / ".quorumvault"
     return target.with_name(f".{name}.quorumvault")
+
+
+def kept(job: Job) -> Kept | None:
+    """Returns what there is for --resume to go on with. Raises RunError for what is no manifest of this version."""
+    path = work_path(job)
+    found = Manifest.load(path)
+    if found is None:
+        return None
+    return Kept(path, len(found.parts), sum(part.counts.rows for part in found.parts.values()), found.publishing)
+
+
+def cut_off(job: Job) -> Kept | None:
+    """Ends a run in place of the thread that is at it, right before the process ends. Returns what is kept."""
+    path = work_path(job)
+    if path not in _held:
+        return None
+    with contextlib.suppress(OSError, RunError):
+        _clear_spill(path)
+        left = kept(job)
+        if left is not None and (left.parts or left.is_made):
+            return left
+        descriptor = _open_own(path)
+        _remove(path, descriptor)
+    return None
 
 
 def has_unfinished(job: Job) -> bool:
@@ -197,9 +236,11 @@ def _locked(path: Path) -> Iterator[int]:
     """Yields a descriptor of the folder, which is made if it is not there."""
     while (descriptor := _lock(path)) is None:
         pass
+    _held.add(path)
     try:
         yield descriptor
     finally:
+        _held.discard(path)
         os.close(descriptor)
 
 

@@ -1,11 +1,13 @@
 """Real client processes that are cut off in the middle of a run, and what --resume makes of what they left."""
 
 import asyncio
+import contextlib
 import json
 import random
 import resource
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -107,13 +109,63 @@ def test_asked_to_end(form: str, number: int, turnstile: Turnstile, variables: d
     process = start(tmp_path, variables)
     assert turnstile.reached.wait(SECONDS)
     process.send_signal(number)
+    _, err = ended(process, 128 + number)  # although no answer comes
     turnstile.open.set()
-    _, err = ended(process, 1)
-    assert "the same command with --resume goes on" in err
+    kept = "Finished parts are kept in {}/.out.quorumvault (1 part, 50 rows): the same command with --resume goes on"
+    assert kept.format(tmp_path) in err
     assert err.endswith("quorumvault: interrupted\n")
     assert not (tmp_path / "out").exists()
     assert {path.name for path in (tmp_path / ".out.quorumvault").iterdir() if path.is_dir()} == set()
     resumed(tmp_path, variables, form, kept=1)
+
+
+def test_asked_to_end_before_anything_was_finished(turnstile: Turnstile, variables: dict[str, str], tmp_path: Path) -> None:
+    furnish(tmp_path, "csv")
+    turnstile.let_through(0)
+    process = start(tmp_path, variables)
+    assert turnstile.reached.wait(SECONDS)
+    process.send_signal(signal.SIGINT)
+    _, err = ended(process, 130)
+    turnstile.open.set()
+    assert "nothing is kept: the same command begins anew" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+#: The command, at work in a library when its outputs are put together: no step of Python's follows for minutes.
+_AT_WORK = """
+import hashlib, sys
+from quorumvault.cli import interrupts, main
+from quorumvault.files.text.engine import TextConversion
+def assemble(*arguments):
+    print("at work", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+TextConversion.assemble = assemble
+interrupts.GRACE = float(sys.argv.pop(1))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("grace", "is_impatient"), [(0.1, False), (3600.0, True)])
+def test_asked_to_end_while_a_library_is_at_work(
+    grace: float, is_impatient: bool, variables: dict[str, str], tmp_path: Path
+) -> None:
+    """After a while the process ends all the same, and at the second Ctrl-C at once. It leaves no values."""
+    furnish(tmp_path, "csv")
+    command = [sys.executable, "-c", _AT_WORK, str(grace), *COMMAND]
+    process = subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    assert list((tmp_path / ".out.quorumvault").glob("*spill*"))
+    process.send_signal(signal.SIGINT)
+    while is_impatient and process.poll() is None:  # two that come together are one
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+    _, err = ended(process, 130)
+    assert f"(4 parts, {50 * FILES} rows): the same command with --resume goes on" in err
+    assert err.endswith("quorumvault: interrupted\n")
+    assert not list((tmp_path / ".out.quorumvault").glob("*spill*"))
+    resumed(tmp_path, variables, "csv", kept=FILES)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

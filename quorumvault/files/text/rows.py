@@ -7,10 +7,11 @@ Memory holds those batches, however long the table is.
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from quorumvault.client.threads import threads
 from quorumvault.crypto.tokens import is_token, parse_token
 from quorumvault.errors import InputError
 from quorumvault.files.answers import CellAnswer, CellValue, Lookup
@@ -135,18 +136,15 @@ class Batch(NamedTuple):
 def convert_rows(table: Table, converter: Converter, start: RowPlace, is_enough: Callable[[RowPlace], bool]) -> Iterator[Batch]:
     """Yields the table's rows from ``start`` on, converted, to its end or to the first place after a batch that ``is_enough``."""
     waiting: deque[tuple[list[Row], RowPlace, Future[Converted]]] = deque()
-    with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="quorumvault") as pool:
-        try:
-            first = start.row + 1
-            for rows, stop in _batches(table, start, is_enough):
-                waiting.append((rows, stop, pool.submit(converter.convert, rows, first)))
-                first = stop.row + 1
-                if len(waiting) == IN_FLIGHT:
-                    yield _settled(*waiting.popleft())
-            while waiting:
+    with threads(IN_FLIGHT) as pool:
+        first = start.row + 1
+        for rows, stop in _batches(table, start, is_enough):
+            waiting.append((rows, stop, pool.submit(converter.convert, rows, first)))
+            first = stop.row + 1
+            if len(waiting) == IN_FLIGHT:
                 yield _settled(*waiting.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            yield _settled(*waiting.popleft())
 
 
 def _settled(rows: list[Row], stop: RowPlace, converted: Future[Converted]) -> Batch:

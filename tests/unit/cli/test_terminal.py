@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import logging
+import re
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from quorumvault.cli import health as healths
+from quorumvault.cli import progress as bars
 from quorumvault.cli.logs import LineFormatter
 from quorumvault.cli.output import table, visible, visible_json
 from quorumvault.cli.watch import watch
-from quorumvault.client import Health, NodeHealth
+from quorumvault.client import Health, NodeHealth, Trouble
 from quorumvault.client.results import QuorumHealth
+from quorumvault.errors import Asked
 from tests.unit.cli.test_status import health, node, run
 from tests.unit.config.test_cluster import GOOD
 
@@ -150,3 +153,30 @@ def test_commands_print_through_one_module() -> None:
             assert ast.unparse(call.func) not in ("click.echo", "click.secho", "print", "sys.stdout.write", "sys.stderr.write"), (
                 path
             )
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (Trouble((), None), ""),
+        (Trouble((Asked("http://n2", "no connection"),), None), "http://n2: no connection"),
+        (
+            Trouble(
+                (Asked("http://n1", "503 no-quorum"), Asked("http://n2", "no answer in time"), Asked(HOSTILE, "503 no-quorum")),
+                20.4,
+            ),
+            f"http://n1, {SHOWN}: 503 no-quorum; http://n2: no answer in time; goes on trying for 21 s",
+        ),
+    ],
+)
+def test_a_bar_says_who_does_not_answer_and_how_long_it_goes_on_trying(
+    trouble: Trouble, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(bars, "Console", lambda **_: Console(file=screen, force_terminal=True, color_system=None, width=400))
+    with bars.progress_bar(100, lambda: trouble) as progress:
+        progress(7, 50)
+    assert "7 rows" in screen.getvalue()
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in screen.getvalue().replace("\r", "\n").splitlines()]
+    assert words in lines
+    assert words or all(line.endswith("left") for line in lines if line)
