@@ -4,7 +4,8 @@
     operations   of clients, each by a coordinator that names the view which it knows, and learns another one from a refusal
     joins        of the disks that want a slot; each can crash at any time, and begins anew from what is durable
 
-At each step one message is handled, and its answer arrives; or an answer is lost on its way to a joining disk, or never comes; or
+At each step one message is handled, and its answer arrives; or several as a group (groups.py), whose answers arrive, or are lost;
+or an answer is lost on its way to a joining disk, or never comes; or
 a node learns a peer's view (10); or a joining disk crashes, or a node loses what it has not made durable, and what it knew; or
 one whose knowledge is followed takes a step of a comparison (knowledge.py). A message to a node reaches one of the disks that it
 has. Whoever is not heard of any more is one that takes no further step.
@@ -36,6 +37,7 @@ from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.model import world
+from tests.model.groups import Group, odd_groups
 from tests.model.knowledge import Knowing, Memory, Process, notices
 from tests.model.world import KEYRING, NODES, Operation, Owed, Table, Violation
 
@@ -120,6 +122,7 @@ class RejoinWorld:
     copies each pair by itself. ``lost``: nodes whose old disk does not live on. Views are numbered up to ``views``: two disks
     that want one slot could take it from each other for ever. Without ``losses`` no joining disk crashes, or waits in vain.
     ``knowing``: what these disks know of settled records is followed too; joining disks are numbered after the old ones.
+    ``group``: how many requests a disk takes into one write at most.
     """
 
     operations: list[Call]
@@ -133,13 +136,17 @@ class RejoinWorld:
     views: int = 3
     keyring: Keyring = KEYRING
     knowing: Knowing | None = None
+    group: int = 2
 
     def __post_init__(self) -> None:
+        #: Disks, and groups of requests that they were tried with.
+        self.groups: set[tuple[int, int, Group]] = set()
         self._ids = [*DISKS.values(), *(joiner.disk for joiner in self.joiners)]
         self._nodes = [*DISKS, *(joiner.node for joiner in self.joiners)]
         self._live = {node: [at for at, name in enumerate(self._nodes) if name == node] for node in NODES}
         for node in self.lost:
             self._live[node].remove(NODES.index(node))
+        self._alive = [at for node in NODES for at in self._live[node]]
         self._disks: Table[Disk] = Table()
         self._views: Table[View | None] = Table()
         self._view(None)
@@ -151,11 +158,16 @@ class RejoinWorld:
         self._results: Table[object] = Table()
         self._canonical: dict[Hashable, Joint] = {}
         self._handled = cache(self._handle)
+        self._odd = cache(self._find_odd)
         self._visits = cache(self._find_visits)
         self._delivered = cache(self._deliver)
         self._answered = cache(self._answer)
         self._begun = cache(self._begin)
         self._asking = cache(self._ask)
+        self._asks_of = cache(self._find_asks)
+        self._present = cache(self._find_present)
+        self._messages = cache(self._find_messages)
+        self._proposal = cache(self._propose)
         self._heard_sums = cache(self._hear_sums)
         self._compared = cache(self._compare)
         self._mended = cache(self._mend)
@@ -205,6 +217,8 @@ class RejoinWorld:
                 yield told, (changed, progresses, _put(joints, at, joint))
         for told, disk, held in self._node_steps(state):
             yield told, (_put(disks, disk, held), progresses, joints)
+        for at in self._alive:
+            yield from self._group_steps(state, at)
         if self.knowing is not None:
             for told, disk, held in self._learning_steps(disks, self.knowing):
                 yield told, (_put(disks, disk, held), progresses, joints)
@@ -232,13 +246,65 @@ class RejoinWorld:
 
     # Disks.
 
-    def _handle(self, at: int, held: int, number: int) -> tuple[int, int]:
-        """A request reaches a disk: its state afterwards, and the reply."""
-        request = self._requests.values[number]
-        after, (reply,) = self._with_replica(at, held, lambda process: process.replica.handle([request]))
-        if isinstance(reply, messages.ViewIs):
-            reply = msgspec.structs.replace(reply, mark=NO_MARK)  # it has a sequence number: see below
-        return after, self._reply(reply)
+    def _handle(self, at: int, held: int, numbers: Group) -> tuple[int, Group]:
+        """A group of requests reaches a disk: its state afterwards, and the replies."""
+        requests = [self._requests.values[number] for number in numbers]
+        after, replies = self._with_replica(at, held, lambda process: process.replica.handle(requests))
+        return after, tuple(self._reply(_without_sequence(reply)) for reply in replies)
+
+    def _group_steps(self, state: State, at: int) -> Iterator[tuple[str, State]]:
+        """A disk handles a group of what is under way to it. Its answers arrive, or none does."""
+        disks, progresses, joints = state
+        node = self._nodes[at]
+        starts = [(operation, start) for operation in range(len(self.operations)) for start in self._starts(state, operation)]
+        requests = set(self._proposals(disks, at))
+        requests.update(request for begun in starts for request, where, _ in self._messages(*begun) if where == node)
+        requests.update(
+            self._asks_of(joiner, joint)[node] for joiner, joint in enumerate(joints) if node in self._asks_of(joiner, joint)
+        )
+        for group in self._odd(at, disks[at], frozenset(requests)):
+            after, replies = self._handled(at, disks[at], group)
+            told = f"{self._name(at)} takes as a group: {', '.join(repr(self._requests.values[number]) for number in group)}"
+            following = _put(disks, at, after), progresses, joints
+            yield f"{told}; no answer arrives", following
+            said = dict(zip(group, replies, strict=True))
+            for operation, start in starts:
+                for request, where, late in self._messages(operation, start):
+                    if where == node and request in said:
+                        following = self._told_operation(operation, start, node, late, said.pop(request), following)
+            for joiner, joint in enumerate(joints):
+                request = self._asks_of(joiner, joint).get(node, _DONE)
+                if request in said:
+                    following = self._told_joiner(joiner, joint, node, said.pop(request), following)
+            yield told, following
+
+    def _find_messages(self, operation: int, start: int) -> list[tuple[int, str, int]]:
+        """What is under way of an operation: the request, to which node, and its number again, or -1 if its answer counts."""
+        visits = self._visits(operation, start)
+        return [(late if late >= 0 else self._present(operation, start), node, late) for node, late in visits]
+
+    def _told_operation(self, operation: int, start: int, node: str, late: int, reply: int, state: State) -> State:
+        disks, progresses, joints = state
+        progress = self._born(start)
+        if late >= 0:
+            heard = replace(progress, late=progress.late - {(late, node)})
+        else:
+            heard = self._hear(operation, progress, node, reply, self._present(operation, start))
+        return disks, _put(progresses, operation, self._interned(operation, heard)), joints
+
+    def _told_joiner(self, joiner: int, joint: int, node: str, reply: int, state: State) -> State:
+        disks, progresses, joints = state
+        disk = len(DISKS) + joiner
+        held, following = self._answered(joiner, joint, node, reply, disks[disk])
+        return _put(disks, disk, held), progresses, _put(joints, joiner, following)
+
+    def _find_odd(self, at: int, held: int, requests: frozenset[int]) -> list[Group]:
+        def handled(held: int, group: Group) -> tuple[int, Group]:
+            if len(group) > 1:
+                self.groups.add((at, held, group))
+            return self._handled(at, held, group)
+
+        return list(odd_groups(handled, held, sorted(requests), self.group))
 
     def _with_replica(self, at: int, held: int, work: Callable[[Process], ResultT]) -> tuple[int, ResultT]:
         disk = self._disks.values[held]
@@ -256,7 +322,6 @@ class RejoinWorld:
         process = Process(replica, memory, self.knowing)
         process.remember(disk.memory)
         result = work(process)
-        # The sequence number counts writes and decides nothing here; without it states fold that differ in it alone.
         pairs = frozenset(pair for pair in memory.scan(b"") if pair[0] != layout.SEQUENCE_KEY)
         mine = replica.identity
         return self._held(Disk(pairs, mine.mode, durable[0], mine.view, process.memory())), result
@@ -264,28 +329,37 @@ class RejoinWorld:
     def _node_steps(self, state: State) -> Iterator[tuple[str, int, int]]:
         """A node learns the view of another one's disk; or loses what it has not made durable."""
         disks = state[0]
-        live = [at for node in NODES for at in self._live[node]]
-        for at in live:
+        for at in self._alive:
             disk = self._disks.values[disks[at]]
             crashed = replace(disk, view=disk.durable, memory=disk.memory and Memory())
             if crashed != disk:
                 yield f"{self._name(at)} crashes, and forgets what it has not on disk", at, self._held(crashed)
-            if disk.mode is not Mode.ACTIVE:
-                continue
-            for other in live:
-                view = self._disks.values[disks[other]].view
-                if view is None or view == disk.view or self._nodes[other] == self._nodes[at]:
-                    continue
-                request = self._request(messages.ProposeView(_ROUND, NO_VIEW, view))
-                after, _ = self._handled(at, disks[at], request)
-                if after != disks[at]:
-                    yield f"{self._name(at)} learns view {_say(view)} of {self._name(other)}", at, after
+            for request, whose in self._proposals(disks, at).items():
+                after, _ = self._handled(at, disks[at], (request,))
+                view = self._disks.values[after].view
+                if after != disks[at] and view is not None:
+                    yield f"{self._name(at)} learns view {_say(view)} of {whose}", at, after
+
+    def _proposals(self, disks: tuple[int, ...], at: int) -> dict[int, str]:
+        """The views of other nodes' disks that this one may learn, as requests to it, and whose they are."""
+        learnt = {}
+        for other in self._alive:
+            request = self._proposal(at, disks[at], other, disks[other])
+            if request is not None:
+                learnt[request] = self._name(other)
+        return learnt
+
+    def _propose(self, at: int, held: int, other: int, theirs: int) -> int | None:
+        """The request by which a disk may learn another one's view."""
+        mine, view = self._disks.values[held], self._disks.values[theirs].view
+        if mine.mode is not Mode.ACTIVE or view in (None, mine.view) or self._nodes[other] == self._nodes[at]:
+            return None
+        return self._request(messages.ProposeView(_ROUND, NO_VIEW, view))
 
     # What disks know of settled records.
 
     def _learning_steps(self, disks: tuple[int, ...], knowing: Knowing) -> Iterator[tuple[str, int, int]]:
-        live = [at for node in NODES for at in self._live[node]]
-        for at, other in itertools.permutations(live, 2):
+        for at, other in itertools.permutations(self._alive, 2):
             if self._nodes[at] == self._nodes[other]:
                 continue
             if knowing.compares and at in knowing.disks:
@@ -331,22 +405,23 @@ class RejoinWorld:
     # Operations, each by a coordinator.
 
     def _operation_steps(self, state: State, at: int) -> Iterator[tuple[str, int, int, int]]:
-        disks, progresses, _ = state
-        interned = progresses[at]
-        if interned:
-            starts = [interned]
-        elif self._may_begin(at, progresses):
-            # A coordinator knows a view that some disk is in.
-            seen = {self._view(self._disks.values[disks[number]].view) for live in self._live.values() for number in live} - {0}
-            starts = [self._interned(at, Progress(self._owed(progresses), view)) for view in sorted(seen)]
-        else:
-            return
-        for start in starts:
+        disks = state[0]
+        for start in self._starts(state, at):
             for node, late in self._visits(at, start):
                 for disk in self._live[node]:
                     held, progress = self._delivered(at, start, node, disk, disks[disk], late)
                     what = "a late message of " if late >= 0 else ""
                     yield f"{what}{self.operations[at].name} at {self._name(disk)}", disk, held, progress
+
+    def _starts(self, state: State, at: int) -> list[int]:
+        """How far an operation may be before its next message: one that begins may know any view that some disk is in."""
+        disks, progresses, _ = state
+        if progresses[at]:
+            return [progresses[at]]
+        if not self._may_begin(at, progresses):
+            return []
+        seen = {self._view(self._disks.values[disks[number]].view) for number in self._alive} - {0}
+        return [self._interned(at, Progress(self._owed(progresses), view)) for view in sorted(seen)]
 
     def _may_begin(self, at: int, progresses: tuple[int, ...]) -> bool:
         first = self.operations[at].after
@@ -366,12 +441,17 @@ class RejoinWorld:
         """What a message of an operation makes of the disk that it reaches, and of the operation."""
         progress = self._born(interned)
         if late >= 0:
-            after, _ = self._handled(disk, held, late)
+            after, _ = self._handled(disk, held, (late,))
             return after, self._interned(at, replace(progress, late=progress.late - {(late, node)}))
-        sent = self._round(at, progress).request.sent_in(_round_id(at, len(progress.decisions)), self._view_of(progress).id)
-        request = self._request(sent)
-        after, reply = self._handled(disk, held, request)
+        request = self._present(at, interned)
+        after, (reply,) = self._handled(disk, held, (request,))
         return after, self._interned(at, self._hear(at, progress, node, reply, request))
+
+    def _find_present(self, at: int, interned: int) -> int:
+        """The request of an operation's present round."""
+        progress = self._born(interned)
+        round_id = _round_id(at, len(progress.decisions))
+        return self._request(self._round(at, progress).request.sent_in(round_id, self._view_of(progress).id))
 
     def _hear(self, at: int, progress: Progress, node: str, reply: int, request: int) -> Progress:
         heard = progress.heard | {(node, reply)}
@@ -454,25 +534,29 @@ class RejoinWorld:
             held, _ = self._with_replica(disk, disks[disk], lambda process: process.replica.activate(step.view, {}))
             yield f"{name} is active in {_say(step.view)}", _put(disks, disk, held), _DONE
             return
-        heard = {node for node, _ in self._joints.values[joints[at]].heard}
-        asked = step.request.sent_in(_ROUND, step.request.view)
-        if isinstance(asked, messages.ProposeView) and asked.proposed.number > self.views:
-            return
-        request = self._request(asked)
-        for node in step.nodes:
-            if node in heard:
-                continue
+        for node, request in self._asks_of(at, joints[at]).items():
             if self.losses:
                 held, joint = self._answered(at, joints[at], node, None, disks[disk])
                 yield f"{name} hears nothing from {node}", _put(disks, disk, held), joint
             for other in self._live[node]:
-                theirs, reply = self._handled(other, disks[other], request)
-                told, after = f"{name} asks {self._name(other)}: {asked}", _put(disks, other, theirs)
+                theirs, (reply,) = self._handled(other, disks[other], (request,))
+                told, after = f"{name} asks {self._name(other)}: {step.request}", _put(disks, other, theirs)
                 held, joint = self._answered(at, joints[at], node, reply, disks[disk])
                 yield told, _put(after, disk, held), joint
                 if theirs != disks[other] and self.losses:
                     held, joint = self._answered(at, joints[at], node, None, disks[disk])
                     yield f"{told}, and the answer is lost", _put(after, disk, held), joint
+
+    def _find_asks(self, at: int, joint: int) -> dict[str, int]:
+        """What a joining disk asks, by the nodes that it has not heard yet: nothing once it is done, or of a view too many."""
+        step = None if joint == _DONE else self._asking(at, joint)
+        if not isinstance(step, Ask):
+            return {}
+        asked = step.request.sent_in(_ROUND, step.request.view)
+        if isinstance(asked, messages.ProposeView) and asked.proposed.number > self.views:
+            return {}
+        heard = {node for node, _ in self._joints.values[joint].heard}
+        return dict.fromkeys([node for node in step.nodes if node not in heard], self._request(asked))
 
     def _answer(self, at: int, number: int, node: str, reply: int | None, held: int) -> tuple[int, int]:
         """What an answer makes of the joining and of its disk, with all that is done before it asks again."""
@@ -562,6 +646,16 @@ class RejoinWorld:
 
 def _put(numbers: tuple[int, ...], at: int, number: int) -> tuple[int, ...]:
     return (*numbers[:at], number, *numbers[at + 1 :])
+
+
+def _without_sequence(reply: messages.AnyReply) -> messages.AnyReply:
+    """It counts writes and decides nothing here; without it states fold that differ in it alone."""
+    match reply:
+        case messages.ViewIs():
+            return msgspec.structs.replace(reply, mark=NO_MARK)
+        case messages.Ack():
+            return msgspec.structs.replace(reply, sequence=0)
+    return reply
 
 
 def _say(view: View) -> str:

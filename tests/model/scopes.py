@@ -11,6 +11,7 @@ from quorumvault.protocol.fence import Register
 from quorumvault.protocol.operations import OwnReplica, Written
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.steps import Steps
+from tests.model.groups import MOST
 from tests.model.knowledge import Knowing
 from tests.model.world import KEYRING, Operation, Owed, World
 
@@ -163,9 +164,12 @@ class Scope:
     at_least: int = 0
     knowing: Knowing | None = None
     stored: Mapping[bytes, bytes] | None = None
+    group: int = MOST
 
     def world(self, *, renaming: bool = True) -> World:
-        return World(self.operations, keyring=self.keyring, renaming=renaming, knowing=self.knowing, stored=self.stored)
+        return World(
+            self.operations, keyring=self.keyring, renaming=renaming, knowing=self.knowing, stored=self.stored, group=self.group
+        )
 
 
 A, B, C = put("put a", 1), put("put b", 2), put("put c", 2, OTHER, NARROW)

@@ -26,10 +26,10 @@ COMPARED, COMPARED_NARROW = Knowing(PLACE), Knowing(PLACE_NARROW)
 #: Explored by the test suite. In each a Put may be lost, as a whole or its acknowledgements. "again": the value is put once more,
 #: as by a client that has heard nothing. "no-room": whatever is written is too much to be remembered.
 SMALL = {
-    "settled-put-read-get": Scope((A, READ, GET), at_least=150_000, knowing=COMPARED),
-    "settled-put-again-read": Scope((A, AGAIN, READ), at_least=80_000, knowing=TOLD),
+    "settled-put-read-get": Scope((A, READ, GET), at_least=150_000, knowing=COMPARED, group=2),
+    "settled-put-again-read": Scope((A, AGAIN, READ), at_least=80_000, knowing=TOLD, group=2),
     "settled-no-room": Scope((A, READ), at_least=5_000, knowing=replace(COMPARED, room=0)),
-    "settled-two-values-read": Scope((A_NARROW, C, READ_NARROW), NARROW, 30_000, replace(TOLD_NARROW, mends=True)),
+    "settled-two-values-read": Scope((A_NARROW, C, READ_NARROW), NARROW, 30_000, replace(TOLD_NARROW, mends=True), group=2),
     "settled-put-again-rotate": Scope((AGAIN, ROTATE), at_least=100, knowing=TOLD, stored=RECORD),
     "settled-two-values-put": Scope((A_NARROW, C_AT_N1), NARROW, 1_000, TOLD_NARROW),
 }

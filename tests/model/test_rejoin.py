@@ -16,7 +16,9 @@ LARGE = ("two-join-beside", "two-want-one-slot")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.large if name in LARGE else ()) for name in SMALL])
 def test_no_state_breaks_a_rule(name: str) -> None:
     scope = SMALL[name]
-    assert scope.world().explore() > scope.at_least
+    world = scope.world()
+    assert world.explore() > scope.at_least
+    assert len(world.groups) > 5
 
 
 def test_nodes_that_learn_from_each_other_are_not_apart_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

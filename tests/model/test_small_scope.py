@@ -17,6 +17,9 @@ def test_no_interleaving_breaks_a_rule(scope: str) -> None:
     world = SMALL[scope].world()
     assert world.explore().states > SMALL[scope].at_least
     assert world.unsettled() == []
+    # Replicas take groups, and what comes of them comes of their requests one by one too.
+    assert len(world.groups) > 5
+    assert world.odd == []
 
 
 @pytest.mark.parametrize("scope", ["put-get-get", "two-values-get", "rotate-epoch-epoch"])

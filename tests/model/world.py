@@ -5,6 +5,7 @@ something where they arrive, and what finished operations have shown. One step i
 
     a request reaches a replica, is handled, and its reply reaches the coordinator at once
     a request reaches a replica, and its reply is lost, or comes when nobody waits for it any more
+    several requests reach a replica and are handled as a group, whose replies come at once or never (groups.py)
     a coordinator gives up all replicas that its round has not heard: they crashed, are cut off, or hang
     a replica crashes, its disk loses what was not synced, and its process what it knew
     a replica whose knowledge is followed takes a step of a comparison with another one (knowledge.py)
@@ -64,6 +65,7 @@ from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
+from tests.model.groups import MOST, Group, odd_groups
 from tests.model.knowledge import Knowing, Memory, Process, notices
 from tests.simulation.disks import Disk
 
@@ -200,7 +202,7 @@ class World:
 
     ``renaming`` false keeps states apart that differ by a renaming only. ``knowing``: what these replicas know of settled records
     is followed too. Then they keep their names, only they are asked alone, and each write is of a kind of its own.
-    ``stored`` is what all disks hold at the beginning.
+    ``stored`` is what all disks hold at the beginning, ``group`` how many requests a replica takes into one write at most.
     """
 
     def __init__(
@@ -211,6 +213,7 @@ class World:
         renaming: bool = True,
         knowing: Knowing | None = None,
         stored: Mapping[bytes, bytes] | None = None,
+        group: int = MOST,
     ) -> None:
         kinds = list(dict.fromkeys(operation.kind for operation in operations))
         self._kinds = [kinds.index(operation.kind) for operation in operations]
@@ -219,6 +222,11 @@ class World:
         self._keyring = keyring
         self._knowing = knowing
         self._stored = frozenset((stored or {}).items())
+        self._group = group
+        #: Stores, and groups of requests that they were tried with.
+        self.groups: set[tuple[int, Group]] = set()
+        #: Those of them that come to something that their requests one by one do not.
+        self.odd: list[tuple[int, Group]] = []
         self._code = Struct(f"<{5 + len(operations)}H")
         self._contents = Table(Content())
         self._flights: Table[frozenset[tuple[int, int]]] = Table(frozenset())
@@ -250,6 +258,10 @@ class World:
         self._steps = cache(self._find_step)
         self._silences = cache(self._find_silence)
         self._arrived = cache(self._find_arrived)
+        self._handled = cache(self._find_handled)
+        self._asked = cache(self._find_asked)
+        self._heard = cache(self._find_heard)
+        self._odd_groups = cache(self._find_odd)
         self._crashed = cache(self._find_crashed)
         self._settled = cache(self._find_settled)
         self._joined = cache(self._find_joined)
@@ -291,15 +303,26 @@ class World:
         return map(self._decode, self._came_from)
 
     def unsettled(self) -> list[tuple[AnyRequest, Content, Content]]:
-        """Requests that would change nothing on a disk, and would on what it grew into. There must be none.
+        """Requests that would change nothing on a disk, and would on what it grew into, or in a group. There must be none.
 
         What they would change in memory does not count: there a request is remembered, and forgotten again.
         """
-        return [
+        numbers, contents = range(len(self._requests.values)), self._contents.values
+        in_groups = [
+            (self._requests.values[idle], contents[store], contents[self._handled(store, group)[0]])
+            for store, idle, other in itertools.product({store for store, _ in self._grown}, numbers, numbers)
+            if self._arrived(idle, store) == store
+            for group in odd_groups(self._handled_on_disk, store, sorted({idle, other}), 2)
+        ]
+        return in_groups + [
             (request, self._contents.values[before], self._contents.values[after])
             for (number, request), (before, after) in itertools.product(enumerate(self._requests.values), self._grown)
             if self._arrived(number, before) == before and self._on_disk(self._arrived(number, after)) != self._on_disk(after)
         ]
+
+    def _handled_on_disk(self, store: int, requests: Group) -> tuple[int, Group]:
+        """What a group leaves on a disk, whatever is known and replied."""
+        return self._contents.number(self._on_disk(self._handled(store, requests)[0])), (0,) * len(requests)
 
     def _on_disk(self, store: int) -> Content:
         return self._contents.values[store]._replace(memory=None)
@@ -338,11 +361,36 @@ class World:
                 yield self._after(state, at, 0, silence._replace(store=state.stores[0]))
         for request, node in self._flights.values[state.flight]:
             yield self._written(state, node, self._arrived(request, state.stores[node]))
+        for node in range(3):
+            yield from self._grouped(state, node)
         for node, store in enumerate(state.stores):
             if self._crashed(store) != store:
                 yield self._written(state, node, self._crashed(store))
         if self._knowing is not None:
             yield from self._learning(state, self._knowing)
+
+    def _grouped(self, state: State, node: int) -> Iterator[State]:
+        """A replica handles a group of what is under way to it. Replies that an operation waits for come at once, or never."""
+        waiting: dict[int, list[int]] = {}
+        for at, progress in enumerate(state.progress):
+            begun = progress or self._born(self._kinds[at], state.owed)
+            if progress != _ENDED and node in self._awaited(self._kinds[at], begun):
+                waiting.setdefault(self._asked(self._kinds[at], begun), []).append(at)
+        under_way = {request for request, to in self._flights.values[state.flight] if to == node}
+        for group in self._odd_groups(state.stores[node], frozenset(under_way.union(waiting))):
+            store, replies = self._handled(state.stores[node], group)
+            askers = {request: iter(waiting.get(request, ())) for request in group}
+            asked = [(next(askers[request], None), reply) for request, reply in zip(group, replies, strict=True)]
+            heard = [(at, reply) for at, reply in asked if at is not None]
+            for kept in itertools.product((True, False), repeat=len(heard)):
+                yield self._after_group(state, node, store, itertools.compress(heard, kept))
+
+    def _after_group(self, state: State, node: int, store: int, heard: Iterable[tuple[int, int]]) -> State:
+        following = self._written(state, node, store)
+        for at, reply in heard:
+            begun = state.progress[at] or self._born(self._kinds[at], state.owed)
+            following = self._after(following, at, node, self._heard(self._kinds[at], begun, node, reply)._replace(store=store))
+        return following
 
     def _learning(self, state: State, knowing: Knowing) -> Iterator[State]:
         for node, other in itertools.permutations(range(3), 2):
@@ -381,24 +429,29 @@ class World:
 
     def _find_step(self, operation: int, number: int, node: int, store: int) -> Step:
         """The request reaches a node, is handled, and its reply is heard."""
+        after, (reply,) = self._handled(store, (self._asked(operation, number),))
+        return self._heard(operation, number, node, reply)._replace(store=after)
+
+    def _find_asked(self, operation: int, number: int) -> int:
+        """The request of the present round of an operation."""
         progress = self._begun(number)
         request = self._ask(operation, progress.decisions).request.sent_in(self._round_id(operation, progress), VIEW.id)
-        after, reply = self._handle(request, node, store)
-        # Which of the three it was is known from who was asked, and how many groups it has written decides nothing here.
-        said = msgspec.structs.replace(reply, disk=b"", **({"sequence": 0} if isinstance(reply, Ack) else {}))
-        heard = progress.heard | {(node, self._replies.number(said, encode(said)))}
+        return self._requests.number(request, encode(request))
+
+    def _find_heard(self, operation: int, number: int, node: int, reply: int) -> Step:
+        """A node's reply is heard. Nothing is said of its store."""
+        progress = self._begun(number)
+        heard = progress.heard | {(node, reply)}
         awaited = [other for other in self._awaited(operation, number) if other != node]
         decision = self._decide(operation, progress, heard, node, ())
         if decision is None:
-            step = Step(
+            return Step(
                 self._progress.number(replace(progress, heard=heard)),
                 sent=0 if progress.heard else self._sent(operation, progress),
             )
-        else:
-            assert repr(self._decide(operation, progress, heard, node, awaited)) == repr(decision)
-            step = self._decided(operation, progress, decision)
-            step = step._replace(sent=self._joined(step.sent, self._sent(operation, progress)))
-        return step._replace(store=after)
+        assert repr(self._decide(operation, progress, heard, node, awaited)) == repr(decision)
+        step = self._decided(operation, progress, decision)
+        return step._replace(sent=self._joined(step.sent, self._sent(operation, progress)))
 
     def _find_silence(self, operation: int, number: int) -> Step | None:
         """All replicas that were not heard yet are given up, if that decides anything."""
@@ -408,12 +461,31 @@ class World:
 
     def _find_arrived(self, request: int, store: int) -> int:
         """A store, after a request was handled whose reply nobody hears."""
-        return self._handle(self._requests.values[request], 0, store)[0]
+        return self._handled(store, (request,))[0]
 
-    def _handle(self, request: AnyRequest, node: int, store: int) -> tuple[int, AnyReply]:
-        after, (reply,) = self._at(node, store, lambda process: process.replica.handle([request]))
-        assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (request.round, VIEW.id, DISKS[node])
-        return after, reply
+    def _find_odd(self, store: int, requests: frozenset[int]) -> list[Group]:
+        found = list(odd_groups(self._handled_as_group, store, sorted(requests), self._group))
+        self.odd += [(store, group) for group in found]
+        return found
+
+    def _handled_as_group(self, store: int, requests: Group) -> tuple[int, Group]:
+        if len(requests) > 1:
+            self.groups.add((store, requests))
+        return self._handled(store, requests)
+
+    def _find_handled(self, store: int, requests: Group) -> tuple[int, Group]:
+        """A group of requests is handled: the store afterwards, and the replies.
+
+        Which of the three nodes it was is known from who was asked, and how many groups it has written decides nothing here.
+        """
+        asked = [self._requests.values[request] for request in requests]
+        after, replies = self._at(0, store, lambda process: process.replica.handle(asked))
+        said: list[int] = []
+        for request, reply in zip(asked, replies, strict=True):
+            assert isinstance(reply, OtherView) or (reply.round, reply.view, reply.disk) == (request.round, VIEW.id, DISKS[0])
+            bare = msgspec.structs.replace(reply, disk=b"", **({"sequence": 0} if isinstance(reply, Ack) else {}))
+            said.append(self._replies.number(bare, encode(bare)))
+        return after, tuple(said)
 
     def _at(self, node: int, store: int, work: Callable[[Process], T]) -> tuple[int, T]:
         """A replica's store after this work, which is synced, and what comes of it."""

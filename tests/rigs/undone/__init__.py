@@ -4,9 +4,9 @@ The simulator tries those with a ``play``, the model those with ``scopes``, the 
 the peer port those with an ``intruder``.
 """
 
-from tests.rigs.undone import certificates, healing, processes, rejoining, requests, revocations, rollback, settled
+from tests.rigs.undone import certificates, groups, healing, processes, rejoining, requests, revocations, rollback, settled
 
-_MODULES = (requests, rejoining, rollback, healing, processes, settled, certificates, revocations)
+_MODULES = (requests, groups, rejoining, rollback, healing, processes, settled, certificates, revocations)
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
 #: Those that the simulator can show.
 SIMULATED = {name: mutant for name, mutant in UNDONE.items() if mutant.play is not None}
