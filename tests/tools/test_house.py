@@ -1,6 +1,7 @@
 """The rules of the house, held by a test: who may import whom, how long a function may get, and what no file may contain."""
 
 import ast
+import functools
 import graphlib
 import re
 import tomllib
@@ -91,8 +92,8 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 
 FILES = list(_walk(ROOT))
-PYTHON = {path: ast.parse(path.read_bytes()) for path in FILES if path.suffix == ".py"}
-SOURCE = {path: tree for path, tree in PYTHON.items() if path.relative_to(ROOT).parts[0] != "tests"}
+PYTHON = [path for path in FILES if path.suffix == ".py"]
+SOURCE = [path for path in PYTHON if path.relative_to(ROOT).parts[0] != "tests"]
 
 
 def _module_name(path: Path) -> str:
@@ -101,12 +102,17 @@ def _module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 
 
-MODULES = {_module_name(path): tree for path, tree in SOURCE.items()}
+MODULES = {_module_name(path): path for path in SOURCE}
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
-    """Everything imported anywhere in it, functions and type checking included."""
-    for node in ast.walk(tree):
+@functools.cache
+def _nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_bytes())))
+
+
+def imports(module: str) -> Iterator[str]:
+    """Everything imported anywhere in a module of ``MODULES``, functions and type checking included."""
+    for node in _nodes(MODULES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -149,7 +155,7 @@ def rooms(folder: str) -> Graph:
     for module in PACKAGE:
         room = room_of(module)
         if room is not None:
-            graph[room] |= {other for name in imports(MODULES[module]) if (other := room_of(name))} - {room}
+            graph[room] |= {other for name in imports(module) if (other := room_of(name))} - {room}
     return graph
 
 
@@ -164,20 +170,20 @@ def floors(graph: Graph) -> dict[str, int]:
 PACKAGE = sorted(name for name in MODULES if name.startswith("quorumvault."))
 
 
-@pytest.mark.parametrize("module", PACKAGE)
-def test_imports_point_down(module: str) -> None:
-    own = layer_of(module)
-    assert own is not None, f"{module} is in no layer: give it a place in LAYERS"
-    for imported in imports(MODULES[module]):
-        assert not _fits(imported, ("chaos", "bench", "tests")), f"{module} imports {imported}"
-        if _fits(imported, ("quorumvault",)):
-            other = layer_of(imported)
-            assert other is not None, f"{module} imports {imported}, which is in no layer"
-            assert other <= own, f"{module} ({LAYERS[own][0]}) imports {imported} ({LAYERS[other][0]})"
+def test_imports_point_down() -> None:
+    for module in PACKAGE:
+        own = layer_of(module)
+        assert own is not None, f"{module} is in no layer: give it a place in LAYERS"
+        for imported in imports(module):
+            assert not _fits(imported, ("chaos", "bench", "tests")), f"{module} imports {imported}"
+            if _fits(imported, ("quorumvault",)):
+                other = layer_of(imported)
+                assert other is not None, f"{module} imports {imported}, which is in no layer"
+                assert other <= own, f"{module} ({LAYERS[own][0]}) imports {imported} ({LAYERS[other][0]})"
 
 
 def test_no_module_needs_itself() -> None:
-    graph = {module: [name for name in imports(tree) if name in MODULES and name != module] for module, tree in MODULES.items()}
+    graph = {module: [name for name in imports(module) if name in MODULES and name != module] for module in MODULES}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
@@ -197,27 +203,27 @@ def test_a_part_imports_only_what_it_may(part: str) -> None:
     modules = [name for name in MODULES if _fits(name, (part,)) and not _fits(name, tuple(inner))]
     assert modules
     for module in modules:
-        ours = [name for name in imports(MODULES[module]) if _fits(name, ("quorumvault", "chaos", "bench", "tests"))]
+        ours = [name for name in imports(module) if _fits(name, ("quorumvault", "chaos", "bench", "tests"))]
         assert [name for name in ours if not _fits(name, ONLY[part])] == [], module
 
 
 def test_the_protocol_is_pure() -> None:
     for module in PACKAGE:
         if _fits(module, ("quorumvault.protocol",)):
-            assert {name.partition(".")[0] for name in imports(MODULES[module])} & IMPURE == set(), module
+            assert {name.partition(".")[0] for name in imports(module)} & IMPURE == set(), module
 
 
-@pytest.mark.parametrize("path", SOURCE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_source_fits_a_head(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= MODULE_LINES
-    assert not LEFTOVER.search(text)
-    functions = [node for node in ast.walk(SOURCE[path]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES] == []
+def test_source_fits_a_head() -> None:
+    for path in SOURCE:
+        text = path.read_text()
+        assert text.count("\n") <= MODULE_LINES, path
+        assert not LEFTOVER.search(text), path
+        functions = [node for node in _nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES] == [], path
 
 
 def test_every_test_runs() -> None:
-    for path in PYTHON.keys() - SOURCE.keys() - {Path(__file__)}:
+    for path in set(PYTHON) - set(SOURCE) - {Path(__file__)}:
         assert not NOT_RUN.search(path.read_text()), path
 
 
