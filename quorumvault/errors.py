@@ -193,8 +193,8 @@ class ConfigError(QuorumVaultError):
         super().__init__(f"{where}: {key}: {expected}" if key else f"{where}: {expected}")
 
 
-class SecretUnavailable(ConfigError):
-    """Whoever is asked for a secret did not give it in time. Starting again may help: ends a node with exit 4."""
+class Unavailable(ConfigError):
+    """Something around a node was not there in time: a secret, an address. Starting again may help: ends a node with exit 4."""
 
 
 class BadArgument(ConfigError):

@@ -1,6 +1,8 @@
 """``quorumvault serve``: run one node in the foreground."""
 
 import signal
+import sys
+import time
 from pathlib import Path
 
 import click
@@ -10,7 +12,7 @@ from quorumvault.cli.options import config_option, node_option
 from quorumvault.cli.output import say, visible
 from quorumvault.cli.process import expect_batches, stop_with, take_descriptors
 from quorumvault.config.cluster import LOG_LEVELS, load_place, with_secret
-from quorumvault.errors import SecretUnavailable
+from quorumvault.errors import Unavailable
 
 #: Something around it was not there in time, and starting again may help.
 NOT_THERE = 4
@@ -31,22 +33,27 @@ def serve(config: Path, node: str, log_level: str | None, as_json: bool, parent:
     """Run one node until SIGTERM or Ctrl-C, then serve what is under way and stop.
 
     Logs go to stderr. SIGHUP makes it read the API keys, its peers' addresses and the certificates again. Exit codes: 0 stopped
-    as asked, 1 configuration, 3 the store failed, 4 whoever was asked for the master secret did not give it.
+    as asked, 1 configuration, 3 the store failed, 4 a name, an address or the master secret was not there in time.
     """
     import uvloop
 
+    from quorumvault.server.node.addresses import await_addresses
     from quorumvault.server.node.node import serve as serve_node
 
     # All files are read now in any case; the node takes it once it runs. Not SIG_IGN, which children inherit.
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+    # Nothing is under way before the node takes these too.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda number, frame: sys.exit(0))
     if parent is not None:
         stop_with(parent)
     place = load_place(config, node)
     place.require_guarded()
     log_to_stderr(node, log_level or place.cluster.log_level, as_json=as_json)
     try:
+        await_addresses(place, time.monotonic, time.sleep)
         (settings,) = with_secret(place)
-    except SecretUnavailable as error:
+    except Unavailable as error:
         say(f"quorumvault: {visible(str(error))}", err=True)
         return NOT_THERE
     take_descriptors(settings.cluster)

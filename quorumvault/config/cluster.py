@@ -145,6 +145,14 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain: SecondsOrNone = 10.0
 
 
+class StartupSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node does when it starts before the machine around it has."""
+
+    #: Seconds until the names at which a node listens resolve and its addresses are there. At boot that takes some seconds;
+    #: after half a minute whoever started the node should know.
+    wait: SecondsOrNone = 30.0
+
+
 class HealingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of healing, by which a node keeps three replicas the same."""
 
@@ -214,6 +222,7 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reads: Annotated[Reads, Meta(description="one of settled, quorum")] = "settled"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    startup: StartupSettings = StartupSettings()
     healing: HealingSettings = HealingSettings()
     events: EventLogSettings = EventLogSettings()
 
@@ -253,6 +262,7 @@ class Cluster:
     reads: Reads
     limits: Limits
     timeouts: Timeouts
+    startup: StartupSettings
     healing: HealingSettings
     events: EventLogSettings
 
@@ -376,6 +386,7 @@ def parse_cluster(file: Path, text: str) -> Cluster:
         reads=settings.reads,
         limits=settings.limits,
         timeouts=settings.timeouts,
+        startup=settings.startup,
         healing=settings.healing,
         events=settings.events,
     )

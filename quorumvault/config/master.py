@@ -20,7 +20,7 @@ from quorumvault.config.secret_command import Argument, output_of
 from quorumvault.config.secrets import FilePath, decoded, is_hexadecimal, read_descriptor, read_secret, require_private
 from quorumvault.config.tampering import guarded
 from quorumvault.crypto.keys import Secret
-from quorumvault.errors import ConfigError, SecretUnavailable
+from quorumvault.errors import ConfigError, Unavailable
 
 SecretId = Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,16}\Z", description="1 to 16 lower case letters and digits")]
 #: 1 and 2 are for what the process says; no process is given thousands.
@@ -69,7 +69,7 @@ class MasterSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_master(where: Path, master: MasterSecret, patience: float) -> Secret:
     """Return the secret of the cluster.yaml ``where``. A command, or whoever writes to a descriptor, has ``patience`` seconds.
 
-    Raises ConfigError; SecretUnavailable if it may be there another time.
+    Raises ConfigError; Unavailable if it may be there another time.
     """
     if master.file is not None:
         return read_secret(where, master.source, located(where, master.source, master.file))
@@ -97,7 +97,7 @@ def _from_descriptor(where: Path, key: str, descriptor: int, patience: float) ->
         _give_up(descriptor)
     except TimeoutError:
         late = f"{what}: expected the secret, and then the end, within {patience:g} s"
-        raise SecretUnavailable(where, key, late) from None
+        raise Unavailable(where, key, late) from None
     except OSError as error:
         raise ConfigError(where, key, f"{what}: expected one that is open for reading: {error.strerror}") from None
     except ValueError as error:

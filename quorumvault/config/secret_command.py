@@ -22,7 +22,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from quorumvault.config.tampering import guarded
-from quorumvault.errors import ConfigError, SecretUnavailable
+from quorumvault.errors import ConfigError, Unavailable
 
 Argument = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00]*\Z")]
 
@@ -43,7 +43,7 @@ def output_of(where: Path, key: str, command: Sequence[str], room: memoryview, p
     """Put into ``room`` what the command prints, and return how much that was. If it is full, no more is waited for.
 
     It runs in the directory of the cluster.yaml ``where``, whose ``key`` it is. Raises ConfigError if it cannot be run, and
-    SecretUnavailable if it fails or does not end within ``patience`` seconds.
+    Unavailable if it fails or does not end within ``patience`` seconds.
     """
     program = _program(where, key, command[0])
     said = bytearray()
@@ -52,11 +52,11 @@ def output_of(where: Path, key: str, command: Sequence[str], room: memoryview, p
     if size == len(room):
         return size
     if not ended:
-        raise SecretUnavailable(where, key, f"{program} did not end within {patience:g} s and was killed{_shown(said)}")
+        raise Unavailable(where, key, f"{program} did not end within {patience:g} s and was killed{_shown(said)}")
     code = process.returncode
     if code:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        raise SecretUnavailable(where, key, f"{program} {how}{_shown(said)}")
+        raise Unavailable(where, key, f"{program} {how}{_shown(said)}")
     return size
 
 

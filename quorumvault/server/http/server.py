@@ -4,6 +4,7 @@ uvicorn closes its listener at the first SIGTERM and exits with 143. A node drai
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp
 
 from quorumvault.config.addresses import Address
 from quorumvault.config.cluster import Limits, Timeouts
-from quorumvault.errors import ConfigError
+from quorumvault.errors import ConfigError, Unavailable
 from quorumvault.server.http.protocol import Connection, Shared
 from quorumvault.server.http.secured import Secured
 from quorumvault.server.telemetry.connection_refusals import HttpRefusals, Refusal
@@ -28,7 +29,7 @@ _KEEP_ALIVE = 75
 
 
 def listening_socket(where: Path, key: str, address: Address) -> socket.socket:
-    """Return a bound TCP socket. Raises ConfigError if the address cannot be bound."""
+    """Return a bound TCP socket. Raises ConfigError if the address cannot be bound; Unavailable if that may change by itself."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,7 +37,8 @@ def listening_socket(where: Path, key: str, address: Address) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise ConfigError(where, key, f"cannot listen on {address}: {error.strerror}") from None
+        kind = Unavailable if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else ConfigError
+        raise kind(where, key, f"cannot listen on {address}: {error.strerror}") from None
     return listener
 
 

@@ -46,7 +46,7 @@ def test_every_command_has_an_example_and_json(command: tuple[str, ...]) -> None
         (click.BadParameter("no", param_hint="--x"), USAGE),
         (OSError(28, "No space left on device", "out.csv"), USAGE),
         (OSError(5, "Input/output error", "out.csv"), ERROR),
-        (click.Abort(), ERROR),
+        (click.Abort(), 130),
     ],
 )
 def test_an_error_is_a_line_and_an_exit_code(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from quorumvault.config import credentials
 from quorumvault.config.certificates import load_credentials
 from quorumvault.config.cluster import load_cluster, load_node, load_place, with_secret
 from quorumvault.config.secrets import read_secret
-from quorumvault.errors import ConfigError, SecretUnavailable
+from quorumvault.errors import ConfigError, Unavailable
 from tests.rigs.clusters import runs as is_running
 from tests.rigs.made import made
 
@@ -124,7 +124,7 @@ def test_a_command_gets_no_key_no_descriptor_and_no_input(vault: Path, key: Path
 
 def test_a_command_that_fails_says_how_and_a_start_ends_with_4(vault: Path) -> None:
     file = runs(vault, "echo 'error: Permission denied (key \"alias/qv\", request 9f3a-c07b): ask your admin.' >&2; exit 7")
-    said = refusal(file, SecretUnavailable)
+    said = refusal(file, Unavailable)
     assert said == (
         f"{file}: secrets.master.command: {vault}/./ask ended with exit code 7: error: Permission denied (key … request … "
         "ask your admin."
@@ -134,7 +134,7 @@ def test_a_command_that_fails_says_how_and_a_start_ends_with_4(vault: Path) -> N
 
 
 def test_a_command_that_a_signal_ends(vault: Path) -> None:
-    assert "was killed by signal 15" in refusal(runs(vault, "kill $$"), SecretUnavailable)
+    assert "was killed by signal 15" in refusal(runs(vault, "kill $$"), Unavailable)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_command_that_a_signal_ends(vault: Path) -> None:
 )
 def test_a_secret_that_a_command_says_on_its_way_out_is_shown_in_no_part(vault: Path, written: str) -> None:
     (vault / "said").write_text(f"the secret is '{written}'\nkey={written}\n{written}\n")
-    said = refusal(runs(vault, "cat said >&2; exit 1"), SecretUnavailable)
+    said = refusal(runs(vault, "cat said >&2; exit 1"), Unavailable)
     assert said.endswith("ended with exit code 1: the secret is …")
 
 
@@ -176,7 +176,7 @@ def test_a_command_that_prints_without_end_is_ended(vault: Path) -> None:
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(vault: Path) -> None:
     """Though it has closed what it could say more by."""
     file = runs(vault, "echo waiting for the agent >&2; exec >&- 2>&-\nsleep 600 & echo $! > pid; wait", seconds=1)
-    assert refusal(file, SecretUnavailable).endswith("did not end within 1 s and was killed: waiting for the agent")
+    assert refusal(file, Unavailable).endswith("did not end within 1 s and was killed: waiting for the agent")
     assert is_gone(int((vault / "pid").read_text()))
 
 
@@ -300,7 +300,7 @@ def test_a_pipe_that_somebody_else_has_read(vault: Path) -> None:
 
 def test_a_pipe_whose_end_does_not_come(vault: Path) -> None:
     reading, writing = piped(SECRET.hex(), ended=False)
-    said = refusal(comes_from(vault, f"descriptor: {reading}", seconds=0.05), SecretUnavailable)
+    said = refusal(comes_from(vault, f"descriptor: {reading}", seconds=0.05), Unavailable)
     assert said.endswith(f"descriptor {reading}: expected the secret, and then the end, within 0.05 s")
     os.close(reading)
     os.close(writing)
