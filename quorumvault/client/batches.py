@@ -10,6 +10,7 @@ import msgspec
 
 from quorumvault import errors
 from quorumvault.client.results import Limits, Value
+from quorumvault.client.scalars import plain
 from quorumvault.crypto.canonical import from_json
 from quorumvault.errors import ItemError
 
@@ -25,7 +26,11 @@ class _Unfit(Exception):
 
 
 def encode_value(value: Value) -> bytes | None:
-    """The JSON text of a value, None for null."""
+    """The JSON text of a value, None for null. NaN, NA and NaT are null; scalars of numpy and pyarrow are what they hold."""
+    if isinstance(value, str):
+        return _encode_text(value)
+    if not isinstance(value, int):
+        value = plain(value)
     if value is None:
         return None
     if isinstance(value, str):
@@ -61,6 +66,8 @@ def _checked(raw: bytes) -> bytes | None:
 
 
 def encode_token(token: str | None) -> bytes | None:
+    if not isinstance(token, str):
+        token = plain(token)
     if token is None:
         return None
     if not isinstance(token, str):
@@ -70,7 +77,7 @@ def encode_token(token: str | None) -> bytes | None:
 
 def _encode_text(text: str) -> bytes:
     try:
-        return _encode(text)
+        return _encode(text if type(text) is str else str.__str__(text))  # numpy's, or of an enumeration
     except UnicodeEncodeError:
         raise _Unfit("a string with a lone surrogate is no Unicode text") from None
 
@@ -78,13 +85,36 @@ def _encode_text(text: str) -> bytes:
 def encode_record(record: Mapping[str, Any]) -> bytes:
     if not isinstance(record, Mapping):
         raise _Unfit("a record is a dictionary")
-    # Not msgspec: it would send NaN as null, and dates as strings that come back as such.
+    # Not msgspec: it would send dates as strings that come back as such.
     try:
-        return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        try:
+            return _json_of(record)
+        except ValueError:
+            return _json_of(_without_nan(record))
     except UnicodeEncodeError:
         raise _Unfit("a string with a lone surrogate is no Unicode text") from None
     except (TypeError, ValueError, RecursionError):
         raise _Unfit("a record is a dictionary of strings, finite numbers, booleans, None, lists and dictionaries") from None
+
+
+def _json_of(record: Any) -> bytes:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_scalar).encode()
+
+
+def _scalar(value: Any) -> Any:
+    found = plain(value)
+    if found is value:
+        raise TypeError(type(value).__name__)
+    return found
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for each NaN, which JSON does not have: pandas has it where a number is missing."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(member) for member in value]
+    return plain(value) if isinstance(value, float) else value
 
 
 def encode_all(
@@ -93,6 +123,8 @@ def encode_all(
     """Every item's JSON text. Raises ``error`` that lists the items that have none."""
     if isinstance(items, str | bytes):
         raise TypeError("expected a sequence of items, not one: a string would be taken for its characters")
+    if isinstance(items, Mapping) or hasattr(items, "columns"):
+        raise TypeError("expected a sequence of items; of a frame, quorumvault.tokenize(frame, columns=...) takes columns")
     texts: list[bytes | None] = []
     bad: list[ItemError] = []
     for index, item in enumerate(items):

@@ -92,8 +92,9 @@ class Client(Shell[httpx2.Client]):
     def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> list[str | None]:
         """Returns a token for each value, in order, all of one epoch; None for None.
 
-        Types are kept: "1", 1 and True are different values. Files, DuckDB and Spark tokenize text, so give ``str(number)`` for
-        an id that is to be joined with theirs.
+        Types are kept: "1", 1 and True are different values. Files, DuckDB, frames and Spark tokenize text, so give
+        ``str(number)`` for an id that is to be joined with theirs. NaN, NA and NaT are None; numpy's and pyarrow's scalars are
+        what they hold. Of a DataFrame: ``quorumvault.tokenize(frame, columns=...)``.
 
             >>> vault.tokenize(["123-45-6789", "42", None])
             ['qv_1_...', 'qv_1_...', None]

@@ -1,0 +1,35 @@
+"""Nulls and scalars of numpy, pandas and pyarrow as Python's own.
+
+None of these is imported here: whoever has one of their values has imported them.
+"""
+
+import sys
+from decimal import Decimal
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """Return the text, integer, boolean, float or None that ``value`` stands for; itself if it stands for none of these.
+
+    None, NaN (of any width, of Decimal too), pandas.NA and NaT are None: all of them say that there is no value.
+    """
+    if isinstance(value, float):
+        return None if value != value else float(value)
+    if isinstance(value, Decimal):
+        return None if value.is_nan() else value
+    numpy, pandas, pyarrow = (sys.modules.get(name) for name in ("numpy", "pandas", "pyarrow"))
+    if numpy is not None and isinstance(value, numpy.generic):
+        return _of_numpy(numpy, value)
+    if pandas is not None and any(value is getattr(pandas, name, pandas) for name in ("NA", "NaT")):
+        return None
+    if pyarrow is not None and isinstance(value, pyarrow.Scalar):
+        return plain(value.as_py())
+    return value
+
+
+def _of_numpy(numpy: Any, value: Any) -> Any:
+    if isinstance(value, numpy.datetime64 | numpy.timedelta64):
+        return None if numpy.isnat(value) else value
+    if isinstance(value, numpy.floating):
+        return plain(float(value))
+    return value.item() if isinstance(value, numpy.bool_ | numpy.integer | numpy.str_) else value
