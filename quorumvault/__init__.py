@@ -5,7 +5,8 @@
     with qv.Client("http://n1:8700,http://n2:8700,http://n3:8700") as vault:
         tokens = vault.tokenize(["123-45-6789", None])
 
-    qv.detokenize(duckdb.connect(), "from 'claims.parquet'", columns="ssn")  # extra: analytics
+    qv.tokenize(df, columns="ssn")  # pandas, Polars, pyarrow, DuckDB; extra: analytics
+    qv.detokenize(duckdb.connect(), "from 'claims.parquet'", columns="ssn")
     qv.spark.detokenize(df, columns="ssn")  # extra: spark
 
 The names here are the public ones; each is imported when it is first used, so that a node does not load the client.
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quorumvault.analytics import spark as spark
-    from quorumvault.analytics.duckdb import detokenize as detokenize
     from quorumvault.analytics.duckdb import register as register
-    from quorumvault.analytics.duckdb import tokenize as tokenize
+    from quorumvault.analytics.tables import detokenize as detokenize
+    from quorumvault.analytics.tables import tokenize as tokenize
     from quorumvault.client import AsyncClient as AsyncClient
     from quorumvault.client import Client as Client
     from quorumvault.client import ClientPolicy as ClientPolicy
@@ -49,12 +50,12 @@ _ERRORS = (
     *("QuorumVaultError", "RateLimited", "TokenCollision", "TokensNotFound", "Unauthenticated", "UnexpectedAnswer"),
     *("Unreachable", "ValueTooLarge"),
 )
-_ANALYTICS = ("detokenize", "register", "tokenize")
-_HOMES = (
-    dict.fromkeys(_CLIENT, "quorumvault.client")
-    | dict.fromkeys(_ERRORS, "quorumvault.errors")
-    | dict.fromkeys(_ANALYTICS, "quorumvault.analytics.duckdb")
-)
+_ANALYTICS = {
+    "detokenize": "quorumvault.analytics.tables",
+    "register": "quorumvault.analytics.duckdb",
+    "tokenize": "quorumvault.analytics.tables",
+}
+_HOMES = dict.fromkeys(_CLIENT, "quorumvault.client") | dict.fromkeys(_ERRORS, "quorumvault.errors") | _ANALYTICS
 #: Names that are modules, by the extra that they need.
 _MODULES = {"spark": "quorumvault.analytics.spark"}
 

@@ -59,6 +59,10 @@ class QuorumVaultError(Exception):
             words += f" [request {self.request_id}]"
         return words
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython, and so a notebook, shows of it: the way through this package says nothing to whoever reads a cell."""
+        return [f"{type(self).__name__}: {self}"]
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the error whole, whatever its constructor takes, so that one raised in a pool's worker reaches the caller."""
         return _remade, (type(self), self.args, self.__dict__)

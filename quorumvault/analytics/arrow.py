@@ -7,6 +7,7 @@ Memory is that of one window, whatever the length of the input. Text that is no 
 be anybody's diagnosis. One call has tokens of one epoch: what a rotation overtakes within a window is asked for again.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quorumvault import errors
+from quorumvault.analytics.notebook import progress_of
 from quorumvault.client import Limits, batches
 from quorumvault.client.arrow import Column, decode, encode
 from quorumvault.client.operations import ArrowOperation
@@ -36,6 +38,7 @@ _COLUMNS: dict[ArrowOperation, tuple[str, str]] = {
 }
 #: Bytes of an Arrow stream around its batch (schema, envelope), and bytes for each row beside its text.
 _STREAM_BYTES, _ROW_BYTES = 2048, 9
+_ANSWERED: Final = pa.schema([("text", pa.large_utf8()), ("result", pa.large_utf8()), ("status", pa.utf8())])
 
 #: By where a run starts: the run, and the answer to it.
 _Columns: TypeAlias = dict[int, tuple[slice, Column]]
@@ -78,31 +81,83 @@ def look_up(
     tokenized the error lists the rows, counted through all arrays. EpochMoved: the owner's epoch was rotated after some batches
     were yielded; whoever has them begins again.
     """
-    passage = _Passage(vault, operation, strict)
-    with threads(in_flight) as passage.pool:
+    with passage(vault, operation, strict=strict, in_flight=in_flight) as way:
+        yield from way.batches(arrays, window_rows)
+
+
+def _ignore(texts: int) -> None:
+    """No progress is shown."""
+
+
+def look_up_distinct(vault: ArrowVault, operation: ArrowOperation, texts: Any) -> Any:
+    """Looks up an array of texts, none of them twice, all of one epoch. Returns the table of what ``look_up`` yields.
+
+    A notebook shows how far it is. Raises EpochMoved if the owner's epoch was rotated again and again meanwhile.
+    """
+    for _ in range(EPOCH_PASSES):
+        with (
+            contextlib.suppress(errors.EpochMoved),
+            progress_of(operation, len(texts)) as progress,
+            passage(vault, operation, progress=progress) as way,
+        ):
+            return way.table(texts)
+    raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
+
+
+def nothing(texts: Any) -> Any:
+    """Returns what is told of no texts."""
+    return _ANSWERED.empty_table()
+
+
+@contextlib.contextmanager
+def passage(
+    vault: ArrowVault,
+    operation: ArrowOperation,
+    *,
+    strict: bool = True,
+    in_flight: int = IN_FLIGHT,
+    progress: Callable[[int], None] = _ignore,
+) -> Iterator["Passage"]:
+    """Yields a way through the vault. ``progress`` is called with the number of texts answered since it was called before."""
+    with threads(in_flight) as pool:
+        yield Passage(vault, operation, strict, pool, progress)
+
+
+class Passage:
+    """Texts on their way through the vault, all of one epoch."""
+
+    def __init__(
+        self,
+        vault: ArrowVault,
+        operation: ArrowOperation,
+        strict: bool,
+        pool: ThreadPoolExecutor,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._vault = vault
+        self._strict = strict
+        self._pool = pool
+        self._progress = progress
+        self._operation: Final = operation
+        self._asks, self._answers = _COLUMNS[operation]
+        self._epoch: int | None = None
+
+    def batches(self, arrays: Iterable[Any], window_rows: int = WINDOW_ROWS) -> Iterator[Any]:
+        """Yields record batches: see ``look_up``."""
         start = 0
         for window in _windows(arrays, window_rows):
             try:
-                batch = passage.through(window)
+                batch = self._through(window)
             except errors.RequestError as error:
                 raise batches.about(error, partial(add, start)) from None
             yield batch
             start += len(window)
 
+    def table(self, texts: Any) -> Any:
+        """Returns all batches of one array as a table."""
+        return pa.Table.from_batches(self.batches([texts]), _ANSWERED)
 
-class _Passage:
-    """Windows on their way through the vault, all of one epoch."""
-
-    pool: ThreadPoolExecutor
-
-    def __init__(self, vault: ArrowVault, operation: ArrowOperation, strict: bool) -> None:
-        self._vault = vault
-        self._strict = strict
-        self._operation: Final = operation
-        self._asks, self._answers = _COLUMNS[operation]
-        self._epoch: int | None = None
-
-    def through(self, window: Any) -> Any:
+    def _through(self, window: Any) -> Any:
         encoded = window.dictionary_encode()
         texts = encoded.dictionary
         sent = self._sendable(texts)
@@ -151,8 +206,11 @@ class _Passage:
                 for part, answer in answers
             ]
 
-        found = self.pool.map(exchange, runs) if len(runs) > 1 else map(exchange, runs)
-        return [answer for answers in found for answer in answers]
+        answers = []
+        for run, told in zip(runs, self._pool.map(exchange, runs) if len(runs) > 1 else map(exchange, runs), strict=True):
+            answers += told
+            self._progress(run.stop - run.start)
+        return answers
 
     def _stale(self, columns: _Columns) -> list[slice]:
         """The runs that a rotation has overtaken."""

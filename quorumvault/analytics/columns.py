@@ -1,12 +1,18 @@
-"""Which columns may be worked on, by DuckDB's types, and how DuckDB spells their names: one rule for queries and for files."""
+"""Which columns may be worked on, by DuckDB's types, how DuckDB spells their names, and where in them an error is.
 
-from collections.abc import Sequence
+One rule for queries, frames and files.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from quorumvault.errors import ColumnError
+from quorumvault.errors import ColumnError, ItemError, RequestError
 
 #: Operations on tables. Retokenizing is one on files.
 TableOperation: TypeAlias = Literal["tokenize", "detokenize"]
+
+#: Rows that an error names.
+ROWS_SHOWN = 5
 
 _TEXT = ("varchar", "enum")
 _INEXACT = ("float", "double")
@@ -33,6 +39,27 @@ def require_text(name: str, kind: Any, *, may_cast: bool, cast: bool) -> None:
             f"column {name} is {kind}, and only text is tokenized: read it as VARCHAR (of CSV files: all_varchar), "
             f'or add cast="{name}" (--cast {name}) to take the text that DuckDB writes for it'
         )
+
+
+def listed(names: Any) -> list[Any]:
+    """One name, or several. A tuple is several: of a hierarchy of columns ``[("a", "b")]`` is one."""
+    return [names] if isinstance(names, str) or not hasattr(names, "__iter__") else list(names)
+
+
+def in_rows(error: RequestError, place: Callable[[int], tuple[int, str] | None]) -> RequestError:
+    """An error about distinct texts, as one about the rows and columns that have them first, which ``place`` knows."""
+    placed = []
+    for item in error.errors[:ROWS_SHOWN]:
+        where = place(item.index)
+        if where is not None:
+            placed.append(ItemError(where[0], item.code, item.detail, where[1]))
+    if not placed:
+        return error
+    first, more = placed[0], len(error.errors) - 1
+    words = f"row {first.index}, column {first.path}: {first.detail}" + (f" (and {more} more values)" if more else "")
+    renamed = type(error)(words, errors=tuple(placed))
+    renamed.asked, renamed.request_id = error.asked, error.request_id
+    return renamed
 
 
 def quoted(name: str) -> str:

@@ -1,9 +1,5 @@
 """DuckDB: tokens and values in its tables, each distinct one looked up once.
 
-    import duckdb, quorumvault as qv
-    con = duckdb.connect()
-    qv.detokenize(con, "from 'claims.parquet'", columns="patient_ssn").show()
-
     source -> temporary table -> its distinct texts -> vault (arrow.py) -> left join in the order of the rows -> temporary table
 
 The source is evaluated once: a sampled query would give other rows the second time. The rows handed back are in a temporary table
@@ -14,6 +10,7 @@ unless the connection has ``preserve_insertion_order`` off: DuckDB then keeps no
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -22,66 +19,47 @@ import duckdb
 import pyarrow as pa
 
 from quorumvault import errors
-from quorumvault.analytics.arrow import look_up
-from quorumvault.analytics.columns import TableOperation, quoted, require_text, unlike
-from quorumvault.analytics.join import AnswerJoin, number, text_of
+from quorumvault.analytics.arrow import look_up, look_up_distinct
+from quorumvault.analytics.columns import ROWS_SHOWN, TableOperation, in_rows, listed, quoted, require_text, unlike
+from quorumvault.analytics.join import AnswerJoin, Connection, number, text_of
 from quorumvault.client import Client
-from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, TokensNotFound
 
 #: A query, such as "from 'claims.parquet'", or a relation of the same connection.
 TableSource: TypeAlias = "str | duckdb.DuckDBPyRelation"
 
-#: Rows that an error names.
-_ROWS_SHOWN = 5
 _numbers = itertools.count(1)
 
 
 def detokenize(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     source: TableSource,
     columns: str | Sequence[str],
     *,
     missing: Literal["null", "error"] = "null",
     client: Client | None = None,
 ) -> duckdb.DuckDBPyRelation:
-    """Returns the rows of ``source`` in their order, with values in place of the tokens in ``columns`` (VARCHAR or ENUM).
-
-    Adds a column NAME_status beside each: ``ok``, ``null``, ``not_found``, ``not_token`` (other text, which is never sent), or
-    ``not_text`` (the value is a number or a boolean: use Client.detokenize). The value is NULL unless the status is ``ok``; with
-    ``missing="error"`` any of the last three raises TokensNotFound. Without ``client`` it makes one from the environment
-    (QUORUMVAULT_URL, QUORUMVAULT_API_KEY) and closes it.
-
-    Raises ColumnError for a column that is not there or not text, duckdb.Error for what is wrong with the query, and what the
-    client raises: an outage is never NULL. The connection stays usable, and keeps nothing of a call that failed.
-    """
-    if missing not in ("null", "error"):
-        raise ValueError('missing is "null" or "error"')
+    """``quorumvault.detokenize`` (tables.py) of a query, or of a relation of the connection."""
     with (
         _input(con, source, columns, casts=(), statuses=True) as table,
-        _client(client) as vault,
+        client_or_own(client) as vault,
         _looked_up(table, vault, "detokenize"),
     ):
         return _result(table, "detokenized", strict=missing == "error")
 
 
 def tokenize(
-    con: duckdb.DuckDBPyConnection,
+    con: Connection,
     source: TableSource,
     columns: str | Sequence[str],
     *,
     cast: str | Sequence[str] = (),
     client: Client | None = None,
 ) -> duckdb.DuckDBPyRelation:
-    """Returns the rows of ``source`` in their order, with tokens, all of one epoch, in place of the values in ``columns``.
-
-    Text is tokenized. Numbers, dates and booleans only if their columns are also in ``cast``: they are tokenized as the text that
-    DuckDB writes, so a ZIP code that was read as BIGINT has lost its zeros and gets another token than the text. FLOAT and DOUBLE
-    are refused. NULL stays NULL. ``client`` and errors: see ``detokenize``; AlreadyTokenized and ValueTooLarge name rows.
-    """
+    """``quorumvault.tokenize`` (tables.py) of a query, or of a relation of the connection."""
     with (
-        _input(con, source, columns, casts=_names(cast), statuses=False) as table,
-        _client(client) as vault,
+        _input(con, source, columns, casts=listed(cast), statuses=False) as table,
+        client_or_own(client) as vault,
         _looked_up(table, vault, "tokenize"),
     ):
         return _result(table, "tokenized", strict=False)
@@ -116,7 +94,7 @@ class _Input:
     in it, and are others until a transaction is committed.
     """
 
-    con: duckdb.DuckDBPyConnection
+    con: Connection
     number: int
     row: str
     columns: Sequence[str]
@@ -142,12 +120,12 @@ class _Input:
 
 @contextlib.contextmanager
 def _input(
-    con: duckdb.DuckDBPyConnection, source: TableSource, columns: str | Sequence[str], casts: Sequence[str], statuses: bool
+    con: Connection, source: TableSource, columns: str | Sequence[str], casts: Sequence[str], statuses: bool
 ) -> Iterator[_Input]:
     """Evaluates a source, once its columns are known to be fit for it."""
     relation = _query(con, source) if isinstance(source, str) else source
     row = unlike("row", relation.columns)
-    replaced = _fit_columns(relation, _names(columns), casts, statuses)
+    replaced = _fit_columns(relation, listed(columns), casts, statuses)
     table = _Input(con, next(_numbers), row, relation.columns, replaced, statuses)
     view = f"qv_source_{table.number}"
     try:
@@ -162,10 +140,22 @@ def _input(
         _drop(con, table.table)
 
 
-def _query(con: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
+def _query(con: Connection, query: str) -> duckdb.DuckDBPyRelation:
+    assert isinstance(con, duckdb.DuckDBPyConnection)
     if [statement.type for statement in con.extract_statements(query)] != [duckdb.StatementType.SELECT]:
         raise ValueError("source is one query that reads rows, such as \"from 'claims.parquet'\", or a relation")
-    return con.sql(query)
+    # DuckDB looks for frames among the variables of whoever calls it: that is to be our caller.
+    names = _callers_names() | {"_quorumvault_sql": con.sql, "_quorumvault_query": query}
+    found: duckdb.DuckDBPyRelation = eval("_quorumvault_sql(_quorumvault_query)", names)  # noqa: S307 - a text of its own
+    return found
+
+
+def _callers_names() -> dict[str, Any]:
+    """The variables that the function which called into this package sees."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("quorumvault", "contextlib"):
+        frame = frame.f_back
+    return {**frame.f_globals, **frame.f_locals}
 
 
 def _fit_columns(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts: Sequence[str], statuses: bool) -> list[str]:
@@ -192,26 +182,15 @@ def _looked_up(table: _Input, vault: Client, operation: TableOperation) -> Itera
     """Registers ``table.lookup`` with the connection: a row for each distinct text."""
     texts = table.join.distinct()
     try:
-        found = _of_one_epoch(vault, operation, [texts])
+        found = look_up_distinct(vault, operation, texts)
     except RequestError as error:
-        raise _in_rows(error, table, texts) from None
+        raise in_rows(error, lambda index: _place(table, texts[index])) from None
     table.con.register(table.lookup, found)
     try:
         yield
     finally:
         with contextlib.suppress(duckdb.Error):
             table.con.unregister(table.lookup)
-
-
-def _of_one_epoch(vault: Client, operation: TableOperation, arrays: Sequence[Any]) -> Any:
-    for _ in range(EPOCH_PASSES):
-        with contextlib.suppress(errors.EpochMoved):
-            batches = list(look_up(vault, operation, arrays))
-            return pa.Table.from_batches(batches, None if batches else _NOTHING)
-    raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
-
-
-_NOTHING = pa.schema([("text", pa.large_utf8()), ("result", pa.large_utf8()), ("status", pa.utf8())])
 
 
 def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
@@ -226,7 +205,8 @@ def _result(table: _Input, what: str, strict: bool) -> duckdb.DuckDBPyRelation:
     except BaseException:
         _drop(table.con, f"temp.{name}")
         raise
-    return table.con.table(f"temp.{name}").set_alias(name)
+    rows: duckdb.DuckDBPyRelation = table.con.table(f"temp.{name}").set_alias(name)
+    return rows
 
 
 def _require_whole(table: _Input, name: str) -> None:
@@ -246,29 +226,24 @@ def _require_found(table: _Input, column: str) -> None:
     lacking = f"from {table.table} i join {table.lookup} l on {text_of(column)} = l.text where l.status <> 'ok'"
     count = number(table.con, f"select count(*) {lacking}")
     if count:
-        rows = table.con.execute(f"select i.{table.row} {lacking} order by 1 limit {_ROWS_SHOWN}").fetchall()
+        rows = table.con.execute(f"select i.{table.row} {lacking} order by 1 limit {ROWS_SHOWN}").fetchall()
         asked_for = table.count(f"count({text_of(column)})")
         raise TokensNotFound(tuple(row for (row,) in rows), asked_for, count=count, column=column)
 
 
-def _in_rows(error: RequestError, table: _Input, texts: Any) -> RequestError:
-    """An error about distinct texts, as one about the first row of the source that has each, in whichever column."""
-    placed = []
-    for item in error.errors[:_ROWS_SHOWN]:
-        text = texts[item.index].as_py()
+def _place(table: _Input, text: Any) -> tuple[int, str] | None:
+    """The first row of the source that has this text, and in which column."""
+    refused = f"qv_refused_{table.number}"
+    table.con.register(refused, pa.table({"text": pa.array([text.as_py()], pa.large_utf8())}))
+    try:
         for column in table.replaced:
-            query = f"select min(i.{table.row}) from {table.table} i where {text_of(column)} = ?"
-            found = table.con.execute(query, [text]).fetchall()
-            if found[0][0] is not None:
-                placed.append(errors.ItemError(found[0][0], item.code, item.detail, column))
-                break
-    if not placed:
-        return error
-    first, more = placed[0], len(error.errors) - 1
-    words = f"row {first.index}, column {first.path}: {first.detail}" + (f" (and {more} more values)" if more else "")
-    renamed = type(error)(words, errors=tuple(placed))
-    renamed.asked, renamed.request_id = error.asked, error.request_id
-    return renamed
+            query = f"select min(i.{table.row}) from {table.table} i join {refused} r on {text_of(column)} = r.text"
+            ((row,),) = table.con.execute(query).fetchall()
+            if row is not None:
+                return row, column
+        return None
+    finally:
+        table.con.unregister(refused)
 
 
 def _scalar(vault: Client, operation: TableOperation) -> Callable[[Any], Any]:
@@ -294,8 +269,30 @@ class _InSql(Exception):
     """The exception that a SQL function raises: DuckDB shows its name and its text."""
 
 
+class ConnectionOf:
+    """The connection of a relation, which does not show it: statements go by way of the relation."""
+
+    def __init__(self, relation: duckdb.DuckDBPyRelation) -> None:
+        self._relation = relation
+
+    def sql(self, query: str, /) -> Any:
+        return self._relation.query(f"qv_way_{next(_numbers)}", query)
+
+    execute = sql
+
+    def table(self, name: str, /) -> Any:
+        return self.sql(f"from {name}")
+
+    def register(self, name: str, rows: Any, /) -> None:
+        self._relation.query(f"qv_way_{next(_numbers)}", f"create temp table {name} as from rows")  # which DuckDB finds here
+
+    def unregister(self, name: str, /) -> None:
+        self.sql(f"drop table {name}")
+
+
 @contextlib.contextmanager
-def _client(client: Client | None) -> Iterator[Client]:
+def client_or_own(client: Client | None) -> Iterator[Client]:
+    """Yield the client that was given, or one from the environment that is closed at the end."""
     if client is not None:
         yield client
         return
@@ -303,11 +300,7 @@ def _client(client: Client | None) -> Iterator[Client]:
         yield own
 
 
-def _names(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _drop(con: duckdb.DuckDBPyConnection, table: str) -> None:
+def _drop(con: Connection, table: str) -> None:
     """Whatever state the connection is in: an error that is under way matters more."""
     with contextlib.suppress(duckdb.Error):
         con.execute(f"drop table if exists {table}")

@@ -5,12 +5,25 @@ rows -> distinct texts of their columns -> answers, registered as a table -> lef
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import duckdb
 import pyarrow as pa
 
 from quorumvault.analytics.columns import quoted
+
+
+class Connection(Protocol):
+    """What is used here, and in duckdb.py, of a duckdb.DuckDBPyConnection."""
+
+    def execute(self, query: str, /) -> Any: ...
+
+    def sql(self, query: str, /) -> Any: ...
+
+    def table(self, name: str, /) -> Any: ...
+
+    def register(self, name: str, table: Any, /) -> Any: ...
+
+    def unregister(self, name: str, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +35,7 @@ class AnswerJoin:
     with ``{own}`` for the column and ``{answer}`` for the row of the answer.
     """
 
-    con: duckdb.DuckDBPyConnection
+    con: Connection
     rows: str
     order: str
     columns: Sequence[str]
@@ -60,7 +73,7 @@ def text_of(name: str) -> str:
     return f"cast(i.{quoted(name)} as varchar) collate c"
 
 
-def number(con: duckdb.DuckDBPyConnection, query: str) -> int:
+def number(con: Connection, query: str) -> int:
     """The one number that a query gives."""
     ((found,),) = con.execute(query).fetchall()  # all: a result that is not fetched to its end keeps the connection busy
     return int(found)

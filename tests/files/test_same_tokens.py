@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from click.testing import Result
@@ -49,6 +51,15 @@ def test_the_same_ids_of_all_formats_join(run: Run, vault: qv.Client) -> None:
         assert done.exit_code == 0, done.stderr
     tokens = vault.tokenize(TEXTS)
     assert [token for (token,) in functions] == tokens
+    frames = (
+        pd.DataFrame({"id": IDS}),
+        pl.DataFrame({"id": IDS}),
+        numbers,
+        pd.DataFrame({"id": TEXTS}),
+        pl.DataFrame({"id": TEXTS}),
+    )
+    for frame in frames:
+        assert list(map(str, qv.tokenize(frame, columns="id", cast=True, client=vault)["id"])) == tokens
     assert [json.loads(line)["id"] for line in Path("jsonl.jsonl").read_text().splitlines()] == tokens
     joined = "'csv.csv' a join 'jsonl.jsonl' b using (id) join 'parquet.parquet' c using (id) join 'duckdb.parquet' d using (id)"
     assert sql(f"select count(distinct id), count(*) from {joined}").fetchall() == [(4, 3 + 2**4)]

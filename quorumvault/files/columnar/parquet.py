@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from quorumvault.analytics.metadata import without_values
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.layout import Layout, row_groups_cut
-from quorumvault.files.columnar.metadata import without_values
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import ConvertedPart

@@ -106,7 +106,7 @@ def test_missing_values_are_errors_if_that_is_wished(desk: Desk) -> None:
     fine = qv.detokenize(desk.con, "from claims where id in (1, 2)", "patient", missing="error", client=desk.client)
     assert fine.project("patient").fetchall() == [("Ann",), (None,)]
     with pytest.raises(ValueError, match="missing"):
-        qv.detokenize(desk.con, "from claims", "patient", missing="NULL", client=desk.client)  # type: ignore[arg-type]
+        qv.detokenize(desk.con, "from claims", "patient", missing="NULL", client=desk.client)  # type: ignore[call-overload]
 
 
 def test_the_client_may_come_from_the_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,8 @@ def test_threads_with_a_cursor_each(desk: Desk) -> None:
 
 def test_names_at_the_root_shadow_nothing() -> None:
     import quorumvault.analytics.duckdb as ours
+    from quorumvault.analytics import tables as of_all
 
-    assert (qv.detokenize, qv.tokenize, qv.register) == (ours.detokenize, ours.tokenize, ours.register)
+    assert (qv.detokenize, qv.tokenize, qv.register) == (of_all.detokenize, of_all.tokenize, ours.register)
     assert vars(ours)["duckdb"] is duckdb
     assert not hasattr(qv, "duckdb")

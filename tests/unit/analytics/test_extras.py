@@ -17,7 +17,7 @@ from tests import ROOT
     ("package", "module", "name", "words"),
     [
         ("pyspark", "spark", "spark", r"quorumvault\.spark needs pyspark.*pip install 'quorumvault\[spark\]'"),
-        ("duckdb", "duckdb", "detokenize", r"quorumvault\.detokenize needs duckdb.*quorumvault\[analytics\]"),
+        ("duckdb", "tables", "detokenize", r"quorumvault\.detokenize needs duckdb.*quorumvault\[analytics\]"),
     ],
 )
 def test_without_the_extra_its_names_say_what_to_install(

@@ -1,4 +1,4 @@
-"""Metadata of Parquet files: what has values of the columns that become tokens does not come along.
+"""Metadata of Parquet files and frames: what has values of the columns that become tokens does not come along.
 
 Labels of Spark's StringIndexer, attributes of a pandas frame, notes of whoever made the file: any of it may have values. What is
 said there in words or in JSON is compared with all values of the columns, not with a sample.

@@ -1,0 +1,160 @@
+"""Frames that are in memory: tokens or values in their columns, each distinct text looked up once. How is the same for all kinds.
+
+    frame -> its columns in Arrow -> texts (texts.py) -> distinct ones -> vault (arrow.py) -> columns of the kind they were
+
+What a kind of frame has of its own is in pandas.py, polars.py and pyarrow.py. Everything but the columns named stays as it was.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quorumvault.analytics.arrow import ArrowVault, look_up_distinct
+from quorumvault.analytics.columns import ROWS_SHOWN, TableOperation, in_rows, listed
+from quorumvault.analytics.texts import texts_of
+from quorumvault.errors import ColumnError, NotText, RequestError, TokensNotFound
+
+#: Columns by name; of an array or a series, which is one column, None.
+Columns: TypeAlias = "Hashable | Sequence[Hashable] | None"
+#: Columns whose numbers, dates and booleans are taken as the text that DuckDB writes; True: all.
+Casts: TypeAlias = "Hashable | Sequence[Hashable] | Literal[True]"
+#: Looks up distinct texts. Returns a table of ``text``, ``result``, ``status``.
+LookUp: TypeAlias = "Callable[[Any], Any]"
+
+
+class Replaced(NamedTuple):
+    """What becomes of a column: its texts, what stands for them (large_utf8), and of values how that came (utf8).
+
+    ``result`` is null where there was no text, and where the status says that there is no value.
+    """
+
+    name: Any
+    texts: Any
+    result: Any
+    status: Any
+
+
+class Frame(Protocol):
+    """A frame of some kind. ``names`` are its columns in order; of an array, which is one column, the one name is its own."""
+
+    @property
+    def names(self) -> Sequence[Any]: ...
+
+    @property
+    def is_array(self) -> bool: ...
+
+    def column(self, name: Any, *, cast: bool) -> Any:
+        """The column as a chunked array, in which nulls of every kind are null. Raises ColumnError."""
+
+    def replaced(self, columns: Sequence[Replaced]) -> Any:
+        """A frame of the same kind with these columns, each in its place, and NAME_status behind those that have a status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for: an operation on columns. ``strict``: a token without a value is an error."""
+
+    operation: TableOperation
+    columns: Columns
+    casts: Casts = ()
+    strict: bool = False
+
+    @property
+    def tells(self) -> bool:
+        """Whether it gives values."""
+        return self.operation == "detokenize"
+
+    def wanted(self, frame: Frame) -> list[Any]:
+        """The columns to replace. Raises ColumnError."""
+        names = list(frame.names)
+        if len(set(names)) < len(names):
+            raise ColumnError("two columns of the frame have one name: give one of them another")
+        if frame.is_array:
+            if self.columns is not None:
+                raise ColumnError("an array is one column: name none")
+            return names
+        if self.columns is None:
+            raise ColumnError(f"name the columns, such as columns={names[:1]!r}" if names else "the frame has no columns")
+        wanted = list(dict.fromkeys(listed(self.columns)))
+        if not wanted:
+            raise ColumnError("name one column or more")
+        for name in wanted:
+            if name not in names:
+                raise ColumnError(f"the frame has no column {name}; it has {', '.join(map(str, names))}")
+            if self.tells and status_name(name) in names:
+                where = status_name(name)
+                raise ColumnError(f"the frame has a column {where}, which is where the status of {name} goes: rename it")
+        return wanted
+
+    def cast(self, wanted: Sequence[Any]) -> set[Any]:
+        """Those of the columns that may be no text. Raises ColumnError for others."""
+        casts = set(wanted if self.casts is True else listed(self.casts))
+        if casts - set(wanted):
+            strays = ", ".join(sorted(map(str, casts - set(wanted))))
+            raise ColumnError(f"cast names {strays}, which is not among the columns to tokenize")
+        return casts
+
+
+def status_name(name: Any) -> Any:
+    """The column for the status of another; in a hierarchy of columns, beside it in the lowest level."""
+    return (*name[:-1], status_name(name[-1])) if isinstance(name, tuple) else f"{name}_status"
+
+
+def replaced(frame: Frame, request: Request, look_up: LookUp, first_row: int = 0) -> Any:
+    """Return a frame of the same kind with what was asked for in its columns. Errors count rows from ``first_row``.
+
+    Raises ColumnError, TokensNotFound and what ``look_up`` raises.
+    """
+    wanted = request.wanted(frame)
+    casts = request.cast(wanted)
+    columns = [frame.column(name, cast=name in casts) for name in wanted]
+    texts = [
+        texts_of(str(name), column, may_cast=not request.tells, cast=name in casts)
+        for name, column in zip(wanted, columns, strict=True)
+    ]
+    rows = len(texts[0])
+    encoded = pa.concat_arrays([pa.array([], pa.large_utf8()), *(chunk for column in texts for chunk in column.chunks)])
+    encoded = encoded.dictionary_encode()
+
+    def place(index: int) -> tuple[int, str]:
+        found = pc.index(encoded.indices, index).as_py()
+        return first_row + found % rows, str(wanted[found // rows])
+
+    try:
+        answers = look_up(encoded.dictionary)
+    except RequestError as error:
+        raise in_rows(error, place) from None
+    results, statuses = (_one_array(answers.column(name)).take(encoded.indices) for name in ("result", "status"))
+    statuses = statuses.fill_null("null")
+    told = []
+    for number, (name, column) in enumerate(zip(wanted, texts, strict=True)):
+        status = statuses.slice(number * rows, rows) if request.tells else None
+        told.append(Replaced(name, column, results.slice(number * rows, rows), status))
+    for each in told if request.tells else ():
+        _require_told(each, request.strict, frame.is_array, first_row)
+    return frame.replaced([each._replace(status=None) for each in told] if frame.is_array else told)
+
+
+def replaced_at_once(frame: Frame, request: Request, vault: ArrowVault) -> Any:
+    """``replaced``, all of it in one epoch, whatever rotations come meanwhile."""
+    return replaced(frame, request, partial(look_up_distinct, vault, request.operation))
+
+
+def _require_told(told: Replaced, strict: bool, is_array: bool, first_row: int) -> None:
+    """Raises TokensNotFound if ``strict`` and a token has no value; NotText for a value that is no text in an array."""
+    if is_array and pc.any(pc.equal(told.status, "not_text")).as_py():
+        raise NotText("a value is a number or a boolean, which no array of text can have: use Client.detokenize")
+    if strict:
+        lacking = pc.indices_nonzero(pc.invert(pc.is_in(told.status, pa.array(["ok", "null"]))))
+        if len(lacking):
+            rows = tuple(first_row + row for row in lacking.slice(0, ROWS_SHOWN).to_pylist())
+            asked_for = len(told.texts) - told.texts.null_count
+            raise TokensNotFound(rows, asked_for, count=len(lacking), column=str(told.name))
+
+
+def _one_array(column: Any) -> Any:
+    return pa.concat_arrays([pa.array([], column.type), *column.chunks])

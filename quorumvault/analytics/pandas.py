@@ -1,0 +1,174 @@
+"""DataFrames and Series of pandas: index, attributes and the types of columns stay.
+
+object         object, with the nulls it had      Categorical    an unordered one, of the tokens or values that are there
+string, str    the same                           others         what pandas makes of text
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quorumvault.analytics.frames import Replaced, status_name
+from quorumvault.analytics.metadata import without_values
+from quorumvault.analytics.texts import of_type
+from quorumvault.client.scalars import plain
+from quorumvault.errors import ColumnError
+
+
+@dataclass(frozen=True, slots=True)
+class PandasFrame:
+    """A pandas.DataFrame, or a subclass of it."""
+
+    frame: Any
+    is_array: bool = False
+
+    @property
+    def names(self) -> Sequence[Any]:
+        return list(self.frame.columns)
+
+    def column(self, name: Any, *, cast: bool) -> Any:
+        return _arrow(name, self.frame[name], cast)
+
+    def replaced(self, columns: Sequence[Replaced]) -> Any:
+        found = self.frame.assign()  # which copies no more than this pandas has to
+        for each in columns:
+            place = found.columns.get_loc(each.name)
+            found.isetitem(place, _like(self.frame[each.name], each))
+            if each.status is not None:
+                found.insert(place + 1, status_name(each.name), pd.Series(each.status.to_pandas().array, index=found.index))
+        _leave_out(self.frame, found, columns)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class PandasSeries:
+    """A pandas.Series."""
+
+    series: Any
+    is_array: bool = True
+
+    @property
+    def names(self) -> Sequence[Any]:
+        return [self.series.name]
+
+    def column(self, name: Any, *, cast: bool) -> Any:
+        return _arrow(name, self.series, cast)
+
+    def replaced(self, columns: Sequence[Replaced]) -> Any:
+        found = _like(self.series, columns[0]).rename(self.series.name)
+        found.attrs = self.series.attrs
+        _leave_out(self.series, found, columns)
+        return found
+
+
+def _arrow(name: Any, series: Any, cast: bool) -> Any:
+    """A series in Arrow; of type null if there is nothing but nulls, which pandas gives any type."""
+    if series.isna().all():
+        return pa.chunked_array([pa.nulls(len(series))])
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        kinds = _arrow(name, pd.Series(series.cat.categories), cast)
+        codes = series.cat.codes.to_numpy()
+        return kinds.take(pa.array(codes, mask=codes < 0))
+    try:
+        found = pa.array(series, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        found = None
+    if series.dtype == object and (found is None or not _is_uniform(found)):
+        found = _of_objects(name, series, cast)
+    if found is None:
+        raise ColumnError(f"column {name} is {series.dtype}: only text can be tokenized")
+    if pa.types.is_floating(found.type):
+        raise ColumnError(
+            f"column {name} is {series.dtype}, whose text is not exact; pandas makes that of whole numbers if one is missing: "
+            f'read the column as text, dtype={{"{name}": "string"}}'
+        )
+    return found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
+
+
+def _is_uniform(found: Any) -> bool:
+    """Whether the objects are all text, or all of another kind: pyarrow takes text among bytes for bytes."""
+    return not (pa.types.is_binary(found.type) or pa.types.is_large_binary(found.type))
+
+
+def _of_objects(name: Any, series: Any, cast: bool) -> Any:
+    """Objects of several kinds as texts. Raises ColumnError for one that is no text, nor made one."""
+    texts: list[str | None] = []
+    for row, value in enumerate(map(plain, series)):
+        if isinstance(value, str):
+            _require_unicode(name, row, value)
+        elif value is not None:
+            if not isinstance(value, int) or not cast:
+                kind = type(value).__name__
+                hint = f'; add cast="{name}" to take the text of whole numbers and booleans' if isinstance(value, int) else ""
+                raise ColumnError(f"column {name} has a value of type {kind} in row {row}, and only text is tokenized{hint}")
+            value = str(value).lower() if isinstance(value, bool) else str(value)
+        texts.append(value)
+    return pa.array(texts, pa.large_utf8())
+
+
+def _require_unicode(name: Any, row: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ColumnError(f"column {name} has a lone surrogate in row {row}, which is no Unicode text") from None
+
+
+def _like(own: Any, each: Replaced) -> Any:
+    """What replaces a series, with its index and, as far as it was text, its type."""
+    if each.texts.null_count == len(each.texts):
+        return own
+    if isinstance(own.dtype, pd.CategoricalDtype):
+        values: Any = _categorical(own.dtype.categories.dtype, each.result)
+    elif own.dtype == object:
+        values = own.to_numpy(dtype=object, copy=True)
+        there = pc.is_valid(each.texts).to_numpy()
+        values[there] = np.array(each.result.to_pylist(), dtype=object)[there]
+    else:
+        values = _of_dtype(own.dtype, each.result)
+    return pd.Series(values, index=own.index, dtype=own.dtype if own.dtype == object else None)
+
+
+def _categorical(kind: Any, result: Any) -> Any:
+    """In the order of the tokens or values: another one would tell that of those that they replace."""
+    encoded = result.dictionary_encode()
+    order = pc.array_sort_indices(encoded.dictionary)
+    categories = _of_dtype(kind, encoded.dictionary.take(order))
+    places = np.empty(len(order), dtype=np.int64)
+    places[order.to_numpy()] = np.arange(len(order))
+    codes = encoded.indices.fill_null(-1).to_numpy()
+    return pd.Categorical.from_codes(np.where(codes < 0, -1, places[codes] if len(places) else -1), categories=categories)
+
+
+def _of_dtype(kind: Any, result: Any) -> Any:
+    """An array of a type of pandas: ``kind`` if that is one of text, else that of the same family."""
+    if isinstance(kind, pd.ArrowDtype):
+        chunks = of_type(result, kind.pyarrow_dtype)
+        return pd.ArrowDtype(chunks.type).__from_arrow__(chunks)
+    if isinstance(kind, pd.StringDtype):
+        return kind.__from_arrow__(pa.chunked_array([result]))
+    if kind == np.dtype(object):
+        return np.array(result.to_pylist(), dtype=object)
+    if getattr(kind, "na_value", None) is pd.NA:
+        return pd.array(result.to_pylist(), dtype="string")
+    return pd.Series(result.to_pylist()).array
+
+
+def _leave_out(own: Any, found: Any, columns: Sequence[Replaced]) -> None:
+    """Leave out of ``attrs`` what has one of the values that became tokens. Raises ColumnError if the index has one."""
+    values = [chunk for each in columns if each.status is None for chunk in each.texts.chunks]
+    for level in range(own.index.nlevels):
+        labels = [label for label in own.index.unique(level) if isinstance(label, str)]
+        if labels and any(pc.any(pc.is_in(pa.array(labels, pa.large_utf8()), texts)).as_py() for texts in values):
+            raise ColumnError("the index has values of a column to tokenize: use reset_index(), then name both or drop it")
+    said = {str(key): json.dumps(value, default=str) for key, value in own.attrs.items()}
+    _, left_out = without_values(pa.schema([], said or None), lambda: values)
+    if left_out:
+        found.attrs = {key: value for key, value in own.attrs.items() if str(key) not in left_out}
+        warnings.warn(f"left out of attrs, since values of the columns are in it: {', '.join(left_out)}", stacklevel=2)

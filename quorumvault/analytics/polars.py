@@ -1,0 +1,82 @@
+"""DataFrames, LazyFrames and Series of Polars. A LazyFrame stays lazy: its columns are looked up whenever it is evaluated.
+
+A column of text stays String, and a Categorical stays one. An Enum becomes a Categorical, since its type lists its values.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from quorumvault.analytics.arrow import nothing
+from quorumvault.analytics.frames import Replaced, Request, replaced, status_name
+
+
+@dataclass(frozen=True, slots=True)
+class PolarsFrame:
+    """A polars.DataFrame."""
+
+    frame: Any
+    is_array: bool = False
+
+    @property
+    def names(self) -> Sequence[str]:
+        names: list[str] = self.frame.columns
+        return names
+
+    def column(self, name: str, *, cast: bool) -> Any:
+        return _arrow(self.frame.get_column(name))
+
+    def replaced(self, columns: Sequence[Replaced]) -> Any:
+        by_name = {each.name: each for each in columns}
+        series = []
+        for own in self.frame.get_columns():
+            each = by_name.get(own.name)
+            series.append(own if each is None else _like(own, each))
+            if each is not None and each.status is not None:
+                series.append(pl.Series(status_name(own.name), each.status))
+        return self.frame.select(series)
+
+
+@dataclass(frozen=True, slots=True)
+class PolarsSeries:
+    """A polars.Series."""
+
+    series: Any
+    is_array: bool = True
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [self.series.name]
+
+    def column(self, name: str, *, cast: bool) -> Any:
+        return _arrow(self.series)
+
+    def replaced(self, columns: Sequence[Replaced]) -> Any:
+        return _like(self.series, columns[0])
+
+
+def lazily(lazy: Any, request: Request, at_once: Callable[[PolarsFrame], Any]) -> Any:
+    """Return the LazyFrame that is ``at_once`` of its frame when it is evaluated. Raises ColumnError now."""
+    schema = replaced(PolarsFrame(lazy.collect_schema().to_frame()), request, nothing).schema
+    # What comes behind must not be asked of what comes before: a filter on tokens would meet values.
+    return lazy.map_batches(
+        lambda frame: at_once(PolarsFrame(frame)), predicate_pushdown=False, projection_pushdown=False, schema=schema
+    )
+
+
+def _arrow(series: Any) -> Any:
+    if series.dtype == pl.Object:
+        series = series.cast(pl.Null) if series.null_count() == len(series) else series
+    return pa.chunked_array([series.to_arrow()])
+
+
+def _like(own: Any, each: Replaced) -> Any:
+    if own.dtype == pl.Null:
+        return own
+    found = pl.Series(own.name, each.result)
+    if own.dtype == pl.Enum:
+        return found.cast(pl.Categorical)
+    return found.cast(own.dtype) if own.dtype == pl.Categorical else found

@@ -1,0 +1,200 @@
+"""``quorumvault.tokenize`` and ``detokenize``: of a query in DuckDB, or of whatever frame the caller has.
+
+    import quorumvault as qv
+    tokens = qv.tokenize(df, columns="ssn")
+    qv.detokenize(tokens, columns="ssn")
+    qv.detokenize(con, "from 'claims.parquet'", columns="ssn").show()
+
+Packages of frames are looked for among what is imported: whoever has a frame has imported its package.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar, overload
+
+import duckdb
+import pyarrow as pa
+
+from quorumvault.analytics import duckdb as queries
+from quorumvault.analytics.frames import Casts, Columns, Frame, Request, replaced_at_once
+from quorumvault.analytics.pyarrow import ArrowArray, ArrowBatch, ArrowTable, of_capsule, through_reader
+from quorumvault.client import Client
+
+FrameT = TypeVar("FrameT")
+_Missing = Literal["null", "error"]
+
+
+@overload
+def tokenize(
+    con: duckdb.DuckDBPyConnection,
+    /,
+    source: queries.TableSource,
+    columns: str | Sequence[str],
+    *,
+    cast: str | Sequence[str] | Literal[True] = (),
+    client: Client | None = None,
+) -> duckdb.DuckDBPyRelation: ...
+@overload
+def tokenize(frame: FrameT, columns: Columns = None, /, *, cast: Casts = (), client: Client | None = None) -> FrameT: ...
+@overload
+def tokenize(frame: FrameT, /, *, columns: Columns, cast: Casts = (), client: Client | None = None) -> FrameT: ...
+def tokenize(data: Any, /, source: Any = None, columns: Any = None, *, cast: Any = (), client: Client | None = None) -> Any:
+    """Returns what it is given, with tokens, all of one epoch, in place of the values in ``columns``; nulls stay null.
+
+        qv.tokenize(df, columns=["ssn", "mrn"])
+        qv.tokenize(con, "from df join claims using (id)", columns="ssn")
+
+    A frame comes back as one of the same kind, its rows in their order, all else as it was: index, types, metadata. So do a
+    series and an array, which take no ``columns``. A LazyFrame and a RecordBatchReader are looked up when they are evaluated, by
+    a ``client`` that is open then. Other objects with the interface of Arrow's PyCapsules become pyarrow's, or, of a package
+    that narwhals knows, what they were. A list is what ``Client.tokenize`` makes of it. A query on a connection of DuckDB may
+    name frames of the caller's; the rows that come back are in a temporary table.
+
+    Text is tokenized. Numbers, dates and booleans only if their columns are also in ``cast`` (True: all): they are tokenized as
+    the text that DuckDB writes, so a ZIP code that was read as BIGINT has lost its zeros and gets another token than the text.
+    FLOAT and DOUBLE are refused. Without ``client`` it makes one from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY) and
+    closes it. Each distinct text is sent once.
+
+    Raises ColumnError for a column that is not there or not text, and what the client raises; AlreadyTokenized and ValueTooLarge
+    name rows, counted from 0.
+    """
+    if isinstance(data, duckdb.DuckDBPyConnection):
+        return queries.tokenize(data, source, columns, cast=columns if cast is True else cast, client=client)
+    columns = _columns(source, columns)
+    if isinstance(data, duckdb.DuckDBPyRelation):
+        con = queries.ConnectionOf(data)
+        return queries.tokenize(con, data, columns, cast=columns if cast is True else cast, client=client)
+    if isinstance(data, list | tuple):
+        with queries.client_or_own(client) as vault:
+            return vault.tokenize(data)
+    return _of_frame(data, Request("tokenize", columns, cast), client)
+
+
+@overload
+def detokenize(
+    con: duckdb.DuckDBPyConnection,
+    /,
+    source: queries.TableSource,
+    columns: str | Sequence[str],
+    *,
+    missing: _Missing = "null",
+    client: Client | None = None,
+) -> duckdb.DuckDBPyRelation: ...
+@overload
+def detokenize(
+    frame: FrameT, columns: Columns = None, /, *, missing: _Missing = "null", client: Client | None = None
+) -> FrameT: ...
+@overload
+def detokenize(frame: FrameT, /, *, columns: Columns, missing: _Missing = "null", client: Client | None = None) -> FrameT: ...
+def detokenize(
+    data: Any, /, source: Any = None, columns: Any = None, *, missing: _Missing = "null", client: Client | None = None
+) -> Any:
+    """Returns what it is given, with values in place of the tokens in ``columns``: see ``tokenize`` for what that may be.
+
+    Adds a column NAME_status beside each: ``ok``, ``null``, ``not_found``, ``not_token`` (other text, which is never sent), or
+    ``not_text`` (the value is a number or a boolean: use Client.detokenize). The value is null unless the status is ``ok``; with
+    ``missing="error"`` any of the last three raises TokensNotFound. A series, an array and a list have no place for a status:
+    there null is all that is said of a token without a value, and of an array NotText is raised.
+
+    Raises ColumnError for a column that is not there or not text, duckdb.Error for what is wrong with a query, and what the
+    client raises: an outage is never null. A connection stays usable, and keeps nothing of a call that failed.
+    """
+    if missing not in ("null", "error"):
+        raise ValueError('missing is "null" or "error"')
+    if isinstance(data, duckdb.DuckDBPyConnection):
+        return queries.detokenize(data, source, columns, missing=missing, client=client)
+    columns = _columns(source, columns)
+    if isinstance(data, duckdb.DuckDBPyRelation):
+        return queries.detokenize(queries.ConnectionOf(data), data, columns, missing=missing, client=client)
+    if isinstance(data, list | tuple):
+        with queries.client_or_own(client) as vault:
+            return [result.value for result in vault.detokenize(data, missing=missing)]
+    return _of_frame(data, Request("detokenize", columns, strict=missing == "error"), client)
+
+
+def _columns(second: Any, named: Any) -> Any:
+    """The columns of a frame may be its second argument. Raises TypeError."""
+    if second is not None and named is not None:
+        raise TypeError("of a frame, only columns are to be named; a query goes with a connection of DuckDB as first argument")
+    return named if second is None else second
+
+
+def _of_frame(data: Any, request: Request, client: Client | None) -> Any:
+    """Raises TypeError for what is no frame."""
+
+    def at_once(frame: Frame) -> Any:
+        with queries.client_or_own(client) as vault:
+            return replaced_at_once(frame, request, vault)
+
+    if isinstance(data, pa.RecordBatchReader):
+        return through_reader(data, request, partial(queries.client_or_own, client))
+    frame = _of_arrow(data) or _of_pandas(data)
+    if frame is not None:
+        return at_once(frame)
+    if _is_of("polars", ("LazyFrame",), data):
+        from quorumvault.analytics.polars import lazily
+
+        return lazily(data, request, at_once)
+    frame = _of_polars(data)
+    if frame is not None:
+        return at_once(frame)
+    narwhals: Any = sys.modules.get("narwhals")
+    if narwhals is not None and isinstance(data, narwhals.DataFrame | narwhals.LazyFrame | narwhals.Series):
+        return narwhals.from_native(_of_frame(data.to_native(), request, client), allow_series=True)
+    frame = of_capsule(data)
+    if frame is None:
+        raise TypeError(_not_a_frame(data))
+    return _way_back(data, at_once(frame))
+
+
+def _of_arrow(data: Any) -> Frame | None:
+    if isinstance(data, pa.Table):
+        return ArrowTable(data)
+    if isinstance(data, pa.RecordBatch):
+        return ArrowBatch(data)
+    return ArrowArray(data) if isinstance(data, pa.Array | pa.ChunkedArray) else None
+
+
+def _of_pandas(data: Any) -> Frame | None:
+    if not _is_of("pandas", ("DataFrame", "Series"), data):
+        return None
+    from quorumvault.analytics.pandas import PandasFrame, PandasSeries
+
+    return PandasFrame(data) if _is_of("pandas", ("DataFrame",), data) else PandasSeries(data)
+
+
+def _of_polars(data: Any) -> Frame | None:
+    if not _is_of("polars", ("DataFrame", "Series"), data):
+        return None
+    from quorumvault.analytics.polars import PolarsFrame, PolarsSeries
+
+    return PolarsFrame(data) if _is_of("polars", ("DataFrame",), data) else PolarsSeries(data)
+
+
+def _is_of(package: str, kinds: Sequence[str], data: Any) -> bool:
+    """Whether it is of one of these classes of a package: never, where the package is not imported."""
+    imported = sys.modules.get(package)
+    return imported is not None and isinstance(data, tuple(getattr(imported, kind) for kind in kinds if hasattr(imported, kind)))
+
+
+def _way_back(data: Any, found: Any) -> Any:
+    """What pyarrow has, as a frame of the package that ``data`` is of, if narwhals is there and knows it."""
+    try:
+        import narwhals
+    except ModuleNotFoundError:
+        return found
+    known = narwhals.from_native(data, eager_only=True, pass_through=True)
+    if not isinstance(known, narwhals.DataFrame) or not isinstance(found, pa.Table):
+        return found
+    return narwhals.from_arrow(found, backend=known.implementation).to_native()
+
+
+def _not_a_frame(data: Any) -> str:
+    kind = f"{type(data).__module__}.{type(data).__qualname__}"
+    if kind.startswith("pyspark."):
+        return "of a DataFrame of Spark: quorumvault.spark.tokenize(df, columns) and quorumvault.spark.detokenize"
+    return (
+        f"{kind} is no frame that is known here: give a frame of pandas, Polars, pyarrow or DuckDB, one with __arrow_c_stream__, "
+        "or a connection of DuckDB and a query"
+    )

@@ -1,0 +1,53 @@
+"""A column in Arrow as the texts that are looked up: DuckDB's rules and DuckDB's spelling, as for tables and files."""
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from quorumvault.analytics.columns import require_text
+from quorumvault.errors import ColumnError
+
+
+def texts_of(name: str, column: Any, *, may_cast: bool, cast: bool) -> Any:
+    """Return a chunked array of large_utf8. Raises ColumnError unless it is text, or ``may_cast`` and ``cast`` make it text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_text(column.type) or pa.types.is_null(column.type):
+        return column.cast(pa.large_utf8())
+    if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name != "arrow.uuid":
+        raise ColumnError(
+            f"column {name} is {column.type.extension_name}: only text can be tokenized"
+        )  # or a Period would be a number
+    try:
+        with duckdb.connect() as con:
+            values = con.from_arrow(pa.table({"v": column}))
+            require_text(name, values.types[0], may_cast=may_cast, cast=cast)
+            found = values.project("cast(v as varchar) as v").to_arrow_table().column(0)
+    except (duckdb.Error, pa.ArrowException):
+        raise ColumnError(f"column {name} is {column.type}: only text can be tokenized") from None
+    return found.cast(pa.large_utf8())
+
+
+def of_type(texts: Any, kind: Any) -> Any:
+    """Return texts (large_utf8) as a chunked array of the type that their column had; of large_utf8 if that was none of text."""
+    if pa.types.is_dictionary(kind):
+        values = pa.chunked_array([texts]).combine_chunks().dictionary_encode()
+        return pa.chunked_array([values.cast(pa.dictionary(kind.index_type, kind.value_type))])
+    return pa.chunked_array(list(_cut(texts, kind)), kind) if _is_text(kind) else pa.chunked_array([texts])
+
+
+def _cut(texts: Any, kind: Any) -> Any:
+    """In as many pieces as it takes: a chunk of utf8 has room for 2 GiB."""
+    try:
+        yield texts.cast(kind)
+    except pa.ArrowInvalid:
+        if len(texts) < 2:
+            raise
+        half = len(texts) // 2
+        yield from _cut(texts.slice(0, half), kind)
+        yield from _cut(texts.slice(half), kind)
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
