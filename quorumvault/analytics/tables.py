@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from quorumvault.analytics import duckdb as queries
 from quorumvault.analytics.frames import Casts, Columns, Frame, Request, replaced_at_once
+from quorumvault.analytics.join import Connection
 from quorumvault.analytics.pyarrow import ArrowArray, ArrowBatch, ArrowTable, of_capsule, through_reader
 from quorumvault.client import Client
+from quorumvault.errors import ColumnError
 
 FrameT = TypeVar("FrameT")
 _Missing = Literal["null", "error"]
@@ -47,9 +49,9 @@ def tokenize(data: Any, /, source: Any = None, columns: Any = None, *, cast: Any
 
     A frame comes back as one of the same kind, its rows in their order, all else as it was: index, types, metadata. So do a
     series and an array, which take no ``columns``. A LazyFrame and a RecordBatchReader are looked up when they are evaluated, by
-    a ``client`` that is open then. Other objects with the interface of Arrow's PyCapsules become pyarrow's, or, of a package
-    that narwhals knows, what they were. A list is what ``Client.tokenize`` makes of it. A query on a connection of DuckDB may
-    name frames of the caller's; the rows that come back are in a temporary table.
+    a ``client`` that is open then. Frames of other packages that narwhals knows (Modin, cuDF) come back as they were; of others
+    with the interface of Arrow's PyCapsules pyarrow's come back. A list is what ``Client.tokenize`` makes of it. A query on a
+    connection of DuckDB may name frames of the caller's; the rows that come back are in a temporary table.
 
     Text is tokenized. Numbers, dates and booleans only if their columns are also in ``cast`` (True: all): they are tokenized as
     the text that DuckDB writes, so a ZIP code that was read as BIGINT has lost its zeros and gets another token than the text.
@@ -60,11 +62,8 @@ def tokenize(data: Any, /, source: Any = None, columns: Any = None, *, cast: Any
     name rows, counted from 0.
     """
     if isinstance(data, duckdb.DuckDBPyConnection):
-        return queries.tokenize(data, source, columns, cast=columns if cast is True else cast, client=client)
+        return _of_query(data, source, Request("tokenize", columns, cast), client)
     columns = _columns(source, columns)
-    if isinstance(data, duckdb.DuckDBPyRelation):
-        con = queries.ConnectionOf(data)
-        return queries.tokenize(con, data, columns, cast=columns if cast is True else cast, client=client)
     if isinstance(data, list | tuple):
         with queries.client_or_own(client) as vault:
             return vault.tokenize(data)
@@ -103,10 +102,8 @@ def detokenize(
     if missing not in ("null", "error"):
         raise ValueError('missing is "null" or "error"')
     if isinstance(data, duckdb.DuckDBPyConnection):
-        return queries.detokenize(data, source, columns, missing=missing, client=client)
+        return _of_query(data, source, Request("detokenize", columns, strict=missing == "error"), client)
     columns = _columns(source, columns)
-    if isinstance(data, duckdb.DuckDBPyRelation):
-        return queries.detokenize(queries.ConnectionOf(data), data, columns, missing=missing, client=client)
     if isinstance(data, list | tuple):
         with queries.client_or_own(client) as vault:
             return [result.value for result in vault.detokenize(data, missing=missing)]
@@ -120,6 +117,19 @@ def _columns(second: Any, named: Any) -> Any:
     return named if second is None else second
 
 
+def _of_query(con: Connection, source: Any, request: Request, client: Client | None) -> duckdb.DuckDBPyRelation:
+    """Raises TypeError and ColumnError for what is missing."""
+    if source is None:
+        raise TypeError("a connection of DuckDB goes with a query or a relation, and columns")
+    if request.columns is None:
+        raise ColumnError('name the columns, such as columns="ssn"')
+    columns: Any = request.columns
+    if request.tells:
+        return queries.detokenize(con, source, columns, missing="error" if request.strict else "null", client=client)
+    casts: Any = columns if request.casts is True else request.casts
+    return queries.tokenize(con, source, columns, cast=casts, client=client)
+
+
 def _of_frame(data: Any, request: Request, client: Client | None) -> Any:
     """Raises TypeError for what is no frame."""
 
@@ -127,6 +137,8 @@ def _of_frame(data: Any, request: Request, client: Client | None) -> Any:
         with queries.client_or_own(client) as vault:
             return replaced_at_once(frame, request, vault)
 
+    if isinstance(data, duckdb.DuckDBPyRelation):
+        return _of_query(queries.ConnectionOf(data), data, request, client)
     if isinstance(data, pa.RecordBatchReader):
         return through_reader(data, request, partial(queries.client_or_own, client))
     frame = _of_arrow(data) or _of_pandas(data)
@@ -142,10 +154,10 @@ def _of_frame(data: Any, request: Request, client: Client | None) -> Any:
     narwhals: Any = sys.modules.get("narwhals")
     if narwhals is not None and isinstance(data, narwhals.DataFrame | narwhals.LazyFrame | narwhals.Series):
         return narwhals.from_native(_of_frame(data.to_native(), request, client), allow_series=True)
-    frame = of_capsule(data)
+    frame = _of_narwhals(data) or of_capsule(data)
     if frame is None:
         raise TypeError(_not_a_frame(data))
-    return _way_back(data, at_once(frame))
+    return at_once(frame)
 
 
 def _of_arrow(data: Any) -> Frame | None:
@@ -178,16 +190,12 @@ def _is_of(package: str, kinds: Sequence[str], data: Any) -> bool:
     return imported is not None and isinstance(data, tuple(getattr(imported, kind) for kind in kinds if hasattr(imported, kind)))
 
 
-def _way_back(data: Any, found: Any) -> Any:
-    """What pyarrow has, as a frame of the package that ``data`` is of, if narwhals is there and knows it."""
+def _of_narwhals(data: Any) -> Frame | None:
     try:
-        import narwhals
+        from quorumvault.analytics.narwhals import of_narwhals
     except ModuleNotFoundError:
-        return found
-    known = narwhals.from_native(data, eager_only=True, pass_through=True)
-    if not isinstance(known, narwhals.DataFrame) or not isinstance(found, pa.Table):
-        return found
-    return narwhals.from_arrow(found, backend=known.implementation).to_native()
+        return None
+    return of_narwhals(data)
 
 
 def _not_a_frame(data: Any) -> str:

@@ -173,12 +173,24 @@ def test_others_with_capsules_become_pyarrow_s(vault: qv.Client) -> None:
 
 
 def test_what_narwhals_knows_comes_back_as_it_was(vault: qv.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for Modin and cuDF, which have no module of their own here: Polars plays their part."""
-    monkeypatch.setattr("quorumvault.analytics.tables._of_polars", lambda data: None)
-    found = qv.tokenize(polars_frame(pl.String), columns="name", client=vault)
-    assert isinstance(found, pl.DataFrame)
-    assert rows(found)["name"] == vault.tokenize(TEXTS)
+    """As for Modin and cuDF, for which there is no module here: pandas and Polars play their part."""
+    for package in ("pandas", "polars"):
+        monkeypatch.setattr(f"quorumvault.analytics.tables._of_{package}", lambda data: None)
+    frames: list[Any] = [polars_frame(pl.String), pandas_frame("object")]
+    for frame in frames:
+        given = rows(frame)
+        tokenized = qv.tokenize(frame, columns="name", client=vault)
+        back: Any = qv.detokenize(tokenized, columns="name", client=vault)
+        assert (type(tokenized), type(back)) == (type(frame), type(frame))
+        assert rows(tokenized) == given | {"name": vault.tokenize(TEXTS)}
+        assert list(rows(back)) == ["name", "name_status", "cost"]
+        assert rows(back) == given | {"name_status": ["null" if text is None else "ok" for text in TEXTS]}
+        if isinstance(back, pd.DataFrame):
+            assert back.index.equals(frame.index)
+        series = qv.tokenize(frame["name"], client=vault)
+        assert (type(series), next(iter(series))) == (type(frame["name"]), vault.tokenize(TEXTS)[0])
     monkeypatch.setitem(sys.modules, "narwhals", None)
+    monkeypatch.delitem(sys.modules, "quorumvault.analytics.narwhals")
     assert isinstance(qv.tokenize(polars_frame(pl.String), columns="name", client=vault), pa.Table)
 
 
@@ -287,6 +299,8 @@ def test_columns_that_will_not_do(desk: Desk) -> None:
     ):
         with pytest.raises(qv.ColumnError, match=words):
             call()
+    with pytest.raises(TypeError, match="goes with a query or a relation, and columns"):
+        qv.tokenize(desk.con, columns="a", client=desk.client)
     for given in (5, {"a": ["x"]}, np.array([["a"]])):
         with pytest.raises(TypeError, match=r"is no frame that is known here: give a frame of pandas"):
             qv.tokenize(given, "a", client=desk.client)
@@ -412,6 +426,10 @@ def test_a_relation_of_duckdb_comes_back_as_one(desk: Desk) -> None:
         )
         with pytest.raises(qv.AlreadyTokenized, match="row 0, column name"):
             qv.tokenize(tokenized, "name", client=desk.client)
+        with pytest.raises(qv.ColumnError, match="name the columns"):
+            qv.tokenize(relation, client=desk.client)
+        lazy = qv.detokenize(nw.from_native(tokenized), columns="name", client=desk.client)
+        assert isinstance(lazy.to_native(), duckdb.DuckDBPyRelation)
         (left,) = con.sql("select count(*) from duckdb_tables() where table_name not like 'qv_%tokenized_%'").fetchall()
         assert left == (0,)
 

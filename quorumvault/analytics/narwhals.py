@@ -1,0 +1,68 @@
+"""Frames in memory of any package that narwhals knows, such as Modin and cuDF: their other columns and their index stay."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import pyarrow as pa
+
+from quorumvault.analytics.frames import Frame, Replaced, status_name
+
+
+@dataclass(frozen=True, slots=True)
+class NarwhalsFrame:
+    """A frame that narwhals has taken for a DataFrame."""
+
+    frame: Any
+    is_array: bool = False
+
+    @property
+    def names(self) -> Sequence[str]:
+        names: list[str] = self.frame.columns
+        return names
+
+    def column(self, name: str, *, cast: bool) -> Any:
+        return _arrow(self.frame[name])
+
+    def replaced(self, columns: Sequence[Replaced]) -> Any:
+        kind, order, made = self.frame.implementation, list(self.names), []
+        for each in columns:
+            made.append(nw.new_series(each.name, each.result.to_pylist(), nw.String(), backend=kind))
+            if each.status is not None:
+                made.append(nw.new_series(status_name(each.name), each.status.to_pylist(), nw.String(), backend=kind))
+                order.insert(order.index(each.name) + 1, status_name(each.name))
+        return self.frame.with_columns(*made).select(order).to_native()
+
+
+@dataclass(frozen=True, slots=True)
+class NarwhalsSeries:
+    """A series that narwhals has taken for one."""
+
+    series: Any
+    is_array: bool = True
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [self.series.name]
+
+    def column(self, name: str, *, cast: bool) -> Any:
+        return _arrow(self.series)
+
+    def replaced(self, columns: Sequence[Replaced]) -> Any:
+        (only,) = columns
+        made = nw.new_series(self.series.name, only.result.to_pylist(), nw.String(), backend=self.series.implementation)
+        return self.series.to_frame().with_columns(made)[self.series.name].to_native()
+
+
+def of_narwhals(data: Any) -> Frame | None:
+    """What narwhals takes it for; None for what it does not know, or does not have in memory."""
+    known = nw.from_native(data, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(known, nw.DataFrame):
+        return NarwhalsFrame(known)
+    return NarwhalsSeries(known) if isinstance(known, nw.Series) else None
+
+
+def _arrow(series: Any) -> Any:
+    found = series.to_arrow()
+    return found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
