@@ -122,7 +122,7 @@ def _require_unicode(name: Any, row: int, text: str) -> None:
 
 def _like(own: Any, each: Replaced) -> Any:
     """What replaces a series, with its index and, as far as it was text, its type."""
-    if each.texts.null_count == len(each.texts):
+    if each.texts.null_count == len(each.texts) and not _has_categories(own.dtype):
         return own
     if isinstance(own.dtype, pd.CategoricalDtype):
         values: Any = _categorical(own.dtype.categories.dtype, each.result)
@@ -133,6 +133,12 @@ def _like(own: Any, each: Replaced) -> Any:
     else:
         values = _of_dtype(own.dtype, each.result)
     return pd.Series(values, index=own.index, dtype=own.dtype if own.dtype == object else None)
+
+
+def _has_categories(kind: Any) -> bool:
+    """Whether the type may list values that are in no row."""
+    of_arrow = isinstance(kind, pd.ArrowDtype) and pa.types.is_dictionary(kind.pyarrow_dtype)
+    return of_arrow or isinstance(kind, pd.CategoricalDtype)
 
 
 def _categorical(kind: Any, result: Any) -> Any:
@@ -167,8 +173,16 @@ def _leave_out(own: Any, found: Any, columns: Sequence[Replaced]) -> None:
         labels = [label for label in own.index.unique(level) if isinstance(label, str)]
         if labels and any(pc.any(pc.is_in(pa.array(labels, pa.large_utf8()), texts)).as_py() for texts in values):
             raise ColumnError("the index has values of a column to tokenize: use reset_index(), then name both or drop it")
-    said = {str(key): json.dumps(value, default=str) for key, value in own.attrs.items()}
+    said = {str(key): _said(value) for key, value in own.attrs.items()}
     _, left_out = without_values(pa.schema([], said or None), lambda: values)
     if left_out:
         found.attrs = {key: value for key, value in own.attrs.items() if str(key) not in left_out}
         warnings.warn(f"left out of attrs, since values of the columns are in it: {', '.join(left_out)}", stacklevel=2)
+
+
+def _said(value: Any) -> str:
+    """The words of an attribute, in which values are looked for."""
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)

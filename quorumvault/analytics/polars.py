@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from quorumvault.analytics.arrow import nothing
 from quorumvault.analytics.frames import Replaced, Request, replaced, status_name
+from quorumvault.errors import ColumnError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,16 @@ def lazily(lazy: Any, request: Request, at_once: Callable[[PolarsFrame], Any]) -
 
 
 def _arrow(series: Any) -> Any:
-    if series.dtype == pl.Object:
-        series = series.cast(pl.Null) if series.null_count() == len(series) else series
-    return pa.chunked_array([series.to_arrow()])
+    try:
+        return pa.chunked_array([series.to_arrow()])
+    except (pa.ArrowException, pl.exceptions.PolarsError):  # Int128, which Arrow does not have
+        raise ColumnError(f"column {series.name} is {series.dtype}: only text can be tokenized") from None
 
 
 def _like(own: Any, each: Replaced) -> Any:
     if own.dtype == pl.Null:
         return own
     found = pl.Series(own.name, each.result)
-    if own.dtype == pl.Enum:
+    if isinstance(own.dtype, pl.Enum):
         return found.cast(pl.Categorical)
-    return found.cast(own.dtype) if own.dtype == pl.Categorical else found
+    return found.cast(own.dtype) if isinstance(own.dtype, pl.Categorical) else found

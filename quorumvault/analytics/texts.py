@@ -4,6 +4,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quorumvault.analytics.columns import require_text
 from quorumvault.errors import ColumnError
@@ -13,6 +14,8 @@ def texts_of(name: str, column: Any, *, may_cast: bool, cast: bool) -> Any:
     """Return a chunked array of large_utf8. Raises ColumnError unless it is text, or ``may_cast`` and ``cast`` make it text."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if pa.types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
     if _is_text(column.type) or pa.types.is_null(column.type):
         return column.cast(pa.large_utf8())
     if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name != "arrow.uuid":
@@ -34,6 +37,8 @@ def of_type(texts: Any, kind: Any) -> Any:
     if pa.types.is_dictionary(kind):
         values = pa.chunked_array([texts]).combine_chunks().dictionary_encode()
         return pa.chunked_array([values.cast(pa.dictionary(kind.index_type, kind.value_type))])
+    if pa.types.is_run_end_encoded(kind):
+        return pc.run_end_encode(of_type(texts, kind.value_type), kind.run_end_type)
     return pa.chunked_array(list(_cut(texts, kind)), kind) if _is_text(kind) else pa.chunked_array([texts])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import quorumvault as qv
@@ -47,7 +48,9 @@ class Capsules:
 
 def table(kind: Any = None) -> Any:
     """Two chunks, and metadata of table and field."""
-    name = pa.array(TEXTS, kind or pa.utf8())
+    kind = kind or pa.utf8()
+    runs = pa.types.is_run_end_encoded(kind)
+    name = pc.run_end_encode(pa.array(TEXTS), kind.run_end_type) if runs else pa.array(TEXTS, kind)
     fields = [pa.field("name", name.type, metadata={"note": "who"}), pa.field("cost", pa.float32())]
     made = pa.table([name, pa.array(COSTS, pa.float32())], schema=pa.schema(fields, {"made by": "us"}))
     return pa.concat_tables([made.slice(0, 4), made.slice(4)])
@@ -74,10 +77,12 @@ KINDS: dict[str, Callable[[], Any]] = {
     "pandas's own text": lambda: pandas_frame(None),
     "Polars String": lambda: polars_frame(pl.String),
     "Polars Categorical": lambda: polars_frame(pl.Categorical),
+    "Polars Categories": lambda: polars_frame(pl.Categorical(pl.Categories("names"))),
     "LazyFrame": lambda: polars_frame(pl.String).lazy(),
     "Table": table,
     "Table of large_utf8": lambda: table(pa.large_utf8()),
     "Table of views": lambda: table(pa.string_view()),
+    "Table of runs": lambda: table(pa.run_end_encoded(pa.int16(), pa.utf8())),
     "Table of dictionaries": lambda: table(pa.dictionary(pa.int32(), pa.utf8())),
     "RecordBatch": lambda: table().to_batches()[0],
     "RecordBatchReader": lambda: table().to_reader(),
@@ -272,6 +277,7 @@ def test_what_is_no_text_is_refused_with_its_place(vault: qv.Client) -> None:
         (pd.DataFrame({"id": pd.to_datetime(["2024-01-02"], utc=True)}), "column id is TIMESTAMP( WITH TIME ZONE|TZ_NS)"),
         (pl.DataFrame({"id": [1.5]}), "column id is DOUBLE"),
         (pl.DataFrame({"id": pl.Series([object()], dtype=pl.Object)}), "column id is"),
+        (pl.DataFrame({"id": pl.Series([2**100], dtype=pl.Int128)}), "column id is Int128: only text"),
         (pa.table({"id": pa.array([1.5], pa.float16())}), "column id is halffloat"),
         (pa.table({"id": pa.array([b"a"])}), "column id is BLOB"),
     ):
@@ -352,6 +358,10 @@ def test_no_categories_tell_of_values(vault: qv.Client) -> None:
     assert rows(found.to_frame())["name"] == tokens
     assert list(found.cat.categories) == sorted(token for token in tokens if token is not None)
     assert not found.cat.ordered
+    nothing = qv.tokenize(pd.Series(pd.Categorical([None], categories=["a"])), client=vault)
+    assert (list(nothing.cat.categories), nothing.isna().all()) == ([], True)
+    named = pl.Series("name", ["a"], dtype=pl.Categorical(pl.Categories("of a test")))
+    assert qv.tokenize(named, client=vault).to_arrow().dictionary.to_pylist() == [tokens[1]]
     enum: Any = qv.tokenize(pl.Series("name", ["a"], dtype=pl.Enum(["a", "b"])), client=vault)
     assert (enum.dtype, enum.to_list()) == (pl.Categorical, [tokens[1]])
     arrow = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array(["a", "unused"]))
@@ -361,8 +371,8 @@ def test_no_categories_tell_of_values(vault: qv.Client) -> None:
 
 def test_values_beside_their_column_do_not_come_along(vault: qv.Client) -> None:
     frame = pd.DataFrame({"ssn": ["999-17-5017"]})
-    frame.attrs = {"first": {"patient": "999-17-5017"}, "rows": 1}
-    with pytest.warns(UserWarning, match="left out of attrs.*: first$"):
+    frame.attrs = {"first": {"patient": "999-17-5017"}, "rows": 1, "by": {("999-17-5017", 1): 2}}
+    with pytest.warns(UserWarning, match="left out of attrs.*: by, first$"):
         assert qv.tokenize(frame, "ssn", client=vault).attrs == {"rows": 1}
     said = pa.table({"ssn": ["999-17-5017"]}).replace_schema_metadata({"first": "999-17-5017", "rows": "1"})
     assert qv.tokenize(said, "ssn", client=vault).schema.metadata == {b"rows": b"1"}
