@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHORT = 8
 
 
-@click.group()
+@click.group(short_help="Ask a node on this host through its socket.")
 def admin() -> None:
     """Ask a node on this host what it tells nobody else, and what nobody else may ask.
 

@@ -34,32 +34,40 @@ class Interrupted(click.Abort):
         self.exit_code = BY_SIGNAL + number
 
 
-#: Loaded when they are used or listed: a command pays for its own imports only.
-_COMMANDS = {
-    "init": "quorumvault.cli.init",
-    "serve": "quorumvault.cli.serve",
-    "dev": "quorumvault.cli.dev",
-    "pack": "quorumvault.cli.pack",
-    "recover": "quorumvault.cli.recover",
-    "backup": "quorumvault.cli.backup",
-    "restore": "quorumvault.cli.restore",
-    "repair": "quorumvault.cli.admin",
-    "verify": "quorumvault.cli.admin",
-    "keys": "quorumvault.cli.keys",
-    "certs": "quorumvault.cli.certs",
-    "admin": "quorumvault.cli.admin",
-    "status": "quorumvault.cli.status",
-    "wait": "quorumvault.cli.status",
-    "rotate": "quorumvault.cli.status",
-    "events": "quorumvault.cli.events",
-    "suggest": "quorumvault.cli.suggest",
-    "tokenize": "quorumvault.cli.files",
-    "detokenize": "quorumvault.cli.files",
-    "retokenize": "quorumvault.cli.files",
-    "census": "quorumvault.cli.census",
-    "migrate": "quorumvault.cli.migrate",
-    "completion": "quorumvault.cli.completion",
+#: By what they are for. Loaded when they are used or listed: a command pays for its own imports only.
+_SECTIONS = {
+    "Use": {
+        "tokenize": "quorumvault.cli.files",
+        "detokenize": "quorumvault.cli.files",
+        "retokenize": "quorumvault.cli.files",
+        "migrate": "quorumvault.cli.migrate",
+        "suggest": "quorumvault.cli.suggest",
+        "census": "quorumvault.cli.census",
+        "epoch": "quorumvault.cli.status",
+        "rotate": "quorumvault.cli.status",
+    },
+    "Operate": {
+        "init": "quorumvault.cli.init",
+        "serve": "quorumvault.cli.serve",
+        "dev": "quorumvault.cli.dev",
+        "pack": "quorumvault.cli.pack",
+        "keys": "quorumvault.cli.keys",
+        "certs": "quorumvault.cli.certs",
+        "backup": "quorumvault.cli.backup",
+        "restore": "quorumvault.cli.restore",
+        "repair": "quorumvault.cli.admin",
+        "recover": "quorumvault.cli.recover",
+        "admin": "quorumvault.cli.admin",
+    },
+    "Inspect": {
+        "status": "quorumvault.cli.status",
+        "wait": "quorumvault.cli.status",
+        "events": "quorumvault.cli.events",
+        "verify": "quorumvault.cli.admin",
+        "completion": "quorumvault.cli.completion",
+    },
 }
+_COMMANDS = {name: module for section in _SECTIONS.values() for name, module in section.items()}
 
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (click.UsageError, USAGE),
@@ -107,6 +115,12 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, names in _SECTIONS.items():
+            commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
+            with formatter.section(section):
+                formatter.write_dl([(name, command.get_short_help_str(formatter.width)) for name, command in commands])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -166,7 +180,12 @@ def _words(error: Exception) -> str:
             return visible(str(error))
 
 
-@click.group("quorumvault", cls=Commands, epilog="Each command has an example in its own --help.")
+@click.group(
+    "quorumvault",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Each command has an example in its own --help.",
+)
 @click.version_option(package_name="quorumvault", message="%(prog)s %(version)s")
 def main() -> None:
     """A replicated token vault: three nodes replace identifiers by tokens, and give them back to whoever may have them."""

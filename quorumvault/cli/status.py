@@ -1,4 +1,4 @@
-"""``quorumvault status``, ``wait`` and ``rotate``: what an operator asks a running cluster."""
+"""``quorumvault status``, ``wait``, ``epoch`` and ``rotate``: what an operator asks a running cluster."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ from quorumvault.cli.options import Connection, connection_options, json_option
 from quorumvault.cli.output import print_answer, print_json, print_table, say
 from quorumvault.cli.watch import watch as watch_health
 from quorumvault.client import NodeHealth
-from quorumvault.errors import NoQuorum
+from quorumvault.errors import NoQuorum, Refused
 
 #: Between two looks at a node that is not ready.
 _POLL_SECONDS = 0.1
@@ -51,20 +51,18 @@ def status(connection: Connection, watch: bool, as_json: bool) -> int:
             say(warning)
     else:
         print_table(health.COLUMNS, [health.row(answer) for answer in answers])
+    if len(answers) == 1 and not as_json:
+        say(f"Only {answers[0].url} was asked: name every node with --url, or in QUORUMVAULT_URL.", err=True)
     return 0 if any(map(health.is_ready, answers)) else NO_QUORUM
 
 
-@click.command(
-    epilog="\b\nExample:\n  quorumvault wait --ready --timeout 60 --url https://10.0.0.1:8700 --url https://10.0.0.2:8700"
-)
+@click.command(epilog="\b\nExample:\n  quorumvault wait --timeout 60 --url https://10.0.0.1:8700 --url https://10.0.0.2:8700")
 @connection_options
-@click.option("--ready", is_flag=True, required=True, help="Wait until every node named by --url serves requests.")
+@click.option("--ready", is_flag=True, help="Wait until every node named by --url serves requests, which is the default.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS", help="Then exit 3.")
 @json_option
 def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> None:
     """Wait until all the nodes asked are ready."""
-    if not ready:
-        raise click.UsageError("say what to wait for: --ready")
     with connection.open() as client:
         answers = wait_until_ready(client.health, timeout, clock=time.monotonic, sleep=time.sleep)
     words = f"ready: {', '.join(answer.url for answer in answers)}"
@@ -84,15 +82,42 @@ def wait_until_ready(
     return answers
 
 
+@click.command(short_help="Show the active epoch.", epilog="\b\nExample:\n  quorumvault epoch")
+@connection_options
+@json_option
+def epoch(connection: Connection, as_json: bool) -> None:
+    """Show the epoch that new tokens of the API key's owner are of."""
+    with connection.open() as client:
+        active = client.epoch()
+    print_answer({"active_epoch": active}, str(active), as_json=as_json)
+
+
 @click.command(short_help="Leave an epoch behind.", epilog="\b\nExample:\n  quorumvault rotate --from 1")
 @connection_options
-@click.option("--from", "from_epoch", type=click.IntRange(min=1), required=True, metavar="E", help="The epoch to leave behind.")
+@click.option(
+    "--from",
+    "from_epoch",
+    type=click.IntRange(min=1),
+    metavar="E",
+    help="The epoch to leave behind. Without it the active one is shown, and a terminal is asked.",
+)
 @json_option
-def rotate(connection: Connection, from_epoch: int, as_json: bool) -> None:
+def rotate(connection: Connection, from_epoch: int | None, as_json: bool) -> None:
     """Leave epoch E behind: new tokens are of the next epoch, old ones go on to resolve.
 
     Saying it twice changes nothing. The API key must be allowed to rotate.
     """
     with connection.open() as client:
-        active = client.rotate(from_epoch)
+        active = client.rotate(from_epoch or _epoch_to_leave(client.epoch()))
     print_answer({"active_epoch": active}, f"The active epoch is {active}.", as_json=as_json)
+
+
+def _epoch_to_leave(active: int) -> int:
+    """Return the active epoch if whoever is at the terminal agrees. Raises UsageError without a terminal, Refused for a no."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"the active epoch is {active}; to leave it behind: rotate --from {active}")
+    if not click.confirm(
+        f"The active epoch is {active}. Leave it behind, so that new tokens are of epoch {active + 1}?", err=True
+    ):
+        raise Refused(f"the active epoch is still {active}")
+    return active

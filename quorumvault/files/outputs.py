@@ -63,9 +63,9 @@ class Outputs:
             raise InputsError(str(error)) from None
 
     def check(self) -> None:
-        """Raises InputsError if one would be written over another, or over a source, LakeError if one would be in a lake's table.
+        """Raises InputsError if one would be written over another, over a source, or into a folder that is not there.
 
-        Raises OutputExists, unless ``force`` is given.
+        Raises LakeError if one would be in a lake's table; OutputExists, unless ``force`` is given.
         """
         lakes = Lakes()
         taken: dict[Path, set[str | None]] = {}
@@ -73,6 +73,7 @@ class Outputs:
             taken.setdefault(source.path.resolve(), set()).add(_table_key(source.table))
         sources = {path: set(tables) for path, tables in taken.items()}
         for target in [*self._lists.values(), *([] if self._in_place else self.targets)]:
+            self._require_folder(target)
             resolved, table = self._places[target], _table_key(target.table)
             lakes.refuse_output(resolved)
             if _overlap(sources.get(resolved, set()), table):
@@ -90,6 +91,13 @@ class Outputs:
                     require_replaceable(place)
         except ConfigError as error:
             raise InputsError(str(error)) from None
+
+    def _require_folder(self, target: Target) -> None:
+        """Raises InputsError if the named output is in a folder that is not there: a slip of the pen makes no folders."""
+        named = self._job.output if self._job.is_folder and target not in self._lists.values() else None
+        folder = (named or target.path).absolute().parent
+        if not folder.is_dir():
+            raise InputsError(f"{target}: there is no folder {folder}: make it first, or name another one")
 
     def require_within_reach(self, work: Path) -> None:
         """Raises InputsError for a target that what is made in ``work`` cannot be linked to.

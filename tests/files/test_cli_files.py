@@ -193,6 +193,10 @@ def test_what_the_vault_refuses_is_named_by_line_and_column(
         (("a.csv", "-o", "./a.csv", "--force"), "the output is the input"),
         (("a.csv", "-o", "link.csv", "--force"), "the output is the input"),
         (("a.csv", "-o", "pipe", "--force"), "no regular file"),
+        # A slip of the pen makes no folder.
+        (("a.csv", "-o", "no/such/c.csv"), "there is no folder"),
+        (("a.csv", "-o", "c.csv", "--rejects", "no/bad.csv"), "there is no folder"),
+        (("a.csv", "b.csv", "-o", "no/such"), "there is no folder"),
         (("a.csv", "-o", "c.csv", "--force", "--rejects", "./c.csv"), "name another"),
         (("a.csv", "-o", "c.csv", "--force", "--rejects", "a.csv"), "name another"),
         (("a.csv", "--force", "--rejects", "a.csv"), "name another"),

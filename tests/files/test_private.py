@@ -66,8 +66,8 @@ def command(desk: Desk, *arguments: str, stdin: bytes = b"") -> Result:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_values_are_for_nobody_else(form: str, desk: Desk, tmp_path: Path, any_umask: int) -> None:
-    source, output = tokens(desk, tmp_path / f"in.{form}"), tmp_path / "new" / f"out.{form}"
-    desk.run(job(source, output, "detokenize", rejects=tmp_path / "bad.csv"))
+    source, output = tokens(desk, tmp_path / f"in.{form}"), tmp_path / "new" / f"in.{form}"
+    desk.run(job(source, output.parent, "detokenize", rejects=tmp_path / "bad.csv"))
     assert names(output) == [name for name, _ in ROWS]
     assert [mode(path) for path in (output, tmp_path / "bad.csv", output.parent)] == [0o600, 0o600, 0o777 & ~any_umask]
 

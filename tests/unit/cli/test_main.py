@@ -1,5 +1,6 @@
 """What all commands have in common: help with an example, output for machines, and errors as one line and an exit code."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,14 @@ def all_commands() -> Iterator[tuple[str, ...]]:
                 yield from ((name, subcommand) for subcommand in command.commands)
             else:
                 yield (name,)
+
+
+def test_help_has_every_command_in_its_section() -> None:
+    short, long = (CliRunner().invoke(main, [option]).stdout for option in ("-h", "--help"))
+    assert short == long
+    sections = re.split(r"\n(?=\w+:\n)", long)[2:]
+    assert [section.partition(":")[0] for section in sections] == ["Use", "Operate", "Inspect"]
+    assert re.findall(r"^  (\w+)  ", "\n".join(sections), re.MULTILINE) == main.list_commands(click.Context(main))
 
 
 @pytest.mark.parametrize("command", list(all_commands()), ids=" ".join)

@@ -1,6 +1,7 @@
-"""``status``, ``wait`` and ``rotate`` against small HTTP servers that answer as nodes do."""
+"""``status``, ``wait``, ``epoch`` and ``rotate`` against small HTTP servers that answer as nodes do."""
 
 import contextlib
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ def test_the_url_flag_goes_before_the_variable(nobody: str) -> None:
 def test_wait_goes_on_until_every_node_is_ready() -> None:
     late = ((503, health("unavailable", 1)), (200, health("ok", 3, state="draining")), (200, health("ok", 3)))
     with node((200, health("ok", 3))) as first, node(*late) as second:
-        result = run("wait", "--ready", "--url", first, "--url", second)
+        result = run("wait", "--url", first, "--url", second)
     assert result.exit_code == 0
     assert result.stdout == f"ready: {first}, {second}\n"
 
@@ -130,6 +131,40 @@ def test_wait_asks_again_until_its_time_is_up() -> None:
     ):
         wait_until_ready(lambda: asked.append(1) or [unready], 1.0, clock=lambda: now, sleep=sleep)
     assert len(asked) > 5
+
+
+def test_one_node_is_not_taken_for_all() -> None:
+    with node((200, health("ok", 3))) as first, node((200, health("ok", 3))) as second:
+        one, both = run("status", "--url", first), run("status", "--url", first, "--url", second)
+    assert one.stderr == f"Only {first} was asked: name every node with --url, or in QUORUMVAULT_URL.\n"
+    assert both.stderr == ""
+
+
+def test_epoch() -> None:
+    with node((200, {"active_epoch": 4})) as url:
+        assert run("epoch", "--url", url, "--json").stdout == '{"active_epoch":4}\n'
+        assert run("epoch", "--url", url).stdout == "4\n"
+
+
+class Terminal(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stdin", "code", "words"),
+    [
+        (io.BytesIO(b"y\n"), 2, "the active epoch is 4; to leave it behind: rotate --from 4"),
+        (Terminal(b"n\n"), 1, "the active epoch is still 4"),
+        (Terminal(b"y\n"), 0, "The active epoch is 4. Leave it behind, so that new tokens are of epoch 5? [y/N]"),
+    ],
+)
+def test_rotate_asks_before_it_leaves_the_active_epoch(stdin: io.BytesIO, code: int, words: str) -> None:
+    with node((200, {"active_epoch": 4}), (200, {"active_epoch": 5})) as url:
+        result = CliRunner().invoke(main, ["rotate", "--url", url], env={"QUORUMVAULT_API_KEY": KEY}, input=stdin)
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert result.stdout == ("" if code else "The active epoch is 5.\n")
 
 
 def test_rotate() -> None:
