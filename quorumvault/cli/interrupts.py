@@ -90,9 +90,9 @@ class _End:
             yield
         finally:
             self._has_ended = True
-            for number, previous in before.items():
-                signal.signal(number, previous)
             if self.number is None:  # else the watch goes on until the process has ended, which may take long
+                for number, previous in before.items():
+                    signal.signal(number, previous)
                 signal.set_wakeup_fd(wakes)
                 os.close(tells)
 

@@ -26,10 +26,10 @@ from quorumvault.files import job
 
 
 class _Rate(ProgressColumn):
-    """Rows a second since the start: over the last moments it would jump, since batches are some moments long."""
+    """Rows a second of this run: since its start, since over the last moments it would jump with each batch."""
 
     def render(self, task: Task) -> Text:
-        rows, seconds = task.fields["rows"], task.elapsed
+        rows, seconds = task.fields["rows"] - task.fields["kept"], task.elapsed
         return Text(f"{rows / seconds:,.0f} rows/s" if rows and seconds else "")
 
 
@@ -58,7 +58,7 @@ def words_of(trouble: Trouble) -> str:
 
 @contextlib.contextmanager
 def progress_bar(total: int | None, trouble: Callable[[], Trouble]) -> Iterator[job.Progress]:
-    """Yield a function to call with rows and bytes done. ``total`` is in bytes; None if unknown. The bar vanishes at the end."""
+    """Yield a function to call with what is done. ``total`` is in bytes; None if unknown. The bar vanishes at the end."""
     rows = TextColumn("{task.fields[rows]:,} rows")
     if total is None:
         columns: tuple[ProgressColumn, ...] = (rows, _Rate(), TimeElapsedColumn())
@@ -66,5 +66,5 @@ def progress_bar(total: int | None, trouble: Callable[[], Trouble]) -> Iterator[
         columns = (rows, BarColumn(), TaskProgressColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
     with _Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         bar.trouble = trouble
-        task = bar.add_task("", total=total, rows=0)
-        yield lambda rows, size: bar.update(task, advance=size, rows=rows)
+        task = bar.add_task("", total=total, rows=0, kept=0)
+        yield lambda done: bar.update(task, completed=done.size, rows=done.rows, kept=done.kept)

@@ -44,6 +44,10 @@ def _words(report: Report, what: str) -> str:
     columns = ", ".join(f"{visible(column)} {count:,}" for column, count in report.values.items())
     files = f"{report.files:,} files, " if report.files > 1 else ""
     words = [f"{files}{report.rows:,} rows; {what}: {columns}"]
+    if report.there:
+        words.append(f"{sum(report.values.values()):,} moved, {report.there:,} there")
+    if report.untouched:
+        words.append(f"{report.untouched:,} of the files had nothing to move, and stay as they are")
     if what != BACK:
         words.append(f"epoch {', '.join(map(str, report.epochs)) or 'unknown: no token was written'}")
     counts = (

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from quorumvault.client import Client
+from quorumvault.client import Client, TokenResult
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.errors import EpochMoved, RequestError
 from quorumvault.files.job import Job
@@ -32,7 +32,7 @@ CellValue: TypeAlias = "str | msgspec.Raw"
 
 
 class CellAnswer(NamedTuple):
-    """The answer to one value: a status, and what takes the value's place if the status is ``ok``.
+    """The answer to one value: a status, and what takes the value's place if the status is ``ok``, or is there already.
 
     The status is None if the value was not asked about, since another one of the call is faulty.
     """
@@ -68,7 +68,7 @@ class VaultLookup:
                 answers = [CellAnswer(_status(each.status), msgspec.Raw(each.json) if each.found else None) for each in found]
             case "retokenize":
                 moved = self._vault.retokenize(_texts(values))
-                answers = [CellAnswer(_status(each.status), each.token if each.found else None) for each in moved]
+                answers = [_moved(text, each) for text, each in zip(_texts(values), moved, strict=True)]
         self._count(values)
         return answers
 
@@ -96,6 +96,12 @@ class VaultLookup:
             self._count(values)
             break
         return answers
+
+
+def _moved(text: str, result: TokenResult) -> CellAnswer:
+    if not result.found:
+        return CellAnswer(_status(result.status))
+    return CellAnswer("there" if result.token == text else "ok", result.token)
 
 
 def _texts(values: Sequence[CellValue]) -> list[str]:
@@ -210,7 +216,7 @@ class TextAnswers:
 
     def _remember(self, found: dict[str, CellAnswer]) -> None:
         if self._one_epoch:
-            self._epoch.note(next((answer.replacement for answer in found.values() if answer.status == "ok"), None))
+            self._epoch.note(next((answer.replacement for answer in found.values() if answer.replacement is not None), None))
         rows = [
             (key, answer.status, _stored(answer.replacement))
             for key, answer in found.items()

@@ -12,11 +12,11 @@ from quorumvault.files.columnar.answers import MEMORY_LIMIT
 _CROSSWALK = """
     select distinct old_token, new_token,
         cast(split_part(old_token, '_', 2) as uinteger) as old_epoch, cast(split_part(new_token, '_', 2) as uinteger) as new_epoch
-    from pairs where old_token <> new_token order by old_token"""
+    from pairs order by old_token"""
 
 
 def write_crosswalk(pairs: Sequence[Path], output: Path, spill: Path) -> None:
-    """``pairs``: files of lines OLD,NEW. A token that is of the active epoch already has not moved."""
+    """``pairs``: files of lines OLD,NEW, some of them in several files."""
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill / "crosswalk")}) as con:
         columns = {"old_token": "VARCHAR", "new_token": "VARCHAR"}
         names: Any = [str(path) for path in pairs]  # one or more: its type says one

@@ -1,15 +1,18 @@
 """The interface of a format: convert a part of a source into files of its own, and put all parts together to an output."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
 from quorumvault.files.answers import AnswerCache
-from quorumvault.files.job import CellCounts, Progress
+from quorumvault.files.job import CellCounts
 from quorumvault.files.part_files import PartFiles
 from quorumvault.files.sources import Source
 from quorumvault.formats.table import RowPlace
+
+#: Told of so many rows more of a part, and bytes of its source.
+PartProgress: TypeAlias = Callable[[int, int], None]
 
 
 class ConvertedPart(NamedTuple):
@@ -38,11 +41,10 @@ class Conversion(Protocol):
     def opened(self, output: Path) -> AbstractContextManager[BinaryIO]:
         """Opens an output that was assembled, to be searched: text as UTF-8 without compression."""
 
-    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: PartProgress) -> ConvertedPart:
         """Writes the files of the part from ``start`` to ``stop``, or to where the format ends a part. May be repeated.
 
-        Calls ``progress`` with the rows and the bytes of the source since its last call. Raises EpochMoved if the answers turned
-        out to be of several epochs.
+        Raises EpochMoved if the answers turned out to be of several epochs.
         """
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:

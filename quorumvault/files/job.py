@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -17,8 +17,18 @@ from quorumvault.formats.table import remaining
 JobOperation: TypeAlias = Literal["tokenize", "detokenize", "retokenize"]
 IfToken: TypeAlias = Literal["fail", "keep"]
 Missing: TypeAlias = Literal["keep", "null", "error"]
-#: Told how many rows are done, and how many bytes of the sources more.
-Progress: TypeAlias = Callable[[int, int], None]
+
+
+class Done(NamedTuple):
+    """How far a run is: rows, and bytes of its sources. ``kept``: those of the rows that an earlier run had done."""
+
+    rows: int
+    size: int
+    kept: int = 0
+
+
+#: Told each time that more is done, or less, if something has to be done again.
+Progress: TypeAlias = Callable[[Done], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +85,8 @@ class CellCounts(msgspec.Struct):
     """Counts of cells: replaced ones for each column, and the others by the reason why they were not replaced.
 
     ``epochs`` are those of tokens that were written. ``rejected`` counts what went to the list of rejects. ``left``: columns that
-    ``tokenize`` left as they are. ``like_nulls`` counts, for each column, cells that others write for a missing value.
+    ``tokenize`` left as they are. ``there`` counts tokens that were of the active epoch, and did not move. ``like_nulls`` counts,
+    for each column, cells that others write for a missing value.
     """
 
     values: dict[str, int] = {}
@@ -86,6 +97,7 @@ class CellCounts(msgspec.Struct):
     unavailable: int = 0
     collision: int = 0
     rejected: int = 0
+    there: int = 0
     epochs: list[int] = []
     left: list[str] = []
     like_nulls: dict[str, dict[str, int]] = {}
@@ -114,7 +126,8 @@ class Report(CellCounts):
     """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made.
 
     ``left_out``: metadata that had values in it. ``not_kept``: what of the layout of files did not come along. ``in_order``:
-    columns in the order of whose values the rows are. Each is there if it has something to name.
+    columns in the order of whose values the rows are. ``untouched``: files in place that had nothing to move. Each is there if
+    it has something to tell.
     """
 
     files: int = 0
@@ -124,6 +137,7 @@ class Report(CellCounts):
     left_out: list[str] | msgspec.UnsetType = msgspec.UNSET
     not_kept: list[str] | msgspec.UnsetType = msgspec.UNSET
     in_order: list[str] | msgspec.UnsetType = msgspec.UNSET
+    untouched: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def partial(self) -> bool:
@@ -135,5 +149,5 @@ class RunError(QuorumVaultError):
     """A run was not begun, or not ended. The text says what to do."""
 
 
-def ignore(rows: int, size: int) -> None:
+def ignore(done: Done) -> None:
     """A Progress that does nothing."""

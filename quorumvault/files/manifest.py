@@ -72,7 +72,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A finished part: rows of a source from ``start`` to ``stop``. ``epoch`` is that of its tokens, if it has any."""
+    """A finished part: rows of a source from ``start`` to ``stop``, about ``size`` bytes of it.
+
+    ``epoch`` is that of its tokens, if it has any.
+    """
 
     number: int
     source: int
@@ -82,6 +85,7 @@ class Part(msgspec.Struct, frozen=True):
     epoch: int | None
     counts: CellCounts
     files: list[PartFile]
+    size: int = 0
 
 
 class _Manifest(msgspec.Struct, frozen=True):

@@ -22,9 +22,12 @@ CellStatus: TypeAlias = Literal[
     "too_large",
     "not_tokenizable",
     "typed",  # a number or a boolean of JSON, which has another token than its text has in other files
+    "there",  # retokenize: a token of the active epoch
 ]
 #: In an order that columns of codes rely on: a code is a place in it.
 STATUSES: Final[tuple[CellStatus, ...]] = get_args(CellStatus)
+#: What a column of statuses says of each, in the same order: the API says that a token which is there already is ``ok``.
+STATUS_NAMES: Final[tuple[str, ...]] = tuple("ok" if status == "there" else status for status in STATUSES)
 #: Answers that are asked for again in the next batch. All others are remembered as long as the run lasts.
 PASSING: Final[frozenset[CellStatus]] = frozenset({"unavailable"})
 
@@ -46,7 +49,7 @@ class CellRule(NamedTuple):
 
     status: CellStatus
     outcome: CellOutcome
-    counter: Literal["values", "no_token", "not_found", "unavailable", "collision", "kept_tokens"] | None = None
+    counter: Literal["values", "no_token", "not_found", "unavailable", "collision", "kept_tokens", "there"] | None = None
     code: str | None = None
     problem: str = ""
     tokenizes: bool | None = None
@@ -72,6 +75,7 @@ _NO_TEXT = "a number or a boolean, and files say text: --cast {column} takes its
 TABLE: Final = (
     CellRule("null", CellOutcome.KEEP),
     CellRule("ok", CellOutcome.REPLACE, "values"),
+    CellRule("there", CellOutcome.KEEP, "there"),
     CellRule("not_token", CellOutcome.KEEP, "no_token"),
     CellRule("unavailable", CellOutcome.KEEP, "unavailable", "unavailable"),
     CellRule("collision", CellOutcome.KEEP, "collision", "token-collision", tokenizes=False),

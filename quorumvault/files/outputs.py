@@ -12,7 +12,7 @@ import contextlib
 import errno
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,14 +131,15 @@ class Outputs:
         """The file in which a source's output is put together. It has the target's suffix, by which DuckDB knows a format."""
         return folder / f"{number:06}{self.targets[number].path.suffix}"
 
-    def publish(self, folder: Path, *, replacing: bool) -> None:
+    def publish(self, folder: Path, *, replacing: bool, untouched: Container[int] = ()) -> None:
         """Gives every staged file its name; may be called again after it was interrupted at any instant.
 
-        Lists come first: what they say of sources is lost with those. Raises OutputExists for what appeared meanwhile, unless
-        ``replacing``, and RunError if a staged file is lost.
+        ``untouched``: the numbers of sources that stay as they are, of which nothing is staged. Lists come first, since what they
+        say of sources is lost with those. Raises RunError if a staged file is lost, and OutputExists for what appeared meanwhile,
+        unless it is ``replacing``.
         """
         staged = [(folder / name, target) for name, target in self._lists.items()]
-        staged += [(self.staged(folder, number), target) for number, target in enumerate(self.targets)]
+        staged += [(self.staged(folder, number), target) for number, target in enumerate(self.targets) if number not in untouched]
         for file, target in staged:
             if not file.exists():
                 raise RunError(f"what was to be {target} is gone: remove {work_path(self._job)} to begin again")

@@ -8,7 +8,7 @@ a source changed meanwhile              nothing appears: what was read may be of
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from quorumvault.files import manifest as manifests
 from quorumvault.files import plain
 from quorumvault.files.answers import MOVED_WORDS
 from quorumvault.files.engine import Conversion, Engine
-from quorumvault.files.job import Job, Progress, Report, RunError, ignore
+from quorumvault.files.job import CellCounts, Done, Job, Progress, Report, RunError, ignore
 from quorumvault.files.manifest import Part
 from quorumvault.files.outputs import CROSSWALK, REJECTS, Outputs
 from quorumvault.files.part_files import PartFiles, rejects_header
@@ -70,7 +70,8 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
             outputs.check()
             work.sync_staged()
             work.manifest.publish(replacing=job.force)
-        outputs.publish(work.staged, replacing=job.force or work.manifest.replacing)
+        replacing = job.force or work.manifest.replacing
+        outputs.publish(work.staged, replacing=replacing, untouched=making.untouched())
         return making.report()
 
 
@@ -80,6 +81,34 @@ def _engine(job: Job, vault: Client, configured: Sequence[str], spill: Path) -> 
     from quorumvault.files.columnar.engine import ColumnarEngine
 
     return ColumnarEngine(job, vault, configured, spill)
+
+
+class _Tally:
+    """Counts what is done: of parts that were there when the run began, and of those that it makes, some of them again."""
+
+    def __init__(self, parts: Mapping[int, Part], progress: Progress) -> None:
+        self._progress = progress
+        self._rows = {number: part.counts.rows for number, part in parts.items()}
+        self.sizes = {number: part.size for number, part in parts.items()}
+        self._kept = dict(self._rows)
+        self._done = Done(sum(self._rows.values()), sum(self.sizes.values()), sum(self._kept.values()))
+        self._number = -1
+
+    def begin(self, number: int) -> None:
+        """A part is being made, from its first row on."""
+        self._number = number
+        rows, size, kept = self._rows.get(number, 0), self.sizes.get(number, 0), self._kept.pop(number, 0)
+        self._done = Done(self._done.rows - rows, self._done.size - size, self._done.kept - kept)
+        self._rows[number] = self.sizes[number] = 0
+
+    def add(self, rows: int, size: int) -> None:
+        self._rows[self._number] += rows
+        self.sizes[self._number] += size
+        self._done = Done(self._done.rows + rows, self._done.size + size, self._done.kept)
+        self.show()
+
+    def show(self) -> None:
+        self._progress(self._done)
 
 
 class _Making:
@@ -92,10 +121,10 @@ class _Making:
         self._vault = vault
         self._work = work
         self._manifest = work.manifest
-        self._progress = progress
         self._kept = set(work.manifest.parts)
         self._next = max(self._kept, default=-1) + 1
-        self._done = self._rows = self._look_ups = 0
+        self._done = self._look_ups = 0
+        self._tally = _Tally(self._manifest.parts, progress)
         self._left_out: list[str] = []
         self._not_kept: list[str] = []
         self._in_order: list[str] = []
@@ -109,10 +138,18 @@ class _Making:
             left_out=self._left_out or msgspec.UNSET,
             not_kept=self._not_kept or msgspec.UNSET,
             in_order=self._in_order or msgspec.UNSET,
+            untouched=len(self.untouched()) or msgspec.UNSET,
         )
         for part in self._manifest.parts.values():
             report.add(part.counts)
         return report
+
+    def untouched(self) -> set[int]:
+        """The sources that would be replaced by what they are: retokenize in place, and no token of theirs has moved."""
+        if self._job.output is not None:
+            return set()
+        parts = enumerate(self._manifest.by_source())
+        return {number for number, made in parts if not any(_has_changed(part.counts, self._job) for part in made)}
 
     def make(self, engine: Engine, outputs: Outputs, spill: Path) -> None:
         """Makes all parts, and puts all outputs together, without their names."""
@@ -122,12 +159,16 @@ class _Making:
             if self._job.operation == "tokenize" and self._job.is_folder:
                 for source, conversion in zip(self._job.sources, conversions, strict=True):
                     plain.require_no_folder_of(conversion, source.relative)
+            self._tally.show()
             self._make_damaged(conversions)
             self._make_missing(conversions)
             self._settle_epoch(conversions)
             self._work.clear_staged()
             parts = [[self._work.part_files(part.number) for part in each] for each in self._manifest.by_source()]
+            untouched = self.untouched()
             for number, conversion in enumerate(conversions):
+                if number in untouched:
+                    continue
                 conversion.assemble(parts[number], outputs.staged(self._work.staged, number))
                 self._not_kept += [f"{self._job.sources[number]}: {what}" for what in conversion.not_kept]
                 if self._job.operation == "tokenize":
@@ -193,20 +234,18 @@ class _Making:
         self._kept.discard(number)
         for left in reversed(range(EPOCH_PASSES)):
             files.clear()
+            self._tally.begin(number)
             try:
-                done = conversion.convert(start, stop, files, self._note)
+                done = conversion.convert(start, stop, files, self._tally.add)
                 break
             except EpochMoved:
                 if not left:
                     raise
-        part = Part(number, source, start, done.stop, done.is_last, done.epoch, done.counts, files.finish())
+        size = self._tally.sizes[number]
+        part = Part(number, source, start, done.stop, done.is_last, done.epoch, done.counts, files.finish(), size)
         self._manifest.add(part)
         self._done += 1
         return part
-
-    def _note(self, rows: int, size: int) -> None:
-        self._rows += rows
-        self._progress(self._rows, size)
 
     def _stage_lists(self, parts: Sequence[PartFiles], spill: Path) -> None:
         """Puts the list of rejects and the crosswalk together, if the job asks for them."""
@@ -221,3 +260,8 @@ class _Making:
             from quorumvault.files.crosswalk import write_crosswalk
 
             write_crosswalk([files.pairs for files in parts], staged / CROSSWALK, spill)
+
+
+def _has_changed(counts: CellCounts, job: Job) -> bool:
+    """Returns whether a cell of a part is another one than before."""
+    return any(counts.values.values()) or bool(counts.rejected) or bool(counts.not_found and job.missing == "null")

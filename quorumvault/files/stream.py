@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from quorumvault.client import Client
 from quorumvault.files.answers import VaultLookup
-from quorumvault.files.job import Job, Progress, Report, ignore
+from quorumvault.files.job import Done, Job, Progress, Report, ignore
 from quorumvault.files.part_files import RejectList, rejects_header
 from quorumvault.files.sources import Compression
 from quorumvault.files.text.engine import TextSource, open_table
@@ -37,7 +37,7 @@ def pass_through(
     look_up = VaultLookup(job, vault)
     converter = Converter(job, table, name, look_up)
     report = Report(converter.nothing().values, files=1)
-    head, listing = table.header(), None
+    head, listing, size = table.header(), None, 0
     if rejects is not None:
         rejects.write(rejects_header(job.rejects or Path()))
         listing = RejectList(rejects, name, job.rejects or Path())
@@ -49,7 +49,8 @@ def pass_through(
             report.add(batch.converted.counts)
             if listing is not None:
                 listing.write(batch.converted.rejects)
-            progress(report.rows, batch.size)
+            size += batch.size
+            progress(Done(report.rows, size))
     report.left = list(table.left)
     report.look_ups = look_up.look_ups
     return report

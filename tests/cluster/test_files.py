@@ -10,7 +10,7 @@ import pytest
 
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, environment, executable
-from quorumvault.files.job import Job
+from quorumvault.files.job import Done, Job
 from quorumvault.files.run import run
 from quorumvault.files.sources import expand
 from tests.rigs import tables
@@ -25,8 +25,8 @@ from quorumvault.files.run import run
 from quorumvault.files.sources import expand
 from pathlib import Path
 
-def progress(rows, size):
-    if rows > {2 * ROWS}:
+def progress(done):
+    if done.rows > {2 * ROWS}:
         os.kill(os.getpid(), signal.SIGKILL)
 
 operation, source, output = sys.argv[1:]
@@ -102,8 +102,8 @@ def test_a_node_that_is_killed_changes_nothing(form: str, own_cluster: Cluster, 
     quorumvault(own_cluster, "detokenize", "tokens", "--column", "patient", "-o", "expected")
     killed: list[str] = []
 
-    def kill(done: int, size: int) -> None:
-        if done >= ROWS and not killed:
+    def kill(done: Done) -> None:
+        if done.rows >= ROWS and not killed:
             killed.append("n2")
             own_cluster.kill("n2")
 

@@ -110,7 +110,8 @@ def test_json_lines_there_and_back_keep_types_and_spelling(run: Run) -> None:
 def test_the_summary_for_machines(run: Run) -> None:
     Path("a.csv").write_bytes(b"ssn\nx\ny\n")
     result = run("tokenize", "a.csv", "-o", "b.csv", "--json")
-    nothing = dict.fromkeys(["kept_tokens", "no_token", "not_found", "unavailable", "collision", "rejected", "parts_kept"], 0)
+    none = ["kept_tokens", "no_token", "not_found", "unavailable", "collision", "rejected", "there", "parts_kept"]
+    nothing = dict.fromkeys(none, 0)
     done = {"values": {"ssn": 2}, "rows": 2, "files": 1, "look_ups": 2, "left": [], "like_nulls": {}, **nothing}
     assert json.loads(result.stdout) == done | {"epochs": [1], "parts_done": 1}
     result = run("detokenize", "b.csv", "--json")

@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
 from quorumvault.crypto.tokens import format_token
+from quorumvault.files.part_files import PartFile, PartFiles
+from tests.rigs import tables
 from tests.rigs.vault import Rig
 
 pytestmark = pytest.mark.slow
@@ -133,8 +135,11 @@ def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(done: Run,
     assert {operation for operation, _ in rig.vault.asked} == {"retokenize", "epoch"}
     asked = [token for operation, tokens in rig.vault.asked if operation == "retokenize" for token in tokens]
     assert len(asked) == len(set(asked)) == 9
-    done("migrate", LAKE, "--in-place", "--crosswalk", "again.parquet")
+    moved = {path: path.stat().st_ino for path in Path("lake").rglob("*.parquet")}
+    again = done("migrate", LAKE, "--in-place", "--crosswalk", "again.parquet")
+    assert "; 0 moved, 27 there; 3 of the files had nothing to move, and stay as they are; epoch 2; " in again.stderr
     assert read("again.parquet")["old_token"] == []
+    assert moved == {path: path.stat().st_ino for path in Path("lake").rglob("*.parquet")}
     assert read("lake/people.parquet") == {"ssn": rig.tokens(PEOPLE), "city": ["Here", None, *"ABCDE"]}
     assert read("lake/visits/year=2023/a.parquet") == {"person": rig.tokens(VISITS[:12]), "cost": list(range(12))}
     last = {"person": [*rig.tokens(VISITS[12:]), None, "no token"], "cost": list(range(10))}
@@ -149,6 +154,46 @@ def test_all_files_move_in_place_each_in_the_columns_that_have_tokens(done: Run,
     assert len(became) == len(crosswalk["old_token"]) == 9
     assert [became[token] for token in people] == rig.tokens(PEOPLE)
     assert sorted(path.name for path in Path().iterdir()) == ["1-to-2.parquet", "again.parquet", "lake"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "duckdb"])
+def test_a_file_that_has_nothing_to_move_is_left_alone(done: Run, rig: Rig, form: str) -> None:
+    """Of two files one has tokens of before a rotation. The other one stays the same file, also when all are moved once more."""
+    rows = tables.names
+    Path("lake").mkdir()
+    old, table = rig.tokens(["a", "b"]), "::t" if form == "duckdb" else ""
+    tables.write(Path(f"lake/old.{form}"), [(token, "x") for token in old])
+    rotate(rig, 1)
+    new = rig.tokens(["c"])
+    tables.write(Path(f"lake/new.{form}"), [(token, "x") for token in new * 50])
+    before = Path(f"lake/new.{form}").stat()
+    command = ("migrate", f"lake/old.{form}{table}", f"lake/new.{form}{table}", "--in-place", "--column", "name", "--json")
+    told = json.loads(done(*command).stdout)
+    assert (told["values"], told["there"], told["untouched"], told["epochs"]) == ({"name": 2}, 50, 1, [2])
+    alone = done("migrate", f"lake/new.{form}{table}", "--in-place")
+    assert "0 moved, 50 there" in alone.stderr
+    after = Path(f"lake/new.{form}").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert rows(Path(f"lake/old.{form}")) == rig.tokens(["a", "b"])
+    assert rows(Path(f"lake/new.{form}")) == new * 50
+
+
+def test_a_file_that_a_rotation_overtakes_is_not_left_alone(done: Run, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = rig.tokens(["a"])
+    write("lake/a.parquet", {"name": tokens})
+    rotated: list[int] = []
+
+    def rotating(folder: PartFiles) -> list[PartFile]:
+        if not rotated:
+            rotated.append(1)
+            rotate(rig, 1)
+        return finish(folder)
+
+    finish = PartFiles.finish
+    monkeypatch.setattr(PartFiles, "finish", rotating)
+    told = json.loads(done("migrate", "lake/a.parquet", "--in-place", "--json").stdout)
+    assert (told["values"], told["there"], told["epochs"]) == ({"name": 1}, 0, [2])
+    assert read("lake/a.parquet")["name"] == rig.tokens(["a"]) != tokens
 
 
 def test_files_move_to_another_folder(done: Run, rig: Rig, lake: None) -> None:

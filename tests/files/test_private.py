@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
-from quorumvault.files.job import Job
+from quorumvault.files.job import Done, Job
 from quorumvault.files.outputs import Outputs
 from quorumvault.files.run import run
 from quorumvault.files.sources import InputsError
@@ -124,7 +124,7 @@ def test_what_a_run_works_with_is_for_nobody_else(form: str, desk: Desk, tmp_pat
     asked = job(source, tmp_path / f"out.{form}", spill=spill, rejects=tmp_path / "bad.csv")
     seen: dict[str, int] = {}
 
-    def look(rows: int, size: int) -> None:
+    def look(done: Done) -> None:
         for folder in (work_path(asked), *spill.iterdir()):
             seen.update({path.name: path.lstat().st_mode for path in (folder, *folder.rglob("*"))})
 
@@ -192,7 +192,7 @@ def test_a_work_folder_that_is_swapped_meanwhile(desk: Desk, tmp_path: Path) -> 
     asked = job(tmp_path / "in.csv", tmp_path / "out.csv")
     planted = work_path(asked)
 
-    def swap(rows: int, size: int) -> None:
+    def swap(done: Done) -> None:
         if not (tmp_path / "away").exists():
             planted.rename(tmp_path / "away")
             planted.mkdir()
@@ -251,9 +251,9 @@ def test_a_link_that_is_put_there_meanwhile_is_not_followed(
     asked: Job = job(tmp_path / "in.csv", tmp_path / "out.csv", force=True)
     publish = Outputs.publish
 
-    def planted(outputs: Outputs, folder: Path, *, replacing: bool) -> None:
+    def planted(outputs: Outputs, folder: Path, **options: Any) -> None:
         (tmp_path / "out.csv").symlink_to(precious / "file")
-        publish(outputs, folder, replacing=replacing)
+        publish(outputs, folder, **options)
 
     monkeypatch.setattr(Outputs, "publish", planted)
     desk.run(asked)

@@ -21,7 +21,7 @@ import quorumvault as qv
 from quorumvault.crypto.tokens import parse_token
 from quorumvault.files import run as runs
 from quorumvault.files import work_folder
-from quorumvault.files.job import Job, RunError
+from quorumvault.files.job import Done, Job, RunError
 from quorumvault.files.manifest import Manifest
 from quorumvault.files.outputs import OutputExists, Outputs
 from quorumvault.files.run import SourceChanged
@@ -157,6 +157,28 @@ def test_a_kill_after_any_part_costs_no_finished_part(form: str, rows: list[tabl
         assert not work.exists()
     at.run(at.job(f"out.{form}", f"back.{form}", "detokenize"))
     assert read(at / f"back.{form}") == read(at / f"in.{form}") == rows
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_progress_goes_on_where_it_was_cut_off(form: str, at: Place) -> None:
+    """What was there counts at once, as kept; all ends at what the source has, also if a part has to be made again."""
+    told: list[Done] = []
+    asked = at.unfinished(form)
+    runs.run(dataclasses.replace(asked, resume=True), at.desk.client, told.append)
+    assert told[0].rows == told[0].kept == told[-1].kept == 2 * tables.PART_ROWS
+    assert told[0].size > 0
+    assert told == sorted(told)
+    assert told[-1].rows == len(ROWS)
+    header = len("name,place\n") if form == "csv" else 0
+    assert told[-1].size == pytest.approx((at / f"in.{form}").stat().st_size - header, rel=0.05)
+
+    asked = dataclasses.replace(asked, force=True)
+    at.cut_off(asked, work_folder.WorkFolder, "part_files", 2)
+    at.desk.rotate()
+    again: list[Done] = []
+    runs.run(dataclasses.replace(asked, resume=True), at.desk.client, again.append)
+    assert again[0] == told[0]
+    assert again[-1] == told[-1]._replace(kept=0)
 
 
 @pytest.mark.parametrize("in_place", [False, True])

@@ -65,7 +65,8 @@ class ColumnAnswers:
 
     def note_epoch(self, counts: CellCounts) -> int | None:
         """Adds the epoch of the tokens among the counted cells to ``counts``, and returns it; None if there are no tokens."""
-        counts.epochs = [self._epoch.current] if self._epoch.current and any(counts.values.values()) else []
+        has_tokens = counts.there or any(counts.values.values())
+        counts.epochs = [self._epoch.current] if self._epoch.current and has_tokens else []
         return max(counts.epochs, default=None)
 
     def of(self, texts: Any) -> ColumnAnswer:
@@ -92,6 +93,10 @@ class ColumnAnswers:
         answered = self._tokenize(texts) if self._operation == "tokenize" else self._look_up(texts)
         if self._one_epoch:
             self._note_epoch(answered)
+        if self._operation == "retokenize":
+            stays = pc.equal(texts, answered.results).fill_null(False)
+            there = pc.if_else(stays, pa.scalar(CODE["there"], pa.uint8()), answered.codes)
+            answered = answered._replace(codes=there)
         fresh = pa.table({"text": texts, "result": answered.results, "code": answered.codes})
         with registered(self._con, "fresh", fresh.filter(pc.invert(pc.is_in(answered.codes, _PASSING)))):
             self._con.execute("insert into answers from fresh")

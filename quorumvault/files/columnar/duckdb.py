@@ -22,9 +22,9 @@ from quorumvault.analytics.join import AnswerJoin, number, text_of
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, ColumnAnswers, registered
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
-from quorumvault.files.engine import ConvertedPart
-from quorumvault.files.job import CellCounts, Job, Progress, RunError
-from quorumvault.files.outcomes import cell_rules
+from quorumvault.files.engine import ConvertedPart, PartProgress
+from quorumvault.files.job import CellCounts, Job, RunError
+from quorumvault.files.outcomes import STATUS_NAMES, cell_rules
 from quorumvault.files.part_files import PartFiles, part_lists
 from quorumvault.files.sources import Source, schema_and_name
 from quorumvault.formats.table import RowPlace
@@ -167,7 +167,7 @@ class TableConversion:
         self._id = unlike("row", self._names)
         self._answers = answers
         self._con = reader.con
-        names = " ".join(f"when {code} then '{status}'" for status, code in CODE.items())
+        names = " ".join(f"when {code} then '{name}'" for code, name in enumerate(STATUS_NAMES))
         self._status = f"case coalesce({{answer}}.code, {CODE['null']}) {names} end" if job.status else None
         #: A table is made anew of rows: nothing of the old one's catalog comes along.
         self.left_out: list[str] = []
@@ -186,7 +186,7 @@ class TableConversion:
     def opened(self, output: Path) -> BinaryIO:
         return output.open("rb")
 
-    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: PartProgress) -> ConvertedPart:
         self._reader.copy_view()
         rows = self._reader.end if self._reader.is_view else PART_ROWS
         end = min(start.offset + rows, self._reader.end) if stop is None else stop.offset

@@ -26,9 +26,9 @@ from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.layout import Layout, row_groups_cut
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
-from quorumvault.files.engine import ConvertedPart
-from quorumvault.files.job import CellCounts, Job, Progress, RunError
-from quorumvault.files.outcomes import STATUSES, cell_rules
+from quorumvault.files.engine import ConvertedPart, PartProgress
+from quorumvault.files.job import CellCounts, Job, RunError
+from quorumvault.files.outcomes import STATUS_NAMES, cell_rules
 from quorumvault.files.part_files import PartFiles, PartLists, Reject, part_lists
 from quorumvault.files.sources import Source
 from quorumvault.formats.table import RowPlace
@@ -183,7 +183,7 @@ class ParquetConversion:
     def opened(self, output: Path) -> BinaryIO:
         return output.open("rb")
 
-    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: PartProgress) -> ConvertedPart:
         metadata = self._reader.metadata
         end = self._reader.part_end(start.offset) if stop is None else stop.offset
         counts, row = CellCounts(dict.fromkeys(self._columns, 0), left=self._left), start.row
@@ -303,7 +303,7 @@ class ParquetConversion:
         return pa.table(columns, self._schema)
 
 
-_STATUS_NAMES: Final = pa.array(STATUSES, pa.utf8())
+_STATUS_NAMES: Final = pa.array(STATUS_NAMES, pa.utf8())
 
 
 def _code_name(name: str) -> str:

@@ -12,8 +12,8 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 
 from quorumvault.client import Client
 from quorumvault.files.answers import Lookup, TextAnswers, VaultLookup
-from quorumvault.files.engine import ConvertedPart
-from quorumvault.files.job import Job, Progress
+from quorumvault.files.engine import ConvertedPart, PartProgress
+from quorumvault.files.job import Job
 from quorumvault.files.part_files import PartFiles, part_lists
 from quorumvault.files.sources import Format, Source, compression_of, delimiter_of
 from quorumvault.files.text.rows import Converter, convert_rows
@@ -114,7 +114,7 @@ class TextConversion:
         with output.open("rb") as stream:
             yield TextInput(stream, str(output), compression_of(output), self._job.dialect.encoding).stream
 
-    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: Progress) -> ConvertedPart:
+    def convert(self, start: RowPlace, stop: RowPlace | None, files: PartFiles, progress: PartProgress) -> ConvertedPart:
         with self._table() as (table, is_end), files.data.open("wb") as sink, part_lists(self._job, self._source, files) as lists:
             if start == RowPlace():
                 sink.write(table.header())

@@ -110,13 +110,13 @@ class Converter:
                     cell.replace(answer.replacement)
                 except UnwritableValue as error:
                     raise InputError(self._source, row.line, f"{column}: {error}") from None
-                if self._makes_tokens and not counts.epochs and isinstance(answer.replacement, str):
-                    # One call of the client gives tokens of one epoch.
-                    counts.epochs = [epoch for epoch, _ in filter(None, [parse_token(answer.replacement)])]
             case CellOutcome.NULL:
                 cell.replace(None)
             case CellOutcome.FAIL:
                 raise InputError(self._source, row.line, rule.problem_at(column))
+        if self._makes_tokens and not counts.epochs and isinstance(answer.replacement, str):
+            # One call of the client gives tokens of one epoch.
+            counts.epochs = [epoch for epoch, _ in filter(None, [parse_token(answer.replacement)])]
         count(counts, column, rule)
         if rule.code is not None:
             done.rejects.append(Reject(number, column, rule.code))

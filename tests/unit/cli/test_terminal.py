@@ -24,6 +24,7 @@ from quorumvault.cli.watch import watch
 from quorumvault.client import Health, NodeHealth, Trouble
 from quorumvault.client.results import QuorumHealth
 from quorumvault.errors import Asked
+from quorumvault.files.job import Done
 from tests.unit.cli.test_status import health, node, run
 from tests.unit.config.test_cluster import GOOD
 
@@ -175,7 +176,7 @@ def test_a_bar_says_who_does_not_answer_and_how_long_it_goes_on_trying(
     screen = io.StringIO()
     monkeypatch.setattr(bars, "Console", lambda **_: Console(file=screen, force_terminal=True, color_system=None, width=400))
     with bars.progress_bar(100, lambda: trouble) as progress:
-        progress(7, 50)
+        progress(Done(7, 50))
     assert "7 rows" in screen.getvalue()
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in screen.getvalue().replace("\r", "\n").splitlines()]
     assert words in lines
