@@ -13,7 +13,8 @@ The names here are the public ones; each is imported when it is first used, so t
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from quorumvault.analytics import spark as spark
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from quorumvault.client import Client as Client
     from quorumvault.client import ClientPolicy as ClientPolicy
     from quorumvault.client import Result as Result
+    from quorumvault.client import Status as Status
     from quorumvault.client import TokenizedRecords as TokenizedRecords
     from quorumvault.client import TokenResult as TokenResult
     from quorumvault.client import tokens_all_epochs as tokens_all_epochs
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
     from quorumvault.errors import Unreachable as Unreachable
     from quorumvault.errors import ValueTooLarge as ValueTooLarge
 
-_CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "TokenizedRecords", "TokenResult", "tokens_all_epochs")
+__version__: Final = "0.1.0"
+
+_CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "Status", "TokenizedRecords", "TokenResult", "tokens_all_epochs")
 _ERRORS = (
     *("AlreadyTokenized", "ColumnError", "EpochAhead", "EpochMoved", "NoQuorum", "NotPermitted", "NotText", "NotTokenizable"),
     *("QuorumVaultError", "RateLimited", "TokenCollision", "TokensNotFound", "Unauthenticated", "UnexpectedAnswer"),
@@ -74,7 +78,10 @@ def __getattr__(name: str) -> Any:
             raise
         extra = name if name in _MODULES else "analytics"
         words = f"quorumvault.{name} needs {error.name}: pip install 'quorumvault[{extra}]'"
-        raise ModuleNotFoundError(words, name=error.name) from None
+        if sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+            # ``from quorumvault import name``, which would say of an AttributeError only that there is no such name.
+            raise ModuleNotFoundError(words, name=error.name) from None
+        raise AttributeError(words, name=name) from None  # as hasattr, help and inspect.getmembers expect
     return module if name in _MODULES else getattr(module, name)
 
 

@@ -10,7 +10,7 @@ processes.py   state that no two processes share       wire.py, arrow.py        
 
 from quorumvault.client.asynchronous import AsyncClient
 from quorumvault.client.policy import ClientPolicy
-from quorumvault.client.results import Health, Limits, NodeHealth, Result, TokenizedRecords, TokenResult, Value
+from quorumvault.client.results import Health, Limits, NodeHealth, Result, Status, TokenizedRecords, TokenResult, Value
 from quorumvault.client.sync import Client, tokens_all_epochs
 from quorumvault.client.trouble import Trouble
 
@@ -22,6 +22,7 @@ __all__ = [
     "Limits",
     "NodeHealth",
     "Result",
+    "Status",
     "TokenResult",
     "TokenizedRecords",
     "Trouble",

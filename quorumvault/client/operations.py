@@ -25,7 +25,7 @@ import msgspec
 from quorumvault import errors
 from quorumvault.client import batches
 from quorumvault.client.failover import Nodes
-from quorumvault.client.plan import Call, Clock, Plan, Send, Success, exchange
+from quorumvault.client.plan import Call, Clock, FailedTry, Plan, Send, Success, exchange
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.replies import (
     AllEpochsAnswer,
@@ -119,10 +119,12 @@ class Operations:
         self._limits: Limits | None = None
 
     @classmethod
-    def of(cls, settings: Settings, policy: ClientPolicy, clock: Clock, rng: Random) -> Operations:
+    def of(
+        cls, settings: Settings, policy: ClientPolicy, clock: Clock, rng: Random, failed: Callable[[FailedTry], None]
+    ) -> Operations:
         """Makes the operations of a new client. Clients start at different nodes."""
         nodes = Nodes(settings.urls, policy, first=rng.randrange(len(settings.urls)))
-        return cls(Attempts(nodes, policy, settings.headers, settings.api_key, clock, rng), policy, clock)
+        return cls(Attempts(nodes, policy, settings.headers, settings.api_key, clock, rng, failed), policy, clock)
 
     def tokenize(self, values: Sequence[Value], *, deadline: float | None = None) -> Plan[list[str | None]]:
         until = self._until(deadline)

@@ -81,6 +81,15 @@ class NoReply(NamedTuple):
     detail: str
 
 
+class FailedTry(NamedTuple):
+    """A try that another one may make good. ``number`` counts the tries of its request from 1."""
+
+    call: Call
+    asked: Asked
+    number: int
+    request_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Success:
     """The body of a success, with the tries and the request id for an error about it."""

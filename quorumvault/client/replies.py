@@ -7,7 +7,7 @@ import msgspec
 
 from quorumvault import errors
 from quorumvault.client.plan import NoReply, Reply, Success
-from quorumvault.client.results import Health, NodeHealth, Result
+from quorumvault.client.results import Health, NodeHealth, Result, Status
 from quorumvault.errors import ItemError, QuorumVaultError, RequestError, WriteOutcome
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -25,7 +25,7 @@ class RecordsAnswer(msgspec.Struct, frozen=True):
 
 
 class ResultAnswer(msgspec.Struct, frozen=True):
-    status: str
+    status: Status
     value: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -34,7 +34,7 @@ class ResultsAnswer(msgspec.Struct, frozen=True):
 
 
 class MovedToken(msgspec.Struct, frozen=True):
-    status: str
+    status: Status
     token: str | None = None
 
 

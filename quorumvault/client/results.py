@@ -3,7 +3,7 @@
 import re
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -11,6 +11,9 @@ from quorumvault import errors
 
 #: Values that can be tokenized. A Raw is the JSON text of one: the way to send a longer integer than Python converts.
 Value = str | int | bool | msgspec.Raw | None
+#: What became of one token. ``null``: no token was asked about. ``unavailable``: it could not be told, ask again. ``collision``:
+#: two values met in this token, and neither is given out.
+Status: TypeAlias = Literal["ok", "not_found", "null", "unavailable", "collision"]
 
 _INTEGER = re.compile(rb"-?[0-9]+")
 _decode = msgspec.json.decode
@@ -21,10 +24,10 @@ class Result:
     """The result of ``detokenize`` for one token.
 
     ``status`` is ``ok``, ``not_found``, ``null`` (no token was asked about), ``unavailable`` (it could not be told, ask again)
-    or ``collision`` (two values met in this token, neither is given out).
+    or ``collision`` (two values met in this token, neither is given out); the type ``Status`` has the five.
     """
 
-    status: str
+    status: Status
     json: bytes = field(default=b"null", repr=False)
     """The value's JSON text; ``null`` if there is none."""
 
@@ -43,7 +46,7 @@ class Result:
         return _python_value(self.json)
 
 
-def _raise_untold(status: str) -> None:
+def _raise_untold(status: Status) -> None:
     if status == "unavailable":
         raise errors.NoQuorum("this token's value could not be told, though the others of its request could: ask again")
     if status == "collision":
@@ -69,7 +72,7 @@ def _python_value(json: bytes) -> str | int | bool | None:
 class TokenResult:
     """The result of ``retokenize`` for one token. ``status`` is one of those of ``Result``."""
 
-    status: str
+    status: Status
     _token: str | None = field(default=None, repr=False)
 
     @property

@@ -10,13 +10,27 @@ Everything the API does may be repeated, so whatever says ``retryable`` is, and 
 last problem that a node told, since that knows more than a connection that failed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
 from quorumvault import errors
 from quorumvault.client.failover import Nodes, RetryBudget
 from quorumvault.client.pace import Pace
-from quorumvault.client.plan import REQUEST_ID, Call, Clock, Failure, NoReply, Pause, Plan, Reply, Send, Success, exchange
+from quorumvault.client.plan import (
+    REQUEST_ID,
+    Call,
+    Clock,
+    FailedTry,
+    Failure,
+    NoReply,
+    Pause,
+    Plan,
+    Reply,
+    Send,
+    Success,
+    exchange,
+)
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.replies import error_of, problem_of
 from quorumvault.client.trouble import Troubles
@@ -52,10 +66,20 @@ class Effort:
 
 
 class Attempts:
-    """Makes the plans of single requests; ``headers`` are those of every request, the API key's apart."""
+    """Makes the plans of single requests; ``headers`` are those of every request, the API key's apart.
+
+    ``failed`` is called after each try that another one may make good.
+    """
 
     def __init__(
-        self, nodes: Nodes, policy: ClientPolicy, headers: dict[str, str], api_key: str | None, clock: Clock, rng: Random
+        self,
+        nodes: Nodes,
+        policy: ClientPolicy,
+        headers: dict[str, str],
+        api_key: str | None,
+        clock: Clock,
+        rng: Random,
+        failed: Callable[[FailedTry], None] = lambda failure: None,
     ) -> None:
         self.nodes = nodes
         self._policy = policy
@@ -63,6 +87,7 @@ class Attempts:
         self._key_header = None if api_key is None else f"Bearer {api_key}"
         self._clock = clock
         self._rng = rng
+        self._failed = failed
         self._budget = RetryBudget(policy, clock())
         self.pace = Pace(policy.batch)
         self.troubles = Troubles(clock)
@@ -127,7 +152,7 @@ class Attempts:
             effort.tried.add(node)
             sent_at = self._clock()
             outcome = yield from exchange(Send(node + call.path, call.method, headers, call.body, silence, effort.until))
-            success = self._judge(node, call, outcome, effort)
+            success = self._judge(node, call, headers[REQUEST_ID], outcome, effort)
             if success is not None:
                 self.pace.answered(call.items, self._clock() - sent_at, self._failover(call))
                 return Success(success.body, tuple(effort.asked), headers[REQUEST_ID])
@@ -161,7 +186,7 @@ class Attempts:
         """Returns how many seconds a node may stay silent while there is another one to ask."""
         return min(self._policy.silence, self._policy.failover + len(call.body or b"") / self._policy.failover_bytes)
 
-    def _judge(self, node: str, call: Call, outcome: Reply | NoReply, effort: Effort) -> Reply | None:
+    def _judge(self, node: str, call: Call, request_id: str, outcome: Reply | NoReply, effort: Effort) -> Reply | None:
         """A success, or None if a retry can help; raises what no retry can help, and TooSlow."""
         if isinstance(outcome, NoReply):
             self._note_silence(node, outcome, effort)
@@ -174,6 +199,7 @@ class Attempts:
                 return outcome
             # A node that does not hear from its peers in time has none either.
             late = isinstance(self._note_problem(node, outcome, effort), errors.NoQuorum)
+        self._failed(FailedTry(call, effort.asked[-1], len(effort.asked), request_id))
         if late and self.pace.late(call.items):
             raise TooSlow
         return None

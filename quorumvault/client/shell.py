@@ -1,18 +1,28 @@
 """The part that both clients share: settings, and in each process the plans and the connections of its own."""
 
+import logging
 from collections.abc import Callable
 from random import Random, SystemRandom
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from quorumvault.client import wire
 from quorumvault.client.operations import Operations
-from quorumvault.client.plan import Clock
+from quorumvault.client.plan import Clock, FailedTry
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.processes import EachProcess, refuse_copy, refuse_transport
 from quorumvault.client.settings import Settings
 from quorumvault.client.trouble import Trouble
 
 HttpT = TypeVar("HttpT")
+
+_log = logging.getLogger("quorumvault.client")
+
+
+def _log_try(failed: FailedTry) -> None:
+    """At INFO, since most are made good: a program that wants to see them turns the logger ``quorumvault.client`` on."""
+    call, asked = failed.call, failed.asked
+    words = "%s %s: try %d failed at %s: %s (request %s)"
+    _log.info(words, call.method, call.path, failed.number, asked.node, asked.outcome, failed.request_id)
 
 
 class Own(NamedTuple, Generic[HttpT]):
@@ -35,7 +45,7 @@ class Shell(Generic[HttpT]):
 
         def make(rng: Random, transport: Any) -> Own[HttpT]:
             http = connect(transport=transport, verify=settings.tls(), trust_env=False, limits=wire.limits(policy))
-            return Own(Operations.of(settings, policy, clock, rng), http)
+            return Own(Operations.of(settings, policy, clock, rng, _log_try), http)
 
         first = make(rng or SystemRandom(), transport)
         self._own = EachProcess(first, refuse_transport if transport is not None else lambda: make(SystemRandom(), None))

@@ -65,7 +65,7 @@ class VaultLookup:
                 return self._tokenize(values)
             case "detokenize":
                 found = self._vault.detokenize(_texts(values))
-                answers = [CellAnswer(_status(each.status), msgspec.Raw(each.json) if each.found else None) for each in found]
+                answers = [CellAnswer(each.status, msgspec.Raw(each.json) if each.found else None) for each in found]
             case "retokenize":
                 moved = self._vault.retokenize(_texts(values))
                 answers = [_moved(text, each) for text, each in zip(_texts(values), moved, strict=True)]
@@ -100,18 +100,13 @@ class VaultLookup:
 
 def _moved(text: str, result: TokenResult) -> CellAnswer:
     if not result.found:
-        return CellAnswer(_status(result.status))
+        return CellAnswer(result.status)
     return CellAnswer("there" if result.token == text else "ok", result.token)
 
 
 def _texts(values: Sequence[CellValue]) -> list[str]:
     """Tokens are strings: what is none was not looked up."""
     return [value for value in values if isinstance(value, str)]
-
-
-def _status(word: str) -> CellStatus:
-    status: CellStatus = msgspec.convert(word, CellStatus)
-    return status
 
 
 class AnswerCache(Protocol):

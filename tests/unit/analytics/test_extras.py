@@ -1,5 +1,6 @@
 """dbt and Spark are extras: without them everything else works, and what needs them says so. tests/extras has the real things."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -23,16 +24,43 @@ from tests import ROOT
 def test_without_the_extra_its_names_say_what_to_install(
     monkeypatch: pytest.MonkeyPatch, package: str, module: str, name: str, words: str
 ) -> None:
+    without(monkeypatch, package, module)
+    with pytest.raises(AttributeError, match=words):
+        getattr(qv, name)
+    with pytest.raises(ModuleNotFoundError, match=words):
+        exec(f"from quorumvault import {name}")
+
+
+def without(monkeypatch: pytest.MonkeyPatch, package: str, module: str) -> None:
+    """From here on ``package`` is not installed, and ``module`` of quorumvault.analytics was not imported yet."""
     monkeypatch.delitem(sys.modules, f"quorumvault.analytics.{module}", raising=False)
     for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModuleNotFoundError, match=words):
-        getattr(qv, name)
 
 
-def test_names_of_extras_are_listed_by_dir_and_taken_by_no_star() -> None:
-    assert {"spark", "detokenize"} <= set(dir(qv))
+WITHOUT_EXTRAS = """
+import pydoc, sys
+sys.modules.update(dict.fromkeys(["duckdb", "pyarrow", "pyspark"]))
+import quorumvault as qv
+print(sorted(name for name in dir(qv) if not hasattr(qv, name)))
+print(pydoc.plain(pydoc.render_doc(qv)))
+"""
+
+
+def test_help_dir_and_hasattr_need_no_extra() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, timeout=60, check=True)
+    lacking, _, helped = done.stdout.partition("\n")
+    assert lacking == "['detokenize', 'register', 'spark', 'tokenize']"
+    for words in ("class Client", "class ClientPolicy", "silence within one try", qv.__version__):
+        assert words in helped
+
+
+def test_the_version_is_that_of_what_is_installed() -> None:
+    assert importlib.metadata.version("quorumvault") == qv.__version__
+
+
+def test_names_of_extras_are_taken_by_no_star() -> None:
     assert not {"spark", "detokenize"} & set(qv.__all__)
 
 

@@ -330,6 +330,13 @@ def test_values_that_are_too_long_for_one_answer_are_asked_for_in_halves(operati
     assert sizes == [9, 4, 2, 2, 5, 2, 3, 1, 2, 2, 2, 1]
 
 
+@pytest.mark.parametrize("operation", ["detokenize", "retokenize"])
+def test_a_status_that_this_release_does_not_know_is_never_taken_for_the_absence_of_a_value(operation: str) -> None:
+    answer = b'{"epoch":1,"results":[{"status":"elsewhere"}]}'
+    with Handler(answers={f"/{operation}": answer}).client() as vault, pytest.raises(errors.UnexpectedAnswer):
+        getattr(vault, operation)(["token"])
+
+
 def test_missing_tokens_can_be_an_error_that_shows_places_only() -> None:
     with Handler().client() as vault, pytest.raises(errors.TokensNotFound) as caught:
         vault.detokenize(["a", "not_found", None, "not_found"], missing="error")
@@ -348,6 +355,21 @@ def test_a_nodes_complaints_are_about_the_callers_items() -> None:
         vault.tokenize(["a", "a", "b", "c", "a", "d"])
     assert [(item.index, item.code) for item in caught.value.errors] == [(5, "already-tokenized")]
     assert caught.value.request_id
+
+
+BUSY = ((503, "no-quorum"), (429, "busy"))
+
+
+def test_each_try_that_another_one_may_make_good_is_logged_and_shows_nothing_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="quorumvault.client")
+    told = [*(httpx2.Response(status, json={"detail": "words", "code": code, "retryable": True}) for status, code in BUSY), None]
+    handler = Handler(answers={"/tokenize": lambda body: told.pop(0)})
+    with handler.client(sleep=lambda seconds: None) as vault:
+        vault.tokenize(["a value"])
+    first, second = (record.getMessage() for record in caplog.records)
+    request_id = handler.requests[-1].headers["X-Request-ID"]
+    assert first == f"POST /tokenize: try 1 failed at http://n1: 503 no-quorum (request {request_id})"
+    assert second == f"POST /tokenize: try 2 failed at http://n1: 429 busy (request {request_id})"
 
 
 @pytest.mark.parametrize(
