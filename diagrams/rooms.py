@@ -11,6 +11,7 @@ from tests.tools.test_house import Graph, floors, rooms
 #: The rooms in the order in which they are read: from those that an operator sees down to those on which the others rest.
 PURPOSES = {
     "": {
+        "testing": "a vault in memory, pytest's fixtures",
         "cli": "one module a command",
         "import quorumvault": "the names that callers use",
         "server": "what a node runs",

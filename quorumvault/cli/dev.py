@@ -1,10 +1,12 @@
 """``quorumvault dev``: a cluster of three nodes in one terminal."""
 
 import asyncio
+import os
 import secrets
 import shlex
 import signal
 from asyncio.subprocess import Process
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,13 +52,14 @@ _POLL_SECONDS = 0.1
 )
 @click.option("--tls", is_flag=True, help="The API of a new cluster speaks TLS, with a CA of its own; else it is plain HTTP.")
 @json_option
-def dev(directory: Path, base_port: int, log_level: str, tls: bool, as_json: bool) -> int:
+@click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
+def dev(directory: Path, base_port: int, log_level: str, tls: bool, as_json: bool, parent: int | None) -> int:
     """Run three nodes on this machine, for development; Ctrl-C stops them all.
 
     DIR is made if need be (quorumvault-dev by default), and used again the next time, with the same API key.
     """
     cluster, key = prepare(directory, base_port, tls=tls)
-    return asyncio.run(run(cluster, key, log_level, as_json))
+    return asyncio.run(run(cluster, key, log_level, as_json, parent))
 
 
 def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Cluster, str]:
@@ -86,9 +89,11 @@ def prepare(directory: Path, base_port: int, *, tls: bool = False) -> tuple[Clus
     return cluster, kept.read_text(encoding="ascii").strip()
 
 
-async def run(cluster: Cluster, key: str, log_level: str, as_json: bool) -> int:
-    """Until a signal says stop, or all nodes have ended."""
+async def run(cluster: Cluster, key: str, log_level: str, as_json: bool, parent: int | None = None) -> int:
+    """Until a signal says stop, process ``parent`` ends, or all nodes have ended."""
     stop = asyncio.Event()
+    if parent is not None:
+        _call_at_end(parent, stop.set)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     nodes = NodeProcesses(cluster, log_level, lambda node, process: _tell_end(cluster, node, process, nodes))
@@ -106,6 +111,18 @@ async def run(cluster: Cluster, key: str, log_level: str, as_json: bool) -> int:
         say("Stopping ...", err=True)
         await nodes.stop()
     return 0 if stop.is_set() else ERROR
+
+
+def _call_at_end(process: int, ended: Callable[[], None]) -> None:
+    """Raises ProcessLookupError if it is gone already."""
+    loop, handle = asyncio.get_running_loop(), os.pidfd_open(process)
+
+    def told() -> None:
+        loop.remove_reader(handle)
+        os.close(handle)
+        ended()
+
+    loop.add_reader(handle, told)
 
 
 async def _announce(cluster: Cluster, key: str, nodes: NodeProcesses, as_json: bool) -> None:

@@ -58,6 +58,7 @@ _SECTIONS = {
         "repair": "quorumvault.cli.admin",
         "recover": "quorumvault.cli.recover",
         "admin": "quorumvault.cli.admin",
+        "samples": "quorumvault.cli.samples",
     },
     "Inspect": {
         "status": "quorumvault.cli.status",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import httpx2
 
@@ -77,7 +77,7 @@ class Client(Shell[httpx2.Client]):
         #: The last error that a SQL function of ``quorumvault.register`` raised: DuckDB passes on its text alone.
         self.last_error: QuorumVaultError | None = None
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -81,7 +81,7 @@ def create_key(
             raise Refused(
                 f"{path}: no owner {owner!r} among {', '.join(file.owners) or 'none'}; if it is to be a new one, say --new-owner"
             )
-        key = _new_key({entry.id for entry in file.keys}, entropy)
+        key = new_key({entry.id for entry in file.keys}, entropy)
         entry = KeyEntry(
             id=key.id,
             owner=owner,
@@ -98,7 +98,8 @@ def create_key(
     return key
 
 
-def _new_key(taken: set[str], entropy: Callable[[int], bytes]) -> NewKey:
+def new_key(taken: Collection[str], entropy: Callable[[int], bytes]) -> NewKey:
+    """Makes a key whose id is none of those ``taken``."""
     key_id = _base32(entropy(_ID_BYTES))
     while key_id in taken:
         key_id = _base32(entropy(_ID_BYTES))
@@ -150,7 +151,7 @@ def rotate_key(
             raise Refused(f"{path}: key {key_id} is in force no more; `quorumvault keys create` makes another one")
         if life is None and former.expires is not None:
             life = _life_of(path, former, former.expires)
-        key = _new_key({entry.id for entry in file.keys}, entropy)
+        key = new_key({entry.id for entry in file.keys}, entropy)
         entry = msgspec.structs.replace(
             former,
             id=key.id,

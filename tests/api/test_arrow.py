@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quorumvault.crypto.tokens import format_token
 from quorumvault.server.http import body as bodies
 from tests.rigs.columns import ARROW, GOOD, TEXT_TYPES, array, column, stream
-from tests.rigs.vault import CLINIC, SMALL, FakeVault, Rig
+from tests.rigs.vault import CLINIC, SMALL, FaultyVault, Rig
 
 NEVER_ISSUED = format_token(1, bytes(20))
 
@@ -117,7 +117,7 @@ def test_a_bad_value_fails_the_request_and_is_listed_row_by_row() -> None:
 
 
 def test_a_collision_fails_the_request() -> None:
-    rig = Rig(vault=FakeVault(digest_bits=8))
+    rig = Rig(vault=FaultyVault(digest_bits=8))
     first, second = rig.vault.colliding_values(CLINIC)
     answer = rig.post("/tokenize", column("value", ["a", first, second]), ARROW)
     assert (answer.status_code, answer.json()["code"]) == (409, "token-collision")

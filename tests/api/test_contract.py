@@ -19,7 +19,7 @@ from quorumvault.server.http.schemas import TokenizeBody
 from tests.api.test_openapi import CONTRACT, POSTS, allows, conforms, rows, served
 from tests.rigs import arrow
 from tests.rigs.columns import ARROW, GOOD, array, column, stream
-from tests.rigs.vault import CLINIC, JSON, LAB, SMALL, FakeVault, Rig, api_key, bearer
+from tests.rigs.vault import CLINIC, JSON, LAB, SMALL, FaultyVault, Rig, api_key, bearer
 
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id", "retryable"}
 UNKNOWN_TOKEN = format_token(1, bytes(20))
@@ -91,7 +91,7 @@ def batch(texts: Any) -> Any:
 
 BUSY = (("busy", full), ("rate-limited", used_up))
 NARROW = 8
-COLLIDING = FakeVault(digest_bits=NARROW).colliding_values(CLINIC)
+COLLIDING = FaultyVault(digest_bits=NARROW).colliding_values(CLINIC)
 GETS = [path for method, path in CONTRACT if method == "GET"]
 NOT_JSON = [b"", b"{", b"nul", b'{"values":["\xff"]}', b'{"values":["\\ud800"]}', b'{"values":[NaN]}', b"\xef\xbb\xbf{}"]
 NOT_UTF8 = [
@@ -245,7 +245,7 @@ def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_an_error_is_as_the_contract_says(row: Row) -> None:
-    rig = Rig(limits=SMALL, vault=FakeVault(row.digest_bits))
+    rig = Rig(limits=SMALL, vault=FaultyVault(row.digest_bits))
     row.before(rig)
     content = row.body if isinstance(row.body, bytes) else json.dumps(row.body).encode()
     sent = (JSON if row.method == "POST" else {}) | bearer(row.key) | dict(row.headers)

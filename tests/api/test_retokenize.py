@@ -6,7 +6,7 @@ import pytest
 
 from quorumvault.crypto.tokens import format_token
 from tests.api.test_events import LABELS, only_event, told
-from tests.rigs.vault import FakeVault, Rig
+from tests.rigs.vault import FaultyVault, Rig
 
 NEVER_ISSUED = format_token(1, bytes(20))
 SECRET = "Zc4secretQ7"
@@ -61,7 +61,7 @@ def test_what_cannot_be_told_spoils_no_other_item(rig: Rig) -> None:
 
 
 def test_two_values_that_meet_in_the_new_epoch_are_a_collision() -> None:
-    rig = Rig(vault=FakeVault(digest_bits=8))
+    rig = Rig(vault=FaultyVault(digest_bits=8))
     old: list[str] = []
     for number in range(300):
         answer = rig.post("/tokenize", {"values": [str(number)], "on_error": "item"}).json()

@@ -7,7 +7,8 @@ import pytest
 
 from quorumvault.config.cluster import Limits
 from quorumvault.server.http.health import PeerHealth, QuorumHealth
-from tests.rigs.vault import FIELDS, HEALTHY, SMALL, Rig, bearer
+from quorumvault.testing.fake import HEALTHY
+from tests.rigs.vault import FIELDS, SMALL, Rig, bearer
 
 OPEN = ["/health", "/livez", "/readyz", "/limits"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from quorumvault.config.cluster import Limits
 from quorumvault.crypto.tokens import is_token
-from tests.rigs.vault import CLINIC, SMALL, FakeVault, Rig
+from tests.rigs.vault import CLINIC, SMALL, FaultyVault, Rig
 
 TOKEN_OF_NOBODY = "qv_3_" + "0" * 48
 
@@ -214,7 +214,7 @@ def test_a_bad_record_becomes_null_as_a_whole(rig: Rig) -> None:
 
 
 def test_a_collision_fails_the_request_or_the_item() -> None:
-    rig = Rig(vault=FakeVault(digest_bits=8))
+    rig = Rig(vault=FaultyVault(digest_bits=8))
     first, second = rig.vault.colliding_values(CLINIC)
     cases: list[tuple[dict[str, Any], list[Any]]] = [
         ({"values": [None, first, second]}, [(2, None)]),

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tests.rigs.served import served
+from quorumvault.testing.serving import served
 from tests.rigs.vault import Rig, key_text
 
 CELLS = (

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quorumvault.cli import main
+from quorumvault.testing.serving import served
 from tests.rigs import tables
-from tests.rigs.served import served
 from tests.rigs.tables import Desk
 from tests.rigs.vault import Rig, key_text
 

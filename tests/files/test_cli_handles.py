@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos.testbed.cluster import environment, executable
-from tests.rigs.served import served
+from quorumvault.testing.serving import served
 from tests.rigs.vault import Rig, key_text
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from chaos.testbed.cluster import environment, executable
-from tests.rigs.served import served
+from quorumvault.testing.serving import served
 from tests.rigs.tables import read, write
 from tests.rigs.vault import Rig, key_text
 
@@ -32,16 +32,16 @@ class Turnstile:
     def __init__(self, rig: Rig) -> None:
         self.left = -1
         self.reached, self.open = threading.Event(), threading.Event()
-        self._note = rig.vault._note
-        rig.vault._note = self._wait  # type: ignore[method-assign]
+        self.begin = rig.vault.begin
+        rig.vault.begin = self._wait  # type: ignore[method-assign]
 
     def let_through(self, requests: int) -> None:
         self.left = requests
         self.reached.clear()
         self.open.clear()
 
-    async def _wait(self, operation: str, arguments: Iterable[Any]) -> None:
-        await self._note(operation, arguments)
+    async def _wait(self, operation: str, items: Iterable[Any]) -> None:
+        await self.begin(operation, items)
         if operation not in ("tokenize", "detokenize", "retokenize"):
             return
         if self.left == 0:

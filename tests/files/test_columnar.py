@@ -19,7 +19,7 @@ from quorumvault.files.lakes import LakeError
 from quorumvault.files.sources import expand
 from tests.rigs import tables
 from tests.rigs.tables import Desk
-from tests.rigs.vault import CLINIC, FakeVault
+from tests.rigs.vault import CLINIC, FaultyVault
 
 NEVER_ISSUED = format_token(1, bytes(20))
 both = pytest.mark.parametrize("form", ["{}.parquet", "{}.duckdb::t"])
@@ -153,7 +153,7 @@ def test_what_has_no_value(form: str, missing: str, third: str | None, desk: Des
 
 @pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.parquet", "in.duckdb"])
 def test_a_value_whose_token_another_one_has_is_a_reject_or_ends_the_run(name: str, tmp_path: Path) -> None:
-    source, output, vault = tmp_path / name, tmp_path / f"out{Path(name).suffix}", FakeVault(digest_bits=8)
+    source, output, vault = tmp_path / name, tmp_path / f"out{Path(name).suffix}", FaultyVault(digest_bits=8)
     one, other = vault.colliding_values(CLINIC)
     with tables.desk(vault) as narrow:
         narrow.client.tokenize([one])

@@ -1,32 +1,12 @@
-"""An ASGI application on a loopback port of this process, for clients that want sockets; stand-ins; clients that do not wait."""
+"""Stand-ins for the network; clients that do not wait."""
 
-import contextlib
 import functools
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx2
 import pytest
-import uvicorn
-from starlette.types import ASGIApp
 
 import quorumvault.client
-
-
-@contextlib.contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
-    """Yields its URL. Connections are taken from the start; what is under way at the end is finished."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, lifespan="off", ws="none", log_level="critical", access_log=False)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def answering(node: Callable[[httpx2.Request], httpx2.Response]) -> httpx2.MockTransport:

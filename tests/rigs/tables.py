@@ -22,8 +22,8 @@ from quorumvault.files.job import Job, Report
 from quorumvault.files.sources import Format, expand
 from quorumvault.files.text import engine as text_engine
 from quorumvault.files.text import rows as text_rows
-from tests.rigs.served import served
-from tests.rigs.vault import FakeVault, Rig, key_text
+from quorumvault.testing.serving import served
+from tests.rigs.vault import FaultyVault, Rig, key_text
 
 FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet", "duckdb")
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
@@ -67,8 +67,8 @@ def sql(query: str) -> duckdb.DuckDBPyRelation:
 
 
 @contextlib.contextmanager
-def desk(vault: FakeVault | None = None) -> Iterator[Desk]:
-    rig = Rig(fields=("$.name",), vault=vault or FakeVault())
+def desk(vault: FaultyVault | None = None) -> Iterator[Desk]:
+    rig = Rig(fields=("$.name",), vault=vault or FaultyVault())
     with served(rig.app) as url:
         made = Desk(rig, url)
         with made.client, made.con:

@@ -1,10 +1,9 @@
-"""The HTTP API over a vault in memory: the same tokens as the real one, no replicas, and faults on request."""
+"""The HTTP API over a vault in memory, which a test can give faults."""
 
 import asyncio
 import hashlib
 import itertools
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,89 +14,48 @@ from starlette.types import ASGIApp, Message
 from quorumvault.config.api_keys import DEFAULT_ALLOW, NO_LIMIT, PERMISSIONS, ApiKey, KeyTable, Permission, Rates
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.crypto.keys import Keyring
-from quorumvault.crypto.tokens import format_token, format_tokens
-from quorumvault.errors import EpochAhead
 from quorumvault.formats.fields import FieldSet
 from quorumvault.model import FIRST_EPOCH, Owner
-from quorumvault.server.coordinator.vault import Missing, Retokenized, Take, Tokenized
+from quorumvault.server.coordinator.vault import Missing
 from quorumvault.server.http.admission import Admission
 from quorumvault.server.http.dependencies import Services
-from quorumvault.server.http.health import Health, PeerHealth, QuorumHealth
+from quorumvault.server.http.health import Health
 from quorumvault.server.http.routes import create_app
 from quorumvault.server.telemetry.event_log import Event
+from quorumvault.testing.fake import HEALTHY
+from quorumvault.testing.memory import MemoryVault
 
 CLINIC, LAB = Owner("clinic"), Owner("lab")
 FIELDS = ("$.ssn", "$.name.family", "$.contacts[*].phone")
-HEALTHY = Health(
-    status="ok",
-    node="n1",
-    state="active",
-    quorum=QuorumHealth(reachable=3),
-    peers={"n2": PeerHealth("up", "active"), "n3": PeerHealth("up", "active")},
-    warnings=[],
-    version="0.1.0",
-)
 METRICS = b"# TYPE quorumvault_in_flight gauge\nquorumvault_in_flight 0.0\n"
 #: Small enough to be met in a test.
 SMALL = Limits(items=10, record_values=12, body_bytes=4096, value_bytes=100, in_flight=2, key_share=100)
 
 
-class FakeVault:
-    """Implements Vault. ``asked`` has every list of values or tokens it was given; ``failure`` is raised after that."""
+class FaultyVault(MemoryVault):
+    """``asked`` has every list of values or tokens it was given; ``failure`` is raised after that."""
 
     def __init__(self, digest_bits: int = 160) -> None:
-        self._keyring = Keyring("s1", bytes(32), digest_bits=digest_bits)
-        self._values: dict[tuple[Owner, str], bytes] = {}
-        self._epochs: defaultdict[Owner, int] = defaultdict(lambda: FIRST_EPOCH)
+        super().__init__(Keyring("s1", bytes(32), digest_bits=digest_bits))
         self.asked: list[tuple[str, list[Any]]] = []
-        self.failure: Exception | None = None
         self.unavailable: set[str] = set()
         self.collided: set[str] = set()
         #: Set while calls may return; ``reached`` is set when one has come.
         self.gate, self.reached = asyncio.Event(), asyncio.Event()
         self.gate.set()
 
-    async def _note(self, operation: str, arguments: Iterable[Any]) -> None:
-        self.asked.append((operation, list(arguments)))
+    async def begin(self, operation: str, items: Iterable[Any]) -> None:
+        self.asked.append((operation, list(items)))
         self.reached.set()
         await self.gate.wait()
-        if self.failure is not None:
-            raise self.failure
+        await super().begin(operation, items)
 
-    async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
-        await self._note("tokenize", canonicals)
-        return self._commit(owner, canonicals)
-
-    def _commit(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized:
-        epoch = self._epochs[owner]
-        tokens = format_tokens(epoch, self._keyring.epoch_keys(owner, epoch).digests(canonicals))
-        kept = [self._values.setdefault((owner, token), value) for token, value in zip(tokens, canonicals, strict=True)]
-        fitting = zip(tokens, kept, canonicals, strict=True)
-        return Tokenized(epoch, [token if held == value else None for token, held, value in fitting])
-
-    async def detokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> list[bytes | Missing]:
-        await self._note("detokenize", tokens)
-        return self._read(owner, tokens, take)
-
-    def _read(self, owner: Owner, tokens: Sequence[str], take: Take) -> list[bytes | Missing]:
-        answers = [self._look_up(owner, token) for token in tokens]
-        take(sum(map(len, {answer for answer in answers if isinstance(answer, bytes)})))
-        return answers
-
-    async def retokenize(self, owner: Owner, tokens: Sequence[str], take: Take) -> Retokenized:
-        await self._note("retokenize", tokens)
-        values = self._read(owner, tokens, take)
-        written = self._commit(owner, [value for value in values if isinstance(value, bytes)])
-        fresh = iter(written.tokens)
-        moved = [next(fresh) or Missing.COLLISION if isinstance(value, bytes) else value for value in values]
-        return Retokenized(written.epoch, moved)
-
-    def _look_up(self, owner: Owner, token: str) -> bytes | Missing:
+    def look_up(self, owner: Owner, token: str) -> bytes | Missing:
         if token in self.unavailable:
             return Missing.UNAVAILABLE
         if token in self.collided:
             return Missing.COLLISION
-        return self._values.get((owner, token), Missing.NOT_FOUND)
+        return super().look_up(owner, token)
 
     def colliding_values(self, owner: Owner) -> tuple[str, str]:
         """Two values with one token in the first epoch; there are some among a few if tokens are cut short."""
@@ -108,22 +66,6 @@ class FakeVault:
                 return seen[digest], value
             seen[digest] = value
         raise AssertionError
-
-    async def epoch(self, owner: Owner) -> int:
-        await self._note("epoch", [])
-        return self._epochs[owner]
-
-    async def derive(self, owner: Owner, canonicals: Sequence[bytes], last: int) -> list[list[str]]:
-        await self._note("derive", canonicals)
-        keys = {epoch: self._keyring.epoch_keys(owner, epoch) for epoch in range(FIRST_EPOCH, last + 1)}
-        return [[format_token(epoch, *keys[epoch].digests([value])) for epoch in keys] for value in canonicals]
-
-    async def rotate(self, owner: Owner, from_epoch: int) -> int:
-        await self._note("rotate", [from_epoch])
-        if from_epoch > self._epochs[owner]:
-            raise EpochAhead("the active epoch is smaller", active_epoch=self._epochs[owner])
-        self._epochs[owner] = max(self._epochs[owner], from_epoch + 1)
-        return self._epochs[owner]
 
 
 class EventList:
@@ -185,7 +127,7 @@ class Rig:
 
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
-    vault: FakeVault = field(default_factory=FakeVault)
+    vault: FaultyVault = field(default_factory=FaultyVault)
     fields: Sequence[str] = FIELDS
     health: Health = HEALTHY
     #: Whether the node may take keys, and seconds since 1970.

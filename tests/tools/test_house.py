@@ -31,6 +31,7 @@ LAYERS = (
     ("offline", ("server.offline",)),
     ("client", ("client", "analytics", "__init__")),
     ("files", ("files",)),
+    ("testing", ("testing",)),
     ("commands", ("cli", "__main__")),
 )
 
@@ -64,8 +65,8 @@ IMPURE = {
 #: Most floors of rooms, which are folders, one above the other: of the package, and of the server in it.
 FLOORS = 8
 #: Most names in the package's root: folders and modules, without what Python and the packager look for there.
-ROOT_NAMES = 13
-UNCOUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "templates"}
+ROOT_NAMES = 14
+UNCOUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "samples", "templates"}
 
 FUNCTION_LINES = 70
 MODULE_LINES = 400

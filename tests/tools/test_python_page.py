@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from quorumvault.testing.serving import served
 from tests import ROOT
-from tests.rigs.served import served
 from tests.rigs.vault import Rig, key_text
 
 PAGE = (ROOT / "docs" / "python.md").read_text()

@@ -24,24 +24,19 @@ from tests import ROOT
 def test_without_the_extra_its_names_say_what_to_install(
     monkeypatch: pytest.MonkeyPatch, package: str, module: str, name: str, words: str
 ) -> None:
-    without(monkeypatch, package, module)
+    monkeypatch.delitem(sys.modules, f"quorumvault.analytics.{module}", raising=False)
+    for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(AttributeError, match=words):
         getattr(qv, name)
     with pytest.raises(ModuleNotFoundError, match=words):
         exec(f"from quorumvault import {name}")
 
 
-def without(monkeypatch: pytest.MonkeyPatch, package: str, module: str) -> None:
-    """From here on ``package`` is not installed, and ``module`` of quorumvault.analytics was not imported yet."""
-    monkeypatch.delitem(sys.modules, f"quorumvault.analytics.{module}", raising=False)
-    for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, loaded)
-    monkeypatch.setitem(sys.modules, package, None)
-
-
 WITHOUT_EXTRAS = """
 import pydoc, sys
-sys.modules.update(dict.fromkeys(["duckdb", "pyarrow", "pyspark"]))
+sys.modules.update(dict.fromkeys(["duckdb", "narwhals", "pyarrow", "pyspark"]))
 import quorumvault as qv
 print(sorted(name for name in dir(qv) if not hasattr(qv, name)))
 print(pydoc.plain(pydoc.render_doc(qv)))

@@ -14,8 +14,10 @@ from click.testing import CliRunner
 from quorumvault.cli import main
 from quorumvault.errors import NoQuorum
 from quorumvault.server.http.health import QuorumHealth
-from tests.rigs.served import no_waiting, served
-from tests.rigs.vault import HEALTHY, Rig, key_text
+from quorumvault.testing.fake import HEALTHY
+from quorumvault.testing.serving import served
+from tests.rigs.served import no_waiting
+from tests.rigs.vault import Rig, key_text
 
 pytestmark = pytest.mark.slow
 

@@ -22,8 +22,9 @@ from quorumvault.client.plan import Reply, Send, Success
 from quorumvault.client.results import Limits
 from quorumvault.client.settings import resolve
 from quorumvault.crypto.tokens import is_token
+from quorumvault.testing.serving import served
 from tests.rigs.clients import InLoop
-from tests.rigs.served import answering, served
+from tests.rigs.served import answering
 from tests.rigs.vault import SMALL, Rig, key_text
 
 KEY = key_text("clinic")
@@ -521,6 +522,7 @@ def test_public_names_are_all_there() -> None:
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     assert imported_by("import quorumvault as qv") == {"quorumvault"}
     assert imported_by("import quorumvault as qv; qv.NoQuorum; dir(qv)") == {"quorumvault"}
+    assert not imported_by("import quorumvault.testing.plugin") & {"httpx2", "msgspec", "starlette", "uvicorn"}
     client = imported_by("import quorumvault as qv; qv.Client")
     assert client >= {"quorumvault", "httpx2", "msgspec"}
     assert not client & {"cryptography", "plyvel", "pyarrow", "starlette", "uvicorn", "uvloop", "yaml"}

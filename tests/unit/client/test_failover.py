@@ -11,8 +11,9 @@ import pytest
 
 from quorumvault import errors
 from quorumvault.client import Client, ClientPolicy
+from quorumvault.testing.serving import served
 from tests.rigs.clients import InLoop
-from tests.rigs.served import answering, served
+from tests.rigs.served import answering
 from tests.rigs.vault import SMALL, Rig, key_text
 
 KEY = key_text("clinic")

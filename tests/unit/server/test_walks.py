@@ -38,8 +38,9 @@ from quorumvault.server.replica.group_commit import GroupCommit
 from quorumvault.server.replica.local_peer import LocalPeer
 from quorumvault.server.replica.replica import OwnWork
 from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.testing.fake import HEALTHY
 from tests.rigs.trio import DISKS, NODES, Diary, make_coordinator, make_replica
-from tests.rigs.vault import FIELDS, HEALTHY, KEYS, Connection, EventList, bearer
+from tests.rigs.vault import FIELDS, KEYS, Connection, EventList, bearer
 
 PACKAGE = Path(quorumvault.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "design.md"

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from quorumvault.server.storage import binding
-from tests.rigs.served import served
+from quorumvault.testing.serving import served
 from tests.rigs.vault import Rig
 
 #: Imports of either fail, as where neither is installed.

@@ -1,0 +1,49 @@
+"""``quorumvault samples``: the files that operators begin with, out of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path, PurePosixPath
+
+import click
+
+from quorumvault.cli.options import json_option
+from quorumvault.cli.output import print_answer
+from quorumvault.errors import Refused
+
+
+@click.command(
+    short_help="Write sample files: configuration with comments, alerts.",
+    epilog="\b\nExample:\n  quorumvault samples quorumvault-samples",
+)
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@json_option
+def samples(directory: Path, as_json: bool) -> None:
+    """Write this release's sample files into DIR, which is made if need be.
+
+    They are the configuration with every setting commented, and rules for Prometheus. A file that is there and has other content
+    stops the command before it writes anything. No sample has a secret in it.
+    """
+    wanted = {directory / name: sample.read_bytes() for name, sample in _samples()}
+    changed = [path for path, content in wanted.items() if path.exists() and path.read_bytes() != content]
+    if changed:
+        raise Refused(f"{changed[0]} is there and is not this release's sample: name another directory, or remove it")
+    for path, content in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_bytes(content)
+    words = "\n".join(str(path) for path in wanted)
+    print_answer({"files": [str(path) for path in wanted]}, words, as_json=as_json)
+
+
+def _samples() -> Iterator[tuple[PurePosixPath, Traversable]]:
+    """Each with its place under the directory, in order."""
+    waiting = [(PurePosixPath(), resources.files("quorumvault").joinpath("samples"))]
+    while waiting:
+        place, found = waiting.pop()
+        if found.is_file():
+            yield place, found
+        else:
+            waiting += sorted(((place / each.name, each) for each in found.iterdir()), key=lambda pair: pair[0], reverse=True)

@@ -1,0 +1,170 @@
+"""``FakeVault``: a client, and behind it the API of a node, over a vault in memory, on a loopback port of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from types import TracebackType
+from typing import Final
+
+from quorumvault import __version__
+from quorumvault.client import Client, ClientPolicy
+from quorumvault.config.api_keys import DEFAULT_ALLOW, NO_LIMIT, PERMISSIONS, ApiKey, KeyTable, Permission
+from quorumvault.config.cluster import Limits, Timeouts
+from quorumvault.config.fields import load_fields
+from quorumvault.config.key_changes import new_key
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import RequestError
+from quorumvault.formats.fields import FieldSet
+from quorumvault.model import Owner
+from quorumvault.server.http.admission import Admission
+from quorumvault.server.http.dependencies import Services
+from quorumvault.server.http.health import Health, PeerHealth, QuorumHealth
+from quorumvault.server.http.request_ids import fresh_ids
+from quorumvault.server.http.routes import create_app
+from quorumvault.server.telemetry.event_log import Event
+from quorumvault.testing.memory import MemoryVault
+from quorumvault.testing.serving import served
+
+OWNER: Final = "test"
+#: The same in every run, so that a test may compare a token with one that it has seen: no secret is kept with it.
+_MASTER = bytes(32)
+#: What the nodes of a whole cluster say of themselves.
+HEALTHY: Final = Health(
+    status="ok",
+    node="n1",
+    state="active",
+    quorum=QuorumHealth(reachable=3),
+    peers={"n2": PeerHealth("up", "active"), "n3": PeerHealth("up", "active")},
+    warnings=[],
+    version=__version__,
+)
+
+
+def sample_fields() -> FieldSet:
+    """The fields that a new cluster is configured with."""
+    with resources.as_file(resources.files("quorumvault").joinpath("templates", "fields.yaml")) as file:
+        return load_fields(file)
+
+
+class FakeNode:
+    """One node, of which a vault in memory is all that there is behind the API. A context manager; inside it has its ``url``."""
+
+    def __init__(self, fields: Sequence[str] | None = None, limits: Limits | None = None) -> None:
+        """``fields``: JSONPath expressions; by default those of a new cluster."""
+        self.url = ""
+        self.vault = MemoryVault(Keyring("test", _MASTER))
+        self.keys = KeyTable([], [])
+        self._fields = sample_fields() if fields is None else FieldSet.compile(fields, "fields")
+        self._limits = limits or Limits()
+        self._stack = contextlib.ExitStack()
+
+    def begin_again(self) -> None:
+        """Forgets every value, epoch, key and failure."""
+        self.vault.forget()
+        self.vault.failure = None
+        self.keys = KeyTable([], [])
+
+    def admit(self, owner: Owner, allow: Iterable[Permission]) -> str:
+        """Returns the text of a new key."""
+        made = new_key(self.keys.by_id(), secrets.token_bytes)
+        key = ApiKey(made.id, owner, frozenset(allow), NO_LIMIT, hashlib.sha256(made.text.encode()).digest())
+        self.keys = KeyTable({*self.keys.owners, owner}, [*self.keys.by_id().values(), key])
+        return made.text
+
+    def __enter__(self) -> FakeNode:
+        self.url = self._stack.enter_context(served(create_app(self._services())))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def _services(self) -> Services:
+        return Services(
+            vault=self.vault,
+            keys=lambda: self.keys,
+            knows_revoked=lambda: True,
+            fields=self._fields,
+            events=_NoEvents(),
+            limits=self._limits,
+            timeouts=Timeouts(),
+            health=lambda: HEALTHY,
+            metrics=lambda: b"",
+            admission=Admission(self._limits),
+            clock=time.monotonic,
+            wall=time.time,
+            request_ids=fresh_ids(),
+        )
+
+
+class _NoEvents:
+    """Implements EventSink."""
+
+    refuses = None
+
+    async def write(self, event: Event) -> bool:
+        return True
+
+
+class _OwnTime:
+    """A clock that goes on by its own pauses alone: a client gives up after the same tries as ever, and at once."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def clock(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
+class FakeVault(Client):
+    """A client, and behind it the API of a node over a vault in memory. Its key may do everything. Use it as a context manager.
+
+        with FakeVault() as vault:
+            tokens = vault.tokenize(["Ada Lovelace"])
+
+    Requests, refusals, tokens and answers are those of a real vault, since the code is the same; what it lacks is replicas, a
+    disk and an event log. Tokens are the same in every run. Its waits between retries take no time. Code that makes a client of
+    its own, in this process or another, finds it by ``environment``.
+    """
+
+    def __init__(
+        self, node: FakeNode | None = None, *, fields: Sequence[str] | None = None, policy: ClientPolicy | None = None
+    ) -> None:
+        """``fields``: JSONPath expressions, by default those of a new cluster. ``node``: one that runs, and is told to forget."""
+        self._stack = contextlib.ExitStack()
+        self._node = self._stack.enter_context(FakeNode(fields)) if node is None else node
+        self._node.begin_again()
+        #: The key's text, for another client: ``AsyncClient(vault.urls, api_key=vault.api_key)``.
+        self.api_key = self._node.admit(Owner(OWNER), PERMISSIONS)
+        time = _OwnTime()
+        super().__init__(self._node.url, api_key=self.api_key, policy=policy, clock=time.clock, sleep=time.sleep)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a client of its own, or the command ``quorumvault``, finds this vault."""
+        return {"QUORUMVAULT_URL": self._node.url, "QUORUMVAULT_API_KEY": self.api_key}
+
+    def another(self, owner: str = OWNER, allow: Iterable[Permission] = DEFAULT_ALLOW) -> Client:
+        """Returns a client with a key of its own: of another owner, or one that may do less. It is closed with this one."""
+        time, key = _OwnTime(), self._node.admit(Owner(owner), allow)
+        return self._stack.enter_context(Client(self._node.url, api_key=key, clock=time.clock, sleep=time.sleep))
+
+    @contextlib.contextmanager
+    def failing(self, error: RequestError) -> Iterator[None]:
+        """In the block every operation fails with this error, as in ``failing(NoQuorum("two nodes are gone"))``."""
+        self._node.vault.failure = error
+        try:
+            yield
+        finally:
+            self._node.vault.failure = None
+
+    def close(self) -> None:
+        super().close()
+        self._stack.close()
