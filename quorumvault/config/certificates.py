@@ -36,6 +36,9 @@ _MOST_BYTES: Final = 1 << 20
 WARN_DAYS: Final = 30
 _WARN_DAYS_LIST: Final = 2
 
+#: SSL_OP_NO_TX_ and _NO_RX_CERTIFICATE_COMPRESSION, which ssl has no names for and OpenSSL knows from 3.2 on: bytes that are
+#: counted before the other end has proved itself would else become others, and more.
+_NO_COMPRESSED_CERTIFICATES: Final = 1 << 32 | 1 << 33
 #: X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for.
 _NO_CHECK_TIME: Final = 0x200000
 
@@ -155,6 +158,7 @@ def peer_credentials(own: bytes, authorities: bytes, revoked: bytes | None) -> P
 def _peer_context(side: int, own: bytes, authorities: bytes, lists: _Lists | None) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.options |= _NO_COMPRESSED_CERTIFICATES
     context.check_hostname = False  # the connection checks which node it is
     context.verify_mode = ssl.CERT_REQUIRED
     _show(context, own)
@@ -175,7 +179,7 @@ def api_credentials(own: bytes, client_authorities: bytes | None) -> ApiCredenti
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # One handshake for a connection: a client could else ask for another one, again and again.
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | _NO_COMPRESSED_CERTIFICATES
     context.set_alpn_protocols(["http/1.1"])
     _show(context, own)
     if client_authorities is not None:

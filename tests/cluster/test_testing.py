@@ -13,6 +13,7 @@ FIVE = Path(__file__).with_name("five.py")
 #: Which cluster a test of the project has.
 CONFTEST = """
 import os, pathlib
+import pytest
 
 
 @pytest.fixture(autouse=True)

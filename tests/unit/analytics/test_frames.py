@@ -200,7 +200,7 @@ def test_what_narwhals_knows_comes_back_as_it_was(vault: qv.Client, monkeypatch:
 
 
 def test_nulls_of_each_kind_are_null_and_stay_what_they_are(vault: qv.Client) -> None:
-    nulls = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), Decimal("NaN")]
+    nulls = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT", "s"), Decimal("NaN")]
     frame = pd.DataFrame({"name": pd.Series([*nulls, "nan", "None"], dtype=object)})
     tokenized = qv.tokenize(frame, "name", client=vault)["name"].tolist()
     assert [str(cell) for cell in tokenized[:7]] == [str(cell) for cell in nulls]

@@ -170,7 +170,7 @@ def test_a_ca_whose_making_was_interrupted_is_begun_anew_by_what_the_error_says(
 
     with monkeypatch.context() as patched:
         patched.setattr(durable, "create", until_the_power_goes)
-        assert certs(vault, "issue").exit_code == 1
+        assert certs(vault, "issue").exit_code == 130
     # No certificate that is not on record.
     known = x509.load_pem_x509_certificates((vault / "secrets" / "issued.pem").read_bytes()) if writes else []
     for node in ("n1", "n2", "n3"):

@@ -24,8 +24,8 @@ NULLS: dict[str, Any] = {
     "NaN of Decimal": Decimal("NaN"),
     "NA": pd.NA,
     "NaT": pd.NaT,
-    "NaT of datetime64": np.datetime64("NaT"),
-    "NaT of timedelta64": np.timedelta64("NaT"),
+    "NaT of datetime64": np.datetime64("NaT", "s"),
+    "NaT of timedelta64": np.timedelta64("NaT", "s"),
     "null of Arrow": pa.scalar(None, pa.utf8()),
     "NaN of Arrow": pa.scalar(float("nan")),
 }
