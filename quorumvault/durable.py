@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from quorumvault.ownership import belong_to, take_after
+from quorumvault.ownership import belong_to, set_mode, take_after
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -92,7 +92,7 @@ def replacing(path: Path, *, mode: int = 0o600, widest: int = 0o777, alone: bool
         if path.exists():
             take_after(descriptor, path, path.lstat(), widest)
         else:
-            os.fchmod(descriptor, mode)
+            set_mode(descriptor, mode)
 
     draft = _only_draft(path) if alone else path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _draft(draft, path, 0o600, settle) as file:

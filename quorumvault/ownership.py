@@ -20,6 +20,9 @@ from quorumvault.errors import ConfigError
 
 ROOT: Final = 0
 _GROUP, _OTHERS = stat.S_IRWXG, stat.S_IRWXG | stat.S_IRWXO
+#: Opens a folder that is no link, without a right to read it: those above one's own may be for passing through alone.
+_FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ACCESS_LIST: Final = "system.posix_acl_access"
 #: Links that are followed in one path, as many as Linux follows (path_resolution(7)).
 _MOST_LINKS: Final = 40
 
@@ -55,9 +58,38 @@ def umask(mask: int) -> Iterator[int]:
         os.umask(before)
 
 
-def reach(source: os.stat_result, group: int) -> int:
-    """The widest mode for a file of this group that is made out of ``source``: a group that is not the source's gets nothing."""
-    return (0o700 | source.st_mode) & (0o777 if source.st_gid == group else 0o707)
+def reach(source: Path | int, group: int) -> int:
+    """The widest mode for a file of this group that is made out of ``source``, a path or a descriptor.
+
+    A group that is not the source's gets nothing. If the source has an access list, its mode's bits for the group are the most
+    that anybody in the list has, and not what the group has: it gets nothing either.
+    """
+    found = os.stat(source)
+    is_its = found.st_gid == group and _access_list(source) is None
+    return (0o700 | found.st_mode) & (0o777 if is_its else 0o707)
+
+
+def group_of_new(folder: Path) -> int:
+    """Return the group that a file gets which this process makes in a folder."""
+    found = folder.stat()
+    return found.st_gid if found.st_mode & stat.S_ISGID else os.getegid()
+
+
+def _access_list(file: Path | int, *, follow: bool = True) -> bytes | None:
+    """The POSIX access list of a file as the kernel writes it. None: there is none but what the mode says."""
+    try:
+        return os.getxattr(file, _ACCESS_LIST, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.ENOENT):
+            raise
+        return None
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Gives an open new file a mode, and takes the access list from it that folders may have for what is made in them."""
+    with contextlib.suppress(OSError):  # there is none
+        os.removexattr(descriptor, _ACCESS_LIST)
+    os.fchmod(descriptor, mode)
 
 
 def followed(path: Path) -> Path:
@@ -84,6 +116,26 @@ def followed(path: Path) -> Path:
     return found
 
 
+@contextlib.contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """A descriptor of a folder, by a path that has no link in it (``followed``). It stays that folder, whoever moves it.
+
+    It is good for names in the folder, not for reading or syncing it. Raises ConfigError for a link that was put there since.
+    """
+    descriptor = os.open(path.anchor, _FOLDER)
+    try:
+        for part in path.parts[1:]:
+            try:
+                following = os.open(part, _FOLDER, dir_fd=descriptor)
+            except NotADirectoryError:
+                raise ConfigError(path, "", f"{part} in it is no folder any more: nothing is written there") from None
+            os.close(descriptor)
+            descriptor = following
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _link_target(path: Path) -> str | None:
     """None if it is no link, or not there."""
     try:
@@ -104,14 +156,12 @@ def require_replaceable(path: Path) -> None:
     Raises ConfigError for a file of another user's, unless root asks: the owner could not read the new one. Raises it for
     root too if somebody else put the file into a folder where everybody can: that user would own the values.
     """
+    require_not_planted(path)
     try:
         found, folder = path.lstat(), path.parent.stat()
     except FileNotFoundError:
         return
     me, owner = os.geteuid(), user_name(found.st_uid)
-    is_public = bool(folder.st_mode & stat.S_IWOTH)
-    if is_public and found.st_uid not in (me, folder.st_uid):
-        raise ConfigError(path, "", f"is a file of {owner}, in a folder where everybody can put files: name another place")
     if found.st_uid != me != ROOT:
         raise ConfigError(path, "", f"belongs to {owner} and would become yours: remove it first, or run this as {owner}")
     inherits = folder.st_gid == found.st_gid and folder.st_mode & stat.S_ISGID
@@ -120,10 +170,22 @@ def require_replaceable(path: Path) -> None:
         raise ConfigError(path, "", f"is for group {found.st_gid}, which you are not in: remove it first, or run this as root")
 
 
-def take_after(descriptor: int, path: Path, before: os.stat_result, widest: int = 0o777) -> None:
-    """Gives an open new file the owner and the mode of ``before``, the file at ``path`` whose place it is to take.
+def require_not_planted(path: Path) -> None:
+    """Raises ConfigError for a file that somebody else has put into a folder where everybody can: what is written is theirs."""
+    try:
+        found, folder = path.lstat(), path.parent.stat()
+    except FileNotFoundError:
+        return
+    if folder.st_mode & stat.S_IWOTH and found.st_uid not in (os.geteuid(), folder.st_uid):
+        who = user_name(found.st_uid)
+        raise ConfigError(path, "", f"is a file of {who}, in a folder where everybody can put files: name another place")
 
-    ``widest`` is a mode beyond which nobody else gets at it. Raises ConfigError if the owner cannot be kept.
+
+def take_after(descriptor: int, path: Path, before: os.stat_result, widest: int = 0o777) -> None:
+    """Gives an open new file the owner, mode and access list of ``before``, the file at ``path`` whose place it is to take.
+
+    ``widest`` is a mode beyond which nobody else gets at it: for an access list, beyond which nobody in it does. Raises
+    ConfigError if the owner cannot be kept.
     """
     made, mode = os.fstat(descriptor), stat.S_IMODE(before.st_mode) & widest
     owner = (before.st_uid, before.st_gid)
@@ -134,7 +196,12 @@ def take_after(descriptor: int, path: Path, before: os.stat_result, widest: int 
         if made.st_uid != before.st_uid or mode & _GROUP:
             who = user_name(before.st_uid)
             raise ConfigError(path, "", f"belongs to {who}, and so has to what replaces it: run this as {who} or root") from None
-    os.fchmod(descriptor, mode)
+    entries = _access_list(path, follow=False)
+    set_mode(descriptor, mode & ~(_GROUP if entries else 0))
+    if entries is not None:
+        with contextlib.suppress(OSError):  # where lists are not known, the group has nothing: its bits were not its own
+            os.setxattr(descriptor, _ACCESS_LIST, entries)
+            os.fchmod(descriptor, mode)
 
 
 def belong_to(descriptor: int, owner: os.stat_result) -> None:

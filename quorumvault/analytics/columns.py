@@ -17,7 +17,7 @@ ROWS_SHOWN = 5
 _TEXT = ("varchar", "enum")
 _INEXACT = ("float", "double")
 #: Types that DuckDB writes as text in only one way, whatever its settings.
-_CASTABLE = (
+CASTABLE = (
     *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "decimal", "uuid"),
     *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
     *("date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"),
@@ -32,7 +32,7 @@ def require_text(name: str, kind: Any, *, may_cast: bool, cast: bool) -> None:
         raise ColumnError(f"column {name} is {kind}: tokens are VARCHAR")
     if kind.id in _INEXACT:
         raise ColumnError(f"column {name} is {kind}, whose text is not exact: format it in the query, then tokenize that text")
-    if kind.id not in _CASTABLE:
+    if kind.id not in CASTABLE:
         raise ColumnError(f"column {name} is {kind}: only text can be tokenized, and what a query makes of it")
     if not cast:
         raise ColumnError(

@@ -119,6 +119,7 @@ _file_options = all_of(
     force_option,
     column_option,
     format_option,
+    click.option("--at-version", type=click.IntRange(min=0), metavar="N", help="Of a Delta table. Default: its latest version."),
     click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME."),
     click.option(
         "--rejects",
@@ -140,6 +141,7 @@ class Request(NamedTuple):
     force: bool
     columns: tuple[str, ...]
     table_format: Format | None
+    at_version: int | None
     table: str | None
     rejects: Path | None
     resume: bool

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from quorumvault.cli.delta import delta_job
 from quorumvault.cli.destination import STANDARD, destination
 from quorumvault.cli.file_options import (
     Request,
@@ -50,7 +51,7 @@ from quorumvault.files.stream import pass_through
 from quorumvault.files.text.engine import TextSource
 from quorumvault.files.work_folder import has_unfinished, work_path
 from quorumvault.formats.dialect import PLAIN
-from quorumvault.ownership import reach, umask
+from quorumvault.ownership import group_of_new, reach, umask
 
 _ALONE = "what is read from a pipe, a device or standard input goes alone: name no other file"
 
@@ -108,16 +109,23 @@ Examples:
 )
 @requested
 @status_option
+@click.option(
+    "--restore-types",
+    is_flag=True,
+    help="Give columns the types that they had before tokenize --cast, which it has noted. Parquet and DuckDB.",
+)
 @missing_option
 @bulk_connection_options
 @json_option
-def detokenize(request: Request, status: bool, missing: Missing, connection: Connection, as_json: bool) -> int:
+def detokenize(
+    request: Request, status: bool, restore_types: bool, missing: Missing, connection: Connection, as_json: bool
+) -> int:
     """Replace the tokens in columns of FILES, or of standard input, by their values.
 
     FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
     A cell that has no token in it stays as it is, and is not sent. Exit 4 if the value of some token could not be had.
     """
-    job = request.job("detokenize", status=status, missing=missing)
+    job = request.job("detokenize", status=status, restore_types=restore_types, missing=missing)
     return _carry_out(request, job, connection, BACK, as_json)
 
 
@@ -163,10 +171,16 @@ def run_files(job: Job, connection: Connection) -> Report:
 def with_files(request: Request, job: Job) -> Job:
     """The job with its sources and where they go."""
     with interruptible():
+        lake = delta_job(request, job)
+        if lake is not None:
+            _check_options(lake, {"parquet"})
+            return lake
         sources = tuple(expand(request.files, format=request.table_format, table=request.table))
         output, table = split_table(str(request.output))
     if sources[0].format in TEXT and job.status:
         raise click.UsageError("--status is for Parquet and DuckDB: a text file keeps its columns")
+    if sources[0].format in TEXT and job.restore_types:
+        raise click.UsageError("--restore-types is for Parquet and DuckDB: cells of a text file have no type")
     _check_options(job, {source.format for source in sources})
     is_folder = len(request.files) > 1 or not is_single(request.files[0])
     if not is_folder:
@@ -194,8 +208,8 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
     name = request.files[0]
     if len(request.files) > 1 or not (is_stream(name) or is_single(name)):
         raise click.UsageError("several files go into a folder: -o DIR" if request.output == STANDARD else _ALONE)
-    if request.resume or job.status:
-        raise click.UsageError("--resume and --status are for files: name an input and -o FILE")
+    if request.resume or job.status or job.restore_types:
+        raise click.UsageError("--resume, --status and --restore-types are for files: name an input and -o FILE")
     form = request.table_format or format_of(Path(name))
     if form is None:
         raise click.UsageError("say which format it is: --format csv or --format jsonl")
@@ -257,7 +271,8 @@ def _modes(job: Job, stream: BinaryIO, output: Path) -> tuple[int, int]:
     with contextlib.suppress(OSError):
         found = os.fstat(stream.fileno())
         if stat.S_ISREG(found.st_mode):
-            widest = reach(found, output.stat().st_gid if output.exists() else os.getegid())
+            group = output.stat().st_gid if output.exists() else group_of_new(output.absolute().parent)
+            widest = reach(stream.fileno(), group)
             with umask(0o077) as users:
                 return new_mode(job, widest, users), widest
     return 0o600, 0o777

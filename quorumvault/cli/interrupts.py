@@ -23,6 +23,7 @@ from quorumvault.cli.main import BY_SIGNAL, Interrupted
 from quorumvault.cli.output import say, visible
 from quorumvault.errors import ColumnError
 from quorumvault.files.job import Job, RunError
+from quorumvault.files.lakes import LakeError
 from quorumvault.files.outputs import OutputExists
 from quorumvault.files.sources import InputsError
 from quorumvault.files.work_folder import Kept, RunRefused, cut_off, kept
@@ -45,7 +46,7 @@ def interruptible(job: Job | None = None) -> Iterator[None]:
     with end.watched():
         try:
             yield
-        except (InputsError, OutputExists, ColumnError) as error:
+        except (InputsError, LakeError, OutputExists, ColumnError) as error:
             raise click.UsageError(visible(str(error))) from None
         except ModuleNotFoundError as error:
             if error.name not in _EXTRA:

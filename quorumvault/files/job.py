@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 from quorumvault.errors import QuorumVaultError
+from quorumvault.files.lakes import LakeRead
 from quorumvault.files.sources import Source
 from quorumvault.formats.dialect import PLAIN, Dialect
 from quorumvault.formats.table import remaining
@@ -44,11 +45,13 @@ class Job:
     found. ``status``: NAME_status beside each column, of Parquet and DuckDB. ``rejects``: a file (.csv or .jsonl) that lists
     the cells that cannot be done, which are null then, in place of an error; what is not found is listed there and
     ``missing`` says what becomes of it.
+    ``restore_types``: detokenized columns get the types that they had before ``cast``, of Parquet and DuckDB.
     ``allow_plain``: values of the columns may be elsewhere in the output of tokenize, which is not looked through for them.
     ``crosswalk``: a Parquet file of what retokenize moved: old_token, new_token, old_epoch, new_epoch.
 
     ``resume`` goes on with what an earlier run left; ``force`` replaces outputs, and throws away what an earlier run left.
     ``spill``: the folder in which distinct texts and answers are kept on disk meanwhile, else the work folder.
+    ``lake``: the version of a Delta table whose files ``sources`` are; ``output`` is a Delta table then.
     ``root``: in place, the folder that was named, if not all that it has are sources: an unfinished run is found again by it.
     """
 
@@ -67,17 +70,20 @@ class Job:
     if_token: IfToken = "fail"  # noqa: S105 - no password
     missing: Missing = "keep"
     status: bool = False
+    restore_types: bool = False
     rejects: Path | None = None
     crosswalk: Path | None = None
     resume: bool = False
     force: bool = False
     spill: Path | None = None
     root: Path | None = None
+    lake: LakeRead | None = None
 
     def left_of(self, names: Sequence[str], selected: Sequence[str], source: Source) -> list[str]:
         """The columns of a source that this job leaves as they are and does not name. Raises ColumnError if it may not."""
         if self.operation != "tokenize":
             return []
+        names = [*names, *(self.lake.partition_by if self.lake is not None else ())]
         return remaining(names, selected, self.keep, only_listed=self.only_listed, source=str(source))
 
 
@@ -138,6 +144,7 @@ class Report(CellCounts):
     not_kept: list[str] | msgspec.UnsetType = msgspec.UNSET
     in_order: list[str] | msgspec.UnsetType = msgspec.UNSET
     untouched: int | msgspec.UnsetType = msgspec.UNSET
+    versions: list[str] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def partial(self) -> bool:

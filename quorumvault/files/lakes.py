@@ -19,13 +19,22 @@ class LakeTable(NamedTuple):
     format: LakeFormat
 
 
+class LakeRead(NamedTuple):
+    """A version of a Delta table that a run reads. ``partition_by``: columns that are in its log, not in its files."""
+
+    table: Path
+    version: int
+    partition_by: tuple[str, ...]
+
+
 class LakeError(QuorumVaultError):
     """A file or a folder is a table of a lake, or in one: a mistake in the command."""
 
 
 _AS_PARQUET: Final = "and write what you read as Parquet"
 _WAYS: Final[dict[LakeFormat, str]] = {
-    "Delta": f"read it with Spark or the package deltalake, {_AS_PARQUET}",
+    "Delta": "tokenize, detokenize and retokenize take the folder of one table, which needs the extra delta "
+    f"(pip install 'quorumvault[delta]'); else read it with Spark or the package deltalake, {_AS_PARQUET}",
     "Iceberg": f"read it with Spark or the package pyiceberg, {_AS_PARQUET}",
     "Hudi": f"read it with Spark, {_AS_PARQUET}",
 }

@@ -69,6 +69,8 @@ class Plan(msgspec.Struct, frozen=True):
     keep: tuple[str, ...] = ()
     only_listed: bool = False
     dialect: Dialect = PLAIN
+    restore_types: bool = False
+    version: int | None = None
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -113,18 +115,19 @@ class Manifest:
         return manifest
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest | None:
-        """None if there is none. Raises RunError for what is no manifest of this version."""
-        path = folder / _MANIFEST
+    def load(cls, folder: Path, name: Path | None = None) -> Manifest | None:
+        """None if there is none. Raises RunError, which calls the folder ``name``, for what is no manifest of this version."""
+        path, shown = folder / _MANIFEST, name or folder
         try:
             content = msgspec.json.decode(path.read_bytes(), type=_Manifest)
             manifest = cls(folder, content, _whole_lines(folder / _PARTS))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
-            raise RunError(f"{path} is no manifest of this version: remove {folder} to begin again") from None
+            raise RunError(f"{shown / _MANIFEST} is no manifest of this version: remove {shown} to begin again") from None
         if content.format != FORMAT:
-            raise RunError(f"{path} has format {content.format}, this version knows {FORMAT}: remove {folder} to begin again")
+            words = f"{shown / _MANIFEST} has format {content.format}, this version knows {FORMAT}"
+            raise RunError(f"{words}: remove {shown} to begin again")
         return manifest
 
     @property
@@ -223,6 +226,8 @@ def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence
         job.keep,
         job.only_listed,
         job.dialect,
+        job.restore_types,
+        None if job.lake is None else job.lake.version,
     )
 
 
@@ -237,6 +242,8 @@ _WORDS = {
     "if_token": "--if-token",
     "missing": "--missing",
     "status": "--status",
+    "restore_types": "--restore-types",
+    "version": "the version of the table (--at-version)",
     "rejects": "--rejects",
     "crosswalk": "--crosswalk",
     "key": "the API key",

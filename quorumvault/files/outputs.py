@@ -3,16 +3,19 @@
 What is made stays in the work folder until every name is given: a name is a second link to it. So whatever is interrupted can be
 done again, and what is there already is known by being the same file.
 
-An output has the owner and the mode of what it replaces. A new one is its maker's; values, and lists, are for nobody else to read
-(0600), and tokens for whom the umask and the input leave them to. Neither is ever for more people to read than its input.
-A path is followed once, before the run: links of this user or root only, and what is put there later is not followed.
+An output has the owner and the mode of what it replaces. A new one is its maker's, and of the group that its folder gives;
+values, and lists, are for nobody else to read (0600), and tokens for whom the umask and the input leave them to. None is ever for
+more people to read than its input, and no folder that is made as one of the input is for more people than that.
+A path is followed once, before the run: links of this user or root only. Names are given in folders that are held open, and of
+files that are: what is put in the place of either meanwhile is not followed.
 """
 
 import contextlib
 import errno
+import os
 import secrets
 import stat
-from collections.abc import Container, Iterator
+from collections.abc import Container, Hashable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +25,20 @@ from quorumvault.files.job import Job, RunError
 from quorumvault.files.lakes import Lakes
 from quorumvault.files.sources import InputsError, printable, schema_and_name
 from quorumvault.files.work_folder import work_path
-from quorumvault.ownership import followed, reach, require_replaceable, take_after, umask
+from quorumvault.ownership import (
+    followed,
+    group_of_new,
+    opened_folder,
+    reach,
+    require_not_planted,
+    require_replaceable,
+    set_mode,
+    take_after,
+    umask,
+)
 
 #: Beside the staged outputs, which are numbered.
-REJECTS, CROSSWALK = "rejects", "crosswalk"
+REJECTS, CROSSWALK, COMMIT = "rejects", "crosswalk", "commit"
 
 
 class OutputExists(RunError):
@@ -40,6 +53,26 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return printable(self.path, self.table)
+
+
+class _Place(NamedTuple):
+    """A name in an open folder."""
+
+    folder: int
+    name: str
+
+    def is_same(self, made: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.stat(self.name, dir_fd=self.folder, follow_symlinks=False), os.fstat(made))
+        return False
+
+    def link(self, made: int) -> bool:
+        """Gives an open file the name. False if there is something of that name, which stays."""
+        try:
+            os.link(f"/proc/self/fd/{made}", self.name, dst_dir_fd=self.folder, follow_symlinks=True)
+        except FileExistsError:
+            return False
+        return True
 
 
 class Outputs:
@@ -67,28 +100,32 @@ class Outputs:
 
         Raises LakeError if one would be in a lake's table; OutputExists, unless ``force`` is given.
         """
-        lakes = Lakes()
-        taken: dict[Path, set[str | None]] = {}
+        lakes, lists = Lakes(), set(self._lists.values())
+        taken: dict[Hashable, set[str | None]] = {}
         for source in self._job.sources:
-            taken.setdefault(source.path.resolve(), set()).add(_table_key(source.table))
-        sources = {path: set(tables) for path, tables in taken.items()}
+            taken.setdefault(_file_key(source.path.resolve()), set()).add(_table_key(source.table))
+        sources = {key: set(tables) for key, tables in taken.items()}
         for target in [*self._lists.values(), *([] if self._in_place else self.targets)]:
             self._require_folder(target)
             resolved, table = self._places[target], _table_key(target.table)
-            lakes.refuse_output(resolved)
-            if _overlap(sources.get(resolved, set()), table):
+            if self._job.lake is None or target in lists:  # else its folder is a table, or will be
+                lakes.refuse_output(resolved)
+            key = _file_key(resolved)
+            if _overlap(sources.get(key, set()), table):
                 raise InputsError(f"{target}: the output is the input: name another file")
-            if _overlap(taken.get(resolved, set()), table):
+            if _overlap(taken.get(key, set()), table):
                 raise InputsError(f"{target}: two outputs would be one file: name another one")
-            taken.setdefault(resolved, set()).add(table)
+            taken.setdefault(key, set()).add(table)
             if resolved.exists() and not resolved.is_file():
                 raise InputsError(f"{target.path} is no regular file: name another one")
             if _exists(target) and not self._job.force:
                 raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
         try:
             for target, place in self._places.items():
-                if target.table is None:  # a table is put into its file, which stays
+                if target.table is None:
                     require_replaceable(place)
+                else:
+                    self._require_fit(target, place)
         except ConfigError as error:
             raise InputsError(str(error)) from None
 
@@ -98,6 +135,18 @@ class Outputs:
         folder = (named or target.path).absolute().parent
         if not folder.is_dir():
             raise InputsError(f"{target}: there is no folder {folder}: make it first, or name another one")
+
+    def _require_fit(self, target: Target, place: Path) -> None:
+        """Raises InputsError, or ConfigError, for a DuckDB file that a table may not be put into: the file stays whose it is."""
+        if not place.exists() or self._sources[target].resolve() == place:
+            return
+        require_not_planted(place)
+        found = place.stat()
+        others = found.st_mode & 0o077 & ~self._widest(target, found.st_gid)
+        if others:
+            before, after = (f"{stat.S_IMODE(mode):04o}" for mode in (found.st_mode, found.st_mode & ~others))
+            words = f"others can get at that file (mode {before}), and not at {self._sources[target]}"
+            raise InputsError(f"{target}: {words}: chmod {after} it first, or name another one")
 
     def require_within_reach(self, work: Path) -> None:
         """Raises InputsError for a target that what is made in ``work`` cannot be linked to.
@@ -152,63 +201,84 @@ class Outputs:
     def _give(self, staged: Path, target: Target, replacing: bool) -> set[Path]:
         """Returns the folders that have new names in them."""
         path = self._places[target]
-        new = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
-        with umask(self._umask):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        is_given = path.exists() and path.samefile(staged)
-        if not is_given:
-            self._allow(staged, target)
-        if not is_given and target.table is not None:
-            is_given = _link(staged, path) or _put_table(staged, path, target.table, replacing)
-        elif not is_given and replacing:
-            is_given = self._replace(staged, target)
-        elif not is_given:
-            is_given = _link(staged, path)
+        new = self._make_folders(target)
+        with opened_folder(path.parent) as folder, _opened(staged) as made:
+            place = _Place(folder, path.name)
+            is_given = place.is_same(made)
+            if not is_given:
+                self._allow(made, target, os.stat(folder))
+            if not is_given and target.table is not None:
+                is_given = place.link(made) or _put_table(staged, path, target.table, replacing)
+            elif not is_given and replacing:
+                is_given = self._replace(place, made, target, staged)
+            elif not is_given:
+                is_given = place.link(made)
         if not is_given:
             raise OutputExists(f"{target} has appeared meanwhile: move it away and --resume, or replace it by --resume --force")
         return {path.parent, *(each.parent for each in new)}
 
-    def _allow(self, staged: Path, target: Target) -> None:
-        """Gives a staged file the mode of a new output."""
-        widest = self._widest(target, staged.stat().st_gid)
-        staged.chmod(new_mode(self._job, widest, self._umask) if target in self._sources else 0o600)
+    def _make_folders(self, target: Target) -> list[Path]:
+        """Makes the folders of a target, and returns those that were not there."""
+        parent = self._places[target].parent
+        # Of a folder of outputs, those that are in the source's folder too, from the innermost one on.
+        source, depth = self._sources.get(target), 0
+        if source is not None and self._job.is_folder and not self._in_place:
+            depth = len(target.path.parts) - len((self._job.output or Path()).parts)
+        missing = [each for each in (parent, *parent.parents) if not each.exists()]
+        for level, each in reversed(list(enumerate(missing))):
+            like = source.parents[level] if source is not None and level < depth else None
+            group = group_of_new(each.parent)
+            with umask(self._umask), contextlib.suppress(FileExistsError), opened_folder(each.parent) as above:
+                os.mkdir(each.name, 0o777 if like is None else _reach(like, group), dir_fd=above)
+        return missing
+
+    def _allow(self, made: int, target: Target, folder: os.stat_result) -> None:
+        """Gives a staged file the group and the mode of a new output."""
+        if folder.st_mode & stat.S_ISGID:
+            with contextlib.suppress(PermissionError):  # of a group that this user is not in, nor can give a file to
+                os.fchown(made, -1, folder.st_gid)
+        widest = self._widest(target, os.fstat(made).st_gid)
+        set_mode(made, new_mode(self._job, widest, self._umask) if target in self._sources else 0o600)
 
     def _widest(self, target: Target, group: int) -> int:
-        """The mode that an output has at most, in a group: another group than its source's gets nothing. Lists have no values."""
+        """The mode that an output has at most, in a group. Lists have no values."""
         source = self._sources.get(target)
-        if source is None:
-            return 0o777
-        try:
-            return reach(source.stat(), group)
-        except FileNotFoundError:  # names are given, of a run that was interrupted, and the source has gone meanwhile
-            return 0o700
+        return 0o777 if source is None else _reach(source, group)
 
-    def _replace(self, staged: Path, target: Target) -> bool:
+    def _replace(self, place: _Place, made: int, target: Target, staged: Path) -> bool:
         path = self._places[target]
         require_replaceable(path)
-        with contextlib.suppress(FileNotFoundError), staged.open("rb") as file:
-            before = path.lstat()
+        with contextlib.suppress(FileNotFoundError):
+            before = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
             if stat.S_ISREG(before.st_mode):  # else somebody has put a link there, which is replaced itself
-                take_after(file.fileno(), path, before, self._widest(target, before.st_gid))
+                take_after(made, path, before, self._widest(target, before.st_gid))
         second = staged.with_name(f"{staged.name}.second")
         second.unlink(missing_ok=True)
         second.hardlink_to(staged)
-        second.replace(path)
+        os.replace(second, place.name, dst_dir_fd=place.folder)
         return True
+
+
+@contextlib.contextmanager
+def _opened(staged: Path) -> Iterator[int]:
+    """A descriptor of a file that this run has made."""
+    descriptor = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _reach(source: Path, group: int) -> int:
+    try:
+        return reach(source, group)
+    except FileNotFoundError:  # names are given, of a run that was interrupted, and the source has gone meanwhile
+        return 0o700
 
 
 def new_mode(job: Job, widest: int, umask: int) -> int:
     """The mode of a new output: values are for nobody else, tokens for whom the umask and the input leave them to."""
     return 0o600 if job.operation == "detokenize" else 0o600 | (0o066 & widest & ~umask)
-
-
-def _link(staged: Path, path: Path) -> bool:
-    """False if there is something of that name, which stays."""
-    try:
-        path.hardlink_to(staged)
-    except FileExistsError:
-        return False
-    return True
 
 
 def _put_table(staged: Path, path: Path, table: str, replacing: bool) -> bool:
@@ -225,6 +295,15 @@ def _targets(job: Job) -> Iterator[Target]:
             yield Target(job.output / source.relative, source.table)
         else:
             yield Target(job.output, job.table)
+
+
+def _file_key(path: Path) -> Hashable:
+    """Returns an equal key for two names of one file. Of what is not there, its path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
 
 
 def _table_key(table: str | None) -> str | None:

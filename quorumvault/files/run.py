@@ -23,7 +23,7 @@ from quorumvault.files.answers import MOVED_WORDS
 from quorumvault.files.engine import Conversion, Engine
 from quorumvault.files.job import CellCounts, Done, Job, Progress, Report, RunError, ignore
 from quorumvault.files.manifest import Part
-from quorumvault.files.outputs import CROSSWALK, REJECTS, Outputs
+from quorumvault.files.outputs import COMMIT, CROSSWALK, REJECTS, Outputs
 from quorumvault.files.part_files import PartFiles, rejects_header
 from quorumvault.files.sources import TEXT, require_utf8
 from quorumvault.files.text.engine import TextEngine
@@ -72,7 +72,12 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
             work.manifest.publish(replacing=job.force)
         replacing = job.force or work.manifest.replacing
         outputs.publish(work.staged, replacing=replacing, untouched=making.untouched())
-        return making.report()
+        report = making.report()
+        if job.lake is not None:
+            from quorumvault.files.columnar.delta import commit
+
+            report.versions = commit(job, job.lake, work.staged / COMMIT)
+        return report
 
 
 def _engine(job: Job, vault: Client, configured: Sequence[str], spill: Path) -> Engine:
@@ -173,13 +178,28 @@ class _Making:
                 self._not_kept += [f"{self._job.sources[number]}: {what}" for what in conversion.not_kept]
                 if self._job.operation == "tokenize":
                     self._look_for_values(number, conversion, outputs.staged(self._work.staged, number))
+            if self._job.lake is not None:
+                self._stage_commit(conversions, outputs)
             self._stage_lists(list(chain.from_iterable(parts)), spill)
         except Exception as error:
             words = engine.explain(error)
             if words is None:
                 raise
+            words = words.replace(str(self._work.path), str(self._work.name)).replace(str(spill), "the spill folder")
             raise RunError(words) from None
         self._look_ups = engine.look_ups
+
+    def _stage_commit(self, conversions: Sequence[Conversion], outputs: Outputs) -> None:
+        """Makes the commit of a Delta table, and looks for values in it. Raises InPlain."""
+        from quorumvault.files.columnar.delta import stage
+
+        staged = self._work.staged
+        made = [outputs.staged(staged, number) for number in range(len(conversions))]
+        self._not_kept += stage(self._job, made, staged / COMMIT)
+        for source, conversion in zip(self._job.sources, conversions, strict=True):
+            if self._job.operation == "tokenize" and not self._job.allow_plain:
+                values = conversion.first_values(plain.ROWS)
+                plain.require_absent(values, lambda: (staged / COMMIT).open("rb"), Path(), str(source))
 
     def _look_for_values(self, number: int, conversion: Conversion, staged: Path) -> None:
         """Looks for values that would leave beside their column. Raises InPlain."""

@@ -102,11 +102,14 @@ def has_unfinished(job: Job) -> bool:
 
 
 class WorkFolder:
-    def __init__(self, path: Path, descriptor: int, manifest: Manifest) -> None:
-        self.path = path
+    """``path`` leads through the descriptor, ``name`` is for people."""
+
+    def __init__(self, name: Path, descriptor: int, manifest: Manifest) -> None:
+        self.name = name
+        self.path = _through(descriptor)
         self._descriptor = descriptor
         self.manifest = manifest
-        self.staged = path / "staged"
+        self.staged = self.path / "staged"
 
     def part_files(self, number: int) -> PartFiles:
         self._require_there()
@@ -126,8 +129,8 @@ class WorkFolder:
 
     def _require_there(self) -> None:
         """Raises RunRefused if the folder has lost its name."""
-        if not _is_there(self.path, self._descriptor):
-            raise RunRefused(f"{self.path} was moved away while the run was at it: nothing more is done there")
+        if not _is_there(self.name, self._descriptor):
+            raise RunRefused(f"{self.name} was moved away while the run was at it: nothing more is done there")
 
     @contextlib.contextmanager
     def spill(self, parent: Path | None) -> Iterator[Path]:
@@ -135,10 +138,12 @@ class WorkFolder:
         folder = Path(tempfile.mkdtemp(prefix=_SPILL_PREFIX, dir=self.path if parent is None else parent))
         if parent is not None:
             (self.path / _SPILL_NOTE).write_bytes(os.fsencode(folder.absolute()))
+        descriptor = _open_own(folder)
         try:
-            yield folder
+            yield _through(descriptor)
         finally:
-            shutil.rmtree(folder)
+            _remove(folder, descriptor)
+            os.close(descriptor)
 
 
 def _clear_spill(path: Path) -> None:
@@ -185,15 +190,22 @@ def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
     path = work_path(job)
     with _locked(path) as descriptor:
         manifest = _manifest(path, descriptor, job, plan)
-        _clear_spill(path)
+        _clear_spill(_through(descriptor))
         try:
             yield WorkFolder(path, descriptor, manifest)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and isinstance(error.filename, str):
+                error.filename = error.filename.replace(str(_through(descriptor)), str(path))
             if not (manifest.parts or manifest.publishing):
                 _remove(path, descriptor)
             raise
-        Manifest.discard(path)
+        Manifest.discard(_through(descriptor))
         _remove(path, descriptor)
+
+
+def _through(descriptor: int) -> Path:
+    """A path to an open folder that no rename changes (proc_pid_fd(5))."""
+    return Path(f"/proc/self/fd/{descriptor}")
 
 
 def _remove(path: Path, descriptor: int) -> None:
@@ -204,9 +216,9 @@ def _remove(path: Path, descriptor: int) -> None:
 
 
 def _manifest(path: Path, descriptor: int, job: Job, plan: Plan) -> Manifest:
-    found = Manifest.load(path)
+    found = Manifest.load(_through(descriptor), path)
     if found is None:
-        return _fresh(path, descriptor, plan)
+        return _fresh(descriptor, plan)
     if job.resume:
         differs = difference(found.plan, plan, publishing=found.publishing)
         if differs is not None:
@@ -220,11 +232,12 @@ def _manifest(path: Path, descriptor: int, job: Job, plan: Plan) -> Manifest:
         )
     if found.publishing and found.plan.in_place:
         raise UnfinishedRun(f"{path} is a run that has begun to replace its sources: only --resume goes on with it")
-    return _fresh(path, descriptor, plan)
+    return _fresh(descriptor, plan)
 
 
-def _fresh(path: Path, descriptor: int, plan: Plan) -> Manifest:
+def _fresh(descriptor: int, plan: Plan) -> Manifest:
     """Begins a new run in a folder that an earlier one may have left things in."""
+    path = _through(descriptor)
     _clear_spill(path)
     Manifest.discard(path)
     _empty(descriptor)

@@ -115,7 +115,7 @@ def test_what_differs_by_row_group_is_named() -> None:
     footers[0].write_metadata_file("both.parquet")
     with duckdb.connect() as con:
         (source,) = expand(["both.parquet"])
-        layout = Layout(source, footers[0], TABLE.schema, con)
+        layout = Layout(source, source.path, footers[0], TABLE.schema, con)
     paths = ("id", "name", "s.x", "s.y", "zip", "flag")
     codecs = [f"codecs of {path}, which differ by row group: ZSTD in all" for path in paths]
     assert layout.not_kept(["name"]) == [*codecs, "sorting columns, which differ by row group"]

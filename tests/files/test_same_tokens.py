@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from click.testing import Result
+from deltalake import write_deltalake
 
 import quorumvault as qv
 from tests.rigs.tables import sql
@@ -40,7 +41,9 @@ def test_the_same_ids_of_all_formats_join(run: Run, vault: qv.Client) -> None:
         con.register("numbers", numbers)
         con.execute("create table t as from numbers; copy numbers to 'a.parquet'")
         functions = qv.tokenize(con, "from numbers", "id", cast="id", client=vault).fetchall()
+    write_deltalake("a.delta", numbers)
     for name, output in (
+        ("a.delta", "delta"),
         ("a.csv", "csv.csv"),
         ("a.tsv", "tsv.tsv"),
         ("a.jsonl", "jsonl.jsonl"),
@@ -62,7 +65,8 @@ def test_the_same_ids_of_all_formats_join(run: Run, vault: qv.Client) -> None:
         assert list(map(str, qv.tokenize(frame, columns="id", cast=True, client=vault)["id"])) == tokens
     assert [json.loads(line)["id"] for line in Path("jsonl.jsonl").read_text().splitlines()] == tokens
     joined = "'csv.csv' a join 'jsonl.jsonl' b using (id) join 'parquet.parquet' c using (id) join 'duckdb.parquet' d using (id)"
-    assert sql(f"select count(distinct id), count(*) from {joined}").fetchall() == [(4, 3 + 2**4)]
+    joined += " join 'delta/*.parquet' e using (id)"
+    assert sql(f"select count(distinct id), count(*) from {joined}").fetchall() == [(4, 3 + 2**5)]
     assert [line.split("\t")[0] for line in Path("tsv.tsv").read_text().splitlines()[1:]] == tokens
     assert sql("select id from 'csv.csv'").fetchall() == [(token,) for token in tokens]
 

@@ -4,7 +4,8 @@
     assemble   parts, one after the other -> a table in a new file, or Parquet
     put_table  that table into a file that exists, in one transaction
 
-Types stay DuckDB's own all the way. What is not in rows does not come along: constraints, defaults, indexes.
+Types stay DuckDB's own all the way. What is not in rows does not come along: constraints, defaults, indexes. Only notes
+of what was cast do.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import pyarrow as pa
 from quorumvault.analytics.columns import quoted, unlike
 from quorumvault.analytics.join import AnswerJoin, number, text_of
 from quorumvault.errors import ColumnError
+from quorumvault.files.columnar import cast_types
 from quorumvault.files.columnar.answers import CODE, MEMORY_LIMIT, ColumnAnswers, registered
 from quorumvault.files.columnar.replace import moved_pairs, replacements, settle_rows
 from quorumvault.files.engine import ConvertedPart, PartProgress
@@ -75,6 +77,7 @@ class TableReader:
             if not self.is_view and not con.execute(f"from duckdb_tables() where {_PLACE}", place).fetchall():
                 words = "there is no such table in the file"
                 raise RunError(f"{source}: {words}" + (', and a name with a dot in it is quoted: "a.b"' if "." in table else ""))
+            self.notes = cast_types.in_comments(con, place)
         if any(name.lower() == "rowid" for name in self.types()):
             raise ColumnError(f"{source} has a column rowid, which hides the ids that rows have: give it another name")
         #: One more than the last row's id: ids have gaps where rows were deleted.
@@ -164,6 +167,9 @@ class TableConversion:
         self._columns = list(columns)
         self._names = list(reader.types())
         self._left = job.left_of(self._names, columns, source)
+        self._restored = cast_types.to_restore(reader.notes, columns, source) if job.restore_types else {}
+        self._notes = {name: kind for name, kind in reader.notes.items() if name not in self._restored}
+        self._notes |= cast_types.of_columns(reader.types(), None, job.cast)
         self._id = unlike("row", self._names)
         self._answers = answers
         self._con = reader.con
@@ -174,6 +180,9 @@ class TableConversion:
         self.not_kept: list[str] = []
         if job.output is None:
             reader.require_plain()
+        if not self._is_table():
+            kept = {name: str(kind) for name, kind in reader.types().items() if name not in columns}
+            cast_types.require_in_parquet(kept | {name: kind.duckdb for name, kind in self._restored.items()}, source)
         if job.operation == "tokenize" and not job.allow_plain:
             reader.require_no_other_made_of(columns)
 
@@ -228,7 +237,7 @@ class TableConversion:
         return self._con.sql(query).fetchnumpy()["code"]
 
     def assemble(self, parts: Sequence[PartFiles], output: Path) -> None:
-        is_table = self._job.table is not None or self._job.output is None or self._job.is_folder
+        is_table = self._is_table()
         file = output if is_table else output.with_suffix(".duckdb")
         name = (self._job.table or self._source.table or "") if is_table else "rows"
         with attached(self._con, file, read_only=False) as database:
@@ -237,12 +246,26 @@ class TableConversion:
             for place, files in enumerate(parts):
                 with attached(self._con, files.data, read_only=True) as part:
                     begin = f"insert into {target}" if place else f"create table {target} as"
-                    self._con.execute(f"{begin} from {part}.rows")
-            if not is_table:
+                    self._con.execute(f"{begin} {self._restoring(part)}")
+            if is_table:
+                cast_types.comment(self._con, target, self._notes)
+            else:
                 literal = "'" + str(output).replace("'", "''") + "'"
-                self._con.execute(f"copy (from {target}) to {literal} (format parquet)")
+                self._con.execute(f"copy (from {target}) to {literal} (format parquet{cast_types.kv_metadata(self._notes)})")
         if not is_table:
             file.unlink()
+
+    def _is_table(self) -> bool:
+        return self._job.table is not None or self._job.output is None or self._job.is_folder
+
+    def _restoring(self, part: str) -> str:
+        """SQL of the rows of a part, with the columns in it that become again what they were. Raises RunError."""
+        casts = {name: f"try_cast({quoted(name)} as {kind.duckdb})" for name, kind in self._restored.items()}
+        for name, cast in casts.items():
+            lost = number(self._con, f"select count(*) from {part}.rows where {quoted(name)} is not null and {cast} is null")
+            cast_types.require_all(lost, self._restored[name], f"{self._source}: {name}")
+        replaced = ", ".join(f"{cast} as {quoted(name)}" for name, cast in casts.items())
+        return f"select *{f' replace ({replaced})' if replaced else ''} from {part}.rows"
 
 
 def _names(column: str, expression: str) -> bool:
@@ -259,13 +282,17 @@ def put_table(staged: Path, path: Path, table: str, *, replacing: bool) -> bool:
     with contextlib.ExitStack() as stack:
         con = stack.enter_context(duckdb.connect(config=settings))
         database = stack.enter_context(attached(con, path, read_only=False))
-        target, source = (
-            qualified(name, table) for name in (database, stack.enter_context(attached(con, staged, read_only=True)))
-        )
+        made = stack.enter_context(attached(con, staged, read_only=True))
+        target, source = qualified(database, table), qualified(made, table)
         con.execute(f"create schema if not exists {database}.{quoted(schema_and_name(table)[0])}")
+        notes = cast_types.in_comments(con, [made, *schema_and_name(table)])
+        con.execute("begin")
         try:
             con.execute(f"create {'or replace ' if replacing else ''}table {target} as from {source}")
+            cast_types.comment(con, target, notes)
+            con.execute("commit")
         except duckdb.CatalogException:
+            con.execute("rollback")
             if replacing:
                 raise RunError(f"{path} has something called {table} that is no table: it is not replaced") from None
             return _summary(con, target) == _summary(con, source)

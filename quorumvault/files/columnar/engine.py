@@ -1,8 +1,10 @@
 """Parquet and DuckDB: what they share. Needs the extra ``analytics``."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -15,8 +17,12 @@ from quorumvault.files.columnar.duckdb import TableConversion, TableReader
 from quorumvault.files.columnar.parquet import ParquetConversion, ParquetReader
 from quorumvault.files.engine import Conversion
 from quorumvault.files.job import Job, RunError
+from quorumvault.files.lakes import LakeRead
 from quorumvault.files.sources import Source, require_utf8
 from quorumvault.formats.table import cast_positions, configured_columns, require_named
+
+if TYPE_CHECKING:
+    from quorumvault.files.columnar.delta import DeltaVersion
 
 
 class ColumnarEngine:
@@ -28,6 +34,7 @@ class ColumnarEngine:
         self._spill = spill
         self._con = connect(spill)
         self.answers = ColumnAnswers(job, vault, self._con)
+        self._table = None if job.lake is None else _delta_version(job.lake)
 
     @property
     def look_ups(self) -> int:
@@ -42,18 +49,28 @@ class ColumnarEngine:
         return None
 
     def conversion(self, source: Source) -> Conversion:
-        reader = open_source(source, self._con)
+        path = None if self._table is None else self._table.prepared(source, self._spill)
+        reader = open_source(source, self._con, path)
         columns = fit_columns(self._job, source, reader.types(), self._configured)
         if isinstance(reader, ParquetReader):
             return ParquetConversion(self._job, source, reader, columns, self.answers, self._spill)
         return TableConversion(self._job, source, reader, columns, self.answers)
 
 
-def open_source(source: Source, con: duckdb.DuckDBPyConnection) -> ParquetReader | TableReader:
-    """Raises RunError if it cannot be read as what it is called, InputsError for a name that DuckDB cannot open."""
+def _delta_version(lake: LakeRead) -> DeltaVersion:
+    from quorumvault.files.columnar.delta import DeltaVersion
+
+    return DeltaVersion(lake.table, lake.version)
+
+
+def open_source(source: Source, con: duckdb.DuckDBPyConnection, path: Path | None = None) -> ParquetReader | TableReader:
+    """Opens a source, or a copy of its Parquet file at ``path``.
+
+    Raises RunError if it cannot be read as what it is called, InputsError for a name that DuckDB cannot open.
+    """
     require_utf8(source.path)
     if source.format == "parquet":
-        return ParquetReader(source, con)
+        return ParquetReader(source, con, path)
     if source.table is None:
         raise RunError(f"{source}: say which table: FILE.duckdb::TABLE, or --table")
     return TableReader(source, source.table, con)

@@ -9,6 +9,7 @@ import glob
 import math
 from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import duckdb
@@ -42,11 +43,11 @@ class Leaf(NamedTuple):
 
 
 class Layout:
-    """What the footer of a Parquet file says. Raises RunError, and pyarrow's and DuckDB's errors, for a damaged one."""
+    """What the footer of a file at ``path`` says. Raises RunError, and pyarrow's and DuckDB's errors, for a damaged one."""
 
-    def __init__(self, source: Source, metadata: Any, schema: Any, con: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, source: Source, path: Path, metadata: Any, schema: Any, con: duckdb.DuckDBPyConnection) -> None:
         self._metadata = metadata
-        found = con.execute(_CHUNKS, [glob.escape(str(source.path))]).fetchnumpy()
+        found = con.execute(_CHUNKS, [glob.escape(str(path))]).fetchnumpy()
         places = found["row_group_id"], found["column_id"]
         shape = metadata.num_row_groups, metadata.num_columns
         #: Bytes before compression: a row for each row group, with a number for each leaf.
@@ -59,7 +60,7 @@ class Layout:
         self._types = np.full(shape, "", object)
         self._types[places] = found["type"]
         self._has_metadata = bool(np.ma.filled(found["has_metadata"], False).any())
-        self._has_page_index = _has_more(source, int(np.ma.filled(found["end"], 0).max(initial=0)))
+        self._has_page_index = _has_more(path, int(np.ma.filled(found["end"], 0).max(initial=0)))
         self.leaves = [
             Leaf(name, metadata.schema.column(place).path) for place, name in zip(range(shape[1]), _columns(schema), strict=False)
         ]
@@ -154,12 +155,12 @@ def _distinct(size: int) -> int:
     return max(1, int(0.9 * 8 * 2 ** int(math.log2(size)) / _FILTER_BITS))
 
 
-def _has_more(source: Source, end: int) -> bool:
+def _has_more(path: Path, end: int) -> bool:
     """Returns whether there is something between the last chunk, or filter, and the footer: page indexes, and nothing else.
 
     If an older writer did not say how long its filters are, they are taken for one: an index too many does no harm.
     """
-    with source.path.open("rb") as file:
+    with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _FILE_END))
         footer = int.from_bytes(file.read(4), "little")

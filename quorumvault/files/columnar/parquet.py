@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from quorumvault.analytics.metadata import without_values
 from quorumvault.errors import ColumnError
+from quorumvault.files.columnar import cast_types
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.layout import Layout, row_groups_cut
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
@@ -51,17 +52,18 @@ Encoded: TypeAlias = "tuple[Any, Numbers]"
 
 
 class ParquetReader:
-    """A Parquet file. Raises RunError if it is none."""
+    """A Parquet file: that of a source, or a copy of it at ``path``. Raises RunError if it is none."""
 
-    def __init__(self, source: Source, con: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, source: Source, con: duckdb.DuckDBPyConnection, path: Path | None = None) -> None:
         self._source = source
+        self.path = path or source.path
         self.con = con
         with self.open() as file:
             self.metadata = file.metadata
             self.schema = file.schema_arrow
         _require_told_apart(self.schema.names, source)
         with _reading(source):
-            self.layout = Layout(source, self.metadata, self.schema, con)
+            self.layout = Layout(source, self.path, self.metadata, self.schema, con)
 
     def sizes(self, groups: slice) -> dict[str, int]:
         """Bytes of each column in these row groups, before compression."""
@@ -73,11 +75,11 @@ class ParquetReader:
     def open(self, coded: Sequence[str] = ()) -> Any:
         """A pyarrow.parquet.ParquetFile. Columns that are ``coded`` come as the dictionaries that the file has of them."""
         with _reading(self._source):
-            return pq.ParquetFile(self._source.path, read_dictionary=list(coded), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+            return pq.ParquetFile(self.path, read_dictionary=list(coded), pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
     def types(self) -> dict[str, Any]:
         """DuckDB's type of each column."""
-        return duckdb_types(self.con, self._source.path, self.schema.names)
+        return duckdb_types(self.con, self.path, self.schema.names)
 
     def chunks(self, columns: Sequence[str], start: int, stop: int) -> Iterator[Any]:
         """Tables of these columns, of row groups ``start`` to ``stop``, in order."""
@@ -157,12 +159,18 @@ class ParquetConversion:
         self._left = job.left_of(reader.schema.names, columns, source)
         self._answers = answers
         self._con = reader.con
-        self._schema = _output_schema(job, reader.schema, columns)
+        notes = cast_types.in_metadata(reader.schema.metadata)
+        self._restored = cast_types.to_restore(notes, columns, source) if job.restore_types else {}
+        kinds = {name: cast_types.arrow_type(kind, name, source) for name, kind in self._restored.items()}
+        self._schema = _output_schema(job, reader.schema, columns, kinds)
         self._options = reader.layout.writer_options(self._schema, columns)
         self.left_out: list[str] = []
         self.not_kept = reader.layout.not_kept(columns)
         if job.operation == "tokenize" and not job.allow_plain:
             self._schema, self.left_out = without_values(self._schema, self._all_values)
+        notes = {name: kind for name, kind in notes.items() if name not in self._restored}
+        notes |= cast_types.of_columns(reader.types(), reader.schema, job.cast)
+        self._schema = self._schema.with_metadata(cast_types.with_notes(self._schema.metadata, notes))
         _require_kept(reader, self._schema, self._options, self._columns, source, spill)
 
     def _all_values(self) -> Iterator[Any]:
@@ -187,7 +195,7 @@ class ParquetConversion:
         metadata = self._reader.metadata
         end = self._reader.part_end(start.offset) if stop is None else stop.offset
         counts, row = CellCounts(dict.fromkeys(self._columns, 0), left=self._left), start.row
-        size = self._source.path.stat().st_size
+        size = self._reader.path.stat().st_size
         with (
             part_lists(self._job, self._source, files) as lists,
             pa.OSFile(str(files.data), "wb") as sink,
@@ -296,8 +304,12 @@ class ParquetConversion:
                 columns[name] = others.column(name)
                 continue
             kind = self._schema.field(name).type
-            is_null = pa.types.is_null(kind)
-            columns[name] = pa.nulls(len(replaced)) if is_null else replaced.column(name).cast(pa.large_utf8()).cast(kind)
+            texts = replaced.column(name).cast(pa.large_utf8())
+            if name in self._restored:
+                where = f"{self._source}: {name}"
+                columns[name] = cast_types.restored(self._con, texts, self._restored[name], kind, where)
+            else:
+                columns[name] = pa.nulls(len(texts)) if pa.types.is_null(kind) else texts.cast(kind)
             if self._job.status:
                 columns[f"{name}_status"] = pc.take(_STATUS_NAMES, replaced.column(_code_name(name)))
         return pa.table(columns, self._schema)
@@ -310,8 +322,11 @@ def _code_name(name: str) -> str:
     return f"{name}_status"
 
 
-def _output_schema(job: Job, schema: Any, columns: Sequence[str]) -> Any:
-    """The source's, with text where something is cast or DuckDB alone knows that it is text, and with columns of statuses."""
+def _output_schema(job: Job, schema: Any, columns: Sequence[str], restored: dict[str, Any]) -> Any:
+    """The source's, with text where something is cast or DuckDB alone knows that it is text, and with columns of statuses.
+
+    ``restored``: the types of columns that become again what they were.
+    """
     fields = []
     for field in schema:
         if field.name not in columns:
@@ -322,7 +337,7 @@ def _output_schema(job: Job, schema: Any, columns: Sequence[str]) -> Any:
             fields += [pa.field(f"{field.name}_status", pa.utf8())] if job.status else []
             continue
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        kind = kind if _is_text(kind) and field.name not in job.cast else pa.utf8()
+        kind = restored.get(field.name, kind if _is_text(kind) and field.name not in job.cast else pa.utf8())
         has_nulls = field.nullable or job.rejects is not None or job.missing == "null"
         fields.append(field.with_type(kind).with_nullable(has_nulls))
         if job.status:

@@ -1,0 +1,48 @@
+"""A Delta table on the command line: its folder is named, and a version of it; the output is a Delta table too."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from quorumvault.cli.file_options import Request
+from quorumvault.files.job import Job
+from quorumvault.files.lakes import Lakes, lake_format
+from quorumvault.files.manifest import Manifest, path_of
+from quorumvault.files.outputs import OutputExists
+from quorumvault.files.work_folder import work_path
+
+
+def delta_job(request: Request, job: Job) -> Job | None:
+    """The job over a Delta table, if the folder of one was named. Raises UsageError, LakeError, ColumnError and OutputExists."""
+    table = Path(request.files[0])
+    if len(request.files) > 1 or lake_format(table) != "Delta":
+        if request.at_version is not None:
+            raise click.UsageError("--at-version is for the folder of one Delta table")
+        return None
+    try:
+        from quorumvault.files.columnar.delta import read
+    except ModuleNotFoundError:
+        Lakes().refuse(table)
+        raise
+    if not job.columns:
+        raise click.UsageError("--column: say which columns of a Delta table")
+    _require_free(request)
+    job = dataclasses.replace(job, output=request.output, is_folder=True)
+    begun = Manifest.load(work_path(job)) if request.resume else None
+    given = [path_of(source.target).name for source in begun.plan.sources] if begun is not None else []
+    sources, lake = read(table, request.at_version, request.output, job, given)
+    return dataclasses.replace(job, sources=sources, lake=lake)
+
+
+def _require_free(request: Request) -> None:
+    """Raises OutputExists for an output that is there, and LakeError for one that is in a table."""
+    output = request.output
+    Lakes().refuse_output(output.absolute().parent)
+    if request.resume or not output.exists():
+        return
+    is_table = lake_format(output) == "Delta"
+    if is_table and not request.force:
+        raise OutputExists(f"{output} is a Delta table: name another folder, or give --force to commit a version with other rows")
+    if not is_table and (not output.is_dir() or any(output.iterdir())):
+        raise OutputExists(f"{output} exists and is no Delta table: name another folder")
