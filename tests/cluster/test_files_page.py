@@ -1,5 +1,8 @@
-"""docs/migration.md, done: a lake of Parquet through two rotations, with the commands and the queries of that page."""
+"""docs/files.md, done: its examples as they are typed, in their order; and a lake of Parquet through two rotations."""
 
+import csv
+import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -16,10 +19,13 @@ import pytest
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, environment, executable, wait_for
 from quorumvault.config.api_keys import PERMISSIONS
+from quorumvault.crypto.tokens import is_token
 from tests import ROOT
 from tests.rigs import tables
 
-PAGE = (ROOT / "docs" / "migration.md").read_text()
+EXAMPLES, PAGE = (ROOT / "docs" / "files.md").read_text().split("\n## After a rotation\n")
+#: Examples that need more than a vault and a folder, and are run by other tests.
+ELSEWHERE = {"Object stores", "Delta Lake"}
 ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]
 JOIN, COMPOSE = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 (LOOK_UP,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -64,7 +70,47 @@ def epochs(path: str) -> set[str]:
     return {epoch for (epoch,) in rows(f"select distinct split_part(patient, '_', 2) from '{path}'")}
 
 
-def test_the_page(variables: VARIABLES, vault: qv.Client) -> None:
+def examples() -> Iterator[tuple[str, str, str]]:
+    """The blocks of the page up to the rotation: the heading, the language (none for a shell's), the text."""
+    for section in EXAMPLES.split("\n## "):
+        heading = section.partition("\n")[0]
+        if heading not in ELSEWHERE:
+            yield from ((heading, *block) for block in re.findall(r"^```(\w*)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE))
+
+
+def typed(variables: VARIABLES, language: str, block: str) -> str:
+    """What a block prints. Raises if a line of it fails."""
+    command = ["bash", "-euo", "pipefail", "-c", block] if language == "" else [sys.executable, "-c", block]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(command, env=environment(PATH=path, **variables), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{block}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_examples(variables: VARIABLES) -> None:
+    printed: dict[str, str] = {}
+    for heading, language, block in examples():
+        assert language in ("", "python")
+        printed[heading] = printed.get(heading, "") + typed(variables, language, block)
+    assert printed["# Files, tables, lakes and migration"].endswith(Path("patients.csv").read_text())
+    tokens = csv.DictReader(Path("patients.tokens.csv").read_text().splitlines())
+    assert [is_token(row["ssn"]) for row in tokens] == [True, True]
+    found = tables.sql("select patient, patient_status, zip, cost from 'visits.parquet'").fetchall()
+    assert [(patient, status, cost) for patient, status, _, cost in found] == [(f"P-{n % 7}", "ok", n) for n in range(100)]
+    assert all(is_token(code) for _, _, code, _ in found)
+    with duckdb.connect("tokens.duckdb", read_only=True) as con:
+        rows = con.execute("select patient, zip from visits").fetchall()
+    assert len(rows) == 200
+    assert {is_token(patient) for patient, _ in rows} == {True}
+    assert {code for _, code in rows} == {10115, 10116, 10117}
+    assert printed["How text is written"] == gzip.decompress(Path("export.csv.gz").read_bytes()).decode()
+    assert "NA;none" in printed["How text is written"]
+    assert printed["All or nothing"].splitlines()[1:] == ["people.jsonl,2,ssn,not-tokenizable"]
+    again, before = (pyarrow.parquet.read_table(f"{folder}/year=2023/visits.parquet") for folder in ("again", "tokenized"))
+    assert again["patient"] == before["patient"]
+
+
+def test_a_lake_through_two_rotations(variables: VARIABLES, vault: qv.Client) -> None:
     write("lake/patients.parquet", {"patient": vault.tokenize(list(CITIES)), "city": list(CITIES.values())})
     write("lake/year=2023/visits.parquet", {"patient": vault.tokenize(VISITS), "cost": list(range(len(VISITS)))})
     shutil.copytree("lake/year=2023", "extract")
