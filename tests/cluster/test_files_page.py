@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from deltalake import DeltaTable
 
 import quorumvault as qv
 from chaos.testbed.cluster import NODES, Cluster, environment, executable, wait_for
@@ -25,7 +26,7 @@ from tests.rigs import tables
 
 EXAMPLES, PAGE = (ROOT / "docs" / "files.md").read_text().split("\n## After a rotation\n")
 #: Examples that need more than a vault and a folder, and are run by other tests.
-ELSEWHERE = {"Object stores", "Delta Lake"}
+ELSEWHERE = {"Object stores"}
 ROTATE, CENSUS, MIGRATE, PROVE = [line.split() for line in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()]
 JOIN, COMPOSE = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 (LOOK_UP,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -105,6 +106,9 @@ def test_the_examples(variables: VARIABLES) -> None:
     assert {code for _, code in rows} == {10115, 10116, 10117}
     assert printed["How text is written"] == gzip.decompress(Path("export.csv.gz").read_bytes()).decode()
     assert "NA;none" in printed["How text is written"]
+    clear = DeltaTable("visits.clear").to_pyarrow_table()
+    assert sorted(clear["zip"].to_pylist()) == sorted(10115 + number % 3 for number in [*range(100)] * 2)
+    assert all(map(is_token, DeltaTable("visits.tokens").to_pyarrow_table()["zip"].to_pylist()))
     assert printed["All or nothing"].splitlines()[1:] == ["people.jsonl,2,ssn,not-tokenizable"]
     again, before = (pyarrow.parquet.read_table(f"{folder}/year=2023/visits.parquet") for folder in ("again", "tokenized"))
     assert again["patient"] == before["patient"]
