@@ -8,13 +8,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-from quorumvault import __version__
 from release.client import client_wheel
-from release.links import absolute
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,9 +37,9 @@ def build(into: Path) -> Distributions:
 
 
 def _copy(tree: Path) -> None:
-    """The files that git knows, as they are here; links of the README lead to the project's URL."""
+    """The files that git knows, as they are here."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--", "quorumvault", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"],
+        ["git", "ls-files", "-z", "--", "quorumvault", "pyproject.toml", "setup.py", "README.md", "LICENSE"],
         cwd=ROOT,
         capture_output=True,
         check=True,
@@ -50,9 +47,6 @@ def _copy(tree: Path) -> None:
     for name in listed.stdout.decode().split("\0")[:-1]:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tree / name)
-    project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
-    readme = tree / "README.md"
-    readme.write_text(absolute(readme.read_text(), project["urls"]["Source"], __version__))
 
 
 def _run_backend(hook: str, tree: Path, into: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 import quorumvault
 from release.build import Distributions, build
 from release.client import NEEDS
-from release.links import absolute
+from setup import absolute
 from tests import ROOT
 from tests.tools.test_house import imports
 
