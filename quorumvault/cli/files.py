@@ -89,9 +89,9 @@ def tokenize(
     """Replace the values in columns of FILES, or of standard input, by tokens, all of one epoch.
 
     FILES are CSV (.tsv and .psv too), JSON Lines, both with .gz or .zst behind that, Parquet, tables of DuckDB, globs, and
-    folders; several have one output each below -o DIR. Everything else stays as it is, byte by byte in text files, nulls too:
-    in CSV an empty cell without quotes. Text is tokenized, so that a value has one token in all files: 42 in CSV is the text
-    "42", and other files have to say so with --cast.
+    folders; several have one output each below -o DIR. The folder of one Delta table becomes another one. Everything else stays
+    as it is, byte by byte in text files, nulls too: in CSV an empty cell without quotes. Text is tokenized, so that a value has
+    one token in all files: 42 in CSV is the text "42", and other files have to say so with --cast.
     At the end it prints the rows, the values in each column, the epoch of the tokens, and which columns were left as they are.
     With --rejects, a cell that cannot be tokenized is null.
     """
@@ -122,8 +122,9 @@ def detokenize(
 ) -> int:
     """Replace the tokens in columns of FILES, or of standard input, by their values.
 
-    FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR.
-    A cell that has no token in it stays as it is, and is not sent. Exit 4 if the value of some token could not be had.
+    FILES are CSV, JSON Lines, Parquet, tables of DuckDB, globs, and folders; several have one output each below -o DIR. The
+    folder of one Delta table becomes another one. A cell that has no token in it stays as it is, and is not sent. Exit 4 if the
+    value of some token could not be had.
     """
     job = request.job("detokenize", status=status, restore_types=restore_types, missing=missing)
     return _carry_out(request, job, connection, BACK, as_json)
