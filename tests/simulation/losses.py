@@ -142,9 +142,14 @@ def _stale_join(fault: Fault, node: Node, cluster: Cluster) -> Mend:
             return
         node.lose_disk(_new_disk(node))
         node.start()
+        back = node.timeline.now + _AWAY
+
+        def fall() -> None:
+            knowing.crash()
+            node.timeline.at(max(back, node.timeline.now), None, knowing.start)  # a join that was held up may come to it late
+
         if node.process is not None:
-            node.process.arm(lambda message: isinstance(message, Copy), fault.dice // 3 % 3, knowing.crash)
-        node.timeline.at(node.timeline.now + _AWAY, None, knowing.start)
+            node.process.arm(lambda message: isinstance(message, Copy), fault.dice // 3 % 3, fall)
 
     return lose
 
