@@ -130,7 +130,8 @@ class Process:
         if view is None:
             return None
         sums, bucket = self.replica._sums, self.knowing.bucket
-        sums.learn(bucket, total(self.store.scan(layout.bucket_prefix(bucket))))
+        pairs = list(self.store.scan(layout.bucket_prefix(bucket)))
+        sums.learn(bucket, total(pairs), len(pairs))
         sums.complete = True
         (reply,) = self.replica.handle([messages.AskSums(_ROUND, view.id, [bucket // GROUP_SIZE])])
         return reply if isinstance(reply, Sums) else None

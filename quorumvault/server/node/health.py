@@ -1,5 +1,6 @@
 """What a node says of itself: its facts to peers, /health to everybody, numbers to Prometheus."""
 
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -110,6 +111,12 @@ class SelfReport:
             filter_bytes=present.bytes,
             spared=present.spared,
             looked_up=present.looked_up,
+            records=0 if self.disk.replica is None else self.disk.replica.inventory.sums.records,
+            store_bytes=self.free_space.stored,
+            reloads=self.reloads.counts,
+            log_failures=self.events.troubles,
+            log_lost=self.events.lost,
+            build=(VERSION, platform.python_version()),
         )
 
     def _problems(self) -> Iterator[str | None]:

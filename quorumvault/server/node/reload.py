@@ -48,6 +48,8 @@ class Reloads:
         for problem in self.credentials.problems(self.now()):
             logger.warning("%s", problem)
         self._refused: dict[str, str] = {}
+        #: Reloads, by whether all files were taken.
+        self.counts = {"ok": 0, "failed": 0}
         #: cluster.yaml as it was last in order: it says where the certificates are.
         self._latest = self.cluster
 
@@ -76,7 +78,9 @@ class Reloads:
                 logger.info("%s read again", what)
         detail = f"asked for by {asked_by}; read again: {', '.join(read) or 'nothing'}"
         detail += f"; refused: {', '.join(self._refused)}" if self._refused else ""
-        self.note(Event(event="reload", outcome="failed" if self._refused else "ok", detail=detail))
+        outcome = "failed" if self._refused else "ok"
+        self.counts[outcome] += 1
+        self.note(Event(event="reload", outcome=outcome, detail=detail))
         return Reloaded(read, self._refused)
 
     @property

@@ -13,6 +13,7 @@ The sums follow each write and are never stored. A bucket is known from its firs
 be read.
 """
 
+from array import array
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -36,13 +37,14 @@ def encode_sums(sums: Iterable[int]) -> bytes:
 class BucketSums:
     """The fingerprints of all buckets of one store. Used on the store's thread only.
 
-    Invariants: ``_sums`` and ``_known`` are both empty or have an entry for each bucket; the sum of a known bucket is that of
-    its records in the store, below 2^64, and the sum of any other bucket is 0.
+    Invariants: ``_sums``, ``_records`` and ``_known`` are all empty or have an entry for each bucket; the sum of a known bucket
+    is that of its records in the store, below 2^64, and their number stands beside it; of any other bucket both are 0.
     """
 
     def __init__(self) -> None:
         #: Empty until the first bucket is counted: the replicas of models never are.
         self._sums: list[int] = []
+        self._records = array("I")
         self._known = bytearray()
         #: True once all buckets have been counted since the start, except those that cannot be read.
         self.complete = False
@@ -54,33 +56,41 @@ class BucketSums:
         """0 for a bucket that is not known."""
         return self._sums[bucket] if self._sums else 0
 
-    def learn(self, bucket: int, value: int) -> None:
-        """A scan of the bucket came to this sum."""
+    @property
+    def records(self) -> int:
+        """The number of records in all known buckets. May be read on another thread, and is then that of a moment ago."""
+        return sum(self._records)
+
+    def learn(self, bucket: int, value: int, records: int) -> None:
+        """A scan of the bucket came to this sum, of so many records."""
         assert 0 <= value <= _MASK
         if not self._sums:
-            self._sums, self._known = [0] * BUCKETS, bytearray(BUCKETS)
+            self._sums, self._records, self._known = [0] * BUCKETS, array("I", bytes(4 * BUCKETS)), bytearray(BUCKETS)
         self._sums[bucket] = value
+        self._records[bucket] = records
         self._known[bucket] = True
 
     def forget(self, bucket: int) -> None:
         """The bucket cannot be read: it is not known any more."""
         if not self._sums:
             return
-        self._sums[bucket] = 0
+        self._sums[bucket] = self._records[bucket] = 0
         self._known[bucket] = False
 
     def wrote(self, written: Mapping[bytes, bytes], replaced: Mapping[bytes, bytes]) -> None:
         """A batch is in the store: all its pairs, records or not, and the records that it replaced."""
-        sums, known = self._sums, self._known
+        sums, counts, known = self._sums, self._records, self._known
         assert len(sums) == len(known)
         if not known:
             return
         for key, record in written.items():
             if key[0] == _RECORD and known[bucket := key[1] << 8 | key[2]]:
                 sums[bucket] = sums[bucket] + fingerprint(key, record) & _MASK
+                counts[bucket] += 1
         for key, record in replaced.items():
             if known[bucket := layout.bucket_of(key)]:
                 sums[bucket] = sums[bucket] - fingerprint(key, record) & _MASK
+                counts[bucket] -= 1
 
     def of_groups(self) -> list[int]:
         return [sum(self.of_group(group)) & _MASK for group in range(GROUPS)]

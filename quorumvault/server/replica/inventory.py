@@ -157,7 +157,7 @@ class Inventory:
                 self.sums.forget(bucket)
                 self.present.forget(bucket)
             else:
-                self.sums.learn(bucket, total(pairs))
+                self.sums.learn(bucket, total(pairs), len(pairs))
         self.present.learn({bucket: [key for key, _ in pairs] for bucket, pairs in counted if pairs is not None})
         self.sums.complete = self.sums.complete or first == BUCKETS
         return first

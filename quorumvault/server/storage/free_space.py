@@ -14,12 +14,15 @@ the event loop has another thread look: a file system may hang, and the loop nev
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from quorumvault.server.storage.data_directory import STORE_DIRECTORY
 
 logger = logging.getLogger("quorumvault.disk")
 
@@ -33,6 +36,16 @@ _RESERVE = 0.125
 _PLENTY = 4
 
 
+def size_of(directory: Path) -> int:
+    """Return the bytes of the files in ``directory``; 0 if there is none."""
+    size = 0
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # LevelDB removed it meanwhile
+                size += entry.stat().st_size
+    return size
+
+
 def free_bytes(directory: Path) -> int:
     """The bytes that an unprivileged process may still write there. Raises OSError."""
     status = os.statvfs(directory)
@@ -42,6 +55,8 @@ def free_bytes(directory: Path) -> int:
 @dataclass(eq=False)
 class FreeSpace:
     """``bytes`` is the free space seen last: None before the first look, and while it is unknown. ``full``: writes are refused.
+
+    ``stored`` is what the files of the store took when the loop last had somebody look.
 
     ``on_change(full)`` is called on the event loop's thread; two changes at once may cancel out.
     ``look`` may be called on any thread.
@@ -55,6 +70,7 @@ class FreeSpace:
     def __post_init__(self) -> None:
         self.bytes: int | None = None
         self.full = False
+        self.stored = 0
         self._told = False
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -101,8 +117,14 @@ class FreeSpace:
     async def watch(self) -> None:
         """Look every few seconds, until cancelled. One look at a time: a disk that hangs blocks one thread and no more."""
         while True:
-            await asyncio.to_thread(self.has_room)
+            await asyncio.to_thread(self.look)
             await asyncio.sleep(_SECONDS)
+
+    def look(self) -> None:
+        """Look at both. Blocks for as long as the disk does."""
+        self.has_room()
+        with contextlib.suppress(OSError):
+            self.stored = size_of(self.directory / STORE_DIRECTORY)
 
     def _tell(self) -> None:
         if self.full == self._told:

@@ -102,6 +102,8 @@ class EventLog:
         self._tried = asyncio.Event()
         self._tried_in_hand = asyncio.Event()
         self._lost = 0
+        #: Times that the log could not be written, or was not in time, after it could; and events lost in all.
+        self.troubles = self.lost = 0
         self._trouble: str | None = None
         #: Ends when the group in hand is late, or when a failed group is to be tried again.
         self._timer: asyncio.TimerHandle
@@ -149,6 +151,7 @@ class EventLog:
         """Hand over an event that no answer depends on. Never waits."""
         if self._waiting >= self._settings.queue:
             self._lost += 1
+            self.lost += 1
             return
         if not self._lines and self._in_hand is None:
             self._loop.call_soon(self._begin_if_idle)
@@ -226,6 +229,7 @@ class EventLog:
 
     def _begin_trouble(self, what: str) -> None:
         if self._trouble is None:
+            self.troubles += 1
             logger.error("event log: %s", what)
         self._trouble = what
 

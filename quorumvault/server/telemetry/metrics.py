@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
-from prometheus_client import generate_latest
+from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from quorumvault.errors import Busy, Draining, NotPermitted, RateLimited, Unauthenticated
@@ -50,11 +50,13 @@ class Reading(NamedTuple):
     """The state of a node at this moment, for the gauges.
 
     ``reachable`` counts active replicas, this node's own included; ``disk_free`` is in bytes, None if unknown; ``owed`` is what
-    each peer is known to lack; ``joining`` is the progress of a disk that is no replica yet; ``reload_failed`` says that the last
-    reload refused a file; ``certificates`` and ``api_keys`` (by id, of those that have an end) are the seconds for which each is
-    valid yet; ``revoked_keys`` counts the keys that are revoked; ``memory`` is in bytes that requests hold
-    of their budget. ``filter_bytes`` is the memory of the filter of keys; ``spared`` counts the look-ups of writes that it
-    answered, ``looked_up`` those that went to the store.
+    each peer is known to lack; ``joining`` is the progress of a disk that is no replica yet; ``reload_failed`` says that the
+    last reload refused a file; ``certificates`` and ``api_keys`` (by id, of those that have an end) are the seconds for which
+    each is valid yet; ``revoked_keys`` counts the keys that are revoked; ``memory`` is in bytes that requests hold of their
+    budget. ``records`` and ``store_bytes`` are what the store has and takes. ``reloads`` counts reloads by outcome;
+    ``log_failures`` and ``log_lost`` what befell the event log. ``build`` is the node's version and its Python's.
+    ``filter_bytes`` is the memory of the filter of keys; ``spared`` counts the look-ups of writes that it answered,
+    ``looked_up`` those that went to the store.
     """
 
     state: str
@@ -73,6 +75,12 @@ class Reading(NamedTuple):
     certificates: Mapping[str, float] = {}
     api_keys: Mapping[str, float] = {}
     revoked_keys: int = 0
+    records: int = 0
+    store_bytes: int = 0
+    reloads: Mapping[str, int] = {}
+    log_failures: int = 0
+    log_lost: int = 0
+    build: tuple[str, ...] = ("", "")
 
 
 class Histogram:
@@ -143,6 +151,8 @@ class Row(NamedTuple):
 # Two lines a row, so that it reads as a table.
 # fmt: off
 TABLE: Final = (
+    Row("build_info", Kind.GAUGE, ("version", "python"), lambda _, reading: {reading.build: 1},
+        "1; which version of QuorumVault this is, on which version of Python."),
     Row("requests_total", Kind.COUNTER, ("operation", "outcome"), lambda counts, _: counts.requests,
         "Requests to operations that need an API key, by how they ended: ok, or the code of the error."),
     Row("request_duration_seconds", Kind.HISTOGRAM, ("operation",), lambda counts, _: counts.durations,
@@ -167,6 +177,16 @@ TABLE: Final = (
         "What requests hold of limits.memory_bytes, as reckoned."),
     Row("disk_free_bytes", Kind.GAUGE, (), lambda _, reading: {} if reading.disk_free is None else reading.disk_free,
         "Free space on the file system of this node's data directory."),
+    Row("store_records", Kind.GAUGE, (), lambda _, reading: reading.records,
+        "Records in this node's store, as far as it has counted them since its start, which takes seconds a million."),
+    Row("store_bytes", Kind.GAUGE, (), lambda _, reading: reading.store_bytes,
+        "Size of the files of this node's store."),
+    Row("reloads_total", Kind.COUNTER, ("outcome",), lambda _, reading: reading.reloads,
+        "Times that API keys, peers' addresses and certificates were read again: ok, or failed if a file was refused."),
+    Row("event_log_failures_total", Kind.COUNTER, (), lambda _, reading: reading.log_failures,
+        "Times that the event log could not be written, or not in time, after it could."),
+    Row("event_log_lost_total", Kind.COUNTER, (), lambda _, reading: reading.log_lost,
+        "Events that have no line in the event log, since its queue was full."),
     Row("reload_failed", Kind.GAUGE, (), lambda _, reading: reading.reload_failed,
         "1 while API keys, peers' addresses or certificates in force are not those of the files, as these were refused; else 0."),
     Row("certificate_expiry_seconds", Kind.GAUGE, ("use",), lambda _, reading: reading.certificates,
@@ -220,6 +240,7 @@ class Metrics(Counts):
     def __init__(self, peers: Iterable[str], read: Callable[[], Reading]) -> None:
         super().__init__(peers)
         self._read = read
+        self._process = ProcessCollector(registry=None)
 
     def request(self, event: Event) -> None:
         """Count a request that was answered, by its event."""
@@ -273,6 +294,7 @@ class Metrics(Counts):
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
-        """Implements prometheus_client's Collector."""
+        """Implements prometheus_client's Collector: ``TABLE``, and what Linux tells of this process."""
         reading = self._read()
-        return (row.family(self, reading) for row in TABLE)
+        yield from (row.family(self, reading) for row in TABLE)
+        yield from self._process.collect()

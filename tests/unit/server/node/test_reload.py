@@ -107,6 +107,7 @@ def test_a_file_that_is_wrong_is_a_problem_until_it_is_taken(scene: Scene) -> No
     assert scene.reloads.problem == "reload failed: the API keys stay as they were; the node's log says why"
     (event,) = scene.events
     assert (event.event, event.outcome) == ("reload", "failed")
+    assert scene.reloads.counts == {"ok": 0, "failed": 1}
     assert event.detail == "asked for by SIGHUP; read again: peer addresses, certificates; refused: API keys"
     scene.config.write_text("nodes: 5")
     scene.reloads.reload("SIGHUP")

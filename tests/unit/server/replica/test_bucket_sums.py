@@ -1,6 +1,7 @@
 """Fingerprints of buckets: whatever was written, in whatever order, they are those of what is there."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -44,7 +45,7 @@ def sums_of(content: dict[bytes, bytes]) -> list[int]:
 def counted() -> BucketSums:
     sums = BucketSums()
     for bucket in range(BUCKETS):
-        sums.learn(bucket, 0)
+        sums.learn(bucket, 0, 0)
     return sums
 
 
@@ -58,6 +59,7 @@ def test_sums_that_are_kept_up_are_those_that_a_scan_comes_to(batches: Sequence[
         content |= batch
     expected = sums_of(content)
     assert [sums[bucket] for bucket in range(BUCKETS)] == expected
+    assert sums.records == len(content)
     assert sums.of_groups() == [sum(expected[at : at + GROUP_SIZE]) % 2**64 for at in range(0, BUCKETS, GROUP_SIZE)]
     assert sums.of_group(255) == expected[-GROUP_SIZE:]
 
@@ -70,16 +72,17 @@ def test_buckets_that_are_scanned_between_writes_miss_none(
     """Some are counted before the second batch, some after it."""
     sums = BucketSums()
     sums.wrote(before, {})
-    expected = sums_of(before)
+    expected, held = sums_of(before), Counter(map(layout.bucket_of, before))
     for bucket in scanned:
-        sums.learn(bucket, expected[bucket])
+        sums.learn(bucket, expected[bucket], held[bucket])
     sums.wrote(after, {key: before[key] for key in after if key in before})
-    expected = sums_of(before | after)
+    expected, held = sums_of(before | after), Counter(map(layout.bucket_of, before | after))
     assert {bucket: sums[bucket] for bucket in scanned} == {bucket: expected[bucket] for bucket in scanned}
     for bucket in set(range(BUCKETS)) - scanned:
         assert sums[bucket] == 0
-        sums.learn(bucket, expected[bucket])
+        sums.learn(bucket, expected[bucket], held[bucket])
     assert [sums[bucket] for bucket in range(BUCKETS)] == expected
+    assert sums.records == len(before | after)
 
 
 @given(keys, versions, versions, sealed)

@@ -17,6 +17,7 @@ class Disk:
 
     def __init__(self, free: int) -> None:
         self.free: int | None = free
+        self.directory = Path("/data/n1")
         self.looks = 0
         #: What the node was told of it.
         self.told: asyncio.Queue[bool] = asyncio.Queue()
@@ -28,7 +29,7 @@ class Disk:
         return self.free
 
     def space(self) -> FreeSpace:
-        return FreeSpace(Path("/data/n1"), FLOOR, self.told.put_nowait, free=self)
+        return FreeSpace(self.directory, FLOOR, self.told.put_nowait, free=self)
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,16 @@ def test_what_is_free_is_what_a_node_may_write(tmp_path: Path) -> None:
     assert 0 <= free_bytes(tmp_path) <= status.f_blocks * status.f_frsize
     with pytest.raises(OSError, match="No such file"):
         free_bytes(tmp_path / "gone")
+
+
+async def test_the_files_of_the_store_are_measured(tmp_path: Path) -> None:
+    disk = Disk(FLOOR)
+    disk.directory = tmp_path
+    space = disk.space()
+    space.look()
+    assert space.stored == 0
+    (tmp_path / "store").mkdir()
+    for name, length in {"a": 10, "b": 5}.items():
+        (tmp_path / "store" / name).write_bytes(bytes(length))
+    space.look()
+    assert (space.stored, space.bytes) == (15, FLOOR)

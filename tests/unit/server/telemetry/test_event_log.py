@@ -319,6 +319,7 @@ async def test_a_full_queue_loses_events_and_says_how_many(tmp_path: Path) -> No
             await log.write(Event(event="tokenize", items=number))
         assert log.problem is not None
         assert log.problem.endswith("events waiting: 3, lost: 2")
+        assert (log.troubles, log.lost) == (1, 2)
         path.parent.mkdir()
         await until(lambda: log.problem is None)
     events = events_in(path)

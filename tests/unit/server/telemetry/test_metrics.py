@@ -1,5 +1,6 @@
 """What /metrics says, of events, of rounds, of syncs and of the node; and that its series are bounded and tell of nobody."""
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,12 @@ def gauged() -> Gauged:
     return Gauged()
 
 
+def exposition(metrics: Metrics) -> str:
+    """All of it but what Linux tells of the process, which is another one each time."""
+    blocks = re.split(r"^(?=# HELP )", metrics.text().decode(), flags=re.MULTILINE)
+    return "".join(block for block in blocks if not block.startswith("# HELP process_"))
+
+
 def codes(kind: type[RequestError] = RequestError) -> Iterator[str]:
     """The codes of all errors that a request may end in."""
     for child in kind.__subclasses__():
@@ -66,7 +73,7 @@ def codes(kind: type[RequestError] = RequestError) -> Iterator[str]:
 
 def test_names_help_and_types_are_there_before_any_request(gauged: Gauged) -> None:
     described = [line for line in EXPOSITION.splitlines() if line.startswith("#")]
-    assert [line for line in gauged.metrics.text().decode().splitlines() if line.startswith("#")] == described
+    assert [line for line in exposition(gauged.metrics).splitlines() if line.startswith("#")] == described
 
 
 def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
@@ -92,6 +99,12 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
         {"peers": 86_400.5},
         {"3fq7tzd2": -1.5},
         2,
+        40_000,
+        2_000_000,
+        {"ok": 4, "failed": 1},
+        2,
+        5,
+        ("0.9.0", "3.13.1"),
     )
     metrics = gauged.metrics
     metrics.request(Event(event="tokenize", outcome="ok", items=10, duration_ms=3.0))
@@ -110,7 +123,15 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
         metrics.compared(outcome)
     metrics.synced(0.004)
     metrics.synced(99.0)
-    assert metrics.text().decode() == EXPOSITION
+    assert exposition(metrics) == EXPOSITION
+
+
+def test_the_process_says_what_every_dashboard_of_processes_asks_for(gauged: Gauged) -> None:
+    names = ("cpu_seconds_total", "resident_memory_bytes", "virtual_memory_bytes", "open_fds", "max_fds", "start_time_seconds")
+    for name in names:
+        value = gauged.value(f"process_{name}")
+        assert value is not None, name
+        assert value > 0, name
 
 
 def test_requests_add_up_and_only_those_that_were_turned_away_are_rejected(gauged: Gauged) -> None:
@@ -186,6 +207,8 @@ def test_labels_are_words_of_this_program_whatever_is_sent(gauged: Gauged) -> No
         "reason": set(REJECTIONS),
         "answered_by": {"filter", "store"},
         "use": {"peers", "api"},
+        "version": {""},
+        "python": {""},
     }
     for sample in samples(gauged.metrics.text()):
         for label, word in sample.labels.items():
