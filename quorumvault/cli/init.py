@@ -164,11 +164,17 @@ def start_words(cluster_file: Path) -> list[str]:
     cluster = load_cluster(cluster_file)
     api_urls, ca = cluster.api_urls(), cluster.api_ca
     config, urls = shlex.quote(str(cluster_file)), ",".join(api_urls.values())
-    words = [
+    words = []
+    if len({endpoints.api.host for endpoints in cluster.nodes.values()}) > 1:
+        words.append("\nOn several hosts, carry to each what its node needs, a tar that is unpacked there:")
+        words += [f"  quorumvault pack {shlex.quote(str(cluster_file.parent))} --node {node}" for node in api_urls]
+    words += [
         "\nStart the nodes, each where its address is:",
         *(f"  quorumvault serve --config {config} --node {node}" for node in api_urls),
         f"\nTheir addresses, for clients:\n  export QUORUMVAULT_URL={shlex.quote(urls)}",
     ]
+    if cluster.api.certificate is None:
+        words.append("\nThe API is plain HTTP: for this machine alone.")
     if ca is not None:
         words.append(f"  export QUORUMVAULT_CACERT={shlex.quote(str(ca))}")
     return words

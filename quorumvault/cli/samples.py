@@ -15,7 +15,7 @@ from quorumvault.errors import Refused
 
 
 @click.command(
-    short_help="Write sample files: configuration with comments, alerts.",
+    short_help="Write sample files: configuration, alerts, dashboard, unit, containers.",
     epilog="\b\nExample:\n  quorumvault samples quorumvault-samples",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
@@ -23,7 +23,8 @@ from quorumvault.errors import Refused
 def samples(directory: Path, as_json: bool) -> None:
     """Write this release's sample files into DIR, which is made if need be.
 
-    They are the configuration with every setting commented, and rules for Prometheus. A file that is there and has other content
+    They are the configuration with every setting commented, rules for Prometheus, a dashboard for Grafana, a unit of systemd and
+    what containers are made of. A file that is there and has other content
     stops the command before it writes anything. No sample has a secret in it.
     """
     wanted = {directory / name: sample.read_bytes() for name, sample in _samples()}
