@@ -186,7 +186,9 @@ def cli_page(root: click.Group) -> str:
 
 def _contexts(command: click.Command, parent: click.Context | None) -> Iterator[click.Context]:
     """Yields the contexts of a command and of all below it, in the order in which they are listed."""
-    context = click.Context(command, parent, command.name, terminal_width=_COLUMNS, max_content_width=_COLUMNS)
+    context = click.Context(
+        command, parent, command.name, terminal_width=_COLUMNS, max_content_width=_COLUMNS, **command.context_settings
+    )
     yield context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
