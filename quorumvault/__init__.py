@@ -12,7 +12,7 @@
 The names here are the public ones; each is imported when it is first used, so that a node does not load the client.
 """
 
-import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +77,9 @@ def __getattr__(name: str) -> Any:
         if not home.startswith("quorumvault.analytics."):
             raise
         extra = name if name in _MODULES else "analytics"
-        words = f"quorumvault.{name} needs {error.name}: pip install 'quorumvault[{extra}]'"
+        # The client alone is another distribution with the same extras (release/client.py).
+        installed = "quorumvault" if importlib.util.find_spec("quorumvault.server") else "quorumvault-client"
+        words = f"quorumvault.{name} needs {error.name}: pip install '{installed}[{extra}]'"
         if sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
             # ``from quorumvault import name``, which would say of an AttributeError only that there is no such name.
             raise ModuleNotFoundError(words, name=error.name) from None

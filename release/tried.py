@@ -43,6 +43,10 @@ for module in pkgutil.iter_modules(quorumvault.client.__path__):
     if module.name != "arrow":  # for which there is the extra
         __import__(f"quorumvault.client.{module.name}")
 assert quorumvault.Client("http://127.0.0.1:1").urls == ("http://127.0.0.1:1",)
+try:
+    from quorumvault import register
+except ModuleNotFoundError as error:
+    assert "pip install 'quorumvault-client[analytics]'" in str(error), error
 """
 _FIVE_TESTS = ROOT / "tests" / "cluster" / "five.py"
 
