@@ -14,9 +14,11 @@ from click.core import ParameterSource
 
 from quorumvault.cli.options import all_of, json_option
 from quorumvault.cli.output import print_answer
+from quorumvault.cli.survivors import ask_survivors, doubts, refusal
 from quorumvault.config.addresses import MAX_BASE_PORT, Endpoints, plan_nodes
 from quorumvault.config.cluster import load_cluster
 from quorumvault.config.tls import OWN_CERTIFICATE
+from quorumvault.errors import Refused
 from quorumvault.model import Owner
 
 if TYPE_CHECKING:
@@ -77,6 +79,9 @@ Examples:
     metavar="NODE",
     help="Of the cluster in DIR, give this node a new disk in the place of one that is lost; with --host H, on another host.",
 )
+@click.option(
+    "--accept-loss", is_flag=True, help="With --replace: although another node cannot read what may be on the old disk alone."
+)
 @click.option("--tls", is_flag=True, help="The API speaks TLS on loopback too; on other addresses it always does.")
 @json_option
 @click.pass_context
@@ -87,6 +92,7 @@ def init(
     base_port: int,
     owners: tuple[str, ...],
     replace: str | None,
+    accept_loss: bool,
     tls: bool,
     as_json: bool,
 ) -> None:
@@ -95,13 +101,16 @@ def init(
     The API keys are printed this once. DIR may exist if it is empty.
 
     With --replace, DIR has a cluster, and one of its nodes gets a new and empty disk, which joins the two others when it is
-    served. What was in the node's data directory is set aside under another name, and nothing is removed.
+    served. What was in the node's data directory is set aside under another name, and nothing is removed. The two others are
+    asked first whether they can read all that they have: what one of them cannot may be on the old disk alone.
     """
     from quorumvault.server.offline.init import init as make_cluster
 
     if replace is not None:
-        _replace(context, directory, replace, host, as_json=as_json)
+        _replace(context, directory, replace, host, accept_loss=accept_loss, as_json=as_json)
         return
+    if accept_loss:
+        raise click.UsageError("--accept-loss goes with --replace: a new cluster has nothing to lose")
     nodes = addresses(host, base_port)
     try:
         wanted = [Owner(name) for name in dict.fromkeys(owners)]
@@ -114,7 +123,7 @@ def init(
     print_answer(answer, _words(made), as_json=as_json)
 
 
-def _replace(context: click.Context, directory: Path, node: str, host: str, *, as_json: bool) -> None:
+def _replace(context: click.Context, directory: Path, node: str, host: str, *, accept_loss: bool, as_json: bool) -> None:
     from quorumvault.server.offline.replace_disk import replace_disk
 
     given = {
@@ -123,7 +132,10 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     if given - {"host"}:
-        raise click.UsageError("--replace goes with --host and --json alone: ports, owners, keys and TLS are the cluster's")
+        raise click.UsageError("--replace goes with --host, --accept-loss and --json: ports, owners, keys, TLS are the cluster's")
+    survivors = ask_survivors(load_cluster(directory.absolute() / "cluster.yaml"), node)
+    if survivors.damaged and not accept_loss:
+        raise Refused(refusal(survivors, node))
     try:
         made = replace_disk(directory, node, host if given else None, entropy=secrets.token_bytes)
     except ValueError as error:
@@ -131,9 +143,12 @@ def _replace(context: click.Context, directory: Path, node: str, host: str, *, a
     at, aside = made.endpoints, made.quarantined
     answer = {"cluster": made.cluster_file, "node": node, "disk": made.disk.hex(), "set_aside": aside}
     answer |= _shown(load_cluster(made.cluster_file).api_urls()[node], at)
+    answer |= {"damaged": sorted(survivors.damaged), "unsure": sorted(survivors.unsure)}
     words = [f"{node} has a new and empty disk, {made.disk.hex()}, in {made.data_directory}."]
     if aside is not None:
         words.append(f"What was there is in {aside} now. Keep it until {node} is active again.")
+    if (doubt := doubts(survivors, node)) is not None:
+        words.append(doubt)
     if given:
         words.append(
             f"{node} is at {at.api} and {at.peer} from now on: copy {made.cluster_file} to the other hosts, and send their nodes "

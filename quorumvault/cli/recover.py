@@ -19,7 +19,8 @@ from quorumvault.model import NODE_NAMES
 
 if TYPE_CHECKING:
     from quorumvault.server.offline.rebuild import Rebuilt
-    from quorumvault.server.offline.recover import Cut, Recovery
+    from quorumvault.server.offline.recover import Recovery
+    from quorumvault.server.offline.torn import Cut
 
 _LOSS = (
     "{node} alone cannot know what the two other disks acknowledged without it: tokens of values that were tokenized while "
@@ -48,7 +49,19 @@ Examples:
     type=click.Choice(NODE_NAMES),
     help="Two disks are lost: make a new cluster out of this node's, and lose what it does not have.",
 )
-@click.option("--accept-loss", is_flag=True, help="Has to be said with --only.")
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Go on although something may be lost: has to be said with --only, and where two disks cannot read the same part.",
+)
+@click.option(
+    "--donor",
+    "donors",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The data directory of a disk that counts no more: what it has is taken too. Those beside the others are found.",
+)
 @click.option(
     "--into",
     type=click.Path(file_okay=False, path_type=Path),
@@ -61,26 +74,37 @@ Examples:
     help="All machines were put back from older copies: unite these, and lose what was acknowledged after they were taken.",
 )
 @json_option
-def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | None, accept_older: bool, as_json: bool) -> None:
-    """Cut off what a power cut has torn, and bring the stores in DIR to the same content.
+def recover(
+    directory: Path,
+    only: str | None,
+    accept_loss: bool,
+    donors: tuple[Path, ...],
+    into: Path | None,
+    accept_older: bool,
+    as_json: bool,
+) -> None:
+    """Cut off what a power cut has torn, read around what is damaged, and bring the stores in DIR to the same content.
 
-    For when no two nodes start any more. One that does not start while two others run needs none of this: it is started again,
-    or replaced, and copies theirs.
+    For when no two nodes start any more, or a new disk waits since another one cannot read all of its store. One that does not
+    start while two others run needs none of this: it is started again, or replaced, and copies theirs.
 
     All nodes have to be stopped. DIR needs the data directories of at least two of them; from hosts of their own they are
-    copied here, and back afterwards. What was cut is kept in DIR/nX/torn.
+    copied here, and back afterwards. What was set aside beside them (nX.set-aside-1) gives what it has too. What was cut is kept
+    in DIR/nX/torn, and a store that could not be read to its end as DIR/nX/store.set-aside-1.
     """
     from quorumvault.server.offline.rebuild import rebuild as rebuild_from
     from quorumvault.server.offline.recover import recover as recover_disks
 
     tell = steps_on_terminal()
     if only is None:
-        if accept_loss or into is not None:
-            raise click.UsageError("--accept-loss and --into go with --only: without it nothing is lost")
+        if into is not None:
+            raise click.UsageError("--into goes with --only: without it the cluster stays what it is")
         nodes = with_secret(*(load_place(directory / "cluster.yaml", node) for node in NODE_NAMES))
-        recovered = recover_disks(nodes, tell, accept_older=accept_older)
+        recovered = recover_disks(nodes, tell, accept_older=accept_older, accept_loss=accept_loss, donors=donors)
         print_answer(_recovery(recovered), _recovery_words(recovered), as_json=as_json)
         return
+    if donors:
+        raise click.UsageError("--donor is for two disks or three: with --only there is one that counts, and no other is read")
     if accept_older:
         raise click.UsageError("--accept-older is for two disks or three: with --only there is nothing that it could forget")
     if into is None:
@@ -93,9 +117,19 @@ def recover(directory: Path, only: str | None, accept_loss: bool, into: Path | N
 
 
 def _recovery(recovered: Recovery) -> dict[str, object]:
-    """A disk that was cut and then left out is among the nodes too, and was given nothing: ``added`` is null."""
-    nodes = {node: {"cuts": cuts, "added": recovered.added.get(node)} for node, cuts in recovered.cuts.items()}
+    """A disk that was cut and then left out is among the nodes too, and was given nothing: ``added`` is null.
+
+    ``rebuilt`` is there for a disk whose store was made anew: where the old one is.
+    """
+    nodes: dict[str, dict[str, object]] = {
+        node: {"cuts": recovered.cuts.get(node, []), "added": recovered.added.get(node)}
+        for node in {**recovered.cuts, **recovered.added}
+    }
+    for node, aside in recovered.rebuilt.items():
+        nodes[node]["rebuilt"] = aside
     return {
+        "donors": recovered.donors,
+        "unread": recovered.unread,
         "records": recovered.records,
         "nodes": nodes,
         "left_out": recovered.left_out,
@@ -124,13 +158,25 @@ def _recovery_words(recovered: Recovery) -> str:
     for node, reason in recovered.older.items():
         lines.append(visible(f"{node}: an older copy, which was accepted: {reason}"))
     for node, added in recovered.added.items():
-        lines += [*_cut_words(node, recovered.cuts[node]), f"{node}: {added:,} entries that others had and it had not"]
+        lines += _cut_words(node, recovered.cuts.get(node, []))
+        if node in recovered.rebuilt:
+            aside = recovered.rebuilt[node]
+            kept = "" if aside is None else f"; the old one, which could not be read to its end, is {aside}"
+            lines.append(visible(f"{node}: its store was made anew, of {added:,} entries{kept}"))
+        else:
+            lines.append(f"{node}: {added:,} entries that others had and it had not")
+    lines += [visible(f"{name}: gave {given:,} entries that no other had") for name, given in recovered.donors.items()]
     lines.append(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
+    if recovered.unread:
+        lines.append(
+            f"{recovered.unread:,} of 65,539 parts of the stores could be read on fewer than two disks. What was acknowledged "
+            f"there and is on none of these is gone: its tokens are not found."
+        )
     if recovered.in_doubt:
         lines.append(_DOUBT.format(cut=" and ".join(recovered.in_doubt), absent=" and ".join(recovered.left_out)))
     elif any(recovered.cuts.values()):
         lines.append("What was cut was never acknowledged, unless a disk has damaged it since. The copies can be removed.")
-    rest = "had no part in this. Once the others run, start it too, and if it does not start, replace its disk."
+    rest = "had no voice in this. Once the others run, start it too, and if it does not start, replace its disk."
     lines += [f"{node} {rest}" for node in recovered.left_out]
     return "\n".join(lines)
 

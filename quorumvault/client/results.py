@@ -142,7 +142,8 @@ class JoiningHealth(msgspec.Struct, frozen=True):
 class Health(msgspec.Struct, frozen=True):
     """A node's own account: ``ok``, ``degraded`` (a quorum, not all) or ``unavailable``.
 
-    ``keys``: a fingerprint of the API keys that it knows; empty if its release does not say.
+    ``keys``: a fingerprint of the API keys that it knows; empty if its release does not say. ``damaged``: it cannot read all of
+    its store.
     """
 
     status: str
@@ -154,6 +155,7 @@ class Health(msgspec.Struct, frozen=True):
     version: str = ""
     joining: JoiningHealth | None = None
     keys: str = ""
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

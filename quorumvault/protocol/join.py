@@ -2,7 +2,9 @@
 
     ask      both others for view and mode. Not both active, or one does not answer: wait, ask again
     behind   one is in an older view: it is told of the newer one, and asked again
-    propose  both are in V, and V has another disk in this slot: V' = V with this one; V' is synced where it is entered
+    survey   both are in V, and V has another disk in this slot: each reads all of its store. From the moment that V is left the
+             old disk is lost for good, so what the two cannot read between them has to be known before
+    propose  V' = V with this one; V' is synced where it is entered
     copy     both are in a view that lists this disk: enter it, copy all of the one and then all of the other
     done     both copies are synced, and how far both were when the copies began is remembered: active
 
@@ -16,19 +18,38 @@ all of S. What is there beyond S was written in the new view, where this disk's 
 the two others have it or it was never acknowledged. Hence the source keeps no state for a copy, and a copy that was interrupted
 goes on after its last key, in the same view.
 
+A part of a store that cannot be read is copied from the disk that is replaced, if that is at hand and may stand in as one of
+three (donors.py). It is read after the entry as the others are, by a process that has locked it: it acknowledges nothing more.
+
 server/healing/join.py drives the generator on the event loop.
 
-Rules kept here: a lost disk gets a new identity; join from two active disks of one view; a joiner proposes the next view;
-copy after the entry, from both; active after both copies; a replaced disk stops; two lost disks need an operator.
+Rules kept here: a lost disk gets a new identity; join from two active disks of one view; read before the view changes; a joiner
+proposes the next view; copy after the entry, from both; active after both copies; donors have no voice; a replaced disk stops;
+two lost disks need an operator.
 """
 
+from bisect import bisect_left
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.donors import Donor, stands_in, unread
 from quorumvault.protocol.messages import UNSENT, AnyReply, AnyRequest, AskView, Copied, Copy, NotCopied, ProposeView, ViewIs
 from quorumvault.protocol.rollback_marks import Mark, Marks
 from quorumvault.protocol.views import NO_VIEW, View, ViewId, successor, votes
+
+#: Named where a node is, a disk that stands in for one (donors.py).
+DONOR: Final = "the old disk"
+_STILL_COUNTS: Final = (
+    "What it cannot read may be on {node}'s old disk and nowhere else, so that disk still counts. Put it back if there is any "
+    "way: stop {node}, give its old data directory its name again, start it. If it is gone, stop all nodes and unite what is "
+    "left: quorumvault recover DIR"
+)
+_COUNTS_NO_MORE: Final = (
+    "What it cannot read may be on {node}'s old disk and nowhere else. Stop all nodes, bring that disk's data directory beside "
+    "the others, and unite them: quorumvault recover DIR"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +58,24 @@ class Ask:
 
     nodes: tuple[str, ...]
     request: AnyRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Have all of each store read, and nothing sent. Sent: Gaps of each node that came to the end, and what another one said.
+
+    DONOR is the disk that this one is to replace.
+    """
+
+    nodes: tuple[str, ...]
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Where the parts of a store end that cannot be read."""
+
+    ends: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +113,18 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The procedure cannot go on now, for this reason. Continue it some time later."""
+    """The procedure cannot go on now, for this reason. Continue it some time later. ``advice``: what an operator can do."""
 
     why: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of a joining disk: its view, or None; the node that it copies from; records copied, of about ``expected``.
 
-    Each record is copied from both others, and counts twice. ``waits_for`` says in words what keeps it from going on.
+    Each record is copied from both others, and counts twice. ``waits_for`` says in words what keeps it from going on, and
+    ``advice`` what an operator can do about that.
     """
 
     view: int | None = None
@@ -91,6 +132,7 @@ class Progress:
     records: int = 0
     expected: int | None = None
     waits_for: str | None = None
+    advice: str | None = None
 
 
 class Displaced(Exception):
@@ -101,16 +143,19 @@ class Displaced(Exception):
         self.view = view
 
 
-Step = Ask | Prepare | Enter | Merge | Activate | Wait
-Replies = Mapping[str, AnyReply]
+Step = Ask | Survey | Prepare | Enter | Merge | Activate | Wait
+Replies = Mapping[str, AnyReply | Gaps]
 #: Yields steps, is sent the replies to an Ask (and nothing that counts after the others), returns the view in which it is active.
 Joining = Generator[Step, Replies, View]
 
 
 @dataclass(frozen=True, slots=True)
 class _Propose:
+    """``leaves``: the view that this disk would bring to its end; None where a node is told of one that is there."""
+
     view: View
     nodes: tuple[str, ...]
+    leaves: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +166,22 @@ class _CopyIn:
 
 @dataclass(slots=True)
 class _Copies:
-    """Progress of the copies in one view: by source the last key that is here, and the sources that are done."""
+    """Progress of the copies in one view: by source the last key that is here, and the sources that are done.
+
+    ``gaps``: where the parts end that a source could not read, and which source.
+    """
 
     view: ViewId
     after: dict[str, bytes] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    gaps: dict[bytes, str] = field(default_factory=dict)
 
 
-def join(node: str, disk: bytes, entered: View | None) -> Joining:
-    """Make this joining disk of ``node`` whole and active. ``entered`` is the view that it is durably in. Raises Displaced."""
+def join(node: str, disk: bytes, entered: View | None, donor: Donor | None = None) -> Joining:
+    """Make this joining disk of ``node`` whole and active. ``entered`` is the view that it is durably in. Raises Displaced.
+
+    ``donor``: a disk of this node that is at hand, and could stand in as one of three.
+    """
     others = tuple(name for name in NODE_NAMES if name != node)
     copies = _Copies(NO_VIEW)
     while True:
@@ -139,7 +191,10 @@ def join(node: str, disk: bytes, entered: View | None) -> Joining:
         if isinstance(turn, Wait):
             hindrance = turn
         elif isinstance(turn, _Propose):
-            hindrance = yield from _propose(turn, disk)
+            hindrance = None
+            if turn.leaves is not None:
+                hindrance = yield from _survey(node, turn.leaves, others, _standing_in(donor, turn.leaves, told))
+            hindrance = hindrance or (yield from _propose(turn, disk))
         else:
             view = turn.view
             if view != entered:
@@ -147,7 +202,7 @@ def join(node: str, disk: bytes, entered: View | None) -> Joining:
                 entered = view
             if copies.view != view.id:
                 copies = _Copies(view.id)
-            hindrance = yield from _copy(view, others, copies)
+            hindrance = yield from _copy(view, others, copies, _standing_in(donor, view, told))
             if hindrance is None:
                 yield Activate(view, turn.marks)
                 return view
@@ -175,7 +230,35 @@ def _next_turn(node: str, disk: bytes, entered: View | None, others: tuple[str, 
         return _CopyIn(newest, marks)
     if entered is not None and newest.id > entered.id:
         raise Displaced(newest)
-    return _Propose(successor(newest, node, disk), others)
+    return _Propose(successor(newest, node, disk), others, newest)
+
+
+def _standing_in(donor: Donor | None, view: View, told: Replies) -> str | None:
+    """DONOR if there is one that may stand in, going by what both others remember."""
+    remembered = [reply.remembered for reply in told.values() if isinstance(reply, ViewIs)]
+    return DONOR if donor is not None and stands_in(donor, view, remembered) else None
+
+
+def _survey(node: str, view: View, others: tuple[str, ...], donor: str | None) -> Generator[Step, Replies, Wait | None]:
+    """Whether two of the disks of this view can read each part (rule: read before the view changes). Returns why to wait."""
+    gaps: list[frozenset[bytes]] = []
+    for sources in (others, () if donor is None else (donor,)):
+        told = (yield Survey(sources, view)) if sources else {}
+        for source in sources:
+            found = told.get(source)
+            if isinstance(found, Gaps):
+                gaps.append(found.ends)
+            elif isinstance(found, NotCopied) and source != donor:
+                return _unreadable(source, _STILL_COUNTS, node)
+            elif source != donor:
+                return Wait(f"{source} does not answer")
+        if not unread(gaps):
+            return None
+    return _unreadable(next(other for other, ends in zip(others, gaps, strict=False) if ends), _STILL_COUNTS, node)
+
+
+def _unreadable(source: str, advice: str, node: str) -> Wait:
+    return Wait(f"{source} cannot read all of its store", advice.format(node=node))
 
 
 def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | None]:
@@ -190,14 +273,21 @@ def _propose(turn: _Propose, disk: bytes) -> Generator[Step, Replies, Wait | Non
     return None
 
 
-def _copy(view: View, others: tuple[str, ...], copies: _Copies) -> Generator[Step, Replies, Wait | None]:
+def _copy(
+    view: View, others: tuple[str, ...], copies: _Copies, donor: str | None = None
+) -> Generator[Step, Replies, Wait | None]:
     """Go on with the copies. Returns None when both are here and synced, or why to wait."""
     for source in others:
         while source not in copies.done:
             told = yield Ask((source,), Copy(UNSENT[0], view.id, copies.after.get(source, b"")))
             reply = told.get(source)
             if isinstance(reply, NotCopied):
-                return Wait(f"{source} cannot read all of its store")
+                behind = reply.end > copies.after.get(source, b"")
+                read_by_the_other = copies.gaps.setdefault(reply.end, source) == source
+                if donor is None or not (behind and read_by_the_other and (yield from _borrow(view, donor, reply))):
+                    return _unreadable(source, _COUNTS_NO_MORE, next(node for node in NODE_NAMES if node not in others))
+                copies.after[source] = reply.end
+                continue
             if not isinstance(reply, Copied) or (reply.view, reply.disk) != (view.id, view.disks[source]):
                 return Wait(f"{source} does not go on with the copy")
             yield Merge(source, reply.keys, reply.values)
@@ -206,3 +296,17 @@ def _copy(view: View, others: tuple[str, ...], copies: _Copies) -> Generator[Ste
             if reply.last:
                 copies.done.add(source)
     return None
+
+
+def _borrow(view: View, donor: str, gap: NotCopied) -> Generator[Step, Replies, bool]:
+    """Copy from the donor what a source cannot read. Returns False if it cannot either."""
+    after, ended = gap.after, False
+    while not ended:
+        reply = (yield Ask((donor,), Copy(UNSENT[0], view.id, after))).get(donor)
+        if not isinstance(reply, Copied):
+            return False
+        within = bisect_left(reply.keys, gap.end)
+        yield Merge(donor, reply.keys[:within], reply.values[:within])
+        ended = reply.last or within < len(reply.keys)
+        after = reply.keys[-1] if reply.keys else after
+    return True

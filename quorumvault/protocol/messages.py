@@ -158,9 +158,13 @@ class ProposeView(_Request2, frozen=True, tag=11):
 
 
 class Copy(_Request2, frozen=True, tag=12):
-    """The next registers and records of this disk, in the order of their keys, from the first one after ``after`` on."""
+    """The next registers and records of this disk, in the order of their keys, from the first one after ``after`` on.
+
+    ``only_read``: whether they can be read is the question. The answer has the last of their keys, and an empty value.
+    """
 
     after: bytes
+    only_read: bool = False
 
 
 class AskSums(_Request2, frozen=True, tag=16):
@@ -254,11 +258,15 @@ class Overflow(Reply, frozen=True, tag=39):
 
 
 class ViewIs(Reply, frozen=True, tag=42):
-    """The disk is in view ``current`` (None before it has entered one), in this mode. ``mark`` says how far it has come."""
+    """The disk is in view ``current`` (None before it has entered one), in this mode. ``mark`` says how far it has come.
+
+    ``remembered``: its marks of other disks, as they are durable there.
+    """
 
     mode: Mode
     current: View | None
     mark: Mark = NO_MARK
+    remembered: dict[bytes, Mark] = {}
 
 
 class Copied(Reply, frozen=True, tag=43):
@@ -271,7 +279,13 @@ class Copied(Reply, frozen=True, tag=43):
 
 
 class NotCopied(Reply, frozen=True, tag=44):
-    """The next part of the store cannot be read."""
+    """What the store has after the key ``after`` and before ``end`` cannot all be read. A copy can go on after ``end``.
+
+    ``end`` is empty if the disk does not say where that would be.
+    """
+
+    after: bytes = b""
+    end: bytes = b""
 
 
 class Sums(Reply, frozen=True, tag=48):

@@ -14,7 +14,7 @@ import msgspec
 
 from quorumvault.cli import main as quorumvault
 from quorumvault.protocol import messages
-from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, Outgoing, Sums
+from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, Copy, NotCopied, Outgoing, Sums, ViewIs
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.node import health
 from quorumvault.server.peers import facts as saying
@@ -30,7 +30,7 @@ class _Wire(NamedTuple):
     facts: tuple[str, ...]
 
 
-_WIRES = {2: _Wire({Sums: 4}, NodeFacts.__struct_fields__)}
+_WIRES = {2: _Wire({Sums: 4, Copy: 3, NotCopied: 3, ViewIs: 6}, NodeFacts.__struct_fields__)}
 OLDER = PROTOCOL_VERSION - 1
 #: Who raises PROTOCOL_VERSION says above what there was before.
 _WIRE = _WIRES[OLDER]

@@ -26,20 +26,24 @@ import msgspec
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import QUORUM
 from quorumvault.protocol import join, messages, records
-from quorumvault.protocol.join import Activate, Ask, Displaced, Enter, Joining, Merge
-from quorumvault.protocol.rollback_marks import NO_MARK
+from quorumvault.protocol.donors import Donor
+from quorumvault.protocol.join import DONOR, Activate, Ask, Displaced, Enter, Gaps, Joining, Merge, Step, Survey
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark
 from quorumvault.protocol.rounds import ViewRefused
 from quorumvault.protocol.steps import Ask as Round
 from quorumvault.protocol.steps import QuorumLost
 from quorumvault.protocol.views import NO_VIEW, Mode, View, first_view, votes
+from quorumvault.server.replica.copy import Piece, read_piece
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
+from quorumvault.server.storage.store import Store
 from tests.model import world
 from tests.model.groups import Group, odd_groups
 from tests.model.knowledge import Knowing, Memory, Process, notices
 from tests.model.world import KEYRING, NODES, Operation, Owed, Table, Violation
+from tests.rigs.faulty_store import FaultyStore
 
 #: The disks of the first view, by node.
 DISKS = dict(zip(NODES, world.DISKS, strict=True))
@@ -48,6 +52,8 @@ LOST = object()
 _NOTHING = Owed()
 ResultT = TypeVar("ResultT")
 FIRST = first_view(DISKS)
+#: Where the part of a store ends that is unreadable.
+DAMAGED = b"damaged"
 _ROUND = messages.RoundId(b"", b"", 0)
 
 
@@ -121,6 +127,8 @@ class RejoinWorld:
     ``stored``: what old disks hold at the beginning, by node; ``owed``: what that obliges all answers to. ``copy_bytes``: 1
     copies each pair by itself. ``lost``: nodes whose old disk does not live on. Views are numbered up to ``views``: two disks
     that want one slot could take it from each other for ever. Without ``losses`` no joining disk crashes, or waits in vain.
+    ``unreadable``: nodes whose old disks cannot read their records. ``at_hand``: what the old disk of the first joiner's node
+    holds, which does not run; both others remember ``remembered`` of it.
     ``knowing``: what these disks know of settled records is followed too; joining disks are numbered after the old ones.
     ``group``: how many requests a disk takes into one write at most.
     """
@@ -137,6 +145,9 @@ class RejoinWorld:
     keyring: Keyring = KEYRING
     knowing: Knowing | None = None
     group: int = 2
+    unreadable: Collection[str] = ()
+    at_hand: Mapping[bytes, bytes] | None = None
+    remembered: Mark = NO_MARK
 
     def __post_init__(self) -> None:
         #: Disks, and groups of requests that they were tried with.
@@ -153,7 +164,10 @@ class RejoinWorld:
         self._progress: Table[Progress | None] = Table(None)
         self._joints: Table[Joint] = Table()
         self._requests: Table[messages.AnyRequest] = Table()
-        self._replies: Table[messages.AnyReply] = Table()
+        self._replies: Table[messages.AnyReply | Gaps] = Table()
+        #: All stores can be read: the answer of each to a survey.
+        self._whole = self._replies.number(Gaps(), "whole")
+        self._damaged = self._replies.number(Gaps(frozenset({DAMAGED})), "damaged")
         self._decisions: Table[object] = Table()
         self._results: Table[object] = Table()
         self._canonical: dict[Hashable, Joint] = {}
@@ -228,6 +242,8 @@ class RejoinWorld:
             progress = self._progress.values[number]
             if progress is not None and progress.broken:
                 self._violated(state, f"{self.operations[at].name}: {progress.broken}")
+        if self.unreadable and self.at_hand is None:
+            self._check_that_it_can_be_read(state)
         for at in self.knowing.disks if self.knowing else ():
             alone, disk = self._alone(at, state[0][at]), self._disks.values[state[0][at]]
             if alone and disk.view is not None:
@@ -235,6 +251,18 @@ class RejoinWorld:
                 held = [{(key, records.sealed_of(value)) for key, value in each.pairs} for each in listed]
                 if any(sum(pair in pairs for pairs in held) < QUORUM for pair in alone):
                     self._violated(state, f"{self._name(at)} would tell alone what no other disk of its view holds")
+
+    def _check_that_it_can_be_read(self, state: State) -> None:
+        """What was acknowledged is on a disk that the newest view lists, and can be read there."""
+        disks = [self._disks.values[held] for held in state[0]]
+        newest = max((disk.view for disk in disks if disk.view is not None), key=lambda view: view.id)
+        readable = [
+            disk
+            for disk, name, node in zip(disks, self._ids, self._nodes, strict=True)
+            if newest.lists(name) and (node not in self.unreadable or name not in DISKS.values())
+        ]
+        if not any(key.startswith(layout.RECORD) for disk in readable for key, _ in disk.pairs):
+            self._violated(state, f"view {newest.number} has no disk that could read what was acknowledged")
 
     def _violated(self, state: State, what: str) -> NoReturn:
         steps = []
@@ -250,7 +278,12 @@ class RejoinWorld:
         """A group of requests reaches a disk: its state afterwards, and the replies."""
         requests = [self._requests.values[number] for number in numbers]
         after, replies = self._with_replica(at, held, lambda process: process.replica.handle(requests))
-        return after, tuple(self._reply(_without_sequence(reply)) for reply in replies)
+        return after, tuple(self._reply(self._remembering(_without_sequence(reply))) for reply in replies)
+
+    def _remembering(self, reply: messages.AnyReply) -> messages.AnyReply:
+        if self.at_hand is None or not isinstance(reply, messages.ViewIs):
+            return reply
+        return msgspec.structs.replace(reply, remembered={DISKS[self.joiners[0].node]: self.remembered})
 
     def _group_steps(self, state: State, at: int) -> Iterator[tuple[str, State]]:
         """A disk handles a group of what is under way to it. Its answers arrive, or none does."""
@@ -318,7 +351,11 @@ class RejoinWorld:
             durable[0] = identity.view
 
         identity = DiskIdentity("c", self._nodes[at], self._ids[at], 1, disk.mode, disk.view)
-        replica = Replica(memory, identity, self.keyring, reply_bytes=1 << 20, copy_bytes=self.copy_bytes, keep=keep)
+        store: Store = memory
+        if self._nodes[at] in self.unreadable and at < len(DISKS):
+            store = FaultyStore(memory)
+            store.corrupt |= {key for key, value in memory.scan(layout.RECORD) if records.holds_value(value)}
+        replica = Replica(store, identity, self.keyring, reply_bytes=1 << 20, copy_bytes=self.copy_bytes, keep=keep)
         process = Process(replica, memory, self.knowing)
         process.remember(disk.memory)
         result = work(process)
@@ -461,6 +498,7 @@ class RejoinWorld:
         for who, said in sorted(heard, key=lambda pair: (pair == (node, reply), pair)):
             assert said is not None
             answer, disk = self._replies.values[said], view.disks[who]
+            assert not isinstance(answer, Gaps)
             decision = None
             if isinstance(answer, messages.OtherView):
                 decision = round_.receive(answer)
@@ -570,13 +608,26 @@ class RejoinWorld:
         sent = (*joint.sent, told)
         try:
             doing = steps.send({who: self._replies.values[said] for who, said in told})
-            while not isinstance(doing, Ask | Activate):
+            while not isinstance(doing, Ask | Activate) or (isinstance(doing, Ask) and doing.nodes == (DONOR,)):
+                said = self._said_at_once(doing)
                 if isinstance(doing, Enter | Merge):
                     held = self._do(len(DISKS) + at, held, doing)
-                doing, sent = next(steps), (*sent, frozenset())
+                doing, sent = steps.send({who: self._replies.values[reply] for who, reply in said}), (*sent, said)
         except Displaced:
             return held, _DONE
         return held, self._canonical_joint(self.joiners[at], steps, doing, Joint(joint.entered, sent))
+
+    def _said_at_once(self, step: Step) -> frozenset[tuple[str, int]]:
+        """The answers to what is asked between two messages: can stores be read, and what has the old disk at hand?"""
+        if isinstance(step, Survey):
+            return frozenset((who, self._damaged if who in self.unreadable else self._whole) for who in step.nodes)
+        if not isinstance(step, Ask) or self.at_hand is None or not isinstance(step.request, messages.Copy):
+            return frozenset()
+        memory = MemoryStore()
+        memory.write(self.at_hand)
+        piece = read_piece(memory, step.request.after, self.copy_bytes)
+        assert isinstance(piece, Piece)
+        return frozenset({(DONOR, self._reply(messages.Copied(_ROUND, step.request.view, DISKS[self.joiners[0].node], *piece)))})
 
     def _do(self, disk: int, held: int, step: Enter | Merge) -> int:
         def work(process: Process) -> None:
@@ -606,7 +657,8 @@ class RejoinWorld:
 
     def _drive(self, joiner: Joiner, joint: Joint) -> tuple[Joining, Ask | Activate]:
         """The joining, as far as it is, and its present step."""
-        steps = join.join(joiner.node, joiner.disk, self._views.values[joint.entered])
+        donor = Donor(joiner.node, DISKS[joiner.node], FIRST, Mark(1, 1)) if self.at_hand is not None else None
+        steps = join.join(joiner.node, joiner.disk, self._views.values[joint.entered], donor)
         step = next(steps)
         for told in joint.sent:
             step = steps.send({node: self._replies.values[reply] for node, reply in told})

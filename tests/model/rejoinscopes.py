@@ -6,6 +6,7 @@ from functools import partial
 
 from quorumvault.model import Version
 from quorumvault.protocol import records
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark
 from quorumvault.server.storage import layout
 from tests.model.rejoining import Call, Joiner, RejoinWorld
 from tests.model.scopes import OWNER, VALUE, digest_of, get, put, read_revoked, rotate
@@ -37,6 +38,26 @@ class Scope:
     at_least: int
 
 
+def _damaged(at_hand: dict[bytes, bytes] | None, remembered: Mark = NO_MARK) -> RejoinWorld:
+    """n1 cannot read what it and n2's old disk acknowledged, and n2 gets a new disk, with or without the old one at hand."""
+    key, _ = RECORD
+    beside = {key[:3] + bytes(len(key) - 3): b"readable"}  # a scan that begins in the bucket begins here: one gap, not thousands
+    holders = {"n1": RECORD | beside, "n2": RECORD}
+    return RejoinWorld(
+        [Call("get", get())],
+        [SECOND],
+        stored=holders,
+        owed=ACKNOWLEDGED,
+        lost=("n2",),
+        unreadable=("n1",),
+        at_hand=at_hand,
+        remembered=remembered,
+        stragglers=False,
+        losses=False,
+        views=2,
+    )
+
+
 _TWO_GETS = [Call("get a", get()), replace(Call("get b", get()), after=0)]
 _TWO_JOIN = partial(stored, joiners=[SECOND, THIRD])
 
@@ -60,6 +81,9 @@ SMALL = {
     "join-and-late-messages": Scope(lambda: RejoinWorld(PUT_GET, [SECOND]), 100_000),
     "join-piece-by-piece": Scope(lambda: RejoinWorld(PUT_GET, [SECOND], stragglers=False, copy_bytes=1), 70_000),
     "join-revoked-read": Scope(_read_revoked, 100),
+    "join-damaged-survivor": Scope(lambda: _damaged(None), 10),
+    "join-from-old-disk": Scope(lambda: _damaged(RECORD, Mark(1, 1)), 100),
+    "join-from-older-copy": Scope(lambda: _damaged({}, Mark(1, 2)), 10),
     "two-join-n3-lost-on-n1-n2": Scope(lambda: _TWO_JOIN("n1", "n2", lost=("n3",), views=3), 10_000),
     "two-join-n3-lost-on-n2-n3": Scope(lambda: _TWO_JOIN("n2", "n3", lost=("n3",), views=3), 10_000),
     "two-join-n3-lost-on-n1-n3": Scope(lambda: _TWO_JOIN("n1", "n3", lost=("n3",), views=3), 10_000),

@@ -5,18 +5,21 @@ storage thread, which handles requests in between. Coordinators' writes reach th
 only once it is active (rule: only active listed disks vote).
 """
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 from quorumvault.protocol import join
 from quorumvault.protocol.buckets import BUCKETS
-from quorumvault.protocol.join import Activate, Ask, Enter, Merge, Prepare, Progress, Replies, Wait
-from quorumvault.protocol.messages import AnyReply, RoundId
+from quorumvault.protocol.join import DONOR, Activate, Ask, Enter, Gaps, Merge, Prepare, Progress, Replies, Survey, Wait
+from quorumvault.protocol.messages import UNSENT, AnyReply, AnyRequest, Copied, Copy, NotCopied, RoundId
 from quorumvault.protocol.peer import NoReply, Peer
-from quorumvault.protocol.views import NO_DISK
+from quorumvault.protocol.views import NO_DISK, View
 from quorumvault.server.coordinator.exchange import drive
+from quorumvault.server.healing.old_disk import OldDisk
 from quorumvault.server.healing.requests import Asked, NoAnswer, Storage, on_storage_thread
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.throttle import Throttle, pause
@@ -38,6 +41,7 @@ class Rejoin:
     ``prepare`` returns the storage thread of the disk, after replacing a lost one (rule: a lost disk gets a new identity).
     ``marks`` are the rollback marks that the disk stores before it votes. ``has_room`` looks at the file system while there
     is no store on it. ``may_speak`` returns whether peers know this process as the one of its name (peers/standing.py).
+    ``find_old`` looks for the disk that this one replaces, on another thread.
     """
 
     identity: Callable[[], DiskIdentity]
@@ -49,9 +53,12 @@ class Rejoin:
     marks: RollbackMarks
     has_room: Callable[[], bool]
     timeout: float
+    find_old: Callable[[], OldDisk | None] | None = None
 
     def __post_init__(self) -> None:
         self.progress = Progress()
+        self._surveys: dict[bytes, _Survey] = {}
+        self._old: OldDisk | None = None
         self._rounds = itertools.count(1)
         self._began = 0.0
         self._storage: Storage | None = None
@@ -65,13 +72,22 @@ class Rejoin:
     async def run(self) -> None:
         """Join, and return once the disk is active. Raises join.Displaced if another disk has taken its slot."""
         mine = self.identity()
-        await drive(join.join(mine.node, mine.disk, mine.view), self._take)
+        if self.find_old is not None:
+            self._old = await asyncio.to_thread(self.find_old)
+        with ExitStack() as ending:
+            if self._old is not None:
+                ending.callback(self._old.ending.close)
+            donor = None if self._old is None else self._old.donor
+            await drive(join.join(mine.node, mine.disk, mine.view, donor), self._take)
         self.progress = Progress()
 
     async def _take(self, step: join.Step) -> Replies:
         match step:
             case Ask():
-                return await self._ask(step)
+                return await self._ask(step.nodes, step.request)
+            case Survey():
+                surveyed = {node: await self._survey(node, step.view) for node in step.nodes}
+                return {node: found for node, found in surveyed.items() if found is not None}
             case Prepare():
                 while not self.has_room():
                     self._show(waits_for=_FULL)
@@ -87,22 +103,28 @@ class Rejoin:
                     self.marks.acknowledged(disk, mark)
                 known = dict(self.marks.known)
                 await self._once_there_is_room(lambda replica: replica.activate(view, known))
-            case Wait(why=why):
+            case Wait(why=why, advice=advice):
                 if self.progress.waits_for != why:
-                    logger.info("this node's disk is joining, and waits: %s", why)
-                self._show(waits_for=why)
+                    logger.log(
+                        logging.WARNING if advice else logging.INFO,
+                        "this node's disk is joining, and waits: %s",
+                        why if advice is None else f"{why}. {advice}",
+                    )
+                self._show(waits_for=why, advice=advice)
                 await pause(_RETRY)
         return {}
 
-    async def _ask(self, ask: Ask) -> Replies:
+    async def _ask(self, nodes: tuple[str, ...], unsent: AnyRequest) -> dict[str, AnyReply]:
         """Ask all these nodes at once. Returns the replies by node, without the nodes that did not answer in time."""
+        self._began = self.throttle.begin()
+        if nodes == (DONOR,):
+            return {} if self._old is None or not isinstance(unsent, Copy) else {DONOR: await self._old.copy(unsent)}
         if not self.may_speak():
             return {}
-        self._began = self.throttle.begin()
         asked = []
-        for node in ask.nodes:
+        for node in nodes:
             round_id = RoundId(self.identity().disk, self.nonce, next(self._rounds))
-            request = ask.request.sent_in(round_id, ask.request.view)
+            request = unsent.sent_in(round_id, unsent.view)
             asked.append(Asked.sent(self.peers[node], NO_DISK, request, self.timeout))
         told: dict[str, AnyReply] = {}
         for each in asked:
@@ -111,10 +133,35 @@ class Rejoin:
                 told[each.node] = reply
         return told
 
+    async def _survey(self, node: str, view: View) -> NotCopied | Gaps | None:
+        """Have the node read its store, from where an earlier survey of it ended: what it can, and where the gaps are.
+
+        A store with gaps is read anew once the first of them is gone. Returns None if the node did not answer.
+        """
+        disk = view.disks.get(node, b"")
+        known = self._surveys.setdefault(disk, _Survey())
+        if known.gaps:
+            reply = (await self._ask((node,), Copy(UNSENT[0], view.id, known.gaps[0].after, only_read=True))).get(node)
+            if isinstance(reply, Copied):
+                known = self._surveys[disk] = _Survey()
+        while True:
+            reply = (await self._ask((node,), Copy(UNSENT[0], view.id, known.after, only_read=True))).get(node)
+            if isinstance(reply, NotCopied) and reply.end > known.after:
+                known.gaps.append(reply)
+                known.after = reply.end
+            elif isinstance(reply, Copied) and (node == DONOR or (reply.view, reply.disk) == (view.id, disk)):
+                known.after = reply.keys[-1] if reply.keys else known.after
+                if reply.last:
+                    return Gaps(frozenset(gap.end for gap in known.gaps))
+            else:
+                return NotCopied(*UNSENT, disk) if isinstance(reply, NotCopied) else None
+            await self.throttle.rest(self._began)
+
     async def _merge(self, piece: Merge) -> None:
         """Write one piece to this disk, then rest, which spares both ends."""
         await self._once_there_is_room(lambda replica: replica.merge(piece.keys, piece.values) is not None)
-        self._copied.count(piece)
+        if piece.source != DONOR:
+            self._copied.count(piece)
         self._show(waits_for=None)
         await self.throttle.rest(self._began)
 
@@ -137,9 +184,18 @@ class Rejoin:
             except NoAnswer:
                 await pause(_RETRY)
 
-    def _show(self, *, waits_for: str | None) -> None:
+    def _show(self, *, waits_for: str | None, advice: str | None = None) -> None:
         view, copied = self.identity().view, self._copied
-        self.progress = Progress(None if view is None else view.number, copied.source, copied.records, copied.expected, waits_for)
+        number = None if view is None else view.number
+        self.progress = Progress(number, copied.source, copied.records, copied.expected, waits_for, advice)
+
+
+@dataclass(slots=True)
+class _Survey:
+    """How far a store was read, and what of it could not be."""
+
+    after: bytes = b""
+    gaps: list[NotCopied] = field(default_factory=list)
 
 
 class _Copied:

@@ -22,6 +22,8 @@ from quorumvault.server.storage.data_directory import PUT_BACK
 
 #: Seconds until a raised mark is written. On a busy node one sync then serves hundreds of acknowledgements.
 SOON: Final = 0.1
+#: Marks that are kept of disks which have left the view.
+_MOST_LEFT: Final = 8
 
 
 @dataclass(eq=False)
@@ -30,6 +32,7 @@ class RollbackMarks:
 
     ``replica`` and ``storage`` return None while this node has no disk; ``view`` returns the newest view that it knows.
     ``later(seconds, what)`` is the event loop's ``call_later``. ``give_up(why)`` is called at most once; ``why`` is one line.
+    ``whole`` returns whether all disks of the view are active.
     """
 
     replica: Callable[[], Replica | None]
@@ -37,6 +40,7 @@ class RollbackMarks:
     view: Callable[[], View | None]
     later: Callable[[float, Callable[[], None]], object]
     give_up: Callable[[str], None]
+    whole: Callable[[], bool] = lambda: True
 
     def __post_init__(self) -> None:
         self._given_up = False
@@ -82,11 +86,17 @@ class RollbackMarks:
             self.later(SOON, self.write)
 
     def write(self) -> None:
-        """Replace the stored marks now, without those of disks that have left the view: such a disk never votes again."""
+        """Replace the stored marks now, without those of disks that have left the view: such a disk never votes again.
+
+        While a disk of the view is not active, one that has left it may be needed still, and has to be told from an older copy of
+        itself (protocol/donors.py). More than a few that left are too many to tell which was the last.
+        """
         self._due = False
         view, storage = self.view(), self.storage()
         if view is not None:
-            self._known = {disk: mark for disk, mark in self._known.items() if view.lists(disk)}
+            left = [disk for disk in self._known if not view.lists(disk)]
+            if len(left) > _MOST_LEFT or self.whole():
+                self._known = {disk: mark for disk, mark in self._known.items() if view.lists(disk)}
         if storage is None:
             return  # a new disk stores them before it votes (Replica.activate)
         marks = dict(self._known)

@@ -41,7 +41,8 @@ class Health(msgspec.Struct, frozen=True):
     """``ok``: all replicas are reachable and there is no warning; ``degraded``: a quorum is; ``unavailable``: none.
 
     ``joining`` is there while this node's disk is on its way to become a replica. ``keys`` is the fingerprint of the API keys in
-    force, which is another one on a node whose key file differs.
+    force, which is another one on a node whose key file differs. ``damaged`` is there, and true, if this node cannot read all of
+    its store.
     """
 
     status: Literal["ok", "degraded", "unavailable"]
@@ -53,3 +54,4 @@ class Health(msgspec.Struct, frozen=True):
     version: str
     joining: JoiningHealth | msgspec.UnsetType = msgspec.UNSET
     keys: str | msgspec.UnsetType = msgspec.UNSET
+    damaged: bool | msgspec.UnsetType = msgspec.UNSET

@@ -121,7 +121,9 @@ class SelfReport:
 
     def _problems(self) -> Iterator[str | None]:
         healer = self.healer()
+        joining = self.membership.progress
         yield self.disk.problem
+        yield None if joining is None or joining.advice is None else f"its new disk waits: {joining.waits_for}. {joining.advice}"
         yield "its disk has not ended a write for long: it answers nothing as a replica" if self.disk.stalled else None
         yield None if healer is None else healer.scrub.problem
         yield self.free_space.problem
@@ -166,6 +168,7 @@ def describe(
         version=mine.version,
         joining=msgspec.UNSET if joining is None else msgspec.convert(joining, JoiningHealth, from_attributes=True),
         keys=mine.keys,
+        damaged=mine.damaged or msgspec.UNSET,
     )
 
 

@@ -32,6 +32,7 @@ from quorumvault.server.coordinator.revocations import Revocations, seconds_sinc
 from quorumvault.server.coordinator.settle_notices import SettleNotices
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
 from quorumvault.server.healing.join import Rejoin
+from quorumvault.server.healing.old_disk import find_old_disk
 from quorumvault.server.healing.requests import Storage
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.throttle import Throttle
@@ -158,7 +159,7 @@ class Node:
         cluster = self._config.cluster
         return LocalNode(
             credentials=lambda: self._reloads.credentials.peers,
-            facts=self._facts,
+            facts=lambda: self._report.facts(),  # noqa: PLW0108 - it is made later
             claims=Claims(self._config.node),
             on_taken=lambda reason: self._end(RunsElsewhere(reason)),
             limits=cluster.limits,
@@ -188,9 +189,9 @@ class Node:
         )
 
     def _make_marks(self) -> RollbackMarks:
-        later = asyncio.get_running_loop().call_later
-        disk, view = self._disk, lambda: self._coordinator.view
-        return RollbackMarks(lambda: disk.replica, lambda: disk.storage, view, later, self._put_back)
+        disk, later = self._disk, asyncio.get_running_loop().call_later
+        view, whole = lambda: self._coordinator.view, lambda: neighbours(self._links, self._coordinator.view).all_active
+        return RollbackMarks(lambda: disk.replica, lambda: disk.storage, view, later, self._put_back, whole)
 
     def _peers(self) -> dict[str, Peer]:
         return {**self._links, self._config.node: self._own}
@@ -252,6 +253,7 @@ class Node:
             self._marks,
             self._free_space.has_room,
             timeout=cluster.timeouts.round,
+            find_old=lambda: find_old_disk(self._config),
         )
 
     async def _disk_to_join_with(self) -> Storage:
@@ -261,9 +263,6 @@ class Node:
             self._membership.identity, storage = await self._disk.create_replacement()
             self._healer = self._make_healer()
         return storage
-
-    def _facts(self) -> NodeFacts:
-        return self._report.facts()
 
     def _reading(self) -> Reading:
         return self._report.reading()

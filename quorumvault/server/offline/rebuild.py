@@ -30,9 +30,11 @@ from quorumvault.protocol import records
 from quorumvault.protocol.clock import wall_ms_of
 from quorumvault.protocol.views import Mode
 from quorumvault.server.offline import certificates
+from quorumvault.server.offline.disks_at_hand import open_store
 from quorumvault.server.offline.init import make_disks, new_cluster, new_cluster_id
 from quorumvault.server.offline.pack import portable_name
-from quorumvault.server.offline.recover import Cut, Tell, cut_torn_tail, open_store, pairs_of
+from quorumvault.server.offline.torn import Cut, cut_torn_tail
+from quorumvault.server.offline.unite import Tell, pairs_of
 from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import identity_of, why_untrusted

@@ -5,9 +5,11 @@ A power cut may leave other bytes where the last batch of a store's log should b
 once there is nobody to copy from. Then:
 
     cut      after the last whole batch of a log, unless later batches follow (storage/leveldb_log.py); a copy is kept aside
-    read     all of each store; one that cannot be read to its end is left out
-    compare  how far each disk is with what the others here remember of it (rollback_marks.py); one that is behind is left out
-    unite    every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another
+    read     all of each store that can be read
+    compare  how far each disk is with what the others here remember of it (rollback_marks.py); one that is behind has no voice
+    weigh    two that count have to have read each part of the stores, or something may be gone
+    unite    every store gets what it lacks of the others, synced: what was torn on one disk may be whole on another. A store that
+             cannot be read to its end is set aside, and made anew
     trust    the note that it could not be opened is removed; its mark passes all that others can remember of it
 
 What was torn had not been synced, so nobody was told that it stands. But a last batch that was acknowledged and has rotted since
@@ -21,70 +23,44 @@ looks the same. What is known about that, and what is not:
 - A mark that has passed all memory hides from a disk elsewhere what it could have proved. So it is raised only on a disk that
   was torn, or is accepted as an older copy: any other is still found out when that one comes.
 
-Only disks that may vote take part: active, listed in the newest view that any of those at hand is in, and distrusted for no other
-reason than that they could not be opened. The others are left as they are. An operator who has put machines back from older
-copies may have these take part too (``accept_older``): then what was acknowledged after the copies were taken is gone, unless
-another disk here has it.
+Only disks that may vote count: active, listed in the newest view that any of those at hand is in, and distrusted for no other
+reason than damage. The others are left as they are, and are donors: what they have is taken, what they lack says nothing
+(protocol/donors.py). So are disks that were set aside, in and beside the data directories, or that the operator names. One of
+them may count as well: if that view lists it, or did before a disk that has never been whole took its slot. An operator who has
+put machines back from older copies may have these take part too (``accept_older``): then what was acknowledged after the copies
+were taken is gone, unless another disk here has it.
 
-Rules kept here: two lost disks need an operator.
+Rules kept here: donors have no voice; two lost disks need an operator.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from quorumvault import durable
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import Refused, StorageFailed
+from quorumvault.errors import Refused
 from quorumvault.model import NODE_NAMES, QUORUM
-from quorumvault.ownership import hand_over
-from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradicts, grown
-from quorumvault.protocol.views import votes
-from quorumvault.server.replica.copy import merge_piece, pieces_of
-from quorumvault.server.replica.owners import OwnerNames
-from quorumvault.server.storage import layout
-from quorumvault.server.storage.data_directory import (
-    IDENTITY_FILE,
-    PUT_BACK,
-    STORE_DIRECTORY,
-    UNTRUSTED_FILE,
-    Cause,
-    Untrusted,
-    check_secret,
-    identity_of,
-    mark_untrusted,
-    why_untrusted,
+from quorumvault.protocol.donors import unread
+from quorumvault.protocol.views import View
+from quorumvault.server.offline.disks_at_hand import (
+    Choice,
+    Disk,
+    Opened,
+    donors_at_hand,
+    lock,
+    newest_view,
+    open_donors,
+    open_voters,
+    standing_in,
+    usable_among,
+    voters_among,
 )
-from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, write_identity
-from quorumvault.server.storage.layout import read_marks, read_sequence
-from quorumvault.server.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
-from quorumvault.server.storage.leveldb_log import LogScan, scan_logs
-from quorumvault.server.storage.store import Store
-
-#: Where logs are kept as they were, in a node's data directory.
-TORN_DIRECTORY = "torn"
-#: More than a disk writes between any copy of it and today, thousands a second for years; and more often than it is started.
-_BEYOND_MEMORY = Mark(incarnation=1 << 20, sequence=1 << 40)
-
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A log that was cut: it keeps its first ``kept`` bytes. ``copy`` is a file that has the ``cut`` bytes after them too.
-
-    ``entries`` is the number of entries in the torn write; None if its beginning is missing.
-    """
-
-    log: Path
-    kept: int
-    cut: int
-    entries: int | None
-    copy: Path
+from quorumvault.server.offline.stores_anew import Trust, make_anew
+from quorumvault.server.offline.torn import Cut
+from quorumvault.server.offline.unite import Tell, read_through, unite
+from quorumvault.server.storage.data_directory import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,253 +69,95 @@ class Recovery:
 
     ``older`` says why a disk is known to be an older copy; it took part since the operator accepted that. ``in_doubt`` names the
     nodes whose log was cut while a disk was absent: if the cut write was acknowledged and rotted since, that disk may have it.
-    ``records`` is the number of records on each disk afterwards.
+    ``records`` is the number of records on each disk afterwards. ``rebuilt``: the disks whose store was made anew, and where the
+    old one is, if there was one. ``donors``: by name, how many entries it had and no other. ``unread``: parts of the stores that
+    fewer than two disks could read, which the operator accepted.
     """
 
     cuts: Mapping[str, list[Cut]]
     added: Mapping[str, int]
+    rebuilt: Mapping[str, Path | None]
+    donors: Mapping[str, int]
+    unread: int
     left_out: Mapping[str, str]
     older: Mapping[str, str]
     in_doubt: Sequence[str]
     records: int
 
 
-def recover(nodes: Sequence[NodeConfig], tell: Tell, *, accept_older: bool = False) -> Recovery:
+def recover(
+    nodes: Sequence[NodeConfig], tell: Tell, *, accept_older: bool = False, accept_loss: bool = False, donors: Iterable[Path] = ()
+) -> Recovery:
     """Cut torn tails off the stores of these nodes, and bring the stores to the same content. Can be repeated.
 
-    ``tell`` hears what is being done. Raises Refused if fewer than two disks can be used, ConfigError if a node runs,
-    StorageFailed if a store cannot be written. After an error no disk votes that was cut.
+    ``tell`` hears what is being done; ``donors`` are data directories of other disks. Raises Refused if fewer than two disks can
+    be used, or have read each part and that loss is not accepted; ConfigError if a node runs, StorageFailed if a store cannot be
+    written. After an error no disk votes that was cut.
     """
     with ExitStack() as ending:
-        choice = _Choice(accept_older=accept_older)
-        found = list(_lock(nodes, ending, choice))
-        voters = _voters(found, choice)
-        choice.require_quorum(voters)
-        cuts: dict[str, list[Cut]] = {}
-        opened: dict[str, _Opened] = {}
-        for disk in voters.values():
-            try:
-                _note_torn(disk)
-                cuts[disk.node] = cut_torn_tail(disk.config.data_directory)
-                store = ending.enter_context(closing(open_store(disk.config, disk.identity)))
-                at = Mark(disk.identity.incarnation, read_sequence(store))
-                opened[disk.node] = _Opened(store, disk.identity.disk, at, read_marks(store))
-            except StorageFailed as error:
-                choice.left_out[disk.node] = str(error)
-        others = [disk for disk in found if disk.node not in voters]
-        memory = {node: each.remembers for node, each in opened.items()} | _ask(others, ending)
-        usable = _usable(opened, memory, choice, tell)
-        choice.require_quorum(usable)
+        choice = Choice(accept_older=accept_older)
+        found = list(lock(nodes, ending, choice))
+        asides = donors_at_hand(nodes, donors, found)
+        newest = newest_view(aside.identity for aside in asides.values())
+        voters = voters_among(found, newest, choice)
+        choice.require_quorum(voters.keys() | {aside.identity.node for name, aside in asides.items() if name not in NODE_NAMES})
+        cuts, opened = open_voters(voters.values(), ending, choice)
+        without_voice = open_donors({name: aside for name, aside in asides.items() if name not in opened}, ending, tell)
+        memory = {name: each.remembers for name, each in (opened | without_voice).items()}
+        usable = usable_among(opened, memory, choice, tell)
+        without_voice |= {node: each for node, each in opened.items() if node not in usable}
+        assert newest is not None  # nobody counts without one
+        counted = usable | standing_in(without_voice, usable, newest, memory)
+        choice.require_quorum(counted)
+        gaps = unread([each.gaps for each in counted.values()])
+        if gaps and not accept_loss:
+            raise Refused(_unread_words(counted, len(gaps)))
+        anew = [disk for disk in found if disk.node in usable and (usable[disk.node].gaps or disk.unreadable)]
+        if len(usable) < QUORUM:
+            anew += _candidates(found, usable, newest, choice)
+        kept = {node: each.store for node, each in usable.items() if node not in {disk.node for disk in anew}}
+        if len(kept) + len(anew) < QUORUM:
+            raise Refused(_places_words(counted))
+        sinks = kept | make_anew(anew, ending)
+        gifts = {name: each.store for name, each in without_voice.items() if name not in counted}
         keyring = Keyring(nodes[0].cluster.secrets.master.id, nodes[0].master_secret)
-        added = _unite({node: each.store for node, each in usable.items()}, keyring, tell)
+        united = unite(sinks, {name: each.store for name, each in counted.items()}, gifts, gaps, keyring, tell)
+        records = read_through(next(iter(sinks.values()))).records
         torn = [node for node in usable if cuts[node] or voters[node].torn]
         older = {node: why for node, why in choice.older.items() if node in usable}
-        for node in usable:
+        trust = Trust(newest, memory.values())
+        for node in kept:
             if node in torn or node in older:
-                _trust_again(voters[node], usable[node], memory.values())
-        in_doubt = torn if len(usable) < len(NODE_NAMES) else []
-        records = count_records(next(iter(usable.values())).store)
-        return Recovery(cuts, added, choice.left_out, older, in_doubt, records)
+                trust.again(voters[node], usable[node].at, kept[node])
+        before = without_voice | opened
+        rebuilt = {disk.node: trust.anew(disk, before.get(disk.node), sinks[disk.node]) for disk in anew}
+        in_doubt = torn if len(counted) < len(NODE_NAMES) else []
+        left_out = {node: why for node, why in choice.left_out.items() if node not in rebuilt}
+        return Recovery(cuts, united.added, rebuilt, united.given, len(gaps), left_out, older, in_doubt, records)
 
 
-class _Choice:
-    """The disks that take no part, with the reason, and those that are known to be older copies."""
-
-    def __init__(self, *, accept_older: bool) -> None:
-        self._accept_older = accept_older
-        self.left_out: dict[str, str] = {}
-        self.older: dict[str, str] = {}
-
-    def is_older(self, node: str, why: str) -> None:
-        self.older[node] = why
-        if not self._accept_older:
-            self.left_out[node] = why
-
-    def require_quorum(self, usable: Mapping[str, object]) -> None:
-        if len(usable) >= QUORUM:
-            return
-        reasons = "; ".join(f"{node}: {reason}" for node, reason in sorted(self.left_out.items()))
-        unite = ""
-        if not self._accept_older and len(usable) + len(self.older) >= QUORUM:
-            unite = (
-                "or unite these older copies, and lose what was acknowledged after they were taken and is on no disk here: "
-                "--accept-older; "
-            )
-        raise Refused(
-            f"{QUORUM} disks are needed to have all that was acknowledged, and {len(usable)} can be used ({reasons}); "
-            f"bring another one here; {unite}or go on from one alone and lose what it does not have: --only NODE --accept-loss"
-        )
+def _candidates(found: Iterable[Disk], usable: Mapping[str, Opened], newest: View, choice: Choice) -> list[Disk]:
+    """Disks that are listed and cannot be read, or have never been whole: with all that the others have they are as good."""
+    return [
+        disk
+        for disk in found
+        if disk.node not in usable
+        and disk.node not in choice.older
+        and newest.lists(disk.identity.disk)
+        and (disk.distrusted is None or disk.torn or disk.unreadable)
+        and not (disk.distrusted is not None and Cause.PUT_BACK in disk.distrusted.causes)
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Disk:
-    """One that is here. ``distrusted``: why its node does not use it, None if it does."""
-
-    config: NodeConfig
-    identity: DiskIdentity
-    distrusted: Untrusted | None
-
-    @property
-    def node(self) -> str:
-        return self.config.node
-
-    @property
-    def torn(self) -> bool:
-        """True if the node, or a recovery that did not end, found that the store does not open."""
-        return self.distrusted is not None and Cause.CANNOT_BE_OPENED in self.distrusted.causes
+def _unread_words(counted: Mapping[str, Opened], parts: int) -> str:
+    damaged = ", ".join(f"{name} cannot read {len(each.gaps):,}" for name, each in counted.items() if each.gaps)
+    return (
+        f"two disks have to be able to read each part of the stores, and {parts:,} of 65,539 parts only one can, or none "
+        f"({damaged}); what was acknowledged there may be on a disk that is not here: bring its data directory, --donor PATH; or "
+        f"lose what is on none of these: --accept-loss"
+    )
 
 
-class _Opened(NamedTuple):
-    """A disk with its open store: ``at`` is its own mark, ``remembers`` its marks of the others."""
-
-    store: LevelDBStore
-    disk: bytes
-    at: Mark
-    remembers: Marks
-
-
-def _lock(nodes: Sequence[NodeConfig], ending: ExitStack, choice: _Choice) -> Iterator[_Disk]:
-    for config in nodes:
-        identity = None
-        if config.data_directory.is_dir():
-            ending.callback(hand_over, config.data_directory)  # when the stores are closed: LevelDB makes files of root's
-            ending.enter_context(lock_data_directory(config.data_directory))
-            identity = identity_of(config)
-        if identity is None:
-            choice.left_out[config.node] = "its disk is not here"
-        else:
-            yield _Disk(config, identity, why_untrusted(config.data_directory))
-
-
-def _voters(found: Sequence[_Disk], choice: _Choice) -> dict[str, _Disk]:
-    """Return the disks that may vote in the newest view. For the others, note the reason in ``choice``."""
-    views = [disk.identity.view for disk in found if disk.identity.view is not None]
-    newest = max(views, key=lambda view: view.id, default=None)
-    for disk in found:
-        identity = disk.identity
-        if newest is None or not votes(identity.disk, identity.mode, identity.view):
-            choice.left_out[disk.node] = "it has not been whole since it joined"
-        elif not newest.lists(identity.disk):
-            choice.left_out[disk.node] = f"another disk has taken its place, in view {newest.number}"
-        elif disk.distrusted is not None and not disk.torn:
-            why = f"it was distrusted: {disk.distrusted.words}"
-            if Cause.PUT_BACK in disk.distrusted.causes:
-                choice.is_older(disk.node, why)
-            else:
-                choice.left_out[disk.node] = why
-    return {disk.node: disk for disk in found if disk.node not in choice.left_out}
-
-
-def _note_torn(disk: _Disk) -> None:
-    """Mark a torn store as untrusted before it is cut: it opens again then, and must not vote before the stores are united."""
-    directory = disk.config.data_directory
-    if disk.distrusted is None and any(scan.torn for _, scan in scan_logs(directory / STORE_DIRECTORY)):
-        mark_untrusted(directory, f"{CANNOT_BE_OPENED}: the end of a log was torn, and a recovery that cut it off did not end")
-
-
-def _ask(others: Iterable[_Disk], ending: ExitStack) -> dict[str, Marks]:
-    """Read the marks of the disks that take no part, as far as their stores open. Marks only grow, so a stale one still holds."""
-    memory: dict[str, Marks] = {}
-    for disk in others:
-        with suppress(StorageFailed):
-            store = LevelDBStore.open(disk.config.data_directory / STORE_DIRECTORY, disk.identity.disk)
-            memory[disk.node] = read_marks(ending.enter_context(closing(store)))
-    return memory
-
-
-def _usable(opened: Mapping[str, _Opened], memory: Mapping[str, Marks], choice: _Choice, tell: Tell) -> dict[str, _Opened]:
-    """Return the disks that can be read to their end and hold all that others remember of them, or are accepted as older."""
-    for node, each in opened.items():
-        tell(f"{node}: reading all of its store")
-        try:
-            count_records(each.store)
-        except StorageFailed as error:
-            choice.left_out[node] = str(error)
-            continue
-        if witnesses := [
-            other
-            for other, marks in sorted(memory.items())
-            if other != node and contradicts(marks.get(each.disk, NO_MARK), each.at, each.at.sequence)
-        ]:
-            remember = "remembers" if len(witnesses) == 1 else "remember"
-            choice.is_older(
-                node, f"{' and '.join(witnesses)} {remember} more of it than it holds: {PUT_BACK}, or its last writes are gone"
-            )
-    return {node: each for node, each in opened.items() if node not in choice.left_out}
-
-
-def cut_torn_tail(data_directory: Path) -> list[Cut]:
-    """Cut off what is behind the last whole batch of a store's logs. Raises StoreCorrupt, and cuts nothing, if more follows."""
-    scans = scan_logs(data_directory / STORE_DIRECTORY)
-    return [_cut(path, scan, data_directory / TORN_DIRECTORY) for path, scan in scans if scan.torn]
-
-
-def _cut(path: Path, scan: LogScan, aside: Path) -> Cut:
-    """The copy is durable before anything is cut."""
-    aside.mkdir(mode=0o700, exist_ok=True)
-    copy = next(place for number in itertools.count() if not (place := aside / f"{path.name}.{number}").exists())
-    durable.copy(path, copy)
-    durable.sync_directory(aside.parent)
-    durable.extend(path, scan.whole)
-    return Cut(path, scan.whole, scan.torn, scan.torn_entries, copy)
-
-
-def open_store(config: NodeConfig, identity: DiskIdentity) -> LevelDBStore:
-    """Raises StorageFailed for a store that cannot be trusted, ConfigError if it is in use, or was made with another secret."""
-    store = LevelDBStore.open(config.data_directory / STORE_DIRECTORY, identity.disk)
-    try:
-        check_secret(store, config)
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _trust_again(disk: _Disk, opened: _Opened, memory: Iterable[Marks]) -> None:
-    """Raise the disk's mark beyond all marks of it, then trust it: with a lower one its peers would take it for an older copy."""
-    held = opened.at
-    for marks in memory:
-        held = grown(held, marks.get(opened.disk, NO_MARK))
-    sequence = held.sequence + _BEYOND_MEMORY.sequence
-    opened.store.write({layout.SEQUENCE_KEY: layout.encode_sequence(sequence)})
-    directory = disk.config.data_directory
-    started = replace(disk.identity, incarnation=held.incarnation + _BEYOND_MEMORY.incarnation)
-    write_identity(directory / IDENTITY_FILE, started)
-    (directory / UNTRUSTED_FILE).unlink(missing_ok=True)
-    durable.sync_directory(directory)
-
-
-def count_records(store: Store) -> int:
-    """Reads all of it. Raises StorageFailed if there is a block that cannot be read."""
-    return sum(key.startswith(layout.RECORD) for key, _ in pairs_of(store))
-
-
-def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
-    """Yield all records, registers and names of owners of a store, in the order of keys."""
-    for keys, values in pieces_of(store):
-        yield from zip(keys, values, strict=True)
-
-
-def _unite(stores: Mapping[str, Store], keyring: Keyring, tell: Tell) -> dict[str, int]:
-    """Copy from all stores into the first, then from it into all others, and check that nothing is left to copy."""
-    added = dict.fromkeys(stores, 0)
-    first, *others = stores
-    for source, sink in [(other, first) for other in others] + [(first, other) for other in others]:
-        tell(f"{sink}: gets what {source} has and it has not")
-        added[sink] += _pour(stores[source], stores[sink], keyring)
-    for source, sink in [pair for other in others for pair in ((first, other), (other, first))]:
-        tell(f"{sink}: compared with {source}")
-        if _pour(stores[source], stores[sink], keyring):
-            raise StorageFailed(f"the store of {sink} does not keep what is written to it")
-    return added
-
-
-def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
-    """Merge the source into the sink. Returns the number of pairs that the sink lacked."""
-    written, owners = 0, OwnerNames(sink)
-    for keys, values in pieces_of(source):
-        staged = merge_piece(sink, owners, keyring, keys, values)
-        if staged:
-            sink.write(staged)
-            written += len(staged)
-    return written
+def _places_words(counted: Mapping[str, Opened]) -> str:
+    asides = ", ".join(name for name in counted if name not in NODE_NAMES)
+    return f"{' and '.join(counted)} have all that was acknowledged; give {asides} the name of its node's data directory again"

@@ -34,7 +34,7 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import Counts, Header, Piece, Reader, is_sealed
 from quorumvault.server.offline import certificates, init
-from quorumvault.server.offline.recover import Tell, pairs_of
+from quorumvault.server.offline.unite import Tell, pairs_of
 from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY

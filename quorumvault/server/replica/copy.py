@@ -5,6 +5,8 @@ larger one of the two; of revoked keys the disk has both's; a record is merged b
 are unknown and no value, so they give way to a record that is authentic, and never make a conflict with it. Where there is no
 authentic record they are kept: what is unreadable stays unknown, as it was on the disk that it came from, and is not absent.
 
+A store with damaged blocks is read around them: a bucket that cannot be read to its end is a gap, and the rest is copied.
+
 Rules kept here: copy after the entry, from both.
 """
 
@@ -15,6 +17,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol import records
+from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import CORRUPT, Store
@@ -32,32 +35,68 @@ class Piece(NamedTuple):
     last: bool
 
 
-def read_piece(store: Store, after: bytes, size: int) -> Piece:
+class Gap(NamedTuple):
+    """A store cannot read all that it has after the key ``after`` and before ``end``: ``why``. A copy can go on after ``end``.
+
+    No key is ``end``: it is where the rest of the registers ends, of revoked keys, of names, or of one bucket.
+    """
+
+    after: bytes
+    end: bytes
+    why: str
+
+
+def read_piece(store: Store, after: bytes, size: int) -> Piece | Gap:
     """The pairs after the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
 
-    Raises StoreCorrupt if it meets a block that cannot be read.
+    Ends before a block that cannot be read, and is a Gap if that is what comes next.
     """
     keys: list[bytes] = []
     values: list[bytes] = []
     for prefix in _COPIED:
         if after[: len(prefix)] > prefix:
             continue
-        for key, value in store.scan(prefix, after + b"\0" if after else b""):
-            keys.append(key)
-            values.append(value)
-            size -= len(key) + len(value)
-            if size <= 0:
-                return Piece(keys, values, last=False)
+        try:
+            for key, value in store.scan(prefix, after + b"\0" if after else b""):
+                keys.append(key)
+                values.append(value)
+                size -= len(key) + len(value)
+                if size <= 0:
+                    return Piece(keys, values, last=False)
+        except StoreCorrupt as error:
+            return Piece(keys, values, last=False) if keys else Gap(max(after, prefix), _end(prefix, after), str(error))
     return Piece(keys, values, last=True)
 
 
-def pieces_of(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Yield all that disks have in common of a store, as keys and values, in the order of keys. Raises StoreCorrupt."""
+def end_of_part(key: bytes) -> bytes:
+    """Where the part of a store ends in which this key is, which disks have in common."""
+    return _end(next(prefix for prefix in _COPIED if key.startswith(prefix)), key)
+
+
+def _end(prefix: bytes, after: bytes) -> bytes:
+    """Where the part of the store ends in which the next key after ``after`` would be, among those with this prefix."""
+    bucket = int.from_bytes(after[1:3].ljust(2, b"\0"), "big") + 1 if after.startswith(layout.RECORD) else 1
+    if prefix == layout.RECORD and bucket < BUCKETS:
+        return layout.bucket_prefix(bucket)
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def pieces_of(store: Store, gaps: list[Gap] | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Yield all that disks have in common of a store, as keys and values, in the order of keys.
+
+    What cannot be read is passed over, and added to ``gaps``; without a list for that it raises StoreCorrupt.
+    """
     after, last = b"", False
     while not last:
-        keys, values, last = read_piece(store, after, BATCH_BYTES)
-        yield keys, values
-        after = keys[-1] if keys else after
+        piece = read_piece(store, after, BATCH_BYTES)
+        if isinstance(piece, Gap):
+            if gaps is None:
+                raise StoreCorrupt(piece.why)
+            gaps.append(piece)
+            after = piece.end
+            continue
+        yield piece.keys, piece.values
+        after, last = piece.keys[-1] if piece.keys else after, piece.last
 
 
 def merge_piece(

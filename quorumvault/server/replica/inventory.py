@@ -17,7 +17,7 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
 from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
-from quorumvault.server.replica.copy import read_piece
+from quorumvault.server.replica.copy import Gap, read_piece
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.storage import layout
@@ -138,14 +138,16 @@ class Inventory:
                 break
         return found
 
-    def copy(self, head: Head, after: bytes) -> messages.Copied | messages.NotCopied:
-        """The next piece of a copy of the store, for a joining disk."""
-        try:
-            piece = read_piece(self.store, after, self.copy_bytes)
-        except StoreCorrupt:
+    def copy(self, head: Head, after: bytes, *, only_read: bool = False) -> messages.Copied | messages.NotCopied:
+        """The next piece of a copy of the store, for a joining disk; if ``only_read``, how far it can be read."""
+        piece = read_piece(self.store, after, self.copy_bytes)
+        if isinstance(piece, Gap):
             # Go on with what can be read: to stop would take a second disk away while the first one is missing.
-            return messages.NotCopied(*head)
-        return messages.Copied(*head, piece.keys, piece.values, piece.last)
+            return messages.NotCopied(*head, piece.after, piece.end)
+        keys, values, last = piece
+        if only_read:
+            keys, values = keys[-1:], [b""] * len(keys[-1:])
+        return messages.Copied(*head, keys, values, last)
 
     # What the node asks of its own.
 

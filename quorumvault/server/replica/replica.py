@@ -237,11 +237,13 @@ class Replica:
                 return self._revoke(request)
         identity = self._identity
         mark = Mark(identity.incarnation, self.sequence)
-        return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view, mark)
+        known = self.remembered
+        return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view, mark, known)
 
     def _copy(self, copy: messages.Copy) -> AnyReply:
         refusal = refusal_of(self._identity, copy)
-        return refusal or self.inventory.copy((copy.round, copy.view, self._identity.disk), copy.after)
+        head = (copy.round, copy.view, self._identity.disk)
+        return refusal or self.inventory.copy(head, copy.after, only_read=copy.only_read)
 
     def _revoke(self, request: messages.RevokeKeys) -> AnyReply:
         refusal = self.revoked.store(request, self._identity, self._write, self.has_reserve)

@@ -53,6 +53,7 @@ class Cause(Enum):
     """A cause of distrust that decides what a recovery may do with the disk. The value is in the note's words."""
 
     CANNOT_BE_OPENED = CANNOT_BE_OPENED
+    UNREADABLE = "checksum"
     PUT_BACK = PUT_BACK
 
 
@@ -140,6 +141,7 @@ def create_replacement(config: NodeConfig, identity: DiskIdentity) -> tuple[Disk
         if before is not None and before.mode is Mode.JOINING:
             shutil.rmtree(store, ignore_errors=True)  # it never was whole: there is nothing in it that others have not
         if store.exists():
+            name_in(store, directory)
             logger.warning("%s: the store that cannot be trusted is now %s", config.node, quarantine(store))
         fresh = make_disk(directory, identity)
         (directory / UNTRUSTED_FILE).unlink(missing_ok=True)
@@ -148,6 +150,13 @@ def create_replacement(config: NodeConfig, identity: DiskIdentity) -> tuple[Disk
         raise StorageFailed(f"{directory}: the old store cannot be set aside: {error.strerror}") from None
     check_secret(fresh, config)
     return raise_incarnation(path, identity), fresh
+
+
+def name_in(store: Path, directory: Path) -> None:
+    """Keep in a store that is set aside whose it was, and why it is not trusted: it may still give what it has (set_aside.py)."""
+    for name in (IDENTITY_FILE, UNTRUSTED_FILE):
+        if (directory / name).exists():
+            durable.replace(store / name, (directory / name).read_bytes())
 
 
 def make_disk(directory: Path, identity: DiskIdentity) -> LevelDBStore:

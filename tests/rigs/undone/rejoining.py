@@ -64,7 +64,7 @@ def _entered_in_memory(self: Replica, identity: Any) -> bool:
     return done
 
 
-def _copy_first(node: str, disk: bytes, entered: View | None) -> Joining:
+def _copy_first(node: str, disk: bytes, entered: View | None, donor: Any = None) -> Joining:
     """Copies in the old view, and proposes the new one when it is done."""
     others = tuple(name for name in NODE_NAMES if name != node)
     copies = join._Copies(NO_VIEW)
@@ -117,13 +117,30 @@ def _whoever_enters(turn: Any, disk: bytes) -> Generator[Any, Any, Any]:
     yield Ask(turn.nodes, messages.ProposeView(*messages.UNSENT, turn.view))
 
 
-def _whoever_answers(view: View, others: tuple[str, ...], copies: Any) -> Generator[Any, Any, Any]:
+def _whoever_answers(view: View, others: tuple[str, ...], copies: Any, donor: Any = None) -> Generator[Any, Any, Any]:
     for source in others:
         yield from _real_copy_in(view, (source,), copies)
     return None if copies.done else Wait("nobody gave anything")
 
 
+def _left_at_once(*_: Any) -> Generator[Any, Any, None]:
+    """Asks nobody whether stores can be read."""
+    yield from ()
+
+
+def _nothing_borrowed(*_: Any) -> Generator[Any, Any, bool]:
+    """What a source cannot read is passed over."""
+    yield from ()
+    return True
+
+
 MUTANTS = (
+    Mutant("left-unread", ("read before the view changes",), "nobody is asked",
+           ((join, "_survey", _left_at_once),), scopes=("join-damaged-survivor",)),
+    Mutant("borrows-nothing", ("donors have no voice",), "what a source cannot read is passed over",
+           ((join, "_borrow", _nothing_borrowed),), scopes=("join-from-old-disk",)),
+    Mutant("older-copy-stands-in", ("donors have no voice",), "any old disk stands in",
+           ((join, "stands_in", lambda donor, view, remembered: True),), scopes=("join-from-older-copy",)),
     Mutant("old-disk-id", ("a lost disk gets a new identity",), "it keeps the old one",
            ((Node, "lose_disk", _same_disk),), LOST_DISKS, seed=1),
     Mutant("joining-votes", ("only active listed disks vote",), "a joining one does too",
@@ -140,7 +157,7 @@ MUTANTS = (
     Mutant("copied-before", ("copy after the entry, from both",), "it is made before",
            ((join, "join", _copy_first),), LOST_DISKS, seed=86, scopes=("join-beside-put-get",)),
     Mutant("copied-from-one", ("copy after the entry, from both",), "it is made from one",
-           ((join, "_copy", lambda view, others, copies: _real_copy_in(view, others[:1], copies)),),
+           ((join, "_copy", lambda view, others, copies, donor=None: _real_copy_in(view, others[:1], copies)),),
            LOST_DISKS, seed=5, scopes=("join-beside-put-get",)),
     Mutant("registers-by-choice", ("copy after the entry, from both",), "a register stays",
            ((copy, "merge_values", lambda keyring, owner_of, key, mine, theirs: mine),), LOST_DISKS, seed=20),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from quorumvault.protocol.join import Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Wait, join
+from quorumvault.protocol.donors import Donor
+from quorumvault.protocol.join import DONOR, Activate, Ask, Displaced, Enter, Gaps, Merge, Prepare, Step, Survey, Wait, join
 from quorumvault.protocol.messages import AskView, Copied, Copy, NotCopied, OtherView, ProposeView, RoundId, ViewIs
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import NO_VIEW, Mode, View, first_view, successor
@@ -16,6 +18,7 @@ OLD = first_view(DISKS)
 FRESH = b"d" * 16
 NEW = successor(OLD, "n2", FRESH)
 ROUND = RoundId(b"", b"", 0)
+WHOLE = {"n1": Gaps(), "n3": Gaps()}
 MARKS = {"n1": Mark(1, 100), "n2": Mark(2, 200), "n3": Mark(3, 300)}
 
 
@@ -34,8 +37,8 @@ def piece(node: str, keys: list[bytes], *, last: bool) -> dict[str, Copied]:
 class Script:
     """A joining that is told what it hears. ``step`` is the present one."""
 
-    def __init__(self, entered: View | None = None) -> None:
-        self._steps = join("n2", FRESH, entered)
+    def __init__(self, entered: View | None = None, donor: Donor | None = None) -> None:
+        self._steps = join("n2", FRESH, entered, donor)
         self.step: Step = next(self._steps)
 
     def hears(self, *told: Any) -> Step:
@@ -52,9 +55,9 @@ class Script:
         assert isinstance(request, kind)
         return request
 
-    def copying(self) -> Script:
+    def copying(self, told: dict[str, ViewIs] | None = None) -> Script:
         """Go on to the first piece of n1."""
-        assert self.hears(both(NEW)) == Enter(NEW)
+        assert self.hears(told or both(NEW)) == Enter(NEW)
         self.hears()
         return self
 
@@ -63,7 +66,8 @@ def test_the_whole_way() -> None:
     """Proves: a joiner proposes the next view; active after both copies."""
     joining = Script()
     joining.asks(AskView, "n1", "n3")
-    assert joining.hears(both()) == Prepare()
+    assert joining.hears(both()) == Survey(("n1", "n3"), OLD)
+    assert joining.hears(WHOLE) == Prepare()
     joining.hears()
     assert joining.asks(ProposeView, "n1", "n3").proposed == NEW
     joining.hears(both(NEW))
@@ -117,7 +121,7 @@ def test_one_that_is_behind_is_told_of_the_newer_view_and_asked_again() -> None:
 def test_a_view_that_was_not_entered_by_both_is_no_reason_to_copy() -> None:
     """Proves: copy after the entry, from both."""
     behind = {"n1": stands("n1", NEW), "n3": stands("n3")}
-    assert Script().hears(both(), {}, behind) == Wait("n3 has not entered view 2")
+    assert Script().hears(both(), WHOLE, {}, behind) == Wait("n3 has not entered view 2")
 
 
 def test_a_copy_that_was_interrupted_goes_on_behind_its_last_key() -> None:
@@ -129,8 +133,101 @@ def test_a_copy_that_was_interrupted_goes_on_behind_its_last_key() -> None:
 
 
 def test_what_a_source_cannot_read_is_waited_for() -> None:
+    """An older node does not say where a copy could go on."""
     joining = Script().copying()
-    assert joining.hears({"n1": NotCopied(ROUND, NEW.id, DISKS["n1"])}) == Wait("n1 cannot read all of its store")
+    step = joining.hears({"n1": NotCopied(ROUND, NEW.id, DISKS["n1"])})
+    assert isinstance(step, Wait)
+    assert step.why == "n1 cannot read all of its store"
+    assert "n2's old disk and nowhere else. Stop all nodes" in str(step.advice)
+
+
+def lacks(*parts: bytes) -> Gaps:
+    return Gaps(frozenset(parts))
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"n1": Gaps()}, "n3 does not answer"),
+        ({"n1": Gaps(), "n3": OtherView(ROUND, NO_VIEW, DISKS["n3"], NEW)}, "n3 does not answer"),
+        ({"n1": lacks(b"r\0\1"), "n3": Gaps()}, "n1 cannot read all of its store"),
+        ({"n1": Gaps(), "n3": lacks(b"r\0\1")}, "n3 cannot read all of its store"),
+        ({"n1": NotCopied(ROUND, OLD.id, DISKS["n1"]), "n3": Gaps()}, "n1 cannot read all of its store"),
+    ],
+)
+def test_a_view_is_left_only_when_both_others_have_read_all_of_their_stores(told: dict[str, Any], why: str) -> None:
+    """The old disk still counts, and may have what they cannot read. Proves: read before the view changes."""
+    joining = Script()
+    joining.hears(both())
+    step = joining.hears(told)
+    assert isinstance(step, Wait)
+    assert step.why == why
+    assert (step.advice is None) == ("answer" in why)
+    joining.hears()
+    joining.asks(AskView, "n1", "n3")
+
+
+OLD_DISK = Donor("n2", DISKS["n2"], OLD, MARKS["n2"])
+
+
+def reminded(view: View, mark: Mark = MARKS["n2"]) -> dict[str, ViewIs]:
+    return {node: structs.replace(told, remembered={DISKS["n2"]: mark}) for node, told in both(view).items()}
+
+
+@pytest.mark.parametrize(
+    ("of_the_old", "goes_on"),
+    [(Gaps(), True), (lacks(b"r\0\2"), True), (lacks(b"r\0\1"), False), (NotCopied(ROUND, OLD.id, DISKS["n2"]), False)],
+)
+def test_a_disk_at_hand_stands_in_for_the_parts_that_one_of_the_others_cannot_read(of_the_old: Any, goes_on: bool) -> None:
+    """Two of three have to be able to read each part. Proves: donors have no voice."""
+    joining = Script(donor=OLD_DISK)
+    joining.hears(reminded(OLD))
+    assert joining.hears({"n1": lacks(b"r\0\1"), "n3": lacks(b"r\0\2")} | {}) == Survey((DONOR,), OLD)
+    step = joining.hears({DONOR: of_the_old})
+    assert isinstance(step, Prepare if goes_on and of_the_old == Gaps() else Wait)
+
+
+def test_one_that_forgot_something_does_not_stand_in() -> None:
+    joining = Script(donor=OLD_DISK)
+    joining.hears(reminded(OLD, Mark(2, 201)))
+    assert isinstance(joining.hears({"n1": lacks(b"r\0\1"), "n3": Gaps()}), Wait)
+
+
+def gap(node: str, after: bytes, end: bytes) -> dict[str, NotCopied]:
+    return {node: NotCopied(ROUND, NEW.id, DISKS[node], after, end)}
+
+
+def from_the_old(keys: list[bytes], *, last: bool) -> dict[str, Copied]:
+    return {DONOR: Copied(ROUND, NEW.id, DISKS["n2"], keys, [b""] * len(keys), last)}
+
+
+def test_what_a_source_cannot_read_is_copied_from_the_old_disk_and_the_copy_goes_on_behind_it() -> None:
+    joining = Script(donor=OLD_DISK).copying(reminded(NEW))
+    joining.hears(gap("n1", b"r\0\1", b"r\0\2"))
+    assert joining.asks(Copy, DONOR).after == b"r\0\1"
+    assert joining.hears(from_the_old([b"r\0\1a"], last=False)) == Merge(DONOR, [b"r\0\1a"], [b""])
+    joining.hears()
+    assert joining.asks(Copy, DONOR).after == b"r\0\1a"
+    assert joining.hears(from_the_old([b"r\0\1b", b"r\0\2a"], last=False)) == Merge(DONOR, [b"r\0\1b"], [b""])
+    joining.hears()
+    assert joining.asks(Copy, "n1").after == b"r\0\2"
+    joining.hears(piece("n1", [], last=True), {})
+    joining.hears(gap("n3", b"r\0\1", b"r\0\2"))  # two of three
+    assert isinstance(joining.step, Wait)
+
+
+@pytest.mark.parametrize("told", [{}, {DONOR: NotCopied(ROUND, NEW.id, DISKS["n2"], b"r\0\1", b"r\0\2")}])
+def test_what_the_old_disk_cannot_read_either_is_waited_for(told: dict[str, Any]) -> None:
+    joining = Script(donor=OLD_DISK).copying(reminded(NEW))
+    joining.hears(gap("n1", b"r\0\1", b"r\0\2"))
+    assert isinstance(joining.hears(told), Wait)
+
+
+@pytest.mark.parametrize("end", [b"", b"r\0\1"])
+def test_a_source_that_does_not_get_on_is_waited_for(end: bytes) -> None:
+    joining = Script(donor=OLD_DISK).copying(reminded(NEW))
+    joining.hears(piece("n1", [b"r\0\1a"], last=False), {})
+    assert isinstance(joining.hears(gap("n1", b"r\0\1a", end)), Wait)
 
 
 def test_a_piece_of_another_disk_or_view_is_none() -> None:
@@ -157,5 +254,5 @@ def test_a_disk_that_had_entered_a_view_gives_up_its_slot_to_a_newer_one() -> No
 
 def test_a_disk_that_had_entered_none_takes_the_slot() -> None:
     joining = Script()
-    joining.hears(both(successor(OLD, "n2", b"e" * 16)), {})
+    joining.hears(both(successor(OLD, "n2", b"e" * 16)), WHOLE, {})
     assert joining.asks(ProposeView, "n1", "n3").proposed.number == 3

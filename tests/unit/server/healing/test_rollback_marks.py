@@ -38,6 +38,7 @@ class Rig:
     view: View | None = VIEW
     has_disk: bool = True
     busy: bool = False
+    whole: bool = True
     timers: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
 
@@ -54,6 +55,7 @@ class Rig:
             lambda: self.view,
             lambda seconds, what: self.timers.append((seconds, what)),
             self.given_up.append,
+            lambda: self.whole,
         )
 
     def submit(self, request: Any, on_reply: Callable[[Any], None]) -> None:
@@ -143,6 +145,20 @@ def test_disks_that_are_in_no_view_are_not_remembered_and_those_that_left_it_are
     rig.marks.acknowledged(FRESH, Mark(1, 1))
     rig.wait()
     assert (set(rig.marks.known), make_replica(rig.store).remembered) == ({FRESH}, {FRESH: Mark(1, 1)})
+
+
+def test_while_a_disk_of_the_view_is_not_active_one_that_left_is_remembered() -> None:
+    """It may be needed yet, and has to be told from an older copy of itself (rule: donors have no voice)."""
+    rig = Rig(whole=False)
+    rig.marks.heard(told())
+    rig.view = successor(VIEW, "n1", FRESH)
+    rig.marks.acknowledged(FRESH, Mark(1, 1))
+    rig.wait()
+    assert make_replica(rig.store).remembered.keys() == {ONE, FRESH}
+    for number in range(9):
+        rig.marks.acknowledged(bytes([number]) * 16, Mark(1, 1))
+    rig.wait()
+    assert make_replica(rig.store).remembered.keys() == {FRESH}  # too many to tell which was the last
 
 
 def test_a_node_that_knows_no_view_yet_still_hears_that_its_disk_was_put_back() -> None:

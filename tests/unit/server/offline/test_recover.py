@@ -271,7 +271,7 @@ def test_a_disk_that_was_cut_does_not_vote_before_a_recovery_has_come_to_its_end
     shutil.rmtree(vault.directory / "n3")
     vault.tear("n1")
     with monkeypatch.context() as broken:
-        broken.setattr("quorumvault.server.offline.recover.merge_piece", Mock(side_effect=StorageFailed("the device is gone")))
+        broken.setattr("quorumvault.server.offline.unite.merge_piece", Mock(side_effect=StorageFailed("the device is gone")))
         vault.store(vault.record("a"), "n2")
         with pytest.raises(StorageFailed, match="device is gone"):
             vault.recover()
@@ -344,7 +344,6 @@ LEFT_OUT: dict[str, Callable[[Vault], None]] = {
     "its disk is not here": lambda vault: shutil.rmtree(vault.directory / "n3"),
     "a log is damaged in the middle": lambda vault: damage(vault.log("n3"), 20),
     "a later log goes on behind it": damage_older_log,
-    "orruption": damage_table,
     "it was distrusted: n1 remembers": lambda vault: mark_untrusted(vault.directory / "n3", "n1 remembers more than it holds"),
     "another disk has taken its place, in view 2": replace_n3,
     "it has not been whole since it joined": let_n3_join,
@@ -541,6 +540,8 @@ def test_the_command_makes_a_cluster_of_one_disk_only_if_the_loss_is_accepted(
     assert (told["cluster"], told["records"], told["whole"]) == (f"{new}2/cluster.yaml", 1, True)
 
 
-@pytest.mark.parametrize("arguments", [["--accept-loss"], ["--into", "new"], ["--only", "n1"], ["--only", "n4", "--into", "new"]])
+@pytest.mark.parametrize(
+    "arguments", [["--donor", ".", "--only", "n1"], ["--into", "new"], ["--only", "n1"], ["--only", "n4", "--into", "new"]]
+)
 def test_options_that_do_not_go_together(command: Callable[..., Result], arguments: list[str]) -> None:
     assert command(*arguments).exit_code == 2

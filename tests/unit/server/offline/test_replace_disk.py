@@ -22,6 +22,7 @@ from quorumvault.server.storage.data_directory import open_disk
 from quorumvault.server.storage.disk_identity import lock_data_directory
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.rigs.made import files, made
+from tests.unit.cli.test_status import health, node
 
 HOSTS = ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
 
@@ -203,3 +204,25 @@ def test_the_new_disk_can_be_packed(vault: Path, monkeypatch: pytest.MonkeyPatch
     result = CliRunner().invoke(main, ["pack", str(vault), "--node", "n2", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.output)["disk"] == disk.hex()
+
+
+def test_what_another_node_cannot_read_may_be_on_the_disk_that_would_be_replaced(vault: Path) -> None:
+    """Nodes that do not answer are no reason: the new disk asks again before it takes the old one's place."""
+    file = vault / "cluster.yaml"
+    text, before = file.read_text(), files(vault / "n2")
+    with node((200, health("ok", 3, damaged=True))) as url:
+        file.write_text(text.replace("127.0.0.11:9000", url.removeprefix("http://")))
+        refused = command(vault, "n2")
+        assert refused.exit_code == 1
+        assert "n1 cannot read all that it has: what is in the damaged blocks may be on the disk of n2" in refused.stderr
+        assert files(vault / "n2") == before
+        done = command(vault, "n2", "--accept-loss", "--json")
+    answer = json.loads(done.stdout)
+    assert (answer["damaged"], answer["unsure"]) == (["n1"], ["n3"])
+    assert CliRunner().invoke(main, ["init", str(vault / "new"), "--accept-loss"]).exit_code == 2
+
+
+def test_where_nobody_says_so_is_told(vault: Path) -> None:
+    result = command(vault, "n2")
+    assert result.exit_code == 0
+    assert "n1 does not answer and n3 does not answer: it is not known whether all that is there can be read" in result.output

@@ -9,7 +9,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
-from quorumvault.server.replica.copy import merge_piece, read_piece
+from quorumvault.server.replica.copy import Gap, Piece, merge_piece, pieces_of, read_piece
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.memory import MemoryStore
@@ -52,12 +52,34 @@ def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: d
     copied: list[tuple[bytes, bytes]] = []
     after, last = b"", False
     while not last:
-        keys, values, last = read_piece(store, after, size)
+        piece = read_piece(store, after, size)
+        assert isinstance(piece, Piece)
+        keys, values, last = piece
         assert keys or last
         copied += zip(keys, values, strict=True)
         after = keys[-1] if keys else after
     common = (layout.REGISTER, layout.REVOKED, layout.OWNER, layout.RECORD)
     assert copied == sorted(pair for pair in pairs.items() if pair[0].startswith(common))
+
+
+def test_what_cannot_be_read_is_a_gap_and_the_rest_is_read_around_it() -> None:
+    """A gap ends where the part ends: registers, revoked keys, names, each bucket."""
+    names = [b"e1", b"e2", b"k1", b"mowner/1", b"r\0\0a", b"r\0\0b", b"r\0\xff1", b"r\0\xff2", b"r\xff\xfe1", b"r\xff\xff2"]
+    store = FaultyStore(holding(dict.fromkeys(names, b"v")))
+    store.corrupt |= {b"e2", b"k1", b"r\0\0a", b"r\0\xff2", b"r\xff\xff2"}
+    gaps: list[Gap] = []
+    read = [key for keys, _ in pieces_of(store, gaps) for key in keys]
+    assert read == [b"e1", b"mowner/1", b"r\0\xff1", b"r\xff\xfe1"]
+    assert [(gap.after, gap.end) for gap in gaps] == [
+        (b"e1", b"f"),
+        (b"k", b"l"),
+        (b"r", b"r\0\1"),
+        (b"r\0\xff1", b"r\1\0"),
+        (b"r\xff\xfe1", b"r\xff\xff"),
+        (b"r\xff\xff", b"s"),
+    ]
+    with pytest.raises(StoreCorrupt):
+        list(pieces_of(store))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""The disk that a joining one replaces, if it is on this host: locked, open, and read piece by piece on another thread.
+
+Rules kept here: donors have no voice.
+"""
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from quorumvault.config.cluster import NodeConfig
+from quorumvault.protocol.donors import Donor
+from quorumvault.protocol.messages import Copied, Copy, NotCopied
+from quorumvault.server.replica.copy import Gap, read_piece
+from quorumvault.server.storage.set_aside import open_donor
+from quorumvault.server.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class OldDisk:
+    """``donor`` is what the protocol has to know of it. ``copy_bytes`` bounds a piece. No process has it beside ``ending``'s."""
+
+    donor: Donor
+    store: Store
+    copy_bytes: int
+    ending: ExitStack
+
+    async def copy(self, request: Copy) -> Copied | NotCopied:
+        """The next piece of it, as a replica would answer."""
+        piece = await asyncio.to_thread(read_piece, self.store, request.after, self.copy_bytes)
+        head = (request.round, request.view, self.donor.disk)
+        return NotCopied(*head, piece.after, piece.end) if isinstance(piece, Gap) else Copied(*head, *piece)
+
+
+def find_old_disk(config: NodeConfig) -> OldDisk | None:
+    """Open the disk that this node had before, if it was set aside here and can be opened. Takes as long as a start."""
+    with ExitStack() as opening:
+        found = open_donor(config, opening)
+        if found is not None:
+            return OldDisk(*found, config.cluster.limits.copy_bytes, opening.pop_all())
+    return None

@@ -1,0 +1,89 @@
+"""Stores that a recovery makes anew, and the trust that it gives back (recover.py).
+
+<data>/store.anew           while it is filled; removed at the next recovery if this one does not end
+<data>/store.set-aside-1    the store that could not be read to its end, as it was: nothing is written over it
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from quorumvault import durable
+from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, grown
+from quorumvault.protocol.views import Mode, View
+from quorumvault.server.offline.disks_at_hand import Disk, Opened
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.data_directory import (
+    IDENTITY_FILE,
+    STORE_DIRECTORY,
+    UNTRUSTED_FILE,
+    check_secret,
+    name_in,
+    quarantine,
+)
+from quorumvault.server.storage.disk_identity import write_identity
+from quorumvault.server.storage.leveldb import LevelDBStore
+
+_ANEW: Final = "store.anew"
+#: More than a disk writes between any copy of it and today, thousands a second for years; and more often than it is started.
+_BEYOND_MEMORY = Mark(incarnation=1 << 20, sequence=1 << 40)
+
+
+def make_anew(disks: Iterable[Disk], ending: ExitStack) -> dict[str, LevelDBStore]:
+    """An empty store beside that of each of these disks, under its id. Raises StorageFailed, ConfigError."""
+    made: dict[str, LevelDBStore] = {}
+    for disk in disks:
+        path = disk.config.data_directory / _ANEW
+        shutil.rmtree(path, ignore_errors=True)
+        made[disk.node] = ending.enter_context(closing(LevelDBStore.create(path, disk.identity.disk)))
+        check_secret(made[disk.node], disk.config)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """``memory``: the marks of all disks at hand. With a lower one than they remember a disk would pass for an older copy."""
+
+    newest: View
+    memory: Iterable[Marks]
+
+    def again(self, disk: Disk, at: Mark, store: LevelDBStore) -> None:
+        """Raise the disk's mark beyond all marks of it, then trust it."""
+        beyond = self._beyond(disk, at)
+        store.write({layout.SEQUENCE_KEY: layout.encode_sequence(beyond.sequence)})
+        self._identify(disk, beyond)
+
+    def anew(self, disk: Disk, before: Opened | None, store: LevelDBStore) -> Path | None:
+        """The same for a disk whose store was made anew. Returns where the old one is now, if there was one."""
+        directory = disk.config.data_directory
+        beyond = self._beyond(disk, Mark(disk.identity.incarnation, 0) if before is None else before.at)
+        remembered: Mapping[bytes, Mark] = {} if before is None else before.remembers
+        marks = {layout.mark_key(other): layout.encode_mark(mark) for other, mark in remembered.items()}
+        store.write({layout.SEQUENCE_KEY: layout.encode_sequence(beyond.sequence), **marks})
+        store.close()
+        if before is not None:
+            before.store.close()  # LevelDB removes what it does not know in the directory of that name, which another gets now
+        old, aside = directory / STORE_DIRECTORY, None
+        if old.exists():
+            name_in(old, directory)
+            aside = quarantine(old)
+        (directory / _ANEW).rename(old)
+        durable.sync_directory(directory)
+        self._identify(disk, beyond)
+        return aside
+
+    def _beyond(self, disk: Disk, held: Mark) -> Mark:
+        for marks in self.memory:
+            held = grown(held, marks.get(disk.identity.disk, NO_MARK))
+        return Mark(held.incarnation + _BEYOND_MEMORY.incarnation, held.sequence + _BEYOND_MEMORY.sequence)
+
+    def _identify(self, disk: Disk, at: Mark) -> None:
+        """It has all that was acknowledged, so it may vote in the newest view, whether or not it did before."""
+        directory = disk.config.data_directory
+        identity = replace(disk.identity, incarnation=at.incarnation, mode=Mode.ACTIVE, view=self.newest)
+        write_identity(directory / IDENTITY_FILE, identity)
+        (directory / UNTRUSTED_FILE).unlink(missing_ok=True)
+        durable.sync_directory(directory)

@@ -1,0 +1,42 @@
+"""Torn logs: what a power cut left behind the last whole batch is cut off, and a copy is kept (storage/leveldb_log.py)."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from quorumvault import durable
+from quorumvault.server.storage.data_directory import STORE_DIRECTORY
+from quorumvault.server.storage.leveldb_log import LogScan, scan_logs
+
+#: Where logs are kept as they were, in a node's data directory.
+TORN_DIRECTORY = "torn"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A log that was cut: it keeps its first ``kept`` bytes. ``copy`` is a file that has the ``cut`` bytes after them too.
+
+    ``entries`` is the number of entries in the torn write; None if its beginning is missing.
+    """
+
+    log: Path
+    kept: int
+    cut: int
+    entries: int | None
+    copy: Path
+
+
+def cut_torn_tail(data_directory: Path) -> list[Cut]:
+    """Cut off what is behind the last whole batch of a store's logs. Raises StoreCorrupt, and cuts nothing, if more follows."""
+    scans = scan_logs(data_directory / STORE_DIRECTORY)
+    return [_cut(path, scan, data_directory / TORN_DIRECTORY) for path, scan in scans if scan.torn]
+
+
+def _cut(path: Path, scan: LogScan, aside: Path) -> Cut:
+    """The copy is durable before anything is cut."""
+    aside.mkdir(mode=0o700, exist_ok=True)
+    copy = next(place for number in itertools.count() if not (place := aside / f"{path.name}.{number}").exists())
+    durable.copy(path, copy)
+    durable.sync_directory(aside.parent)
+    durable.extend(path, scan.whole)
+    return Cut(path, scan.whole, scan.torn, scan.torn_entries, copy)

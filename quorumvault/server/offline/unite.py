@@ -1,0 +1,124 @@
+"""Unite stores while no node runs: each gets what it lacks of the others, read around what cannot be read.
+
+Stores that count are merged as a joining disk merges its copies: two values under one key become a conflict mark. Donors have no
+voice (protocol/donors.py). Where two stores that count were read, nothing was acknowledged but what they have, so there a donor
+adds what is authentic and they lack, and contradicts nothing. Only in a part that fewer could read its word is as good as theirs.
+
+Rules kept here: donors have no voice.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
+
+from quorumvault.crypto.keys import Keyring
+from quorumvault.errors import StorageFailed
+from quorumvault.model import Owner
+from quorumvault.server.replica.copy import Gap, end_of_part, merge_piece, pieces_of
+from quorumvault.server.replica.owners import OwnerNames, is_authentic
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.store import Store
+
+Tell = Callable[[str], None]
+
+
+class Read(NamedTuple):
+    """What reading all of a store came to: the number of its records, and where the parts end that cannot be read."""
+
+    records: int
+    gaps: frozenset[bytes]
+
+
+class United(NamedTuple):
+    """By sink what it lacked of the others; by donor what nobody else had."""
+
+    added: dict[str, int]
+    given: dict[str, int]
+
+
+def read_through(store: Store) -> Read:
+    """Reads all of it that can be read."""
+    gaps: list[Gap] = []
+    counted = sum(key.startswith(layout.RECORD) for keys, _ in pieces_of(store, gaps) for key in keys)
+    return Read(counted, frozenset(gap.end for gap in gaps))
+
+
+def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all records, registers, revoked keys and names of owners of a store, in the order of keys. Raises StoreCorrupt."""
+    for keys, values in pieces_of(store):
+        yield from zip(keys, values, strict=True)
+
+
+def unite(
+    sinks: Mapping[str, Store],
+    counted: Mapping[str, Store],
+    donors: Mapping[str, Store],
+    unread: Collection[bytes],
+    keyring: Keyring,
+    tell: Tell,
+) -> United:
+    """Copy from all into the first sink, then from it into the others, and check that nothing is left to copy.
+
+    ``unread``: where the parts end that fewer than two of those that count could read. Raises StorageFailed.
+    """
+    added, given = dict.fromkeys(sinks, 0), dict.fromkeys(donors, 0)
+    first, *others = sinks
+    base = sinks[first]
+    for name, store in counted.items():
+        if store is not base:
+            tell(f"{first}: gets what {name} has and it has not")
+            added[first] += _pour(store, base, keyring)
+    for name, store in donors.items():
+        tell(f"{first}: gets what {name} has and no other")
+        given[name] = _give(store, base, keyring, unread)
+    added[first] += sum(given.values())
+    for name in others:
+        tell(f"{name}: gets what {first} has and it has not")
+        added[name] += _pour(base, sinks[name], keyring)
+    for name in others:
+        tell(f"{name}: compared with {first}")
+        if _pour(base, sinks[name], keyring) or _pour(sinks[name], base, keyring):
+            raise StorageFailed(f"the store of {name} does not keep what is written to it")
+    return United(added, given)
+
+
+def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
+    """Merge what can be read of the source into the sink. Returns the number of pairs that the sink lacked."""
+    owners = OwnerNames(sink)
+    return sum(_merge(sink, owners, keyring, keys, values) for keys, values in pieces_of(source, []))
+
+
+def _give(donor: Store, sink: Store, keyring: Keyring, unread: Collection[bytes]) -> int:
+    """The same from a donor."""
+    owners, written = OwnerNames(sink), 0
+    for keys, values in pieces_of(donor, []):
+        names = {key: Owner(name.decode()) for key, name in zip(keys, values, strict=True) if key.startswith(layout.OWNER)}
+        for marks in (False, True):
+            chosen = [
+                (key, value)
+                for key, value in zip(keys, values, strict=True)
+                if (end_of_part(key) in unread) is marks and (marks or _is_fit(keyring, owners, names, key, value))
+            ]
+            written += _merge(sink, owners, keyring, [key for key, _ in chosen], [value for _, value in chosen], marks=marks)
+    return written
+
+
+def _is_fit(keyring: Keyring, owners: OwnerNames, names: Mapping[bytes, Owner], key: bytes, value: bytes) -> bool:
+    """False for a record that is not authentic."""
+    if not key.startswith(layout.RECORD):
+        return True
+    place = key.removeprefix(layout.RECORD)
+    try:
+        owner_id = layout.parse_place(place)[0]
+    except ValueError:
+        return False
+    owner = names.get(layout.owner_key(owner_id)) or owners.get(owner_id)
+    return owner is not None and is_authentic(keyring, owner, place, value)
+
+
+def _merge(
+    sink: Store, owners: OwnerNames, keyring: Keyring, keys: list[bytes], values: list[bytes], *, marks: bool = True
+) -> int:
+    staged = merge_piece(sink, owners, keyring, keys, values, marks=marks)
+    if staged:
+        sink.write(staged)
+    return len(staged)

@@ -1,0 +1,114 @@
+"""Stores of a node that were set aside, and whose they were: what they hold may be on no other disk any more.
+
+    <data>/n2/store.set-aside-1/        by the node, when it gave its disk up; disk.json and the note of distrust are in it
+    <data>/n2.set-aside-1/              by `init --replace`: the whole data directory
+    <data>/n2/n2.set-aside-1/           the same, where a volume is mounted at n2
+
+Rules kept here: donors have no voice.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from quorumvault.config.cluster import NodePlace
+from quorumvault.errors import ConfigError, StorageFailed
+from quorumvault.protocol.donors import Donor
+from quorumvault.protocol.rollback_marks import Mark
+from quorumvault.protocol.views import Mode
+from quorumvault.server.storage.data_directory import (
+    IDENTITY_FILE,
+    STORE_DIRECTORY,
+    Cause,
+    Untrusted,
+    is_quarantined,
+    why_untrusted,
+)
+from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity
+from quorumvault.server.storage.layout import read_sequence
+from quorumvault.server.storage.leveldb import LevelDBStore
+
+logger = logging.getLogger("quorumvault.disk")
+
+#: Causes of distrust for which what can be read of a store is still right, and complete where it can be read.
+_READABLE = frozenset({Cause.CANNOT_BE_OPENED, Cause.UNREADABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A store, and its identity. ``home``: the data directory to lock before it is opened, if it has one of its own."""
+
+    store: Path
+    identity: DiskIdentity
+    distrusted: Untrusted | None
+    home: Path | None
+
+    @property
+    def may_stand_in(self) -> bool:
+        """Whether nothing but damage that reading finds is known against it, and it was whole when it was set aside."""
+        readable = self.distrusted is None or (bool(self.distrusted.causes) and self.distrusted.causes <= _READABLE)
+        return readable and self.identity.mode is Mode.ACTIVE
+
+    def age(self) -> int:
+        """The newest view first."""
+        return 0 if self.identity.view is None else -self.identity.view.number
+
+    def donor(self, store: LevelDBStore) -> Donor:
+        """What the protocol has to know of it. It has been active, so it is in a view. Raises StoreCorrupt."""
+        identity = self.identity
+        assert identity.view is not None
+        return Donor(identity.node, identity.disk, identity.view, Mark(identity.incarnation, read_sequence(store)))
+
+
+def stores_set_aside(config: NodePlace) -> list[SetAside]:
+    """Those of this node in and beside its data directory. What another cluster has left there is passed over, with a word."""
+    directory = config.data_directory
+    homes = [entry for place in (directory, directory.parent) for entry in place.glob(f"{directory.name}*")]
+    found = [each for home in homes if is_quarantined(home.name) for each in stores_in(home, config)]
+    return [*found, *_stores_beside(directory, config)]
+
+
+def open_donor(config: NodePlace, ending: ExitStack) -> tuple[Donor, LevelDBStore] | None:
+    """The newest of this node's old disks that could stand in as one of three, open and locked until ``ending`` ends."""
+    for aside in sorted(stores_set_aside(config), key=SetAside.age):
+        if not aside.may_stand_in:
+            continue
+        try:
+            store = open_store_set_aside(aside, ending)
+            return aside.donor(store), store
+        except (ConfigError, StorageFailed) as error:
+            logger.warning("%s was set aside, and nothing can be taken from it: %s", aside.store, error)
+    return None
+
+
+def open_store_set_aside(aside: SetAside, ending: ExitStack) -> LevelDBStore:
+    """Open it, and lock its data directory. Raises StorageFailed, ConfigError if a process runs with it."""
+    if aside.home is not None:
+        ending.enter_context(lock_data_directory(aside.home))
+    return ending.enter_context(closing(LevelDBStore.open(aside.store, aside.identity.disk)))
+
+
+def stores_in(home: Path, config: NodePlace | None) -> list[SetAside]:
+    """The store of a data directory, and those that were set aside in it. ``config`` None: of whatever node and cluster."""
+    with suppress(OSError, ConfigError):
+        identity = _identity(home, config)
+        own = [] if identity is None else [SetAside(home / STORE_DIRECTORY, identity, why_untrusted(home), home)]
+        return [*own, *_stores_beside(home, config)]
+    return []
+
+
+def _stores_beside(home: Path, config: NodePlace | None) -> Iterator[SetAside]:
+    for store in sorted(home.glob(f"{STORE_DIRECTORY}*")):
+        with suppress(OSError, ConfigError):
+            if is_quarantined(store.name) and (identity := _identity(store, config)) is not None:
+                yield SetAside(store, identity, why_untrusted(store), None)
+
+
+def _identity(directory: Path, config: NodePlace | None) -> DiskIdentity | None:
+    identity = read_identity(directory / IDENTITY_FILE)
+    if identity is None or config is None or (identity.cluster_id, identity.node) == (config.cluster.cluster_id, config.node):
+        return identity
+    logger.warning("%s is the data of another node or cluster: nothing is taken from it", directory)
+    return None
