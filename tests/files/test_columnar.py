@@ -414,6 +414,7 @@ def test_bytes_of_columns_are_those_of_their_own() -> None:
 def test_nothing_is_written_into_a_table_of_a_lake(what: str, desk: Desk) -> None:
     make("in.parquet", f"select '{desk.client.tokenize(['a'])[0]}' as name")
     Path("lake/_delta_log").mkdir(parents=True)
+    Path("lake/new").mkdir()
     places: dict[str, Any] = {"output": "out.parquet", what: Path("lake/new/x.parquet")}
     output = str(places.pop("output"))
     refused(desk, LakeError, "lake is a table of Delta, and a file put into it", "in.parquet", output, "retokenize", **places)
