@@ -90,7 +90,7 @@ def recover(
 
     All nodes have to be stopped. DIR needs the data directories of at least two of them; from hosts of their own they are
     copied here, and back afterwards. What was set aside beside them (nX.set-aside-1) gives what it has too. What was cut is kept
-    in DIR/nX/torn, and a store that could not be read to its end as DIR/nX/store.set-aside-1.
+    in DIR/nX/torn, and a store that could not be read to its end as DIR/nX/store.damaged.set-aside-1.
     """
     from quorumvault.server.offline.rebuild import rebuild as rebuild_from
     from quorumvault.server.offline.recover import recover as recover_disks

@@ -1,7 +1,7 @@
 """Stores that a recovery makes anew, and the trust that it gives back (recover.py).
 
-<data>/store.anew           while it is filled; removed at the next recovery if this one does not end
-<data>/store.set-aside-1    the store that could not be read to its end, as it was: nothing is written over it
+<data>/store.anew                   while it is filled; removed at the next recovery if this one does not end
+<data>/store.damaged.set-aside-1    the store that could not be read to its end, as it was; no node removes it
 """
 
 import shutil
@@ -28,6 +28,7 @@ from quorumvault.server.storage.disk_identity import write_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
 
 _ANEW: Final = "store.anew"
+_DAMAGED: Final = "store.damaged"
 #: More than a disk writes between any copy of it and today, thousands a second for years; and more often than it is started.
 _BEYOND_MEMORY = Mark(incarnation=1 << 20, sequence=1 << 40)
 
@@ -69,7 +70,7 @@ class Trust:
         old, aside = directory / STORE_DIRECTORY, None
         if old.exists():
             name_in(old, directory)
-            aside = quarantine(old)
+            aside = quarantine(old, _DAMAGED)
         (directory / _ANEW).rename(old)
         durable.sync_directory(directory)
         self._identify(disk, beyond)

@@ -186,9 +186,9 @@ def remove_quarantined(directory: Path) -> None:
         logger.warning("%s, which was set aside, is removed: this node is whole without it", entry)
 
 
-def quarantine(path: Path) -> Path:
-    """Gives a file or directory a name that nothing else has, and returns it. Raises OSError."""
-    aside = _unused(path)
+def quarantine(path: Path, name: str | None = None) -> Path:
+    """Gives a file or directory a name that nothing else has, after ``name`` or its own, and returns it. Raises OSError."""
+    aside = _unused(path if name is None else path.with_name(name))
     path.rename(aside)
     durable.sync_directory(path.parent)
     return aside

@@ -1,8 +1,9 @@
 """Stores of a node that were set aside, and whose they were: what they hold may be on no other disk any more.
 
-    <data>/n2/store.set-aside-1/        by the node, when it gave its disk up; disk.json and the note of distrust are in it
-    <data>/n2.set-aside-1/              by `init --replace`: the whole data directory
-    <data>/n2/n2.set-aside-1/           the same, where a volume is mounted at n2
+    <data>/n2/store.set-aside-1/            by the node, when it gave its disk up; disk.json and the note of distrust are in it
+    <data>/n2/store.damaged.set-aside-1/    by a recovery, which made it anew
+    <data>/n2.set-aside-1/                  by `init --replace`: the whole data directory
+    <data>/n2/n2.set-aside-1/               the same, where a volume is mounted at n2
 
 Rules kept here: donors have no voice.
 """

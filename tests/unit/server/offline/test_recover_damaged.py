@@ -113,7 +113,7 @@ def test_a_disk_that_was_replaced_gives_what_a_damaged_survivor_cannot_read(vaul
     assert vault.votes("n1")
     assert vault.votes("n2")
     assert not vault.votes("n3")  # it joins, from two that are whole
-    assert (done.unread, done.records, done.rebuilt) == (0, 100, {"n1": vault.directory / "n1" / "store.set-aside-1"})
+    assert (done.unread, done.records, done.rebuilt) == (0, 100, {"n1": vault.directory / "n1" / "store.damaged.set-aside-1"})
     assert done.left_out == {"n3": "it has not been whole since it joined"}
     assert (aside / "store" / "CURRENT").exists()
     assert try_it(vault).rebuilt == {}
@@ -273,5 +273,5 @@ def test_the_command_says_what_was_made_anew_and_who_gave_what(vault: Vault) -> 
     result = CliRunner().invoke(main, ["recover", str(vault.directory)])
     assert result.exit_code == 0, result.output
     assert "n1: its store was made anew, of" in result.output
-    assert f"could not be read to its end, is {vault.directory}/n1/store.set-aside-1" in result.output
+    assert f"could not be read to its end, is {vault.directory}/n1/store.damaged.set-aside-1" in result.output
     assert "n3 had no voice in this" in result.output
