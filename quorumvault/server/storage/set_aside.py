@@ -79,7 +79,7 @@ def open_donor(config: NodePlace, ending: ExitStack) -> tuple[Donor, LevelDBStor
         try:
             store = open_store_set_aside(aside, ending)
             return aside.donor(store), store
-        except (ConfigError, StorageFailed) as error:
+        except (ConfigError, StorageFailed, OSError) as error:
             logger.warning("%s was set aside, and nothing can be taken from it: %s", aside.store, error)
     return None
 
