@@ -14,7 +14,8 @@ TableOperation: TypeAlias = Literal["tokenize", "detokenize"]
 #: Rows that an error names.
 ROWS_SHOWN = 5
 
-_TEXT = ("varchar", "enum")
+#: "null" is the type of a column of nothing, which has no other text in it.
+_TEXT = ("varchar", "enum", "null")
 _INEXACT = ("float", "double")
 #: Types that DuckDB writes as text in only one way, whatever its settings.
 CASTABLE = (

@@ -10,6 +10,7 @@ unless the connection has ``preserve_insertion_order`` off: DuckDB then keeps no
 
 import contextlib
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -145,8 +146,25 @@ def _query(con: Connection, query: str) -> duckdb.DuckDBPyRelation:
     if [statement.type for statement in con.extract_statements(query)] != [duckdb.StatementType.SELECT]:
         raise ValueError("source is one query that reads rows, such as \"from 'claims.parquet'\", or a relation")
     # DuckDB looks for frames among the variables of whoever calls it: that is to be our caller.
-    names = _callers_names() | {"_quorumvault_sql": con.sql, "_quorumvault_query": query}
+    names = _callers_names()
+    names |= {word: _readable(names[word]) for word in re.findall(r"\w+", query) if word in names}
+    names |= {"_quorumvault_sql": con.sql, "_quorumvault_query": query}
     found: duckdb.DuckDBPyRelation = eval("_quorumvault_sql(_quorumvault_query)", names)  # noqa: S307 - a text of its own
+    return found
+
+
+def _readable(frame: Any) -> Any:
+    """A frame of pandas whose nulls are such that DuckDB takes all of them for NULL, and none for the text ``nan``."""
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is None or not isinstance(frame, pandas.DataFrame):
+        return frame
+    found = frame.assign()
+    for place, kind in enumerate(frame.dtypes):
+        column = frame.iloc[:, place]
+        if str(kind) == "object" and column.isna().any():
+            values = column.to_numpy(dtype=object, copy=True)
+            values[column.isna().to_numpy()] = None
+            found.isetitem(place, pandas.Series(values, index=frame.index, dtype=object))
     return found
 
 

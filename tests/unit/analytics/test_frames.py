@@ -20,6 +20,7 @@ import quorumvault as qv
 from quorumvault.analytics import pyarrow as readers
 from tests.rigs import tables
 from tests.rigs.tables import Desk
+from tests.rigs.vault import key_text
 
 TEXTS = ["Ann", None, "", "é\U0001f600", "Ann", "00420"]
 COSTS = [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
@@ -389,9 +390,10 @@ def test_a_lazy_frame_is_looked_up_when_it_is_evaluated_and_not_before(desk: Des
     (token,) = desk.client.tokenize(["Ann"])
     assert tokenized.filter(pl.col("name") == token).select("cost").collect()["cost"].to_list() == [1.5, 5.5]
     desk.rig.vault.failure = qv.NoQuorum("n2: down; n3: down")
+    hurried = qv.ClientPolicy(request=0.1)
     try:
-        with pytest.raises(qv.NoQuorum):
-            qv.tokenize(pl.LazyFrame({"name": ["x"]}), "name", client=desk.client).collect()
+        with qv.Client(desk.url, api_key=key_text("admin"), policy=hurried) as client, pytest.raises(qv.NoQuorum):
+            qv.tokenize(pl.LazyFrame({"name": ["x"]}), "name", client=client).collect()
     finally:
         desk.rig.vault.failure = None
 
@@ -457,6 +459,20 @@ def test_a_query_finds_the_caller_s_frames(desk: Desk) -> None:
     assert joined.fetchall() == expected
     with pytest.raises(duckdb.CatalogException, match="relation"):  # a variable of a function in between
         qv.tokenize(desk.con, "from relation", "name", client=desk.client)
+
+
+def test_a_query_meets_nulls_of_each_kind_as_null(desk: Desk) -> None:
+    """DuckDB alone takes NaN of float32 and of Decimal, and numpy's NaT, for their text."""
+    nulls = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), Decimal("NaN")]
+    df = pd.DataFrame({"name": pd.Series([*nulls, "nan"], index=list("abcdefgh"), dtype=object)})
+    found = [token for (token,) in qv.tokenize(desk.con, "from df", "name", client=desk.client).fetchall()]
+    assert found == [None] * 7 + desk.client.tokenize(["nan"])
+    nothing = df.head(7)
+    assert len(nothing) == 7
+    told = qv.detokenize(desk.con, "from nothing", "name", client=desk.client)
+    assert told.fetchall() == [(None, "null")] * 7
+    assert df["name"].isna().sum() == 7
+    assert isinstance(df["name"].iloc[6], Decimal)
 
 
 def test_only_what_the_caller_brought_is_imported() -> None:
