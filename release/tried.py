@@ -3,6 +3,7 @@
 pip asks the index that it is configured for. Whatever does not work ends this with the words that were said.
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ _PATIENCE = 300.0
 _ROUND_TRIP = """
 import json, pathlib, signal, subprocess, sys, time
 import quorumvault as qv
+assert qv.__file__.startswith(sys.prefix), qv.__file__
 from quorumvault.testing.cluster import free_base_port
 
 began = time.monotonic()
@@ -36,6 +38,7 @@ print(f"{ready:.1f}")
 _CLIENT = """
 import importlib.metadata, pkgutil, sys
 import quorumvault, quorumvault.client
+assert quorumvault.__file__.startswith(sys.prefix), quorumvault.__file__
 brought = {each.metadata["Name"].lower() for each in importlib.metadata.distributions()}
 assert not brought & {"cryptography", "click", "plyvel", "plyvel-next", "starlette", "uvicorn", "uvloop"}, brought
 assert importlib.metadata.version("quorumvault-client") == quorumvault.__version__
@@ -102,7 +105,11 @@ def _timed(command: Sequence[Path | str]) -> float:
 
 
 def _run(command: Sequence[Path | str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False, cwd=tempfile.gettempdir())
+    """Returns what it printed. Nothing of this checkout is in its way: it has what is installed."""
+    others = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=_PATIENCE, check=False, cwd=tempfile.gettempdir(), env=others
+    )
     if done.returncode:
         shown = " ".join(map(str, command))[:200]
         raise SystemExit(f"exit code {done.returncode} of {shown}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
