@@ -5,6 +5,7 @@ bin/chaos run --net namespaces       three hosts in network namespaces instead o
 bin/chaos long                       all faults for three quarters of an hour
 bin/chaos demo                       two minutes, narrated
 bin/chaos mutants [NAME ...]         broken builds, each of which has to be noticed
+bin/chaos pairs [CELL ...]           two disks with a fault each, of all kinds: what is seen, what is lost, what to type
 bin/chaos report DIR                 the page of a run that was made before
 bin/chaos check HISTORY ...          both checkers' verdicts on histories that were recorded before
 
@@ -24,7 +25,7 @@ from random import SystemRandom
 
 import msgspec
 
-from chaos import mutants, namespaces, nemesis, report
+from chaos import mutants, namespaces, nemesis, pairs, report
 from chaos.faults import missing
 from chaos.nemesis import FAMILIES, Kind
 from chaos.network import on_loopback
@@ -49,6 +50,8 @@ _SHOWN = (
     Kind.FULL_DISK, Kind.FLIPPED_TABLE, Kind.TORN_LOG, Kind.DISK_GONE, Kind.KILL_ALL,
 )  # fmt: skip
 _NARRATED_SEED = 1
+#: Enough for some tables and a rotten block in each part of them.
+_PAIRS_RECORDS = 20_000
 #: Enough for half a dozen faults.
 _MUTANT_SECONDS = 45.0
 #: The calm at the end of a script and of the narrated run.
@@ -79,6 +82,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     broken = commands.add_parser("mutants", help="broken builds, each of which has to be noticed")
     broken.add_argument("--seconds", type=float, default=_MUTANT_SECONDS, help="of work, each; %(default)g by default")
     broken.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
+    two = commands.add_parser("pairs", help="two disks with a fault each: what is seen, what is lost, what to type")
+    two.add_argument("--records", type=int, default=_PAIRS_RECORDS, help="in each cell; %(default)s by default")
+    two.add_argument("--seed", type=int, default=1, help="of the cells' order")
+    two.add_argument("cells", nargs="*", metavar="CELL", help='such as "rotten, full, at once"; default: all of them')
     page = commands.add_parser("report", help="the page of a run that was made before")
     page.add_argument("directory", type=Path)
     again = commands.add_parser("check", help="two checkers' verdicts on recorded histories")
@@ -149,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if chosen.profile == "check":
             return check_again(chosen.histories)
+        if chosen.profile == "pairs":
+            return pairs.main(chosen.cells, chosen.records, chosen.seed)
         if chosen.profile == "mutants":
             return mutants.hunt(chosen.names, chosen.seconds)
         if chosen.report is not None and chosen.report.exists() and any(chosen.report.iterdir()):

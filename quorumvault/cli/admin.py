@@ -106,17 +106,28 @@ def stop(config: Path, node: str, as_json: bool) -> None:
 
 @click.command(short_help="Compare replicas and mend what differs.", epilog="\b\nExample:\n  quorumvault repair vault --node n1")
 @node_options
+@click.option(
+    "--accept-loss", is_flag=True, help="What this node does not know, and cannot read elsewhere, is not there any more."
+)
 @json_option
-def repair(config: Path, node: str, as_json: bool) -> int:
+def repair(config: Path, node: str, accept_loss: bool, as_json: bool) -> int:
     """Have a node compare its replica with the two others and bring to either side what it lacks.
 
     Nodes do that by themselves every few minutes; this is for who does not want to wait. It asks the node through its socket in
-    DIR, on the node's own host, and returns when nothing is left to mend. Exit 1 if a peer could not be compared.
+    DIR, on the node's own host, and returns when nothing is left to mend. Exit 1 if a peer could not be compared, or there are
+    parts of the node's store of which it does not know what it had: their blocks could not be read, and another disk cannot
+    read all of them either. Tokens in them that no disk has get 503, because nobody can tell whether they were there.
+    --accept-loss ends that: they are not found then. Say it when all three disks have been compared, and a backup has been taken.
     """
-    repaired = admin_client(config, node).repair()
+    repaired = admin_client(config, node).repair(accept_loss=accept_loss)
     words = [f"{repaired.node} and {peer}: {_mended(found)}" for peer, found in repaired.peers.items()]
+    if repaired.given_up:
+        words.append(f"{repaired.node}: gave up {repaired.given_up:,} parts of its store that could not be read")
+    if repaired.gaps:
+        words.append(f"{repaired.node}: does not know what it had in {repaired.gaps:,} parts of its store")
     print_answer(repaired, "\n".join(words), as_json=as_json)
-    return ERROR if any(found.problem or found.unreadable for found in repaired.peers.values()) else 0
+    unreadable = any(found.unreadable for found in repaired.peers.values()) and not repaired.given_up
+    return ERROR if unreadable or repaired.gaps or any(found.problem for found in repaired.peers.values()) else 0
 
 
 def _mended(found: PeerRepair) -> str:

@@ -41,9 +41,9 @@ class AdminClient:
         """The node drains; it still runs when this returns."""
         return self._ask("POST", "/stop", Stopping)
 
-    def repair(self) -> Repaired:
-        """Compare the node with its peers and mend what differs. Returns when that is done."""
-        return self._ask("POST", "/repair", Repaired, seconds=_LONG_SECONDS)
+    def repair(self, *, accept_loss: bool = False) -> Repaired:
+        """Compare the node with its peers and mend what differs; then forget what no disk can read, if that is accepted."""
+        return self._ask("POST", "/repair?accept_loss=yes" if accept_loss else "/repair", Repaired, seconds=_LONG_SECONDS)
 
     def verify(self) -> Verified:
         """Compare the node with its peers, record by record. Returns when that is done."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from quorumvault.cli.admin_client import AdminClient
     from quorumvault.server.backup.format import Header, Trailer
 
+#: Parts that could not be read, and are named one by one.
+_SHOWN = 5
 #: Records and the like between two lines on how far it is.
 _TOLD = 1_000_000
 
@@ -42,7 +44,7 @@ def backup(config: Path, node: str, as_json: bool, output: Path, force: bool) ->
         raise click.UsageError("with -o - standard output is the backup; --json has no place there")
     client = admin_client(config, node)
     with destination(output, force=force) as sink:
-        header, trailer, size = _save(client, sink, steps_on_terminal())
+        header, trailer, size, unknown = _save(client, sink, steps_on_terminal())
     keep = _to_keep(config)
     if as_json:
         print_json(
@@ -56,19 +58,25 @@ def backup(config: Path, node: str, as_json: bool, output: Path, force: bool) ->
                 "records": trailer.counts.records,
                 "owners": trailer.counts.owners,
                 "conflicts": trailer.counts.conflicts,
+                "unknown": [{"first": first.hex(), "end": end.hex()} for first, end in unknown],
                 "secret": {"id": header.secret, "fingerprint": header.fingerprint},
                 "keep": keep,
             }
         )
     else:
         _tell(output, header, trailer, size, keep)
+    if unknown:
+        say(_unknown_words(unknown), err=True)
 
 
-def _save(client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]) -> tuple[Header, Trailer, int]:
-    """Answers what its two ends say, and its size in bytes."""
+def _save(
+    client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]
+) -> tuple[Header, Trailer, int, list[tuple[bytes, bytes]]]:
+    """Answers what its two ends say, its size in bytes, and the parts of the keys that fewer than two disks could read."""
     from quorumvault.server.backup.format import Piece
+    from quorumvault.server.storage import layout
 
-    entries = 0
+    entries, unknown = 0, list[tuple[bytes, bytes]]()
     with client.backup() as reader:
         sink.write(reader.start)
         size = len(reader.start)
@@ -76,12 +84,24 @@ def _save(client: AdminClient, sink: BinaryIO, tell: Callable[[str], None]) -> t
         while isinstance(frame.message, Piece):
             sink.write(frame.raw)
             size += len(frame.raw)
+            pairs = zip(frame.message.keys, frame.message.values, strict=True)
+            unknown += [(key[1:], end) for key, end in pairs if key.startswith(layout.GAP)]
             before, entries = entries, entries + len(frame.message.keys)
             if entries // _TOLD > before // _TOLD:
                 tell(f"{entries:,} entries so far")
             frame = reader.next()
         sink.write(frame.raw)
-        return reader.header, frame.message, size + len(frame.raw)
+        return reader.header, frame.message, size + len(frame.raw), unknown
+
+
+def _unknown_words(unknown: list[tuple[bytes, bytes]]) -> str:
+    parts = ", ".join(f"qv_E_{first[:2].hex()}… to qv_E_{end[:2].hex()}…" for first, end in unknown[:_SHOWN])
+    more = f", and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+    return (
+        f"In {len(unknown):,} parts of the keys fewer than two of the three disks could be read: among the tokens {parts}{more}. "
+        f"What any of them could read is in the backup. What was on the others and is nowhere else is not, and a cluster that "
+        f"is restored from it says there that it does not know, and never not found."
+    )
 
 
 def _to_keep(config: Path) -> dict[str, str]:

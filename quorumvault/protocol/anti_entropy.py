@@ -15,12 +15,16 @@ The half without IO (steps.py); server/healing/anti_entropy.py says when, and ca
 
 A replica that had the same sums as its peer learns that the records in these buckets are on two disks.
 
-Rules kept here: anti-entropy; settled records.
+A bucket that one of the two cannot all read, or does not know all of (server/storage/gaps.py), differs whatever the sums say:
+what is read of it is exchanged as in any other. Once this replica has all that a peer which can read it has there, that peer is
+done; and once that is true of both peers in one view, the bucket is known here.
+
+Rules kept here: anti-entropy; settled records; what is not known is not absent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 
 from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, SUM_BYTES, bucket_of, differing, ranges
@@ -36,7 +40,7 @@ from quorumvault.protocol.messages import (
     Sums,
     Survey,
 )
-from quorumvault.protocol.views import ViewId
+from quorumvault.protocol.views import NO_VIEW, ViewId
 
 #: Groups whose bucket sums are asked for at once: 32 KiB.
 _GROUPS_AT_ONCE = 16
@@ -94,14 +98,25 @@ class SettleBuckets:
     buckets: Sequence[range]
 
 
-Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords | SettleBuckets
+@dataclass(frozen=True, slots=True)
+class NoteWhole:
+    """The peer, active in ``view``, can read all of these buckets, and this replica, which could not, has all of it by now.
+
+    Sent: None.
+    """
+
+    view: ViewId
+    buckets: frozenset[int]
+
+
+Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords | SettleBuckets | NoteWhole
 
 
 @dataclass(slots=True)
 class Compared:
     """The result of a comparison: records ``given`` to the peer and ``taken`` from it; registers ``raised`` on either side.
 
-    ``buckets`` counts those that differed, ``unreadable`` buckets that one of the two could not read.
+    ``buckets`` counts those that differed, ``unreadable`` buckets of which one of the two could not read all.
     """
 
     buckets: int = 0
@@ -155,15 +170,18 @@ def _registers(of_peer: bool, after: bytes) -> Generator[Step, object, Registers
 
 
 def _differing_buckets() -> Generator[Step, object, list[int]]:
-    groups = yield from _differing_sums([])
-    buckets: list[int] = []
+    buckets = set[int]()
+    groups = yield from _differing_sums([], buckets)
     for at in range(0, len(groups), _GROUPS_AT_ONCE):
-        buckets += yield from _differing_sums(groups[at : at + _GROUPS_AT_ONCE])
-    return buckets
+        buckets.update((yield from _differing_sums(groups[at : at + _GROUPS_AT_ONCE])))
+    return sorted(buckets)
 
 
-def _differing_sums(groups: list[int]) -> Generator[Step, object, list[int]]:
-    """The groups that differ if ``groups`` is empty, else the buckets in these that differ. Records in all others are settled."""
+def _differing_sums(groups: list[int], unknown: set[int] | None = None) -> Generator[Step, object, list[int]]:
+    """The groups that differ if ``groups`` is empty, else the buckets in these that differ. Records in all others are settled.
+
+    ``unknown`` gets the buckets of which this replica does not know all that it had.
+    """
     answers = []
     for of_peer in (True, False):
         answer = yield AskOne(of_peer, AskSums(*UNSENT, groups))
@@ -178,6 +196,8 @@ def _differing_sums(groups: list[int]) -> Generator[Step, object, list[int]]:
     if theirs.view == mine.view:
         equal = [index for index in range(len(mine.sums or b"") // SUM_BYTES) if index not in unequal]
         yield SettleBuckets(mine.view, mine.sequence, _settled(groups, equal))
+    if unknown is not None:
+        unknown.update(mine.unknown)
     return sorted(_bucket(groups, index) for index in unequal) if groups else sorted(unequal)
 
 
@@ -195,44 +215,56 @@ def _bucket(groups: list[int], index: int) -> int:
 
 def _compare_listings(first: int, end: int, compared: Compared) -> Generator[Step, object, None]:
     while first < end:
-        following, (theirs, mine), unreadable = yield from list_both(first, end)
-        compared.unreadable += len(unreadable)
-        lacking = [place for place, seen in theirs.items() if mine.get(place) != seen]
+        following, (theirs, mine) = yield from list_both(first, end)
+        compared.unreadable += len(theirs.unreadable | mine.unreadable)
+        lacking = [place for place, seen in theirs.records.items() if mine.records.get(place) != seen]
         yield from _fetch(lacking, compared)
-        missed = [place for place in mine if place not in theirs]
+        missed = [place for place in mine.records if place not in theirs.records]
         for batch in batches(missed):
             given = yield WriteBackRecords(batch)
             compared.given += given if isinstance(given, int) else 0
+        if (unknown := mine.unreadable - theirs.unreadable) and theirs.view == mine.view:
+            again = yield from _list(False, first, following)
+            absent = {bucket_of(place) for place in theirs.records if place not in again.records}
+            yield NoteWhole(mine.view, frozenset(unknown - absent))
         first = following
 
 
-def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, list[dict[bytes, bytes]], set[int]]]:
-    """(where the next slice begins, [the peer's, this node's] places with hashes, buckets that one of them cannot read)."""
-    listings: list[list[Listing]] = []
-    until = end
-    for of_peer in (True, False):
-        slices: list[Listing] = []
-        at = first
-        while at < until:
-            answer = yield AskOne(of_peer, AskListing(*UNSENT, at, until))
-            if not isinstance(answer, Listing) or not at < answer.next <= until:
-                raise CannotCompare("a listing that cannot be used")
-            slices.append(answer)
-            at = answer.next
-            if of_peer:
-                until = at  # the peer says how far this slice goes
-        listings.append(slices)
-    unreadable = {bucket for slices in listings for each in slices for bucket in each.unreadable}
-    return until, [_readable(slices, unreadable) for slices in listings], unreadable
+@dataclass(slots=True)
+class Listed:
+    """What one replica can read of some buckets: hashes by place; and the buckets that it cannot all read."""
+
+    view: ViewId
+    records: dict[bytes, bytes] = field(default_factory=dict)
+    unreadable: set[int] = field(default_factory=set)
 
 
-def _readable(slices: Iterable[Listing], unreadable: set[int]) -> dict[bytes, bytes]:
-    return {
-        place: seen
-        for each in slices
-        for place, seen in zip(each.places, each.hashes, strict=True)
-        if bucket_of(place) not in unreadable
-    }
+def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, tuple[Listed, Listed]]]:
+    """(where the next slice begins, (the peer's, this node's)). The peer says how far this slice goes."""
+    answer = yield AskOne(True, AskListing(*UNSENT, first, end))
+    if not isinstance(answer, Listing) or not first < answer.next <= end:
+        raise CannotCompare("a listing that cannot be used")
+    theirs = Listed(answer.view)
+    _take(answer, theirs)
+    mine = yield from _list(False, first, answer.next)
+    return answer.next, (theirs, mine)
+
+
+def _list(of_peer: bool, first: int, end: int) -> Generator[Step, object, Listed]:
+    listed = Listed(NO_VIEW)
+    while first < end:
+        answer = yield AskOne(of_peer, AskListing(*UNSENT, first, end))
+        if not isinstance(answer, Listing) or not first < answer.next <= end:
+            raise CannotCompare("a listing that cannot be used")
+        listed.view = answer.view
+        _take(answer, listed)
+        first = answer.next
+    return listed
+
+
+def _take(answer: Listing, listed: Listed) -> None:
+    listed.records.update(zip(answer.places, answer.hashes, strict=True))
+    listed.unreadable.update(answer.unreadable)
 
 
 def _fetch(places: list[bytes], compared: Compared) -> Generator[Step, object, None]:
@@ -276,11 +308,17 @@ def verify(first: int, end: int = BUCKETS) -> Generator[Step, object, tuple[int,
 
     Returns (the bucket at which the next slice begins, what differs).
     """
-    following, (theirs, mine), unreadable = yield from list_both(first, end)
+    following, listed = yield from list_both(first, end)
+    unreadable = listed[0].unreadable | listed[1].unreadable
+    theirs, mine = (_without(unreadable, each.records) for each in listed)
     both = theirs.keys() & mine.keys()
     unequal = sum(theirs[place] != mine[place] for place in both)
     only_here, only_there = len(mine) - len(both), len(theirs) - len(both)
     return following, Differences(len(both) + only_here + only_there, only_here, only_there, unequal, 0, len(unreadable))
+
+
+def _without(buckets: set[int], records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return {place: seen for place, seen in records.items() if bucket_of(place) not in buckets}
 
 
 def verify_registers() -> Generator[Step, object, Differences]:

@@ -161,10 +161,12 @@ class Copy(_Request2, frozen=True, tag=12):
     """The next registers and records of this disk, in the order of their keys, from the first one after ``after`` on.
 
     ``only_read``: whether they can be read is the question. The answer has the last of their keys, and an empty value.
+    ``around``: what cannot be read of the records is passed over, and told.
     """
 
     after: bytes
     only_read: bool = False
+    around: bool = False
 
 
 class AskSums(_Request2, frozen=True, tag=16):
@@ -270,12 +272,18 @@ class ViewIs(Reply, frozen=True, tag=42):
 
 
 class Copied(Reply, frozen=True, tag=43):
-    """Parallel columns of the store's keys and values; ``last``: there are no more after them."""
+    """Parallel columns of the store's keys and values; ``last``: there are no more after them.
+
+    ``gaps``: first place, and first place behind, of each part that was passed over; ``until``: the key after which the next ones
+    are, if that is not the last of these.
+    """
 
     columns: ClassVar[tuple[str, ...]] = ("keys", "values")
     keys: list[bytes]
     values: list[bytes]
     last: bool
+    gaps: list[tuple[bytes, bytes]] = []
+    until: bytes = b""
 
 
 class NotCopied(Reply, frozen=True, tag=44):
@@ -291,11 +299,13 @@ class NotCopied(Reply, frozen=True, tag=44):
 class Sums(Reply, frozen=True, tag=48):
     """Unsigned integers of 64 bits, big-endian, in the order asked for; None while this replica is still counting.
 
-    ``sequence`` is the number of writes that they are the sums after.
+    ``sequence`` is the number of writes that they are the sums after. ``unknown``, beside the sums of groups, has the buckets of
+    which this replica does not know all that it had.
     """
 
     sums: bytes | None
     sequence: int = 0
+    unknown: tuple[int, ...] = ()
 
 
 class Listing(Reply, frozen=True, tag=49):

@@ -33,6 +33,9 @@ class FaultyStore:
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         return self._readable(self._inner.scan(prefix, start))
 
+    def step_over(self, start: bytes, end: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        return min([key + b"\0" for key in self.corrupt if start <= key < end], default=end), []
+
     def close(self) -> None:
         self._inner.close()
 

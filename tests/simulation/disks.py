@@ -55,6 +55,10 @@ class Disk:
         found = sorted((key, value) for key, value in held if value is not None and key.startswith(prefix) and key >= start)
         return self._readable(found, self.unreadable - self._cached.keys())
 
+    def step_over(self, start: bytes, end: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        unreadable = self.unreadable - self._cached.keys()
+        return min([key + b"\0" for key in unreadable if start <= key < end], default=end), []
+
     def _readable(self, pairs: list[tuple[bytes, bytes]], unreadable: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
         for key, value in pairs:
             if key in unreadable:
@@ -81,6 +85,14 @@ class Disk:
             else:
                 self.stored[key] = value
         self._cached.clear()
+
+    def salvage(self) -> None:
+        """As a start does after the process had come upon it: what cannot be read is gone, and known to be unknown."""
+        lost = {key for key in self.unreadable if key.startswith(layout.RECORD)}
+        for key in lost:
+            self.stored.pop(key, None)
+            self.stored[layout.GAP + key[1:]] = key[1:] + b"\0"
+        self.unreadable -= lost
 
     def crash(self, *, keeps: bool) -> None:
         """The process died: the unsynced batch is there, or it is not."""

@@ -163,6 +163,7 @@ class Node:
     def start(self) -> None:
         if self.process is None:
             self.starts += 1
+            self.disk.salvage()
             self.disk.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
             self.process = Process(self)
             learn_settled(self.process, self.comparing, TIMEOUTS.round)

@@ -40,7 +40,7 @@ def test_a_rule_has_all_that_an_alert_is_made_of(rule: dict[str, Any]) -> None:
     assert re.fullmatch(r"\d+[sm]", rule["for"])
     assert rule["labels"]["severity"] in ("warning", "critical")
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
-    assert "$labels.instance" in rule["annotations"]["summary"]
+    assert {"$labels.instance", "$labels.node"} & set(re.findall(r"\$labels\.\w+", rule["annotations"]["summary"]))
 
 
 def test_a_rule_speaks_of_series_that_there_are(rule: dict[str, Any]) -> None:

@@ -3,7 +3,10 @@
 A backup that could not be restored is thus refused while the disks that it is read from can still be mended.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from copy import copy
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.model import Owner
@@ -28,10 +31,24 @@ class Audit:
         self._records = 0
         self._registers = 0
         self._conflicts = 0
+        self._unknown = 0
 
     @property
     def counts(self) -> Counts:
-        return Counts(self._records, self._registers, len(self.owners), self._conflicts)
+        return Counts(self._records, self._registers, len(self.owners), self._conflicts, self._unknown)
+
+    def rotten(self, key: bytes, value: bytes) -> bool:
+        """True for a record that is not what was sealed for its place, as far as its owner is known."""
+        if not key.startswith(layout.RECORD) or value == records.CONFLICT_MARK or len(key) != 1 + layout.PLACE_BYTES:
+            return False
+        owner = self.owners.get(layout.parse_place(key[1:])[0])
+        return owner is not None and not is_authentic(self._keyring, owner, key[1:], value)
+
+    def copy(self) -> Audit:
+        """As far as it is now, to go on from here again."""
+        copied = copy(self)
+        copied.owners = dict(self.owners)
+        return copied
 
     def look(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Check the next pairs. Raises Unfit."""
@@ -45,6 +62,8 @@ class Audit:
                 self._look_at_name(key.removeprefix(layout.OWNER), value)
             elif key.startswith(layout.REGISTER):
                 self._look_at_register(value)
+            elif key.startswith(layout.GAP):
+                self._unknown += 1
             elif not (key.startswith(layout.REVOKED) and value == layout.REVOKED_VALUE):
                 raise Unfit("a key that is not one of a record, a register, a revoked API key or an owner")
 

@@ -66,12 +66,16 @@ class Piece(Message, frozen=True, tag=2):
 
 
 class Counts(Message, frozen=True):
-    """The number of entries in a backup. ``conflicts``: those of its records that mark a token in which two values met."""
+    """The number of entries in a backup. ``conflicts``: those of its records that mark a token in which two values met.
+
+    ``unknown``: parts of the keys that fewer than two disks could read, so that nobody knows whether all that was there is in it.
+    """
 
     records: int
     registers: int
     owners: int
     conflicts: int
+    unknown: int = 0
 
 
 class Trailer(Message, frozen=True, tag=3):

@@ -3,7 +3,9 @@
 Everything that was committed before it began is in it. A record that is committed is on two of the three active disks of the
 view, so that of any two one has it; the two are asked after the beginning, and nothing is ever deleted. A view that had followed
 by then would have been entered by one of the two, which would refuse to be asked in this one. That holds key by key: where
-one peer cannot go on, the other one goes on from there.
+one peer cannot go on, the other one goes on from there; and where a disk cannot read a part of its records, the third one is read
+too. A part that two of the three can read is whole. What only one of them can read, or none, is in the backup as far as it can be
+read, and then as a gap (storage/gaps.py): a cluster that is made of it does not know what was there either.
 
 What is committed meanwhile may be in it, or not. It rests after each piece (healing/throttle.py), and the next one is not read
 before who takes it has taken the last one.
@@ -19,22 +21,25 @@ from quorumvault.config.cluster import NodeConfig
 from quorumvault.crypto.keys import Keyring, backup_key, fingerprint
 from quorumvault.errors import Busy, NoQuorum, StoreCorrupt
 from quorumvault.model import Owner
-from quorumvault.protocol.messages import Copied, Copy, NotCopied
+from quorumvault.protocol.anti_entropy import batches
+from quorumvault.protocol.messages import Copied
 from quorumvault.protocol.views import View
 from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import BrokenOff, Header, Piece, Trailer, Writer, seal
+from quorumvault.server.backup.sources import Sources
 from quorumvault.server.backup.union import Union
 from quorumvault.server.healing.healer import Healer
-from quorumvault.server.healing.requests import NoAnswer, ReplicaClient
+from quorumvault.server.healing.requests import ReplicaClient
 from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.replica.copy import merge_values
 from quorumvault.server.storage import layout
+from quorumvault.server.storage.gaps import Gaps
 from quorumvault.server.telemetry.event_log import Event
 
+#: The number of a source of the union that is no disk: the names that this node knows.
+_NAMES = 2
 #: The outcome of a backup that failed for another reason than too few disks.
 REFUSED = "refused"
-#: The sources of the union: this node's disk, a peer's, and the names that this node knows.
-_OWN, _PEER, _NAMES = _SOURCES = range(3)
 
 
 class Taking:
@@ -57,17 +62,16 @@ class Taking:
         self.audit = Audit(keyring)
         #: The code of what it came to: "ok", or that of an error.
         self.outcome = "interrupted"
-        self._replicas = replicas
-        self._nodes = {_OWN: [replicas.node], _PEER: list(peers)}
-        self._read: set[str] = set()
+        self._sources = Sources(replicas, list(peers), view)
         self._throttle = throttle
-        self._view = view
         self._header = header
         self._key = key
         self._writer = Writer()
+        #: The last key that was given out.
+        self._given = b""
         #: By id. A record is joined when both disks have been read up to it, and that is behind all their owners' names.
         self._owners = {owner.id: owner for owner in known}
-        self._union = Union(len(_SOURCES), lambda key, one, other: merge_values(keyring, self._owners.get, key, one, other))
+        self._union = Union(_NAMES + 1, lambda key, one, other: merge_values(keyring, self._owners.get, key, one, other))
         names = sorted((layout.owner_key(owner.id), owner.name.encode()) for owner in self._owners.values())
         self._union.add(_NAMES, [key for key, _ in names], [name for _, name in names], last=True)
 
@@ -82,8 +86,10 @@ class Taking:
                     yield self._writer.write(self._header)
                     begun = True
                 # On no thread that anybody waits for: to open each record takes longer than to read it.
-                yield await asyncio.to_thread(self._advance)
+                yield await self._advance(await asyncio.to_thread(self._union.ready))
                 await self._throttle.rest(began)
+            if unread := self._sources.unread():
+                yield await self._advance(list(Gaps(unread).pairs().items()))
         except NoQuorum as error:
             self.outcome = error.code
             if not begun:
@@ -93,53 +99,50 @@ class Taking:
             self.outcome = REFUSED
             yield self._writer.write(BrokenOff(REFUSED, self._refusal(unfit)))
         else:
-            yield self._writer.write(Trailer(self.audit.counts, sorted(self._read), seal(self._key, self._writer.digest)))
+            yield self._writer.write(Trailer(self.audit.counts, sorted(self._sources.read), seal(self._key, self._writer.digest)))
             self.outcome = "ok"
 
-    def _advance(self) -> bytes:
-        pairs = self._union.ready()
+    async def _advance(self, pairs: list[tuple[bytes, bytes]]) -> bytes:
+        before = self.audit.copy()
+        try:
+            return await asyncio.to_thread(self._write, pairs)
+        except Unfit:
+            self.audit = before
+            return await asyncio.to_thread(self._write, await self._without_rot(pairs))
+
+    def _write(self, pairs: list[tuple[bytes, bytes]]) -> bytes:
         keys, values = [key for key, _ in pairs], [value for _, value in pairs]
         self.audit.look(keys, values)
+        self._given = keys[-1] if keys else self._given
         return self._writer.write(Piece(keys, values))
+
+    async def _without_rot(self, pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The same with the third disk's records in place of rotten ones; where that has none, there is a gap."""
+        found, knowing = dict(pairs), self.audit.copy()
+        before = [key for key in found if key < layout.RECORD]
+        knowing.look(before, [found[key] for key in before])
+        rotten = await asyncio.to_thread(lambda: [key for key, value in pairs if knowing.rotten(key, value)])
+        for batch in batches(rotten):
+            told = await self._sources.fetch([key[1:] for key in batch])
+            for key in batch:
+                found[key] = told.get(key[1:], found[key])
+                if knowing.rotten(key, found[key]):
+                    del found[key]
+                    self._sources.cannot_read(key[1:])
+        return list(found.items())
 
     async def _ask(self) -> None:
         """Ask for the next piece of each source that has none. Raises NoQuorum."""
-        wanted = self._union.wanted()
-        answers = await asyncio.gather(*(self._piece(source) for source in wanted))
-        if reasons := [why for answer in answers if not isinstance(answer, Copied) for why in answer]:
-            raise NoQuorum(f"a backup is read from this node and one other, both active in one view: {'; '.join(reasons)}")
-        for source, piece in zip(wanted, answers, strict=True):
-            if isinstance(piece, Copied):
+        while wanted := self._union.wanted():
+            pieces = await self._sources.pieces({source: self._union.after(source) for source in wanted})
+            for source, piece in pieces.items():
                 self._owners |= _owners_in(piece)
-                self._union.add(source, piece.keys, piece.values, last=piece.last)
-
-    async def _piece(self, source: int) -> Copied | list[str]:
-        """From the first of the source's nodes that gives it, which is the first one to be asked from then on; or why not."""
-        nodes, after = self._nodes[source], self._union.after(source)
-        reasons: list[str] = []
-        for node in list(nodes):
-            try:
-                piece = await self._piece_of(node, after)
-            except NoAnswer as error:
-                reasons.append(str(error))
-                continue
-            nodes.sort(key=lambda each: each != node)
-            self._read.add(node)
-            return piece
-        return reasons
-
-    async def _piece_of(self, node: str, after: bytes) -> Copied:
-        piece = await self._replicas.ask(node, lambda round_id, view: Copy(round_id, view, after))
-        if piece.view != self._view.id:
-            raise NoAnswer(f"view {self._view.number} has ended, in which the backup began")
-        if isinstance(piece, NotCopied):
-            raise NoAnswer(f"{node} cannot read all of its store")
-        if not isinstance(piece, Copied):
-            raise NoAnswer(f"{node} answered something else")
-        return piece
+                self._union.add(source, piece.keys, piece.values, last=piece.last, until=piece.until)
+            if self._sources.third_is_needed:
+                self._sources.add_third(self._union.join_in(self._given))
 
     def _refusal(self, unfit: Exception) -> str:
-        nodes = " and ".join(sorted(self._read))
+        nodes = " and ".join(sorted(self._sources.read))
         return (
             f"{nodes} together have what could not be restored: {unfit}; take it through another node, "
             f"or when the scrub has mended that, for which all three have to be active"

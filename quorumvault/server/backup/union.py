@@ -44,6 +44,13 @@ class Union:
         """Return the sources of which a piece has to be added before ``ready`` can give out more."""
         return [number for number, stream in enumerate(self._streams) if stream.empty and not stream.last]
 
+    def join_in(self, after: bytes) -> int:
+        """One more store, of which nothing is needed up to this key. Returns its number."""
+        stream = _Stream()
+        stream.after = after
+        self._streams.append(stream)
+        return len(self._streams) - 1
+
     def after(self, source: int) -> bytes:
         """The key after which the source's next piece begins."""
         return self._streams[source].after
@@ -53,15 +60,18 @@ class Union:
         """True once all pairs were given out."""
         return all(stream.empty and stream.last for stream in self._streams)
 
-    def add(self, source: int, keys: list[bytes], values: list[bytes], *, last: bool) -> None:
-        """The next piece of a source that was wanted; ``last``: nothing follows. ValueError if it is not what comes next."""
+    def add(self, source: int, keys: list[bytes], values: list[bytes], *, last: bool, until: bytes = b"") -> None:
+        """The next piece of a source that was wanted, which was read up to the key ``until``, or its last one.
+
+        ``last``: nothing follows. ValueError if it is not what comes next.
+        """
         stream = self._streams[source]
         if not stream.empty or stream.last:
             raise ValueError("a piece that was not wanted")
         if any(later <= earlier for earlier, later in pairwise([stream.after, *keys])):
             raise ValueError("a piece that is out of order")
         stream.keys, stream.values, stream.place, stream.last = keys, values, 0, last
-        stream.after = keys[-1] if keys else stream.after
+        stream.after = max(until, keys[-1] if keys else stream.after)
 
     def ready(self) -> list[tuple[bytes, bytes]]:
         """The pairs that nothing can change any more, in the order of keys. Nothing as long as a source is wanted."""

@@ -5,7 +5,7 @@ soon as the buckets are counted; then every ``healing.anti_entropy`` seconds, gi
 into step; soon after a link of this node went down or came up; as soon as a peer is back that missed more than hints are kept
 for; and when an operator asks for it.
 
-Rules kept here: anti-entropy.
+Rules kept here: anti-entropy; what is not known is not absent.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from quorumvault.protocol.anti_entropy import (
     GiveRegister,
     MergeRecords,
     MergeRegisters,
+    NoteWhole,
     SettleBuckets,
     Step,
     WriteBackRecords,
@@ -34,6 +35,7 @@ from quorumvault.protocol.anti_entropy import (
 )
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import Registers
+from quorumvault.protocol.views import ViewId
 from quorumvault.server.coordinator.exchange import drive
 from quorumvault.server.healing.hinted_handoff import Handoff
 from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, Storage, on_storage_thread
@@ -77,6 +79,7 @@ class AntiEntropy:
         #: When the next comparison with each peer is due, by the event loop's clock.
         self._due = dict.fromkeys(self.peers, 0.0)
         self._busy = asyncio.Lock()
+        self._whole = WholeBuckets(len(self.peers))
         self.counted = False
 
     def link_changed(self) -> None:
@@ -110,6 +113,10 @@ class AntiEntropy:
             if not changed:
                 break
         return outcomes
+
+    async def give_up_gaps(self) -> int:
+        """An operator says that what this disk does not know is absent. Returns how many gaps there were."""
+        return await on_storage_thread(self.storage, give_up_gaps)
 
     async def compare(self, node: str) -> Compared | str:
         """Compare with one peer now. Returns the counts, or why it failed."""
@@ -182,11 +189,50 @@ class AntiEntropy:
             case SettleBuckets():
                 await on_storage_thread(self.storage, lambda replica: replica.settle(step.view, step.buckets, step.sequence))
                 return None
+            case NoteWhole(view=view, buckets=buckets):
+                if known := self._whole.note(node, view, buckets):
+                    await on_storage_thread(self.storage, lambda replica: close_gaps(replica, view, known))
+                return None
             case MergeRecords():
                 began = self.throttle.begin()
                 taken = await on_storage_thread(self.storage, lambda replica: merge_records(replica, step))
                 await self.throttle.rest(began)
                 return taken
+
+
+class WholeBuckets:
+    """The buckets of which this node has all that a peer has, which could read them whole, in the newest view of a comparison."""
+
+    def __init__(self, peers: int) -> None:
+        self._peers = peers
+        self._view: ViewId | None = None
+        self._by_bucket: dict[int, set[str]] = {}
+
+    def note(self, node: str, view: ViewId, buckets: Collection[int]) -> list[int]:
+        """Returns those of the buckets that are known with this peer: all peers have been compared there in this view."""
+        if view != self._view:
+            self._view = view
+            self._by_bucket.clear()
+        for bucket in buckets:
+            self._by_bucket.setdefault(bucket, set()).add(node)
+        known = [bucket for bucket in buckets if len(self._by_bucket[bucket]) == self._peers]
+        for bucket in known:
+            del self._by_bucket[bucket]
+        return known
+
+
+def close_gaps(replica: Replica, view: ViewId, buckets: Collection[int]) -> None:
+    """This disk knows all of these buckets: both others were read there, in this view. In another one the gaps stay."""
+    if replica.is_active_in(view) and replica.has_reserve():
+        replica.inventory.close_gaps(buckets)
+
+
+def give_up_gaps(replica: Replica) -> int:
+    """What this disk does not know is absent from now on. Returns how many gaps there were."""
+    gaps = replica.gaps.count
+    if replica.has_reserve():
+        replica.inventory.close_gaps(replica.gaps.buckets())
+    return gaps - replica.gaps.count
 
 
 def merge_registers(replica: Replica, theirs: Registers) -> int:

@@ -7,11 +7,15 @@
     fewer records than were written              or a table
 
 A store that is not trusted stays in use while a peer is away: what it cannot read is unknown and never absent, and that is better
-than one replica less. Once both peers are active, the node gives its disk up and ends (exit 3); the next start quarantines the
-store and rejoins. This needs two other stores that can be read whole, and room for another store beside this one. So the node
-tells its peers at once, waits until they must have heard of it, and keeps its disk while a peer tells the same: between the two
-everything can be read. If two disks are given up all the same, no answer is false: a quarantined disk does not vote, and requests
-are refused until one of the two stores is put back.
+than one replica less. Once both peers are active, and there is room for another store beside it, the node ends (exit 3).
+The next start salvages what can be read (storage/salvage.py), and comparisons bring the rest from the others. A store that does
+not hold what was written to it, or whose registers cannot be read, is replaced (join.py), for which both others have to be whole.
+
+While a peer's disk is joining, which takes a store here that can be read, this one is salvaged too: seconds without a quorum,
+after which that disk can go on.
+
+The node tells its peers at once, waits until they must have heard of it, and lets a peer go first that tells the same and has the
+smaller name: two that are away at once would be an outage of seconds. If it comes to that, no answer is false.
 
 Rules kept here: a distrusted store stops; scrub.
 """
@@ -30,15 +34,20 @@ from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, Storage
 from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.replica.inventory import Findings
 from quorumvault.server.replica.replica import Replica
+from quorumvault.server.storage.leveldb import UNREADABLE
 
 logger = logging.getLogger("quorumvault.healing")
 
 
 class Neighbours(NamedTuple):
-    """``all_active``: both peers are reachable and active. ``damaged``: names of the peers whose stores are damaged."""
+    """``all_active``: both peers are reachable and active. ``damaged``: names of the peers whose stores are damaged.
+
+    ``one_joins``: both are reachable, one is active, and the other one's disk is joining, for which it needs this one.
+    """
 
     all_active: bool
     damaged: frozenset[str]
+    one_joins: bool = False
 
 
 @dataclass
@@ -88,8 +97,8 @@ class Scrub:
         if self.damage is None:
             return None
         return (
-            f"this node's store is damaged: {self.damage}. What cannot be read here is read from the others; it is replaced when "
-            f"both others are active and undamaged, and there is room for another one beside it"
+            f"this node's store is damaged: {self.damage}. What cannot be read here is read from the others. Once both others "
+            f"are active, and there is room for another store beside it, this node ends, and its next start mends the store"
         )
 
     def until_due(self, at_most: float) -> float:
@@ -124,7 +133,7 @@ class Scrub:
 
     async def _notice_reads(self) -> None:
         if await on_storage_thread(self.storage, lambda replica: replica.corrupt_reads):
-            self._distrust("a block of its store fails its checksum")
+            self._distrust(UNREADABLE)
 
     def _distrust(self, damage: str) -> None:
         if self.damage is None:
@@ -136,12 +145,16 @@ class Scrub:
         if self.damage is None:
             return
         neighbours, now = self.neighbours(), asyncio.get_running_loop().time()
-        if not neighbours.all_active:
+        if not (neighbours.all_active or (neighbours.one_joins and self.damage == UNREADABLE)):
             self._together = None
         elif self._together is None:
             self._together = now
-        elif now - self._together > self.heard_after and not neighbours.damaged and self.room_beside():
+        elif now - self._together > self.heard_after and self._has_its_turn(neighbours.damaged) and self.room_beside():
             self.give_up(self.damage)
+
+    def _has_its_turn(self, damaged: Collection[str]) -> bool:
+        """A store that is salvaged needs nobody, so that order is all; one that is copied anew needs both others whole."""
+        return self.replicas.node < min(damaged, default="~") if self.damage == UNREADABLE else not damaged
 
     async def _mend(self) -> None:
         """A record that is not authentic stays unknown until both others have answered."""

@@ -86,7 +86,9 @@ class LocalDisk:
         return identity, self._start(store, identity)
 
     def remove_quarantined(self) -> None:
-        """Delete, on another thread, the stores that this node is whole without."""
+        """Delete, on another thread, the stores that this node is whole without: none while its own does not know all."""
+        if self.replica is not None and self.replica.gaps.count:
+            return
         self._loop.run_in_executor(None, remove_quarantined, self.config.data_directory)
 
     def give_up(self, why: str) -> None:

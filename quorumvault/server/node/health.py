@@ -76,6 +76,7 @@ class SelfReport:
             withdrawn=self.standing.withdrawn,
             full=self.free_space.full,
             damaged=healer is not None and healer.scrub.damage is not None,
+            gaps=0 if self.disk.replica is None else self.disk.replica.gaps.count,
             sequence=0 if self.disk.replica is None else self.disk.replica.sequence,
             marks=dict(self.marks.known),
         )
@@ -96,6 +97,8 @@ class SelfReport:
             state=health.state,
             reachable=health.quorum.reachable,
             peers_up={node: link.up for node, link in self.links.items()},
+            damaged={facts.node: facts.damaged for facts in self._known_facts()},
+            gaps={facts.node: facts.gaps for facts in self._known_facts()},
             in_flight=admission.in_flight,
             disk_free=self.free_space.bytes,
             owed=self._owed(),
@@ -119,6 +122,10 @@ class SelfReport:
             build=(VERSION, platform.python_version()),
         )
 
+    def _known_facts(self) -> list[NodeFacts]:
+        """This node's, and those that its peers told last."""
+        return [self.facts(), *(link.facts for link in self.links.values() if link.facts is not None)]
+
     def _problems(self) -> Iterator[str | None]:
         healer = self.healer()
         joining = self.membership.progress
@@ -126,6 +133,7 @@ class SelfReport:
         yield None if joining is None or joining.advice is None else f"its new disk waits: {joining.waits_for}. {joining.advice}"
         yield "its disk has not ended a write for long: it answers nothing as a replica" if self.disk.stalled else None
         yield None if healer is None else healer.scrub.problem
+        yield None if self.disk.replica is None else _gaps_problem("this node", self.disk.replica.gaps.count)
         yield self.free_space.problem
         yield self.events.problem
         yield self.reloads.problem
@@ -190,6 +198,15 @@ def _peer(link: Link, owed: Owed) -> PeerHealth:
     return PeerHealth("up" if link.up else "down", state, owed.records, round(owed.seconds, 1))
 
 
+def _gaps_problem(node: str, gaps: int) -> str | None:
+    if not gaps:
+        return None
+    return (
+        f"{node} does not know what it had in {gaps} {'part' if gaps == 1 else 'parts'} of its store, which could not be read: "
+        f"there it says unknown for what it lacks, until it has been compared with both others"
+    )
+
+
 def _differences(mine: NodeFacts, links: Mapping[str, Link]) -> list[str]:
     warnings = ["this process votes no more, and is about to stop"] if mine.withdrawn else []
     for node, link in links.items():
@@ -197,6 +214,9 @@ def _differences(mine: NodeFacts, links: Mapping[str, Link]) -> list[str]:
         if not link.up or theirs is None:
             warnings += [f"{node} is down: {link.last_error}"] if link.last_error else []
             continue
+        if theirs.damaged:
+            warnings.append(f"the store of {node} is damaged")
+        warnings += filter(None, [_gaps_problem(node, theirs.gaps)])
         if theirs.full:
             warnings.append(f"{node} refuses writes: disk full")
         if theirs.fields != mine.fields:

@@ -10,7 +10,7 @@ import msgspec
 from quorumvault.errors import Invalid, Refused
 from quorumvault.protocol.anti_entropy import CannotCompare, Compared
 from quorumvault.protocol.messages import KeyId
-from quorumvault.protocol.views import View
+from quorumvault.protocol.views import Mode, View
 from quorumvault.server.backup.take import Backups
 from quorumvault.server.coordinator.revocations import Revocations
 from quorumvault.server.healing.healer import Healer
@@ -40,7 +40,9 @@ _SOCKET = "the administrative socket"
 def neighbours(links: Mapping[str, Link], view: View | None) -> Neighbours:
     """What a node has to know of its peers before it gives up its disk."""
     damaged = frozenset(node for node, link in links.items() if link.up and link.facts is not None and link.facts.damaged)
-    return Neighbours(all(link.up and is_active(link.facts, view) for link in links.values()), damaged)
+    active = [link.up and is_active(link.facts, view) for link in links.values()]
+    joining = [link.up and link.facts is not None and link.facts.mode is Mode.JOINING for link in links.values()]
+    return Neighbours(all(active), damaged, any(active) and any(joining))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,16 @@ class Operator:
             timeouts=config.cluster.timeouts,
         )
 
-    async def repair(self) -> Repaired:
-        """Compare with all peers now, and mend what differs."""
+    async def repair(self, accept_loss: bool) -> Repaired:
+        """Compare with all peers now, and mend what differs. ``accept_loss``: what this node does not know then is absent."""
         healer, node = self.healer(), self.report.config.node
         if healer is None:
             return Repaired(node, {peer: PeerRepair(problem=_NO_DISK) for peer in self.report.links})
         outcomes = await healer.anti_entropy.repair()
-        return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()})
+        compared = any(isinstance(outcome, Compared) for outcome in outcomes.values())
+        given_up = await healer.anti_entropy.give_up_gaps() if accept_loss and compared else 0
+        left = self.report.facts().gaps
+        return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()}, left, given_up)
 
     async def revoke(self, key_id: str) -> RevokedKey:
         """Revoke the API key with this id in the whole cluster. Raises Invalid, NoQuorum."""

@@ -34,8 +34,8 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import Counts, Header, Piece, Reader, is_sealed
 from quorumvault.server.offline import certificates, init
-from quorumvault.server.offline.unite import Tell, pairs_of
-from quorumvault.server.replica.copy import write_all
+from quorumvault.server.offline.unite import Tell
+from quorumvault.server.replica.copy import stored_pairs, write_all
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
 from quorumvault.server.storage.disk_identity import read_identity
@@ -177,7 +177,7 @@ def _compare(place: Path, backup: _Backup) -> None:
     if identity is None:
         raise StorageFailed(f"{place / IDENTITY_FILE}: it is gone again")
     with closing(LevelDBStore.open(place / STORE_DIRECTORY, identity.disk)) as store:
-        for number, (written, kept) in enumerate(zip_longest(backup.pairs(), pairs_of(store)), 1):
+        for number, (written, kept) in enumerate(zip_longest(backup.pairs(), stored_pairs(store)), 1):
             if written != kept:
                 raise StorageFailed(
                     f"{place}: the disk does not keep what is written to it: entry {number:,} is not the backup's"

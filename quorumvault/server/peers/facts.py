@@ -15,9 +15,10 @@ class NodeFacts(msgspec.Struct, frozen=True):
     """``secrets`` maps each secret's id to its fingerprint; ``fields`` and ``keys`` are fingerprints of those files' contents.
 
     ``boot`` is a nonce of this start of the process; ``established``: it may vote, and ``withdrawn``: it never will again and is
-    about to end (standing.py); ``full``: it refuses writes, for lack of room; ``damaged``: its store is to be replaced
-    (healing/scrub.py); ``sequence``: writes of its disk; ``marks``: its rollback marks of other disks. A map on the wire: a later
-    version may add a fact with a default, which an older one skips.
+    about to end (standing.py); ``full``: it refuses writes, for lack of room; ``damaged``: its store cannot all be read
+    (healing/scrub.py); ``gaps``: how many parts of it do not know what they had (storage/gaps.py); ``sequence``: writes of its
+    disk; ``marks``: its rollback marks of other disks. A map on the wire: a later version may add a fact with a default, which an
+    older one skips.
     """
 
     cluster_id: str
@@ -38,6 +39,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     sequence: int = 0
     marks: dict[bytes, Mark] = {}
     withdrawn: bool = False
+    gaps: int = 0
 
 
 class Greeting(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ be read.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS
@@ -51,6 +51,15 @@ class BucketSums:
 
     def known(self, bucket: int) -> bool:
         return bool(self._known) and bool(self._known[bucket])
+
+    def among_known(self, buckets: Iterable[range]) -> Iterator[range]:
+        """The same buckets without those that are not known, whose sums say nothing."""
+        for some in buckets:
+            first = some.start
+            while (end := self._known.find(0, first, some.stop)) >= 0:
+                yield range(first, end)
+                first = end + 1
+            yield range(first, some.stop)
 
     def __getitem__(self, bucket: int) -> int:
         """0 for a bucket that is not known."""

@@ -18,13 +18,17 @@ from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.protocol import records
 from quorumvault.protocol.buckets import BUCKETS
-from quorumvault.server.replica.owners import OwnerNames, is_authentic
+from quorumvault.server.replica.owners import OwnerNames, is_authentic, owner_named
 from quorumvault.server.storage import layout
+from quorumvault.server.storage.gaps import END_OF_PLACES, Gaps, records_around
+from quorumvault.server.storage.gaps import Gap as UnknownStretch
 from quorumvault.server.storage.store import CORRUPT, Store
 
 _COPIED = (layout.REGISTER, layout.REVOKED, layout.OWNER, layout.RECORD)
 #: What is read of a whole store, and written with one sync, at a time while no node runs.
 BATCH_BYTES = 8 << 20
+#: What it costs to step over some blocks, in bytes that could have been read in that time.
+_GAP_COSTS = 8 << 10
 
 
 class Piece(NamedTuple):
@@ -46,18 +50,18 @@ class Gap(NamedTuple):
     why: str
 
 
-def read_piece(store: Store, after: bytes, size: int) -> Piece | Gap:
+def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] = _COPIED) -> Piece | Gap:
     """The pairs after the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
 
     Ends before a block that cannot be read, and is a Gap if that is what comes next.
     """
     keys: list[bytes] = []
     values: list[bytes] = []
-    for prefix in _COPIED:
+    for prefix in prefixes:
         if after[: len(prefix)] > prefix:
             continue
         try:
-            for key, value in store.scan(prefix, after + b"\0" if after else b""):
+            for key, value in _known(store, prefix, after + b"\0" if after else b""):
                 keys.append(key)
                 values.append(value)
                 size -= len(key) + len(value)
@@ -81,6 +85,62 @@ def _end(prefix: bytes, after: bytes) -> bytes:
     return prefix[:-1] + bytes([prefix[-1] + 1])
 
 
+class Around(NamedTuple):
+    """A piece with the gaps in it; ``until``: the key after which the next piece begins."""
+
+    piece: Piece
+    gaps: list[UnknownStretch]
+    until: bytes
+
+
+def read_around(store: Store, known: Gaps, after: bytes, size: int) -> Around:
+    """As read_piece, of a store with these gaps, but goes on behind what cannot be read of the records.
+
+    Raises StoreCorrupt if anything else cannot be read.
+    """
+    if after < layout.RECORD:
+        before = read_piece(store, after, size, (layout.REGISTER, layout.REVOKED, layout.OWNER))
+        if isinstance(before, Gap):
+            raise StoreCorrupt(before.why)
+        until = before.keys[-1] if before.keys and not before.last else layout.RECORD
+        return Around(before._replace(last=False), [], until)
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    gaps: list[UnknownStretch] = []
+    until, last = after, True
+    for found in records_around(store, after + b"\0" if after > layout.RECORD else after):
+        if isinstance(found, UnknownStretch):
+            gaps.append(found)
+            until, cost = layout.RECORD + found.end[:-1], _GAP_COSTS
+        else:
+            until, cost = found[0], len(found[0]) + len(found[1])
+            keys.append(found[0])
+            values.append(found[1])
+        size -= cost
+        if size <= 0 and until[1:] < END_OF_PLACES[:-1]:
+            last = False
+            break
+    gaps += known.between(UnknownStretch(after[1:], END_OF_PLACES if last else until[1:] + b"\0"))
+    return Around(Piece(keys, values, last), gaps, until)
+
+
+def _known(store: Store, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """As the store's scan. Raises StoreCorrupt at a bucket of which the store does not know all (gaps.py), and at a register that
+    is none: whoever went on without it would have an epoch that is too small."""
+    unknown = None
+    if prefix == layout.RECORD:
+        first = layout.bucket_of(start) if len(start) > layout.BUCKET_BYTES and start.startswith(prefix) else 0
+        unknown = min((bucket for bucket in Gaps.of(store).buckets() if bucket >= first), default=None)
+    for key, value in store.scan(prefix, start):
+        if unknown is not None and layout.bucket_of(key) >= unknown:
+            break
+        if prefix == layout.REGISTER:
+            layout.read_register(value)
+        yield key, value
+    if unknown is not None:
+        raise StoreCorrupt("what was in a part of the store is not known: its blocks could not be read")
+
+
 def pieces_of(store: Store, gaps: list[Gap] | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Yield all that disks have in common of a store, as keys and values, in the order of keys.
 
@@ -99,20 +159,26 @@ def pieces_of(store: Store, gaps: list[Gap] | None = None) -> Iterator[tuple[lis
         after, last = piece.keys[-1] if piece.keys else after, piece.last
 
 
+def stored_pairs(store: Store) -> Iterator[tuple[bytes, bytes]]:
+    """All pairs of a store that disks have in common, and its gaps, in the order of keys. Raises StoreCorrupt."""
+    for prefix in (*_COPIED, layout.GAP):
+        yield from store.scan(prefix)
+
+
 def merge_piece(
     store: Store, owners: OwnerNames, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes], *, marks: bool = True
 ) -> dict[bytes, bytes]:
     """The pairs to write so that the store has at least what the piece has. ``owners`` are those of the store.
 
     Two values under one key become a conflict mark; without ``marks`` the store keeps what it has there. What disks have not in
-    common is passed over, whoever sent it, and so is a revoked key under what is no id: nothing that reads it later could.
+    common is passed over, whoever sent it, and so is what nothing could read later: a name that is none, say, or a register.
     Raises StoreCorrupt if the store cannot be read.
     """
     staged: dict[bytes, bytes] = {}
 
     def owner_of(owner_id: bytes) -> Owner | None:
         name = staged.get(layout.owner_key(owner_id))  # it comes before its records, perhaps in this very piece
-        return owners.get(owner_id) if name is None else Owner(name.decode())
+        return owners.get(owner_id) if name is None else owner_named(owner_id, name)
 
     for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
         if not _is_common(key, theirs):
@@ -126,14 +192,22 @@ def merge_piece(
 
 
 def _is_common(key: bytes, value: bytes) -> bool:
-    """True if disks have such a pair in common; of the values only those of revoked keys are looked at."""
-    if not key.startswith(layout.REVOKED):
-        return key.startswith(_COPIED)
+    """True if disks have such a pair in common, and what reads it later can: a disk that sends anything else has rotten bytes."""
+    if key.startswith(layout.OWNER):
+        return owner_named(key.removeprefix(layout.OWNER), value) is not None
     try:
-        layout.parse_revoked_key(key)
+        if key.startswith(layout.REGISTER):
+            layout.decode_register(value)
+        elif key.startswith(layout.REVOKED):
+            layout.parse_revoked_key(key)
+            return value == layout.REVOKED_VALUE
+        elif key.startswith(layout.RECORD):
+            layout.parse_place(key.removeprefix(layout.RECORD))
+        else:
+            return False
     except ValueError:
         return False
-    return value == layout.REVOKED_VALUE
+    return True
 
 
 def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], key: bytes, mine: bytes, theirs: bytes) -> bytes:

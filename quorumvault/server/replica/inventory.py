@@ -4,7 +4,7 @@ It works on the store's thread, a slice at a time, so that no request waits for 
 is whole buckets, up to about ``slice_records`` records.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import structs
@@ -17,10 +17,13 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
 from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
-from quorumvault.server.replica.copy import Gap, read_piece
+from quorumvault.server.replica.copy import Gap as UnreadPart
+from quorumvault.server.replica.copy import read_around, read_piece
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.storage import layout
+from quorumvault.server.storage.gaps import Gap, Gaps, bucket_gap, records_around
+from quorumvault.server.storage.leveldb import UNREADABLE
 from quorumvault.server.storage.store import CORRUPT, Store
 
 #: Most records in a slice: about two milliseconds, which a request may have to wait for it.
@@ -68,6 +71,7 @@ class Inventory:
     keyring: Keyring
     reply_bytes: int
     copy_bytes: int
+    gaps: Gaps = field(default_factory=Gaps)
     slice_records: int = SLICE_RECORDS
 
     # What peers ask.
@@ -77,7 +81,8 @@ class Inventory:
         head = (request.round, request.view, disk)
         match request:
             case messages.AskSums():
-                return messages.Sums(*head, self._encoded_sums(request.groups), sequence)
+                unknown = () if request.groups else tuple(sorted(self.gaps.buckets()))
+                return messages.Sums(*head, self._encoded_sums(request.groups), sequence, unknown)
             case messages.AskListing():
                 return self._list(head, request.first, request.end)
             case messages.Fetch():
@@ -97,8 +102,10 @@ class Inventory:
         for bucket, pairs in self._slice(first, min(end, BUCKETS)):
             first = bucket + 1
             if pairs is None:
+                pairs = self._read_around(bucket)
                 listing.unreadable.append(bucket)
-                continue
+            elif self.gaps.meets(bucket):
+                listing.unreadable.append(bucket)
             listing.places.extend(key[1:] for key, _ in pairs)
             listing.hashes.extend(records.record_hash(record) for _, record in pairs)
         return structs.replace(listing, next=first)
@@ -138,16 +145,28 @@ class Inventory:
                 break
         return found
 
-    def copy(self, head: Head, after: bytes, *, only_read: bool = False) -> messages.Copied | messages.NotCopied:
-        """The next piece of a copy of the store, for a joining disk; if ``only_read``, how far it can be read."""
+    def copy(
+        self, head: Head, after: bytes, *, only_read: bool = False, around: bool = False
+    ) -> messages.Copied | messages.NotCopied:
+        """The next piece of a copy of the store, for a joining disk; if ``only_read``, how far it can be read; or, for a backup,
+        ``around`` what cannot be read."""
+        if around:
+            return self._copy_around(head, after)
         piece = read_piece(self.store, after, self.copy_bytes)
-        if isinstance(piece, Gap):
+        if isinstance(piece, UnreadPart):
             # Go on with what can be read: to stop would take a second disk away while the first one is missing.
             return messages.NotCopied(*head, piece.after, piece.end)
         keys, values, last = piece
         if only_read:
             keys, values = keys[-1:], [b""] * len(keys[-1:])
         return messages.Copied(*head, keys, values, last)
+
+    def _copy_around(self, head: Head, after: bytes) -> messages.Copied | messages.NotCopied:
+        try:
+            piece, gaps, until = read_around(self.store, self.gaps, after, self.copy_bytes)
+        except StoreCorrupt:
+            return messages.NotCopied(*head)
+        return messages.Copied(*head, piece.keys, piece.values, piece.last, [*gaps], until)
 
     # What the node asks of its own.
 
@@ -156,8 +175,9 @@ class Inventory:
         for bucket, pairs in (counted := list(self._slice(first, BUCKETS))):
             first = bucket + 1
             if pairs is None:
-                self.sums.forget(bucket)
                 self.present.forget(bucket)
+            if pairs is None or self.gaps.meets(bucket):
+                self.sums.forget(bucket)
             else:
                 self.sums.learn(bucket, total(pairs), len(pairs))
         self.present.learn({bucket: [key for key, _ in pairs] for bucket, pairs in counted if pairs is not None})
@@ -170,7 +190,7 @@ class Inventory:
         for bucket, pairs in self._slice(first, BUCKETS):
             findings.next = bucket + 1
             if pairs is None:
-                findings.damage = "a block of its store fails its checksum"
+                findings.damage = UNREADABLE
                 continue
             findings.checked += len(pairs)
             findings.rotten += [key[1:] for key, record in pairs if self.authentic(key[1:], record) is False]
@@ -250,6 +270,29 @@ class Inventory:
                 bucket, room = bucket + 1, room - _BUCKETS_A_RECORD
                 if room <= 0:
                     return
+
+    def close_gaps(self, buckets: Collection[int]) -> None:
+        """All of these buckets is known from now on."""
+        before = self.gaps.pairs()
+        after = self.gaps.close(buckets)
+        self.store.write(dict(after.items() - before.items()), before.keys() - after.keys())
+        for bucket in buckets:
+            pairs = self._read_alone(bucket)
+            if self.sums.complete and pairs is not None and not self.gaps.meets(bucket):
+                self.sums.learn(bucket, total(pairs), len(pairs))
+
+    def _read_around(self, bucket: int) -> _Pairs:
+        """What can be read of a bucket that cannot all be read."""
+        found: _Pairs = []
+        for each in records_around(self.store, layout.bucket_prefix(bucket)):
+            if isinstance(each, Gap):
+                if each.end >= bucket_gap(bucket).end:
+                    break
+            elif layout.bucket_of(each[0]) > bucket:
+                break
+            else:
+                found.append(each)
+        return found
 
     def _read_alone(self, bucket: int) -> _Pairs | None:
         try:

@@ -27,8 +27,9 @@ class OwnerNames:
         known = self._kept.get(owner)
         if known is None:
             (name,) = self._store.get([layout.owner_key(owner)])
-            if isinstance(name, bytes):
-                known = self._kept[owner] = Owner(name.decode())
+            known = owner_named(owner, name) if isinstance(name, bytes) else None
+            if known is not None:
+                self._kept[owner] = known
         return known
 
     def stage(self, owner: bytes, name: str, staged: dict[bytes, bytes]) -> None:
@@ -39,6 +40,15 @@ class OwnerNames:
     def introduce(self, owners: Iterable[Owner]) -> None:
         """Make owners known whose names the store may lack: an older version wrote records without names. From any thread."""
         self._introduced = {owner.id: owner for owner in owners}
+
+
+def owner_named(owner: bytes, name: bytes) -> Owner | None:
+    """The owner with this id if that is his name; None for any other bytes, whoever sent or kept them."""
+    try:
+        named = Owner(name.decode())
+    except ValueError:
+        return None
+    return named if named.id == owner else None
 
 
 def is_authentic(keyring: Keyring, owner: Owner, place: bytes, record: bytes) -> bool:

@@ -10,7 +10,7 @@ Requests about the disk as a whole, its view and copies of it, are handled after
 in the old view is in the store before the new view is entered, and a piece of a copy has all that was acknowledged before it.
 
 Rules kept here: write-once; durable before acknowledged; read repair before the answer; the fence; view and mode are durable;
-every request names its view; only active listed disks vote; active after both copies.
+every request names its view; only active listed disks vote; active after both copies; what is not known is not absent.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from quorumvault.server.replica.revoked_keys import RevokedKeys, refusal_of
 from quorumvault.server.replica.settled import SettledRecords
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
+from quorumvault.server.storage.gaps import Gaps, unknown_among
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
 #: The answer for a record that the replica holds and cannot read.
@@ -112,7 +113,8 @@ class Replica:
         self.revoked = RevokedKeys(store)
         #: Hints of this node's coordinator about what peers have missed.
         self.hints = HintStore(store)
-        self.inventory = Inventory(store, self._sums, self.present, self.owners, keyring, reply_bytes, copy_bytes)
+        self.gaps = Gaps.of(store)
+        self.inventory = Inventory(store, self._sums, self.present, self.owners, keyring, reply_bytes, copy_bytes, self.gaps)
 
     @property
     def identity(self) -> DiskIdentity:
@@ -191,9 +193,12 @@ class Replica:
 
     def settle(self, view: ViewId, buckets: Iterable[range], sequence: int) -> None:
         """A peer had the same sums of these buckets, both disks active in ``view``, this one after ``sequence`` writes."""
+        if self.is_active_in(view):
+            self.settled.compared(self._sums.among_known(buckets), sequence)
+
+    def is_active_in(self, view: ViewId) -> bool:
         mine = self._identity.view
-        if self._votes and mine is not None and mine.id == view:
-            self.settled.compared(buckets, sequence)
+        return self._votes and mine is not None and mine.id == view
 
     def _write(self, staged: dict[bytes, bytes]) -> None:
         # Not later: between the store's write and this a group could miss what is there.
@@ -235,15 +240,14 @@ class Replica:
                 return self._copy(request)
             case messages.RevokeKeys():
                 return self._revoke(request)
-        identity = self._identity
-        mark = Mark(identity.incarnation, self.sequence)
-        known = self.remembered
-        return messages.ViewIs(request.round, request.view, identity.disk, identity.mode, identity.view, mark, known)
+        mine = self._identity
+        mark = Mark(mine.incarnation, self.sequence)
+        return messages.ViewIs(request.round, request.view, mine.disk, mine.mode, mine.view, mark, self.remembered)
 
     def _copy(self, copy: messages.Copy) -> AnyReply:
         refusal = refusal_of(self._identity, copy)
         head = (copy.round, copy.view, self._identity.disk)
-        return refusal or self.inventory.copy(head, copy.after, only_read=copy.only_read)
+        return refusal or self.inventory.copy(head, copy.after, only_read=copy.only_read, around=copy.around)
 
     def _revoke(self, request: messages.RevokeKeys) -> AnyReply:
         refusal = self.revoked.store(request, self._identity, self._write, self.has_reserve)
@@ -361,7 +365,7 @@ class Replica:
         if stored is None:
             return messages.Overflow(get.round, get.view, self._identity.disk)
         found = [staged.get(key, stored[key]) for key in keys] if staged else [stored[key] for key in keys]
-        unknown = [index for index, record in enumerate(found) if record is CORRUPT] if CORRUPT in found else []
+        unknown = unknown_among(keys, found, self.gaps)
         held = [None if record is CORRUPT else record for record in found] if unknown else cast("list[bytes | None]", found)
         return messages.Holds(get.round, get.view, self._identity.disk, held, unknown)
 

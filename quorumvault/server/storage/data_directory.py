@@ -2,8 +2,10 @@
 
     identity  store       what open_disk does
     yes       yes         opens it in the durable mode of the disk: active, or joining
-    yes       distrusted  returns no store: the disk is lost. When both others are active, ``create_replacement`` quarantines the
-                          store and makes a new identity, and the node rejoins with an empty store (healing/join.py)
+    yes       unreadable  salvages it: the same disk then holds what could be read, and says what could not (salvage.py)
+    yes       distrusted  for another reason, or it cannot be salvaged: returns no store, the disk is lost. When both others are
+                          active, ``create_replacement`` quarantines the store and makes a new identity, and the node rejoins
+                          with an empty store (healing/join.py)
     yes       none        the same: the files are gone, and with them what this disk acknowledged
     none      any         returns no store and creates nothing, since a volume may not be mounted. The node waits for its
                           operator: ``quorumvault init DIR --replace`` gives it a new disk
@@ -35,6 +37,7 @@ from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import LOCK_FILE, DiskIdentity, raise_incarnation, read_identity, write_identity
 from quorumvault.server.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
+from quorumvault.server.storage.salvage import salvage, take_place
 from quorumvault.server.storage.store import Store
 
 logger = logging.getLogger("quorumvault.disk")
@@ -86,7 +89,7 @@ def open_disk(config: NodeConfig) -> NodeDisk:
             f"{config.node} has no disk that the cluster knows: {path} does not exist; stop it and put its data directory back, "
             f"or give it a new disk: quorumvault init DIR --replace {config.node}",
         )
-    if (untrusted := why_untrusted(directory)) is not None:
+    if (untrusted := why_untrusted(directory)) is not None and not _salvaged(config, identity, untrusted):
         return _lost(config, untrusted.words)
     try:
         store = LevelDBStore.open(directory / STORE_DIRECTORY, identity.disk)
@@ -103,6 +106,31 @@ def open_disk(config: NodeConfig) -> NodeDisk:
         mark_untrusted(directory, str(failure))
         raise
     return NodeDisk(raise_incarnation(path, identity), store)
+
+
+def _salvaged(config: NodeConfig, identity: DiskIdentity, untrusted: Untrusted) -> bool:
+    """Salvage a store that was distrusted because it cannot all be read, and trust it again. Returns False if that is not so, or
+    it cannot be salvaged. Raises NoRoom."""
+    directory = config.data_directory
+    store = directory / STORE_DIRECTORY
+    unreadable = untrusted.causes == {Cause.UNREADABLE} and identity.mode is Mode.ACTIVE
+    if not unreadable or len(_asides(directory)) >= MOST_QUARANTINED:
+        return False
+    try:
+        fresh = salvage(store, identity.disk)
+    except NoRoom:
+        raise
+    except (StorageFailed, ConfigError) as failure:
+        logger.error("the store cannot be salvaged: %s", failure)
+        return False
+    if fresh is None:
+        return False
+    if store.exists():
+        logger.warning("%s: the store with blocks that cannot be read is now %s", config.node, quarantine(store))
+    take_place(fresh, store)
+    (directory / UNTRUSTED_FILE).unlink(missing_ok=True)
+    durable.sync_directory(directory)
+    return True
 
 
 def identity_of(config: NodePlace) -> DiskIdentity | None:
@@ -217,6 +245,10 @@ def _unused(path: Path) -> Path:
     return aside
 
 
+def _asides(directory: Path) -> list[str]:
+    return [entry.name for entry in directory.iterdir() if is_quarantined(entry.name)]
+
+
 def is_quarantined(name: str) -> bool:
     return _QUARANTINED in name
 
@@ -233,7 +265,7 @@ def why_untrusted(directory: Path) -> Untrusted | None:
 
 
 def _lost(config: NodeConfig, why: str) -> NodeDisk:
-    asides = [entry.name for entry in config.data_directory.iterdir() if is_quarantined(entry.name)]
+    asides = _asides(config.data_directory)
     if len(asides) >= MOST_QUARANTINED:
         hint = f"{len(asides)} were set aside in {config.data_directory} before; look at the disk, remove them, start again"
         return _without_disk(config, f"{config.node} has lost its disk ({why}), and sets no more aside: {hint}")

@@ -7,6 +7,8 @@
     m | name                                                           facts about this store ("sequence", "format", "disk"),
                                                                        the names of owners, by their id, and what is
                                                                        remembered of other disks -> MARK below
+    u | place (40)                                                     what was from there on is not known, up to the place that
+                                                                       is held -> gaps.py
 
 A digest is a keyed hash of the value, so its first two bytes spread records evenly over 65,536 **buckets**, and a bucket
 is one range scan: r | bucket. No key of a record is made without an owner. A record's **place** is its key without the r.
@@ -33,6 +35,8 @@ REGISTER = b"e"
 REVOKED = b"k"
 HINT = b"h"
 META = b"m"
+#: After all others, so that a copy has the gaps of its source once it has the records.
+GAP = b"u"
 BUCKET_BYTES = 2
 #: Length of a place: bucket, owner id, epoch, rest of the digest.
 PLACE_BYTES = 40

@@ -38,6 +38,7 @@ from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt,
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.binding import plyvel
 from quorumvault.server.storage.leveldb_log import scan_logs
+from quorumvault.server.storage.leveldb_tables import Tables
 from quorumvault.server.storage.store import CORRUPT, Corrupt
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -70,10 +71,14 @@ _FEW: Final = 8
 #: ``get`` too: tables are merged when look-ups have lost to them about what that costs. A prime, or batches of one size would
 #: always charge the same part of the keys. docs/decisions/0035-look-ups-that-leveldb-does-not-charge.md
 _CHARGED_EACH: Final = 257
+#: Blocks that are stepped over at a time, 2 KiB each: what can be read besides them is in memory at once.
+_STEPPED_OVER: Final = 32
 _FORMAT = bytes([layout.STORE_FORMAT])
 #: Words for a store that LevelDB refuses: it is damaged, or other bytes are where the last batch was torn (leveldb_log.py), which
 #: server/offline/recover.py can cut off.
 CANNOT_BE_OPENED = "the store cannot be opened"
+#: Words for a store that opens, and has a block that cannot be read: it can be salvaged (salvage.py).
+UNREADABLE = "a block of its store fails its checksum"
 _LOCK_REFUSED = "IO error: lock "
 #: Errors for which a store may fail to open without being damaged: the operator has to mend them.
 _SURROUNDINGS = tuple(os.strerror(code) for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE))
@@ -90,6 +95,7 @@ class LevelDBStore:
         self.on_write: Callable[[float], None] = lambda seconds: None
         self._db = db
         self._path = path
+        self._tables = Tables(path)
         #: Keys that were looked up in batches: what the choice of those that are charged goes by.
         self._looked_up = 0
         self._write_failure: str | None = None
@@ -170,6 +176,14 @@ class LevelDBStore:
             raise self._failure("cannot be scanned", error) from None
         return self._pairs(iterator, prefix, max(prefix, start))
 
+    def step_over(self, start: bytes, end: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """See Store."""
+        self._check_open()
+        starts = self._tables.starts_after(start, _STEPPED_OVER)
+        after = next(filter(self._can_be_read_from, starts), starts[-1] if starts else end)
+        after = min(after, end)
+        return after, self._tables.pairs(start, after)
+
     def close(self) -> None:
         """Waits for a compaction that is under way. Closing twice is fine."""
         self._db.close()
@@ -192,6 +206,16 @@ class LevelDBStore:
             raise self._failure("cannot be scanned", error) from None
         finally:
             iterator.close()
+
+    def _can_be_read_from(self, key: bytes) -> bool:
+        try:
+            with self._db.iterator(verify_checksums=True, fill_cache=False) as iterator:
+                iterator.seek(key)
+                if next(iterator, None) is None:
+                    iterator.prev()  # as in _pairs
+        except (StopIteration, plyvel.Error):
+            return False
+        return True
 
     def _get_in_order(self, keys: Sequence[bytes], order: Iterable[int]) -> list[bytes | Corrupt | None]:
         """The values, by an iterator, which LevelDB does not charge to its tables. Raises plyvel.Error.
@@ -243,7 +267,8 @@ class LevelDBStore:
     def _failure(self, what: str, error: plyvel.Error) -> StorageFailed:
         corrupt = isinstance(error, plyvel.CorruptionError)
         self.corrupt_reads += corrupt
-        return (StoreCorrupt if corrupt else StorageFailed)(f"{self._path}: {what}: {_words(error)}")
+        words = f"{self._path}: {what}: {_words(error)}"
+        return StoreCorrupt(f"{words} ({UNREADABLE})") if corrupt else StorageFailed(words)
 
 
 def _check_name(path: Path) -> None:

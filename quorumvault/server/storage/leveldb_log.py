@@ -160,11 +160,11 @@ def _record_at(log: bytes, at: int) -> _Record | None:
     end = at + _HEADER.size + length
     if not FULL <= kind <= LAST or end > len(log) or end - at > BLOCK_BYTES - at % BLOCK_BYTES:
         return None
-    if checksum != _mask(crc32c(log[at + _HEADER.size - 1 : end])):
+    if checksum != mask(crc32c(log[at + _HEADER.size - 1 : end])):
         return None
     return _Record(kind, log[at + _HEADER.size : end], end)
 
 
-def _mask(checksum: int) -> int:
+def mask(checksum: int) -> int:
     """A checksum as LevelDB stores it: a CRC over data that has CRCs in it would be weak (util/crc32c.h)."""
     return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFF_FFFF

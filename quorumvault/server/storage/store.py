@@ -40,4 +40,8 @@ class Store(Protocol):
         Raises StorageFailed on a corrupt block, at once or when it is met.
         """
 
+    def step_over(self, start: bytes, end: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """A scan from ``start`` on raised StoreCorrupt: (the key at which a scan may go on, ``end`` at most; the pairs before it
+        that can be read all the same, in the order of keys). That a key is not among these does not say that it is absent."""
+
     def close(self) -> None: ...

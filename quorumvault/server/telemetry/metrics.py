@@ -67,6 +67,8 @@ class Reading(NamedTuple):
     owed: Mapping[str, Owed]
     scrub: ScrubCounts
     joining: Progress | None = None
+    damaged: Mapping[str, bool] = {}
+    gaps: Mapping[str, int] = {}
     reload_failed: bool = False
     memory: int = 0
     filter_bytes: int = 0
@@ -167,6 +169,10 @@ TABLE: Final = (
         "1 for the state that this node is in, 0 for the others."),
     Row("quorum_reachable", Kind.GAUGE, (), lambda _, reading: reading.reachable,
         "Active replicas within this node's reach, its own included. 2 are needed."),
+    Row("store_damaged", Kind.GAUGE, ("node",), lambda _, reading: reading.damaged,
+        "1 for a node, this one or a peer, that says that its store cannot all be read, or has lost something; 0 for any other."),
+    Row("store_gaps", Kind.GAUGE, ("node",), lambda _, reading: reading.gaps,
+        "Parts of a node's store, this one's or a peer's, that could not be read, so that it does not know what it had there."),
     Row("join_records", Kind.GAUGE, (), lambda _, reading: reading.joining.records if reading.joining else 0,
         "Records that this node's joining disk has copied, from both others; 0 for an active one."),
     Row("join_records_expected", Kind.GAUGE, (), lambda _, reading: (reading.joining and reading.joining.expected) or 0,

@@ -18,14 +18,15 @@ from quorumvault.server.http.routes import create_starlette
 class Controls:
     """The operations of a node for its operator. ``reload`` does what SIGHUP does; ``stop`` what SIGTERM does, at once.
 
-    ``repair`` and ``verify`` compare this node's replica with the others, which may take minutes. ``backup`` yields its bytes.
+    ``repair`` and ``verify`` compare this node's replica with the others, which may take minutes. ``repair`` is told whether what
+    no disk can read may be given up. ``backup`` yields its bytes.
     ``revoke`` takes the id of an API key. Raises NoQuorum, Invalid.
     """
 
     status: Callable[[], NodeStatus]
     reload: Callable[[], Reloaded]
     stop: Callable[[], None]
-    repair: Callable[[], Awaitable[Repaired]]
+    repair: Callable[[bool], Awaitable[Repaired]]
     verify: Callable[[], Awaitable[Verified]]
     backup: Callable[[], AsyncGenerator[bytes, None]]
     revoke: Callable[[str], Awaitable[RevokedKey]]
@@ -46,7 +47,7 @@ def create_admin_app(node: Controls, request_ids: Callable[[], str]) -> Starlett
         return _answer(Stopping(), 202)
 
     async def repair(request: Request) -> Response:
-        return _answer(await node.repair())
+        return _answer(await node.repair(request.query_params.get("accept_loss") == "yes"))
 
     async def verify(request: Request) -> Response:
         return _answer(await node.verify())

@@ -15,7 +15,10 @@ class ViewStatus(msgspec.Struct, frozen=True):
 
 
 class FactsStatus(msgspec.Struct, frozen=True):
-    """The facts that a node tells about itself. ``secrets`` (by id), ``fields`` and ``keys`` are fingerprints."""
+    """The facts that a node tells about itself. ``secrets`` (by id), ``fields`` and ``keys`` are fingerprints.
+
+    ``damaged``: its store cannot all be read; ``gaps``: the number of parts of which it does not know what it had there.
+    """
 
     version: str
     disk: str
@@ -26,6 +29,8 @@ class FactsStatus(msgspec.Struct, frozen=True):
     secrets: dict[str, str]
     fields: str
     keys: str
+    damaged: bool = False
+    gaps: int = 0
 
 
 class PeerStatus(msgspec.Struct, frozen=True):
@@ -96,10 +101,15 @@ class PeerRepair(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """This node was compared with each of its peers, and the differences were mended."""
+    """This node was compared with each of its peers, and the differences were mended.
+
+    ``gaps``: the parts of its store of which it still does not know what it had; ``given_up``: those that it was told to forget.
+    """
 
     node: str
     peers: dict[str, PeerRepair]
+    gaps: int = 0
+    given_up: int = 0
 
 
 class PeerDifferences(msgspec.Struct, frozen=True, omit_defaults=True):

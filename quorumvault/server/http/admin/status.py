@@ -19,6 +19,8 @@ def show_facts(facts: NodeFacts) -> FactsStatus:
         secrets=facts.secrets,
         fields=facts.fields,
         keys=facts.keys,
+        damaged=facts.damaged,
+        gaps=facts.gaps,
     )
 
 

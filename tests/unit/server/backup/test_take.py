@@ -23,6 +23,7 @@ from quorumvault.server.backup.take import Backups, Taking
 from quorumvault.server.healing.throttle import Throttle
 from quorumvault.server.offline.restore import Given, restore
 from quorumvault.server.storage import layout
+from quorumvault.server.storage.gaps import Gaps, gap_of
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Store
 from quorumvault.server.telemetry.event_log import Event
@@ -173,17 +174,61 @@ async def test_a_view_that_follows_in_the_middle_ends_it(nodes: Cluster) -> None
     assert "view 1 has ended, in which the backup began" in broken(chunks).why
 
 
-async def test_a_disk_that_cannot_be_read_to_its_end_makes_none(nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
+#: By name: which of the records, by their place in the order of keys, each store cannot read.
+UNREADABLE: dict[str, dict[str, list[int]]] = {
+    "one of one": {"n1": [50]},
+    "many of one": {"n2": [0, 1, 2, 3, 50, 98, 99]},
+    "different ones of two": {"n1": [10, 11, 70], "n2": [12, 60]},
+    "different ones of three": {"n1": [10, 70], "n2": [12, 60], "n3": [99]},
+}
+
+
+def cannot_read(nodes: Cluster, stores: Mapping[str, FaultyStore], places: Mapping[str, Iterable[int]]) -> None:
+    keys = sorted(nodes["n1"].records())
+    for node, numbers in places.items():
+        stores[node].corrupt |= {keys[number] for number in numbers}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_what_any_two_of_three_disks_can_read_is_in_it(name: str, nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
     await nodes.settled()
-    stores["n1"].corrupt.add(sorted(nodes["n1"].records())[50])
-    chunks = [chunk async for chunk in taking(nodes["n1"]).chunks()]
-    assert "n1 cannot read all of its store" in broken(chunks).why
-    pairs, trailer = await backup(nodes["n2"])  # by n3, where n1 cannot go on
-    assert (pairs, trailer.sources) == (nodes["n2"].common(), ["n1", "n2", "n3"])
+    whole = nodes["n1"].common()
+    cannot_read(nodes, stores, UNREADABLE[name])
+    for node in nodes.values():
+        pairs, trailer = await backup(node)
+        assert (pairs, trailer.counts.unknown) == (whole, 0)
+        assert set(trailer.sources) >= UNREADABLE[name].keys() - {"n2"} | {node.name}
 
 
-async def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_refused(nodes: Cluster) -> None:
+async def test_what_only_one_disk_can_read_is_in_it_and_what_none_can_is_unknown(
+    nodes: Cluster, stores: dict[str, FaultyStore], tmp_path: Path
+) -> None:
+    """Proves: what is not known is not absent."""
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
+    await nodes.settled()
+    whole, keys = nodes["n1"].common(), sorted(nodes["n1"].records())
+    cannot_read(nodes, stores, {"n1": [7, 20], "n2": [20, 50], "n3": [7, 20]})
+    for node in nodes.values():
+        pairs, trailer = await backup(node)
+        gaps = Gaps(gap_of(key, value) for key, value in pairs.items() if key.startswith(layout.GAP))
+        assert gaps.count == trailer.counts.unknown == 2
+        assert {key: value for key, value in pairs.items() if not key.startswith(layout.GAP)} == {
+            key: value for key, value in whole.items() if key != keys[20]
+        }
+        assert [number for number, key in enumerate(keys) if gaps.covers(key[1:])] == [7, 20]
+
+
+async def test_with_a_bad_block_and_the_third_disk_away_none_is_made(nodes: Cluster, stores: dict[str, FaultyStore]) -> None:
+    await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 100))
+    await nodes.settled()
+    cannot_read(nodes, stores, {"n1": [50]})
+    nodes.cut_off("n3")
+    error = broken([chunk async for chunk in taking(nodes["n1"]).chunks()])
+    assert "all three, where one cannot read its store, all active in one view: n3 does not answer" in error.why
+
+
+async def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_unknown(nodes: Cluster) -> None:
     await nodes["n1"].coordinator.tokenize(CLINIC, values(0, 20))
     await nodes.settled()
     whole = nodes["n3"].common()
@@ -191,11 +236,14 @@ async def test_bytes_that_are_not_what_was_sealed_give_way_and_alone_they_are_re
     nodes["n1"].store.write({key: flip(whole[key])})
     assert (await backup(nodes["n1"]))[0] == whole
     nodes["n2"].store.write({}, [key])
-    one = taking(nodes["n1"])
-    error = broken([chunk async for chunk in one.chunks()])
-    assert (error.code, one.outcome) == ("refused", "refused")
-    assert error.why.startswith("n1 and n2 together have what could not be restored: a record of owner clinic that is not")
-    assert (await backup(nodes["n3"]))[0] == whole
+    for node in nodes.values():
+        assert (await backup(node))[0] == whole
+    nodes["n3"].store.write({key: flip(whole[key], 30)})
+    for name in ("n1", "n3"):
+        pairs, trailer = await backup(nodes[name])
+        assert trailer.counts.unknown == 1
+        assert pairs.pop(layout.GAP + key[1:]) == key[1:] + b"\0"
+        assert pairs == {each: value for each, value in whole.items() if each != key}
 
 
 async def test_names_that_stores_lack_come_from_the_node(nodes: Cluster) -> None:

@@ -74,6 +74,8 @@ def drive(steps: Generator[Step, object, Any], mine: Side, theirs: Side, taken: 
                     assert isinstance(held, bytes)
                     theirs.replica.handle([messages.RaiseEpoch(ROUND, VIEW.id, owner, *layout.decode_register(held))])
                     result = None
+                case anti_entropy.NoteWhole():
+                    result = None
                 case anti_entropy.WriteBackRecords(places=places):
                     result = write_back(mine, theirs, places)
     except StopIteration as end:
@@ -209,7 +211,7 @@ def test_a_record_under_a_foreign_key_is_not_taken() -> None:
     assert (drive(compare(), n1, n2), n1.common()) == (Compared(buckets=1), {})
 
 
-def test_a_bucket_that_cannot_be_read_is_left_alone_and_the_others_are_mended() -> None:
+def test_what_can_be_read_of_a_bucket_is_mended_and_what_cannot_is_left_alone() -> None:
     content = content_of((CLINIC, 1, number, 1) for number in range(200))
     bad = min(content)
     n1 = Side("n1", {})
@@ -217,9 +219,33 @@ def test_a_bucket_that_cannot_be_read_is_left_alone_and_the_others_are_mended() 
     n2.store.corrupt.add(bad)
     compared = drive(compare(), n1, n2)
     assert compared.unreadable == 1
-    assert n1.common().keys() == {key for key in content if layout.bucket_of(key) != layout.bucket_of(bad)}
-    compared = drive(compare(), n2, n1)
-    assert (compared.taken, compared.given) == (0, 0)
+    assert n1.common().keys() == content.keys() - {bad}
+    n1.store.write({bad: content[bad]})
+    steps: list[Step] = []
+    compared = drive(compare(), n2, n1, steps)
+    assert (compared.taken, compared.given, compared.unreadable) == (0, 0, 1)
+    assert [step for step in steps if isinstance(step, anti_entropy.NoteWhole)] == [anti_entropy.NoteWhole(VIEW.id, frozenset())]
+
+
+def test_buckets_that_neither_side_can_read_are_not_settled_by_their_sums() -> None:
+    """Such a bucket has no sum: that two have none says nothing about the records that can be read there."""
+    content = content_of((CLINIC, 1, number, 1) for number in range(20))
+    key = min(content)
+    n1, n2 = Side("n1", content), Side("n2", {})
+    for side in (n1, n2):
+        side.store.corrupt.add(key[:-1] + b"\0")
+        side.store.write({key[:-1] + b"\0": b"?"})
+        side.count()
+    n2.store.write({other: held for other, held in content.items() if other != key})
+    for side in (n1, n2):
+        side.count()
+    steps: list[Step] = []
+    drive(compare(), n1, n2, steps)
+    for step in steps:
+        if isinstance(step, anti_entropy.SettleBuckets):
+            n1.replica.settle(step.view, step.buckets, step.sequence)
+    assert n1.replica.settled.select([key]) == []
+    assert n1.replica.settled.select([max(content)]) == [0]
 
 
 def test_registers_that_cannot_be_read_end_the_comparison() -> None:

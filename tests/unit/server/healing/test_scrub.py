@@ -11,7 +11,7 @@ from quorumvault.protocol import records
 from quorumvault.protocol.messages import Fetch
 from quorumvault.server.healing.scrub import Neighbours
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.leveldb import UNREADABLE, LevelDBStore
 from quorumvault.server.storage.memory import MemoryStore
 from quorumvault.server.storage.store import Corrupt
 from tests.rigs.faulty_store import FaultyStore
@@ -150,6 +150,31 @@ async def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_
     await scrub.once()
     assert node.diary.given_up == (["a test said so"] if goes else [])
     assert "a test said so" in (scrub.problem or "")
+
+
+@pytest.mark.parametrize(("damaged", "goes"), [({"n3"}, True), ({"n1"}, False), ({"n1", "n3"}, False)])
+async def test_of_stores_that_can_be_salvaged_one_goes_after_the_other(nodes: Cluster, damaged: set[str], goes: bool) -> None:
+    """None of them needs the others whole."""
+    node = nodes["n2"]
+    scrub = node.healer.scrub
+    scrub.heard_after, scrub.damage = 0.0, UNREADABLE
+    node.neighbours = Neighbours(all_active=True, damaged=frozenset(damaged))
+    await scrub.once()
+    await asyncio.sleep(0.001)
+    await scrub.once()
+    assert node.diary.given_up == ([UNREADABLE] if goes else [])
+
+
+@pytest.mark.parametrize(("damage", "goes"), [(UNREADABLE, True), ("a test said so", False)])
+async def test_a_store_that_a_joining_disk_needs_is_salvaged_and_not_copied_anew(nodes: Cluster, damage: str, goes: bool) -> None:
+    node = nodes["n2"]
+    scrub = node.healer.scrub
+    scrub.heard_after, scrub.damage = 0.0, damage
+    node.neighbours = Neighbours(all_active=False, damaged=frozenset(), one_joins=True)
+    await scrub.once()
+    await asyncio.sleep(0.001)
+    await scrub.once()
+    assert bool(node.diary.given_up) == goes
 
 
 class _Hiding(FaultyStore):

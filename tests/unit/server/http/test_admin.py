@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -68,11 +69,15 @@ async def no_backup() -> AsyncGenerator[bytes, None]:
     yield b""
 
 
+def replace_given_up(accept_loss: bool) -> Repaired:
+    return msgspec.structs.replace(REPAIRED, given_up=7) if accept_loss else REPAIRED
+
+
 CONTROLS = Controls(
     status=lambda: STATUS,
     reload=lambda: schemas.Reloaded(["API keys"], {}),
     stop=lambda: None,
-    repair=answers(REPAIRED),
+    repair=lambda accept_loss: answers(replace_given_up(accept_loss))(),
     verify=answers(VERIFIED),
     backup=no_backup,
     revoke=lambda key_id: answers(schemas.RevokedKey(key_id, "n1"))(),
@@ -111,6 +116,7 @@ def test_what_the_node_says_arrives(tmp_path: Path) -> None:
     assert serving(tmp_path, client.reload, reload=lambda: refused) == refused
     assert (serving(tmp_path, client.stop, stop=lambda: stops.append(1)), stops) == (schemas.Stopping(), [1])
     assert (serving(tmp_path, client.repair), serving(tmp_path, client.verify)) == (REPAIRED, VERIFIED)
+    assert serving(tmp_path, lambda: client.repair(accept_loss=True)) == replace_given_up(accept_loss=True)
 
 
 def test_the_socket_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path) -> None:
@@ -305,7 +311,7 @@ def verified(found: PeerDifferences) -> dict[str, Any]:
 
 
 def repaired(found: PeerRepair) -> dict[str, Any]:
-    return {"repair": answers(Repaired("n1", {"n2": found, "n3": PeerRepair()}))}
+    return {"repair": lambda accept_loss: answers(Repaired("n1", {"n2": found, "n3": PeerRepair()}))()}
 
 
 NONE_TAKEN, SAME = "0 records taken, 0 given, 0 epochs raised", "10 records, identical"

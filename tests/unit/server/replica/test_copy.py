@@ -12,6 +12,8 @@ from quorumvault.protocol import records
 from quorumvault.server.replica.copy import Gap, Piece, merge_piece, pieces_of, read_piece
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
+from quorumvault.server.storage.gaps import Gap as Stretch
+from quorumvault.server.storage.gaps import Gaps, bucket_gap
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
 
@@ -39,14 +41,15 @@ def record(value: bytes, clock: int = 1) -> bytes:
 ROTTEN = record(ONE)[:-1] + bytes([record(ONE)[-1] ^ 1])
 
 
-@given(
-    pairs=st.dictionaries(
-        st.builds(bytes.__add__, st.sampled_from([b"e", b"k", b"m", b"mowner/", b"r", b"h"]), st.binary(max_size=3)),
-        st.binary(max_size=20),
-        max_size=30,
-    ),
-    size=st.integers(1, 80),
+others = st.dictionaries(
+    st.builds(bytes.__add__, st.sampled_from([b"k", b"m", b"mowner/", b"r", b"h"]), st.binary(max_size=3)), st.binary(max_size=20)
 )
+registers = st.dictionaries(
+    st.builds(layout.register_key, st.binary(max_size=3)), st.builds(layout.encode_register, st.integers(1, 9), st.just("s1"))
+)
+
+
+@given(pairs=st.builds(dict[bytes, bytes].__or__, others, registers), size=st.integers(1, 80))
 def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: dict[bytes, bytes], size: int) -> None:
     store = holding(pairs)
     copied: list[tuple[bytes, bytes]] = []
@@ -65,7 +68,7 @@ def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: d
 def test_what_cannot_be_read_is_a_gap_and_the_rest_is_read_around_it() -> None:
     """A gap ends where the part ends: registers, revoked keys, names, each bucket."""
     names = [b"e1", b"e2", b"k1", b"mowner/1", b"r\0\0a", b"r\0\0b", b"r\0\xff1", b"r\0\xff2", b"r\xff\xfe1", b"r\xff\xff2"]
-    store = FaultyStore(holding(dict.fromkeys(names, b"v")))
+    store = FaultyStore(holding(dict.fromkeys(names, layout.encode_register(1, "s1"))))
     store.corrupt |= {b"e2", b"k1", b"r\0\0a", b"r\0\xff2", b"r\xff\xff2"}
     gaps: list[Gap] = []
     read = [key for keys, _ in pieces_of(store, gaps) for key in keys]
@@ -131,6 +134,32 @@ def test_what_disks_have_not_in_common_is_not_taken_from_another_one() -> None:
     assert merge_piece(store, OwnerNames(store), NARROW, list(theirs), list(theirs.values())) == {}
 
 
+def test_what_a_disk_sends_that_nothing_could_read_later_ends_nobody_else_s_process() -> None:
+    """Its own process ends when it reads that; this one keeps what it has, and takes the rest of the piece."""
+    register = layout.register_key(OWNER.id)
+    mine = NAME | {KEY: ROTTEN, register: layout.encode_register(2, "s1")}
+    store = holding(mine)
+    rotten = {register: b"?", layout.register_key(b"o"): b"", layout.RECORD + b"short": record(ONE)}
+    names = {name: value for name in (next(iter(NAME)), layout.owner_key(b"o" * 16)) for value in (b"\xff", b"UPPER", b"another")}
+    for theirs in (rotten, *({name: value} for name, value in names.items())):
+        keys, values = [*theirs, KEY], [*theirs.values(), record(ONE)]
+        assert merge_piece(store, OwnerNames(store), NARROW, keys, values) == {KEY: record(ONE)}
+
+
+def test_a_register_that_is_none_is_not_copied() -> None:
+    assert isinstance(read_piece(holding({layout.register_key(OWNER.id): b"?"}), b"", 1000), Gap)
+
+
+def test_a_copy_ends_before_what_its_source_does_not_know() -> None:
+    """Proves: what is not known is not absent."""
+    gap = Stretch(KEY[1:3] + b"\0", KEY[1:3] + b"\1")
+    store = holding({KEY: record(ONE)} | Gaps([gap]).pairs())
+    piece = read_piece(store, b"", 1000)
+    assert isinstance(piece, Gap)
+    assert "is not known" in piece.why
+    assert read_piece(store, layout.RECORD + bucket_gap(layout.bucket_of(KEY)).end, 1000) == ([], [], True)
+
+
 def test_a_copy_that_cannot_be_read_again_is_none() -> None:
     store = FaultyStore(MemoryStore())
     store.write({KEY: record(ONE)})
@@ -139,4 +168,4 @@ def test_a_copy_that_cannot_be_read_again_is_none() -> None:
         merge_piece(store, OwnerNames(store), NARROW, [KEY], [record(ONE)])
     odd = holding({layout.register_key(b"o"): b"?"})
     with pytest.raises(StoreCorrupt):
-        merge_piece(odd, OwnerNames(odd), NARROW, [layout.register_key(b"o")], [b"!"])
+        merge_piece(odd, OwnerNames(odd), NARROW, [layout.register_key(b"o")], [layout.encode_register(2, "s1")])

@@ -91,6 +91,8 @@ def test_the_exposition_is_the_same_to_the_letter(gauged: Gauged) -> None:
         owed,
         scrub,
         joining,
+        {"n1": False, "n2": True},
+        {"n1": 0, "n2": 3},
         True,
         123_456,
         1_200_000,

@@ -1,0 +1,174 @@
+"""Gaps: stretches of the records' keys of which a store knows that it does not know what was there.
+
+    a block of the store fails its checksum    its records may have been acknowledged, and nobody can tell which they were
+    the store is salvaged (salvage.py)         what can be read is copied into a new one, and each such stretch is a gap there
+    a read of a key in a gap                   what the store has, or unknown: never absent
+    a write, also of another disk's record     is stored as anywhere: what is not known gives way to what is
+    both others have been read there, whole    the gap is closed: what was acknowledged was on two of the three disks, so this
+                                               one has it by then (protocol/anti_entropy.py)
+    another disk would copy this one           cannot be read, as the block could not (replica/copy.py)
+
+A gap is in the store under its first place, and its value is the first place behind it.
+
+Rules kept here: what is not known is not absent.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from quorumvault.errors import StoreCorrupt
+from quorumvault.protocol.buckets import BUCKETS
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
+
+#: After the last place that there may be.
+END_OF_PLACES: Final = b"\xff" * (layout.PLACE_BYTES + 1)
+#: Most gaps of a store: where there are more, those that are nearest to each other become one. 400 KB, in memory too.
+MOST_GAPS: Final = 4096
+_END_OF_RECORDS: Final = bytes([layout.RECORD[0] + 1])
+
+
+class Gap(NamedTuple):
+    """Places from ``first`` on, before ``end``."""
+
+    first: bytes
+    end: bytes
+
+
+class Gaps:
+    """The gaps of one store, in order, apart from each other. Used on the store's thread; ``count`` may be read on another."""
+
+    def __init__(self, gaps: Iterable[Gap] = ()) -> None:
+        self._gaps = united(gaps)
+        self._firsts = [gap.first for gap in self._gaps]
+
+    @classmethod
+    def of(cls, store: Store) -> Gaps:
+        """Those that are in the store. Raises StoreCorrupt."""
+        return cls(gap_of(key, value) for key, value in store.scan(layout.GAP))
+
+    @property
+    def count(self) -> int:
+        return len(self._gaps)
+
+    def __iter__(self) -> Iterator[Gap]:
+        return iter(self._gaps)
+
+    def covers(self, place: bytes) -> bool:
+        index = bisect_right(self._firsts, place) - 1
+        return index >= 0 and place < self._gaps[index].end
+
+    def meets(self, bucket: int) -> bool:
+        """True if part of this bucket is in a gap."""
+        whole = bucket_gap(bucket)
+        index = bisect_right(self._firsts, whole.end) - 1
+        return index >= 0 and self._firsts[index] < whole.end and self._gaps[index].end > whole.first
+
+    def buckets(self) -> set[int]:
+        """Those that ``meets`` is true of."""
+        return {
+            bucket for gap in self._gaps for bucket in range(_bucket_of(gap.first), _bucket_of(gap.end) + 1) if self.meets(bucket)
+        }
+
+    def close(self, buckets: Iterable[int]) -> dict[bytes, bytes]:
+        """These buckets are known. Returns what is left, as pairs of the store."""
+        for known in map(bucket_gap, buckets):
+            self._gaps = [part for gap in self._gaps for part in _cut(gap, known)]
+        self._firsts = [gap.first for gap in self._gaps]
+        return self.pairs()
+
+    def between(self, within: Gap) -> list[Gap]:
+        """Those that meet this stretch."""
+        index = max(bisect_right(self._firsts, within.first) - 1, 0)
+        end = bisect_left(self._firsts, within.end)
+        return [gap for gap in self._gaps[index:end] if gap.end > within.first]
+
+    def pairs(self) -> dict[bytes, bytes]:
+        return {layout.GAP + gap.first: gap.end for gap in self._gaps}
+
+
+def records_around(store: Store, first: bytes = layout.RECORD) -> Iterator[tuple[bytes, bytes] | Gap]:
+    """Yield the records from the key ``first`` on, in the order of keys, and a Gap for each stretch that cannot be read.
+
+    A gap comes after what could be read in it all the same. Where its newest entry is lost, that may be an older entry of a key:
+    a record is written once, so that one is the record too.
+    """
+    at = first
+    while at < _END_OF_RECORDS:
+        try:
+            for pair in store.scan(layout.RECORD, at):
+                yield pair
+                at = pair[0] + b"\0"
+        except StoreCorrupt:
+            after, pairs = store.step_over(at, _END_OF_RECORDS)
+            yield from pairs
+            yield Gap(at[1:], min(after[1:] or END_OF_PLACES, END_OF_PLACES))
+            at = after
+        else:
+            return
+
+
+def unknown_among(keys: Sequence[bytes], found: Sequence[bytes | Corrupt | None], gaps: Gaps) -> list[int]:
+    """The indices of the keys of records of which a store can say neither what they hold nor that they hold nothing."""
+    unknown = [index for index, record in enumerate(found) if record is CORRUPT] if CORRUPT in found else []
+    if gaps.count:
+        unknown += [index for index, key in enumerate(keys) if found[index] is None and gaps.covers(key[1:])]
+    return unknown
+
+
+def in_two(several: Sequence[Gaps]) -> list[Gap]:
+    """What is in a gap of two of these stores, or more."""
+    return united(
+        Gap(max(one.first, other.first), min(one.end, other.end))
+        for index, gaps in enumerate(several)
+        for one in gaps
+        for others in several[index + 1 :]
+        for other in others.between(one)
+    )
+
+
+def gap_of(key: bytes, value: bytes) -> Gap:
+    return Gap(key.removeprefix(layout.GAP), value)
+
+
+def bucket_gap(bucket: int) -> Gap:
+    """All places of a bucket."""
+    end = layout.bucket_prefix(bucket + 1)[1:] if bucket + 1 < BUCKETS else END_OF_PLACES
+    return Gap(layout.bucket_prefix(bucket)[1:], end)
+
+
+def united(gaps: Iterable[Gap], most: int = MOST_GAPS) -> list[Gap]:
+    """The same places as gaps that are in order and apart; more places, where they would be more than ``most`` gaps."""
+    found: list[Gap] = []
+    for gap in sorted(gaps):
+        if found and gap.first <= found[-1].end:
+            found[-1] = Gap(found[-1].first, max(found[-1].end, gap.end))
+        elif gap.first < gap.end:
+            found.append(gap)
+    if len(found) <= most:
+        return found
+    nearest = sorted(range(len(found) - 1), key=lambda index: _between(found[index], found[index + 1]))[: len(found) - most]
+    bridges = [Gap(found[index].end, found[index + 1].first) for index in nearest]
+    return united([*found, *bridges], most)
+
+
+def _bucket_of(place: bytes) -> int:
+    return int.from_bytes(place[: layout.BUCKET_BYTES].ljust(layout.BUCKET_BYTES, b"\0"), "big")
+
+
+def _between(one: Gap, following: Gap) -> int:
+    return _number(following.first) - _number(one.end)
+
+
+def _number(place: bytes) -> int:
+    return int.from_bytes(place.ljust(len(END_OF_PLACES), b"\0"), "big")
+
+
+def _cut(gap: Gap, known: Gap) -> Iterator[Gap]:
+    if gap.first < min(gap.end, known.first):
+        yield Gap(gap.first, min(gap.end, known.first))
+    if max(gap.first, known.end) < gap.end:
+        yield Gap(max(gap.first, known.end), gap.end)

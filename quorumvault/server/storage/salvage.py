@@ -1,0 +1,101 @@
+"""Salvage: a store with blocks that cannot be read is copied into one without, on the same disk, while its node is down.
+
+    registers, revoked keys, names, marks    have to be readable, all of them: without one of these the disk could not vote, so it
+                                             is replaced (healing/join.py)
+    records                                  all that can be read; for each stretch that cannot there is a gap (gaps.py)
+    hints                                    as far as they can be read: they take part in no guarantee
+
+    store                  ──all is copied, and synced──▶    store.set-aside-1    the bytes that are left, until no gap is
+    store.salvaged         ──renamed──▶                      store
+
+The disk stays who it is: it holds what it acknowledged, or says that it does not know. So nothing depends on the others, no view
+changes, and two disks, or all three, can be salvaged one after the other. A crash on the way leaves the old store in its place,
+or aside with the new one whole.
+
+Rules kept here: what is not known is not absent.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from quorumvault import durable
+from quorumvault.errors import NoRoom, StorageFailed, StoreCorrupt
+from quorumvault.server.storage import layout
+from quorumvault.server.storage.gaps import Gap, Gaps, records_around
+from quorumvault.server.storage.leveldb import LevelDBStore
+
+logger = logging.getLogger("quorumvault.disk")
+
+_FRESH: Final = "store.salvaged"
+#: Written with one sync.
+_BATCH_BYTES: Final = 8 << 20
+_STRICT: Final = (layout.REGISTER, layout.REVOKED, layout.META, layout.GAP)
+#: What ``create`` wrote.
+_DESCRIPTION: Final = (layout.FORMAT_KEY, layout.DISK_KEY)
+
+
+def salvage(store: Path, disk: bytes) -> Path | None:
+    """Put a store without unreadable blocks in the place of this disk's. Returns the path at which the new one is waiting.
+
+    It takes the old one's place by ``take_place``. Returns None if what the disk cannot vote without is unreadable. Raises
+    StorageFailed if the store does not open, NoRoom if there is none for another one beside it.
+    """
+    fresh = store.with_name(_FRESH)
+    if fresh.exists() and not store.exists():
+        return fresh
+    shutil.rmtree(fresh, ignore_errors=True)
+    if shutil.disk_usage(store).free < sum(path.stat().st_size for path in store.iterdir()):
+        raise NoRoom(f"{store}: it is damaged, and there is no room to copy what can be read of it beside it")
+    try:
+        with closing(LevelDBStore.open(store, disk)) as old, closing(LevelDBStore.create(fresh, disk)) as new:
+            gaps = Gaps(_copy(old, new))
+            new.write({layout.GAP + first: end for first, end in gaps})
+    except StoreCorrupt as error:
+        logger.error("%s cannot be salvaged: %s", store, error)
+        shutil.rmtree(fresh, ignore_errors=True)
+        return None
+    logger.warning("%s: all that can be read of it was copied; there are %d stretches that cannot", store, gaps.count)
+    return fresh
+
+
+def take_place(fresh: Path, store: Path) -> None:
+    """The last step, once the old store is set aside."""
+    fresh.rename(store)
+    durable.sync_directory(store.parent)
+
+
+def _copy(old: LevelDBStore, new: LevelDBStore) -> Iterator[Gap]:
+    """Copy, and yield the gaps. Raises StoreCorrupt if what has to be read cannot be; StorageFailed if it cannot be written."""
+    batch: dict[bytes, bytes] = {}
+    size = 0
+    for found in _contents(old):
+        if isinstance(found, Gap):
+            yield found
+            continue
+        key, value = found
+        batch[key] = value
+        size += len(key) + len(value)
+        if size > _BATCH_BYTES:
+            new.write(batch)
+            batch, size = {}, 0
+    new.write(batch)
+
+
+def _contents(old: LevelDBStore) -> Iterator[tuple[bytes, bytes] | Gap]:
+    for prefix in _STRICT:
+        for key, value in old.scan(prefix):
+            if prefix == layout.REGISTER:
+                layout.read_register(value)
+            if prefix == layout.GAP:
+                yield Gap(key.removeprefix(layout.GAP), value)
+            elif key not in _DESCRIPTION:
+                yield key, value
+    try:
+        yield from old.scan(layout.HINT)
+    except StorageFailed:
+        logger.warning("hints of what peers have missed are lost with the blocks that they were in: comparisons find it")
+    yield from records_around(old)
