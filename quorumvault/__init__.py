@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from quorumvault.errors import Unreachable as Unreachable
     from quorumvault.errors import ValueTooLarge as ValueTooLarge
 
-__version__: Final = "0.1.0"
+__version__: Final = "0.9.0"
 
 _CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "Status", "TokenizedRecords", "TokenResult", "tokens_all_epochs")
 _ERRORS = (

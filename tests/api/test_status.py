@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from quorumvault import __version__
 from quorumvault.config.cluster import Limits
 from quorumvault.server.http.health import PeerHealth, QuorumHealth
 from quorumvault.testing.fake import HEALTHY
@@ -54,7 +55,7 @@ def test_health_is_its_status(status: Any, code: int, path: str) -> None:
         "quorum": {"needed": 2, "reachable": 1},
         "peers": {"n2": {"status": "up", "state": "joining"}, "n3": {"status": "down"}},
         "warnings": ["n2 has other fields"],
-        "version": "0.1.0",
+        "version": __version__,
     }
 
 
