@@ -2,7 +2,7 @@
 
     a *lap* asks every node once, without waiting in between: another node may have room, or the other side of a partition
     after a lap: wait, longer each time, half of it random; and never ask a node before its Retry-After is over
-    a node that stays silent is left soon for one that answers, if the budget has a retry; else it is waited for
+    a node that stays silent is left soon for one that answers, if the budget has a retry; else, and after a lap, it is waited for
     over when: answered · the deadline comes before the next try, or before the retry budget has one more
     a request of many items that had no answer in time is not sent again: smaller ones take its place (pace.py)
 
@@ -145,7 +145,7 @@ class Attempts:
                 continue
             if effort.asked:
                 yield from self._afford(effort)
-            silence = self._patience(node, call, effort.until)
+            silence = self._patience(node, call, effort)
             if silence <= 0:
                 # The clock went on since it was read above: a socket takes no time-out below zero.
                 raise self._given_up(effort, "the time is up")
@@ -175,12 +175,15 @@ class Attempts:
             yield Pause(wait)
         self._budget.spend()
 
-    def _patience(self, node: str, call: Call, until: float) -> float:
-        """Returns how many seconds this node may stay silent."""
+    def _patience(self, node: str, call: Call, effort: Effort) -> float:
+        """Returns how many seconds this node may stay silent.
+
+        After a lap in which no node answered, no other one is known to answer sooner.
+        """
         now, patience = self._clock(), self._policy.silence
-        if self.nodes.others_answer(node) and not self._budget.wait(now):
+        if not effort.lap and self.nodes.others_answer(node) and not self._budget.wait(now):
             patience = self._failover(call)
-        return min(patience, until - now)
+        return min(patience, effort.until - now)
 
     def _failover(self, call: Call) -> float:
         """Returns how many seconds a node may stay silent while there is another one to ask."""

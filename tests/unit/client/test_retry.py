@@ -147,6 +147,14 @@ def test_the_last_node_that_is_not_in_doubt_is_waited_for() -> None:
     assert script.asked == ["n1", "n2", "n3", "n3"]
 
 
+def test_after_a_lap_without_an_answer_each_node_is_waited_for() -> None:
+    """They are busy: who is left after the shortest time would have answered a little later, and the next one is as busy."""
+    script = Script()
+    script.asks(dict.fromkeys(range(1, 5), NO_QUORUM), call=EPOCH)
+    failover, silence = script.policy.failover, script.policy.silence
+    assert script.patience == [failover] * 3 + [silence] * 2
+
+
 def test_between_laps_it_waits_longer_each_time_up_to_a_limit() -> None:
     script = Script(URLS[:1], ClientPolicy(retries_saved=1e6))
     with pytest.raises(errors.Unreachable):
