@@ -12,6 +12,7 @@ from quorumvault.cli.main import PARTIAL
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, print_table, say
 from quorumvault.files.census import Tally, count
+from quorumvault.files.copies import at_hand
 from quorumvault.files.sources import Format, Source, expand
 
 column_option = click.option(
@@ -92,7 +93,10 @@ def census(
 
 def take_census(sources: Sequence[Source], columns: Sequence[str]) -> Census:
     """Raises UsageError for a column that no source has as text."""
-    tallies = [(source, count(source, columns)) for source in sources]
+    tallies = []
+    for source in sources:
+        with at_hand(source) as copy:
+            tallies.append((source, count(copy, columns)))
     require_somewhere(columns, [tuple(counted) for _, counted in tallies])
     total: Counter[int] = Counter()
     for _, counted in tallies:

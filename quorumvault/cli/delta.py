@@ -10,6 +10,7 @@ from quorumvault.files.job import Job
 from quorumvault.files.lakes import Lakes, lake_format
 from quorumvault.files.manifest import Manifest, path_of
 from quorumvault.files.outputs import OutputExists
+from quorumvault.files.urls import Url
 from quorumvault.files.work_folder import work_path
 
 
@@ -27,17 +28,19 @@ def delta_job(request: Request, job: Job) -> Job | None:
         raise
     if not job.columns:
         raise click.UsageError("--column: say which columns of a Delta table")
-    _require_free(request)
-    job = dataclasses.replace(job, output=request.output, is_folder=True)
+    output = request.output
+    if isinstance(output, Url):
+        raise click.UsageError("a Delta table is written to a folder of this machine: name one")
+    _require_free(request, output)
+    job = dataclasses.replace(job, output=output, is_folder=True)
     begun = Manifest.load(work_path(job)) if request.resume else None
     given = [path_of(source.target).name for source in begun.plan.sources] if begun is not None else []
-    sources, lake = read(table, request.at_version, request.output, job, given)
+    sources, lake = read(table, request.at_version, output, job, given)
     return dataclasses.replace(job, sources=sources, lake=lake)
 
 
-def _require_free(request: Request) -> None:
+def _require_free(request: Request, output: Path) -> None:
     """Raises OutputExists for an output that is there, and LakeError for one that is in a table."""
-    output = request.output
     Lakes().refuse_output(output.absolute().parent)
     if request.resume or not output.exists():
         return

@@ -14,6 +14,9 @@ from quorumvault.cli.output import visible
 from quorumvault.cli.standard_streams import descriptor_of
 from quorumvault.durable import replacing
 from quorumvault.errors import ConfigError
+from quorumvault.files import object_store
+from quorumvault.files.new_object import writing
+from quorumvault.files.urls import Place, Url, UrlError, url_of
 from quorumvault.ownership import followed, require_replaceable
 
 STANDARD = Path("-")
@@ -22,13 +25,25 @@ STANDARD = Path("-")
 class OutputPath(click.Path):
     """A path to write to. A name of standard output, such as /dev/stdout, is ``-``: what it goes to is not replaced.
 
-    A name of any other open file is refused, since whoever opened it goes on with the file that would be replaced.
+    A name of any other open file is refused, since whoever opened it goes on with the file that would be replaced. ``objects``: a
+    URL is a Url.
     """
 
-    def __init__(self, **more: Any) -> None:
+    def __init__(self, *, objects: bool = False, **more: Any) -> None:
         super().__init__(path_type=Path, **more)
+        self._objects = objects
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            url = url_of(value) if isinstance(value, str) else None
+        except UrlError as error:
+            self.fail(visible(str(error)), param, ctx)
+        if url is not None:
+            if not self._objects:
+                self.fail(f"{visible(str(url))} is an object, and this goes into a file", param, ctx)
+            if not url.is_written_to:
+                self.fail(f"{visible(str(url))}: https:// is read only: name a file, or s3://, gs:// or az://", param, ctx)
+            return url
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         descriptor = descriptor_of(path)
         if descriptor is None:
@@ -47,17 +62,22 @@ def output_options(text: str, *, required: bool = False) -> Decorator:
 
 
 @contextlib.contextmanager
-def destination(path: Path, *, force: bool, mode: int = 0o600, widest: int = 0o600) -> Iterator[BinaryIO]:
+def destination(path: Place, *, force: bool, mode: int = 0o600, widest: int = 0o600) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``path`` when the block ends well; standard output for ``-``.
 
-    Until then it is a hidden file in the same directory. Raises UsageError if ``path`` exists, unless ``force``; for what is no
-    regular file in any case, since a device would be replaced by a file; and for what somebody else has put there.
+    Until then it is a hidden file in the same directory, or an upload that is not complete. Raises UsageError if ``path`` exists,
+    unless ``force``; for what is no regular file in any case, since a device would be replaced by a file; and for what somebody
+    else has put there.
 
     ``mode`` is a new file's, whatever the umask is. One that is replaced leaves its owner and its mode, within ``widest``.
     """
     if path == STANDARD:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
+        return
+    if isinstance(path, Url):
+        with _new_object(path, force=force) as sink:
+            yield sink
         return
     target = _target(path)
     if target.exists() and not target.is_file():
@@ -70,6 +90,16 @@ def destination(path: Path, *, force: bool, mode: int = 0o600, widest: int = 0o6
         except OSError as error:
             raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
         yield file
+
+
+@contextlib.contextmanager
+def _new_object(url: Url, *, force: bool) -> Iterator[BinaryIO]:
+    if url.is_folder:
+        raise click.UsageError(f"{visible(str(url))} is a folder, and there is one output: name the object")
+    if not force and object_store.find(url) is not None:
+        raise click.UsageError(f"{visible(str(url))} exists: name another object, or give --force to replace it")
+    with writing(url, exclusive=not force) as sink:
+        yield sink
 
 
 def _target(path: Path) -> Path:

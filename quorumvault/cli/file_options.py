@@ -14,6 +14,7 @@ from quorumvault.cli.options import all_of
 from quorumvault.cli.standard_streams import descriptor_of
 from quorumvault.files.job import Job, JobOperation
 from quorumvault.files.sources import Format
+from quorumvault.files.urls import Place
 from quorumvault.formats.dialect import ENCODINGS, Dialect, Encoding
 
 column_option = click.option(
@@ -39,6 +40,12 @@ spill_option = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
     help="Where distinct values are kept on disk meanwhile. Default: beside the output. They are gone at the end.",
+)
+work_option = click.option(
+    "--work",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where a run is kept until its end whose output is in an object store. Default: the current directory.",
 )
 missing_option = click.option(
     "--missing",
@@ -112,8 +119,8 @@ _file_options = all_of(
         "-o",
         "--output",
         default="-",
-        type=OutputPath(),
-        metavar="FILE|DIR",
+        type=OutputPath(objects=True),
+        metavar="FILE|DIR|URL",
         help="A file, for one file; a folder, for several. It appears when all is done. Default: standard output.",
     ),
     force_option,
@@ -123,13 +130,14 @@ _file_options = all_of(
     click.option("--table", metavar="NAME", help="The table of a DuckDB file, which may also be named FILE.duckdb::NAME."),
     click.option(
         "--rejects",
-        type=OutputPath(dir_okay=False),
+        type=OutputPath(objects=True, dir_okay=False),
         metavar="FILE",
         help="Go on when a cell cannot be done, and list it here: file, row, column, code. CSV or JSON Lines, by the extension.",
     ),
     dialect_options,
     resume_option,
     spill_option,
+    work_option,
 )
 
 
@@ -137,15 +145,16 @@ class Request(NamedTuple):
     """The options that all three commands have."""
 
     files: tuple[str, ...]
-    output: Path
+    output: Place
     force: bool
     columns: tuple[str, ...]
     table_format: Format | None
     at_version: int | None
     table: str | None
-    rejects: Path | None
+    rejects: Place | None
     resume: bool
     spill: Path | None
+    work: Path | None
     delimiter: str | None
     quoting: str
     encoding: Encoding | None
@@ -165,6 +174,7 @@ class Request(NamedTuple):
             resume=self.resume,
             force=self.force,
             spill=self.spill,
+            work=self.work,
             dialect=Dialect(self.delimiter, self.encoding, self.quoting == "csv", nulls),
             **options,
         )

@@ -32,6 +32,7 @@ from quorumvault.cli.output import say, visible
 from quorumvault.cli.report import BACK, print_report
 from quorumvault.cli.standard_streams import HandleError, is_standard_output
 from quorumvault.client import Client
+from quorumvault.files import object_store
 from quorumvault.files.job import Job, Missing, Progress, Report, ignore
 from quorumvault.files.outputs import new_mode
 from quorumvault.files.run import run
@@ -44,11 +45,14 @@ from quorumvault.files.sources import (
     expand,
     format_of,
     is_single,
+    place_of,
     printable,
+    resolved,
     split_table,
 )
 from quorumvault.files.stream import pass_through
 from quorumvault.files.text.engine import TextSource
+from quorumvault.files.urls import Place, Url
 from quorumvault.files.work_folder import has_unfinished, work_path
 from quorumvault.formats.dialect import PLAIN
 from quorumvault.ownership import group_of_new, reach, umask
@@ -177,13 +181,16 @@ def with_files(request: Request, job: Job) -> Job:
             _check_options(lake, {"parquet"})
             return lake
         sources = tuple(expand(request.files, format=request.table_format, table=request.table))
-        output, table = split_table(str(request.output))
+        output, table = split_table(request.output.text if isinstance(request.output, Url) else str(request.output))
     if sources[0].format in TEXT and job.status:
         raise click.UsageError("--status is for Parquet and DuckDB: a text file keeps its columns")
     if sources[0].format in TEXT and job.restore_types:
         raise click.UsageError("--restore-types is for Parquet and DuckDB: cells of a text file have no type")
     _check_options(job, {source.format for source in sources})
-    is_folder = len(request.files) > 1 or not is_single(request.files[0])
+    with interruptible():
+        is_folder = len(request.files) > 1 or not is_single(request.files[0]) or (isinstance(output, Url) and output.is_folder)
+    if request.work is not None and not isinstance(output, Url):
+        raise click.UsageError("--work is for an output in an object store: any other run is kept beside its output")
     if not is_folder:
         table = _output_table(sources[0], output, table)
     elif table is not None:
@@ -191,7 +198,7 @@ def with_files(request: Request, job: Job) -> Job:
     return dataclasses.replace(job, sources=sources, output=output, table=table, is_folder=is_folder)
 
 
-def _output_table(source: Source, output: Path, table: str | None) -> str | None:
+def _output_table(source: Source, output: Place, table: str | None) -> str | None:
     """The table that one file's output is, if it is one. Raises UsageError for a format that it cannot be."""
     if source.format in TEXT:
         return None
@@ -200,33 +207,35 @@ def _output_table(source: Source, output: Path, table: str | None) -> str | None
         return table or source.table
     if found != "parquet":
         others = ", or a DuckDB file" if source.format == "duckdb" else ""
-        raise click.UsageError(f"the output of {source} is a .parquet file{others}: {output} is none")
+        raise click.UsageError(f"the output of {source} is a .parquet file{others}: {printable(output)} is none")
     return None
 
 
 def _stream(request: Request, job: Job, connection: Connection) -> Report:
     """Standard input, or one text file, to standard output or a file."""
     name = request.files[0]
-    if len(request.files) > 1 or not (is_stream(name) or is_single(name)):
+    with interruptible():
+        place, is_one = place_of(name), is_stream(name) or is_single(name)
+    if len(request.files) > 1 or not is_one:
         raise click.UsageError("several files go into a folder: -o DIR" if request.output == STANDARD else _ALONE)
     if request.resume or job.status or job.restore_types:
         raise click.UsageError("--resume, --status and --restore-types are for files: name an input and -o FILE")
-    form = request.table_format or format_of(Path(name))
+    form = request.table_format or format_of(place)
     if form is None:
         raise click.UsageError("say which format it is: --format csv or --format jsonl")
     _check_options(job, {form})
     if form not in TEXT:
         raise click.UsageError("Parquet and DuckDB go from a file to a file: name an input and -o FILE")
-    if request.rejects is not None and request.rejects.resolve() in (Path(name).resolve(), request.output.resolve()):
-        raise click.UsageError(f"--rejects {request.rejects}: it is the input, or the output: name another file")
-    compressions = compression_of(Path(name)), compression_of(request.output)
+    if request.rejects is not None and resolved(request.rejects) in (resolved(place), resolved(request.output)):
+        raise click.UsageError(f"--rejects {printable(request.rejects)}: it is the input, or the output: name another file")
+    compressions = compression_of(place), compression_of(request.output)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
         if name != "-":
             expand(request.files, format=form)
-        if name != "-" and request.output == STANDARD and is_standard_output(Path(name)):
-            raise HandleError(f"{visible(printable(Path(name)))}: it is the input, and standard output goes to it")
-        stream: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+        if isinstance(place, Path) and name != "-" and request.output == STANDARD and is_standard_output(place):
+            raise HandleError(f"{visible(printable(place))}: it is the input, and standard output goes to it")
+        stream: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(_opened(place))
         mode, widest = _modes(job, stream, request.output)
         sink = stack.enter_context(destination(request.output, force=request.force, mode=mode, widest=widest))
         rejects = None
@@ -236,8 +245,12 @@ def _stream(request: Request, job: Job, connection: Connection) -> Report:
         progress = stack.enter_context(
             _progress(_size(stream) if compressions[0] is None else None, vault, request.output == STANDARD)
         )
-        table = TextSource("standard input" if name == "-" else printable(Path(name)), form, delimiter_of(Path(name)))
+        table = TextSource("standard input" if name == "-" else printable(place), form, delimiter_of(place))
         return pass_through(job, vault, stream, table, sink, rejects, progress, compressions)
+
+
+def _opened(place: Place) -> contextlib.AbstractContextManager[BinaryIO]:
+    return object_store.reading(place) if isinstance(place, Url) else place.open("rb")
 
 
 def _check_options(job: Job, formats: set[Format]) -> None:
@@ -250,7 +263,7 @@ def _check_options(job: Job, formats: set[Format]) -> None:
 @contextlib.contextmanager
 def progress_of(job: Job, vault: Client) -> Iterator[Progress]:
     """Yield the progress of a run over files, all of whose bytes count."""
-    sizes = [source.path.stat().st_size for source in job.sources if compression_of(source.path) is None]
+    sizes = [size for source in job.sources if compression_of(source.path) is None and (size := source.size()) is not None]
     with _progress(sum(sizes) if len(sizes) == len(job.sources) else None, vault, False) as progress:
         yield progress
 
@@ -267,11 +280,11 @@ def _progress(total: int | None, vault: Client, writes_rows: bool) -> Iterator[P
         yield progress
 
 
-def _modes(job: Job, stream: BinaryIO, output: Path) -> tuple[int, int]:
+def _modes(job: Job, stream: BinaryIO, output: Place) -> tuple[int, int]:
     """The mode of an output that is new, and what one that replaces another has at most. Who reads a pipe is not known."""
     with contextlib.suppress(OSError):
         found = os.fstat(stream.fileno())
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(found.st_mode) and isinstance(output, Path):
             group = output.stat().st_gid if output.exists() else group_of_new(output.absolute().parent)
             widest = reach(stream.fileno(), group)
             with umask(0o077) as users:

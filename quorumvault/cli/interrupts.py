@@ -30,8 +30,11 @@ from quorumvault.files.work_folder import Kept, RunRefused, cut_off, kept
 
 #: Seconds that a run has to end by itself: whoever pressed Ctrl-C is to have the prompt again within one.
 GRACE: Final = 0.7
-#: Packages of the analytics extra.
-_EXTRA = ("duckdb", "numpy", "pyarrow")
+#: Packages of the extras: what needs each, and which extra has it.
+_NEEDED_BY = {
+    **dict.fromkeys(("duckdb", "numpy", "pyarrow"), ("Parquet and DuckDB", "analytics")),
+    **dict.fromkeys(("fsspec", "aiohttp", "s3fs", "gcsfs", "adlfs"), ("URLs of this kind", "cloud")),
+}
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = "\x1b[?25h"
 
@@ -49,9 +52,10 @@ def interruptible(job: Job | None = None) -> Iterator[None]:
         except (InputsError, LakeError, OutputExists, ColumnError) as error:
             raise click.UsageError(visible(str(error))) from None
         except ModuleNotFoundError as error:
-            if error.name not in _EXTRA:
+            if error.name not in _NEEDED_BY:
                 raise
-            raise click.ClickException(f"Parquet and DuckDB need {error.name}: pip install 'quorumvault[analytics]'") from None
+            what, extra = _NEEDED_BY[error.name]
+            raise click.ClickException(f"{what} need {error.name}: pip install 'quorumvault[{extra}]'") from None
         except BaseException as error:
             if job is not None and not isinstance(error, RunRefused):
                 end.tell(lambda: _left(job))

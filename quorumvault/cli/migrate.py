@@ -8,7 +8,15 @@ import click
 
 from quorumvault.cli.census import column_option, require_somewhere
 from quorumvault.cli.destination import STANDARD, OutputPath
-from quorumvault.cli.file_options import force_option, format_option, missing_option, names, resume_option, spill_option
+from quorumvault.cli.file_options import (
+    force_option,
+    format_option,
+    missing_option,
+    names,
+    resume_option,
+    spill_option,
+    work_option,
+)
 from quorumvault.cli.files import run_files
 from quorumvault.cli.interrupts import interruptible
 from quorumvault.cli.main import PARTIAL
@@ -16,8 +24,11 @@ from quorumvault.cli.options import Connection, bulk_connection_options, json_op
 from quorumvault.cli.output import say, visible
 from quorumvault.cli.report import print_report
 from quorumvault.files.census import count
+from quorumvault.files.copies import at_hand
 from quorumvault.files.job import Job, Missing
-from quorumvault.files.sources import Format, Source, expand, is_single, printable, root_of
+from quorumvault.files.manifest import shown
+from quorumvault.files.sources import Format, Source, expand, is_single, root_of
+from quorumvault.files.urls import Place
 from quorumvault.files.work_folder import plan_under_way
 
 
@@ -33,13 +44,13 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=OutputPath(file_okay=False),
-    metavar="DIR",
+    type=OutputPath(objects=True, file_okay=False),
+    metavar="DIR|URL",
     help="A folder for the moved files, which keep their relative paths.",
 )
 @click.option(
     "--crosswalk",
-    type=OutputPath(dir_okay=False),
+    type=OutputPath(objects=True, dir_okay=False),
     metavar="X.parquet",
     help="Write what moved: old_token, new_token, old_epoch, new_epoch.",
 )
@@ -49,19 +60,21 @@ Examples:
 @resume_option
 @force_option
 @spill_option
+@work_option
 @bulk_connection_options
 @json_option
 def migrate(
     files: tuple[str, ...],
     in_place: bool,
-    output: Path | None,
-    crosswalk: Path | None,
+    output: Place | None,
+    crosswalk: Place | None,
     column: tuple[str, ...],
     missing: Missing,
     table_format: Format | None,
     resume: bool,
     force: bool,
     spill: Path | None,
+    work: Path | None,
     connection: Connection,
     as_json: bool,
 ) -> int:
@@ -79,9 +92,11 @@ def migrate(
         raise click.UsageError("say where the moved files go: --in-place, or -o DIR")
     with interruptible():
         given = expand(files, format=table_format)
-    once = [str(source) for source in given if not source.path.is_file()]
+    once = [str(source) for source in given if source.remote is None and not source.path.is_file()]
     if once:
         raise click.UsageError(f"{visible(once[0])} is no regular file, and files are read twice: name one")
+    with interruptible():
+        root = root_of(given) if in_place and (len(files) > 1 or not is_single(files[0])) else None
     job = Job(
         operation="retokenize",
         sources=tuple(given),
@@ -93,7 +108,8 @@ def migrate(
         resume=resume,
         force=force,
         spill=spill,
-        root=root_of(given) if len(files) > 1 or not is_single(files[0]) else None,
+        root=root,
+        work=work,
     )
     with interruptible():
         job = dataclasses.replace(job, sources=tuple(_sources(job)))
@@ -111,7 +127,7 @@ def _sources(job: Job) -> list[Source]:
     if begun is None:
         return plan(job.sources, job.columns)
     columns = {(source.path, source.table): source.columns for source in begun.sources}
-    places = [(source, (printable(source.path.absolute()), source.table)) for source in job.sources]
+    places = [(source, (shown(source), source.table)) for source in job.sources]
     found = [dataclasses.replace(source, columns=columns[place]) for source, place in places if place in columns]
     return found or list(job.sources)
 
@@ -121,6 +137,9 @@ def plan(sources: Sequence[Source], columns: Sequence[str]) -> list[Source]:
 
     Raises UsageError for a column that no source has as text.
     """
-    found = [tuple(count(source, columns)) for source in sources]
+    found = []
+    for source in sources:
+        with at_hand(source) as copy:
+            found.append(tuple(count(copy, columns)))
     require_somewhere(columns, found)
     return [dataclasses.replace(source, columns=own) for source, own in zip(sources, found, strict=True) if own]

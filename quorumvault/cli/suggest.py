@@ -4,6 +4,7 @@ import csv
 import io
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import msgspec
@@ -11,9 +12,11 @@ import msgspec
 from quorumvault.cli.file_options import dialect_options, format_option
 from quorumvault.cli.options import json_option
 from quorumvault.cli.output import print_json, print_table, say
+from quorumvault.files.copies import at_hand
 from quorumvault.files.job import Job
 from quorumvault.files.sources import TEXT, Format, Source, expand
 from quorumvault.files.suggest import Sample, reasons, sample
+from quorumvault.files.urls import Place
 from quorumvault.formats.dialect import Dialect, Encoding
 
 
@@ -53,7 +56,8 @@ def suggest(
     if len(sources) != 1:
         raise click.UsageError("name one file: its columns are looked at")
     dialect = Dialect(delimiter, encoding, quoting == "csv")
-    found = sample(sources[0], Job(operation="tokenize", sources=(), output=None, dialect=dialect))
+    with at_hand(sources[0]) as copy:
+        found = sample(copy, Job(operation="tokenize", sources=(), output=None, dialect=dialect))
     made = _suggestion(sources[0], found, dialect)
     if as_json:
         print_json(made)
@@ -80,9 +84,16 @@ def _command(source: Source, columns: Sequence[str], cast: Sequence[str], keep: 
     for option, value in (("--delimiter", dialect.delimiter), ("--encoding", dialect.encoding)):
         words += [option, value] if value is not None else []
     words += [] if dialect.quoting else ["--quoting", "none"]
-    first, dot, rest = source.path.name.partition(".")
+    first, dot, rest = source.place.name.partition(".")
     name = f"{first}.tokens{dot}{rest}" if source.format in (*TEXT, "parquet") else f"{source.table}.tokens.parquet"
-    return shlex.join([*words, "--only-listed", "-o", str(source.path.with_name(name))])
+    return shlex.join([*words, "--only-listed", "-o", _beside(source.place, name)])
+
+
+def _beside(place: Place, name: str) -> str:
+    """An output of this name beside a source; in the current folder if that is where nothing can be written."""
+    if isinstance(place, Path):
+        return str(place.with_name(name))
+    return f"{str(place).rpartition('/')[0]}/{name}" if place.is_written_to else name
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,6 +8,10 @@
     stream.py       standard input to standard output         census.py       tokens counted by epoch, without a vault
     crosswalk.py    old tokens and new ones, as Parquet
 
+    urls.py         names of objects                       object_store.py  what is asked of object stores, by fsspec
+    copies.py       objects that are read                  new_object.py    an object that appears at its end
+    uploads.py      outputs that are objects
+
     text/           CSV and JSON Lines: parts of rows         columnar/       Parquet and DuckDB tables: columns, in Arrow
 
 ``columnar/`` and ``crosswalk.py`` need the extra ``analytics`` and are imported when a source asks for them.

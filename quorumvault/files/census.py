@@ -90,7 +90,7 @@ def count(source: Source, columns: Sequence[str] = ()) -> dict[str, Tally]:
 @contextmanager
 def _lines(source: Source) -> Iterator[Lines]:
     with source.path.open("rb") as stream:
-        name = str(source.path)
+        name = str(source)
         yield Lines(TextInput(stream, name, compression_of(source.path), None).stream, name)
 
 

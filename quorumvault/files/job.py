@@ -12,6 +12,7 @@ import msgspec
 from quorumvault.errors import QuorumVaultError
 from quorumvault.files.lakes import LakeRead
 from quorumvault.files.sources import Source
+from quorumvault.files.urls import Place
 from quorumvault.formats.dialect import PLAIN, Dialect
 from quorumvault.formats.table import remaining
 
@@ -53,11 +54,12 @@ class Job:
     ``spill``: the folder in which distinct texts and answers are kept on disk meanwhile, else the work folder.
     ``lake``: the version of a Delta table whose files ``sources`` are; ``output`` is a Delta table then.
     ``root``: in place, the folder that was named, if not all that it has are sources: an unfinished run is found again by it.
+    ``work``: the folder on a local disk in which a run is kept whose output is none of files, else the current one.
     """
 
     operation: JobOperation
     sources: tuple[Source, ...]
-    output: Path | None
+    output: Place | None
     is_folder: bool = False
     table: str | None = None
     columns: tuple[str, ...] = ()
@@ -71,12 +73,13 @@ class Job:
     missing: Missing = "keep"
     status: bool = False
     restore_types: bool = False
-    rejects: Path | None = None
-    crosswalk: Path | None = None
+    rejects: Place | None = None
+    crosswalk: Place | None = None
     resume: bool = False
     force: bool = False
     spill: Path | None = None
-    root: Path | None = None
+    root: Place | None = None
+    work: Path | None = None
     lake: LakeRead | None = None
 
     def left_of(self, names: Sequence[str], selected: Sequence[str], source: Source) -> list[str]:

@@ -4,10 +4,14 @@ Read as a folder of Parquet, such a table has rows that were deleted long ago, a
 that are put into one belong to nothing. So both are refused.
 """
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from quorumvault.errors import QuorumVaultError
+from quorumvault.files.object_store import StoreError, ask_at_once, has_folder, matching
+from quorumvault.files.urls import Url
 
 LakeFormat: TypeAlias = Literal["Delta", "Iceberg", "Hudi"]
 
@@ -38,6 +42,9 @@ _WAYS: Final[dict[LakeFormat, str]] = {
     "Iceberg": f"read it with Spark or the package pyiceberg, {_AS_PARQUET}",
     "Hudi": f"read it with Spark, {_AS_PARQUET}",
 }
+
+_READ: Final = "{} is a table of {}, whose metadata says which files are data: {}"
+_WRITTEN: Final = "{} is a table of {}, and a file put into it belongs to nothing: name another place"
 
 
 def lake_format(folder: Path) -> LakeFormat | None:
@@ -71,14 +78,30 @@ class Lakes:
         """Raises LakeError for a file to read that is in a table."""
         found = self.around(path)
         if found is not None:
-            raise LakeError(
-                f"{found.path} is a table of {found.format}, whose metadata says which files are data: {_WAYS[found.format]}"
-            )
+            raise LakeError(_READ.format(found.path, found.format, _WAYS[found.format]))
 
     def refuse_output(self, path: Path) -> None:
         """Raises LakeError for a file to write that would be in a table."""
         found = self.around(path)
         if found is not None:
-            raise LakeError(
-                f"{found.path} is a table of {found.format}, and a file put into it belongs to nothing: name another place"
-            )
+            raise LakeError(_WRITTEN.format(found.path, found.format))
+
+
+def refuse_objects(read: Iterable[Url], written: Iterable[Url] = ()) -> None:
+    """Raises LakeError if an object to read, or to write, is in a table. Who may not list a bucket is not told."""
+    reading, writing = ({folder for url in urls for folder in url.folders()} for urls in (read, written))
+    folders = list(reading | writing)
+    for folder, form in zip(folders, ask_at_once(_object_format, folders), strict=True):
+        if form is not None:
+            raise LakeError((_READ if folder in reading else _WRITTEN).format(folder, form, _WAYS[form]))
+
+
+def _object_format(folder: Url) -> LakeFormat | None:
+    with contextlib.suppress(StoreError):
+        if has_folder(folder.below("_delta_log")):
+            return "Delta"
+        if has_folder(folder.below(".hoodie")):
+            return "Hudi"
+        if has_folder(folder.below("metadata")) and matching(folder.below("metadata", "*.metadata.json")):
+            return "Iceberg"
+    return None

@@ -22,6 +22,7 @@ from quorumvault import durable
 from quorumvault.files.job import CellCounts, IfToken, Job, JobOperation, Missing, RunError
 from quorumvault.files.part_files import PartFile
 from quorumvault.files.sources import Source, printable
+from quorumvault.files.urls import Place, Url
 from quorumvault.formats.dialect import PLAIN, Dialect
 from quorumvault.formats.table import RowPlace
 
@@ -36,7 +37,7 @@ _DUCKDB_LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
 class SourcePlan(msgspec.Struct, frozen=True):
     """A source, and a fingerprint of its file: size, time of the last change (ns), SHA-256 over its beginning and its end.
 
-    The digest is also over all that of the logs of a DuckDB file.
+    The digest is also over all that of the logs of a DuckDB file. Of an object it is what its store has for one; no time.
 
     ``path`` is for people; ``target`` and the paths in a Plan are quoted as in a URL, since a name may be no text in UTF-8.
     """
@@ -178,24 +179,32 @@ def _whole_lines(path: Path) -> list[bytes]:
         return []
 
 
-def quoted_path(path: Path) -> str:
-    return quote_from_bytes(os.fsencode(path.absolute()))
+def _quoted(place: Place) -> str:
+    return str(place) if isinstance(place, Url) else quote_from_bytes(os.fsencode(place.absolute()))
 
 
 def path_of(quoted: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(quoted)))
 
 
-def fingerprint(source: Source, target: tuple[Path, str | None]) -> SourcePlan:
+def shown(source: Source) -> str:
+    """How a plan names a source."""
+    return printable(source.place if isinstance(source.place, Url) else source.place.absolute())
+
+
+def fingerprint(source: Source, target: tuple[Place, str | None]) -> SourcePlan:
     """Raises OSError if the file cannot be read."""
+    output, table = _quoted(target[0]), target[1]
+    if source.remote is not None:
+        size = -1 if source.remote.size is None else source.remote.size
+        return SourcePlan(shown(source), source.table, source.columns, output, table, size, 0, source.remote.stamp)
     sample = hashlib.sha256()
     found = _sample(source.path, sample)
     for suffix in _DUCKDB_LOGS if source.format == "duckdb" else ():
         with contextlib.suppress(FileNotFoundError):
             log = _sample(source.path.with_name(source.path.name + suffix), sample)
             sample.update(f"{suffix} {log.st_size} {log.st_mtime_ns}".encode())
-    path, digest = printable(source.path.absolute()), sample.hexdigest()
-    output, table = quoted_path(target[0]), target[1]
+    path, digest = shown(source), sample.hexdigest()
     return SourcePlan(path, source.table, source.columns, output, table, found.st_size, found.st_mtime_ns, digest)
 
 
@@ -208,7 +217,7 @@ def _sample(path: Path, sample: hashlib._Hash) -> os.stat_result:
     return found
 
 
-def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence[tuple[Path, str | None]]) -> Plan:
+def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence[tuple[Place, str | None]]) -> Plan:
     """``configured``: the fields that name the columns if the job does not. ``targets``: files, and tables in them."""
     return Plan(
         job.operation,
@@ -217,8 +226,8 @@ def make_plan(job: Job, key: str, configured: tuple[str, ...], targets: Sequence
         job.if_token,
         job.missing,
         job.status,
-        None if job.rejects is None else quoted_path(job.rejects),
-        None if job.crosswalk is None else quoted_path(job.crosswalk),
+        None if job.rejects is None else _quoted(job.rejects),
+        None if job.crosswalk is None else _quoted(job.crosswalk),
         job.output is None,
         key,
         [fingerprint(source, target) for source, target in zip(job.sources, targets, strict=True)],
@@ -259,8 +268,10 @@ def difference(old: Plan, new: Plan, *, publishing: bool) -> str | None:
     if old.in_place != new.in_place or [_named(source) for source in old.sources] != [_named(source) for source in new.sources]:
         return "the input files, or the outputs, are not the same ones"
     for before, after in zip(old.sources, new.sources, strict=True):
-        if before != after and not publishing:
+        if not publishing and before != after:
             return f"{after.path} has changed since"
+        if not publishing and not after.digest:
+            return f"{after.path} may have changed since: its server tells neither ETag nor Last-Modified"
     return None
 
 

@@ -8,6 +8,8 @@ values, and lists, are for nobody else to read (0600), and tokens for whom the u
 more people to read than its input, and no folder that is made as one of the input is for more people than that.
 A path is followed once, before the run: links of this user or root only. Names are given in folders that are held open, and of
 files that are: what is put in the place of either meanwhile is not followed.
+
+An output that is an object is sent before any output gets its name, and appears when files get theirs.
 """
 
 import contextlib
@@ -15,15 +17,19 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Container, Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from quorumvault.durable import sync_directory
 from quorumvault.errors import ConfigError
+from quorumvault.files import object_store
 from quorumvault.files.job import Job, RunError
-from quorumvault.files.lakes import Lakes
-from quorumvault.files.sources import InputsError, printable, schema_and_name
+from quorumvault.files.lakes import Lakes, refuse_objects
+from quorumvault.files.new_object import require_writable
+from quorumvault.files.sources import InputsError, known_suffix, printable, resolved, schema_and_name
+from quorumvault.files.uploads import Outgoing, Uploads
+from quorumvault.files.urls import Place, Url
 from quorumvault.files.work_folder import work_path
 from quorumvault.ownership import (
     followed,
@@ -37,6 +43,7 @@ from quorumvault.ownership import (
     umask,
 )
 
+_APPEARED: Final = "{} has appeared meanwhile: move it away and --resume, or replace it by --resume --force"
 #: Beside the staged outputs, which are numbered.
 REJECTS, CROSSWALK, COMMIT = "rejects", "crosswalk", "commit"
 
@@ -46,9 +53,9 @@ class OutputExists(RunError):
 
 
 class Target(NamedTuple):
-    """A file, or a table of a DuckDB file."""
+    """A file, an object, or a table of a DuckDB file."""
 
-    path: Path
+    path: Place
     table: str | None = None
 
     def __str__(self) -> str:
@@ -85,13 +92,15 @@ class Outputs:
         self.targets = list(_targets(job))
         self._job = job
         self._umask = umask
+        #: Of an object that is read, the copy: it is for nobody else to read, and so is what is made of it.
         self._sources = {target: source.path for target, source in zip(self.targets, job.sources, strict=True)}
+        self._of_copies = {target for target, source in zip(self.targets, job.sources, strict=True) if source.remote is not None}
         self._in_place = job.output is None
         self._lists = {
             name: Target(path) for name, path in ((CROSSWALK, job.crosswalk), (REJECTS, job.rejects)) if path is not None
         }
         try:
-            self._places = {target: followed(target.path) for target in [*self.targets, *self._lists.values()]}
+            self._places = {target: _followed(target.path) for target in [*self.targets, *self._lists.values()]}
         except ConfigError as error:
             raise InputsError(str(error)) from None
 
@@ -103,25 +112,27 @@ class Outputs:
         lakes, lists = Lakes(), set(self._lists.values())
         taken: dict[Hashable, set[str | None]] = {}
         for source in self._job.sources:
-            taken.setdefault(_file_key(source.path.resolve()), set()).add(_table_key(source.table))
+            taken.setdefault(_file_key(resolved(source.place)), set()).add(_table_key(source.table))
         sources = {key: set(tables) for key, tables in taken.items()}
-        for target in [*self._lists.values(), *([] if self._in_place else self.targets)]:
+        new = [*self._lists.values(), *([] if self._in_place else self.targets)]
+        for target in new:
+            place = self._places[target]
+            key, table = _file_key(place), None if isinstance(place, Url) else _table_key(target.table)
+            if isinstance(place, Path) and (self._job.lake is None or target in lists):  # else its folder is a table, or will be
+                lakes.refuse_output(place)
             self._require_folder(target)
-            resolved, table = self._places[target], _table_key(target.table)
-            if self._job.lake is None or target in lists:  # else its folder is a table, or will be
-                lakes.refuse_output(resolved)
-            key = _file_key(resolved)
             if _overlap(sources.get(key, set()), table):
                 raise InputsError(f"{target}: the output is the input: name another file")
             if _overlap(taken.get(key, set()), table):
                 raise InputsError(f"{target}: two outputs would be one file: name another one")
             taken.setdefault(key, set()).add(table)
-            if resolved.exists() and not resolved.is_file():
-                raise InputsError(f"{target.path} is no regular file: name another one")
-            if _exists(target) and not self._job.force:
-                raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
+            if isinstance(place, Path):
+                self._check_file(target, place)
+        self._check_objects(new)
         try:
             for target, place in self._places.items():
+                if isinstance(place, Url):
+                    continue
                 if target.table is None:
                     require_replaceable(place)
                 else:
@@ -132,9 +143,28 @@ class Outputs:
     def _require_folder(self, target: Target) -> None:
         """Raises InputsError if the named output is in a folder that is not there: a slip of the pen makes no folders."""
         named = self._job.output if self._job.is_folder and target not in self._lists.values() else None
-        folder = (named or target.path).absolute().parent
-        if not folder.is_dir():
-            raise InputsError(f"{target}: there is no folder {folder}: make it first, or name another one")
+        place = named or target.path
+        if isinstance(place, Path) and not place.absolute().parent.is_dir():
+            raise InputsError(f"{target}: there is no folder {place.absolute().parent}: make it first, or name another one")
+
+    def _check_file(self, target: Target, place: Path) -> None:
+        if place.exists() and not place.is_file():
+            raise InputsError(f"{target} is no regular file: name another one")
+        if _exists(place, target.table) and not self._job.force:
+            raise OutputExists(f"{target} exists: name another file, or give --force to replace it")
+
+    def _check_objects(self, new: Sequence[Target]) -> None:
+        if self._in_place and any(isinstance(target.path, Url) and target.table is not None for target in self.targets):
+            raise InputsError("a table of a DuckDB file in an object store is not replaced in place: name another output")
+        urls = {place: target for target in new if isinstance(place := self._places[target], Url)}
+        refuse_objects((), urls)
+        if self._job.force and not any(target.table for target in urls.values()):
+            return  # who may only write need not look
+        for url, found in zip(urls, object_store.find_all(list(urls)), strict=True):
+            if found is not None and urls[url].table is not None:
+                raise OutputExists(f"{url} exists, and no table is put into an object that is there: name another one")
+            if found is not None and not self._job.force:
+                raise OutputExists(f"{url} exists: name another object, or give --force to replace it")
 
     def _require_fit(self, target: Target, place: Path) -> None:
         """Raises InputsError, or ConfigError, for a DuckDB file that a table may not be put into: the file stays whose it is."""
@@ -149,17 +179,20 @@ class Outputs:
             raise InputsError(f"{target}: {words}: chmod {after} it first, or name another one")
 
     def require_within_reach(self, work: Path) -> None:
-        """Raises InputsError for a target that what is made in ``work`` cannot be linked to.
+        """Raises InputsError for a target that what is made in ``work`` cannot be linked to, StoreError for one without uploads.
 
         By trying it: two mounts of one file system are no less two than those of two.
         """
+        require_writable(place for place in self._places.values() if isinstance(place, Url))
         probe = work / "probe"
         probe.touch()
         tried: set[Path] = set()
         for target in [*self._lists.values(), *self.targets]:
-            resolved = self._places[target]
-            folder = next(each for each in resolved.parents if each.is_dir())
-            if folder in tried or (target.table is not None and resolved.exists()):  # a table is written into its file
+            place = self._places[target]
+            if isinstance(place, Url):
+                continue
+            folder = next(each for each in place.parents if each.is_dir())
+            if folder in tried or (target.table is not None and place.exists()):  # a table is written into its file
                 continue
             tried.add(folder)
             trial = folder / f".{probe.name}.{secrets.token_hex(4)}.quorumvault"
@@ -178,30 +211,56 @@ class Outputs:
 
     def staged(self, folder: Path, number: int) -> Path:
         """The file in which a source's output is put together. It has the target's suffix, by which DuckDB knows a format."""
-        return folder / f"{number:06}{self.targets[number].path.suffix}"
+        target = self.targets[number].path
+        return folder / f"{number:06}{known_suffix(target) if isinstance(target, Url) else target.suffix}"
 
-    def publish(self, folder: Path, *, replacing: bool, untouched: Container[int] = ()) -> None:
+    @contextlib.contextmanager
+    def uploads(self, folder: Path, *, replacing: bool) -> Iterator[Uploads]:
+        """Those of a run in a work folder. What of them is not complete when the block ends is discarded."""
+        uploads = Uploads(folder, exclusive=not (replacing or self._in_place))
+        try:
+            yield uploads
+        finally:
+            uploads.discard()
+
+    def send(self, folder: Path, uploads: Uploads, untouched: Container[int] = ()) -> None:
+        """Sends the staged files that become objects: nothing appears."""
+        uploads.send(_outgoing(self._staged(folder, untouched)))
+
+    def publish(self, folder: Path, uploads: Uploads, *, replacing: bool, untouched: Container[int] = ()) -> None:
         """Gives every staged file its name; may be called again after it was interrupted at any instant.
 
         ``untouched``: the numbers of sources that stay as they are, of which nothing is staged. Lists come first, since what they
         say of sources is lost with those. Raises RunError if a staged file is lost, and OutputExists for what appeared meanwhile,
         unless it is ``replacing``.
         """
+        staged = self._staged(folder, untouched)
+        self.send(folder, uploads, untouched)
+        for part in (staged[: len(self._lists)], staged[len(self._lists) :]):
+            self._give_all(part, uploads, replacing or self._in_place)
+
+    def _staged(self, folder: Path, untouched: Container[int]) -> list[tuple[Path, Target]]:
+        """Lists first. Raises RunError if a file is lost."""
         staged = [(folder / name, target) for name, target in self._lists.items()]
         staged += [(self.staged(folder, number), target) for number, target in enumerate(self.targets) if number not in untouched]
         for file, target in staged:
             if not file.exists():
                 raise RunError(f"what was to be {target} is gone: remove {work_path(self._job)} to begin again")
+        return staged
+
+    def _give_all(self, staged: Sequence[tuple[Path, Target]], uploads: Uploads, replacing: bool) -> None:
         parents: set[Path] = set()
         for file, target in staged:
-            parents |= self._give(file, target, replacing or self._in_place)
+            if isinstance(place := self._places[target], Path):
+                parents |= self._give(file, target, place, replacing)
         for parent in parents:
             sync_directory(parent)
+        for url in uploads.complete(_outgoing(staged)):
+            raise OutputExists(_APPEARED.format(url))
 
-    def _give(self, staged: Path, target: Target, replacing: bool) -> set[Path]:
+    def _give(self, staged: Path, target: Target, path: Path, replacing: bool) -> set[Path]:
         """Returns the folders that have new names in them."""
-        path = self._places[target]
-        new = self._make_folders(target)
+        new = self._make_folders(target, path.parent)
         with opened_folder(path.parent) as folder, _opened(staged) as made:
             place = _Place(folder, path.name)
             is_given = place.is_same(made)
@@ -210,23 +269,22 @@ class Outputs:
             if not is_given and target.table is not None:
                 is_given = place.link(made) or _put_table(staged, path, target.table, replacing)
             elif not is_given and replacing:
-                is_given = self._replace(place, made, target, staged)
+                is_given = self._replace(place, made, target, staged, path)
             elif not is_given:
                 is_given = place.link(made)
         if not is_given:
-            raise OutputExists(f"{target} has appeared meanwhile: move it away and --resume, or replace it by --resume --force")
+            raise OutputExists(_APPEARED.format(target))
         return {path.parent, *(each.parent for each in new)}
 
-    def _make_folders(self, target: Target) -> list[Path]:
+    def _make_folders(self, target: Target, parent: Path) -> list[Path]:
         """Makes the folders of a target, and returns those that were not there."""
-        parent = self._places[target].parent
         # Of a folder of outputs, those that are in the source's folder too, from the innermost one on.
-        source, depth = self._sources.get(target), 0
-        if source is not None and self._job.is_folder and not self._in_place:
-            depth = len(target.path.parts) - len((self._job.output or Path()).parts)
+        source, depth, output = self._sources.get(target), 0, self._job.output
+        if source is not None and self._job.is_folder and isinstance(output, Path) and isinstance(target.path, Path):
+            depth = len(target.path.parts) - len(output.parts)
         missing = [each for each in (parent, *parent.parents) if not each.exists()]
         for level, each in reversed(list(enumerate(missing))):
-            like = source.parents[level] if source is not None and level < depth else None
+            like = source.parents[0 if target in self._of_copies else level] if source is not None and level < depth else None
             group = group_of_new(each.parent)
             with umask(self._umask), contextlib.suppress(FileExistsError), opened_folder(each.parent) as above:
                 os.mkdir(each.name, 0o777 if like is None else _reach(like, group), dir_fd=above)
@@ -245,8 +303,7 @@ class Outputs:
         source = self._sources.get(target)
         return 0o777 if source is None else _reach(source, group)
 
-    def _replace(self, place: _Place, made: int, target: Target, staged: Path) -> bool:
-        path = self._places[target]
+    def _replace(self, place: _Place, made: int, target: Target, staged: Path, path: Path) -> bool:
         require_replaceable(path)
         with contextlib.suppress(FileNotFoundError):
             before = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
@@ -290,15 +347,26 @@ def _put_table(staged: Path, path: Path, table: str, replacing: bool) -> bool:
 def _targets(job: Job) -> Iterator[Target]:
     for source in job.sources:
         if job.output is None:
-            yield Target(source.path, source.table)
+            yield Target(source.place, source.table)
         elif job.is_folder:
-            yield Target(job.output / source.relative, source.table)
+            folder, name = job.output, source.relative
+            yield Target(folder.below(*name.parts) if isinstance(folder, Url) else folder / name, source.table)
         else:
             yield Target(job.output, job.table)
 
 
-def _file_key(path: Path) -> Hashable:
-    """Returns an equal key for two names of one file. Of what is not there, its path."""
+def _followed(place: Place) -> Place:
+    return place if isinstance(place, Url) else followed(place)
+
+
+def _outgoing(staged: Sequence[tuple[Path, Target]]) -> list[Outgoing]:
+    return [Outgoing(file, target.path) for file, target in staged if isinstance(target.path, Url)]
+
+
+def _file_key(path: Place) -> Hashable:
+    """Returns an equal key for two names of one file. Of an object, and of what is not there, its name."""
+    if isinstance(path, Url):
+        return path
     try:
         found = path.stat()
     except OSError:
@@ -316,9 +384,9 @@ def _overlap(tables: set[str | None], table: str | None) -> bool:
     return bool(tables) and (table is None or None in tables or table in tables)
 
 
-def _exists(target: Target) -> bool:
-    if target.table is None or not target.path.exists():
-        return target.path.exists()
+def _exists(path: Path, table: str | None) -> bool:
+    if table is None or not path.exists():
+        return path.exists()
     from quorumvault.files.columnar.duckdb import has_table
 
-    return has_table(target.path, target.table)
+    return has_table(path, table)

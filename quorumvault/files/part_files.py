@@ -13,6 +13,7 @@ import msgspec
 from quorumvault.durable import sync_file
 from quorumvault.files.job import Job
 from quorumvault.files.sources import Source
+from quorumvault.files.urls import Place
 
 REJECTS_HEADER = ("file", "row", "column", "code")
 
@@ -75,7 +76,7 @@ def _digest(path: Path) -> str:
 class RejectList:
     """Writes the rejects of one source: as CSV lines if the list's name ends in ``.csv``, else as JSON Lines."""
 
-    def __init__(self, sink: BinaryIO, source: str, listing: Path) -> None:
+    def __init__(self, sink: BinaryIO, source: str, listing: Place) -> None:
         self._sink = sink
         self._source = source
         self._is_csv = listing.suffix.lower() == ".csv"
@@ -115,7 +116,7 @@ def part_lists(job: Job, source: Source, files: PartFiles) -> Iterator[PartLists
         yield PartLists(rejects, pairs)
 
 
-def rejects_header(listing: Path) -> bytes:
+def rejects_header(listing: Place) -> bytes:
     """Returns the first bytes of a list of rejects: CSV has a header line, JSON Lines none."""
     return _csv_lines([REJECTS_HEADER]) if listing.suffix.lower() == ".csv" else b""
 

@@ -18,7 +18,7 @@ from quorumvault.client import Client
 from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.errors import EpochMoved
 from quorumvault.files import manifest as manifests
-from quorumvault.files import plain
+from quorumvault.files import object_store, plain
 from quorumvault.files.answers import MOVED_WORDS
 from quorumvault.files.engine import Conversion, Engine
 from quorumvault.files.job import CellCounts, Done, Job, Progress, Report, RunError, ignore
@@ -27,7 +27,7 @@ from quorumvault.files.outputs import COMMIT, CROSSWALK, REJECTS, Outputs
 from quorumvault.files.part_files import PartFiles, rejects_header
 from quorumvault.files.sources import TEXT, require_utf8
 from quorumvault.files.text.engine import TextEngine
-from quorumvault.files.work_folder import WorkFolder, opened, work_path
+from quorumvault.files.work_folder import WorkFolder, opened, with_copies, work_path
 from quorumvault.formats.table import RowPlace
 from quorumvault.ownership import umask
 
@@ -42,6 +42,7 @@ def run(job: Job, vault: Client, progress: Progress = ignore) -> Report:
     Raises InputsError, RunError (OutputExists, UnfinishedRun, ManifestMismatch, SourceChanged), ColumnError, InputError, OSError,
     and what the client raises: then there is no output, and finished parts are kept.
     """
+    job = with_copies(job)
     with umask(0o077) as users:  # whoever makes a file meanwhile, DuckDB for one: nobody else reads it
         return _run(job, vault, progress, Outputs(job, users), users)
 
@@ -57,21 +58,23 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
     plan = manifests.make_plan(job, vault.key_id or "", configured, outputs.targets)
     with umask(users):
         work_path(job).parent.mkdir(parents=True, exist_ok=True)
-    with opened(job, plan) as work:
+    with opened(job, plan) as work, outputs.uploads(work.path, replacing=job.force or work.manifest.replacing) as uploads:
         making = _Making(job, vault, work, progress)
         if not work.manifest.publishing:
             outputs.check()
             outputs.require_within_reach(work.path)
+            work.fetch(job.sources)
             with work.spill(job.spill) as spill:
                 engine = _engine(job, vault, configured, spill)
                 with contextlib.closing(engine.answers):
                     making.make(engine, outputs, spill)
-            making.require_unchanged()
+            outputs.send(work.staged, uploads, making.untouched())
+            making.require_unchanged(outputs)
             outputs.check()
             work.sync_staged()
             work.manifest.publish(replacing=job.force)
         replacing = job.force or work.manifest.replacing
-        outputs.publish(work.staged, replacing=replacing, untouched=making.untouched())
+        outputs.publish(work.staged, uploads, replacing=replacing, untouched=making.untouched())
         report = making.report()
         if job.lake is not None:
             from quorumvault.files.columnar.delta import commit
@@ -210,9 +213,13 @@ class _Making:
             relative = source.relative if self._job.is_folder else Path()
             plain.require_absent(values, lambda: conversion.opened(staged), relative, str(source))
 
-    def require_unchanged(self) -> None:
-        for source, before in zip(self._job.sources, self._manifest.plan.sources, strict=True):
-            if manifests.fingerprint(source, (manifests.path_of(before.target), before.target_table)) != before:
+    def require_unchanged(self, outputs: Outputs) -> None:
+        remote = [source.remote for source in self._job.sources if source.remote is not None]
+        for before, found in zip(remote, object_store.find_all([each.url for each in remote]), strict=True):
+            if found != before:
+                raise SourceChanged(f"{before.url} was changed while it was read: begin again with --force")
+        for source, target, planned in zip(self._job.sources, outputs.targets, self._manifest.plan.sources, strict=True):
+            if manifests.fingerprint(source, target) != planned:
                 raise SourceChanged(f"{source} was changed while it was read: begin again with --force")
 
     def _make_damaged(self, conversions: Sequence[Conversion]) -> None:

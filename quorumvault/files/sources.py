@@ -2,7 +2,8 @@
 
 A name is that of a file, if there is one, or of a folder, or a glob ("tok/**/*.parquet"), or FILE.duckdb::TABLE. Of folders and
 globs, what is hidden (".x") or set apart ("_SUCCESS", "_temporary") is no data. A Hive-partitioned folder is a folder: the values
-that its paths hold stay in the paths. A table of Delta Lake, Iceberg or Hudi is none: no file in it stands for itself.
+that its paths hold stay in the paths. A table of Delta Lake, Iceberg or Hudi is none: no file in it stands for itself. A URL
+names an object in the same ways; a run reads a copy of it.
 """
 
 import glob
@@ -10,11 +11,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal, TypeAlias
 
 from quorumvault.errors import QuorumVaultError
-from quorumvault.files.lakes import Lakes
+from quorumvault.files import object_store
+from quorumvault.files.lakes import Lakes, refuse_objects
+from quorumvault.files.urls import Place, RemoteObject, Url, UrlError, is_plain, name_of, url_of
 
 Format: TypeAlias = Literal["csv", "jsonl", "parquet", "duckdb"]
 
@@ -31,6 +35,8 @@ _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 #: Formats that are rows of text, and need no extra.
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
 _TABLE_MARK = "::"
+#: No file can be there: what an object has for a path until it is known where its copy goes.
+_NO_COPY = Path(os.devnull)
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
 
 
@@ -42,7 +48,8 @@ class InputsError(QuorumVaultError):
 class Source:
     """A file, or a table in one. ``relative`` is where its output is below an output folder.
 
-    ``columns``, if there are any, are those to work on in place of the job's.
+    ``columns``, if there are any, are those to work on in place of the job's. Of a ``remote`` object, ``path`` is the local copy,
+    once there is one.
     """
 
     path: Path
@@ -50,14 +57,24 @@ class Source:
     relative: Path
     table: str | None = None
     columns: tuple[str, ...] = ()
+    remote: RemoteObject | None = None
+
+    @property
+    def place(self) -> Place:
+        """The file, or the object."""
+        return self.path if self.remote is None else self.remote.url
 
     @property
     def root(self) -> Path:
-        """The folder that ``relative`` starts from."""
+        """The folder that ``relative`` starts from, of a file."""
         return Path(*self.path.parts[: len(self.path.parts) - len(self.relative.parts)])
 
+    def size(self) -> int | None:
+        """None if a web server does not tell. Raises OSError."""
+        return self.path.stat().st_size if self.remote is None else self.remote.size
+
     def __str__(self) -> str:
-        return printable(self.path, self.table)
+        return printable(self.place, self.table)
 
 
 def expand(names: Sequence[str], *, format: Format | None = None, table: str | None = None) -> list[Source]:  # noqa: A002
@@ -65,15 +82,17 @@ def expand(names: Sequence[str], *, format: Format | None = None, table: str | N
 
     ``format`` is that of all files, else each one's suffix tells. ``table`` is the one to take of a DuckDB file.
     """
-    sources: dict[tuple[Path, str | None], Source] = {}
+    sources: dict[tuple[Place, str | None], Source] = {}
     lakes = Lakes()
     for name in names:
         if Path(name).is_dir():  # which may have no file yet, or only those that were deleted
             lakes.refuse(Path(name))
         for source in _expand(name, format, table):
-            lakes.refuse(source.path)
-            sources.setdefault((source.path.resolve(), source.table), source)
+            if source.remote is None:
+                lakes.refuse(source.path)
+            sources.setdefault((resolved(source.place), source.table), source)
     found = list(sources.values())
+    refuse_objects([source.remote.url for source in found if source.remote is not None])
     _check_together(found)
     return found
 
@@ -81,15 +100,31 @@ def expand(names: Sequence[str], *, format: Format | None = None, table: str | N
 def is_single(name: str) -> bool:
     """Returns whether a name means one file, which has one output. Any other has a folder of outputs."""
     path, _ = split_table(name)
+    if isinstance(path, Url):
+        return _is_one_object(path)
     return path.is_file() or not (path.is_dir() or glob.has_magic(name))
 
 
-def split_table(name: str) -> tuple[Path, str | None]:
-    """FILE.duckdb::TABLE in its parts; of another name, the path. Raises InputsError for a table that no file can have."""
+def split_table(name: str) -> tuple[Place, str | None]:
+    """FILE.duckdb::TABLE in its parts; of another name, the place. Raises InputsError for a table that no file can have."""
     path, mark, table = name.partition(_TABLE_MARK)
     if any(0xD800 <= ord(character) <= 0xDFFF for character in table):  # a byte that is no UTF-8
         raise InputsError(f"{printable(Path(name))}: names of tables are UTF-8")
-    return (Path(path), table) if mark and Path(path).suffix.lower() == ".duckdb" else (Path(name), None)
+    has_table = mark and Path(path).suffix.lower() == ".duckdb"
+    return (place_of(path), table) if has_table else (place_of(name), None)
+
+
+def place_of(name: str) -> Place:
+    """The file or the object of a name. Raises InputsError for a URL that cannot be worked with."""
+    try:
+        return url_of(name) or Path(name)
+    except UrlError as error:
+        raise InputsError(str(error)) from None
+
+
+def resolved(place: Place) -> Place:
+    """Equal for two names of one file, or of one object."""
+    return place if isinstance(place, Url) else place.resolve()
 
 
 def schema_and_name(table: str) -> tuple[str, str]:
@@ -98,16 +133,16 @@ def schema_and_name(table: str) -> tuple[str, str]:
     return ("main", table) if not parts else ("main", parts[0]) if len(parts) == 1 else (parts[0], ".".join(parts[1:]))
 
 
-def printable(path: Path, table: str | None = None) -> str:
-    """A name as text: of bytes that are no UTF-8, their escapes."""
-    name = os.fsencode(path).decode(errors="backslashreplace")
+def printable(path: Place, table: str | None = None) -> str:
+    """A name as text: of bytes that are no UTF-8, their escapes; of a URL, nothing that is secret."""
+    name = str(path) if isinstance(path, Url) else os.fsencode(path).decode(errors="backslashreplace")
     return name if table is None else f"{name}{_TABLE_MARK}{table}"
 
 
-def require_utf8(*paths: Path | None) -> None:
+def require_utf8(*paths: Place | None) -> None:
     """Raises InputsError for a path with bytes in it that are no UTF-8, or that an ASCII locale hides: DuckDB opens none such."""
     for path in paths:
-        if path is not None and not os.fspath(path.absolute()).isascii():
+        if isinstance(path, Path) and not os.fspath(path.absolute()).isascii():
             try:
                 os.fspath(path.absolute()).encode()
             except UnicodeEncodeError:
@@ -115,33 +150,50 @@ def require_utf8(*paths: Path | None) -> None:
                 raise InputsError(f"{printable(path)}: {words}: give it another name") from None
 
 
-def format_of(path: Path) -> Format | None:
+def format_of(path: Place) -> Format | None:
     """By the suffix, without that of a compression, which only text has."""
-    found = _SUFFIXES.get(_uncompressed(path).suffix.lower())
+    found = _SUFFIXES.get(_uncompressed_suffix(path))
     return found if found in TEXT or compression_of(path) is None else None
 
 
-def compression_of(path: Path) -> Compression | None:
+def compression_of(path: Place) -> Compression | None:
     return _COMPRESSIONS.get(path.suffix.lower())
 
 
-def delimiter_of(path: Path) -> str:
+def delimiter_of(path: Place) -> str:
     """The delimiter of a text table that has this name."""
-    return _DELIMITERS.get(_uncompressed(path).suffix.lower(), ",")
+    return _DELIMITERS.get(_uncompressed_suffix(path), ",")
 
 
-def _uncompressed(path: Path) -> Path:
-    return path if compression_of(path) is None else path.with_suffix("")
+def _uncompressed_suffix(path: Place) -> str:
+    name = name_of(path)
+    return (name if compression_of(path) is None else name.with_suffix("")).suffix.lower()
 
 
-def root_of(sources: Sequence[Source]) -> Path:
-    """The folder that all of them are in."""
-    return Path(os.path.commonpath([source.root.absolute() for source in sources]))
+def known_suffix(place: Place) -> str:
+    """What its name tells of the format, for another file with the same."""
+    suffix, packed = _uncompressed_suffix(place), compression_of(place)
+    return (suffix if suffix in _SUFFIXES else "") + (place.suffix.lower() if packed is not None else "")
+
+
+def root_of(sources: Sequence[Source]) -> Place:
+    """The folder that all of them are in. Raises InputsError if some are files and some are not, or in several buckets."""
+    urls = [source.remote.url for source in sources if source.remote is not None]
+    if not urls:
+        return Path(os.path.commonpath([source.root.absolute() for source in sources]))
+    buckets = {(url.scheme, url.rest.partition("/")[0]) for url in urls}
+    if len(urls) < len(sources) or len(buckets) > 1:
+        raise InputsError("files, and objects of several buckets, are not replaced in one run: name them in several")
+    levels = zip(*(url.rest.split("/")[:-1] for url in urls), strict=False)
+    shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
+    return Url(urls[0].scheme, "/".join(shared) + "/")
 
 
 def _expand(name: str, form: Format | None, table: str | None) -> Iterator[Source]:
     path, named = split_table(name)
-    if path.is_dir():
+    if isinstance(path, Url):
+        yield from _expand_url(path, form, named or table)
+    elif path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file() and _is_data(each.relative_to(path)))
         yield from (_source(each, path, form, table) for each in files if form or format_of(each))
     elif path.exists():
@@ -156,14 +208,60 @@ def _expand(name: str, form: Format | None, table: str | None) -> Iterator[Sourc
         raise InputsError(f"{path}: there is no such file or folder")
 
 
+def _expand_url(url: Url, form: Format | None, table: str | None) -> Iterator[Source]:
+    found = None if url.is_folder else object_store.find(url)
+    if found is not None:
+        _require_plain(url, url.name)
+        source = _remote_source(found, url.name, form, table)
+        if source.format == "duckdb" and object_store.find(Url(url.scheme, f"{url.rest}.wal")) is not None:
+            raise InputsError(f"{url} has rows in a log beside it (.wal): close the database that writes it, and copy both anew")
+        yield source
+        return
+    if url.scheme == "https":
+        raise InputsError(f"{url}: there is no such file")
+    if glob.has_magic(url.rest):
+        if glob.has_magic(url.rest.partition("/")[0]):
+            raise InputsError(f"{url}: a wildcard stands for names in a bucket, not for buckets")
+        root, objects = object_store.root_of_glob(url), object_store.matching(url)
+        if not objects:
+            raise InputsError(f"no object matches {url}")
+    else:
+        root, objects = url, object_store.in_folder(url)
+        if not objects:
+            raise InputsError(f"{url}: there is no such object or folder")
+        objects = [each for each in objects if form or format_of(each.url)]
+    names = [(each, each.url.rest.removeprefix(root.rest.rstrip("/") + "/")) for each in objects]
+    for each, name in names:
+        _require_plain(each.url, name)
+        if _is_data(PurePosixPath(name)):
+            yield _remote_source(each, name, form, table)
+
+
+def _is_one_object(url: Url) -> bool:
+    return not url.is_folder and object_store.find(url) is not None
+
+
+def _require_plain(url: Url, relative: str) -> None:
+    if not is_plain(relative):
+        raise InputsError(f"{url}: its name has a part that is empty, or leads to another folder: name it alone")
+
+
+def _remote_source(remote: RemoteObject, relative: str, form: Format | None, table: str | None) -> Source:
+    return Source(_NO_COPY / relative, _format(remote.url, form, table), Path(relative), table, remote=remote)
+
+
 def _source(path: Path, root: Path, form: Format | None, table: str | None) -> Source:
-    found = form or format_of(path)
+    return Source(path, _format(path, form, table), path.relative_to(root), table)
+
+
+def _format(place: Place, form: Format | None, table: str | None) -> Format:
+    found = form or format_of(place)
     if found is None:
-        raise InputsError(f"{path}: say which format it is: --format csv, jsonl, parquet or duckdb")
+        raise InputsError(f"{place}: say which format it is: --format csv, jsonl, parquet or duckdb")
     if (found == "duckdb") != (table is not None):
         words = "say which table: FILE.duckdb::TABLE, or --table" if found == "duckdb" else "only a DuckDB file has tables"
-        raise InputsError(f"{path}: {words}")
-    return Source(path, found, path.relative_to(root), table)
+        raise InputsError(f"{place}: {words}")
+    return found
 
 
 def _root(pattern: str) -> Path:
@@ -173,7 +271,7 @@ def _root(pattern: str) -> Path:
     return Path(*parts[:first])
 
 
-def _is_data(relative: Path) -> bool:
+def _is_data(relative: PurePath) -> bool:
     return not any(part.startswith((".", "_")) for part in relative.parts)
 
 

@@ -1,7 +1,9 @@
 """The work folder of a run: ``.NAME.quorumvault`` beside its output, with mode 0700, until all outputs have their names.
 
-It holds the manifest, the parts, what is put together of them (``staged``), and the spill folder, unless that is wanted
-elsewhere. A run that fails before its first part is finished leaves nothing; later, all but the spill folder stays for --resume.
+If the output is an object it is in the current folder, or where the job says, and has a digest of the URL in its name. It holds
+the manifest, the parts, what is put together of them (``staged``), copies of objects that are read (``fetched``), and the spill
+folder, unless that is wanted elsewhere. A run that fails before its first part is finished leaves nothing; later, all but the
+spill folder stays for --resume.
 One process at a time: it holds a lock on the folder, which ends with it.
 
 The folder around it may be one where others put files too, such as /tmp. So a folder that is there is taken only if this user has
@@ -10,26 +12,33 @@ run ends if something else has got the folder's name meanwhile, as it can where 
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from quorumvault.durable import sync_directory, sync_file
+from quorumvault.files.copies import fetch_all
 from quorumvault.files.job import Job, RunError
 from quorumvault.files.manifest import Manifest, Plan, difference
 from quorumvault.files.part_files import PartFiles
-from quorumvault.files.sources import root_of
+from quorumvault.files.sources import Source, known_suffix, root_of
+from quorumvault.files.uploads import abandon_all
+from quorumvault.files.urls import Url
 from quorumvault.ownership import user_name
 
 _SPILL_PREFIX = "quorumvault-spill-"
 #: Names the spill folder if that is elsewhere, so that what a killed run left of it can be found.
 _SPILL_NOTE = "spill-folder"
+_FETCHED = "fetched"
+#: Most characters of an object's name in that of a folder: a file's has 255 bytes at most.
+_NAME_LENGTH = 40
 _REMOVE_IT = "a run is kept in a folder of that name, which is for you alone; remove what is there, or name another output"
 
 
@@ -61,11 +70,12 @@ class Kept(NamedTuple):
 
 def work_path(job: Job) -> Path:
     """Returns the folder of a job's run. It is on the output's file system: what is made there gets its name by a link."""
-    if job.output is None:
-        only = job.sources[0].path if len(job.sources) == 1 else root_of(job.sources)
-        target = (job.root or only).resolve()
-    else:
-        target = job.output.resolve()
+    place = job.output
+    if place is None:
+        place = job.root or (job.sources[0].place if len(job.sources) == 1 else root_of(job.sources))
+    if isinstance(place, Url):
+        return (job.work or Path.cwd()) / f".{place.name[:_NAME_LENGTH]}.{place.digest}.quorumvault"
+    target = place.resolve()
     name = target.name if job.table is None else f"{target.name}.{job.table.replace('/', '%2F')}"
     if job.is_folder and target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev:
         return target / ".quorumvault"
@@ -96,6 +106,18 @@ def cut_off(job: Job) -> Kept | None:
     return None
 
 
+def with_copies(job: Job) -> Job:
+    """The job with the paths at which its run has copies of objects."""
+    if all(source.remote is None for source in job.sources):
+        return job
+    folder = work_path(job) / _FETCHED
+    sources = [
+        source if source.remote is None else dataclasses.replace(source, path=folder / f"{number:06}{known_suffix(source.place)}")
+        for number, source in enumerate(job.sources)
+    ]
+    return dataclasses.replace(job, sources=tuple(sources))
+
+
 def has_unfinished(job: Job) -> bool:
     """Returns whether an earlier run to the same output left parts to resume with."""
     return Manifest.load(work_path(job)) is not None
@@ -120,6 +142,14 @@ class WorkFolder:
         self._require_there()
         shutil.rmtree(self.staged, ignore_errors=True)
         self.staged.mkdir(mode=0o700)
+
+    def fetch(self, sources: Sequence[Source]) -> None:
+        """Makes the copies of objects that are not there. Raises RunError, StoreError."""
+        self._require_there()
+        objects = [(source.remote, source.path) for source in sources if source.remote is not None]
+        if objects:
+            (self.path / _FETCHED).mkdir(mode=0o700, exist_ok=True)
+            fetch_all(objects)
 
     def sync_staged(self) -> None:
         self._require_there()
@@ -191,6 +221,7 @@ def opened(job: Job, plan: Plan) -> Iterator[WorkFolder]:
     with _locked(path) as descriptor:
         manifest = _manifest(path, descriptor, job, plan)
         _clear_spill(_through(descriptor))
+        abandon_all(path)
         try:
             yield WorkFolder(path, descriptor, manifest)
         except BaseException as error:
@@ -239,6 +270,7 @@ def _fresh(descriptor: int, plan: Plan) -> Manifest:
     """Begins a new run in a folder that an earlier one may have left things in."""
     path = _through(descriptor)
     _clear_spill(path)
+    abandon_all(path)
     Manifest.discard(path)
     _empty(descriptor)
     return Manifest.begin(path, plan)

@@ -17,6 +17,7 @@ from quorumvault.files.job import Done, Job
 from quorumvault.files.outputs import Outputs
 from quorumvault.files.run import run
 from quorumvault.files.sources import InputsError
+from quorumvault.files.uploads import Uploads
 from quorumvault.files.work_folder import RunRefused, work_path
 from tests.rigs.tables import FORMATS, Desk, job, names, write
 from tests.rigs.vault import key_text
@@ -251,9 +252,9 @@ def test_a_link_that_is_put_there_meanwhile_is_not_followed(
     asked: Job = job(tmp_path / "in.csv", tmp_path / "out.csv", force=True)
     publish = Outputs.publish
 
-    def planted(outputs: Outputs, folder: Path, **options: Any) -> None:
+    def planted(outputs: Outputs, folder: Path, uploads: Uploads, **options: Any) -> None:
         (tmp_path / "out.csv").symlink_to(precious / "file")
-        publish(outputs, folder, **options)
+        publish(outputs, folder, uploads, **options)
 
     monkeypatch.setattr(Outputs, "publish", planted)
     desk.run(asked)

@@ -182,11 +182,11 @@ def test_a_link_in_the_middle_of_a_path_that_is_put_there_meanwhile(
     Path("elsewhere/folder").mkdir(parents=True)
     publish = Outputs.publish
 
-    def swapped(outputs: Outputs, folder: Path, **options: Any) -> None:
+    def swapped(outputs: Outputs, folder: Path, *given: Any, **options: Any) -> None:
         moved = Path("theirs/folder" if where == "folder" else "theirs")
         moved.rename("away")
         moved.symlink_to(tmp_path / "elsewhere" / ("folder" if where == "folder" else ""))
-        publish(outputs, folder, **options)
+        publish(outputs, folder, *given, **options)
 
     monkeypatch.setattr(Outputs, "publish", swapped)
     asked = job(source, tmp_path / "theirs" / "folder" / "out.csv", "detokenize", force=True)

@@ -241,7 +241,7 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
 
 def _pins(name: str) -> dict[str, str]:
     """Package and version of each line of a lock file."""
-    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / name).read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9-]+)(?:\[[^]]*\])?==([^ ;]+)", (ROOT / name).read_text(), re.MULTILINE))
 
 
 def _wanted(lines: Iterable[object]) -> set[str]:
@@ -258,7 +258,8 @@ def test_lock_files_agree_with_the_project_and_with_each_other() -> None:
     assert runtime.items() <= development.items()
     assert runtime.items() <= extras.items()
     assert tests | analytics | _wanted(groups["dev"]) <= development.keys(), "run bin/lock"
-    assert (_wanted(optional["dbt"]) | _wanted(optional["spark"])) - {"quorumvault"} <= extras.keys(), "run bin/lock"
+    others = _wanted(optional["cloud"]) | _wanted(optional["dbt"]) | _wanted(optional["spark"])
+    assert others - {"quorumvault"} <= extras.keys(), "run bin/lock"
     # What is tested with dbt and Spark is what is tested without them; of the rest dbt holds some back. Spark holds pandas back:
     # frames are tested with both.
     shared = (tests | analytics) - {"pandas"}

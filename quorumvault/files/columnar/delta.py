@@ -219,7 +219,7 @@ def commit(job: Job, source: LakeRead, commit_file: Path) -> list[str]:
 
     Returns what earlier versions still have. Raises RunError if the commit is refused: what was made is there still.
     """
-    assert job.output is not None
+    assert isinstance(job.output, Path)
     staged, output = msgspec.json.decode(commit_file.read_bytes(), type=StagedCommit), job.output.resolve()
     widest = 0o666
     for add in staged.adds:

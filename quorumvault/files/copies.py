@@ -1,0 +1,58 @@
+"""Copies of objects on the local disk, which is what runs read."""
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from quorumvault.durable import sync_directory, sync_file
+from quorumvault.files.job import RunError
+from quorumvault.files.object_store import AT_ONCE, BLOCK_BYTES, StoreError, find, reading
+from quorumvault.files.sources import Source, known_suffix
+from quorumvault.files.urls import RemoteObject
+
+
+def fetch(remote: RemoteObject, path: Path) -> None:
+    """Makes a synced copy of an object; ``path`` has it whole, or is not there. Raises StoreError, OSError of the disk."""
+    draft = path.with_name(f"{path.name}.part")
+    with reading(remote.url) as source, draft.open("wb") as sink:
+        shutil.copyfileobj(source, sink, BLOCK_BYTES)
+    size, found = draft.stat().st_size, find(remote.url)
+    if found is None or found.stamp != remote.stamp or size != (found.size if found.size is not None else size):
+        raise StoreError(f"{remote.url} was changed while it was read: begin again with --force")
+    sync_file(draft)
+    draft.replace(path)
+
+
+def fetch_all(objects: Iterable[tuple[RemoteObject, Path]]) -> None:
+    """Makes the copies that are not there, some at once. Raises RunError if the disk has no room for them."""
+    missing = [(remote, path) for remote, path in objects if not path.exists()]
+    if not missing:
+        return
+    folder = missing[0][1].parent
+    needed, free = sum(remote.size or 0 for remote, _ in missing), shutil.disk_usage(folder).free
+    if needed > free:
+        space = f"has {free >> 20:,} MiB left, and copies of the inputs take {needed >> 20:,} MiB"
+        raise RunError(f"the disk of {folder.parent} {space}: make room")
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="quorumvault")
+    try:
+        for done in [pool.submit(fetch, remote, path) for remote, path in missing]:
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    sync_directory(folder)
+
+
+@contextlib.contextmanager
+def at_hand(source: Source) -> Iterator[Source]:
+    """A source that can be read: an object has a copy, for this user alone, as long as the block lasts."""
+    if source.remote is None:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="quorumvault-copy-") as folder:
+        path = Path(folder) / f"copy{known_suffix(source.place)}"
+        fetch_all([(source.remote, path)])
+        yield dataclasses.replace(source, path=path)

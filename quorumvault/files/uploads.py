@@ -1,0 +1,146 @@
+"""Outputs that go to object stores. First all but the end of each is sent; then, one after the other, they appear, whole.
+
+Nothing can be seen of an upload before it is completed. What is sent, and what is there, is noted in the work folder: a run that
+goes on after a kill discards uploads that nobody will complete, which S3 would keep and charge for, and sends only what is not
+there. An object that is there and was not noted is compared with what was to be there: a kill may have come in between.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from quorumvault import durable
+from quorumvault.files import object_store
+from quorumvault.files.new_object import NewObject, abandon
+from quorumvault.files.object_store import StoreError
+from quorumvault.files.urls import Url, url_of
+
+_NOTES: Final = "uploads.jsonl"
+
+
+class Outgoing(NamedTuple):
+    """A staged file, and where it goes."""
+
+    file: Path
+    url: Url
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """Of an object: the upload that began, or None: it is there."""
+
+    url: str
+    upload: str | None = None
+
+
+class Uploads:
+    """Those of one run. ``discard`` comes at its end, whatever happened."""
+
+    def __init__(self, folder: Path, *, exclusive: bool) -> None:
+        """``exclusive``: what is there stays."""
+        self._notes = folder / _NOTES
+        self._exclusive = exclusive
+        self._lock = threading.Lock()
+        self._size, notes = _read(self._notes)
+        self._done = {note.url for note in notes if note.upload is None}
+        self._under_way: dict[Url, NewObject] = {}
+        self._is_ending = False
+
+    def send(self, outgoing: Sequence[Outgoing]) -> None:
+        """Sends all but the end of each file that is larger than a block. Raises StoreError; nothing appears."""
+        waiting = [each for each in outgoing if each.url not in self._under_way and each.url.text not in self._done]
+        self._at_once(self._send, waiting)
+
+    def _send(self, each: Outgoing) -> None:
+        size = each.file.stat().st_size
+        made = NewObject(each.url, exclusive=self._exclusive, size=size)
+        with self._lock:
+            self._under_way[each.url] = made
+        if size > made.block:
+            made.begin()
+            if made.upload_id is not None:
+                self._note(_Note(each.url.text, made.upload_id))
+        with each.file.open("rb") as source:
+            while size - source.tell() > made.block and not self._is_ending:
+                made.write(source.read(made.block))
+
+    def complete(self, outgoing: Sequence[Outgoing]) -> list[Url]:
+        """All appear. Returns those in whose place another object is, and stays. May be repeated, after a kill too."""
+        refused: list[Url] = []
+
+        def complete(each: Outgoing) -> None:
+            if not self._complete(each):
+                refused.append(each.url)
+
+        self._at_once(complete, [each for each in outgoing if each.url.text not in self._done])
+        return refused
+
+    def _complete(self, each: Outgoing) -> bool:
+        made = self._under_way[each.url]
+        with each.file.open("rb") as source:
+            source.seek(max(0, each.file.stat().st_size - 1) // made.block * made.block)
+            made.write(source.read())
+        if not made.complete() and not _is_same(each):
+            return False
+        self._note(_Note(each.url.text))
+        return True
+
+    def _note(self, note: _Note) -> None:
+        with self._lock:
+            line = msgspec.json.encode(note) + b"\n"
+            durable.extend(self._notes, self._size, line)  # without what a kill left of a line
+            self._size += len(line)
+
+    def _at_once(self, work: Callable[[Outgoing], None], outgoing: Sequence[Outgoing]) -> None:
+        pool = ThreadPoolExecutor(object_store.AT_ONCE, thread_name_prefix="quorumvault")
+        try:
+            for done in [pool.submit(work, each) for each in outgoing]:
+                done.result()
+        except BaseException:
+            self._is_ending = True
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def discard(self) -> None:
+        """Discards what is not complete."""
+        for made in self._under_way.values():
+            made.discard()
+        self._under_way.clear()
+
+
+def _is_same(each: Outgoing) -> bool:
+    """Returns whether an object has the bytes of the staged file."""
+    found = object_store.find(each.url)
+    if found is None or found.size != each.file.stat().st_size:
+        return False
+    with object_store.reading(each.url) as there, each.file.open("rb") as file:
+        while part := file.read(object_store.BLOCK_BYTES):
+            if there.read(len(part)) != part:
+                return False
+    return True
+
+
+def abandon_all(folder: Path) -> None:
+    """Discards the uploads that a killed run has left in a work folder. What fails is left to the store's own rules."""
+    notes = _read(folder / _NOTES)[1]
+    done = {note.url for note in notes if note.upload is None}
+    for note in notes:
+        url = url_of(note.url)
+        if note.upload is not None and note.url not in done and url is not None:
+            with contextlib.suppress(StoreError, ModuleNotFoundError):
+                abandon(url, note.upload)
+
+
+def _read(path: Path) -> tuple[int, list[_Note]]:
+    """The bytes of all whole lines, and what they say."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return 0, []
+    whole = content[: content.rfind(b"\n") + 1]
+    return len(whole), [msgspec.json.decode(line, type=_Note) for line in whole.splitlines()]

@@ -1,0 +1,128 @@
+"""Names of objects: ``s3://``, ``gs://``, ``az://`` and ``https://``. A URL keeps every slash, which a path would not.
+
+The text of a URL may be a credential: who knows the signature of a presigned one can read the object. So what is shown, logged or
+kept of a URL has no query and no user in it; only a request has the whole.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final, NamedTuple, TypeAlias
+
+from quorumvault.errors import QuorumVaultError
+
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+#: What others call them.
+_ALIASES: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+_SCHEMES: Final = ("s3", "gs", "az", "https")
+
+
+class UrlError(QuorumVaultError):
+    """A name looks like a URL and cannot be worked with: a mistake in the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An object, or a folder of objects. Equal for equal names of one object: ``s3a://b/k`` is ``s3://b/k``."""
+
+    scheme: str
+    #: What comes behind ``://``.
+    rest: str = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """All of it, for requests alone."""
+        return f"{self.scheme}://{self.rest}"
+
+    def __str__(self) -> str:
+        """For people, logs, reports and manifests."""
+        if self.scheme != "https":
+            return self.text
+        shown = re.split(r"[?#]", self.rest, maxsplit=1)[0]
+        host, slash, path = shown.partition("/")
+        return f"https://{host.rpartition('@')[2]}{slash}{path}"
+
+    @property
+    def name(self) -> str:
+        """What is behind the last slash. It has the extension that tells the format."""
+        return str(self).rpartition("/")[2] if "/" in self.rest else ""
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def is_folder(self) -> bool:
+        """Returns whether it cannot be one object: a bucket, or a name that ends with a slash."""
+        return not self.name
+
+    @property
+    def is_written_to(self) -> bool:
+        return self.scheme != "https"
+
+    def below(self, *names: str) -> "Url":
+        """The object of this name in this folder."""
+        return Url(self.scheme, f"{self.rest}{'' if self.rest.endswith('/') else '/'}{'/'.join(names)}")
+
+    def folders(self) -> "list[Url]":
+        """The folders that it is in, the bucket too. A web server has none."""
+        parts = [] if self.scheme == "https" else self.rest.split("/")[:-1]
+        return [Url(self.scheme, "/".join(parts[:count])) for count in range(1, len(parts) + 1)]
+
+    @property
+    def digest(self) -> str:
+        """Tells two objects of the same name apart, in the name of a file."""
+        return hashlib.sha256(str(self).encode()).hexdigest()[:12]
+
+
+#: Where something is read from, or goes to.
+Place: TypeAlias = Path | Url
+
+
+class RemoteObject(NamedTuple):
+    """An object as its store tells of it. ``stamp`` is another one when the object is: its ETag, or what the store has like it.
+
+    Some web servers tell neither: ``size`` is None then, and ``stamp`` is empty.
+    """
+
+    url: Url
+    size: int | None
+    stamp: str
+
+
+def url_of(name: str) -> Url | None:
+    """None if it is the name of a file. Raises UrlError for a URL that cannot be worked with."""
+    found = _URL.fullmatch(name)
+    if found is None:
+        return None
+    try:
+        found = _URL.fullmatch(os.fsencode(name).decode()) or found
+    except UnicodeError:
+        raise UrlError(f"{found[1].lower()}:// has a name that is no UTF-8, and names of objects are") from None
+    scheme, rest = found[1].lower(), found[2]
+    url = Url(_ALIASES.get(scheme, scheme), rest)
+    if url.scheme not in _SCHEMES:
+        raise UrlError(f"{scheme}:// is not known: name a file, or s3://, gs://, az:// or https://")
+    host = rest.partition("/")[0]
+    if not host:
+        raise UrlError(f"{scheme}:// names no {'host' if url.scheme == 'https' else 'bucket'}: {scheme}://NAME/…")
+    if url.scheme != "https":
+        if ":" in host or ("@" in host and url.scheme != "az"):
+            raise UrlError(f"{scheme}:// names a bucket and has no credentials in it: they come from the environment")
+        if re.search(r"\?versionid=", rest, re.IGNORECASE):
+            raise UrlError(f"{url} names a version: the newest one is read, name the object alone")
+    elif url.is_folder:
+        raise UrlError(f"{url} names no file: https:// has no folders")
+    return url
+
+
+def name_of(place: Place) -> PurePosixPath:
+    """The last part of a name, as a path that has its suffixes."""
+    return PurePosixPath(place.name)
+
+
+def is_plain(relative: str) -> bool:
+    """Returns whether the name of an object below a folder is one of a file, too, and leads nowhere else."""
+    return all(part not in ("", ".", "..") and "\0" not in part for part in relative.split("/"))
