@@ -176,7 +176,7 @@ def describe(
         version=mine.version,
         joining=msgspec.UNSET if joining is None else msgspec.convert(joining, JoiningHealth, from_attributes=True),
         keys=mine.keys,
-        damaged=mine.damaged or msgspec.UNSET,
+        damaged=mine.damaged or mine.gaps > 0 or msgspec.UNSET,
     )
 
 

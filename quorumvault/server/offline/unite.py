@@ -16,6 +16,8 @@ from quorumvault.model import Owner
 from quorumvault.server.replica.copy import Gap, end_of_part, merge_piece, pieces_of
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
+from quorumvault.server.storage.gaps import Gap as UnknownStretch
+from quorumvault.server.storage.gaps import records_around
 from quorumvault.server.storage.store import Store
 
 Tell = Callable[[str], None]
@@ -40,6 +42,28 @@ def read_through(store: Store) -> Read:
     gaps: list[Gap] = []
     counted = sum(key.startswith(layout.RECORD) for keys, _ in pieces_of(store, gaps) for key in keys)
     return Read(counted, frozenset(gap.end for gap in gaps))
+
+
+def readable_pieces(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Yield all that can be read of a store, as keys and values, and of each part that cannot all be read what can."""
+    gaps: list[Gap] = []
+    yield from pieces_of(store, gaps)
+    for gap in gaps:
+        if gap.after.startswith(layout.RECORD):
+            pairs = list(_within(store, gap))
+            yield [key for key, _ in pairs], [value for _, value in pairs]
+
+
+def _within(store: Store, gap: Gap) -> Iterator[tuple[bytes, bytes]]:
+    """The records between the ends of a gap that can be read all the same."""
+    for found in records_around(store, gap.after + b"\0"):
+        if isinstance(found, UnknownStretch):
+            if layout.RECORD + found.end >= gap.end:
+                return
+        elif found[0] >= gap.end:
+            return
+        else:
+            yield found
 
 
 def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
@@ -84,13 +108,13 @@ def unite(
 def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
     """Merge what can be read of the source into the sink. Returns the number of pairs that the sink lacked."""
     owners = OwnerNames(sink)
-    return sum(_merge(sink, owners, keyring, keys, values) for keys, values in pieces_of(source, []))
+    return sum(_merge(sink, owners, keyring, keys, values) for keys, values in readable_pieces(source))
 
 
 def _give(donor: Store, sink: Store, keyring: Keyring, unread: Collection[bytes]) -> int:
     """The same from a donor."""
     owners, written = OwnerNames(sink), 0
-    for keys, values in pieces_of(donor, []):
+    for keys, values in readable_pieces(donor):
         names = {key: Owner(name.decode()) for key, name in zip(keys, values, strict=True) if key.startswith(layout.OWNER)}
         for marks in (False, True):
             chosen = [
