@@ -1,6 +1,7 @@
 """A disk is replaced while another store has bad blocks, with real processes and real damage: the bytes that are left suffice."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ def damaged(own_cluster: Cluster) -> tuple[Cluster, Acknowledged]:
     return own_cluster, acknowledged
 
 
+def supervised(cluster: Cluster, done: Callable[[], bool]) -> bool:
+    """Waits, and starts n1 again when it has ended: it gives up its damaged store, and salvages it at its next start."""
+
+    def look() -> bool:
+        if not cluster.nodes["n1"].running:
+            cluster.start("n1")
+        return done()
+
+    return wait_for(look, SECONDS)
+
+
 def aside(cluster: Cluster) -> Path:
     return cluster.directory / "n3.set-aside-1"
 
@@ -33,7 +45,8 @@ def test_the_old_disk_beside_the_new_one_gives_what_a_survivor_cannot_read(damag
     """Proves: donors have no voice."""
     cluster, acknowledged = damaged
     cluster.start()
-    becomes_active(cluster, "n3")
+    assert supervised(cluster, lambda: cluster.state("n3") == "active"), cluster.nodes["n3"].log_tail()
+    assert supervised(cluster, lambda: cluster.state("n1") == "active"), cluster.nodes["n1"].log_tail()
     resolves(cluster, "n3", acknowledged.tokens)
     cluster.kill("n1")
     cluster.wait_ready("n2", "n3")
@@ -52,7 +65,9 @@ def test_without_the_old_disk_the_new_one_takes_no_place_so_that_it_can_be_put_b
         answer = cluster.health("n3")
         return answer is not None and "n1 cannot read all of its store" in str(answer.body.get("joining"))
 
-    assert wait_for(waits, SECONDS), cluster.nodes["n3"].log_tail()
+    assert supervised(cluster, waits), cluster.nodes["n3"].log_tail()
+    assert supervised(cluster, lambda: cluster.state("n1") == "active"), cluster.nodes["n1"].log_tail()
+    assert supervised(cluster, waits), cluster.nodes["n3"].log_tail()
     assert "Put it back if there is any way: stop n3" in str(health(cluster, "n3").body["warnings"])
     refused = run("init", str(cluster.directory), "--replace", "n3")
     assert refused.returncode == 1
@@ -61,7 +76,7 @@ def test_without_the_old_disk_the_new_one_takes_no_place_so_that_it_can_be_put_b
     shutil.rmtree(cluster.nodes["n3"].data)
     shutil.move(tmp_path / "old", cluster.nodes["n3"].data)
     cluster.start("n3")
-    becomes_active(cluster, "n3")
+    assert supervised(cluster, lambda: cluster.state("n3") == cluster.state("n1") == "active"), cluster.nodes["n3"].log_tail()
     resolves(cluster, "n3", acknowledged.tokens)
 
 
