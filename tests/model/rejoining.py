@@ -130,7 +130,8 @@ class RejoinWorld:
     ``unreadable``: nodes whose old disks cannot read their records. ``at_hand``: what the old disk of the first joiner's node
     holds, which does not run; both others remember ``remembered`` of it.
     ``knowing``: what these disks know of settled records is followed too; joining disks are numbered after the old ones.
-    ``group``: how many requests a disk takes into one write at most.
+    ``group``: how many requests a disk takes into one write at most. ``learns``: a coordinator may hear of a newer view between
+    two rounds of an operation, and not only by a refusal.
     """
 
     operations: list[Call]
@@ -148,6 +149,7 @@ class RejoinWorld:
     unreadable: Collection[str] = ()
     at_hand: Mapping[bytes, bytes] | None = None
     remembered: Mark = NO_MARK
+    learns: bool = False
 
     def __post_init__(self) -> None:
         #: Disks, and groups of requests that they were tried with.
@@ -233,6 +235,8 @@ class RejoinWorld:
             yield told, (_put(disks, disk, held), progresses, joints)
         for at in self._alive:
             yield from self._group_steps(state, at)
+        if self.learns:
+            yield from self._coordinators_learn(state)
         if self.knowing is not None:
             for told, disk, held in self._learning_steps(disks, self.knowing):
                 yield told, (_put(disks, disk, held), progresses, joints)
@@ -459,6 +463,20 @@ class RejoinWorld:
             return []
         seen = {self._view(self._disks.values[disks[number]].view) for number in self._alive} - {0}
         return [self._interned(at, Progress(self._owed(progresses), view)) for view in sorted(seen)]
+
+    def _coordinators_learn(self, state: State) -> Iterator[tuple[str, State]]:
+        disks, progresses, joints = state
+        for at, interned in enumerate(progresses):
+            progress = self._progress.values[interned]
+            if progress is None or progress.result is not None or progress.heard:
+                continue
+            known = self._view_of(progress)
+            for view in {self._view(self._disks.values[disks[number]].view) for number in self._alive} - {0}:
+                newer = self._views.values[view]
+                if newer is not None and newer.id > known.id:
+                    learnt = self._interned(at, replace(progress, view=view))
+                    told = f"the coordinator of {self.operations[at].name} learns view {_say(newer)}"
+                    yield told, (disks, _put(progresses, at, learnt), joints)
 
     def _may_begin(self, at: int, progresses: tuple[int, ...]) -> bool:
         first = self.operations[at].after

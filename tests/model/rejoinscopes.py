@@ -9,7 +9,7 @@ from quorumvault.protocol import records
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark
 from quorumvault.server.storage import layout
 from tests.model.rejoining import Call, Joiner, RejoinWorld
-from tests.model.scopes import OWNER, VALUE, digest_of, get, put, read_revoked, rotate
+from tests.model.scopes import OWNER, VALUE, digest_of, get, put, read_revoked, revoke, rotate
 from tests.model.world import KEYRING, Owed
 
 SECOND, OTHER_SECOND, THIRD = Joiner("n2", b"d" * 16), Joiner("n2", b"e" * 16), Joiner("n3", b"f" * 16)
@@ -59,6 +59,7 @@ def _damaged(at_hand: dict[bytes, bytes] | None, remembered: Mark = NO_MARK) -> 
 
 
 _TWO_GETS = [Call("get a", get()), replace(Call("get b", get()), after=0)]
+_REVOKE_READ = [Call("revoke", revoke()), replace(Call("revoked", read_revoked()), after=0)]
 _TWO_JOIN = partial(stored, joiners=[SECOND, THIRD])
 
 #: On two of three disks, so that it was acknowledged.
@@ -84,6 +85,11 @@ SMALL = {
     "join-damaged-survivor": Scope(lambda: _damaged(None), 10),
     "join-from-old-disk": Scope(lambda: _damaged(RECORD, Mark(1, 1)), 100),
     "join-from-older-copy": Scope(lambda: _damaged({}, Mark(1, 2)), 10),
+    "join-beside-revoke-read": Scope(lambda: RejoinWorld(_REVOKE_READ, [SECOND], stragglers=False), 10_000),
+    # One disk has a record that nobody acknowledged, and is replaced.
+    "join-beside-repair": Scope(
+        lambda: RejoinWorld(_TWO_GETS, [SECOND], {"n2": RECORD}, stragglers=False, losses=False, views=2, learns=True), 1_000
+    ),
     "two-join-n3-lost-on-n1-n2": Scope(lambda: _TWO_JOIN("n1", "n2", lost=("n3",), views=3), 10_000),
     "two-join-n3-lost-on-n2-n3": Scope(lambda: _TWO_JOIN("n2", "n3", lost=("n3",), views=3), 10_000),
     "two-join-n3-lost-on-n1-n3": Scope(lambda: _TWO_JOIN("n1", "n3", lost=("n3",), views=3), 10_000),

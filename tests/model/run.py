@@ -37,6 +37,15 @@ def main(names: Sequence[str]) -> int:
     return 0
 
 
+def breaks(name: str) -> bool:
+    """True if a state of this scope is wrong."""
+    try:
+        (WHOLE | JOINS)[name].world().explore()
+    except Violation:
+        return True
+    return False
+
+
 def _explore(name: str) -> str:
     """How much there was, in words."""
     world = WHOLE[name].world()

@@ -4,7 +4,7 @@ import pytest
 
 from quorumvault.protocol.views import View, may_enter, successor
 from tests.model.rejoining import RejoinWorld
-from tests.model.rejoinscopes import SECOND, SMALL
+from tests.model.rejoinscopes import OTHER_SECOND, SECOND, SMALL
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +26,11 @@ def test_nodes_that_learn_from_each_other_are_not_apart_for_long(monkeypatch: py
     assert RejoinWorld([], [SECOND]).apart() == []
     monkeypatch.setattr(RejoinWorld, "_node_steps", lambda self, state: iter(()))
     assert RejoinWorld([], [SECOND]).apart()
+
+
+def test_two_that_join_at_a_time_leave_nobody_apart() -> None:
+    """Two disks that want one slot. Proves: views are ordered."""
+    assert RejoinWorld([], [SECOND, OTHER_SECOND], lost=("n2",), views=2, losses=False).apart() == []
 
 
 def test_the_rule_of_one_slot_itself() -> None:

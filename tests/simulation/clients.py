@@ -16,7 +16,7 @@ from chaos.testbed.checkers import EPOCH_AHEAD
 from chaos.testbed.history import KEY_ACTIONS, Action, Complete, Invoke, Outcome
 from quorumvault.crypto.keys import Keyring
 from quorumvault.crypto.tokens import format_token
-from quorumvault.errors import EpochAhead, NoQuorum
+from quorumvault.errors import EpochAhead, NoQuorum, Refused
 from quorumvault.model import FIRST_EPOCH, NODE_NAMES, Owner
 from quorumvault.server.coordinator.vault import Missing, Retokenized, Tokenized
 from tests.simulation.timeline import Timer
@@ -149,6 +149,9 @@ class Client:
                 self._end(op, Outcome.OK, tuple(a.value if isinstance(a, Missing) else a[1:].decode() for a in result))
             case NoQuorum(outcome=outcome), _:
                 self._end(op, Outcome.UNKNOWN if outcome == "unknown" else Outcome.FAIL)
+            case Refused(), None:
+                self._world.branches["revocations refused"] += 1
+                self._end(op, Outcome.FAIL)
             case EpochAhead(active_epoch=active), _:
                 self._world.branches["rotate from an epoch to come"] += 1
                 self._end(op, Outcome.FAIL, epoch=active, why=EPOCH_AHEAD)

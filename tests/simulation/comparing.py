@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quorumvault.crypto.keys import EpochKeys, Keyring
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.anti_entropy import AskOne, CannotCompare, SettleBuckets, _differing_sums
 from quorumvault.protocol.buckets import GROUP_SIZE
 from quorumvault.protocol.messages import RoundId
+from quorumvault.protocol.peer import NoReply
 from quorumvault.server.coordinator.settle_notices import SettleNotices
 from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, on_storage_thread
 from quorumvault.server.replica.replica import OwnWork, Replica
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 #: Groups that have all keys, and buckets that are in them.
 _GROUPS = 2
-_BUCKETS = _GROUPS * GROUP_SIZE
+BUCKETS_WITH_KEYS = _GROUPS * GROUP_SIZE
 #: Buckets that are counted at once. Seconds between two slices at most, and between two comparisons of a process, and until when
 #: it makes any.
 _SLICE, _BETWEEN, _PAUSE, _UNTIL = 256, 0.05, 1.0, 12.0
@@ -64,17 +65,23 @@ def gathered(keyring: Keyring) -> Keyring:
     return keyring
 
 
-def learn_settled(process: Process, rng: Random, timeout: float) -> None:
+def learn_settled(process: Process, rng: Random) -> None:
     """Begin to count, to compare, and to send notices. ``rng`` is used for this alone."""
     coordinator = process.coordinator
     room = _ROOM if rng.random() < _CRAMPED else UNSETTLED_KEYS
-    process.replica.settled = CountedRecords(process.node.branches, room)
+    knobs = process.node.knobs
+    process.replica.settled = CountedRecords(process.node.branches, room, knobs.round_keys)
     notices = SettleNotices(process.lines, lambda: coordinator.view, process.schedule.call_later)
     process.observer.settles = notices.committed
     _count(process, rng, 0)
     nonce = b"sums" + process.boot
     client = ReplicaClient(
-        process.node.name, lambda: process.disk.identity.disk, nonce, process.lines, lambda: coordinator.view, timeout
+        process.node.name,
+        lambda: process.disk.identity.disk,
+        nonce,
+        process.lines,
+        lambda: coordinator.view,
+        knobs.timeouts.round,
     )
     timeline = process.node.timeline
 
@@ -91,8 +98,8 @@ def learn_settled(process: Process, rng: Random, timeout: float) -> None:
 class CountedRecords(SettledRecords):
     """Counts in ``branches`` by what keys become settled, and how often that is forgotten."""
 
-    def __init__(self, branches: Counter[str], room: int) -> None:
-        super().__init__(room)
+    def __init__(self, branches: Counter[str], room: int, round_keys: int) -> None:
+        super().__init__(room, round_keys)
         self._branches = branches
 
     def committed(self, rounds: Iterable[RoundId]) -> None:
@@ -119,13 +126,17 @@ def _count(process: Process, rng: Random, first: int) -> None:
         usual, inventory.slice_records = inventory.slice_records, _SLICE // 16
         following = inventory.count(first)
         inventory.slice_records = usual
-        inventory.sums.complete = inventory.sums.complete or following >= _BUCKETS  # there is nothing in the others
+        inventory.sums.complete = inventory.sums.complete or following >= BUCKETS_WITH_KEYS  # there is nothing in the others
         return following
 
     def count() -> None:
-        storage.submit(OwnWork(work), lambda following: _count(process, rng, following))
+        storage.submit(OwnWork(work), counted)
 
-    if first < _BUCKETS:
+    def counted(following: Any) -> None:
+        """From there on, or from the same place on if too much waited for the disk."""
+        _count(process, rng, first if isinstance(following, NoReply) else following)
+
+    if first < BUCKETS_WITH_KEYS:
         timeline.at(timeline.now + rng.random() * _BETWEEN, process.schedule, count)
 
 

@@ -17,13 +17,15 @@ from quorumvault.server.storage.store import CORRUPT, Corrupt
 class Disk:
     """Implements Store. It outlives the processes that use it.
 
-    ``full``: the next write fails. ``slow``: seconds that a sync takes beyond the usual. ``unreadable`` and ``flipped`` are the
-    keys whose block fails its checksum, and those whose bytes were changed without that being seen.
+    ``full``: the next write fails. ``nearly_full``: there is no room for more than its node's own bookkeeping. ``slow``: seconds
+    that a sync takes beyond the usual. ``unreadable`` and ``flipped`` are the keys whose block fails its checksum, and those
+    whose bytes were changed without that being seen.
     """
 
     #: In a file of its own, which neither rots nor fills up.
     identity: DiskIdentity
     full: bool = False
+    nearly_full: bool = False
     corrupt_reads: int = 0
     slow: float = 0.0
     unreadable: set[bytes] = field(default_factory=set)

@@ -60,7 +60,7 @@ def mend_everything(cluster: Cluster) -> None:
     """Nothing is broken any more: all nodes run, on disks and over links that work."""
     for node in cluster.values():
         node.network.mend_all()
-        node.disk.full, node.disk.slow = False, 0.0
+        node.disk.full, node.disk.nearly_full, node.disk.slow = False, False, 0.0
         if node.process is not None:
             node.process.disarm()
         node.go_on()
@@ -140,6 +140,21 @@ def _full_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     return free
 
 
+def _nearly_full_disk(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """It refuses writes, and its node goes on. By the dice the next node's disk too, and then nothing new can be written."""
+    disks = [node.disk]
+    if fault.dice & 0x18 == 0:
+        disks.append(cluster[NODE_NAMES[(fault.dice + 1) % 3]].disk)
+    for disk in disks:
+        disk.nearly_full = True
+
+    def free() -> None:
+        for disk in disks:
+            disk.nearly_full = False
+
+    return free
+
+
 def _rot(fault: Fault, node: Node, cluster: Cluster) -> Mend:
     """A block that fails its checksum, or bits flipped behind the checksum's back; the latter not of one record on two disks.
 
@@ -166,6 +181,7 @@ KINDS: dict[str, tuple[Callable[[Fault, Node, Cluster], Mend], int]] = {
     "bad network": (_bad_network, 6),
     "slow disk": (_slow_disk, 2),
     "full disk": (_full_disk, 1),
+    "nearly full disk": (_nearly_full_disk, 1),
     "rot": (_rot, 2),
     "clock jump": (_clock_jump, 1),
 }

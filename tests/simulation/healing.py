@@ -4,14 +4,14 @@ While clients ask, each process hands off, compares and scrubs at times of its o
 have to hold the same, without a single read.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any
 
 from chaos.testbed.violation import Violation
-from quorumvault.config.cluster import HealingSettings
 from quorumvault.model import NODE_NAMES
+from quorumvault.protocol import hinted_handoff
 from quorumvault.protocol.messages import Put, RaiseEpoch
 from quorumvault.protocol.records import CONFLICT_MARK, sealed_of
 from quorumvault.server.healing.healer import Healer, HealerCallbacks
@@ -22,12 +22,10 @@ from quorumvault.server.storage import layout
 from tests.rigs.healing import Diary
 from tests.simulation.clients import OWNERS
 from tests.simulation.disks import Disk
-from tests.simulation.nodes import DISKS, TIMEOUTS, VIEW, Process, boot_nonce
+from tests.simulation.nodes import DISKS, VIEW, Process, boot_nonce
 from tests.simulation.timeline import drive
 from tests.simulation.world import Run, Scenario, World, judged
 
-#: Small, so that hints overflow too; and a pass of the scrub takes four seconds.
-SETTINGS = HealingSettings(hints=40, anti_entropy=2.0, scrub=4.0, share=0.5)
 #: Between two turns of each loop of a process, and until when there are any.
 _TURN, _UNTIL = 0.25, 9.0
 #: Repairs of all nodes, one after the other, in the end. What a mark makes of the others takes one more.
@@ -41,7 +39,7 @@ class Healing:
         self._world = world
         self._seed = seed
         self.healers: dict[str, Healer] = {}
-        #: By node, of its present process: who has not acknowledged which record.
+        #: By node: who has not acknowledged which record to its present process, or to one before it that kept a hint of that.
         self._missed: dict[str, list[tuple[str, bytes]]] = {}
         #: What went wrong in a loop: an error that its node would have logged.
         self.failures: list[Exception] = []
@@ -62,9 +60,9 @@ class Healing:
             wall_ms=node.wall_ms,
             rng=Random(f"{self._seed} {node.name} {node.starts}"),
         )
-        healer = Healer(around, process.storage, SETTINGS, TIMEOUTS, Diary())
+        healer = Healer(around, process.storage, node.knobs.healing, node.knobs.timeouts, Diary())
         self.healers[node.name] = healer
-        missed = self._missed[node.name] = []
+        missed = self._missed[node.name] = list(_hinted(process.disk))
 
         def miss(to: str, disk: bytes, request: Put | RaiseEpoch) -> None:
             if isinstance(request, Put):
@@ -137,6 +135,16 @@ class Healing:
             raise Violation("healing", f"{name}: it did not end")
         if ended[0] is not None and not isinstance(ended[0], NoAnswer):
             raise ended[0]
+
+
+def _hinted(disk: Disk) -> Iterator[tuple[str, bytes]]:
+    """By the hints that are on this disk: which nodes have not acknowledged which records."""
+    nodes = {listed: name for name, listed in VIEW.disks.items()}
+    for key, value in disk.stored.items():
+        if key.startswith(layout.HINT):
+            hint = hinted_handoff.decode(value)
+            for record in layout.record_keys(hint.owner, [hint.epoch] * len(hint.digests), hint.digests):
+                yield nodes[layout.parse_hint_key(key)[0]], record
 
 
 def run_healing(chosen: Scenario) -> Run:

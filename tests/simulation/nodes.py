@@ -1,7 +1,7 @@
 """A node: a disk and a clock that last, and the process on it that coordinates and replicates until it dies.
 
-The coordinator, its exchanges, its rounds and the replica are the real ones. Simulated is what is between them: the storage
-thread (Storage, for group_commit.py) and the links to the other nodes (Line, for peers/link.py).
+The coordinator, its exchanges, its rounds, the gate to the replica, group commit and the replica are the real ones. Simulated is
+what is between them: the storage thread (storage.py) and the links to the other nodes (Line, for peers/link.py).
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from quorumvault.config.cluster import Timeouts
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Message, Outgoing, Put, RaiseEpoch, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply
-from quorumvault.protocol.records import holds_value, sealed_of, version_of
+from quorumvault.protocol.records import holds_value, sealed_of
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.coordinator.hedging import Hedge
-from quorumvault.server.replica.replica import OwnWork, Replica
+from quorumvault.server.replica.local_peer import LocalPeer
+from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from tests.simulation.comparing import learn_settled
 from tests.simulation.disks import Disk
+from tests.simulation.knobs import Knobs
 from tests.simulation.network import Network
+from tests.simulation.storage import Storage
 from tests.simulation.timeline import Schedule, Timeline, drive
 from tests.simulation.witnesses import Witnesses
 
@@ -39,12 +40,6 @@ FORMER_VIEW = first_view({**DISKS, NODE_NAMES[-1]: b"lost".ljust(DISK_BYTES, b".
 VIEW = View(FORMER_VIEW.number + 1, DISKS[NODE_NAMES[-1]], DISKS)
 #: How many of the starts leave a coordinator with the view before.
 _BEHIND = 0.15
-TIMEOUTS = Timeouts()
-_REPLY_BYTES = 1 << 20
-#: A few records: so that a copy has pieces, and things happen in between.
-_COPY_BYTES = 512
-#: Seconds that a sync takes at least, and what it takes beyond that at most, on a good disk.
-_SYNC, _SYNC_SPREAD = 0.0005, 0.004
 #: Milliseconds since 1970 when the simulation begins.
 _EPOCH_MS = 1_700_000_000_000
 
@@ -101,6 +96,7 @@ class Node:
     cluster: Cluster
     witnesses: Witnesses
     branches: Counter[str]
+    knobs: Knobs
     comparing: Random
     clock_error: int = 0
     cuts_power: bool = False
@@ -166,7 +162,7 @@ class Node:
             self.disk.salvage()
             self.disk.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
             self.process = Process(self)
-            learn_settled(self.process, self.comparing, TIMEOUTS.round)
+            learn_settled(self.process, self.comparing)
             self.started(self.process)
 
     def crash(self) -> None:
@@ -232,14 +228,17 @@ class Process:
         self.boot = boot_nonce(node.starts)
         identity = node.identity
         self.replica = make_replica(node, identity)
-        self.storage = Storage(self, self.replica)
+        self.storage = Storage(self, self.replica, node.knobs.limits)
+        self.gate = LocalPeer(
+            node.name, lambda: self.storage, lambda: identity.disk, lambda: self.established, self._clock, node.wall_ms
+        )
         self.lines = {name: Line(self, name) for name in NODE_NAMES}
-        self.coordinator = Coordinator(
+        self.coordinator = PatientCoordinator(
             Identity(node.name, identity.disk, self.boot),
             self.lines,
             FORMER_VIEW if identity.view == VIEW and node.rng.random() < _BEHIND else identity.view,
             node.keyring,
-            TIMEOUTS,
+            node.knobs.timeouts,
             self._clock,
             node.wall_ms,
             self.observer,
@@ -263,12 +262,7 @@ class Process:
 
     def submit(self, request: AnyRequest, on_reply: OnReply) -> None:
         """A coordinator's request arrives."""
-        if not self.established:
-            on_reply(NoReply(sent=False))
-            return
-        if isinstance(request, Put):
-            self._clock.observe(version_of(request.header).clock, self.node.wall_ms())
-        self.storage.submit(request, on_reply)
+        self.gate.submit(request, on_reply)
 
     def witnessed(self, request: GetSettled, on_reply: OnReply) -> OnReply:
         """Its replica is asked what it tells alone: each record of the reply is to be a value on two disks by then."""
@@ -305,6 +299,13 @@ class Process:
         self._armed = None
 
 
+class PatientCoordinator(Coordinator):
+    """A real one, but that reads of large values wait for others as long as it takes: asyncio.timeout wants a task."""
+
+    async def _wait_for_large_reads(self) -> None:
+        await self._large_reads.acquire()
+
+
 async def _nothing() -> None:
     """There are no keys."""
 
@@ -316,60 +317,21 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
         disk.identity = became
 
     disk.corrupt_reads = 0  # each process opens it anew
-    return Replica(disk, identity, node.keyring, reply_bytes=_REPLY_BYTES, copy_bytes=_COPY_BYTES, keep=keep)
+    limits = node.knobs.limits
+    return Replica(
+        disk,
+        identity,
+        node.keyring,
+        reply_bytes=limits.reply_bytes,
+        copy_bytes=limits.copy_bytes,
+        keep=keep,
+        has_room=lambda: not disk.nearly_full,
+    )
 
 
 def boot_nonce(starts: int) -> bytes:
     """Another one at each start: with the disk and a counter it makes round ids unique."""
     return b"boot%d" % starts
-
-
-class Storage:
-    """The storage thread: groups of requests, each answered when its write is synced."""
-
-    def __init__(self, process: Process, replica: Replica) -> None:
-        self._process = process
-        self._replica = replica
-        self._queue: list[tuple[AnyRequest | OwnWork, Callable[[Any], object]]] = []
-        self._busy = False
-
-    def submit(self, request: AnyRequest | OwnWork, on_reply: Callable[[Any], object]) -> None:
-        self._queue.append((request, on_reply))
-        if not self._busy:
-            self._handle()
-
-    def _handle(self) -> None:
-        group, self._queue = self._queue, []
-        try:
-            replies = self._replica.handle([request for request, _ in group])
-        except StorageFailed:
-            self._process.node.branches["stopped by its disk"] += 1
-            self._process.node.end(self._process)
-            return
-        answers = [(on_reply, reply) for (_, on_reply), reply in zip(group, replies, strict=True)]
-        if self._process.disk.unsynced:
-            self._sync(answers)
-        else:
-            self._answer(answers)
-
-    def _sync(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
-        node = self._process.node
-        self._busy = True
-        seconds = _SYNC + node.rng.random() * (_SYNC_SPREAD + self._process.disk.slow)
-        node.timeline.at(node.timeline.now + seconds, self._process.schedule, self._synced, answers)
-
-    def _synced(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
-        self._process.disk.sync()
-        self._busy = False
-        self._answer(answers)
-        if self._queue and self._process.schedule.alive:
-            self._handle()
-
-    def _answer(self, answers: list[tuple[Callable[[Any], object], Any]]) -> None:
-        for on_reply, reply in answers:
-            if not self._process.schedule.alive:
-                return
-            on_reply(reply)
 
 
 class Line:
@@ -388,7 +350,7 @@ class Line:
     @property
     def up(self) -> bool:
         if self._local:
-            return True
+            return self._process.gate.up
         node = self._process.node
         away = node.cluster[self.node].process is None and node.timeline.now > node.cluster[self.node].down_since + 0.01
         return not away and not node.network.silent(self._wire)

@@ -21,7 +21,7 @@ from quorumvault.server.peers.facts import NodeFacts
 from tests.rigs.links import facts_of
 from tests.simulation import losses
 from tests.simulation.faults import Fault, Mend
-from tests.simulation.nodes import TIMEOUTS, Cluster, Node, Process, boot_nonce
+from tests.simulation.nodes import Cluster, Node, Process, boot_nonce
 from tests.simulation.timeline import drive
 from tests.simulation.world import Run, Scenario, World, judged, scenario
 
@@ -93,7 +93,7 @@ class Rejoining:
             Throttle(0.5),
             self._marks[process],
             lambda: True,
-            timeout=TIMEOUTS.round,
+            timeout=node.knobs.timeouts.round,
         )
 
     def _ended(self, _: object, error: Exception | None) -> None:

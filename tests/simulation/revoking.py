@@ -13,10 +13,10 @@ from chaos.testbed.history import Action, Complete, Invoke, Outcome
 from chaos.testbed.key_checker import REFUSED, TAKEN
 from chaos.testbed.violation import Violation
 from quorumvault.config.api_keys import NO_LIMIT, ApiKey, KeyTable
-from quorumvault.errors import NoQuorum
+from quorumvault.errors import NoQuorum, Refused
 from quorumvault.model import NODE_NAMES, QUORUM
 from quorumvault.protocol.revocations import ASK_EVERY, ASK_SOON
-from quorumvault.server.coordinator.revocations import Revocations
+from quorumvault.server.coordinator.revocations import _MOST_QUESTIONS, Revocations
 from quorumvault.server.storage import layout
 from tests.simulation.clients import KEYS, OWNERS, Client, plan
 from tests.simulation.faults import Fault
@@ -34,6 +34,8 @@ _UNTIL = 60.0
 _CUTS, _CUT, _BOTH_WAYS = (0.5, 5.0), 4.0, 36
 #: The keys that have an end, which is in milliseconds from the beginning, by a right clock.
 _ENDING, _END_MS = KEYS[:2], 3_500
+#: The keys that no key file lists, so that they can be revoked only while there are few revoked ones.
+_UNLISTED = frozenset(KEYS[12:])
 
 
 def text_of(key_id: str) -> str:
@@ -44,7 +46,7 @@ class _InForce:
     """The keys of a process: those of its file that are not revoked. Implements KeysInForce."""
 
     called_revoked: frozenset[str] = frozenset()
-    listed = frozenset(KEYS)
+    listed = frozenset(KEYS) - _UNLISTED
 
     def __init__(self, ends: float) -> None:
         made = [
@@ -61,8 +63,12 @@ class Revoking(Rejoining):
     """Attaches to each process what knows of revoked keys."""
 
     def __init__(self, world: World, seed: int) -> None:
-        #: The first use of a key that had ended.
+        #: The first use of a key that had ended; the first revocation that was refused or taken against the bounds.
         self._wrong: str | None = None
+        self._beyond: str | None = None
+        #: The ids that somebody asked to revoke, and those whose revocation was acknowledged.
+        self._asked: set[str] = set()
+        self._acknowledged: set[str] = set()
         self._knowing: dict[Process, tuple[Revocations, _InForce]] = {}
         self._rng = Random(f"revocations {seed}")
         first = next(iter(world.cluster.values()))
@@ -76,6 +82,19 @@ class Revoking(Rejoining):
         keys = _InForce(self._ends / 1000)
         revocations = Revocations(process.coordinator, process.schedule.time, keys)
         self._knowing[process] = revocations, keys
+        under_way: list[None] = []
+
+        def ended(result: object, error: Exception | None) -> None:
+            under_way.pop()
+            self._ended(result, error)
+
+        def ask_now() -> None:
+            """As Revocations.ask does, in tasks."""
+            if len(under_way) < _MOST_QUESTIONS:
+                under_way.append(None)
+                drive(revocations.once(), ended)
+
+        process.gate.revoking = ask_now
         process.node.timeline.at(process.node.timeline.now, process.schedule, self._ask, process)
 
     def _ask(self, process: Process) -> None:
@@ -106,7 +125,20 @@ class Revoking(Rejoining):
     async def _revoke(self, process: Process, key_id: str) -> None:
         revocations, _ = self._knowing[process]
         process.node.branches["revocations"] += 1
-        await revocations.revoke(key_id)
+        fresh = key_id not in self._asked
+        self._asked.add(key_id)
+        bounds = process.node.knobs.keys
+        most = bounds.revoked if key_id in _InForce.listed else bounds.unlisted
+        certain = len(self._acknowledged)
+        try:
+            await revocations.revoke(key_id)
+        except Refused:
+            if len(self._asked) <= most:
+                self._beyond = f"{key_id} could not be revoked, beside {len(self._asked) - 1} at most"
+            raise
+        if fresh and certain >= most:
+            self._beyond = f"{key_id} was revoked beside {certain}: there is room for {most}"
+        self._acknowledged.add(key_id)
 
     def use_everything(self) -> None:
         """In calm: each key, through each node."""
@@ -124,6 +156,16 @@ class Revoking(Rejoining):
     def check_ends(self) -> None:
         if self._wrong is not None:
             raise Violation("ended key", self._wrong)
+
+    def check_bounds(self) -> None:
+        """No disk has more than it takes, but by a copy of two that have."""
+        if self._beyond is not None:
+            raise Violation("revoked bounds", self._beyond)
+        for node in self._world.cluster.values():
+            held = sum(key.startswith(layout.REVOKED) for key in node.disk.stored)
+            bounds = self._world.chosen.knobs.keys
+            if held > (bounds.held if not node.former else bounds.copied):
+                raise Violation("revoked bounds", f"{node.name} has {held} revoked keys on its disk")
 
     def check_disks(self) -> None:
         """In calm: two disks have each key whose revocation was acknowledged."""
@@ -152,4 +194,14 @@ def run_revoking(chosen: Scenario) -> Run:
     """As run_rejoining. In the end no revoked key is taken, and every other one is."""
     world = World(chosen, lambda fault, cluster: keys.begin_fault(fault, cluster))
     keys = Revoking(world, chosen.seed)
-    return judged(world, world.play, keys.check, world.check, keys.check_ends, keys.check_disks, keys.use_everything, world.check)
+    return judged(
+        world,
+        world.play,
+        keys.check,
+        world.check,
+        keys.check_ends,
+        keys.check_bounds,
+        keys.check_disks,
+        keys.use_everything,
+        world.check,
+    )

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from chaos.testbed.history import Invoke, lines
 from tests.model import run as exhaustive
-from tests.rigs.undone import SIMULATED
+from tests.rigs.undone import SIMULATED, UNDONE, by_tests
 from tests.rigs.undone.mutant import REQUESTS, Mutant, applied
 from tests.simulation.plays import PLAYS
 from tests.simulation.shrink import shrink
@@ -90,24 +90,37 @@ def sweep(play: str, seeds: range, *, smaller: bool) -> int:
 
 
 def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
-    """How many seeds each mutant took, and by which rule it was noticed. 1 if one was not."""
+    """How many seeds each mutant took, and by what it was noticed. 1 if one was not."""
     with ProcessPoolExecutor(jobs) as pool:
         found: list[tuple[int, str]] = []
         for name, noticed in zip(names, pool.map(notice, names, [seeds] * len(names)), strict=True):
             found.append(noticed)
             print(f"{len(found)} of {len(names)}: {name}", file=sys.stderr, flush=True)
-    print(f"{'mutant':24}{'seeds':>7}  {'noticed by':22}undoes")
-    for name, (took, rule) in zip(names, found, strict=True):
-        print(f"{name:24}{took:7}  {rule or 'NOBODY':22}{SIMULATED[name].undoes}")
-    noticed_by = [rule for _, rule in found if rule]
+    print(f"{'mutant':28}{'seeds':>7}  {'noticed by':28}undoes")
+    for name, (took, by) in zip(names, found, strict=True):
+        print(f"{name:28}{took or '':7}  {by or 'NOBODY':28}{UNDONE[name].undoes}")
+    noticed_by = [by for _, by in found if by]
     print(f"{len(noticed_by)} of {len(found)} mutants noticed")
+    covered = [mutant for mutant in UNDONE.values() if mutant.covered]
+    for mutant in covered:
+        print(f"{mutant.name}, {mutant.how}: nobody can notice it. {mutant.covered}")
     return 0 if len(noticed_by) == len(found) else 1
 
 
 def notice(name: str, seeds: int) -> tuple[int, str]:
-    """How many seeds a mutant took, and the rule by which it was noticed: empty if it survived them all."""
-    done = first_failure(SIMULATED[name], range(1, seeds + 1))
-    return (seeds, "") if done is None or done.violation is None else (done.scenario.seed, done.violation.rule)
+    """How many seeds a mutant took, and the rule by which it was noticed: empty if it survived them all.
+
+    What no seed shows is tried in small worlds, and by unit tests, whose names stand for the rule.
+    """
+    mutant = UNDONE[name]
+    done = None if mutant.play is None else first_failure(mutant, range(1, seeds + 1))
+    if done is not None and done.violation is not None:
+        return done.scenario.seed, done.violation.rule
+    for scope in mutant.scopes:
+        with applied(mutant):
+            if exhaustive.breaks(scope):
+                return 0, scope
+    return 0, by_tests.notice(mutant) if mutant.tests else ""
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -133,6 +146,7 @@ def tell_failure(done: Run, play: str, *, smaller: bool) -> None:
             f"shrunk from {before.asked} calls and {len(before.scenario.faults)} faults "
             f"to {done.asked} and {len(done.scenario.faults)}: {done.violation}"
         )
+    print(f"\nknobs that are turned: {', '.join(done.scenario.knobs.words()) or 'none'}")
     print("\nfaults, in seconds:")
     for fault in done.scenario.faults:
         print(f"  {fault}")

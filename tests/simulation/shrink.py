@@ -1,4 +1,4 @@
-"""A run that fails, made smaller: faults and calls are left out as long as it still fails.
+"""A run that fails, made smaller: knobs are turned back, faults and calls are left out, as long as it still fails.
 
 What is left out shifts what chance gives to the rest, so that the smaller run is another run; what counts is that it breaks the
 same rule.
@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tests.rigs.reduced import reduced
 from tests.simulation.clients import Call
+from tests.simulation.knobs import USUAL
 from tests.simulation.world import Run, Scenario, run
 
 #: Runs that may be spent on it.
@@ -28,6 +29,7 @@ def shrink(failed: Run, again: Callable[[Scenario], Run] = run, runs: int = RUNS
         best = done
         return True
 
+    still_fails(replace(failed.scenario, knobs=USUAL))
     while before is not best and left:
         before = best
         reduced(best.scenario.faults, lambda kept: still_fails(replace(best.scenario, faults=kept)), left)

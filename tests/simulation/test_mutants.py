@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.rigs.undone import SIMULATED, UNDONE
+from tests.rigs.undone import SIMULATED, UNDONE, by_tests
 from tests.simulation.run import first_failure
 
 #: Seeds within which a mutant has to be noticed.
@@ -19,5 +19,12 @@ def test_the_simulator_notices_a_safety_undone(name: str) -> None:
 
 
 def test_each_mutant_has_somebody_who_notices_it() -> None:
-    noticed = {name for name, mutant in UNDONE.items() if mutant.play or mutant.scopes or mutant.faults or mutant.intruder}
-    assert noticed == UNDONE.keys()
+    for mutant in UNDONE.values():
+        noticed = mutant.scopes or mutant.faults or mutant.intruder or mutant.tests or (mutant.play and not mutant.covered)
+        assert bool(noticed) != bool(mutant.covered), mutant.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, mutant in UNDONE.items() if mutant.tests])
+def test_unit_tests_notice_what_no_world_comes_to(name: str) -> None:
+    assert by_tests.notice(UNDONE[name])

@@ -73,7 +73,7 @@ def test_what_is_rare_happens_all_the_same() -> None:
     assert branches.keys() - {f"hedge {Hedge.WITHHELD}"} == {
         "write-back", "fence retry", "committed by two", "view refusal", "crash before a sync", "stopped by its disk",
         "rotate from an epoch to come", "not_found", "unavailable", "collision", "unknown", "fail",
-        "told alone", "settled by notice", "settled by comparison", "repeats that are settled",
+        "groups of several requests", "told alone", "settled by notice", "settled by comparison", "repeats that are settled",
         *(f"hedge {hedge}" for hedge in Hedge if hedge is not Hedge.WITHHELD),
     }  # fmt: skip
     assert sum(done_with(seed).scenario.narrow for seed in SEEDS) == len(SEEDS) // 4

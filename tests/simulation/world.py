@@ -17,10 +17,11 @@ from quorumvault.crypto.tokens import parse_token
 from quorumvault.model import NODE_NAMES, QUORUM, Owner
 from quorumvault.protocol import records
 from quorumvault.server.storage import layout
-from tests.simulation import clients, faults
+from tests.simulation import clients, faults, knobs
 from tests.simulation.clients import OWNERS, Call, Client
 from tests.simulation.comparing import gathered
 from tests.simulation.faults import Fault, Mend
+from tests.simulation.knobs import Knobs
 from tests.simulation.network import Network
 from tests.simulation.nodes import Cluster, Node, Process
 from tests.simulation.timeline import Timeline
@@ -45,6 +46,7 @@ class Scenario:
     narrow: bool
     calls: tuple[tuple[Call, ...], ...]
     faults: tuple[Fault, ...]
+    knobs: Knobs
 
 
 def scenario(seed: int) -> Scenario:
@@ -54,6 +56,7 @@ def scenario(seed: int) -> Scenario:
         seed % _NARROW_EVERY == 0,
         tuple(clients.plan(rng, _CALLS) for _ in range(_CLIENTS)),
         faults.plan(rng, _FAULTY_SECONDS),
+        knobs.draw(seed),
     )
 
 
@@ -110,7 +113,7 @@ class World:
         self.cluster: Cluster = {}
         self._let_begin = begin
         self._mends: dict[Fault, Mend] = {}
-        lasting = self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches
+        lasting = self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches, chosen.knobs
         for name in NODE_NAMES:
             self.cluster[name] = Node(name, *lasting, Random(f"comparing {name} {chosen.seed}"))
         for node in self.cluster.values():
@@ -183,8 +186,9 @@ def judged(world: World, *steps: Callable[[], object]) -> Run:
     """What comes of these steps, one after the other, each of which raises what goes wrong."""
     violation = None
     try:
-        for step in steps:
-            step()
+        with world.chosen.knobs.turned():
+            for step in steps:
+                step()
     except Violation as found:
         violation = found
     except Exception as error:

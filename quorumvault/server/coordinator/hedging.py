@@ -118,11 +118,15 @@ class _Aside:
         self._times = min(self._times + 1, 16)
 
 
+#: Seconds that a read waits at least: one that waited for none would take each turn of the event loop until it is answered.
+_LEAST: Final = 0.001
+
+
 class Hedging:
     """One coordinator's hedges. ``least`` and ``most`` bound the wait before one; ``tell`` is called with what became of each."""
 
     def __init__(self, least: float, most: float, tell: Callable[[Hedge], None]) -> None:
-        self.least = least
+        self.least = least = max(least, _LEAST)
         self.tell = tell
         self.budget = Budget()
         self._waits = [Waits(least, max(least, most)) for _ in range(_CLASSES)]

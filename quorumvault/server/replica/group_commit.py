@@ -53,6 +53,9 @@ class GroupCommit:
         #: On the event loop's thread only.
         self._held_bytes = 0
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._begin()
+
+    def _begin(self) -> None:
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 

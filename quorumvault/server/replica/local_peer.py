@@ -8,6 +8,7 @@ from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply, AnyRequest, NotVoting, Outgoing, Put, ReadRevoked, RevokeKeys
 from quorumvault.protocol.peer import NoReply, OnReply
 from quorumvault.server.replica.group_commit import GroupCommit
+from quorumvault.server.replica.revoked_keys import RevokedKeys
 
 
 @dataclass(eq=False)
@@ -16,7 +17,8 @@ class LocalPeer:
 
     ``storage`` gives None while the node has no disk (it is joining), and ``disk`` the id that its disk has or will have.
     ``established`` says whether this process may vote (peers/standing.py).
-    ``revoking`` is called when the replica has stored revoked keys for somebody.
+    ``revoking`` is called when the replica has stored revoked keys for somebody that it did not have: to call it for others too
+    would have all nodes ask and write back without rest, as long as one disk refuses them.
     ``clock`` follows the versions of the records that come in; ``wall_ms`` is milliseconds since 1970.
     """
 
@@ -50,10 +52,12 @@ class LocalPeer:
         elif isinstance(request, ReadRevoked):  # from memory: a slow disk must not keep a node from knowing
             on_reply(storage.replica.revoked.answer(request, storage.replica.identity))
         elif isinstance(request, RevokeKeys):
-            storage.submit(request, lambda reply: self._answer_revoked(reply, on_reply))
+            before = storage.replica.revoked.ids
+            storage.submit(request, lambda reply: self._answer_revoked(reply, on_reply, storage.replica.revoked, before))
         else:
             storage.submit(request, on_reply)
 
-    def _answer_revoked(self, reply: AnyReply | NoReply, on_reply: OnReply) -> None:
+    def _answer_revoked(self, reply: AnyReply | NoReply, on_reply: OnReply, revoked: RevokedKeys, before: frozenset[str]) -> None:
         on_reply(reply)
-        self.revoking()
+        if revoked.ids is not before:
+            self.revoking()

@@ -1,12 +1,30 @@
 """The registry of undone safeties, by name. Each has to be noticed: one that nobody notices is a hole in the checkers.
 
 The simulator tries those with a ``play``, the model those with ``scopes``, the harness those with ``faults``, and the tests of
-the peer port those with an ``intruder``.
+the peer port those with an ``intruder``. What no world comes to is for unit tests (by_tests.py). A few are ``covered`` by another
+safety, and there is nothing to notice.
 """
 
-from tests.rigs.undone import certificates, groups, healing, processes, rejoining, requests, revocations, rollback, settled
+from tests.rigs.undone import (
+    batches,
+    certificates,
+    comparisons,
+    groups,
+    healing,
+    processes,
+    rejoining,
+    requests,
+    revocations,
+    rollback,
+    settled,
+    views,
+)
 
-_MODULES = (requests, groups, rejoining, rollback, healing, processes, settled, certificates, revocations)
+_MODULES = (
+    requests, batches, groups, rejoining, views, rollback, healing, comparisons, processes, settled, certificates, revocations,
+)  # fmt: skip
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
-#: Those that the simulator can show.
-SIMULATED = {name: mutant for name, mutant in UNDONE.items() if mutant.play is not None}
+#: Those that bin/simulate can show: by a seed, in a small world or by a unit test.
+SIMULATED = {
+    name: mutant for name, mutant in UNDONE.items() if not mutant.covered and (mutant.play or mutant.scopes or mutant.tests)
+}

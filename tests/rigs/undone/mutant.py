@@ -33,7 +33,8 @@ class Mutant:
     ``play`` is the simulator's play that shows it by some seed; the test suite tries from ``seed`` on, and leaves it to
     bin/simulate --mutants if that is None. ``scopes`` are small worlds that notice it (tests/model/). ``faults`` are the kinds or
     families of faults under which the harness notices it on real processes (bin/chaos mutants). ``intruder`` gets into a peer
-    port (tests/peers/test_undone_checks.py).
+    port (tests/peers/test_undone_checks.py). ``tests`` are unit tests that fail with it, where no world comes to what it takes.
+    ``covered`` says why nobody can notice it: what else keeps what this safety keeps.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Mutant:
     scopes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     intruder: Intruder | None = None
+    tests: tuple[str, ...] = ()
+    covered: str = ""
 
     @property
     def undoes(self) -> str:

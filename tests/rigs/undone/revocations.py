@@ -1,12 +1,14 @@
 """Safeties of keys that end, undone one at a time."""
 
 from typing import Any
+from unittest import mock
 
 from quorumvault.config.api_keys import KeyTable
 from quorumvault.protocol import revocations
 from quorumvault.protocol.quorum import Tally
 from quorumvault.protocol.revocations import Knowledge, ReadRevokedRound, RevokedRead, RevokeRound
-from quorumvault.protocol.steps import Steps
+from quorumvault.protocol.steps import ATTEMPTS, QuorumLost, Steps
+from quorumvault.server.coordinator.revocations import Revocations
 from quorumvault.server.replica import copy, revoked_keys
 from quorumvault.server.replica.revoked_keys import RevokedKeys
 from quorumvault.server.storage import layout
@@ -16,6 +18,11 @@ from tests.rigs.undone.mutant import REVOKED, Mutant
 _real_authenticate = KeyTable.authenticate
 _real_decision = ReadRevokedRound._decision
 _real_learn = Knowledge.learn
+_real_once = Revocations.once
+_real_revoke = revocations.revoke
+_real_store = RevokedKeys.store
+_ROUNDS, _ASKING = "tests/unit/protocol/test_revocations.py::", "tests/unit/server/coordinator/test_revocations.py::"
+_DISK = "tests/unit/server/replica/test_revoked_keys.py::"
 _STAYS, _KNOWS = "a revoked key stays revoked", "no key without knowledge"
 
 
@@ -61,27 +68,71 @@ def _authenticate_for_ever(self: KeyTable, text: str, now: float) -> Any:
     return _real_authenticate(self, text, float("-inf"))
 
 
+async def _once_from_the_answer(self: Revocations) -> None:
+    """An answer counts from when it came."""
+    learn = self._learn
+    with mock.patch.object(self, "_learn", lambda ids, began: learn(ids, self._clock())):
+        await _real_once(self)
+
+
+def _revoke_as_listed(ids: frozenset[str], known: frozenset[str], *, listed: bool) -> Steps[frozenset[str]]:
+    return _real_revoke(ids, known, listed=True)
+
+
+def _revoke_without_end(ids: frozenset[str], known: frozenset[str], *, listed: bool) -> Steps[frozenset[str]]:
+    revoked = yield from revocations.read_revoked(known)
+    for _ in range(ATTEMPTS):
+        if (yield from revocations._write(ids)):
+            return revoked | ids
+    raise QuorumLost
+
+
+def _store_without_end(self: RevokedKeys, *of: Any) -> Any:
+    with mock.patch.object(revoked_keys, "MOST_HELD", 1 << 30):
+        return _real_store(self, *of)
+
+
+def _takes_as_many_as_one_disk(self: RevokedKeys, copied: Any) -> bool:
+    return len(self.ids | revoked_keys._ids_in(copied)) <= revocations.MOST_HELD
+
+
 MUTANTS = (
     Mutant("revoked-at-one", (_STAYS,), "one disk is told, and acknowledged",
            ((RevokeRound, "__init__", _of_one_disk),), scopes=("revoke-read-read",)),
     Mutant("revoked-unwritten", (_STAYS,), "it is acknowledged before any disk has it",
-           ((revocations, "_write", _written_at_once),), REVOKED, scopes=("revoke-read-read",)),
+           ((revocations, "_write", _written_at_once),), REVOKED, seed=1, scopes=("revoke-read-read",)),
     Mutant("revoked-not-written-back", (_STAYS,), "what one disk has counts",
            ((ReadRevokedRound, "_decision", _settled_anyhow),), scopes=("revoke-read-read",)),
     Mutant("revoked-read-of-one", (_STAYS,), "one disk's set is believed",
-           ((ReadRevokedRound, "_decision", _believe_one),), REVOKED, scopes=("revoke-read-read",)),
+           ((ReadRevokedRound, "_decision", _believe_one),), REVOKED, seed=4, scopes=("revoke-read-read",)),
     Mutant("revoked-shrinks", (_STAYS,), "a disk's new set takes the place of the one before",
-           ((RevokedKeys, "learn", _learn_in_place),), REVOKED, 1),
+           ((RevokedKeys, "learn", _learn_in_place),), REVOKED, 2),
     Mutant("revoked-forgotten", (_STAYS,), "a disk's start knows of none",
-           ((RevokedKeys, "__init__", _begin_with_nothing),), REVOKED, scopes=("revoke-read-read",), faults=("kill",)),
+           ((RevokedKeys, "__init__", _begin_with_nothing),), REVOKED, seed=2, scopes=("revoke-read-read",), faults=("kill",)),
     Mutant("revoked-not-copied", (_STAYS, "copy after the entry, from both"), "a new disk gets none",
            ((copy, "_COPIED", (layout.REGISTER, layout.OWNER, layout.RECORD)),), scopes=("join-revoked-read",)),
     Mutant("keys-unknowing", (_KNOWS,), "a node takes keys though it never asked",
-           ((Knowledge, "counts", lambda self, now: True),), REVOKED, 2, faults=("kill", "pause", "partition")),
+           ((Knowledge, "counts", lambda self, now: True),), REVOKED, 1, faults=("kill", "pause", "partition")),
     Mutant("keys-known-for-ever", (_KNOWS,), "a node that asked once need not ask again",
-           ((Knowledge, "counts", lambda self, now: self._until is not None),), REVOKED, 7, faults=("pause", "partition")),
+           ((Knowledge, "counts", lambda self, now: self._until is not None),), REVOKED, 8, faults=("pause", "partition")),
     Mutant("keys-known-late", (_KNOWS,), "an answer counts for too long",
-           ((Knowledge, "learn", _learn_late),), REVOKED, 7),
+           ((Knowledge, "learn", _learn_late),), REVOKED, 8),
+    Mutant("keys-known-from-the-answer", (_KNOWS,), "an answer counts from when it came",
+           ((Revocations, "once", _once_from_the_answer),),
+           tests=(_ASKING + "test_an_answer_counts_from_its_question_on",)),
+    Mutant("unlisted-take-all", (_STAYS,), "made-up ids take the room of keys that there are",
+           ((revocations, "revoke", _revoke_as_listed),), REVOKED, seed=8),
+    Mutant("revoked-without-end", (_STAYS,), "nodes ask for as many as they like",
+           ((revocations, "revoke", _revoke_without_end),), REVOKED, seed=8),
+    Mutant("held-without-end", (_STAYS,), "disks take as many as they are asked to",
+           ((RevokedKeys, "store", _store_without_end),),
+           tests=(_DISK + "test_a_disk_refuses_more_than_any_node_asks_for_and_repeats_what_it_has",)),
+    Mutant("written-back-whatever", (_STAYS,), "what no disk takes has to be written back before anything is known",
+           ((revocations, "MOST_HELD", 1 << 30),),
+           tests=(_ROUNDS + "test_what_no_disk_would_take_keeps_nobody_from_knowing_the_rest",)),
+    Mutant("copied-as-one-disk", (_STAYS,), "a new disk takes no more than one of the others may have",
+           ((RevokedKeys, "takes", _takes_as_many_as_one_disk),),
+           tests=(_DISK + "test_a_copy_with_more_than_two_disks_can_have_is_not_taken",)),
     Mutant("keys-without-end", ("keys end",), "the end of a key is not looked at",
            ((KeyTable, "authenticate", _authenticate_for_ever),), REVOKED, 1),
 )  # fmt: skip

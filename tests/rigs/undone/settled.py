@@ -9,6 +9,7 @@ from msgspec import structs
 
 from quorumvault.protocol import anti_entropy, operations, records
 from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Put, RoundId, Sums
+from quorumvault.protocol.operations import OwnReplica
 from quorumvault.protocol.views import ViewId
 from quorumvault.protocol.write import Committed
 from quorumvault.server.coordinator import coordinator as coordinators
@@ -138,18 +139,25 @@ async def _absent_alone(self: Coordinator, *of: Any) -> list[bytes | Missing]:
     return [Missing.NOT_FOUND if value is Missing.UNAVAILABLE and self._own_replica() else value for value in told]
 
 
+def _own_replica_anyhow(self: Coordinator) -> OwnReplica | None:
+    own = self.identity.node
+    alone = self.view is None or not self.reads_settled or not self.peers[own].up or self._hedging.is_hanging(own)
+    return None if alone or self.view is None else OwnReplica(self.view.disks[own], self.repeats)
+
+
 _ANY_VALUE = SimpleNamespace(authentic=records.authentic, sealed_of=lambda record: mock.ANY)
 _RULE = ("settled records",)
+_READS = "tests/unit/server/healing/test_settled_reads.py::"
 
 MUTANTS = (
     Mutant("settled-at-one-ack", _RULE, "one disk is enough",
-           ((SettledRecords, "stored", _known_when_stored),), REQUESTS, seed=2, scopes=("settled-put-again-read",)),
+           ((SettledRecords, "stored", _known_when_stored),), REQUESTS, seed=1, scopes=("settled-put-again-read",)),
     Mutant("settled-though-lost", _RULE, "a round that was lost is announced",
            ((Coordinator, "_tell", _announced_in_any_case),), REQUESTS, seed=4, scopes=("settled-put-again-read",)),
     Mutant("settled-of-any-boot", _RULE, "a notice is of every coordinator's round with its counter",
-           ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=44, scopes=("settled-two-values-read",)),
+           ((SettledRecords, "committed", _of_any_boot),), REQUESTS, seed=8, scopes=("settled-two-values-read",)),
     Mutant("settled-though-refused", _RULE, "a refused item counts as stored",
-           ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=12, scopes=("settled-two-values-read",)),
+           ((Replica, "_put", _with_what_was_refused),), REQUESTS, seed=4, scopes=("settled-two-values-read",)),
     # The exhaustive model alone notices this: a record has to be on one disk of the view and on one that it no longer lists, and
     # the view has to change between the two halves of a comparison of these two.
     Mutant("settled-across-views", _RULE, "a disk of another view is compared",
@@ -158,26 +166,29 @@ MUTANTS = (
            ((Replica, "settle", _settled_in_any_view),), LOST_DISKS,
            scopes=("settled-join-contested-compared",)),
     Mutant("settled-while-compared", _RULE, "what is written during a comparison is settled by it",
-           ((SettledRecords, "compared", _whenever_written),), REQUESTS, seed=9, scopes=("settled-put-read-get",)),
+           ((SettledRecords, "compared", _whenever_written),), REQUESTS, scopes=("settled-put-read-get",)),
     Mutant("settled-in-every-view", _RULE, "a new view forgets nothing",
-           ((SettledRecords, "forget", lambda self: None),), LOST_DISKS, seed=8, scopes=("settled-join-contested",)),
+           ((SettledRecords, "forget", lambda self: None),), LOST_DISKS, scopes=("settled-join-contested",)),
     Mutant("settled-and-marked", _RULE, "an active disk's value becomes a conflict mark",
-           ((replicas, "merge_piece", lambda *pieces, marks: merge_piece(*pieces)),), HEALING_NODES, seed=176,
+           ((replicas, "merge_piece", lambda *pieces, marks: merge_piece(*pieces)),), HEALING_NODES,
            scopes=("settled-two-values-read",)),
     Mutant("settled-overflow", _RULE, "a bucket stays settled though a key of it found no room",
-           ((SettledRecords, "wrote", _bucket_stays),), REQUESTS, seed=8, scopes=("settled-no-room",)),
+           ((SettledRecords, "wrote", _bucket_stays),), REQUESTS, seed=21, scopes=("settled-no-room",)),
     Mutant("settled-overflow-compared", _RULE, "a comparison settles keys that found no room since",
-           ((SettledRecords, "compared", _never_void),), LOST_DISKS, seed=860, scopes=("settled-no-room",)),
+           ((SettledRecords, "compared", _never_void),), LOST_DISKS, scopes=("settled-no-room",)),
     Mutant("settled-another-value", _RULE, "a value is not written if another one is settled in its token",
            ((operations, "records", _ANY_VALUE),), REQUESTS, seed=4, scopes=("settled-two-values-put",)),
     Mutant("settled-unfenced", _RULE, "a batch of which nothing is left to write asks nobody",
-           ((operations, "_put", _without_the_fence),), REQUESTS, seed=3, scopes=("settled-put-again-rotate",)),
+           ((operations, "_put", _without_the_fence),), REQUESTS, seed=1, scopes=("settled-put-again-rotate",)),
     Mutant("settled-at-the-start", _RULE, "the buckets that were settled are so after a restart",
            ((nodes, "learn_settled", _with_its_buckets),), REQUESTS, seed=4),
     Mutant("settled-marks", _RULE, "a conflict mark is told alone",
-           ((Replica, "_get_settled", _tell_marks_too),), LOST_DISKS, seed=8),
+           ((Replica, "_get_settled", _tell_marks_too),), LOST_DISKS, seed=4),
+    Mutant("settled-out-of-touch", _RULE, "a node that is in touch with no quorum tells alone",
+           ((Coordinator, "_own_replica", _own_replica_anyhow),),
+           tests=(_READS + "test_a_node_out_of_touch_with_a_quorum_tells_nothing_alone",)),
     Mutant("settled-unread", _RULE, "what is told alone need not be authentic",
-           ((coordinators, "open_all", _open_or_take),), REQUESTS, seed=7),
+           ((coordinators, "open_all", _open_or_take),), REQUESTS, seed=3),
     Mutant("settled-absent", _RULE, "\"not found\" is told alone",
            ((Coordinator, "_tell_settled", _absent_alone),), REQUESTS, seed=1),
 )  # fmt: skip

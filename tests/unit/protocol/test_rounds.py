@@ -138,6 +138,12 @@ def test_what_a_round_decides(name: str) -> None:
     follow(round_, *heard, decides=decides)
 
 
+def test_a_mark_is_not_absent_though_both_others_lack_the_record() -> None:
+    """Proves: not found needs two; a conflict never overwrites."""
+    both = (holds(D2, None), holds(D3, None))
+    follow(read(), holds(D1, CONFLICT_MARK), *both, decides=ReadResult(VIEW.id, [Open.COLLISION], {}))
+
+
 def test_the_fence() -> None:
     """Proves: one secret per epoch."""
     assert refuses(Register(2, "m1"), Register(1, "m1"))

@@ -92,6 +92,11 @@ def test_a_replica_that_stops_holds_up_only_those_reads_that_had_asked_it_before
     assert reads.told[Hedge.PASSED_OVER] == len(held_up)
 
 
+def test_a_read_that_is_to_wait_for_nothing_waits_a_moment_all_the_same() -> None:
+    """timeouts.hedge may be 0: the event loop would be asked again at once, for as long as the answer takes."""
+    assert Hedging(0.0, MOST, lambda hedge: None).read(1, 0.0).wait >= 0.001
+
+
 def test_a_stop_is_passed_over_though_the_budget_is_spent() -> None:
     """Beside it others answer, so what is asked of the third is no hedge."""
     told: list[Hedge] = []

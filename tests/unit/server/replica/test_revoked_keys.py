@@ -155,4 +155,10 @@ def test_an_answer_does_not_wait_for_the_disk_and_a_write_tells_the_node() -> No
     revoking.assert_not_called()
     on_reply(replica.handle([REVOKE])[0])
     assert len(replies) == 1
+    revoking.assert_not_called()  # it had them: nothing is to be learnt
+    more = messages.RevokeKeys(*HEAD, ["abc", "ghi"])
+    peer.submit(more, replies.append)
+    (_, on_reply), _ = storage.submit.call_args
+    on_reply(replica.handle([more])[0])
+    assert len(replies) == 2
     revoking.assert_called_once()

@@ -1,0 +1,37 @@
+"""Mutants that no world comes to: unit tests have to fail with them.
+
+python -m tests.rigs.undone.by_tests NAME    runs the mutant's tests with its safety undone; 0 if each of them fails
+"""
+
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from tests import ROOT
+from tests.rigs.undone.mutant import Mutant, applied
+
+#: Seconds for a handful of unit tests, on a machine with other work.
+_PATIENCE: Final = 300.0
+#: The package is imported by then, so that pytest says that it cannot rewrite its assertions.
+_OPTIONS: Final = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+
+
+def notice(mutant: Mutant) -> str:
+    """The name of the mutant's first test if all of them fail with it, else "". They run in a process of their own."""
+    command = [sys.executable, "-m", "tests.rigs.undone.by_tests", mutant.name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_PATIENCE, check=False)
+    return mutant.tests[0].rpartition("::")[2] if done.returncode == 0 else ""
+
+
+def all_fail(mutant: Mutant) -> bool:
+    with applied(mutant):
+        codes = [pytest.main([*_OPTIONS, test]) for test in mutant.tests]
+    return all(code == pytest.ExitCode.TESTS_FAILED for code in codes)
+
+
+if __name__ == "__main__":
+    from tests.rigs.undone import UNDONE
+
+    raise SystemExit(not all_fail(UNDONE[sys.argv[1]]))

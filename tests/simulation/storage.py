@@ -1,0 +1,91 @@
+"""The storage of a simulated process: the real queue of group commit, its bounds and its groups, without its thread.
+
+A group is handled when the one before it is synced, which takes virtual time, and answered then. What the thread does at one time
+with the event loop is not simulated: a group is handled in one moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from quorumvault.config.cluster import Limits
+from quorumvault.errors import StorageFailed
+from quorumvault.protocol.messages import AnyRequest
+from quorumvault.protocol.peer import OnReply
+from quorumvault.server.replica.group_commit import GroupCommit, _Entry
+from quorumvault.server.replica.replica import OwnWork, Replica
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import Process
+
+#: Seconds that a sync takes at least, and what it takes beyond that at most, on a good disk.
+_SYNC, _SYNC_SPREAD = 0.0005, 0.004
+
+#: Requests of a group, each with its reply.
+Answers = Sequence[tuple[_Entry, Any]]
+
+
+class Storage(GroupCommit):
+    def __init__(self, process: Process, replica: Replica, limits: Limits) -> None:
+        self._process = process
+        #: From the beginning of a group until it is answered.
+        self._busy = False
+        super().__init__(replica, process.schedule, limits, _raise)
+
+    def _begin(self) -> None:
+        """There is no thread."""
+
+    def submit(self, request: AnyRequest | OwnWork, on_reply: OnReply) -> None:
+        super().submit(request, lambda reply: self._hear(on_reply, reply))
+        self._go_on()
+
+    def _hear(self, on_reply: OnReply, reply: Any) -> None:
+        """A process that died in the middle of its answers gives no more of them. What goes wrong in one fails the run."""
+        schedule = self._process.schedule
+        if not schedule.alive:
+            return
+        try:
+            on_reply(reply)
+        except Exception as error:
+            self._process.node.timeline.at(schedule.time(), None, _raise, error)
+
+    def _go_on(self) -> None:
+        while not self._busy and self._process.schedule.alive and not self._entries.empty():
+            self._handle()
+
+    def _handle(self) -> None:
+        self._busy = True
+        group = self._next_group()
+        node = self._process.node
+        node.branches["groups of several requests"] += len(group) > 1
+        try:
+            replies = self.replica.handle([entry.request for entry in group])
+        except StorageFailed:
+            node.branches["stopped by its disk"] += 1
+            node.end(self._process)
+            return
+        answers = list(zip(group, replies, strict=True))
+        if self._process.disk.unsynced:
+            self._sync(answers)
+        else:
+            self._answer(answers)
+            self._busy = False
+
+    def _sync(self, answers: Answers) -> None:
+        node = self._process.node
+        seconds = _SYNC + node.rng.random() * (_SYNC_SPREAD + self._process.disk.slow)
+        node.timeline.at(node.timeline.now + seconds, self._process.schedule, self._synced, answers)
+
+    def _synced(self, answers: Answers) -> None:
+        self._process.disk.sync()
+        self._answer(answers)
+        self._busy = False
+        self._go_on()
+
+    def _answer(self, answers: Answers) -> None:
+        self._deliver([entry for entry, _ in answers], [reply for _, reply in answers])
+
+
+def _raise(error: BaseException) -> None:
+    raise error
