@@ -206,10 +206,10 @@ class Trial:
         directory = str(self._cluster.directory)
 
         def gives_up() -> bool:
-            return any(b"gave up" in run("repair", directory, "--node", name, "--accept-loss").stdout for name in NODES)
+            done = [run("repair", directory, "--node", name, "--accept-loss") for name in NODES]
+            return any(b"gave up" in each.stdout for each in done)
 
-        gave_up = self._tend(gives_up, _PATIENCE)  # nodes that were just started count their records first
-        if gave_up:
+        if gave_up := self._tend(gives_up, _PATIENCE):  # nodes that were just started count their records first
             self._cell.typed.append("quorumvault repair DIR --node nX --accept-loss")
         return gave_up
 
