@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.rigs.links import Run
 
@@ -21,6 +21,8 @@ TESTS = Path(__file__).parent
 
 settings.register_profile("quorumvault", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("quorumvault"), max_examples=10)
+#: Of a test that has to fail: the first example that fails will do.
+settings.register_profile("undone", settings.get_profile("quorumvault"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("quorumvault")
 
 # A run in the background of a shell inherits that Ctrl-C is ignored, and so would each command that a test starts and interrupts.

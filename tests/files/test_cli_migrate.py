@@ -277,7 +277,7 @@ left = int(sys.argv.pop(1))
 def counted(give):
     def counted_give(source, target, **options):
         global left
-        if ".quorumvault" not in str(target):
+        if "dst_dir_fd" in options:
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             left -= 1

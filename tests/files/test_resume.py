@@ -384,7 +384,7 @@ def test_a_list_on_another_file_system_is_refused_before_anything_is_done(
     before = (at / "tok.csv").read_bytes()
     (at / "mount").mkdir()
     apart(monkeypatch, at / "mount")
-    lists: Any = {listed: at / "mount/new/list.csv"}
+    lists: Any = {listed: at / "mount/list.csv"}
     at.desk.asked()
     at.refused(InputsError, r"list\.csv is on another file system", at.job("tok.csv", None, "retokenize", **lists))
     assert (at / "tok.csv").read_bytes() == before

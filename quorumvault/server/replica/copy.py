@@ -50,14 +50,16 @@ class Gap(NamedTuple):
     why: str
 
 
-def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] = _COPIED) -> Piece | Gap:
+def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] = ()) -> Piece | Gap:
     """The pairs after the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
+
+    Of all that disks have in common, or of these ``prefixes``.
 
     Ends before a block that cannot be read, and is a Gap if that is what comes next.
     """
     keys: list[bytes] = []
     values: list[bytes] = []
-    for prefix in prefixes:
+    for prefix in prefixes or _COPIED:
         if after[: len(prefix)] > prefix:
             continue
         try:

@@ -110,7 +110,8 @@ MUTANTS = (
     Mutant("owner-unnamed", ("anti-entropy",), "the names of owners are not kept",
            ((OwnerNames, "stage", lambda self, *of: None),), HEALING_NODES, seed=1),
     Mutant("sums-drift", ("anti-entropy",), "what was replaced stays in the sums",
-           ((BucketSums, "wrote", _adding_alone),), tests=("tests/unit/server/replica/test_bucket_sums.py",)),
+           ((BucketSums, "wrote", _adding_alone),),
+           tests=("tests/unit/server/replica/test_bucket_sums.py::test_sums_that_are_kept_up_are_those_that_a_scan_comes_to",)),
     Mutant("scrubs-every-second", ("scrub",), "rot in one bucket of two is overlooked",
            ((Inventory, "inspect", _rot_in_odd_buckets),), HEALING_NODES, seed=3),
     # A node of a play that heals has no peer that may be damaged, and no record that is written where one has rotted.

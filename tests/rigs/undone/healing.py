@@ -38,7 +38,7 @@ MUTANTS = (
            ((copy, "records", _CHOICE),), HEALING_NODES, seed=4),
     Mutant("rot-is-believed", ("anti-entropy",), "what it takes is not authenticated",
            ((Inventory, "acceptable", lambda inventory, offered: dict(offered)),),
-           tests=(_COMPARING + "test_rotten_bytes_are_neither_taken_nor_given_nor_make_a_mark",)),
+           tests=(_COMPARING + "test_a_record_under_a_foreign_key_is_not_taken",)),
     Mutant("rot-stays", ("scrub",), "what is not authentic stays",
            ((scrub, "merge_records", lambda replica, theirs: 0),), HEALING_NODES, seed=3),
     Mutant("damage-overlooked", ("a distrusted store stops", "scrub"), "the store goes on",

@@ -33,6 +33,8 @@ def valued(kind: Any, rows: int | None = None) -> st.SearchStrategy[Any]:
     parts = get_args(kind)
     if get_origin(kind) is list:
         return st.lists(valued(parts[0]), min_size=rows or 0, max_size=5 if rows is None else rows)
+    if get_origin(kind) is tuple:
+        return st.lists(valued(parts[0]), max_size=5).map(tuple) if parts[-1] is ... else st.tuples(*map(valued, parts))
     if get_origin(kind) is dict:
         return st.dictionaries(*map(valued, parts), max_size=5)
     return st.one_of(*map(valued, parts)) if parts else st.from_type(kind)

@@ -9,6 +9,7 @@ from quorumvault.protocol.views import Mode
 from quorumvault.server.healing.join import Rejoin
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.healing.throttle import Throttle
+from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
@@ -25,7 +26,7 @@ class Source:
 
     def __init__(self) -> None:
         inner = MemoryStore()
-        inner.write(dict.fromkeys(KEYS, b"v"))
+        inner.write({**dict.fromkeys(KEYS, b"v"), KEYS[0]: layout.encode_register(1, "s1")})
         self.store = FaultyStore(inner)
         self.replica = make_replica(self.store, "n1", copy_bytes=50)
         self.asked: list[bytes] = []
