@@ -77,6 +77,7 @@ def test_without_the_old_disk_the_new_one_takes_no_place_so_that_it_can_be_put_b
     shutil.move(tmp_path / "old", cluster.nodes["n3"].data)
     cluster.start("n3")
     assert supervised(cluster, lambda: cluster.state("n3") == cluster.state("n1") == "active"), cluster.nodes["n3"].log_tail()
+    cluster.wait_ready("n3")
     resolves(cluster, "n3", acknowledged.tokens)
 
 
