@@ -47,6 +47,7 @@ def test_the_old_disk_beside_the_new_one_gives_what_a_survivor_cannot_read(damag
     cluster.start()
     assert supervised(cluster, lambda: cluster.state("n3") == "active"), cluster.nodes["n3"].log_tail()
     assert supervised(cluster, lambda: cluster.state("n1") == "active"), cluster.nodes["n1"].log_tail()
+    cluster.wait_ready("n3")
     resolves(cluster, "n3", acknowledged.tokens)
     cluster.kill("n1")
     cluster.wait_ready("n2", "n3")
