@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyspark import cloudpickle
+from pyspark import SparkContext, cloudpickle
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -52,6 +52,11 @@ def spark(cluster: Cluster, event_log: Path, tmp_path_factory: pytest.TempPathFa
         session = builder.config(map=settings).getOrCreate()
     yield session
     session.stop()
+    # The next module's nodes are other ones, and a JVM keeps its environment: it ends when nobody writes to it any more.
+    gateway, SparkContext._gateway, SparkContext._jvm = SparkContext._gateway, None, None
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait(60)
 
 
 @pytest.fixture
