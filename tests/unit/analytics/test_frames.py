@@ -463,7 +463,7 @@ def test_a_query_finds_the_caller_s_frames(desk: Desk) -> None:
 
 def test_a_query_meets_nulls_of_each_kind_as_null(desk: Desk) -> None:
     """DuckDB alone takes NaN of float32 and of Decimal, and numpy's NaT, for their text."""
-    nulls = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), Decimal("NaN")]
+    nulls = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT", "ns"), Decimal("NaN")]
     df = pd.DataFrame({"name": pd.Series([*nulls, "nan"], index=list("abcdefgh"), dtype=object)})
     found = [token for (token,) in qv.tokenize(desk.con, "from df", "name", client=desk.client).fetchall()]
     assert found == [None] * 7 + desk.client.tokenize(["nan"])
