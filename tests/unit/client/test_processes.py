@@ -27,7 +27,13 @@ from tests.rigs.served import answering
 from tests.rigs.stand_in import LONG, Forked, Request, StandIn, standing_in, value_of
 
 # To fork in a process with threads is what is tested: the stand-in for a node has some. Python warns of it from 3.12 on.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+# Threads of DuckDB, Polars or Arrow in this process, which other tests load, may hold a lock of theirs at a fork, and the forked
+# process then waits for it for ever. So these run beside those of clusters.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.slow,
+    pytest.mark.cluster,
+]
 
 KEY = "clinic"
 #: No try is given up and no connection dropped because the machine is slow.
