@@ -51,6 +51,11 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_each_decision_has_a_number_of_its_own() -> None:
+    numbers = [path.name[:4] for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))]
+    assert numbers == sorted(set(numbers))
+
+
 @pytest.mark.parametrize("part", [rooms, routes], ids=["rooms", "routes"])
 def test_the_drawing_is_up_to_date(part: ModuleType) -> None:
     assert part.draw() in AS_BUILT.read_text(), "run bin/diagrams"
