@@ -21,6 +21,8 @@ from quorumvault.files.job import RunError
 from tests.rigs.tables import Desk
 from tests.rigs.vault import key_text
 
+FIRST = Path("lake/_delta_log/00000000000000000000.json")
+
 
 def rows(count: int, start: int = 0) -> Any:
     numbers = range(start, start + count)
@@ -52,6 +54,16 @@ def run(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 def content(table: str, version: int | None = None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = DeltaTable(table, version=version).to_pyarrow_table().to_pylist()
     return sorted(found, key=lambda row: row["id"])
+
+
+def first_commit(*features: str) -> list[dict[str, Any]]:
+    """The lines of the first commit of ``lake``, whose readers need these features, if there are any."""
+    lines: list[dict[str, Any]] = [json.loads(line) for line in FIRST.read_text().splitlines()]
+    for line in lines:
+        if features and "protocol" in line:
+            line["protocol"] = {"minReaderVersion": 3, "minWriterVersion": 7}
+            line["protocol"] |= {key: [*features] for key in ("readerFeatures", "writerFeatures")}
+    return lines
 
 
 def in_log(table: str) -> str:
@@ -123,20 +135,11 @@ def deletion_vector(row: int) -> dict[str, Any]:
 
 
 def test_deleted_rows_and_younger_columns(run: Callable[..., Result]) -> None:
-    log = Path("lake/_delta_log/00000000000000000000.json")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    features = ["deletionVectors"]
+    lines = first_commit("deletionVectors")
     for line in lines:
-        if "protocol" in line:
-            line["protocol"] = {
-                "minReaderVersion": 3,
-                "minWriterVersion": 7,
-                "readerFeatures": features,
-                "writerFeatures": features,
-            }
         if json.loads(line.get("add", {}).get("stats", "{}")).get("minValues", {}).get("id") == 0:  # the rows 0, 2, 4
             line["add"]["deletionVector"] = deletion_vector(1)
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    FIRST.write_text("".join(json.dumps(line) + "\n" for line in lines))
     metadata = next(line["metaData"] for line in lines if "metaData" in line)
     schema = json.loads(metadata["schemaString"])
     schema["fields"].append({"name": "note", "type": "string", "nullable": True, "metadata": {}})
@@ -175,31 +178,22 @@ def test_values_in_partitions_are_found(run: Callable[..., Result]) -> None:
 
 
 def test_columns_that_another_is_made_of(run: Callable[..., Result]) -> None:
-    log = Path("lake/_delta_log/00000000000000000000.json")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = first_commit()
     (metadata,) = [line["metaData"] for line in lines if "metaData" in line]
     schema = json.loads(metadata["schemaString"])
     schema["fields"][2]["metadata"] = {"delta.generationExpression": "upper(name)"}
     metadata["schemaString"] = json.dumps(schema)
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    FIRST.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "column zip is generated" in run("tokenize", "lake", "--column", "name", "-o", "tok", failing=True).stderr
 
 
 @pytest.mark.parametrize("features", [["columnMapping"], ["typeWidening"]])
 def test_tables_that_say_more_than_is_read(features: list[str], run: Callable[..., Result]) -> None:
-    log = Path("lake/_delta_log/00000000000000000000.json")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = first_commit(*features)
     for line in lines:
-        if "protocol" in line:
-            line["protocol"] = {
-                "minReaderVersion": 3,
-                "minWriterVersion": 7,
-                "readerFeatures": features,
-                "writerFeatures": features,
-            }
         if "metaData" in line and features == ["columnMapping"]:
             line["metaData"]["configuration"] = {"delta.columnMapping.mode": "name"}
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    FIRST.write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = run("tokenize", "lake", "--column", "name", "-o", "tok", failing=True)
     assert done.exit_code != 0
     assert "Spark" in done.stderr or "cannot be read" in done.stderr

@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 import http.server
 import re
-import threading
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.rigs.http_servers import Quiet, Server, serving
 
 #: Any one will do: signatures are not looked at.
 _KEY = "a2V5"
@@ -26,7 +27,7 @@ def _etag(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
     store: AzureStore
     protocol_version = "HTTP/1.1"
 
@@ -97,26 +98,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def log_message(self, *given: object) -> None:
-        pass
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    def handle_error(self, request: object, address: object) -> None:
-        """A client may go away early."""
-
 
 @contextlib.contextmanager
 def azure() -> Iterator[tuple[str, AzureStore]]:
     """Yields what AZURE_STORAGE_CONNECTION_STRING is to be, and the store."""
     store = AzureStore()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": store}))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}/account"
-        yield f"AccountName=account;AccountKey={_KEY};BlobEndpoint={address};DefaultEndpointsProtocol=http", store
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Server(type("Handler", (_Handler,), {"store": store}))) as address:
+        endpoint = f"http://{address}/account"
+        yield f"AccountName=account;AccountKey={_KEY};BlobEndpoint={endpoint};DefaultEndpointsProtocol=http", store

@@ -6,10 +6,11 @@ import http.server
 import itertools
 import json
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.rigs.http_servers import Quiet, Server, serving
 
 
 class GoogleStore:
@@ -26,7 +27,7 @@ class GoogleStore:
         return {"name": name, "bucket": "lake", "size": str(len(content)), "etag": etag, "generation": "1"}
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
     store: GoogleStore
     protocol_version = "HTTP/1.1"
 
@@ -80,25 +81,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *given: object) -> None:
-        pass
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    def handle_error(self, request: object, address: object) -> None:
-        """A client may go away early."""
-
 
 @contextlib.contextmanager
 def google() -> Iterator[tuple[str, GoogleStore]]:
     """Yields its address, for STORAGE_EMULATOR_HOST, and the store."""
     store = GoogleStore()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": store}))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", store
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Server(type("Handler", (_Handler,), {"store": store}))) as address:
+        yield f"http://{address}", store

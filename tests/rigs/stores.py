@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from quorumvault.files import object_store
 from tests.rigs import certificates
+from tests.rigs.http_servers import Quiet, Server, serving
 
 BUCKET = "lake"
 _KEYS = {"AWS_ACCESS_KEY_ID": "an-access-key", "AWS_SECRET_ACCESS_KEY": "a-secret-key", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -79,7 +79,7 @@ def store() -> Iterator[Store]:
             server.stop()
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
+class _Handler(Quiet, http.server.SimpleHTTPRequestHandler):
     """Knows no ranges, as many servers do. Keeps what was asked for."""
 
     asked: ClassVar[list[str]] = []
@@ -88,21 +88,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.asked.append(self.path)
         super().do_GET()
 
-    def log_message(self, *given: object) -> None:
-        pass
-
 
 @contextlib.contextmanager
 def web(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """A web server for a folder, on TLS. Yields its URL, and the paths that it is asked for."""
     _Handler.asked.clear()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
+    server = Server(functools.partial(_Handler, directory=str(folder)))
     server.socket = certificates.api_context().wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"https://127.0.0.1:{server.server_port}", _Handler.asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(server) as address:
+        yield f"https://{address}", _Handler.asked

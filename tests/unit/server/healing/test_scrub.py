@@ -1,6 +1,5 @@
 """The scrub: what is not what was written is found within one pass, and mended from both others, or the store is given up."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,9 @@ from tests.rigs.faulty_store import FaultyStore
 from tests.rigs.healing import CLINIC, REGISTRY, Cluster, Node, in_cluster, values
 from tests.rigs.made import flip
 from tests.rigs.trio import DISKS
+
+#: For ``heard_after``: peers have heard of damage whatever the clock says.
+ALREADY = -1.0
 
 # Each of them counts 65,536 buckets on three nodes.
 pytestmark = pytest.mark.slow
@@ -129,8 +131,7 @@ async def test_a_bad_block_is_the_end_of_the_store_once_both_peers_are_active(
     n1.neighbours = Neighbours(all_active=True, damaged=frozenset())
     await scrub.once()
     assert n1.diary.given_up == []  # not before the peers must have heard of it
-    scrub.heard_after = 0.0
-    await asyncio.sleep(0.001)
+    scrub.heard_after = ALREADY
     await scrub.once()
     assert n1.diary.given_up == [scrub.damage]
 
@@ -142,11 +143,10 @@ async def test_a_store_is_kept_while_another_is_damaged_too_or_there_is_no_room_
     """Between two damaged stores all can be read; a copy of one of them could not be made whole."""
     node = nodes["n2"]
     scrub = node.healer.scrub
-    scrub.heard_after = 0.0
+    scrub.heard_after = ALREADY
     scrub.damage = "a test said so"
     node.neighbours, node.room_beside = Neighbours(all_active=True, damaged=frozenset(damaged)), room
     await scrub.once()
-    await asyncio.sleep(0.001)
     await scrub.once()
     assert node.diary.given_up == (["a test said so"] if goes else [])
     assert "a test said so" in (scrub.problem or "")
@@ -157,10 +157,9 @@ async def test_of_stores_that_can_be_salvaged_one_goes_after_the_other(nodes: Cl
     """None of them needs the others whole."""
     node = nodes["n2"]
     scrub = node.healer.scrub
-    scrub.heard_after, scrub.damage = 0.0, UNREADABLE
+    scrub.heard_after, scrub.damage = ALREADY, UNREADABLE
     node.neighbours = Neighbours(all_active=True, damaged=frozenset(damaged))
     await scrub.once()
-    await asyncio.sleep(0.001)
     await scrub.once()
     assert node.diary.given_up == ([UNREADABLE] if goes else [])
 
@@ -169,10 +168,9 @@ async def test_of_stores_that_can_be_salvaged_one_goes_after_the_other(nodes: Cl
 async def test_a_store_that_a_joining_disk_needs_is_salvaged_and_not_copied_anew(nodes: Cluster, damage: str, goes: bool) -> None:
     node = nodes["n2"]
     scrub = node.healer.scrub
-    scrub.heard_after, scrub.damage = 0.0, damage
+    scrub.heard_after, scrub.damage = ALREADY, damage
     node.neighbours = Neighbours(all_active=False, damaged=frozenset(), one_joins=True)
     await scrub.once()
-    await asyncio.sleep(0.001)
     await scrub.once()
     assert bool(node.diary.given_up) == goes
 
