@@ -14,16 +14,8 @@ from tests.rigs.undone.mutant import Mutant, applied
 
 #: Seconds for a handful of unit tests, on a machine with other work.
 _PATIENCE: Final = 300.0
-#: The package is imported by then, so that pytest says that it cannot rewrite its assertions.
-_OPTIONS: Final = (
-    "-q",
-    "--hypothesis-profile",
-    "undone",
-    "-p",
-    "no:cacheprovider",
-    "-W",
-    "ignore::pytest.PytestAssertRewriteWarning",
-)
+#: Nobody reads why they fail; pytest's comparison of two long lists takes minutes where the environment says CI.
+_OPTIONS: Final = ("-q", "--hypothesis-profile", "undone", "-p", "no:cacheprovider", "--assert=plain")
 
 
 def notice(mutant: Mutant) -> str:
