@@ -3,7 +3,7 @@
 bin/simulate --seed 17             one seed and its trace hash, the same each time; if it fails, why, and a smaller run
 bin/simulate --seeds 600           that many seeds, from --seed on or from 1
 bin/simulate --seeds 600 --play lost-disks    the same while disks are lost and replaced; or on nodes that are healing
-bin/simulate --mutants [NAME …]    undo each safety, or those named, and count the seeds until it is noticed
+bin/simulate --mutants [NAME …]    undo each safety, or those named: a row for each, with who notices it
 bin/simulate --exhaustive [SCOPE …]    no seeds: all states of small worlds, or of those named (tests/model/)
 """
 
@@ -12,18 +12,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 from chaos.testbed.history import Invoke, lines
 from tests.model import run as exhaustive
-from tests.rigs.undone import SIMULATED, UNDONE, by_tests
-from tests.rigs.undone.mutant import REQUESTS, Mutant, applied
+from tests.rigs.undone import SIMULATED
+from tests.rigs.undone.mutant import REQUESTS
+from tests.simulation.hunting import SEEDS, hunt
 from tests.simulation.plays import PLAYS
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Run
-
-#: Seeds after which a mutant has survived.
-MUTANT_SEEDS = 400
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = sorted(set(options.mutants) - SIMULATED.keys())
         if unknown:
             parser.error(f"no such mutant: {', '.join(unknown)}")
-        return hunt(options.mutants or list(SIMULATED), options.seeds or MUTANT_SEEDS, options.jobs)
+        return hunt(options.mutants or list(SIMULATED), options.seeds or SEEDS, options.jobs)
     if options.seed is None and options.seeds is None:
         parser.error("expected --seed, --seeds, --mutants or --exhaustive")
     first = 1 if options.seed is None else options.seed
@@ -89,50 +86,8 @@ def sweep(play: str, seeds: range, *, smaller: bool) -> int:
     return 0
 
 
-def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
-    """How many seeds each mutant took, and by what it was noticed. 1 if one was not."""
-    with ProcessPoolExecutor(jobs) as pool:
-        found: list[tuple[int, str]] = []
-        for name, noticed in zip(names, pool.map(notice, names, [seeds] * len(names)), strict=True):
-            found.append(noticed)
-            print(f"{len(found)} of {len(names)}: {name}", file=sys.stderr, flush=True)
-    print(f"{'mutant':28}{'seeds':>7}  {'noticed by':28}undoes")
-    for name, (took, by) in zip(names, found, strict=True):
-        print(f"{name:28}{took or '':7}  {by or 'NOBODY':28}{UNDONE[name].undoes}")
-    noticed_by = [by for _, by in found if by]
-    print(f"{len(noticed_by)} of {len(found)} mutants noticed")
-    covered = [mutant for mutant in UNDONE.values() if mutant.covered]
-    for mutant in covered:
-        print(f"{mutant.name}, {mutant.how}: nobody can notice it. {mutant.covered}")
-    return 0 if len(noticed_by) == len(found) else 1
-
-
-def notice(name: str, seeds: int) -> tuple[int, str]:
-    """How many seeds a mutant took, and the rule by which it was noticed: empty if it survived them all.
-
-    What no seed shows is tried in small worlds, and by unit tests, whose names stand for the rule.
-    """
-    mutant = UNDONE[name]
-    done = None if mutant.play is None else first_failure(mutant, range(1, seeds + 1))
-    if done is not None and done.violation is not None:
-        return done.scenario.seed, done.violation.rule
-    for scope in mutant.scopes:
-        with applied(mutant):
-            if exhaustive.breaks(scope):
-                return 0, scope
-    return 0, by_tests.notice(mutant) if mutant.tests else ""
-
-
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-
-
-def first_failure(mutant: Mutant, seeds: range) -> Run | None:
-    """The run that notices the mutant, if one of these seeds does."""
-    assert mutant.play is not None
-    play = PLAYS[mutant.play]
-    with applied(mutant):
-        return next((done for seed in seeds if (done := play.seed(seed)).violation is not None), None)
 
 
 def tell_failure(done: Run, play: str, *, smaller: bool) -> None:

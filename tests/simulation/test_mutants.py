@@ -3,7 +3,7 @@
 import pytest
 
 from tests.rigs.undone import SIMULATED, UNDONE, by_tests
-from tests.simulation.run import first_failure
+from tests.simulation.hunting import first_failure
 
 #: Seeds within which a mutant has to be noticed.
 WITHIN = 60

@@ -24,7 +24,9 @@ _MODULES = (
     requests, batches, groups, rejoining, views, rollback, healing, comparisons, processes, settled, certificates, revocations,
 )  # fmt: skip
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
-#: Those that bin/simulate can show: by a seed, in a small world or by a unit test.
+#: Those that bin/simulate can show: by a seed, in a small world, by an intruder or a unit test.
 SIMULATED = {
-    name: mutant for name, mutant in UNDONE.items() if not mutant.covered and (mutant.play or mutant.scopes or mutant.tests)
+    name: mutant
+    for name, mutant in UNDONE.items()
+    if not mutant.covered and (mutant.play or mutant.scopes or mutant.intruder or mutant.tests)
 }

@@ -25,6 +25,13 @@ def notice(mutant: Mutant) -> str:
     return mutant.tests[0].rpartition("::")[2] if done.returncode == 0 else ""
 
 
+def lets_in(mutant: Mutant) -> bool:
+    """Whether the mutant's intruder gets into a peer port: what its test asks."""
+    only = ("tests/peers/test_undone_checks.py", "-k", f"{mutant.name} and not kept")
+    command = [sys.executable, "-m", "pytest", *_OPTIONS, *only]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_PATIENCE, check=False).returncode == 0
+
+
 def all_fail(mutant: Mutant) -> bool:
     with applied(mutant):
         codes = [pytest.main([*_OPTIONS, test]) for test in mutant.tests]

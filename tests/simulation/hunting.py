@@ -1,0 +1,78 @@
+"""Safeties undone one at a time, in one pass: who notices each, where, and after how long. A row is printed when it is known."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+from tests.model import run as exhaustive
+from tests.rigs.undone import SIMULATED, UNDONE, by_tests
+from tests.rigs.undone.mutant import Mutant, applied
+from tests.simulation.plays import PLAYS
+from tests.simulation.world import Run
+
+#: Seeds after which a mutant has survived.
+SEEDS = 400
+
+
+class Noticed(NamedTuple):
+    """``by``: a rule that a seed broke, or who it was; empty: nobody. ``where``: a seed, a scope, a test."""
+
+    by: str
+    where: str
+    seconds: float
+
+
+def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
+    """Print a row for each of these mutants, in their order. Returns 1 if one was not noticed, else 0.
+
+    What is left of a pass that was cut short is another pass, over the names that it has not printed.
+    """
+    print(f"{'mutant':28}{'noticed by':36}{'where':80}{'seconds':>7}  undoes")
+    found = Counter[bool]()
+    with ProcessPoolExecutor(jobs) as pool:
+        pending = {name: pool.submit(notice, name, seeds) for name in names}
+        for name, future in pending.items():
+            error = future.exception()
+            noticed = future.result() if error is None else Noticed("", repr(error), 0.0)
+            found[bool(noticed.by)] += 1
+            by, where = noticed.by or "NOBODY", noticed.where
+            print(f"{name:28}{by:36}{where:80}{noticed.seconds:7.1f}  {UNDONE[name].undoes}", flush=True)
+    print(f"{found[True]} of {found.total()} mutants noticed")
+    for mutant in UNDONE.values():
+        if mutant.covered:
+            print(f"{mutant.name}, {mutant.how}: nobody can notice it. {mutant.covered}")
+    left = [mutant.name for mutant in UNDONE.values() if not mutant.covered and mutant.name not in SIMULATED]
+    print(f"by real processes alone, see bin/chaos mutants: {', '.join(left)}")
+    return 1 if found[False] else 0
+
+
+def notice(name: str, seeds: int) -> Noticed:
+    """Try seeds, then small worlds, then an intruder or unit tests: as far as the mutant names them."""
+    mutant, began = UNDONE[name], time.perf_counter()
+    by, where = _notice(mutant, seeds)
+    return Noticed(by, where, time.perf_counter() - began)
+
+
+def _notice(mutant: Mutant, seeds: int) -> tuple[str, str]:
+    done = None if mutant.play is None else first_failure(mutant, range(1, seeds + 1))
+    if done is not None and done.violation is not None:
+        return done.violation.rule, f"{mutant.play}, seed {done.scenario.seed}"
+    for scope in mutant.scopes:
+        with applied(mutant):
+            if exhaustive.breaks(scope):
+                return "a small world", scope
+    if mutant.intruder is not None and by_tests.lets_in(mutant):
+        return "the peer port", "an intruder"
+    if mutant.tests and (test := by_tests.notice(mutant)):
+        return "unit tests", test
+    return "", ""
+
+
+def first_failure(mutant: Mutant, seeds: range) -> Run | None:
+    """The run that notices the mutant, if one of these seeds does."""
+    assert mutant.play is not None
+    play = PLAYS[mutant.play]
+    with applied(mutant):
+        return next((done for seed in seeds if (done := play.seed(seed)).violation is not None), None)
