@@ -1,13 +1,16 @@
 """Keys that end, as clients meet it: one that has ended or was revoked is unknown, and a node that cannot tell takes none."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from quorumvault.config.api_keys import KeyTable
-from quorumvault.server.http import dependencies
+from quorumvault.server.http import dependencies, vault_queue
 from quorumvault.server.http.memory import Hold
-from tests.rigs.vault import CLINIC, Rig, api_key, bearer
+from quorumvault.server.http.scope import CONNECTION
+from tests.rigs.vault import CLINIC, JSON, Connection, Rig, api_key, bearer
 
 ENDS = 1_000.0
 
@@ -93,6 +96,43 @@ def test_nor_is_one_that_ends_while_the_request_waits_for_others(rig: Rig, monke
     assert (response.status_code, "values" in response.json()) == (401, False)
     assert rig.events.written[-1].outcome == "unauthenticated"
     assert rig.admission.in_flight == 0
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("happens", ["revoked", "left"])
+async def test_nor_is_one_that_is_gone_once_its_turn_at_the_vault_comes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, happens: str
+) -> None:
+    """Proves: a revoked key stays revoked."""
+    monkeypatch.setattr(vault_queue, "FEW", 1)
+    monkeypatch.setattr(vault_queue, "AT_ONCE", 2)
+    rig.vault.gate.clear()
+    wire = _Wire()
+    first, second = (Connection(rig.app, "/tokenize", {**JSON, **bearer()}, b'{"values":["a","b"]}') for _ in range(2))
+    second.scope[CONNECTION] = wire
+    working, waiting = asyncio.ensure_future(first.run()), asyncio.ensure_future(second.run_in_silence())
+    await rig.vault.reached.wait()
+    if happens == "revoked":
+        rig.keys = rig.keys.without({"clinic"})
+    wire.ended = happens == "left"
+    rig.vault.gate.set()
+    await asyncio.gather(working, waiting, return_exceptions=True)
+    assert len(rig.vault.asked) == 1
+    assert [event.outcome for event in rig.events.written] == [
+        "ok",
+        {"revoked": "unauthenticated", "left": "disconnected"}[happens],
+    ]
+    assert (rig.admission.in_flight, rig.admission.queue.under_way) == (0, 0)
+
+
+class _Wire:
+    """A connection over which all of a request has come."""
+
+    received = True
+    ended = False
+
+    def when_sent(self, callback: Callable[[], None]) -> None:
+        callback()
 
 
 async def _at_once(self: Hold, seconds: float) -> None: ...

@@ -198,7 +198,7 @@ class Connection:
         """With a ``body``, that is all of it, in one chunk."""
         self._app = app
         self.headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-        self._scope = {
+        self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
@@ -224,7 +224,7 @@ class Connection:
 
     async def run_in_silence(self) -> None:
         """For a request that may get no response."""
-        await self._app(self._scope, self._receive, self._send)
+        await self._app(self.scope, self._receive, self._send)
 
     def leave(self) -> None:
         self.incoming.put_nowait({"type": "http.disconnect"})

@@ -2,6 +2,7 @@
 
     429 busy          Admission.enter: all places (limits.in_flight) are taken, or all that one key may have
                       memory.py: the node's bytes for requests, or the key's share of them, are used up
+                      vault_queue.py: other requests for many values take too long
                       coordinator/coordinator.py: too many reads of large values wait
                       routes.py: no connection is free (create_crowded_app); backup/take.py: a second backup at a time
     429 rate-limited  rate_limits.py: the key's rate in requests or values is used up
@@ -25,6 +26,7 @@ from enum import Enum
 from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.errors import Busy, Draining, WriteOutcome
 from quorumvault.server.http.memory import Memory
+from quorumvault.server.http.vault_queue import VaultQueue
 
 logger = logging.getLogger("quorumvault.http")
 
@@ -45,6 +47,7 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
         self.memory = Memory(limits, on_idle)
+        self.queue = VaultQueue()
         self.phase = Phase.SERVING
         self.in_flight = 0
 

@@ -50,8 +50,8 @@ async def tokenize(admitted: AdmittedRequest) -> Content:
     errors = ItemErrors(services.limits)
     _refuse_rows(texts, dict(unfit(canonicals, services.limits)), errors)
     await admitted.pay(cost_of_writing(len(canonicals)))
-    admitted.charge(texts.asked)
-    done = await services.vault.tokenize(admitted.owner, canonicals)
+    async with admitted.turn(texts.asked):
+        done = await services.vault.tokenize(admitted.owner, canonicals)
     counts.epoch = done.epoch
     _refuse_rows(texts, {index: COLLISION for index, token in enumerate(done.tokens) if token is None}, errors)
     return await _aside(texts.asked * _TOKEN_BYTES, texts.stream, "token", done.tokens, None, done.epoch)
@@ -60,7 +60,8 @@ async def tokenize(admitted: AdmittedRequest) -> Content:
 async def detokenize(admitted: AdmittedRequest) -> Content:
     """Return the answer to a stream with a column ``token``. Raises RequestError."""
     texts, asked = await _read_tokens(admitted)
-    answers = await admitted.services.vault.detokenize(admitted.owner, asked, admitted.take_read)
+    async with admitted.turn(texts.asked):
+        answers = await admitted.services.vault.detokenize(admitted.owner, asked, admitted.take_read)
     start = len(TEXT_PREFIX)
     values = [answer[start:] if isinstance(answer, bytes) and answer.startswith(TEXT_PREFIX) else None for answer in answers]
     words = [_why_none(answer) if value is None else "ok" for answer, value in zip(answers, values, strict=True)]
@@ -73,7 +74,8 @@ async def detokenize(admitted: AdmittedRequest) -> Content:
 async def retokenize(admitted: AdmittedRequest) -> Content:
     """Return the answer to a stream with a column ``token``. Raises RequestError."""
     texts, asked = await _read_tokens(admitted)
-    moved = await admitted.services.vault.retokenize(admitted.owner, asked, admitted.take_read)
+    async with admitted.turn(texts.asked):
+        moved = await admitted.services.vault.retokenize(admitted.owner, asked, admitted.take_read)
     admitted.counts.epoch = moved.epoch
     words = [token.value if isinstance(token, Missing) else "ok" for token in moved.tokens]
     _count(admitted.counts, texts.tally(words))
@@ -86,7 +88,6 @@ async def _read_tokens(admitted: AdmittedRequest) -> tuple[Texts, list[str]]:
     texts = await _read(admitted, "token")
     asked = texts.distinct.to_pylist()
     await admitted.pay(cost_of_reading(len(asked), admitted.services.limits))
-    admitted.charge(texts.asked)
     return texts, asked
 
 

@@ -1,8 +1,11 @@
 """What an operation depends on: the services of its node, and the request that was let in (``AdmittedRequest``)."""
 
-from collections.abc import Awaitable, Callable, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from starlette.requests import ClientDisconnect
 
 from quorumvault.config.api_keys import KeyTable
 from quorumvault.config.cluster import Limits, Timeouts
@@ -70,6 +73,8 @@ class AdmittedRequest:
     spend: Callable[[int], None] = field(repr=False)
     #: Raises Unauthenticated or NoQuorum if the key must not be taken any more, or this node cannot tell.
     require_key: Callable[[], None] = field(repr=False)
+    #: Returns whether the client has left.
+    gone: Callable[[], bool] = field(repr=False)
     #: Bytes of the records that have been read so far.
     read: int = 0
 
@@ -81,6 +86,21 @@ class AdmittedRequest:
         """
         self.spend(items if cost is None else cost)
         self.counts.items = items
+
+    @contextlib.asynccontextmanager
+    async def turn(self, items: int) -> AsyncIterator[None]:
+        """Within the block, the vault may be asked about so many values. Waits for a turn, then charges the key's rates.
+
+        Raises Busy; what ``charge`` raises; and if the wait took time, what ``require_key`` raises, and ClientDisconnect.
+        """
+        seconds = self.services.timeouts.round
+        async with self.services.admission.queue.turn(self.memory.key_id, items, seconds) as waited:
+            if waited:
+                if self.gone():
+                    raise ClientDisconnect
+                self.require_key()
+            self.charge(items)
+            yield
 
     async def pay(self, cost: int) -> None:
         """Wait until the node has this many bytes for the request; if they are many, for the lane too. Raises TooLarge, Busy.

@@ -69,8 +69,8 @@ async def _ask(admitted: AdmittedRequest, tokens: list[str]) -> list[_Told]:
     """Return the vault's answer for each token, and count it for the event. Raises RequestError."""
     counts, limits = admitted.counts, admitted.services.limits
     await admitted.pay(cost_of_reading(len(tokens), limits))
-    admitted.charge(len(tokens))
-    told = await admitted.services.vault.detokenize(admitted.owner, tokens, admitted.take_read)
+    async with admitted.turn(len(tokens)):
+        told = await admitted.services.vault.detokenize(admitted.owner, tokens, admitted.take_read)
     counts.found = [*map(type, told)].count(bytes)
     counts.not_found = told.count(Missing.NOT_FOUND)
     return told

@@ -39,7 +39,7 @@ from quorumvault.server.http.dependencies import AdmittedRequest, Answer, Conten
 from quorumvault.server.http.memory import cost_of_decoding
 from quorumvault.server.http.rate_limits import Allowances
 from quorumvault.server.http.request_ids import IdHeaders, id_headers_of, require_well_formed
-from quorumvault.server.http.scope import connection_of, headers_of
+from quorumvault.server.http.scope import Connection, connection_of, headers_of
 from quorumvault.server.telemetry.event_log import Event
 
 #: Each of these bytes may begin a value, unless it is in a string. Up to ``_FEW_PARTS`` all are paid for, without a look.
@@ -145,7 +145,8 @@ class Pipeline:
                 self._require_key(key)
             spend, require_key = partial(self._allowances.spend_values, key), partial(self._require_key, key)
             turns = Turns(services.clock)
-            admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, turns, spend, require_key)
+            gone = partial(_has_left, connection_of(scope))
+            admitted = AdmittedRequest(services, key.owner, body, counts, place.memory, turns, spend, require_key, gone)
             content = await self._carry_out(admitted, form, scope)
             place.memory.leave_lane()
             return AnswerResponse(content, form.value, place.close)
@@ -183,6 +184,10 @@ class Pipeline:
             outcome=outcome,
             duration_ms=round((self._services.clock() - started) * 1000, 3),
         )
+
+
+def _has_left(connection: Connection | None) -> bool:
+    return connection is not None and connection.ended
 
 
 async def _pay_for_decoding(admitted: AdmittedRequest) -> None:

@@ -17,8 +17,8 @@ async def retokenize(admitted: AdmittedRequest) -> bytes:
     require_count(len(request.tokens), limits.items, "tokens")
     asked = [token for token in request.tokens if token is not None]
     await admitted.pay(cost_of_reading(len(asked), limits))
-    admitted.charge(len(asked))
-    moved = await admitted.services.vault.retokenize(admitted.owner, asked, admitted.take_read)
+    async with admitted.turn(len(asked)):
+        moved = await admitted.services.vault.retokenize(admitted.owner, asked, admitted.take_read)
     counts.epoch = moved.epoch
     counts.found = sum(isinstance(token, str) for token in moved.tokens)
     counts.not_found = moved.tokens.count(Missing.NOT_FOUND)

@@ -61,8 +61,8 @@ async def _tokenize_values(admitted: AdmittedRequest, request: TokenizeBody, err
     await turn(len(admitted.body))
     wanted = [canonical for canonical in canonicals if canonical is not None]
     await admitted.pay(cost_of_writing(len(wanted)))
-    admitted.charge(len(wanted))
-    done = await admitted.services.vault.tokenize(admitted.owner, wanted)
+    async with admitted.turn(len(wanted)):
+        done = await admitted.services.vault.tokenize(admitted.owner, wanted)
     admitted.counts.epoch = done.epoch
     tokens = done.tokens
     if len(wanted) < len(canonicals):
@@ -95,8 +95,8 @@ async def _tokenize_records(admitted: AdmittedRequest, raws: Sequence[Raw], erro
     pairs = zip(records.places, canonicals, strict=True)
     wanted = [(place, canonical) for place, canonical in pairs if canonical is not None and place.record not in spoiled]
     await admitted.pay(cost_of_writing(len(wanted)))
-    admitted.charge(len(wanted))
-    done = await admitted.services.vault.tokenize(admitted.owner, [canonical for _, canonical in wanted])
+    async with admitted.turn(len(wanted)):
+        done = await admitted.services.vault.tokenize(admitted.owner, [canonical for _, canonical in wanted])
     counts.epoch = done.epoch
     filled = [(place, token) for (place, _), token in zip(wanted, done.tokens, strict=True)]
     await admitted.turns.next()

@@ -1,0 +1,99 @@
+"""The line in which requests for many values wait for their turn at the vault.
+
+Worked on all at once, each of them has a small part of the node's time. Beyond what a cluster can do, none would be done within
+its deadline, and all of the work would be for nothing. So few are worked on at once, which is enough to keep all nodes busy, and
+those are done in time. The rest waits, and after a while is Busy (429), before anything was done for it.
+
+    up to FEW values   at once: its client waits for nobody's thousands
+    more               once it fits beside those under way: AT_ONCE values together, or one request alone, however large
+
+API keys have their turns one after the other, so that no key waits for all that another one has asked for.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from quorumvault.errors import Busy
+
+#: Values that take a node as long as a single one does. All places together (``limits.in_flight``) make less than AT_ONCE.
+FEW: Final = 100
+#: The largest request that every node takes. With three nodes, each replica has three rounds of writes waiting: while one is on
+#: its way to the disk, the next ones are there.
+AT_ONCE: Final = 10_000
+
+
+class _Waiting(NamedTuple):
+    items: int
+    turn: asyncio.Future[None]
+
+
+class VaultQueue:
+    """The line of one node. Used on the event loop's thread only. ``under_way`` counts values."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        #: By API key, in the order of their turns. No key has an empty line.
+        self._waiting: dict[str, deque[_Waiting]] = {}
+
+    @contextlib.asynccontextmanager
+    async def turn(self, key_id: str, items: int, seconds: float) -> AsyncIterator[bool]:
+        """Wait until so many values may be worked on, as they are within the block. Yields whether that took a wait.
+
+        Raises Busy if it takes more than ``seconds``.
+        """
+        if items <= FEW:
+            yield False
+            return
+        waits = bool(self._waiting) or not self._fits(items)
+        if waits:
+            await self._wait(key_id, items, seconds)
+        else:
+            self.under_way += items
+        try:
+            yield waits
+        finally:
+            self.under_way -= items
+            self._serve()
+
+    def _fits(self, items: int) -> bool:
+        return not self.under_way or self.under_way + items <= AT_ONCE
+
+    async def _wait(self, key_id: str, items: int, seconds: float) -> None:
+        waiting = _Waiting(items, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(key_id, deque()).append(waiting)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiting.turn
+        except BaseException as error:
+            self._leave(key_id, waiting)
+            if isinstance(error, TimeoutError):
+                raise Busy("this node is working on other requests for many values; wait, or ask another one") from None
+            raise
+
+    def _leave(self, key_id: str, waiting: _Waiting) -> None:
+        """End a wait in vain. The turn may have come in the same moment: then it goes to the next one."""
+        line = self._waiting.get(key_id)
+        if waiting.turn.done() and not waiting.turn.cancelled():
+            self.under_way -= waiting.items
+        elif line is not None and waiting in line:
+            line.remove(waiting)
+            if not line:
+                del self._waiting[key_id]
+        self._serve()
+
+    def _serve(self) -> None:
+        """Give turns, as long as the next one fits: a large request is not kept waiting by smaller ones behind it."""
+        while self._waiting:
+            key_id, line = next(iter(self._waiting.items()))
+            if not self._fits(line[0].items):
+                return
+            items, turn = line.popleft()
+            del self._waiting[key_id]
+            if line:
+                self._waiting[key_id] = line
+            if not turn.done():
+                self.under_way += items
+                turn.set_result(None)
