@@ -72,6 +72,11 @@ class Disk:
         """What is there now, synced or not, whatever rotted."""
         return self._cached.get(key, self.stored.get(key))
 
+    def unknown(self, key: bytes) -> bool:
+        """Whether a gap covers the key."""
+        place = key[1:]
+        return any(name[1:] <= place < end for name, end in self.stored.items() if name.startswith(layout.GAP))
+
     @property
     def sequence(self) -> int:
         """Of the last group that is synced."""

@@ -123,14 +123,16 @@ class Node:
         return self.disk.identity
 
     def holders(self, key: bytes, sealed: bytes) -> set[bytes]:
-        """The ids of its disks, former ones too, that have these sealed bytes durably, or had them before they rotted.
+        """The ids of its disks, former ones too, that have these sealed bytes durably, or had them before they rotted and never
+        call them absent.
 
         A disk counts with what it had before an older copy was put back in its place: that copy never votes.
         """
         return {
             disk.identity.disk
             for disk in (*self.former, self.disk)
-            if (record := disk.stored.get(key)) is not None and (key in disk.rotten or sealed_of(record) == sealed)
+            if (key in disk.rotten and disk.unknown(key))
+            or ((record := disk.stored.get(key)) is not None and (key in disk.rotten or sealed_of(record) == sealed))
         }
 
     @property
