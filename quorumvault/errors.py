@@ -272,6 +272,9 @@ class EpochMoved(QuorumVaultError):
 
     retryable = True
 
+    def __init__(self, words: str = "the epoch was rotated each time that a part of this was done: try again when that is over"):
+        super().__init__(words)
+
 
 class IntegerTooLong(QuorumVaultError):
     """Raised by the client: Python refuses to convert an integer of so many digits; its JSON text can still be had."""

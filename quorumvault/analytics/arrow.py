@@ -101,7 +101,7 @@ def look_up_distinct(vault: ArrowVault, operation: ArrowOperation, texts: Any) -
             passage(vault, operation, progress=progress) as way,
         ):
             return way.table(texts)
-    raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
+    raise errors.EpochMoved
 
 
 def nothing(texts: Any) -> Any:
@@ -188,7 +188,7 @@ class Passage:
             stale = self._stale(columns)
             if not stale:
                 return _joined([columns[start][1] for start in sorted(columns)], self._strict)
-        raise errors.EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
+        raise errors.EpochMoved
 
     def _exchange(self, texts: Any, runs: list[slice]) -> list[tuple[slice, Column]]:
         """The answers to these runs, several to one that was asked for in parts."""

@@ -3,7 +3,7 @@
 One rule for queries, frames and files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from quorumvault.errors import ColumnError, ItemError, RequestError
@@ -61,6 +61,20 @@ def in_rows(error: RequestError, place: Callable[[int], tuple[int, str] | None])
     renamed = type(error)(words, errors=tuple(placed))
     renamed.asked, renamed.request_id = error.asked, error.request_id
     return renamed
+
+
+def status_name(name: Any) -> Any:
+    """The column for the status of another; in a hierarchy of columns, beside it in the lowest level."""
+    return (*name[:-1], status_name(name[-1])) if isinstance(name, tuple) else f"{name}_status"
+
+
+def require_status_free(whose: str, columns: Iterable[Any], names: Iterable[Any]) -> None:
+    """Raises ColumnError if one of ``names``, whatever its case, stands where the status of one of the columns goes."""
+    taken = {str(name).casefold() for name in names}
+    for name in columns:
+        where = status_name(name)
+        if str(where).casefold() in taken:
+            raise ColumnError(f"{whose} has a column {where}, which is where the status of {name} goes: rename it")
 
 
 def quoted(name: str) -> str:

@@ -14,16 +14,28 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up, look_up_distinct
-from quorumvault.analytics.columns import ROWS_SHOWN, TableOperation, in_rows, listed, quoted, require_text, unlike
+from quorumvault.analytics.columns import (
+    ROWS_SHOWN,
+    TableOperation,
+    in_rows,
+    listed,
+    quoted,
+    require_status_free,
+    require_text,
+    status_name,
+    unlike,
+)
+from quorumvault.analytics.frames import Request
 from quorumvault.analytics.join import AnswerJoin, Connection, number, text_of
 from quorumvault.client import Client
+from quorumvault.client.sync import client_or_own
 from quorumvault.errors import ColumnError, QuorumVaultError, RequestError, TokensNotFound
 
 #: A query, such as "from 'claims.parquet'", or a relation of the same connection.
@@ -32,38 +44,16 @@ TableSource: TypeAlias = "str | duckdb.DuckDBPyRelation"
 _numbers = itertools.count(1)
 
 
-def detokenize(
-    con: Connection,
-    source: TableSource,
-    columns: str | Sequence[str],
-    *,
-    missing: Literal["null", "error"] = "null",
-    client: Client | None = None,
-) -> duckdb.DuckDBPyRelation:
-    """``quorumvault.detokenize`` (tables.py) of a query, or of a relation of the connection."""
+def of_query(con: Connection, source: TableSource, request: Request, client: Client | None) -> duckdb.DuckDBPyRelation:
+    """``quorumvault.tokenize`` and ``detokenize`` (tables.py) of a query, or of a relation of the connection."""
+    wanted: list[str] = listed(request.columns)
+    casts: list[str] = wanted if request.casts is True else listed(request.casts)
     with (
-        _input(con, source, columns, casts=(), statuses=True) as table,
+        _input(con, source, wanted, casts, statuses=request.tells) as table,
         client_or_own(client) as vault,
-        _looked_up(table, vault, "detokenize"),
+        _looked_up(table, vault, request.operation),
     ):
-        return _result(table, "detokenized", strict=missing == "error")
-
-
-def tokenize(
-    con: Connection,
-    source: TableSource,
-    columns: str | Sequence[str],
-    *,
-    cast: str | Sequence[str] = (),
-    client: Client | None = None,
-) -> duckdb.DuckDBPyRelation:
-    """``quorumvault.tokenize`` (tables.py) of a query, or of a relation of the connection."""
-    with (
-        _input(con, source, columns, casts=listed(cast), statuses=False) as table,
-        client_or_own(client) as vault,
-        _looked_up(table, vault, "tokenize"),
-    ):
-        return _result(table, "tokenized", strict=False)
+        return _result(table, f"{request.operation}d", request.strict)
 
 
 def register(con: duckdb.DuckDBPyConnection, client: Client | None = None) -> Client:
@@ -121,12 +111,12 @@ class _Input:
 
 @contextlib.contextmanager
 def _input(
-    con: Connection, source: TableSource, columns: str | Sequence[str], casts: Sequence[str], statuses: bool
+    con: Connection, source: TableSource, columns: Sequence[str], casts: Sequence[str], statuses: bool
 ) -> Iterator[_Input]:
     """Evaluates a source, once its columns are known to be fit for it."""
     relation = _query(con, source) if isinstance(source, str) else source
     row = unlike("row", relation.columns)
-    replaced = _fit_columns(relation, listed(columns), casts, statuses)
+    replaced = _fit_columns(relation, columns, casts, statuses)
     table = _Input(con, next(_numbers), row, relation.columns, replaced, statuses)
     view = f"qv_source_{table.number}"
     try:
@@ -184,15 +174,16 @@ def _fit_columns(relation: duckdb.DuckDBPyRelation, wanted: Sequence[str], casts
     for name in (*wanted, *casts):
         if name.lower() not in kinds:
             raise ColumnError(f"the source has no column {name}; it has {', '.join(relation.columns)}")
-        if statuses and f"{name}_status".lower() in kinds:
-            raise ColumnError(f"the source has a column {name}_status, which is where the status of {name} goes: rename it")
     casting = {name.lower() for name in casts}
     chosen = {name.lower() for name in wanted}
     if casting - chosen:
         raise ColumnError(f"cast names {', '.join(sorted(casting - chosen))}, which is not among the columns to tokenize")
-    for name in chosen:
-        require_text(name, kinds[name], may_cast=not statuses, cast=name in casting)
-    return [name for name in relation.columns if name.lower() in chosen]
+    fit = [name for name in relation.columns if name.lower() in chosen]
+    for name in fit:
+        require_text(name, kinds[name.lower()], may_cast=not statuses, cast=name.lower() in casting)
+    if statuses:
+        require_status_free("the source", fit, relation.columns)
+    return fit
 
 
 @contextlib.contextmanager
@@ -231,7 +222,7 @@ def _require_whole(table: _Input, name: str) -> None:
     """Raises QuorumVaultError if the join lost a row or an answer, as a collation or a view of the user's could make it do."""
     whole = number(table.con, f"select count(*) from temp.{name}") == table.count("count(*)")
     for column in table.replaced:
-        filled = quoted(column + "_status" if table.statuses else column)
+        filled = quoted(status_name(column) if table.statuses else column)
         wanted = "count(*)" if table.statuses else f"count({text_of(column)})"
         whole = whole and number(table.con, f"select count({filled}) from temp.{name}") == table.count(wanted)
     if not whole:
@@ -306,16 +297,6 @@ class ConnectionOf:
 
     def unregister(self, name: str, /) -> None:
         self.sql(f"drop table {name}")
-
-
-@contextlib.contextmanager
-def client_or_own(client: Client | None) -> Iterator[Client]:
-    """Yield the client that was given, or one from the environment that is closed at the end."""
-    if client is not None:
-        yield client
-        return
-    with Client() as own:
-        yield own
 
 
 def _drop(con: Connection, table: str) -> None:

@@ -6,15 +6,15 @@ What a kind of frame has of its own is in pandas.py, polars.py and pyarrow.py. E
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from quorumvault.analytics.arrow import ArrowVault, look_up_distinct
-from quorumvault.analytics.columns import ROWS_SHOWN, TableOperation, in_rows, listed
+from quorumvault.analytics.columns import ROWS_SHOWN, TableOperation, in_rows, listed, require_status_free
 from quorumvault.analytics.texts import texts_of
 from quorumvault.errors import ColumnError, NotText, RequestError, TokensNotFound
 
@@ -26,15 +26,16 @@ Casts: TypeAlias = "Hashable | Sequence[Hashable] | Literal[True]"
 LookUp: TypeAlias = "Callable[[Any], Any]"
 
 
-class Replaced(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Replaced:
     """What becomes of a column: its texts, what stands for them (large_utf8), and of values how that came (utf8).
 
     ``result`` is null where there was no text, and where the status says that there is no value.
     """
 
     name: Any
-    texts: Any
-    result: Any
+    texts: Any = field(repr=False)
+    result: Any = field(repr=False)
     status: Any
 
 
@@ -44,8 +45,7 @@ class Frame(Protocol):
     @property
     def names(self) -> Sequence[Any]: ...
 
-    @property
-    def is_array(self) -> bool: ...
+    is_array: ClassVar[bool]
 
     def column(self, name: Any, *, cast: bool) -> Any:
         """The column as a chunked array, in which nulls of every kind are null. Raises ColumnError."""
@@ -85,9 +85,8 @@ class Request:
         for name in wanted:
             if name not in names:
                 raise ColumnError(f"the frame has no column {name}; it has {', '.join(map(str, names))}")
-            if self.tells and status_name(name) in names:
-                where = status_name(name)
-                raise ColumnError(f"the frame has a column {where}, which is where the status of {name} goes: rename it")
+        if self.tells:
+            require_status_free("the frame", wanted, names)
         return wanted
 
     def cast(self, wanted: Sequence[Any]) -> set[Any]:
@@ -97,11 +96,6 @@ class Request:
             strays = ", ".join(sorted(map(str, casts - set(wanted))))
             raise ColumnError(f"cast names {strays}, which is not among the columns to tokenize")
         return casts
-
-
-def status_name(name: Any) -> Any:
-    """The column for the status of another; in a hierarchy of columns, beside it in the lowest level."""
-    return (*name[:-1], status_name(name[-1])) if isinstance(name, tuple) else f"{name}_status"
 
 
 def replaced(frame: Frame, request: Request, look_up: LookUp, first_row: int = 0) -> Any:
@@ -136,7 +130,7 @@ def replaced(frame: Frame, request: Request, look_up: LookUp, first_row: int = 0
         told.append(Replaced(name, column, results.slice(number * rows, rows), status))
     for each in told if request.tells else ():
         _require_told(each, request.strict, frame.is_array, first_row)
-    return frame.replaced([each._replace(status=None) for each in told] if frame.is_array else told)
+    return frame.replaced([replace(each, status=None) for each in told] if frame.is_array else told)
 
 
 def replaced_at_once(frame: Frame, request: Request, vault: ArrowVault) -> Any:

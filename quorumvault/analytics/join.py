@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from quorumvault.analytics.columns import quoted
+from quorumvault.analytics.columns import quoted, status_name
 
 
 class Connection(Protocol):
@@ -65,7 +65,7 @@ class AnswerJoin:
             answer = f"a{self.replaced.index(name)}"
             yield f"{answer}.result as {quoted(name)}"
             if self.status is not None:
-                yield f"{self.status.format(own=own, answer=answer)} as {quoted(name + '_status')}"
+                yield f"{self.status.format(own=own, answer=answer)} as {quoted(status_name(name))}"
 
 
 def text_of(name: str) -> str:

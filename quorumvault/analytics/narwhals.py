@@ -1,21 +1,22 @@
 """Frames in memory of any package that narwhals knows, such as Modin and cuDF: their other columns and their index stay."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import narwhals as nw
 import pyarrow as pa
 
-from quorumvault.analytics.frames import Frame, Replaced, status_name
+from quorumvault.analytics.columns import status_name
+from quorumvault.analytics.frames import Frame, Replaced
 
 
 @dataclass(frozen=True, slots=True)
 class NarwhalsFrame:
     """A frame that narwhals has taken for a DataFrame."""
 
-    frame: Any
-    is_array: bool = False
+    frame: Any = field(repr=False)
+    is_array: ClassVar = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -39,8 +40,8 @@ class NarwhalsFrame:
 class NarwhalsSeries:
     """A series that narwhals has taken for one."""
 
-    series: Any
-    is_array: bool = True
+    series: Any = field(repr=False)
+    is_array: ClassVar = True
 
     @property
     def names(self) -> Sequence[str]:

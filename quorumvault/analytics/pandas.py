@@ -7,15 +7,16 @@ string, str    the same                           others         what pandas mak
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quorumvault.analytics.frames import Replaced, status_name
+from quorumvault.analytics.columns import status_name
+from quorumvault.analytics.frames import Replaced
 from quorumvault.analytics.metadata import without_values
 from quorumvault.analytics.texts import of_type
 from quorumvault.client.scalars import plain
@@ -26,8 +27,8 @@ from quorumvault.errors import ColumnError
 class PandasFrame:
     """A pandas.DataFrame, or a subclass of it."""
 
-    frame: Any
-    is_array: bool = False
+    frame: Any = field(repr=False)
+    is_array: ClassVar = False
 
     @property
     def names(self) -> Sequence[Any]:
@@ -51,8 +52,8 @@ class PandasFrame:
 class PandasSeries:
     """A pandas.Series."""
 
-    series: Any
-    is_array: bool = True
+    series: Any = field(repr=False)
+    is_array: ClassVar = True
 
     @property
     def names(self) -> Sequence[Any]:

@@ -4,14 +4,15 @@ A column of text stays String, and a Categorical stays one. An Enum becomes a Ca
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
 
 from quorumvault.analytics.arrow import nothing
-from quorumvault.analytics.frames import Replaced, Request, replaced, status_name
+from quorumvault.analytics.columns import status_name
+from quorumvault.analytics.frames import Replaced, Request, replaced
 from quorumvault.errors import ColumnError
 
 
@@ -19,8 +20,8 @@ from quorumvault.errors import ColumnError
 class PolarsFrame:
     """A polars.DataFrame."""
 
-    frame: Any
-    is_array: bool = False
+    frame: Any = field(repr=False)
+    is_array: ClassVar = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -45,8 +46,8 @@ class PolarsFrame:
 class PolarsSeries:
     """A polars.Series."""
 
-    series: Any
-    is_array: bool = True
+    series: Any = field(repr=False)
+    is_array: ClassVar = True
 
     @property
     def names(self) -> Sequence[str]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
 from quorumvault.analytics.arrow import ArrowVault, nothing, passage
-from quorumvault.analytics.frames import Replaced, Request, replaced, status_name
+from quorumvault.analytics.columns import status_name
+from quorumvault.analytics.frames import Replaced, Request, replaced
 from quorumvault.analytics.metadata import without_values
 from quorumvault.analytics.texts import of_type
 from quorumvault.errors import ColumnError
@@ -21,8 +22,8 @@ _WINDOW_ROWS: Final = 200_000
 class ArrowTable:
     """A pyarrow.Table. Metadata that has one of the values of a column is left out; the rest of it stays."""
 
-    table: Any
-    is_array: bool = False
+    table: Any = field(repr=False)
+    is_array: ClassVar = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -35,15 +36,15 @@ class ArrowTable:
     def replaced(self, columns: Sequence[Replaced]) -> Any:
         by_name = {each.name: each for each in columns}
         fields, arrays = [], []
-        for field, array in zip(self.table.schema, self.table.columns, strict=True):
-            each = by_name.get(field.name)
+        for own, array in zip(self.table.schema, self.table.columns, strict=True):
+            each = by_name.get(own.name)
             if each is not None:
                 array = like(array, each)
-                field = field.with_type(array.type)
-            fields.append(field)
+                own = own.with_type(array.type)
+            fields.append(own)
             arrays.append(array)
             if each is not None and each.status is not None:
-                fields.append(pa.field(status_name(field.name), pa.utf8()))
+                fields.append(pa.field(status_name(own.name), pa.utf8()))
                 arrays.append(each.status)
         schema, _ = without_values(pa.schema(fields, self.table.schema.metadata), lambda: _chunks(columns))
         return pa.table(arrays, schema=schema)
@@ -53,8 +54,8 @@ class ArrowTable:
 class ArrowBatch:
     """A pyarrow.RecordBatch."""
 
-    batch: Any
-    is_array: bool = False
+    batch: Any = field(repr=False)
+    is_array: ClassVar = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -76,9 +77,9 @@ class ArrowBatch:
 class ArrowArray:
     """A pyarrow.Array or ChunkedArray."""
 
-    array: Any
-    is_array: bool = True
-    names: Sequence[str] = ("value",)
+    array: Any = field(repr=False)
+    is_array: ClassVar = True
+    names: ClassVar[Sequence[str]] = ("value",)
 
     def column(self, name: str, *, cast: bool) -> Any:
         return pa.chunked_array(self._chunks, self.array.type)

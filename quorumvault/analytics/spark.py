@@ -32,7 +32,7 @@ from pyspark.sql.types import StringType
 
 from quorumvault import errors
 from quorumvault.analytics.arrow import look_up
-from quorumvault.analytics.columns import TableOperation
+from quorumvault.analytics.columns import TableOperation, require_status_free, status_name
 from quorumvault.client import Client, ClientPolicy
 from quorumvault.client.policy import EPOCH_PASSES
 from quorumvault.client.settings import read_key
@@ -136,8 +136,8 @@ def _plan(df: DataFrame, columns: str | Sequence[str], statuses: bool) -> list[s
             raise ColumnError(f"the DataFrame has no column {name}; it has {', '.join(df.columns)}")
         if not isinstance(kinds[name], StringType):
             raise ColumnError(f"column {name} is {kinds[name].simpleString()}, and only strings are looked up: cast it first")
-        if statuses and f"{name}_status".lower() in folded:
-            raise ColumnError(f"the DataFrame has a column {name}_status, which is where the status of {name} goes: rename it")
+    if statuses:
+        require_status_free("the DataFrame", names, kinds)
     return names
 
 
@@ -154,7 +154,7 @@ def _looked_up(
             found = _kept(asked)
             if operation == "detokenize" or _epochs(found) < 2:
                 return found
-    raise EpochMoved("the epoch was rotated each time that a part of this was done: try again when that is over")
+    raise EpochMoved
 
 
 def _texts(df: DataFrame, name: str) -> DataFrame:
@@ -211,5 +211,5 @@ def _joined(df: DataFrame, names: Sequence[str], found: DataFrame, statuses: boo
         selected[name] = [answered.alias(name)]
         if statuses:
             told = F.when(_column(name).isNull(), "null").when(lost, F.raise_error(_LOST)).otherwise(_column(status))
-            selected[name].append(told.alias(f"{name}_status"))
+            selected[name].append(told.alias(status_name(name)))
     return rows.select(*(column for columns in selected.values() for column in columns))

@@ -10,17 +10,19 @@ Packages of frames are looked for among what is imported: whoever has a frame ha
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 import duckdb
 import pyarrow as pa
 
-from quorumvault.analytics import duckdb as queries
+from quorumvault.analytics.duckdb import ConnectionOf, TableSource, of_query
 from quorumvault.analytics.frames import Casts, Columns, Frame, Request, replaced_at_once
 from quorumvault.analytics.join import Connection
 from quorumvault.analytics.pyarrow import ArrowArray, ArrowBatch, ArrowTable, of_capsule, through_reader
 from quorumvault.client import Client
+from quorumvault.client.sync import client_or_own
 from quorumvault.errors import ColumnError
 
 FrameT = TypeVar("FrameT")
@@ -31,7 +33,7 @@ _Missing = Literal["null", "error"]
 def tokenize(
     con: duckdb.DuckDBPyConnection,
     /,
-    source: queries.TableSource,
+    source: TableSource,
     columns: str | Sequence[str],
     *,
     cast: str | Sequence[str] | Literal[True] = (),
@@ -58,23 +60,25 @@ def tokenize(data: Any, /, source: Any = None, columns: Any = None, *, cast: Any
     FLOAT and DOUBLE are refused. Without ``client`` it makes one from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY) and
     closes it. Each distinct text is sent once.
 
-    Raises ColumnError for a column that is not there or not text, and what the client raises; AlreadyTokenized and ValueTooLarge
-    name rows, counted from 0.
+    Raises ColumnError for a column that is not there or not text, TypeError for columns and casts of a list, and what the client
+    raises; AlreadyTokenized and ValueTooLarge name rows, counted from 0.
     """
+    request = Request("tokenize", columns, cast)
     if isinstance(data, duckdb.DuckDBPyConnection):
-        return _of_query(data, source, Request("tokenize", columns, cast), client)
-    columns = _columns(source, columns)
+        return _of_query(data, source, request, client)
+    request = replace(request, columns=_columns(source, columns))
     if isinstance(data, list | tuple):
-        with queries.client_or_own(client) as vault:
+        _require_plain(request)
+        with client_or_own(client) as vault:
             return vault.tokenize(data)
-    return _of_frame(data, Request("tokenize", columns, cast), client)
+    return _of_frame(data, request, client)
 
 
 @overload
 def detokenize(
     con: duckdb.DuckDBPyConnection,
     /,
-    source: queries.TableSource,
+    source: TableSource,
     columns: str | Sequence[str],
     *,
     missing: _Missing = "null",
@@ -101,13 +105,15 @@ def detokenize(
     """
     if missing not in ("null", "error"):
         raise ValueError('missing is "null" or "error"')
+    request = Request("detokenize", columns, strict=missing == "error")
     if isinstance(data, duckdb.DuckDBPyConnection):
-        return _of_query(data, source, Request("detokenize", columns, strict=missing == "error"), client)
-    columns = _columns(source, columns)
+        return _of_query(data, source, request, client)
+    request = replace(request, columns=_columns(source, columns))
     if isinstance(data, list | tuple):
-        with queries.client_or_own(client) as vault:
+        _require_plain(request)
+        with client_or_own(client) as vault:
             return [result.value for result in vault.detokenize(data, missing=missing)]
-    return _of_frame(data, Request("detokenize", columns, strict=missing == "error"), client)
+    return _of_frame(data, request, client)
 
 
 def _columns(second: Any, named: Any) -> Any:
@@ -117,30 +123,32 @@ def _columns(second: Any, named: Any) -> Any:
     return named if second is None else second
 
 
+def _require_plain(request: Request) -> None:
+    """A list is looked up as it is: a number in it gets a typed token. Raises TypeError where more is asked for."""
+    if request.columns is not None or request.casts:
+        raise TypeError("a list has no columns to name or to cast: give str(number) for the token of its text, or give a frame")
+
+
 def _of_query(con: Connection, source: Any, request: Request, client: Client | None) -> duckdb.DuckDBPyRelation:
     """Raises TypeError and ColumnError for what is missing."""
     if source is None:
         raise TypeError("a connection of DuckDB goes with a query or a relation, and columns")
     if request.columns is None:
         raise ColumnError('name the columns, such as columns="ssn"')
-    columns: Any = request.columns
-    if request.tells:
-        return queries.detokenize(con, source, columns, missing="error" if request.strict else "null", client=client)
-    casts: Any = columns if request.casts is True else request.casts
-    return queries.tokenize(con, source, columns, cast=casts, client=client)
+    return of_query(con, source, request, client)
 
 
 def _of_frame(data: Any, request: Request, client: Client | None) -> Any:
     """Raises TypeError for what is no frame."""
 
     def at_once(frame: Frame) -> Any:
-        with queries.client_or_own(client) as vault:
+        with client_or_own(client) as vault:
             return replaced_at_once(frame, request, vault)
 
     if isinstance(data, duckdb.DuckDBPyRelation):
-        return _of_query(queries.ConnectionOf(data), data, request, client)
+        return _of_query(ConnectionOf(data), data, request, client)
     if isinstance(data, pa.RecordBatchReader):
-        return through_reader(data, request, partial(queries.client_or_own, client))
+        return through_reader(data, request, partial(client_or_own, client))
     frame = _of_arrow(data) or _of_pandas(data)
     if frame is not None:
         return at_once(frame)
@@ -154,7 +162,9 @@ def _of_frame(data: Any, request: Request, client: Client | None) -> Any:
     narwhals: Any = sys.modules.get("narwhals")
     if narwhals is not None and isinstance(data, narwhals.DataFrame | narwhals.LazyFrame | narwhals.Series):
         return narwhals.from_native(_of_frame(data.to_native(), request, client), allow_series=True)
-    frame = _of_narwhals(data) or of_capsule(data)
+    from quorumvault.analytics.narwhals import of_narwhals
+
+    frame = of_narwhals(data) or of_capsule(data)
     if frame is None:
         raise TypeError(_not_a_frame(data))
     return at_once(frame)
@@ -188,14 +198,6 @@ def _is_of(package: str, kinds: Sequence[str], data: Any) -> bool:
     """Whether it is of one of these classes of a package: never, where the package is not imported."""
     imported = sys.modules.get(package)
     return imported is not None and isinstance(data, tuple(getattr(imported, kind) for kind in kinds if hasattr(imported, kind)))
-
-
-def _of_narwhals(data: Any) -> Frame | None:
-    try:
-        from quorumvault.analytics.narwhals import of_narwhals
-    except ModuleNotFoundError:
-        return None
-    return of_narwhals(data)
 
 
 def _not_a_frame(data: Any) -> str:

@@ -16,7 +16,7 @@ def texts_of(name: str, column: Any, *, may_cast: bool, cast: bool) -> Any:
         column = column.cast(column.type.value_type)
     if pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
-    if _is_text(column.type) or pa.types.is_null(column.type):
+    if is_text(column.type) or pa.types.is_null(column.type):
         return column.cast(pa.large_utf8())
     if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name != "arrow.uuid":
         raise ColumnError(
@@ -39,7 +39,7 @@ def of_type(texts: Any, kind: Any) -> Any:
         return pa.chunked_array([values.cast(pa.dictionary(kind.index_type, kind.value_type))])
     if pa.types.is_run_end_encoded(kind):
         return pc.run_end_encode(of_type(texts, kind.value_type), kind.run_end_type)
-    return pa.chunked_array(list(_cut(texts, kind)), kind) if _is_text(kind) else pa.chunked_array([texts])
+    return pa.chunked_array(list(_cut(texts, kind)), kind) if is_text(kind) else pa.chunked_array([texts])
 
 
 def _cut(texts: Any, kind: Any) -> Any:
@@ -54,5 +54,6 @@ def _cut(texts: Any, kind: Any) -> Any:
         yield from _cut(texts.slice(half), kind)
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether a type of Arrow is one of text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

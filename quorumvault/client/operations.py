@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -26,7 +27,7 @@ from quorumvault import errors
 from quorumvault.client import batches
 from quorumvault.client.failover import Nodes
 from quorumvault.client.plan import Call, Clock, FailedTry, Plan, Send, Success, exchange
-from quorumvault.client.policy import ClientPolicy
+from quorumvault.client.policy import EPOCH_PASSES, ClientPolicy
 from quorumvault.client.replies import (
     AllEpochsAnswer,
     EpochAnswer,
@@ -84,12 +85,13 @@ class _Columns(NamedTuple):
         return index if 0 <= index < self.size else None
 
 
-class _Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Batch:
     """Items to send: the operation, the body's member, the JSON texts, and each one's index in what the caller gave."""
 
     path: str
     member: str
-    texts: list[bytes]
+    texts: list[bytes] = field(repr=False)
     places: list[int]
 
     def runs(self, limits: Limits) -> list[slice]:
@@ -275,14 +277,14 @@ class Operations:
         """The answers to a batch's runs; those that a rotation overtook are asked for again."""
         stale = batch.runs(limits)
         answers: dict[int, tuple[slice, EpochT]] = {}
-        for _ in range(self._policy.epoch_passes):
+        for _ in range(EPOCH_PASSES):
             for run, answer in (yield from self._answers(batch, stale, until, read_answer)):
                 answers[run.start] = run, answer
             newest = max((answer.epoch for _, answer in answers.values()), default=0)
             stale = [run for run, answer in answers.values() if answer.epoch < newest]
             if not stale:
                 return [answers[start][1] for start in sorted(answers)]
-        raise errors.EpochMoved("the epoch was rotated each time that a part of this call was done: call again when that is over")
+        raise errors.EpochMoved
 
 
 def _distinct(path: str, member: str, texts: Sequence[bytes | None]) -> _Batch:

@@ -22,7 +22,8 @@ REQUEST_ID = "X-Request-ID"
 Clock = Callable[[], float]
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Call:
     """A request of the API, to any node. ``writes``: its outcome can be unknown. ``media``: the type of the body.
 
     ``items``: how many it asks for. A request for many that is not answered in time is not sent again as it is.
@@ -30,7 +31,7 @@ class Call(NamedTuple):
 
     method: str
     path: str
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
     needs_key: bool = True
     writes: bool = False
     media: str = "application/json"

@@ -36,7 +36,6 @@ class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     other end closes first, it may do so just as a request is sent.
     ``connections``: connections at once. A client's threads or tasks beyond that wait for each other; a node takes 64 requests
     at once.
-    ``epoch_passes``: times that a call is made again because the epoch was rotated meanwhile.
     ``reply_bytes``: most bytes of a reply. As many values of the largest size as one request may ask for fit.
     """
 
@@ -55,7 +54,6 @@ class ClientPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries_per_request: float = 0.1
     keep_alive: float = 4.0
     connections: int = 64
-    epoch_passes: int = EPOCH_PASSES
     reply_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -252,8 +253,16 @@ def tokens_all_epochs(value: Value, client: Client | None = None) -> list[str]:
     Returns an empty list for None. Without ``client`` it makes one from the environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY,
     …) and closes it. For several values at once, and for errors, see Client.tokens_all_epochs.
     """
-    if client is None:
-        with Client() as own:
-            return tokens_all_epochs(value, own)
-    (tokens,) = client.tokens_all_epochs([value])
+    with client_or_own(client) as vault:
+        (tokens,) = vault.tokens_all_epochs([value])
     return tokens or []
+
+
+@contextmanager
+def client_or_own(client: Client | None) -> Iterator[Client]:
+    """Yield the client that was given, or one from the environment that is closed at the end."""
+    if client is not None:
+        yield client
+        return
+    with Client() as own:
+        yield own

@@ -40,6 +40,10 @@ class CellAnswer(NamedTuple):
     status: CellStatus | None
     replacement: CellValue | None = None
 
+    def __repr__(self) -> str:
+        """Without the replacement, which is a value or a token."""
+        return f"CellAnswer({self.status!r})"
+
 
 class Lookup(Protocol):
     def __call__(self, values: Sequence[CellValue]) -> list[CellAnswer]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from quorumvault.analytics.columns import require_text
+from quorumvault.analytics.columns import require_status_free, require_text
 from quorumvault.client import Client
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar.answers import ColumnAnswers, connect
@@ -83,10 +83,9 @@ def fit_columns(job: Job, source: Source, types: dict[str, Any], configured: Seq
         require_named(wanted, names, str(source))
     columns = list(dict.fromkeys(wanted)) or configured_columns(configured, names, str(source))
     cast_positions(job.cast, columns)
-    taken = {name.casefold() for name in names}
+    if job.status:
+        require_status_free(str(source), columns, names)
     for name in columns:
-        if job.status and f"{name}_status".casefold() in taken:
-            raise ColumnError(f"{source} has a column {name}_status, which is where the status of {name} goes")
         if types[name].id == "null":  # what pandas writes for a column without any value
             continue
         try:

@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from quorumvault.analytics.columns import status_name
 from quorumvault.analytics.metadata import without_values
+from quorumvault.analytics.texts import is_text
 from quorumvault.errors import ColumnError
 from quorumvault.files.columnar import cast_types
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
@@ -214,7 +216,7 @@ class ParquetConversion:
 
     def _part_schema(self) -> Any:
         kinds = {name: pa.dictionary(pa.int32(), pa.large_utf8()) for name in self._columns}
-        codes = {_code_name(name): pa.uint8() for name in self._columns} if self._job.status else {}
+        codes = {status_name(name): pa.uint8() for name in self._columns} if self._job.status else {}
         return pa.schema(kinds | codes)
 
     def _encode(self, chunk: Any) -> dict[str, Encoded]:
@@ -233,7 +235,7 @@ class ParquetConversion:
             lacking = np.append(values.is_null().to_numpy(zero_copy_only=False), True)[indices]
             columns[name] = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32(), mask=lacking), values)
             if self._job.status:
-                columns[_code_name(name)] = pa.array(codes)
+                columns[status_name(name)] = pa.array(codes)
         counts.rejected += len(rejects)
         lists.write(sorted(rejects), chain.from_iterable(pairs))
         return pa.record_batch(columns, self._part_schema())
@@ -311,15 +313,11 @@ class ParquetConversion:
             else:
                 columns[name] = pa.nulls(len(texts)) if pa.types.is_null(kind) else texts.cast(kind)
             if self._job.status:
-                columns[f"{name}_status"] = pc.take(_STATUS_NAMES, replaced.column(_code_name(name)))
+                columns[status_name(name)] = pc.take(_STATUS_NAMES, replaced.column(status_name(name)))
         return pa.table(columns, self._schema)
 
 
 _STATUS_NAMES: Final = pa.array(STATUS_NAMES, pa.utf8())
-
-
-def _code_name(name: str) -> str:
-    return f"{name}_status"
 
 
 def _output_schema(job: Job, schema: Any, columns: Sequence[str], restored: dict[str, Any]) -> Any:
@@ -334,19 +332,15 @@ def _output_schema(job: Job, schema: Any, columns: Sequence[str], restored: dict
             continue
         if pa.types.is_null(field.type):
             fields.append(field)
-            fields += [pa.field(f"{field.name}_status", pa.utf8())] if job.status else []
+            fields += [pa.field(status_name(field.name), pa.utf8())] if job.status else []
             continue
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        kind = restored.get(field.name, kind if _is_text(kind) and field.name not in job.cast else pa.utf8())
+        kind = restored.get(field.name, kind if is_text(kind) and field.name not in job.cast else pa.utf8())
         has_nulls = field.nullable or job.rejects is not None or job.missing == "null"
         fields.append(field.with_type(kind).with_nullable(has_nulls))
         if job.status:
-            fields.append(pa.field(f"{field.name}_status", pa.utf8()))
+            fields.append(pa.field(status_name(field.name), pa.utf8()))
     return pa.schema(fields, schema.metadata)
-
-
-def _is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _require_kept(

@@ -18,6 +18,9 @@ import pytest
 
 import quorumvault as qv
 from quorumvault.analytics import pyarrow as readers
+from quorumvault.analytics.frames import Replaced
+from quorumvault.analytics.pandas import PandasFrame
+from quorumvault.analytics.polars import PolarsFrame, PolarsSeries
 from tests.rigs import tables
 from tests.rigs.tables import Desk
 from tests.rigs.vault import key_text
@@ -195,9 +198,26 @@ def test_what_narwhals_knows_comes_back_as_it_was(vault: qv.Client, monkeypatch:
             assert back.index.equals(frame.index)
         series = qv.tokenize(frame["name"], client=vault)
         assert (type(series), next(iter(series))) == (type(frame["name"]), vault.tokenize(TEXTS)[0])
-    monkeypatch.setitem(sys.modules, "narwhals", None)
-    monkeypatch.delitem(sys.modules, "quorumvault.analytics.narwhals")
-    assert isinstance(qv.tokenize(polars_frame(pl.String), columns="name", client=vault), pa.Table)
+
+
+@pytest.mark.parametrize("more", [{"columns": "name"}, {"cast": True}, {"cast": "name"}])
+def test_of_a_list_nothing_can_be_named_or_cast(more: dict[str, Any], vault: qv.Client) -> None:
+    with pytest.raises(TypeError, match=r"a list has no columns .* str\(number\)"):
+        qv.tokenize([42], client=vault, **more)
+
+
+HOLDERS = [
+    PandasFrame(pandas_frame("object")),
+    PolarsFrame(polars_frame(pl.String)),
+    PolarsSeries(pl.Series(TEXTS)),
+    readers.ArrowTable(pa.table({"name": TEXTS})),
+    Replaced("name", pa.chunked_array([TEXTS]), pa.array(TEXTS), None),
+]
+
+
+@pytest.mark.parametrize("holder", HOLDERS, ids=lambda holder: type(holder).__name__)
+def test_no_repr_of_what_holds_values_shows_one(holder: object) -> None:
+    assert not [text for text in filter(None, TEXTS) if text in repr(holder)]
 
 
 def test_nulls_of_each_kind_are_null_and_stay_what_they_are(vault: qv.Client) -> None:
