@@ -43,6 +43,9 @@ _WAYS: Final[dict[LakeFormat, str]] = {
     "Hudi": f"read it with Spark, {_AS_PARQUET}",
 }
 
+#: Delta tables are read where they are files of this machine.
+_REMOTE_WAY: Final = f"copy it to a folder of this machine, or read it with Spark or the package deltalake, {_AS_PARQUET}"
+
 _READ: Final = "{} is a table of {}, whose metadata says which files are data: {}"
 _WRITTEN: Final = "{} is a table of {}, and a file put into it belongs to nothing: name another place"
 
@@ -93,7 +96,8 @@ def refuse_objects(read: Iterable[Url], written: Iterable[Url] = ()) -> None:
     folders = list(reading | writing)
     for folder, form in zip(folders, ask_at_once(_object_format, folders), strict=True):
         if form is not None:
-            raise LakeError((_READ if folder in reading else _WRITTEN).format(folder, form, _WAYS[form]))
+            way = _REMOTE_WAY if form == "Delta" else _WAYS[form]
+            raise LakeError((_READ if folder in reading else _WRITTEN).format(folder, form, way))
 
 
 def _object_format(folder: Url) -> LakeFormat | None:

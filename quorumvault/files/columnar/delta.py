@@ -56,7 +56,7 @@ class DeltaVersion:
             actions = pa.table(self._table.get_add_actions())
         except (DeltaError, TableNotFoundError, OSError, ValueError) as error:
             which = "" if version is None else f", version {version},"
-            raise LakeError(f"{table}{which} cannot be read as a Delta table: {str(error).splitlines()[0]}") from None
+            raise LakeError(f"{table}{which} cannot be read as a Delta table ({_kind(error)}): is it there, and whole?") from None
         self.version: int = self._table.version()
         self.partition_by = list(self._table.metadata().partition_columns)
         self._configuration = self._table.metadata().configuration
@@ -170,6 +170,11 @@ class DeltaVersion:
         return found + [f"metadata of {field.name}" for field in self.schema.fields if field.metadata]
 
 
+def _kind(error: Exception) -> str:
+    """An error of deltalake without its words, which may quote a value of the table."""
+    return type(error).__name__
+
+
 def _statistics(logged: Mapping[str, Any], replaced: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Yields what the log says of columns that were not replaced, if JSON has one way to write it."""
     for name, value in logged.items():
@@ -229,7 +234,7 @@ def commit(job: Job, source: LakeRead, commit_file: Path) -> list[str]:
         try:
             version = _commit(output, staged, job.operation)
         except DeltaError as error:
-            words = f"{job.output} takes no commit: {str(error).splitlines()[0]}"
+            words = f"{job.output} takes no commit ({_kind(error)})"
             raise RunError(f"{words}. What was made is kept: --resume goes on") from None
     log = output / "_delta_log"
     sync_file(log / f"{version:020}.json")
