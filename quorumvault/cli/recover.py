@@ -16,6 +16,7 @@ from quorumvault.cli.output import print_answer, steps_on_terminal, visible
 from quorumvault.config.cluster import load_node, load_place, with_secret
 from quorumvault.errors import Refused
 from quorumvault.model import NODE_NAMES
+from quorumvault.server.replica.copy import PARTS
 
 if TYPE_CHECKING:
     from quorumvault.server.offline.rebuild import Rebuilt
@@ -169,7 +170,7 @@ def _recovery_words(recovered: Recovery) -> str:
     lines.append(f"\n{' and '.join(recovered.added)} have the same {recovered.records:,} records, and can be started.")
     if recovered.unread:
         lines.append(
-            f"{recovered.unread:,} of 65,539 parts of the stores could be read on fewer than two disks. What was acknowledged "
+            f"{recovered.unread:,} of {PARTS:,} parts of the stores could be read on fewer than two disks. What was acknowledged "
             f"there and is on none of these is gone: its tokens are not found."
         )
     if recovered.in_doubt:

@@ -224,7 +224,7 @@ def _compare_listings(first: int, end: int, compared: Compared) -> Generator[Ste
             given = yield WriteBackRecords(batch)
             compared.given += given if isinstance(given, int) else 0
         if (unknown := mine.unreadable - theirs.unreadable) and theirs.view == mine.view:
-            again = yield from _list(False, first, following)
+            again = yield from _list(first, following)
             absent = {bucket_of(place) for place in theirs.records if place not in again.records}
             yield NoteWhole(mine.view, frozenset(unknown - absent))
         first = following
@@ -235,7 +235,7 @@ class Listed:
     """What one replica can read of some buckets: hashes by place; and the buckets that it cannot all read."""
 
     view: ViewId
-    records: dict[bytes, bytes] = field(default_factory=dict)
+    records: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     unreadable: set[int] = field(default_factory=set)
 
 
@@ -246,14 +246,15 @@ def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, tuple[
         raise CannotCompare("a listing that cannot be used")
     theirs = Listed(answer.view)
     _take(answer, theirs)
-    mine = yield from _list(False, first, answer.next)
+    mine = yield from _list(first, answer.next)
     return answer.next, (theirs, mine)
 
 
-def _list(of_peer: bool, first: int, end: int) -> Generator[Step, object, Listed]:
+def _list(first: int, end: int) -> Generator[Step, object, Listed]:
+    """What this node's replica has in buckets of which the peer has given a listing."""
     listed = Listed(NO_VIEW)
     while first < end:
-        answer = yield AskOne(of_peer, AskListing(*UNSENT, first, end))
+        answer = yield AskOne(False, AskListing(*UNSENT, first, end))
         if not isinstance(answer, Listing) or not first < answer.next <= end:
             raise CannotCompare("a listing that cannot be used")
         listed.view = answer.view

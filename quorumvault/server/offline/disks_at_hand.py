@@ -153,7 +153,7 @@ def voters_among(found: Sequence[Disk], newest: View | None, choice: Choice) -> 
             choice.left_out[disk.node] = "it has not been whole since it joined"
         elif not newest.lists(identity.disk):
             choice.left_out[disk.node] = f"another disk has taken its place, in view {newest.number}"
-        elif disk.distrusted is not None and not disk.torn and not disk.unreadable:
+        elif disk.distrusted is not None and not disk.distrusted.only_damage:
             why = f"it was distrusted: {disk.distrusted.words}"
             if Cause.PUT_BACK in disk.distrusted.causes:
                 choice.is_older(disk.node, why)

@@ -35,11 +35,10 @@ from quorumvault.server.offline.init import make_disks, new_cluster, new_cluster
 from quorumvault.server.offline.pack import portable_name
 from quorumvault.server.offline.torn import Cut, cut_torn_tail
 from quorumvault.server.offline.unite import Tell, pairs_of
-from quorumvault.server.replica.copy import write_all
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import identity_of, why_untrusted
 from quorumvault.server.storage.disk_identity import lock_data_directory
-from quorumvault.server.storage.store import Store
+from quorumvault.server.storage.store import Store, write_all
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ from quorumvault.server.offline.disks_at_hand import (
 from quorumvault.server.offline.stores_anew import Trust, make_anew
 from quorumvault.server.offline.torn import Cut
 from quorumvault.server.offline.unite import Tell, read_through, unite
-from quorumvault.server.storage.data_directory import Cause
+from quorumvault.server.replica.copy import PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +144,14 @@ def _candidates(found: Iterable[Disk], usable: Mapping[str, Opened], newest: Vie
         if disk.node not in usable
         and disk.node not in choice.older
         and newest.lists(disk.identity.disk)
-        and (disk.distrusted is None or disk.torn or disk.unreadable)
-        and not (disk.distrusted is not None and Cause.PUT_BACK in disk.distrusted.causes)
+        and (disk.distrusted is None or disk.distrusted.only_damage)
     ]
 
 
 def _unread_words(counted: Mapping[str, Opened], parts: int) -> str:
     damaged = ", ".join(f"{name} cannot read {len(each.gaps):,}" for name, each in counted.items() if each.gaps)
     return (
-        f"two disks have to be able to read each part of the stores, and {parts:,} of 65,539 parts only one can, or none "
+        f"two disks have to be able to read each part of the stores, and {parts:,} of {PARTS:,} parts only one can, or none "
         f"({damaged}); what was acknowledged there may be on a disk that is not here: bring its data directory, --donor PATH; or "
         f"lose what is on none of these: --accept-loss"
     )

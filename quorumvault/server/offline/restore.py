@@ -35,12 +35,12 @@ from quorumvault.server.backup.audit import Audit, Unfit
 from quorumvault.server.backup.format import Counts, Header, Piece, Reader, is_sealed
 from quorumvault.server.offline import certificates, init
 from quorumvault.server.offline.unite import Tell
-from quorumvault.server.replica.copy import stored_pairs, write_all
+from quorumvault.server.replica.copy import stored_pairs
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY
 from quorumvault.server.storage.disk_identity import read_identity
 from quorumvault.server.storage.leveldb import LevelDBStore
-from quorumvault.server.storage.store import Store
+from quorumvault.server.storage.store import Store, write_all
 
 #: Whoever decrypts the secret into a pipe has so long, and may have to type a password.
 _SECRET_SECONDS = 300.0

@@ -10,8 +10,8 @@ A store with damaged blocks is read around them: a bucket that cannot be read to
 Rules kept here: copy after the entry, from both.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
@@ -22,11 +22,11 @@ from quorumvault.server.replica.owners import OwnerNames, is_authentic, owner_na
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.gaps import END_OF_PLACES, Gaps, records_around
 from quorumvault.server.storage.gaps import Gap as UnknownStretch
-from quorumvault.server.storage.store import CORRUPT, Store
+from quorumvault.server.storage.store import BATCH_BYTES, CORRUPT, Store
 
 _COPIED = (layout.REGISTER, layout.REVOKED, layout.OWNER, layout.RECORD)
-#: What is read of a whole store, and written with one sync, at a time while no node runs.
-BATCH_BYTES = 8 << 20
+#: Parts of a store, each of which can be read or not: the buckets of records, and what is before them.
+PARTS: Final = BUCKETS + len(_COPIED) - 1
 #: What it costs to step over some blocks, in bytes that could have been read in that time.
 _GAP_COSTS = 8 << 10
 
@@ -101,7 +101,7 @@ def read_around(store: Store, known: Gaps, after: bytes, size: int) -> Around:
     Raises StoreCorrupt if anything else cannot be read.
     """
     if after < layout.RECORD:
-        before = read_piece(store, after, size, (layout.REGISTER, layout.REVOKED, layout.OWNER))
+        before = read_piece(store, after, size, _COPIED[:-1])
         if isinstance(before, Gap):
             raise StoreCorrupt(before.why)
         until = before.keys[-1] if before.keys and not before.last else layout.RECORD
@@ -232,17 +232,3 @@ def merge_values(keyring: Keyring, owner_of: Callable[[bytes], Owner | None], ke
     if len(authentic) == 1:
         return authentic[0]
     return merged if authentic else mine
-
-
-def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-    """Write all pairs, in synced batches of about BATCH_BYTES."""
-    batch: dict[bytes, bytes] = {}
-    room = BATCH_BYTES
-    for key, value in pairs:
-        batch[key] = value
-        room -= len(key) + len(value)
-        if room <= 0:
-            store.write(batch)
-            batch, room = {}, BATCH_BYTES
-    if batch:
-        store.write(batch)

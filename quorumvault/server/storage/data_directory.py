@@ -66,6 +66,11 @@ class Untrusted(NamedTuple):
     causes: frozenset[Cause]
     words: str
 
+    @property
+    def only_damage(self) -> bool:
+        """Whether what can be read of the store is right, and complete where it can be read."""
+        return bool(self.causes) and self.causes <= {Cause.CANNOT_BE_OPENED, Cause.UNREADABLE}
+
 
 @dataclass(frozen=True, slots=True)
 class NodeDisk:
@@ -116,10 +121,14 @@ def _salvaged(config: NodeConfig, identity: DiskIdentity, untrusted: Untrusted) 
     unreadable = untrusted.causes == {Cause.UNREADABLE} and identity.mode is Mode.ACTIVE
     if not unreadable or len(_asides(directory)) >= MOST_QUARANTINED:
         return False
+    needed, free = store_bytes(directory), shutil.disk_usage(directory).free
+    if needed > free:
+        raise NoRoom(
+            f"{store}: it is damaged, and what can be read of it is copied beside it, which needs {needed:,} bytes; {free:,} are "
+            "free: make room, and the next start goes on"
+        )
     try:
         fresh = salvage(store, identity.disk)
-    except NoRoom:
-        raise
     except (StorageFailed, ConfigError) as failure:
         logger.error("the store cannot be salvaged: %s", failure)
         return False
@@ -145,11 +154,13 @@ def identity_of(config: NodePlace) -> DiskIdentity | None:
 def mark_untrusted(directory: Path, reason: str) -> None:
     """Have the next start set the store in this data directory aside. Durable when it returns, if the disk still takes it.
 
-    ``reason``: one line without a value, a key or a token. Never raises: it is said on the way out.
+    ``reason``: one line without a value, a key or a token. The name of this directory is left out of it, since its own words
+    would count as the cause. Never raises: it is said on the way out.
     """
     mark = directory / UNTRUSTED_FILE
+    words = reason.replace(f"{directory}{os.sep}", "")
     try:
-        durable.replace(mark, f"{reason}\n".encode(errors="backslashreplace"))
+        durable.replace(mark, f"{words}\n".encode(errors="backslashreplace"))
     except OSError as error:
         logger.critical("%s: that its store cannot be trusted could not be noted: %s", directory, error.strerror)
         with suppress(OSError):
@@ -200,11 +211,13 @@ def make_disk(directory: Path, identity: DiskIdentity) -> LevelDBStore:
 
 
 def store_bytes(directory: Path) -> int:
-    """What the store in this data directory takes up. 0 if that cannot be told."""
-    try:
-        return sum(entry.stat().st_size for entry in os.scandir(directory / STORE_DIRECTORY) if entry.is_file())
-    except OSError:
-        return 0
+    """Return the bytes that the store in this data directory takes up; 0 if there is none."""
+    size = 0
+    with suppress(FileNotFoundError), os.scandir(directory / STORE_DIRECTORY) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # LevelDB removed it meanwhile
+                size += entry.stat().st_size
+    return size
 
 
 def remove_quarantined(directory: Path) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quorumvault.server.storage.data_directory import STORE_DIRECTORY
+from quorumvault.server.storage.data_directory import store_bytes
 
 logger = logging.getLogger("quorumvault.disk")
 
@@ -34,16 +34,6 @@ _HYSTERESIS = 0.25
 _RESERVE = 0.125
 #: Multiple of the floor above which dispensable things, such as old event files, are kept: 2 GiB by default.
 _PLENTY = 4
-
-
-def size_of(directory: Path) -> int:
-    """Return the bytes of the files in ``directory``; 0 if there is none."""
-    size = 0
-    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # LevelDB removed it meanwhile
-                size += entry.stat().st_size
-    return size
 
 
 def free_bytes(directory: Path) -> int:
@@ -124,7 +114,7 @@ class FreeSpace:
         """Look at both. Blocks for as long as the disk does."""
         self.has_room()
         with contextlib.suppress(OSError):
-            self.stored = size_of(self.directory / STORE_DIRECTORY)
+            self.stored = store_bytes(self.directory)
 
     def _tell(self) -> None:
         if self.full == self._told:

@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import Final
 
 from quorumvault import durable
-from quorumvault.errors import NoRoom, StorageFailed, StoreCorrupt
+from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.gaps import Gap, Gaps, records_around
+from quorumvault.server.storage.gaps import Gap, Gaps, gap_of, records_around
 from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.store import write_all
 
 logger = logging.getLogger("quorumvault.disk")
 
 _FRESH: Final = "store.salvaged"
-#: Written with one sync.
-_BATCH_BYTES: Final = 8 << 20
 _STRICT: Final = (layout.REGISTER, layout.REVOKED, layout.META, layout.GAP)
 #: What ``create`` wrote.
 _DESCRIPTION: Final = (layout.FORMAT_KEY, layout.DISK_KEY)
@@ -42,18 +41,18 @@ def salvage(store: Path, disk: bytes) -> Path | None:
     """Put a store without unreadable blocks in the place of this disk's. Returns the path at which the new one is waiting.
 
     It takes the old one's place by ``take_place``. Returns None if what the disk cannot vote without is unreadable. Raises
-    StorageFailed if the store does not open, NoRoom if there is none for another one beside it.
+    StorageFailed if the store does not open, or there is no room for what is copied.
     """
     fresh = store.with_name(_FRESH)
     if fresh.exists() and not store.exists():
         return fresh
     shutil.rmtree(fresh, ignore_errors=True)
-    if shutil.disk_usage(store).free < sum(path.stat().st_size for path in store.iterdir()):
-        raise NoRoom(f"{store}: it is damaged, and there is no room to copy what can be read of it beside it")
     try:
         with closing(LevelDBStore.open(store, disk)) as old, closing(LevelDBStore.create(fresh, disk)) as new:
-            gaps = Gaps(_copy(old, new))
-            new.write({layout.GAP + first: end for first, end in gaps})
+            stretches: list[Gap] = []
+            write_all(new, _pairs(old, stretches))
+            gaps = Gaps(stretches)
+            new.write(gaps.pairs())
     except StoreCorrupt as error:
         logger.error("%s cannot be salvaged: %s", store, error)
         shutil.rmtree(fresh, ignore_errors=True)
@@ -68,21 +67,13 @@ def take_place(fresh: Path, store: Path) -> None:
     durable.sync_directory(store.parent)
 
 
-def _copy(old: LevelDBStore, new: LevelDBStore) -> Iterator[Gap]:
-    """Copy, and yield the gaps. Raises StoreCorrupt if what has to be read cannot be; StorageFailed if it cannot be written."""
-    batch: dict[bytes, bytes] = {}
-    size = 0
+def _pairs(old: LevelDBStore, gaps: list[Gap]) -> Iterator[tuple[bytes, bytes]]:
+    """What can be read, and in ``gaps`` what cannot. Raises StoreCorrupt if what has to be read cannot be."""
     for found in _contents(old):
         if isinstance(found, Gap):
+            gaps.append(found)
+        else:
             yield found
-            continue
-        key, value = found
-        batch[key] = value
-        size += len(key) + len(value)
-        if size > _BATCH_BYTES:
-            new.write(batch)
-            batch, size = {}, 0
-    new.write(batch)
 
 
 def _contents(old: LevelDBStore) -> Iterator[tuple[bytes, bytes] | Gap]:
@@ -91,7 +82,7 @@ def _contents(old: LevelDBStore) -> Iterator[tuple[bytes, bytes] | Gap]:
             if prefix == layout.REGISTER:
                 layout.read_register(value)
             if prefix == layout.GAP:
-                yield Gap(key.removeprefix(layout.GAP), value)
+                yield gap_of(key, value)
             elif key not in _DESCRIPTION:
                 yield key, value
     try:

@@ -19,22 +19,12 @@ from quorumvault.errors import ConfigError, StorageFailed
 from quorumvault.protocol.donors import Donor
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode
-from quorumvault.server.storage.data_directory import (
-    IDENTITY_FILE,
-    STORE_DIRECTORY,
-    Cause,
-    Untrusted,
-    is_quarantined,
-    why_untrusted,
-)
+from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIRECTORY, Untrusted, is_quarantined, why_untrusted
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity
 from quorumvault.server.storage.layout import read_sequence
 from quorumvault.server.storage.leveldb import LevelDBStore
 
 logger = logging.getLogger("quorumvault.disk")
-
-#: Causes of distrust for which what can be read of a store is still right, and complete where it can be read.
-_READABLE = frozenset({Cause.CANNOT_BE_OPENED, Cause.UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +39,11 @@ class SetAside:
     @property
     def may_stand_in(self) -> bool:
         """Whether nothing but damage that reading finds is known against it, and it was whole when it was set aside."""
-        readable = self.distrusted is None or (bool(self.distrusted.causes) and self.distrusted.causes <= _READABLE)
-        return readable and self.identity.mode is Mode.ACTIVE
+        return (self.distrusted is None or self.distrusted.only_damage) and self.identity.mode is Mode.ACTIVE
 
-    def age(self) -> int:
-        """The newest view first."""
-        return 0 if self.identity.view is None else -self.identity.view.number
+    @property
+    def view_number(self) -> int:
+        return 0 if self.identity.view is None else self.identity.view.number
 
     def donor(self, store: LevelDBStore) -> Donor:
         """What the protocol has to know of it. It has been active, so it is in a view. Raises StoreCorrupt."""
@@ -73,7 +62,7 @@ def stores_set_aside(config: NodePlace) -> list[SetAside]:
 
 def open_donor(config: NodePlace, ending: ExitStack) -> tuple[Donor, LevelDBStore] | None:
     """The newest of this node's old disks that could stand in as one of three, open and locked until ``ending`` ends."""
-    for aside in sorted(stores_set_aside(config), key=SetAside.age):
+    for aside in sorted(stores_set_aside(config), key=lambda aside: aside.view_number, reverse=True):
         if not aside.may_stand_in:
             continue
         try:

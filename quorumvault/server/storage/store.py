@@ -16,6 +16,8 @@ class Corrupt(Enum):
 
 
 CORRUPT: Final = Corrupt.CORRUPT
+#: What is read of a whole store, and written with one sync, at a time while no node runs.
+BATCH_BYTES = 8 << 20
 
 
 class Store(Protocol):
@@ -45,3 +47,17 @@ class Store(Protocol):
         that can be read all the same, in the order of keys). That a key is not among these does not say that it is absent."""
 
     def close(self) -> None: ...
+
+
+def write_all(store: Store, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write all pairs, in synced batches of about BATCH_BYTES."""
+    batch: dict[bytes, bytes] = {}
+    room = BATCH_BYTES
+    for key, value in pairs:
+        batch[key] = value
+        room -= len(key) + len(value)
+        if room <= 0:
+            store.write(batch)
+            batch, room = {}, BATCH_BYTES
+    if batch:
+        store.write(batch)

@@ -8,9 +8,10 @@ from quorumvault.crypto import tokens
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol.messages import Get, RoundId
 from quorumvault.server.coordinator.vault import Missing
+from quorumvault.server.healing.anti_entropy import WholeBuckets
 from quorumvault.server.healing.requests import on_storage_thread
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.gaps import END_OF_PLACES, Gap, Gaps, bucket_gap
+from quorumvault.server.storage.gaps import END_OF_PLACES, Gap, Gaps
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.healing import CLINIC, Cluster, Node, in_cluster
 from tests.rigs.trio import VIEW
@@ -123,19 +124,7 @@ def test_what_no_disk_knows_is_never_called_absent() -> None:
 
 
 def test_a_view_that_changes_between_the_two_comparisons_begins_them_anew() -> None:
-    async def test(nodes: Cluster) -> None:
-        await nodes.compare_all()
-        n1 = nodes["n1"]
-        whole, bucket = n1.healer.anti_entropy._whole, layout.bucket_of(KEYS[4])
-        assert whole.note("n2", VIEW.id, [bucket]) == []
-        later = (VIEW.id[0] + 1, VIEW.id[1])
-        assert whole.note("n3", later, [bucket]) == []
-        assert whole.note("n2", later, [bucket]) == [bucket]
-
-    in_cluster(test, stores({}))
-
-
-def test_a_bucket_is_closed_as_a_whole() -> None:
-    key = KEYS[5]
-    known = Gaps([bucket_gap(layout.bucket_of(key))])
-    assert known.close([layout.bucket_of(key)]) == {}
+    whole, later = WholeBuckets(2), (VIEW.id[0] + 1, VIEW.id[1])
+    assert whole.note("n2", VIEW.id, [7]) == []
+    assert whole.note("n3", later, [7]) == []
+    assert whole.note("n2", later, [7]) == [7]

@@ -20,8 +20,7 @@ from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.views import Mode
 from quorumvault.server.backup.format import Counts, Header, Piece, Trailer, Writer, seal
 from quorumvault.server.offline.restore import Given, Restored, restore
-from quorumvault.server.replica import copy
-from quorumvault.server.storage import layout
+from quorumvault.server.storage import layout, store
 from quorumvault.server.storage.data_directory import open_disk
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.rigs.made import CLINIC, NOW, flip, made, sealed
@@ -254,7 +253,7 @@ def test_a_disk_that_does_not_keep_what_is_written_makes_no_cluster(
 def test_it_is_written_in_batches_of_a_bounded_size(
     old: Old, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(copy, "BATCH_BYTES", size)
+    monkeypatch.setattr(store, "BATCH_BYTES", size)
     assert run(old.save(tmp_path / "b.qvb", old.pairs()), into, old.files).counts.records == 40
 
 

@@ -1,5 +1,6 @@
 """A node's disk at start: trusted, lost, or its operator's business; and a new one in a lost one's place, crashes and all."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quorumvault.config.cluster import NodeConfig, load_node
-from quorumvault.errors import ConfigError, StorageFailed
+from quorumvault.errors import ConfigError, NoRoom, StorageFailed
 from quorumvault.protocol.views import Mode
 from quorumvault.server.storage import data_directory, layout
 from quorumvault.server.storage.binding import plyvel
@@ -21,9 +22,10 @@ from quorumvault.server.storage.data_directory import (
     mark_untrusted,
     open_disk,
     remove_quarantined,
+    why_untrusted,
 )
 from quorumvault.server.storage.disk_identity import DiskIdentity, read_identity, write_identity
-from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.leveldb import UNREADABLE, LevelDBStore
 from quorumvault.server.storage.store import CORRUPT, Corrupt
 from tests.rigs.made import made
 
@@ -110,6 +112,27 @@ def test_what_was_found_at_run_time_counts_at_the_next_start(config: NodeConfig)
     lost = started(config)
     assert lost.replaceable
     assert "a register cannot be read" in str(lost.problem)
+
+
+def test_without_room_to_salvage_a_store_it_is_left_until_there_is(config: NodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark_untrusted(config.data_directory, UNREADABLE)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+        with pytest.raises(NoRoom, match=r"needs [1-9].* bytes; 1 are free: make room"):
+            started(config)
+    assert not trusted(config)
+    assert started(config).store is not None
+    assert trusted(config)
+
+
+def test_the_name_of_a_data_directory_is_no_cause(tmp_path: Path) -> None:
+    directory = tmp_path / "checksum" / "n1"
+    directory.mkdir(parents=True)
+    mark_untrusted(directory, f"{directory}/store: the store cannot be read: Corruption: {directory}/store/000005.ldb: no table")
+    untrusted = why_untrusted(directory)
+    assert untrusted is not None
+    assert not untrusted.causes
+    assert untrusted.words == "store: the store cannot be read: Corruption: store/000005.ldb: no table"
 
 
 @pytest.mark.parametrize("step", ["write_identity", "quarantine", "durable.sync_directory", "raise_incarnation"])

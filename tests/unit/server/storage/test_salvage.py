@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumvault.errors import NoRoom
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.gaps import END_OF_PLACES, Gap, Gaps, bucket_gap, records_around, united
@@ -144,12 +143,6 @@ def test_nor_one_whose_register_is_none(store: Path) -> None:
     with closing(LevelDBStore.open(store, DISK)) as opened:
         opened.write({layout.register_key(b"o" * 16): b"?"})
     assert salvage(store, DISK) is None
-
-
-def test_without_room_for_another_store_nothing_is_done(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(NoRoom, match="no room"):
-        salvage(store, DISK)
 
 
 places = st.builds(lambda high, low: bytes([high]) + low, st.integers(0, 1), st.binary(min_size=1, max_size=2))
