@@ -245,7 +245,7 @@ class StoreMissing(StorageFailed):
 
 
 class NoRoom(StorageFailed):
-    """The store cannot be opened on a full disk. Nothing is lost by that, and the next start finds it as it was."""
+    """The store cannot be opened or written on a full disk. Nothing is lost by that, and the next start finds it as it was."""
 
 
 class UnexpectedAnswer(QuorumVaultError):

@@ -129,6 +129,8 @@ def _salvaged(config: NodeConfig, identity: DiskIdentity, untrusted: Untrusted) 
         )
     try:
         fresh = salvage(store, identity.disk)
+    except NoRoom:
+        raise
     except (StorageFailed, ConfigError) as failure:
         logger.error("the store cannot be salvaged: %s", failure)
         return False

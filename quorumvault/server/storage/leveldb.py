@@ -268,7 +268,9 @@ class LevelDBStore:
         corrupt = isinstance(error, plyvel.CorruptionError)
         self.corrupt_reads += corrupt
         words = f"{self._path}: {what}: {_words(error)}"
-        return StoreCorrupt(f"{words} ({UNREADABLE})") if corrupt else StorageFailed(words)
+        if corrupt:
+            return StoreCorrupt(f"{words} ({UNREADABLE})")
+        return NoRoom(words) if words.endswith(_FULL) else StorageFailed(words)
 
 
 def _check_name(path: Path) -> None:

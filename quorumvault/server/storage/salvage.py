@@ -5,12 +5,13 @@
     records                                  all that can be read; for each stretch that cannot there is a gap (gaps.py)
     hints                                    as far as they can be read: they take part in no guarantee
 
-    store                  ──all is copied, and synced──▶    store.set-aside-1    the bytes that are left, until no gap is
+    store.salvaging        ──all is copied, and synced──▶    store.salvaged
+    store                  ──renamed──▶                      store.set-aside-1    the bytes that are left, until no gap is
     store.salvaged         ──renamed──▶                      store
 
 The disk stays who it is: it holds what it acknowledged, or says that it does not know. So nothing depends on the others, no view
 changes, and two disks, or all three, can be salvaged one after the other. A crash on the way leaves the old store in its place,
-or aside with the new one whole.
+or aside with the new one whole: a copy that did not come to its end never has the name of one that did.
 
 Rules kept here: what is not known is not absent.
 """
@@ -31,7 +32,8 @@ from quorumvault.server.storage.store import write_all
 
 logger = logging.getLogger("quorumvault.disk")
 
-_FRESH: Final = "store.salvaged"
+_PARTIAL: Final = "store.salvaging"
+_WHOLE: Final = "store.salvaged"
 _STRICT: Final = (layout.REGISTER, layout.REVOKED, layout.META, layout.GAP)
 #: What ``create`` wrote.
 _DESCRIPTION: Final = (layout.FORMAT_KEY, layout.DISK_KEY)
@@ -41,24 +43,29 @@ def salvage(store: Path, disk: bytes) -> Path | None:
     """Put a store without unreadable blocks in the place of this disk's. Returns the path at which the new one is waiting.
 
     It takes the old one's place by ``take_place``. Returns None if what the disk cannot vote without is unreadable. Raises
-    StorageFailed if the store does not open, or there is no room for what is copied.
+    StorageFailed if the store is gone or does not open, NoRoom if there is none for what is copied.
     """
-    fresh = store.with_name(_FRESH)
-    if fresh.exists() and not store.exists():
-        return fresh
-    shutil.rmtree(fresh, ignore_errors=True)
+    partial, whole = store.with_name(_PARTIAL), store.with_name(_WHOLE)
+    if whole.exists() and not store.exists():
+        return whole
+    shutil.rmtree(whole, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     try:
-        with closing(LevelDBStore.open(store, disk)) as old, closing(LevelDBStore.create(fresh, disk)) as new:
+        with closing(LevelDBStore.open(store, disk)) as old, closing(LevelDBStore.create(partial, disk)) as new:
             stretches: list[Gap] = []
             write_all(new, _pairs(old, stretches))
             gaps = Gaps(stretches)
             new.write(gaps.pairs())
     except StoreCorrupt as error:
         logger.error("%s cannot be salvaged: %s", store, error)
-        shutil.rmtree(fresh, ignore_errors=True)
         return None
+    else:
+        partial.rename(whole)
+        durable.sync_directory(whole.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     logger.warning("%s: all that can be read of it was copied; there are %d stretches that cannot", store, gaps.count)
-    return fresh
+    return whole
 
 
 def take_place(fresh: Path, store: Path) -> None:

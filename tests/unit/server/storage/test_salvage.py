@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumvault.errors import NoRoom, StoreMissing
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.server.storage import layout
+from quorumvault.server.storage import store as stores
 from quorumvault.server.storage.gaps import END_OF_PLACES, Gap, Gaps, bucket_gap, records_around, united
 from quorumvault.server.storage.leveldb import LevelDBStore
 from quorumvault.server.storage.leveldb_tables import Tables
@@ -136,7 +138,33 @@ def test_a_salvaged_store_can_all_be_read_and_says_what_it_does_not_know(name: s
 def test_a_disk_that_cannot_read_its_registers_is_not_salvaged(store: Path) -> None:
     rot(next(table for table in store.glob("*.ldb") if OWNER in table.read_bytes()[:60]), 10)
     assert salvage(store, DISK) is None
-    assert not store.with_name("store.salvaged").exists()
+    assert list(store.parent.iterdir()) == [store]
+
+
+def test_a_salvage_that_did_not_come_to_its_end_is_never_taken_for_the_disk(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the old store is gone: what there is of the new one lacks records, and has no gap where it does.
+
+    Proves: what is not known is not absent.
+    """
+    rot(table_of(store), *ROT["one block"](table_of(store)))
+    write, written = LevelDBStore.write, 0
+
+    def fills_up(self: LevelDBStore, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        nonlocal written
+        written += 1
+        if written == 4:
+            raise NoRoom("no space left")
+        write(self, puts, deletes)
+
+    monkeypatch.setattr(stores, "BATCH_BYTES", 20_000)
+    monkeypatch.setattr(LevelDBStore, "write", fills_up)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if the process had been killed
+    with pytest.raises(NoRoom):
+        salvage(store, DISK)
+    assert [path.name for path in store.parent.iterdir() if path != store] == ["store.salvaging"]
+    store.rename(store.with_name("elsewhere"))
+    with pytest.raises(StoreMissing):
+        salvage(store, DISK)
 
 
 def test_nor_one_whose_register_is_none(store: Path) -> None:
