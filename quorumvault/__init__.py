@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from quorumvault.analytics.tables import detokenize as detokenize
     from quorumvault.analytics.tables import tokenize as tokenize
     from quorumvault.client import AsyncClient as AsyncClient
+    from quorumvault.client import AsyncClusters as AsyncClusters
     from quorumvault.client import Client as Client
     from quorumvault.client import ClientPolicy as ClientPolicy
+    from quorumvault.client import Clusters as Clusters
     from quorumvault.client import Result as Result
     from quorumvault.client import Status as Status
     from quorumvault.client import TokenizedRecords as TokenizedRecords
@@ -48,7 +50,10 @@ if TYPE_CHECKING:
 
 __version__: Final = "0.9.0"
 
-_CLIENT = ("AsyncClient", "Client", "ClientPolicy", "Result", "Status", "TokenizedRecords", "TokenResult", "tokens_all_epochs")
+_CLIENT = (
+    *("AsyncClient", "AsyncClusters", "Client", "ClientPolicy", "Clusters", "Result", "Status", "TokenizedRecords"),
+    *("TokenResult", "tokens_all_epochs"),
+)
 _ERRORS = (
     *("AlreadyTokenized", "ColumnError", "EpochAhead", "EpochMoved", "NoQuorum", "NotPermitted", "NotText", "NotTokenizable"),
     *("QuorumVaultError", "RateLimited", "TokenCollision", "TokensNotFound", "Unauthenticated", "UnexpectedAnswer"),

@@ -6,9 +6,11 @@ failover.py    the next node; the retry budget         batches.py, replies.py   
 pace.py        how much is asked for at once           trouble.py                what keeps a client waiting
 settings.py    arguments and environment               results.py, policy.py     what is returned; the limits
 processes.py   state that no two processes share       wire.py, arrow.py         between plans and httpx2; Arrow streams
+clusters.py    owners that live on several clusters
 """
 
 from quorumvault.client.asynchronous import AsyncClient
+from quorumvault.client.clusters import AsyncClusters, Clusters
 from quorumvault.client.policy import ClientPolicy
 from quorumvault.client.results import Health, Limits, NodeHealth, Result, Status, TokenizedRecords, TokenResult, Value
 from quorumvault.client.sync import Client, tokens_all_epochs
@@ -16,8 +18,10 @@ from quorumvault.client.trouble import Trouble
 
 __all__ = [
     "AsyncClient",
+    "AsyncClusters",
     "Client",
     "ClientPolicy",
+    "Clusters",
     "Health",
     "Limits",
     "NodeHealth",

@@ -73,7 +73,7 @@ def resolve(
     An empty QUORUMVAULT_PURPOSE, QUORUMVAULT_CACERT or QUORUMVAULT_CLIENT_CERT is none.
     """
     try:
-        nodes = _nodes(environment.get("QUORUMVAULT_URL", DEFAULT_URL) if urls is None else urls)
+        nodes = parse_urls(environment.get("QUORUMVAULT_URL", DEFAULT_URL) if urls is None else urls)
     except ValueError as error:
         raise (ConfigError("QUORUMVAULT_URL", "", str(error)) if urls is None else BadArgument("url", str(error))) from None
     key = environment.get("QUORUMVAULT_API_KEY") if api_key is None else api_key
@@ -109,18 +109,18 @@ def read_key(path: Path | str) -> str:
             text = file.read(_KEY_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(path, "", f"the API key cannot be read: {error.strerror}") from None
-    key = text.strip()
-    if not key or len(text) > _KEY_FILE_BYTES or len(key.split()) > 1 or not key.isascii():
+    key = text.strip().decode("ascii", "replace")
+    if len(text) > _KEY_FILE_BYTES or not _is_visible(key):
         raise ConfigError(path, "", "expected one API key and nothing else")
-    return key.decode()
+    return key
 
 
 def _is_visible(text: str) -> bool:
     return bool(text) and all("!" <= character <= "~" for character in text)
 
 
-def _nodes(urls: str | Sequence[str]) -> tuple[str, ...]:
-    """ValueError says what was expected."""
+def parse_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns nodes' URLs, each once. Raises ValueError that says what was expected."""
     texts = urls.split(",") if isinstance(urls, str) else list(urls)
     nodes = tuple(dict.fromkeys(_checked_url(text.strip()) for text in texts if text.strip()))
     if not nodes:

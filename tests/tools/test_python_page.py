@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,17 @@ EXAMPLES = [
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The variables of a new module, in the environment of somebody with a vault and a key that may do everything."""
+def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The variables of a new module, in the environment of somebody with a vault and a key that may do everything.
+
+    The page's map of clusters is there, for this vault.
+    """
+    monkeypatch.chdir(tmp_path)
     with served(Rig(fields=("$.ssn",)).app) as url:
+        (clusters,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+        (tmp_path / "clusters.toml").write_text(re.sub("urls = .*", f'urls = ["{url}"]', clusters))
+        (tmp_path / "keys").mkdir()
+        (tmp_path / "keys" / "clinic-a").write_text(key_text("admin"))
         monkeypatch.setenv("QUORUMVAULT_URL", url)
         monkeypatch.setenv("QUORUMVAULT_API_KEY", key_text("admin"))
         made: dict[str, Any] = {"__name__": "example"}
