@@ -11,6 +11,7 @@
     losses.py     disks that are lost, replaced while the old process lives on, or whose replacement is broken in its middle
     rejoining.py  nodes that rejoin, while disks are lost
     healing.py    nodes that hand off, compare and scrub
+    two_sets.py   two sets of three nodes, and what spans them: a design that is not built
     plays.py      what of all that is run together
     shrink.py     the smallest run that still fails
     run.py        the command line: bin/simulate

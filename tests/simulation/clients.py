@@ -194,19 +194,19 @@ class Client:
 
 
 async def _work(action: Action, owner: Owner, given: tuple[str, ...], epoch: int, process: Process) -> object:
-    coordinator = process.coordinator
+    vault = process.node.vault(process)
     match action:
         case Action.USE_KEY:
             return process.node.use_key(process, given[0])
         case Action.REVOKE_KEY:
             return await process.node.revoke_key(process, given[0])
         case Action.TOKENIZE:
-            return await coordinator.tokenize(owner, [canonical(value) for value in given])
+            return await vault.tokenize(owner, [canonical(value) for value in given])
         case Action.DETOKENIZE:
-            return await coordinator.detokenize(owner, given)
+            return await vault.detokenize(owner, given)
         case Action.RETOKENIZE:
-            return await coordinator.retokenize(owner, given)
+            return await vault.retokenize(owner, given)
         case Action.EPOCH:
-            return await coordinator.epoch(owner)
+            return await vault.epoch(owner)
         case Action.ROTATE:
-            return await coordinator.rotate(owner, epoch)
+            return await vault.rotate(owner, epoch)

@@ -7,13 +7,13 @@ what is between them: the storage thread (storage.py) and the links to the other
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from quorumvault.crypto.keys import Keyring
-from quorumvault.model import NODE_NAMES
+from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Message, Outgoing, Put, RaiseEpoch, RoundId
 from quorumvault.protocol.peer import NoReply, OnReply
@@ -22,6 +22,7 @@ from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
 from quorumvault.server.coordinator.coordinator import Coordinator, Identity
 from quorumvault.server.coordinator.hedging import Hedge
+from quorumvault.server.coordinator.vault import Missing, Retokenized, Tokenized
 from quorumvault.server.replica.local_peer import LocalPeer
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
@@ -44,6 +45,16 @@ _BEHIND = 0.15
 _EPOCH_MS = 1_700_000_000_000
 
 Cluster = dict[str, "Node"]
+
+
+class Asked(Protocol):
+    """What clients ask for: see Vault."""
+
+    async def tokenize(self, owner: Owner, canonicals: Sequence[bytes]) -> Tokenized: ...
+    async def detokenize(self, owner: Owner, tokens: Sequence[str]) -> list[bytes | Missing]: ...
+    async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized: ...
+    async def epoch(self, owner: Owner) -> int: ...
+    async def rotate(self, owner: Owner, from_epoch: int) -> int: ...
 
 
 class Observer:
@@ -108,6 +119,8 @@ class Node:
     #: What its processes do with an API key of this id, where the play is about them (revoking.py).
     use_key: Callable[[Process, str], str] = lambda process, key_id: ""
     revoke_key: Callable[[Process, str], Coroutine[Any, Any, None]] = lambda process, key_id: _nothing()
+    #: Who carries out what clients ask of its processes.
+    vault: Callable[[Process], Asked] = lambda process: process.coordinator
     #: How many processes there have been: what makes their nonces differ, whatever the disk says.
     starts: int = 0
 
@@ -235,7 +248,7 @@ class Process:
             node.name, lambda: self.storage, lambda: identity.disk, lambda: self.established, self._clock, node.wall_ms
         )
         self.lines = {name: Line(self, name) for name in NODE_NAMES}
-        self.coordinator = PatientCoordinator(
+        self.coordinator: Coordinator = PatientCoordinator(
             Identity(node.name, identity.disk, self.boot),
             self.lines,
             FORMER_VIEW if identity.view == VIEW and node.rng.random() < _BEHIND else identity.view,

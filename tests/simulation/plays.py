@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.rigs.undone.mutant import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED
+from tests.rigs.undone.mutant import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED, TWO_SETS
 from tests.simulation.healing import run_healing
 from tests.simulation.rejoining import losing, run_rejoining
 from tests.simulation.revoking import revoking, run_revoking
 from tests.simulation.rollback import run_rollback
+from tests.simulation.two_sets import run_two_sets
 from tests.simulation.world import Run, Scenario, run, scenario
 
 
@@ -26,4 +27,5 @@ PLAYS = {
     PUT_BACK: Play(losing, run_rollback),
     HEALING_NODES: Play(scenario, run_healing),
     REVOKED: Play(revoking, run_revoking),
+    TWO_SETS: Play(scenario, run_two_sets),
 }

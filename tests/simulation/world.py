@@ -1,5 +1,7 @@
 """A scenario out of a seed, and its run: three nodes, clients, faults; then all is mended, and all is read through every node."""
 
+from __future__ import annotations
+
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -97,25 +99,35 @@ class Run:
 
 
 class World:
-    """Three nodes and their clients. ``epochs`` is the largest that any client was shown, by owner."""
+    """Three nodes and their clients. ``epochs`` is the largest that any client was shown, by owner.
 
-    def __init__(self, chosen: Scenario, begin: Callable[[Fault, Cluster], Mend] = faults.begin) -> None:
+    ``beside``: another world in whose time this one is, and whose clients its nodes serve.
+    """
+
+    def __init__(
+        self, chosen: Scenario, begin: Callable[[Fault, Cluster], Mend] = faults.begin, beside: World | None = None
+    ) -> None:
         self.chosen = chosen
         self.narrow = chosen.narrow
         self.keyring = _NARROW if chosen.narrow else _WIDE
         self.events: list[Invoke | Complete] = []
         self.epochs: dict[str, int] = {}
-        self.timeline = Timeline()
-        self.branches: Counter[str] = Counter()
-        self.witnesses = Witnesses(self.branches)
+        self.timeline: Timeline = Timeline() if beside is None else beside.timeline
+        self.branches: Counter[str] = Counter() if beside is None else beside.branches
+        self.witnesses: Witnesses = Witnesses(self.branches) if beside is None else beside.witnesses
         self._rng = Random(~chosen.seed)
         self.network = Network(self.timeline, self._rng)
         self.cluster: Cluster = {}
+        #: Its own, and those of the worlds beside it.
+        self.clusters: list[Cluster] = [self.cluster]
+        if beside is not None:
+            beside.clusters.append(self.cluster)
         self._let_begin = begin
         self._mends: dict[Fault, Mend] = {}
         lasting = self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches, chosen.knobs
         for name in NODE_NAMES:
-            self.cluster[name] = Node(name, *lasting, Random(f"comparing {name} {chosen.seed}"))
+            node = self.cluster[name] = Node(name, *lasting, Random(f"comparing {name} {chosen.seed}"))
+            node.starts = 1_000 * (beside is not None)  # no round has the id of one there
         for node in self.cluster.values():
             node.start()
         for fault in chosen.faults:
@@ -152,7 +164,8 @@ class World:
         for calls in self.chosen.calls:
             Client(self, calls)
         self.timeline.run()
-        faults.mend_everything(self.cluster)
+        for cluster in self.clusters:
+            faults.mend_everything(cluster)
         self.timeline.run(self.timeline.now + _CALM)
 
     def read_everything(self) -> None:
@@ -170,13 +183,16 @@ class World:
         check_disks(history, self.cluster)
 
     def history(self) -> History:
-        rotten = {key for node in self.cluster.values() for key in node.disk.rotten}
+        rotten = {key for node in self._nodes() for key in node.disk.rotten}
         tokens = {token for event in self.events for token in _tokens(event)} if rotten else set()
         excused = frozenset((owner.name, token) for owner in OWNERS for token in tokens if _key(owner, token) in rotten)
         return History(self.events, self.narrow, excused)
 
+    def _nodes(self) -> Iterator[Node]:
+        return (node for cluster in self.clusters for node in cluster.values())
+
     def trace(self) -> str:
-        stored = [sorted(node.disk.stored.items()) for node in self.cluster.values()]
+        stored = [sorted(node.disk.stored.items()) for node in self._nodes()]
         return hashlib.blake2b(
             msgspec.msgpack.encode((self.events, stored, repr(self._rng.getstate()))), digest_size=8
         ).hexdigest()
@@ -204,11 +220,18 @@ def run(chosen: Scenario) -> Run:
     return judged(world, world.play, world.check, world.read_everything, world.check)
 
 
-def check_disks(history: History, cluster: Cluster) -> None:
-    """In calm, no two disks differ about a key (rule: write-once), and two hold each value that was given out (committed)."""
+def check_disks(history: History, cluster: Cluster, here: Callable[[str], bool] = lambda token: True) -> None:
+    """In calm, no two disks differ about a key (rule: write-once), and two hold each value that was given out (committed).
+
+    ``here``: whether a token's value belongs on these disks.
+    """
     invoked = {event.op: event for event in history.events if isinstance(event, Invoke)}
     given = dict.fromkeys(
-        (invoked[event.op].owner, token) for event in history.events for token in _tokens(event) if isinstance(event, Complete)
+        (invoked[event.op].owner, token)
+        for event in history.events
+        if isinstance(event, Complete)
+        for token in _tokens(event)
+        if here(token)
     )
     owners = {owner.name: owner for owner in OWNERS}
     for name, token in given:

@@ -16,12 +16,14 @@ from tests.rigs.undone import (
     requests,
     revocations,
     rollback,
+    sets,
     settled,
     views,
 )
 
 _MODULES = (
     requests, batches, groups, rejoining, views, rollback, healing, comparisons, processes, settled, certificates, revocations,
+    sets,
 )  # fmt: skip
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
 #: Those that bin/simulate can show: by a seed, in a small world, by an intruder or a unit test.
