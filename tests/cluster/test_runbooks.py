@@ -1,4 +1,5 @@
-"""The runbooks of docs/operations.md and docs/security.md, typed as they stand, against a cluster of three hosts.
+"""Runbooks of docs/operations.md and docs/security.md, typed as they stand, against a cluster of three hosts.
+The others of them are typed in test_three_hosts.py.
 
 Its nodes get the master secret from a command, which stands for a KMS.
 
@@ -22,8 +23,8 @@ from chaos.testbed.api import Api, trusting
 from chaos.testbed.cluster import NODES, Cluster, environment, wait_for
 from quorumvault.config.cluster import load_cluster
 from quorumvault.server.offline.certificates import CertificateStore
-from tests import ROOT
 from tests.rigs.clusters import SECONDS, becomes_active, events
+from tests.rigs.typed import blocks
 
 OWNER = "clinic-a"
 HOSTS = ("127.0.0.14", "127.0.0.15", "127.0.0.16")
@@ -108,15 +109,6 @@ class Desk:
         return all([result["value"] for result in answer.body["results"]] == ["before"] for answer in answers)
 
 
-def blocks(page: str, heading: str) -> list[str]:
-    """The commands under a heading of a page, one text for each block."""
-    text = (ROOT / "docs" / page).read_text()
-    _, found, section = text.partition(f"\n### {heading}\n")
-    assert found, heading
-    section = re.split(r"\n###? ", section)[0]
-    return re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-
-
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """One cluster for all: each runbook leaves it as good as it was."""
@@ -170,7 +162,7 @@ def test_a_secret_that_a_kms_gives_shows_nowhere(desk: Desk, tokens: list[str]) 
 
 
 def test_a_leaked_api_key(desk: Desk, tokens: list[str]) -> None:
-    revoke, look, another = blocks("security.md", "A leaked API key")
+    revoke, look, another = blocks("security.md", "### A leaked API key")
     leaked = desk.type(another).splitlines()[0]
     key_id = leaked.split("_")[1]
     assert [desk.api(node, leaked).detokenize(tokens).status for node in NODES] == [200] * 3
@@ -184,7 +176,7 @@ def test_a_leaked_api_key(desk: Desk, tokens: list[str]) -> None:
 
 def test_a_leaked_node(desk: Desk, tokens: list[str]) -> None:
     """Whoever has the old host has a node that its peers take no more, whatever it does; and a new one is there."""
-    revoke, again = blocks("security.md", "A leaked node")
+    revoke, again = blocks("security.md", "### A leaked node")
     shown = desk.type(revoke)
     assert "certificate is revoked" in shown
     for node in ("n1", "n2"):
@@ -203,7 +195,7 @@ def test_a_leaked_node(desk: Desk, tokens: list[str]) -> None:
 
 
 def test_expired_certificates(desk: Desk, tokens: list[str]) -> None:
-    (renew,) = blocks("operations.md", "Expired certificates")
+    (renew,) = blocks("operations.md", "### Expired certificates")
     past = datetime.now(UTC) - timedelta(days=3)
     CertificateStore(load_cluster(desk.vault / "cluster.yaml"), lambda: past).issue(NODES, days=1)
     desk.cluster.stop()
@@ -226,7 +218,7 @@ def _refuses(desk: Desk, node: str, began: int) -> bool:
 
 
 def test_a_changed_ca(desk: Desk, tokens: list[str]) -> None:
-    make, both, new, alone = blocks("operations.md", "A changed CA")
+    make, both, new, alone = blocks("operations.md", "### A changed CA")
     old = (desk.vault / "secrets" / "ca.pem").read_bytes()
     desk.type(make)
     desk.trust(desk.place / "old" / "ca.pem")

