@@ -18,7 +18,7 @@ def print_report(report: Report, what: str, *, as_json: bool, err: bool = False)
         say(_words(report, what), err=True)
         for column, cells in report.values.items():
             _warn_of_nulls(column, report.like_nulls.get(column, {}), cells)
-        for told in report.versions or ():
+        for told in report.still_there or ():
             say(f"note: {visible(told)}", err=True)
         if report.left:
             say(f"left as they are: {_shown(report.left)}", err=True)

@@ -135,8 +135,8 @@ class Report(CellCounts):
     """The counts of a whole run. ``look_ups``: texts sent to the vault; parts: kept from an earlier run, and made.
 
     ``left_out``: metadata that had values in it. ``not_kept``: what of the layout of files did not come along. ``in_order``:
-    columns in the order of whose values the rows are. ``untouched``: files in place that had nothing to move. Each is there if
-    it has something to tell.
+    columns in the order of whose values the rows are. ``untouched``: files in place that had nothing to move. ``still_there``:
+    where the values are still that tokens stand for. Each is there if it has something to tell.
     """
 
     files: int = 0
@@ -147,7 +147,7 @@ class Report(CellCounts):
     not_kept: list[str] | msgspec.UnsetType = msgspec.UNSET
     in_order: list[str] | msgspec.UnsetType = msgspec.UNSET
     untouched: int | msgspec.UnsetType = msgspec.UNSET
-    versions: list[str] | msgspec.UnsetType = msgspec.UNSET
+    still_there: list[str] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def partial(self) -> bool:

@@ -96,6 +96,8 @@ class Outputs:
         self._sources = {target: source.path for target, source in zip(self.targets, job.sources, strict=True)}
         self._of_copies = {target for target, source in zip(self.targets, job.sources, strict=True) if source.remote is not None}
         self._in_place = job.output is None
+        #: Where values may be still that tokens stand for.
+        self.still_there: list[str] = []
         self._lists = {
             name: Target(path) for name, path in ((CROSSWALK, job.crosswalk), (REJECTS, job.rejects)) if path is not None
         }
@@ -267,7 +269,7 @@ class Outputs:
             if not is_given:
                 self._allow(made, target, os.stat(folder))
             if not is_given and target.table is not None:
-                is_given = place.link(made) or _put_table(staged, path, target.table, replacing)
+                is_given = place.link(made) or self._put_table(staged, path, target, replacing)
             elif not is_given and replacing:
                 is_given = self._replace(place, made, target, staged, path)
             elif not is_given:
@@ -275,6 +277,17 @@ class Outputs:
         if not is_given:
             raise OutputExists(_APPEARED.format(target))
         return {path.parent, *(each.parent for each in new)}
+
+    def _put_table(self, staged: Path, path: Path, target: Target, replacing: bool) -> bool:
+        from quorumvault.files.columnar.duckdb import put_table
+
+        assert target.table is not None
+        if replacing and self._job.operation == "tokenize":
+            self.still_there.append(
+                f"{path}: its free pages may have rows of a table that was replaced, values too: copy what is in it to a new "
+                "file (COPY FROM DATABASE), and remove this one"
+            )
+        return put_table(staged, path, target.table, replacing=replacing)
 
     def _make_folders(self, target: Target, parent: Path) -> list[Path]:
         """Makes the folders of a target, and returns those that were not there."""
@@ -336,12 +349,6 @@ def _reach(source: Path, group: int) -> int:
 def new_mode(job: Job, widest: int, umask: int) -> int:
     """The mode of a new output: values are for nobody else, tokens for whom the umask and the input leave them to."""
     return 0o600 if job.operation == "detokenize" else 0o600 | (0o066 & widest & ~umask)
-
-
-def _put_table(staged: Path, path: Path, table: str, replacing: bool) -> bool:
-    from quorumvault.files.columnar.duckdb import put_table
-
-    return put_table(staged, path, table, replacing=replacing)
 
 
 def _targets(job: Job) -> Iterator[Target]:

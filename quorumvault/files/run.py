@@ -76,10 +76,12 @@ def _run(job: Job, vault: Client, progress: Progress, outputs: Outputs, users: i
         replacing = job.force or work.manifest.replacing
         outputs.publish(work.staged, uploads, replacing=replacing, untouched=making.untouched())
         report = making.report()
+        still_there = outputs.still_there
         if job.lake is not None:
             from quorumvault.files.columnar.delta import commit
 
-            report.versions = commit(job, job.lake, work.staged / COMMIT)
+            still_there = commit(job, job.lake, work.staged / COMMIT)
+        report.still_there = still_there or msgspec.UNSET
         return report
 
 

@@ -128,9 +128,18 @@ def _arrow_type(text: str) -> Any:
         return None
 
 
+def cast_back(cell: str, kind: CastType) -> str:
+    """SQL of a cell as the type that it had: null for a text that DuckDB does not write for any value of that type.
+
+    DuckDB reads more than it writes: 007 as the integer 7, 1.5 as 2, the day of a time as a date.
+    """
+    value = f"try_cast({cell} as {kind.duckdb})"
+    return f"case when cast({value} as varchar) = {cell} then {value} end"
+
+
 def restored(con: duckdb.DuckDBPyConnection, texts: Any, kind: CastType, to: Any, where: str) -> Any:
     """Returns a column of texts (large_utf8) as the type that it had. Raises RunError, which begins with ``where``."""
-    cast = f"try_cast(cell as {kind.duckdb})"
+    cast = cast_back("cell", kind)
     with registered(con, "restored", pa.table({"cell": texts})):
         lost = con.sql(f"select count(*) from restored where cell is not null and {cast} is null").fetchall()
         require_all(lost[0][0], kind, where)
@@ -146,6 +155,6 @@ def require_all(lost: int, kind: CastType, where: str) -> None:
     """Raises RunError if texts of a column have no place in the type that it had."""
     if lost:
         raise RunError(
-            f"{where}: {lost:,} cells have a text that is no {kind.duckdb}. Tokens that are not found stay as they are: "
-            "--missing null makes them null, and without --restore-types the column stays text"
+            f"{where}: {lost:,} cells have a text that DuckDB writes for no {kind.duckdb}. Tokens that are not found stay as "
+            "they are: --missing null makes them null, and without --restore-types the column stays text"
         )

@@ -260,7 +260,7 @@ class TableConversion:
 
     def _restoring(self, part: str) -> str:
         """SQL of the rows of a part, with the columns in it that become again what they were. Raises RunError."""
-        casts = {name: f"try_cast({quoted(name)} as {kind.duckdb})" for name, kind in self._restored.items()}
+        casts = {name: cast_types.cast_back(quoted(name), kind) for name, kind in self._restored.items()}
         for name, cast in casts.items():
             lost = number(self._con, f"select count(*) from {part}.rows where {quoted(name)} is not null and {cast} is null")
             cast_types.require_all(lost, self._restored[name], f"{self._source}: {name}")
