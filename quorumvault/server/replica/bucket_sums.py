@@ -54,12 +54,15 @@ class BucketSums:
 
     def among_known(self, buckets: Iterable[range]) -> Iterator[range]:
         """The same buckets without those that are not known, whose sums say nothing."""
+        if not self._known:
+            yield from buckets
+            return
         for some in buckets:
-            first = some.start
-            while (end := self._known.find(0, first, some.stop)) >= 0:
-                yield range(first, end)
-                first = end + 1
-            yield range(first, some.stop)
+            first = self._known.find(1, some.start, some.stop)
+            while first >= 0:
+                end = self._known.find(0, first, some.stop)
+                yield range(first, end if end >= 0 else some.stop)
+                first = self._known.find(1, end, some.stop) if end >= 0 else -1
 
     def __getitem__(self, bucket: int) -> int:
         """0 for a bucket that is not known."""
