@@ -146,6 +146,7 @@ def _rebuilt(rebuilt: Rebuilt) -> dict[str, object]:
         "newest": rebuilt.newest,
         "whole": rebuilt.whole,
         "distrusted": rebuilt.distrusted,
+        "unread": rebuilt.unread,
         "cuts": rebuilt.cuts,
     }
 
@@ -201,6 +202,11 @@ def _rebuilt_words(rebuilt: Rebuilt, only: str) -> str:
         lines.append(visible(f"{only} did not trust its disk: {rebuilt.distrusted}"))
     if not rebuilt.whole:
         lines.append(f"{only} was still joining its old cluster, and had only a part of what that one had.")
+    if rebuilt.unread:
+        lines.append(
+            f"{only} could not read {rebuilt.unread:,} of 65,539 parts of its store, or did not know all that it had there. "
+            f"What it cannot tell is gone."
+        )
     lines.append(
         f"What the two other disks acknowledged without {only} is gone: those tokens are not found any more, and rotations may "
         f"have to be\nrepeated. Who was given such tokens can tell which. A value that is tokenized again gets the same token."

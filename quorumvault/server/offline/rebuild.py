@@ -7,6 +7,7 @@
 With two of three disks lost there is no quorum, and no rule by which the third may go on: what the other two acknowledged without
 it cannot be known here. So it does not go on; its records begin a new cluster. Disks of the old one that turn up after all are
 another cluster's, and can never vote beside the new ones. Tokens stay what they are: they depend on the master secret alone.
+What the one disk cannot read of its records, or does not know, is lost with the two others, and not found in the new cluster.
 
 The old directory is left as it was, but for a torn tail (recover.py). The new one is whole, or is not there (init.py).
 """
@@ -23,7 +24,7 @@ from quorumvault.config.api_keys import load_keys
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.config.fields import load_fields
 from quorumvault.config.tls import PeerSettings
-from quorumvault.errors import Refused
+from quorumvault.errors import Refused, StoreCorrupt
 from quorumvault.formats.yaml import read_yaml, with_scalars
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol import records
@@ -34,7 +35,7 @@ from quorumvault.server.offline.disks_at_hand import open_store
 from quorumvault.server.offline.init import make_disks, new_cluster, new_cluster_id
 from quorumvault.server.offline.pack import portable_name
 from quorumvault.server.offline.torn import Cut, cut_torn_tail
-from quorumvault.server.offline.unite import Tell, pairs_of
+from quorumvault.server.offline.unite import Tell, read_through, readable_pieces
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.data_directory import identity_of, why_untrusted
 from quorumvault.server.storage.disk_identity import lock_data_directory
@@ -46,7 +47,7 @@ class Rebuilt:
     """``newest``: when the newest record of the old disk was first written, by its writer's clock; None if there is none.
 
     ``whole``: False if the old disk was still joining, and has a part of what its cluster had. ``distrusted``: why its node did
-    not trust it, if that is so.
+    not trust it, if that is so. ``unread``: the parts of its store that it could not read, or did not know all of.
     """
 
     cluster_file: Path
@@ -55,13 +56,14 @@ class Rebuilt:
     cuts: list[Cut]
     whole: bool
     distrusted: str | None
+    unread: int
 
 
 def rebuild(config: NodeConfig, into: Path, *, now: datetime, entropy: Callable[[int], bytes], tell: Tell) -> Rebuilt:
     """Make a cluster in ``into``, which may be missing but has to be empty, out of this node's disk.
 
     Raises Refused if there is no such disk or something is in ``into``, ConfigError if its node runs or a file that all nodes
-    share is not in order, StorageFailed if the disk cannot be read to its end.
+    share is not in order, StorageFailed if anything but records cannot be read on the disk.
     """
     cluster, into = config.cluster, into.absolute()
     directory = config.data_directory
@@ -81,6 +83,9 @@ def rebuild(config: NodeConfig, into: Path, *, now: datetime, entropy: Callable[
         data = portable_name(cluster, "data", cluster.data)
         cuts = cut_torn_tail(directory)
         with closing(open_store(config, identity)) as old:
+            unread = read_through(old).gaps
+            if any(end <= layout.RECORD for end in unread):
+                raise StoreCorrupt(f"{directory}: its registers, revoked keys or names of owners cannot all be read")
             cluster_id = new_cluster_id(entropy)
             with new_cluster(into, with_scalars(read_yaml(cluster.file), {("cluster_id",): cluster_id})) as cluster_file:
                 for path, name in shared:
@@ -94,12 +99,12 @@ def rebuild(config: NodeConfig, into: Path, *, now: datetime, entropy: Callable[
                     nonlocal found
                     tell(f"{node}: gets what the disk of {config.node} has")
                     found = _Census()
-                    write_all(store, found.counting(pairs_of(old)))
+                    write_all(store, found.counting(pair for piece in readable_pieces(old) for pair in zip(*piece, strict=True)))
 
                 make_disks(into / data, cluster_id, entropy, fill)
             untrusted = why_untrusted(directory)
     distrusted = None if untrusted is None else untrusted.words
-    return Rebuilt(cluster_file, found.records, found.newest, cuts, identity.mode is Mode.ACTIVE, distrusted)
+    return Rebuilt(cluster_file, found.records, found.newest, cuts, identity.mode is Mode.ACTIVE, distrusted, len(unread))
 
 
 class _Census:

@@ -66,12 +66,6 @@ def _within(store: Store, gap: Gap) -> Iterator[tuple[bytes, bytes]]:
             yield found
 
 
-def pairs_of(store: Store) -> Iterator[tuple[bytes, bytes]]:
-    """Yield all records, registers, revoked keys and names of owners of a store, in the order of keys. Raises StoreCorrupt."""
-    for keys, values in pieces_of(store):
-        yield from zip(keys, values, strict=True)
-
-
 def unite(
     sinks: Mapping[str, Store],
     counted: Mapping[str, Store],

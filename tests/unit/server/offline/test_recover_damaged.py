@@ -1,5 +1,6 @@
 """Stores that cannot be read to their end, and disks that have no vote any more: what a recovery takes of them."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from quorumvault.cli import main
-from quorumvault.errors import Refused
+from quorumvault.config.cluster import load_node
+from quorumvault.errors import Refused, StorageFailed
 from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import records
 from quorumvault.protocol.rollback_marks import Mark
@@ -21,8 +23,9 @@ from quorumvault.server.offline.replace_disk import replace_disk
 from quorumvault.server.offline.unite import unite
 from quorumvault.server.replica.copy import end_of_part
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.data_directory import mark_untrusted
+from quorumvault.server.storage.data_directory import mark_untrusted, open_disk
 from quorumvault.server.storage.disk_identity import write_identity
+from quorumvault.server.storage.gaps import Gap, Gaps
 from tests.rigs.made import CLINIC, flip
 from tests.unit.server.offline.test_recover import Vault, damage, register
 from tests.unit.server.replica import test_copy as copies
@@ -160,6 +163,36 @@ def test_what_nobody_can_read_is_lost_only_if_that_is_accepted(vault: Vault) -> 
     assert left.items() <= some(vault, 0).items()
     assert done.unread > 0
     assert vault.votes("n1")
+
+
+def test_a_cluster_out_of_one_damaged_disk_has_what_can_be_read_of_it(vault: Vault, tmp_path: Path) -> None:
+    """Its operator has accepted what is lost: no disk of the new cluster goes on saying that it does not know."""
+    held = some(vault, 0)
+    vault.store(register(3), "n1")
+    vault.store(held, "n1")
+    gone, *_ = held
+    with closing(vault.open("n1")) as store:
+        store.write(Gaps([Gap(gone[1:], gone[1:] + b"\0")]).pairs(), [gone])
+    rot(vault, "n1")
+    new = tmp_path / "new"
+    result = CliRunner().invoke(
+        main, ["recover", str(vault.directory), "--only", "n1", "--accept-loss", "--into", str(new), "--json"]
+    )
+    told = json.loads(result.stdout)
+    contents = []
+    for node in NODE_NAMES:
+        disk = open_disk(load_node(new / "cluster.yaml", node))
+        assert disk.store is not None
+        with closing(disk.store):
+            assert Gaps.of(disk.store).count == 0
+            contents.append(dict(disk.store.scan(b"e")) | dict(disk.store.scan(layout.RECORD)))
+    assert contents[0] == contents[1] == contents[2]
+    assert 90 < len(contents[0]) == told["records"] + 1 < 100
+    assert contents[0].items() <= (held | register(3)).items()
+    assert told["unread"] > 1
+    rot(vault, "n1", 0.0)
+    with pytest.raises(StorageFailed):
+        vault.rebuild("n1", tmp_path / "none")
 
 
 def test_three_disks_with_damage_in_different_parts_have_everything(vault: Vault) -> None:

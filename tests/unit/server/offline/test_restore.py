@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
 from quorumvault.cli import main
 from quorumvault.config.addresses import plan_nodes
@@ -22,6 +23,7 @@ from quorumvault.server.backup.format import Counts, Header, Piece, Trailer, Wri
 from quorumvault.server.offline.restore import Given, Restored, restore
 from quorumvault.server.storage import layout, store
 from quorumvault.server.storage.data_directory import open_disk
+from quorumvault.server.storage.gaps import Gaps
 from quorumvault.server.storage.leveldb import LevelDBStore
 from tests.rigs.made import CLINIC, NOW, flip, made, sealed
 
@@ -116,6 +118,22 @@ def test_three_new_disks_with_all_of_it(old: Old, into: Path, tmp_path: Path) ->
         assert (into / "secrets" / secret).read_bytes() != (old.directory / "secrets" / secret).read_bytes()
     for secret in ("api_keys.yaml", "secrets/ca.key", "secrets/n1.pem", "secrets/master-s1.key"):
         assert (into / secret).stat().st_mode & 0o077 == 0
+
+
+def test_each_new_disk_says_what_the_backup_does_not_know(old: Old, into: Path, tmp_path: Path) -> None:
+    """Proves: what is not known is not absent."""
+    pairs = old.pairs()
+    gone = max(key for key in pairs if key.startswith(layout.RECORD))
+    del pairs[gone]
+    gap = {layout.GAP + gone[1:]: gone[1:] + b"\0"}
+    restored = run(old.save(tmp_path / "b.qvb", pairs | gap, structs.replace(count(pairs), unknown=1)), into, old.files)
+    for node in NODE_NAMES:
+        disk = open_disk(load_node(restored.cluster_file, node))
+        assert disk.store is not None
+        with closing(disk.store):
+            gaps = Gaps.of(disk.store)
+            assert [gaps.covers(key[1:]) for key in pairs if key.startswith(layout.RECORD)] == [False] * 39
+            assert gaps.covers(gone[1:])
 
 
 def test_without_a_key_file_each_owner_gets_a_new_key_and_it_is_good(old: Old, into: Path, tmp_path: Path) -> None:
