@@ -15,11 +15,11 @@ The half without IO (steps.py); server/healing/anti_entropy.py says when, and ca
 
 A replica that had the same sums as its peer learns that the records in these buckets are on two disks.
 
-A bucket that one of the two cannot all read, or does not know all of (server/storage/gaps.py), differs whatever the sums say:
-what is read of it is exchanged as in any other. Once this replica has all that a peer which can read it has there, that peer is
-done; and once that is true of both peers in one view, the bucket is known here.
+A bucket that one of the two cannot all read differs whatever the sums say: what is read of it is exchanged as in any other. One
+of which a replica does not know all that it had (server/storage/gaps.py) takes both others (fill_gaps.py): nothing is brought
+there.
 
-Rules kept here: anti-entropy; settled records; what is not known is not absent.
+Rules kept here: anti-entropy; settled records.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from quorumvault.protocol.messages import (
     Sums,
     Survey,
 )
-from quorumvault.protocol.views import NO_VIEW, ViewId
+from quorumvault.protocol.views import ViewId
 
 #: Groups whose bucket sums are asked for at once: 32 KiB.
 _GROUPS_AT_ONCE = 16
@@ -98,18 +98,7 @@ class SettleBuckets:
     buckets: Sequence[range]
 
 
-@dataclass(frozen=True, slots=True)
-class NoteWhole:
-    """The peer, active in ``view``, can read all of these buckets, and this replica, which could not, has all of it by now.
-
-    Sent: None.
-    """
-
-    view: ViewId
-    buckets: frozenset[int]
-
-
-Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords | SettleBuckets | NoteWhole
+Step = AskOne | MergeRegisters | GiveRegister | MergeRecords | WriteBackRecords | SettleBuckets
 
 
 @dataclass(slots=True)
@@ -139,10 +128,11 @@ def compare() -> Comparing:
     """Compare both replicas, from registers down to records, and mend what differs."""
     compared = Compared()
     yield from _compare_registers(compared)
-    buckets = yield from _differing_buckets()
+    unknown = Unknown()
+    buckets = yield from _differing_buckets(unknown)
     compared.buckets = len(buckets)
     for first, end in ranges(buckets):
-        yield from _compare_listings(first, end, compared)
+        yield from _compare_listings(first, end, compared, unknown)
     return compared
 
 
@@ -169,18 +159,26 @@ def _registers(of_peer: bool, after: bytes) -> Generator[Step, object, Registers
     return page
 
 
-def _differing_buckets() -> Generator[Step, object, list[int]]:
+@dataclass(slots=True)
+class Unknown:
+    """The buckets of which the peer, and this replica, does not know all that it had."""
+
+    theirs: frozenset[int] = frozenset()
+    mine: frozenset[int] = frozenset()
+
+
+def _differing_buckets(unknown: Unknown) -> Generator[Step, object, list[int]]:
     buckets = set[int]()
-    groups = yield from _differing_sums([], buckets)
+    groups = yield from _differing_sums([], unknown)
     for at in range(0, len(groups), _GROUPS_AT_ONCE):
         buckets.update((yield from _differing_sums(groups[at : at + _GROUPS_AT_ONCE])))
     return sorted(buckets)
 
 
-def _differing_sums(groups: list[int], unknown: set[int] | None = None) -> Generator[Step, object, list[int]]:
+def _differing_sums(groups: list[int], unknown: Unknown | None = None) -> Generator[Step, object, list[int]]:
     """The groups that differ if ``groups`` is empty, else the buckets in these that differ. Records in all others are settled.
 
-    ``unknown`` gets the buckets of which this replica does not know all that it had.
+    ``unknown`` is told what either replica does not know.
     """
     answers = []
     for of_peer in (True, False):
@@ -197,7 +195,7 @@ def _differing_sums(groups: list[int], unknown: set[int] | None = None) -> Gener
         equal = [index for index in range(len(mine.sums or b"") // SUM_BYTES) if index not in unequal]
         yield SettleBuckets(mine.view, mine.sequence, _settled(groups, equal))
     if unknown is not None:
-        unknown.update(mine.unknown)
+        unknown.theirs, unknown.mine = frozenset(theirs.unknown), frozenset(mine.unknown)
     return sorted(_bucket(groups, index) for index in unequal) if groups else sorted(unequal)
 
 
@@ -213,28 +211,27 @@ def _bucket(groups: list[int], index: int) -> int:
     return groups[index // GROUP_SIZE] * GROUP_SIZE + index % GROUP_SIZE
 
 
-def _compare_listings(first: int, end: int, compared: Compared) -> Generator[Step, object, None]:
+def _compare_listings(first: int, end: int, compared: Compared, unknown: Unknown) -> Generator[Step, object, None]:
     while first < end:
         following, (theirs, mine) = yield from list_both(first, end)
         compared.unreadable += len(theirs.unreadable | mine.unreadable)
-        lacking = [place for place, seen in theirs.records.items() if mine.records.get(place) != seen]
-        yield from _fetch(lacking, compared)
+        differing = [place for place, seen in theirs.records.items() if mine.records.get(place) != seen]
+        yield from _fetch(_known(differing, unknown.mine), compared)
         missed = [place for place in mine.records if place not in theirs.records]
-        for batch in batches(missed):
+        for batch in batches(_known(missed, unknown.theirs)):
             given = yield WriteBackRecords(batch)
             compared.given += given if isinstance(given, int) else 0
-        if (unknown := mine.unreadable - theirs.unreadable) and theirs.view == mine.view:
-            again = yield from _list(first, following)
-            absent = {bucket_of(place) for place in theirs.records if place not in again.records}
-            yield NoteWhole(mine.view, frozenset(unknown - absent))
         first = following
+
+
+def _known(places: list[bytes], unknown: frozenset[int]) -> list[bytes]:
+    return [place for place in places if bucket_of(place) not in unknown] if unknown else places
 
 
 @dataclass(slots=True)
 class Listed:
     """What one replica can read of some buckets: hashes by place; and the buckets that it cannot all read."""
 
-    view: ViewId
     records: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     unreadable: set[int] = field(default_factory=set)
 
@@ -244,7 +241,7 @@ def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, tuple[
     answer = yield AskOne(True, AskListing(*UNSENT, first, end))
     if not isinstance(answer, Listing) or not first < answer.next <= end:
         raise CannotCompare("a listing that cannot be used")
-    theirs = Listed(answer.view)
+    theirs = Listed()
     _take(answer, theirs)
     mine = yield from _list(first, answer.next)
     return answer.next, (theirs, mine)
@@ -252,12 +249,11 @@ def list_both(first: int, end: int) -> Generator[Step, object, tuple[int, tuple[
 
 def _list(first: int, end: int) -> Generator[Step, object, Listed]:
     """What this node's replica has in buckets of which the peer has given a listing."""
-    listed = Listed(NO_VIEW)
+    listed = Listed()
     while first < end:
         answer = yield AskOne(False, AskListing(*UNSENT, first, end))
         if not isinstance(answer, Listing) or not first < answer.next <= end:
             raise CannotCompare("a listing that cannot be used")
-        listed.view = answer.view
         _take(answer, listed)
         first = answer.next
     return listed

@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tests.model import rejoinscopes, settledscopes
+from tests.model import damagescopes, rejoinscopes, settledscopes
 from tests.model.scopes import LARGE, SMALL
 from tests.model.world import Explored, Violation
 
-WHOLE = SMALL | LARGE | settledscopes.SMALL | settledscopes.LARGE
+WHOLE = SMALL | LARGE | settledscopes.SMALL | settledscopes.LARGE | damagescopes.SMALL | damagescopes.LARGE
 #: Those in which a disk is lost, and another one joins.
 JOINS = rejoinscopes.SMALL | rejoinscopes.LARGE | settledscopes.JOINS_SMALL | settledscopes.JOINS_LARGE
 SCOPES = (*WHOLE, *JOINS)

@@ -11,6 +11,7 @@ from quorumvault.protocol.fence import Register
 from quorumvault.protocol.operations import OwnReplica, Written
 from quorumvault.protocol.read import Open
 from quorumvault.protocol.steps import Steps
+from tests.model.damage import Damage
 from tests.model.groups import MOST
 from tests.model.knowledge import Knowing
 from tests.model.world import KEYRING, Operation, Owed, World
@@ -165,10 +166,17 @@ class Scope:
     knowing: Knowing | None = None
     stored: Mapping[bytes, bytes] | None = None
     group: int = MOST
+    damage: Damage | None = None
 
     def world(self, *, renaming: bool = True) -> World:
         return World(
-            self.operations, keyring=self.keyring, renaming=renaming, knowing=self.knowing, stored=self.stored, group=self.group
+            self.operations,
+            keyring=self.keyring,
+            renaming=renaming,
+            knowing=self.knowing,
+            stored=self.stored,
+            group=self.group,
+            damage=self.damage,
         )
 
 

@@ -65,6 +65,7 @@ from quorumvault.protocol.views import Mode, first_view
 from quorumvault.server.replica.replica import Replica
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
+from tests.model.damage import Damage
 from tests.model.groups import MOST, Group, odd_groups
 from tests.model.knowledge import Knowing, Memory, Process, notices
 from tests.simulation.disks import Disk
@@ -129,11 +130,15 @@ class Operation:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an operation is: what was owed when it began, its decisions, and the replies of its present round by node."""
+    """How far an operation is: what was owed when it began, its decisions, and the replies of its present round by node.
+
+    ``past``: nodes whose disks were salvaged since it began.
+    """
 
     owed: int
     decisions: tuple[int, ...] = ()
     heard: frozenset[tuple[int, int]] = frozenset()
+    past: frozenset[int] = frozenset()
 
 
 class State(NamedTuple):
@@ -203,6 +208,7 @@ class World:
     ``renaming`` false keeps states apart that differ by a renaming only. ``knowing``: what these replicas know of settled records
     is followed too. Then they keep their names, only they are asked alone, and each write is of a kind of its own.
     ``stored`` is what all disks hold at the beginning, ``group`` how many requests a replica takes into one write at most.
+    ``damage``: disks lose what they had.
     """
 
     def __init__(
@@ -214,6 +220,7 @@ class World:
         knowing: Knowing | None = None,
         stored: Mapping[bytes, bytes] | None = None,
         group: int = MOST,
+        damage: Damage | None = None,
     ) -> None:
         kinds = list(dict.fromkeys(operation.kind for operation in operations))
         self._kinds = [kinds.index(operation.kind) for operation in operations]
@@ -223,6 +230,7 @@ class World:
         self._knowing = knowing
         self._stored = frozenset((stored or {}).items())
         self._group = group
+        self._damage = damage
         #: Stores, and groups of requests that they were tried with.
         self.groups: set[tuple[int, Group]] = set()
         #: Those of them that come to something that their requests one by one do not.
@@ -271,6 +279,12 @@ class World:
         self._compared = cache(self._find_compared)
         self._mended = cache(self._find_mended)
         self._sound = cache(self._find_sound)
+        self._has_gap = cache(self._find_gap)
+        self._salvaged = cache(self._find_salvaged)
+        self._outlived = cache(self._find_outlived)
+        self._is_left = cache(self._find_left)
+        self._exchanged = cache(self._find_exchanged)
+        self._filled = cache(self._find_filled)
         self._moved = [cache(partial(self._find_moved, to)) for to in _RENAMINGS]
         self._moved_flights = [cache(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
 
@@ -305,8 +319,11 @@ class World:
     def unsettled(self) -> list[tuple[AnyRequest, Content, Content]]:
         """Requests that would change nothing on a disk, and would on what it grew into, or in a group. There must be none.
 
-        What they would change in memory does not count: there a request is remembered, and forgotten again.
+        What they would change in memory does not count: there a request is remembered, and forgotten again. Where disks lose what
+        they had nothing is dropped.
         """
+        if self._damage is not None:
+            return []
         numbers, contents = range(len(self._requests.values)), self._contents.values
         in_groups = [
             (self._requests.values[idle], contents[store], contents[self._handled(store, group)[0]])
@@ -368,6 +385,8 @@ class World:
                 yield self._written(state, node, self._crashed(store))
         if self._knowing is not None:
             yield from self._learning(state, self._knowing)
+        if self._damage is not None:
+            yield from self._damaging(state, self._damage)
 
     def _grouped(self, state: State, node: int) -> Iterator[State]:
         """A replica handles a group of what is under way to it. Replies that an operation waits for come at once, or never."""
@@ -401,6 +420,22 @@ class World:
                 yield self._written(state, node, self._mended(store, theirs))
         for node in knowing.disks if knowing.compares else ():
             yield self._written(state, node, self._compared(state.stores[node]))
+
+    def _damaging(self, state: State, damage: Damage) -> Iterator[State]:
+        stores = state.stores
+        gaps = sum(map(self._has_gap, stores))
+        for node, store in enumerate(stores):
+            if not self._has_gap(store) and gaps < damage.gaps:
+                for kept in (True, False):
+                    after = self._written(state, node, self._salvaged(store, kept))
+                    if damage.all_lost or self._is_left(after.stores, state.owed):
+                        yield after._replace(progress=tuple(self._outlived(node, each) for each in after.progress))
+            for one, other in itertools.permutations(stores[at] for at in range(3) if at != node) if self._has_gap(store) else ():
+                after = self._written(state, node, self._filled(store, one, other))
+                yield after._replace(progress=tuple(self._ended(node, each) for each in after.progress)) if damage.ends else after
+        for node, other in itertools.permutations(range(3), 2):
+            mine, theirs = self._exchanged(stores[node], stores[other])
+            yield self._written(self._written(state, node, mine), other, theirs)
 
     def _after(self, state: State, at: int, node: int, step: Step) -> State:
         """An operation's step, taken."""
@@ -490,15 +525,16 @@ class World:
     def _at(self, node: int, store: int, work: Callable[[Process], T]) -> tuple[int, T]:
         """A replica's store after this work, which is synced, and what comes of it."""
         disk = self._disk(store)
-        identity = IDENTITIES[node]
-        replica = Replica(disk, identity, self._keyring, reply_bytes=1 << 20, copy_bytes=1 << 20, keep=lambda _: None)
-        process = Process(replica, disk, self._knowing)
+        process = Process(self._replica(node, disk), disk, self._knowing)
         process.remember(self._contents.values[store].memory)
         result = work(process)
         disk.sync()
         after = self._intern_disk(disk, process.memory())
         self._grown.add((store, after))
         return after, result
+
+    def _replica(self, node: int, disk: Disk) -> Replica:
+        return Replica(disk, IDENTITIES[node], self._keyring, reply_bytes=1 << 20, copy_bytes=1 << 20, keep=lambda _: None)
 
     def _find_crashed(self, store: int) -> int:
         disk = self._disk(store)
@@ -519,6 +555,45 @@ class World:
         held = {pair for pair in disk.scan(b"") if pair[0] != layout.SEQUENCE_KEY}
         synced = frozenset(pair for pair in disk.stored.items() if pair[0] != layout.SEQUENCE_KEY)
         return self._contents.number(Content(synced, frozenset(held - synced), memory))
+
+    def _find_gap(self, store: int) -> bool:
+        return any(key.startswith(layout.GAP) for key, _ in self._contents.values[store].synced)
+
+    def _find_salvaged(self, store: int, kept: bool) -> int:
+        assert self._damage is not None
+        disk = self._disk(store)
+        self._damage.salvage(disk, kept=kept)
+        return self._intern_disk(disk, None)
+
+    def _find_left(self, stores: ThreeStores, owed: int) -> bool:
+        """Whether some disk has what was acknowledged or seen."""
+        held = {value for store in stores for _, value in self._contents.values[store].synced}
+        return self._owed.values[owed].found <= {records.sealed_of(value) for value in held if records.holds_value(value)}
+
+    def _find_outlived(self, node: int, number: int) -> int:
+        """An operation, after the disk of a node was salvaged."""
+        progress = self._progress.values[number]
+        if isinstance(progress, str):
+            return number
+        return self._progress.number(replace(progress, past=progress.past | {node}))
+
+    def _ended(self, node: int, number: int) -> int:
+        progress = self._progress.values[number]
+        return _ENDED if isinstance(progress, Progress) and node in progress.past else number
+
+    def _find_filled(self, store: int, one: int, other: int) -> int:
+        damage = self._damage
+        assert damage is not None
+        peers = self._replica(1, self._disk(one)), self._replica(2, self._disk(other))
+        return self._at(0, store, lambda process: damage.fill(process.replica, peers, VIEW))[0]
+
+    def _find_exchanged(self, store: int, theirs: int) -> tuple[int, int]:
+        damage, other = self._damage, self._disk(theirs)
+        assert damage is not None
+        replica = self._replica(1, other)
+        after, _ = self._at(0, store, lambda process: damage.compare(process.replica, replica, VIEW))
+        other.sync()
+        return after, self._intern_disk(other, None)
 
     def _find_heard_sums(self, store: int, theirs: int) -> int:
         """A replica has the sums of another one, and compares its own with them next."""
@@ -562,13 +637,13 @@ class World:
 
     def _decided(self, operation: int, progress: Progress, decision: object) -> Step:
         decisions = (*progress.decisions, self._decisions.number(decision, repr(decision)))
-        further = Progress(progress.owed, decisions)
+        further = Progress(progress.owed, decisions, past=progress.past)
         told = self._announced(operation, progress, decision)
         begin = decisions[: self._operations[operation].begins]
         try:
             asked = self._ask(operation, decisions).request.sent_in(ROUND, VIEW.id)
             if asked == self._ask(operation, begin).request.sent_in(ROUND, VIEW.id):
-                further = Progress(progress.owed, begin)
+                further = Progress(progress.owed, begin, past=progress.past)
             return Step(self._progress.number(further), sent=self._joined(told, self._sent(operation, further)))
         except QuorumLost:
             return Step(_ENDED, sent=told)
@@ -618,8 +693,11 @@ class World:
     def _find_settled(self, flight: int, stores: ThreeStores) -> int:
         """What is under way, without requests that change nothing where they arrive.
 
-        A notice may come before what it tells of, and then changes nothing, and change something later: it may always come.
+        A notice may come before what it tells of, and then changes nothing, and change something later: it may always come. So
+        may any other request where disks lose what they had.
         """
+        if self._damage is not None:
+            return flight
         return self._flights.number(
             frozenset(
                 (request, node)
@@ -650,7 +728,8 @@ class World:
             return number
         decisions = tuple(self._find_moved_decision(to, decision) for decision in progress.decisions)
         heard = frozenset((to[node], reply) for node, reply in progress.heard)
-        return self._progress.number(Progress(progress.owed, decisions, heard))
+        past = frozenset(to[node] for node in progress.past)
+        return self._progress.number(Progress(progress.owed, decisions, heard, past))
 
     def _find_moved_decision(self, to: Sequence[int], number: int) -> int:
         decision = self._decisions.values[number]

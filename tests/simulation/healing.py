@@ -161,7 +161,7 @@ def check_converged(world: World) -> None:
     """All disks hold the same records and registers, but for buckets in which one of them has a block that cannot be read.
 
     And but for what bits flipped in where no other disk has it: it was never acknowledged, and can be had from nobody. And but
-    for tokens in which two values met, or a value and a conflict mark: each disk keeps what it had first.
+    for tokens in which two values met, or a value and a conflict mark: each disk keeps what it had first, or does not know it.
     """
     disks = [node.disk for node in world.cluster.values()]
     alone = {key for disk in disks for key in disk.flipped if sum(key in other.stored for other in disks) == 1}
@@ -174,14 +174,18 @@ def check_converged(world: World) -> None:
 
 
 def _contested(world: World, key: bytes, held: Sequence[Mapping[bytes, bytes]]) -> bool:
-    """Whether each disk has an authentic value there, or a conflict mark, and those that have one value have the same record."""
+    """Whether each disk has an authentic value there, or a conflict mark, and those that have one value have the same record.
+
+    Or does not know what it had there: of two values that the others have it takes none.
+    """
     if not world.narrow or not key.startswith(layout.RECORD):
         return False
     found = [record for each in held if (record := each.get(key)) is not None]
+    unknown = sum(node.disk.holds(key) is None and node.disk.unknown(key) for node in world.cluster.values())
     place = key.removeprefix(layout.RECORD)
     owner = next(owner for owner in OWNERS if owner.id == layout.parse_place(place)[0])
     rightful = all(record == CONFLICT_MARK or is_authentic(world.keyring, owner, place, record) for record in found)
-    return rightful and len(found) == len(held) and len(set(found)) == len(set(map(sealed_of, found))) > 1
+    return rightful and len(found) + unknown >= len(held) and len(set(found)) == len(set(map(sealed_of, found))) > 1
 
 
 def _common(disk: Disk, unreadable: set[int]) -> dict[bytes, bytes]:

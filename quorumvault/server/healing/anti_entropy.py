@@ -5,7 +5,9 @@ soon as the buckets are counted; then every ``healing.anti_entropy`` seconds, gi
 into step; soon after a link of this node went down or came up; as soon as a peer is back that missed more than hints are kept
 for; and when an operator asks for it.
 
-Rules kept here: anti-entropy; what is not known is not absent.
+Before it compares itself with anybody, a node fills the gaps of its disk (fill_gaps.py).
+
+Rules kept here: anti-entropy.
 """
 
 import asyncio
@@ -25,7 +27,6 @@ from quorumvault.protocol.anti_entropy import (
     GiveRegister,
     MergeRecords,
     MergeRegisters,
-    NoteWhole,
     SettleBuckets,
     Step,
     WriteBackRecords,
@@ -34,9 +35,10 @@ from quorumvault.protocol.anti_entropy import (
     verify_registers,
 )
 from quorumvault.protocol.buckets import BUCKETS
+from quorumvault.protocol.fill_gaps import Filled
 from quorumvault.protocol.messages import Registers
-from quorumvault.protocol.views import ViewId
 from quorumvault.server.coordinator.exchange import drive
+from quorumvault.server.healing.fill_gaps import GapFilling
 from quorumvault.server.healing.hinted_handoff import Handoff
 from quorumvault.server.healing.requests import NoAnswer, ReplicaClient, Storage, on_storage_thread
 from quorumvault.server.healing.send_records import RecordSender
@@ -70,6 +72,7 @@ class AntiEntropy:
     sender: RecordSender
     throttle: Throttle
     handoff: Handoff
+    gaps: GapFilling
     seconds: float
     settled_after: float
     rng: random.Random
@@ -79,7 +82,6 @@ class AntiEntropy:
         #: When the next comparison with each peer is due, by the event loop's clock.
         self._due = dict.fromkeys(self.peers, 0.0)
         self._busy = asyncio.Lock()
-        self._whole = WholeBuckets(len(self.peers))
         self.counted = False
 
     def link_changed(self) -> None:
@@ -89,11 +91,13 @@ class AntiEntropy:
         soon = asyncio.get_running_loop().time() + self.settled_after
         for node, due in self._due.items():
             self._due[node] = min(due, soon)
+        self.gaps.try_soon()
 
     async def once(self) -> None:
         """Count the buckets if that is still to be done, then compare with each peer for which a comparison is due."""
         if not self.counted:
             await self._count()
+        await self._fill_gaps(self.gaps.once)
         for node, due in self._due.items():
             overflowed = self.handoff.overflowed(node) is not None
             if self.replicas.can_ask(node) and (overflowed or asyncio.get_running_loop().time() >= due):
@@ -102,6 +106,7 @@ class AntiEntropy:
     async def repair(self) -> dict[str, Compared | str]:
         """Compare with all peers now, until nothing is left to mend. Returns its counts, or why it failed, by peer."""
         outcomes: dict[str, Compared | str] = {}
+        await self._fill_gaps(self.gaps.now)
         for _ in range(_REPEATS):
             changed = 0
             for node in self._due:
@@ -113,10 +118,6 @@ class AntiEntropy:
             if not changed:
                 break
         return outcomes
-
-    async def give_up_gaps(self) -> int:
-        """An operator says that what this disk does not know is absent. Returns how many gaps there were."""
-        return await on_storage_thread(self.storage, give_up_gaps)
 
     async def compare(self, node: str) -> Compared | str:
         """Compare with one peer now. Returns the counts, or why it failed."""
@@ -163,6 +164,12 @@ class AntiEntropy:
             found = await look()
         return found
 
+    async def _fill_gaps(self, fill: Callable[[], Awaitable[Filled | None]]) -> None:
+        async with self._busy:
+            filled = await fill()
+        if filled is not None and filled.closed:
+            self.link_changed()  # meanwhile this disk took nothing new there
+
     async def _count(self) -> None:
         first = 0
         while first < BUCKETS:
@@ -189,50 +196,11 @@ class AntiEntropy:
             case SettleBuckets():
                 await on_storage_thread(self.storage, lambda replica: replica.settle(step.view, step.buckets, step.sequence))
                 return None
-            case NoteWhole(view=view, buckets=buckets):
-                if known := self._whole.note(node, view, buckets):
-                    await on_storage_thread(self.storage, lambda replica: close_gaps(replica, view, known))
-                return None
             case MergeRecords():
                 began = self.throttle.begin()
                 taken = await on_storage_thread(self.storage, lambda replica: merge_records(replica, step))
                 await self.throttle.rest(began)
                 return taken
-
-
-class WholeBuckets:
-    """The buckets of which this node has all that a peer has, which could read them whole, in the newest view of a comparison."""
-
-    def __init__(self, peers: int) -> None:
-        self._peers = peers
-        self._view: ViewId | None = None
-        self._by_bucket: dict[int, set[str]] = {}
-
-    def note(self, node: str, view: ViewId, buckets: Collection[int]) -> list[int]:
-        """Returns those of the buckets that are known with this peer: all peers have been compared there in this view."""
-        if view != self._view:
-            self._view = view
-            self._by_bucket.clear()
-        for bucket in buckets:
-            self._by_bucket.setdefault(bucket, set()).add(node)
-        known = [bucket for bucket in buckets if len(self._by_bucket[bucket]) == self._peers]
-        for bucket in known:
-            del self._by_bucket[bucket]
-        return known
-
-
-def close_gaps(replica: Replica, view: ViewId, buckets: Collection[int]) -> None:
-    """This disk knows all of these buckets: both others were read there, in this view. In another one the gaps stay."""
-    if replica.is_active_in(view) and replica.has_reserve():
-        replica.inventory.close_gaps(buckets)
-
-
-def give_up_gaps(replica: Replica) -> int:
-    """What this disk does not know is absent from now on. Returns how many gaps there were."""
-    gaps = replica.gaps.count
-    if replica.has_reserve():
-        replica.inventory.close_gaps(replica.gaps.buckets())
-    return gaps - replica.gaps.count
 
 
 def merge_registers(replica: Replica, theirs: Registers) -> int:

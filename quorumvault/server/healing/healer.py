@@ -10,6 +10,7 @@ from quorumvault.protocol.anti_entropy import Compared
 from quorumvault.protocol.peer import Peer
 from quorumvault.protocol.views import View
 from quorumvault.server.healing.anti_entropy import AntiEntropy
+from quorumvault.server.healing.fill_gaps import GapFilling
 from quorumvault.server.healing.hinted_handoff import Handoff
 from quorumvault.server.healing.requests import ReplicaClient, Storage
 from quorumvault.server.healing.scrub import Neighbours, Scrub, ScrubCounts
@@ -72,6 +73,14 @@ class Healer:
             sender,
             Throttle(settings.share),
             self.handoff,
+            GapFilling(
+                others,
+                replicas,
+                storage,
+                Throttle(settings.share),
+                seconds=settings.anti_entropy,
+                rounds_end_after=timeouts.request,
+            ),
             seconds=settings.anti_entropy,
             settled_after=timeouts.round,
             rng=node.rng,

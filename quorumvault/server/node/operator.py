@@ -86,7 +86,7 @@ class Operator:
             return Repaired(node, {peer: PeerRepair(problem=_NO_DISK) for peer in self.report.links})
         outcomes = await healer.anti_entropy.repair()
         compared = any(isinstance(outcome, Compared) for outcome in outcomes.values())
-        given_up = await healer.anti_entropy.give_up_gaps() if accept_loss and compared else 0
+        given_up = await healer.anti_entropy.gaps.give_up() if accept_loss and compared else 0
         left = self.report.facts().gaps
         return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()}, left, given_up)
 

@@ -24,6 +24,7 @@ from quorumvault.server.storage.gaps import END_OF_PLACES, Gaps, records_around
 from quorumvault.server.storage.gaps import Gap as UnknownStretch
 from quorumvault.server.storage.store import BATCH_BYTES, CORRUPT, Store
 
+_NO_GAPS = Gaps()
 _COPIED = (layout.REGISTER, layout.REVOKED, layout.OWNER, layout.RECORD)
 #: Parts of a store, each of which can be read or not: the buckets of records, and what is before them.
 PARTS: Final = BUCKETS + len(_COPIED) - 1
@@ -168,13 +169,20 @@ def stored_pairs(store: Store) -> Iterator[tuple[bytes, bytes]]:
 
 
 def merge_piece(
-    store: Store, owners: OwnerNames, keyring: Keyring, keys: Sequence[bytes], values: Sequence[bytes], *, marks: bool = True
+    store: Store,
+    owners: OwnerNames,
+    keyring: Keyring,
+    keys: Sequence[bytes],
+    values: Sequence[bytes],
+    *,
+    marks: bool = True,
+    spared: Gaps = _NO_GAPS,
 ) -> dict[bytes, bytes]:
     """The pairs to write so that the store has at least what the piece has. ``owners`` are those of the store.
 
-    Two values under one key become a conflict mark; without ``marks`` the store keeps what it has there. What disks have not in
-    common is passed over, whoever sent it, and so is what nothing could read later: a name that is none, say, or a register.
-    Raises StoreCorrupt if the store cannot be read.
+    Two values under one key become a conflict mark; without ``marks`` the store keeps what it has there. Nothing is put where it
+    has nothing in a gap that is ``spared``. What disks have not in common is passed over, whoever sent it, and so is what nothing
+    could read later: a name that is none, say, or a register. Raises StoreCorrupt if the store cannot be read.
     """
     staged: dict[bytes, bytes] = {}
 
@@ -183,7 +191,7 @@ def merge_piece(
         return owners.get(owner_id) if name is None else owner_named(owner_id, name)
 
     for key, theirs, mine in zip(keys, values, store.get(keys), strict=True):
-        if not _is_common(key, theirs):
+        if not _is_common(key, theirs) or (mine is None and key.startswith(layout.RECORD) and spared.covers(key[1:])):
             continue
         if mine is CORRUPT:
             raise StoreCorrupt("what was copied from another disk cannot be read again")

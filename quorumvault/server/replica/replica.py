@@ -36,7 +36,7 @@ from quorumvault.server.replica.revoked_keys import RevokedKeys, refusal_of
 from quorumvault.server.replica.settled import SettledRecords
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import DiskIdentity
-from quorumvault.server.storage.gaps import Gaps, unknown_among
+from quorumvault.server.storage.gaps import Gaps, as_unreadable, unknown_among
 from quorumvault.server.storage.store import CORRUPT, Corrupt, Store
 
 #: The answer for a record that the replica holds and cannot read.
@@ -174,22 +174,23 @@ class Replica:
         if fresh and self._has_room():
             self._write(fresh)
 
-    def merge(self, keys: list[bytes], values: list[bytes]) -> int | None:
+    def merge(self, keys: list[bytes], values: list[bytes], *, into_gaps: bool = False) -> int | None:
         """Merge pairs of another disk's store into this one. Returns how many keys changed, or None if there is no room.
 
         On a joining disk two values become a conflict mark. An active disk keeps what it has, since two disks may have it, and it
-        may have been told: at each read all three replicas settle it (rule: a conflict never overwrites).
+        may have been told: all three settle it at each read. Only ``into_gaps`` it takes anything into a gap (fill_gaps.py).
         """
         if not self._has_room() or not self.revoked.takes(keys):
             return None
-        merged = merge_piece(self._store, self.owners, self._keyring, keys, values, marks=self._identity.mode is Mode.JOINING)
-        changed = len(merged)
+        joins = self._identity.mode is Mode.JOINING
+        spared = Gaps() if joins or into_gaps else self.gaps
+        merged = merge_piece(self._store, self.owners, self._keyring, keys, values, marks=joins, spared=spared)
         if merged:
             there = zip(merged, self._store.get(list(merged)), strict=True)
             self._replaced = {key: was for key, was in there if isinstance(was, bytes) and key.startswith(layout.RECORD)}
-            self._write(merged)
+            self._write(dict(merged))
             self.revoked.learn(merged)
-        return changed
+        return len(merged)
 
     def settle(self, view: ViewId, buckets: Iterable[range], sequence: int) -> None:
         """A peer had the same sums of these buckets, both disks active in ``view``, this one after ``sequence`` writes."""
@@ -312,9 +313,7 @@ class Replica:
         self.owners.stage(put.owner, put.owner_name, staged)
         keys = layout.record_keys(put.owner, [put.epoch] * len(put.digests), put.digests)
         refused = self._store_once(keys, [put.header + sealed for sealed in put.sealed], staged)
-        if refused:
-            keys = [key for index, key in enumerate(keys) if index not in refused]
-        return _Durable(put, refused, keys)
+        return _Durable(put, refused, [key for index, key in enumerate(keys) if index not in refused] if refused else keys)
 
     def _write_back(self, repair: messages.WriteBack, staged: dict[bytes, bytes]) -> _Durable:
         """Read repair: only records that are authentic for their keys are written. The fence does not apply to old records."""
@@ -357,7 +356,7 @@ class Replica:
         spared = frozenset(self.present.absent(keys))
         asked = [key for key in keys if key not in spared] if spared else keys
         found = dict(zip(asked, self._store.get(asked), strict=True)) if asked else {}
-        return [found.get(key) for key in keys]
+        return as_unreadable(keys, [found.get(key) for key in keys], self.gaps)
 
     def _get(self, get: messages.Get, staged: dict[bytes, bytes]) -> AnyReply:
         keys = layout.record_keys(get.owner, get.epochs, get.digests)

@@ -3,9 +3,10 @@
     a block of the store fails its checksum    its records may have been acknowledged, and nobody can tell which they were
     the store is salvaged (salvage.py)         what can be read is copied into a new one, and each such stretch is a gap there
     a read of a key in a gap                   what the store has, or unknown: never absent
-    a write, also of another disk's record     is stored as anywhere: what is not known gives way to what is
-    both others have been read there, whole    the gap is closed: what was acknowledged was on two of the three disks, so this
-                                               one has it by then (protocol/anti_entropy.py)
+    a write of what it has not                 is refused, as where a block cannot be read: another value may have been there
+    both others are read there, at once        what one of them has is taken, if the other one has nothing else. Where both can be
+                                               read whole the gap is closed then: what was acknowledged was on two of the three
+                                               disks (protocol/fill_gaps.py)
     another disk would copy this one           cannot be read, as the block could not (replica/copy.py)
 
 A gap is in the store under its first place, and its value is the first place behind it.
@@ -63,6 +64,8 @@ class Gaps:
 
     def meets(self, bucket: int) -> bool:
         """True if part of this bucket is in a gap."""
+        if not self._gaps:
+            return False
         whole = bucket_gap(bucket)
         index = bisect_right(self._firsts, whole.end) - 1
         return index >= 0 and self._firsts[index] < whole.end and self._gaps[index].end > whole.first
@@ -117,6 +120,13 @@ def unknown_among(keys: Sequence[bytes], found: Sequence[bytes | Corrupt | None]
     if gaps.count:
         unknown += [index for index, key in enumerate(keys) if found[index] is None and gaps.covers(key[1:])]
     return unknown
+
+
+def as_unreadable(keys: Sequence[bytes], found: list[bytes | Corrupt | None], gaps: Gaps) -> list[bytes | Corrupt | None]:
+    """What was found under the keys of records; CORRUPT for those that are not known to be absent."""
+    for index in unknown_among(keys, found, gaps) if gaps.count else ():
+        found[index] = CORRUPT
+    return found
 
 
 def in_two(several: Sequence[Gaps]) -> list[Gap]:

@@ -9,6 +9,7 @@ from tests.rigs.undone import (
     batches,
     certificates,
     comparisons,
+    gaps,
     groups,
     healing,
     processes,
@@ -22,8 +23,8 @@ from tests.rigs.undone import (
 )
 
 _MODULES = (
-    requests, batches, groups, rejoining, views, rollback, healing, comparisons, processes, settled, certificates, revocations,
-    sets,
+    requests, batches, groups, rejoining, views, rollback, healing, comparisons, gaps, processes, settled, certificates,
+    revocations, sets,
 )  # fmt: skip
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
 #: Those that bin/simulate can show: by a seed, in a small world, by an intruder or a unit test.

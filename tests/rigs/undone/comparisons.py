@@ -50,10 +50,10 @@ def _number_anew(self: Ledger, number: int, hint: hinted_handoff.Hint) -> None:
     self.next = 0
 
 
-def _all_but_the_last(first: int, end: int, compared: Any) -> Any:
+def _all_but_the_last(first: int, end: int, compared: Any, unknown: Any) -> Any:
     """Of each range of buckets that differ."""
     if end - first > 1:
-        yield from _real_listings(first, end - 1, compared)
+        yield from _real_listings(first, end - 1, compared, unknown)
 
 
 def _rot_in_odd_buckets(self: Inventory, first: int) -> Any:

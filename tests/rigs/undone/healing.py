@@ -31,7 +31,7 @@ MUTANTS = (
     Mutant("hint-forgotten", ("hinted handoff",), "a hint is deleted before it is acknowledged",
            ((Handoff, "_hand_off", _forget),), HEALING_NODES, seed=3),
     Mutant("takes-nothing", ("anti-entropy",), "nothing is taken",
-           ((Replica, "merge", lambda replica, keys, values: 0),), HEALING_NODES, seed=1),
+           ((Replica, "merge", lambda replica, keys, values, **options: 0),), HEALING_NODES, seed=1),
     Mutant("equal-sums", ("anti-entropy",), "what differs is not looked at",
            ((anti_entropy, "differing", lambda one, other: []),), HEALING_NODES, seed=1),
     Mutant("merge-by-choice", ("a conflict never overwrites", "anti-entropy"), "one value is chosen",

@@ -170,7 +170,7 @@ MUTANTS = (
     Mutant("settled-in-every-view", _RULE, "a new view forgets nothing",
            ((SettledRecords, "forget", lambda self: None),), LOST_DISKS, scopes=("settled-join-contested",)),
     Mutant("settled-and-marked", _RULE, "an active disk's value becomes a conflict mark",
-           ((replicas, "merge_piece", lambda *pieces, marks: merge_piece(*pieces)),), HEALING_NODES,
+           ((replicas, "merge_piece", lambda *pieces, marks, spared: merge_piece(*pieces, spared=spared)),), HEALING_NODES,
            scopes=("settled-two-values-read",)),
     Mutant("settled-overflow", _RULE, "a bucket stays settled though a key of it found no room",
            ((SettledRecords, "wrote", _bucket_stays),), REQUESTS, seed=21, scopes=("settled-no-room",)),

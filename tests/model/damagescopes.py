@@ -1,0 +1,24 @@
+"""Which small worlds with damaged disks are explored: what one has lost it never calls absent, and nothing takes its place."""
+
+from dataclasses import replace
+
+from quorumvault.server.storage import layout
+from tests.model.damage import Damage
+from tests.model.scopes import A_NARROW, GET, GET_NARROW, NARROW, OWNER, PUT, VALUE, C, Scope, digest_of
+from tests.model.world import KEYRING
+
+ONE, ONE_NARROW = (Damage(layout.record_keys(OWNER.id, [1], [digest_of(VALUE, keyring)])[0][1:]) for keyring in (KEYRING, NARROW))
+TWO, TWO_NARROW = replace(ONE, gaps=2, all_lost=True), replace(ONE_NARROW, gaps=2)
+
+#: Explored by the test suite. "twice": two disks may have gaps at once.
+SMALL = {
+    "damaged-put-get": Scope((PUT, GET), at_least=10_000, damage=ONE),
+    "damaged-two-values": Scope((A_NARROW, C), NARROW, 5_000, damage=ONE_NARROW),
+    "damaged-twice-two-values": Scope((A_NARROW, C), NARROW, 5_000, damage=TWO_NARROW),
+    "damaged-twice-put-get": Scope((PUT, GET), at_least=10_000, damage=TWO),
+}
+#: Explored by hand.
+LARGE = {
+    "damaged-two-values-get": Scope((A_NARROW, C, GET_NARROW), NARROW, damage=ONE_NARROW),
+    "damaged-twice-two-values-get": Scope((A_NARROW, C, GET_NARROW), NARROW, damage=TWO_NARROW),
+}

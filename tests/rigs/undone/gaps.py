@@ -1,0 +1,63 @@
+"""Safeties of disks that have lost something, undone one at a time."""
+
+from typing import Any
+
+from msgspec import structs
+
+from quorumvault.protocol import fill_gaps
+from quorumvault.protocol.views import NO_VIEW
+from quorumvault.server.healing.fill_gaps import GapFilling
+from quorumvault.server.replica import copy
+from quorumvault.server.replica import replica as replicas
+from quorumvault.server.storage import salvage
+from quorumvault.server.storage.gaps import Gaps
+from tests.rigs.undone.mutant import Mutant
+
+_real_list = fill_gaps._list
+
+
+def _list_as(change: Any) -> Any:
+    def list_as(of: int, first: int, end: int) -> Any:
+        listing = yield from _real_list(of, first, end)
+        return structs.replace(listing, **change) if of == fill_gaps.PEERS[1] else listing
+
+    return list_as
+
+
+def _list_in_any_view(of: int, first: int, end: int) -> Any:
+    listing = yield from _real_list(of, first, end)
+    return structs.replace(listing, view=NO_VIEW)
+
+
+def _merge_anywhere(*of: Any, spared: Gaps, **options: Any) -> dict[bytes, bytes]:
+    return copy.merge_piece(*of, **options)
+
+
+_GAPS = "tests/unit/server/healing/test_gaps.py::"
+_SALVAGE = "tests/unit/server/storage/test_salvage.py::"
+_RULE = "what is not known is not absent"
+
+MUTANTS = (
+    Mutant("gap-is-absent", (_RULE,), "what is in a gap is absent",
+           ((Gaps, "covers", lambda self, place: False),), scopes=("damaged-put-get",)),
+    Mutant("gap-takes-puts", (_RULE, "write-once"), "a put or a write-back is taken into a gap",
+           ((replicas, "as_unreadable", lambda keys, found, gaps: found),), scopes=("damaged-two-values",)),
+    Mutant("gap-takes-from-one", (_RULE, "write-once"), "a comparison with one other disk brings records into a gap",
+           ((replicas, "merge_piece", _merge_anywhere),), scopes=("damaged-two-values",)),
+    Mutant("gap-takes-either", (_RULE, "write-once"), "of two values that meet in a gap one is taken",
+           ((fill_gaps, "_merge", lambda one, other: min(filter(None, (one, other)))),), scopes=("damaged-two-values",)),
+    Mutant("gap-closed-by-one", (_RULE,), "a gap is closed when one other disk was read there",
+           ((fill_gaps, "_list", _list_as({"places": [], "hashes": [], "unreadable": []})),), scopes=("damaged-put-get",)),
+    Mutant("gap-closed-unread", (_RULE,), "a gap is closed though another disk does not know either",
+           ((fill_gaps, "_list", _list_as({"unreadable": []})),), scopes=("damaged-twice-put-get",)),
+    Mutant("gap-closed-across-views", (_RULE,), "a gap is closed by what was read in two views",
+           ((fill_gaps, "_list", _list_in_any_view),), tests=(_GAPS + "test_a_gap_is_closed_in_one_view",)),
+    Mutant("gap-closed-early", (_RULE, "committed"), "a gap is filled while old acknowledgements may count still",
+           ((GapFilling, "_rounds_ended", lambda self: 0.0),),
+           tests=(_GAPS + "test_a_gap_is_filled_when_nobody_counts_any_more_what_was_acknowledged_before",)),
+    Mutant("gaps-forgotten", (_RULE,), "a store's gaps are forgotten when its process starts again",
+           ((Gaps, "of", classmethod(lambda cls, store: cls())),), scopes=("damaged-put-get",)),
+    Mutant("gaps-not-salvaged", (_RULE,), "a store that is salvaged once more forgets the gaps that it had",
+           ((salvage, "_STRICT", salvage._STRICT[:-1]),),
+           tests=(_SALVAGE + "test_a_salvaged_store_can_all_be_read_and_says_what_it_does_not_know",)),
+)  # fmt: skip
