@@ -131,6 +131,7 @@ def _recovery(recovered: Recovery) -> dict[str, object]:
     return {
         "donors": recovered.donors,
         "unread": recovered.unread,
+        "facts_unread": recovered.facts_unread,
         "records": recovered.records,
         "nodes": nodes,
         "left_out": recovered.left_out,
@@ -174,6 +175,10 @@ def _recovery_words(recovered: Recovery) -> str:
             f"{recovered.unread:,} of {PARTS:,} parts of the stores could be read on fewer than two disks. What was acknowledged "
             f"there and is on none of these is gone: its tokens are not found."
         )
+    if "epochs" in recovered.facts_unread:
+        lines.append("Epochs were among them: each owner goes on in that of its newest record. Rotate those that left it.")
+    if "revoked keys" in recovered.facts_unread:
+        lines.append("Revoked keys were among them: some may be taken again. Revoke them once more: quorumvault keys revoke ID")
     if recovered.in_doubt:
         lines.append(_DOUBT.format(cut=" and ".join(recovered.in_doubt), absent=" and ".join(recovered.left_out)))
     elif any(recovered.cuts.values()):

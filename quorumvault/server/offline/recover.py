@@ -33,7 +33,7 @@ were taken is gone, unless another disk here has it.
 Rules kept here: donors have no voice; two lost disks need an operator.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ from quorumvault.server.offline.disks_at_hand import (
 from quorumvault.server.offline.stores_anew import Trust, make_anew
 from quorumvault.server.offline.torn import Cut
 from quorumvault.server.offline.unite import Tell, read_through, unite
-from quorumvault.server.replica.copy import PARTS
+from quorumvault.server.replica.copy import PARTS, facts_among
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Recovery:
     nodes whose log was cut while a disk was absent: if the cut write was acknowledged and rotted since, that disk may have it.
     ``records`` is the number of records on each disk afterwards. ``rebuilt``: the disks whose store was made anew, and where the
     old one is, if there was one. ``donors``: by name, how many entries it had and no other. ``unread``: parts of the stores that
-    fewer than two disks could read, which the operator accepted.
+    fewer than two disks could read, which the operator accepted; ``facts_unread``: what is in those that have no records.
     """
 
     cuts: Mapping[str, list[Cut]]
@@ -79,6 +79,7 @@ class Recovery:
     rebuilt: Mapping[str, Path | None]
     donors: Mapping[str, int]
     unread: int
+    facts_unread: Sequence[str]
     left_out: Mapping[str, str]
     older: Mapping[str, str]
     in_doubt: Sequence[str]
@@ -111,7 +112,7 @@ def recover(
         choice.require_quorum(counted)
         gaps = unread([each.gaps for each in counted.values()])
         if gaps and not accept_loss:
-            raise Refused(_unread_words(counted, len(gaps)))
+            raise Refused(_unread_words(counted, gaps))
         anew = [disk for disk in found if disk.node in usable and (usable[disk.node].gaps or disk.unreadable)]
         if len(usable) < QUORUM:
             anew += _candidates(found, usable, newest, choice)
@@ -133,7 +134,8 @@ def recover(
         rebuilt = {disk.node: trust.anew(disk, before.get(disk.node), sinks[disk.node]) for disk in anew}
         in_doubt = torn if len(counted) < len(NODE_NAMES) else []
         left_out = {node: why for node, why in choice.left_out.items() if node not in rebuilt}
-        return Recovery(cuts, united.added, rebuilt, united.given, len(gaps), left_out, older, in_doubt, records)
+        facts = facts_among(gaps)
+        return Recovery(cuts, united.added, rebuilt, united.given, len(gaps), facts, left_out, older, in_doubt, records)
 
 
 def _candidates(found: Iterable[Disk], usable: Mapping[str, Opened], newest: View, choice: Choice) -> list[Disk]:
@@ -148,12 +150,14 @@ def _candidates(found: Iterable[Disk], usable: Mapping[str, Opened], newest: Vie
     ]
 
 
-def _unread_words(counted: Mapping[str, Opened], parts: int) -> str:
+def _unread_words(counted: Mapping[str, Opened], unread: Collection[bytes]) -> str:
+    parts, facts = len(unread), facts_among(unread)
     damaged = ", ".join(f"{name} cannot read {len(each.gaps):,}" for name, each in counted.items() if each.gaps)
+    among = f", {' and '.join(facts)} among them" if facts else ""
     return (
         f"two disks have to be able to read each part of the stores, and {parts:,} of {PARTS:,} parts only one can, or none "
-        f"({damaged}); what was acknowledged there may be on a disk that is not here: bring its data directory, --donor PATH; or "
-        f"lose what is on none of these: --accept-loss"
+        f"({damaged}){among}; what was acknowledged there may be on a disk that is not here: bring its data directory, "
+        f"--donor PATH; or lose what is on none of these: --accept-loss"
     )
 
 

@@ -11,13 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import StorageFailed
+from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.model import Owner
 from quorumvault.server.replica.copy import Gap, end_of_part, merge_piece, pieces_of
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.gaps import Gap as UnknownStretch
-from quorumvault.server.storage.gaps import records_around
 from quorumvault.server.storage.store import Store
 
 Tell = Callable[[str], None]
@@ -49,21 +47,26 @@ def readable_pieces(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
     gaps: list[Gap] = []
     yield from pieces_of(store, gaps)
     for gap in gaps:
-        if gap.after.startswith(layout.RECORD):
-            pairs = list(_within(store, gap))
-            yield [key for key, _ in pairs], [value for _, value in pairs]
+        pairs = list(_within(store, gap))
+        yield [key for key, _ in pairs], [value for _, value in pairs]
 
 
 def _within(store: Store, gap: Gap) -> Iterator[tuple[bytes, bytes]]:
-    """The records between the ends of a gap that can be read all the same."""
-    for found in records_around(store, gap.after + b"\0"):
-        if isinstance(found, UnknownStretch):
-            if layout.RECORD + found.end >= gap.end:
-                return
-        elif found[0] >= gap.end:
-            return
+    """The pairs between the ends of a gap that can be read all the same. An older entry may stand for one that is lost: what
+    disks have in common only grows, so it says nothing that is not so."""
+    at = gap.after + b"\0"
+    while at < gap.end:
+        try:
+            for pair in store.scan(gap.after[:1], at):
+                if pair[0] >= gap.end:
+                    return
+                yield pair
+                at = pair[0] + b"\0"
+        except StoreCorrupt:
+            at, pairs = store.step_over(at, gap.end)
+            yield from pairs
         else:
-            yield found
+            return
 
 
 def unite(
@@ -89,6 +92,8 @@ def unite(
         tell(f"{first}: gets what {name} has and no other")
         given[name] = _give(store, base, keyring, unread)
     added[first] += sum(given.values())
+    if end_of_part(layout.REGISTER) in unread:
+        added[first] += _raise_registers(base, keyring)
     for name in others:
         tell(f"{name}: gets what {first} has and it has not")
         added[name] += _pour(base, sinks[name], keyring)
@@ -103,6 +108,29 @@ def _pour(source: Store, sink: Store, keyring: Keyring) -> int:
     """Merge what can be read of the source into the sink. Returns the number of pairs that the sink lacked."""
     owners = OwnerNames(sink)
     return sum(_merge(sink, owners, keyring, keys, values) for keys, values in readable_pieces(source))
+
+
+def _raise_registers(store: Store, keyring: Keyring) -> int:
+    """Raise the epoch of each owner to that of its newest record, which was taken under it. Returns how many registers rose.
+
+    Without its register an owner would go on in an epoch that it has left.
+    """
+    newest: dict[bytes, int] = {}
+    for keys, _ in pieces_of(store):
+        for key in keys:
+            if key.startswith(layout.RECORD):
+                owner, epoch, _ = layout.parse_place(key.removeprefix(layout.RECORD))
+                newest[owner] = max(epoch, newest.get(owner, 1))
+    keys = [layout.register_key(owner) for owner in newest]
+    known = [1 if value is None else layout.read_register(value)[0] for value in store.get(keys)]
+    behind = {
+        key: layout.encode_register(epoch, keyring.secret_id)
+        for key, epoch, old in zip(keys, newest.values(), known, strict=True)
+        if epoch > old
+    }
+    if behind:
+        store.write(behind)
+    return len(behind)
 
 
 def _give(donor: Store, sink: Store, keyring: Keyring, unread: Collection[bytes]) -> int:

@@ -10,7 +10,7 @@ A store with damaged blocks is read around them: a bucket that cannot be read to
 Rules kept here: copy after the entry, from both.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from quorumvault.crypto.keys import Keyring
@@ -78,6 +78,12 @@ def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] 
 def end_of_part(key: bytes) -> bytes:
     """Where the part of a store ends in which this key is, which disks have in common."""
     return _end(next(prefix for prefix in _COPIED if key.startswith(prefix)), key)
+
+
+def facts_among(ends: Collection[bytes]) -> list[str]:
+    """Which of the parts that end there have no records, in words."""
+    words = {layout.REGISTER: "epochs", layout.REVOKED: "revoked keys", layout.OWNER: "names of owners"}
+    return [said for prefix, said in words.items() if _end(prefix, prefix) in ends]
 
 
 def _end(prefix: bytes, after: bytes) -> bytes:

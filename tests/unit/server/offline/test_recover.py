@@ -52,8 +52,8 @@ class Vault:
     def open(self, node: str) -> LevelDBStore:
         return LevelDBStore.open(self.directory / node / "store", self.identity(node).disk)
 
-    def record(self, text: str, clock: int = 1 << 16, writer: int = 1) -> dict[bytes, bytes]:
-        return sealed(self.keyring, CLINIC, text, clock=clock, writer=writer)
+    def record(self, text: str, clock: int = 1 << 16, writer: int = 1, epoch: int = 1) -> dict[bytes, bytes]:
+        return sealed(self.keyring, CLINIC, text, epoch, clock, writer)
 
     def store(self, pairs: dict[bytes, bytes], *nodes: str) -> None:
         """One batch each, and the log stays as the process left it."""

@@ -1,5 +1,6 @@
 """Stores that cannot be read to their end, and disks that have no vote any more: what a recovery takes of them."""
 
+import itertools
 import json
 import random
 import shutil
@@ -218,6 +219,37 @@ def test_the_same_part_on_two_disks_is_refused_and_what_can_be_read_besides_is_k
     done = try_it(vault, accept_loss=True)
     assert 95 < len(readable(vault, *NODE_NAMES)) < 100
     assert done.unread > 0
+
+
+KEY_IDS = ["".join(letters) for letters in itertools.islice(itertools.product("abcdefgh", repeat=8), 3000)]
+
+
+def test_what_can_be_read_behind_a_bad_block_of_revoked_keys_is_kept(vault: Vault) -> None:
+    """A revoked key that was dropped with them would be taken again."""
+    revoked = {layout.revoked_key(key_id): layout.REVOKED_VALUE for key_id in KEY_IDS}
+    vault.store(revoked, "n1", "n2")
+    shutil.rmtree(vault.directory / "n3")
+    for node in ("n1", "n2"):
+        rot(vault, node, 0.2)
+    with pytest.raises(Refused, match="revoked keys among them"):
+        try_it(vault)
+    done = try_it(vault, accept_loss=True)
+    with closing(vault.open("n1")) as store:
+        left = dict(store.scan(layout.REVOKED))
+    assert done.facts_unread == ["revoked keys"]
+    assert len(KEY_IDS) - 300 < len(left) < len(KEY_IDS)
+    assert left.items() <= revoked.items()
+
+
+def test_an_owner_whose_epoch_nobody_can_read_is_in_that_of_its_newest_record_at_least(vault: Vault) -> None:
+    newest = vault.record("a", epoch=3)
+    vault.store(vault.record("b") | newest | {layout.register_key(bytes(16)): b"?"}, "n1", "n2")
+    shutil.rmtree(vault.directory / "n3")
+    done = try_it(vault, accept_loss=True)
+    assert done.facts_unread == ["epochs"]
+    for node in ("n1", "n2"):
+        with closing(vault.open(node)) as store:
+            assert [layout.read_register(value)[0] for _, value in store.scan(layout.REGISTER)] == [3]
 
 
 def test_a_store_that_its_node_gave_up_for_a_bad_block_counts_where_it_can_be_read(vault: Vault) -> None:
