@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from quorumvault.analytics.columns import status_name
 from quorumvault.analytics.frames import Replaced
 from quorumvault.analytics.metadata import without_values
-from quorumvault.analytics.texts import of_type
+from quorumvault.analytics.texts import is_text, of_type
 from quorumvault.client.scalars import plain
 from quorumvault.errors import ColumnError
 
@@ -83,6 +84,8 @@ def _arrow(name: Any, series: Any, cast: bool) -> Any:
         found = None
     if series.dtype == object and (found is None or not _is_uniform(found)):
         found = _of_objects(name, series, cast)
+    elif series.dtype == object and not is_text(found.type):
+        _require_one_form(name, series)
     if found is None:
         raise ColumnError(f"column {name} is {series.dtype}: only text can be tokenized")
     if pa.types.is_floating(found.type):
@@ -96,6 +99,21 @@ def _arrow(name: Any, series: Any, cast: bool) -> Any:
 def _is_uniform(found: Any) -> bool:
     """Whether the objects are all text, or all of another kind: pyarrow takes text among bytes for bytes."""
     return not (pa.types.is_binary(found.type) or pa.types.is_large_binary(found.type))
+
+
+def _require_one_form(name: Any, series: Any) -> None:
+    """Raises ColumnError for objects that Arrow would make others of: a date of a time beside a date, 2.50 of 2.5 beside 1.10."""
+    forms: dict[Any, int] = {}
+    for row, value in enumerate(map(plain, series)):
+        if value is not None:
+            places = value.as_tuple().exponent if isinstance(value, Decimal) else None
+            forms.setdefault((type(value), places), row)
+    if len(forms) > 1:
+        _, row = list(forms.values())[:2]
+        raise ColumnError(
+            f"column {name} has another type of value, or a number of other decimal places, in row {row} than before: make all "
+            "of them text in the form that you want"
+        )
 
 
 def _of_objects(name: Any, series: Any, cast: bool) -> Any:

@@ -291,6 +291,8 @@ def test_what_is_no_text_is_refused_with_its_place(vault: qv.Client) -> None:
         (objects("a", b"b"), "a value of type bytes in row 1"),
         (objects("a", np.datetime64("2024-01-02")), "a value of type datetime64 in row 1"),
         (objects("a", datetime.date(2024, 1, 2)), "a value of type date in row 1"),
+        (objects(datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1, 5, 3)), "column id has another type .* in row 1 than"),
+        (objects(Decimal("2.5"), None, Decimal("1.10")), "a number of other decimal places, in row 2 than"),
         (objects(["a"]), r"column id is VARCHAR\[\]"),
         (objects("a", "\ud800"), "a lone surrogate in row 1"),
         (objects(complex(1)), "a value of type complex in row 0"),
