@@ -85,6 +85,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     two = commands.add_parser("pairs", help="two disks with a fault each: what is seen, what is lost, what to type")
     two.add_argument("--records", type=int, default=_PAIRS_RECORDS, help="in each cell; %(default)s by default")
     two.add_argument("--seed", type=int, default=1, help="of the cells' order")
+    two.add_argument("--keep", type=Path, metavar="DIR", help="for the clusters of cells in which something was wrong")
     two.add_argument("cells", nargs="*", metavar="CELL", help='such as "rotten, full, at once"; default: all of them')
     page = commands.add_parser("report", help="the page of a run that was made before")
     page.add_argument("directory", type=Path)
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.profile == "check":
             return check_again(chosen.histories)
         if chosen.profile == "pairs":
-            return pairs.main(chosen.cells, chosen.records, chosen.seed)
+            return pairs.main(chosen.cells, chosen.records, chosen.seed, chosen.keep)
         if chosen.profile == "mutants":
             return mutants.hunt(chosen.names, chosen.seconds)
         if chosen.report is not None and chosen.report.exists() and any(chosen.report.iterdir()):

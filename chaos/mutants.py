@@ -8,6 +8,7 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from chaos.network import on_loopback
 from chaos.run import Options, Teller, run
 from chaos.summary import Summary, Verdict
 from chaos.testbed import history
+from chaos.testbed.cluster import ClusterError
 from chaos.testbed.history import Invoke
 from chaos.testbed.host import private_mounts
 
@@ -55,20 +57,29 @@ def hunt(names: Sequence[str], seconds: float) -> int:
     wanted = [mutant for mutant in mutants if not names or mutant.name in names]
     if any(Kind.FULL_DISK in nemesis.chosen(mutant.faults) for mutant in wanted):
         private_mounts()
-    survivors = 0
+    survivors, began = 0, time.monotonic()
     for mutant in wanted:
-        found = None
-        for seed in range(1, _SEEDS + 1):
-            found, summary = noticed(mutant, seed, seconds)
-            if found is not None:
-                break
-        survived = f"survived {_SEEDS} runs"
-        if found is None and summary.too_busy:
-            survived += ", the last on a machine too busy to judge it"
-        survivors += found is None
-        print(f"{mutant.name:24}{found or survived:52}{mutant.undoes}", flush=True)
-    print(f"{len(wanted) - survivors} of {len(wanted)} mutants noticed")
+        at = time.monotonic()
+        found, words = _first(mutant, seconds)
+        survivors += not found
+        print(f"{mutant.name:24}{words:52}{time.monotonic() - at:5.0f} s  {mutant.undoes}", flush=True)
+    print(f"{len(wanted) - survivors} of {len(wanted)} mutants noticed, in {(time.monotonic() - began) / 60:.0f} minutes")
     return 1 if survivors else 0
+
+
+def _first(mutant: Mutant, seconds: float) -> tuple[bool, str]:
+    """Whether some seed notices the mutant, and what is to be said of it. A run that comes to nothing is one that did not."""
+    words = ""
+    for seed in range(1, _SEEDS + 1):
+        try:
+            found, summary = noticed(mutant, seed, seconds)
+        except ClusterError as error:
+            words = f"; seed {seed} came to nothing: {str(error).splitlines()[0]}"
+            continue
+        if found is not None:
+            return True, found
+        words = ", the last on a machine too busy to judge it" if summary.too_busy else ""
+    return False, f"survived {_SEEDS} runs{words}"
 
 
 def noticed(mutant: Mutant, seed: int, seconds: float) -> tuple[str | None, Summary]:

@@ -49,25 +49,34 @@ def hunt(names: Sequence[str], seeds: int, jobs: int) -> int:
 
 
 def notice(name: str, seeds: int) -> Noticed:
-    """Try seeds, then small worlds, then an intruder or unit tests: as far as the mutant names them."""
+    """Try seeds, small worlds, an intruder, unit tests, as far as the mutant names them: the ones first that are known to do."""
     mutant, began = UNDONE[name], time.perf_counter()
-    by, where = _notice(mutant, seeds)
-    return Noticed(by, where, time.perf_counter() - began)
+    tried = [_by_seeds, _by_scopes] if mutant.seed is not None else [_by_scopes, _by_seeds]
+    for attempt in (*tried, _by_tests):
+        if found := attempt(mutant, seeds):
+            return Noticed(*found, time.perf_counter() - began)
+    return Noticed("", "", time.perf_counter() - began)
 
 
-def _notice(mutant: Mutant, seeds: int) -> tuple[str, str]:
+def _by_seeds(mutant: Mutant, seeds: int) -> tuple[str, str] | None:
     done = None if mutant.play is None else first_failure(mutant, range(1, seeds + 1))
-    if done is not None and done.violation is not None:
-        return done.violation.rule, f"{mutant.play}, seed {done.scenario.seed}"
-    for scope in mutant.scopes:
-        with applied(mutant):
-            if exhaustive.breaks(scope):
-                return "a small world", scope
+    if done is None or done.violation is None:
+        return None
+    return done.violation.rule, f"{mutant.play}, seed {done.scenario.seed}"
+
+
+def _by_scopes(mutant: Mutant, seeds: int) -> tuple[str, str] | None:
+    with applied(mutant):
+        found = next(filter(exhaustive.breaks, mutant.scopes), None)
+    return None if found is None else ("a small world", found)
+
+
+def _by_tests(mutant: Mutant, seeds: int) -> tuple[str, str] | None:
     if mutant.intruder is not None and by_tests.lets_in(mutant):
         return "the peer port", "an intruder"
     if mutant.tests and (test := by_tests.notice(mutant)):
         return "unit tests", test
-    return "", ""
+    return None
 
 
 def first_failure(mutant: Mutant, seeds: range) -> Run | None:

@@ -46,7 +46,7 @@ ONLY = {
     ),
     "quorumvault.protocol": ("quorumvault.protocol", "quorumvault.crypto", "quorumvault.model", "quorumvault.errors"),
     "chaos": ("chaos",),
-    "chaos.pairs": ("chaos", "quorumvault.server.storage.binding"),  # LevelDB's name, to read disks without a node
+    "chaos.autopsy": ("chaos", "quorumvault.server.storage.binding"),  # LevelDB's name, to read disks without a node
     "bench": ("bench", "chaos", "quorumvault.analytics", "quorumvault.client"),  # which are among what it measures
     "bench.floor": (
         "bench",
