@@ -31,6 +31,8 @@ _WELL = 4.0
 #: The second fault comes so many seconds after the first node's start.
 _THEN = 1.5
 _STEPS = 5
+#: Within so many seconds of its start each node has told the others what it remembers of them.
+_TOLD = 1.0
 #: Warnings that nodes give at every start of a cluster.
 _OF_ANY_START = (" is down", "it could not ask two nodes which API keys are revoked")
 #: The header of a record of 200 bytes, whose checksum is another one, and other bytes: such a log does not open.
@@ -76,6 +78,9 @@ class Trial:
         self._ends: dict[Path, int] = {}
         self._left: set[str] = set()
         self._sampling = random.Random(1)
+        #: Who has answered since the beginning, and when the last of the three did.
+        self._up: set[str] = set()
+        self._all_up_since: float | None = None
 
     def run(self) -> None:
         began, cell, cluster = time.monotonic(), self._cell, self._cluster
@@ -158,6 +163,10 @@ class Trial:
                 for warning in [] if answer is None else map(_short, answer.body["warnings"]):
                     if not warning.endswith(_OF_ANY_START):
                         self._cell.note(warning)
+                self._up |= set() if answer is None else {name}
+            if self._up == set(NODES) and self._all_up_since is None:
+                self._all_up_since = time.monotonic()
+            for name in NODES:
                 self._check_told_via(name, self._sampling.sample(list(self._tokens), _SAMPLE))
             return until()
 
@@ -239,6 +248,9 @@ class Trial:
             self._check_told_via(name, list(self._tokens))
 
     def _check_told_via(self, name: str, values: Sequence[str]) -> None:
+        """Of a disk whose node has not been up yet nobody can know, and what it remembers of others takes it a second to tell."""
+        if self._all_up_since is None or time.monotonic() - self._all_up_since < _TOLD:
+            return
         for value, status in self._told(name, values).items():
             if status == "wrong":
                 self._cell.find(f"another value is told through {_who(name)}")

@@ -10,7 +10,7 @@ Rules kept here: rollback marks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark, Marks, contradicts, grown
@@ -32,7 +32,7 @@ class RollbackMarks:
 
     ``replica`` and ``storage`` return None while this node has no disk; ``view`` returns the newest view that it knows.
     ``later(seconds, what)`` is the event loop's ``call_later``. ``give_up(why)`` is called at most once; ``why`` is one line.
-    ``whole`` returns whether all disks of the view are active.
+    ``whole`` returns whether all disks of the view are active. ``lost_with``: the marks of a disk that this node has lost.
     """
 
     replica: Callable[[], Replica | None]
@@ -41,12 +41,13 @@ class RollbackMarks:
     later: Callable[[float, Callable[[], None]], object]
     give_up: Callable[[str], None]
     whole: Callable[[], bool] = lambda: True
+    lost_with: Marks = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._given_up = False
         self._due = False
         held = self.replica()
-        self._known: dict[bytes, Mark] = {} if held is None else dict(held.remembered)
+        self._known: dict[bytes, Mark] = dict(self.lost_with if held is None else held.remembered)
 
     @property
     def known(self) -> Marks:

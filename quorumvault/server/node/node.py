@@ -189,9 +189,9 @@ class Node:
         )
 
     def _make_marks(self) -> RollbackMarks:
-        disk, later = self._disk, asyncio.get_running_loop().call_later
+        disk, later, lost_with = self._disk, asyncio.get_running_loop().call_later, self._disk.found.remembered
         view, whole = lambda: self._coordinator.view, lambda: neighbours(self._links, self._coordinator.view).all_active
-        return RollbackMarks(lambda: disk.replica, lambda: disk.storage, view, later, self._put_back, whole)
+        return RollbackMarks(lambda: disk.replica, lambda: disk.storage, view, later, self._put_back, whole, lost_with)
 
     def _peers(self) -> dict[str, Peer]:
         return {**self._links, self._config.node: self._own}

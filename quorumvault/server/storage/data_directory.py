@@ -24,7 +24,7 @@ import logging
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -33,12 +33,14 @@ from quorumvault import durable
 from quorumvault.config.cluster import NodeConfig, NodePlace
 from quorumvault.crypto.keys import fingerprint
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed, StoreCorrupt, StoreMissing
+from quorumvault.protocol.rollback_marks import Marks
 from quorumvault.protocol.views import DISK_BYTES, Mode
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.disk_identity import LOCK_FILE, DiskIdentity, raise_incarnation, read_identity, write_identity
 from quorumvault.server.storage.leveldb import CANNOT_BE_OPENED, LevelDBStore
 from quorumvault.server.storage.salvage import salvage, take_place
 from quorumvault.server.storage.store import Store
+from quorumvault.server.storage.torn_store import opened_to_read
 
 logger = logging.getLogger("quorumvault.disk")
 
@@ -75,12 +77,14 @@ class Untrusted(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class NodeDisk:
     """``store`` is None on a node that has no disk; ``problem`` then says so, and what to do. ``replaceable``: it may be given
-    a new one without being asked. Its identity is in memory only then, and in no view."""
+    a new one without being asked. Its identity is in memory only then, and in no view. ``remembered``: the rollback marks that
+    are in the lost store. They only grow, so they hold, whatever else it has lost."""
 
     identity: DiskIdentity
     store: LevelDBStore | None
     problem: str | None = None
     replaceable: bool = False
+    remembered: Marks = field(default_factory=dict)
 
 
 def open_disk(config: NodeConfig) -> NodeDisk:
@@ -95,11 +99,11 @@ def open_disk(config: NodeConfig) -> NodeDisk:
             f"or give it a new disk: quorumvault init DIR --replace {config.node}",
         )
     if (untrusted := why_untrusted(directory)) is not None and not _salvaged(config, identity, untrusted):
-        return _lost(config, untrusted.words)
+        return _lost(config, untrusted.words, _remembered(directory / STORE_DIRECTORY, identity))
     try:
         store = LevelDBStore.open(directory / STORE_DIRECTORY, identity.disk)
     except StoreMissing as missing:
-        return _lost(config, str(missing))
+        return _lost(config, str(missing), {})
     except NoRoom:
         raise
     except StorageFailed as failure:
@@ -279,19 +283,29 @@ def why_untrusted(directory: Path) -> Untrusted | None:
     return Untrusted(frozenset(cause for cause in Cause if cause.value in words), words)
 
 
-def _lost(config: NodeConfig, why: str) -> NodeDisk:
+def _remembered(store: Path, identity: DiskIdentity) -> Marks:
+    """What a store that is not trusted has in it of how far other disks were: empty if it cannot be read."""
+    try:
+        with opened_to_read(store, identity.disk) as opened:
+            return layout.read_marks(opened)
+    except (StorageFailed, ConfigError) as error:
+        logger.warning("%s: what it remembers of other disks is lost with it: %s", store, error)
+        return {}
+
+
+def _lost(config: NodeConfig, why: str, remembered: Marks) -> NodeDisk:
     asides = _asides(config.data_directory)
     if len(asides) >= MOST_QUARANTINED:
         hint = f"{len(asides)} were set aside in {config.data_directory} before; look at the disk, remove them, start again"
         return _without_disk(config, f"{config.node} has lost its disk ({why}), and sets no more aside: {hint}")
     problem = f"{config.node} has lost its disk ({why}): it rejoins with a new one when both others are active"
-    return _without_disk(config, problem, replaceable=True)
+    return _without_disk(config, problem, replaceable=True, remembered=remembered)
 
 
-def _without_disk(config: NodeConfig, problem: str, *, replaceable: bool = False) -> NodeDisk:
+def _without_disk(config: NodeConfig, problem: str, *, replaceable: bool = False, remembered: Marks | None = None) -> NodeDisk:
     logger.error(problem)
     stranger = DiskIdentity(config.cluster.cluster_id, config.node, os.urandom(DISK_BYTES), 0, Mode.JOINING, None)
-    return NodeDisk(stranger, None, problem, replaceable)
+    return NodeDisk(stranger, None, problem, replaceable, remembered or {})
 
 
 def check_secret(store: Store, config: NodeConfig) -> None:

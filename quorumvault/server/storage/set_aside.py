@@ -10,7 +10,7 @@ Rules kept here: donors have no voice.
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from quorumvault.server.storage.data_directory import IDENTITY_FILE, STORE_DIREC
 from quorumvault.server.storage.disk_identity import DiskIdentity, lock_data_directory, read_identity
 from quorumvault.server.storage.layout import read_sequence
 from quorumvault.server.storage.leveldb import LevelDBStore
+from quorumvault.server.storage.torn_store import opened_to_read
 
 logger = logging.getLogger("quorumvault.disk")
 
@@ -74,10 +75,10 @@ def open_donor(config: NodePlace, ending: ExitStack) -> tuple[Donor, LevelDBStor
 
 
 def open_store_set_aside(aside: SetAside, ending: ExitStack) -> LevelDBStore:
-    """Open it, and lock its data directory. Raises StorageFailed, ConfigError if a process runs with it."""
+    """Open it to read it, and lock its data directory. Raises StorageFailed, ConfigError if a process runs with it."""
     if aside.home is not None:
         ending.enter_context(lock_data_directory(aside.home))
-    return ending.enter_context(closing(LevelDBStore.open(aside.store, aside.identity.disk)))
+    return ending.enter_context(opened_to_read(aside.store, aside.identity.disk))
 
 
 def stores_in(home: Path, config: NodePlace | None) -> list[SetAside]:

@@ -12,7 +12,7 @@ from quorumvault.server.healing import rollback_marks
 from quorumvault.server.healing.rollback_marks import RollbackMarks
 from quorumvault.server.peers.facts import NodeFacts
 from quorumvault.server.replica.replica import Replica
-from quorumvault.server.storage import layout
+from quorumvault.server.storage import data_directory, layout
 from tests.rigs.undone.mutant import PUT_BACK, Mutant
 
 _real_next_turn = join._next_turn
@@ -57,6 +57,8 @@ def _one_ahead(self: Replica, outcome: Any) -> Any:
 
 _TESTS = "tests/unit/server/healing/test_rollback_marks.py::"
 
+_OF_DISKS = "tests/unit/server/storage/test_data_directory.py::"
+
 MUTANTS = (
     Mutant("no-marks", ("rollback marks",), "a disk that is behind them votes",
            ((rollback_marks, "contradicts", lambda remembered, start, sequence: False),),
@@ -77,6 +79,9 @@ MUTANTS = (
     Mutant("marks-not-handed-on", ("rollback marks",), "what a peer remembers of third disks is not remembered",
            ((RollbackMarks, "heard", _own_words_alone),),
            tests=(_TESTS + "test_it_remembers_across_a_restart_what_was_acknowledged_and_what_it_was_told",)),
+    Mutant("forgets-with-its-disk", ("rollback marks",), "a node that has lost its disk has forgotten what that remembered",
+           ((data_directory, "_remembered", lambda store, identity: {}),),
+           tests=(_OF_DISKS + "test_a_torn_store_tells_what_it_remembers_and_gives_what_it_has_as_a_donor",)),
     # Within the time in which a mark may be lost the others tell it again: decision 11.
     Mutant("joins-without-marks", ("rollback marks", "copy after the entry, from both"), "a new disk votes before it has marks",
            ((join, "_next_turn", _without_marks),), tests=("tests/unit/protocol/test_join.py::test_the_whole_way",)),

@@ -41,6 +41,7 @@ class Rig:
     whole: bool = True
     timers: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    lost_with: dict[bytes, Mark] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store.write({layout.SEQUENCE_KEY: layout.encode_sequence(600)})
@@ -56,6 +57,7 @@ class Rig:
             lambda seconds, what: self.timers.append((seconds, what)),
             self.given_up.append,
             lambda: self.whole,
+            self.lost_with,
         )
 
     def submit(self, request: Any, on_reply: Callable[[Any], None]) -> None:
@@ -212,3 +214,11 @@ def test_they_are_facts_and_a_node_of_an_earlier_version_says_none() -> None:
     facts = told(sequence=7, marks={ME: Mark(1, 2)})
     assert decode_facts(encode(facts)) == facts
     assert isinstance(decode_facts(encode(facts)).marks[ME], Mark)
+
+
+def test_a_node_that_has_lost_its_disk_knows_what_that_remembered() -> None:
+    """Proves: rollback marks."""
+    rig = Rig(has_disk=False, lost_with={ONE: Mark(2, 9)})
+    assert rig.marks.known == {ONE: Mark(2, 9)}
+    rig.marks.acknowledged(ONE, Mark(2, 10))
+    assert (rig.marks.known, rig.lost_with) == ({ONE: Mark(2, 10)}, {ONE: Mark(2, 9)})

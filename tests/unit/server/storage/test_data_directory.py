@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 
 from quorumvault.config.cluster import NodeConfig, load_node
 from quorumvault.errors import ConfigError, NoRoom, StorageFailed
+from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import Mode
 from quorumvault.server.storage import data_directory, layout
 from quorumvault.server.storage.binding import plyvel
@@ -26,6 +27,7 @@ from quorumvault.server.storage.data_directory import (
 )
 from quorumvault.server.storage.disk_identity import DiskIdentity, read_identity, write_identity
 from quorumvault.server.storage.leveldb import UNREADABLE, LevelDBStore
+from quorumvault.server.storage.set_aside import open_donor
 from quorumvault.server.storage.store import CORRUPT, Corrupt
 from tests.rigs.made import made
 
@@ -158,6 +160,38 @@ def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
         after = replaced(config)
     assert (after.identity.mode, after.identity.view) == (Mode.JOINING, None)
     assert after.store is not None
+
+
+def test_a_torn_store_tells_what_it_remembers_and_gives_what_it_has_as_a_donor(config: NodeConfig) -> None:
+    """Proves: rollback marks.
+
+    Its node is the only one that knows that another disk was put back, if the third was away. It says so before it has a new
+    disk, and later the old one is read around what was torn.
+    """
+    other, store = b"o" * 16, config.data_directory / STORE_DIRECTORY
+    _write(config, b"rin a table", b"value")
+    _write(config, layout.mark_key(other), layout.encode_mark(Mark(3, 14)))
+    _write(config, b"rin the log", b"value")
+    log = max(store.glob("*.log"), key=lambda path: int(path.stem))
+    with log.open("ab") as file:
+        file.write(b"\1\2\3\4\x64\0\1" + bytes(range(100)))
+    with pytest.raises(StorageFailed):
+        open_disk(config)
+    before = {path.name: path.read_bytes() for path in store.iterdir()}
+    lost = started(config)
+    assert (lost.store, lost.replaceable, lost.remembered) == (None, True, {other: Mark(3, 14)})
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == before
+    create_replacement(config, lost.identity)[1].close()
+    with ExitStack() as ending:
+        found = open_donor(config, ending)
+        assert found is not None
+        assert found[1].get([b"rin a table", b"rin the log"]) == [b"value", b"value"]
+    assert not list(config.data_directory.glob("reading-*"))
+
+
+def test_a_lost_store_that_cannot_be_read_remembers_nothing(config: NodeConfig) -> None:
+    tear(config)
+    assert started(config).remembered == {}
 
 
 def test_a_store_whose_fingerprint_of_the_secret_is_corrupt_is_distrusted(
