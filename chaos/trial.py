@@ -28,6 +28,7 @@ _SMALL_DISK_MEGABYTES = 96
 _PATIENCE = 25.0
 _WHOLE = 60.0
 _WELL = 4.0
+_STARTING = 60.0
 #: The second fault comes so many seconds after the first node's start.
 _THEN = 1.5
 _STEPS = 5
@@ -91,7 +92,7 @@ class Trial:
         self._left = autopsy.left(stores, OWNER, self._tokens, self._ends)
         cluster.start()
         if cell.order == "then":
-            self._tend(lambda: False, _THEN)
+            self._tend(lambda: False, _THEN, starting=0.0)
             if cluster.nodes[SECOND].running:
                 cluster.kill(SECOND)
             self._damage(cell.second, SECOND)
@@ -151,25 +152,34 @@ class Trial:
 
     # The service manager, and the operator.
 
-    def _tend(self, until: Callable[[], bool], seconds: float) -> bool:
-        """Start again what ended with exit code 3, and note what nodes say, until this is true. Returns False if it never is."""
+    def _tend(self, until: Callable[[], bool], seconds: float, starting: float = _STARTING) -> bool:
+        """Start again what ended with exit code 3, and note what nodes say, until this is true. Returns False if it never is.
+
+        The seconds begin when each node has answered or ended, and after ``starting`` at the latest: a start takes long where the
+        machine has other work.
+        """
+        heard: set[str] = set()
 
         def look() -> bool:
             for name, node in self._cluster.nodes.items():
                 if node.process is not None and not node.running and node.process.returncode == 3:
                     self._cell.note(f"{_who(name)} ends with exit code 3")
+                    heard.add(name)
                     self._cluster.start(name)
                 answer = self._cluster.health(name)
                 for warning in [] if answer is None else map(_short, answer.body["warnings"]):
                     if not warning.endswith(_OF_ANY_START):
                         self._cell.note(warning)
-                self._up |= set() if answer is None else {name}
+                if answer is not None:
+                    heard.add(name)
+                    self._up.add(name)
             if self._up == set(NODES) and self._all_up_since is None:
                 self._all_up_since = time.monotonic()
             for name in NODES:
                 self._check_told_via(name, self._sampling.sample(list(self._tokens), _SAMPLE))
             return until()
 
+        wait_for(lambda: look() or heard == set(NODES), starting)
         return wait_for(look, seconds)
 
     def _is_whole(self) -> bool:
