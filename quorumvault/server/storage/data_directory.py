@@ -17,7 +17,7 @@
 
 A node without a disk carries out requests through the two others, and votes on nothing.
 
-Rules kept here: a distrusted store stops; disk identity; a lost disk gets a new identity.
+Rules kept here: a distrusted store stops; disk identity; a lost disk gets a new identity; rollback marks.
 """
 
 import logging
