@@ -109,7 +109,7 @@ class Trial:
     def _judge(self) -> None:
         """What has to be in the end: all is well, what a disk had is told, values get their tokens again, disks are equal."""
         cell = self._cell
-        if not self._is_whole():
+        if not self._tend(self._is_whole, _WHOLE):
             cell.wrong.append("it does not become whole")
         self._check_told()
         told = self._told(FIRST, list(self._tokens))
@@ -217,7 +217,15 @@ class Trial:
             done = [run("repair", directory, "--node", name, "--accept-loss") for name in NODES]
             return any(b"gave up" in each.stdout for each in done)
 
-        if gave_up := self._tend(gives_up, _PATIENCE):  # nodes that were just started count their records first
+        gave_up = False
+
+        def settled() -> bool:
+            nonlocal gave_up
+            gave_up = gives_up()
+            return gave_up or self._is_whole()
+
+        self._tend(settled, _WHOLE)  # nodes that were just started count their records first
+        if gave_up:
             self._cell.typed.append("quorumvault repair DIR --node nX --accept-loss")
         return gave_up
 
@@ -306,4 +314,4 @@ def _who(text: str) -> str:
 def _short(warning: str) -> str:
     """The beginning of a warning, without what differs from run to run."""
     words = _who(warning).split(": ")[0].split(" (")[0].split(", ")[0]
-    return "".join("N" if each.isdigit() else each for each in words)
+    return "".join("N" if each.isdigit() else each for each in words).replace("N part ", "N parts ")
