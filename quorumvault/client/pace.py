@@ -1,12 +1,14 @@
-"""How many items go into one request: fewer once a node had no answer in time, and more again as answers come. Pure.
+"""How many items go into one request, and how long a node may take for them. Pure.
 
-    no answer in time             half as many as were asked for
+    no answer in time             half as many as were asked for, and twice the time for them
     answered                      FEWEST more
-    answered in half of the time  twice as many: their answer would have been in time too
+    answered in half of the time  twice as many: their answer would have been in time too; and half of the time that was added
 
 So a cluster that is busy with others is asked for less at once, and a run beside them goes on slowly where it would have ended.
-It is TCP's rule for a path of unknown width: down by half, up by little, and up fast as long as there is room. All calls of a
-client share what was learnt. Threads may race here: the worst that comes of it is one request of another size.
+It is TCP's rule for a path of unknown width: down by half, up by little, and up fast as long as there is room; and TCP's rule for
+a path of unknown length, whose time-out doubles. Where requests wait for their turn, small ones wait as long as large ones: with
+less alone, a client would give up one after the other, each just before its turn. All calls of a client share what was learnt.
+Threads may race here: the worst that comes of it is one request of another size.
 """
 
 import sys
@@ -14,27 +16,40 @@ from typing import Final
 
 #: A request of so many items takes a node as long as one of a single item does: fewer would not be answered sooner.
 FEWEST: Final = 100
+#: Times as long as usual that a node may take. What else bounds it is ClientPolicy.silence.
+_MOST_PATIENT: Final = 8.0
 
 
 class Pace:
-    """``items`` is the most that a request asks for at present; ``most`` is what the caller allows, None for any number."""
+    """``items`` is the most that a request asks for at present; ``most`` is what the caller allows, None for any number.
+
+    ``patience``: how many times as long as usual a node may take for more than FEWEST.
+    """
 
     def __init__(self, most: int | None) -> None:
         self._most = sys.maxsize if most is None else most
         self.items = self._most
+        self.patience = 1.0
 
     def late(self, items: int) -> bool:
         """Notes that a request of so many items had no answer in time. Returns whether to ask for fewer."""
         if items <= FEWEST:
             return False
-        self.items = min(self.items, max(FEWEST, items // 2))
+        fewer = max(FEWEST, items // 2)
+        if fewer < self.items:
+            self.items = fewer
+            self.patience = min(2 * self.patience, _MOST_PATIENT)
         return True
 
     def answered(self, items: int, seconds: float, allowed: float) -> None:
-        """Notes that a request of so many items was answered after ``seconds``, of those that it was ``allowed`` to take."""
-        if items >= self.items:
-            grown = 2 * self.items if 2 * seconds <= allowed else self.items + FEWEST
-            self.items = min(grown, self._most)
+        """Notes that a request of so many items was answered after ``seconds``. It is usually ``allowed`` to take so many."""
+        if items < self.items:
+            return
+        if 2 * seconds <= allowed:
+            self.items = min(2 * self.items, self._most)
+            self.patience = max(self.patience / 2, 1.0)
+        else:
+            self.items = min(self.items + FEWEST, self._most)
 
     def cut(self, run: slice) -> tuple[slice, slice | None]:
         """Returns as much of a run as is asked for at once, and the rest of it, if there is any."""

@@ -16,7 +16,7 @@ from random import Random
 
 from quorumvault import errors
 from quorumvault.client.failover import Nodes, RetryBudget
-from quorumvault.client.pace import Pace
+from quorumvault.client.pace import FEWEST, Pace
 from quorumvault.client.plan import (
     REQUEST_ID,
     Call,
@@ -182,8 +182,8 @@ class Attempts:
         """
         now, patience = self._clock(), self._policy.silence
         if not effort.lap and self.nodes.others_answer(node) and not self._budget.wait(now):
-            patience = self._failover(call)
-        return min(patience, effort.until - now)
+            patience = self._failover(call) * (self.pace.patience if call.items > FEWEST else 1.0)
+        return min(patience, self._policy.silence, effort.until - now)
 
     def _failover(self, call: Call) -> float:
         """Returns how many seconds a node may stay silent while there is another one to ask."""

@@ -27,11 +27,14 @@ VALUES = [str(number) for number in range(10_000)]
 class Cluster:
     """Nodes that take ``seconds`` for each item, and the client's plans on top of them. ``asked`` has the size of each request.
 
+    ``turn``: seconds for which a request of more than FEWEST items waits before that.
+
     One that does not answer in the time that the client gives it is silent; ``fails`` may answer for it before that.
     """
 
-    def __init__(self, seconds: float = 0.0, **policy: Any) -> None:
+    def __init__(self, seconds: float = 0.0, *, turn: float = 0.0, **policy: Any) -> None:
         self.seconds = seconds
+        self.turn = turn
         self.fails: Callable[[], EffectResult] = lambda: None
         self.clock = Clock()
         self.policy = ClientPolicy(**policy)
@@ -62,7 +65,7 @@ class Cluster:
         failure = self.fails()
         if failure is not None:
             return failure
-        needed = self.seconds * len(items)
+        needed = self.seconds * len(items) + (self.turn if len(items) > FEWEST else 0.0)
         self.clock.now += min(needed, send.silence)
         if needed > send.silence:
             return NoReply(Failure.SILENT, "connected")
@@ -122,9 +125,24 @@ def test_no_answer_in_time_makes_requests_smaller_until_there_is_one() -> None:
     cluster.tokenize(VALUES)
     assert cluster.asked[:4] == [10_000, 5000, 2500, 1250]
     assert cluster.clock.now - 1000 > cluster.policy.request
-    assert max(cluster.asked[6:]) < 500  # they go on at what the nodes keep up with
-    wasted = sum(size for size in cluster.asked[6:] if size * cluster.seconds > cluster.policy.failover + 0.1)
+    assert max(cluster.asked[6:]) * cluster.seconds < cluster.policy.silence + 1  # they go on at what the nodes keep up with
+    wasted = sum(size for size in cluster.asked[6:] if size * cluster.seconds > cluster.policy.silence)
     assert wasted < len(VALUES) / 2
+
+
+def test_where_requests_wait_for_their_turn_they_stay_large() -> None:
+    """A small one would wait as long. A few are given up; then the client waits for as long as a turn takes."""
+    cluster = Cluster(seconds=0.0001, turn=4.0)
+    for _ in range(10):
+        cluster.tokenize(VALUES)
+    assert cluster.asked[:2] == [10_000, 5000]
+    assert len(cluster.asked) < 50
+    assert sum(cluster.asked) < 1.3 * 10 * len(VALUES)
+    cluster.turn = 0.0
+    for _ in range(5):
+        cluster.tokenize(VALUES)
+    assert cluster.asked[-1] == 10_000
+    assert cluster.attempts.pace.patience == 1.0
 
 
 def test_requests_grow_again_when_nodes_are_fast() -> None:
@@ -144,7 +162,7 @@ def test_the_cut_is_kept_in_the_next_call() -> None:
     cluster.tokenize(VALUES)
     cluster.asked.clear()
     cluster.tokenize(VALUES)
-    assert max(cluster.asked) < 2500
+    assert max(cluster.asked) < 5000
     assert sum(cluster.asked) < 1.5 * len(VALUES)
 
 
