@@ -32,6 +32,13 @@ _SUFFIXES: dict[str, Format] = {
 }
 _DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_UNPACK, _AS_PARQUET = "unpack it first", "write it as Parquet first"
+_NOT_READ = {
+    **dict.fromkeys((".bz2", ".xz", ".lz4", ".zip", ".7z", ".tar", ".tgz"), _UNPACK),
+    **dict.fromkeys((".orc", ".avro", ".arrow", ".feather"), _AS_PARQUET),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV first"),
+    ".json": "of JSON, lines with a record each are read: --format jsonl; of an array, jq -c '.[]' makes such lines",
+}
 #: Formats that are rows of text, and need no extra.
 TEXT: tuple[Format, ...] = ("csv", "jsonl")
 _TABLE_MARK = "::"
@@ -257,7 +264,8 @@ def _source(path: Path, root: Path, form: Format | None, table: str | None) -> S
 def _format(place: Place, form: Format | None, table: str | None) -> Format:
     found = form or format_of(place)
     if found is None:
-        raise InputsError(f"{place}: say which format it is: --format csv, jsonl, parquet or duckdb")
+        words = _NOT_READ.get(place.suffix.lower(), "say which format it is: --format csv, jsonl, parquet or duckdb")
+        raise InputsError(f"{place}: {words}")
     if (found == "duckdb") != (table is not None):
         words = "say which table: FILE.duckdb::TABLE, or --table" if found == "duckdb" else "only a DuckDB file has tables"
         raise InputsError(f"{place}: {words}")

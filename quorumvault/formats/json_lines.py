@@ -90,6 +90,11 @@ def _spliced(text: bytes, cells: list[JsonCell]) -> bytes | None:
     return b"".join(parts)
 
 
+#: How the first line of JSON begins that is on several lines; an array of records begins so as well.
+_OPENINGS = (b"{", b"[")
+_ONE_A_LINE = ". Each line has to be one object: jq -c . writes an object in one line, and jq -c '.[]' those of an array"
+
+
 def _as_path(name: str) -> str:
     """Raises ColumnError for an expression that is none."""
     try:
@@ -207,7 +212,8 @@ class JsonLinesTable:
             check_json_text(text, "the record")
             document = Document.parse(text)
         except (Malformed, Invalid) as error:
-            raise self._lines.error(error.detail) from None
+            hint = _ONE_A_LINE if text.strip() in _OPENINGS or text.lstrip().startswith(b"[") else ""
+            raise self._lines.error(error.detail + hint) from None
         self._records += 1
         if self._unseen:
             self._unseen.difference_update(document.members)

@@ -29,6 +29,7 @@ _FILTER_BITS: Final = -8 / math.log(1 - _FALSE_POSITIVES ** (1 / 8))
 _FILE_END: Final = 8
 _CHUNKS: Final = """
     select row_group_id, column_id, compression, type, total_uncompressed_size as size, bloom_filter_length as filter,
+        contains(encodings, 'DELTA_BYTE_ARRAY') as has_prefixes,
         bloom_filter_offset is not null as has_filter, len(map_keys(key_value_metadata)) > 0 as has_metadata, greatest(
             least(data_page_offset, coalesce(nullif(dictionary_page_offset, 0), data_page_offset)) + total_compressed_size,
             bloom_filter_offset + coalesce(bloom_filter_length, 0)) as end
@@ -59,7 +60,10 @@ class Layout:
         self._filters[places] = np.where(found["has_filter"], np.maximum(np.ma.filled(found["filter"], 0), 1), 0)
         self._types = np.full(shape, "", object)
         self._types[places] = found["type"]
+        self._has_prefixes: Numbers = np.full(shape, False)
+        self._has_prefixes[places] = np.ma.filled(found["has_prefixes"], False)
         self._has_metadata = bool(np.ma.filled(found["has_metadata"], False).any())
+        self._counts_microseconds = any(_is_time(metadata.schema.column(place)) for place in range(shape[1]))
         self._has_page_index = _has_more(path, int(np.ma.filled(found["end"], 0).max(initial=0)))
         self.leaves = [
             Leaf(name, metadata.schema.column(place).path) for place, name in zip(range(shape[1]), _columns(schema), strict=False)
@@ -68,6 +72,15 @@ class Layout:
         self._orders = {metadata.row_group(group).sorting_columns for group in range(metadata.num_row_groups)}
         if any(not 0 <= each.column_index < len(self.leaves) for order in self._orders for each in order):
             raise damaged(source)
+
+    @property
+    def int96(self) -> list[Leaf]:
+        return [leaf for leaf, kinds in zip(self.leaves, self._types.T, strict=True) if "INT96" in kinds]
+
+    @property
+    def prefixed(self) -> set[str]:
+        """The columns with DELTA_BYTE_ARRAY, which pyarrow does not read as dictionaries."""
+        return {leaf.column for leaf, groups in zip(self.leaves, self._has_prefixes.T, strict=True) if groups.any()}
 
     def writer_options(self, schema: Any, replaced: Collection[str]) -> dict[str, Any]:
         """Returns options of pyarrow's writer for an output of this ``schema``, with other texts in the columns ``replaced``.
@@ -86,6 +99,7 @@ class Layout:
         return {
             "compression": codecs,
             "store_decimal_as_integer": True,
+            "use_deprecated_int96_timestamps": bool(self.int96) and not self._counts_microseconds,
             "write_page_index": self._has_page_index,
             **({"bloom_filter_options": filters} if filters else {}),
             **({"sorting_columns": sorting} if sorting else {}),
@@ -101,6 +115,8 @@ class Layout:
                 found.append(f"codecs of {leaf.path}, which differ by row group: {codecs[0]} in all")
             elif codecs[0] == "LZ4":
                 found.append(f"codec of {leaf.path}, which is an LZ4 that nobody writes any more: LZ4_RAW")
+        if self._counts_microseconds:
+            found += [f"INT96 of {leaf.path}, beside times of another type: TIMESTAMP" for leaf in self.int96]
         found += [f"bloom filter of {leaf.path}" for leaf in self._unfiltered()]
         if len(self._orders) > 1:
             found.append("sorting columns, which differ by row group")
@@ -134,6 +150,11 @@ class Layout:
             within = each.column_index - next(place for place, leaf in enumerate(self.leaves) if leaf.column == column)
             made.append(pq.SortingColumn(columns.index(column) + within, each.descending, each.nulls_first))
         return made
+
+
+def _is_time(leaf: Any) -> bool:
+    """Whether a leaf of Parquet has times that are no INT96."""
+    return bool(leaf.logical_type.type == "TIMESTAMP" and leaf.physical_type != "INT96")
 
 
 def _columns(schema: Any) -> Iterator[str]:

@@ -24,7 +24,7 @@ from quorumvault.analytics.columns import status_name
 from quorumvault.analytics.metadata import without_values
 from quorumvault.analytics.texts import is_text
 from quorumvault.errors import ColumnError
-from quorumvault.files.columnar import cast_types
+from quorumvault.files.columnar import cast_types, int96
 from quorumvault.files.columnar.answers import CODE, ColumnAnswers, registered
 from quorumvault.files.columnar.layout import Layout, row_groups_cut
 from quorumvault.files.columnar.part_rows import Numbers, PartRows, cuts, damaged
@@ -77,7 +77,13 @@ class ParquetReader:
     def open(self, coded: Sequence[str] = ()) -> Any:
         """A pyarrow.parquet.ParquetFile. Columns that are ``coded`` come as the dictionaries that the file has of them."""
         with _reading(self._source):
-            return pq.ParquetFile(self.path, read_dictionary=list(coded), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+            return pq.ParquetFile(
+                self.path,
+                read_dictionary=list(coded),
+                pre_buffer=False,
+                buffer_size=_BUFFER_BYTES,
+                coerce_int96_timestamp_unit=int96.UNIT,
+            )
 
     def types(self) -> dict[str, Any]:
         """DuckDB's type of each column."""
@@ -88,7 +94,7 @@ class ParquetReader:
         groups = list(range(start, stop))
         total = sum(self.metadata.row_group(group).num_rows for group in groups)
         sizes = self.sizes(slice(start, stop))
-        coded = [name for name in columns if sizes[name] < _CODED_BYTES * total]
+        coded = [name for name in columns if sizes[name] < _CODED_BYTES * total and name not in self.layout.prefixed]
         rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * total // max(1, sum(sizes[name] for name in columns))))
         held: list[Any] = []
         count = 0
@@ -173,6 +179,8 @@ class ParquetConversion:
         notes = {name: kind for name, kind in notes.items() if name not in self._restored}
         notes |= cast_types.of_columns(reader.types(), reader.schema, job.cast)
         self._schema = self._schema.with_metadata(cast_types.with_notes(self._schema.metadata, notes))
+        with _reading(source):
+            int96.require_whole_microseconds(reader.path, sorted({leaf.column for leaf in reader.layout.int96}), source)
         _require_kept(reader, self._schema, self._options, self._columns, source, spill)
 
     def _all_values(self) -> Iterator[Any]:

@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,13 +34,31 @@ _CODECS: Final[dict[Encoding, str]] = {
 _MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
+#: How files begin that are no text, and what to do with them.
+_NO_TEXT: Final = (
+    (re.compile(rb"\x1f\x8b"), "is compressed with gzip: unpack it first, or let its name end with .gz"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "is compressed with Zstandard: unpack it first, or let its name end with .zst"),
+    (re.compile(rb"BZh\d1AY&SY"), "is compressed with bzip2: unpack it first"),
+    (re.compile(rb"\xfd7zXZ\x00"), "is compressed with xz: unpack it first"),
+    (re.compile(rb"PK\x03\x04"), "is a ZIP archive, or a workbook: unpack it, or save its sheet as CSV"),
+    (re.compile(rb"PAR1[\x00-\x1f]"), "is Parquet: say --format parquet"),
+    (re.compile(rb".{8}DUCK", re.DOTALL), "is a DuckDB file: say which table, FILE.duckdb::TABLE"),
+    (re.compile(rb"SQLite format 3\x00"), "is a SQLite file: write its table as CSV"),
+)
+_LONGEST_BEGINNING: Final = 16
+
+
 class TextInput:
-    """The UTF-8 of a file or a pipe. ``codec`` is that of its encoding, None for UTF-8. Does not close what it reads from."""
+    """The UTF-8 of a file or a pipe. ``codec`` is that of its encoding, None for UTF-8. Does not close what it reads from.
+
+    Raises RunError for what begins as other files do.
+    """
 
     def __init__(self, stream: BinaryIO, name: str, compression: Compression | None, encoding: Encoding | None) -> None:
         self.stream = stream
         if compression is not None:
             self.stream = io.BufferedReader(_Layer(_decompressed(stream, compression).read, name, compression), _CHUNK)
+        _require_text(self.stream, name)
         self.codec = _codec(self.stream, encoding)
         self.is_layered = self.stream is not stream or self.codec is not None
         if self.codec is not None:
@@ -48,6 +67,13 @@ class TextInput:
     def is_at_end(self) -> bool:
         """Of a layered input: whether all was read."""
         return isinstance(self.stream, io.BufferedReader) and not self.stream.peek(1)
+
+
+def _require_text(stream: BinaryIO, name: str) -> None:
+    beginning = stream.peek(_LONGEST_BEGINNING) if isinstance(stream, io.BufferedReader) else b""
+    for mark, words in _NO_TEXT:
+        if mark.match(beginning):
+            raise RunError(f"{name} {words}")
 
 
 def _codec(stream: BinaryIO, encoding: Encoding | None) -> str | None:

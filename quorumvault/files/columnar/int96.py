@@ -1,0 +1,57 @@
+"""INT96: how Hive, Impala and Spark write times. They count nanoseconds, of any year.
+
+DuckDB takes them as microseconds. So are they read here: pyarrow would take them as nanoseconds in 64 bits, in which those before
+1677 and after 2262 become others.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quorumvault.errors import ColumnError
+from quorumvault.files.sources import Source
+
+#: For pyarrow's reader.
+UNIT: Final = "us"
+_ROWS: Final = 1 << 16
+_PARTS: Final = 1000
+
+
+def require_whole_microseconds(path: Path, columns: Sequence[str], source: Source) -> None:
+    """Raises ColumnError if a column has a time with parts of a microsecond. ``columns`` are those with INT96 in them."""
+    if not columns:
+        return
+    with pq.ParquetFile(path, coerce_int96_timestamp_unit=UNIT) as coarse, pq.ParquetFile(path) as fine:
+        batches = (file.iter_batches(_ROWS, columns=list(columns)) for file in (coarse, fine))
+        for taken, exact in zip(*batches, strict=True):
+            for name in columns:
+                pairs = zip(_times(taken.column(name)), _times(exact.column(name)), strict=True)
+                if any(_has_parts(microseconds, nanoseconds) for microseconds, nanoseconds in pairs):
+                    raise ColumnError(
+                        f"{source}: column {name} is INT96 with parts of a microsecond, which would not be kept: "
+                        "cast it to another type first"
+                    )
+
+
+def _has_parts(microseconds: Any, nanoseconds: Any) -> bool:
+    """Whether some are no whole microseconds. Where nanoseconds do not fit into 64 bits, they tell of another time."""
+    return bool(((nanoseconds // _PARTS == microseconds) & (nanoseconds % _PARTS != 0)).any())
+
+
+def _times(column: Any) -> Iterator[Any]:
+    """Yields the times in a column of any type, as arrays of integers."""
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        yield column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    elif pa.types.is_map(kind):
+        yield from _times(column.keys)
+        yield from _times(column.items)
+    elif pa.types.is_struct(kind):
+        for place in range(kind.num_fields):
+            yield from _times(column.field(place))
+    elif pa.types.is_nested(kind):
+        yield from _times(column.values)
