@@ -113,7 +113,7 @@ class Clusters(_Map[Client]):
 
     def close(self) -> None:
         """Closes the clients of all owners. Calls under way in other threads fail."""
-        for client in self._clients.values():
+        for client in list(self._clients.values()):
             client.close()
 
 
@@ -130,7 +130,7 @@ class AsyncClusters(_Map[AsyncClient]):
 
     async def close(self) -> None:
         """See Clusters.close."""
-        for client in self._clients.values():
+        for client in list(self._clients.values()):
             await client.close()
 
 
