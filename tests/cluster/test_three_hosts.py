@@ -50,6 +50,10 @@ print(calls)
 """
 
 
+def _step(heading: str) -> list[str]:
+    return blocks("install.md", f"## {heading}")
+
+
 @dataclass
 class Site:
     """``desk`` is where the cluster was made, and ``hosts`` are where its nodes run."""
@@ -64,6 +68,12 @@ class Site:
             assert shown in block, shown
             block = block.replace(shown, real)
         return self.desk.type(block, OPERATOR, home=HOME)
+
+    def sets_up(self, node: str) -> None:
+        """Types what a host gets once the program is there."""
+        (part,), (service,) = map(_step, _STEPS[2:4])
+        self.hosts[node].type(part.replace("n1", node))
+        self.hosts[node].type(service)
 
     def leads_to(self, addresses: dict[str, str]) -> None:
         """``ssh n1`` goes there."""
@@ -88,6 +98,11 @@ class Site:
         urls = "os.environ['QUORUMVAULT_URL'].split(',')"
         return self._asks(f"print([qv.Client(url).detokenize([{token!r}])[0].value for url in {urls}])") == f"{[value] * 3}\n"
 
+    def asks_alone(self, node: str) -> str:
+        """Returns what a client of one node is told that has new values for it and little patience."""
+        url = f"https://{ADDRESSES[node]}:8700"
+        return self._asks(f"qv.Client({url!r}).tokenize(['x'], deadline=1)", "2>&1 || true")
+
     def refused(self) -> bool:
         """The API key that the desk has is taken nowhere."""
         return "Unauthenticated" in self._asks("qv.Client().epoch()", "2>&1 || true")
@@ -109,7 +124,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (given / wheel.name).write_bytes(wheel.read_bytes())
     wheels.released_after(given / wheel.name, RELEASE, NEXT_RELEASE)
     with machines.prepared(given) as made:
-        program, cluster, part, service, serves = (blocks("install.md", f"## {heading}") for heading in _STEPS)
+        program, cluster, _, _, serves = map(_step, _STEPS)
         base = made.base
         base.type(f"printf '{_PIP}' > /etc/pip.conf; cp {GIVEN}/quorumvault-{RELEASE}-*.whl .")
         base.type(*program)
@@ -119,9 +134,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.leads_to(ADDRESSES)
         printed = site.type(*cluster)
         key = next(line.split()[1] for line in printed.splitlines() if line.startswith("  clinic-a "))
-        for node, host in site.hosts.items():
-            host.type(part[0].replace("n1", node))
-            host.type(*service)
+        for node in NODES:
+            site.sets_up(node)
         site.type(*serves)
         site.type(f"export QUORUMVAULT_API_KEY={key}")
         yield site
@@ -174,6 +188,22 @@ def test_a_leaked_key(site: Site, token: str) -> None:
     assert wait_for(site.refused, SECONDS)
     assert f"key_id={key_id}" in site.type(look)
     site.type(f"export QUORUMVAULT_API_KEY={kept}")
+    assert site.recovers(token, "before")
+
+
+def test_a_leaked_node(site: Site, token: str) -> None:
+    """Whoever has the old host has a node that its peers take no more, whatever it does; and a new one is there."""
+    revoke, again, ready = blocks("security.md", "### A leaked node")
+    assert "certificate is revoked" in site.type(revoke)
+    assert wait_for(lambda: "NoQuorum" in site.asks_alone("n3"), SECONDS)
+    disk = site.hosts["n3"].type("cat vault/n3/disk.json")
+    site.machines.end(site.hosts["n3"])
+    site.hosts["n3"] = site.machines.boot("n3-again", ADDRESSES["n3"])
+    site.type(again)
+    site.sets_up("n3")
+    site.type(ready)
+    site.becomes_ok()
+    assert site.hosts["n3"].type("cat vault/n3/disk.json") != disk
     assert site.recovers(token, "before")
 
 
