@@ -34,6 +34,21 @@ class Disk:
     stored: dict[bytes, bytes] = field(default_factory=dict)
     _cached: dict[bytes, bytes | None] = field(default_factory=dict)
 
+    #: Whether its node has it. One without a disk has an identity in memory all the same.
+    @property
+    def there(self) -> bool:
+        return True
+
+    #: Whether a disk that is not active may join by itself.
+    may_join = True
+
+    def keep(self, identity: DiskIdentity) -> None:
+        """Make a changed identity durable."""
+        self.identity = identity
+
+    def failed(self, failure: StorageFailed) -> None:
+        """Its process ends because of this."""
+
     @property
     def unsynced(self) -> bool:
         return bool(self._cached)

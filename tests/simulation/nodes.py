@@ -172,13 +172,18 @@ class Node:
         return process
 
     def start(self) -> None:
-        if self.process is None:
+        if self.process is None and self.open_disk():
             self.starts += 1
-            self.disk.salvage()
-            self.disk.identity = replace(self.identity, incarnation=self.identity.incarnation + 1)
             self.process = Process(self)
-            learn_settled(self.process, self.comparing)
+            if self.disk.there:
+                learn_settled(self.process, self.comparing)
             self.started(self.process)
+
+    def open_disk(self) -> bool:
+        """As a process does at its start. False if it ends there."""
+        self.disk.salvage()
+        self.disk.keep(replace(self.identity, incarnation=self.identity.incarnation + 1))
+        return True
 
     def crash(self) -> None:
         """At once, in whatever it was doing. Clients and peers may notice by their connections, and may not."""
@@ -242,10 +247,10 @@ class Process:
         self.established = True
         self.boot = boot_nonce(node.starts)
         identity = node.identity
-        self.replica = make_replica(node, identity)
-        self.storage = Storage(self, self.replica, node.knobs.limits)
+        if self.disk.there:
+            self.take_disk()
         self.gate = LocalPeer(
-            node.name, lambda: self.storage, lambda: identity.disk, lambda: self.established, self._clock, node.wall_ms
+            node.name, lambda: self.own_storage, lambda: identity.disk, lambda: self.established, self._clock, node.wall_ms
         )
         self.lines = {name: Line(self, name) for name in NODE_NAMES}
         self.coordinator: Coordinator = PatientCoordinator(
@@ -258,6 +263,21 @@ class Process:
             node.wall_ms,
             self.observer,
         )
+
+    def take_disk(self) -> None:
+        """It serves its disk from now on."""
+        self.replica = make_replica(self.node, self.disk.identity)
+        self.storage = Storage(self, self.replica, self.node.knobs.limits)
+
+    @property
+    def own_storage(self) -> Storage | None:
+        """None while its node has no disk."""
+        return self.storage if self.disk.there else None
+
+    @property
+    def own_replica(self) -> Replica | None:
+        """The same of the replica."""
+        return self.replica if self.disk.there else None
 
     def call(
         self, op: int, work: Callable[[], Coroutine[Any, Any, object]], done: Callable[[object, Exception | None], object]
@@ -327,10 +347,6 @@ async def _nothing() -> None:
 
 def make_replica(node: Node, identity: DiskIdentity) -> Replica:
     disk = node.disk
-
-    def keep(became: DiskIdentity) -> None:
-        disk.identity = became
-
     disk.corrupt_reads = 0  # each process opens it anew
     limits = node.knobs.limits
     return Replica(
@@ -339,7 +355,7 @@ def make_replica(node: Node, identity: DiskIdentity) -> Replica:
         node.keyring,
         reply_bytes=limits.reply_bytes,
         copy_bytes=limits.copy_bytes,
-        keep=keep,
+        keep=disk.keep,
         has_room=lambda: not disk.nearly_full,
     )
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.rigs.undone.mutant import HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED, TWO_SETS
+from tests.rigs.undone.mutant import FILES, HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED, TWO_SETS
+from tests.simulation.files import filing, run_files
 from tests.simulation.healing import run_healing
 from tests.simulation.rejoining import losing, run_rejoining
 from tests.simulation.revoking import revoking, run_revoking
@@ -28,4 +29,5 @@ PLAYS = {
     HEALING_NODES: Play(scenario, run_healing),
     REVOKED: Play(revoking, run_revoking),
     TWO_SETS: Play(scenario, run_two_sets),
+    FILES: Play(filing, run_files),
 }

@@ -53,7 +53,7 @@ class Rejoining:
     def _begin(self, process: Process) -> None:
         node, disk = process.node, process.disk
         around = MembershipCallbacks(
-            storage=lambda: process.storage,
+            storage=lambda: process.own_storage,
             learn=process.coordinator.learn,
             changed=lambda: None,
             note=lambda event: None,
@@ -61,34 +61,39 @@ class Rejoining:
         )
         member = self._members[process] = Membership(disk.identity, around, lambda: self._rejoin(process))
         marks = self._marks[process] = RollbackMarks(
-            lambda: process.replica,
-            lambda: process.storage,
+            lambda: process.own_replica,
+            lambda: process.own_storage,
             lambda: process.coordinator.view,
             process.schedule.call_later,
             lambda why: self._put_back(node, why),
         )
         process.observer.counted = marks.acknowledged
-        if disk.identity.mode is Mode.JOINING:
+        if self._joins(process):
             node.timeline.at(node.timeline.now, process.schedule, lambda: drive(self._rejoin(process).run(), self._ended))
         self._tell(process, member)
 
     def begin_fault(self, fault: Fault, cluster: Cluster) -> Mend:
         return losses.begin(fault, cluster)
 
+    def _joins(self, process: Process) -> bool:
+        """Whether it has to rejoin."""
+        return process.disk.identity.mode is Mode.JOINING
+
+    async def _prepare(self, process: Process) -> Storage:
+        """The storage of the disk that joins."""
+        return process.storage
+
     def _put_back(self, node: Node, why: str) -> None:
         raise Violation("marks", f"{node.name}, which forgot nothing, gives up its disk: {why}")
 
     def _rejoin(self, process: Process) -> Rejoin:
-        async def storage() -> Storage:
-            return process.storage
-
         node, disk, nonce = process.node, process.disk, b"join" + boot_nonce(process.node.starts)
         peers = {name: line for name, line in process.lines.items() if name != node.name}
         return Rejoin(
             lambda: disk.identity,
             nonce,
             peers,
-            storage,
+            lambda: self._prepare(process),
             lambda: process.established,
             Throttle(0.5),
             self._marks[process],

@@ -61,7 +61,8 @@ class Storage(GroupCommit):
         node.branches["groups of several requests"] += len(group) > 1
         try:
             replies = self.replica.handle([entry.request for entry in group])
-        except StorageFailed:
+        except StorageFailed as failure:
+            self._process.disk.failed(failure)
             node.branches["stopped by its disk"] += 1
             node.end(self._process)
             return

@@ -34,8 +34,8 @@ _CLIENTS, _CALLS = 8, 27
 _FAULTY_SECONDS = 7.0
 #: Seconds from the end of the last fault until everything that was under way has ended, by its deadline.
 _CALM = 10.0
-_SECRET = bytes(range(32))
-_WIDE, _NARROW = gathered(Keyring("m1", _SECRET)), gathered(Keyring("m1", _SECRET, digest_bits=8))
+SECRET = bytes(range(32))
+_WIDE, _NARROW = gathered(Keyring("m1", SECRET)), gathered(Keyring("m1", SECRET, digest_bits=8))
 #: Every so many seeds one has its tokens cut to 8 bits, so that values meet in them.
 _NARROW_EVERY = 4
 
@@ -101,11 +101,15 @@ class Run:
 class World:
     """Three nodes and their clients. ``epochs`` is the largest that any client was shown, by owner.
 
-    ``beside``: another world in whose time this one is, and whose clients its nodes serve.
+    ``beside``: another world in whose time this one is, and whose clients its nodes serve. ``make``: of which kind these are.
     """
 
     def __init__(
-        self, chosen: Scenario, begin: Callable[[Fault, Cluster], Mend] = faults.begin, beside: World | None = None
+        self,
+        chosen: Scenario,
+        begin: Callable[[Fault, Cluster], Mend] = faults.begin,
+        beside: World | None = None,
+        make: Callable[..., Node] = Node,
     ) -> None:
         self.chosen = chosen
         self.narrow = chosen.narrow
@@ -126,7 +130,7 @@ class World:
         self._mends: dict[Fault, Mend] = {}
         lasting = self.timeline, self.network, self._rng, self.keyring, self.cluster, self.witnesses, self.branches, chosen.knobs
         for name in NODE_NAMES:
-            node = self.cluster[name] = Node(name, *lasting, Random(f"comparing {name} {chosen.seed}"))
+            node = self.cluster[name] = make(name, *lasting, Random(f"comparing {name} {chosen.seed}"))
             node.starts = 1_000 * (beside is not None)  # no round has the id of one there
         for node in self.cluster.values():
             node.start()

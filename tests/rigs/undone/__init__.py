@@ -9,6 +9,7 @@ from tests.rigs.undone import (
     batches,
     certificates,
     comparisons,
+    files,
     gaps,
     groups,
     healing,
@@ -24,7 +25,7 @@ from tests.rigs.undone import (
 
 _MODULES = (
     requests, batches, groups, rejoining, views, rollback, healing, comparisons, gaps, processes, settled, certificates,
-    revocations, sets,
+    revocations, sets, files,
 )  # fmt: skip
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
 #: Those that bin/simulate can show: by a seed, in a small world, by an intruder or a unit test.

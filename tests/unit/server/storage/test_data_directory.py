@@ -137,11 +137,13 @@ def test_the_name_of_a_data_directory_is_no_cause(tmp_path: Path) -> None:
     assert untrusted.words == "store: the store cannot be read: Corruption: store/000005.ldb: no table"
 
 
+@pytest.mark.parametrize("why", ["for the test", UNREADABLE])
 @pytest.mark.parametrize("step", ["write_identity", "quarantine", "durable.sync_directory", "raise_incarnation"])
 def test_a_crash_while_the_disk_is_replaced_leaves_it_lost_or_replaced(
-    config: NodeConfig, step: str, monkeypatch: pytest.MonkeyPatch
+    config: NodeConfig, step: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mark_untrusted(config.data_directory, "for the test")
+    _write(config, layout.register_key(b"an owner's id..."), b"no register, so that it is not salvaged")
+    mark_untrusted(config.data_directory, why)
     lost = started(config)
 
     class Crash(BaseException):
