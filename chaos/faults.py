@@ -112,7 +112,10 @@ class Faults:
         #: A disk is being replaced, by a fault of this plan.
         self._replacing = False
         self._joins = Joins(cluster, network, self._down, self._start_now, self._stop)
-        self._apply: dict[Kind, Callable[[Fault], Awaitable[Applied]]] = {
+        self._apply = self._appliers()
+
+    def _appliers(self) -> dict[Kind, Callable[[Fault], Awaitable[Applied]]]:
+        return {
             Kind.KILL: self._kill,
             Kind.KILL_IN_MID_REQUEST: self._kill_in_mid_request,
             Kind.KILL_STARTING: self._kill_starting,

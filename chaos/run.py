@@ -162,14 +162,21 @@ async def _work(
         return observed
     tell.say(recorder.now, "everything is mended; what is known is read back, through each node and from each two disks")
     await keys.use_everything()
+    await _end(options, cluster, workload, recorder, observed)
+    return observed
+
+
+async def _end(options: Options, cluster: Cluster, workload: Workload, recorder: Recorder, observed: Observed) -> None:
+    """Read everything back, and stop the nodes."""
     order = Random(options.seed).sample(NODES, len(NODES))
     observed.final, problems = await read_back(cluster, workload, recorder, order)
     observed.not_ready += problems
-    if not problems:
-        for name, code in cluster.stop().items():
-            if code != 0:
-                observed.exits.append(Exit(name, recorder.now, code, expected=False, words="it was asked to stop (SIGTERM)"))
-    return observed
+    if problems:
+        return
+    asked = "it was asked to stop (SIGTERM)"
+    for name, code in cluster.stop().items():
+        if code != 0:
+            observed.exits.append(Exit(name, recorder.now, code, expected=False, words=asked))
 
 
 async def _under_faults(

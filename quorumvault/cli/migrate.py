@@ -86,16 +86,9 @@ def migrate(
 
     Needs a key that may tokenize.
     """
-    if STANDARD in (output, crosswalk):
-        raise click.UsageError("standard output takes no folder and no Parquet file: name another place")
-    if in_place == (output is not None):
-        raise click.UsageError("say where the moved files go: --in-place, or -o DIR")
+    _require_places(in_place, output, crosswalk)
     with interruptible():
-        given = expand(files, format=table_format)
-    once = [str(source) for source in given if source.remote is None and not source.path.is_file()]
-    if once:
-        raise click.UsageError(f"{visible(once[0])} is no regular file, and files are read twice: name one")
-    with interruptible():
+        given = _read_twice(expand(files, format=table_format))
         root = root_of(given) if in_place and (len(files) > 1 or not is_single(files[0])) else None
     job = Job(
         operation="retokenize",
@@ -119,6 +112,21 @@ def migrate(
     report = run_files(job, connection)
     print_report(report, "tokens that were moved", as_json=as_json)
     return PARTIAL if report.partial else 0
+
+
+def _require_places(in_place: bool, output: Place | None, crosswalk: Place | None) -> None:
+    if STANDARD in (output, crosswalk):
+        raise click.UsageError("standard output takes no folder and no Parquet file: name another place")
+    if in_place == (output is not None):
+        raise click.UsageError("say where the moved files go: --in-place, or -o DIR")
+
+
+def _read_twice(given: list[Source]) -> list[Source]:
+    """Return the sources. Raises click.UsageError for one that can be read only once."""
+    for source in given:
+        if source.remote is None and not source.path.is_file():
+            raise click.UsageError(f"{visible(str(source))} is no regular file, and files are read twice: name one")
+    return given
 
 
 def _sources(job: Job) -> list[Source]:

@@ -107,6 +107,8 @@ class Node:
         self._keyring = Keyring(cluster.secrets.master.id, config.master_secret)
         self._clock = HybridClock()
         self._links: dict[str, Link]
+        self._standing: Standing
+        self._coordinator: Coordinator
         self._membership: Membership
         self._report: SelfReport
         self._free_space = FreeSpace(config.data_directory, cluster.limits.free_space_floor, self._on_room_change)
@@ -120,15 +122,9 @@ class Node:
         self._disk = LocalDisk(config, disk, self._keyring, self._free_space, self._metrics.synced, self._on_identity)
         self._recorder = RequestRecorder(self._events, self._metrics.request)
         self._marks = self._make_marks()
-        self._own = LocalPeer(
-            config.node,
-            lambda: self._disk.storage,
-            lambda: self._membership.identity.disk,
-            lambda: self._standing.established,
-            self._clock,
-            wall_ms,
-            self._on_revoking,
-        )
+        storage, own_disk = lambda: self._disk.storage, lambda: self._membership.identity.disk
+        established = lambda: self._standing.established  # noqa: E731 - it is made further down
+        self._own = LocalPeer(config.node, storage, own_disk, established, self._clock, wall_ms, self._on_revoking)
         local = self._local_node()
         self._links = {node: self._link(node, local) for node in config.peers}
         self._peer_server = PeerServer(config.endpoints.listen_peer, local, others=config.peers, submit=self._own.submit)
@@ -138,22 +134,27 @@ class Node:
         self._notices = SettleNotices(self._peers(), lambda: self._coordinator.view, call_later)
         self._coordinator = self._make_coordinator()
         self._revocations = Revocations(self._coordinator, seconds_since_boot, self._reloads)
-        storage, learn = lambda: self._disk.storage, self._coordinator.learn
-        callbacks = MembershipCallbacks(storage, learn, self._on_identity_change, self._events.note, self._end)
+        callbacks = MembershipCallbacks(storage, self._coordinator.learn, self._on_identity_change, self._events.note, self._end)
         self._membership = Membership(disk.identity, callbacks, self._make_rejoin)
         self._healer = self._make_healer()
         self._healing = False
         self._report = self._make_report()
+        self._http, self._admin = self._make_servers()
+
+    def _make_servers(self) -> tuple[HttpServer, HttpServer]:
+        """Return that of the API, and that of the operator's socket."""
+        config, services = self._config, self._services()
+        cluster = config.cluster
         listener = listening_socket(cluster.file, f"nodes.{config.node}.api", config.endpoints.listen_api)
-        crowded, limits, timeouts = create_crowded_app(self._services()), cluster.limits, cluster.timeouts
-        app, tls = create_app(self._services()), self._reloads.api_tls()
-        self._http = HttpServer(app, listener, limits, timeouts, crowded, self._metrics.refused, tls)
+        crowded, limits, timeouts = create_crowded_app(services), cluster.limits, cluster.timeouts
+        tls = self._reloads.api_tls()
+        http = HttpServer(create_app(services), listener, limits, timeouts, crowded, self._metrics.refused, tls)
         backups = Backups(config, VERSION, lambda: self._healer, lambda: self._reloads.keys.owners, self._events.note)
         operator = Operator(
             self._report, lambda: self._healer, self._peer_server, self._reloads, backups, self._revocations, self._stop_asked
         )
         admin = create_admin_app(operator.controls(), self._request_ids)
-        self._admin = HttpServer(admin, admin_socket.listen(config.data_directory), limits, timeouts)
+        return http, HttpServer(admin, admin_socket.listen(config.data_directory), limits, timeouts)
 
     def _local_node(self) -> LocalNode:
         cluster = self._config.cluster
