@@ -11,13 +11,13 @@ A gap is filled when all operations have ended that may have heard its disk's pr
 (server/healing/fill_gaps.py). Here they end as the gap is filled, and what they sent may still arrive.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quorumvault.protocol import anti_entropy
 from quorumvault.protocol.anti_entropy import AskOne, Compared, MergeRecords, Unknown, WriteBackRecords
 from quorumvault.protocol.fill_gaps import AskReplica, CloseBuckets, Filled, TakeRecords, fill_slice
-from quorumvault.protocol.messages import RoundId, WriteBack
+from quorumvault.protocol.messages import AskListing, RoundId, WriteBack
 from quorumvault.protocol.views import View
 from quorumvault.server.healing.anti_entropy import merge_records
 from quorumvault.server.healing.fill_gaps import close_gaps, take_records
@@ -32,13 +32,14 @@ _ROUND = RoundId(b"healing", b"", 0)
 class Damage:
     """``place``: that of all records. ``gaps``: how many disks may have one at once. ``ends``: operations do, as above.
 
-    ``all_lost``: the last copy may be, too.
+    ``all_lost``: the last copy may be, too. ``apart``: between the reading of one peer and of the other anything may happen.
     """
 
     place: bytes
     gaps: int = 1
     ends: bool = True
     all_lost: bool = False
+    apart: bool = False
 
     @property
     def bucket(self) -> int:
@@ -70,14 +71,16 @@ class Damage:
         except StopIteration:
             return
 
-    def fill(self, mine: Replica, peers: tuple[Replica, Replica], view: View) -> None:
+    def fill(self, mine: Replica, before: Replica, peers: Sequence[Replica], view: View) -> None:
+        """``before``: the first of the peers, as it was when it was listed."""
         steps = fill_slice(self.bucket, self.bucket + 1, Filled())
         sent: object = None
         try:
             while True:
                 match step := steps.send(sent):
                     case AskReplica(of=of, request=request):
-                        (sent,) = (mine, *peers)[of].handle([request.sent_in(_ROUND, view.id)])
+                        asked = (mine, before if isinstance(request, AskListing) else peers[0], peers[1])[of]
+                        (sent,) = asked.handle([request.sent_in(_ROUND, view.id)])
                     case TakeRecords():
                         sent = take_records(mine, step)
                     case CloseBuckets():

@@ -142,12 +142,13 @@ class Progress:
 
 
 class State(NamedTuple):
-    """By number: three stores, requests under way, what is owed, and the operations in the order of their kinds."""
+    """By number: three stores, requests under way, what is owed, the operations in the order of their kinds, and a reading."""
 
     stores: ThreeStores
     flight: int
     owed: int
     progress: tuple[int, ...]
+    reading: int = 0
 
 
 class Step(NamedTuple):
@@ -157,6 +158,14 @@ class Step(NamedTuple):
     store: int = 0
     sent: int = 0
     shown: int = 0
+
+
+class Reading(NamedTuple):
+    """A node fills its gap: it has read the store of one peer as it was then."""
+
+    node: int
+    peer: int
+    store: int
 
 
 class Content(NamedTuple):
@@ -235,10 +244,11 @@ class World:
         self.groups: set[tuple[int, Group]] = set()
         #: Those of them that come to something that their requests one by one do not.
         self.odd: list[tuple[int, Group]] = []
-        self._code = Struct(f"<{5 + len(operations)}H")
+        self._code = Struct(f"<{6 + len(operations)}H")
         self._contents = Table(Content())
         self._flights: Table[frozenset[tuple[int, int]]] = Table(frozenset())
         self._owed = Table(Owed())
+        self._readings: Table[Reading | None] = Table(None)
         self._progress: Table[Progress | str] = Table("not begun", "ended")
         self._decisions: Table[object] = Table()
         self._replies: Table[AnyReply] = Table()
@@ -286,6 +296,7 @@ class World:
         self._exchanged = cache(self._find_exchanged)
         self._filled = cache(self._find_filled)
         self._moved = [cache(partial(self._find_moved, to)) for to in _RENAMINGS]
+        self._moved_readings = [cache(partial(self._find_moved_reading, to)) for to in _RENAMINGS]
         self._moved_flights = [cache(partial(self._find_moved_flight, to)) for to in _RENAMINGS]
 
     def explore(self, on_depth: Callable[[Explored], object] = lambda so_far: None) -> Explored:
@@ -349,16 +360,17 @@ class World:
         stores, renamings = self._orders(state.stores)
         best: list[int] = []
         for renaming in renamings:
-            fields = [self._moved_flights[renaming](state.flight), *map(self._moved[renaming], state.progress)]
+            read = self._moved_readings[renaming](state.reading)
+            fields = [self._moved_flights[renaming](state.flight), read, *map(self._moved[renaming], state.progress)]
             for start, end in self._twins:
-                fields[start + 1 : end + 1] = sorted(fields[start + 1 : end + 1])
+                fields[start + 2 : end + 2] = sorted(fields[start + 2 : end + 2])
             if not best or fields < best:
                 best = fields
         return self._code.pack(*stores, state.owed, *best)
 
     def _decode(self, code: bytes) -> State:
-        first, second, third, owed, flight, *progress = self._code.unpack(code)
-        return State((first, second, third), flight, owed, tuple(progress))
+        first, second, third, owed, flight, reading, *progress = self._code.unpack(code)
+        return State((first, second, third), flight, owed, tuple(progress), reading)
 
     def _following(self, state: State) -> Iterator[State]:
         """States that one step leads to. Raises _Broken if one of them is an answer that may not be, or this one is wrong."""
@@ -430,26 +442,41 @@ class World:
                     after = self._written(state, node, self._salvaged(store, kept))
                     if damage.all_lost or self._is_left(after.stores, state.owed):
                         yield after._replace(progress=tuple(self._outlived(node, each) for each in after.progress))
-            for one, other in itertools.permutations(stores[at] for at in range(3) if at != node) if self._has_gap(store) else ():
-                after = self._written(state, node, self._filled(store, one, other))
-                yield after._replace(progress=tuple(self._ended(node, each) for each in after.progress)) if damage.ends else after
+            if self._has_gap(store):
+                yield from self._reading(state, node, damage)
+        if reading := self._readings.values[state.reading]:
+            node, peer, read = reading
+            filled = self._filled(stores[node], read, stores[peer], stores[3 - node - peer])
+            yield self._written(state, node, filled)._replace(reading=0)
         for node, other in itertools.permutations(range(3), 2):
             mine, theirs = self._exchanged(stores[node], stores[other])
             yield self._written(self._written(state, node, mine), other, theirs)
+
+    def _reading(self, state: State, node: int, damage: Damage) -> Iterator[State]:
+        """A node with a gap reads one peer, or both. It has waited until nobody counts what it said before it was salvaged."""
+        stores = state.stores
+        if damage.ends:
+            state = state._replace(progress=tuple(self._ended(node, each) for each in state.progress))
+        for peer, other in itertools.permutations(at for at in range(3) if at != node):
+            if damage.apart:
+                yield state._replace(reading=self._readings.number(Reading(node, peer, stores[peer])))
+            else:
+                filled = self._filled(stores[node], stores[peer], stores[peer], stores[other])
+                yield self._written(state, node, filled)
 
     def _after(self, state: State, at: int, node: int, step: Step) -> State:
         """An operation's step, taken."""
         progress, store, sent, shown = step
         flight = self._joined(state.flight, sent) if sent else state.flight
         owed = self._together(state.owed, shown) if shown else state.owed
-        moved = State(state.stores, flight, owed, (*state.progress[:at], progress, *state.progress[at + 1 :]))
+        moved = state._replace(flight=flight, owed=owed, progress=(*state.progress[:at], progress, *state.progress[at + 1 :]))
         return self._written(moved, node, store)
 
     def _written(self, state: State, node: int, store: int) -> State:
         first, second, third = state.stores
         stores = ((store, second, third), (first, store, third), (first, second, store))[node]
         flight = self._settled(state.flight, stores) if state.flight else 0
-        return State(stores, flight, state.owed, state.progress)
+        return state._replace(stores=stores, flight=flight)
 
     def _find_born(self, operation: int, owed: int) -> int:
         minded = self._operations[operation].minds(self._owed.values[owed])
@@ -581,11 +608,12 @@ class World:
         progress = self._progress.values[number]
         return _ENDED if isinstance(progress, Progress) and node in progress.past else number
 
-    def _find_filled(self, store: int, one: int, other: int) -> int:
+    def _find_filled(self, store: int, read: int, one: int, other: int) -> int:
+        """A store, after its node has read one peer, which was ``read`` and is ``one`` now, and the other one."""
         damage = self._damage
         assert damage is not None
-        peers = self._replica(1, self._disk(one)), self._replica(2, self._disk(other))
-        return self._at(0, store, lambda process: damage.fill(process.replica, peers, VIEW))[0]
+        before, *now = (self._replica(at, self._disk(each)) for at, each in ((1, read), (1, one), (2, other)))
+        return self._at(0, store, lambda process: damage.fill(process.replica, before, now, VIEW))[0]
 
     def _find_exchanged(self, store: int, theirs: int) -> tuple[int, int]:
         damage, other = self._damage, self._disk(theirs)
@@ -737,6 +765,10 @@ class World:
             return number
         moved = replace(decision, repairs={DISKS[to[DISKS.index(disk)]]: lacks for disk, lacks in decision.repairs.items()})
         return self._decisions.number(moved, repr(moved))
+
+    def _find_moved_reading(self, to: Sequence[int], number: int) -> int:
+        reading = self._readings.values[number]
+        return self._readings.number(reading and Reading(to[reading.node], to[reading.peer], reading.store))
 
     def _find_moved_flight(self, to: Sequence[int], flight: int) -> int:
         return self._flights.number(frozenset((request, to[node]) for request, node in self._flights.values[flight]))

@@ -13,8 +13,9 @@ The sums follow each write and are never stored. A bucket is known from its firs
 be read.
 """
 
+import struct
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from quorumvault.protocol.buckets import BUCKETS, GROUP_SIZE, GROUPS
@@ -30,8 +31,8 @@ def total(pairs: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(fingerprint(key, record) for key, record in pairs) & _MASK
 
 
-def encode_sums(sums: Iterable[int]) -> bytes:
-    return b"".join(value.to_bytes(8, "big") for value in sums)
+def encode_sums(sums: Sequence[int]) -> bytes:
+    return struct.pack(f">{len(sums)}Q", *sums)
 
 
 class BucketSums:

@@ -192,6 +192,8 @@ class Inventory:
             if pairs is None:
                 findings.damage = UNREADABLE
                 continue
+            if not pairs and not self.sums[bucket]:
+                continue  # empty, as nearly all buckets of a small store are
             findings.checked += len(pairs)
             findings.rotten += [key[1:] for key, record in pairs if self.authentic(key[1:], record) is False]
             # Iterators do not use filters, and look-ups do: one that has gone bad in memory hides what is there. Each key alone,
