@@ -1,4 +1,4 @@
-"""Damage to a node's disk that can be undone: done while its process is down, or through a library loaded into it.
+"""Damage to a node's disk that can be undone, done while its process is down.
 
 A store's files are found by their names, as on any LevelDB: ``n.log`` is the write-ahead log, ``n.ldb`` are tables. Whatever is
 damaged here can be put right again, because a node that has lost its disk for good would leave nothing for the rest of a run to
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from chaos.testbed.host import Unavailable, flip_bits, move_all, tool
+from chaos.testbed.host import Unavailable, flip_bits, move_all
 
 #: LevelDB reads its log by blocks. A bit that flips in the last one, in a record's length, looks like a write that a crash has
 #: cut short, so that whole batches are gone and nobody can tell: known, and documented (storage/leveldb.py). The blocks before
@@ -21,7 +21,6 @@ from chaos.testbed.host import Unavailable, flip_bits, move_all, tool
 _LOG_BLOCK = 32 * 1024
 #: A node's tables are read, and their checksums verified, in blocks of so many bytes.
 _TABLE_BLOCK = 2 * 1024
-_SOURCE = Path(__file__).with_name("disk.c")
 _FILL_CHUNK = 4096
 
 #: Puts right what was done; the words say how. It may be called once, with the node down.
@@ -124,41 +123,3 @@ def _flip(path: Path, offsets: Sequence[int], rng: Random) -> Damage:
     flip_bits(path, masks.items())
     places = f"at {min(masks)}" if len(masks) == 1 else f"at {len(masks)} places from {min(masks)} to {max(masks)}"
     return Damage(f"bits flip in {path.name}, {places} of {length} bytes", flip_back)
-
-
-def c_compiler() -> str:
-    """Raises Unavailable if there is none."""
-    found = shutil.which("gcc") or shutil.which("cc")
-    if found is None:
-        raise Unavailable("no C compiler, which is to build the library in front of the disks")
-    return found
-
-
-class Injector:
-    """The library in front of a node's disk (disk.c), compiled into ``directory``. Raises Unavailable where it cannot be."""
-
-    def __init__(self, directory: Path) -> None:
-        compiler = c_compiler()
-        self._directory = directory
-        self._library = directory / "disk.so"
-        tool(compiler, "-shared", "-fPIC", "-O2", "-Wall", "-o", str(self._library), str(_SOURCE), "-ldl", "-lpthread")
-
-    def variables(self, node: str) -> dict[str, str]:
-        """The environment of the node's process."""
-        return {"LD_PRELOAD": str(self._library), "CHAOS_DISK": str(self._control(node))}
-
-    def slow_syncs(self, node: str, milliseconds: int) -> Damage:
-        return self._tell(node, f"slow {milliseconds}", f"each of its syncs takes {milliseconds} ms longer")
-
-    def fail_syncs(self, node: str) -> Damage:
-        return self._tell(node, "fail", "its syncs fail")
-
-    def _tell(self, node: str, order: str, words: str) -> Damage:
-        control = self._control(node)
-        fresh = control.with_suffix(".new")
-        fresh.write_text(order)
-        fresh.replace(control)
-        return Damage(words, lambda: control.unlink(missing_ok=True))
-
-    def _control(self, node: str) -> Path:
-        return self._directory / f"{node}.disk"

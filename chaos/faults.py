@@ -6,16 +6,18 @@ Whatever is done here can be undone, and ``heal`` undoes all of it: before the w
 import asyncio
 import contextlib
 import os
+import resource
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from random import Random
 from typing import NamedTuple, Protocol
 
 from chaos import disks
-from chaos.disks import Damage, Injector
+from chaos.disks import Damage
 from chaos.joins import Joins
 from chaos.nemesis import JOINS, MAY_STOP, Fault, Kind
 from chaos.network import Network, Weather
+from chaos.preloaded import Injector, c_compiler
 from chaos.recorder import Recorder
 from chaos.summary import Exit
 from chaos.testbed.cluster import NODES, Cluster
@@ -32,11 +34,16 @@ _REQUEST_SECONDS = 0.004
 _SLOW = Weather(delay=0.05, spread=0.2)
 _LOSSY = Weather(loss=0.1)
 _REPEATED = Weather(twice=0.1)
+#: Open files that a process is left, beyond those that it has.
+_LEFT_FILES = (0, 1, 4, 16)
+#: Seconds by which a clock is set wrong. Certificates begin an hour before they are made.
+_JUMPS = (1, 30, 600, 3_000)
 
 _NO_NETEM = "in network namespaces packets can be lost, and neither be late nor come twice; without --net namespaces they can"
 _PUT_BACK = "disks are put back, and none is replaced: --lost-disks rejoin"
 _ONE_HOME = "two processes of one node need a proxy that leads to the one or the other; without --net namespaces there is one"
 _NOT_ROOT = "a small disk is a file system in memory, which root alone can mount"
+_NOT_ITS_OWN = "a node keeps its process from others of its user, so that root alone can change its limits"
 
 Mend = Callable[[], Awaitable[None]]
 
@@ -53,11 +60,11 @@ def missing(kinds: Collection[Kind], net: str, *, rejoins: bool) -> dict[Kind, s
         found |= dict.fromkeys((Kind.SLOW_LINKS, Kind.REPEATED_BYTES), _NO_NETEM)
         found[Kind.REPLACED] = _ONE_HOME
     if os.geteuid() != 0:
-        found[Kind.FULL_DISK] = _NOT_ROOT
+        found |= {Kind.FULL_DISK: _NOT_ROOT, Kind.FEW_FILES: _NOT_ITS_OWN}
     try:
-        disks.c_compiler()
+        c_compiler()
     except Unavailable as why:
-        found |= dict.fromkeys((Kind.SLOW_SYNCS, Kind.FAILING_SYNCS), str(why))
+        found |= dict.fromkeys((Kind.SLOW_SYNCS, Kind.FAILING_SYNCS, Kind.CLOCK_JUMP), str(why))
     return {kind: why for kind, why in found.items() if kind in kinds}
 
 
@@ -134,6 +141,8 @@ class Faults:
             Kind.FLIPPED_LOG: partial(self._damage_store, damage=disks.flip_log),
             Kind.TORN_LOG: partial(self._damage_store, damage=disks.tear_log),
             Kind.DISK_GONE: self._take_disk_away,
+            Kind.FEW_FILES: self._leave_few_files,
+            Kind.CLOCK_JUMP: self._set_clock,
             Kind.REPLACED: partial(self._replace, apply=self._joins.leave_behind, mend=self._joins.go_on),
             Kind.CRASH_IN_VIEW_CHANGE: partial(self._replace, apply=self._joins.crash_in_view_change, mend=self._start_all),
             Kind.DISKS_IN_TURN: partial(self._replace, apply=self._joins.lose_in_turn, mend=self._start_all),
@@ -266,8 +275,30 @@ class Faults:
 
     async def _slow_syncs(self, fault: Fault) -> Applied:
         milliseconds = Random(fault.dice).choice((100, 400, 1000, 3000))
-        damage = self._required_injector().slow_syncs(fault.node, milliseconds)
+        return self._undone_in_place(fault, self._required_injector().slow_syncs(fault.node, milliseconds))
 
+    async def _set_clock(self, fault: Fault) -> Applied:
+        rng = Random(fault.dice)
+        return self._undone_in_place(fault, self._required_injector().jump(fault.node, rng.choice(_JUMPS) * rng.choice((-1, 1))))
+
+    async def _leave_few_files(self, fault: Fault) -> Applied:
+        """Whatever its process opens next may fail: a connection, a table or a log of its store, a file of its own."""
+        process = self._cluster.nodes[fault.node].process
+        if process is None or process.poll() is not None:
+            raise Unavailable("it does not run")
+        left = Random(fault.dice).choice(_LEFT_FILES)
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        most = max(map(int, os.listdir(f"/proc/{process.pid}/fd"))) + 1 + left
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, before[1]))
+
+        async def mend() -> None:
+            if process.poll() is None:
+                resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            await self._start(fault.node)
+
+        return Applied(f"{fault.node} may open {left} files more", mend)
+
+    def _undone_in_place(self, fault: Fault, damage: Damage) -> Applied:
         async def mend() -> None:
             damage.undo()
 

@@ -127,4 +127,5 @@ def _late(rule: str, words: str, fault: FaultSeen) -> Liveness:
 
 
 def _named(fault: FaultSeen) -> str:
-    return f"fault {fault.number}, {fault.kind} of {' and '.join(fault.nodes) or 'a link'}, was over"
+    of = f" of {' and '.join(fault.nodes)}" if fault.nodes else ""
+    return f"fault {fault.number}, {fault.kind}{of}, was over"

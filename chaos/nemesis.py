@@ -1,9 +1,9 @@
 """Draws the plan of a run from a seed: which fault hits which node, and when. Pure functions; faults.py applies the plan.
 
 A plan is a row of episodes, calm in between. In most of them one thing goes wrong; in some two or three do at the same time.
-All of an episode is mended before the next one begins, and what is promised is never asked too much of: one disk at most is
-damaged in an episode, and each acknowledged record is on two. Kills, stops and cuts may take away everything but what is on the
-disks.
+All of an episode is mended before the next one begins, and what is promised is never asked too much of: one disk at most loses
+something in an episode, and each acknowledged record is on two. Kills, stops and cuts, full disks and failing syncs may take away
+everything but what is on the disks.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,7 +19,7 @@ Wire = tuple[str, str]
 #: The one node whose disk is small enough to be filled.
 SMALL_DISK = "n3"
 #: The number of faults in an episode: mostly one, so that its consequences can be told from others.
-_AT_ONCE = (1, 1, 1, 1, 1, 2, 2, 3)
+_MOSTLY_ONE = (1, 1, 1, 1, 1, 2, 2, 3)
 #: The second and third fault of an episode begin within so many seconds of the first.
 _STAGGER = 1.5
 
@@ -45,6 +45,8 @@ class Kind(Enum):
     FLIPPED_LOG = ("flipped-log", "flips")
     TORN_LOG = ("torn-log", "torn")
     DISK_GONE = ("disk-gone", "gone")
+    FEW_FILES = ("few-files", "files")
+    CLOCK_JUMP = ("clock-jump", "clocks")
     REPLACED = ("replaced", "joins")
     CRASH_IN_VIEW_CHANGE = ("crash-in-view-change", "joins")
     DISKS_IN_TURN = ("disks-in-turn", "joins")
@@ -57,37 +59,34 @@ class Kind(Enum):
 
 #: Between nodes. One at a time: two would have to be taken apart again wire by wire.
 NETWORK = frozenset({Kind.CUT_OFF, Kind.ONE_WAY, Kind.ONE_TO_ONE, Kind.SLOW_LINKS, Kind.LOSSY_LINKS, Kind.REPEATED_BYTES})
-#: One at a time: two damaged disks are more than the promise covers.
-DISK = frozenset(
-    {
-        Kind.FULL_DISK, Kind.FAILING_SYNCS, Kind.SLOW_SYNCS, Kind.FLIPPED_TABLE, Kind.FLIPPED_LOG, Kind.TORN_LOG, Kind.DISK_GONE,
-    }
-)  # fmt: skip
-#: Faults after which a process may end by itself, with the exit code for a store that it cannot trust.
-MAY_STOP = DISK - {Kind.SLOW_SYNCS}
+#: What a disk acknowledged is gone, or not known. One at a time: each acknowledged record is on two disks, and none need be more.
+LOSING = frozenset({Kind.FLIPPED_TABLE, Kind.FLIPPED_LOG, Kind.TORN_LOG, Kind.DISK_GONE})
+#: Faults after which a process may end by itself, with the exit code for a store that it cannot trust or use.
+MAY_STOP = LOSING | {Kind.FULL_DISK, Kind.FAILING_SYNCS, Kind.FEW_FILES}
 #: Faults of nodes that rejoin. Nothing else goes wrong meanwhile: each of them is several faults in one.
 JOINS = frozenset({Kind.REPLACED, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN, Kind.OLDER_COPY})
 #: Seconds that these take at least, whatever the pace: what they do comes first, and then there is time to see what follows.
 LEAST = {Kind.REPLACED: 9.0, Kind.CRASH_IN_VIEW_CHANGE: 9.0, Kind.DISKS_IN_TURN: 12.0, Kind.OLDER_COPY: 6.0}
 EVERYWHERE = frozenset({Kind.KILL_ALL, Kind.CRASH_IN_VIEW_CHANGE, Kind.DISKS_IN_TURN})
 #: Faults that leave each node with a quorum; its answers only come later.
-HARMLESS = frozenset({Kind.ONE_TO_ONE, Kind.SLOW_LINKS})
+HARMLESS = frozenset({Kind.ONE_TO_ONE, Kind.SLOW_LINKS, Kind.CLOCK_JUMP})
 
 FAMILIES = tuple(dict.fromkeys(kind.family for kind in Kind))
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds, at least and at most: of calm between episodes, and of each thing that goes wrong."""
+    """Seconds, at least and at most: of calm between episodes, and of each thing that goes wrong. ``at_once``: how many do."""
 
     calm: tuple[float, float]
     trouble: tuple[float, float]
+    at_once: tuple[int, ...] = _MOSTLY_ONE
 
 
 #: A node that is silent counts as down after 2 s, and has 5 s to be back: less trouble and less calm would show neither.
 BRISK = Pace((3.0, 4.0), (3.0, 4.0))
 STEADY = Pace((5.5, 7.0), (4.0, 8.0))
-LONG = Pace((6.0, 9.0), (4.0, 15.0))
+LONG = Pace((5.5, 8.0), (4.0, 12.0), (1, 1, 1, 2, 2, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ def goes_with(kind: Kind, under_way: Collection[Kind]) -> bool:
         return False
     if EVERYWHERE.intersection(under_way) and kind not in NETWORK:
         return False
-    return not any(group.intersection(under_way) and kind in group for group in (NETWORK, DISK))
+    return not any(group.intersection(under_way) and kind in group for group in (NETWORK, LOSING))
 
 
 def plan(seed: int, seconds: float, kinds: Sequence[Kind], pace: Pace) -> tuple[Fault, ...]:
@@ -186,7 +185,7 @@ def _episodes(rng: Random, deck: Iterator[Kind], beside: Sequence[Kind], seconds
     faults: list[Fault] = []
     now = rng.uniform(*pace.calm)
     for first in deck:
-        at_once = rng.choice(_AT_ONCE) if beside else 1
+        at_once = rng.choice(pace.at_once) if beside else 1
         episode = _episode(rng, first, beside, at_once, now, pace)
         ends = max(fault.ends for fault in episode)
         if ends > seconds:

@@ -21,12 +21,12 @@ import msgspec
 from chaos import aftermath, liveness, measures, probe
 from chaos.asking import Names, NodeClient
 from chaos.convergence import ConvergenceWatch, Replicas
-from chaos.disks import Injector
 from chaos.faults import Faults
 from chaos.final import read_back, ready
 from chaos.keys import KeyTrial, add_keys
 from chaos.nemesis import SMALL_DISK, Fault, Kind
 from chaos.network import Site
+from chaos.preloaded import Injector
 from chaos.recorder import Recorder
 from chaos.summary import CONVERGENCE_AIM, Exit, Summary, Verdict
 from chaos.testbed import history
@@ -215,7 +215,7 @@ def _key_trial(cluster: Cluster, recorder: Recorder, seed: int) -> KeyTrial:
 
 
 def _injector(cluster: Cluster, place: Path) -> Injector | None:
-    """Loads the library in front of every disk, if there is one: then a kill loses what a power cut loses."""
+    """Loads the libraries in front of every disk and clock, if there are any: then a kill loses what a power cut loses."""
     try:
         injector = Injector(place)
     except Unavailable:

@@ -31,6 +31,8 @@ _REASONS = {
     Kind.FLIPPED_LOG: "A log that is damaged is not opened.",
     Kind.TORN_LOG: "The end of a write that nobody was told of: it is dropped, or the node stops.",
     Kind.DISK_GONE: "It serves through the two others and votes on nothing: its 'absent' would be a lie.",
+    Kind.FEW_FILES: "What it cannot open is refused or waited for; without a file for its store it ends, exit code 3.",
+    Kind.CLOCK_JUMP: "No decision looks at a clock that can be set.",
     Kind.REPLACED: "When it goes on it is nobody: its disk has been replaced. It has to stop by itself.",
     Kind.CRASH_IN_VIEW_CHANGE: "What is durable says how far it was. The joining disk has no vote before it has copied both.",
     Kind.DISKS_IN_TURN: "Each new disk has to have everything before it counts as one of two.",

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -13,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chaos import disks
-from chaos.disks import Damage, Injector
+from chaos.disks import Damage
+from chaos.preloaded import Injector
 from chaos.testbed.host import Unavailable
 from tests.rigs.made import files
 
@@ -140,3 +142,23 @@ def test_only_the_node_that_is_meant_is_slow(injector: Injector, tmp_path: Path)
     slow = injector.slow_syncs("n2", 3_600_000)
     assert write(injector, tmp_path, "write", "sync")[0] == 0
     slow.undo()
+
+
+def clocks(injector: Injector, node: str) -> tuple[float, float, float]:
+    """By how many seconds a process's time of day, by two functions of libc, and its monotonic clock differ from this one's."""
+    script = "import ctypes, time; print(time.time(), ctypes.CDLL(None).time(None), time.monotonic())"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=os.environ | injector.variables(node), stdout=subprocess.PIPE, timeout=60, check=True)
+    exact, whole, monotonic = map(float, done.stdout.split())
+    return exact - time.time(), whole - time.time(), monotonic - time.monotonic()
+
+
+def test_a_clock_that_jumped_is_wrong_for_its_node_alone_and_only_the_time_of_day_is(injector: Injector) -> None:
+    injector.variables("n2")
+    jumped = injector.jump("n2", -100_000)
+    assert jumped.words == "its clock jumps 100000 s back"
+    exact, whole, monotonic = clocks(injector, "n2")
+    assert max(abs(exact + 100_000), abs(whole + 100_000), abs(monotonic)) < 10_000
+    assert max(map(abs, clocks(injector, "n1"))) < 10_000
+    jumped.undo()
+    assert max(map(abs, clocks(injector, "n2"))) < 10_000

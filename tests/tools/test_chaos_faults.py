@@ -1,8 +1,10 @@
 """Applying faults: each is taken back at its end, and all of them if the run breaks off. And what a command line asks for."""
 
 import asyncio
+import resource
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -138,8 +140,9 @@ def files(cluster: FakeCluster) -> dict[Path, bytes]:
     return {path: path.read_bytes() for node in cluster.nodes.values() for path in node.data.rglob("*") if path.is_file()}
 
 
-#: A full disk would be this machine's; and disks are put back here.
-HERE = [kind for kind in Kind if kind not in JOINS | {Kind.FULL_DISK, Kind.SLOW_SYNCS, Kind.FAILING_SYNCS}]
+#: A full disk would be this machine's, processes here have no files and no clock of theirs, and disks are put back.
+ELSEWHERE = JOINS | {Kind.FULL_DISK, Kind.SLOW_SYNCS, Kind.FAILING_SYNCS, Kind.FEW_FILES, Kind.CLOCK_JUMP}
+HERE = [kind for kind in Kind if kind not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.label)
@@ -173,6 +176,29 @@ def test_a_fault_that_cannot_be_had_is_left_out_and_said(rig: Rig) -> None:
     rig.follow(Kind.SLOW_SYNCS, Kind.PAUSE)
     assert rig.faults.skipped == {"slow-syncs": "there is no library in front of the disks"}
     assert (rig.told, rig.cluster.journal) == ([("pause", True), ("pause", False)], [("start", name) for name in NODES])
+
+
+def test_a_process_with_few_files_left_has_its_own_limit_again(rig: Rig) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        limits = []
+
+        async def scenario() -> None:
+            await rig.faults.heal()
+            for node in rig.cluster.nodes.values():
+                node.process = process
+            following = asyncio.create_task(rig.faults.follow(script(1, [Kind.FEW_FILES], HOUR), rig.tell))
+            await until(lambda: bool(rig.told))
+            limits.append(resource.prlimit(process.pid, resource.RLIMIT_NOFILE))
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            await rig.faults.heal()
+
+        asyncio.run(scenario())
+        assert limits[0][0] < 64 <= limits[0][1] == before[1]
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == before
+        process.communicate(b"\n", timeout=SECONDS)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind in JOINS], ids=str)

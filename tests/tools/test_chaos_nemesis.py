@@ -34,7 +34,7 @@ def test_no_plan_asks_for_more_than_is_promised(seed: int, kinds: list[Kind], pa
     for first, second in overlapping(faults):
         both = {first.kind, second.kind}
         assert both.isdisjoint(nemesis.JOINS), "something else goes wrong while a disk is replaced"
-        assert not both <= nemesis.DISK, "two disks are damaged at the same time"
+        assert not both <= nemesis.LOSING, "two disks lose something at the same time"
         assert not both <= nemesis.NETWORK
         assert first.kind is not second.kind
         if both & nemesis.EVERYWHERE:
@@ -113,4 +113,5 @@ def test_what_is_on_everything_goes_with_nothing_but_the_network() -> None:
     assert goes_with(Kind.CUT_OFF, [Kind.KILL_ALL])
     assert not goes_with(Kind.KILL, [Kind.KILL_ALL])
     assert not goes_with(Kind.KILL_ALL, [Kind.SLOW_SYNCS])
-    assert not goes_with(Kind.TORN_LOG, [Kind.FULL_DISK])
+    assert not goes_with(Kind.TORN_LOG, [Kind.DISK_GONE])
+    assert goes_with(Kind.TORN_LOG, [Kind.FULL_DISK])
