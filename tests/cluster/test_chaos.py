@@ -57,10 +57,8 @@ def test_a_short_run_breaks_nodes_and_finds_nothing_wrong(tmp_path: Path) -> Non
 def test_nodes_that_are_broken_are_noticed() -> None:
     done = chaos("mutants", "--seconds", "6", "another-owner")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.match(r"another-owner +seed 1: [a-z- ]+, after \d+\.\d s +owner isolation: a key is another's", done.stdout), (
-        done.stdout
-    )
-    assert done.stdout.endswith("1 of 1 mutants noticed\n")
+    row = r"another-owner +seed 1: [a-z- ]+, after \d+\.\d s +\d+ s +owner isolation: a key is another's\n"
+    assert re.fullmatch(row + r"1 of 1 mutants noticed, in \d+ minutes\n", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,10 @@ class Machines:
     def readdress(self, name: str, address: str) -> None:
         """The machine has this address from now on, and no other."""
         inside = ["nsenter", "--target", str(self._running[name].pid), "--net", "ip"]
-        for words in ("addr flush dev eth0", f"addr add {address}/24 dev eth0", "link set eth0 up"):
+        # Others remember the hardware address of an IP address for seconds: another machine with that address has the same one.
+        hardware = "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+        set_it, up = f"link set eth0 address {hardware}", "link set eth0 up"
+        for words in ("addr flush dev eth0", set_it, f"addr add {address}/24 dev eth0", up):
             subprocess.run([*inside, *words.split()], check=True, capture_output=True)
 
     def _site_runs(self, *arguments: str) -> None:
