@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import msgspec
 
 from quorumvault import durable
 from quorumvault.cli.dev_nodes import NodeProcesses
@@ -30,6 +31,14 @@ from quorumvault.server.storage.disk_identity import lock_data_directory
 
 _OWNER = "dev"
 _POLL_SECONDS = 0.1
+
+
+class RunningNode(msgspec.Struct, frozen=True):
+    """What is told of a node: the URL of its API, its process id, its data directory."""
+
+    api: str
+    pid: int
+    data: str
 
 
 @click.command(short_help="Run three nodes here, for development.", epilog="\b\nExample:\n  quorumvault dev")
@@ -136,28 +145,29 @@ async def _announce(cluster: Cluster, key: str, nodes: NodeProcesses, as_json: b
             await asyncio.sleep(_POLL_SECONDS)
     if as_json:
         trusting = {} if cluster.api_ca is None else {"cacert": str(cluster.api_ca)}
-        print_json({"cluster": str(cluster.file), "api_key": key, **trusting, "nodes": _facts(cluster, nodes)})
+        running = msgspec.to_builtins(_running(cluster, nodes))
+        print_json({"cluster": str(cluster.file), "api_key": key, **trusting, "nodes": running})
     else:
         say(f"Ready: {', '.join(nodes.running)}. Ctrl-C stops all.")
 
 
-def _facts(cluster: Cluster, nodes: NodeProcesses) -> dict[str, dict[str, object]]:
+def _running(cluster: Cluster, nodes: NodeProcesses) -> dict[str, RunningNode]:
     return {
-        node: {"api": url, "pid": nodes.running[node].pid, "data": str(cluster.data_directory(node))}
+        node: RunningNode(url, nodes.running[node].pid, str(cluster.data_directory(node)))
         for node, url in cluster.api_urls().items()
         if node in nodes.running
     }
 
 
 def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
-    facts = _facts(cluster, nodes)
+    running = _running(cluster, nodes)
     tls = cluster.api.certificate is not None
     api = "and the API has a CA of its own" if tls else "and the API is plain HTTP"
     say(f"Three nodes on this machine, for development: one disk holds all copies, {api}.\n")
-    for node, fact in facts.items():
-        say(f"  {node}  {fact['api']}  pid {fact['pid']}  data {fact['data']}")
-    first = next(iter(facts.values()))["api"]
-    last = list(facts)[-1]
+    for name, node in running.items():
+        say(f"  {name}  {node.api}  pid {node.pid}  data {node.data}")
+    url = shlex.quote(f"{next(iter(running.values())).api}/tokenize")
+    last = list(running)[-1]
     ca = "" if cluster.api_ca is None else shlex.quote(str(cluster.api_ca))
     trusting = f"\n  export QUORUMVAULT_CACERT={ca}" if ca else ""
     curl = f"curl -s --cacert {ca}" if ca else "curl -s"
@@ -165,10 +175,10 @@ def _describe(cluster: Cluster, key: str, nodes: NodeProcesses) -> None:
         f"""
 In another terminal:
   export QUORUMVAULT_API_KEY={shlex.quote(key)}
-  export QUORUMVAULT_URL={shlex.quote(",".join(str(fact["api"]) for fact in facts.values()))}{trusting}
-  {curl} {shlex.quote(f"{first}/tokenize")} -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
+  export QUORUMVAULT_URL={shlex.quote(",".join(node.api for node in running.values()))}{trusting}
+  {curl} {url} -H "Authorization: Bearer $QUORUMVAULT_API_KEY" -H 'Content-Type: application/json' \
 -d '{{"values": ["Ada Lovelace", 42]}}'
-  kill -9 {facts[last]["pid"]}   # {last} dies, and the other two go on
+  kill -9 {running[last].pid}   # {last} dies, and the other two go on
 """
     )
 

@@ -24,7 +24,7 @@ import msgspec
 import yaml
 
 from quorumvault.client import Client, ClientPolicy
-from quorumvault.config.addresses import plan_nodes
+from quorumvault.config.addresses import PORT_OFFSETS, plan_nodes
 from quorumvault.config.api_keys import PERMISSIONS
 from quorumvault.config.cluster import load_cluster
 from quorumvault.config.key_changes import create_key
@@ -35,9 +35,8 @@ from quorumvault.testing.fake import OWNER
 #: Seconds until three nodes are ready, and until they have stopped: many times what either takes.
 _START, _STOP = 60.0, 60.0
 _HOST = "127.0.0.1"
-#: Below the range from which Linux hands out ports to outgoing connections. A cluster takes three ports, and three 10 above.
+#: Below the range from which Linux hands out ports to outgoing connections.
 _BASE_PORTS: Final = range(20_000, 32_000, 20)
-_OFFSETS: Final = (0, 1, 2, 10, 11, 12)
 _STATE = "cluster.json"
 #: No balancer has to turn away from a node that stops.
 _SETTINGS = "\ntimeouts:\n  drain_notice: 0\n"
@@ -102,7 +101,7 @@ def free_base_port() -> int:
     """A port for ``--base-port``: it and the five others of a cluster could be bound just now."""
     for base in random.sample(_BASE_PORTS, len(_BASE_PORTS)):
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for offset in _OFFSETS:
+            for offset in PORT_OFFSETS:
                 held.enter_context(socket.create_server((_HOST, base + offset)))
             return base
     raise QuorumVaultError(f"no six free ports between {_BASE_PORTS.start} and {_BASE_PORTS.stop}")

@@ -47,7 +47,7 @@ HEALTHY: Final = Health(
 
 def sample_fields() -> FieldSet:
     """The fields that a new cluster is configured with."""
-    with resources.as_file(resources.files("quorumvault").joinpath("templates", "fields.yaml")) as file:
+    with resources.as_file(resources.files("quorumvault").joinpath("samples", "fields.yaml")) as file:
         return load_fields(file)
 
 

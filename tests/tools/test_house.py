@@ -67,7 +67,7 @@ IMPURE = {
 FLOORS = 8
 #: Most names in the package's root: folders and modules, without what Python and the packager look for there.
 ROOT_NAMES = 14
-UNCOUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "samples", "templates"}
+UNCOUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "samples"}
 
 FUNCTION_LINES = 50
 MODULE_LINES = 400

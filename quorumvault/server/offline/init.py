@@ -16,7 +16,6 @@ Rules kept here: disk identity.
 """
 
 import shutil
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ from quorumvault.config.tampering import close_folder
 from quorumvault.config.tls import OWN_CERTIFICATE
 from quorumvault.crypto.keys import SECRET_BYTES, Secret
 from quorumvault.errors import ConfigError, Refused
-from quorumvault.formats.yaml import quoted
+from quorumvault.formats.yaml import with_scalars
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.ownership import hand_over, make_folder
 from quorumvault.protocol.views import DISK_BYTES, Mode, first_view
@@ -78,7 +77,7 @@ def init(
     with new_cluster(directory, cluster_yaml(cluster_id, nodes, tls=tls)) as cluster_file:
         write_secrets(directory, entropy(SECRET_BYTES))
         certificates.create(directory, cluster_id, nodes, now)
-        write_new(directory / FIELDS_FILE, _template(FIELDS_FILE))
+        write_new(directory / FIELDS_FILE, _sample(FIELDS_FILE))
         keys = write_keys(directory / KEYS_FILE, owners, now, entropy, note="made by init")
         make_disks(directory, cluster_id, entropy)
     return Initialised(cluster_file, nodes, keys)
@@ -132,24 +131,25 @@ def cluster_yaml(cluster_id: str, nodes: Mapping[str, Endpoints], master_id: str
     Its API speaks TLS if it is told so, or if others than this machine reach it.
     """
     tls = tls or not all(is_loopback(endpoints.listen_api) for endpoints in nodes.values())
-    values: dict[str, str | None] = {
-        "cluster_id": cluster_id,
-        "master": master_id,
-        "master_file": f"secrets/{_master_file(master_id)}",
+    own: dict[tuple[str, ...], str] = {
+        ("cluster_id",): cluster_id,
+        ("secrets", "master", "id"): master_id,
+        ("secrets", "master", "file"): f"secrets/{_master_file(master_id)}",
     }
     for node, endpoints in nodes.items():
-        values |= {f"{node}_api": str(endpoints.api), f"{node}_peer": str(endpoints.peer)}
-    values["api_certificate"] = OWN_CERTIFICATE if tls else None
-    filled = {name: "null" if value is None else quoted(value) for name, value in values.items()}
-    return string.Template(_template(CLUSTER_FILE)).substitute(filled)
+        own |= {("nodes", node, "api"): str(endpoints.api), ("nodes", node, "peer"): str(endpoints.peer)}
+    if tls:
+        own["api", "certificate"] = OWN_CERTIFICATE
+    return with_scalars(_sample(CLUSTER_FILE), own)
 
 
 def _master_file(master_id: str) -> str:
     return f"master-{master_id}.key"
 
 
-def _template(name: str) -> str:
-    return resources.files("quorumvault").joinpath("templates", name).read_text(encoding="utf-8")
+def _sample(name: str) -> str:
+    """What a new cluster's file begins as: the sample that ``quorumvault samples`` writes."""
+    return resources.files("quorumvault").joinpath("samples", name).read_text(encoding="utf-8")
 
 
 def _claim(directory: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -276,8 +275,7 @@ def test_a_file_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> No
         load_fields(tmp_path / "fields.yaml")
 
 
-def test_the_sample_is_what_init_writes_and_means_what_it_says() -> None:
-    assert resources.files("quorumvault").joinpath("templates", "fields.yaml").read_bytes() == SAMPLE.read_bytes()
+def test_the_sample_means_what_it_says() -> None:
     fields = load_fields(SAMPLE)
     columns = ["SSN", "DRIVERS", "PASSPORT", "FIRST", "LAST", "MAIDEN", "ADDRESS", "BIRTHDATE"]
     assert {"$.ssn", "$.patient.name.family", "$.contacts[*].phone", *(f"$.{name}" for name in columns)} <= set(fields.paths)

@@ -134,9 +134,12 @@ def test_bad_hosts_and_ports(hosts: list[str], port: int, words: str) -> None:
         plan_nodes(hosts, port)
 
 
-def test_the_sample_in_conf_is_what_init_writes() -> None:
-    text = cluster_yaml("0123456789abcdef", plan_nodes(["127.0.0.1"], 8700))
-    assert (ROOT / "conf" / "cluster.yaml").read_text() == text
+def test_a_new_cluster_s_files_are_the_samples_but_for_what_is_its_own(tmp_path: Path) -> None:
+    assert run(str(tmp_path)).exit_code == 0
+    made, samples = ((folder / "cluster.yaml").read_text().splitlines() for folder in (tmp_path, ROOT / "conf"))
+    assert (tmp_path / "fields.yaml").read_bytes() == (ROOT / "conf" / "fields.yaml").read_bytes()
+    lines = zip(made, samples, strict=True)
+    assert [line.partition(":")[0] for line, sample in lines if line != sample] == ["cluster_id"]
 
 
 def test_every_key_is_in_the_sample_with_its_default(tmp_path: Path) -> None:

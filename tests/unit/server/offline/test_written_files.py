@@ -212,7 +212,11 @@ def test_a_node_that_moves_and_a_cluster_made_of_one_disk_say_what_they_were_tol
         ("write_keys", lambda *_, **__: {}, r"api_keys\.yaml: expected a file that can be read"),
         ("make_disk", lambda *_: BytesIO(), r"disk\.json: expected a disk identity; there is none"),
         ("DiskIdentity", lambda _, *rest: DiskIdentity("another", *rest), r"disk\.json: expected the data of n1 of this cluster"),
-        ("quoted", str, "cluster_id: expected 1 to 64 visible ASCII characters"),
+        (
+            "with_scalars",
+            lambda text, own: with_scalars(text, own | {("cluster_id",): ""}),
+            "cluster_id: expected 1 to 64 visible ASCII characters",
+        ),
     ],
 )
 def test_what_cannot_be_read_back_is_not_made(
