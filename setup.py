@@ -7,12 +7,15 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
+_LINK = re.compile(r"(!?)(\[[^\[\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)")
 
 
 def absolute(text: str, source: str, version: str) -> str:
-    """``text`` with its links to files as addresses of the files of this version at ``source``, the project's URL."""
-    return _LINK.sub(lambda link: f"]({source}/blob/v{version}/{link[1]})", text)
+    """``text`` with its links to files as addresses of the files of this version at ``source``, the project's URL.
+
+    A picture's is that of the file itself: at the other one is a page that shows it, which no browser takes for a picture.
+    """
+    return _LINK.sub(lambda link: f"{link[1]}{link[2]}({source}/{'raw' if link[1] else 'blob'}/v{version}/{link[3]})", text)
 
 
 def page() -> str:

@@ -93,4 +93,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_MODULES})
+    """The public names, those of extras too, and what every module has."""
+    return sorted({*_HOMES, *_MODULES, *(name for name in globals() if name.startswith("__"))})

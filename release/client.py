@@ -22,6 +22,8 @@ PARTS = (
 #: What it needs without an extra, and the extras that its files serve.
 NEEDS = ("httpx2", "msgspec")
 EXTRAS = ("analytics", "dbt", "spark")
+#: What the whole is besides, and the client is not: it has no command, no node and no plugin.
+_OTHERS = ("Environment :: Console", "Framework :: Pytest", "Intended Audience :: System Administrators")
 _DESCRIPTION = """\
 # The client of QuorumVault, alone
 
@@ -80,6 +82,8 @@ def _kept(key: str, value: str) -> str | None:
             return NAME
         case "Summary":
             return f"{value.split(':')[0]}: the Python client alone"
+        case "Classifier":
+            return None if value in _OTHERS else value
         case "Provides-Extra":
             return value if value in EXTRAS else None
         case "Requires-Dist":

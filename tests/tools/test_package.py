@@ -65,16 +65,16 @@ def test_links_of_its_readme_are_addresses_of_files_that_are_there(made: Distrib
     page = metadata(contents(made.wheel)).get_payload()
     assert isinstance(page, str)
     links = re.findall(r"\]\(([^)]+)\)", page)
-    source = f"/blob/v{quorumvault.__version__}/"
-    assert len(links) > 10
-    for link in links:
-        assert link.startswith("https://"), link
-        assert source not in link or (ROOT / link.partition(source)[2].partition("#")[0]).exists(), link
+    own = re.compile(rf"https://github\.com/quorumvault/quorumvault/(?:blob|raw)/v{re.escape(quorumvault.__version__)}/([^#]+)")
+    files = [found[1] for link in links if (found := own.match(link))]
+    assert len(files) > 10
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
 def test_only_paths_become_addresses() -> None:
-    text = "[a](docs/a.md#b) [b](#c) [c](https://example.org/d) `](e)`"
-    made = "[a](S/blob/v1/docs/a.md#b) [b](#c) [c](https://example.org/d) `](S/blob/v1/e)`"
+    text = "[a](docs/a.md#b) [b](#c) [c](https://example.org/d) ![e](f.svg)"
+    made = "[a](S/blob/v1/docs/a.md#b) [b](#c) [c](https://example.org/d) ![e](S/raw/v1/f.svg)"
     assert absolute(text, "S", "1") == made
 
 
@@ -88,6 +88,7 @@ def test_the_client_s_wheel_is_whole_and_brings_no_library_of_a_server(made: Dis
         assert {each for each in imports(module) if each.partition(".")[0] == "quorumvault"} <= modules, module
     described = metadata(files)
     assert described["Name"] == "quorumvault-client"
+    assert "Framework :: Pytest" not in described.get_all("Classifier", [])
     assert needed(described) == set(NEEDS)
     assert needed(described, "dbt") >= {"quorumvault-client[analytics]", "dbt-core"}
     assert not any("entry_points" in name for name in files)

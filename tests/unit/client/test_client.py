@@ -517,6 +517,7 @@ def imported_by(statement: str) -> set[str]:
 def test_public_names_are_all_there() -> None:
     assert {name: getattr(quorumvault, name) for name in quorumvault.__all__}
     assert set(quorumvault.__all__) <= set(dir(quorumvault))
+    assert "importlib" not in dir(quorumvault)
     with pytest.raises(AttributeError):
         _ = quorumvault.nothing
 
