@@ -179,7 +179,10 @@ def test_a_fault_that_cannot_be_had_is_left_out_and_said(rig: Rig) -> None:
 
 
 def test_a_process_with_few_files_left_has_its_own_limit_again(rig: Rig) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    waits = [sys.executable, "-c", "print('up', flush=True); input()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"  # a start takes more files than the fault leaves
         before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         limits = []
 
