@@ -117,12 +117,15 @@ def repair(config: Path, node: str, accept_loss: bool, as_json: bool) -> int:
     DIR, on the node's own host, and returns when nothing is left to mend. Exit 1 if a peer could not be compared, or there are
     parts of the node's store of which it does not know what it had: their blocks could not be read, and another disk cannot
     read all of them either. Tokens in them that no disk has get 503, because nobody can tell whether they were there.
-    --accept-loss ends that: they are not found then. Say it when all three disks have been compared, and a backup has been taken.
+    --accept-loss ends that: they are not found then. Take a backup before. It is refused while another node cannot be compared,
+    whose disk may have what is missing. One that waits with an empty disk has nothing.
     """
     repaired = admin_client(config, node).repair(accept_loss=accept_loss)
     words = [f"{repaired.node} and {peer}: {_mended(found)}" for peer, found in repaired.peers.items()]
     if repaired.given_up:
         words.append(f"{repaired.node}: gave up {repaired.given_up:,} parts of its store that could not be read")
+    if repaired.refusal:
+        words.append(f"{repaired.node}: gave nothing up: {visible(repaired.refusal)}")
     if repaired.gaps:
         words.append(f"{repaired.node}: does not know what it had in {repaired.gaps:,} parts of its store")
     print_answer(repaired, "\n".join(words), as_json=as_json)

@@ -119,6 +119,13 @@ class AntiEntropy:
                 break
         return outcomes
 
+    async def give_up_gaps(self, *, read_first: bool) -> int:
+        """After a repair: see GapFilling.give_up."""
+        async with self._busy:
+            given_up = await self.gaps.give_up(read_first=read_first)
+        self.link_changed()  # what one other disk has there is taken now
+        return given_up
+
     async def compare(self, node: str) -> Compared | str:
         """Compare with one peer now. Returns the counts, or why it failed."""
         async with self._busy:

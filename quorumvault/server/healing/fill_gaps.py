@@ -70,8 +70,13 @@ class GapFilling:
         self.try_soon()
         return await self.once()
 
-    async def give_up(self) -> int:
-        """An operator says that what this disk does not know is absent. Returns how many gaps there were."""
+    async def give_up(self, *, read_first: bool) -> int:
+        """An operator says that what this disk does not know is absent. Returns how many gaps there were.
+
+        ``read_first``: what both others have there is taken before. Then it raises NoAnswer and CannotCompare.
+        """
+        if read_first:
+            await self._fill()
         return await on_storage_thread(self.storage, give_up_gaps)
 
     def _rounds_ended(self) -> float:

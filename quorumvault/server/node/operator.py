@@ -1,4 +1,7 @@
-"""What an operator can ask of a running node, through its administrative socket."""
+"""What an operator can ask of a running node, through its administrative socket.
+
+Rules kept here: what is not known is not absent.
+"""
 
 import os
 from collections.abc import Callable, Mapping
@@ -41,8 +44,7 @@ def neighbours(links: Mapping[str, Link], view: View | None) -> Neighbours:
     """What a node has to know of its peers before it gives up its disk."""
     damaged = frozenset(node for node, link in links.items() if link.up and link.facts is not None and link.facts.damaged)
     active = [link.up and is_active(link.facts, view) for link in links.values()]
-    joining = [link.up and link.facts is not None and link.facts.mode is Mode.JOINING for link in links.values()]
-    return Neighbours(all(active), damaged, any(active) and any(joining))
+    return Neighbours(all(active), damaged, any(active) and any(map(_is_joining, links.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +82,25 @@ class Operator:
         )
 
     async def repair(self, accept_loss: bool) -> Repaired:
-        """Compare with all peers now, and mend what differs. ``accept_loss``: what this node does not know then is absent."""
+        """Compare with all peers now, and mend what differs. ``accept_loss``: what this node does not know then is absent.
+
+        That is refused while a peer may tell it still.
+        """
         healer, node = self.healer(), self.report.config.node
         if healer is None:
             return Repaired(node, {peer: PeerRepair(problem=_NO_DISK) for peer in self.report.links})
         outcomes = await healer.anti_entropy.repair()
-        compared = any(isinstance(outcome, Compared) for outcome in outcomes.values())
-        given_up = await healer.anti_entropy.gaps.give_up() if accept_loss and compared else 0
+        given_up, refusal = 0, None
+        if accept_loss and self.report.facts().gaps:
+            refusal = could_tell(outcomes, self.report.links)
+            if refusal is None:
+                whole = all(isinstance(outcome, Compared) for outcome in outcomes.values())
+                try:
+                    given_up = await healer.anti_entropy.give_up_gaps(read_first=whole)
+                except (NoAnswer, CannotCompare) as error:
+                    refusal = f"what the two others have could not be read once more: {error}. Repeat the command"
         left = self.report.facts().gaps
-        return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()}, left, given_up)
+        return Repaired(node, {peer: _repair_of(outcome) for peer, outcome in outcomes.items()}, left, given_up, refusal)
 
     async def revoke(self, key_id: str) -> RevokedKey:
         """Revoke the API key with this id in the whole cluster. Raises Invalid, NoQuorum."""
@@ -117,6 +129,25 @@ class Operator:
             else:
                 found[peer] = msgspec.convert(differences, PeerDifferences, from_attributes=True)
         return Verified(self.report.config.node, found)
+
+
+def could_tell(outcomes: Mapping[str, Compared | str], links: Mapping[str, Link]) -> str | None:
+    """Which peer may tell what this node does not know, although it was not compared, and what to do. None if there is none.
+
+    A node whose disk is joining has nothing to tell.
+    """
+    any_told = any(isinstance(outcome, Compared) for outcome in outcomes.values())
+    for peer, outcome in outcomes.items():
+        if not isinstance(outcome, Compared) and not (any_told and _is_joining(links[peer])):
+            return (
+                f"{peer} was not compared, and may have what this node does not know. See that {peer} runs and is active, and "
+                f"repeat the command. If its disk is lost for good, start it with an empty data directory: then it has nothing"
+            )
+    return None
+
+
+def _is_joining(link: Link) -> bool:
+    return link.up and link.facts is not None and link.facts.mode is Mode.JOINING
 
 
 def _repair_of(outcome: Compared | str) -> PeerRepair:

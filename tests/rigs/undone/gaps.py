@@ -7,6 +7,7 @@ from msgspec import structs
 from quorumvault.protocol import fill_gaps
 from quorumvault.protocol.views import NO_VIEW
 from quorumvault.server.healing.fill_gaps import GapFilling
+from quorumvault.server.node import operator
 from quorumvault.server.replica import copy
 from quorumvault.server.replica import replica as replicas
 from quorumvault.server.storage import salvage
@@ -33,7 +34,12 @@ def _merge_anywhere(*of: Any, spared: Gaps, **options: Any) -> dict[bytes, bytes
     return copy.merge_piece(*of, **options)
 
 
+async def _not_filled(self: GapFilling) -> None:
+    return None
+
+
 _GAPS = "tests/unit/server/healing/test_gaps.py::"
+_OPERATOR = "tests/unit/server/node/test_operator.py::"
 _SALVAGE = "tests/unit/server/storage/test_salvage.py::"
 _RULE = "what is not known is not absent"
 
@@ -55,6 +61,12 @@ MUTANTS = (
     Mutant("gap-closed-early", (_RULE, "committed"), "a gap is filled while old acknowledgements may count still",
            ((GapFilling, "_rounds_ended", lambda self: 0.0),),
            tests=(_GAPS + "test_a_gap_is_filled_when_nobody_counts_any_more_what_was_acknowledged_before",)),
+    Mutant("given-up-untold", (_RULE,), "an operator gives up what a disk could tell that was not compared",
+           ((operator, "could_tell", lambda outcomes, links: None),),
+           tests=(_OPERATOR + "test_nothing_is_given_up_that_a_node_could_tell_which_was_not_compared",)),
+    Mutant("given-up-unread", (_RULE,), "an operator gives up what both other disks have",
+           ((GapFilling, "_fill", _not_filled),),
+           tests=(_OPERATOR + "test_what_both_others_have_is_read_before_anything_is_given_up",)),
     Mutant("gaps-forgotten", (_RULE,), "a store's gaps are forgotten when its process starts again",
            ((Gaps, "of", classmethod(lambda cls, store: cls())),), scopes=("damaged-put-get",)),
     Mutant("gaps-not-salvaged", (_RULE,), "a store that is salvaged once more forgets the gaps that it had",

@@ -103,13 +103,15 @@ class PeerRepair(msgspec.Struct, frozen=True, omit_defaults=True):
 class Repaired(msgspec.Struct, frozen=True):
     """This node was compared with each of its peers, and the differences were mended.
 
-    ``gaps``: the parts of its store of which it still does not know what it had; ``given_up``: those that it was told to forget.
+    ``gaps``: the parts of its store of which it still does not know what it had; ``given_up``: those that it was told to forget;
+    ``refusal``: why it did not, although it was told to.
     """
 
     node: str
     peers: dict[str, PeerRepair]
     gaps: int = 0
     given_up: int = 0
+    refusal: str | None = None
 
 
 class PeerDifferences(msgspec.Struct, frozen=True, omit_defaults=True):
