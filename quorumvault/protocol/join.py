@@ -62,7 +62,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Have all of each store read, and nothing sent. Sent: Gaps of each node that came to the end, and what another one said.
+    """Have all of each store read, and nothing sent. Sent: Unread of each node that came to the end, and what another one said.
 
     DONOR is the disk that this one is to replace.
     """
@@ -72,8 +72,8 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class Gaps:
-    """Where the parts of a store end that cannot be read."""
+class Unread:
+    """Where the parts of a store end that its node could not read."""
 
     ends: frozenset[bytes] = frozenset()
 
@@ -144,7 +144,7 @@ class Displaced(Exception):
 
 
 Step = Ask | Survey | Prepare | Enter | Merge | Activate | Wait
-Replies = Mapping[str, AnyReply | Gaps]
+Replies = Mapping[str, AnyReply | Unread]
 #: Yields steps, is sent the replies to an Ask (and nothing that counts after the others), returns the view in which it is active.
 Joining = Generator[Step, Replies, View]
 
@@ -168,13 +168,13 @@ class _CopyIn:
 class _Copies:
     """Progress of the copies in one view: by source the last key that is here, and the sources that are done.
 
-    ``gaps``: where the parts end that a source could not read, and which source.
+    ``unread``: where the parts end that a source could not read, and which source.
     """
 
     view: ViewId
     after: dict[str, bytes] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
-    gaps: dict[bytes, str] = field(default_factory=dict)
+    unread: dict[bytes, str] = field(default_factory=dict)
 
 
 def join(node: str, disk: bytes, entered: View | None, donor: Donor | None = None) -> Joining:
@@ -193,7 +193,7 @@ def join(node: str, disk: bytes, entered: View | None, donor: Donor | None = Non
         elif isinstance(turn, _Propose):
             hindrance = None
             if turn.leaves is not None:
-                hindrance = yield from _survey(node, turn.leaves, others, _standing_in(donor, turn.leaves, told))
+                hindrance = yield from _survey(node, turn, others, donor, told)
             hindrance = hindrance or (yield from _propose(turn, disk))
         else:
             view = turn.view
@@ -239,22 +239,32 @@ def _standing_in(donor: Donor | None, view: View, told: Replies) -> str | None:
     return DONOR if donor is not None and stands_in(donor, view, remembered) else None
 
 
-def _survey(node: str, view: View, others: tuple[str, ...], donor: str | None) -> Generator[Step, Replies, Wait | None]:
-    """Whether two of the disks of this view can read each part (rule: read before the view changes). Returns why to wait."""
-    gaps: list[frozenset[bytes]] = []
-    for sources in (others, () if donor is None else (donor,)):
+def _survey(
+    node: str, turn: _Propose, others: tuple[str, ...], donor: Donor | None, answers: Replies
+) -> Generator[Step, Replies, Wait | None]:
+    """Whether two of the disks can read each part, before the view is left and after. Returns why to wait.
+
+    Rule: read before the view changes. A donor that would not stand in as well in the view that is proposed could not be read
+    there: then the view stays.
+    """
+    view = turn.leaves
+    assert view is not None
+    stays = all(_standing_in(donor, each, answers) is not None for each in (view, turn.view))
+    advice = _STILL_COUNTS if donor is None or view.lists(donor.disk) else _COUNTS_NO_MORE
+    lacking: list[frozenset[bytes]] = []
+    for sources in (others, (DONOR,) if stays else ()):
         told = (yield Survey(sources, view)) if sources else {}
         for source in sources:
             found = told.get(source)
-            if isinstance(found, Gaps):
-                gaps.append(found.ends)
-            elif isinstance(found, NotCopied) and source != donor:
-                return _unreadable(source, _STILL_COUNTS, node)
-            elif source != donor:
+            if isinstance(found, Unread):
+                lacking.append(found.ends)
+            elif isinstance(found, NotCopied) and source != DONOR:
+                return _unreadable(source, advice, node)
+            elif source != DONOR:
                 return Wait(f"{source} does not answer")
-        if not unread(gaps):
+        if not unread(lacking):
             return None
-    return _unreadable(next(other for other, ends in zip(others, gaps, strict=False) if ends), _STILL_COUNTS, node)
+    return _unreadable(next(other for other, ends in zip(others, lacking, strict=False) if ends), advice, node)
 
 
 def _unreadable(source: str, advice: str, node: str) -> Wait:
@@ -283,7 +293,7 @@ def _copy(
             reply = told.get(source)
             if isinstance(reply, NotCopied):
                 behind = reply.end > copies.after.get(source, b"")
-                read_by_the_other = copies.gaps.setdefault(reply.end, source) == source
+                read_by_the_other = copies.unread.setdefault(reply.end, source) == source
                 if donor is None or not (behind and read_by_the_other and (yield from _borrow(view, donor, reply))):
                     return _unreadable(source, _COUNTS_NO_MORE, next(node for node in NODE_NAMES if node not in others))
                 copies.after[source] = reply.end
@@ -298,14 +308,14 @@ def _copy(
     return None
 
 
-def _borrow(view: View, donor: str, gap: NotCopied) -> Generator[Step, Replies, bool]:
+def _borrow(view: View, donor: str, part: NotCopied) -> Generator[Step, Replies, bool]:
     """Copy from the donor what a source cannot read. Returns False if it cannot either."""
-    after, ended = gap.after, False
+    after, ended = part.after, False
     while not ended:
         reply = (yield Ask((donor,), Copy(UNSENT[0], view.id, after))).get(donor)
         if not isinstance(reply, Copied):
             return False
-        within = bisect_left(reply.keys, gap.end)
+        within = bisect_left(reply.keys, part.end)
         yield Merge(donor, reply.keys[:within], reply.values[:within])
         ended = reply.last or within < len(reply.keys)
         after = reply.keys[-1] if reply.keys else after

@@ -27,7 +27,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.model import QUORUM
 from quorumvault.protocol import join, messages, records
 from quorumvault.protocol.donors import Donor
-from quorumvault.protocol.join import DONOR, Activate, Ask, Displaced, Enter, Gaps, Joining, Merge, Step, Survey
+from quorumvault.protocol.join import DONOR, Activate, Ask, Displaced, Enter, Joining, Merge, Step, Survey, Unread
 from quorumvault.protocol.rollback_marks import NO_MARK, Mark
 from quorumvault.protocol.rounds import ViewRefused
 from quorumvault.protocol.steps import Ask as Round
@@ -166,10 +166,10 @@ class RejoinWorld:
         self._progress: Table[Progress | None] = Table(None)
         self._joints: Table[Joint] = Table()
         self._requests: Table[messages.AnyRequest] = Table()
-        self._replies: Table[messages.AnyReply | Gaps] = Table()
+        self._replies: Table[messages.AnyReply | Unread] = Table()
         #: All stores can be read: the answer of each to a survey.
-        self._whole = self._replies.number(Gaps(), "whole")
-        self._damaged = self._replies.number(Gaps(frozenset({DAMAGED})), "damaged")
+        self._whole = self._replies.number(Unread(), "whole")
+        self._damaged = self._replies.number(Unread(frozenset({DAMAGED})), "damaged")
         self._decisions: Table[object] = Table()
         self._results: Table[object] = Table()
         self._canonical: dict[Hashable, Joint] = {}
@@ -516,7 +516,7 @@ class RejoinWorld:
         for who, said in sorted(heard, key=lambda pair: (pair == (node, reply), pair)):
             assert said is not None
             answer, disk = self._replies.values[said], view.disks[who]
-            assert not isinstance(answer, Gaps)
+            assert not isinstance(answer, Unread)
             decision = None
             if isinstance(answer, messages.OtherView):
                 decision = round_.receive(answer)

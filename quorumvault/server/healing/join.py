@@ -3,6 +3,8 @@
 The copy is asked for piece by piece, with a rest after each (throttle.py): a piece takes a millisecond or two of the source's
 storage thread, which handles requests in between. Coordinators' writes reach this disk meanwhile, but its acknowledgements count
 only once it is active (rule: only active listed disks vote).
+
+Rules kept here: read before the view changes.
 """
 
 import asyncio
@@ -14,8 +16,8 @@ from dataclasses import dataclass, field
 
 from quorumvault.protocol import join
 from quorumvault.protocol.buckets import BUCKETS
-from quorumvault.protocol.join import DONOR, Activate, Ask, Enter, Gaps, Merge, Prepare, Progress, Replies, Survey, Wait
-from quorumvault.protocol.messages import UNSENT, AnyReply, AnyRequest, Copied, Copy, NotCopied, RoundId
+from quorumvault.protocol.join import DONOR, Activate, Ask, Enter, Merge, Prepare, Progress, Replies, Survey, Unread, Wait
+from quorumvault.protocol.messages import UNSENT, AnyReply, AnyRequest, AskView, Copied, Copy, NotCopied, RoundId, ViewIs
 from quorumvault.protocol.peer import NoReply, Peer
 from quorumvault.protocol.views import NO_DISK, View
 from quorumvault.server.coordinator.exchange import drive
@@ -57,7 +59,7 @@ class Rejoin:
 
     def __post_init__(self) -> None:
         self.progress = Progress()
-        self._surveys: dict[bytes, _Survey] = {}
+        self._surveys: dict[str, _Survey] = {}
         self._old: OldDisk | None = None
         self._rounds = itertools.count(1)
         self._began = 0.0
@@ -133,29 +135,42 @@ class Rejoin:
                 told[each.node] = reply
         return told
 
-    async def _survey(self, node: str, view: View) -> NotCopied | Gaps | None:
-        """Have the node read its store, from where an earlier survey of it ended: what it can, and where the gaps are.
+    async def _survey(self, node: str, view: View) -> NotCopied | Unread | None:
+        """Have the node read its store, from where an earlier survey of it ended: what it can, and which parts it cannot.
 
-        A store with gaps is read anew once the first of them is gone. Returns None if the node did not answer.
+        A store with such parts is read anew once the first of them can be read, and so is the store of a process that has just
+        started: it may have been salvaged. Returns None if the node did not answer, or was started meanwhile.
         """
-        disk = view.disks.get(node, b"")
-        known = self._surveys.setdefault(disk, _Survey())
-        if known.gaps:
-            reply = (await self._ask((node,), Copy(UNSENT[0], view.id, known.gaps[0].after, only_read=True))).get(node)
+        started = await self._start_of(node)
+        if started is None:
+            return None
+        known = self._surveys.get(node)
+        if known is None or known.of != started:
+            known = self._surveys[node] = _Survey(started)
+        if known.unread:
+            reply = (await self._ask((node,), Copy(UNSENT[0], view.id, known.unread[0].after, only_read=True))).get(node)
             if isinstance(reply, Copied):
-                known = self._surveys[disk] = _Survey()
+                known = self._surveys[node] = _Survey(started)
         while True:
             reply = (await self._ask((node,), Copy(UNSENT[0], view.id, known.after, only_read=True))).get(node)
             if isinstance(reply, NotCopied) and reply.end > known.after:
-                known.gaps.append(reply)
+                known.unread.append(reply)
                 known.after = reply.end
-            elif isinstance(reply, Copied) and (node == DONOR or (reply.view, reply.disk) == (view.id, disk)):
+            elif isinstance(reply, Copied) and (node == DONOR or (reply.view, reply.disk) == (view.id, view.disks[node])):
                 known.after = reply.keys[-1] if reply.keys else known.after
                 if reply.last:
-                    return Gaps(frozenset(gap.end for gap in known.gaps))
+                    whole = await self._start_of(node) == started
+                    return Unread(frozenset(part.end for part in known.unread)) if whole else None
             else:
-                return NotCopied(*UNSENT, disk) if isinstance(reply, NotCopied) else None
+                return NotCopied(*UNSENT, reply.disk) if isinstance(reply, NotCopied) else None
             await self.throttle.rest(self._began)
+
+    async def _start_of(self, node: str) -> tuple[bytes, int] | None:
+        """The disk of the node, and its incarnation, which each start raises; None if it does not say. The old disk has none."""
+        if node == DONOR:
+            return b"", 0
+        reply = (await self._ask((node,), AskView(*UNSENT))).get(node)
+        return (reply.disk, reply.mark.incarnation) if isinstance(reply, ViewIs) else None
 
     async def _merge(self, piece: Merge) -> None:
         """Write one piece to this disk, then rest, which spares both ends."""
@@ -192,10 +207,11 @@ class Rejoin:
 
 @dataclass(slots=True)
 class _Survey:
-    """How far a store was read, and what of it could not be."""
+    """How far a store was read, and what of it could not be. ``of``: the disk, and its start."""
 
+    of: tuple[bytes, int]
     after: bytes = b""
-    gaps: list[NotCopied] = field(default_factory=list)
+    unread: list[NotCopied] = field(default_factory=list)
 
 
 class _Copied:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from quorumvault.config.cluster import NodeConfig
 from quorumvault.protocol.donors import Donor
 from quorumvault.protocol.messages import Copied, Copy, NotCopied
-from quorumvault.server.replica.copy import Gap, read_piece
+from quorumvault.server.replica.copy import UnreadPart, read_piece
 from quorumvault.server.storage.set_aside import open_donor
 from quorumvault.server.storage.store import Store
 
@@ -28,7 +28,7 @@ class OldDisk:
         """The next piece of it, as a replica would answer."""
         piece = await asyncio.to_thread(read_piece, self.store, request.after, self.copy_bytes)
         head = (request.round, request.view, self.donor.disk)
-        return NotCopied(*head, piece.after, piece.end) if isinstance(piece, Gap) else Copied(*head, *piece)
+        return NotCopied(*head, piece.after, piece.end) if isinstance(piece, UnreadPart) else Copied(*head, *piece)
 
 
 def find_old_disk(config: NodeConfig) -> OldDisk | None:

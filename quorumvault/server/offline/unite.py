@@ -13,7 +13,7 @@ from typing import NamedTuple
 from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StorageFailed, StoreCorrupt
 from quorumvault.model import Owner
-from quorumvault.server.replica.copy import Gap, end_of_part, merge_piece, pieces_of
+from quorumvault.server.replica.copy import UnreadPart, end_of_part, merge_piece, pieces_of
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.storage import layout
 from quorumvault.server.storage.store import Store
@@ -37,33 +37,33 @@ class United(NamedTuple):
 
 def read_through(store: Store) -> Read:
     """Reads all of it that can be read."""
-    gaps: list[Gap] = []
-    counted = sum(key.startswith(layout.RECORD) for keys, _ in pieces_of(store, gaps) for key in keys)
-    return Read(counted, frozenset(gap.end for gap in gaps))
+    unread: list[UnreadPart] = []
+    counted = sum(key.startswith(layout.RECORD) for keys, _ in pieces_of(store, unread) for key in keys)
+    return Read(counted, frozenset(part.end for part in unread))
 
 
 def readable_pieces(store: Store) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Yield all that can be read of a store, as keys and values, and of each part that cannot all be read what can."""
-    gaps: list[Gap] = []
-    yield from pieces_of(store, gaps)
-    for gap in gaps:
-        pairs = list(_within(store, gap))
+    unread: list[UnreadPart] = []
+    yield from pieces_of(store, unread)
+    for part in unread:
+        pairs = list(_within(store, part))
         yield [key for key, _ in pairs], [value for _, value in pairs]
 
 
-def _within(store: Store, gap: Gap) -> Iterator[tuple[bytes, bytes]]:
-    """The pairs between the ends of a gap that can be read all the same. An older entry may stand for one that is lost: what
+def _within(store: Store, part: UnreadPart) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs between the ends of a part that can be read all the same. An older entry may stand for one that is lost: what
     disks have in common only grows, so it says nothing that is not so."""
-    at = gap.after + b"\0"
-    while at < gap.end:
+    at = part.after + b"\0"
+    while at < part.end:
         try:
-            for pair in store.scan(gap.after[:1], at):
-                if pair[0] >= gap.end:
+            for pair in store.scan(part.after[:1], at):
+                if pair[0] >= part.end:
                     return
                 yield pair
                 at = pair[0] + b"\0"
         except StoreCorrupt:
-            at, pairs = store.step_over(at, gap.end)
+            at, pairs = store.step_over(at, part.end)
             yield from pairs
         else:
             return

@@ -5,7 +5,7 @@ larger one of the two; of revoked keys the disk has both's; a record is merged b
 are unknown and no value, so they give way to a record that is authentic, and never make a conflict with it. Where there is no
 authentic record they are kept: what is unreadable stays unknown, as it was on the disk that it came from, and is not absent.
 
-A store with damaged blocks is read around them: a bucket that cannot be read to its end is a gap, and the rest is copied.
+A store with damaged blocks is read around them: what cannot be read of a bucket is an unread part, and the rest is copied.
 
 Rules kept here: copy after the entry, from both.
 """
@@ -20,8 +20,7 @@ from quorumvault.protocol import records
 from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.server.replica.owners import OwnerNames, is_authentic, owner_named
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.gaps import END_OF_PLACES, Gaps, records_around
-from quorumvault.server.storage.gaps import Gap as UnknownStretch
+from quorumvault.server.storage.gaps import END_OF_PLACES, Gap, Gaps, records_around
 from quorumvault.server.storage.store import BATCH_BYTES, CORRUPT, Store
 
 _NO_GAPS = Gaps()
@@ -40,7 +39,7 @@ class Piece(NamedTuple):
     last: bool
 
 
-class Gap(NamedTuple):
+class UnreadPart(NamedTuple):
     """A store cannot read all that it has after the key ``after`` and before ``end``: ``why``. A copy can go on after ``end``.
 
     No key is ``end``: it is where the rest of the registers ends, of revoked keys, of names, or of one bucket.
@@ -51,12 +50,12 @@ class Gap(NamedTuple):
     why: str
 
 
-def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] = ()) -> Piece | Gap:
+def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] = ()) -> Piece | UnreadPart:
     """The pairs after the key ``after`` (b"": from the first one), up to ``size`` bytes, and at least one pair.
 
     Of all that disks have in common, or of these ``prefixes``.
 
-    Ends before a block that cannot be read, and is a Gap if that is what comes next.
+    Ends before a block that cannot be read, and is an UnreadPart if that is what comes next.
     """
     keys: list[bytes] = []
     values: list[bytes] = []
@@ -71,7 +70,7 @@ def read_piece(store: Store, after: bytes, size: int, prefixes: Sequence[bytes] 
                 if size <= 0:
                     return Piece(keys, values, last=False)
         except StoreCorrupt as error:
-            return Piece(keys, values, last=False) if keys else Gap(max(after, prefix), _end(prefix, after), str(error))
+            return Piece(keys, values, last=False) if keys else UnreadPart(max(after, prefix), _end(prefix, after), str(error))
     return Piece(keys, values, last=True)
 
 
@@ -98,7 +97,7 @@ class Around(NamedTuple):
     """A piece with the gaps in it; ``until``: the key after which the next piece begins."""
 
     piece: Piece
-    gaps: list[UnknownStretch]
+    gaps: list[Gap]
     until: bytes
 
 
@@ -109,16 +108,16 @@ def read_around(store: Store, known: Gaps, after: bytes, size: int) -> Around:
     """
     if after < layout.RECORD:
         before = read_piece(store, after, size, _COPIED[:-1])
-        if isinstance(before, Gap):
+        if isinstance(before, UnreadPart):
             raise StoreCorrupt(before.why)
         until = before.keys[-1] if before.keys and not before.last else layout.RECORD
         return Around(before._replace(last=False), [], until)
     keys: list[bytes] = []
     values: list[bytes] = []
-    gaps: list[UnknownStretch] = []
+    gaps: list[Gap] = []
     until, last = after, True
     for found in records_around(store, after + b"\0" if after > layout.RECORD else after):
-        if isinstance(found, UnknownStretch):
+        if isinstance(found, Gap):
             gaps.append(found)
             until, cost = layout.RECORD + found.end[:-1], _GAP_COSTS
         else:
@@ -129,7 +128,7 @@ def read_around(store: Store, known: Gaps, after: bytes, size: int) -> Around:
         if size <= 0 and until[1:] < END_OF_PLACES[:-1]:
             last = False
             break
-    gaps += known.between(UnknownStretch(after[1:], END_OF_PLACES if last else until[1:] + b"\0"))
+    gaps += known.between(Gap(after[1:], END_OF_PLACES if last else until[1:] + b"\0"))
     return Around(Piece(keys, values, last), gaps, until)
 
 
@@ -150,18 +149,18 @@ def _known(store: Store, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, b
         raise StoreCorrupt("what was in a part of the store is not known: its blocks could not be read")
 
 
-def pieces_of(store: Store, gaps: list[Gap] | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
+def pieces_of(store: Store, unread: list[UnreadPart] | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Yield all that disks have in common of a store, as keys and values, in the order of keys.
 
-    What cannot be read is passed over, and added to ``gaps``; without a list for that it raises StoreCorrupt.
+    What cannot be read is passed over, and added to ``unread``; without a list for that it raises StoreCorrupt.
     """
     after, last = b"", False
     while not last:
         piece = read_piece(store, after, BATCH_BYTES)
-        if isinstance(piece, Gap):
-            if gaps is None:
+        if isinstance(piece, UnreadPart):
+            if unread is None:
                 raise StoreCorrupt(piece.why)
-            gaps.append(piece)
+            unread.append(piece)
             after = piece.end
             continue
         yield piece.keys, piece.values

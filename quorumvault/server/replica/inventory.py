@@ -17,8 +17,7 @@ from quorumvault.protocol.buckets import BUCKETS
 from quorumvault.protocol.messages import RoundId, Survey, Surveyed
 from quorumvault.protocol.views import ViewId
 from quorumvault.server.replica.bucket_sums import BucketSums, encode_sums, total
-from quorumvault.server.replica.copy import Gap as UnreadPart
-from quorumvault.server.replica.copy import read_around, read_piece
+from quorumvault.server.replica.copy import UnreadPart, read_around, read_piece
 from quorumvault.server.replica.owners import OwnerNames, is_authentic
 from quorumvault.server.replica.present_keys import PresentKeys
 from quorumvault.server.storage import layout

@@ -11,6 +11,7 @@ from quorumvault.model import NODE_NAMES
 from quorumvault.protocol import join, messages
 from quorumvault.protocol.join import Activate, Ask, Enter, Joining, Wait
 from quorumvault.protocol.views import NO_VIEW, Mode, View, successor
+from quorumvault.server.healing.join import Rejoin
 from quorumvault.server.node import membership
 from quorumvault.server.node.membership import Membership
 from quorumvault.server.replica import copy
@@ -25,6 +26,7 @@ _real_become = Replica._become
 _real_copy_in = join._copy
 _real_copy = Replica._copy
 _real_next_turn = join._next_turn
+_real_standing_in = join._standing_in
 
 
 def _in_any_view(self: Replica, request: messages.AnyRequest | OwnWork, staged: dict[bytes, bytes]) -> Any:
@@ -134,6 +136,18 @@ def _nothing_borrowed(*_: Any) -> Generator[Any, Any, bool]:
     return True
 
 
+def _as_in_the_view_before(donor: Any, view: View, told: Any) -> str | None:
+    """Stands in where it does in any of the views that the others are in."""
+    return next((found for reply in told.values() if (found := _real_standing_in(donor, reply.current, told))), None)
+
+
+async def _never_again(self: Rejoin, node: str) -> tuple[bytes, int]:
+    return b"", 0
+
+
+_SURVEY = "tests/unit/server/healing/test_survey.py::"
+_JOIN = "tests/unit/protocol/test_join.py::"
+
 MUTANTS = (
     Mutant("left-unread", ("read before the view changes",), "nobody is asked",
            ((join, "_survey", _left_at_once),), scopes=("join-damaged-survivor",)),
@@ -141,6 +155,12 @@ MUTANTS = (
            ((join, "_borrow", _nothing_borrowed),), scopes=("join-from-old-disk",)),
     Mutant("older-copy-stands-in", ("donors have no voice",), "any old disk stands in",
            ((join, "stands_in", lambda donor, view, remembered: True),), scopes=("join-from-older-copy",)),
+    Mutant("donor-spent", ("read before the view changes",), "a donor stands in that would not in the next view",
+           ((join, "_standing_in", _as_in_the_view_before),),
+           tests=(_JOIN + "test_a_disk_that_would_not_stand_in_any_more_in_the_next_view_is_not_counted_on",)),
+    Mutant("survey-kept", ("read before the view changes",), "what was read of a disk counts after its next start",
+           ((Rejoin, "_start_of", _never_again),),
+           tests=(_SURVEY + "test_a_store_is_read_anew_after_a_start",)),
     Mutant("old-disk-id", ("a lost disk gets a new identity",), "it keeps the old one",
            ((Node, "lose_disk", _same_disk),), LOST_DISKS, seed=1),
     Mutant("joining-votes", ("only active listed disks vote",), "a joining one does too",

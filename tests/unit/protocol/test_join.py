@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from quorumvault.protocol.donors import Donor
-from quorumvault.protocol.join import DONOR, Activate, Ask, Displaced, Enter, Gaps, Merge, Prepare, Step, Survey, Wait, join
+from quorumvault.protocol.join import DONOR, Activate, Ask, Displaced, Enter, Merge, Prepare, Step, Survey, Unread, Wait, join
 from quorumvault.protocol.messages import AskView, Copied, Copy, NotCopied, OtherView, ProposeView, RoundId, ViewIs
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import NO_VIEW, Mode, View, first_view, successor
@@ -18,7 +18,7 @@ OLD = first_view(DISKS)
 FRESH = b"d" * 16
 NEW = successor(OLD, "n2", FRESH)
 ROUND = RoundId(b"", b"", 0)
-WHOLE = {"n1": Gaps(), "n3": Gaps()}
+WHOLE = {"n1": Unread(), "n3": Unread()}
 MARKS = {"n1": Mark(1, 100), "n2": Mark(2, 200), "n3": Mark(3, 300)}
 
 
@@ -141,18 +141,18 @@ def test_what_a_source_cannot_read_is_waited_for() -> None:
     assert "n2's old disk and nowhere else. Stop all nodes" in str(step.advice)
 
 
-def lacks(*parts: bytes) -> Gaps:
-    return Gaps(frozenset(parts))
+def lacks(*parts: bytes) -> Unread:
+    return Unread(frozenset(parts))
 
 
 @pytest.mark.parametrize(
     ("told", "why"),
     [
-        ({"n1": Gaps()}, "n3 does not answer"),
-        ({"n1": Gaps(), "n3": OtherView(ROUND, NO_VIEW, DISKS["n3"], NEW)}, "n3 does not answer"),
-        ({"n1": lacks(b"r\0\1"), "n3": Gaps()}, "n1 cannot read all of its store"),
-        ({"n1": Gaps(), "n3": lacks(b"r\0\1")}, "n3 cannot read all of its store"),
-        ({"n1": NotCopied(ROUND, OLD.id, DISKS["n1"]), "n3": Gaps()}, "n1 cannot read all of its store"),
+        ({"n1": Unread()}, "n3 does not answer"),
+        ({"n1": Unread(), "n3": OtherView(ROUND, NO_VIEW, DISKS["n3"], NEW)}, "n3 does not answer"),
+        ({"n1": lacks(b"r\0\1"), "n3": Unread()}, "n1 cannot read all of its store"),
+        ({"n1": Unread(), "n3": lacks(b"r\0\1")}, "n3 cannot read all of its store"),
+        ({"n1": NotCopied(ROUND, OLD.id, DISKS["n1"]), "n3": Unread()}, "n1 cannot read all of its store"),
     ],
 )
 def test_a_view_is_left_only_when_both_others_have_read_all_of_their_stores(told: dict[str, Any], why: str) -> None:
@@ -176,7 +176,7 @@ def reminded(view: View, mark: Mark = MARKS["n2"]) -> dict[str, ViewIs]:
 
 @pytest.mark.parametrize(
     ("of_the_old", "goes_on"),
-    [(Gaps(), True), (lacks(b"r\0\2"), True), (lacks(b"r\0\1"), False), (NotCopied(ROUND, OLD.id, DISKS["n2"]), False)],
+    [(Unread(), True), (lacks(b"r\0\2"), True), (lacks(b"r\0\1"), False), (NotCopied(ROUND, OLD.id, DISKS["n2"]), False)],
 )
 def test_a_disk_at_hand_stands_in_for_the_parts_that_one_of_the_others_cannot_read(of_the_old: Any, goes_on: bool) -> None:
     """Two of three have to be able to read each part. Proves: donors have no voice."""
@@ -184,13 +184,35 @@ def test_a_disk_at_hand_stands_in_for_the_parts_that_one_of_the_others_cannot_re
     joining.hears(reminded(OLD))
     assert joining.hears({"n1": lacks(b"r\0\1"), "n3": lacks(b"r\0\2")} | {}) == Survey((DONOR,), OLD)
     step = joining.hears({DONOR: of_the_old})
-    assert isinstance(step, Prepare if goes_on and of_the_old == Gaps() else Wait)
+    assert isinstance(step, Prepare if goes_on and of_the_old == Unread() else Wait)
 
 
 def test_one_that_forgot_something_does_not_stand_in() -> None:
     joining = Script(donor=OLD_DISK)
     joining.hears(reminded(OLD, Mark(2, 201)))
-    assert isinstance(joining.hears({"n1": lacks(b"r\0\1"), "n3": Gaps()}), Wait)
+    assert isinstance(joining.hears({"n1": lacks(b"r\0\1"), "n3": Unread()}), Wait)
+
+
+@pytest.mark.parametrize(
+    ("donor", "view", "advice"),
+    [
+        # n3 was replaced while the old disk was away: it is listed, and in the view that follows it would count no more.
+        (OLD_DISK, successor(OLD, "n3", b"f" * 16), "still counts"),
+        # Another new disk was given the slot, and may have voted.
+        (OLD_DISK, successor(OLD, "n2", b"e" * 16), "quorumvault recover DIR"),
+    ],
+)
+def test_a_disk_that_would_not_stand_in_any_more_in_the_next_view_is_not_counted_on(
+    donor: Donor, view: View, advice: str
+) -> None:
+    """The view would have been left for good, and nobody could be copied. Proves: read before the view changes."""
+    joining = Script(donor=donor)
+    told = reminded(view)
+    told["n3"] = structs.replace(told["n3"], disk=view.disks["n3"])
+    joining.hears(told)
+    step = joining.hears({"n1": lacks(b"r\0\1"), "n3": Unread()})
+    assert isinstance(step, Wait)
+    assert advice in str(step.advice)
 
 
 def gap(node: str, after: bytes, end: bytes) -> dict[str, NotCopied]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from quorumvault.protocol.join import Gaps
-from quorumvault.protocol.messages import AnyReply, Copy, Outgoing
+from quorumvault.protocol.join import Unread
+from quorumvault.protocol.messages import AnyReply, AskView, Copy, Outgoing
 from quorumvault.protocol.peer import NoReply
 from quorumvault.protocol.views import Mode
 from quorumvault.server.healing.join import Rejoin
@@ -20,7 +20,7 @@ BROKEN = KEYS[3]
 
 
 class Source:
-    """n1 as a peer. ``asked``: after which keys it was to read on; ``mute``: it does not answer."""
+    """n1 as a peer. ``asked``: after which keys it was to read on; ``mute``: it does not answer. ``on_copy``: as it reads."""
 
     node, up = "n1", True
 
@@ -31,12 +31,18 @@ class Source:
         self.replica = make_replica(self.store, "n1", copy_bytes=50)
         self.asked: list[bytes] = []
         self.mute = False
+        self.on_copy: Callable[[], None] = lambda: None
+
+    def start_again(self) -> None:
+        self.replica = make_replica(self.store, "n1", incarnation=self.replica.identity.incarnation + 1, copy_bytes=50)
 
     def send(self, outgoing: Outgoing, on_reply: Callable[[AnyReply | NoReply], None]) -> None:
         request = outgoing.request
-        assert isinstance(request, Copy)
-        assert request.only_read
-        self.asked.append(request.after)
+        if not isinstance(request, AskView):
+            assert isinstance(request, Copy)
+            assert request.only_read
+            self.asked.append(request.after)
+            self.on_copy()
         on_reply(NoReply(sent=True) if self.mute else self.replica.handle([request])[0])
 
 
@@ -56,14 +62,28 @@ async def test_a_store_is_read_once_and_around_what_cannot_be_read() -> None:
     source = Source()
     rejoin = joining(source)
     source.store.corrupt.add(BROKEN)
-    assert await rejoin._survey("n1", VIEW) == Gaps(frozenset({b"r\0\2", b"r\0\3"}))
+    assert await rejoin._survey("n1", VIEW) == Unread(frozenset({b"r\0\2", b"r\0\3"}))
     read = len(source.asked)
     assert read > 4
-    assert await rejoin._survey("n1", VIEW) == Gaps(frozenset({b"r\0\2", b"r\0\3"}))
+    assert await rejoin._survey("n1", VIEW) == Unread(frozenset({b"r\0\2", b"r\0\3"}))
     assert len(source.asked) == read + 2  # is the gap still there, and has anything come behind the end?
     source.store.corrupt.clear()
-    assert await rejoin._survey("n1", VIEW) == Gaps()
+    assert await rejoin._survey("n1", VIEW) == Unread()
     assert source.asked[read + 3] == b""
+
+
+async def test_a_store_is_read_anew_after_a_start() -> None:
+    """It may have been salvaged: what could be read before may be a gap now. Proves: read before the view changes."""
+    source = Source()
+    rejoin = joining(source)
+    assert await rejoin._survey("n1", VIEW) == Unread()
+    source.store.corrupt.add(BROKEN)
+    source.start_again()
+    assert await rejoin._survey("n1", VIEW) == Unread(frozenset({b"r\0\2", b"r\0\3"}))
+    # And so it is if it started while it was read.
+    rejoin = joining(source)
+    source.on_copy = source.start_again
+    assert await rejoin._survey("n1", VIEW) is None
 
 
 async def test_one_that_falls_silent_is_asked_from_there_on() -> None:
@@ -72,4 +92,4 @@ async def test_one_that_falls_silent_is_asked_from_there_on() -> None:
     source.mute = True
     assert await rejoin._survey("n1", VIEW) is None
     source.mute = False
-    assert await rejoin._survey("n1", VIEW) == Gaps()
+    assert await rejoin._survey("n1", VIEW) == Unread()

@@ -9,11 +9,10 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.errors import StoreCorrupt
 from quorumvault.model import Owner, Version
 from quorumvault.protocol import records
-from quorumvault.server.replica.copy import Gap, Piece, merge_piece, pieces_of, read_piece
+from quorumvault.server.replica.copy import Piece, UnreadPart, merge_piece, pieces_of, read_piece
 from quorumvault.server.replica.owners import OwnerNames
 from quorumvault.server.storage import layout
-from quorumvault.server.storage.gaps import Gap as Stretch
-from quorumvault.server.storage.gaps import Gaps, bucket_gap
+from quorumvault.server.storage.gaps import Gap, Gaps, bucket_gap
 from quorumvault.server.storage.memory import MemoryStore
 from tests.rigs.faulty_store import FaultyStore
 
@@ -65,15 +64,15 @@ def test_pieces_of_any_size_make_the_whole_of_what_disks_have_in_common(pairs: d
     assert copied == sorted(pair for pair in pairs.items() if pair[0].startswith(common))
 
 
-def test_what_cannot_be_read_is_a_gap_and_the_rest_is_read_around_it() -> None:
-    """A gap ends where the part ends: registers, revoked keys, names, each bucket."""
+def test_what_cannot_be_read_is_an_unread_part_and_the_rest_is_read_around_it() -> None:
+    """It ends where the part ends: registers, revoked keys, names, each bucket."""
     names = [b"e1", b"e2", b"k1", b"mowner/1", b"r\0\0a", b"r\0\0b", b"r\0\xff1", b"r\0\xff2", b"r\xff\xfe1", b"r\xff\xff2"]
     store = FaultyStore(holding(dict.fromkeys(names, layout.encode_register(1, "s1"))))
     store.corrupt |= {b"e2", b"k1", b"r\0\0a", b"r\0\xff2", b"r\xff\xff2"}
-    gaps: list[Gap] = []
-    read = [key for keys, _ in pieces_of(store, gaps) for key in keys]
+    unread: list[UnreadPart] = []
+    read = [key for keys, _ in pieces_of(store, unread) for key in keys]
     assert read == [b"e1", b"mowner/1", b"r\0\xff1", b"r\xff\xfe1"]
-    assert [(gap.after, gap.end) for gap in gaps] == [
+    assert [(part.after, part.end) for part in unread] == [
         (b"e1", b"f"),
         (b"k", b"l"),
         (b"r", b"r\0\1"),
@@ -147,15 +146,15 @@ def test_what_a_disk_sends_that_nothing_could_read_later_ends_nobody_else_s_proc
 
 
 def test_a_register_that_is_none_is_not_copied() -> None:
-    assert isinstance(read_piece(holding({layout.register_key(OWNER.id): b"?"}), b"", 1000), Gap)
+    assert isinstance(read_piece(holding({layout.register_key(OWNER.id): b"?"}), b"", 1000), UnreadPart)
 
 
 def test_a_copy_ends_before_what_its_source_does_not_know() -> None:
     """Proves: what is not known is not absent."""
-    gap = Stretch(KEY[1:3] + b"\0", KEY[1:3] + b"\1")
+    gap = Gap(KEY[1:3] + b"\0", KEY[1:3] + b"\1")
     store = holding({KEY: record(ONE)} | Gaps([gap]).pairs())
     piece = read_piece(store, b"", 1000)
-    assert isinstance(piece, Gap)
+    assert isinstance(piece, UnreadPart)
     assert "is not known" in piece.why
     assert read_piece(store, layout.RECORD + bucket_gap(layout.bucket_of(KEY)).end, 1000) == ([], [], True)
 
