@@ -7,7 +7,7 @@ what is between them: the storage thread (storage.py) and the links to the other
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from quorumvault.crypto.keys import Keyring
 from quorumvault.model import NODE_NAMES, Owner
 from quorumvault.protocol.clock import HybridClock
 from quorumvault.protocol.messages import AnyReply, AnyRequest, GetSettled, Holds, Message, Outgoing, Put, RaiseEpoch, RoundId
-from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.protocol.peer import NoReply, OnReply, Peer
 from quorumvault.protocol.records import holds_value, sealed_of
 from quorumvault.protocol.rollback_marks import Mark
 from quorumvault.protocol.views import DISK_BYTES, Mode, View, first_view
@@ -55,6 +55,13 @@ class Asked(Protocol):
     async def retokenize(self, owner: Owner, tokens: Sequence[str]) -> Retokenized: ...
     async def epoch(self, owner: Owner) -> int: ...
     async def rotate(self, owner: Owner, from_epoch: int) -> int: ...
+
+
+class Way(Peer, Protocol):
+    """A process's way to a replica."""
+
+    def break_off(self) -> object:
+        """The process there is dead, which those that wait for it may notice."""
 
 
 class Observer:
@@ -174,10 +181,13 @@ class Node:
     def start(self) -> None:
         if self.process is None and self.open_disk():
             self.starts += 1
-            self.process = Process(self)
+            self.process = self.make_process()
             if self.disk.there:
                 learn_settled(self.process, self.comparing)
             self.started(self.process)
+
+    def make_process(self) -> Process:
+        return Process(self)
 
     def open_disk(self) -> bool:
         """As a process does at its start. False if it ends there."""
@@ -239,7 +249,7 @@ class Process:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.disk = node.disk
-        self.schedule = Schedule(node.timeline)  # type: ignore[abstract]
+        self.schedule = self.make_schedule()
         self.calls: dict[int, Callable[[], object]] = {}
         self._armed: _Armed | None = None
         self.observer = Observer(node.branches)
@@ -252,7 +262,7 @@ class Process:
         self.gate = LocalPeer(
             node.name, lambda: self.own_storage, lambda: identity.disk, lambda: self.established, self._clock, node.wall_ms
         )
-        self.lines = {name: Line(self, name) for name in NODE_NAMES}
+        self.lines = self.make_lines()
         self.coordinator: Coordinator = PatientCoordinator(
             Identity(node.name, identity.disk, self.boot),
             self.lines,
@@ -263,6 +273,13 @@ class Process:
             node.wall_ms,
             self.observer,
         )
+
+    def make_schedule(self) -> Schedule:
+        return Schedule(self.node.timeline)  # type: ignore[abstract]
+
+    def make_lines(self) -> Mapping[str, Way]:
+        """Its ways to all replicas."""
+        return {name: Line(self, name) for name in NODE_NAMES}
 
     def take_disk(self) -> None:
         """It serves its disk from now on."""
@@ -435,7 +452,9 @@ class Line:
         """At the process that asked, or whichever runs there by now: a late reply may meet the next one."""
         asker = self._process if self._process.schedule.alive else self._process.node.process
         if asker is not None:
-            asker.schedule.call_soon(asker.lines[self.node].take, reply)
+            line = asker.lines[self.node]
+            assert isinstance(line, Line)
+            asker.schedule.call_soon(line.take, reply)
 
     def take(self, reply: AnyReply) -> None:
         on_reply = self._waiting.pop(self.correlation(reply), None)

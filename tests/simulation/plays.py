@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.rigs.undone.mutant import FILES, HEALING_NODES, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED, TWO_SETS
+from tests.rigs.undone.mutant import FILES, HEALING_NODES, LINKS, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED, TWO_SETS
 from tests.simulation.files import filing, run_files
 from tests.simulation.healing import run_healing
+from tests.simulation.links import linking, run_links
 from tests.simulation.rejoining import losing, run_rejoining
 from tests.simulation.revoking import revoking, run_revoking
 from tests.simulation.rollback import run_rollback
@@ -30,4 +31,5 @@ PLAYS = {
     REVOKED: Play(revoking, run_revoking),
     TWO_SETS: Play(scenario, run_two_sets),
     FILES: Play(filing, run_files),
+    LINKS: Play(linking, run_links),
 }

@@ -17,7 +17,7 @@ from quorumvault.server.storage.disk_identity import DiskIdentity
 from quorumvault.server.storage.store import CORRUPT
 from tests import ROOT
 from tests.rigs.undone import UNDONE
-from tests.rigs.undone.mutant import FILES, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED
+from tests.rigs.undone.mutant import FILES, LINKS, LOST_DISKS, PUT_BACK, REQUESTS, REVOKED
 from tests.simulation import faults
 from tests.simulation.disks import Disk
 from tests.simulation.faults import KINDS, Fault
@@ -85,6 +85,11 @@ def test_replicas_learn_what_is_settled_and_forget_it_in_any_play_with_records()
         assert min(branches[each] for each in ("told alone", "settled by notice", "settled by comparison")) > 100, play
         assert branches["repeats that are settled"] > 100, play
         assert (branches["settled and forgotten"] > 0) == (play in (LOST_DISKS, PUT_BACK, FILES)), play
+
+
+def test_successors_take_over_and_those_that_they_succeed_are_sent_away() -> None:
+    branches = sum((done_in(LINKS, seed).branches for seed in SEEDS_OF_OTHERS), Counter())
+    assert min(branches[each] for each in ("a successor", "one that was succeeded goes on", "sent away")) > 0
 
 
 def test_bits_flip_on_any_disk_but_not_those_of_one_record_on_two() -> None:

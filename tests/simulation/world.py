@@ -104,6 +104,8 @@ class World:
     ``beside``: another world in whose time this one is, and whose clients its nodes serve. ``make``: of which kind these are.
     """
 
+    make_network: Callable[[Timeline, Random], Network] = Network
+
     def __init__(
         self,
         chosen: Scenario,
@@ -120,7 +122,7 @@ class World:
         self.branches: Counter[str] = Counter() if beside is None else beside.branches
         self.witnesses: Witnesses = Witnesses(self.branches) if beside is None else beside.witnesses
         self._rng = Random(~chosen.seed)
-        self.network = Network(self.timeline, self._rng)
+        self.network = self.make_network(self.timeline, self._rng)
         self.cluster: Cluster = {}
         #: Its own, and those of the worlds beside it.
         self.clusters: list[Cluster] = [self.cluster]
@@ -167,7 +169,7 @@ class World:
         """Until all clients have asked for everything, and all faults are mended."""
         for calls in self.chosen.calls:
             Client(self, calls)
-        self.timeline.run()
+        self.await_clients()
         for cluster in self.clusters:
             faults.mend_everything(cluster)
         self.timeline.run(self.timeline.now + _CALM)
@@ -179,7 +181,11 @@ class World:
             for owner in OWNERS:
                 Client(self, ()).ask(Action.DETOKENIZE, owner, node, tokens, final=True)
                 Client(self, ()).ask(Action.EPOCH, owner, node, (), final=True)
-                self.timeline.run()
+                self.await_clients()
+
+    def await_clients(self) -> None:
+        """Until they have asked for everything, and nothing is left to happen."""
+        self.timeline.run()
 
     def check(self) -> None:
         history = self.history()

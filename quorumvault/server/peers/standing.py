@@ -18,7 +18,9 @@ the peer that holds the other: never two, perhaps none.
 It costs a start nothing but the time until both peers have answered, or have refused a connection; a peer that swallows
 connections costs timeouts.handshake. With no peer there is no quorum either, so nothing is lost by waiting for one.
 
-Limit: a node that others can dial, and that can dial none of them itself, does not vote.
+Limits: a node that others can dial, and that can dial none of them itself, does not vote. One attempt that is reset before the
+handshake is over counts as a peer that cannot be reached. If the process that this peer holds hangs then, and goes on before the
+next attempt, two vote until that one: for timeouts.reconnect_last at most.
 
 Rules kept here: one process per name.
 """

@@ -13,6 +13,7 @@ from tests.rigs.undone import (
     gaps,
     groups,
     healing,
+    links,
     processes,
     rejoining,
     requests,
@@ -25,7 +26,7 @@ from tests.rigs.undone import (
 
 _MODULES = (
     requests, batches, groups, rejoining, views, rollback, healing, comparisons, gaps, processes, settled, certificates,
-    revocations, sets, files,
+    revocations, sets, files, links,
 )  # fmt: skip
 UNDONE = {mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS}
 #: Those that bin/simulate can show: by a seed, in a small world, by an intruder or a unit test.

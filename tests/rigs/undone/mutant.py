@@ -7,9 +7,9 @@ from typing import NamedTuple
 from unittest import mock
 
 #: What the simulator plays (tests/simulation/plays.py): requests alone; disks that are lost; disks that are put back; healing;
-#: keys that are revoked; two sets of nodes, for a design that is not built; real data directories.
+#: keys that are revoked; two sets of nodes, for a design that is not built; real data directories; real links.
 REQUESTS, LOST_DISKS, PUT_BACK, HEALING_NODES, REVOKED = "requests", "lost-disks", "put-back", "healing", "revoked-keys"
-TWO_SETS, FILES = "two-sets", "files"
+TWO_SETS, FILES, LINKS = "two-sets", "files", "links"
 
 #: Object, name of its attribute, and what stands there instead.
 Patch = tuple[object, str, object]

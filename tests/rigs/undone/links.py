@@ -1,0 +1,60 @@
+"""What nodes do about each other's connections, undone one at a time: on real links."""
+
+from collections.abc import Callable, Collection
+
+from quorumvault.server.peers import link
+from quorumvault.server.peers.claims import Claimant, Claims
+from quorumvault.server.peers.deadline import Deadline
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.standing import Standing
+from tests.rigs.undone.mutant import LINKS, Mutant
+
+_ONE_NAME = ("one process per name",)
+
+
+def _welcome(self: Claims, claimant: Claimant, facts: NodeFacts) -> None:
+    self._holds.setdefault(facts.node, {})[claimant] = facts
+    claimant.welcome(facts)
+
+
+def _release_all(self: Claims, claimant: Claimant) -> None:
+    """Takes the first connection of a hold that ends for the last one."""
+    self._challenges.pop(claimant, None)
+    for node, hold in self._holds.items():
+        if hold.pop(claimant, None) is not None:
+            hold.clear()
+            for challenger, challenge in tuple(self._challenges.items()):
+                if challenge.facts.node == node:
+                    del self._challenges[challenger]
+                    self.claim(challenger, challenge.facts)
+
+
+def _ask_nobody(self: Standing, others: Collection[Link]) -> None:
+    self._asked = set()
+    self._settle()
+
+
+def _wait_for_ever(self: Deadline, seconds: float, on_silence: Callable[[], None]) -> None:
+    self.cancel()
+
+
+def _tell_the_link_alone(self: link._Dialled, reason: str) -> None:
+    """Those who wait for a reply hear nothing."""
+    if self._next_ping is not None:
+        self._next_ping.cancel()
+    self._link.ended(self, reason)
+
+
+MUTANTS = (
+    Mutant("anyone-welcome", _ONE_NAME, "whoever greets under a name is spoken with",
+           ((Claims, "claim", _welcome),), LINKS, seed=1),
+    Mutant("name-freed-early", _ONE_NAME, "a name is free when the first connection of its process ends",
+           ((Claims, "release", _release_all),), LINKS, seed=1),
+    Mutant("other-peer-unasked", _ONE_NAME, "a process votes when one peer has welcomed it",
+           ((Standing, "_ask", _ask_nobody),), LINKS, seed=3),
+    Mutant("silence-unnoticed", _ONE_NAME, "a connection on which nothing is heard is kept for ever",
+           ((Deadline, "set_for_silence", _wait_for_ever),), LINKS, seed=2),
+    Mutant("end-untold", ("unknown is an outcome",), "nobody is told that a connection with a request under way has ended",
+           ((link._Dialled, "ended", _tell_the_link_alone),), LINKS, seed=2),
+)  # fmt: skip

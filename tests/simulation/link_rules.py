@@ -1,0 +1,169 @@
+"""What has to hold of links, whatever happens to them.
+
+one process     a node speaks with one process under each name, on all its connections together; and of two processes of one
+                name one at most votes beside others
+sent away       only a process beside which another one of its name ran is sent away
+heard once      each request is answered, or known to have no reply, once
+used again      between two processes that run, over a network that works, a link is up within a bound, and both vote
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from chaos.testbed.violation import Violation
+from quorumvault.config.cluster import Timeouts
+from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.messages import AnyReply
+from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.server.peers.connection import Connection
+from quorumvault.server.peers.connection_state import State
+from tests.simulation.streams import End, Loop, StreamNetwork
+
+if TYPE_CHECKING:
+    from tests.simulation.links import LinkedProcess
+    from tests.simulation.world import World
+
+#: Seconds between two looks at what has to come about in time.
+_LOOK: Final = 0.25
+#: Seconds by which a link that is healthy may be up later than its deadlines say: segments and the steps between.
+_SLACK: Final = 1.5
+
+Pair = tuple["LinkedProcess", "LinkedProcess"]
+
+
+class LinkRules:
+    """Each of its methods raises Violation for what is broken."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        #: A dead connection is noticed, an attempt that had begun is given up, and then it is dialled again.
+        self.bound = timeouts.handshake + timeouts.silence + timeouts.reconnect_last + timeouts.silence + _SLACK
+        self._processes: dict[LinkedProcess, None] = {}
+        self._of_loop: dict[Loop, LinkedProcess] = {}
+        #: Whether another process of its name ran at some time of its life.
+        self._beside: dict[LinkedProcess, bool] = {}
+        self._healthy: dict[Pair, float] = {}
+        self._waiting: dict[Heard, None] = {}
+        self.slowest = 0.0
+
+    def watch(self, world: World) -> None:
+        assert isinstance(world.network, StreamNetwork)
+        self._network, self._timeline = world.network, world.timeline
+        self._look_in_time()
+
+    def began(self, process: LinkedProcess) -> None:
+        others = [other for other in self._processes if other.node is process.node]
+        self._beside[process] = bool(others)
+        self._beside.update(dict.fromkeys(others, True))
+        self._processes[process] = None
+        self._of_loop[process.schedule] = process
+
+    def ended(self, process: LinkedProcess) -> None:
+        self._processes.pop(process, None)
+        self._healthy = {pair: since for pair, since in self._healthy.items() if process not in pair}
+        self._waiting = {heard: None for heard in self._waiting if heard.process is not process}
+
+    # One process.
+
+    def sent_away(self, process: LinkedProcess) -> None:
+        if not self._beside[process]:
+            raise Violation("sent away", f"{process.node.name} is sent away, and no other process has its name")
+
+    def message(self, process: LinkedProcess) -> None:
+        """It takes a message: all that are open there under one name are of one process."""
+        of: dict[str, Loop] = {}
+        for end in self._open(process.schedule):
+            there = end.other.loop
+            if of.setdefault(there.host, there) is not there:
+                raise Violation("one process", f"{process.node.name} speaks with two processes of the name {there.host}")
+
+    def look(self) -> None:
+        """Of two processes of one name one at most has a vote that counts with another's."""
+        for name in NODE_NAMES:
+            those = [process for process in self._processes if process.node.name == name]
+            if len(those) > 1 and sum(self._partners(process) for process in those) > 1:
+                raise Violation("one process", f"two processes vote as {name}")
+
+    def _partners(self, process: LinkedProcess) -> bool:
+        return process.established and any(self._joined(end) for end in self._open(process.schedule))
+
+    def _open(self, loop: Loop) -> Iterator[End]:
+        for end in self._network.of(loop):
+            if end.open and isinstance(end.protocol, Connection) and end.protocol.state is State.OPEN:
+                yield end
+
+    def _joined(self, end: End) -> bool:
+        there = end.other.protocol
+        cut = self._network.has_cut(end.wire) or self._network.has_cut(end.other.wire)
+        whole = end.has_path and end.other.has_path and not cut
+        return whole and end.other.open and isinstance(there, Connection) and there.state is State.OPEN
+
+    # Heard once.
+
+    def asked(self, heard: Heard) -> None:
+        self._waiting[heard] = None
+
+    def heard(self, heard: Heard, reply: AnyReply | NoReply) -> None:
+        if heard not in self._waiting:
+            raise Violation("heard once", f"{heard.process.node.name} hears twice of what it asked {heard.node}")
+        del self._waiting[heard]
+        if not isinstance(reply, NoReply):
+            self.message(heard.process)
+
+    # Used again.
+
+    def disturbed(self) -> None:
+        """Something happened to connections, which takes its time to be noticed."""
+        self._healthy.clear()
+
+    def _look_in_time(self) -> None:
+        now = self._timeline.now
+        for pair in self._pairs():
+            if not self._well(pair):
+                self._healthy.pop(pair, None)
+            elif self._up(pair):
+                self.slowest = max(self.slowest, now - self._healthy.get(pair, now))
+                self._healthy[pair] = now
+            elif now - self._healthy.setdefault(pair, now) > self.bound:
+                names = f"{pair[0].node.name} to {pair[1].node.name}"
+                raise Violation("used again", f"no use of the link from {names} for {now - self._healthy[pair]:.1f} s in calm")
+        self.look()
+        self._timeline.at(now + _LOOK, None, self._look_in_time)
+
+    def _pairs(self) -> Iterator[Pair]:
+        processes = list(self._processes)
+        return ((one, other) for one in processes for other in processes if one.node is not other.node)
+
+    def _well(self, pair: Pair) -> bool:
+        names = pair[0].node.name, pair[1].node.name
+        cut = self._network.has_cut(names) or self._network.has_cut((names[1], names[0]))
+        runs = all(process.schedule.alive and not process.schedule.stopped and not process.leaving for process in pair)
+        return runs and not cut and not self._network.lose and not any(process.node.left_behind for process in pair)
+
+    def _up(self, pair: Pair) -> bool:
+        link = pair[0].links[pair[1].node.name]
+        return link.up and pair[0].established
+
+    def check(self) -> None:
+        """In calm: all that run are linked, and everything that was asked is heard of."""
+        for pair in self._pairs():
+            if not self._up(pair):
+                raise Violation("used again", f"in calm {pair[0].node.name} has no link to {pair[1].node.name}, or no vote")
+        now = self._timeline.now
+        for heard in self._waiting:
+            if now - heard.at > self.bound:
+                raise Violation("heard once", f"{heard.process.node.name} has heard nothing of what it asked {heard.node}")
+
+
+class Heard:
+    """The callback of one request."""
+
+    def __init__(self, rules: LinkRules, process: LinkedProcess, node: str, on_reply: OnReply) -> None:
+        self.process, self.node, self.at = process, node, process.node.timeline.now
+        self._rules, self._on_reply = rules, on_reply
+        rules.asked(self)
+
+    def __call__(self, reply: AnyReply | NoReply) -> None:
+        self._rules.heard(self, reply)
+        self._on_reply(reply)

@@ -1,0 +1,393 @@
+"""Nodes that reach each other over the real links: connections, handshake states, claims, standing, renewals; TCP is simulated.
+
+    links       those of quorumvault/server/peers, on an event loop in virtual time (streams.py)
+    TLS         is not there: who connects says who it is, and is believed
+    faults      those of the network and of processes, and: connections that are reset or that a firewall forgets, a host without
+                power, a node that leaves and comes back, credentials that change
+    successors  a process that stands still, whose disk another host has taken over and serves; then it goes on
+
+What has to hold besides what clients are told is in link_rules.py.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Final, cast
+from unittest import mock
+
+from msgspec import structs
+
+from chaos.testbed.history import Complete, Invoke
+from quorumvault.config.addresses import Address
+from quorumvault.config.certificates import PeerCredentials
+from quorumvault.config.cluster import Limits
+from quorumvault.model import NODE_NAMES
+from quorumvault.protocol.messages import PROTOCOL_VERSION, AnyReply, AnyRequest, Message, Outgoing, Put
+from quorumvault.protocol.peer import NoReply, OnReply
+from quorumvault.server.peers import connection
+from quorumvault.server.peers.claims import Claims
+from quorumvault.server.peers.connection import LocalNode
+from quorumvault.server.peers.facts import NodeFacts
+from quorumvault.server.peers.link import Link
+from quorumvault.server.peers.renewal import Renewal
+from quorumvault.server.peers.server import PeerServer
+from quorumvault.server.peers.standing import Standing
+from tests.simulation import faults, knobs
+from tests.simulation.disks import Disk
+from tests.simulation.faults import Fault, Mend
+from tests.simulation.knobs import Knobs
+from tests.simulation.link_rules import Heard, LinkRules
+from tests.simulation.nodes import Cluster, Line, Node, Process, Way
+from tests.simulation.streams import PORT, Loop, StreamNetwork, Unsecured, called
+from tests.simulation.world import Run, Scenario, World, judged, scenario
+
+#: What links have to say is for nobody to read.
+logging.getLogger("quorumvault").addHandler(logging.NullHandler())
+
+_CLUSTER: Final = "simulated"
+#: How many of the processes that die do so with their host's power.
+_POWER: Final = 0.3
+#: Seconds after which a process that left is started again.
+_RESTART: Final = 0.2
+#: Between two looks at whether clients are done.
+_LOOK: Final = 0.02
+#: Seconds by which one that was succeeded may go on later than the fault ends, and until its operator ends it.
+_LATER, _ENDED = 3.0, 2.5
+#: A sync that is under way is waited for before another host takes the disk over.
+_SYNC: Final = 0.002
+
+
+@dataclass(eq=False)
+class LinkedNode(Node):
+    rules: LinkRules = field(kw_only=True)
+    #: How often its credentials have changed.
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        #: Of its links; those that are turned are turned back when all is read at the end, which asks for much at once.
+        self.limits = SimpleNamespace(**structs.asdict(self.knobs.limits))
+        self.renew()
+
+    @property
+    def streams(self) -> StreamNetwork:
+        assert isinstance(self.network, StreamNetwork)
+        return self.network
+
+    def renew(self) -> None:
+        """Its credentials name another CA, and no more the one before."""
+        self.generation += 1
+        name = called(_CLUSTER, self.name)
+        shown = SimpleNamespace(listening=name, dialling=name, authorities=frozenset({b"%d" % self.generation}), revoked=())
+        self.credentials = cast("PeerCredentials", shown)
+
+    def make_process(self) -> Process:
+        self.streams.dark.discard(self.name)
+        process = LinkedProcess(self)
+        self.rules.began(process)
+        return process
+
+    def end(self, process: Process) -> None:
+        if process.schedule.alive:
+            silently = self.rng.random() < _POWER and process is self.process and not self.left_behind
+            super().end(process)
+            self.left_behind = [other for other in self.left_behind if other is not process]
+            if silently:
+                self.streams.dark.add(self.name)
+            assert isinstance(process, LinkedProcess)
+            self.streams.died(process.schedule, silently=silently)
+            self.rules.ended(process)
+
+    def succeed(self, fault: Fault) -> None:
+        """Its process stands still, and another host takes its disk over."""
+        old = self.process
+        if old is None or old.schedule.stopped or any(node.left_behind for node in self.cluster.values()):
+            return
+        if old.disk.unsynced:
+            self.timeline.at(self.timeline.now + _SYNC, None, self.succeed, fault)
+            return
+        self.branches["a successor"] += 1
+        self.process = None
+        old.schedule.stopped = True
+        self.left_behind.append(old)
+        disk = self.disk
+        self.disk = Disk(
+            disk.identity, stored=dict(disk.stored), unreadable=set(disk.unreadable), flipped=set(disk.flipped),
+            rotten=set(disk.rotten),
+        )  # fmt: skip
+        disk.full = True  # it is not there any more
+        rng = Random(fault.dice)
+        self.timeline.at(self.timeline.now + rng.random() * 2 * _RESTART, None, self.start)
+        on = fault.ends + rng.random() * _LATER
+        self.timeline.at(on, None, self._goes_on, old)
+        self.timeline.at(on + _ENDED, None, self.end, old)
+
+    def _goes_on(self, old: Process) -> None:
+        if old.schedule.alive:
+            self.branches["one that was succeeded goes on"] += 1
+            old.schedule.go_on()
+
+    def start_soon(self) -> None:
+        self.timeline.at(self.timeline.now + _RESTART, None, self.start)
+
+
+class LinkedProcess(Process):
+    """Its parts are put together as those of a node are (server/node/node.py)."""
+
+    node: LinkedNode
+    schedule: Loop
+
+    def make_schedule(self) -> Loop:
+        return Loop(self.node.streams, self.node.name)  # type: ignore[abstract]
+
+    def make_lines(self) -> Mapping[str, Way]:
+        node = self.node
+        limits, timeouts = cast("Limits", node.limits), node.knobs.timeouts
+        local = LocalNode(lambda: node.credentials, self.facts, Claims(node.name), self._taken, limits=limits, timeouts=timeouts)
+        others = [name for name in NODE_NAMES if name != node.name]
+        dice = Random(node.rng.getrandbits(64))
+        self.links = {
+            name: Link(name, Address(name, PORT), local, source=None, rng=dice, on_change=self._link_changed) for name in others
+        }
+        self.server = PeerServer(Address(node.name, PORT), local, others=others, submit=self._asked)
+        self.established = False
+        self.standing = Standing(self.links.values(), self._standing_changed)
+        self.renewal = Renewal(self.server, self.links.values(), timeouts, self.schedule.call_later)  # type: ignore[arg-type]
+        self.leaving = False
+        self.schedule.call_soon(lambda: self.schedule.create_task(self._begin()))
+        return {**{name: Reached(self, link) for name, link in self.links.items()}, node.name: Line(self, node.name)}
+
+    async def _begin(self) -> None:
+        await self.server.start()
+        for link in self.links.values():
+            link.start()
+
+    def facts(self) -> NodeFacts:
+        identity, standing = self.disk.identity, self.standing
+        return NodeFacts(
+            _CLUSTER, PROTOCOL_VERSION, "simulated", self.node.name, identity.disk, identity.incarnation, identity.mode,
+            identity.view, {"m1": "fingerprint"}, "fields", "keys", self.boot, standing.established,
+            withdrawn=standing.withdrawn,
+        )  # fmt: skip
+
+    def _standing_changed(self) -> None:
+        self.established = self.standing.established
+        self.server.tell()
+        self.node.rules.look()
+
+    def _link_changed(self, link: Link) -> None:
+        self.standing.link_changed(link)
+        self.renewal.link_changed(link)
+        self.node.rules.look()
+
+    def _taken(self, reason: str) -> None:
+        self.node.branches["sent away"] += 1
+        self.node.rules.sent_away(self)
+        self.standing.withdraw()
+        self.leave()
+
+    def leave(self) -> None:
+        """As a node that stops does, when its clients are done."""
+        if not self.leaving:
+            self.leaving = True
+            self.schedule.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        for link in self.links.values():
+            await link.close()
+        await self.server.close()
+        self.node.end(self)
+        self.node.start_soon()
+
+    def _asked(self, request: AnyRequest, on_reply: OnReply) -> None:
+        """The peer port has taken a request."""
+        self.node.rules.message(self)
+
+        def answer(reply: AnyReply | NoReply) -> None:
+            if isinstance(reply, NoReply) or self.may_send(reply):
+                on_reply(reply)
+
+        self.submit(request, answer)
+
+    def arm(self, counts: Any, left: int, fall: Any = None) -> None:
+        """What was sent before it falls leaves with this turn of the loop, or some of it."""
+        super().arm(counts, left, lambda: self.schedule.call_soon(fall or partial(self.node.end, self)))
+
+
+@dataclass(eq=False)
+class Reached:
+    """A link, as a coordinator sees it, and what the checkers see of it."""
+
+    process: LinkedProcess
+    link: Link
+
+    @property
+    def node(self) -> str:
+        return self.link.node
+
+    @property
+    def up(self) -> bool:
+        return self.link.up
+
+    def send(self, outgoing: Outgoing, on_reply: OnReply) -> None:
+        process, request = self.process, outgoing.request
+        hear = process.node.witnesses.asked(request, on_reply)
+        if isinstance(request, Put) and not request.digests:
+            process.node.branches["repeats that are settled"] += 1
+        if process.may_send(cast("Message", request)):
+            self.link.send(outgoing, Heard(process.node.rules, process, self.node, hear))
+
+    def break_off(self) -> None:
+        """The link notices by itself."""
+
+
+class LinkedWorld(World):
+    """Links ping for ever, so there is no end to what happens."""
+
+    make_network = StreamNetwork
+    #: Calls that clients have made, and those of them that have ended.
+    _made = _ended = 0
+
+    def invoke(self, event: Invoke) -> int:
+        self._made += 1
+        return super().invoke(event)
+
+    def complete(self, event: Complete) -> None:
+        self._ended += 1
+        super().complete(event)
+
+    def read_everything(self) -> None:
+        for node in self.cluster.values():
+            assert isinstance(node, LinkedNode)
+            vars(node.limits).update(structs.asdict(knobs.USUAL.limits))
+        super().read_everything()
+
+    def await_clients(self) -> None:
+        timeline, calls = self.timeline, sum(map(len, self.chosen.calls))
+        until = max((fault.ends for fault in self.chosen.faults), default=0.0)
+        while self._made < calls or self._ended < self._made or timeline.now <= until:
+            timeline.run(timeline.now + _LOOK)
+
+
+def _reset(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """All connections of a node, or those with one other: at both ends, or at one."""
+    for end in _touched(fault, node):
+        if fault.dice >> 5 & 1 or end.wire[0] == node.name:
+            end.reset()
+    return lambda: None
+
+
+def _forgotten(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """A firewall forgets them: what is sent either way, or one way, arrives no more. New connections are none of its business."""
+    for end in _touched(fault, node):
+        if fault.dice >> 5 & 1 or end.wire[0] == node.name:
+            end.has_path = False
+    assert isinstance(node, LinkedNode)
+    node.rules.disturbed()
+    return lambda: None
+
+
+def _touched(fault: Fault, node: Node) -> Iterator[Any]:
+    assert isinstance(node, LinkedNode)
+    others = [name for name in NODE_NAMES if name != node.name]
+    for other in others if fault.dice >> 3 & 1 else [others[fault.dice >> 4 & 1]]:
+        yield from node.streams.between(node.name, other)
+
+
+def _leave(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    process = node.process
+    if isinstance(process, LinkedProcess) and not process.schedule.stopped:
+        process.schedule.call_soon(process.leave)
+    return node.start
+
+
+def _renew(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    """The credentials of a node change; by the dice again while its links are made anew."""
+    assert isinstance(node, LinkedNode)
+
+    def renew() -> None:
+        node.renew()
+        if isinstance(node.process, LinkedProcess):
+            node.process.schedule.call_soon(node.process.renewal.begin)
+
+    renew()
+    return renew if fault.dice & 8 else lambda: None
+
+
+def _succeed(fault: Fault, node: Node, cluster: Cluster) -> Mend:
+    assert isinstance(node, LinkedNode)
+    node.succeed(fault)
+    return lambda: None
+
+
+KINDS = {
+    "reset": (_reset, 3),
+    "forgotten connection": (_forgotten, 4),
+    "leaves": (_leave, 2),
+    "renewal": (_renew, 2),
+    "successor": (_succeed, 4),
+}
+
+
+def begin(fault: Fault, cluster: Cluster) -> Mend:
+    if fault.kind not in KINDS:
+        return faults.begin(fault, cluster)
+    return KINDS[fault.kind][0](fault, cluster[NODE_NAMES[fault.dice % 3]], cluster)
+
+
+def linking(seed: int) -> Scenario:
+    """The seed's scenario, with what happens to links, whose limits and times are knobs too."""
+    chosen, rng = scenario(seed), Random(f"links {seed}")
+    kinds = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
+    harms, now = [], rng.random()
+    while now < _SECONDS:
+        ends = now + 0.05 + rng.random() * 2.5
+        harms.append(Fault(rng.choice(kinds), now, ends, rng.getrandbits(24)))
+        now += 0.3 + rng.random() * 2.0
+    every = sorted((*chosen.faults, *harms), key=lambda fault: fault.begins)
+    return replace(chosen, faults=tuple(every), knobs=_turned(chosen.knobs, rng))
+
+
+#: Seconds of faults.
+_SECONDS: Final = 7.0
+
+
+def _turned(usual: Knobs, rng: Random) -> Knobs:
+    if usual == knobs.USUAL:
+        return usual
+    limits = structs.replace(
+        usual.limits,
+        coalesce_bytes=rng.choice((65_536, 1, 300)),
+        peer_in_flight=rng.choice((4_096, 4_096, 3)),
+        peer_queue_bytes=rng.choice((65_536, 65_536, 1_500)),
+        peer_strangers=rng.choice((64, 64, 2)),
+    )
+    timeouts = structs.replace(
+        usual.timeouts,
+        handshake=rng.choice((2.0, 2.0, 1.2)),
+        ping=rng.choice((0.5, 0.5, 0.3)),
+        silence=rng.choice((2.0, 2.0, 1.2)),
+        reconnect_first=rng.choice((0.05, 0.05, 0.3)),
+        reconnect_last=rng.choice((1.0, 1.0, 0.3)),
+    )
+    return replace(usual, limits=limits, timeouts=timeouts)
+
+
+def run_links(chosen: Scenario) -> Run:
+    """As run, over links, whose rules are checked too."""
+    rules = LinkRules(chosen.knobs.timeouts)
+
+    def make(name: str, *lasting: Any) -> LinkedNode:
+        return LinkedNode(name, *lasting, rules=rules)
+
+    with mock.patch.object(connection, "TlsSession", Unsecured):
+        world = LinkedWorld(chosen, begin, make=make)
+        rng = Random(f"streams {chosen.seed}")
+        assert isinstance(world.network, StreamNetwork)
+        if chosen.knobs != knobs.USUAL:
+            world.network.window, world.network.high = rng.choice((65_536, 300)), rng.choice((65_536, 200))
+        rules.watch(world)
+        return judged(world, world.play, rules.check, world.check, world.read_everything, world.check, rules.check)
