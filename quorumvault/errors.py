@@ -119,8 +119,8 @@ class MethodNotAllowed(RequestError):
 class EpochAhead(RequestError):
     status, code, title = 409, "epoch-ahead", "The epoch to rotate from is ahead of the active one"
 
-    def __init__(self, detail: str, *, active_epoch: int) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str | None = None, *, active_epoch: int) -> None:
+        super().__init__(detail or f"the active epoch is {active_epoch}: rotate from that one")
         self.active_epoch = active_epoch
 
 
@@ -184,6 +184,15 @@ class Unreachable(NoQuorum):
     """Raised by the client: no node gave any answer. Not in the contract's table, since nobody was there to send it."""
 
     title = "No node answered"
+
+    def __init__(
+        self,
+        detail: str = "no node answered: do they run, and are these their URLs?",
+        *,
+        errors: tuple[ItemError, ...] = (),
+        outcome: WriteOutcome | None = None,
+    ) -> None:
+        super().__init__(detail, errors=errors, outcome=outcome)
 
 
 class Draining(RequestError):

@@ -11,7 +11,7 @@ from quorumvault.files.lakes import Lakes, lake_format
 from quorumvault.files.manifest import Manifest, path_of
 from quorumvault.files.outputs import OutputExists
 from quorumvault.files.urls import Url
-from quorumvault.files.work_folder import work_path
+from quorumvault.files.work_folder import UnfinishedRun, has_unfinished, work_path
 
 
 def delta_job(request: Request, job: Job) -> Job | None:
@@ -31,20 +31,26 @@ def delta_job(request: Request, job: Job) -> Job | None:
     output = request.output
     if isinstance(output, Url):
         raise click.UsageError("a Delta table is written to a folder of this machine: name one")
-    _require_free(request, output)
     job = dataclasses.replace(job, output=output, is_folder=True)
+    _require_free(request, output, job)
     begun = Manifest.load(work_path(job)) if request.resume else None
     given = [path_of(source.target).name for source in begun.plan.sources] if begun is not None else []
     sources, lake = read(table, request.at_version, output, job, given)
     return dataclasses.replace(job, sources=sources, lake=lake)
 
 
-def _require_free(request: Request, output: Path) -> None:
-    """Raises OutputExists for an output that is there, and LakeError for one that is in a table."""
+def _require_free(request: Request, output: Path, job: Job) -> None:
+    """Raises OutputExists for an output that is there, LakeError for one that is in a table.
+
+    Raises UnfinishedRun for one that an earlier run has left: what is in it may be that run's.
+    """
     Lakes().refuse_output(output.absolute().parent)
     if request.resume or not output.exists():
         return
     is_table = lake_format(output) == "Delta"
+    if has_unfinished(job) and not (is_table and request.force):
+        others = ", --force begins again" if is_table else ""
+        raise UnfinishedRun(f"{work_path(job)} is an unfinished run to {output}: --resume goes on{others}")
     if is_table and not request.force:
         raise OutputExists(f"{output} is a Delta table: name another folder, or give --force to commit a version with other rows")
     if not is_table and (not output.is_dir() or any(output.iterdir())):

@@ -1,9 +1,11 @@
 """``quorumvault status``, ``wait``, ``epoch`` and ``rotate``: what an operator asks a running cluster."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -56,10 +58,20 @@ def status(connection: Connection, watch: bool, as_json: bool) -> int:
     return 0 if any(map(health.is_ready, answers)) else NO_QUORUM
 
 
+class _Seconds(click.FloatRange):
+    """What is no number (``nan``) is in any range, and no time is later than it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 @click.command(epilog="\b\nExample:\n  quorumvault wait --timeout 60 --url https://10.0.0.1:8700 --url https://10.0.0.2:8700")
 @connection_options
 @click.option("--ready", is_flag=True, help="Wait until every node named by --url serves requests, which is the default.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS", help="Then exit 3.")
+@click.option("--timeout", type=_Seconds(min=0), default=30.0, show_default=True, metavar="SECONDS", help="Then exit 3.")
 @json_option
 def wait(connection: Connection, ready: bool, timeout: float, as_json: bool) -> None:
     """Wait until all the nodes asked are ready."""

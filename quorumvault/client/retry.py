@@ -246,7 +246,7 @@ class Attempts:
     def _given_up(self, effort: Effort, why: str) -> QuorumVaultError:
         error = effort.last_told
         if error is None and effort.asked:
-            error = errors.Unreachable("no node answered: do they run, and are these their URLs?")
+            error = errors.Unreachable()
         elif error is None:
             error = errors.Unreachable("no node could be asked in the time that there was")
         error.gave_up = why

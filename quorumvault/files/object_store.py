@@ -47,6 +47,9 @@ _CLASSES: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
 }
 #: What stores call that which changes with an object.
 _STAMPS: Final = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified")
+#: What a web server says of a file that it does not have, and of one that it does not show.
+_GONE: Final = {"404", "410"}
+_FORBIDDEN: Final = {"401", "403"}
 _NO_CREDENTIALS: Final = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError")
 
 
@@ -97,12 +100,14 @@ def asking(url: Url) -> Iterator[None]:
         raise StoreError(f"{url}: {_reason(error)}") from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     told_codes = codes(error)
     told = f" ({', '.join(sorted(told_codes))})" if told_codes else ""
     kinds = {type(each).__name__ for each in _causes(error)}
     if kinds & set(_NO_CREDENTIALS):
         return "no credentials were found: set them as for the store's own command, such as AWS_PROFILE"
+    if told_codes & _FORBIDDEN:
+        return f"access was refused{told}"
     match error:
         case FileNotFoundError():
             return f"there is no such object, or no such bucket{told}"
@@ -110,6 +115,8 @@ def _reason(error: Exception) -> str:
             return f"access was refused{told}"
         case TimeoutError():
             return "no answer in time"
+        case _ if any("Connect" in kind for kind in kinds):
+            return f"the server cannot be reached: {type(error).__name__}"
         case _:
             return f"the store cannot be read or written: {type(error).__name__}{told}"
 
@@ -140,7 +147,10 @@ def find(url: Url) -> RemoteObject | None:
     with asking(url):
         try:
             found = store.info(path_in(store, url))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if url.scheme == "https" and not codes(error) & _GONE:
+                # fsspec says that there is no file whatever went wrong.
+                raise StoreError(f"{url}: {_reason(error.__cause__ or error)}") from None
             return None
     return None if found["type"] != "file" else _object(url, found)
 

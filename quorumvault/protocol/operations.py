@@ -212,7 +212,7 @@ def rotate(owner: Owner, from_epoch: int, keyring: Keyring) -> Steps[int]:
     if active > from_epoch:
         return active
     if active < from_epoch:
-        raise EpochAhead(f"the active epoch is {active}: rotate from that one", active_epoch=active)
+        raise EpochAhead(active_epoch=active)
     if active == MAX_EPOCH:
         raise Invalid(f"epoch {MAX_EPOCH} is the last one")
     for _ in range(ATTEMPTS):

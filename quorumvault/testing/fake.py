@@ -18,7 +18,7 @@ from quorumvault.config.cluster import Limits, Timeouts
 from quorumvault.config.fields import load_fields
 from quorumvault.config.key_changes import new_key
 from quorumvault.crypto.keys import Keyring
-from quorumvault.errors import RequestError
+from quorumvault.errors import RequestError, Unreachable
 from quorumvault.formats.fields import FieldSet
 from quorumvault.model import Owner
 from quorumvault.server.http.admission import Admission
@@ -77,11 +77,14 @@ class FakeNode:
         return made.text
 
     def __enter__(self) -> FakeNode:
-        self.url = self._stack.enter_context(served(create_app(self._services())))
+        self.url = self._stack.enter_context(served(create_app(self._services()), self._is_away))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
+
+    def _is_away(self) -> bool:
+        return isinstance(self.vault.failure, Unreachable)
 
     def _services(self) -> Services:
         return Services(
@@ -158,7 +161,10 @@ class FakeVault(Client):
 
     @contextlib.contextmanager
     def failing(self, error: RequestError) -> Iterator[None]:
-        """In the block every operation fails with this error, as in ``failing(NoQuorum("two nodes are gone"))``."""
+        """In the block every operation fails with this error, as in ``failing(NoQuorum("two nodes are gone"))``.
+
+        In that of ``failing(Unreachable())`` nothing is answered at all.
+        """
         self._node.vault.failure = error
         try:
             yield

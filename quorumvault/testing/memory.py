@@ -73,6 +73,6 @@ class MemoryVault:
     async def rotate(self, owner: Owner, from_epoch: int) -> int:
         await self.begin("rotate", [from_epoch])
         if from_epoch > self._epochs[owner]:
-            raise EpochAhead("the active epoch is smaller", active_epoch=self._epochs[owner])
+            raise EpochAhead(active_epoch=self._epochs[owner])
         self._epochs[owner] = max(self._epochs[owner], from_epoch + 1)
         return self._epochs[owner]

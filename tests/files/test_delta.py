@@ -212,6 +212,9 @@ def test_a_run_that_is_killed_beside_its_commit(at: str, run: Callable[..., Resu
         patch.setattr(delta, "_commit", cut)
         assert "killed" in run("tokenize", "lake", "--column", "name", "-o", "tok", failing=True).stderr
     assert DeltaTable.is_deltatable("tok") is (at == "after")
+    again = run("tokenize", "lake", "--column", "name", "-o", "tok", failing=True)
+    assert again.exit_code == 1
+    assert ".tok.quorumvault is an unfinished run to tok: --resume goes on" in again.stderr
     run("tokenize", "lake", "--column", "name", "-o", "tok", "--resume")
     assert (DeltaTable("tok").version(), len(content("tok"))) == (0, 10)
     assert not Path(".tok.quorumvault").exists()

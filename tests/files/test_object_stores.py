@@ -411,6 +411,15 @@ def test_https_is_read_with_its_signature_which_nobody_is_told(desk: Desk, store
     assert missing.exit_code in (1, 2)
     assert missing.stderr.startswith(f"quorumvault: {address}/none.csv: ")
     assert "hush" not in done.stdout + done.stderr + missing.output + Path("r.csv").read_text()
+    assert "none.csv: the server cannot be reached: ClientConnectorCertificateError" in missing.stderr  # it is not trusted here
+
+
+def test_a_web_server_that_is_away_is_no_file_that_is_not_there(desk: Desk, nobody: str) -> None:
+    address = nobody.replace("http://", "https://")
+    result = quorumvault(desk, "tokenize", f"{address}/in.csv?sig=hush", "--column", "name", "-o", "out.csv")
+    assert (result.exit_code, os.listdir()) == (1, [])
+    assert result.stderr.startswith(f"quorumvault: {address}/in.csv: the server cannot be reached")
+    assert "hush" not in result.stderr
 
 
 @pytest.mark.parametrize("mark", ["_delta_log/0.json", "metadata/00000-x.metadata.json", ".hoodie/hoodie.properties"])

@@ -285,7 +285,7 @@ PROBLEMS: tuple[RequestError, ...] = (
     errors.NotPermitted("key k7f3 may detokenize, not tokenize; `quorumvault keys create --allow` makes one that may"),
     errors.NotFound("no value of yours has this token"),
     errors.MethodNotAllowed("this path takes POST", allow="POST"),
-    errors.EpochAhead("the active epoch is 1: rotate from that one", active_epoch=1),
+    errors.EpochAhead(active_epoch=1),
     errors.TokenCollision("two values met in this token; which of them is meant cannot be told"),
     errors.TooLarge("a body has at most 16777216 bytes here (GET /limits); send the items in several requests"),
     errors.UnsupportedMediaType("send JSON and say so in one header, Content-Type: application/json"),

@@ -69,6 +69,12 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(main, arguments, env={"QUORUMVAULT_API_KEY": KEY, **environment})
 
 
+def test_a_wait_of_no_number_of_seconds_is_refused(nobody: str) -> None:
+    result = run("wait", "--timeout", "nan", "--url", nobody)
+    assert result.exit_code == 2
+    assert "'--timeout': 'nan' is not a number of seconds" in result.stderr
+
+
 def test_status_of_a_node_and_of_one_that_is_away(nobody: str) -> None:
     with node((200, health("degraded", 2, warnings=["n2 has other fields"]))) as url:
         result = run("status", "--url", url, "--url", nobody)

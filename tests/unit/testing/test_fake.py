@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
@@ -82,6 +84,19 @@ def test_in_the_block_all_fails_and_after_it_nothing_does(vault: FakeVault) -> N
     assert len(vault.tokenize(["Ada Lovelace"])) == 1
 
 
+def test_in_the_block_nobody_answers(vault: FakeVault) -> None:
+    with vault.failing(qv.Unreachable()), pytest.raises(qv.Unreachable, match="no node answered") as caught:
+        vault.tokenize(["Ada Lovelace"])
+    assert len(caught.value.asked) > 5
+    assert len(vault.tokenize(["Ada Lovelace"])) == 1
+
+
+def test_a_program_ends_that_does_not_close_it() -> None:
+    program = "from quorumvault.testing import FakeVault; print(FakeVault().tokenize(['Ada Lovelace']))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"['{TOKEN}']\n"), done.stderr
+
+
 def test_it_brings_its_own_node_and_its_repr_shows_no_key() -> None:
     with FakeVault(fields=["$.mrn"]) as vault:
         assert vault.tokenize_records([{"mrn": "a"}]).replaced == {"$.mrn": 1}
@@ -125,7 +140,7 @@ async def told(vault: Vault, step: tuple[str, Any, Any], issued: list[str]) -> A
             try:
                 return await vault.rotate(owner, asked)
             except EpochAhead as error:
-                return error.active_epoch
+                return str(error), error.active_epoch
     return await vault.epoch(owner)
 
 
