@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
+
 from quorumvault.errors import BadArgument, ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:8700"
@@ -133,7 +135,8 @@ def _checked_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError:
+        httpx2.URL(text).raw_host.decode("ascii").encode("idna")  # as every request does, which has no words for what is no host
+    except (ValueError, httpx2.InvalidURL):
         raise ValueError("expected http://HOST:PORT or https://HOST:PORT") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError("expected http://HOST:PORT or https://HOST:PORT")

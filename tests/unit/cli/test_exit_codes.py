@@ -54,11 +54,15 @@ CASES = [
     Case(0, ("completion", "fish"), ""),
     Case(0, ("--version",), "quorumvault "),
     Case(1, ("tokenize", "tokens.csv", "--column", "ssn"), "tokens.csv: line 2: ssn: there is a token already; --if-token keep"),
-    Case(1, ("rotate", "--from", "7"), "the active epoch is smaller"),
+    Case(1, ("rotate", "--from", "7"), "the active epoch is 1: rotate from that one"),
     Case(1, ("rotate", "--from", "1"), "may detokenize, tokenize, not rotate", environment=AS_LAB),
     Case(1, ("rotate", "--from", "1"), "--key-file, else of QUORUMVAULT_API_KEY", environment={"QUORUMVAULT_API_KEY": "qvk_x"}),
     Case(1, ("rotate", "--from", "1", "--key-file", "none"), "none: the API key cannot be read: No such file"),
     Case(1, ("status",), "QUORUMVAULT_URL: expected http://HOST:PORT", environment={"QUORUMVAULT_URL": "ftp://127.0.0.1"}),
+    *(
+        Case(1, ("status",), "QUORUMVAULT_URL: expected http://HOST:PORT", environment={"QUORUMVAULT_URL": f"http://{host}:8700"})
+        for host in ("10.0.0.400", "n1..example", "n" * 64, "gr\udcf6sse")
+    ),
     Case(1, ("keys", "list"), "cluster.yaml: there is no such file; name the cluster's with --config"),
     Case(1, ("keys", "create", *CONFIG, "--owner", "nobody"), "no owner 'nobody' among default; if it is to be a new one, say"),
     Case(1, ("keys", "revoke", *CONFIG, "no-such-id"), "no key has this id; `quorumvault keys list` shows the ids"),
