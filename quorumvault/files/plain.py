@@ -77,7 +77,10 @@ def _sample(texts: Sequence[str]) -> list[str]:
 
 
 def _has_one(content: BinaryIO, sample: Sequence[bytes]) -> bool:
-    return any(_is_whole(chunk, text) for chunk in _chunks(content, max(map(len, sample))) for text in sample)
+    """A copy in other case (``upper(name)``) is one, too: of ASCII letters, as bytes have no others."""
+    lowered = [text.lower() for text in sample]
+    chunks = (chunk.lower() for chunk in _chunks(content, max(map(len, sample))))
+    return any(_is_whole(chunk, text) for chunk in chunks for text in lowered)
 
 
 def _is_whole(chunk: bytes, text: bytes) -> bool:

@@ -233,7 +233,9 @@ class CsvTable:
         try:
             return line.decode()
         except UnicodeDecodeError as error:
-            raise self._lines.error(f"is not UTF-8, at byte {error.start + 1} of the line") from None
+            raise self._lines.error(
+                f"is not UTF-8, at byte {error.start + 1} of the line: name the file's encoding, --encoding"
+            ) from None
 
     def _split(self, text: str, number: int) -> tuple[list[str], str]:
         """Raw cells and the row's end."""

@@ -141,6 +141,7 @@ def test_rows_in_the_order_of_the_values_are_told(desk: Desk) -> None:
     ("values", "content", "is_found"),
     [
         (["PLAIN-ADA"], b"x,PLAIN-ADA\n", True),
+        (["Plain-Ada Ä"], "plain-ada Ä,PLAIN-BOB\n".encode(), True),
         (["PLAIN-ADA"], b"APLAIN-ADA PLAIN-ADAM", False),
         (["123-45-6789"], b"123-45-6789", True),
         (["1980-01-01", "12345678", "short"], b"1980-01-01 12345678 short", False),
