@@ -1,0 +1,102 @@
+"""``bin/python -m bench.files.memory [ROWS ...]``: the most memory that ``tokenize`` has at once, by format and place, in MiB.
+
+Tables of so many rows (100,000 and 1,000,000 if none are given), in which 10,000 texts stand. The vault is that of the
+environment (QUORUMVAULT_URL, QUORUMVAULT_API_KEY), such as ``quorumvault dev``; objects are in a local S3 server, a process of
+its own. Memory is to stay under 1 GiB, and not to grow with the rows: exit code 1 if a run takes more, or if the last size takes
+twice as much as the first.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import boto3
+import duckdb
+from deltalake import write_deltalake
+
+from bench.files.child import measure
+from chaos.testbed.cluster import executable
+
+DISTINCT: Final = 10_000
+MOST_MIB, MOST_GROWTH = 1024.0, 2.0
+BUCKET: Final = "s3://lake"
+#: A source and an output; those of a URL are put there and stay there.
+PLACES: Final = {
+    "CSV": ("{}.csv", "out.csv"),
+    "CSV, gzip": ("{}.csv.gz", "out.csv.gz"),
+    "JSON Lines": ("{}.jsonl", "out.jsonl"),
+    "Parquet": ("{}.parquet", "out.parquet"),
+    "DuckDB": ("{}.duckdb::t", "out.duckdb::t"),
+    "Delta": ("{}.delta", "out.delta"),
+    "CSV on S3": (BUCKET + "/{}.csv", BUCKET + "/out.csv"),
+    "Parquet on S3": (BUCKET + "/{}.parquet", BUCKET + "/out.parquet"),
+}
+_TABLE: Final = """
+    select range as id, 'patient-' || lpad((hash(range) % {})::varchar, 9, '0') as patient,
+        'some words about row ' || range as note, (range % 1000 / 100)::decimal(9, 2) as amount
+    from range({})
+"""
+
+
+def make(rows: int) -> None:
+    """The table in every format, in the current directory and in the bucket."""
+    with duckdb.connect(f"{rows}.duckdb") as con:
+        con.execute(f"create table t as {_TABLE.format(DISTINCT, rows)}")
+        for suffix, options in (("csv", ""), ("csv.gz", "(format csv, compression gzip)"), ("parquet", "")):
+            con.execute(f"copy t to '{rows}.{suffix}' {options}")
+        con.execute(f"copy t to '{rows}.jsonl' (format json)")
+        write_deltalake(f"{rows}.delta", con.sql("from t").to_arrow_table())
+    for suffix in ("csv", "parquet"):
+        boto3.client("s3").upload_file(f"{rows}.{suffix}", BUCKET.removeprefix("s3://"), f"{rows}.{suffix}")
+
+
+@contextlib.contextmanager
+def store() -> Iterator[None]:
+    """A local S3 server, which this process and those that it starts take for S3."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen([str(Path(sys.executable).with_name("moto_server")), "-p", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        while not _is_open(port):
+            time.sleep(0.1)
+        boto3.client("s3").create_bucket(Bucket=BUCKET.removeprefix("s3://"))
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def main() -> int:
+    sizes = [int(each) for each in sys.argv[1:]] or [100_000, 1_000_000]
+    print("| format and place |", " | ".join(f"{rows:,} rows" for rows in sizes), "|\n| --- |" + " --- |" * len(sizes))
+    fits = True
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), store():
+        for rows in sizes:
+            make(rows)
+        for name, (source, output) in PLACES.items():
+            mib = []
+            for number, rows in enumerate(sizes):
+                named = output.replace("out", f"out{number}")
+                command = [executable(), "tokenize", source.format(rows), "--column", "patient", "-o", named]
+                mib.append(measure(command, Path.cwd(), os.environ)[0].mib)
+            print(f"| {name} |", " | ".join(f"{each:,.0f}" for each in mib), "|", flush=True)
+            fits = fits and max(mib) < MOST_MIB and mib[-1] < MOST_GROWTH * mib[0]
+    return 0 if fits else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
