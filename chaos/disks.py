@@ -79,6 +79,12 @@ def empty(data: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def lose(data: Path) -> Damage:
+    """Empties the data directory, for good."""
+    empty(data)
+    return Damage("its data directory is empty", lambda: None)
+
+
 def take_away(data: Path) -> Damage:
     """Empties the data directory, as if its volume were not mounted. Undone, it is as before; what came meanwhile is gone."""
     away = data.with_name(f"{data.name}.away")

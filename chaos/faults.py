@@ -321,8 +321,11 @@ class Faults:
         return await self._while_down(fault, lambda: damage(store, Random(fault.dice)))
 
     async def _take_disk_away(self, fault: Fault) -> Applied:
-        applied = await self._while_down(fault, lambda: disks.take_away(self._cluster.nodes[fault.node].data))
-        return Applied(applied.words, partial(self._joins.replace, fault.node)) if self._rejoins else applied
+        data = self._cluster.nodes[fault.node].data
+        if not self._rejoins:
+            return await self._while_down(fault, lambda: disks.take_away(data))
+        applied = await self._while_down(fault, lambda: disks.lose(data))
+        return Applied(applied.words, partial(self._joins.replace, fault.node))
 
     async def _replace(
         self, fault: Fault, apply: Callable[[Fault], Awaitable[str]], mend: Callable[[Fault], Awaitable[None]]

@@ -54,9 +54,14 @@ def small_disk(data: Path, megabytes: int) -> Iterator[None]:
 
 
 def move_all(source: Path, target: Path) -> None:
-    """Moves the content of one directory into another, between file systems too. Sockets are deleted: nobody listens at them."""
+    """Moves the content of one directory into another, between file systems too. Sockets are deleted: nobody listens at them.
+
+    Raises FileExistsError for a name that is there: a folder would be moved into that of its name.
+    """
     target.mkdir(mode=0o700, exist_ok=True)
     for path in source.iterdir():
+        if (target / path.name).exists():
+            raise FileExistsError(f"{target / path.name} is there already")
         if path.is_socket():
             path.unlink()
         else:

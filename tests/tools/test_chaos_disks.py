@@ -88,6 +88,15 @@ def test_a_disk_that_was_taken_away_comes_back_as_it_was(store: Path) -> None:
     assert (files(data), [path.name for path in data.parent.iterdir()]) == (before, ["n1"])
 
 
+def test_disks_are_lost_again_and_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        (tmp_path / "n1" / "store").mkdir(parents=True)
+        (tmp_path / "n1" / "store" / "000003.log").touch()
+        disks.lose(tmp_path / "n1").undo()
+        assert [*tmp_path.rglob("*")] == [tmp_path / "n1"]
+        (tmp_path / "n1").rmdir()
+
+
 #: Writes and syncs a log like a store does, as it is told: "write", "sync", "die".
 _WRITER = """
 import os, signal, sys
