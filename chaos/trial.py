@@ -221,7 +221,7 @@ class Trial:
 
         def settled() -> bool:
             nonlocal gave_up
-            gave_up = gives_up()
+            gave_up = gave_up or gives_up()  # asked again, a node has nothing left to give up
             return gave_up or self._is_whole()
 
         self._tend(settled, _WHOLE)  # nodes that were just started count their records first
